@@ -1,0 +1,57 @@
+# make demo [IMAGES=folder]   pack, pretrain, evaluate; ends with runs/demo/report.html
+# make test                   lint and every test that this machine can run
+# make test-fast              the tests that need no system packages and little time
+# make test-cluster           Slurm and S3 tests (Debian packages: .ci/install-system-packages)
+# make lint | setup | clean
+#
+# Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
+# which is kept and updated only when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs
+IMAGES ?=
+
+SHELL := /bin/bash
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slurm/*.sbatch launch/slurm/*.sh tests/cluster/infra/*.sh)
+
+# DeepSpeed compiles a small operator on first use: it looks for ninja on PATH.
+export PATH := $(BIN):$(PATH)
+export VENV RUNS IMAGES
+
+.PHONY: demo test test-fast test-cluster lint setup clean
+
+demo: $(STAMP)
+	@launch/demo.sh
+
+test: lint
+	pytest --durations=15
+
+test-fast: $(STAMP)
+	pytest -m "not slow and not cluster"
+
+test-cluster: $(STAMP)
+	pytest -m cluster --durations=15
+
+lint: $(STAMP)
+	ruff check .
+	mypy
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SCRIPTS); \
+	else echo "shellcheck is not installed: the shell scripts were not read"; test -z "$$CI"; fi
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "$(PYTHON) is older than Python 3.11: give a newer one, make PYTHON=python3.11"; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) \
+	|| { echo "cannot make $(VENV): install Python's venv (Debian: python3-venv), remove $(VENV), try again"; exit 1; }
+	@echo "[setup] installing into $(VENV): some 6 GB and 3 minutes the first time"
+	DS_BUILD_OPS=0 $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

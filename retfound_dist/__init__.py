@@ -1,0 +1,1 @@
+"""Pretraining of retinal OCT foundation models on any number of GPUs."""

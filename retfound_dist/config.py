@@ -1,0 +1,160 @@
+"""TOML file + command-line overrides -> a frozen config, each value with where it came from.
+
+    config, origins = load(PretrainConfig, "configs/demo/pretrain.toml", ["train.steps=20"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from retfound_dist import schema, storage
+from retfound_dist.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+Tree = dict[str, Any]
+
+
+def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, dict[str, str]]:
+    """Read a config file and apply `key=value` overrides.
+
+    Returns the config and, for every dotted key, its origin: the file, `command line` or `default`.
+    Raises ConfigError with every fault in one line.
+    """
+    tree = read_toml(path)
+    origins = {key: path for key, _ in flatten(tree)}
+    for text in overrides:
+        key, value = parse_override(kind, text)
+        _set(tree, key, value)
+        origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
+        origins[key] = "command line"
+    config = build(kind, tree, where=path)
+    return config, {key: origins.get(key, "default") for key, _ in flatten(to_dict(config))}
+
+
+def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
+    """`load` for whichever command the file is for, known by its sections."""
+    tree = read_toml(path)
+    kinds = {"train": schema.PretrainConfig, "weights": schema.CompareConfig, "checkpoint": schema.EvaluateConfig,
+             "poll_seconds": schema.WatchConfig, "run": schema.WatchConfig, "out": schema.PackConfig}
+    keys = {*tree, *(text.partition("=")[0].split(".")[0] for text in overrides)}
+    kind = next((kind for key, kind in kinds.items() if key in keys), None)
+    if kind is None:
+        raise ConfigError(f"{path} is a config of no command: its sections are {', '.join(tree) or 'none'}")
+    return load(kind, path, overrides)
+
+
+def read_toml(path: str) -> Tree:
+    """A TOML file's content."""
+    try:
+        return tomllib.loads(storage.read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    except StorageError as error:
+        raise ConfigError(f"config file {path}: {error}") from error
+
+
+def parse_override(kind: type, text: str) -> tuple[str, Any]:
+    """Split `a.b=value`; the value is TOML, or plain text where the key holds text."""
+    key, equals, raw = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"override {text!r} is not key=value: write it like train.steps=100")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, raw
+    if not isinstance(value, str) and _field_type(kind, key.split(".")) is str:
+        return key, raw
+    return key, value
+
+
+def build(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """Check a tree of values against a config class; all faults are listed at once."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        faults = [_describe(kind, fault) for fault in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(faults)) from error
+
+
+def to_dict(config: Any) -> Tree:
+    """A config as plain nested values, ready for JSON."""
+    tree: Tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def key_names(kind: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a config class."""
+    names: list[str] = []
+    for name, annotation in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(annotation):
+            names += key_names(typing.cast(type, annotation), f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, old value, new value) of every leaf that differs."""
+    a, b = dict(flatten(old)), dict(flatten(new))
+    return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+def _field_type(kind: type, path: Sequence[str]) -> Any:
+    hints = typing.get_type_hints(kind)
+    if path[0] not in hints:
+        return None
+    found = hints[path[0]]
+    if len(path) > 1:
+        if dataclasses.is_dataclass(found):
+            return _field_type(typing.cast(type, found), path[1:])
+        return typing.get_args(found)[1] if typing.get_origin(found) is dict else None
+    return str if typing.get_origin(found) is typing.Literal and _all_text(found) else found
+
+
+def _all_text(literal: types.GenericAlias | Any) -> bool:
+    return all(isinstance(choice, str) for choice in typing.get_args(literal))
+
+
+def _set(tree: Tree, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {key}: {parent} is a value, not a section")
+    tree[last] = value
+
+
+def _describe(kind: type, fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(key, key_names(kind) + _sections(kind), n=1, cutoff=0)
+        return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing: set it in the file or give {key}=... on the command line"
+    message = str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "should")
+    if fault["type"] == "value_error":
+        return message
+    return f"{key}={fault['input']!r} {message}"
+
+
+def _sections(kind: type) -> list[str]:
+    return [n for n, t in typing.get_type_hints(kind).items() if dataclasses.is_dataclass(t)]

@@ -1,0 +1,49 @@
+"""One exception class for each kind of trouble a person can meet.
+
+Every message says what happened, where, and what to do. `cli.py` prints it on one line and
+leaves with `exit_code`.
+"""
+
+
+class RetfoundError(Exception):
+    """Anything this project can explain in one line."""
+
+    exit_code = 2
+
+
+class ConfigError(RetfoundError):
+    """A config file, key or value that cannot be used."""
+
+
+class StorageError(RetfoundError):
+    """A URL that cannot be read or written."""
+
+
+class DataError(RetfoundError):
+    """Images, folders or shards that are not what they should be."""
+
+
+class ManifestError(DataError):
+    """A shard set whose manifest is missing, malformed or of another format."""
+
+
+class CheckpointError(RetfoundError):
+    """A checkpoint that is missing, uncommitted or damaged."""
+
+
+class WeightsError(RetfoundError):
+    """A weights file that does not hold the encoder that was asked for."""
+
+
+class RunConflictError(RetfoundError):
+    """A run folder that already holds another run."""
+
+
+class FaultsFoundError(RetfoundError):
+    """A check that ran to its end and found something wrong; exit 1, not 2."""
+
+    exit_code = 1
+
+
+class TrainingError(RetfoundError):
+    """A run that cannot go on."""

@@ -1,0 +1,1 @@
+"""A checkpoint turned into evidence."""

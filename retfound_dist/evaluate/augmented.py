@@ -1,0 +1,126 @@
+"""Training batches: each image's crop, flip and RandAugment follow from (seed, epoch, image) alone.
+
+So a batch is the same with any number of loader processes. They start from a fork server, not by
+forking this process, whose threads would not survive that; pixels reach them through one file.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retfound_dist.evaluate.pixels import Pixels
+from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
+from retfound_dist.schema import Finetune
+
+_ORDER, _IMAGE = 11, 12
+Row = tuple[int, int]
+"""(epoch, image number)."""
+
+
+class PixelFile:
+    """Grey images of any size in one flat file, opened anew in each process."""
+
+    def __init__(self, images: Sequence[Pixels], path: str) -> None:
+        self.path = path
+        self.shapes = [image.shape for image in images]
+        self.offsets = np.cumsum([0, *(image.size for image in images)])
+        with open(path, "wb") as file:
+            for image in images:
+                file.write(np.ascontiguousarray(image).data)
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        return np.memmap(self.path, dtype=np.uint8, mode="r")
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self._bytes[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """(3, S, S) uint8 and the label for a Row."""
+
+    def __init__(self, images: PixelFile, labels: Sequence[int], recipe: Finetune, side: int, seed: int) -> None:
+        self.images, self.labels, self.recipe, self.side, self.seed = images, labels, recipe, side, seed
+
+    @cached_property
+    def transform(self) -> Any:
+        """timm's: crop (bicubic), flip, RandAugment; random erasing is done on the whole batch."""
+        return create_transform(
+            self.side, is_training=True, use_prefetcher=True, scale=self.recipe.crop_scale, interpolation="bicubic",
+            auto_augment=self.recipe.randaugment or None, color_jitter=None, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        )
+
+    def __getitem__(self, row: Row) -> tuple[Tensor, int]:
+        epoch, index = row
+        image = Image.fromarray(self.images[index]).convert("RGB")
+        with _drawing((self.seed, _IMAGE, epoch, index)):
+            return self.transform(image), self.labels[index]
+
+
+class _drawing:
+    """Python's, NumPy's and torch's generators, seeded for one image and put back afterwards."""
+
+    def __init__(self, key: Sequence[int]) -> None:
+        self.seed = int(np.random.default_rng(key).integers(2**31))
+
+    def __enter__(self) -> None:
+        self.before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self.seed)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        random.setstate(self.before[0])
+        np.random.set_state(self.before[1])
+        torch.set_rng_state(self.before[2])
+
+
+class Epochs(Sampler[list[Row]]):
+    """Batches of all epochs in one stream, shuffled anew in each, the last one smaller."""
+
+    def __init__(self, images: int, epochs: int, batch: int, seed: int) -> None:
+        self.images, self.epochs, self.batch, self.seed = images, epochs, batch, seed
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self.images // self.batch)
+
+    def __len__(self) -> int:
+        return self.steps * self.epochs
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for epoch in range(self.epochs):
+            order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(self.images)
+            for start in range(0, self.images, self.batch):
+                yield [(epoch, int(index)) for index in order[start : start + self.batch]]
+
+
+def batches(
+    images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
+    with tempfile.TemporaryDirectory(prefix="retfound-") as folder:
+        file = PixelFile(images, str(Path(folder) / "pixels"))
+        order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
+        loader = DataLoader(
+            Augmented(file, labels, recipe, side, seed), batch_sampler=order, num_workers=workers,
+            multiprocessing_context="forkserver" if workers else None,
+        )
+        yield from loader

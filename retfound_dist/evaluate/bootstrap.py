@@ -1,0 +1,122 @@
+"""95 % intervals by bootstrap over patients (over images where no patient is known).
+
+A resample draws as many patients as there are, with replacement; all images of a patient come along
+as often as it was drawn. So a resample is a weight for each image, and all resamples are scored at
+once. The scores are those of `metrics`, weighted; tests hold them equal to scikit-learn's.
+
+Shapes: N images, C classes, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.evaluate.metrics import (
+    LEGACY,
+    MACRO,
+    Floats,
+    Labels,
+    calibration_gaps,
+    legacy_scores,
+    macro_scores,
+)
+
+Interval = list[float] | None
+LEVEL = 0.95
+_CHUNK = 4_000_000
+"""Weights scored at a time."""
+_TINY = 1e-12
+_MOST_UNDEFINED = 0.5
+"""No interval where more resamples than this leave the score undefined."""
+
+
+def units_of(patients: Sequence[str | None], keys: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
+    """(`patient` or `image`, each image's unit number (N,))."""
+    known = all(p is not None for p in patients)
+    names = [str(p) for p in patients] if known else list(keys)
+    _, numbers = np.unique(names, return_inverse=True)
+    return "patient" if known else "image", numbers.astype(np.int64)
+
+
+def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Floats:
+    """(R, N): how often each image is in each resample."""
+    count = int(units_N.max()) + 1
+    draw = np.random.default_rng([seed, count])
+    drawn = draw.integers(0, count, size=(resamples, count))
+    times_RU = np.zeros((resamples, count))
+    np.add.at(times_RU, (np.arange(resamples)[:, None], drawn), 1.0)
+    return times_RU[:, units_N]
+
+
+def scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> dict[str, dict[str, Floats]]:
+    """`legacy` and `macro`, each score for each resample (R,); NaN where not defined there."""
+    rows = max(1, _CHUNK // max(1, len(labels_N)))
+    chunks = [
+        _scores(labels_N, probabilities_NC, weights_RN[start : start + rows])
+        for start in range(0, len(weights_RN), rows)
+    ]
+    return {
+        kind: {name: np.concatenate([chunk[kind][name] for chunk in chunks]) for name in names}
+        for kind, names in (("legacy", LEGACY), ("macro", MACRO))
+    }
+
+
+def intervals(drawn: dict[str, dict[str, Floats]]) -> dict[str, dict[str, Interval]]:
+    """The percentile interval of each score."""
+    return {kind: {name: interval(values) for name, values in group.items()} for kind, group in drawn.items()}
+
+
+def interval(values_R: Floats) -> Interval:
+    """[2.5 %, 97.5 %] over the resamples where the score is defined; None where most are not."""
+    defined = values_R[np.isfinite(values_R)]
+    if len(defined) < (1 - _MOST_UNDEFINED) * len(values_R) or not len(defined):
+        return None
+    tail = (1 - LEVEL) / 2
+    return [float(v) for v in np.quantile(defined, [tail, 1 - tail])]
+
+
+def paired(one: Floats, other: Floats) -> dict[str, Any]:
+    """Is one score above the other on the same resamples: their difference's interval and whether it is real."""
+    span = interval(one - other)
+    return {"ci95": span, "real": span is not None and (span[0] > 0 or span[1] < 0)}
+
+
+def _scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> dict[str, dict[str, Floats]]:
+    classes = probabilities_NC.shape[1]
+    cells = np.eye(classes * classes)[labels_N * classes + probabilities_NC.argmax(1)]
+    confusion_RCC = (weights_RN @ cells).reshape(-1, classes, classes)
+    total_R = weights_RN.sum(1)
+    ranked = [weighted_ranking(labels_N == c, probabilities_NC[:, c], weights_RN) for c in range(classes)]
+    curves = {"auroc": _mean(pair[0] for pair in ranked), "aupr": _mean(pair[1] for pair in ranked)}
+    true_N = np.clip(probabilities_NC, _TINY, None)[np.arange(len(labels_N)), labels_N]
+    gaps_RB = weights_RN @ calibration_gaps(labels_N, probabilities_NC)
+    extra = {"log_loss": weights_RN @ -np.log(true_N) / total_R, "ece": np.abs(gaps_RB).sum(1) / total_R}
+    return {"legacy": legacy_scores(confusion_RCC) | curves, "macro": macro_scores(confusion_RCC) | curves | extra}
+
+
+def _mean(values: Iterable[Floats]) -> Floats:
+    total: Floats = np.mean(list(values), axis=0)
+    return total
+
+
+def weighted_ranking(truth_N: NDArray[np.bool_], score_N: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
+    """AUROC and average precision of one class for each weighting, (R,) both; ties count half, as in scikit-learn."""
+    order = np.argsort(-score_N, kind="stable")
+    last_of_tie = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True))
+    weights = weights_RN[:, order]
+    positive = np.cumsum(weights * truth_N[order], axis=1)[:, last_of_tie]
+    negative = np.cumsum(weights * ~truth_N[order], axis=1)[:, last_of_tie]
+    positives, negatives = positive[:, -1], negative[:, -1]
+    new_positive = np.diff(positive, axis=1, prepend=0)
+    new_negative = np.diff(negative, axis=1, prepend=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area = (new_negative * (positive - new_positive / 2)).sum(1) / (positives * negatives)
+        seen = positive + negative
+        precision = np.where(seen > 0, positive / np.where(seen > 0, seen, 1), 0.0)
+        average = (new_positive * precision).sum(1) / positives
+    undefined = (positives == 0) | (negatives == 0)
+    return np.where(undefined, np.nan, area), np.where(undefined, np.nan, average)

@@ -1,0 +1,204 @@
+"""A labelled set, decoded once: classes, three parts, what was left out and what to be warned of.
+
+    data = load(config.data, image_size=224)
+    data.parts["test"].images     (N, S, S) uint8
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.errors import DataError, StorageError
+from retfound_dist.evaluate.layouts import PARTS, Item, list_items
+from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
+from retfound_dist.evaluate.split import split_by_unit
+from retfound_dist.schema import EvalData
+
+Tick = Callable[[int, int], None]
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one part, in the order of their keys."""
+
+    keys: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """Class indices (N,)."""
+    patients: tuple[str | None, ...]
+    images: tuple[Pixels, ...]
+    """Grey: (H, W) each in train, (S, S) in val and test."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """What fine-tuning and scoring need of a set."""
+
+    path: str
+    classes: tuple[str, ...]
+    """Alphabetical; a class index is a place in it."""
+    parts: dict[str, Part]
+    divided_by: str
+    """`given` split, or by us by `patient` or by `image`."""
+    skipped: tuple[tuple[str, str], ...]
+    """(key, reason) of every image left out."""
+    warnings: tuple[str, ...]
+    fingerprint: str
+    """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
+
+    def counts(self) -> dict[str, Any]:
+        """Images and patients in each part, for metrics.json."""
+        return {
+            "by": self.divided_by,
+            **{name: len(part) for name, part in self.parts.items()},
+            "patients": {name: count_patients(part.patients) for name, part in self.parts.items()},
+            "per_class": {
+                name: {c: int((part.labels == i).sum()) for i, c in enumerate(self.classes)}
+                for name, part in self.parts.items()
+            },
+        }
+
+
+def count_patients(patients: Sequence[str | None]) -> int | None:
+    """How many patients; None where not every image names one."""
+    return None if any(p is None for p in patients) else len(set(patients))
+
+
+def load(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
+    """List, split and decode a labelled set; DataError says what cannot be used.
+
+    `tick(done, total)` is called as images are decoded.
+    """
+    listing = list_items(config.path)
+    divided_by, items = assign_parts(listing.items, config.fractions, config.split_seed, config.path)
+    classes = tuple(sorted({item.label for item in items}))
+    _check_classes(classes, items, config.path)
+    pixels, faults = _decode_all(items, image_size, tick)
+    skipped = (*listing.skipped, *faults)
+    _check_budget(skipped, len(faults), len(items), config)
+    items = tuple(item for item, image in zip(items, pixels, strict=True) if image is not None)
+    _check_classes(classes, items, config.path)
+    images = [image for image in pixels if image is not None]
+    return LabelledSet(
+        path=config.path, classes=classes, divided_by=divided_by, skipped=skipped, warnings=tuple(_leaks(items)),
+        parts={name: _part(name, items, images, classes) for name in PARTS}, fingerprint=_fingerprint(items),
+    )
+
+
+def assign_parts(
+    items: Sequence[Item], fractions: tuple[float, float, float], seed: int, where: str
+) -> tuple[str, tuple[Item, ...]]:
+    """How the set is divided (`given`, `patient`, `image`), and its items with their part.
+
+    A split that the set brings wins; where it has no val part, one is taken out of train.
+    """
+    shares = dict(zip(PARTS, fractions, strict=True))
+    given = sum(item.split is not None for item in items)
+    if 0 < given < len(items):
+        loose = next(item.key for item in items if item.split is None)
+        raise DataError(f"{where}: {len(items) - given} images bear no split though others do, first {loose}: give each one or none")
+    if not given:
+        by = "patient" if all(item.patient for item in items) else "image"
+        return by, _divide(items, shares, seed)
+    held = {item.split for item in items}
+    if "val" not in held and "train" in held and shares["val"] > 0:
+        train = [item for item in items if item.split == "train"]
+        shares["test"] = 0.0
+        part = {item.key: item.split for item in _divide(train, shares, seed)}
+        items = [replace(item, split=part.get(item.key, item.split)) for item in items]
+    return "given", tuple(items)
+
+
+def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple[Item, ...]:
+    units = [item.patient if item.patient is not None else item.key for item in items]
+    parts = split_by_unit([item.label for item in items], units, shares, seed)
+    return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))
+
+
+def _decode_all(
+    items: Sequence[Item], side: int, tick: Tick | None
+) -> tuple[list[Pixels | None], list[tuple[str, str]]]:
+    pixels: list[Pixels | None] = []
+    faults = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
+            if isinstance(result, str):
+                faults.append((item.key, result))
+            pixels.append(None if isinstance(result, str) else result)
+            if tick:
+                tick(len(pixels), len(items))
+    return pixels, faults
+
+
+def _decode(item: Item, side: int) -> Pixels | str:
+    """Pixels as the item's part wants them, or what is wrong."""
+    try:
+        pixels_HW = decode_grey(item.read())
+    except (ValueError, OSError, StorageError) as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return for_training(pixels_HW, side) if item.split == "train" else for_testing(pixels_HW, side)
+
+
+def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: int, config: EvalData) -> None:
+    if not skipped:
+        return
+    named = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_NAMED])
+    if unreadable == items:
+        raise DataError(f"none of the {items} images in data.path={config.path} can be read ({skipped[-1][0]}: {skipped[-1][1]})")
+    if len(skipped) > config.bad_sample_budget:
+        raise DataError(
+            f"{len(skipped)} images of {config.path} cannot be used, more than data.bad_sample_budget="
+            f"{config.bad_sample_budget} ({named}): mend them or raise the budget"
+        )
+
+
+def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) -> None:
+    if len(classes) < 2:
+        raise DataError(f"{where} has one class only ({', '.join(classes) or 'none'}): at least two are needed to tell apart")
+    for name in ("train", "test"):
+        held = {item.label for item in items if item.split == name}
+        missing = [label for label in classes if label not in held]
+        if missing:
+            raise DataError(
+                f"{where}: no image of class {', '.join(missing)} in the {name} part: add images (or patients) "
+                "of it, change data.split_seed, or leave the class out"
+            )
+
+
+def _leaks(items: Sequence[Item]) -> list[str]:
+    """Patients on both sides of a given split: scores are then too good."""
+    found = []
+    of = {name: {i.patient for i in items if i.split == name and i.patient} for name in PARTS}
+    for a, b in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = sorted(str(p) for p in of[a] & of[b])
+        if shared:
+            named = ", ".join(shared[:_NAMED]) + (" ..." if len(shared) > _NAMED else "")
+            found.append(f"{len(shared)} patients are in both {a} and {b} ({named}): scores are too good; split by patient")
+    return found
+
+
+def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str]) -> Part:
+    rows = [i for i, item in enumerate(items) if item.split == name]
+    return Part(
+        keys=tuple(items[i].key for i in rows),
+        labels=np.array([classes.index(items[i].label) for i in rows], dtype=np.int64),
+        patients=tuple(items[i].patient for i in rows),
+        images=tuple(images[i] for i in rows),
+    )
+
+
+def _fingerprint(items: Sequence[Item]) -> str:
+    lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{i.identity}" for i in items)
+    return hashlib.sha256(lines.encode()).hexdigest()

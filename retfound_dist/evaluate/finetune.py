@@ -1,0 +1,160 @@
+"""Fine-tune a classifier on the train part, choose the epoch on val, look at test once.
+
+Shapes: B batch, N images, S side, C classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data.random_erasing import RandomErasing
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from retfound_dist.errors import DataError
+from retfound_dist.evaluate import metrics
+from retfound_dist.evaluate.augmented import batches
+from retfound_dist.evaluate.dataset import LabelledSet, Part
+from retfound_dist.evaluate.metrics import Floats
+from retfound_dist.evaluate.recipe import choose_epoch, learning_rate, parameter_groups
+from retfound_dist.model.mae import Encoder
+from retfound_dist.model.positions import sincos_positions
+from retfound_dist.model.vit import build_classifier, normalise_images
+from retfound_dist.model.weights import Weights, load_into
+from retfound_dist.schema import Finetune
+
+State = dict[str, Tensor]
+_TEST_BATCH = 64
+OnEpoch = Callable[[dict[str, Any]], None]
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One fine-tuning."""
+
+    seed: int
+    history: list[dict[str, Any]]
+    """One row an epoch: seed, epoch, train_loss, lr, val_loss, val_auroc, val, seconds."""
+    epoch: int
+    """The one chosen, from 1."""
+    probabilities: Floats
+    """Of the test part (N, C), by the chosen epoch."""
+
+
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_classifier(
+    weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
+) -> VisionTransformer:
+    """The classifier before its first step; without weights it starts from noise and sin-cos positions."""
+    torch.manual_seed(seed)
+    model = build_classifier(shape, image_size, classes, drop_path)
+    grid = (image_size // shape.patch, image_size // shape.patch)
+    if weights is None:
+        with torch.no_grad():
+            model.pos_embed.copy_(sincos_positions(shape.width, grid))
+    else:
+        load_into(model, weights, grid)
+    return model
+
+
+def finetune(
+    model: VisionTransformer, data: LabelledSet, side: int, recipe: Finetune, seed: int, workers: int,
+    on_step: OnStep | None = None, on_epoch: OnEpoch | None = None,
+) -> Outcome:
+    """Train, choose, predict. The same seed on the same machine gives the same outcome."""
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
+    train, val = data.parts["train"], data.parts["val"]
+    stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
+    steps = -(-len(train) // recipe.batch)
+    torch.manual_seed(seed + 1)
+    history: list[dict[str, Any]] = []
+    kept: State = {}
+    try:
+        for epoch in range(recipe.epochs):
+            started = time.monotonic()
+            loss, lr = _train_epoch(model, optimizer, stream, recipe, epoch, steps, device, on_step)
+            row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr, **_validate(model, val, data.classes)}
+            row["seconds"] = round(time.monotonic() - started, 2)
+            history.append(row)
+            if choose_epoch(history) == epoch:
+                kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            if on_epoch:
+                on_epoch(row)
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+    model.load_state_dict(kept)
+    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]))
+
+
+def training_loss(logits_BC: Tensor, labels_B: Tensor, recipe: Finetune) -> Tensor:
+    """Cross entropy with the target's share `label_smoothing` spread over all classes."""
+    return nn.functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=recipe.label_smoothing)
+
+
+def _train_epoch(
+    model: VisionTransformer, optimizer: torch.optim.Optimizer, stream: Iterator[tuple[Tensor, Tensor]],
+    recipe: Finetune, epoch: int, steps: int, device: torch.device, on_step: OnStep | None,
+) -> tuple[float, float]:
+    """(mean training loss, last learning rate of the head)."""
+    model.train()
+    erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(device))
+    total, seen, lr = torch.zeros((), device=device), 0, 0.0
+    for step in range(steps):
+        images_B3SS, labels_B = next(stream)
+        lr = learning_rate(epoch + step / steps, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        images = erase(normalise_images(images_B3SS.to(device, non_blocking=True)))
+        labels = labels_B.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits_BC = model(images)
+        loss = training_loss(logits_BC, labels, recipe)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total, seen = total + loss.detach() * len(labels), seen + len(labels)
+        if on_step:
+            on_step(epoch * steps + step + 1, recipe.epochs * steps)
+    mean = float(total) / seen
+    if not np.isfinite(mean):
+        raise DataError(f"the training loss became {mean} in epoch {epoch + 1}: lower finetune.base_lr={recipe.base_lr:g}")
+    return mean, lr
+
+
+def _validate(model: VisionTransformer, val: Part, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Val loss, AUROC over the classes that val holds, and every macro score; None where there is no val part."""
+    if not len(val):
+        return {"val_loss": None, "val_auroc": None, "val": None}
+    probabilities_NC = predict(model, val)
+    auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
+    held = auroc_C[np.isfinite(auroc_C)]
+    return {
+        "val_loss": metrics.mean_log_loss(val.labels, probabilities_NC),
+        "val_auroc": float(held.mean()) if len(held) else None,
+        "val": metrics.evaluate(val.labels, probabilities_NC, classes)["macro"],
+    }
+
+
+@torch.inference_mode()
+def predict(model: VisionTransformer, part: Part) -> Floats:
+    """Probabilities (N, C) of a part whose images are (S, S)."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for start in range(0, len(part), _TEST_BATCH):
+        images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(normalise_images(images.to(device)))
+        found.append(logits.float().softmax(1).double().cpu().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,175 @@
+"""What a labelled set lists, without decoding anything: three layouts, one list of items.
+
+    <class>/**.jpg                    class folders; split by us
+    train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
+    a shard set with labels           KEY.jpg|.png + KEY.json with label, patient, split
+
+A `manifest.csv` beside the folders (columns file, label, patient[, split]) is the list then: an image
+that it does not name is kept out, for its patient is unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from retfound_dist import shardset, storage
+from retfound_dist.errors import DataError, ManifestError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+LISTING = "manifest.csv"
+PARTS = ("train", "val", "test")
+_SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image that can be read."""
+
+    key: str
+    """Unique in the set: the path below the folder, or the sample's key."""
+    label: str
+    read: Callable[[], bytes]
+    """The image file's bytes; OSError or StorageError where they cannot be had."""
+    patient: str | None = None
+    split: str | None = None
+    """`train`, `val` or `test` where the set brings a split."""
+    identity: str = ""
+    """Changes when the image does: its size in bytes, or its shard's sha256."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What stands at a path or URL."""
+
+    items: tuple[Item, ...]
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+    """(key, reason) of images that are there and cannot be used."""
+
+
+def list_items(url: str) -> Listing:
+    """Every labelled image of a folder or shard set, sorted by key; DataError where there is none."""
+    if storage.exists(storage.join(url, shardset.MANIFEST)):
+        return _list_shards(url)
+    if not storage.is_local(url):
+        raise DataError(f"data.path={url} holds no {shardset.MANIFEST}: give a labelled shard set or a local folder")
+    root = Path(storage.local_path(url))
+    if not root.exists():
+        raise DataError(f"data.path={url} does not exist: give a folder of class folders, or labelled shards")
+    if not root.is_dir():
+        raise DataError(f"data.path={url} is a file: give a folder of class folders, or labelled shards")
+    found = _list_folder(root)
+    if (root / LISTING).is_file():
+        found = _apply_listing(found, root)
+    if not found.items:
+        raise DataError(
+            f"no labelled images in data.path={url}: it must hold <class>/*.jpg, "
+            "train|val|test/<class>/*.jpg, or labelled shards"
+        )
+    return found
+
+
+def _list_folder(root: Path) -> Listing:
+    items, skipped = [], []
+    for file in _walk(root):
+        folders = file.split("/")[:-1]
+        split = _SPLITS.get(folders[0].lower()) if folders else None
+        folders = folders[1:] if split else folders
+        if not folders:
+            skipped.append((file, "lies in no class folder"))
+            continue
+        path = root / file
+        size = str(path.stat().st_size) if path.exists() else "gone"
+        items.append(Item(file, folders[0], path.read_bytes, split=split, identity=size))
+    return Listing(tuple(items), tuple(skipped))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Paths below root of everything that bears an image's name, sorted."""
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
+    yield from sorted(found)
+
+
+def _apply_listing(found: Listing, root: Path) -> Listing:
+    rows = _read_listing(root / LISTING)
+    files = {item.key: item for item in found.items}
+    items = []
+    for file, row in rows.items():
+        item = files.get(file) or Item(file, file.split("/")[0], (root / file).read_bytes, identity="gone")
+        items.append(replace(
+            item, label=row.get("label") or item.label, patient=row.get("patient") or None,
+            split=_split_name(row.get("split"), file, root) or item.split,
+        ))
+    unlisted = ((key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys()))
+    listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
+    return Listing(tuple(sorted(items, key=lambda item: item.key)), (*listed_loose, *unlisted))
+
+
+def _read_listing(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            if "file" not in columns or "label" not in columns:
+                raise DataError(
+                    f"{path} has columns {', '.join(columns) or 'none'}: "
+                    "its header must be file,label,patient or file,label,patient,split"
+                )
+            rows = {}
+            for row in reader:
+                file = os.path.normpath(row["file"].strip()).replace(os.sep, "/")
+                if file in rows:
+                    raise DataError(f"{path} line {reader.line_num}: {file} is listed twice; keep one line a file")
+                rows[file] = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one, or remove it") from error
+
+
+def _split_name(text: str | None, file: str, root: Path) -> str | None:
+    if not text:
+        return None
+    if text.lower() not in _SPLITS:
+        raise DataError(f"{root / LISTING}: split {text!r} of {file} is not train, val or test; correct it or leave it empty")
+    return _SPLITS[text.lower()]
+
+
+def _list_shards(url: str) -> Listing:
+    items: list[Item] = []
+    skipped: list[tuple[str, str]] = []
+    for shard in shardset.read_manifest(url).shards:
+        data = memoryview(_read_shard(url, shard))
+        for entry in shardset.read_index(url, shard):
+            note = json.loads(bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]))
+            if note.get("label") is None:
+                skipped.append((entry.key, "has no label"))
+                continue
+            image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
+            items.append(Item(
+                entry.key, str(note["label"]), partial(bytes, image), note.get("patient"),
+                note.get("split") or shard.split, shard.sha256,
+            ))
+    if not items:
+        raise DataError(f"the {len(skipped)} samples of {url} bear no label: pack a set of class folders and evaluate on that")
+    return Listing(tuple(sorted(items, key=lambda item: item.key)), tuple(skipped))
+
+
+def _read_shard(url: str, shard: shardset.Shard) -> bytes:
+    where = storage.join(url, shard.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.sha256:
+        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
+    return data

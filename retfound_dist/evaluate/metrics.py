@@ -1,0 +1,188 @@
+"""The two definitions of the scores, and what each class contributes.
+
+`legacy`: what RETFound's first evaluator printed: one-vs-rest confusion matrices, mean over classes
+1..C-1 only (the first class, alphabetically, is left out); `acc` is one-vs-rest; `mcc` is a mean of
+binary ones; `auroc` and `aupr` are means over all classes.
+`macro`: over all classes; `accuracy` is top-1, `mcc` and `kappa` are multiclass.
+
+A score that is not defined (a class that is never predicted has no precision) is None, with the reason
+under `undefined`; it is never a silent 0.
+
+Shapes: N images, C classes; confusion matrices are (..., C, C) with the truth in rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Scores = dict[str, Any]
+LEGACY = ("acc", "sensitivity", "specificity", "precision", "auroc", "aupr", "f1", "mcc")
+MACRO = (
+    "accuracy", "balanced_accuracy", "auroc", "aupr", "f1", "mcc", "kappa", "sensitivity", "specificity",
+    "precision", "log_loss", "ece",
+)
+ECE_BINS = 15
+"""Equal-width bins of confidence (Guo et al. 2017)."""
+_TINY = 1e-12
+
+
+def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str]) -> Scores:
+    """`legacy`, `macro`, `per_class` and `confusion` of one prediction, ready for JSON."""
+    confusion = confusion_matrix(labels_N, probabilities_NC.argmax(1), labels=range(len(classes)))
+    auroc_C, aupr_C = ranking(labels_N, probabilities_NC)
+    why = reasons(confusion, classes)
+    legacy = legacy_scores(confusion.astype(float)) | {"auroc": auroc_C.mean(), "aupr": aupr_C.mean()}
+    macro = macro_scores(confusion.astype(float)) | {
+        "auroc": auroc_C.mean(), "aupr": aupr_C.mean(),
+        "log_loss": mean_log_loss(labels_N, probabilities_NC), "ece": calibration_error(labels_N, probabilities_NC),
+    }
+    return {
+        "legacy": _named(legacy, LEGACY, why["legacy"]),
+        "macro": _named(macro, MACRO, why["macro"]),
+        "per_class": _per_class(confusion, auroc_C, aupr_C, classes),
+        "confusion": confusion.tolist(),
+    }
+
+
+def one_vs_rest(confusion: Floats) -> dict[str, Floats]:
+    """Binary scores of each class, (..., C) each; NaN where not defined.
+
+    `f1_legacy` is the harmonic mean of precision and sensitivity, undefined without a precision;
+    `f1` is 2 tp / (2 tp + fp + fn), which is 0 then.
+    """
+    tp = np.diagonal(confusion, axis1=-2, axis2=-1)
+    fn, fp = confusion.sum(-1) - tp, confusion.sum(-2) - tp
+    tn = confusion.sum((-2, -1))[..., None] - tp - fn - fp
+    sensitivity, precision = _ratio(tp, tp + fn), _ratio(tp, tp + fp)
+    return {
+        "acc": _ratio(tp + tn, tp + tn + fp + fn),
+        "sensitivity": sensitivity,
+        "specificity": _ratio(tn, tn + fp),
+        "precision": precision,
+        "f1_legacy": _ratio(2 * sensitivity * precision, sensitivity + precision),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "mcc": _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+    }
+
+
+def legacy_scores(confusion: Floats) -> dict[str, Floats]:
+    """RETFound's confusion-matrix scores, (...) each: the mean over classes 1..C-1."""
+    binary = one_vs_rest(confusion)
+    binary["f1"] = binary["f1_legacy"]
+    return {name: binary[name][..., 1:].mean(-1) for name in LEGACY if name in binary}
+
+
+def macro_scores(confusion: Floats) -> dict[str, Floats]:
+    """Scores over all classes, (...) each."""
+    binary = one_vs_rest(confusion)
+    n = confusion.sum((-2, -1))
+    truth, guess = confusion.sum(-1), confusion.sum(-2)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1)
+    chance = (truth * guess).sum(-1)
+    spread = np.sqrt((n**2 - (truth**2).sum(-1)) * (n**2 - (guess**2).sum(-1)))
+    return {
+        "accuracy": _ratio(hits, n),
+        "balanced_accuracy": binary["sensitivity"].mean(-1),
+        "f1": binary["f1"].mean(-1),
+        "mcc": _ratio(hits * n - chance, spread),
+        "kappa": _ratio(hits * n - chance, n**2 - chance),
+        "sensitivity": binary["sensitivity"].mean(-1),
+        "specificity": binary["specificity"].mean(-1),
+        "precision": binary["precision"].mean(-1),
+    }
+
+
+def ranking(labels_N: Labels, probabilities_NC: Floats) -> tuple[Floats, Floats]:
+    """One-vs-rest AUROC and average precision of each class (C,); NaN where the class has no image or all."""
+    classes = probabilities_NC.shape[1]
+    auroc_C, aupr_C = np.full(classes, np.nan), np.full(classes, np.nan)
+    for c in range(classes):
+        truth = labels_N == c
+        if 0 < truth.sum() < len(truth):
+            auroc_C[c] = roc_auc_score(truth, probabilities_NC[:, c])
+            aupr_C[c] = average_precision_score(truth, probabilities_NC[:, c])
+    return auroc_C, aupr_C
+
+
+def mean_log_loss(labels_N: Labels, probabilities_NC: Floats) -> float:
+    """Mean of -ln p(true class), in nats; p is kept above 1e-12."""
+    clipped = np.clip(probabilities_NC, _TINY, None)
+    clipped = clipped / clipped.sum(1, keepdims=True)
+    return float(log_loss(labels_N, clipped, labels=range(clipped.shape[1])))
+
+
+def calibration_error(labels_N: Labels, probabilities_NC: Floats) -> float:
+    """Expected calibration error of the top class: |accuracy - confidence| over bins, weighted by images."""
+    gaps_NB = calibration_gaps(labels_N, probabilities_NC)
+    return float(np.abs(gaps_NB.sum(0)).sum() / len(labels_N))
+
+
+def calibration_gaps(labels_N: Labels, probabilities_NC: Floats) -> Floats:
+    """(N, bins): right - confidence in the bin of each image's confidence, 0 elsewhere."""
+    confidence = probabilities_NC.max(1)
+    gap = (probabilities_NC.argmax(1) == labels_N) - confidence
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gaps_NB = np.zeros((len(gap), ECE_BINS))
+    gaps_NB[np.arange(len(gap)), place] = gap
+    return gaps_NB
+
+
+def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Why a score of each definition is not defined, for those that are not."""
+    absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
+    unpredicted = [c for c, n in zip(classes, confusion.sum(0), strict=True) if n == 0]
+    never_right = [c for c, n in zip(classes, np.diagonal(confusion), strict=True) if n == 0]
+    no_image, never = f"no image of class {', '.join(absent)}", f"class {', '.join(unpredicted)} is never predicted"
+    both = "; ".join(text for text, names in ((no_image, absent), (never, unpredicted)) if names)
+    wrong = both or f"class {', '.join(never_right)} is never predicted rightly: precision and sensitivity are both 0"
+    single = "one class holds every image or every prediction"
+    return {
+        "legacy": {
+            "sensitivity": no_image, "specificity": single, "precision": never if unpredicted else no_image,
+            "auroc": no_image if absent else single, "aupr": no_image if absent else single, "f1": wrong,
+            "mcc": both or single,
+        },
+        "macro": {
+            "balanced_accuracy": no_image, "sensitivity": no_image, "specificity": single,
+            "precision": never if unpredicted else no_image, "f1": both, "mcc": single, "kappa": single,
+            "auroc": no_image if absent else single, "aupr": no_image if absent else single,
+        },
+    }
+
+
+def _named(values: dict[str, Any], names: Sequence[str], why: dict[str, str]) -> Scores:
+    scores: Scores = {name: _finite(values[name]) for name in names}
+    scores["undefined"] = {name: why.get(name, "not defined") for name in names if scores[name] is None}
+    return scores
+
+
+def _per_class(confusion: NDArray[Any], auroc_C: Floats, aupr_C: Floats, classes: Sequence[str]) -> Scores:
+    binary = one_vs_rest(confusion.astype(float))
+    rows: Scores = {}
+    for c, label in enumerate(classes):
+        row: Scores = {"n": int(confusion[c].sum()), "predicted": int(confusion[:, c].sum())}
+        for name in ("sensitivity", "specificity", "precision", "f1"):
+            row[name] = _finite(binary[name][c])
+        row |= {"auroc": _finite(auroc_C[c]), "aupr": _finite(aupr_C[c])}
+        empty = "the class has no image" if not row["n"] else "the class is never predicted"
+        row["undefined"] = {name: empty for name, value in row.items() if value is None}
+        rows[label] = row
+    return rows
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """above / below, NaN where below is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below == 0, np.nan, above / below)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

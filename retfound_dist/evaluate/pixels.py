@@ -1,0 +1,70 @@
+"""Image file to grey pixels of the size that fine-tuning needs.
+
+Shapes: H W pixels of an image, S the side of the network's input.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retfound_dist.stream.reader import decode
+
+Pixels = NDArray[np.uint8]
+RESIZE = 256 / 224
+"""Shorter side over input side before the centre crop (RETFound, test transform)."""
+TRAIN_RESIZE = 2.0
+"""Training keeps more, so that a random crop of a quarter of the image is still sharp."""
+MIN_SIDE = 32
+"""Pixels; nothing smaller is a B-scan."""
+_BRIGHT = 99.9
+"""Percentile that becomes 255 in images of more than 8 bit."""
+
+
+def decode_grey(data: bytes) -> Pixels:
+    """(H, W) of a JPEG, PNG, TIFF or BMP of any depth; ValueError says what is wrong with it."""
+    pixels = _deep(data)
+    if pixels is None:
+        pixels = decode(data, grey=True)
+    if min(pixels.shape) < MIN_SIDE:
+        raise ValueError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels: a side is below {MIN_SIDE}")
+    return pixels
+
+
+def _deep(data: bytes) -> Pixels | None:
+    """Pixels of an image with more than 8 bit, scaled one by one; None for all others."""
+    if data[:2] == b"\xff\xd8":
+        return None
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if not (image.mode.startswith("I") or image.mode == "F"):
+                return None
+            values = np.asarray(image).astype(np.float32)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None
+    low, high = min(float(values.min()), 0.0), float(np.percentile(values, _BRIGHT))
+    scale = 255.0 / max(high - low, 1e-6)
+    return np.clip((values - low) * scale + 0.5, 0, 255).astype(np.uint8)
+
+
+def for_training(pixels_HW: Pixels, side: int) -> Pixels:
+    """At most `TRAIN_RESIZE` x side at the shorter side; never scaled up."""
+    shorter = round(TRAIN_RESIZE * side)
+    return pixels_HW if min(pixels_HW.shape) <= shorter else _resize_shorter(pixels_HW, shorter)
+
+
+def for_testing(pixels_HW: Pixels, side: int) -> Pixels:
+    """(S, S): shorter side to 256/224 S, bicubic, then the centre (RETFound)."""
+    pixels_HW = _resize_shorter(pixels_HW, round(RESIZE * side))
+    top, left = (round((length - side) / 2) for length in pixels_HW.shape)
+    return np.ascontiguousarray(pixels_HW[top : top + side, left : left + side])
+
+
+def _resize_shorter(pixels_HW: Pixels, shorter: int) -> Pixels:
+    height, width = pixels_HW.shape
+    factor = shorter / min(height, width)
+    size = (max(shorter, round(width * factor)), max(shorter, round(height * factor)))
+    return np.asarray(Image.fromarray(pixels_HW).resize(size, Image.Resampling.BICUBIC))

@@ -1,0 +1,1 @@
+"""The masked autoencoder, the classifier, and weights that go everywhere."""

@@ -1,0 +1,260 @@
+"""The masked autoencoder: He et al., *Masked Autoencoders Are Scalable Vision Learners*, CVPR 2022.
+
+Shapes: B batch, C input channels (1 grey or 3 RGB), H W pixels, L patches, V visible patches,
+R removed patches, P pixels a patch (patch x patch), K = 3 P values a patch, D encoder width,
+E decoder width. In `mask_BL` 1 is removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from retfound_dist.errors import ConfigError
+from retfound_dist.model.cpu import linear
+from retfound_dist.model.positions import sincos_positions
+from retfound_dist.schema import Model
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A ViT encoder's shape."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+
+
+ENCODERS = {
+    "vit_demo_patch14": Encoder(192, 6, 3, 14),
+    "vit_small_patch16": Encoder(384, 12, 6, 16),
+    "vit_base_patch16": Encoder(768, 12, 12, 16),
+    "vit_large_patch16": Encoder(1024, 24, 16, 16),
+    "vit_huge_patch14": Encoder(1280, 32, 16, 14),
+}
+
+
+def encoder_shape(name: str) -> Encoder:
+    """The shape behind `model.name`."""
+    if name not in ENCODERS:
+        raise ConfigError(f"model.name={name!r} is not an encoder: choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]
+
+
+class PatchProjection(nn.Module):
+    """The patch embedding's convolution, applied to patches that are already cut out.
+
+    Keeps the convolution's weight layout (D, 3, patch, patch), so that MAE's and timm's weights fit.
+    """
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, 3, patch, patch))
+        self.bias = nn.Parameter(torch.zeros(width))
+        nn.init.xavier_uniform_(self.weight.view(width, -1))
+
+    def forward(self, patches_BVK: Tensor) -> Tensor:
+        """(B, V, K) in (row, column, channel) order to (B, V, D)."""
+        weight_DK = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return linear(patches_BVK, weight_DK, self.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Holds `proj`, so that keys read `patch_embed.proj.*`."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = PatchProjection(width, patch)
+
+    def forward(self, patches_BVK: Tensor) -> Tensor:
+        """(B, V, K) to (B, V, D)."""
+        embedded: Tensor = self.proj(patches_BVK)
+        return embedded
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder on visible patches, light decoder, loss on removed patches. Key names are MAE's."""
+
+    def __init__(self, config: Model, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        shape = encoder_shape(config.name)
+        if config.image_size % shape.patch:
+            raise ConfigError(
+                f"model.image_size={config.image_size} is not a multiple of the patch of {config.name}: "
+                f"choose a multiple of {shape.patch}"
+            )
+        if config.decoder_width % config.decoder_heads or config.decoder_width % 4:
+            raise ConfigError(
+                f"model.decoder_width={config.decoder_width} must be a multiple of 4 and of "
+                f"model.decoder_heads={config.decoder_heads}"
+            )
+        self.config, self.shape = config, shape
+        self.activation_checkpointing = activation_checkpointing
+        side = config.image_size // shape.patch
+        self.grid = (side, side)
+        width, values = config.decoder_width, 3 * shape.patch**2
+
+        self.patch_embed = PatchEmbed(shape.width, shape.patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
+        self.pos_embed = nn.Parameter(sincos_positions(shape.width, self.grid), requires_grad=False)
+        self.blocks = _blocks(shape.width, shape.heads, shape.depth)
+        self.norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+
+        self.decoder_embed = nn.Linear(shape.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_pos_embed = nn.Parameter(sincos_positions(width, self.grid), requires_grad=False)
+        self.decoder_blocks = _blocks(width, config.decoder_heads, config.decoder_depth)
+        self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.decoder_pred = nn.Linear(width, values)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def patches(self) -> int:
+        """L, the patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def kept(self) -> int:
+        """V, the patches the encoder sees: int(L x (1 - mask ratio))."""
+        return int(self.patches * (1 - self.config.mask_ratio))
+
+    def forward(self, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+        """uint8 images and mask noise to each sample's loss (B,), in fp32.
+
+        The patches with the smallest noise stay visible.
+        """
+        raw_BLPC = patchify(images_BCHW, self.shape.patch)
+        ids_shuffle_BL = noise_BL.argsort(dim=1)
+        ids_keep_BV, ids_removed_BR = ids_shuffle_BL[:, : self.kept], ids_shuffle_BL[:, self.kept :]
+        latent_BVD = self.encode(normalise(take(raw_BLPC, ids_keep_BV)), ids_keep_BV)
+        decoded_BLE = self.decode(latent_BVD, ids_shuffle_BL)
+        pred_BRK = self.predict(take(decoded_BLE, ids_removed_BR))
+        target_BRK = normalise(take(raw_BLPC, ids_removed_BR))
+        if self.config.norm_pix_loss:
+            target_BRK = normalise_patches(target_BRK)
+        return (pred_BRK.float() - target_BRK).square().mean(dim=(1, 2))
+
+    def encode(self, patches_BVK: Tensor, ids_keep_BV: Tensor) -> Tensor:
+        """Visible patches to latent tokens (B, 1 + V, D), class token first."""
+        dtype = self.cls_token.dtype
+        x_BVD = self.patch_embed(patches_BVK.to(dtype))
+        positions = self.pos_embed[:, 1:].expand(x_BVD.shape[0], -1, -1)
+        x_BVD = x_BVD + take(positions, ids_keep_BV)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x_BVD.shape[0], -1, -1)
+        x = torch.cat([cls, x_BVD], dim=1)
+        return self.norm(self._run(self.blocks, x))  # type: ignore[no-any-return]
+
+    def decode(self, latent_BVD: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
+        """Latent tokens to decoder tokens of all patches (B, L, E), before the last norm."""
+        x = self.decoder_embed(latent_BVD)
+        B, visible, width = x.shape
+        masks = self.mask_token.to(x.dtype).expand(B, self.patches - (visible - 1), width)
+        ids_restore_BL = ids_shuffle_BL.argsort(dim=1)
+        patches_BLE = take(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
+        x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
+        return self._run(self.decoder_blocks, x)[:, 1:]
+
+    def predict(self, tokens_BRE: Tensor) -> Tensor:
+        """Decoder tokens to normalised pixel values (B, R, K)."""
+        pixels: Tensor = self.decoder_pred(self.decoder_norm(tokens_BRE))
+        return pixels
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            again = self.activation_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+        return x
+
+    @torch.no_grad()
+    def reconstruct(self, images_BCHW: Tensor, noise_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Images with their removed patches filled in (B, 3, H, W, uint8), and mask_BL (1 removed).
+
+        With `norm_pix_loss` the network predicts each patch up to its own mean and spread; these
+        are taken from the original, as in MAE's figures.
+        """
+        raw_BLPC = patchify(images_BCHW, self.shape.patch)
+        ids_shuffle_BL = noise_BL.argsort(dim=1)
+        ids_keep_BV = ids_shuffle_BL[:, : self.kept]
+        original_BLK = normalise(raw_BLPC)
+        latent_BVD = self.encode(normalise(take(raw_BLPC, ids_keep_BV)), ids_keep_BV)
+        pred_BLK = self.predict(self.decode(latent_BVD, ids_shuffle_BL)).float()
+        if self.config.norm_pix_loss:
+            mean, var = patch_statistics(original_BLK)
+            pred_BLK = pred_BLK * (var + 1e-6).sqrt() + mean
+        mask_BL = torch.ones_like(noise_BL).scatter(1, ids_keep_BV, 0)
+        mixed_BLK = torch.where(mask_BL[..., None] > 0, pred_BLK, original_BLK)
+        return to_pixels(unpatchify(mixed_BLK, self.shape.patch, self.grid)), mask_BL
+
+
+def _blocks(width: int, heads: int, depth: int) -> nn.ModuleList:
+    norm = partial(nn.LayerNorm, eps=NORM_EPS)
+    return nn.ModuleList(
+        Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(depth)
+    )
+
+
+def take(x_BLn: Tensor, ids_BV: Tensor) -> Tensor:
+    """Rows `ids_BV` of dimension 1: (B, L, ...) to (B, V, ...)."""
+    index = ids_BV.reshape(*ids_BV.shape, *[1] * (x_BLn.dim() - 2)).expand(-1, -1, *x_BLn.shape[2:])
+    return x_BLn.gather(1, index)
+
+
+def patchify(images_BCHW: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) to (B, L, P, C): patches in reading order, pixels in reading order within."""
+    B, C, H, W = images_BCHW.shape
+    x = images_BCHW.reshape(B, C, H // patch, patch, W // patch, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, (H // patch) * (W // patch), patch * patch, C)
+
+
+def unpatchify(patches_BLK: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """(B, L, K) in (row, column, channel) order to (B, 3, H, W)."""
+    B = patches_BLK.shape[0]
+    x = patches_BLK.reshape(B, grid[0], grid[1], patch, patch, 3)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(B, 3, grid[0] * patch, grid[1] * patch)
+
+
+def normalise(raw_BVPC: Tensor) -> Tensor:
+    """uint8 patches to ImageNet-normalised fp32 values (B, V, K); grey is repeated to three channels."""
+    x = raw_BVPC.float()
+    channels = [x[..., min(c, x.shape[-1] - 1)] for c in range(3)]
+    scaled = [
+        (channel - 255 * mean) / (255 * std)
+        for channel, mean, std in zip(channels, IMAGENET_MEAN, IMAGENET_STD, strict=True)
+    ]
+    return torch.stack(scaled, dim=-1).flatten(2)
+
+
+def to_pixels(images_B3HW: Tensor) -> Tensor:
+    """ImageNet-normalised images back to uint8."""
+    mean = images_B3HW.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = images_B3HW.new_tensor(IMAGENET_STD)[:, None, None]
+    return ((images_B3HW * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def patch_statistics(target_BRK: Tensor) -> tuple[Tensor, Tensor]:
+    """Each patch's mean and unbiased variance, (B, R, 1) both."""
+    return target_BRK.mean(dim=-1, keepdim=True), target_BRK.var(dim=-1, keepdim=True)
+
+
+def normalise_patches(target_BRK: Tensor) -> Tensor:
+    """Each patch less its mean, over its spread (MAE: unbiased variance, eps 1e-6)."""
+    mean, var = patch_statistics(target_BRK)
+    return (target_BRK - mean) / (var + 1e-6).sqrt()

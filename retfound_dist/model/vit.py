@@ -1,0 +1,34 @@
+"""The classifier that is fine-tuned: timm's ViT with the mean of patch tokens, `fc_norm`, a linear head."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS, Encoder
+
+HEAD_STD = 2e-5
+"""Spread of the head's first weights (RETFound, fine-tuning)."""
+
+
+def build_classifier(shape: Encoder, image_size: int, classes: int, drop_path: float = 0.0) -> VisionTransformer:
+    """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
+    model = VisionTransformer(
+        img_size=image_size, patch_size=shape.patch, embed_dim=shape.width, depth=shape.depth,
+        num_heads=shape.heads, num_classes=classes, global_pool="avg", drop_path_rate=drop_path,
+        norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
+    )
+    nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
+    nn.init.zeros_(model.head.bias)
+    return model
+
+
+def normalise_images(images_BCHW: Tensor) -> Tensor:
+    """uint8 grey or RGB images to ImageNet-normalised fp32 (B, 3, H, W)."""
+    x = images_BCHW.float().div(255).expand(-1, 3, -1, -1)
+    mean = torch.tensor(IMAGENET_MEAN, device=x.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=x.device)[:, None, None]
+    return (x - mean) / std

@@ -1,0 +1,132 @@
+"""A shard set as it stands at a URL: `manifest.json`, tar shards and one index file a shard.
+
+    manifest.json   {"format": 1, "samples": N, "shards": [{"name", "samples", "bytes", "sha256",
+                     "split", "index": {"name", "bytes", "sha256"}}], "sources": {...},
+                     "image": {...}, "skipped": [{"key", "origin", "reason"}], "classes": [...],
+                     "recipe": {...}, "fingerprint"}
+    oct-000000.tar  for each sample KEY.jpg or KEY.png, then KEY.json
+    oct-000000.idx  {"format": 1, "samples": [[key, extension, image offset, image bytes,
+                     json offset, json bytes], ...], ...}: where each sample lies in the tar
+
+The manifest is written last: without it there is no set. Packing writes these, the stream and the
+evaluator read them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from retfound_dist import storage
+from retfound_dist.errors import ManifestError, StorageError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A shard's index file."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar shard as the manifest describes it."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    split: str | None
+    index: IndexFile
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A committed shard set."""
+
+    url: str
+    samples: int
+    shards: tuple[Shard, ...]
+    sources: dict[str, Any]
+    image: dict[str, Any]
+    skipped: tuple[dict[str, Any], ...]
+    classes: tuple[str, ...] = ()
+    """Every label, sorted: a class's index is its place here."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The settings it was packed with."""
+    fingerprint: str = ""
+    """Of the settings and the images it was packed from."""
+
+    def part(self, split: str) -> tuple[Shard, ...]:
+        """The shards of `train`, `val` or `test`, or of `all`; ManifestError when there are none."""
+        found = tuple(s for s in self.shards if split == "all" or s.split == split)
+        if not found:
+            parts = sorted({s.split for s in self.shards if s.split})
+            held = f"it holds {', '.join(parts)}" if parts else "it was packed without split.fractions"
+            raise ManifestError(
+                f"{self.url} has no part {split!r}: {held}; set data.split=all or pack it with a split"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one sample lies in its shard: offsets and lengths in bytes."""
+
+    key: str
+    extension: str
+    image_offset: int
+    image_bytes: int
+    json_offset: int
+    json_bytes: int
+
+
+def read_manifest(url: str) -> Manifest:
+    """The manifest of the shard set at a URL; ManifestError says what is wrong with it."""
+    where = storage.join(url, MANIFEST)
+    try:
+        tree = storage.read_json(where)
+    except StorageError as error:
+        raise ManifestError(f"{url} is not a committed shard set: {error}") from error
+    try:
+        if tree["format"] != FORMAT:
+            raise ManifestError(
+                f"{where} has format {tree['format']!r}, this version reads format {FORMAT}: "
+                "read it with the version that packed it, or pack it again"
+            )
+        return Manifest(
+            url=url, samples=int(tree["samples"]), shards=tuple(_shard(s) for s in tree["shards"]),
+            sources=dict(tree["sources"]), image=dict(tree["image"]), skipped=tuple(tree["skipped"]),
+            classes=tuple(tree.get("classes", ())), recipe=dict(tree.get("recipe", {})),
+            fingerprint=str(tree.get("fingerprint", "")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise ManifestError(f"{where} is not a shard manifest ({fault}); pack the set again") from error
+
+
+def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
+    """A shard's index, checked against the manifest's sha256."""
+    where = storage.join(url, shard.index.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
+    return parse_index(data)
+
+
+def parse_index(data: bytes) -> tuple[Entry, ...]:
+    """The entries in an index file's bytes."""
+    return tuple(Entry(*row) for row in json.loads(data)["samples"])
+
+
+def _shard(tree: dict[str, Any]) -> Shard:
+    return Shard(
+        name=str(tree["name"]), samples=int(tree["samples"]), bytes=int(tree["bytes"]),
+        sha256=str(tree["sha256"]), split=tree.get("split"), index=IndexFile(**tree["index"]),
+    )

@@ -1,0 +1,1 @@
+"""Shards streamed into batches: a batch is a function of its step."""

@@ -1,0 +1,1 @@
+"""The pretraining run: engine, optimiser, checkpoints, telemetry, loop."""

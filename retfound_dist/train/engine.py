@@ -1,0 +1,188 @@
+"""DeepSpeed, and nothing else here knows of it.
+
+`start` joins the process group, `build` wraps a model, `full_state` gathers fp32 weights, `save` and
+`load` write and read the sharded training state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from retfound_dist.errors import CheckpointError
+from retfound_dist.schema import Optim, Train
+from retfound_dist.stream.plan import Layout
+from retfound_dist.world import World, launched_by_srun
+
+TAG = "state"
+
+
+def zero_stage(train: Train) -> int:
+    """The stage that runs: DeepSpeed has no bf16 with fp32 accumulation below stage 1, which computes the same."""
+    return max(1, train.zero_stage) if train.precision == "bf16" else train.zero_stage
+
+
+def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) -> dict[str, Any]:
+    """DeepSpeed's configuration; its train_batch_size is what it derives: micro x accumulation x world."""
+    stage = zero_stage(train)
+    return {
+        "train_micro_batch_size_per_gpu": cut.micro,
+        "gradient_accumulation_steps": cut.accumulation,
+        "gradient_clipping": optim.clip_grad,
+        "bf16": {"enabled": train.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "zero_optimization": {
+            "stage": stage,
+            "contiguous_gradients": True,
+            "overlap_comm": torch.cuda.is_available() and stage > 0,
+        },
+        "zero_allow_untested_optimizer": True,
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+
+
+@dataclass(frozen=True)
+class Group:
+    """The process group and this process's device."""
+
+    world: World
+    device: torch.device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over ranks."""
+        if self.world.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """One picklable value of each rank, on every rank."""
+        found: list[Any] = [None] * self.world.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def start(world: World, threads: int) -> Group:
+    """Join the other ranks (NCCL on GPUs, gloo on CPUs)."""
+    if launched_by_srun(os.environ):
+        _set_up_from_slurm(world)
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "0" if world.size == 1 else "29500")
+    os.environ.setdefault("RANK", str(world.rank))
+    os.environ.setdefault("WORLD_SIZE", str(world.size))
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world.size))))
+    torch.set_num_threads(threads or max(1, (len(os.sched_getaffinity(0)) or 1) // local))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(device)
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    _quiet()
+    import deepspeed
+
+    with redirect_stdout(StringIO()):
+        deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo")
+    return Group(world, device)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def build(
+    model: nn.Module, groups: list[dict[str, Any]], train: Train, optim: Optim, cut: Layout, universal: bool = False
+) -> Any:
+    """A DeepSpeed engine around the model with a plain AdamW; `universal` when a converted state is to be loaded."""
+    import deepspeed
+
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps)
+    settings = ds_config(train, optim, cut, universal)
+    with redirect_stdout(StringIO()):
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine
+
+
+def set_lr(engine: Any, lr: float) -> None:
+    """The next step's learning rate."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = lr
+
+
+def step(engine: Any) -> Tensor | None:
+    """End a micro-batch; at the end of a batch the weights move and the gradient's norm is given."""
+    boundary = engine.is_gradient_accumulation_boundary()
+    norm = None
+    if boundary and engine.zero_optimization_stage() == 0:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+    engine.step()
+    return torch.as_tensor(engine.get_global_grad_norm()) if boundary and norm is None else norm
+
+
+def full_state(engine: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All weights in fp32 on the CPU (filled on rank 0 alone); every rank must call it.
+
+    `fixed` holds the untrained tensors, which DeepSpeed has rounded to the working precision.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    state: dict[str, Tensor] = {}
+    for name, parameter in engine.module.named_parameters():
+        value = fixed[name] if name in fixed else safe_get_full_fp32_param(parameter)
+        value = parameter.detach() if value is None else value
+        if dist.get_rank() == 0:
+            state[name] = value.detach().float().cpu().clone().reshape(_shape(parameter))
+    return state
+
+
+def save(engine: Any, folder: str, client_state: dict[str, Any]) -> None:
+    """Write this rank's part of the training state below a local folder."""
+    with redirect_stdout(StringIO()):
+        engine.save_checkpoint(folder, tag=TAG, client_state=client_state, save_latest=False)
+
+
+def load(engine: Any, folder: str, tag: str) -> None:
+    """Read this rank's part of the training state below `folder/tag`."""
+    with redirect_stdout(StringIO()):
+        path, _ = engine.load_checkpoint(folder, tag=tag)
+    if path is None:
+        raise CheckpointError(f"DeepSpeed finds no training state in {folder}/{tag}")
+
+
+def _shape(parameter: Tensor) -> torch.Size:
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def _quiet() -> None:
+    """DeepSpeed reports every detail at INFO; keep its warnings."""
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _set_up_from_slurm(world: World) -> None:
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_NODELIST", ""))
+    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    os.environ.setdefault("MASTER_ADDR", hosts.stdout.split()[0])
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))

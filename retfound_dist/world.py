@@ -1,0 +1,42 @@
+"""Which process this is among how many: read once from the launcher's environment.
+
+torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; `srun` without torchrun sets SLURM_PROCID,
+SLURM_NTASKS and SLURM_LOCALID. Alone, a process is rank 0 of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from retfound_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """A process's place: `rank` of `size`, `local_rank` on its host."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0
+
+
+def read_world(env: Mapping[str, str]) -> World:
+    """The place of this process, from torchrun's or Slurm's variables."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if "RANK" not in env and int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in env:
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    rank, size, local = (int(env.get(key, default)) for key, default in zip(names, "010", strict=True))
+    if not 0 <= rank < size:
+        raise ConfigError(f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun")
+    return World(rank, size, local)
+
+
+def launched_by_srun(env: Mapping[str, str]) -> bool:
+    """Whether ranks come from `srun` itself, so that RANK and MASTER_ADDR are still to be set."""
+    return "RANK" not in env and "SLURM_STEP_ID" in env and int(env.get("SLURM_NTASKS", "1")) > 1

@@ -1,0 +1,1 @@
+"""Images and device volumes packed into tar shards."""

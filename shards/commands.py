@@ -1,0 +1,94 @@
+"""`retfound pack` and `retfound verify`: what they print and how they leave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retfound_dist.config import load
+from retfound_dist.schema import PackConfig
+from retfound_dist.shardset import Manifest, read_manifest
+from shards.display import progress_display
+from shards.manifest import count_scans
+from shards.pack import existing_set, plan_pack, run_plan
+from shards.plan import Plan
+from shards.verify import verify
+
+FEW = 5
+"""Skipped images named in the closing summary; the manifest names all."""
+
+
+def pack_command(
+    config_path: str, overrides: Sequence[str], *, force: bool = False, dry_run: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Pack as the config says and print a short summary; 0, or a RetfoundError."""
+    config, _ = load(PackConfig, config_path, overrides)
+    plan = plan_pack(config)
+    if dry_run:
+        _say(describe_plan(plan, config), quiet)
+        return 0
+    found = existing_set(config, plan, force=force)
+    if found:
+        _say([f"already packed: {_size(found)} at {found.url}"], quiet)
+        return 0
+    with progress_display("packing", "images", quiet=quiet) as progress:
+        manifest = run_plan(config, plan, progress)
+    _say(summarise(manifest), quiet)
+    return 0
+
+
+def verify_command(url: str, *, workers: int = 0, quiet: bool = False) -> int:
+    """Read a shard set back; 0 when it is sound, 1 after naming every fault."""
+    with progress_display("verifying", "shards", quiet=quiet) as progress:
+        faults = verify(url, workers, progress)
+    if faults:
+        _say([*faults, f"{url}: faults found: {len(faults)}; fetch or pack these shards again"], quiet=False)
+        return 1
+    manifest = read_manifest(url)
+    _say([f"{url}: {_size(manifest)}, all sound"], quiet)
+    return 0
+
+
+def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
+    """What a pack would find, by source, part and label."""
+    lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
+    for source in sorted({scan.source for scan in plan.scans}):
+        lines += _describe_counts(source, count_scans([scan for scan in plan.scans if scan.source == source]))
+    return lines
+
+
+def summarise(manifest: Manifest) -> list[str]:
+    """A finished pack in a few lines."""
+    lines = [f"packed {_size(manifest)}"]
+    for source, counts in manifest.sources.items():
+        lines += _describe_counts(source, counts)
+    if manifest.skipped:
+        reasons = Counter(skip["reason"] for skip in manifest.skipped)
+        lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")
+        lines += [f"  {skip['origin']} {skip['reason']}" for skip in manifest.skipped[:FEW]]
+        if len(manifest.skipped) > FEW:
+            lines.append(f"  ... most often: {reasons.most_common(1)[0][0]}")
+    return [*lines, f"shard set: {manifest.url}"]
+
+
+def _size(manifest: Manifest) -> str:
+    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
+    return f"{manifest.samples:,} images in {len(manifest.shards):,} shards ({megabytes:,.1f} MB)"
+
+
+def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
+    known = [f"{counts[what]:,} {what}" for what in ("patients", "volumes") if counts[what]]
+    lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
+    rows = counts["splits"] or {"labels": counts}
+    return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]
+
+
+def _labels(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{label} {n:,}" for label, n in counts["labels"].items())
+
+
+def _say(lines: Sequence[str], quiet: bool) -> None:
+    if not quiet:
+        print("\n".join(lines), flush=True)

@@ -1,0 +1,137 @@
+"""What stands at a shard set's URL: the records that let packing go on, and the clearing of left-overs.
+
+    packing.json    written before the first tar, removed after the manifest: a set is being packed here
+    oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
+                    {"shard", "fingerprint", "next", "skipped", "statistics"}: what the manifest will say
+                    of it, and the place in the plan where the next shard begins
+
+A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
+at most a few `.tmp` files beside their targets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from retfound_dist import storage
+from retfound_dist.errors import DataError
+from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
+from shards.sample import Skipped
+from shards.statistics import Statistics
+
+MARKER = "packing.json"
+_OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
+_UNFINISHED = re.compile(r"(manifest\.json|packing\.json|[\w-]+-\d{6}\.(tar|idx))\.[0-9a-f]{8}\.tmp")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """One whole shard at the URL."""
+
+    shard: Shard
+    next: int
+    """Place in the plan of the first scan that no shard up to this one has used."""
+    skipped: tuple[Skipped, ...]
+    """Scans kept out on the way to `next`."""
+    statistics: Statistics
+
+    def to_tree(self, fingerprint: str) -> dict[str, Any]:
+        """What an index file holds beside its samples."""
+        return {
+            "shard": shard_tree(self.shard, index=False), "fingerprint": fingerprint, "next": self.next,
+            "skipped": [skip.row() for skip in self.skipped], "statistics": self.statistics.to_tree(),
+        }
+
+
+def shard_tree(shard: Shard, *, index: bool = True) -> dict[str, Any]:
+    """A shard as the manifest names it."""
+    tree: dict[str, Any] = {
+        "name": shard.name, "samples": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256,
+        "split": shard.split,
+    }
+    if index:
+        tree["index"] = {"name": shard.index.name, "bytes": shard.index.bytes, "sha256": shard.index.sha256}
+    return tree
+
+
+def shard_name(name: str, number: int) -> str:
+    """Name of a shard without its extension."""
+    return f"{name}-{number:06d}"
+
+
+def read_existing(url: str) -> Manifest | None:
+    """The manifest at the URL, None where there is none yet; DataError for shards of unknown origin."""
+    names = storage.list_names(url)
+    if MANIFEST in names:
+        return read_manifest(url)
+    tars = [entry for entry in names if entry.endswith(".tar")]
+    if tars and MARKER not in names:
+        raise DataError(
+            f"{url} holds {len(tars)} tar files without a manifest ({tars[0]}), which this command did not "
+            "write: choose another out.url, or remove them"
+        )
+    return None
+
+
+def recover(url: str, name: str, fingerprint: str) -> list[Committed]:
+    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs."""
+    names = set(storage.list_names(url))
+    kept: list[Committed] = []
+    while found := _read_record(url, shard_name(name, len(kept)), names, fingerprint):
+        kept.append(found)
+    own = {file for done in kept for file in (done.shard.name, done.shard.index.name)}
+    stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
+    # A tar goes before its record, so that a kill in between never leaves a tar nobody answers for.
+    for entry in sorted(stale, key=lambda entry: (entry.endswith(".idx"), entry)):
+        storage.delete(storage.join(url, entry))
+    return kept
+
+
+def mark(url: str) -> None:
+    """Say at the URL that a set is being packed there."""
+    storage.write_json(
+        storage.join(url, MARKER), {"note": "unfinished shard set: the same pack command goes on from here"}
+    )
+
+
+def discard(url: str, manifest: Manifest) -> None:
+    """Remove a committed set: its manifest first, so that nobody reads a part of it."""
+    mark(url)
+    storage.delete(storage.join(url, MANIFEST))
+    for shard in manifest.shards:
+        storage.delete(storage.join(url, shard.name))
+        storage.delete(storage.join(url, shard.index.name))
+
+
+def finish(url: str) -> None:
+    """Take the mark away: the set is complete."""
+    names = storage.list_names(url)
+    for entry in names:
+        if entry == MARKER or _UNFINISHED.fullmatch(entry):
+            storage.delete(storage.join(url, entry))
+
+
+def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Committed | None:
+    """The record of a shard of this plan whose tar is there in full, else None."""
+    tar, index = f"{stem}.tar", f"{stem}.idx"
+    if tar not in names or index not in names:
+        return None
+    data = storage.read_bytes(storage.join(url, index))
+    try:
+        tree = json.loads(data)
+        is_whole = tree["shard"]["bytes"] == storage.size(storage.join(url, tar))
+        if tree["fingerprint"] != fingerprint or not is_whole:
+            return None
+        info = storage.bytes_info(data)
+        return Committed(
+            shard=Shard(**tree["shard"], index=IndexFile(index, info.bytes, info.sha256)),
+            next=tree["next"], skipped=tuple(Skipped(**row) for row in tree["skipped"]),
+            statistics=Statistics.from_tree(tree["statistics"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+

@@ -1,0 +1,191 @@
+"""One image: whatever a source yields -> checked 8-bit pixels -> what is stored.
+
+Stored images are grey (H, W) wherever the picture is grey, RGB (H, W, 3) where it really has colour,
+8 bit, and never larger than they came.
+
+16-bit and floating-point images are scaled to 8 bit one by one: 0 stays 0 (the lowest value does
+where there are negative ones), the 99.9th percentile of the pixels becomes 255, what lies above is
+clipped. Device exports use anything from 10 to 16 of their bits and some saturated specks, so neither
+65,535 nor the maximum would do.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from retfound_dist.errors import DataError
+from retfound_dist.schema import PackImage
+from shards import jpeg
+from shards.record import Pixels
+
+Bytes8 = NDArray[np.uint8]
+MIN_SIDE = 32
+"""Pixels; nothing smaller is a B-scan."""
+MAX_PIXELS = 50_000_000
+"""Larger images are taken for decompression bombs and not decoded."""
+GREY_TOLERANCE = 8
+"""Levels by which R, G and B may differ in a grey picture (JPEG rounds its colour differences)."""
+BLANK_RANGE = 2
+"""An image whose levels span no more than this shows nothing."""
+SCALE_PERCENTILE = 99.9
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image as it goes into a shard."""
+
+    data: bytes
+    extension: str
+    pixels: Bytes8
+    as_is: bool
+    """The source's own compressed picture, not encoded again."""
+
+
+def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
+    """What is stored of an image; DataError says why it cannot be used.
+
+    A grey, upright JPEG of the wanted size keeps its compressed picture and loses its metadata.
+    """
+    if isinstance(content, bytes) and jpeg.is_jpeg(content):
+        height, _, colours = jpeg.header(content)
+        if colours == "Gray" and not _too_tall(height, image) and jpeg.orientation(content) == 1:
+            pixels = check_usable(decode(content))
+            return Stored(jpeg.without_metadata(content), "jpg", pixels, as_is=True)
+    pixels = scale_down(check_usable(decode(content)), image.max_height)
+    return Stored(encode(pixels, image), image.format, pixels, as_is=False)
+
+
+def decode(content: bytes | Pixels) -> Bytes8:
+    """Pixels of an image file or array: (H, W) where it is grey, else (H, W, 3), 8 bit.
+
+    DataError when it is broken, no image, or larger than any B-scan.
+    """
+    if not isinstance(content, bytes):
+        return from_pixels(content)
+    return _decode_jpeg(content) if jpeg.is_jpeg(content) else _decode_other(content)
+
+
+def check_usable(pixels: Bytes8) -> Bytes8:
+    """The pixels given; DataError when they are too few to be a B-scan, or all alike."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise DataError(f"is {width}x{height} pixels: a side is below {MIN_SIDE}")
+    low, high = int(pixels.min()), int(pixels.max())
+    if high - low <= BLANK_RANGE:
+        raise DataError(f"is blank (levels {low} to {high})")
+    return pixels
+
+
+def encode(pixels: Bytes8, image: PackImage) -> bytes:
+    """Pixels as a JPEG or PNG file."""
+    if image.format == "jpg":
+        return jpeg.encode(pixels, image.quality)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def from_pixels(pixels: Pixels) -> Bytes8:
+    """An array of any depth as 8-bit pixels, grey where it is grey."""
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise DataError(f"has pixels of shape {pixels.shape}, not (height, width) or (height, width, 3)")
+    _check_size(*pixels.shape[:2])
+    return drop_colour(pixels.astype(np.uint8) if pixels.dtype == np.bool_ else to_8_bit(pixels))
+
+
+def to_8_bit(pixels: NDArray[Any]) -> Bytes8:
+    """Any depth to 8 bit, as this module's docstring says; 8 bit stays as it is."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("holds values that are not finite numbers")
+    low = min(float(values.min()), 0.0)
+    high = float(np.percentile(values, SCALE_PERCENTILE))
+    if high <= low:
+        high = float(values.max())
+    if high <= low:
+        return np.zeros(pixels.shape, np.uint8)
+    scaled: Bytes8 = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+    return scaled
+
+
+def drop_colour(pixels: Bytes8) -> Bytes8:
+    """(H, W) where R, G and B are the same up to a small tolerance, else the (H, W, 3) it was."""
+    if pixels.ndim == 2:
+        return pixels
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    if spread.max() > GREY_TOLERANCE:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
+    """Antialiased to `max_height` at the same ratio where it is taller; never scaled up, 0: never."""
+    height, width = pixels.shape[:2]
+    if not max_height or height <= max_height:
+        return pixels
+    size = (max(1, round(width * max_height / height)), max_height)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise DataError(f"is {width}x{height} pixels: more than {MAX_PIXELS:,}")
+
+
+def _too_tall(height: int, image: PackImage) -> bool:
+    return bool(image.max_height) and height > image.max_height
+
+
+def _decode_jpeg(data: bytes) -> Bytes8:
+    height, width, colours = jpeg.header(data)
+    _check_size(height, width)
+    if colours in ("CMYK", "YCCK"):
+        raise DataError(f"is a {colours} JPEG: save it as grey or RGB")
+    pixels = jpeg.decode(data, "GRAY" if colours == "Gray" else "RGB")
+    grey = pixels[..., 0] if colours == "Gray" else drop_colour(pixels)
+    turn = jpeg.orientation(data)
+    return grey if turn == 1 else _upright(grey, turn)
+
+
+def _upright(pixels: Bytes8, turn: int) -> Bytes8:
+    """Undo an EXIF orientation (2-8)."""
+    image = Image.fromarray(pixels)
+    image.getexif()[jpeg.ORIENTATION] = turn
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _decode_other(data: bytes) -> Bytes8:
+    """PNG, TIFF and BMP."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes that _check_size refuses
+        try:
+            image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "BMP"])
+        except UnidentifiedImageError:
+            raise DataError("is not a JPEG, PNG, TIFF or BMP image") from None
+        except Image.DecompressionBombError:
+            raise DataError(f"has more than {MAX_PIXELS:,} pixels") from None
+        _check_size(image.height, image.width)
+        if getattr(image, "n_frames", 1) > 1:
+            raise DataError(f"holds {image.n_frames} pages: save one image a file")  # type: ignore[attr-defined]
+        return drop_colour(_to_array(ImageOps.exif_transpose(image)))
+
+
+def _to_array(image: Image.Image) -> Bytes8:
+    """(H, W) or (H, W, 3) 8-bit pixels of any of Pillow's modes; what is transparent turns black."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return to_8_bit(np.asarray(image))
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("RGB"))

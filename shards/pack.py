@@ -1,0 +1,107 @@
+"""Images -> tar shards, index files and a manifest, at any URL.
+
+    manifest = pack(config)
+
+Scans are planned (plan.py), read and encoded in parallel but kept in order (sample.py, parallel.py),
+and collected into shards in local scratch. A shard is put whole, then its index, which commits it;
+the manifest comes last. Killed anywhere, the same command goes on after the last committed shard
+and ends with the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+
+from retfound_dist import storage
+from retfound_dist.config import differences
+from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.schema import PackConfig
+from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
+from shards import committed
+from shards.manifest import make_manifest
+from shards.parallel import available_cores, ordered_map
+from shards.plan import Plan, make_plan
+from shards.sample import Sample, Skipped, make_sample
+from shards.sources import open_source
+from shards.writer import ShardWriter, first_few
+
+Progress = Callable[[int, int], None]
+"""Called with the number of scans done and of all scans."""
+FEW = 64
+"""So many scans are packed sooner than processes start."""
+
+
+def pack(config: PackConfig, *, force: bool = False, progress: Progress | None = None) -> Manifest:
+    """Pack the configured source; gives the manifest, at once where the set is complete already.
+
+    Raises DataError when nothing usable is found, the budget of bad images is spent, or another set
+    stands at `out.url` and `force` is not given.
+    """
+    plan = plan_pack(config)
+    return existing_set(config, plan, force=force) or run_plan(config, plan, progress)
+
+
+def plan_pack(config: PackConfig) -> Plan:
+    """What would be packed, without reading an image."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
+        raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
+    return make_plan(open_source(config.source, config.phantom), config)
+
+
+def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:
+    """The set at `out.url` if it is this plan's; another one is an error, or removed by `force`."""
+    found = committed.read_existing(config.out.url)
+    if found is None:
+        return None
+    if force:
+        committed.discard(config.out.url, found)
+        return None
+    if found.fingerprint != plan.fingerprint:
+        other = differences(found.recipe, plan.recipe)
+        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        raise DataError(
+            f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
+            f"({what or 'from other images'}): choose another out.url, or replace it with --force"
+        )
+    committed.finish(config.out.url)
+    return found
+
+
+def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -> Manifest:
+    """Pack a plan onto a URL that holds no set, going on after the shards it has committed before."""
+    url = config.out.url
+    shards = committed.recover(url, config.out.name, plan.fingerprint)
+    start = shards[-1].next if shards else 0
+    with tempfile.TemporaryDirectory(prefix="retfound-pack-") as folder:
+        writer = ShardWriter(config.out, plan, folder, shards)
+        with closing(_samples(config, plan, start)) as results:
+            for place, result in enumerate(results, start=start):
+                writer.take(place, result)
+                if progress:
+                    progress(place + 1, len(plan.scans))
+        writer.commit(len(plan.scans))
+    if not writer.shards:
+        raise DataError(_nothing_usable(writer.skipped))
+    manifest = make_manifest(plan, config, writer.shards, writer.skipped)
+    storage.write_json(storage.join(url, MANIFEST), manifest)
+    committed.finish(url)
+    return read_manifest(url)
+
+
+def _samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
+    """The samples of the plan from `start` on, in order."""
+    left = len(plan.scans) - start
+    workers = 1 if left < FEW else config.out.workers or available_cores()
+    return ordered_map(partial(make_sample, image=config.image), islice(plan.scans, start, None), workers)
+
+
+def _nothing_usable(skipped: Sequence[Skipped]) -> str:
+    return (
+        f"none of {len(skipped):,} images can be used: {first_few(skipped)}; "
+        "source.path must hold B-scans as JPEG, PNG, TIFF or BMP files"
+    )

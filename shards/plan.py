@@ -1,0 +1,151 @@
+"""Which scan goes into which part and where in it: pure functions of the scans and two seeds.
+
+Everything is ordered by a hash of seed and name, so that neither the order in which a disk lists its
+files nor a library's random generator has a say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from retfound_dist import config as configs
+from retfound_dist.errors import DataError
+from retfound_dist.schema import PackConfig
+from shards.record import Scan
+
+PARTS = ("train", "val", "test")
+FORMAT = 1
+"""Raised when the same config and scans would give other shards than before."""
+Group = tuple[str, str]
+Fractions = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every scan in the order in which it is packed, split by parts."""
+
+    scans: tuple[Scan, ...]
+    fingerprint: str
+    """Of all that the shards' bytes follow from."""
+    recipe: dict[str, Any]
+    """The part of the config that the shards' bytes follow from."""
+
+
+def make_plan(scans: Sequence[Scan], config: PackConfig) -> Plan:
+    """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles."""
+    whole = assign_parts(scans, config.split.fractions, config.split.seed)
+    ordered = tuple(shuffle(whole, config.out.seed))
+    settings = recipe(config)
+    return Plan(ordered, fingerprint(ordered, settings), settings)
+
+
+def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[Scan]:
+    """The scans with their part: the source's own, else by patient so that labels are spread evenly.
+
+    With all fractions 0 only the source's own parts are kept.
+    """
+    part = _given_parts(scans)
+    if sum(fractions):
+        free = [scan for scan in scans if group_of(scan) not in part]
+        part |= stratify(free, fractions, seed)
+    return [replace(s, split=part.get(group_of(s))) if s.split is None else s for s in scans]
+
+
+def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
+    """A part for each patient, so that every label comes as near to the fractions as it can.
+
+    Label by label, patients with many images first, each to the part that lacks most images; then no
+    part stays without a label that has patients enough.
+    """
+    labels, sizes = _labels_of_groups(scans)
+    by_label: dict[str, list[Group]] = defaultdict(list)
+    for group, label in labels.items():
+        by_label[label].append(group)
+    part: dict[Group, str] = {}
+    for label in sorted(by_label):
+        groups = sorted(by_label[label], key=lambda g: (-sizes[g], _hash(seed, *g)))
+        part |= _deal(groups, sizes, fractions)
+    return part
+
+
+def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
+    """Part after part (train, val, test, none), in each a fixed random order: volumes spread out."""
+    place = {name: i for i, name in enumerate(PARTS)}
+    return sorted(scans, key=lambda s: (place.get(s.split or "", len(PARTS)), _hash(seed, s.key), s.key))
+
+
+def recipe(config: PackConfig) -> dict[str, Any]:
+    """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
+    tree = configs.to_dict(config)
+    kept = {
+        "source": {"kind": config.source.kind}, "image": tree["image"], "split": tree["split"],
+        "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
+    }
+    return {**kept, "phantom": tree["phantom"]} if config.source.kind == "phantom" else kept
+
+
+def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
+    """sha256 of the settings and of every scan's name, size and fields."""
+    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
+    for scan in scans:
+        digest.update(json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def group_of(scan: Scan) -> Group:
+    """What must not straddle parts: the patient within a source, or the image itself."""
+    return (scan.source, f"patient {scan.patient}" if scan.patient is not None else f"image {scan.key}")
+
+
+def _given_parts(scans: Sequence[Scan]) -> dict[Group, str]:
+    part: dict[Group, str] = {}
+    for scan in scans:
+        group = group_of(scan)
+        if scan.split and part.setdefault(group, scan.split) != scan.split:
+            raise DataError(
+                f"{group[1]} of source {scan.source} is in {part[group]} and in {scan.split} "
+                f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
+                "and set split.fractions"
+            )
+    return part
+
+
+def _labels_of_groups(scans: Sequence[Scan]) -> tuple[dict[Group, str], dict[Group, int]]:
+    """Each group's commonest label (the first by name where several are) and its number of images."""
+    counts: dict[Group, Counter[str]] = defaultdict(Counter)
+    for scan in scans:
+        counts[group_of(scan)][scan.label or ""] += 1
+    labels = {group: max(sorted(c), key=c.__getitem__) for group, c in counts.items()}
+    return labels, {group: c.total() for group, c in counts.items()}
+
+
+def _deal(groups: Sequence[Group], sizes: Mapping[Group, int], fractions: Fractions) -> dict[Group, str]:
+    wanted = [name for name, share in zip(PARTS, fractions, strict=True) if share > 0]
+    total = sum(sizes[g] for g in groups)
+    lacking = {name: share * total for name, share in zip(PARTS, fractions, strict=True) if share > 0}
+    part: dict[Group, str] = {}
+    for group in groups:
+        part[group] = max(wanted, key=lambda name: lacking[name])
+        lacking[part[group]] -= sizes[group]
+    return _fill_empty(part, groups, wanted)
+
+
+def _fill_empty(part: dict[Group, str], groups: Sequence[Group], wanted: Sequence[str]) -> dict[Group, str]:
+    """Give each empty part the smallest patient of the part that has most patients."""
+    for name in wanted:
+        held = Counter(part.values())
+        if held[name] or not held:
+            continue
+        donor = max(wanted, key=lambda other: held[other])
+        if held[donor] > 1:
+            part[next(g for g in reversed(groups) if part[g] == donor)] = name
+    return part
+
+
+def _hash(seed: int, *names: str) -> bytes:
+    return hashlib.sha256("\0".join([str(seed), *names]).encode(errors="surrogateescape")).digest()

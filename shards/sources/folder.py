@@ -1,0 +1,165 @@
+"""A folder of image files, as most labelled sets come.
+
+    <class>/*.jpg                     label from the folder
+    train|val|test/<class>/*.jpg      OCTID's layout: split and label from the folders
+    *.jpg                             no label
+    manifest.csv                      beside any of these; columns file, label, patient, split
+
+Where there is a `manifest.csv` it is the list: its rows say label, patient and split (an empty cell
+leaves it to the folders), and an image that it does not name is kept out, for its patient is unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from retfound_dist import storage
+from retfound_dist.errors import ConfigError, DataError
+from shards.record import Pixels, Scan, printable, unique_keys
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+LISTING = "manifest.csv"
+MAX_FILE_BYTES = 256_000_000
+"""No single B-scan is larger; what is, is not read into memory."""
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a listing says of one file."""
+
+    label: str | None
+    patient: str | None
+    split: str | None
+
+
+def list_folder(path: str, name: str = "") -> list[Scan]:
+    """Every image below a folder, in the order of its path; DataError where there is none."""
+    root = _check_folder(path)
+    found = dict(_walk(root))
+    rows = read_listing(os.path.join(root, LISTING)) if os.path.isfile(os.path.join(root, LISTING)) else None
+    paths = sorted(found.keys() | (rows or {}).keys())
+    if not paths:
+        raise DataError(
+            f"no images in {path}: give source.path a folder with {', '.join(e[1:] for e in EXTENSIONS)} "
+            "files, such as <class>/*.jpg or train|val|test/<class>/*.jpg"
+        )
+    source = name or os.path.basename(root) or "folder"
+    scans = []
+    for file, key in zip(paths, unique_keys(paths), strict=True):
+        scan = _scan(root, file, key, source, found.get(file))
+        scans.append(scan if rows is None else _apply(rows.get(file), scan))
+    return scans
+
+
+def read_inside(root: str, file: str) -> bytes:
+    """The bytes of a regular file that really lies below `root` (a link may lead elsewhere)."""
+    real = os.path.realpath(os.path.join(root, file))
+    if os.path.commonpath([root, real]) != root:
+        raise DataError("leads out of its folder (symbolic links and .. are not followed)")
+    info = os.stat(real)
+    if not stat.S_ISREG(info.st_mode):
+        raise DataError("is not a regular file (links to folders are not followed)")
+    if info.st_size > MAX_FILE_BYTES:
+        raise DataError(f"has {info.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
+    with open(real, "rb") as stream:
+        return stream.read(MAX_FILE_BYTES)
+
+
+def read_listing(path: str) -> dict[str, _Row]:
+    """`manifest.csv` as file -> what it says; DataError names the line that is wrong."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or [])
+            if "file" not in columns:
+                raise DataError(
+                    f"{path} has no column 'file' (it has {', '.join(columns) or 'none'}): "
+                    "its header must be file,label,patient or file,label,patient,split"
+                )
+            rows: dict[str, _Row] = {}
+            for row in reader:
+                where = f"{path} line {reader.line_num}"
+                file = os.path.normpath((row["file"] or "").strip().replace("\\", "/"))
+                if file in rows:
+                    raise DataError(f"{where}: {printable(file)} is listed twice; keep one line a file")
+                rows[file] = _parse_row(row, where)
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one, or remove it") from error
+
+
+def _parse_row(row: Mapping[str, str | None], where: str) -> _Row:
+    label, patient, split = ((row.get(name) or "").strip() or None for name in ("label", "patient", "split"))
+    if split and split.lower() not in SPLITS:
+        raise DataError(f"{where}: split {split!r} is not train, val or test; correct it or leave it empty")
+    return _Row(label, patient, SPLITS[split.lower()] if split else None)
+
+
+def _check_folder(path: str) -> str:
+    if not path:
+        raise ConfigError("source.path is empty: give the folder of images, such as source.path=data/octid")
+    root = os.path.realpath(storage.local_path(path))
+    if not os.path.exists(root):
+        raise DataError(f"there is no folder {path}: check source.path")
+    if not os.path.isdir(root):
+        raise DataError(f"{path} is a file, not a folder of images: check source.path")
+    return root
+
+
+def _walk(root: str) -> Iterator[tuple[str, int | None]]:
+    """(relative path, bytes) of everything that bears an image's name.
+
+    A link to a folder is not entered but listed, without a size: reading it fails by name, instead of
+    passing over in silence what lies behind it.
+    """
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    file = os.path.join(folder, entry.name)
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(file)
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        yield file, None
+                    elif entry.name.lower().endswith(EXTENSIONS):
+                        yield file, None if entry.is_symlink() else entry.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"cannot list {printable(os.path.join(root, folder))}: {error.strerror}; check its rights"
+            ) from error
+
+
+def _scan(root: str, file: str, key: str, source: str, size: int | None) -> Scan:
+    folders = file.split("/")[:-1]
+    split = SPLITS.get(folders[0].lower()) if folders else None
+    if split:
+        folders = folders[1:]
+    return Scan(
+        key=key, origin=printable(file), source=source, read=partial(read_inside, root, file), size=size,
+        label=printable(folders[0]) if folders else None, split=split,
+    )
+
+
+def _apply(row: _Row | None, scan: Scan) -> Scan:
+    if row is None:
+        return replace(scan, read=_not_listed)
+    return replace(
+        scan, label=row.label or scan.label, patient=row.patient, split=row.split or scan.split
+    )
+
+
+def _not_listed() -> bytes | Pixels:
+    raise DataError(f"is not listed in the {LISTING} beside it")

@@ -1,0 +1,136 @@
+"""Read a shard set back, every shard against its manifest; name all that is wrong.
+
+    faults = verify("s3://bucket/oct")
+
+A remote shard is fetched to local scratch, one at a time for each process.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from retfound_dist import storage
+from retfound_dist.errors import DataError, StorageError
+from retfound_dist.shardset import Entry, Manifest, Shard, parse_index, read_manifest
+from shards.images import decode
+from shards.parallel import available_cores, ordered_map
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What reading one shard has found."""
+
+    faults: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Every fault of the set in one line each, empty for a sound set; 0 workers: one for each core.
+
+    ManifestError where there is no committed set.
+    """
+    manifest = read_manifest(url)
+    faults, keys = _set_faults(manifest), Counter[str]()
+    count = min(workers or available_cores(), len(manifest.shards))
+    results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
+    for number, checked in enumerate(results, start=1):
+        faults += checked.faults
+        keys.update(checked.keys)
+        if progress:
+            progress(number, len(manifest.shards))
+    return faults + [f"key {key} is in the set {n} times" for key, n in sorted(keys.items()) if n > 1]
+
+
+def check_shard(shard: Shard, *, url: str) -> Checked:
+    """Size, sha256, index and every sample of one shard."""
+    where = storage.join(url, shard.name)
+    if not storage.exists(where):
+        return Checked((f"{shard.name} is missing",), ())
+    with _local_copy(where) as path:
+        info = storage.file_info(path)
+        if info.bytes != shard.bytes:
+            return Checked((f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest",), ())
+        faults = [] if info.sha256 == shard.sha256 else [f"{shard.name} differs from the manifest's sha256"]
+        entries, index_faults = _read_index(url, shard)
+        faults += index_faults
+        faults += [f"{shard.name}: {fault}" for fault in _tar_faults(path, shard, entries)]
+    return Checked(tuple(faults), tuple(entry.key for entry in entries or ()))
+
+
+def _set_faults(manifest: Manifest) -> list[str]:
+    """What is wrong with the set as a whole."""
+    faults = []
+    total = sum(shard.samples for shard in manifest.shards)
+    if total != manifest.samples:
+        faults.append(f"manifest.json says {manifest.samples:,} samples, its shards sum to {total:,}")
+    named = Counter(shard.name for shard in manifest.shards)
+    faults += [f"{name} is in manifest.json {n} times" for name, n in named.items() if n > 1]
+    tars = (name for name in storage.list_names(manifest.url) if name.endswith(".tar"))
+    return faults + [f"{name} is not in manifest.json" for name in tars if name not in named]
+
+
+def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[str]]:
+    try:
+        data = storage.read_bytes(storage.join(url, shard.index.name))
+    except StorageError:
+        return None, [f"{shard.index.name} is missing or cannot be read"]
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        return None, [f"{shard.index.name} differs from the manifest's sha256"]
+    return parse_index(data), []
+
+
+def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> Iterator[str]:
+    """Every sample of a tar that is not as its index says, or cannot be read."""
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            members = {member.name: (member.offset_data, member.size) for member in tar}
+    except (tarfile.TarError, EOFError, OSError) as error:
+        yield f"is not a readable tar ({error})"
+        return
+    if len(members) != 2 * shard.samples:
+        yield f"holds {len(members)} files, {shard.samples} samples have {2 * shard.samples}"
+    with open(path, "rb") as file:
+        for entry in entries or ():
+            yield from _sample_faults(file, entry, members)
+
+
+def _sample_faults(file: IO[bytes], entry: Entry, members: dict[str, tuple[int, int]]) -> Iterator[str]:
+    image = (entry.image_offset, entry.image_bytes)
+    fields = (entry.json_offset, entry.json_bytes)
+    if (members.get(f"{entry.key}.{entry.extension}"), members.get(f"{entry.key}.json")) != (image, fields):
+        yield f"{entry.key} is not where the index says"
+        return
+    try:
+        shape = decode(_read_at(file, *image)).shape[:2]
+        known = json.loads(_read_at(file, *fields))
+        if shape != (known["height"], known["width"]):
+            yield f"{entry.key} is not of the size its JSON says"
+    except DataError as error:
+        yield f"{entry.key} {error}"
+    except Exception as error:  # damaged bytes make decoders raise anything
+        yield f"{entry.key} cannot be read ({error})"
+
+
+def _read_at(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+@contextmanager
+def _local_copy(url: str) -> Iterator[str]:
+    """The path of a local shard, or of a copy of a remote one that goes when the block ends."""
+    if storage.is_local(url):
+        yield storage.local_path(url)
+        return
+    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as folder:
+        path = f"{folder}/{storage.name(url)}"
+        storage.get_file(url, path)
+        yield path

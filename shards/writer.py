@@ -1,0 +1,122 @@
+"""Collects samples into shards and commits each of them: the tar whole, then its index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from retfound_dist import storage
+from retfound_dist.errors import DataError, StorageError
+from retfound_dist.schema import PackOut
+from retfound_dist.shardset import IndexFile, Shard
+from shards import committed
+from shards.committed import Committed
+from shards.plan import Plan
+from shards.sample import Sample, Skipped
+from shards.statistics import Statistics
+from shards.tarshard import TarShard, index_bytes, sample_bytes
+
+
+class ShardWriter:
+    """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far."""
+
+    def __init__(self, out: PackOut, plan: Plan, folder: str, shards: Sequence[Committed]) -> None:
+        """Go on after `shards`, with `folder` as scratch for the shard that is open."""
+        self.shards = list(shards)
+        self.skipped = [skip for done in shards for skip in done.skipped]
+        self._out, self._plan, self._folder = out, plan, folder
+        self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
+        self._open: _OpenShard | None = None
+        self._marked = False
+
+    def take(self, place: int, result: Sample | Skipped) -> None:
+        """The result at a place of the plan; DataError when there are more bad images than tolerated."""
+        if isinstance(result, Skipped):
+            self.skipped.append(result)
+            self._check_budget()
+            return
+        split = self._plan.scans[place].split
+        if self._open and (self._open.split != split or self._open.is_full(result, self._out.shard_mb)):
+            self.commit(place)
+        if self._open is None:
+            stem = committed.shard_name(self._out.name, len(self.shards))
+            self._open = _OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
+        self._open.add(result)
+
+    def commit(self, place: int) -> None:
+        """Put the open shard, then its index, which says that the next shard begins at `place`."""
+        if self._open is None:
+            return
+        shard = self._open.close()
+        done = Committed(shard, place, tuple(self.skipped[self._recorded :]), self._open.statistics)
+        index = index_bytes(self._open.tar.entries, done.to_tree(self._plan.fingerprint))
+        info = storage.bytes_info(index)
+        done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
+        self._put(self._open.path, done.shard, index)
+        self.shards.append(done)
+        self._recorded, self._open = len(self.skipped), None
+
+    def _put(self, path: str, shard: Shard, index: bytes) -> None:
+        if not self._marked:
+            committed.mark(self._out.url)
+            self._marked = True
+        storage.put_file(path, storage.join(self._out.url, shard.name))
+        storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
+        os.unlink(path)
+
+    def _check_budget(self) -> None:
+        budget = self._out.bad_sample_budget
+        if len(self.skipped) > budget:
+            raise DataError(
+                f"{len(self.skipped)} of {len(self._plan.scans):,} images cannot be used, "
+                f"out.bad_sample_budget is {budget}: {first_few(self.skipped)}; mend or remove them, "
+                "or raise the budget (packing then goes on where it stopped)"
+            )
+
+
+def first_few(skipped: Sequence[Skipped], few: int = 3) -> str:
+    """The first skipped images in one line."""
+    named = "; ".join(str(skip) for skip in skipped[:few])
+    return named + (f"; and {len(skipped) - few:,} more" if len(skipped) > few else "")
+
+
+class _OpenShard:
+    """A shard that is being written in scratch."""
+
+    def __init__(self, path: str, split: str | None) -> None:
+        self.path, self.split = path, split
+        self.statistics = Statistics()
+        with _explained(path):
+            self._stream = open(path, "wb")  # noqa: SIM115  closed by `close`
+        self.tar = TarShard(self._stream)
+
+    def is_full(self, sample: Sample, limit_mb: float) -> bool:
+        """Whether one more sample would make this shard larger than it should be."""
+        return self.tar.length + sample_bytes(sample) > limit_mb * 1e6
+
+    def add(self, sample: Sample) -> None:
+        with _explained(self.path):
+            self.tar.add(sample)
+        self.statistics.add(sample)
+
+    def close(self) -> Shard:
+        """The finished file; its index is not known yet."""
+        with _explained(self.path):
+            self.tar.close()
+            self._stream.close()
+            info = storage.file_info(self.path)
+        name = os.path.basename(self.path)
+        index = IndexFile(name.removesuffix(".tar") + ".idx", 0, "")
+        return Shard(name, len(self.tar.entries), info.bytes, info.sha256, self.split, index)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write scratch file {path}: {error.strerror}; free some space there or set TMPDIR"
+        ) from error

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pack_inputs import write_classes, write_image
+
+from retfound_dist.errors import ConfigError, DataError
+from shards.record import Scan
+from shards.sources.folder import list_folder
+
+
+def by_origin(root: Path) -> dict[str, Scan]:
+    return {scan.origin: scan for scan in list_folder(str(root))}
+
+
+def write_listing(root: Path, text: str) -> None:
+    (root / "manifest.csv").write_text(text)
+
+
+def test_class_folders_give_labels_in_a_fixed_order(tmp_path: Path) -> None:
+    scans = list_folder(str(write_classes(tmp_path / "set", {"NO": 2, "AMD": 1})))
+    assert [(s.origin, s.label, s.split, s.patient) for s in scans] == [
+        ("AMD/amd_000.jpg", "AMD", None, None),
+        ("NO/no_000.jpg", "NO", None, None),
+        ("NO/no_001.jpg", "NO", None, None),
+    ]
+    assert {s.source for s in scans} == {"set"}
+
+
+def test_every_image_extension_is_found_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.JPEG", "c.png", "d.tif", "e.TIFF", "f.bmp"):
+        write_image(tmp_path / "NO" / name)
+    for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
+        (tmp_path / "NO" / name).write_bytes(b"x")
+    write_image(tmp_path / ".cache" / "g.jpg")
+    assert [s.origin[-6:] for s in list_folder(str(tmp_path))] == [
+        "/a.jpg", "b.JPEG", "/c.png", "/d.tif", "e.TIFF", "/f.bmp",
+    ]
+
+
+@pytest.mark.parametrize(("folder", "split"), [("train", "train"), ("valid", "val"), ("Test", "test")])
+def test_octids_layout_gives_split_and_label(tmp_path: Path, folder: str, split: str) -> None:
+    write_image(tmp_path / folder / "MH" / "1.jpg")
+    (scan,) = list_folder(str(tmp_path))
+    assert (scan.split, scan.label) == (split, "MH")
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    (scan,) = list_folder(str(tmp_path))
+    assert (scan.label, scan.split) == (None, None)
+
+
+def test_a_listing_gives_label_patient_and_split(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"A": 2})
+    write_listing(tmp_path, "file,label,patient,split\nA/a_000.jpg,B,p1,valid\nA/a_001.jpg,,p2,\n")
+    scans = by_origin(tmp_path)
+    first, second = scans["A/a_000.jpg"], scans["A/a_001.jpg"]
+    assert (first.label, first.patient, first.split) == ("B", "p1", "val")
+    assert (second.label, second.patient, second.split) == ("A", "p2", None)
+
+
+def test_images_beside_a_listing_that_omits_them_are_kept_out_by_name(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"A": 2})
+    write_listing(tmp_path, "file,label,patient\nA/a_000.jpg,A,p1\nA/gone.jpg,A,p1\n")
+    scans = by_origin(tmp_path)
+    with pytest.raises(DataError, match=r"not listed in the manifest.csv"):
+        scans["A/a_001.jpg"].read()
+    with pytest.raises(OSError):
+        scans["A/gone.jpg"].read()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,label\na.jpg,A\n", "has no column 'file'"),
+        ("file,label,patient,split\nA/a_000.jpg,A,1,dev\n", "line 2: split 'dev'"),
+        ("file\nA/a_000.jpg\nA/./a_000.jpg\n", "line 3: A/a_000.jpg is listed twice"),
+    ],
+)
+def test_a_wrong_listing_is_one_line_that_names_the_place(tmp_path: Path, text: str, said: str) -> None:
+    write_classes(tmp_path, {"A": 1})
+    write_listing(tmp_path, text)
+    with pytest.raises(DataError, match=said) as caught:
+        list_folder(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_listing_that_is_not_text_is_one_line(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"A": 1})
+    (tmp_path / "manifest.csv").write_bytes(b"file,label\n\xff\xfe,A\n")
+    with pytest.raises(DataError, match="not a UTF-8 CSV"):
+        list_folder(str(tmp_path))
+
+
+def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
+    secret = write_image(tmp_path / "elsewhere" / "secret.jpg")
+    root = write_classes(tmp_path / "set", {"A": 1})
+    os.symlink(secret, root / "A" / "out.jpg")
+    os.symlink(secret.parent, root / "B")
+    os.symlink(root / "A" / "a_000.jpg", root / "A" / "in.jpg")
+    scans = by_origin(root)
+    assert set(scans) == {"A/a_000.jpg", "A/in.jpg", "A/out.jpg", "B"}
+    assert scans["A/in.jpg"].read() == scans["A/a_000.jpg"].read()
+    for name in ("A/out.jpg", "B"):
+        with pytest.raises(DataError, match="leads out of its folder"):
+            scans[name].read()
+
+
+@pytest.mark.parametrize("path", ["../elsewhere/secret.jpg", "/etc/hostname"])
+def test_a_listing_cannot_reach_out_of_its_folder(tmp_path: Path, path: str) -> None:
+    write_image(tmp_path / "elsewhere" / "secret.jpg")
+    root = write_classes(tmp_path / "set", {"A": 1})
+    write_listing(root, f"file,label,patient\n{path},A,p\n")
+    with pytest.raises(DataError, match="leads out of its folder"):
+        by_origin(root)[path].read()
+
+
+def test_a_pipe_named_like_an_image_does_not_block(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.jpg")
+    with pytest.raises(DataError, match="not a regular file"):
+        by_origin(tmp_path)["b.jpg"].read()
+
+
+def test_an_empty_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "NO").mkdir()
+    (tmp_path / "NO" / "readme.txt").write_text("x")
+    with pytest.raises(DataError, match=r"no images in .*give source.path a folder with jpg"):
+        list_folder(str(tmp_path))
+
+
+def test_a_missing_folder_a_file_and_no_path_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder"):
+        list_folder(str(tmp_path / "none"))
+    with pytest.raises(DataError, match="is a file"):
+        list_folder(str(write_image(tmp_path / "a.jpg")))
+    with pytest.raises(ConfigError, match="source.path is empty"):
+        list_folder("")
+
+
+def test_octdl_is_read_with_its_patients(test_data: Path) -> None:
+    scans = list_folder(str(test_data / "octdl"))
+    assert len(scans) == len({s.key for s in scans}) == 1527
+    assert len({s.patient for s in scans}) == 614
+    assert sorted({s.label or "" for s in scans}) == ["AMD", "DME", "ERM", "NO", "RAO", "RVO", "VID"]

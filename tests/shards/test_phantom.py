@@ -1,0 +1,189 @@
+"""The generated corpus: who is in it, that it repeats, that its labels are honest and not cheap."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import uniform_filter
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shards.sources.phantom import CLASSES, Scan, list_scans, plan, render
+from shards.sources.phantom_eye import bruch, columns
+
+SEED = 5
+HEIGHT, WIDTH = 192, 256
+
+
+def picture(scan: Scan, seed: int = SEED) -> NDArray[np.uint8]:
+    return render(scan, seed=seed, height=HEIGHT, width=WIDTH)
+
+
+def test_keys_are_unique_and_hold_no_dots() -> None:
+    scans = list_scans(patients=30, volumes_per_patient=2, slices_per_volume=12, seed=SEED)
+    assert len({scan.key for scan in scans}) == len(scans) == 30 * 2 * 12
+    assert all("." not in scan.key and "/" not in scan.key for scan in scans)
+    assert scans[7].key == "phantom_p0000_OD_s07"
+
+
+def test_classes_are_balanced_over_patients_who_have_one_class_each() -> None:
+    labels = defaultdict(set)
+    for scan in list_scans(patients=35, volumes_per_patient=2, slices_per_volume=2, seed=SEED):
+        labels[scan.patient].add(scan.label)
+    assert all(len(own) == 1 for own in labels.values())
+    assert Counter(next(iter(own)) for own in labels.values()) == dict.fromkeys(CLASSES, 7)
+
+
+def test_two_volumes_are_the_two_eyes_and_one_volume_is_either() -> None:
+    both = list_scans(patients=8, volumes_per_patient=2, slices_per_volume=1, seed=SEED)
+    assert [scan.eye for scan in both] == ["OD", "OS"] * 8
+    single = list_scans(patients=30, slices_per_volume=1, seed=SEED)
+    assert {scan.eye for scan in single} == {"OD", "OS"}
+    assert {scan.volume for scan in single} <= {f"{s.patient}_{s.eye}" for s in single}
+
+
+def test_more_patients_leave_the_first_ones_as_they_are() -> None:
+    few = list_scans(patients=7, slices_per_volume=3, seed=SEED)
+    assert list_scans(patients=90, slices_per_volume=3, seed=SEED)[: len(few)] == few
+
+
+@pytest.mark.parametrize("wrong", [{"patients": 0}, {"volumes": 3}, {"slices": 0}])
+def test_impossible_counts_are_refused_and_named(wrong: dict[str, int]) -> None:
+    counts = {"patients": 1, "volumes": 1, "slices": 1} | wrong
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        list_scans(
+            patients=counts["patients"],
+            volumes_per_patient=counts["volumes"],
+            slices_per_volume=counts["slices"],
+            seed=SEED,
+        )
+
+
+def test_pixels_do_not_depend_on_the_order_of_rendering() -> None:
+    scans = list_scans(patients=5, volumes_per_patient=2, slices_per_volume=3, seed=SEED)[::4]
+    forward = {scan.key: picture(scan) for scan in scans}
+    backward = {scan.key: picture(scan) for scan in reversed(scans)}
+    assert all(np.array_equal(forward[key], backward[key]) for key in forward)
+
+
+def test_pictures_are_grey_bytes_of_the_size_asked_for() -> None:
+    scan = list_scans(patients=1, slices_per_volume=1, seed=SEED)[0]
+    for height, width in ((192, 256), (256, 512), (64, 64), (101, 173)):
+        pixels_HW = render(scan, seed=SEED, height=height, width=width)
+        assert pixels_HW.shape == (height, width)
+        assert pixels_HW.dtype == np.uint8
+        assert pixels_HW.max() > 150
+        assert np.percentile(pixels_HW, 10) < 60
+
+
+def test_seeds_patients_eyes_and_slices_all_change_the_picture() -> None:
+    scan = list_scans(patients=1, volumes_per_patient=2, slices_per_volume=2, seed=SEED)[0]
+    others = [
+        picture(scan, seed=SEED + 1),
+        picture(replace(scan, patient="p0009")),
+        picture(replace(scan, eye="OS")),
+        picture(replace(scan, slice=1)),
+    ]
+    first = picture(scan)
+    for other in others:
+        assert (first != other).mean() > 0.5
+
+
+def test_neighbouring_slices_resemble_each_other_more_than_distant_ones_and_other_eyes() -> None:
+    near, far, strange = [], [], []
+    volumes = defaultdict(list)
+    for scan in list_scans(patients=10, slices_per_volume=9, seed=SEED):
+        volumes[scan.patient].append(uniform_filter(picture(scan).astype(np.float32), 5))
+    for own, next_one in zip(volumes.values(), [*volumes.values()][1:], strict=False):
+        near.append(np.abs(own[4] - own[5]).mean())
+        far.append(np.abs(own[0] - own[8]).mean())
+        strange.append(np.abs(own[4] - next_one[4]).mean())
+    assert np.mean(near) < 0.7 * np.mean(far)
+    assert np.mean(near) < 0.3 * np.mean(strange)
+
+
+def heights(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Micrometres of each pixel above Bruch's membrane, (H, W), and columns near the fovea, (W,)."""
+    truth = plan(scan, seed=SEED)
+    x_W = columns(truth.eye, WIDTH)
+    z_H1 = ((np.arange(HEIGHT) + 0.5) / HEIGHT * truth.eye.depth)[:, None]
+    return bruch(truth.eye, x_W, truth.y) - z_H1, np.abs(x_W) < 2.2
+
+
+def darkest_column(scan: Scan, low: float, high: float) -> float:
+    """Grey between two heights (micrometres): the darkest column's over the bright columns'."""
+    up_HW, near_W = heights(scan)
+    band_HW = (up_HW > low) & (up_HW < high)
+    mean_W = (picture(scan) * band_HW).sum(axis=0) / np.maximum(band_HW.sum(axis=0), 1)
+    mean_W = np.convolve(mean_W, np.ones(3) / 3, "same")[near_W]
+    return float(mean_W.min() / np.percentile(mean_W, 85))
+
+
+def brightest_tissue(scan: Scan) -> float:
+    """Of all columns the one with least tissue between EZ and IPL: its brightest spot, relative."""
+    up_HW, near_W = heights(scan)
+    smooth_HW = uniform_filter(picture(scan).astype(np.float32), (5, 3))
+    most_W = np.where((up_HW > 30) & (up_HW < 180), smooth_HW, 0.0).max(axis=0)[near_W]
+    return float(most_W.min() / np.median(most_W))
+
+
+def darkest_cyst(scan: Scan) -> float:
+    """The darkest spot within the retina, under brighter tissue, relative to the outer nuclear."""
+    up_HW, near_W = heights(scan)
+    smooth_HW = uniform_filter(picture(scan).astype(np.float32), 5)
+    layer = np.median(smooth_HW[:, near_W][((up_HW > 85) & (up_HW < 130))[:, near_W]])
+    covered_HW = np.maximum.accumulate(smooth_HW, axis=0) > 1.3 * layer
+    inside_HW = covered_HW & (up_HW > 85) & (up_HW < 330) & near_W
+    return float(smooth_HW[inside_HW].min() / layer)
+
+
+LESIONS = {
+    "MH": (brightest_tissue, 0.55),
+    "CSR": (lambda scan: darkest_column(scan, 26, 48), 0.7),
+    "AMRD": (lambda scan: darkest_column(scan, 0, 16), 0.75),
+    "DR": (darkest_cyst, 0.62),
+}
+"""What a class's lesion darkens, and below which share of the healthy grey it counts as there:
+a gap through the retina, fluid on the RPE, something under the RPE, holes within the retina."""
+
+
+@pytest.mark.parametrize("label", LESIONS)
+def test_every_slice_shows_its_lesion_and_no_normal_slice_does(label: str) -> None:
+    measure, limit = LESIONS[label]
+    scans = list_scans(patients=60, slices_per_volume=4, seed=SEED)
+    missing = {s.key: measure(s) for s in scans if s.label == label and measure(s) >= limit}
+    assert not missing
+    wrong = {s.key: measure(s) for s in scans if s.label == "NORMAL" and measure(s) < limit}
+    assert not wrong
+
+
+def test_the_pit_is_deepest_in_the_central_slice_of_a_normal_volume() -> None:
+    from shards.sources.phantom_eye import thicknesses
+
+    for scan in list_scans(patients=20, slices_per_volume=9, seed=SEED):
+        if scan.label == "NORMAL" and scan.slice in (0, 4):
+            truth = plan(scan, seed=SEED)
+            x_W = columns(truth.eye, WIDTH)
+            total_W = thicknesses(truth.eye, x_W, truth.y, pit=truth.lesion.pit).sum(axis=0)
+            print(scan.key, total_W[np.abs(x_W) < 0.1].min(), total_W.max())
+
+
+def test_a_linear_classifier_on_pixels_stays_far_from_solving_the_classes() -> None:
+    scans = list_scans(patients=150, slices_per_volume=3, seed=SEED)
+    label_N = np.array([scan.label for scan in scans])
+    train_N = np.array([int(scan.patient[1:]) < 100 for scan in scans])
+    pictures = [Image.fromarray(picture(scan)) for scan in scans]
+    for side, strength in ((32, 1e-4), (32, 1e-2), (64, 1e-4)):
+        small = [image.resize((side, side), Image.Resampling.BOX) for image in pictures]
+        pixels_ND = np.stack([np.asarray(image, np.float32).ravel() for image in small])
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=100))
+        model.fit(pixels_ND[train_N], label_N[train_N])
+        guess_N = model.predict(pixels_ND[~train_N])
+        assert balanced_accuracy_score(label_N[~train_N], guess_N) < 0.45
