@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="retfound", description="Pretrain and judge retinal OCT foundation models.")
+    parser = argparse.ArgumentParser(
+        prog="retfound", description="Pretrain and judge retinal OCT foundation models."
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--quiet", action="store_true", help="show no progress")
@@ -47,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if config:
             sub.add_argument("config", metavar="CONFIG.toml", help="config file")
-            sub.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
+            sub.add_argument(
+                "overrides", nargs="*", metavar="key=value", help="values that replace the file's"
+            )
         return sub
 
     pack = add("pack", _pack, "images -> tar shards and a manifest", config=True)
@@ -62,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     add("watch", _watch, "evaluate every new checkpoint of a run, as they land", config=True)
     add("compare", _compare, "several starting weights, several seeds, one table", config=True)
     picture = add("reconstruct", _reconstruct, "original | masked | reconstruction, as a PNG")
-    picture.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file with a decoder")
+    picture.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file with a decoder"
+    )
     picture.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     picture.add_argument("--out", required=True, metavar="F.png", help="file to write")
     picture.add_argument("--seed", type=int, default=0, help="draws the masks")
@@ -91,7 +97,11 @@ def _show(args: argparse.Namespace) -> int:
     config, origins = load_any(args.config, args.overrides)
     values = dict(flatten(to_dict(config)))
     if args.json:
-        print(json.dumps({key: {"value": value, "origin": origins[key]} for key, value in values.items()}, indent=1))
+        print(
+            json.dumps(
+                {key: {"value": value, "origin": origins[key]} for key, value in values.items()}, indent=1
+            )
+        )
         return 0
     wide = max(len(key) for key in values)
     for key, value in values.items():

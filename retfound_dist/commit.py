@@ -60,7 +60,9 @@ def read_commit(url: str) -> Commit:
     except StorageError as error:
         raise CheckpointError(f"{url} is not a committed checkpoint: {error}") from error
     if tree.get("format") != FORMAT:
-        raise CheckpointError(f"{where} has format {tree.get('format')!r}, this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"{where} has format {tree.get('format')!r}, this version reads format {FORMAT}"
+        )
     try:
         files = {name: storage.FileInfo(**info) for name, info in tree.pop("files").items()}
         del tree["format"]
@@ -86,4 +88,6 @@ def fetch(commit: Commit, name: str, target: str) -> None:
     if name not in commit.files:
         raise CheckpointError(f"{commit.url} holds no {name}; use another checkpoint")
     if storage.get_file(storage.join(commit.url, name), target) != commit.files[name]:
-        raise CheckpointError(f"{storage.join(commit.url, name)} differs from its commit; use another checkpoint")
+        raise CheckpointError(
+            f"{storage.join(commit.url, name)} differs from its commit; use another checkpoint"
+        )

@@ -1,6 +1,6 @@
 """TOML file + command-line overrides -> a frozen config, each value with where it came from.
 
-    config, origins = load(PretrainConfig, "configs/demo/pretrain.toml", ["train.steps=20"])
+config, origins = load(PretrainConfig, "configs/demo/pretrain.toml", ["train.steps=20"])
 """
 
 from __future__ import annotations
@@ -43,8 +43,14 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
 def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
     """`load` for whichever command the file is for, known by its sections."""
     tree = read_toml(path)
-    kinds = {"train": schema.PretrainConfig, "weights": schema.CompareConfig, "checkpoint": schema.EvaluateConfig,
-             "poll_seconds": schema.WatchConfig, "run": schema.WatchConfig, "out": schema.PackConfig}
+    kinds = {
+        "train": schema.PretrainConfig,
+        "weights": schema.CompareConfig,
+        "checkpoint": schema.EvaluateConfig,
+        "poll_seconds": schema.WatchConfig,
+        "run": schema.WatchConfig,
+        "out": schema.PackConfig,
+    }
     keys = {*tree, *(text.partition("=")[0].split(".")[0] for text in overrides)}
     kind = next((kind for key, kind in kinds.items() if key in keys), None)
     if kind is None:

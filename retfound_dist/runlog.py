@@ -13,8 +13,17 @@ from retfound_dist.errors import RunConflictError
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 HOW = (
-    "run.url", "data.workers", "data.cache_dir", "data.bad_sample_budget", "train.micro_batch", "train.zero_stage",
-    "train.log_every", "train.stop_at_step", "train.activation_checkpointing", "train.threads", "checkpoint.",
+    "run.url",
+    "data.workers",
+    "data.cache_dir",
+    "data.bad_sample_budget",
+    "train.micro_batch",
+    "train.zero_stage",
+    "train.log_every",
+    "train.stop_at_step",
+    "train.activation_checkpointing",
+    "train.threads",
+    "checkpoint.",
 )
 """Keys that say how a run is carried out, never what it computes: free to change on a restart."""
 
@@ -29,7 +38,8 @@ def check_same_run(url: str, config: Mapping[str, Any]) -> bool:
         shown = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunConflictError(
-            f"{url} holds another run ({shown}{more}): start this one at a run.url of its own, or undo the change"
+            f"{url} holds another run ({shown}{more}): "
+            "start this one at a run.url of its own, or undo the change"
         )
     return True
 

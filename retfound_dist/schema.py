@@ -74,14 +74,18 @@ class Split:
     """Parts by patient (by image where no patient is known)."""
 
     fractions: Parts = (0.0, 0.0, 0.0)
-    """Shares of train, val and test, such as [0.6, 0.2, 0.2]; all zero: one part, unless the source brings a split."""
+    """Shares of train, val and test, such as [0.6, 0.2, 0.2]; all zero: no split but the source's own."""
     seed: Count = 0
     """Which patient falls where is a function of this seed."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Split:
-        if any(f < 0 for f in self.fractions) or sum(self.fractions) not in (0.0,) and abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(f"split.fractions {list(self.fractions)} must be three shares that sum to 1, or all 0")
+        if any(f < 0 for f in self.fractions) or (
+            sum(self.fractions) not in (0.0,) and abs(sum(self.fractions) - 1) > 1e-6
+        ):
+            raise ValueError(
+                f"split.fractions {list(self.fractions)} must be three shares that sum to 1, or all 0"
+            )
         return self
 
 
@@ -136,7 +140,7 @@ class Data:
     workers: Count = 4
     """Loader processes for each rank; 0 loads in the training process."""
     cache_dir: str = ""
-    """Local folder where fetched shards are kept; empty: a temporary one for remote shards, none for local ones."""
+    """Local folder where fetched shards are kept; empty: a temporary one. Local shards are read in place."""
     window_shards: Positive = 16
     """Shards shuffled together: more mixes better and holds more of them on disk."""
     bad_sample_budget: Count = 100
@@ -206,7 +210,7 @@ class Train:
     seed: Count = 0
     """Weights, order, crops, flips and masks follow from it."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 also gradients, 3 also weights; 0 runs as 1."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 keeps fp32 master weights and accumulates gradients in fp32."""
     activation_checkpointing: bool = False
@@ -222,7 +226,8 @@ class Train:
     def _one_length(self) -> Train:
         if bool(self.steps) == bool(self.epochs):
             raise ValueError(
-                f"train.steps={self.steps} and train.epochs={self.epochs:g}: give exactly one of them, the other 0"
+                f"train.steps={self.steps} and train.epochs={self.epochs:g}: "
+                "give exactly one of them, the other 0"
             )
         return self
 
@@ -337,13 +342,23 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompareOut:
+    """Where the comparison goes."""
+
+    url: str
+    """Folder or URL for compare.json and one evaluation for each row."""
+    report: str = ""
+    """Path or URL of the page; empty: report.html under `url`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CompareConfig:
     """`retfound compare`: several starting weights, one table."""
 
     weights: dict[str, str]
     """Name of each row and its starting weights: `none`, a file, or a checkpoint's URL."""
     data: EvalData
-    out: EvalOut
+    out: CompareOut
     seeds: Seeds = (0,)
     """One fine-tuning for each row and seed."""
     model: EvalModel = field(default_factory=EvalModel)

@@ -101,9 +101,14 @@ def read_manifest(url: str) -> Manifest:
                 "read it with the version that packed it, or pack it again"
             )
         return Manifest(
-            url=url, samples=int(tree["samples"]), shards=tuple(_shard(s) for s in tree["shards"]),
-            sources=dict(tree["sources"]), image=dict(tree["image"]), skipped=tuple(tree["skipped"]),
-            classes=tuple(tree.get("classes", ())), recipe=dict(tree.get("recipe", {})),
+            url=url,
+            samples=int(tree["samples"]),
+            shards=tuple(_shard(s) for s in tree["shards"]),
+            sources=dict(tree["sources"]),
+            image=dict(tree["image"]),
+            skipped=tuple(tree["skipped"]),
+            classes=tuple(tree.get("classes", ())),
+            recipe=dict(tree.get("recipe", {})),
             fingerprint=str(tree.get("fingerprint", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -127,6 +132,10 @@ def parse_index(data: bytes) -> tuple[Entry, ...]:
 
 def _shard(tree: dict[str, Any]) -> Shard:
     return Shard(
-        name=str(tree["name"]), samples=int(tree["samples"]), bytes=int(tree["bytes"]),
-        sha256=str(tree["sha256"]), split=tree.get("split"), index=IndexFile(**tree["index"]),
+        name=str(tree["name"]),
+        samples=int(tree["samples"]),
+        bytes=int(tree["bytes"]),
+        sha256=str(tree["sha256"]),
+        split=tree.get("split"),
+        index=IndexFile(**tree["index"]),
     )

@@ -99,7 +99,10 @@ def _explained(url: str, doing: str) -> Iterator[None]:
         raise StorageError(f"cannot {doing} {url}: it is a folder, a file is wanted") from error
     except Exception as error:
         if isinstance(error, OSError) or type(error).__module__.split(".")[0] in {
-            "botocore", "aiobotocore", "aiohttp", "s3fs",
+            "botocore",
+            "aiobotocore",
+            "aiohttp",
+            "s3fs",
         }:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StorageError(f"cannot {doing} {url}: {reason}") from error

@@ -33,7 +33,9 @@ def read_world(env: Mapping[str, str]) -> World:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     rank, size, local = (int(env.get(key, default)) for key, default in zip(names, "010", strict=True))
     if not 0 <= rank < size:
-        raise ConfigError(f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun")
+        raise ConfigError(
+            f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun"
+        )
     return World(rank, size, local)
 
 

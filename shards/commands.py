@@ -20,7 +20,11 @@ FEW = 5
 
 
 def pack_command(
-    config_path: str, overrides: Sequence[str], *, force: bool = False, dry_run: bool = False,
+    config_path: str,
+    overrides: Sequence[str],
+    *,
+    force: bool = False,
+    dry_run: bool = False,
     quiet: bool = False,
 ) -> int:
     """Pack as the config says and print a short summary; 0, or a RetfoundError."""

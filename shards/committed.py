@@ -41,15 +41,21 @@ class Committed:
     def to_tree(self, fingerprint: str) -> dict[str, Any]:
         """What an index file holds beside its samples."""
         return {
-            "shard": shard_tree(self.shard, index=False), "fingerprint": fingerprint, "next": self.next,
-            "skipped": [skip.row() for skip in self.skipped], "statistics": self.statistics.to_tree(),
+            "shard": shard_tree(self.shard, index=False),
+            "fingerprint": fingerprint,
+            "next": self.next,
+            "skipped": [skip.row() for skip in self.skipped],
+            "statistics": self.statistics.to_tree(),
         }
 
 
 def shard_tree(shard: Shard, *, index: bool = True) -> dict[str, Any]:
     """A shard as the manifest names it."""
     tree: dict[str, Any] = {
-        "name": shard.name, "samples": shard.samples, "bytes": shard.bytes, "sha256": shard.sha256,
+        "name": shard.name,
+        "samples": shard.samples,
+        "bytes": shard.bytes,
+        "sha256": shard.sha256,
         "split": shard.split,
     }
     if index:
@@ -84,8 +90,7 @@ def recover(url: str, name: str, fingerprint: str) -> list[Committed]:
         kept.append(found)
     own = {file for done in kept for file in (done.shard.name, done.shard.index.name)}
     stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
-    # A tar goes before its record, so that a kill in between never leaves a tar nobody answers for.
-    for entry in sorted(stale, key=lambda entry: (entry.endswith(".idx"), entry)):
+    for entry in sorted(stale):
         storage.delete(storage.join(url, entry))
     return kept
 
@@ -108,10 +113,7 @@ def discard(url: str, manifest: Manifest) -> None:
 
 def finish(url: str) -> None:
     """Take the mark away: the set is complete."""
-    names = storage.list_names(url)
-    for entry in names:
-        if entry == MARKER or _UNFINISHED.fullmatch(entry):
-            storage.delete(storage.join(url, entry))
+    storage.delete(storage.join(url, MARKER))
 
 
 def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Committed | None:
@@ -128,10 +130,9 @@ def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Comm
         info = storage.bytes_info(data)
         return Committed(
             shard=Shard(**tree["shard"], index=IndexFile(index, info.bytes, info.sha256)),
-            next=tree["next"], skipped=tuple(Skipped(**row) for row in tree["skipped"]),
+            next=tree["next"],
+            skipped=tuple(Skipped(**row) for row in tree["skipped"]),
             statistics=Statistics.from_tree(tree["statistics"]),
         )
     except (KeyError, TypeError, ValueError):
         return None
-
-

@@ -44,8 +44,13 @@ class _Rate(ProgressColumn):
 
 def _bar(console: Console, unit: str) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeLeft(),
-        console=console, transient=True,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeLeft(),
+        console=console,
+        transient=True,
     )
 
 

@@ -11,7 +11,6 @@ and ends with the same bytes, whatever the number of workers.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -27,6 +26,7 @@ from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.sample import Sample, Skipped, make_sample
+from shards.scratch import scratch_folder
 from shards.sources import open_source
 from shards.writer import ShardWriter, first_few
 
@@ -77,7 +77,7 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     url = config.out.url
     shards = committed.recover(url, config.out.name, plan.fingerprint)
     start = shards[-1].next if shards else 0
-    with tempfile.TemporaryDirectory(prefix="retfound-pack-") as folder:
+    with scratch_folder() as folder:
         writer = ShardWriter(config.out, plan, folder, shards)
         with closing(_samples(config, plan, start)) as results:
             for place, result in enumerate(results, start=start):

@@ -83,7 +83,9 @@ def recipe(config: PackConfig) -> dict[str, Any]:
     """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
     tree = configs.to_dict(config)
     kept = {
-        "source": {"kind": config.source.kind}, "image": tree["image"], "split": tree["split"],
+        "source": {"kind": config.source.kind},
+        "image": tree["image"],
+        "split": tree["split"],
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
     return {**kept, "phantom": tree["phantom"]} if config.source.kind == "phantom" else kept

@@ -47,8 +47,13 @@ class Scan:
     def fields(self) -> dict[str, str | int | None]:
         """What goes into the sample's JSON."""
         return {
-            "label": self.label, "patient": self.patient, "eye": self.eye, "volume": self.volume,
-            "slice": self.slice, "source": self.source, "split": self.split,
+            "label": self.label,
+            "patient": self.patient,
+            "eye": self.eye,
+            "volume": self.volume,
+            "slice": self.slice,
+            "source": self.source,
+            "split": self.split,
         }
 
 

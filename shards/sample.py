@@ -67,9 +67,14 @@ def _sample(scan: Scan, stored: Stored) -> Sample:
     height, width = stored.pixels.shape[:2]
     fields: dict[str, Any] = {**scan.fields(), "height": height, "width": width}
     return Sample(
-        key=scan.key, extension=stored.extension, image=stored.data,
+        key=scan.key,
+        extension=stored.extension,
+        image=stored.data,
         json=json.dumps(fields, separators=(",", ":")).encode(),
-        height=height, width=width, grey=stored.pixels.ndim == 2, as_is=stored.as_is,
+        height=height,
+        width=width,
+        grey=stored.pixels.ndim == 2,
+        as_is=stored.as_is,
         histogram=histogram(stored.pixels),
     )
 

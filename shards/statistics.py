@@ -42,8 +42,12 @@ class Statistics:
     def to_tree(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "grey": self.grey, "colour": self.colour, "as_is": self.as_is, "bytes": self.bytes,
-            "heights": sorted(self.heights.items()), "widths": sorted(self.widths.items()),
+            "grey": self.grey,
+            "colour": self.colour,
+            "as_is": self.as_is,
+            "bytes": self.bytes,
+            "heights": sorted(self.heights.items()),
+            "widths": sorted(self.widths.items()),
             "histogram": self.histogram.tolist(),
         }
 
@@ -51,8 +55,12 @@ class Statistics:
     def from_tree(tree: Mapping[str, Any]) -> Statistics:
         """What `to_tree` gave."""
         return Statistics(
-            grey=tree["grey"], colour=tree["colour"], as_is=tree["as_is"], bytes=tree["bytes"],
-            heights=Counter(dict(tree["heights"])), widths=Counter(dict(tree["widths"])),
+            grey=tree["grey"],
+            colour=tree["colour"],
+            as_is=tree["as_is"],
+            bytes=tree["bytes"],
+            heights=Counter(dict(tree["heights"])),
+            widths=Counter(dict(tree["widths"])),
             histogram=np.asarray(tree["histogram"], np.int64),
         )
 
@@ -79,11 +87,18 @@ def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
     variance = float((whole.histogram * (levels - mean) ** 2).sum() / pixels)
     count = whole.grey + whole.colour
     return {
-        "format": image.format, "quality": image.quality, "max_height": image.max_height,
-        "grey": whole.grey, "colour": whole.colour, "stored_as_is": whole.as_is,
-        "median_height": median(whole.heights), "median_width": median(whole.widths),
+        "format": image.format,
+        "quality": image.quality,
+        "max_height": image.max_height,
+        "grey": whole.grey,
+        "colour": whole.colour,
+        "stored_as_is": whole.as_is,
+        "median_height": median(whole.heights),
+        "median_width": median(whole.widths),
         "bytes_per_image": round(whole.bytes / count, 1),
-        "mean": round(mean, 3), "std": round(variance**0.5, 3), "histogram": whole.histogram.tolist(),
+        "mean": round(mean, 3),
+        "std": round(variance**0.5, 3),
+        "histogram": whole.histogram.tolist(),
     }
 
 

@@ -23,6 +23,9 @@ from retfound_dist.shardset import Entry, Manifest, Shard, parse_index, read_man
 from shards.images import decode
 from shards.parallel import available_cores, ordered_map
 
+SMALL_SET = 100_000_000
+"""Bytes."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -39,7 +42,7 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
     """
     manifest = read_manifest(url)
     faults, keys = _set_faults(manifest), Counter[str]()
-    count = min(workers or available_cores(), len(manifest.shards))
+    count = min(workers or _wanted_workers(manifest), len(manifest.shards))
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
     for number, checked in enumerate(results, start=1):
         faults += checked.faults
@@ -63,6 +66,11 @@ def check_shard(shard: Shard, *, url: str) -> Checked:
         faults += index_faults
         faults += [f"{shard.name}: {fault}" for fault in _tar_faults(path, shard, entries)]
     return Checked(tuple(faults), tuple(entry.key for entry in entries or ()))
+
+
+def _wanted_workers(manifest: Manifest) -> int:
+    """One for each core, or this process alone for a set that is read sooner than processes start."""
+    return available_cores() if sum(shard.bytes for shard in manifest.shards) > SMALL_SET else 1
 
 
 def _set_faults(manifest: Manifest) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -55,26 +55,45 @@ class PixelFile:
 class Augmented(Dataset[tuple[Tensor, int]]):
     """(3, S, S) uint8 and the label for a Row."""
 
-    def __init__(self, images: PixelFile, labels: Sequence[int], recipe: Finetune, side: int, seed: int) -> None:
+    def __init__(
+        self, images: PixelFile, labels: Sequence[int], recipe: Finetune, side: int, seed: int
+    ) -> None:
         self.images, self.labels, self.recipe, self.side, self.seed = images, labels, recipe, side, seed
 
     @cached_property
     def transform(self) -> Any:
         """timm's: crop (bicubic), flip, RandAugment; random erasing is done on the whole batch."""
-        return create_transform(
-            self.side, is_training=True, use_prefetcher=True, scale=self.recipe.crop_scale, interpolation="bicubic",
-            auto_augment=self.recipe.randaugment or None, color_jitter=None, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        transform = create_transform(
+            self.side,
+            is_training=True,
+            use_prefetcher=True,
+            scale=self.recipe.crop_scale,
+            interpolation="bicubic",
+            auto_augment=self.recipe.randaugment or None,
+            color_jitter=None,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
         )
+        for step in transform.transforms:
+            for operation in getattr(step, "ops", ()):
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = _posterize
+        return transform
 
     def __getitem__(self, row: Row) -> tuple[Tensor, int]:
         epoch, index = row
         image = Image.fromarray(self.images[index]).convert("RGB")
-        with _drawing((self.seed, _IMAGE, epoch, index)):
+        with drawing((self.seed, _IMAGE, epoch, index)):
             return self.transform(image), self.labels[index]
 
 
-class _drawing:
-    """Python's, NumPy's and torch's generators, seeded for one image and put back afterwards."""
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Keep the upper bits; timm also asks for 0 of them, which Pillow 13 refuses."""
+    return ImageOps.posterize(image, max(1, bits))
+
+
+class drawing:
+    """Python's, NumPy's and torch's generators, seeded by a key for a while and put back afterwards."""
 
     def __init__(self, key: Sequence[int]) -> None:
         self.seed = int(np.random.default_rng(key).integers(2**31))
@@ -114,13 +133,15 @@ class Epochs(Sampler[list[Row]]):
 
 def batches(
     images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
     with tempfile.TemporaryDirectory(prefix="retfound-") as folder:
         file = PixelFile(images, str(Path(folder) / "pixels"))
         order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
-            Augmented(file, labels, recipe, side, seed), batch_sampler=order, num_workers=workers,
+            Augmented(file, labels, recipe, side, seed),
+            batch_sampler=order,
+            num_workers=workers,
             multiprocessing_context="forkserver" if workers else None,
         )
         yield from loader

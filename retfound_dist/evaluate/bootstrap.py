@@ -80,7 +80,7 @@ def interval(values_R: Floats) -> Interval:
 
 
 def paired(one: Floats, other: Floats) -> dict[str, Any]:
-    """Is one score above the other on the same resamples: their difference's interval and whether it is real."""
+    """The interval of the difference of two scores on the same resamples; `real`: it leaves 0 out."""
     span = interval(one - other)
     return {"ci95": span, "real": span is not None and (span[0] > 0 or span[1] < 0)}
 
@@ -95,7 +95,10 @@ def _scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> d
     true_N = np.clip(probabilities_NC, _TINY, None)[np.arange(len(labels_N)), labels_N]
     gaps_RB = weights_RN @ calibration_gaps(labels_N, probabilities_NC)
     extra = {"log_loss": weights_RN @ -np.log(true_N) / total_R, "ece": np.abs(gaps_RB).sum(1) / total_R}
-    return {"legacy": legacy_scores(confusion_RCC) | curves, "macro": macro_scores(confusion_RCC) | curves | extra}
+    return {
+        "legacy": legacy_scores(confusion_RCC) | curves,
+        "macro": macro_scores(confusion_RCC) | curves | extra,
+    }
 
 
 def _mean(values: Iterable[Floats]) -> Floats:
@@ -103,8 +106,10 @@ def _mean(values: Iterable[Floats]) -> Floats:
     return total
 
 
-def weighted_ranking(truth_N: NDArray[np.bool_], score_N: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
-    """AUROC and average precision of one class for each weighting, (R,) both; ties count half, as in scikit-learn."""
+def weighted_ranking(
+    truth_N: NDArray[np.bool_], score_N: Floats, weights_RN: Floats
+) -> tuple[Floats, Floats]:
+    """AUROC and average precision of one class for each weighting, (R,) both; ties as in scikit-learn."""
     order = np.argsort(-score_N, kind="stable")
     last_of_tie = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True))
     weights = weights_RN[:, order]

@@ -1,7 +1,7 @@
 """A labelled set, decoded once: classes, three parts, what was left out and what to be warned of.
 
-    data = load(config.data, image_size=224)
-    data.parts["test"].images     (N, S, S) uint8
+data = load(config.data, image_size=224)
+data.parts["test"].images     (N, S, S) uint8
 """
 
 from __future__ import annotations
@@ -92,8 +92,13 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     _check_classes(classes, items, config.path)
     images = [image for image in pixels if image is not None]
     return LabelledSet(
-        path=config.path, classes=classes, divided_by=divided_by, skipped=skipped, warnings=tuple(_leaks(items)),
-        parts={name: _part(name, items, images, classes) for name in PARTS}, fingerprint=_fingerprint(items),
+        path=config.path,
+        classes=classes,
+        divided_by=divided_by,
+        skipped=skipped,
+        warnings=tuple(_leaks(items)),
+        parts={name: _part(name, items, images, classes) for name in PARTS},
+        fingerprint=_fingerprint(items),
     )
 
 
@@ -108,7 +113,10 @@ def assign_parts(
     given = sum(item.split is not None for item in items)
     if 0 < given < len(items):
         loose = next(item.key for item in items if item.split is None)
-        raise DataError(f"{where}: {len(items) - given} images bear no split though others do, first {loose}: give each one or none")
+        raise DataError(
+            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
+            "give each one or none"
+        )
     if not given:
         by = "patient" if all(item.patient for item in items) else "image"
         return by, _divide(items, shares, seed)
@@ -156,7 +164,10 @@ def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: in
         return
     named = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_NAMED])
     if unreadable == items:
-        raise DataError(f"none of the {items} images in data.path={config.path} can be read ({skipped[-1][0]}: {skipped[-1][1]})")
+        key, reason = skipped[-1]
+        raise DataError(
+            f"none of the {items} images in data.path={config.path} can be read ({key}: {reason})"
+        )
     if len(skipped) > config.bad_sample_budget:
         raise DataError(
             f"{len(skipped)} images of {config.path} cannot be used, more than data.bad_sample_budget="
@@ -166,14 +177,17 @@ def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: in
 
 def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) -> None:
     if len(classes) < 2:
-        raise DataError(f"{where} has one class only ({', '.join(classes) or 'none'}): at least two are needed to tell apart")
+        raise DataError(
+            f"{where} has one class only ({', '.join(classes) or 'none'}): "
+            "a classifier needs at least two to tell apart"
+        )
     for name in ("train", "test"):
         held = {item.label for item in items if item.split == name}
         missing = [label for label in classes if label not in held]
         if missing:
             raise DataError(
-                f"{where}: no image of class {', '.join(missing)} in the {name} part: add images (or patients) "
-                "of it, change data.split_seed, or leave the class out"
+                f"{where}: no image of class {', '.join(missing)} in the {name} part: "
+                "add images (or patients) of it, change data.split_seed, or leave the class out"
             )
 
 
@@ -185,7 +199,10 @@ def _leaks(items: Sequence[Item]) -> list[str]:
         shared = sorted(str(p) for p in of[a] & of[b])
         if shared:
             named = ", ".join(shared[:_NAMED]) + (" ..." if len(shared) > _NAMED else "")
-            found.append(f"{len(shared)} patients are in both {a} and {b} ({named}): scores are too good; split by patient")
+            found.append(
+                f"{len(shared)} patients are in both {a} and {b} ({named}): "
+                "scores are too good; split by patient"
+            )
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate import metrics
-from retfound_dist.evaluate.augmented import batches
+from retfound_dist.evaluate.augmented import batches, drawing
 from retfound_dist.evaluate.dataset import LabelledSet, Part
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.recipe import choose_epoch, learning_rate, parameter_groups
@@ -30,6 +31,7 @@ from retfound_dist.schema import Finetune
 
 State = dict[str, Tensor]
 _TEST_BATCH = 64
+_ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
 OnStep = Callable[[int, int], None]
 
@@ -68,31 +70,33 @@ def make_classifier(
 
 
 def finetune(
-    model: VisionTransformer, data: LabelledSet, side: int, recipe: Finetune, seed: int, workers: int,
-    on_step: OnStep | None = None, on_epoch: OnEpoch | None = None,
+    model: VisionTransformer,
+    data: LabelledSet,
+    side: int,
+    recipe: Finetune,
+    seed: int,
+    workers: int,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Train, choose, predict. The same seed on the same machine gives the same outcome."""
-    device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
-    steps = -(-len(train) // recipe.batch)
+    training = _Training(model, recipe, seed, -(-len(train) // recipe.batch), on_step)
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
     kept: State = {}
-    try:
+    with closing(stream):
         for epoch in range(recipe.epochs):
             started = time.monotonic()
-            loss, lr = _train_epoch(model, optimizer, stream, recipe, epoch, steps, device, on_step)
-            row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr, **_validate(model, val, data.classes)}
-            row["seconds"] = round(time.monotonic() - started, 2)
-            history.append(row)
+            loss, lr = training.run_epoch(epoch, stream)
+            row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr}
+            row |= _validate(model, val, data.classes)
+            history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             if on_epoch:
-                on_epoch(row)
-    finally:
-        stream.close()  # type: ignore[attr-defined]
+                on_epoch(history[-1])
     model.load_state_dict(kept)
     return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]))
 
@@ -102,38 +106,54 @@ def training_loss(logits_BC: Tensor, labels_B: Tensor, recipe: Finetune) -> Tens
     return nn.functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=recipe.label_smoothing)
 
 
-def _train_epoch(
-    model: VisionTransformer, optimizer: torch.optim.Optimizer, stream: Iterator[tuple[Tensor, Tensor]],
-    recipe: Finetune, epoch: int, steps: int, device: torch.device, on_step: OnStep | None,
-) -> tuple[float, float]:
-    """(mean training loss, last learning rate of the head)."""
-    model.train()
-    erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(device))
-    total, seen, lr = torch.zeros((), device=device), 0, 0.0
-    for step in range(steps):
-        images_B3SS, labels_B = next(stream)
-        lr = learning_rate(epoch + step / steps, recipe)
-        for group in optimizer.param_groups:
+class _Training:
+    """What stays the same from epoch to epoch."""
+
+    def __init__(
+        self, model: VisionTransformer, recipe: Finetune, seed: int, steps: int, on_step: OnStep | None
+    ) -> None:
+        self.model, self.recipe, self.seed, self.steps, self.on_step = model, recipe, seed, steps, on_step
+        self.device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
+        self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(self.device))
+
+    def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """(mean training loss, last learning rate of the head)."""
+        self.model.train()
+        total, seen, lr = torch.zeros((), device=self.device), 0, 0.0
+        for step in range(self.steps):
+            lr = learning_rate(epoch + step / self.steps, self.recipe)
+            loss, count = self._step(epoch, step, lr, *next(stream))
+            total, seen = total + loss * count, seen + count
+            if self.on_step:
+                self.on_step(epoch * self.steps + step + 1, self.recipe.epochs * self.steps)
+        mean = float(total) / seen
+        if not np.isfinite(mean):
+            raise DataError(
+                f"the training loss became {mean} in epoch {epoch + 1}: "
+                f"lower finetune.base_lr={self.recipe.base_lr:g}"
+            )
+        return mean, lr
+
+    def _step(
+        self, epoch: int, step: int, lr: float, images_B3SS: Tensor, labels_B: Tensor
+    ) -> tuple[Tensor, int]:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        images = erase(normalise_images(images_B3SS.to(device, non_blocking=True)))
-        labels = labels_B.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits_BC = model(images)
-        loss = training_loss(logits_BC, labels, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total, seen = total + loss.detach() * len(labels), seen + len(labels)
-        if on_step:
-            on_step(epoch * steps + step + 1, recipe.epochs * steps)
-    mean = float(total) / seen
-    if not np.isfinite(mean):
-        raise DataError(f"the training loss became {mean} in epoch {epoch + 1}: lower finetune.base_lr={recipe.base_lr:g}")
-    return mean, lr
+        images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
+        with drawing((self.seed, _ERASE, epoch, step)):
+            images = self.erase(images)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits_BC = self.model(images)
+        loss = training_loss(logits_BC, labels_B.to(self.device, non_blocking=True), self.recipe)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach(), len(labels_B)
 
 
 def _validate(model: VisionTransformer, val: Part, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Val loss, AUROC over the classes that val holds, and every macro score; None where there is no val part."""
+    """Val loss, AUROC over the classes that val holds, and every macro score; None without a val part."""
     if not len(val):
         return {"val_loss": None, "val_auroc": None, "val": None}
     probabilities_NC = predict(model, val)

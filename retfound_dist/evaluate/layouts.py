@@ -25,8 +25,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 LISTING = "manifest.csv"
 PARTS = ("train", "val", "test")
 _SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
 }
 
 
@@ -60,7 +65,9 @@ def list_items(url: str) -> Listing:
     if storage.exists(storage.join(url, shardset.MANIFEST)):
         return _list_shards(url)
     if not storage.is_local(url):
-        raise DataError(f"data.path={url} holds no {shardset.MANIFEST}: give a labelled shard set or a local folder")
+        raise DataError(
+            f"data.path={url} holds no {shardset.MANIFEST}: give a labelled shard set or a local folder"
+        )
     root = Path(storage.local_path(url))
     if not root.exists():
         raise DataError(f"data.path={url} does not exist: give a folder of class folders, or labelled shards")
@@ -109,11 +116,17 @@ def _apply_listing(found: Listing, root: Path) -> Listing:
     items = []
     for file, row in rows.items():
         item = files.get(file) or Item(file, file.split("/")[0], (root / file).read_bytes, identity="gone")
-        items.append(replace(
-            item, label=row.get("label") or item.label, patient=row.get("patient") or None,
-            split=_split_name(row.get("split"), file, root) or item.split,
-        ))
-    unlisted = ((key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys()))
+        items.append(
+            replace(
+                item,
+                label=row.get("label") or item.label,
+                patient=row.get("patient") or None,
+                split=_split_name(row.get("split"), file, root) or item.split,
+            )
+        )
+    unlisted = (
+        (key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys())
+    )
     listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
     return Listing(tuple(sorted(items, key=lambda item: item.key)), (*listed_loose, *unlisted))
 
@@ -132,7 +145,9 @@ def _read_listing(path: Path) -> dict[str, dict[str, str]]:
             for row in reader:
                 file = os.path.normpath(row["file"].strip()).replace(os.sep, "/")
                 if file in rows:
-                    raise DataError(f"{path} line {reader.line_num}: {file} is listed twice; keep one line a file")
+                    raise DataError(
+                        f"{path} line {reader.line_num}: {file} is listed twice; keep one line a file"
+                    )
                 rows[file] = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
             return rows
     except (UnicodeDecodeError, csv.Error) as error:
@@ -143,7 +158,10 @@ def _split_name(text: str | None, file: str, root: Path) -> str | None:
     if not text:
         return None
     if text.lower() not in _SPLITS:
-        raise DataError(f"{root / LISTING}: split {text!r} of {file} is not train, val or test; correct it or leave it empty")
+        raise DataError(
+            f"{root / LISTING}: split {text!r} of {file} is not train, val or test; "
+            "correct it or leave it empty"
+        )
     return _SPLITS[text.lower()]
 
 
@@ -158,12 +176,21 @@ def _list_shards(url: str) -> Listing:
                 skipped.append((entry.key, "has no label"))
                 continue
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
-            items.append(Item(
-                entry.key, str(note["label"]), partial(bytes, image), note.get("patient"),
-                note.get("split") or shard.split, shard.sha256,
-            ))
+            items.append(
+                Item(
+                    entry.key,
+                    str(note["label"]),
+                    partial(bytes, image),
+                    note.get("patient"),
+                    note.get("split") or shard.split,
+                    shard.sha256,
+                )
+            )
     if not items:
-        raise DataError(f"the {len(skipped)} samples of {url} bear no label: pack a set of class folders and evaluate on that")
+        raise DataError(
+            f"the {len(skipped)} samples of {url} bear no label: "
+            "pack a set of class folders and evaluate on that"
+        )
     return Listing(tuple(sorted(items, key=lambda item: item.key)), tuple(skipped))
 
 

@@ -26,12 +26,23 @@ Labels = NDArray[np.int64]
 Scores = dict[str, Any]
 LEGACY = ("acc", "sensitivity", "specificity", "precision", "auroc", "aupr", "f1", "mcc")
 MACRO = (
-    "accuracy", "balanced_accuracy", "auroc", "aupr", "f1", "mcc", "kappa", "sensitivity", "specificity",
-    "precision", "log_loss", "ece",
+    "accuracy",
+    "balanced_accuracy",
+    "auroc",
+    "aupr",
+    "f1",
+    "mcc",
+    "kappa",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "log_loss",
+    "ece",
 )
 ECE_BINS = 15
 """Equal-width bins of confidence (Guo et al. 2017)."""
 _TINY = 1e-12
+_SINGLE = "one class holds every image or every prediction"
 
 
 def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str]) -> Scores:
@@ -41,8 +52,10 @@ def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str])
     why = reasons(confusion, classes)
     legacy = legacy_scores(confusion.astype(float)) | {"auroc": auroc_C.mean(), "aupr": aupr_C.mean()}
     macro = macro_scores(confusion.astype(float)) | {
-        "auroc": auroc_C.mean(), "aupr": aupr_C.mean(),
-        "log_loss": mean_log_loss(labels_N, probabilities_NC), "ece": calibration_error(labels_N, probabilities_NC),
+        "auroc": auroc_C.mean(),
+        "aupr": aupr_C.mean(),
+        "log_loss": mean_log_loss(labels_N, probabilities_NC),
+        "ece": calibration_error(labels_N, probabilities_NC),
     }
     return {
         "legacy": _named(legacy, LEGACY, why["legacy"]),
@@ -136,25 +149,41 @@ def calibration_gaps(labels_N: Labels, probabilities_NC: Floats) -> Floats:
 
 
 def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Why a score of each definition is not defined, for those that are not."""
+    """Why a score of each definition is not defined, for those that may not be."""
     absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
-    unpredicted = [c for c, n in zip(classes, confusion.sum(0), strict=True) if n == 0]
-    never_right = [c for c, n in zip(classes, np.diagonal(confusion), strict=True) if n == 0]
-    no_image, never = f"no image of class {', '.join(absent)}", f"class {', '.join(unpredicted)} is never predicted"
-    both = "; ".join(text for text, names in ((no_image, absent), (never, unpredicted)) if names)
-    wrong = both or f"class {', '.join(never_right)} is never predicted rightly: precision and sensitivity are both 0"
-    single = "one class holds every image or every prediction"
+    ranks = f"no test image of class {', '.join(absent)}" if absent else _SINGLE
+    legacy = _binary_reasons(
+        confusion[1:].sum(1), confusion[:, 1:].sum(0), np.diagonal(confusion)[1:], classes[1:]
+    )
+    macro = _binary_reasons(confusion.sum(1), confusion.sum(0), np.diagonal(confusion), classes)
     return {
-        "legacy": {
-            "sensitivity": no_image, "specificity": single, "precision": never if unpredicted else no_image,
-            "auroc": no_image if absent else single, "aupr": no_image if absent else single, "f1": wrong,
-            "mcc": both or single,
+        "legacy": legacy | {"auroc": ranks, "aupr": ranks},
+        "macro": macro
+        | {
+            "auroc": ranks,
+            "aupr": ranks,
+            "balanced_accuracy": macro["sensitivity"],
+            "mcc": _SINGLE,
+            "kappa": _SINGLE,
         },
-        "macro": {
-            "balanced_accuracy": no_image, "sensitivity": no_image, "specificity": single,
-            "precision": never if unpredicted else no_image, "f1": both, "mcc": single, "kappa": single,
-            "auroc": no_image if absent else single, "aupr": no_image if absent else single,
-        },
+    }
+
+
+def _binary_reasons(
+    truth: NDArray[Any], guess: NDArray[Any], hits: NDArray[Any], classes: Sequence[str]
+) -> dict[str, str]:
+    absent = ", ".join(c for c, n in zip(classes, truth, strict=True) if n == 0)
+    never = ", ".join(c for c, n in zip(classes, guess, strict=True) if n == 0)
+    wrong = ", ".join(c for c, n in zip(classes, hits, strict=True) if n == 0)
+    no_image = f"no test image of class {absent}" if absent else ""
+    unpredicted = f"class {never} is never predicted" if never else ""
+    either = "; ".join(filter(None, (no_image, unpredicted))) or _SINGLE
+    return {
+        "sensitivity": no_image,
+        "specificity": _SINGLE,
+        "precision": unpredicted,
+        "mcc": either,
+        "f1": f"class {wrong} is never predicted rightly: no precision, or precision and sensitivity both 0",
     }
 
 

@@ -47,7 +47,8 @@ def _deep(data: bytes) -> Pixels | None:
         return None
     low, high = min(float(values.min()), 0.0), float(np.percentile(values, _BRIGHT))
     scale = 255.0 / max(high - low, 1e-6)
-    return np.clip((values - low) * scale + 0.5, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip((values - low) * scale + 0.5, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def for_training(pixels_HW: Pixels, side: int) -> Pixels:

@@ -14,11 +14,19 @@ HEAD_STD = 2e-5
 """Spread of the head's first weights (RETFound, fine-tuning)."""
 
 
-def build_classifier(shape: Encoder, image_size: int, classes: int, drop_path: float = 0.0) -> VisionTransformer:
+def build_classifier(
+    shape: Encoder, image_size: int, classes: int, drop_path: float = 0.0
+) -> VisionTransformer:
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
     model = VisionTransformer(
-        img_size=image_size, patch_size=shape.patch, embed_dim=shape.width, depth=shape.depth,
-        num_heads=shape.heads, num_classes=classes, global_pool="avg", drop_path_rate=drop_path,
+        img_size=image_size,
+        patch_size=shape.patch,
+        embed_dim=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_classes=classes,
+        global_pool="avg",
+        drop_path_rate=drop_path,
         norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
     )
     nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)

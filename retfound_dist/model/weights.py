@@ -60,7 +60,9 @@ def read_weights(url: str) -> Weights:
     if not storage.exists(url):
         raise WeightsError(f"there are no weights at {url}: check the path, or give `none`")
     if storage.is_folder(url):
-        raise WeightsError(f"{url} is a folder without {commit.COMMIT}: give a committed checkpoint or a weights file")
+        raise WeightsError(
+            f"{url} is a folder without {commit.COMMIT}: give a committed checkpoint or a weights file"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = url
         if not storage.is_local(url):
@@ -81,12 +83,14 @@ def _read_checkpoint(url: str) -> Weights:
 def _read_file(path: str, url: str) -> State:
     try:
         if path.endswith(".safetensors"):
-            return safetensors.torch.load_file(path)
+            state: State = safetensors.torch.load_file(path)
+            return state
         with torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise WeightsError(
-            f"{url} is not a weights file that can be read safely ({str(error).splitlines()[0][:120]}); "
+            f"{url} is not a weights file that can be read safely ({reason}); "
             "give a checkpoint folder, a .safetensors or a .pth of tensors"
         ) from error
     return _unwrap(tree, url)
@@ -114,7 +118,9 @@ def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
     needed = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
     missing = [key for key in needed if key not in state]
     if missing:
-        raise WeightsError(f"{url} holds no ViT encoder: {', '.join(missing)} not among its {len(state)} tensors")
+        raise WeightsError(
+            f"{url} holds no ViT encoder: {', '.join(missing)} not among its {len(state)} tensors"
+        )
     projection = state["patch_embed.proj.weight"]
     width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -155,9 +161,11 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
     encoder = [k for k in own if not k.startswith((*_HEAD, *_DECODER))]
     absent = [k for k in encoder if k not in fits]
     if absent:
-        why = ", ".join(f"{k} {tuple(held[k].shape) if k in held else 'missing'} for {tuple(own[k].shape)}" for k in absent[:3])
+        shapes = {k: tuple(held[k].shape) if k in held else "missing" for k in absent[:3]}
+        why = ", ".join(f"{k} {shape} for {tuple(own[k].shape)}" for k, shape in shapes.items())
         raise WeightsError(
-            f"{weights.origin} does not fit this encoder: {len(absent)} of {len(encoder)} tensors do not match ({why}); "
+            f"{weights.origin} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
+            f"do not match ({why}); "
             "choose the model.name the weights were made with"
         )
     decoder = [k for k in own if k.startswith(_DECODER)]
@@ -176,7 +184,9 @@ def _few(names: tuple[str, ...]) -> str:
 def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
     """The autoencoder a checkpoint or file was saved from, in eval mode, ready to reconstruct."""
     if not weights.has_decoder:
-        raise WeightsError(f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed")
+        raise WeightsError(
+            f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed"
+        )
     if weights.meta:
         config = Model(**{**weights.meta["config"]["model"], "image_size": weights.image_size})
     else:
@@ -194,7 +204,11 @@ def _model_config(weights: Weights) -> Model:
     depth = 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
     heads = 16 if width % 16 == 0 and width >= 256 else max(1, width // 32)
     return Model(
-        name=names[0], image_size=weights.image_size, decoder_width=width, decoder_depth=depth, decoder_heads=heads
+        name=names[0],
+        image_size=weights.image_size,
+        decoder_width=width,
+        decoder_depth=depth,
+        decoder_heads=heads,
     )
 
 
@@ -213,7 +227,9 @@ def export(weights: Weights, kind: str, target: str) -> None:
             torch.save(encoder_only(weights.state), path)
         elif kind == "safetensors":
             header = {"format": "pt", "config": json.dumps(weights.meta.get("config", {}))}
-            safetensors.torch.save_file({k: v.contiguous() for k, v in weights.state.items()}, path, metadata=header)
+            safetensors.torch.save_file(
+                {k: v.contiguous() for k, v in weights.state.items()}, path, metadata=header
+            )
         else:
             raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
         storage.put_file(path, target)
@@ -222,4 +238,3 @@ def export(weights: Weights, kind: str, target: str) -> None:
 def encoder_only(state: Mapping[str, Tensor]) -> State:
     """What a plain timm ViT holds: no decoder, no mask token, no head."""
     return {k: v for k, v in state.items() if not k.startswith((*_DECODER, *_HEAD))}
-

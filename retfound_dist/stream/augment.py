@@ -29,7 +29,9 @@ class Augment:
     flip: float
 
 
-def augment(pixels: Pixels, how: Augment, seed: int, epoch: int, sample: int) -> tuple[Pixels, NDArray[np.float32]]:
+def augment(
+    pixels: Pixels, how: Augment, seed: int, epoch: int, sample: int
+) -> tuple[Pixels, NDArray[np.float32]]:
     """(H, W) or (H, W, 3) to (C, S, S) uint8, and mask noise (L,) in fp32.
 
     The crop is cut out before it is resized, by antialiased bicubic interpolation.
@@ -53,7 +55,10 @@ def crop_box(
     areas = width * height * draw.uniform(*scale, size=_TRIES)
     aspects = np.exp(draw.uniform(math.log(ratio[0]), math.log(ratio[1]), size=_TRIES))
     corners = draw.random((_TRIES, 2))
-    widths, heights = np.rint(np.sqrt(areas * aspects)).astype(int), np.rint(np.sqrt(areas / aspects)).astype(int)
+    widths, heights = (
+        np.rint(np.sqrt(areas * aspects)).astype(int),
+        np.rint(np.sqrt(areas / aspects)).astype(int),
+    )
     fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
     if len(fits):
         i = fits[0]

@@ -45,7 +45,9 @@ class ShardFiles:
             with open(self._local(shard.name, shard.bytes, shard.sha256), "rb") as file:
                 found = OpenShard(shard, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), entries)
             if len(entries) != shard.samples:
-                raise ManifestError(f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}")
+                raise ManifestError(
+                    f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}"
+                )
         self._open[shard.name] = found
         while len(self._open) > self.keep:
             self._open.popitem(last=False)
@@ -56,7 +58,9 @@ class ShardFiles:
         for name in shards:
             self._open.pop(name, None)
             for part in (name, name.removesuffix(".tar") + ".idx"):
-                if not storage.is_local(self.url) and os.path.exists(path := os.path.join(self.cache_dir, part)):
+                if not storage.is_local(self.url) and os.path.exists(
+                    path := os.path.join(self.cache_dir, part)
+                ):
                     os.unlink(path)
 
     def _local(self, name: str, size: int, sha256: str) -> str:

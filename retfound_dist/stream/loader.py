@@ -67,7 +67,9 @@ class MicroBatches(Dataset[MicroBatch]):
             self._files = ShardFiles(self.url, self.cache_dir, keep=2 * self.plan.window)
         slots = self.plan.batch(step)[rank_slots(self.cut, self.rank, micro_step)]
         images, noises, keys, faults = [], [], [], []
-        for epoch, shard, index, sample in zip(slots.epoch, slots.shard, slots.index, slots.sample, strict=True):
+        for epoch, shard, index, sample in zip(
+            slots.epoch, slots.shard, slots.index, slots.sample, strict=True
+        ):
             found = read_sample(self._files.open(self.shards[shard]), int(index), self.grey)
             pixels, noise = augment(found.pixels, self.how, self.plan.seed, int(epoch), int(sample))
             images.append(pixels)
@@ -87,8 +89,13 @@ class MicroBatches(Dataset[MicroBatch]):
         weight = np.zeros(m, dtype=np.float32)
         weight[: len(images)] = 1
         return MicroBatch(
-            step, torch.from_numpy(image_block), torch.from_numpy(noise_block), torch.from_numpy(weight),
-            keys, batch_digest(keys), faults,
+            step,
+            torch.from_numpy(image_block),
+            torch.from_numpy(noise_block),
+            torch.from_numpy(weight),
+            keys,
+            batch_digest(keys),
+            faults,
         )
 
 
@@ -102,8 +109,13 @@ class Stream:
             context = multiprocessing.get_context("forkserver")
             forkserver.set_forkserver_preload([__name__])
         self._loader = DataLoader(
-            data, batch_size=None, sampler=numbers, num_workers=workers, multiprocessing_context=context,
-            prefetch_factor=2 if workers else None, worker_init_fn=_one_thread if workers else None,
+            data,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            multiprocessing_context=context,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=_one_thread if workers else None,
         )
         self._iterator: Iterator[MicroBatch] | None = None
 
@@ -135,8 +147,15 @@ def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> P
 
 
 def open_stream(
-    manifest: Manifest, data: Data, plan: Plan, cut: Layout, image_size: int, patches: int,
-    rank: int = 0, start_step: int = 0, stop_step: int = 1,
+    manifest: Manifest,
+    data: Data,
+    plan: Plan,
+    cut: Layout,
+    image_size: int,
+    patches: int,
+    rank: int = 0,
+    start_step: int = 0,
+    stop_step: int = 1,
 ) -> Stream:
     """This rank's micro-batches from `start_step` up to, not including, `stop_step`."""
     how = Augment(image_size, patches, data.crop_scale, data.crop_ratio, data.flip)

@@ -157,7 +157,9 @@ class Layout:
 def layout(global_batch: int, world: int, micro_batch: int) -> Layout:
     """The fewest passes with at most `micro_batch` samples each, then the least padding."""
     if min(global_batch, world, micro_batch) < 1:
-        raise ConfigError(f"batch {global_batch}, ranks {world} and micro-batch {micro_batch} must all be at least 1")
+        raise ConfigError(
+            f"batch {global_batch}, ranks {world} and micro-batch {micro_batch} must all be at least 1"
+        )
     share = -(-global_batch // world)
     accumulation = -(-share // micro_batch)
     return Layout(global_batch, world, -(-share // accumulation), accumulation)

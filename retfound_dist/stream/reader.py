@@ -32,7 +32,7 @@ class Sample:
 
 def read_sample(shard: OpenShard, index: int, grey: bool = True) -> Sample:
     """Sample `index` of a shard, or the next good one after it; DataError when none is good."""
-    faults = []
+    faults: list[str] = []
     for offset in range(len(shard.entries)):
         entry = shard.entries[(index + offset) % len(shard.entries)]
         data = shard.data[entry.image_offset : entry.image_offset + entry.image_bytes]
@@ -40,17 +40,19 @@ def read_sample(shard: OpenShard, index: int, grey: bool = True) -> Sample:
             return Sample(entry.key, decode(data, grey), "; ".join(faults))
         except ValueError as error:
             faults.append(f"{shard.shard.name}/{entry.key}.{entry.extension}: {error}")
-    raise DataError(f"no image in shard {shard.shard.name} can be read, the first: {faults[0]}: pack the set again")
+    raise DataError(
+        f"no image in shard {shard.shard.name} can be read, the first: {faults[0]}: pack the set again"
+    )
 
 
 def decode(data: bytes, grey: bool) -> Pixels:
-    """Image file bytes to (H, W) uint8, or (H, W, 3) unless `grey`; ValueError when anything is wrong with them.
+    """Image file bytes to (H, W) uint8, or (H, W, 3) unless `grey`; ValueError when they are damaged.
 
     JPEGs go through simplejpeg, which refuses truncated and zeroed data that Pillow would decode
     without a word.
     """
     if data[:2] == b"\xff\xd8":
-        pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "RGB", strict=True)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "RGB", strict=True)
         return pixels[:, :, 0] if grey else pixels
     try:
         with Image.open(io.BytesIO(data)) as image:

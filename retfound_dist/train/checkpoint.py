@@ -60,9 +60,15 @@ def save(
     if faults := [part[1] for part in parts if part[1]]:
         raise CheckpointError(f"step {at.step} could not be saved: {faults[0]}")
     held = Commit(
-        url=url, step=at.step, samples=at.samples, batch_digest=at.batch_digest, world_size=group.world.size,
-        zero_stage=config["train"]["zero_stage"], precision=config["train"]["precision"],
-        time=datetime.now(UTC).isoformat(timespec="seconds"), config=config,
+        url=url,
+        step=at.step,
+        samples=at.samples,
+        batch_digest=at.batch_digest,
+        world_size=group.world.size,
+        zero_stage=engine.zero_optimization_stage(),
+        precision=config["train"]["precision"],
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=config,
         files={name: info for part in parts for name, info in sorted(part[0].items())},
     )
     if group.world.is_main:
@@ -158,19 +164,30 @@ def restore(group: Group, engine: Any, held: Commit, zero_stage: int) -> None:
 
 def _fetch_state(held: Commit, folder: str) -> None:
     for name, info in held.files.items():
-        if name.startswith(ds.TAG + "/"):
-            if storage.get_file(storage.join(held.url, name), os.path.join(folder, name)) != info:
-                raise CheckpointError(f"{storage.join(held.url, name)} differs from its commit")
+        where = storage.join(held.url, name)
+        if name.startswith(ds.TAG + "/") and storage.get_file(where, os.path.join(folder, name)) != info:
+            raise CheckpointError(f"{where} differs from its commit")
 
 
 def _convert(folder: str) -> None:
     """DeepSpeed's own conversion, in a process of its own; its temporary files stay in scratch."""
     command = [
-        sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state",
-        "--input_folder", os.path.join(folder, ds.TAG), "--output_folder", os.path.join(folder, UNIVERSAL),
-        "--num_extract_workers", "1", "--num_merge_workers", "1",
+        sys.executable,
+        "-m",
+        "deepspeed.checkpoint.ds_to_universal",
+        "--inject_missing_state",
+        "--input_folder",
+        os.path.join(folder, ds.TAG),
+        "--output_folder",
+        os.path.join(folder, UNIVERSAL),
+        "--num_extract_workers",
+        "1",
+        "--num_merge_workers",
+        "1",
     ]
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -27,8 +27,8 @@ TAG = "state"
 
 
 def zero_stage(train: Train) -> int:
-    """The stage that runs: DeepSpeed has no bf16 with fp32 accumulation below stage 1, which computes the same."""
-    return max(1, train.zero_stage) if train.precision == "bf16" else train.zero_stage
+    """The stage that runs: 0 runs as 1, which computes the same, accumulates in fp32 and can be converted."""
+    return max(1, train.zero_stage)
 
 
 def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) 
         "zero_optimization": {
             "stage": stage,
             "contiguous_gradients": True,
-            "overlap_comm": torch.cuda.is_available() and stage > 0,
+            "overlap_comm": torch.cuda.is_available(),
         },
         "zero_allow_untested_optimizer": True,
         "checkpoint": {"load_universal": universal},
@@ -111,9 +111,14 @@ def stop() -> None:
 
 
 def build(
-    model: nn.Module, groups: list[dict[str, Any]], train: Train, optim: Optim, cut: Layout, universal: bool = False
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    train: Train,
+    optim: Optim,
+    cut: Layout,
+    universal: bool = False,
 ) -> Any:
-    """A DeepSpeed engine around the model with a plain AdamW; `universal` when a converted state is to be loaded."""
+    """A DeepSpeed engine around the model with a plain AdamW; `universal` loads a converted state."""
     import deepspeed
 
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps)
@@ -132,11 +137,8 @@ def set_lr(engine: Any, lr: float) -> None:
 def step(engine: Any) -> Tensor | None:
     """End a micro-batch; at the end of a batch the weights move and the gradient's norm is given."""
     boundary = engine.is_gradient_accumulation_boundary()
-    norm = None
-    if boundary and engine.zero_optimization_stage() == 0:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
     engine.step()
-    return torch.as_tensor(engine.get_global_grad_norm()) if boundary and norm is None else norm
+    return torch.as_tensor(engine.get_global_grad_norm()) if boundary else None
 
 
 def full_state(engine: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -183,6 +185,8 @@ def _quiet() -> None:
 
 def _set_up_from_slurm(world: World) -> None:
     nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_NODELIST", ""))
-    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    hosts = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    )
     os.environ.setdefault("MASTER_ADDR", hosts.stdout.split()[0])
     os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))

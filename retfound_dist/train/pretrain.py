@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, config as configs, runlog
+from retfound_dist import commit, runlog
+from retfound_dist import config as configs
 from retfound_dist.errors import DataError, RetfoundError, TrainingError
 from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
 from retfound_dist.model.flops import matrix_rate, training_flops
@@ -19,9 +21,10 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights import load_into, read_weights
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.shardset import Manifest
-from retfound_dist.stream.loader import make_plan, open_stream
+from retfound_dist.stream.loader import MicroBatch, make_plan, open_stream
 from retfound_dist.stream.plan import Layout, Plan, layout
-from retfound_dist.train import checkpoint, engine as ds
+from retfound_dist.train import checkpoint
+from retfound_dist.train import engine as ds
 from retfound_dist.train.engine import Group
 from retfound_dist.train.optim import lr_at, parameter_groups, peak_lr
 from retfound_dist.train.telemetry import Clock, Display
@@ -72,13 +75,13 @@ def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bo
         try:
             if world.is_main:
                 runlog.write_config(config.run.url, tree)
-            _run(job, group, display, tree)
+            _run(job, group, display)
         finally:
             ds.stop()
     return 0
 
 
-def _run(job: Job, group: Group, display: Display, tree: dict[str, Any]) -> None:
+def _run(job: Job, group: Group, display: Display) -> None:
     train, url = job.config.train, job.config.run.url
     held = group.share(checkpoint.find(url, display.say) if group.world.is_main else None)
     model = _model(job, display, resumed=held is not None)
@@ -89,15 +92,22 @@ def _run(job: Job, group: Group, display: Display, tree: dict[str, Any]) -> None
     engine = ds.build(model.to(group.device), groups, train, job.config.optim, job.cut, universal)
     start = 0
     if held is not None:
-        how = f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted" if universal else "as it is"
+        how = (
+            f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted"
+            if universal
+            else "as it is"
+        )
         display.say(f"resuming at step {held.step} ({how})")
         checkpoint.restore(group, engine, held, stage)
         start = held.step
     display.say(
-        f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; ZeRO {stage}, {train.precision}; run {url}"
+        f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
+        f"ZeRO {stage}, {train.precision}; run {url}"
     )
-    _train(job, group, engine, model, fixed, display, tree, start)
-    display.say(f"stopped at step {job.last} of {job.steps}; checkpoint {commit.checkpoint_url(url, job.last)}")
+    _train(job, group, engine, model, fixed, display, start)
+    display.say(
+        f"stopped at step {job.last} of {job.steps}; checkpoint {commit.checkpoint_url(url, job.last)}"
+    )
 
 
 def _model(job: Job, display: Display, resumed: bool) -> MaskedAutoencoder:
@@ -112,71 +122,119 @@ def _model(job: Job, display: Display, resumed: bool) -> MaskedAutoencoder:
     return model
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one step of this rank leaves: sums over its own samples."""
+
+    lr: float
+    loss: Tensor
+    """Sum of the samples' losses, on the device."""
+    grad_norm: Tensor | None
+    digest: int
+    faults: list[str]
+
+
 def _train(
-    job: Job, group: Group, engine: Any, model: MaskedAutoencoder, fixed: dict[str, Tensor], display: Display,
-    tree: dict[str, Any], start: int,
+    job: Job,
+    group: Group,
+    engine: Any,
+    model: MaskedAutoencoder,
+    fixed: dict[str, Tensor],
+    display: Display,
+    start: int,
 ) -> None:
-    config, cut, batch = job.config, job.cut, job.config.train.global_batch
-    log = runlog.MetricsLog(config.run.url) if group.world.is_main else None
-    compute = torch.bfloat16 if config.train.precision == "bf16" and group.device.type == "cuda" else torch.float32
-    peak_flops = matrix_rate(group.device, compute) * group.world.size
-    faults, digest = 0, ""
+    """The loop: step, say, save."""
+    config, world = job.config, group.world
+    log = runlog.MetricsLog(config.run.url) if world.is_main else None
+    peak_flops = matrix_rate(group.device, _matrix_type(config.train.precision, group)) * world.size
+    tree, faults, batch = configs.to_dict(config), 0, config.train.global_batch
     with open_stream(
-        job.manifest, config.data, job.plan, cut, config.model.image_size, model.patches,
-        group.world.rank, start, job.last,
+        job.manifest,
+        config.data,
+        job.plan,
+        job.cut,
+        config.model.image_size,
+        model.patches,
+        world.rank,
+        start,
+        job.last,
     ) as stream:
         batches, clock = iter(stream), Clock()
-        for step in range(start, job.last):
-            lr = job.lr(step)
-            ds.set_lr(engine, lr)
-            total = torch.zeros((), device=group.device, dtype=torch.float64)
-            keys_digest, norm = 0, None
-            for _ in range(cut.accumulation):
-                waited = time.perf_counter()
-                part = next(batches)
-                clock.data_wait += time.perf_counter() - waited
-                images, noise, weight = (
-                    t.to(group.device, non_blocking=True) for t in (part.images, part.noise, part.weight)
-                )
-                losses = engine(images, noise) * weight
-                engine.backward(losses.sum() * (group.world.size * cut.accumulation / batch))
-                norm = ds.step(engine)
-                total += losses.detach().sum()
-                keys_digest = (keys_digest + part.digest) % 2**64
-                faults += _report(part.faults, faults, config.data.bad_sample_budget, display)
-            clock.steps += 1
-            done = step + 1
+        for number in range(start, job.last):
+            step, done = _step(job, group, engine, batches, clock, number), number + 1
+            faults = _count(step.faults, faults, config.data.bad_sample_budget, display, world)
             saving = done % config.checkpoint.every_steps == 0 or done == job.last
-            if saving or done % config.train.log_every == 0 or done == start + 1:
-                digest = _sum_digest(group, keys_digest)
-                row = {
-                    "step": done, "epoch": done * batch / job.plan.samples, "samples": done * batch,
-                    "loss": _finite(group.sum(total).item() / batch, done), "lr": lr,
-                    "grad_norm": None if norm is None else norm.item(), **clock.rates(batch),
-                }
-                row["mfu"] = row["images_per_s"] * training_flops(model) / peak_flops
-                row |= {"world_size": group.world.size, "batch_digest": digest}
-                if log:
-                    log.write(row)
-                display.show(row)
+            if not (saving or done % config.train.log_every == 0 or done == start + 1):
+                continue
+            row = _row(job, group, step, done, clock)
+            row["mfu"] = row["images_per_s"] * training_flops(model) / peak_flops
+            display.show(row)
+            if log:
+                log.write(row)
             if saving:
-                at = checkpoint.Position(done, done * batch, digest)
+                at = checkpoint.Position(done, done * batch, row["batch_digest"])
                 checkpoint.save(group, engine, fixed, config.run.url, at, tree)
-                if group.world.is_main:
+                if world.is_main:
                     checkpoint.prune(config.run.url, config.checkpoint)
                 clock = Clock()
 
 
-def _report(found: list[str], before: int, budget: int, display: Display) -> int:
-    """Name what could not be read; DataError over the budget. Gives how many there were."""
+def _step(
+    job: Job, group: Group, engine: Any, batches: Iterator[MicroBatch], clock: Clock, number: int
+) -> Step:
+    """One step: every micro-batch forward and backward, then the weights move."""
+    lr, scale = job.lr(number), group.world.size * job.cut.accumulation / job.cut.global_batch
+    ds.set_lr(engine, lr)
+    total = torch.zeros((), device=group.device, dtype=torch.float64)
+    digest, norm, faults = 0, None, []
+    for _ in range(job.cut.accumulation):
+        waited = time.perf_counter()
+        part = next(batches)
+        clock.data_wait += time.perf_counter() - waited
+        images, noise, weight = (
+            t.to(group.device, non_blocking=True) for t in (part.images, part.noise, part.weight)
+        )
+        losses = engine(images, noise) * weight
+        engine.backward(losses.sum() * scale)  # DeepSpeed takes the mean over ranks and passes
+        norm = ds.step(engine)
+        total += losses.detach().sum()
+        digest += part.digest
+        faults += part.faults
+    clock.steps += 1
+    return Step(lr, total, norm, digest % 2**64, faults)
+
+
+def _row(job: Job, group: Group, step: Step, done: int, clock: Clock) -> dict[str, Any]:
+    """A line of metrics.jsonl; here the ranks and the device are waited for."""
+    batch = job.cut.global_batch
+    return {
+        "step": done,
+        "epoch": done * batch / job.plan.samples,
+        "samples": done * batch,
+        "loss": _finite(group.sum(step.loss).item() / batch, done),
+        "lr": step.lr,
+        "grad_norm": None if step.grad_norm is None else step.grad_norm.item(),
+        **clock.rates(batch),
+        "world_size": group.world.size,
+        "batch_digest": _sum_digest(group, step.digest),
+    }
+
+
+def _matrix_type(precision: str, group: Group) -> torch.dtype:
+    """The type whose matrix rate MFU is held against: on a CPU bf16 products run in fp32."""
+    return torch.bfloat16 if precision == "bf16" and group.device.type == "cuda" else torch.float32
+
+
+def _count(found: list[str], before: int, budget: int, display: Display, world: World) -> int:
+    """Name what this rank could not read; DataError over its budget. Gives how many there were so far."""
     for number, fault in enumerate(found, before + 1):
-        display.say(f"bad sample {number} of {budget} allowed, replaced: {fault}")
+        display.warn(f"rank {world.rank}: bad sample {number} of {budget} allowed, replaced: {fault}")
         if number > budget:
             raise DataError(
-                f"{number} samples could not be read, more than data.bad_sample_budget={budget}; the last: {fault}; "
-                "run `retfound verify` on the shards"
+                f"{number} samples could not be read, more than data.bad_sample_budget={budget}; "
+                f"the last: {fault}; run `retfound verify` on the shards"
             )
-    return len(found)
+    return before + len(found)
 
 
 def _sum_digest(group: Group, part: int) -> str:

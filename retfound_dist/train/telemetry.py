@@ -37,8 +37,12 @@ class Display:
         self._bar: Progress | None = None
         if shown and self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("pretrain"), BarColumn(bar_width=None), MofNCompleteColumn(),
-                TextColumn("{task.fields[news]}"), TimeRemainingColumn(compact=True), console=self._console,
+                TextColumn("pretrain"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[news]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
             )
             self._task = self._bar.add_task("pretrain", total=total, completed=start, news="starting")
 
@@ -47,7 +51,9 @@ class Display:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -55,6 +61,10 @@ class Display:
         """One line that stays."""
         if self._shown:
             (self._bar.console if self._bar else self._console).print(text, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One line that every rank may say, and `--quiet` does not silence."""
+        (self._bar.console if self._bar else self._console).print(text, highlight=False, soft_wrap=True)
 
     def show(self, row: dict[str, Any]) -> None:
         """A logged step; plain lines come at most every ten seconds."""

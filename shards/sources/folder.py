@@ -27,8 +27,13 @@ LISTING = "manifest.csv"
 MAX_FILE_BYTES = 256_000_000
 """No single B-scan is larger; what is, is not read into memory."""
 SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
 }
 
 
@@ -148,17 +153,20 @@ def _scan(root: str, file: str, key: str, source: str, size: int | None) -> Scan
     if split:
         folders = folders[1:]
     return Scan(
-        key=key, origin=printable(file), source=source, read=partial(read_inside, root, file), size=size,
-        label=printable(folders[0]) if folders else None, split=split,
+        key=key,
+        origin=printable(file),
+        source=source,
+        read=partial(read_inside, root, file),
+        size=size,
+        label=printable(folders[0]) if folders else None,
+        split=split,
     )
 
 
 def _apply(row: _Row | None, scan: Scan) -> Scan:
     if row is None:
         return replace(scan, read=_not_listed)
-    return replace(
-        scan, label=row.label or scan.label, patient=row.patient, split=row.split or scan.split
-    )
+    return replace(scan, label=row.label or scan.label, patient=row.patient, split=row.split or scan.split)
 
 
 def _not_listed() -> bytes | Pixels:

@@ -12,14 +12,22 @@ from shards.sources import phantom as corpus
 def list_generated(config: Phantom, name: str = "") -> list[Scan]:
     """Every scan of the generated corpus, in its order."""
     drawn = corpus.list_scans(
-        patients=config.patients, volumes_per_patient=config.volumes,
-        slices_per_volume=config.slices, seed=config.seed,
+        patients=config.patients,
+        volumes_per_patient=config.volumes,
+        slices_per_volume=config.slices,
+        seed=config.seed,
     )
     return [
         Scan(
-            key=scan.key, origin=scan.key, source=name or "phantom",
+            key=scan.key,
+            origin=scan.key,
+            source=name or "phantom",
             read=partial(corpus.render, scan, seed=config.seed, height=config.height, width=config.width),
-            label=scan.label, patient=scan.patient, eye=scan.eye, volume=scan.volume, slice=scan.slice,
+            label=scan.label,
+            patient=scan.patient,
+            eye=scan.eye,
+            volume=scan.volume,
+            slice=scan.slice,
         )
         for scan in drawn
     ]

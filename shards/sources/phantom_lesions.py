@@ -90,7 +90,7 @@ def _normal(rng: np.random.Generator) -> Lesion:
     def cut(at: Cut, x_W: Floats, y: float) -> None:
         """Nothing to change."""
 
-    return Lesion(extent=rng.uniform(0.15, 0.55), lift=0.0, pit=rng.uniform(0.85, 1.0), cut=cut)
+    return Lesion(extent=rng.uniform(0.3, 0.8), lift=0.0, pit=rng.uniform(0.85, 1.0), cut=cut)
 
 
 def _hole(rng: np.random.Generator) -> Lesion:
@@ -219,7 +219,7 @@ def _cysts(rng: np.random.Generator) -> Lesion:
     rz = np.concatenate([rng.uniform(0.4, 0.65, n), rng.uniform(7.0, 18.0, foci)])
     layer = np.concatenate([rng.choice([INL, ONL, ONL], n), rng.choice([INL, OPL, ONL], foci)])
     layer[:2] = INL, ONL
-    shift, dark = rng.normal(0.0, 6.0, n + foci), rng.uniform(10.0, 34.0)
+    shift, dark = rng.normal(0.0, 6.0, n + foci), rng.uniform(6.0, 26.0)
     shine, opaque = rng.uniform(165.0, 225.0, foci), 25.0 * (rng.random() < 0.4)
 
     def cut(at: Cut, x_W: Floats, y: float) -> None:

@@ -77,7 +77,7 @@ def expose(grey_HW: Floats, scanner: Scanner, rng: np.random.Generator) -> NDArr
     A smaller picture averages more speckle in each pixel, so the looks grow as pixels do.
     """
     height, width = grey_HW.shape
-    pooled = max(REFERENCE[0] * REFERENCE[1] / (height * width), 1.0) ** 0.8
+    pooled = max(REFERENCE[0] * REFERENCE[1] / (height * width), 1.0) ** 0.9
     down_H1 = np.linspace(0.0, scanner.rolloff, height, dtype=np.float32)[:, None]
     side_W = np.linspace(-1.0, 1.0, width, dtype=np.float32) ** 2 * np.float32(scanner.vignette)
     signal_HW = np.expm1(np.maximum(grey_HW - down_H1 - side_W, 0.0) / GREY_PER_NEPER)

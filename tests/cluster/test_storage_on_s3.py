@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import use
-from real_parts import S3
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from tests.cluster.real_s3 import S3, use
 
 
 def test_what_is_written_is_read_back(s3: S3) -> None:

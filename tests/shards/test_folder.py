@@ -36,7 +36,12 @@ def test_every_image_extension_is_found_and_nothing_else(tmp_path: Path) -> None
         (tmp_path / "NO" / name).write_bytes(b"x")
     write_image(tmp_path / ".cache" / "g.jpg")
     assert [s.origin[-6:] for s in list_folder(str(tmp_path))] == [
-        "/a.jpg", "b.JPEG", "/c.png", "/d.tif", "e.TIFF", "/f.bmp",
+        "/a.jpg",
+        "b.JPEG",
+        "/c.png",
+        "/d.tif",
+        "e.TIFF",
+        "/f.bmp",
     ]
 
 
@@ -137,7 +142,7 @@ def test_a_missing_folder_a_file_and_no_path_are_told_apart(tmp_path: Path) -> N
         list_folder(str(tmp_path / "none"))
     with pytest.raises(DataError, match="is a file"):
         list_folder(str(write_image(tmp_path / "a.jpg")))
-    with pytest.raises(ConfigError, match="source.path is empty"):
+    with pytest.raises(ConfigError, match=r"source\.path is empty"):
         list_folder("")
 
 

@@ -114,9 +114,17 @@ def test_exif_orientation_is_applied_and_not_kept(turn: int) -> None:
     exif[jpeg.ORIENTATION] = turn
     stored = prepare(grey_file(exif=exif, quality=95), PNG)
     upright = np.asarray(Image.open(io.BytesIO(grey_file(quality=95))))
-    turned = {2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
-              6: np.rot90(upright, -1), 7: upright[::-1, ::-1].T, 8: np.rot90(upright)}[turn]
+    turned = {
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright, -1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright),
+    }[turn]
     assert (stored.pixels == turned).all()
+    assert (images.decode(stored.data) == turned).all()
     assert b"Exif" not in stored.data
 
 
@@ -207,11 +215,14 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice([1, 1, 3, 20])):
         start = rng.randrange(len(changed)) if rng.random() < 0.5 else rng.randrange(min(200, len(changed)))
         match rng.randrange(4):
-            case 0: changed[start] ^= 1 << rng.randrange(8)
-            case 1: changed[start : start + rng.randrange(1, 50)] = bytes(rng.randrange(1, 50))
-            case 2: changed[start:start] = changed[start : start + rng.randrange(1, 50)]
-            case 3 if len(changed) > 100: del changed[rng.randrange(50, len(changed)) :]
-            case _: pass
+            case 0:
+                changed[start] ^= 1 << rng.randrange(8)
+            case 1:
+                changed[start : start + rng.randrange(1, 50)] = bytes(rng.randrange(1, 50))
+            case 2:
+                changed[start:start] = changed[start : start + rng.randrange(1, 50)]
+            case 3 if len(changed) > 100:
+                del changed[rng.randrange(50, len(changed)) :]
     return bytes(changed)
 
 

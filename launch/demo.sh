@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The whole road on this machine: images -> shards -> two-rank pretraining -> comparison -> report.
+#   launch/demo.sh                    on generated B-scans
+#   IMAGES=folder launch/demo.sh      on your own: a folder of class folders
+# Everything lands in runs/demo (RUNS=folder: folder/demo). An earlier demo is kept as demo.previous.
+set -euo pipefail
+images=${IMAGES:+$(realpath "$IMAGES")}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export RANKS_PER_NODE=2
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+demo=${RUNS:-runs}/demo
+marker=.made-by-the-demo
+step=0
+
+stop() {
+  echo "demo: $*" >&2
+  exit 2
+}
+
+heading() {
+  step=$((step + 1))
+  printf '\n[%d/4] %s\n' "$step" "$*"
+}
+
+attempt() {
+  local started=$SECONDS
+  "$@" || { local status=$?; echo "demo: step $step of 4 failed (exit $status): $*" >&2; exit "$status"; }
+  echo "      done in $((SECONDS - started)) s"
+}
+
+make_room() {
+  if [ -e "$demo" ]; then
+    [ -f "$demo/$marker" ] || stop "$demo exists and is not an earlier demo: move it away, or give RUNS=folder"
+    rm -rf "$demo.previous"
+    mv "$demo" "$demo.previous"
+    echo "the earlier demo is now $demo.previous"
+  fi
+  mkdir -p "$demo"
+  touch "$demo/$marker"
+}
+
+source_of_images=()
+if [ -n "$images" ]; then
+  [ -d "$images" ] || stop "IMAGES=$images is not a folder: give a folder of class folders"
+  source_of_images=(source.kind=folder "source.path=$images")
+fi
+make_room
+echo "Results: $demo    On 2 cores: some 10 minutes"
+
+heading "Packing ${images:-generated B-scans} into shards: about a minute -> $demo/shards"
+attempt retfound pack configs/demo/pack.toml out.url="$demo/shards" "${source_of_images[@]}"
+
+heading "Checking every shard against its manifest: a few seconds"
+attempt retfound verify "$demo/shards"
+
+heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): some 5 minutes -> $demo/pretrain"
+attempt torchrun --standalone --nproc-per-node=2 -m retfound_dist pretrain configs/demo/pretrain.toml \
+  run.url="$demo/pretrain" data.shards="$demo/shards"
+
+# the first and the last committed checkpoint
+checkpoints=("$demo"/pretrain/checkpoints/step_*/COMMIT.json)
+[ -f "${checkpoints[0]}" ] || stop "no committed checkpoint in $demo/pretrain/checkpoints"
+early=${checkpoints[0]%/COMMIT.json}
+last=${checkpoints[-1]%/COMMIT.json}
+
+heading "Fine-tuning from nothing, from ${early##*/} and from ${last##*/}, and scoring: some 5 minutes"
+unset OMP_NUM_THREADS
+attempt retfound compare configs/demo/compare.toml data.path="$demo/shards" \
+  weights.none=none weights.early="$early" weights.last="$last" \
+  out.url="$demo/evaluate" out.report="$demo/report.html"
+[ -s "$demo/report.html" ] || stop "no report at $demo/report.html"
+
+printf '\nThe report: %s\n' "$(realpath "$demo/report.html")"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Pretrain on several hosts without a scheduler: run it on each of them, from the root of the clone.
+#
+# A fixed number of hosts, each with its number from 0; host 0 is MASTER_ADDR:
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 launch/torchrun.sh CONFIG.toml [key=value ...]
+#   NNODES=2 NODE_RANK=1 MASTER_ADDR=host0 launch/torchrun.sh CONFIG.toml [key=value ...]
+#
+# Hosts that come and go, two to four of them, the same line on each; host0 must stay:
+#   NNODES=2:4 RDZV_ENDPOINT=host0:29400 launch/torchrun.sh CONFIG.toml [key=value ...]
+# When one is lost, the others start again from the last checkpoint after some 20 s (RESTARTS times).
+#
+# Also: MASTER_PORT (29500), RDZV_ID (retfound), RESTARTS (10), and what launch/environment.sh names;
+# where a host's name resolves to 127.0.x.1 give IFACE, and RDZV_HOST=true on host0, false elsewhere.
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '2,13p' "$0" >&2; exit 2; }
+# shellcheck source=launch/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+: "${NNODES:?the number of hosts, such as 2, or least:most, such as 2:4}"
+
+if [[ $NNODES == *:* ]]; then
+  : "${RDZV_ENDPOINT:?host:port of the host that stays}"
+  settings=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3
+  [ -z "${RDZV_HOST:-}" ] || settings=$settings,is_host=$RDZV_HOST
+  meeting=(--rdzv-backend=c10d --rdzv-endpoint="$RDZV_ENDPOINT" --rdzv-id="${RDZV_ID:-retfound}"
+    --rdzv-conf="$settings" --max-restarts="${RESTARTS:-10}")
+else
+  meeting=(--node-rank="${NODE_RANK:?the number of this host, from 0}"
+    --master-addr="${MASTER_ADDR:?the name or address of host 0}" --master-port="${MASTER_PORT:-29500}")
+fi
+exec torchrun --nnodes="$NNODES" --nproc-per-node="$RANKS_PER_NODE" "${rendezvous_address[@]}" "${meeting[@]}" \
+  -m retfound_dist pretrain "$@"

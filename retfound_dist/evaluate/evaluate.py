@@ -1,0 +1,175 @@
+"""`retfound evaluate`: one checkpoint, fine-tuned on a labelled set and scored.
+
+retfound evaluate configs/evaluate_octid.toml checkpoint=RUN/checkpoints/step_00080000
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from retfound_dist.config import load, to_dict
+from retfound_dist.evaluate import bootstrap, metrics, results
+from retfound_dist.evaluate.dataset import LabelledSet, count_patients
+from retfound_dist.evaluate.dataset import load as load_data
+from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
+from retfound_dist.evaluate.metrics import Floats
+from retfound_dist.evaluate.progress import Display, clock, epoch_line
+from retfound_dist.evaluate.report import evaluation_page
+from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.start import Start, open_start
+from retfound_dist.schema import EvalData, EvaluateConfig
+
+_PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
+PREDICTION = "mean of the seeds' probabilities"
+
+
+def evaluate_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
+    """Run `retfound evaluate`; raises RetfoundError for anything a person can mend."""
+    config, _ = load(EvaluateConfig, config_path, overrides)
+    set_threads(config.threads)
+    start = open_start(config.checkpoint, config.model)
+    with Display(quiet) as show:
+        data = load_labelled(config.data, start.image_size, show)
+        evaluation = evaluate_start(start, data, config, show)
+        show.begin("writing the report")
+        page = evaluation_page(evaluation, start, data)
+        results.write(config.out.url, evaluation, data, page)
+        show.say(headline(evaluation))
+        show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
+    return 0
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of torch; 0 leaves its default, which follows OMP_NUM_THREADS."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledSet:
+    """Decode the labelled set while showing how far it is."""
+    show.begin(f"reading {config.path}")
+    data = load_data(config, image_size, show.advance)
+    parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
+    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
+    for key, reason in data.skipped[:10]:
+        show.say(f"left out: {key}: {reason}")
+    for warning in data.warnings:
+        show.say(f"warning: {warning}")
+    return data
+
+
+def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
+    """Fine-tune once for each seed and score the mean of their predictions."""
+    began = time.monotonic()
+    outcomes = [_one_seed(start, data, config, seed, show) for seed in config.seeds]
+    test = data.parts["test"]
+    mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
+    probabilities_NC = mean_NC.round(results.DIGITS)
+    scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
+    show.begin("bootstrap")
+    unit, units_N = bootstrap.units_of(test.patients, test.keys)
+    drawn = bootstrap.scores(test.labels, probabilities_NC, bootstrap.resample(units_N, config.bootstrap, 0))
+    tree = {
+        **scored,
+        "ci95": bootstrap.intervals(drawn),
+        "bootstrap": {"unit": unit, "units": int(units_N.max()) + 1, "resamples": config.bootstrap},
+        "classes": list(data.classes),
+        "seeds": list(config.seeds),
+        "prediction": PREDICTION,
+        **_over_seeds(outcomes, data),
+        "checkpoint": start.describe(),
+        "split": data.counts(),
+        "patients": count_patients(test.patients),
+        "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
+        "warnings": list(data.warnings),
+        "data": {"path": data.path, "fingerprint": data.fingerprint},
+        "versions": versions(),
+        "seconds": round(time.monotonic() - began, 1),
+        "config": to_dict(config),
+    }
+    history = [row for outcome in outcomes for row in outcome.history]
+    return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history)
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The scores that matter most, on one line."""
+
+    def text(name: str) -> str:
+        value, span = evaluation.metrics["macro"][name], evaluation.metrics["ci95"]["macro"][name]
+        if value is None:
+            return "undefined"
+        return f"{value:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+
+    size = f"{len(evaluation.keys)} images, {clock(evaluation.metrics['seconds'])}"
+    return (
+        f"test ({size}): AUROC {text('auroc')}, AUPR {text('aupr')}, "
+        f"balanced accuracy {text('balanced_accuracy')}"
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    device = best_device()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
+
+
+def _one_seed(start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display) -> Outcome:
+    recipe = config.finetune
+    model = make_classifier(
+        start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
+    ).to(best_device())
+    show.begin(f"fine-tuning {start.url}, seed {seed}")
+    return finetune(
+        model,
+        data,
+        start.image_size,
+        recipe,
+        seed,
+        config.data.workers,
+        on_step=show.advance,
+        on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
+    )
+
+
+def _over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
+    """Each seed's own scores, and their mean and spread (standard deviation, n - 1)."""
+    test = data.parts["test"]
+    rows = []
+    for outcome in outcomes:
+        scored = metrics.evaluate(test.labels, outcome.probabilities, data.classes)
+        rows.append(
+            {
+                "seed": outcome.seed,
+                "epoch": outcome.epoch,
+                "legacy": scored["legacy"],
+                "macro": scored["macro"],
+            }
+        )
+    spread: dict[str, Any] = {}
+    for kind, names in (("legacy", metrics.LEGACY), ("macro", metrics.MACRO)):
+        values = {name: [row[kind][name] for row in rows] for name in names}
+        spread[kind] = {name: _mean_std(found) for name, found in values.items()}
+    return {"per_seed": rows, "over_seeds": spread}
+
+
+def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
+
+
+def _how(divided_by: str) -> str:
+    return "as given" if divided_by == "given" else f"by {divided_by}"

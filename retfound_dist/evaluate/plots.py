@@ -1,0 +1,210 @@
+"""Which curves a page shows: a figure with its words, legend and the numbers behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from retfound_dist import storage
+from retfound_dist.errors import StorageError
+from retfound_dist.evaluate import figures, wording
+from retfound_dist.evaluate.figures import Line, Mark
+from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.start import run_of
+
+_COMPARED = ("auroc", "aupr", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its words; `legend` pairs a colour's place with a name."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+    legend: Sequence[tuple[int, str]] = field(default=())
+
+
+def class_plots(evaluation: Evaluation) -> list[Plot]:
+    """ROC and precision-recall curves of each class, on the test part."""
+    per_class = evaluation.metrics["per_class"]
+
+    def legend(name: str) -> list[tuple[int, str]]:
+        return [
+            (i, f"{c} {wording.score(per_class[c][name], None)}") for i, c in enumerate(evaluation.classes)
+        ]
+
+    y, p = evaluation.labels_N, evaluation.probabilities_NC
+    roc = figures.curves(
+        figures.roc_lines(y, p), "1 \u2212 specificity", "sensitivity", unit_square=True, diagonal=True
+    )
+    pr = figures.curves(figures.pr_lines(y, p), "recall", "precision", unit_square=True)
+    return [
+        Plot(
+            "ROC, each class against the rest",
+            Markup(roc),
+            "With the area under each curve; guessing follows the diagonal.",
+            legend("auroc"),
+        ),
+        Plot(
+            "Precision and recall",
+            Markup(pr),
+            "With the average precision; guessing gives the share of the class.",
+            legend("aupr"),
+        ),
+    ]
+
+
+def finetune_plots(evaluation: Evaluation) -> list[Plot]:
+    """Losses and validation AUROC over epochs, with the epoch that was kept."""
+    losses, scores, marks = [], [], []
+    for chosen in evaluation.metrics["per_seed"]:
+        rows = [r for r in evaluation.history if r["seed"] == chosen["seed"]]
+        epochs = [r["epoch"] for r in rows]
+        losses.append(Line(epochs, [r["train_loss"] for r in rows], 0))
+        if rows[0]["val_loss"] is not None:
+            losses.append(Line(epochs, [r["val_loss"] for r in rows], 1))
+        if all(r["val_auroc"] is not None for r in rows):
+            scores.append(Line(epochs, [r["val_auroc"] for r in rows], 2))
+            marks.append(Mark(chosen["epoch"], rows[chosen["epoch"] - 1]["val_auroc"], "kept", 2))
+    plots = [
+        Plot(
+            "Fine-tuning: loss",
+            Markup(figures.curves(losses, "epoch", "cross entropy", whole_x=True)),
+            "Training is on augmented images with smoothed labels, so its loss cannot reach 0.",
+            [(0, "train"), (1, "validation")]
+            if len(losses) > len(evaluation.metrics["per_seed"])
+            else [(0, "train")],
+        )
+    ]
+    if scores:
+        plots.append(
+            Plot(
+                "Fine-tuning: validation AUROC",
+                Markup(figures.curves(scores, "epoch", "macro AUROC", marks, whole_x=True)),
+                "The epoch is chosen here; the test part is looked at once, with that epoch.",
+            )
+        )
+    return plots
+
+
+def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
+    """Fine-tuning curves and mean test curves, one colour a row."""
+    legend = list(enumerate(rows))
+    training = {
+        "train_loss": ("Fine-tuning: training loss", "cross entropy"),
+        "val_auroc": ("Fine-tuning: validation AUROC", "macro AUROC"),
+    }
+    plots = []
+    for key, (title, label) in training.items():
+        lines = []
+        for place, row in enumerate(rows.values()):
+            for chosen in row.metrics["per_seed"]:
+                points = [
+                    (r["epoch"], r[key])
+                    for r in row.history
+                    if r["seed"] == chosen["seed"] and r[key] is not None
+                ]
+                if points:
+                    lines.append(Line([p[0] for p in points], [p[1] for p in points], place))
+        if lines:
+            plots.append(
+                Plot(
+                    title,
+                    Markup(figures.curves(lines, "epoch", label, whole_x=True)),
+                    "One line for each seed.",
+                    legend,
+                )
+            )
+    roc = [figures.mean_roc(row.labels_N, row.probabilities_NC, i) for i, row in enumerate(rows.values())]
+    pr = [figures.mean_pr(row.labels_N, row.probabilities_NC, i) for i, row in enumerate(rows.values())]
+    plots.append(
+        Plot(
+            "ROC, mean over classes",
+            Markup(
+                figures.curves(roc, "1 \u2212 specificity", "sensitivity", unit_square=True, diagonal=True)
+            ),
+            "On the test part.",
+            legend,
+        )
+    )
+    plots.append(
+        Plot(
+            "Precision and recall, mean over classes",
+            Markup(figures.curves(pr, "recall", "precision", unit_square=True)),
+            "On the test part.",
+            legend,
+        )
+    )
+    return plots
+
+
+def whisker_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
+    """The scores that matter most, each row with its interval."""
+    plots = []
+    classes = len(next(iter(metrics.values()))["classes"])
+    chance = {"auroc": 0.5, "balanced_accuracy": 1 / classes}
+    for name in _COMPARED:
+        values = [m["macro"][name] for m in metrics.values()]
+        spans = [m["ci95"]["macro"][name] for m in metrics.values()]
+        svg = figures.whiskers(list(metrics), values, spans, wording.LABELS[name], chance.get(name))
+        note = "Dotted: guessing." if name in chance else ""
+        plots.append(
+            Plot(
+                f"{wording.LABELS[name][0].upper()}{wording.LABELS[name][1:]} with 95 % interval",
+                Markup(svg),
+                note,
+            )
+        )
+    return plots
+
+
+def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
+    """The pretraining loss of every run behind the rows, with the evaluated checkpoints marked."""
+    plots = []
+    runs: dict[str, list[tuple[str, int]]] = {}
+    for name, tree in metrics.items():
+        run = run_of(tree["checkpoint"]["url"])
+        if run and tree["checkpoint"]["step"] is not None:
+            runs.setdefault(run, []).append((name, tree["checkpoint"]["step"]))
+    places = {name: i for i, name in enumerate(metrics)}
+    for run, held in runs.items():
+        steps, losses = read_losses(run)
+        if not steps:
+            continue
+        marks = [
+            Mark(step, float(np.interp(step, steps, losses)), name or f"step {step:,}", places[name])
+            for name, step in held
+        ]
+        colour = figures.COLOURS - 2
+        svg = figures.curves([Line(steps, losses, colour)], "step", "reconstruction loss", marks)
+        plots.append(
+            Plot(
+                "Pretraining: loss on removed patches",
+                Markup(svg),
+                f"Run {run}; dots: the checkpoints evaluated here.",
+            )
+        )
+    return plots
+
+
+def read_losses(run: str) -> tuple[list[int], list[float]]:
+    """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
+    try:
+        lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode(errors="replace").splitlines()
+    except StorageError:
+        return [], []
+    losses: dict[int, float] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            losses[int(row["step"])] = float(row["loss"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    steps = sorted(step for step in losses if np.isfinite(losses[step]))
+    return steps, [losses[step] for step in steps]

@@ -1,0 +1,120 @@
+"""An evaluation as it stands at a URL, written and read whole.
+
+predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
+split.csv         every image: key, patient, label, part
+history.jsonl     one object for each seed and epoch
+report.html       the page
+metrics.json      everything else; written last, so without it there is no evaluation
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from retfound_dist import storage
+from retfound_dist.errors import StorageError
+from retfound_dist.evaluate.dataset import LabelledSet
+from retfound_dist.evaluate.metrics import Floats, Labels
+
+METRICS, PREDICTIONS, SPLIT, HISTORY, REPORT = (
+    "metrics.json",
+    "predictions.csv",
+    "split.csv",
+    "history.jsonl",
+    "report.html",
+)
+DIGITS = 8
+"""Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One row of a comparison: scores, the test part's predictions, the fine-tuning curves."""
+
+    metrics: dict[str, Any]
+    keys: tuple[str, ...]
+    patients: tuple[str | None, ...]
+    labels_N: Labels
+    probabilities_NC: Floats
+    history: list[dict[str, Any]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Alphabetical class names."""
+        return list(self.metrics["classes"])
+
+
+def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
+    """Put an evaluation at a URL; an older one there stops counting first."""
+    storage.delete(storage.join(url, METRICS))
+    storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
+    storage.write_text(storage.join(url, SPLIT), split_csv(data))
+    storage.write_text(
+        storage.join(url, HISTORY), "".join(json.dumps(row) + "\n" for row in evaluation.history)
+    )
+    storage.write_text(storage.join(url, REPORT), report)
+    storage.write_json(storage.join(url, METRICS), evaluation.metrics)
+
+
+def read(url: str) -> Evaluation | None:
+    """The evaluation at a URL, or None where there is none or it cannot be read."""
+    try:
+        metrics = storage.read_json(storage.join(url, METRICS))
+        rows = _rows(storage.read_bytes(storage.join(url, PREDICTIONS)).decode())
+        lines = storage.read_bytes(storage.join(url, HISTORY)).decode().splitlines()
+        classes = metrics["classes"]
+        return Evaluation(
+            metrics=metrics,
+            keys=tuple(r["key"] for r in rows),
+            patients=tuple(r["patient"] or None for r in rows),
+            labels_N=np.array([classes.index(r["label"]) for r in rows], dtype=np.int64),
+            probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
+            history=[json.loads(line) for line in lines],
+        )
+    except (StorageError, ValueError, KeyError, TypeError):
+        return None
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """The test part, one line an image."""
+    classes = evaluation.classes
+    rows = [
+        [key, patient or "", classes[label], classes[int(p_C.argmax())], *(f"{p:.{DIGITS}f}" for p in p_C)]
+        for key, patient, label, p_C in zip(
+            evaluation.keys,
+            evaluation.patients,
+            evaluation.labels_N,
+            evaluation.probabilities_NC,
+            strict=True,
+        )
+    ]
+    return _csv(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
+
+
+def split_csv(data: LabelledSet) -> str:
+    """Which image fell into which part."""
+    rows = [
+        [key, patient or "", data.classes[label], name]
+        for name, part in data.parts.items()
+        for key, patient, label in zip(part.keys, part.patients, part.labels, strict=True)
+    ]
+    return _csv(["key", "patient", "label", "part"], rows)
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))

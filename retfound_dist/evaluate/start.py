@@ -1,0 +1,87 @@
+"""The weights that a fine-tuning starts from: `none`, a committed checkpoint, a run, a weights file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retfound_dist import commit, storage
+from retfound_dist.errors import ConfigError
+from retfound_dist.model.mae import Encoder, encoder_shape
+from retfound_dist.model.weights import Weights, read_weights
+from retfound_dist.schema import EvalModel
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Starting weights, with the classifier's shape that follows from them."""
+
+    url: str
+    kind: str
+    """`none`, `checkpoint` or `file`."""
+    shape: Encoder
+    image_size: int
+    identity: str
+    """sha256 of the commit or file: tells another checkpoint at the same URL."""
+    weights: Weights | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What metrics.json says of it."""
+        meta = self.weights.meta if self.weights else {}
+        return {
+            "url": self.url,
+            "kind": self.kind,
+            "step": meta.get("step"),
+            "samples": meta.get("samples"),
+            "sha256": self.identity,
+            "image_size": self.image_size,
+            "encoder": {
+                "width": self.shape.width,
+                "depth": self.shape.depth,
+                "heads": self.shape.heads,
+                "patch": self.shape.patch,
+            },
+        }
+
+
+def resolve(url: str) -> str:
+    """The checkpoint meant by a URL: a run's URL means its newest committed checkpoint."""
+    if url == NONE or commit.is_checkpoint(url):
+        return url
+    steps = commit.list_steps(url)
+    return commit.checkpoint_url(url, steps[-1]) if steps else url
+
+
+def identity_of(url: str) -> str:
+    """Tells whether weights at a URL are still the same: sha256 of the commit or file (remote file: size)."""
+    if url == NONE:
+        return NONE
+    if commit.is_checkpoint(url):
+        return storage.bytes_info(storage.read_bytes(storage.join(url, commit.COMMIT))).sha256
+    if storage.is_local(url):
+        return storage.file_info(storage.local_path(url)).sha256
+    return f"{storage.size(url)} bytes"
+
+
+def open_start(checkpoint: str, model: EvalModel) -> Start:
+    """Read starting weights; a checkpoint's own shape and image size win over `model`."""
+    if checkpoint == NONE:
+        shape = encoder_shape(model.name)
+        if model.image_size % shape.patch:
+            raise ConfigError(
+                f"model.image_size={model.image_size} is not a multiple of the patch of {model.name}: "
+                f"choose a multiple of {shape.patch}"
+            )
+        return Start(NONE, NONE, shape, model.image_size, NONE)
+    url = resolve(checkpoint)
+    weights = read_weights(url)
+    kind = "checkpoint" if weights.meta else "file"
+    return Start(url, kind, weights.shape, weights.image_size, identity_of(url), weights)
+
+
+def run_of(checkpoint: str) -> str | None:
+    """The URL of the run that a checkpoint belongs to, judged by its path."""
+    run, found, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
+    return run if found else None

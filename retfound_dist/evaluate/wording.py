@@ -1,0 +1,140 @@
+"""Scores in words, for people who decide on them: with intervals, and no more than they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LABELS = {
+    "acc": "ACC (one-vs-rest)",
+    "accuracy": "accuracy (top-1)",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "auroc": "AUROC",
+    "aupr": "AUPR",
+    "f1": "F1",
+    "mcc": "MCC",
+    "kappa": "kappa",
+    "log_loss": "log loss",
+    "ece": "calibration error",
+}
+_FEW = 30
+
+
+def score(value: float | None, span: Sequence[float] | None, digits: int = 3) -> str:
+    """`0.812 [0.770, 0.851]`, or a dash where undefined."""
+    if value is None:
+        return "-"
+    text = number(value, digits)
+    return f"{text} [{number(span[0], digits)}, {number(span[1], digits)}]" if span else text
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Fixed digits, with a real minus sign and no minus zero."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def of_start(checkpoint: Mapping[str, Any]) -> str:
+    """What was started from."""
+    if checkpoint["kind"] == "none":
+        return "random weights (no pretraining)"
+    if checkpoint["step"] is None:
+        return f"the weights file {checkpoint['url']}"
+    seen = f"step {checkpoint['step']:,}, {checkpoint['samples']:,} images seen"
+    return f"the checkpoint {checkpoint['url']} ({seen})"
+
+
+def summary(metrics: Mapping[str, Any]) -> list[str]:
+    """One evaluation in a few sentences."""
+    macro, spans = metrics["macro"], metrics["ci95"]["macro"]
+    classes = len(metrics["classes"])
+
+    def told(name: str) -> str:
+        return f"{LABELS[name]} {score(macro[name], spans[name])}"
+
+    test = metrics["split"]["test"]
+    who = f"{test} test images" + (f" of {metrics['patients']} patients" if metrics["patients"] else "")
+    said = [
+        f"Fine-tuned from {of_start(metrics['checkpoint'])}, the classifier reaches "
+        f"{told('auroc')}, {told('aupr')} and {told('balanced_accuracy')} "
+        f"(means over {classes} classes) on {who} that it had not seen.",
+        _against_chance(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
+        intervals(metrics),
+    ]
+    return [sentence for sentence in said if sentence]
+
+
+def intervals(metrics: Mapping[str, Any]) -> str:
+    """What the intervals cover and what they leave out."""
+    how = metrics["bootstrap"]
+    unit = (
+        "patients"
+        if how["unit"] == "patient"
+        else "images (no patient is known, so they are too narrow if patients have several images)"
+    )
+    drawn = f"{how['resamples']:,} bootstrap resamples of the {how['units']} test {unit}"
+    text = f"In brackets: 95 % intervals from {drawn}."
+    seeds = len(metrics["seeds"])
+    if seeds == 1:
+        text += " They leave out how much another fine-tuning seed would change the result: only one was run."
+    else:
+        std = metrics["over_seeds"]["macro"]["auroc"]["std"]
+        mean = metrics["over_seeds"]["macro"]["auroc"]["mean"]
+        text += f" The scores are those of the mean of the probabilities of {seeds} fine-tuning seeds"
+        text += (
+            f"; one seed alone has AUROC {mean:.3f} with a standard deviation of {std:.3f}."
+            if std is not None
+            else "."
+        )
+    return text
+
+
+def warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    said = list(metrics["warnings"])
+    if metrics["skipped"]:
+        named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
+        said.append(f"{len(metrics['skipped'])} images were left out ({named})")
+    units = metrics["bootstrap"]["units"]
+    if units < _FEW:
+        said.append(
+            f"the test part has {units} {metrics['bootstrap']['unit']}s only: intervals from so few are rough"
+        )
+    small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
+    if small:
+        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of these classes say little")
+    if not metrics["split"]["val"]:
+        said.append("there is no validation part: the last epoch was kept")
+    for kind in ("legacy", "macro"):
+        why = metrics[kind]["undefined"]
+        if why:
+            said.append(f"undefined in {kind}: " + "; ".join(f"{LABELS[n]} ({r})" for n, r in why.items()))
+    return said
+
+
+def comparison(
+    best: str, metric: str, rows: Sequence[Mapping[str, Any]], value: float, span: Sequence[float] | None
+) -> str:
+    """Which differences on one metric are real."""
+    text = f"On {LABELS[metric]} {best} is best with {score(value, span)}."
+    for row in rows:
+        if row["difference"] is None:
+            text += f" {row['other']} cannot be compared: its {LABELS[metric]} is undefined."
+            continue
+        gap = score(row["difference"], row["ci95"])
+        verdict = "a real difference" if row["real"] else "not told apart on these test images"
+        text += f" Ahead of {row['other']} by {gap}: {verdict}."
+    return text
+
+
+def _against_chance(value: float | None, span: Sequence[float] | None, classes: int) -> str:
+    chance = 1 / classes
+    if value is None or span is None or not math.isfinite(value):
+        return ""
+    if span[0] <= chance:
+        return f"Guessing gives a balanced accuracy of {chance:.2f}: this cannot be told from guessing."
+    return f"Guessing gives a balanced accuracy of {chance:.2f} and an AUROC of 0.50."

@@ -1,0 +1,37 @@
+"""Stands in for the trainer (as `python -m retfound_dist`) where only its launching is tested.
+
+Every rank notes its starts and the signals it is asked to leave by in notes/rankN. Arguments:
+`linger` stays until a file `release` appears, `fail` leaves with 2.
+"""
+
+import os
+import signal
+import sys
+import time
+import types
+
+rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+
+
+def note(text: str) -> None:
+    with open(f"notes/rank{rank}", "a") as file:
+        file.write(text + "\n")
+
+
+def leave(number: int, frame: types.FrameType | None) -> None:
+    """Leave once: Python forgets its handlers while it ends, and a second signal would kill it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(signal.Signals(number).name)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, leave)
+    signal.signal(signal.SIGTERM, leave)
+    note(f"start {rank} of {size}: {' '.join(sys.argv[1:])}")
+    if "fail" in sys.argv:
+        print("retfound: a clear sentence about what is wrong", file=sys.stderr)
+        sys.exit(2)
+    while "linger" in sys.argv and not os.path.exists("release"):
+        time.sleep(0.1)

@@ -1,0 +1,113 @@
+"""launch/slurm/*.sbatch on a real Slurm of two nodes.
+
+Signals and ranks are tried with a stand-in for the trainer; the whole road with the real one, on S3.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import real_s3
+from tests.cluster.real_parts import notes, read_logs, wait_until
+from tests.cluster.real_s3 import S3
+from tests.cluster.real_slurm import Slurm
+
+
+def pretrain(slurm: Slurm, clone: Path, options: Sequence[str], *arguments: str) -> str:
+    return slurm.submit(*options, "launch/slurm/pretrain.sbatch", *arguments, logs=clone / "logs", cwd=clone)
+
+
+def test_two_nodes_give_one_rank_for_each_gpu(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, ["--nodes=2", "--gpus-per-node=2"], "a.toml", "run.url=x y")
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone) == {f"rank{i}": [f"start {i} of 4: pretrain a.toml run.url=x y"] for i in range(4)}
+    assert {path.name for path in (clone / "logs").iterdir()} == {
+        f"{job}.log", "pretrain-node1.log", "pretrain-node2.log",
+    }
+
+
+def test_one_node_without_gpus_is_one_rank(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, [], "a.toml")
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone) == {"rank0": ["start 0 of 1: pretrain a.toml"]}
+
+
+def test_ranks_warned_of_the_time_limit_leave_and_the_job_runs_again(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, ["--nodes=2"], "linger")
+    wait_until(lambda: len(notes(clone)) == 2, 60, "both ranks have started")
+    slurm.control("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: slurm.field(job, "Restarts") == "1", 60, "the job is requeued", every=1)
+    (clone / "release").touch()
+    slurm.wait(job, clone / "logs", 90)
+    starts = {f"rank{i}": f"start {i} of 2: pretrain linger" for i in range(2)}
+    assert notes(clone) == {name: [start, "SIGUSR1", start] for name, start in starts.items()}
+
+
+def test_a_cancelled_job_lets_its_ranks_leave_by_themselves(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, ["--nodes=2"], "linger")
+    wait_until(lambda: len(notes(clone)) == 2, 60, "both ranks have started")
+    slurm.control("scancel", job)
+    slurm.wait(job, clone / "logs", 60, state="CANCELLED")
+    asked = {"SIGTERM", "SIGUSR1"}
+    wait_until(lambda: all(asked & set(lines) for lines in notes(clone).values()), 20, "the ranks were asked")
+
+
+def test_a_failed_rank_fails_the_job_and_its_reason_is_in_the_job_log(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, ["--nodes=2"], "fail")
+    slurm.wait(job, clone / "logs", 120, state="FAILED")
+    assert "retfound: a clear sentence about what is wrong" in (clone / "logs" / f"{job}.log").read_text()
+
+
+def test_a_job_without_a_config_says_how_to_call_it(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, [])
+    slurm.wait(job, clone / "logs", 60, state="FAILED")
+    assert "usage: sbatch" in (clone / "logs" / f"{job}.log").read_text()
+
+
+@pytest.mark.timeout(1500)
+def test_pack_pretrain_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph: S3, tmp_path: Path) -> None:
+    s3 = real_s3.with_new_bucket(slurm_ceph, slurm.control)
+    aws, logs = s3.environment(), tmp_path / "logs"
+    shards, run, result = f"{s3.url}/shards", f"{s3.url}/run", f"{s3.url}/evaluation"
+
+    slurm.control("retfound", "pack", "configs/demo/pack.toml", "phantom.patients=30", "phantom.slices=4",
+                  f"out.url={shards}", env=aws)
+    slurm.control("retfound", "verify", shards, env=aws)
+    training = slurm.submit(
+        "--nodes=2", "launch/slurm/pretrain.sbatch", "configs/demo/pretrain.toml", f"run.url={run}",
+        f"data.shards={shards}", "train.steps=6", "train.log_every=1", "train.global_batch=8",
+        "train.micro_batch=4", "train.threads=1", "checkpoint.every_steps=3", logs=logs, env=aws,
+    )
+    checkpoint = f"{run}/checkpoints/step_00000006"
+    evaluation = slurm.submit(
+        f"--dependency=afterok:{training}", "launch/slurm/evaluate.sbatch", "configs/demo/evaluate.toml",
+        f"checkpoint={checkpoint}", f"data.path={shards}", f"out.url={result}", "finetune.epochs=1",
+        "finetune.warmup_epochs=0", "bootstrap=20", logs=logs, env=aws,
+    )
+    slurm.wait(training, logs, 600)
+    slurm.wait(evaluation, logs, 600)
+
+    assert read_json(slurm, aws, f"{checkpoint}/COMMIT.json")["step"] == 6
+    rows = [json.loads(line) for line in read_text(slurm, aws, f"{run}/metrics.jsonl").splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {row["world_size"] for row in rows} == {2}
+    assert {"legacy", "macro"} <= read_json(slurm, aws, f"{result}/metrics.json").keys()
+    assert s3.key not in read_logs(logs)
+    assert s3.secret not in read_logs(logs)
+
+
+_READ = "import sys; from retfound_dist import storage; print(storage.read_bytes(sys.argv[1]).decode())"
+
+
+def read_text(slurm: Slurm, aws: dict[str, str], url: str) -> str:
+    return slurm.control(sys.executable, "-c", _READ, url, env=aws)
+
+
+def read_json(slurm: Slurm, aws: dict[str, str], url: str) -> dict[str, object]:
+    value: dict[str, object] = json.loads(read_text(slurm, aws, url))
+    return value

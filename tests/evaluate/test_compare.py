@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.evaluate import results
+from retfound_dist.evaluate.compare import compare_command, comparison
+from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
+
+
+def compare(root: Path, *overrides: str) -> Path:
+    """Run the command on three rows; gives the folder of its results."""
+    config = root / "compare.toml"
+    config.write_text(
+        f'[weights]\nnone = "none"\nearly = "{root}/run/checkpoints/step_00000003"\n'
+        f'late = "{root}/run/checkpoints/step_00000012"\n[data]\npath = "{root / "set"}"\n'
+        f'[out]\nurl = "{root / "out"}"\nreport = "{root / "page.html"}"\n'
+    )
+    assert compare_command(str(config), [*TINY, "finetune.epochs=1", *overrides], quiet=True) == 0
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compare")
+    list_patients(class_folders(root / "set"))
+    checkpoint(root / "run", 3)
+    checkpoint(root / "run", 12)
+    return compare(root)
+
+
+def test_each_row_is_an_evaluation_of_its_own(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    assert list(tree["rows"]) == ["none", "early", "late"]
+    for name in tree["rows"]:
+        metrics = json.loads((done / name / "metrics.json").read_text())
+        assert metrics["macro"] == tree["rows"][name]["macro"]
+        assert (done / name / "predictions.csv").exists()
+    assert tree["rows"]["late"]["checkpoint"]["step"] == 12
+
+
+def test_differences_are_to_the_best_and_say_whether_they_are_real(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    assert len(tree["differences"]) == 4
+    for line in tree["differences"]:
+        assert line["best"] == tree["best"][line["metric"]]
+        assert line["difference"] >= 0
+        assert isinstance(line["real"], bool)
+    assert len(tree["sentences"]) == 2
+    assert tree["sentences"][0].startswith("On AUPR ")
+
+
+def test_the_page_goes_where_the_config_says(done: Path) -> None:
+    page = (done.parent / "page.html").read_text()
+    for text in ("none", "early", "late", "Pretraining: loss", "Reconstructions", "<svg"):
+        assert text in page
+
+
+def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) -> None:
+    stamps = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
+    compare(done.parent, "threads=1")
+    assert {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")} == stamps
+    run = done.parent / "run"
+    for path in sorted((run / "checkpoints" / "step_00000012").iterdir()):
+        path.unlink()
+    (run / "checkpoints" / "step_00000012").rmdir()
+    checkpoint(run, 12, seed=5)
+    compare(done.parent, "threads=1")
+    again = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
+    assert {name for name in again if again[name] != stamps[name]} == {"late"}
+
+
+def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not(done: Path) -> None:
+    held = results.read(str(done / "none"))
+    assert held is not None
+    right = 0.1 + 0.7 * np.eye(3)[held.labels_N]
+    draw = np.random.default_rng(0)
+
+    def row(p: np.ndarray) -> results.Evaluation:
+        from retfound_dist.evaluate import metrics
+
+        tree = {**held.metrics, **metrics.evaluate(held.labels_N, p, held.classes)}
+        return dataclasses.replace(held, probabilities_NC=p, metrics=tree)
+
+    rows = {"good": row(right), "same": row(right), "bad": row(draw.dirichlet(np.ones(3), len(right)))}
+    told = {(d["metric"], d["other"]): d["real"] for d in comparison(rows, 200)["differences"]}
+    assert told == {
+        ("aupr", "same"): False,
+        ("aupr", "bad"): True,
+        ("balanced_accuracy", "same"): False,
+        ("balanced_accuracy", "bad"): True,
+    }
+
+
+def test_rows_of_different_test_images_are_refused(done: Path) -> None:
+    held = results.read(str(done / "none"))
+    assert held is not None
+    other = dataclasses.replace(held, keys=tuple(f"{key}x" for key in held.keys))
+    with pytest.raises(DataError, match="other test images"):
+        comparison({"a": held, "b": other}, 10)
+
+
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "compare.toml"
+    config.write_text('[weights]\n"a/b" = "none"\n[data]\npath = "x"\n[out]\nurl = "y"\n')
+    with pytest.raises(ConfigError, match="name becomes a folder"):
+        compare_command(str(config), [], quiet=True)

@@ -1,0 +1,216 @@
+"""Each layout, and each of a user's mistakes."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retfound_dist.errors import DataError, ManifestError
+from retfound_dist.evaluate.dataset import load
+from retfound_dist.schema import EvalData
+from tests.evaluate.inputs import (
+    CLASSES,
+    class_folders,
+    image_bytes,
+    list_patients,
+    octid_folders,
+    shard_set,
+    write_listing,
+)
+
+
+def config(path: Path | str, budget: int = 10) -> EvalData:
+    return EvalData(path=str(path), bad_sample_budget=budget)
+
+
+def test_octid_folders_keep_their_split(tmp_path: Path) -> None:
+    data = load(config(octid_folders(tmp_path)), 28)
+    assert data.classes == CLASSES
+    assert data.divided_by == "given"
+    assert {name: len(part) for name, part in data.parts.items()} == {"train": 12, "val": 12, "test": 12}
+    assert all(key.startswith("test/") for key in data.parts["test"].keys)
+
+
+def test_octid_folders_without_val_take_it_out_of_train(tmp_path: Path) -> None:
+    data = load(config(octid_folders(tmp_path, ("train", "test"), each=8)), 28)
+    assert len(data.parts["test"]) == 24
+    assert len(data.parts["val"]) == 6
+    assert len(data.parts["train"]) == 18
+
+
+def test_class_folders_are_split_by_image_in_each_class(tmp_path: Path) -> None:
+    data = load(config(class_folders(tmp_path)), 28)
+    assert data.divided_by == "image"
+    for part, count in (("train", 6), ("val", 2), ("test", 2)):
+        assert Counter(data.parts[part].labels.tolist()) == {0: count, 1: count, 2: count}
+    again = load(config(tmp_path), 28)
+    assert again.parts["test"].keys == data.parts["test"].keys
+    assert again.fingerprint == data.fingerprint
+
+
+def test_a_listing_beside_the_folders_brings_patients_and_none_straddles(tmp_path: Path) -> None:
+    list_patients(class_folders(tmp_path))
+    data = load(config(tmp_path), 28)
+    assert data.divided_by == "patient"
+    held = [set(part.patients) for part in data.parts.values()]
+    assert not held[0] & held[1]
+    assert not held[0] & held[2]
+    assert not held[1] & held[2]
+    assert data.counts()["patients"] == {"train": 9, "val": 3, "test": 3}
+
+
+def test_a_listing_brings_its_own_split(tmp_path: Path) -> None:
+    class_folders(tmp_path, each=4)
+    parts = ("train", "train", "val", "test")
+    write_listing(
+        tmp_path,
+        [
+            {"file": f"{c}/{c}_{i}.jpg", "label": c, "patient": f"{c}{i}", "split": parts[i]}
+            for c in CLASSES
+            for i in range(4)
+        ],
+    )
+    data = load(config(tmp_path), 28)
+    assert data.divided_by == "given"
+    assert data.parts["test"].keys == tuple(f"{c}/{c}_3.jpg" for c in CLASSES)
+
+
+def test_an_image_that_the_listing_does_not_name_is_left_out_by_name(tmp_path: Path) -> None:
+    list_patients(class_folders(tmp_path))
+    (tmp_path / "MH" / "loose.jpg").write_bytes(image_bytes(1, 99))
+    data = load(config(tmp_path), 28)
+    assert data.skipped == (("MH/loose.jpg", "is not listed in the manifest.csv beside it"),)
+
+
+def test_labelled_shards_are_read_with_their_patients(tmp_path: Path) -> None:
+    samples = [
+        {"key": f"{c}_{i}", "label": c, "patient": f"{c}{i // 2}", "split": None}
+        for c in CLASSES
+        for i in range(10)
+    ]
+    data = load(config(shard_set(tmp_path / "s", samples)), 28)
+    assert data.divided_by == "patient"
+    assert sum(len(part) for part in data.parts.values()) == 30
+    train = data.parts["train"]
+    bright = [image.mean() for image in train.images]
+    assert np.corrcoef(bright, train.labels)[0, 1] > 0.95
+
+
+def test_shards_without_labels_say_so(tmp_path: Path) -> None:
+    root = shard_set(tmp_path / "s", [{"key": "a", "label": None}, {"key": "b", "label": None}])
+    with pytest.raises(DataError, match=r"the 2 samples of .* bear no label"):
+        load(config(root), 28)
+
+
+def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
+    root = shard_set(tmp_path / "s", [{"key": c, "label": c} for c in CLASSES])
+    tar = root / "oct-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:-100])
+    with pytest.raises(ManifestError, match="sha256"):
+        load(config(root), 28)
+
+
+def test_test_images_are_square_and_training_images_keep_more(tmp_path: Path) -> None:
+    data = load(config(class_folders(tmp_path)), 14)
+    assert {image.shape for image in data.parts["test"].images} == {(14, 14)}
+    assert {image.shape for image in data.parts["train"].images} == {(28, 34)}
+
+
+def test_deep_and_coloured_images_are_read(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    ramp = np.linspace(0, 40000, 48 * 40).reshape(40, 48)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "MH" / "deep.png")
+    Image.fromarray(np.full((40, 48, 3), 90, np.uint8)).save(tmp_path / "MH" / "colour.bmp")
+    data = load(config(tmp_path), 28)
+    assert not data.skipped
+    images = {k: i for part in data.parts.values() for k, i in zip(part.keys, part.images, strict=True)}
+    assert images["MH/deep.png"].max() > 200
+    assert 60 < images["MH/deep.png"].mean() < 190
+
+
+def test_a_truncated_jpeg_is_named_counted_and_left_out(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    bad = tmp_path / "MH" / "cut.jpg"
+    bad.write_bytes(image_bytes(1, 50)[:400])
+    data = load(config(tmp_path), 28)
+    assert [key for key, _ in data.skipped] == ["MH/cut.jpg"]
+    with pytest.raises(DataError, match=r"1 images .* data.bad_sample_budget=0 \(MH/cut.jpg"):
+        load(config(tmp_path, budget=0), 28)
+
+
+def test_a_one_pixel_image_is_left_out(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    (tmp_path / "MH" / "dot.png").write_bytes(buffer.getvalue())
+    assert load(config(tmp_path), 28).skipped == (("MH/dot.png", "is 1x1 pixels: a side is below 32"),)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda root: None, "no labelled images"),
+        (lambda root: (root / "notes.txt").write_text("hello"), "no labelled images"),
+        (lambda root: class_folders(root, classes=("MH",)), r"one class only \(MH\)"),
+    ],
+    ids=["empty", "non-images", "one class"],
+)
+def test_a_folder_that_is_no_labelled_set_gets_one_line(tmp_path: Path, make, says: str) -> None:
+    make(tmp_path)
+    with pytest.raises(DataError, match=says) as caught:
+        load(config(tmp_path), 28)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_that_are_none_get_one_line(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.jpg").write_text("hi")
+    with pytest.raises(DataError, match=r"none of the 6 images .* can be read"):
+        load(config(tmp_path), 28)
+
+
+def test_a_path_that_does_not_exist_gets_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load(config(tmp_path / "none"), 28)
+    with pytest.raises(DataError, match=r"holds no manifest\.json"):
+        load(config("memory://nothing/here"), 28)
+
+
+def test_a_class_missing_from_test_is_an_error(tmp_path: Path) -> None:
+    octid_folders(tmp_path)
+    for file in (tmp_path / "test" / "MH").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="no image of class MH in the test part"):
+        load(config(tmp_path), 28)
+
+
+def test_a_class_missing_from_val_is_none(tmp_path: Path) -> None:
+    octid_folders(tmp_path)
+    for file in (tmp_path / "val" / "MH").iterdir():
+        file.unlink()
+    assert len(load(config(tmp_path), 28).parts["val"]) == 8
+
+
+def test_a_patient_on_both_sides_of_a_given_split_is_a_warning(tmp_path: Path) -> None:
+    samples = [
+        {"key": f"{c}_{i}", "label": c, "patient": f"{c}{i % 2}", "split": ("train", "test")[i % 4 // 2]}
+        for c in CLASSES
+        for i in range(8)
+    ]
+    data = load(config(shard_set(tmp_path / "s", samples)), 28)
+    assert any("3 patients are in both train and test" in warning for warning in data.warnings)
+
+
+def test_the_real_set_is_split_by_patient(test_data: Path) -> None:
+    data = load(config(test_data / "octdl"), 56)
+    assert data.divided_by == "patient"
+    assert len(data.classes) == 7
+    assert not set(data.parts["train"].patients) & set(data.parts["test"].patients)
+    assert 0.57 < len(data.parts["train"]) / 1527 < 0.63

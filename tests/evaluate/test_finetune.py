@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retfound_dist.evaluate.augmented import Epochs, batches
+from retfound_dist.evaluate.dataset import LabelledSet, load
+from retfound_dist.evaluate.finetune import Outcome, finetune, make_classifier
+from retfound_dist.model.mae import encoder_shape
+from retfound_dist.model.weights import read_weights
+from retfound_dist.schema import EvalData, Finetune
+from tests.evaluate.inputs import checkpoint, class_folders, octid_folders
+
+RECIPE = Finetune(epochs=3, batch=8, warmup_epochs=1.0, base_lr=2e-2, layer_decay=0.9)
+
+
+def run(data: LabelledSet, seed: int = 0, recipe: Finetune = RECIPE) -> Outcome:
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, len(data.classes), 0.1, seed)
+    return finetune(model, data, 28, recipe, seed, workers=0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> LabelledSet:
+    return load(EvalData(path=str(class_folders(tmp_path / "set"))), 28)
+
+
+def test_the_same_seed_gives_the_same_outcome_and_another_one_does_not(data: LabelledSet) -> None:
+    first, second, other = run(data), run(data), run(data, seed=1)
+    assert (first.probabilities == second.probabilities).all()
+    assert [r["train_loss"] for r in first.history] == [r["train_loss"] for r in second.history]
+    assert (first.probabilities != other.probabilities).any()
+
+
+def test_probabilities_sum_to_one_and_history_has_every_field(data: LabelledSet) -> None:
+    outcome = run(data)
+    assert outcome.probabilities.shape == (6, 3)
+    assert np.allclose(outcome.probabilities.sum(1), 1)
+    assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
+    for row in outcome.history:
+        assert {"seed", "train_loss", "lr", "val_loss", "val_auroc", "val", "seconds"} <= row.keys()
+    best = max(outcome.history, key=lambda r: (r["val_auroc"], -r["val_loss"]))
+    assert outcome.epoch == best["epoch"]
+
+
+def test_the_global_random_state_does_not_change_the_outcome(data: LabelledSet) -> None:
+    first = run(data)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    assert (run(data).probabilities == first.probabilities).all()
+
+
+def test_a_class_missing_from_val_gives_null_scores_and_no_crash(tmp_path: Path) -> None:
+    octid_folders(tmp_path)
+    for file in (tmp_path / "val" / "MH").iterdir():
+        file.unlink()
+    outcome = run(load(EvalData(path=str(tmp_path)), 28))
+    for row in outcome.history:
+        assert row["val"]["auroc"] is None
+        assert row["val"]["undefined"]["auroc"] == "no test image of class MH"
+        assert row["val_auroc"] is not None
+
+
+def test_checkpoint_weights_reach_the_classifier(tmp_path: Path) -> None:
+    weights = read_weights(checkpoint(tmp_path, 3))
+    model = make_classifier(weights, weights.shape, weights.image_size, 3, 0.0, 0)
+    assert torch.equal(model.blocks[2].mlp.fc1.weight, weights.state["blocks.2.mlp.fc1.weight"])
+    assert torch.equal(model.pos_embed, weights.state["pos_embed"])
+
+
+def test_every_image_comes_once_an_epoch_in_another_order() -> None:
+    rows = list(Epochs(10, 2, 4, seed=0))
+    assert [len(batch) for batch in rows] == [4, 4, 2, 4, 4, 2]
+    first, second = list(chain(*rows[:3])), list(chain(*rows[3:]))
+    assert sorted(first) == [(0, i) for i in range(10)]
+    assert [i for _, i in first] != [i for _, i in second]
+
+
+def test_the_recipe_s_augmentation_runs_on_every_image(data: LabelledSet) -> None:
+    train = data.parts["train"]
+    recipe = Finetune(epochs=20, batch=6)
+    for images, labels in batches(train.images, train.labels.tolist(), recipe, 28, 0, 0):
+        assert images.shape == (len(labels), 3, 28, 28)
+        assert images.dtype == torch.uint8
+
+
+@pytest.mark.slow
+def test_batches_do_not_depend_on_the_number_of_workers(data: LabelledSet) -> None:
+    train = data.parts["train"]
+    recipe = Finetune(epochs=2, batch=6)
+    here, there = (
+        list(batches(train.images, train.labels.tolist(), recipe, 28, 0, workers)) for workers in (0, 2)
+    )
+    assert len(here) == len(there)
+    for (a, x), (b, y) in zip(here, there, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(x, y)

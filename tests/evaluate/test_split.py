@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from retfound_dist.evaluate.split import split_by_unit
+
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+def patients(classes: str = "ABC", each: int = 40) -> tuple[list[str], list[str]]:
+    """Labels and patients of images; patient i of a class has 1 + i % 4 images."""
+    labels, units = [], []
+    for label in classes:
+        for i in range(each):
+            labels += [label] * (1 + i % 4)
+            units += [f"{label}{i}"] * (1 + i % 4)
+    return labels, units
+
+
+def test_no_patient_is_in_two_parts() -> None:
+    labels, units = patients()
+    held = defaultdict(set)
+    for unit, part in zip(units, split_by_unit(labels, units, SHARES, 0), strict=True):
+        held[unit].add(part)
+    assert all(len(parts) == 1 for parts in held.values())
+
+
+def test_each_class_is_divided_by_the_shares() -> None:
+    labels, units = patients()
+    counts = Counter(zip(labels, split_by_unit(labels, units, SHARES, 0), strict=True))
+    for label in "ABC":
+        total = sum(counts[label, part] for part in SHARES)
+        for part, share in SHARES.items():
+            assert abs(counts[label, part] / total - share) < 0.05
+
+
+def test_the_split_follows_from_the_seed_and_not_from_the_order() -> None:
+    labels, units = patients()
+    first = dict(zip(units, split_by_unit(labels, units, SHARES, 1), strict=True))
+    turned = dict(zip(units[::-1], split_by_unit(labels[::-1], units[::-1], SHARES, 1), strict=True))
+    other = dict(zip(units, split_by_unit(labels, units, SHARES, 2), strict=True))
+    assert first == turned
+    assert first != other
+
+
+def test_three_patients_reach_all_three_parts_whatever_their_images() -> None:
+    labels, units = ["A"] * 12, ["p"] * 10 + ["q", "r"]
+    for seed in range(10):
+        assert set(split_by_unit(labels, units, SHARES, seed)) == set(SHARES)
+
+
+def test_two_patients_go_to_train_and_test() -> None:
+    assert set(split_by_unit(["A", "A"], ["p", "q"], SHARES, 0)) == {"train", "test"}
+
+
+def test_a_part_without_a_share_gets_nothing() -> None:
+    labels, units = patients()
+    assert "val" not in split_by_unit(labels, units, {"train": 0.8, "val": 0.0, "test": 0.2}, 0)
+
+
+def test_a_patient_of_two_classes_stays_whole() -> None:
+    parts = split_by_unit(["A", "B", "A", "B", "B"], ["p", "p", "q", "r", "s"], SHARES, 0)
+    assert parts[0] == parts[1]

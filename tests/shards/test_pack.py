@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
+from PIL import Image
+
+from retfound_dist import storage
+from retfound_dist.config import load
+from retfound_dist.errors import ConfigError, DataError, ManifestError
+from retfound_dist.schema import PackConfig
+from retfound_dist.shardset import Manifest, read_index
+from shards.pack import pack
+from shards.verify import verify
+
+COUNTS = {"NO": 12, "AMD": 8}
+PARTED = {"fractions": [0.5, 0.25, 0.25]}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "images", COUNTS)
+
+
+def samples_of(manifest: Manifest) -> list[dict[str, Any]]:
+    """What plain webdataset gives, shard after shard."""
+    urls = [f"{manifest.url}/{shard.name}" for shard in manifest.shards]
+    return list(webdataset.WebDataset(urls, shardshuffle=False))
+
+
+def test_plain_webdataset_reads_every_image_and_its_fields(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out", split=PARTED))
+    found = samples_of(manifest)
+    assert len({s["__key__"] for s in found}) == len(found) == manifest.samples == 20
+    for sample in found:
+        fields = json.loads(sample["json"])
+        assert fields["label"] == sample["__key__"].split("_")[0]
+        assert fields["source"] == "images"
+        assert (fields["height"], fields["width"]) == (48, 64)
+        assert np.asarray(Image.open(io.BytesIO(sample["jpg"]))).shape == (48, 64)
+
+
+def test_the_tars_are_what_webdatasets_own_writer_gives(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out"))
+    buffer = io.BytesIO()
+    with webdataset.TarWriter(buffer, encoder=False, user="", group="", mtime=0) as writer:
+        for sample in webdataset.WebDataset(f"{manifest.url}/oct-000000.tar", shardshuffle=False):
+            writer.write({key: sample[key] for key in ("__key__", "jpg", "json")})
+    assert (tmp_path / "out" / "oct-000000.tar").read_bytes() == buffer.getvalue()
+
+
+def test_the_manifest_tells_sources_images_and_classes(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out", split=PARTED))
+    assert manifest.classes == ("AMD", "NO")
+    source = manifest.sources["images"]
+    assert (source["kind"], source["samples"], source["labels"]) == ("folder", 20, {"AMD": 8, "NO": 12})
+    assert {part: c["labels"] for part, c in source["splits"].items()} == {
+        "train": {"AMD": 4, "NO": 6},
+        "val": {"AMD": 2, "NO": 3},
+        "test": {"AMD": 2, "NO": 3},
+    }
+    pixels = np.concatenate(
+        [np.asarray(Image.open(io.BytesIO(s["jpg"]))).ravel() for s in samples_of(manifest)]
+    )
+    assert manifest.image["mean"] == pytest.approx(pixels.mean(), abs=1e-3)
+    assert manifest.image["std"] == pytest.approx(pixels.std(), abs=1e-3)
+    assert manifest.image["histogram"] == np.bincount(pixels, minlength=256).tolist()
+    assert (manifest.image["median_height"], manifest.image["grey"], manifest.image["colour"]) == (48, 20, 0)
+
+
+def test_parts_share_no_shard_and_shards_are_numbered_on(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out", split=PARTED))
+    assert [s.name for s in manifest.shards] == [f"oct-{i:06d}.tar" for i in range(len(manifest.shards))]
+    assert [sum(s.samples for s in manifest.part(p)) for p in ("train", "val", "test")] == [10, 5, 5]
+    for shard in manifest.shards:
+        found = webdataset.WebDataset(f"{manifest.url}/{shard.name}", shardshuffle=False)
+        assert {json.loads(s["json"])["split"] for s in found} == {shard.split}
+
+
+def test_shards_close_before_they_grow_too_large(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out"))
+    assert len(manifest.shards) > 2
+    assert all(shard.bytes <= 20_000 + tarfile.RECORDSIZE for shard in manifest.shards)
+
+
+def test_the_index_says_where_each_sample_lies(images: Path, tmp_path: Path) -> None:
+    manifest = pack(pack_config(images, tmp_path / "out", image={"format": "png"}))
+    for shard in manifest.shards:
+        data = (tmp_path / "out" / shard.name).read_bytes()
+        for entry in read_index(manifest.url, shard):
+            image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
+            fields = data[entry.json_offset : entry.json_offset + entry.json_bytes]
+            assert np.asarray(Image.open(io.BytesIO(image))).shape == (48, 64)
+            assert json.loads(fields)["label"] == entry.key.split("_")[0]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
+    images = write_classes(tmp_path / "images", {"A": 50, "B": 40}, "png")
+    write_image(images / "A" / "bad.png").write_bytes(b"x")
+    results = []
+    for workers in (1, 3):
+        out = tmp_path / f"out{workers}"
+        pack(pack_config(images, out, out={"workers": workers}, split=PARTED))
+        results.append(file_bytes(out))
+    assert results[0] == results[1]
+
+
+def test_shuffling_follows_the_seed(images: Path, tmp_path: Path) -> None:
+    keys = []
+    for number, seed in enumerate((0, 0, 1)):
+        manifest = pack(pack_config(images, tmp_path / f"o{number}", out={"seed": seed}))
+        keys.append([sample["__key__"] for sample in samples_of(manifest)])
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0] != sorted(keys[0])
+
+
+def test_keys_have_no_dots_though_file_names_do(tmp_path: Path) -> None:
+    for name in ("scan.1.jpg", "scan_1.jpg", "scan.1.png"):
+        write_image(tmp_path / "images" / "A.B" / name, seed=len(name))
+    found = samples_of(pack(pack_config(tmp_path / "images", tmp_path / "out")))
+    assert len(found) == 3
+    assert all("." not in s["__key__"] and "jpg" in s for s in found)
+
+
+def test_bad_images_are_named_counted_and_kept_out(images: Path, tmp_path: Path) -> None:
+    good = write_image(images / "NO" / "cut.jpg").read_bytes()
+    (images / "NO" / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (images / "NO" / "text.jpg").write_text("hi")
+    Image.new("L", (1, 1), 9).save(images / "AMD" / "dot.png")
+    Image.new("L", (64, 64), 9).save(images / "AMD" / "black.png")
+    manifest = pack(pack_config(images, tmp_path / "out", out={"bad_sample_budget": 4}))
+    assert manifest.samples == 20
+    assert manifest.sources["images"]["skipped"] == 4
+    reasons = {skip["origin"]: skip["reason"] for skip in manifest.skipped}
+    assert set(reasons) == {"NO/cut.jpg", "NO/text.jpg", "AMD/dot.png", "AMD/black.png"}
+    assert "Premature end" in reasons["NO/cut.jpg"]
+    assert "is not a JPEG" in reasons["NO/text.jpg"]
+    assert "is 1x1 pixels" in reasons["AMD/dot.png"]
+    assert "is blank" in reasons["AMD/black.png"]
+    assert not {skip["key"] for skip in manifest.skipped} & {s["__key__"] for s in samples_of(manifest)}
+    assert verify(manifest.url, 1) == []
+
+
+def test_more_bad_images_than_the_budget_is_an_error_without_a_manifest(images: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (images / "NO" / f"bad{number}.jpg").write_text("hi")
+    config = pack_config(images, tmp_path / "out", out={"bad_sample_budget": 2})
+    with pytest.raises(DataError, match=r"3 of 23 images .* out.bad_sample_budget is 2: NO/bad\d.jpg is not"):
+        pack(config)
+    assert not storage.exists(f"{tmp_path}/out/manifest.json")
+    assert pack(pack_config(images, tmp_path / "out", out={"bad_sample_budget": 3})).samples == 20
+
+
+def test_nothing_usable_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("hi")
+    with pytest.raises(DataError, match=r"none of 1 images can be used: a\.jpg is not a JPEG"):
+        pack(pack_config(tmp_path / "images", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_again_says_so_and_changes_nothing(images: Path, tmp_path: Path) -> None:
+    config = pack_config(images, tmp_path / "out")
+    pack(config)
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    assert pack(config).samples == 20
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_another_config_or_other_images_on_a_set_is_an_error(images: Path, tmp_path: Path) -> None:
+    pack(pack_config(images, tmp_path / "out"))
+    before = file_bytes(tmp_path / "out")
+    with pytest.raises(DataError, match=r"image.quality is 95 there and 80 here.*--force"):
+        pack(pack_config(images, tmp_path / "out", image={"quality": 80}))
+    write_image(images / "NO" / "new.jpg")
+    with pytest.raises(DataError, match="from other images"):
+        pack(pack_config(images, tmp_path / "out"))
+    assert file_bytes(tmp_path / "out") == before
+
+
+def test_force_replaces_a_set_and_leaves_nothing_of_it(images: Path, tmp_path: Path) -> None:
+    pack(pack_config(images, tmp_path / "out", out={"name": "old"}))
+    config = pack_config(images, tmp_path / "out", out={"shard_mb": 1.0})
+    manifest = pack(config, force=True)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["manifest.json", "oct-000000.idx", "oct-000000.tar"]
+    assert manifest.samples == 20
+
+
+def test_tars_of_somebody_else_are_not_touched(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "oct-000000.tar").write_bytes(b"theirs")
+    for force in (False, True):
+        with pytest.raises(DataError, match="1 tar files without a manifest"):
+            pack(pack_config(images, tmp_path / "out"), force=force)
+    assert file_bytes(tmp_path / "out") == {"oct-000000.tar": b"theirs"}
+
+
+def test_a_set_of_a_later_format_is_not_overwritten(images: Path, tmp_path: Path) -> None:
+    pack(pack_config(images, tmp_path / "out"))
+    tree = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    storage.write_json(f"{tmp_path}/out/manifest.json", {**tree, "format": 9})
+    with pytest.raises(ManifestError, match="format 9"):
+        pack(pack_config(images, tmp_path / "out"), force=True)
+
+
+@pytest.mark.parametrize("scheme", ["file://", "memory:/"])
+def test_any_url_holds_the_same_set_as_a_path(images: Path, tmp_path: Path, scheme: str) -> None:
+    plain = pack(pack_config(images, tmp_path / "plain"))
+    other = pack(pack_config(images, f"{scheme}{tmp_path}/other"))
+    assert other.shards == plain.shards
+    assert verify(other.url, 1) == []
+    storage.delete(other.url)
+
+
+def test_a_name_that_is_no_file_name_is_an_error(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"out\.name='a/b'"):
+        pack(pack_config(images, tmp_path / "out", out={"name": "a/b"}))
+
+
+def test_deep_grey_and_colour_files_come_back_as_they_should(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    (images / "A").mkdir(parents=True)
+    grey = scan_pixels(3)
+    Image.fromarray(grey.astype(np.uint16) * 256).save(images / "A" / "deep.png")
+    Image.fromarray(np.stack([grey] * 3, -1)).save(images / "A" / "rgb.tif")
+    Image.fromarray(np.stack([grey, grey, grey // 2], -1)).save(images / "A" / "colour.bmp")
+    found = {
+        s["__key__"]: np.asarray(Image.open(io.BytesIO(s["png"])))
+        for s in samples_of(pack(pack_config(images, tmp_path / "out", image={"format": "png"})))
+    }
+    assert (found["A_rgb"] == grey).all()
+    assert found["A_deep"].dtype == np.uint8
+    assert np.corrcoef(found["A_deep"].ravel(), grey.ravel())[0, 1] > 0.99
+    assert found["A_colour"].shape == (48, 64, 3)
+
+
+def test_the_demo_preset_packs_the_phantom(tmp_path: Path) -> None:
+    config, _ = load(
+        PackConfig,
+        "configs/demo/pack.toml",
+        [
+            "phantom.patients=5",
+            "phantom.slices=2",
+            f"out.url={tmp_path}/out",
+            "out.workers=1",
+        ],
+    )
+    manifest = pack(config)
+    assert manifest.samples == 10
+    assert manifest.classes == ("AMRD", "CSR", "DR", "MH", "NORMAL")
+    assert manifest.sources["phantom"]["patients"] == 5
+    assert verify(manifest.url, 1) == []
+
+
+@pytest.mark.slow
+def test_octdl_packs_whole_with_patients_apart(test_data: Path, tmp_path: Path) -> None:
+    config, _ = load(
+        PackConfig,
+        "configs/demo/pack.toml",
+        [
+            "source.kind=folder",
+            f"source.path={test_data}/octdl",
+            f"out.url={tmp_path}/out",
+        ],
+    )
+    manifest = pack(config)
+    assert (manifest.samples, len(manifest.skipped), len(manifest.classes)) == (1527, 0, 7)
+    assert manifest.image["stored_as_is"] == 1527
+    parts: dict[str, set[str]] = {}
+    for sample in samples_of(manifest):
+        fields = json.loads(sample["json"])
+        parts.setdefault(fields["patient"], set()).add(fields["split"])
+    assert len(parts) == 614
+    assert all(len(found) == 1 for found in parts.values())
+    assert verify(manifest.url) == []

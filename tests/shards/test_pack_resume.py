@@ -1,0 +1,206 @@
+"""Killed or failing anywhere, the same command goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pack_inputs import file_bytes, pack_config, write_classes
+
+from retfound_dist import storage
+from retfound_dist.errors import StorageError
+from shards import pack as packing
+from shards.pack import pack
+from shards.record import Scan
+from shards.sample import make_sample
+from shards.verify import verify
+
+SCRIPT = """
+import sys
+from retfound_dist.config import load
+from retfound_dist.schema import PackConfig
+from shards.pack import pack
+if __name__ == "__main__":
+    pack(load(PackConfig, sys.argv[1], sys.argv[2:])[0])
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    root = write_classes(tmp_path / "images", {"A": 12, "B": 8})
+    (root / "A" / "bad.jpg").write_text("hi")
+    return root
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, at: int, torn: bool) -> Iterator[list[str]]:
+    """The `at`-th change of storage fails; `torn` leaves what a killed process would beside it."""
+    changes: list[str] = []
+
+    def wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def changed(*arguments: Any) -> Any:
+            url = str(arguments[1] if name == "put_file" else arguments[0])
+            changes.append(f"{name} {storage.name(url)}")
+            if len(changes) - 1 == at:
+                if torn and name != "delete":
+                    Path(url).parent.mkdir(parents=True, exist_ok=True)
+                    Path(f"{url}.0123abcd.tmp").write_bytes(b"half")
+                raise StorageError(f"cannot write {url}: no space left")
+            return function(*arguments)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for name in ("put_file", "write_bytes", "delete"):
+            patch.setattr(storage, name, wrap(getattr(storage, name), name))
+        yield changes
+
+
+def test_a_failure_at_any_write_is_made_good_by_the_same_command(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parted = {"fractions": [0.6, 0.4, 0.0]}
+    pack(pack_config(images, tmp_path / "undisturbed", split=parted))
+    expected = file_bytes(tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    at = 0
+    while True:
+        storage.delete(str(out))
+        with failing(monkeypatch, at, torn=at % 2 == 0) as changes, suppress(StorageError):
+            pack(pack_config(images, out, split=parted))
+            break
+        left = file_bytes(out) if out.exists() else {}
+        assert ("manifest.json" in left) == (changes[at] == "delete packing.json")
+        pack(pack_config(images, out, split=parted))
+        assert file_bytes(out) == expected, changes[at]
+        at += 1
+    assert at > 2 * 3 + 2
+
+
+def test_work_that_was_committed_is_not_done_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counting(scan: Scan, **options: Any) -> Any:
+        read.append(scan.key)
+        return make_sample(scan, **options)
+
+    config = pack_config(images, tmp_path / "out")
+    with failing(monkeypatch, 7, torn=True), pytest.raises(StorageError):
+        pack(config)  # marker, then tar and idx of three shards
+    monkeypatch.setattr(packing, "make_sample", counting)
+    manifest = pack(config)
+    assert 0 < len(read) <= 21 - sum(shard.samples for shard in manifest.shards[:3])
+
+
+def test_shards_of_another_config_are_not_mixed_in(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(monkeypatch, 7, torn=True), pytest.raises(StorageError):
+        pack(pack_config(images, tmp_path / "out", out={"seed": 5, "name": "other"}))
+    pack(pack_config(images, tmp_path / "out"))
+    pack(pack_config(images, tmp_path / "undisturbed"))
+    assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
+
+
+def test_a_replacement_that_failed_midway_is_made_good(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(pack_config(images, tmp_path / "undisturbed"))
+    for at in range(1, 12):
+        pack(pack_config(images, tmp_path / "out", out={"seed": 5}), force=True)
+        with failing(monkeypatch, at, torn=True), pytest.raises(StorageError):
+            pack(pack_config(images, tmp_path / "out"), force=True)
+        left = file_bytes(tmp_path / "out")
+        assert "manifest.json" not in left or verify(f"{tmp_path}/out", 1) == []
+        pack(pack_config(images, tmp_path / "out"), force="manifest.json" in left)
+        assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
+
+
+def test_a_tar_that_lost_its_end_is_packed_again(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack(pack_config(images, out))
+    expected = file_bytes(out)
+    (out / "manifest.json").rename(out / "packing.json")
+    (out / "oct-000001.tar").write_bytes(expected["oct-000001.tar"][:-512])
+    pack(pack_config(images, out))
+    assert file_bytes(out) == expected
+
+
+@pytest.mark.slow
+def test_kill_9_anywhere_ends_with_the_same_bytes_and_no_process_left(tmp_path: Path) -> None:
+    images = write_classes(tmp_path / "images", {"A": 250, "B": 150}, "png")
+    (tmp_path / "pack.py").write_text(SCRIPT)
+    (tmp_path / "pack.toml").write_text(
+        f'[source]\npath = "{images}"\n[split]\nfractions = [0.5, 0.25, 0.25]\n'
+        '[out]\nurl = ""\nshard_mb = 0.1\n'
+    )
+    command = [sys.executable, str(tmp_path / "pack.py"), str(tmp_path / "pack.toml"), "out.workers=2"]
+    subprocess.run([*command, f"out.url={tmp_path}/undisturbed"], check=True, timeout=120)
+    out = tmp_path / "out"
+    for shards in (0, 1, 3, 4, 6):
+        process = subprocess.Popen([*command, f"out.url={out}"])
+        children = wait_for_shards(process, out, shards)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until_gone(children)
+    subprocess.run([*command, f"out.url={out}"], check=True, timeout=120)
+    assert file_bytes(out) == file_bytes(tmp_path / "undisturbed")
+
+
+def test_scratch_holds_one_shard_at_a_time(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def put(source: str, url: str) -> None:
+        held.append(len(os.listdir(os.path.dirname(source))))
+
+    monkeypatch.setattr(storage, "put_file", put)
+    pack(pack_config(images, tmp_path / "out"))
+    assert len(held) > 2
+    assert set(held) == {1}
+
+
+def test_scratch_of_a_killed_pack_is_cleared_and_that_of_a_living_one_kept(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    temporary = tmp_path / "temporary"
+    kept = temporary / f"retfound-pack-{os.getpid()}-living"
+    for folder in (kept, temporary / f"retfound-pack-{dead.pid}-killed", temporary / "other"):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    pack(pack_config(images, tmp_path / "out"))
+    assert sorted(path.name for path in temporary.iterdir()) == ["other", kept.name]
+
+
+def wait_for_shards(process: subprocess.Popen[bytes], out: Path, shards: int) -> list[int]:
+    """Wait for so many index files; gives the workers' ids."""
+    children: list[int] = []
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        children = [int(child) for child in text.split()] or children
+        if children and len(list(out.glob("*.idx"))) >= shards:
+            break
+        time.sleep(0.002)
+    return children
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    end = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{process}") for process in processes):
+        assert time.monotonic() < end, "workers outlive the pack that was killed"
+        time.sleep(0.05)

@@ -1,0 +1,59 @@
+import numpy as np
+from PIL import Image
+
+from retfound_dist.stream.augment import Augment, augment, crop_box
+from retfound_dist.stream.plan import generator
+
+HOW = Augment(image_size=28, patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+
+
+def picture(height: int = 60, width: int = 90) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def test_the_same_sample_and_epoch_draw_the_same_and_others_do_not() -> None:
+    first, noise = augment(picture(), HOW, seed=1, epoch=2, sample=3)
+    again, noise_again = augment(picture(), HOW, seed=1, epoch=2, sample=3)
+    assert np.array_equal(first, again)
+    assert np.array_equal(noise, noise_again)
+    for other in [(2, 2, 3), (1, 3, 3), (1, 2, 4)]:
+        assert not np.array_equal(first, augment(picture(), HOW, *other)[0])
+
+
+def test_shapes_and_types_of_grey_and_rgb() -> None:
+    grey, noise = augment(picture(), HOW, 0, 0, 0)
+    assert (grey.shape, grey.dtype) == ((1, 28, 28), np.uint8)
+    assert (noise.shape, noise.dtype) == ((4,), np.float32)
+    rgb, _ = augment(np.dstack([picture()] * 3), HOW, 0, 0, 0)
+    assert np.array_equal(rgb, np.repeat(grey, 3, axis=0))
+
+
+def test_a_whole_crop_is_pillows_antialiased_bicubic() -> None:
+    whole = Augment(28, 4, scale=(1.0, 1.0), ratio=(1.5, 1.5), flip=0.0)
+    ours, _ = augment(picture(), whole, 0, 0, 0)
+    theirs = np.asarray(Image.fromarray(picture()).resize((28, 28), Image.Resampling.BICUBIC))
+    assert np.array_equal(ours[0], theirs)
+
+
+def test_crops_have_the_stated_areas_and_shapes_and_lie_inside() -> None:
+    shares, ratios = [], []
+    for sample in range(2000):
+        left, top, width, height = crop_box(generator(0, 3, 0, sample), 512, 496, HOW.scale, HOW.ratio)
+        assert 0 <= left <= 512 - width
+        assert 0 <= top <= 496 - height
+        shares.append(width * height / (512 * 496))
+        ratios.append(width / height)
+    assert 0.19 < min(shares) < 0.25
+    assert 0.9 < max(shares) <= 1
+    assert 0.74 < min(ratios) < 0.78
+    assert 1.29 < max(ratios) < 1.35
+
+
+def test_half_of_the_samples_are_flipped() -> None:
+    ramp = np.tile(np.arange(90, dtype=np.uint8), (60, 1))
+    flipped = [bool(x[0, 0, 0] > x[0, 0, -1]) for x in (augment(ramp, HOW, 0, 0, s)[0] for s in range(600))]
+    assert 240 < sum(flipped) < 360
+
+
+def test_a_shape_no_crop_fits_falls_back_to_the_centre() -> None:
+    assert crop_box(generator(0, 3, 0, 0), 1000, 10, (0.9, 1.0), HOW.ratio) == (493, 0, 13, 10)

@@ -1,0 +1,34 @@
+"""Starts real runs: `retfound pretrain` alone or under torchrun, on a small shard set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SMALL = [
+    "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1", "model.decoder_heads=2",
+    "data.split=all", "data.workers=0", "data.window_shards=2", "train.micro_batch=4", "train.global_batch=10",
+    "train.log_every=1", "train.threads=1",
+]  # fmt: skip
+
+
+def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end and give what it printed."""
+    command = ["-m", "retfound_dist", "pretrain", "configs/demo/pretrain.toml", f"run.url={run}", f"data.shards={shards}"]
+    start = [sys.executable]
+    if ranks > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        [*start, *command, *SMALL, *overrides], capture_output=True, text=True, env={**env, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2], check=False, timeout=500,
+    )  # fmt: skip
+
+
+def metrics(run: Path | str) -> list[dict[str, Any]]:
+    """A local run's rows."""
+    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,119 @@
+"""The run as a user starts it: one process or several, stopped, resumed, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import commit
+from retfound_dist.schema import Data, Optim, PretrainConfig, Run, Train
+from retfound_dist.shardset import Manifest
+from retfound_dist.train.pretrain import make_job
+from tests.stream.stream_inputs import make_set
+from tests.train.launching import metrics, pretrain
+
+FIELDS = {
+    "step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait_s", "step_s", "mfu",
+    "world_size", "batch_digest",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+def config(manifest: Manifest, train: Train, optim: Optim | None = None) -> PretrainConfig:
+    return PretrainConfig(run=Run(url="unused"), data=Data(shards=manifest.url), train=train, optim=optim or Optim())
+
+
+def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifest) -> None:
+    job = make_job(config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)), manifest, 1)
+    assert manifest.samples == 50
+    assert job.steps == 30
+    assert [job.lr(s) for s in (0, 5, 10)] == pytest.approx([0.0, 0.005, 0.01])
+    assert job.lr(20) == pytest.approx(0.005)
+    assert job.lr(30) == pytest.approx(0.0)
+
+
+def test_stopping_early_does_not_change_the_schedule(manifest: Manifest) -> None:
+    whole = make_job(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1)
+    cut = make_job(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1)
+    assert (cut.last, whole.last) == (4, 30)
+    assert [cut.lr(s) for s in range(4)] == [whole.lr(s) for s in range(4)]
+
+
+@pytest.mark.slow
+def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(manifest: Manifest, tmp_path: Path) -> None:
+    fp32 = ["train.precision=fp32", "train.steps=6", "checkpoint.every_steps=2"]
+    whole = pretrain(1, tmp_path / "whole", manifest.url, *fp32)
+    assert whole.returncode == 0, whole.stderr
+    for ranks, stage, stop in ((2, 2, 2), (1, 1, 4), (3, 0, 0)):
+        again = pretrain(ranks, tmp_path / "cut", manifest.url, *fp32, f"train.zero_stage={stage}", f"train.stop_at_step={stop}")
+        assert again.returncode == 0, again.stderr
+    a, b = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
+    assert [r["batch_digest"] for r in a] == [r["batch_digest"] for r in b]
+    assert len({r["batch_digest"] for r in a}) == 6
+    assert [r["loss"] for r in a] == pytest.approx([r["loss"] for r in b], rel=1e-5)
+    assert [r["grad_norm"] for r in a] == pytest.approx([r["grad_norm"] for r in b], rel=1e-3)
+    assert [r["world_size"] for r in b] == [2, 2, 1, 1, 3, 3]
+    done = pretrain(1, tmp_path / "cut", manifest.url, *fp32)
+    assert done.returncode == 0
+    assert "last step" in done.stderr
+    assert len(metrics(tmp_path / "cut")) == 6
+
+
+@pytest.mark.slow
+def test_bf16_on_two_ranks_trains_commits_and_names_every_field(manifest: Manifest, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = pretrain(2, run, manifest.url, "train.steps=3", "checkpoint.every_steps=2")
+    assert done.returncode == 0, done.stderr
+    rows = metrics(run)
+    assert [r["step"] for r in rows] == [1, 2, 3]
+    assert set(rows[0]) >= FIELDS
+    assert commit.list_steps(str(run)) == [2, 3]
+    held = commit.read_commit(commit.checkpoint_url(str(run), 3))
+    assert (held.world_size, held.samples, held.batch_digest) == (2, 30, rows[-1]["batch_digest"])
+    assert commit.WEIGHTS in held.files
+    assert json.loads((run / "config.json").read_text())["train"]["global_batch"] == 10
+    again = pretrain(1, tmp_path / "again", manifest.url, "train.steps=3")
+    assert again.returncode == 0, again.stderr
+    assert [r["batch_digest"] for r in metrics(tmp_path / "again")] == [r["batch_digest"] for r in rows]
+    assert [r["loss"] for r in metrics(tmp_path / "again")] == pytest.approx([r["loss"] for r in rows], rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_by_name_and_another_config_is_refused(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    common = ["train.steps=4", "checkpoint.every_steps=1", "train.precision=fp32"]
+    assert pretrain(1, run, manifest.url, *common, "train.stop_at_step=2").returncode == 0
+    state = next((run / "checkpoints/step_00000002/state").glob("*optim_states.pt"))
+    state.write_bytes(state.read_bytes()[:-7] + b"damaged")
+    again = pretrain(1, run, manifest.url, *common, "train.stop_at_step=3")
+    assert again.returncode == 0, again.stderr
+    assert "passing over the checkpoint of step 2" in again.stderr
+    assert "resuming at step 1" in again.stderr
+    before = (run / "config.json").read_bytes()
+    other = pretrain(1, run, manifest.url, *common, "optim.base_lr=1e-3")
+    assert other.returncode == 2
+    assert "optim.base_lr was 0.004 and is now 0.001" in other.stderr
+    assert "run.url" in other.stderr
+    assert (run / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_vit_large_preset_takes_real_steps(manifest: Manifest, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "retfound_dist", "pretrain", "configs/pretrain_vitl_oct.toml", "train.epochs=0",
+         "train.global_batch=8", "train.steps=2", f"data.shards={manifest.url}", f"run.url={tmp_path / 'run'}"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False, timeout=550,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["step"] == 2
+    assert 0.5 < rows[-1]["loss"] < 3
