@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.evaluate import results
+from retfound_dist.evaluate import metrics, results
 from retfound_dist.evaluate.compare import compare_command, comparison
 from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
 
@@ -75,26 +75,35 @@ def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) ->
     assert {name for name in again if again[name] != stamps[name]} == {"late"}
 
 
-def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not(done: Path) -> None:
-    held = results.read(str(done / "none"))
-    assert held is not None
-    right = 0.1 + 0.7 * np.eye(3)[held.labels_N]
+def made_up(p: np.ndarray, labels: np.ndarray) -> results.Evaluation:
+    """An evaluation with these probabilities and one image a patient."""
+    names = tuple(str(i) for i in range(len(labels)))
+    span = {"macro": dict.fromkeys(metrics.MACRO)}
+    known = ("checkpoint", "per_seed", "over_seeds", "seconds", "bootstrap", "seeds", "split", "versions")
+    tree = {
+        **dict.fromkeys(known),
+        **metrics.evaluate(labels, p, "ABC"),
+        "ci95": span,
+        "classes": list("ABC"),
+    }
+    return results.Evaluation(tree, names, names, labels, p, [])
+
+
+def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> None:
     draw = np.random.default_rng(0)
-
-    def row(p: np.ndarray) -> results.Evaluation:
-        from retfound_dist.evaluate import metrics
-
-        tree = {**held.metrics, **metrics.evaluate(held.labels_N, p, held.classes)}
-        return dataclasses.replace(held, probabilities_NC=p, metrics=tree)
-
-    rows = {"good": row(right), "same": row(right), "bad": row(draw.dirichlet(np.ones(3), len(right)))}
-    told = {(d["metric"], d["other"]): d["real"] for d in comparison(rows, 200)["differences"]}
-    assert told == {
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {"good": made_up(right, labels), "same": made_up(right, labels), "bad": made_up(guessed, labels)}
+    tree = comparison(rows, 200)
+    assert {(d["metric"], d["other"]): d["real"] for d in tree["differences"]} == {
         ("aupr", "same"): False,
         ("aupr", "bad"): True,
         ("balanced_accuracy", "same"): False,
         ("balanced_accuracy", "bad"): True,
     }
+    assert "bad by 0.6" in tree["sentences"][0]
+    assert "a real difference" in tree["sentences"][0]
+    assert "not told apart" in tree["sentences"][0]
 
 
 def test_rows_of_different_test_images_are_refused(done: Path) -> None:

@@ -62,6 +62,6 @@ def test_an_image_that_cannot_be_read_gets_one_line(tmp_path: Path, content: byt
     url = checkpoint(tmp_path / "run", 3)
     if content:
         (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(DataError, match="a.jpg"):
+    with pytest.raises(DataError, match=r"a\.jpg"):
         reconstruct_command(url, [str(tmp_path / "a.jpg")], str(tmp_path / "f.png"))
     assert not (tmp_path / "f.png").exists()

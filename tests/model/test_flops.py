@@ -8,7 +8,9 @@ from retfound_dist.schema import Model
 def test_vit_large_costs_what_the_profiler_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = MaskedAutoencoder(Model(name="vit_demo_patch14", image_size=112, decoder_width=64, decoder_depth=2, decoder_heads=2))
+    model = MaskedAutoencoder(
+        Model(name="vit_demo_patch14", image_size=112, decoder_width=64, decoder_depth=2, decoder_heads=2)
+    )
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 1, 112, 112, dtype=torch.uint8), torch.rand(1, 64))
     assert abs(counter.get_total_flops() / forward_flops(model) - 1) < 0.02

@@ -31,7 +31,9 @@ def images_and_noise(channels: int, batch: int = 3) -> tuple[torch.Tensor, torch
     return images, torch.rand(batch, 16, generator=draw)
 
 
-def numpy_forward(model: MaskedAutoencoder, images: torch.Tensor, noise: torch.Tensor, ratio: float) -> np.ndarray:
+def numpy_forward(
+    model: MaskedAutoencoder, images: torch.Tensor, noise: torch.Tensor, ratio: float
+) -> np.ndarray:
     """MAE's loss a sample, from the paper, one image and one token at a time where that is clearer."""
     w = {k: v.detach().double().numpy() for k, v in model.state_dict().items()}
     losses = []
@@ -67,7 +69,10 @@ def numpy_forward(model: MaskedAutoencoder, images: torch.Tensor, noise: torch.T
 
 def layer_norm(x: np.ndarray, w: dict, name: str) -> np.ndarray:
     centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return (
+        centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * w[f"{name}.weight"]
+        + w[f"{name}.bias"]
+    )
 
 
 def transformer(x: np.ndarray, w: dict, name: str, depth: int, heads: int) -> np.ndarray:
@@ -99,11 +104,19 @@ def test_grey_equals_the_same_image_in_rgb(model: MaskedAutoencoder) -> None:
     torch.testing.assert_close(model(images, noise), model(images.expand(-1, 3, -1, -1).contiguous(), noise))
 
 
-def test_mask_removes_the_stated_share_and_reconstruction_keeps_what_is_visible(model: MaskedAutoencoder) -> None:
+def test_mask_removes_the_stated_share_and_reconstruction_keeps_what_is_visible(
+    model: MaskedAutoencoder,
+) -> None:
     images, noise = images_and_noise(1)
     filled, mask_BL = model.reconstruct(images, noise)
     assert mask_BL.sum(dim=1).tolist() == [12, 12, 12]
-    kept = (mask_BL == 0).reshape(3, 1, 4, 4).repeat_interleave(14, 2).repeat_interleave(14, 3).expand(-1, 3, -1, -1)
+    kept = (
+        (mask_BL == 0)
+        .reshape(3, 1, 4, 4)
+        .repeat_interleave(14, 2)
+        .repeat_interleave(14, 3)
+        .expand(-1, 3, -1, -1)
+    )
     assert torch.equal(filled[kept], images.expand(-1, 3, -1, -1)[kept])
     assert not torch.equal(filled[~kept], images.expand(-1, 3, -1, -1)[~kept])
 
@@ -126,9 +139,7 @@ def test_removed_patches_do_not_reach_the_encoder(model: MaskedAutoencoder) -> N
     row, column = divmod(removed, 4)
     other[..., 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = 0
     ids = noise.argsort(dim=1)[:, : model.kept]
-    encoded = [
-        model.encode(mae.normalise(mae.take(mae.patchify(x, 14), ids)), ids) for x in (images, other)
-    ]
+    encoded = [model.encode(mae.normalise(mae.take(mae.patchify(x, 14), ids)), ids) for x in (images, other)]
     assert torch.equal(*encoded)
 
 

@@ -15,4 +15,6 @@ def test_classifier_averages_patch_tokens_behind_fc_norm() -> None:
 
 def test_grey_is_repeated_and_normalised_by_imagenets_statistics() -> None:
     x = normalise_images(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8))
-    torch.testing.assert_close(x[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
+    torch.testing.assert_close(
+        x[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    )

@@ -32,7 +32,9 @@ def file(model: MaskedAutoencoder, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["mae", "safetensors"])
-def test_export_and_reading_back_is_bit_exact(file: str, model: MaskedAutoencoder, kind: str, tmp_path: Path) -> None:
+def test_export_and_reading_back_is_bit_exact(
+    file: str, model: MaskedAutoencoder, kind: str, tmp_path: Path
+) -> None:
     target = str(tmp_path / ("out.safetensors" if kind == "safetensors" else "out.pth"))
     export(read_weights(file), kind, target)
     again = read_weights(target)
@@ -42,11 +44,19 @@ def test_export_and_reading_back_is_bit_exact(file: str, model: MaskedAutoencode
     assert again.image_size == 56
 
 
-def test_timm_loads_the_export_strictly_and_gives_the_same_features(file: str, model: MaskedAutoencoder, tmp_path: Path) -> None:
+def test_timm_loads_the_export_strictly_and_gives_the_same_features(
+    file: str, model: MaskedAutoencoder, tmp_path: Path
+) -> None:
     target = str(tmp_path / "timm.pth")
     export(read_weights(file), "timm", target)
     vit = VisionTransformer(
-        img_size=56, patch_size=14, embed_dim=192, depth=6, num_heads=3, num_classes=0, global_pool="token",
+        img_size=56,
+        patch_size=14,
+        embed_dim=192,
+        depth=6,
+        num_heads=3,
+        num_classes=0,
+        global_pool="token",
         norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
     ).eval()
     vit.load_state_dict(torch.load(target, weights_only=True), strict=True)

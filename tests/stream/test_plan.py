@@ -101,6 +101,9 @@ def test_the_digest_is_the_sum_of_the_keys_hashes_whatever_their_order() -> None
 
 
 def test_generators_are_keyed_by_all_four_numbers() -> None:
-    draws = {generator(*key).random() for key in [(0, 1, 2, 3), (1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4)]}
+    draws = {
+        generator(*key).random()
+        for key in [(0, 1, 2, 3), (1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4)]
+    }
     assert len(draws) == 5
     assert generator(0, 1, 2, 3).random() in draws

@@ -37,7 +37,12 @@ def test_png_decodes() -> None:
 def test_damaged_bytes_are_refused(damage: str) -> None:
     data = jpeg(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
     half = len(data) // 2
-    broken = {"cut": data[:half], "zeroed": data[:half] + bytes(half - 2) + data[-2:], "nonsense": b"hello", "empty": b""}
+    broken = {
+        "cut": data[:half],
+        "zeroed": data[:half] + bytes(half - 2) + data[-2:],
+        "nonsense": b"hello",
+        "empty": b"",
+    }
     with pytest.raises(ValueError):
         decode(broken[damage], grey=True)
 

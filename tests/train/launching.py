@@ -18,7 +18,14 @@ SMALL = [
 
 def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run to the end and give what it printed."""
-    command = ["-m", "retfound_dist", "pretrain", "configs/demo/pretrain.toml", f"run.url={run}", f"data.shards={shards}"]
+    command = [
+        "-m",
+        "retfound_dist",
+        "pretrain",
+        "configs/demo/pretrain.toml",
+        f"run.url={run}",
+        f"data.shards={shards}",
+    ]
     start = [sys.executable]
     if ranks > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]

@@ -24,7 +24,9 @@ def test_without_warm_up_the_first_step_has_the_peak() -> None:
 
 
 def test_biases_and_norms_do_not_decay_and_positions_are_not_trained() -> None:
-    model = MaskedAutoencoder(Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_heads=2))
+    model = MaskedAutoencoder(
+        Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_heads=2)
+    )
     decayed, plain = parameter_groups(model, Optim(weight_decay=0.05))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
     names = {id(p): n for n, p in model.named_parameters()}

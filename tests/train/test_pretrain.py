@@ -24,11 +24,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def config(manifest: Manifest, train: Train, optim: Optim | None = None) -> PretrainConfig:
-    return PretrainConfig(run=Run(url="unused"), data=Data(shards=manifest.url), train=train, optim=optim or Optim())
+    return PretrainConfig(
+        run=Run(url="unused"), data=Data(shards=manifest.url), train=train, optim=optim or Optim()
+    )
 
 
 def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifest) -> None:
-    job = make_job(config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)), manifest, 1)
+    job = make_job(
+        config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)), manifest, 1
+    )
     assert manifest.samples == 50
     assert job.steps == 30
     assert [job.lr(s) for s in (0, 5, 10)] == pytest.approx([0.0, 0.005, 0.01])
@@ -44,12 +48,21 @@ def test_stopping_early_does_not_change_the_schedule(manifest: Manifest) -> None
 
 
 @pytest.mark.slow
-def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     fp32 = ["train.precision=fp32", "train.steps=6", "checkpoint.every_steps=2"]
     whole = pretrain(1, tmp_path / "whole", manifest.url, *fp32)
     assert whole.returncode == 0, whole.stderr
     for ranks, stage, stop in ((2, 2, 2), (1, 1, 4), (3, 0, 0)):
-        again = pretrain(ranks, tmp_path / "cut", manifest.url, *fp32, f"train.zero_stage={stage}", f"train.stop_at_step={stop}")
+        again = pretrain(
+            ranks,
+            tmp_path / "cut",
+            manifest.url,
+            *fp32,
+            f"train.zero_stage={stage}",
+            f"train.stop_at_step={stop}",
+        )
         assert again.returncode == 0, again.stderr
     a, b = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
     assert [r["batch_digest"] for r in a] == [r["batch_digest"] for r in b]
@@ -79,7 +92,9 @@ def test_bf16_on_two_ranks_trains_commits_and_names_every_field(manifest: Manife
     again = pretrain(1, tmp_path / "again", manifest.url, "train.steps=3")
     assert again.returncode == 0, again.stderr
     assert [r["batch_digest"] for r in metrics(tmp_path / "again")] == [r["batch_digest"] for r in rows]
-    assert [r["loss"] for r in metrics(tmp_path / "again")] == pytest.approx([r["loss"] for r in rows], rel=0.02)
+    assert [r["loss"] for r in metrics(tmp_path / "again")] == pytest.approx(
+        [r["loss"] for r in rows], rel=0.02
+    )
 
 
 @pytest.mark.slow

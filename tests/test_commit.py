@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import commit, storage
+from retfound_dist.commit import Commit
+from retfound_dist.errors import CheckpointError
+
+
+def make(run: str, step: int) -> Commit:
+    url = commit.checkpoint_url(run, step)
+    storage.write_bytes(storage.join(url, "state/part"), b"abc")
+    held = Commit(
+        url=url, step=step, samples=step * 8, world_size=2, zero_stage=1, precision="fp32", batch_digest="00",
+        time="2026-01-01T00:00:00+00:00", config={"a": 1}, files={"state/part": storage.bytes_info(b"abc")},
+    )  # fmt: skip
+    commit.write_commit(held)
+    return held
+
+
+@pytest.mark.parametrize("base", ["disk", "memory://commits"])
+def test_a_commit_reads_back_as_written(base: str, tmp_path: Path) -> None:
+    run = str(tmp_path) if base == "disk" else base
+    held = make(run, 100)
+    assert held.url.endswith("checkpoints/step_00000100")
+    assert commit.read_commit(held.url) == held
+
+
+def test_a_folder_without_commit_does_not_exist_for_readers(tmp_path: Path) -> None:
+    make(str(tmp_path), 2)
+    make(str(tmp_path), 10)
+    storage.write_bytes(storage.join(commit.checkpoint_url(str(tmp_path), 12), "state/part"), b"abc")
+    assert commit.list_steps(str(tmp_path)) == [2, 10]
+    assert commit.list_steps(str(tmp_path / "none")) == []
+    with pytest.raises(CheckpointError, match="not a committed checkpoint"):
+        commit.read_commit(commit.checkpoint_url(str(tmp_path), 12))
+
+
+def test_a_file_that_differs_from_its_commit_is_refused(tmp_path: Path) -> None:
+    held = make(str(tmp_path), 1)
+    commit.fetch(held, "state/part", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == b"abc"
+    storage.write_bytes(storage.join(held.url, "state/part"), b"abd")
+    with pytest.raises(CheckpointError, match="differs from its commit"):
+        commit.fetch(held, "state/part", str(tmp_path / "copy2"))
+    with pytest.raises(CheckpointError, match="holds no other"):
+        commit.fetch(held, "other", str(tmp_path / "copy3"))
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    held = make(str(tmp_path), 1)
+    tree = storage.read_json(storage.join(held.url, commit.COMMIT))
+    storage.write_json(storage.join(held.url, commit.COMMIT), {**tree, "format": 2})
+    with pytest.raises(CheckpointError, match="format 2"):
+        commit.read_commit(held.url)

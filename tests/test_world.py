@@ -1,0 +1,28 @@
+import pytest
+
+from retfound_dist.errors import ConfigError
+from retfound_dist.world import World, launched_by_srun, read_world
+
+
+def test_alone_a_process_is_rank_0_of_1() -> None:
+    assert read_world({}) == World(0, 1, 0)
+    assert read_world({}).is_main
+
+
+def test_torchruns_variables_win_over_slurms() -> None:
+    env = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}
+    assert read_world(env) == World(3, 4, 1)
+    assert not launched_by_srun(env)
+
+
+def test_srun_alone_gives_the_place_too_but_a_batch_script_does_not() -> None:
+    step = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
+    assert read_world(step) == World(1, 2, 1)
+    assert launched_by_srun(step)
+    del step["SLURM_STEP_ID"]
+    assert read_world(step) == World(0, 1, 0)
+
+
+def test_a_rank_outside_the_world_is_refused() -> None:
+    with pytest.raises(ConfigError, match="RANK=2"):
+        read_world({"RANK": "2", "WORLD_SIZE": "2"})

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from retfound_dist import commit, storage
+from retfound_dist.schema import Checkpoint
+from retfound_dist.train import checkpoint
+from tests.test_commit import make
+
+
+def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Path) -> None:
+    run, said = str(tmp_path), []
+    for step in (1, 2, 3):
+        make(run, step)
+    storage.write_bytes(storage.join(commit.checkpoint_url(run, 3), "state/part"), b"abX")
+    storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
+    found = checkpoint.find(run, said.append)
+    assert found is not None
+    assert found.step == 1
+    assert ["step 3" in said[0], "step 2" in said[1], len(said)] == [True, True, 2]
+
+
+def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
+    assert checkpoint.find(str(tmp_path), print) is None
+
+
+def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    for step in (10, 20, 30, 40, 50):
+        make(run, step)
+    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20))
+    assert commit.list_steps(run) == [10, 20, 30, 40, 50]
+    kept = [s for s in (10, 20, 30, 40, 50) if commit.read_commit(commit.checkpoint_url(run, s)).files]
+    assert kept == [20, 40, 50]
+    assert not storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part"))
+    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20))
+    assert commit.list_steps(run) == [10, 20, 30, 40, 50]
+
+
+def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:
+    held = make(str(tmp_path), 1)
+    assert not checkpoint.needs_conversion(held, 2, 1)
+    assert checkpoint.needs_conversion(held, 3, 1)
+    assert checkpoint.needs_conversion(held, 2, 2)
