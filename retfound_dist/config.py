@@ -30,12 +30,12 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
     Raises ConfigError with every fault in one line.
     """
     tree = read_toml(path)
-    origins = {key: path for key, _ in flatten(tree)}
-    for text in overrides:
-        key, value = parse_override(kind, text)
+    given = dict(parse_override(kind, text) for text in overrides)
+    for key, value in given.items():
         _set(tree, key, value)
-        origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
-        origins[key] = "command line"
+    _give_way(tree, given)
+    origins = {key: path for key, _ in flatten(tree)}
+    origins |= {key: "command line" for key in origins if any(_below(key, name) for name in given)}
     config = build(kind, tree, where=path)
     return config, {key: origins.get(key, "default") for key, _ in flatten(to_dict(config))}
 
@@ -147,6 +147,17 @@ def _set(tree: Tree, key: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"override {key}: {parent} is a value, not a section")
     tree[last] = value
+
+
+def _below(key: str, name: str) -> bool:
+    return key == name or key.startswith(name + ".")
+
+
+def _give_way(tree: Tree, given: Mapping[str, Any]) -> None:
+    """`train.steps` on the command line replaces the file's `train.epochs`, and the other way round."""
+    for key, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
+        if key in given and other not in given:
+            tree["train"].pop(other.removeprefix("train."), None)
 
 
 def _describe(kind: type, fault: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ MISTAKES = {
     "an unknown key": (["pretrain", PRETRAIN, "train.global_bach=8"], "did you mean train.global_batch?"),
     "a wrong type": (["pretrain", PRETRAIN, "train.global_batch=many"], "train.global_batch='many'"),
     "a batch of 0": (["pretrain", PRETRAIN, "train.global_batch=0"], "greater than 0"),
-    "both lengths": (["pretrain", PRETRAIN, "train.epochs=3"], "exactly one"),
+    "both lengths": (["pretrain", PRETRAIN, "train.epochs=3", "train.steps=3"], "exactly one"),
     "no such shards": (["pretrain", PRETRAIN, "data.shards={}/none", "run.url={}/r"], "not a committed shard set"),
     "a later manifest": (["pretrain", PRETRAIN, "data.shards={}/later", "run.url={}/r"], "format 2"),
     "no such config": (["pretrain", "{}/none.toml"], "none.toml"),

@@ -84,7 +84,7 @@ def test_an_unknown_key_names_its_nearest_neighbour(tmp_path: Path, override: st
         ("train.global_batch=1.5", "train.global_batch=1.5"),
         ("train.precision=fp16", "train.precision='fp16' should be 'bf16' or 'fp32'"),
         ("model.mask_ratio=1.0", "model.mask_ratio=1.0 should be less than 1"),
-        ("train.epochs=3", "train.steps=5 and train.epochs=3: give exactly one"),
+        ("train.epochs=0", "train.steps=0 and train.epochs=0: give exactly one"),
         ("optim.betas=[0.9]", "optim.betas"),
     ],
 )
@@ -143,3 +143,11 @@ def test_every_setting_has_a_docstring() -> None:
             if isinstance(setting, ast.AnnAssign) and ast.unparse(setting.annotation) not in sections:
                 is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 assert is_text, f"{section.name}.{ast.unparse(setting.target)}"
+
+
+def test_steps_on_the_command_line_replace_the_files_epochs(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[run]\nurl = "r"\n[data]\nshards = "s"\n[train]\nepochs = 800\n')
+    config, origins = load(PretrainConfig, str(file), ["train.steps=2"])
+    assert (config.train.steps, config.train.epochs) == (2, 0)
+    assert (origins["train.steps"], origins["train.epochs"]) == ("command line", "default")

@@ -124,8 +124,7 @@ def test_the_vit_large_preset_takes_real_steps(manifest: Manifest, tmp_path: Pat
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-m", "retfound_dist", "pretrain", "configs/pretrain_vitl_oct.toml", "train.epochs=0",
-         "train.global_batch=8", "train.steps=2", f"data.shards={manifest.url}", f"run.url={tmp_path / 'run'}"],
+        [sys.executable, "-m", "retfound_dist", "pretrain", "configs/pretrain_vitl_oct.toml", "train.global_batch=8", "train.steps=2", f"data.shards={manifest.url}", f"run.url={tmp_path / 'run'}"],
         capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False, timeout=550,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
