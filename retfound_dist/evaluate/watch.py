@@ -58,9 +58,10 @@ def last_step(run: str) -> int | None:
     """The step on which the run ends, from its config.json; None where that cannot be known."""
     try:
         config = storage.read_json(storage.join(run, "config.json"))
-        train, data = config["train"], config["data"]
+        train = config["train"]
         if train["steps"]:
             return int(train["steps"])
+        data = config["data"]
         samples = sum(shard.samples for shard in read_manifest(data["shards"]).part(data["split"]))
         return max(1, math.ceil(float(train["epochs"]) * samples / int(train["global_batch"]) - 1e-9))
     except (StorageError, ManifestError, KeyError, TypeError):

@@ -27,6 +27,7 @@ from retfound_dist.train import checkpoint
 from retfound_dist.train import engine as ds
 from retfound_dist.train.engine import Group
 from retfound_dist.train.optim import lr_at, parameter_groups, peak_lr
+from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.telemetry import Clock, Display
 from retfound_dist.world import World
 
@@ -104,9 +105,10 @@ def _run(job: Job, group: Group, display: Display) -> None:
         f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
         f"ZeRO {stage}, {train.precision}; run {url}"
     )
-    _train(job, group, engine, model, fixed, display, start)
+    done = _train(job, group, engine, model, fixed, display, start)
+    asked = " as asked" if done < job.last else ""
     display.say(
-        f"stopped at step {job.last} of {job.steps}; checkpoint {commit.checkpoint_url(url, job.last)}"
+        f"stopped{asked} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}"
     )
 
 
@@ -142,12 +144,15 @@ def _train(
     fixed: dict[str, Tensor],
     display: Display,
     start: int,
-) -> None:
-    """The loop: step, say, save."""
+) -> int:
+    """The loop: step, say, save. Gives the last step done."""
     config, world = job.config, group.world
     log = runlog.MetricsLog(config.run.url) if world.is_main else None
     peak_flops = matrix_rate(group.device, _matrix_type(config.train.precision, group)) * world.size
     tree, faults, batch = configs.to_dict(config), 0, config.train.global_batch
+    asked = StopRequest()
+    asked.listen()
+    done = start
     with open_stream(
         job.manifest,
         config.data,
@@ -163,7 +168,8 @@ def _train(
         for number in range(start, job.last):
             step, done = _step(job, group, engine, batches, clock, number), number + 1
             faults = _count(step.faults, faults, config.data.bad_sample_budget, display, world)
-            saving = done % config.checkpoint.every_steps == 0 or done == job.last
+            leaving = asked.agreed(group) or done == job.last
+            saving = leaving or done % config.checkpoint.every_steps == 0
             if not (saving or done % config.train.log_every == 0 or done == start + 1):
                 continue
             row = _row(job, group, step, done, clock)
@@ -177,6 +183,10 @@ def _train(
                 if world.is_main:
                     checkpoint.prune(config.run.url, config.checkpoint)
                 clock = Clock()
+            if leaving:
+                asked.ignore()
+                break
+    return done
 
 
 def _step(

@@ -156,9 +156,7 @@ def paint_layers(frame: Frame, cut: Cut, edge_KW: Floats, below_HW: Floats) -> F
     return grey_HW
 
 
-def paint_blob(
-    grey_HW: Floats, frame: Frame, edge_KW: Floats, blob: Blob, rough_HW: Floats
-) -> None:
+def paint_blob(grey_HW: Floats, frame: Frame, edge_KW: Floats, blob: Blob, rough_HW: Floats) -> None:
     """Blend one cyst or exudate into `grey_HW`, kept within the retina; in place.
 
     `rough_HW`, standard-normal, makes its outline uneven.
@@ -168,9 +166,7 @@ def paint_blob(
     if hi - lo < 1 or blob.x < frame.x_W[0] or blob.x > frame.x_W[-1]:
         return
     middle_W = edge_KW[blob.layer : blob.layer + 2, lo:hi].mean(axis=0) + np.float32(blob.shift)
-    apart_HW = np.hypot(
-        (frame.x_W[lo:hi] - blob.x) / blob.rx, (frame.z_H1 - middle_W) / max(blob.rz, 1.0)
-    )
+    apart_HW = np.hypot((frame.x_W[lo:hi] - blob.x) / blob.rx, (frame.z_H1 - middle_W) / max(blob.rz, 1.0))
     apart_HW = apart_HW + 0.16 * rough_HW[:, lo:hi]
     rim = 0.5 * frame.soft / max(blob.rz, frame.soft)
     cover_HW = np.clip((1.0 + rim - apart_HW) / (2.0 * rim), 0.0, 1.0)

@@ -197,9 +197,7 @@ def test_a_linear_classifier_on_pixels_stays_far_from_solving_the_classes() -> N
     for side, strength in ((32, 1e-4), (32, 1e-2), (64, 1e-2)):
         small = [image.resize((side, side), Image.Resampling.BOX) for image in pictures]
         pixels_ND = np.stack([np.asarray(image, np.float32).ravel() for image in small])
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(C=strength, tol=1e-2, max_iter=300)
-        )
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, tol=1e-2, max_iter=300))
         model.fit(pixels_ND[train_N], label_N[train_N])
         guess_N = model.predict(pixels_ND[~train_N])
         assert balanced_accuracy_score(label_N[~train_N], guess_N) < 0.45

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1", "model.decoder_heads=2",
     "data.split=all", "data.workers=0", "data.window_shards=2", "train.micro_batch=4", "train.global_batch=10",
@@ -32,7 +33,7 @@ def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subpr
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     return subprocess.run(
         [*start, *command, *SMALL, *overrides], capture_output=True, text=True, env={**env, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2], check=False, timeout=500,
+        cwd=ROOT, check=False, timeout=500,
     )  # fmt: skip
 
 
