@@ -20,12 +20,12 @@ stop() {
 
 heading() {
   step=$((step + 1))
-  printf '\n[%d/4] %s\n' "$step" "$*"
+  printf '\n[%d/5] %s\n' "$step" "$*"
 }
 
 attempt() {
   local started=$SECONDS
-  "$@" || { local status=$?; echo "demo: step $step of 4 failed (exit $status): $*" >&2; exit "$status"; }
+  "$@" || { local status=$?; echo "demo: step $step of 5 failed (exit $status): $*" >&2; exit "$status"; }
   echo "      done in $((SECONDS - started)) s"
 }
 
@@ -71,4 +71,12 @@ attempt retfound compare configs/demo/compare.toml data.path="$demo/shards" \
   out.url="$demo/evaluate" out.report="$demo/report.html"
 [ -s "$demo/report.html" ] || stop "no report at $demo/report.html"
 
-printf '\nThe report: %s\n' "$(realpath "$demo/report.html")"
+heading "Drawing original | masked | reconstruction | difference: a few seconds"
+shards=("$demo"/shards/*.tar)
+mkdir -p "$demo/samples"
+tar -xf "${shards[-1]}" -C "$demo/samples"
+mapfile -t pictures < <(find "$demo/samples" -name '*.jpg' -o -name '*.png' | sort | head -n 5)
+attempt retfound reconstruct "$last" "${pictures[@]}" --out "$demo/reconstruction.png"
+
+printf '\nThe picture: %s\n' "$(realpath "$demo/reconstruction.png")"
+printf 'The report:  %s\n' "$(realpath "$demo/report.html")"
