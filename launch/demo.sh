@@ -78,5 +78,13 @@ tar -xf "${shards[-1]}" -C "$demo/samples"
 mapfile -t pictures < <(find "$demo/samples" -name '*.jpg' -o -name '*.png' | sort | head -n 5)
 attempt retfound reconstruct "$last" "${pictures[@]}" --out "$demo/reconstruction.png"
 
-printf '\nThe picture: %s\n' "$(realpath "$demo/reconstruction.png")"
+printf '\n'
+python - "$demo/pretrain" <<'END'
+import sys
+from retfound_dist.runlog import read_metrics
+loss = {row["step"]: row["loss"] for row in read_metrics(sys.argv[1])}
+last = max(loss)
+print(f"The loss:    {loss[10]:.3f} at step 10, {loss[last]:.3f} at step {last} ({loss[last] / loss[10] - 1:+.0%})")
+END
+printf 'The picture: %s\n' "$(realpath "$demo/reconstruction.png")"
 printf 'The report:  %s\n' "$(realpath "$demo/report.html")"
