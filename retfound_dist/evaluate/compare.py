@@ -12,10 +12,11 @@ from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.config import differences, load, to_dict
-from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.evaluate import bootstrap, results, wording
+from retfound_dist.errors import ConfigError
+from retfound_dist.evaluate import results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import evaluate_start, headline, load_labelled, set_threads
+from retfound_dist.evaluate.paired import comparison
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import comparison_page, evaluation_page
 from retfound_dist.evaluate.results import Evaluation
@@ -23,8 +24,6 @@ from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig
 
 COMPARE = "compare.json"
-DECIDED_ON = ("aupr", "balanced_accuracy")
-"""Macro scores on which rows are told apart; both are fair to rare classes."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 _HOW = ("out.url", "threads", "data.workers", "checkpoint")
 """Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
@@ -37,9 +36,8 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
     _check_names(config)
     starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
     with Display(quiet) as show:
-        sets = {
-            start.image_size: load_labelled(config.data, start.image_size, show) for start in starts.values()
-        }
+        sizes = {start.image_size for start in starts.values()}
+        sets = {size: load_labelled(config.data, size, show) for size in sorted(sizes)}
         rows = {
             name: evaluate_row(start, sets[start.image_size], row_config(config, name), show, name)
             for name, start in starts.items()
@@ -94,71 +92,9 @@ def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config:
     )
 
 
-def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]:
-    """compare.json: every row's scores, and paired differences to the best on the same resamples."""
-    first = next(iter(rows.values()))
-    for name, row in rows.items():
-        if row.keys != first.keys:
-            raise DataError(
-                f"row {name} has other test images than the first row: evaluate all rows on one set"
-            )
-    _, units_N = bootstrap.units_of(first.patients, first.keys)
-    weights_RN = bootstrap.resample(units_N, resamples, 0)
-    drawn = {
-        name: bootstrap.scores(r.labels_N, r.probabilities_NC, weights_RN)["macro"]
-        for name, r in rows.items()
-    }
-    told = {metric: _differences(metric, rows, drawn) for metric in DECIDED_ON}
-    return {
-        "rows": {name: _row(row) for name, row in rows.items()},
-        "best": {metric: found["best"] for metric, found in told.items()},
-        "differences": [line for found in told.values() for line in found["lines"]],
-        "sentences": [found["sentence"] for found in told.values()],
-        "bootstrap": first.metrics["bootstrap"],
-        "classes": first.metrics["classes"],
-        "seeds": first.metrics["seeds"],
-        "split": first.metrics["split"],
-        "versions": first.metrics["versions"],
-    }
-
-
 def report_url(config: CompareConfig) -> str:
     """Where the page goes."""
     return config.out.report or storage.join(config.out.url, results.REPORT)
-
-
-def _differences(
-    metric: str, rows: Mapping[str, Evaluation], drawn: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    values = {name: row.metrics["macro"][metric] for name, row in rows.items()}
-    known = {name: value for name, value in values.items() if value is not None}
-    if not known:
-        return {
-            "best": None,
-            "lines": [],
-            "sentence": f"{wording.LABELS[metric]} is undefined for every row.",
-        }
-    best = max(known, key=lambda name: known[name])
-    lines = []
-    for name in sorted((n for n in rows if n != best), key=lambda n: -known.get(n, -1.0)):
-        gap = known[best] - known[name] if name in known else None
-        verdict = (
-            bootstrap.paired(drawn[best][metric], drawn[name][metric])
-            if gap is not None
-            else {"ci95": None, "real": False}
-        )
-        lines.append({"metric": metric, "best": best, "other": name, "difference": gap, **verdict})
-    span = rows[best].metrics["ci95"]["macro"][metric]
-    return {
-        "best": best,
-        "lines": lines,
-        "sentence": wording.comparison(best, metric, lines, known[best], span),
-    }
-
-
-def _row(row: Evaluation) -> dict[str, Any]:
-    names = ("checkpoint", "legacy", "macro", "ci95", "per_seed", "over_seeds", "seconds")
-    return {name: row.metrics[name] for name in names}
 
 
 def _write(

@@ -66,26 +66,20 @@ def comparison_page(
         title=f"Starting weights compared on {storage.name(first['data']['path'])}",
         subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
         summary=[*sentences, wording.intervals(first)],
-        warnings=sorted(
-            {
-                line
-                for m in metrics.values()
-                for line in wording.warnings(m)
-                if not line.startswith("undefined")
-            }
-        )
-        + [
-            f"{name}: {line}"
-            for name, m in metrics.items()
-            for line in wording.warnings(m)
-            if line.startswith("undefined")
-        ],
+        warnings=_shared_warnings(metrics),
         tables=[_score_table("macro", MACRO, metrics), _score_table("legacy", LEGACY, metrics)],
         plots=[*whisker_plots(metrics), *pretraining_plots(metrics), *compared_curves(rows)],
         rows=[_details(name, row) for name, row in rows.items()],
         pictures=picture_tables(starts, sets),
         facts=_facts(first),
     )
+
+
+def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What holds for all rows once, and each row's undefined scores under its name."""
+    common = [line for m in metrics.values() for line in wording.warnings(m) if line != wording.undefined(m)]
+    own = [f"\u201c{n}\u201d: {wording.undefined(m)}" for n, m in metrics.items() if wording.undefined(m)]
+    return [*dict.fromkeys(common), *own]
 
 
 def _render(**context: Any) -> str:

@@ -109,26 +109,51 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         said.append(f"fewer than 10 test images of {', '.join(small)}: scores of these classes say little")
     if not metrics["split"]["val"]:
         said.append("there is no validation part: the last epoch was kept")
-    for kind in ("legacy", "macro"):
-        why = metrics[kind]["undefined"]
-        if why:
-            said.append(f"undefined in {kind}: " + "; ".join(f"{LABELS[n]} ({r})" for n, r in why.items()))
+    if undefined(metrics):
+        said.append(undefined(metrics))
     return said
 
 
-def comparison(
-    best: str, metric: str, rows: Sequence[Mapping[str, Any]], value: float, span: Sequence[float] | None
-) -> str:
-    """Which differences on one metric are real."""
-    text = f"On {LABELS[metric]} {best} is best with {score(value, span)}."
-    for row in rows:
-        if row["difference"] is None:
-            text += f" {row['other']} cannot be compared: its {LABELS[metric]} is undefined."
+def undefined(metrics: Mapping[str, Any]) -> str:
+    """Why some scores are shown as a dash; empty where none is."""
+    why = [reason for kind in ("legacy", "macro") for reason in metrics[kind]["undefined"].values()]
+    return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(why))}" if why else ""
+
+
+def best(name: str, metric: str, told: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """The best row on one metric, and which of the others it is really ahead of."""
+    text = f"On {LABELS[metric]} \u201c{name}\u201d is best with {told}."
+    for line in lines:
+        other = f"\u201c{line['other']}\u201d"
+        if line["difference"] is None:
+            text += f" {other} cannot be compared: its {LABELS[metric]} is undefined."
             continue
-        gap = score(row["difference"], row["ci95"])
-        verdict = "a real difference" if row["real"] else "not told apart on these test images"
-        text += f" Ahead of {row['other']} by {gap}: {verdict}."
+        verdict = "a real difference" if line["real"] else "not told apart on these test images"
+        text += f" Ahead of {other} by {score(line['difference'], line['ci95'])}: {verdict}."
     return text
+
+
+def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Is a row better than starting from nothing."""
+    real = [line for line in lines if line["real"]]
+    better, worse = ([x for x in real if (x["difference"] > 0) == up] for up in (True, False))
+    if not real:
+        gaps = " and ".join(_gap(line) for line in lines if line["difference"] is not None)
+        tail = f" (difference: {gaps})" if gaps else ""
+        return f"\u201c{name}\u201d is not shown to be better or worse than no pretraining{tail}."
+    said = []
+    if better:
+        said.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
+    if worse:
+        said.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
+    rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
+    tail = f"; not told apart on {' and '.join(rest)}" if rest else ""
+    return f"\u201c{name}\u201d {'; it '.join(said)}{tail}."
+
+
+def _gap(line: Mapping[str, Any]) -> str:
+    sign = "+" if line["difference"] > 0 else ""
+    return f"{LABELS[line['metric']]} {sign}{score(line['difference'], line['ci95'])}"
 
 
 def _against_chance(value: float | None, span: Sequence[float] | None, classes: int) -> str:

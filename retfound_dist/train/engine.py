@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -97,11 +96,11 @@ def start(world: World, threads: int) -> Group:
         torch.cuda.set_device(device)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # DeepSpeed compiles an operator with ninja: always this installation's, or each other one builds it anew
-    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
     _quiet()
     import deepspeed
 
+    # an operator for inference on CPUs, which DeepSpeed would compile here for half a minute
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     with redirect_stdout(StringIO()):
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo")
     return Group(world, device)
