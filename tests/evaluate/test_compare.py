@@ -9,7 +9,8 @@ import pytest
 
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate import metrics, results
-from retfound_dist.evaluate.compare import compare_command, comparison
+from retfound_dist.evaluate.compare import compare_command
+from retfound_dist.evaluate.paired import comparison
 from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
 
 
@@ -51,8 +52,13 @@ def test_differences_are_to_the_best_and_say_whether_they_are_real(done: Path) -
         assert line["best"] == tree["best"][line["metric"]]
         assert line["difference"] >= 0
         assert isinstance(line["real"], bool)
-    assert len(tree["sentences"]) == 2
-    assert tree["sentences"][0].startswith("On AUPR ")
+    assert [(d["row"], d["metric"]) for d in tree["against_none"]] == [
+        ("early", "aupr"),
+        ("early", "balanced_accuracy"),
+        ("late", "aupr"),
+        ("late", "balanced_accuracy"),
+    ]
+    assert len(tree["sentences"]) == 4
 
 
 def test_the_page_goes_where_the_config_says(done: Path) -> None:
@@ -75,13 +81,14 @@ def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) ->
     assert {name for name in again if again[name] != stamps[name]} == {"late"}
 
 
-def made_up(p: np.ndarray, labels: np.ndarray) -> results.Evaluation:
+def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> results.Evaluation:
     """An evaluation with these probabilities and one image a patient."""
     names = tuple(str(i) for i in range(len(labels)))
     span = {"macro": dict.fromkeys(metrics.MACRO)}
     known = ("checkpoint", "per_seed", "over_seeds", "seconds", "bootstrap", "seeds", "split", "versions")
     tree = {
         **dict.fromkeys(known),
+        "checkpoint": {"kind": kind},
         **metrics.evaluate(labels, p, "ABC"),
         "ci95": span,
         "classes": list("ABC"),
@@ -101,9 +108,27 @@ def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> No
         ("balanced_accuracy", "same"): False,
         ("balanced_accuracy", "bad"): True,
     }
-    assert "bad by 0.6" in tree["sentences"][0]
+    assert tree["against_none"] == []
+    assert "“bad” by 0.6" in tree["sentences"][0]
     assert "a real difference" in tree["sentences"][0]
     assert "not told apart" in tree["sentences"][0]
+
+
+def test_it_says_whether_a_row_is_better_or_worse_than_no_pretraining() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {
+        "none": made_up(guessed, labels, "none"),
+        "good": made_up(right, labels),
+        "alike": made_up(guessed, labels),
+    }
+    said = comparison(rows, 200)["sentences"]
+    assert said[0].startswith("“good” is better than no pretraining: AUPR +0.")
+    assert said[1].startswith("“alike” is not shown to be better or worse than no pretraining")
+    rows = {"none": made_up(right, labels, "none"), "bad": made_up(guessed, labels)}
+    said = comparison(rows, 200)["sentences"]
+    assert said[0].startswith("“bad” is worse than no pretraining: AUPR −0.")
 
 
 def test_rows_of_different_test_images_are_refused(done: Path) -> None:
