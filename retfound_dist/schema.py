@@ -363,8 +363,10 @@ class CompareConfig:
     """One fine-tuning for each row and seed."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    jobs: Positive = 1
+    """Rows evaluated at the same time, each in a process of its own; they share the threads and the GPU."""
     threads: Count = 0
-    """CPU threads; 0: all cores."""
+    """CPU threads of all rows together; 0: all cores."""
     bootstrap: Positive = 1000
     """Resamples behind each 95 % interval."""
 

@@ -10,6 +10,8 @@ import random
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,13 @@ class Epochs(Sampler[list[Row]]):
                 yield [(epoch, int(index)) for index in order[start : start + self.batch]]
 
 
+def _fork_server() -> BaseContext:
+    """A server that imports torch and timm once, for all loader processes of this run."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def batches(
     images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -142,6 +151,6 @@ def batches(
             Augmented(file, labels, recipe, side, seed),
             batch_sampler=order,
             num_workers=workers,
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=_fork_server() if workers else None,
         )
         yield from loader

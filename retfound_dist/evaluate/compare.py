@@ -11,22 +11,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retfound_dist import storage
-from retfound_dist.config import differences, load, to_dict
-from retfound_dist.errors import ConfigError
+from retfound_dist.config import load, to_dict
+from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.evaluate import results
 from retfound_dist.evaluate.dataset import LabelledSet
-from retfound_dist.evaluate.evaluate import evaluate_start, headline, load_labelled, set_threads
+from retfound_dist.evaluate.evaluate import headline, load_labelled, set_threads
 from retfound_dist.evaluate.paired import comparison
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.report import comparison_page, evaluation_page
+from retfound_dist.evaluate.report import comparison_page
 from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.row import complete_row, make_row
+from retfound_dist.evaluate.sidebyside import make_rows
 from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig
 
 COMPARE = "compare.json"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-_HOW = ("out.url", "threads", "data.workers", "checkpoint")
-"""Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
 
 
 def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
@@ -38,10 +38,7 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
     with Display(quiet) as show:
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(config.data, size, show) for size in sorted(sizes)}
-        rows = {
-            name: evaluate_row(start, sets[start.image_size], row_config(config, name), show, name)
-            for name, start in starts.items()
-        }
+        rows = _make_rows(config, starts, sets, show)
         show.begin("comparing")
         tree = comparison(rows, config.bootstrap)
         _write(config, rows, starts, sets, tree)
@@ -65,31 +62,33 @@ def row_config(config: CompareConfig, name: str) -> EvaluateConfig:
     )
 
 
-def evaluate_row(
-    start: Start, data: LabelledSet, config: EvaluateConfig, show: Display, name: str
-) -> Evaluation:
-    """The evaluation at `config.out.url`: read where it is complete and the same, else made."""
-    held = results.read(config.out.url)
-    if held and is_same(held.metrics, start, data, config):
-        show.say(f"{name}: already evaluated; {headline(held)}")
-        return held
-    show.say(f"{name}: {start.url}")
-    made = evaluate_start(start, data, config, show)
-    results.write(config.out.url, made, data, evaluation_page(made, start, data))
-    show.say(f"{name}: {headline(made)}")
-    return made
+def _make_rows(
+    config: CompareConfig, starts: Mapping[str, Start], sets: Mapping[int, LabelledSet], show: Display
+) -> dict[str, Evaluation]:
+    """Every row's evaluation: read where it is complete and the same, else made."""
+    wanted = {name: row_config(config, name) for name in config.weights}
+    rows: dict[str, Evaluation] = {}
+    for name, row in wanted.items():
+        held = complete_row(starts[name], sets[starts[name].image_size], row)
+        if held:
+            show.say(f"{name}: already evaluated; {headline(held)}")
+            rows[name] = held
+    missing = {name: row for name, row in wanted.items() if name not in rows}
+    if config.jobs > 1 and len(missing) > 1:
+        make_rows(missing, config.jobs, config.threads, show)
+        rows |= {name: _read(row) for name, row in missing.items()}
+    else:
+        for name, row in missing.items():
+            show.say(f"{name}: {starts[name].url}")
+            rows[name] = make_row(starts[name], sets[starts[name].image_size], row, show)
+    return {name: rows[name] for name in wanted}
 
 
-def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config: EvaluateConfig) -> bool:
-    """Whether metrics.json came from these weights, these images and these settings."""
-    changed = [key for key, *_ in differences(metrics["config"], to_dict(config)) if key not in _HOW]
-    if start.kind != "none":
-        changed = [key for key in changed if not key.startswith("model.")]
-    return (
-        not changed
-        and metrics["checkpoint"]["sha256"] == start.identity
-        and metrics["data"]["fingerprint"] == data.fingerprint
-    )
+def _read(row: EvaluateConfig) -> Evaluation:
+    held = results.read(row.out.url)
+    if held is None:
+        raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
+    return held
 
 
 def report_url(config: CompareConfig) -> str:

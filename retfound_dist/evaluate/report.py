@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from retfound_dist import storage
 from retfound_dist.evaluate import wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.metrics import LEGACY, MACRO
@@ -32,7 +31,7 @@ def evaluation_page(evaluation: Evaluation, start: Start, data: LabelledSet) -> 
     """The page of one evaluation."""
     metrics = evaluation.metrics
     return _render(
-        title=f"Evaluation on {storage.name(data.path)}",
+        title=f"Evaluation on {data.path}",
         subtitle=f"Starting weights: {wording.of_start(metrics['checkpoint'])}",
         summary=[
             *wording.summary(metrics),
@@ -63,7 +62,7 @@ def comparison_page(
         f" of {first['patients']} patients" if first["patients"] else ""
     )
     return _render(
-        title=f"Starting weights compared on {storage.name(first['data']['path'])}",
+        title=f"Starting weights compared on {first['data']['path']}",
         subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
         summary=[*sentences, wording.intervals(first)],
         warnings=_shared_warnings(metrics),
@@ -159,7 +158,7 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Labelled set", metrics["data"]["path"]),
         ("Parts", f"{parts}; split {how[split['by']]}"),
-        ("Fine-tuning", ", ".join(f"{key} {value}" for key, value in recipe.items())),
+        ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
         ("Seeds", ", ".join(map(str, metrics["seeds"]))),
         ("Versions", ", ".join(f"{key} {value}" for key, value in metrics["versions"].items())),
     ]

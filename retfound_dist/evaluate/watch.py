@@ -16,9 +16,9 @@ from retfound_dist.config import load
 from retfound_dist.errors import ConfigError, ManifestError, StorageError
 from retfound_dist.evaluate import results, wording
 from retfound_dist.evaluate.dataset import LabelledSet
-from retfound_dist.evaluate.evaluate import evaluate_start, load_labelled, set_threads
+from retfound_dist.evaluate.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.report import evaluation_page
+from retfound_dist.evaluate.row import make_row
 from retfound_dist.evaluate.start import open_start
 from retfound_dist.schema import EvalOut, EvaluateConfig, WatchConfig
 from retfound_dist.shardset import read_manifest
@@ -105,8 +105,7 @@ def _evaluate_step(config: WatchConfig, step: int, sets: dict[int, LabelledSet],
     if start.image_size not in sets:
         sets[start.image_size] = load_labelled(config.data, start.image_size, show)
     data = sets[start.image_size]
-    made = evaluate_start(start, data, row, show)
-    results.write(url, made, data, evaluation_page(made, start, data))
+    made = make_row(start, data, row, show)
     show.say(_line(step, made.metrics))
 
 

@@ -116,7 +116,12 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
 
 def undefined(metrics: Mapping[str, Any]) -> str:
     """Why some scores are shown as a dash; empty where none is."""
-    why = [reason for kind in ("legacy", "macro") for reason in metrics[kind]["undefined"].values()]
+    why = [
+        reason
+        for kind in ("macro", "legacy")
+        for name, reason in metrics[kind]["undefined"].items()
+        if name != "f1" or metrics[kind]["undefined"].keys() == {"f1"}
+    ]
     return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(why))}" if why else ""
 
 

@@ -144,3 +144,28 @@ def test_a_name_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     config.write_text('[weights]\n"a/b" = "none"\n[data]\npath = "x"\n[out]\nurl = "y"\n')
     with pytest.raises(ConfigError, match="name becomes a folder"):
         compare_command(str(config), [], quiet=True)
+
+
+@pytest.mark.slow
+def test_rows_side_by_side_give_what_rows_one_by_one_give(done: Path, tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    list_patients(tmp_path / "set")
+    checkpoint(tmp_path / "run", 3)
+    checkpoint(tmp_path / "run", 12)
+    out = compare(tmp_path, "jobs=2", "threads=2")
+    for name in ("none", "early", "late"):
+        one, other = results.read(str(out / name)), results.read(str(done / name))
+        assert one is not None
+        assert other is not None
+        if name != "late":  # an earlier test gave that one other weights
+            assert np.allclose(one.probabilities_NC, other.probabilities_NC, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_side_by_side_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    checkpoint(tmp_path / "run", 3)
+    checkpoint(tmp_path / "run", 12)
+    with pytest.raises(DataError, match=r"lower finetune\.base_lr"):
+        compare(tmp_path, "jobs=3", "finetune.base_lr=1e30")
+    assert not (tmp_path / "out" / "compare.json").exists()

@@ -1,0 +1,45 @@
+"""One row of a comparison or a watch: an evaluation in a folder of its own, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retfound_dist.config import differences, to_dict
+from retfound_dist.evaluate import results
+from retfound_dist.evaluate.dataset import LabelledSet
+from retfound_dist.evaluate.evaluate import evaluate_start, headline
+from retfound_dist.evaluate.progress import Display
+from retfound_dist.evaluate.report import evaluation_page
+from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.start import Start
+from retfound_dist.schema import EvaluateConfig
+
+_HOW = ("out.url", "threads", "data.workers", "checkpoint")
+"""Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
+
+
+def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
+    """The evaluation at `config.out.url`, if whole and from the same weights, images and settings."""
+    held = results.read(config.out.url)
+    return held if held and is_same(held.metrics, start, data, config) else None
+
+
+def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
+    """Evaluate and write to `config.out.url`."""
+    made = evaluate_start(start, data, config, show)
+    results.write(config.out.url, made, data, evaluation_page(made, start, data))
+    show.say(headline(made))
+    return made
+
+
+def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config: EvaluateConfig) -> bool:
+    """Whether metrics.json came from these weights, these images and these settings."""
+    changed = [key for key, *_ in differences(metrics["config"], to_dict(config)) if key not in _HOW]
+    if start.kind != "none":
+        changed = [key for key in changed if not key.startswith("model.")]
+    return (
+        not changed
+        and metrics["checkpoint"]["sha256"] == start.identity
+        and metrics["data"]["fingerprint"] == data.fingerprint
+    )
