@@ -89,6 +89,8 @@ def _read_file(path: str, url: str) -> State:
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "no pickle of plain tensors"
         raise WeightsError(
             f"{url} is not a weights file that can be read safely ({reason}); "
             "give a checkpoint folder, a .safetensors or a .pth of tensors"
