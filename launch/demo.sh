@@ -48,13 +48,13 @@ fi
 make_room
 echo "Results: $demo    On 2 cores: some 10 minutes"
 
-heading "Packing ${images:-generated B-scans} into shards: about a minute -> $demo/shards"
+heading "Packing ${images:-generated B-scans} into shards: half a minute -> $demo/shards"
 attempt retfound pack configs/demo/pack.toml out.url="$demo/shards" "${source_of_images[@]}"
 
 heading "Checking every shard against its manifest: a few seconds"
 attempt retfound verify "$demo/shards"
 
-heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): some 5 minutes -> $demo/pretrain"
+heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): some 4 minutes -> $demo/pretrain"
 attempt torchrun --standalone --nproc-per-node=2 -m retfound_dist pretrain configs/demo/pretrain.toml \
   run.url="$demo/pretrain" data.shards="$demo/shards"
 
@@ -64,7 +64,7 @@ checkpoints=("$demo"/pretrain/checkpoints/step_*/COMMIT.json)
 early=${checkpoints[0]%/COMMIT.json}
 last=${checkpoints[-1]%/COMMIT.json}
 
-heading "Fine-tuning from nothing, from ${early##*/} and from ${last##*/}, and scoring: some 5 minutes"
+heading "Fine-tuning from nothing, from ${early##*/} and from ${last##*/}, and scoring: some 4 minutes"
 unset OMP_NUM_THREADS
 attempt retfound compare configs/demo/compare.toml data.path="$demo/shards" \
   weights.none=none weights.early="$early" weights.last="$last" \

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 _PLAIN_EVERY = 20.0
 """Seconds between plain lines on the same thing."""
+_TELLING = 0.02
+"""Share that must be done before the time left can be told: the start is slower than the rest."""
 
 
 class Display:
@@ -64,7 +66,8 @@ class Display:
         if not self.live and now - self._said > _PLAIN_EVERY and done < total:
             self._said = now
             left = (now - self._started) / max(done, 1) * (total - done)
-            self.say(f"{self._what} {note}".strip() + f": {done} of {total}, {clock(left)} left")
+            guess = f", {clock(left)} left" if done >= _TELLING * total else ""
+            self.say(f"{self._what} {note}".strip() + f": {done} of {total}{guess}")
 
 
 def clock(seconds: float) -> str:
