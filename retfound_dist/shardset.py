@@ -23,6 +23,16 @@ from retfound_dist.errors import ManifestError, StorageError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder and column names of the parts, as data sets spell them."""
 
 
 @dataclass(frozen=True)

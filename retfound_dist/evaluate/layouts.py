@@ -20,19 +20,11 @@ from pathlib import Path
 
 from retfound_dist import shardset, storage
 from retfound_dist.errors import DataError, ManifestError
+from retfound_dist.shardset import SPLITS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 LISTING = "manifest.csv"
 PARTS = ("train", "val", "test")
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def _list_folder(root: Path) -> Listing:
     items, skipped = [], []
     for file in _walk(root):
         folders = file.split("/")[:-1]
-        split = _SPLITS.get(folders[0].lower()) if folders else None
+        split = SPLITS.get(folders[0].lower()) if folders else None
         folders = folders[1:] if split else folders
         if not folders:
             skipped.append((file, "lies in no class folder"))
@@ -157,12 +149,12 @@ def _read_listing(path: Path) -> dict[str, dict[str, str]]:
 def _split_name(text: str | None, file: str, root: Path) -> str | None:
     if not text:
         return None
-    if text.lower() not in _SPLITS:
+    if text.lower() not in SPLITS:
         raise DataError(
             f"{root / LISTING}: split {text!r} of {file} is not train, val or test; "
             "correct it or leave it empty"
         )
-    return _SPLITS[text.lower()]
+    return SPLITS[text.lower()]
 
 
 def _list_shards(url: str) -> Listing:

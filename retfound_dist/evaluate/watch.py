@@ -1,6 +1,6 @@
 """`retfound watch`: every committed checkpoint of a run evaluated once, as it lands.
 
-Results go to RUN/evaluations/step_XXXXXXXX/; one with its metrics.json is done, so a restart repeats
+Results go to RUN/evaluations/step_00000100/; one with its metrics.json is done, so a restart repeats
 nothing. An uncommitted checkpoint is not seen.
 """
 

@@ -20,21 +20,13 @@ from functools import partial
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.shardset import SPLITS
 from shards.record import Pixels, Scan, printable, unique_keys
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 LISTING = "manifest.csv"
 MAX_FILE_BYTES = 256_000_000
 """No single B-scan is larger; what is, is not read into memory."""
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
