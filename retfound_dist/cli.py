@@ -19,7 +19,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn trouble into a line and an exit code."""
-    args = _parser().parse_args(argv)
+    args = _parse(argv)
     try:
         return int(args.command(args))
     except RetfoundError as error:
@@ -33,6 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments; `key=value` may stand behind options too, which argparse alone does not take."""
+    parser = _parser()
+    args, more = parser.parse_known_args(argv)
+    overrides = getattr(args, "overrides", None)
+    strange = [text for text in more if overrides is None or text.startswith("-") or "=" not in text]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if more:
+        args.overrides = [*args.overrides, *more]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "the resolved config, each value with where it came from", config=True)
     show.add_argument("--json", action="store_true", help="as JSON")
     add("pretrain", _pretrain, "shards -> committed checkpoints; also under torchrun and srun", config=True)
+    batch = add("batch", _batch, "the keys of a pretraining step's batch, and its picture", config=True)
+    batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
+    batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
     add("evaluate", _evaluate, "fine-tune one checkpoint on a labelled set and score it", config=True)
     add("watch", _watch, "evaluate every new checkpoint of a run, as they land", config=True)
     add("compare", _compare, "several starting weights, several seeds, one table", config=True)
@@ -127,6 +143,12 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.train.pretrain import guarded
 
     return guarded(config, manifest, world, quiet=args.quiet)
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from retfound_dist.stream.sheet import batch_command
+
+    return batch_command(args.config, args.overrides, args.step, args.out)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

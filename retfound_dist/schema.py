@@ -141,8 +141,12 @@ class Data:
     """Loader processes for each rank; 0 loads in the training process."""
     cache_dir: str = ""
     """Local folder where fetched shards are kept; empty: a temporary one. Local shards are read in place."""
+    cache_gb: NonNegative = 0.0
+    """Largest size of `cache_dir` in GB (10^9 bytes), longest unused out first; 0: as large as the disk."""
     window_shards: Positive = 16
-    """Shards shuffled together: more mixes better and holds more of them on disk."""
+    """Shards shuffled together; a node holds those that its ranks read, of at most three windows."""
+    patience_s: PositiveFloat = 300.0
+    """Seconds without any answer from the store before the run stops with an error."""
     bad_sample_budget: Count = 100
     """Unreadable samples replaced by another (and named) before the run stops with an error."""
     crop_scale: Pair = (0.2, 1.0)

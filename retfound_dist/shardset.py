@@ -6,7 +6,8 @@
                      "recipe": {...}, "fingerprint"}
     oct-000000.tar  for each sample KEY.jpg or KEY.png, then KEY.json
     oct-000000.idx  {"format": 1, "samples": [[key, extension, image offset, image bytes,
-                     json offset, json bytes], ...], ...}: where each sample lies in the tar
+                     json offset, json bytes, image sha256], ...], ...}: where each sample lies in
+                     the tar; of the sha256 of the image's bytes the first 16 hex digits
 
 The manifest is written last: without it there is no set. Packing writes these, the stream and the
 evaluator read them.
@@ -14,6 +15,7 @@ evaluator read them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +97,13 @@ class Entry:
     image_bytes: int
     json_offset: int
     json_bytes: int
+    image_sha256: str
+    """See `image_digest`."""
+
+
+def image_digest(data: bytes) -> str:
+    """What an index holds of an image's bytes: the first 16 hex digits of their sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_manifest(url: str) -> Manifest:
@@ -137,7 +146,10 @@ def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
 
 def parse_index(data: bytes) -> tuple[Entry, ...]:
     """The entries in an index file's bytes."""
-    return tuple(Entry(*row) for row in json.loads(data)["samples"])
+    try:
+        return tuple(Entry(*row) for row in json.loads(data)["samples"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError("a shard's index is of an older version of this software: pack again") from error
 
 
 def _shard(tree: dict[str, Any]) -> Shard:

@@ -8,14 +8,16 @@ printed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import posixpath
 import re
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,8 +26,10 @@ from typing import IO, Any
 import fsspec
 
 from retfound_dist.errors import StorageError
+from retfound_dist.retry import Patience, is_passing
 
 CHUNK = 1 << 20
+RANGES_AT_ONCE = 32
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -35,6 +39,48 @@ class FileInfo:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a process has read by ranges since it began."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+    """Answers that did not count: refused, broken off, late, or the wrong bytes."""
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.requests + other.requests, self.bytes + other.bytes, self.retries + other.retries
+        )
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return self + Traffic(-other.requests, -other.bytes, -other.retries)
+
+
+_traffic, _traffic_lock = Traffic(), threading.Lock()
+
+
+def traffic() -> Traffic:
+    """What this process has read by ranges so far."""
+    return _traffic
+
+
+def count(more: Traffic) -> None:
+    """Add to what this process has read."""
+    global _traffic
+    with _traffic_lock:
+        _traffic += more
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bytes `start` up to, not including, `stop` of a URL."""
+
+    url: str
+    start: int
+    stop: int
 
 
 def is_local(url: str) -> bool:
@@ -60,28 +106,32 @@ def name(url: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _filesystem(scheme: str, pid: int) -> Any:
-    """One filesystem object a process and scheme: s3fs must never cross a fork."""
+def _filesystem(scheme: str, pid: int, attempts: int = 8) -> Any:
+    """One filesystem object a process, scheme and number of tries: s3fs must never cross a fork."""
     options: dict[str, Any] = {}
     if scheme == "s3":
         options = {
             "use_listings_cache": False,
             "config_kwargs": {
                 "connect_timeout": 10,
-                "read_timeout": 60,
-                "retries": {"max_attempts": 8, "mode": "standard"},
+                "read_timeout": 20,
+                "max_pool_connections": RANGES_AT_ONCE,
+                "retries": {"max_attempts": attempts, "mode": "standard"},
             },
         }
     try:
-        return fsspec.filesystem(scheme, skip_instance_cache=scheme == "s3", **options)
+        fs = fsspec.filesystem(scheme, skip_instance_cache=scheme == "s3", **options)
+        if scheme == "s3":
+            fs.retries = min(fs.retries, attempts)
+        return fs
     except (ValueError, ImportError) as error:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
 
 
-def _open_fs(url: str) -> tuple[Any, str]:
+def _open_fs(url: str, attempts: int = 8) -> tuple[Any, str]:
     scheme = "file" if is_local(url) else url.split("://", 1)[0].lower()
     path = os.path.abspath(local_path(url)) if scheme == "file" else url
-    return _filesystem(scheme, os.getpid()), path
+    return _filesystem(scheme, os.getpid(), attempts), path
 
 
 @contextmanager
@@ -138,6 +188,56 @@ def read_json(url: str) -> Any:
         return json.loads(data)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StorageError(f"cannot read {url}: it is not JSON ({error})") from error
+
+
+def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
+    """The bytes of each range, many requests at once, each sent again until it is answered.
+
+    StorageError when the store refuses, or has answered nothing for `patience_s`. A range that ends
+    behind the file's end gives fewer bytes than asked for.
+    """
+    found: list[bytes | None] = [None] * len(ranges)
+    patience = Patience(ranges[0].url if ranges else "", patience_s)
+    while missing := [number for number, data in enumerate(found) if data is None]:
+        trouble: Exception | None = None
+        for number, answer in zip(missing, _ask([ranges[n] for n in missing]), strict=True):
+            if isinstance(answer, bytes):
+                found[number] = answer
+                count(Traffic(requests=1, bytes=len(answer)))
+                patience.succeeded()
+                continue
+            count(Traffic(requests=1, retries=1))
+            with _explained(ranges[number].url, "read"):
+                if not is_passing(answer):
+                    raise answer
+            trouble = answer
+        if trouble is not None and not patience.wait(trouble):
+            with _explained(patience.url, f"read (asked for {patience_s:.0f} s)"):
+                raise trouble
+    return [data for data in found if data is not None]
+
+
+def _ask(ranges: Sequence[Range]) -> list[bytes | Exception]:
+    """One try for each range."""
+    fs, _ = _open_fs(ranges[0].url, attempts=1)
+    paths = [_open_fs(part.url, attempts=1)[1] for part in ranges]
+    starts, stops = [part.start for part in ranges], [part.stop for part in ranges]
+    at_once = {"batch_size": RANGES_AT_ONCE} if fs.async_impl else {}
+    answers = fs.cat_ranges(paths, starts, stops, on_error="return", **at_once)
+    return [_checked_length(part, answer) for part, answer in zip(ranges, answers, strict=True)]
+
+
+def _checked_length(part: Range, answer: bytes | Exception) -> bytes | Exception:
+    """The answer; an error where a body ended early, though the file does not."""
+    if isinstance(answer, bytes) and len(answer) == part.stop - part.start:
+        return answer
+    if isinstance(answer, bytes) or (isinstance(answer, OSError) and answer.errno == errno.EINVAL):
+        there = max(0, min(part.stop, size(part.url)) - part.start)
+        data = answer if isinstance(answer, bytes) else b""
+        if len(data) == there:
+            return data
+        return TimeoutError(f"the answer ended after {len(data)} of {there} bytes")
+    return answer
 
 
 @contextmanager

@@ -6,8 +6,10 @@ SLURM_NTASKS and SLURM_LOCALID. Alone, a process is rank 0 of 1.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retfound_dist.errors import ConfigError
 
@@ -19,6 +21,10 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    """Ranks on this host."""
+    owner: str = field(default="", compare=False)
+    """Names what the ranks of one run on one host share."""
 
     @property
     def is_main(self) -> bool:
@@ -36,7 +42,15 @@ def read_world(env: Mapping[str, str]) -> World:
         raise ConfigError(
             f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun"
         )
-    return World(rank, size, local)
+    return World(rank, size, local, _local_size(env, size), f"{os.getppid() if size > 1 else os.getpid()}")
+
+
+def _local_size(env: Mapping[str, str], size: int) -> int:
+    """Ranks on this host; torchrun says it, Slurm says it as "4" or, per node, "4(x2),3"."""
+    if "LOCAL_WORLD_SIZE" in env:
+        return int(env["LOCAL_WORLD_SIZE"])
+    tasks = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return int(tasks[0]) if tasks and "SLURM_STEP_ID" in env else size
 
 
 def launched_by_srun(env: Mapping[str, str]) -> bool:

@@ -3,10 +3,7 @@
 Stored images are grey (H, W) wherever the picture is grey, RGB (H, W, 3) where it really has colour,
 8 bit, and never larger than they came.
 
-16-bit and floating-point images are scaled to 8 bit one by one: 0 stays 0 (the lowest value does
-where there are negative ones), the 99.9th percentile of the pixels becomes 255, what lies above is
-clipped. Device exports use anything from 10 to 16 of their bits and some saturated specks, so neither
-65,535 nor the maximum would do.
+16-bit and floating-point images are scaled to 8 bit as `retfound_dist.pixels` says.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from retfound_dist import pixels as scaling
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from shards import jpeg
@@ -34,7 +32,6 @@ GREY_TOLERANCE = 8
 """Levels by which R, G and B may differ in a grey picture (JPEG rounds its colour differences)."""
 BLANK_RANGE = 2
 """An image whose levels span no more than this shows nothing."""
-SCALE_PERCENTILE = 99.9
 
 
 @dataclass(frozen=True)
@@ -101,20 +98,11 @@ def from_pixels(pixels: Pixels) -> Bytes8:
 
 
 def to_8_bit(pixels: NDArray[Any]) -> Bytes8:
-    """Any depth to 8 bit, as this module's docstring says; 8 bit stays as it is."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    values = pixels.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise DataError("holds values that are not finite numbers")
-    low = min(float(values.min()), 0.0)
-    high = float(np.percentile(values, SCALE_PERCENTILE))
-    if high <= low:
-        high = float(values.max())
-    if high <= low:
-        return np.zeros(pixels.shape, np.uint8)
-    scaled: Bytes8 = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-    return scaled
+    """Any depth to 8 bit; DataError where there are values that are not finite."""
+    try:
+        return scaling.to_8_bit(pixels)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def drop_colour(pixels: Bytes8) -> Bytes8:

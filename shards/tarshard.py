@@ -13,7 +13,7 @@ import tarfile
 from dataclasses import astuple
 from typing import IO, Any
 
-from retfound_dist.shardset import Entry
+from retfound_dist.shardset import Entry, image_digest
 from shards.sample import Sample
 
 BLOCK = 512
@@ -37,7 +37,15 @@ class TarShard:
         image = self._add(f"{sample.key}.{sample.extension}", sample.image)
         fields = self._add(f"{sample.key}.json", sample.json)
         self.entries.append(
-            Entry(sample.key, sample.extension, image, len(sample.image), fields, len(sample.json))
+            Entry(
+                sample.key,
+                sample.extension,
+                image,
+                len(sample.image),
+                fields,
+                len(sample.json),
+                image_digest(sample.image),
+            )
         )
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from typing import IO
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, StorageError
-from retfound_dist.shardset import Entry, Manifest, Shard, parse_index, read_manifest
+from retfound_dist.shardset import Entry, Manifest, Shard, image_digest, parse_index, read_manifest
 from shards.images import decode
 from shards.parallel import available_cores, ordered_map
 
@@ -117,10 +117,13 @@ def _sample_faults(file: IO[bytes], entry: Entry, members: dict[str, tuple[int, 
         yield f"{entry.key} is not where the index says"
         return
     try:
-        shape = decode(_read_at(file, *image)).shape[:2]
+        data = _read_at(file, *image)
+        shape = decode(data).shape[:2]
         known = json.loads(_read_at(file, *fields))
         if shape != (known["height"], known["width"]):
             yield f"{entry.key} is not of the size its JSON says"
+        elif image_digest(data) != entry.image_sha256:
+            yield f"{entry.key} differs from the sha256 in the index"
     except DataError as error:
         yield f"{entry.key} {error}"
     except Exception as error:  # damaged bytes make decoders raise anything

@@ -120,3 +120,12 @@ def test_interrupted_is_130(place: Path) -> None:
         "sys.exit(cli.main(['verify', 'x']))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 130
+
+
+def test_overrides_may_stand_behind_options_but_nothing_else_may(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", PRETRAIN, "--json", "train.steps=7"]) == 0
+    assert '"value": 7' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["show", PRETRAIN, "--jsn"])
+    with pytest.raises(SystemExit):
+        main(["verify", "somewhere", "a=b"])

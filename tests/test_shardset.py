@@ -7,9 +7,9 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.errors import ManifestError
-from retfound_dist.shardset import Entry, read_index, read_manifest
+from retfound_dist.shardset import Entry, parse_index, read_index, read_manifest
 
-INDEX = b'{"format":1,"more":{},"samples":[["k","jpg",512,5,1536,2]]}\n'
+INDEX = b'{"format":1,"more":{},"samples":[["k","jpg",512,5,1536,2,"ab"]]}\n'
 
 
 def tree(**changes: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_parts_are_shards_by_split_and_all_is_everything(tmp_path: Path) -> None
 def test_an_index_is_checked_against_the_manifest(tmp_path: Path) -> None:
     url = write(tmp_path, tree())
     shard = read_manifest(url).shards[0]
-    assert read_index(url, shard) == (Entry("k", "jpg", 512, 5, 1536, 2),)
+    assert read_index(url, shard) == (Entry("k", "jpg", 512, 5, 1536, 2, "ab"),)
     storage.write_bytes(f"{url}/a-000000.idx", INDEX.replace(b"512", b"513"))
     with pytest.raises(ManifestError, match=r"a-000000\.idx differs from the manifest's sha256"):
         read_index(url, shard)
@@ -68,3 +68,8 @@ def test_a_url_without_a_set_is_one_line(tmp_path: Path, url: str) -> None:
     with pytest.raises(ManifestError, match="is not a committed shard set") as caught:
         read_manifest(url.format(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_of_an_older_version_is_refused() -> None:
+    with pytest.raises(ManifestError, match="older version"):
+        parse_index(b'{"format":1,"samples":[["k","jpg",512,5,1536,2]]}')

@@ -11,13 +11,15 @@ def test_alone_a_process_is_rank_0_of_1() -> None:
 
 def test_torchruns_variables_win_over_slurms() -> None:
     env = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}
-    assert read_world(env) == World(3, 4, 1)
+    assert read_world(env) == World(3, 4, 1, local_size=4)
+    assert read_world(env | {"LOCAL_WORLD_SIZE": "2"}) == World(3, 4, 1, local_size=2)
     assert not launched_by_srun(env)
 
 
 def test_srun_alone_gives_the_place_too_but_a_batch_script_does_not() -> None:
     step = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
-    assert read_world(step) == World(1, 2, 1)
+    assert read_world(step) == World(1, 2, 1, local_size=2)
+    assert read_world(step | {"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}) == World(1, 2, 1, local_size=1)
     assert launched_by_srun(step)
     del step["SLURM_STEP_ID"]
     assert read_world(step) == World(0, 1, 0)

@@ -5,8 +5,6 @@ Shapes: H W pixels of an image, S the side of the network's input.
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,34 +18,13 @@ TRAIN_RESIZE = 2.0
 """Training keeps more, so that a random crop of a quarter of the image is still sharp."""
 MIN_SIDE = 32
 """Pixels; nothing smaller is a B-scan."""
-_BRIGHT = 99.9
-"""Percentile that becomes 255 in images of more than 8 bit."""
 
 
 def decode_grey(data: bytes) -> Pixels:
     """(H, W) of a JPEG, PNG, TIFF or BMP of any depth; ValueError says what is wrong with it."""
-    pixels = _deep(data)
-    if pixels is None:
-        pixels = decode(data, grey=True)
+    pixels = decode(data, grey=True)
     if min(pixels.shape) < MIN_SIDE:
         raise ValueError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels: a side is below {MIN_SIDE}")
-    return pixels
-
-
-def _deep(data: bytes) -> Pixels | None:
-    """Pixels of an image with more than 8 bit, scaled one by one; None for all others."""
-    if data[:2] == b"\xff\xd8":
-        return None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if not (image.mode.startswith("I") or image.mode == "F"):
-                return None
-            values = np.asarray(image).astype(np.float32)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return None
-    low, high = min(float(values.min()), 0.0), float(np.percentile(values, _BRIGHT))
-    scale = 255.0 / max(high - low, 1e-6)
-    pixels: Pixels = np.clip((values - low) * scale + 0.5, 0, 255).astype(np.uint8)
     return pixels
 
 

@@ -30,22 +30,27 @@ class Augment:
 
 
 def augment(
-    pixels: Pixels, how: Augment, seed: int, epoch: int, sample: int
-) -> tuple[Pixels, NDArray[np.float32]]:
-    """(H, W) or (H, W, 3) to (C, S, S) uint8, and mask noise (L,) in fp32.
+    pixels: Pixels,
+    how: Augment,
+    seed: int,
+    epoch: int,
+    sample: int,
+    out: Pixels,
+    noise: NDArray[np.float32],
+) -> None:
+    """(H, W) or (H, W, 3) into `out` (C, S, S) uint8, and mask noise into `noise` (L,) fp32.
 
-    The crop is cut out before it is resized, by antialiased bicubic interpolation.
+    The crop is resized by antialiased bicubic interpolation, from the pixels inside it alone.
     """
     draw = generator(seed, _AUGMENT, epoch, sample)
     left, top, width, height = crop_box(draw, pixels.shape[1], pixels.shape[0], how.scale, how.ratio)
     flipped = draw.random() < how.flip
-    noise = draw.random(how.patches, dtype=np.float32)
+    draw.random(out=noise, dtype=np.float32)
     cut = Image.fromarray(pixels[top : top + height, left : left + width])
     small = np.asarray(cut.resize((how.image_size, how.image_size), Image.Resampling.BICUBIC))
     if flipped:
         small = small[:, ::-1]
-    planes = small[None] if small.ndim == 2 else small.transpose(2, 0, 1)
-    return np.ascontiguousarray(planes), noise
+    out[...] = small[None] if small.ndim == 2 else small.transpose(2, 0, 1)
 
 
 def crop_box(

@@ -1,92 +1,268 @@
-"""Shards as local files: where they lie, fetched whole, checked, shared by a node's processes.
+"""Local copies of a remote set's shards, shared by the processes of a node.
 
-A local shard set is read where it is. A remote shard is copied to the cache folder under a lock, so
-that the processes of a node fetch it once; it appears there whole and is checked against the
-manifest's sha256.
+    oct-000003.5f0c….tar        a whole, checked copy; named by its sha256, so it cannot be out of date
+    oct-000003.5f0c….tar.part   one that is being fetched, by whoever holds its lock
+    .locks/                     one lock a file, and `room` for those who make room
+
+Copies appear whole and checked. The lock goes with the process that holds it, however it ends, so
+after a crash the next one fetches again. Files used longest ago go first when there is no room.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import mmap
+import hashlib
 import os
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
 
 from retfound_dist import storage
-from retfound_dist.errors import DataError, ManifestError
+from retfound_dist.errors import DataError, ManifestError, StorageError
 from retfound_dist.shardset import Entry, Shard, parse_index
+from retfound_dist.storage import Range, Traffic
+
+PART_BYTES = 8 << 20
+PARTS_AT_ONCE = 4
+TRIES = 3
+"""Times that wrong bytes are fetched again before they are taken for what the store holds."""
+DIFFERS_FOR = 600.0
+"""Seconds for which a shard that differs from its manifest is not fetched again."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-@dataclass(frozen=True)
-class OpenShard:
-    """A shard mapped into memory, and where its samples lie."""
+class Copy(Enum):
+    """What came of asking for a local copy."""
 
-    shard: Shard
-    data: mmap.mmap
-    entries: tuple[Entry, ...]
+    READY = "ready"
+    BUSY = "another process is fetching it"
+    NO_ROOM = "no room for it"
+    DIFFERS = "the store's bytes differ from the manifest"
 
 
-class ShardFiles:
-    """Opens the shards of one set, keeping at most `keep` of them mapped."""
+class ShardCache:
+    """Copies of the shards at a URL, in a folder that other processes use as well."""
 
-    def __init__(self, url: str, cache_dir: str, keep: int) -> None:
-        self.url, self.cache_dir, self.keep = url, cache_dir, keep
-        self._open: OrderedDict[str, OpenShard] = OrderedDict()
-
-    def open(self, shard: Shard) -> OpenShard:
-        """The shard's bytes and index; DataError when they differ from the manifest."""
-        found = self._open.pop(shard.name, None)
-        if found is None:
-            with open(self._local(shard.index.name, shard.index.bytes, shard.index.sha256), "rb") as file:
-                entries = parse_index(file.read())
-            with open(self._local(shard.name, shard.bytes, shard.sha256), "rb") as file:
-                found = OpenShard(shard, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), entries)
-            if len(entries) != shard.samples:
-                raise ManifestError(
-                    f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}"
-                )
-        self._open[shard.name] = found
-        while len(self._open) > self.keep:
-            self._open.popitem(last=False)
-        return found
-
-    def forget(self, shards: set[str]) -> None:
-        """Close shards and remove their cached copies."""
-        for name in shards:
-            self._open.pop(name, None)
-            for part in (name, name.removesuffix(".tar") + ".idx"):
-                if not storage.is_local(self.url) and os.path.exists(
-                    path := os.path.join(self.cache_dir, part)
-                ):
-                    os.unlink(path)
-
-    def _local(self, name: str, size: int, sha256: str) -> str:
-        where = storage.join(self.url, name)
-        if storage.is_local(self.url):
-            path = storage.local_path(where)
-            if not os.path.exists(path):
-                raise DataError(f"shard file {where} is missing: pack the set again, or repair the copy")
-        else:
-            path = os.path.join(self.cache_dir, name)
-            with _locked(path + ".lock"):
-                if not os.path.exists(path) or os.path.getsize(path) != size:
-                    storage.get_file(where, path)
-        info = storage.file_info(path)
-        if (info.bytes, info.sha256) != (size, sha256):
+    def __init__(
+        self, url: str, folder: str, limit: int | None, only_needed: bool, patience_s: float
+    ) -> None:
+        """`limit` in bytes; with `only_needed`, what nobody needs goes at once."""
+        self.url, self.folder, self.limit = url, folder, limit
+        self.only_needed, self.patience_s = only_needed, patience_s
+        try:
+            os.makedirs(os.path.join(folder, ".locks"), exist_ok=True)
+        except OSError as error:
             raise DataError(
-                f"shard file {where} differs from its manifest ({info.bytes} of {size} bytes, sha256 "
-                f"{info.sha256[:12]} for {sha256[:12]}): run `retfound verify {self.url}`"
-            )
-        return path
+                f"cannot keep shards in {folder}: {error.strerror}; set data.cache_dir to a writable folder"
+            ) from error
+
+    def path(self, shard: Shard) -> str | None:
+        """The shard's copy where there is one."""
+        path = self._path(shard.name, shard.sha256)
+        with suppress(OSError):
+            if os.stat(path).st_size == shard.bytes:
+                os.utime(path)
+                return path
+        return None
+
+    def fetch(self, shard: Shard, needed: Collection[str], wait: bool) -> Copy:
+        """Have a copy of the shard; `needed` are paths (see `paths`) that must not make room for it."""
+        path = self._path(shard.name, shard.sha256)
+        with self._locked(os.path.basename(path), wait) as mine:
+            if not mine:
+                return Copy.BUSY
+            if self.path(shard):
+                return Copy.READY
+            if _younger(path + ".differs", DIFFERS_FOR):
+                return Copy.DIFFERS
+            return self._fetch(shard, path, needed)
+
+    def forget(self, shard: Shard) -> None:
+        """Remove the copy of a shard, found to be damaged."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(shard.name, shard.sha256))
+
+    def paths(self, shards: Collection[Shard]) -> set[str]:
+        """Where the copies of shards stand."""
+        return {self._path(shard.name, shard.sha256) for shard in shards}
+
+    def entries(self, shard: Shard) -> tuple[Entry, ...]:
+        """The shard's index, checked against the manifest."""
+        path = self._path(shard.index.name, shard.index.sha256)
+        with suppress(OSError):
+            data = Path(path).read_bytes()
+            if storage.bytes_info(data).sha256 == shard.index.sha256:
+                return _parse(data, shard)
+        where = Range(storage.join(self.url, shard.index.name), 0, shard.index.bytes)
+        for _ in range(TRIES):
+            data = storage.read_ranges([where], self.patience_s)[0]
+            if storage.bytes_info(data).sha256 == shard.index.sha256:
+                with suppress(StorageError, OSError):
+                    storage.write_bytes(path, data)
+                return _parse(data, shard)
+            storage.count(Traffic(retries=1))
+        raise ManifestError(f"{where.url} differs from the manifest's sha256: pack the set again")
+
+    def _path(self, name: str, sha256: str) -> str:
+        stem, extension = os.path.splitext(name)
+        return os.path.join(self.folder, f"{stem}.{sha256[:16]}{extension}")
+
+    def _fetch(self, shard: Shard, path: str, needed: Collection[str]) -> Copy:
+        part = path + ".part"
+        try:
+            if not self._reserve(part, shard.bytes, needed):
+                return Copy.NO_ROOM
+            for _ in range(TRIES):
+                if self._download(shard, part) == shard.sha256:
+                    os.replace(part, path)
+                    return Copy.READY
+                storage.count(Traffic(retries=1))
+            Path(path + ".differs").touch()
+            return Copy.DIFFERS
+        except OSError as error:
+            if error.errno in _FULL:
+                return Copy.NO_ROOM
+            raise
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+
+    def _download(self, shard: Shard, part: str) -> str:
+        """Fills the reserved file, several parts at once; gives the sha256 of what came."""
+        where, digest = storage.join(self.url, shard.name), hashlib.sha256()
+        ranges = [
+            Range(where, start, min(start + PART_BYTES, shard.bytes))
+            for start in range(0, shard.bytes, PART_BYTES)
+        ]
+        with open(part, "rb+") as file:
+            for first in range(0, len(ranges), PARTS_AT_ONCE):
+                for data in storage.read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
+                    digest.update(data)
+                    file.write(data)
+        return digest.hexdigest()
+
+    def _reserve(self, part: str, size: int, needed: Collection[str]) -> bool:
+        """Take `size` bytes of disk for a file, removing what was used longest ago where that helps."""
+        with self._locked("room", wait=True):
+            held = sorted((e for e in self._held() if e[0] != part), key=lambda entry: entry[1])
+            total = sum(entry[2] for entry in held)
+            removable = [entry for entry in held if entry[0] not in needed and self._is_free(entry[0])]
+            while True:
+                fits = self.limit is None or total + size <= self.limit
+                if fits and not (self.only_needed and removable) and _allocate(part, size):
+                    return True
+                if not removable:
+                    return False
+                path, _, gone = removable.pop(0)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                total -= gone
+
+    def _held(self) -> Iterator[tuple[str, float, int]]:
+        """Path, last use and bytes of every file that takes room."""
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((".tar", ".part")):
+                    with suppress(FileNotFoundError):
+                        info = entry.stat()
+                        yield entry.path, info.st_mtime, info.st_size
+
+    def _is_free(self, path: str) -> bool:
+        """Whether nobody is fetching into a file."""
+        if not path.endswith(".part"):
+            return True
+        with self._locked(os.path.basename(path).removesuffix(".part"), wait=False) as mine:
+            return mine
+
+    @contextmanager
+    def _locked(self, name: str, wait: bool) -> Iterator[bool]:
+        """One process of this node at a time; gives whether it is this one."""
+        with open(os.path.join(self.folder, ".locks", name), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
 
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """One process of this node at a time; the lock goes with the process, however it ends."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _allocate(path: str, size: int) -> bool:
+    """A file of `size` bytes with its disk space taken; False, and no file, where there is none."""
+    try:
+        with open(path, "wb") as file:
+            if size:
+                os.posix_fallocate(file.fileno(), 0, size)
+        return True
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(path)
+        if error.errno in _FULL:
+            return False
+        raise
+
+
+def _parse(data: bytes, shard: Shard) -> tuple[Entry, ...]:
+    entries = parse_index(data)
+    if len(entries) != shard.samples:
+        raise ManifestError(f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}")
+    return entries
+
+
+def _younger(path: str, seconds: float) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime < seconds
+    except FileNotFoundError:
+        return False
+
+
+class Scratch:
+    """A temporary folder that processes of the same `owner` on this node share.
+
+    It is there from the first of them to the last; what a crash left behind is removed by the next
+    run that starts here.
+    """
+
+    PREFIX = "retfound-shards"
+
+    def __init__(self, owner: str) -> None:
+        base = os.path.join(tempfile.gettempdir(), f"{self.PREFIX}-{os.getuid()}-")
+        _sweep(base)
+        self.folder = base + owner
+        while True:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            if _same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
+                return
+            self._users.close()  # its last user removed it in between
+
+    def close(self) -> None:
+        """Leave; the last one removes the folder."""
+        if not self._users.closed:
+            _remove_unused(self.folder, self._users.fileno())
+            self._users.close()
+
+
+def _sweep(base: str) -> None:
+    """Remove this user's folders that no process uses any more."""
+    for folder in Path(base).parent.glob(Path(base).name + "*"):
+        with suppress(OSError), open(folder / ".users", "r+") as users:
+            _remove_unused(str(folder), users.fileno())
+
+
+def _remove_unused(folder: str, users: int) -> None:
+    with suppress(BlockingIOError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,18 +1,18 @@
 """The stream a training loop reads: micro-batches in step order, from any step on.
 
-    stream = open_stream(manifest, data, model_inputs, layout, seed, rank=0, start_step=0, stop_step=100)
-    for batch in stream: ...
-
-Loader processes come from a fork server that holds neither threads nor an open filesystem.
+Loader processes come from a fork server that holds neither threads nor an open filesystem. They end
+with the process that reads from them, however that ends.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import shutil
-import tempfile
+import os
+import signal
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from typing import Any
 
@@ -22,21 +22,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retfound_dist import storage
+from retfound_dist.errors import ConfigError, DataError, RetfoundError
 from retfound_dist.schema import Data
-from retfound_dist.shardset import Manifest
+from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.storage import Traffic
 from retfound_dist.stream.augment import Augment, augment
-from retfound_dist.stream.cache import ShardFiles
-from retfound_dist.stream.plan import Layout, Plan, batch_digest, rank_slots
-from retfound_dist.stream.reader import read_sample
+from retfound_dist.stream.cache import Scratch, ShardCache
+from retfound_dist.stream.plan import Layout, Plan, batch_digest, layout, rank_share, rank_slots
+from retfound_dist.stream.prefetch import FetchedShards, Lookahead, Prefetcher
+from retfound_dist.stream.reader import LocalShards, Reader
+from retfound_dist.world import World, read_world
+
+ENDLESS = 1 << 40
+"""Steps of a stream that nobody ends."""
 
 
 @dataclass
 class MicroBatch:
-    """What one forward pass of one rank reads."""
+    """What one forward pass of one rank reads: m samples."""
 
     step: int
+    """Counted from 0."""
     images: Tensor
-    """(m, C, S, S) uint8."""
+    """(m, C, S, S) uint8; C is 1, or 3 where the shard set has colour."""
     noise: Tensor
     """(m, L) fp32: mask noise, smallest stays visible."""
     weight: Tensor
@@ -45,89 +53,143 @@ class MicroBatch:
     """Keys of the samples, padding left out."""
     digest: int
     """Digest of `keys`."""
-    faults: list[str]
-    """What could not be read and was replaced."""
+    faults: list[str] = field(default_factory=list)
+    """What could not be read and was replaced, each SHARD/KEY: REASON."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """What was asked of the store since this process's last micro-batch."""
+
+    def pin_memory(self) -> MicroBatch:
+        """The same in page-locked memory; called by the loader where there is a GPU."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            noise=self.noise.pin_memory(),
+            weight=self.weight.pin_memory(),
+        )
 
 
-class MicroBatches(Dataset[MicroBatch]):
-    """Micro-batch `step x accumulation + pass` of one rank, by number."""
+@dataclass(frozen=True)
+class Job:
+    """All that fixes a stream; sent to the loader processes."""
 
-    def __init__(
-        self, manifest: Manifest, split: str, plan: Plan, cut: Layout, how: Augment, rank: int, cache_dir: str
-    ) -> None:
-        self.url, self.shards = manifest.url, manifest.part(split)
-        self.plan, self.cut, self.how, self.rank, self.cache_dir = plan, cut, how, rank, cache_dir
-        self.grey = not manifest.image.get("colour")
-        self._files: ShardFiles | None = None
-        self._held: list[tuple[int, int]] = []
+    manifest: Manifest
+    data: Data
+    plan: Plan
+    cut: Layout
+    how: Augment
+    world: World
+    stop_step: int
+    cache_dir: str
 
-    def __getitem__(self, number: int) -> MicroBatch:
-        step, micro_step = divmod(number, self.cut.accumulation)
-        if self._files is None:
-            self._files = ShardFiles(self.url, self.cache_dir, keep=2 * self.plan.window)
-        slots = self.plan.batch(step)[rank_slots(self.cut, self.rank, micro_step)]
-        images, noises, keys, faults = [], [], [], []
-        for epoch, shard, index, sample in zip(
-            slots.epoch, slots.shard, slots.index, slots.sample, strict=True
-        ):
-            found = read_sample(self._files.open(self.shards[shard]), int(index), self.grey)
-            pixels, noise = augment(found.pixels, self.how, self.plan.seed, int(epoch), int(sample))
-            images.append(pixels)
-            noises.append(noise)
-            keys.append(found.key)
-            faults += [found.fault] if found.fault else []
-        return self._padded(step, images, noises, keys, faults)
+    @property
+    def grey(self) -> bool:
+        """Whether images have one channel."""
+        return not self.manifest.image.get("colour")
 
-    def _padded(
-        self, step: int, images: list[Any], noises: list[Any], keys: list[str], faults: list[str]
-    ) -> MicroBatch:
-        m, size = self.cut.micro, self.how.image_size
-        image_block = np.zeros((m, 1 if self.grey else 3, size, size), dtype=np.uint8)
-        noise_block = np.tile(np.arange(self.how.patches, dtype=np.float32), (m, 1))
-        if images:
-            image_block[: len(images)], noise_block[: len(images)] = np.stack(images), np.stack(noises)
-        weight = np.zeros(m, dtype=np.float32)
-        weight[: len(images)] = 1
+
+class MicroBatches(Dataset[MicroBatch | RetfoundError]):
+    """Micro-batch `step x accumulation + pass` of one rank, by number; an error is given, not raised."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._reader: Reader | None = None
+        self._fetched: FetchedShards | None = None
+        self._counted = Traffic()
+
+    def __getitem__(self, number: int) -> MicroBatch | RetfoundError:
+        try:
+            return self._read(*divmod(number, self.job.cut.accumulation))
+        except RetfoundError as error:
+            return error
+
+    def close(self) -> None:
+        """End the thread that fetches ahead in this process."""
+        if self._fetched:
+            self._fetched.prefetcher.end()
+        self._reader = self._fetched = None
+
+    def _read(self, step: int, micro_step: int) -> MicroBatch:
+        job = self.job
+        if self._reader is None:
+            self._counted = storage.traffic()
+            self._reader = self._open()
+        if self._fetched:
+            self._fetched.prefetcher.at(step)
+        refs = job.plan.batch(step)[rank_slots(job.cut, job.world.rank, micro_step)]
+        images, noise, weight = self._blocks(len(refs))
+        places = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
+        drawn = zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True)
+        keys: list[str] = []
+        faults: list[str] = []
+        for row, (sample, (epoch, name)) in enumerate(zip(self._reader.read(places), drawn, strict=True)):
+            augment(sample.pixels, job.how, job.plan.seed, epoch, name, images[row], noise[row])
+            keys.append(sample.key)
+            faults += sample.faults
+        before, self._counted = self._counted, storage.traffic()
         return MicroBatch(
             step,
-            torch.from_numpy(image_block),
-            torch.from_numpy(noise_block),
+            torch.from_numpy(images),
+            torch.from_numpy(noise),
             torch.from_numpy(weight),
             keys,
             batch_digest(keys),
             faults,
+            self._fetched.end_batch() if self._fetched else [],
+            self._counted - before,
+        )
+
+    def _blocks(self, samples: int) -> tuple[Any, Any, Any]:
+        """Images, noise and weight of a micro-batch of which so many slots are samples."""
+        m, how = self.job.cut.micro, self.job.how
+        images = np.zeros((m, 1 if self.job.grey else 3, how.image_size, how.image_size), dtype=np.uint8)
+        noise = np.tile(np.arange(how.patches, dtype=np.float32), (m, 1))
+        return images, noise, (np.arange(m) < samples).astype(np.float32)
+
+    def _open(self) -> Reader:
+        job, data = self.job, self.job.data
+        shards = job.manifest.part(data.split)
+        source: LocalShards | FetchedShards = LocalShards(job.manifest.url)
+        if not storage.is_local(job.manifest.url):
+            limit = round(data.cache_gb * 1e9) if data.cache_gb and data.cache_dir else None
+            cache = ShardCache(
+                job.manifest.url, job.cache_dir, limit, not data.cache_dir, patience_s=data.patience_s
+            )
+            world = job.world
+            first = world.rank - world.local_rank
+            own, node = rank_share(job.cut, world.rank), rank_share(job.cut, first, world.local_size)
+            lookahead = Lookahead(job.plan, own, node, job.stop_step)
+            self._fetched = source = FetchedShards(cache, Prefetcher(cache, shards, lookahead))
+        return Reader(
+            source, shards, job.grey, 2 * job.plan.window + 2, data.bad_sample_budget, data.patience_s
         )
 
 
 class Stream:
-    """Iterates over micro-batches; `close` ends the loader processes."""
+    """Iterates over micro-batches; leaving its `with` block (or `close`) ends the loader processes."""
 
-    def __init__(self, data: MicroBatches, numbers: range, workers: int, scratch: str | None) -> None:
+    def __init__(self, job: Job, start_step: int, scratch: Scratch | None) -> None:
+        self.job = job
         self._scratch = scratch
-        context = None
-        if workers:
-            context = multiprocessing.get_context("forkserver")
-            forkserver.set_forkserver_preload([__name__])
-        self._loader = DataLoader(
-            data,
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            multiprocessing_context=context,
-            prefetch_factor=2 if workers else None,
-            worker_init_fn=_one_thread if workers else None,
-        )
-        self._iterator: Iterator[MicroBatch] | None = None
+        self._start = start_step
+        self._batches = MicroBatches(job)
+        self._iterator: Iterator[MicroBatch | RetfoundError] | None = None
+        self._processes: list[Any] = []
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        self._iterator = iter(self._loader)
-        return self._iterator
+        """From the first step of the stream; an iterator begun before it ends."""
+        self._end()
+        before = multiprocessing.active_children()
+        iterator = self._iterator = iter(self._loader())
+        self._processes = [p for p in multiprocessing.active_children() if p not in before]
+        return self._checked(iterator)
 
     def close(self) -> None:
-        """End the loader processes and remove the temporary shards."""
-        self._iterator = None
+        """End the loader processes and leave the temporary shards."""
+        self._end()
         if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -135,9 +197,62 @@ class Stream:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _loader(self) -> DataLoader[MicroBatch | RetfoundError]:
+        workers, passes = self.job.data.workers, self.job.cut.accumulation
+        context = None
+        if workers:
+            context = multiprocessing.get_context("forkserver")
+            forkserver.set_forkserver_preload([__name__])
+        return DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=range(self._start * passes, self.job.stop_step * passes),
+            num_workers=workers,
+            multiprocessing_context=context,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=_begin_worker if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
 
-def _one_thread(_: int) -> None:
+    def _checked(self, iterator: Iterator[MicroBatch | RetfoundError]) -> Iterator[MicroBatch]:
+        try:
+            for batch in iterator:
+                if isinstance(batch, RetfoundError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a loader process died ({' '.join(str(error).split())[:200]}): if memory ran out, "
+                "set data.workers or train.micro_batch lower"
+            ) from error
+
+    def _end(self) -> None:
+        for process in self._processes:
+            with suppress(ValueError):
+                process.terminate()
+        self._processes = []
+        self._iterator = None
+        self._batches.close()
+
+
+def _begin_worker(_: int) -> None:
+    """One thread; Ctrl-C is the reading process's to answer; nobody survives it.
+
+    The handler runs between two instructions of Python, so never while shared memory has a name.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> Plan:
@@ -147,21 +262,38 @@ def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> P
 
 
 def open_stream(
-    manifest: Manifest,
-    data: Data,
-    plan: Plan,
-    cut: Layout,
-    image_size: int,
-    patches: int,
-    rank: int = 0,
+    shards: str | Manifest,
+    global_batch: int,
+    *,
+    micro_batch: int | None = None,
+    image_size: int = 224,
+    patches: int = 196,
+    seed: int = 0,
+    world: World | None = None,
     start_step: int = 0,
-    stop_step: int = 1,
+    stop_step: int | None = None,
+    data: Data | None = None,
+    **settings: Any,
 ) -> Stream:
-    """This rank's micro-batches from `start_step` up to, not including, `stop_step`."""
+    """This rank's micro-batches from `start_step` up to, not including, `stop_step` (without end: None).
+
+    `shards` is a URL or a manifest that was read; `micro_batch` the most samples of one micro-batch (all
+    of this rank's share of `global_batch`: None); `patches` the length of each sample's mask noise;
+    `world` this process's place (from torchrun's or Slurm's environment: None). All else is set as in
+    the config's `[data]`, by `data` or by name: `workers=8, cache_dir="/scratch", split="train"`.
+    ManifestError, StorageError or DataError say what is wrong with the shards.
+    """
+    manifest = read_manifest(shards) if isinstance(shards, str) else shards
+    unknown = set(settings) - set(Data.__dataclass_fields__)
+    if unknown or (data and settings):
+        raise ConfigError(f"open_stream: {sorted(unknown or settings)} is no setting, or given beside `data`")
+    data = data or Data(shards=manifest.url, **settings)
+    world = world or read_world(os.environ)
+    plan = make_plan(manifest, data, global_batch, seed)
+    cut = layout(global_batch, world.size, micro_batch or global_batch)
     how = Augment(image_size, patches, data.crop_scale, data.crop_ratio, data.flip)
-    scratch = None
-    if not storage.is_local(manifest.url) and not data.cache_dir:
-        scratch = tempfile.mkdtemp(prefix="retfound-shards-")
-    batches = MicroBatches(manifest, data.split, plan, cut, how, rank, data.cache_dir or scratch or "")
-    numbers = range(start_step * cut.accumulation, stop_step * cut.accumulation)
-    return Stream(batches, numbers, data.workers, scratch)
+    remote = not storage.is_local(manifest.url)
+    scratch = Scratch(world.owner) if remote and not data.cache_dir else None
+    folder = scratch.folder if scratch else data.cache_dir
+    stop = ENDLESS if stop_step is None else stop_step
+    return Stream(Job(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)

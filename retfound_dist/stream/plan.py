@@ -2,7 +2,8 @@
 
 The order of an epoch: the shards are permuted, cut into windows of `window` shards, and the samples
 of each window are permuted together. Epochs follow each other without a gap, so a batch may hold the
-end of one and the beginning of the next: every epoch visits every sample exactly once.
+end of one and the beginning of the next: every epoch visits every sample exactly once. Packing has
+already spread neighbours over all shards, so a window holds a random part of the set.
 
 Nothing here knows of ranks but `layout` and `rank_slots`, which cut a finished global batch.
 """
@@ -38,6 +39,9 @@ class Refs:
     def __getitem__(self, where: slice) -> Refs:
         return Refs(self.epoch[where], self.shard[where], self.index[where], self.sample[where])
 
+    def _take(self, order: Ints) -> Refs:
+        return Refs(self.epoch[order], self.shard[order], self.index[order], self.sample[order])
+
     def __len__(self) -> int:
         return len(self.shard)
 
@@ -63,13 +67,19 @@ class Plan:
         return sum(self.counts)
 
     def batch(self, step: int) -> Refs:
-        """The global batch of a step (0 is the first), in slot order: `global_batch` samples."""
+        """The global batch of a step (0 is the first), in slot order: `global_batch` samples.
+
+        Slots follow the shards: the samples of a window stand in the order of its shards, and where a
+        batch spans two windows both are spread evenly over the slots. So a rank that takes a run of
+        neighbouring slots reads the same few shards all through a window.
+        """
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch, dtype=np.int64)
         epochs, places = np.divmod(positions, self.samples)
-        parts = [self._places(int(e), places[epochs == e]) for e in np.unique(epochs)]
-        shard, index = (np.concatenate(column) for column in zip(*parts, strict=True))
+        parts = [self._spread(int(e), places[epochs == e]) for e in np.unique(epochs)]
+        shard, index, fraction = (np.concatenate(column) for column in zip(*parts, strict=True))
+        slots = np.argsort(fraction, kind="stable")
         starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        return Refs(epochs, shard, index, starts[shard] + index)
+        return Refs(epochs, shard, index, starts[shard] + index)._take(slots)
 
     def windows(self, step: int) -> list[tuple[int, int]]:
         """The (epoch, window) pairs a step reads from, in order."""
@@ -88,17 +98,20 @@ class Plan:
         order = _epoch_order(self.counts, self.seed, self.window, epoch)[0]
         return [int(s) for s in order[window * self.window : (window + 1) * self.window]]
 
-    def _places(self, epoch: int, places: Ints) -> tuple[Ints, Ints]:
-        """Places in an epoch (rising) to (shard, index in shard)."""
+    def _spread(self, epoch: int, places: Ints) -> tuple[Ints, Ints, NDArray[np.float64]]:
+        """Places in an epoch (rising) to shard, index in shard, and how far along the slots each stands."""
         bounds = _epoch_order(self.counts, self.seed, self.window, epoch)[1]
         which = np.searchsorted(bounds, places, side="right") - 1
         shard, index = np.empty_like(places), np.empty_like(places)
+        fraction = np.empty(len(places))
         for window in np.unique(which):
             here = which == window
-            shards, indices = _window_order(self.counts, self.seed, self.window, epoch, int(window))
+            rank, shards, indices = _window_order(self.counts, self.seed, self.window, epoch, int(window))
             local = places[here] - bounds[window]
+            local = local[np.argsort(rank[local], kind="stable")]
             shard[here], index[here] = shards[local], indices[local]
-        return shard, index
+            fraction[here] = (np.arange(len(local)) + 0.5) / len(local)
+        return shard, index, fraction
 
 
 def generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
@@ -114,17 +127,18 @@ def _epoch_order(counts: tuple[int, ...], seed: int, window: int, epoch: int) ->
     return order, np.concatenate([[0], np.cumsum(sizes)])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _window_order(
     counts: tuple[int, ...], seed: int, window: int, epoch: int, which: int
-) -> tuple[Ints, Ints]:
+) -> tuple[Ints, Ints, Ints]:
+    """The samples of a window in their order: the shard's rank in the window, the shard, the index in it."""
     order = _epoch_order(counts, seed, window, epoch)[0]
     shards = order[which * window : (which + 1) * window]
     sizes = np.asarray(counts, dtype=np.int64)[shards]
-    owner = np.repeat(shards, sizes)
+    rank = np.repeat(np.arange(len(shards)), sizes)
     index = np.concatenate([np.arange(n, dtype=np.int64) for n in sizes])
-    shuffle = generator(seed, _WINDOW, epoch, which).permutation(len(owner))
-    return owner[shuffle], index[shuffle]
+    shuffle = generator(seed, _WINDOW, epoch, which).permutation(len(rank))
+    return rank[shuffle], shards[rank[shuffle]], index[shuffle]
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,12 @@ def layout(global_batch: int, world: int, micro_batch: int) -> Layout:
     share = -(-global_batch // world)
     accumulation = -(-share // micro_batch)
     return Layout(global_batch, world, -(-share // accumulation), accumulation)
+
+
+def rank_share(cut: Layout, first_rank: int, ranks: int = 1) -> slice:
+    """The slots of neighbouring ranks in a whole step."""
+    share = cut.accumulation * cut.micro
+    return slice(first_rank * share, (first_rank + ranks) * share)
 
 
 def rank_slots(cut: Layout, rank: int, micro_step: int) -> slice:

@@ -1,23 +1,34 @@
-"""One sample out of a shard: bytes to pixels, strictly; a bad one is replaced, by name.
+"""Samples out of shards: bytes to pixels, checked; a bad one is replaced, by name.
 
-A bad sample is replaced by the next good one of its shard, whoever reads it, so the replacement is
-the same at every world size.
+Every sample's bytes are held against the sha256 in its shard's index, wherever they come from. A bad
+sample is replaced by the next good one in the order of the shard set, whoever reads it, so the
+replacement is the same at every world size.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from retfound_dist import storage
 from retfound_dist.errors import DataError
-from retfound_dist.stream.cache import OpenShard
+from retfound_dist.pixels import to_8_bit
+from retfound_dist.shardset import Entry, Shard, image_digest, read_index
+from retfound_dist.storage import Range, Traffic
 
 Pixels = NDArray[np.uint8]
+TRIES = 3
+"""Times that a sample with the wrong bytes is asked of the store again."""
 
 
 @dataclass(frozen=True)
@@ -26,36 +37,174 @@ class Sample:
 
     key: str
     pixels: Pixels
-    fault: str = ""
+    faults: tuple[str, ...] = ()
     """What was wrong with the samples this one stands in for."""
 
 
-def read_sample(shard: OpenShard, index: int, grey: bool = True) -> Sample:
-    """Sample `index` of a shard, or the next good one after it; DataError when none is good."""
-    faults: list[str] = []
-    for offset in range(len(shard.entries)):
-        entry = shard.entries[(index + offset) % len(shard.entries)]
-        data = shard.data[entry.image_offset : entry.image_offset + entry.image_bytes]
-        try:
-            return Sample(entry.key, decode(data, grey), "; ".join(faults))
-        except ValueError as error:
-            faults.append(f"{shard.shard.name}/{entry.key}.{entry.extension}: {error}")
-    raise DataError(
-        f"no image in shard {shard.shard.name} can be read, the first: {faults[0]}: pack the set again"
-    )
+class Source(Protocol):
+    """Where shards are: on this machine's disk, or copied here."""
+
+    url: str
+
+    def path(self, shard: Shard) -> str | None:
+        """The shard as a local file; None: its samples are to be asked of the store."""
+
+    def entries(self, shard: Shard) -> tuple[Entry, ...]:
+        """The shard's index."""
+
+    def damaged(self, shard: Shard) -> None:
+        """The local file holds other bytes than the store."""
+
+
+class LocalShards:
+    """A shard set on this machine's disk, read where it is."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def path(self, shard: Shard) -> str | None:
+        """The shard's file; DataError where it is missing."""
+        path = storage.local_path(storage.join(self.url, shard.name))
+        if not storage.exists(path):
+            raise DataError(f"shard file {path} is missing: pack the set again, or repair the copy")
+        return path
+
+    def entries(self, shard: Shard) -> tuple[Entry, ...]:
+        """The shard's index."""
+        return read_index(self.url, shard)
+
+    def damaged(self, shard: Shard) -> None:
+        """What is here is all there is."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A shard that is being read from."""
+
+    entries: tuple[Entry, ...]
+    data: mmap.mmap | bytes | None
+    """The local file in memory; None: ask the store."""
+
+
+class Reader:
+    """Reads samples of the shards of one part, keeping at most `keep` of them open."""
+
+    def __init__(
+        self, source: Source, shards: Sequence[Shard], grey: bool, keep: int, in_a_row: int, patience_s: float
+    ) -> None:
+        """`in_a_row`: bad samples one after the other before it is an error."""
+        self.source, self.shards, self.grey, self.patience_s = source, shards, grey, patience_s
+        self._keep, self._in_a_row = keep, in_a_row
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+
+    def read(self, places: Sequence[tuple[int, int]]) -> Iterator[Sample]:
+        """The samples at (shard, index), in order; what is not on disk is fetched in one go."""
+        opened = {shard: self._opened(shard) for shard in dict.fromkeys(shard for shard, _ in places)}
+        far = [place for place in places if opened[place[0]].data is None]
+        ranges = [self._range(shard, opened[shard].entries[index]) for shard, index in far]
+        fetched = dict(zip(far, storage.read_ranges(ranges, self.patience_s), strict=True)) if far else {}
+        for shard, index in places:
+            found, entry = opened[shard], opened[shard].entries[index]
+            data = fetched.get((shard, index)) if found.data is None else _slice(found.data, entry)
+            try:
+                yield Sample(entry.key, self._checked(shard, entry, data, local=found.data is not None))
+            except ValueError as error:
+                yield self._replacement(shard, index, f"{self._name(shard, entry)}: {error}")
+
+    def _replacement(self, shard: int, index: int, fault: str) -> Sample:
+        """The next good sample; DataError when there is none near."""
+        faults = [fault]
+        total = sum(s.samples for s in self.shards)
+        while len(faults) <= min(self._in_a_row, total - 1):
+            index += 1
+            if index >= self.shards[shard].samples:
+                shard, index = (shard + 1) % len(self.shards), 0
+            entry = self._opened(shard).entries[index]
+            try:
+                return Sample(entry.key, self._alone(shard, entry), tuple(faults))
+            except ValueError as error:
+                faults.append(f"{self._name(shard, entry)}: {error}")
+        raise DataError(
+            f"{len(faults)} samples in a row cannot be read, the first: {faults[0]}; "
+            f"run `retfound verify {self.source.url}`"
+        )
+
+    def _alone(self, shard: int, entry: Entry) -> Pixels:
+        found = self._opened(shard)
+        data = _slice(found.data, entry) if found.data is not None else self._ask(shard, entry)
+        return self._checked(shard, entry, data, local=found.data is not None)
+
+    def _checked(self, shard: int, entry: Entry, data: bytes | None, local: bool) -> Pixels:
+        """Decoded pixels; ValueError when the store's bytes are wrong or no image."""
+        if data is None or image_digest(data) != entry.image_sha256:
+            data = self._again(shard, entry, local)
+        return decode(data, self.grey)
+
+    def _again(self, shard: int, entry: Entry, local: bool) -> bytes:
+        """The right bytes, asked of the store; ValueError when it has others."""
+        if not storage.is_local(self.source.url):
+            for _ in range(TRIES):
+                storage.count(Traffic(retries=1))
+                data = self._ask(shard, entry)
+                if image_digest(data) == entry.image_sha256:
+                    if local:
+                        self._open.pop(shard, None)
+                        self.source.damaged(self.shards[shard])
+                    return data
+        raise ValueError("its bytes differ from the manifest's")
+
+    def _ask(self, shard: int, entry: Entry) -> bytes:
+        return storage.read_ranges([self._range(shard, entry)], self.patience_s)[0]
+
+    def _range(self, shard: int, entry: Entry) -> Range:
+        where = storage.join(self.source.url, self.shards[shard].name)
+        return Range(where, entry.image_offset, entry.image_offset + entry.image_bytes)
+
+    def _name(self, shard: int, entry: Entry) -> str:
+        return f"{self.shards[shard].name}/{entry.key}.{entry.extension}"
+
+    def _opened(self, number: int) -> _Open:
+        found = self._open.pop(number, None)
+        if found is None or found.data is None:
+            shard = self.shards[number]
+            path = self.source.path(shard)
+            entries = found.entries if found else self.source.entries(shard)
+            found = _Open(entries, _mapped(path) if path else None)
+        self._open[number] = found
+        while len(self._open) > self._keep:
+            self._open.popitem(last=False)
+        return found
+
+
+def _mapped(path: str) -> mmap.mmap | bytes | None:
+    """A file in memory; None where it has just been removed."""
+    try:
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""  # which cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        return None
+
+
+def _slice(data: mmap.mmap | bytes, entry: Entry) -> bytes:
+    return data[entry.image_offset : entry.image_offset + entry.image_bytes]
 
 
 def decode(data: bytes, grey: bool) -> Pixels:
     """Image file bytes to (H, W) uint8, or (H, W, 3) unless `grey`; ValueError when they are damaged.
 
     JPEGs go through simplejpeg, which refuses truncated and zeroed data that Pillow would decode
-    without a word.
+    without a word. Images of more than 8 bit are scaled as `retfound_dist.pixels` says.
     """
     if data[:2] == b"\xff\xd8":
         pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "RGB", strict=True)
         return pixels[:, :, 0] if grey else pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I") or image.mode == "F":
+                deep = to_8_bit(np.asarray(image))
+                return deep if grey else np.repeat(deep[:, :, None], 3, axis=2)
             return np.asarray(image.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable image ({error})") from error

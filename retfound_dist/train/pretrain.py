@@ -25,6 +25,7 @@ from retfound_dist.stream.loader import MicroBatch, make_plan, open_stream
 from retfound_dist.stream.plan import Layout, Plan, layout
 from retfound_dist.train import checkpoint
 from retfound_dist.train import engine as ds
+from retfound_dist.train.account import Account
 from retfound_dist.train.engine import Group
 from retfound_dist.train.optim import lr_at, parameter_groups, peak_lr
 from retfound_dist.train.preempt import StopRequest
@@ -133,7 +134,6 @@ class Step:
     """Sum of the samples' losses, on the device."""
     grad_norm: Tensor | None
     digest: int
-    faults: list[str]
 
 
 def _train(
@@ -149,30 +149,31 @@ def _train(
     config, world = job.config, group.world
     log = runlog.MetricsLog(config.run.url) if world.is_main else None
     peak_flops = matrix_rate(group.device, _matrix_type(config.train.precision, group)) * world.size
-    tree, faults, batch = configs.to_dict(config), 0, config.train.global_batch
+    tree, batch = configs.to_dict(config), config.train.global_batch
+    account = Account(config.data.bad_sample_budget)
     asked = StopRequest()
     asked.listen()
     done = start
     with open_stream(
         job.manifest,
-        config.data,
-        job.plan,
-        job.cut,
-        config.model.image_size,
-        model.patches,
-        world.rank,
-        start,
-        job.last,
+        batch,
+        micro_batch=config.train.micro_batch,
+        image_size=config.model.image_size,
+        patches=model.patches,
+        seed=config.train.seed,
+        world=world,
+        start_step=start,
+        stop_step=job.last,
+        data=config.data,
     ) as stream:
         batches, clock = iter(stream), Clock()
         for number in range(start, job.last):
-            step, done = _step(job, group, engine, batches, clock, number), number + 1
-            faults = _count(step.faults, faults, config.data.bad_sample_budget, display, world)
+            step, done = _step(job, group, engine, batches, clock, account, number), number + 1
             leaving = asked.agreed(group) or done == job.last
             saving = leaving or done % config.checkpoint.every_steps == 0
             if not (saving or done % config.train.log_every == 0 or done == start + 1):
                 continue
-            row = _row(job, group, step, done, clock)
+            row = _row(job, group, step, done, clock) | account.settle(group, display)
             row["mfu"] = row["images_per_s"] * training_flops(model) / peak_flops
             display.show(row)
             if log:
@@ -190,13 +191,19 @@ def _train(
 
 
 def _step(
-    job: Job, group: Group, engine: Any, batches: Iterator[MicroBatch], clock: Clock, number: int
+    job: Job,
+    group: Group,
+    engine: Any,
+    batches: Iterator[MicroBatch],
+    clock: Clock,
+    account: Account,
+    number: int,
 ) -> Step:
     """One step: every micro-batch forward and backward, then the weights move."""
     lr, scale = job.lr(number), group.world.size * job.cut.accumulation / job.cut.global_batch
     ds.set_lr(engine, lr)
     total = torch.zeros((), device=group.device, dtype=torch.float64)
-    digest, norm, faults = 0, None, []
+    digest, norm = 0, None
     for _ in range(job.cut.accumulation):
         waited = time.perf_counter()
         part = next(batches)
@@ -209,9 +216,9 @@ def _step(
         norm = ds.step(engine)
         total += losses.detach().sum()
         digest += part.digest
-        faults += part.faults
+        account.take(part)
     clock.steps += 1
-    return Step(lr, total, norm, digest % 2**64, faults)
+    return Step(lr, total, norm, digest % 2**64)
 
 
 def _row(job: Job, group: Group, step: Step, done: int, clock: Clock) -> dict[str, Any]:
@@ -233,18 +240,6 @@ def _row(job: Job, group: Group, step: Step, done: int, clock: Clock) -> dict[st
 def _matrix_type(precision: str, group: Group) -> torch.dtype:
     """The type whose matrix rate MFU is held against: on a CPU bf16 products run in fp32."""
     return torch.bfloat16 if precision == "bf16" and group.device.type == "cuda" else torch.float32
-
-
-def _count(found: list[str], before: int, budget: int, display: Display, world: World) -> int:
-    """Name what this rank could not read; DataError over its budget. Gives how many there were so far."""
-    for number, fault in enumerate(found, before + 1):
-        display.warn(f"rank {world.rank}: bad sample {number} of {budget} allowed, replaced: {fault}")
-        if number > budget:
-            raise DataError(
-                f"{number} samples could not be read, more than data.bad_sample_budget={budget}; "
-                f"the last: {fault}; run `retfound verify` on the shards"
-            )
-    return before + len(found)
 
 
 def _sum_digest(group: Group, part: int) -> str:

@@ -109,26 +109,33 @@ def ceph(folder: Path) -> Iterator[S3]:
 @contextmanager
 def rclone(folder: Path) -> Iterator[S3]:
     """rclone's S3 server on loopback, keeping objects as files under `folder`; starts at once."""
-    need("rclone")
-    port = free_ports(1)
-    server = new_credentials(f"http://127.0.0.1:{port}")
-    folder.mkdir(parents=True, exist_ok=True)
-    pair = f'"{server.key},{server.secret}"'  # a list in CSV, so its one element is quoted
-    env = clean_environment({"RCLONE_AUTH_KEY": pair, "RCLONE_CONFIG": os.devnull})
-    program = shutil.which("rclone", path=env["PATH"]) or "rclone"
-    with (folder.parent / "rclone.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(folder)],
-            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )
+    server = new_credentials(f"http://127.0.0.1:{free_ports(1)}")
+    process = start_rclone(server, folder)
     try:
-        wait_until(lambda: _answers(port), 20, "rclone serves S3")
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
 
 
-def _answers(port: int) -> bool:
+def start_rclone(server: S3, folder: Path) -> subprocess.Popen[bytes]:
+    """rclone serving `folder` at the server's endpoint, ready; the caller ends it."""
+    need("rclone")
+    port = int(server.endpoint.rsplit(":", 1)[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    pair = f'"{server.key},{server.secret}"'  # a list in CSV, so its one element is quoted
+    env = clean_environment({"RCLONE_AUTH_KEY": pair, "RCLONE_CONFIG": os.devnull})
+    program = shutil.which("rclone", path=env["PATH"]) or "rclone"
+    with (folder.parent / "rclone.log").open("ab") as log:
+        process = subprocess.Popen(
+            [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(folder)],
+            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )
+    wait_until(lambda: answers(port), 20, "rclone serves S3")
+    return process
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on a loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

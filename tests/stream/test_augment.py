@@ -1,10 +1,22 @@
 import numpy as np
 from PIL import Image
 
-from retfound_dist.stream.augment import Augment, augment, crop_box
+from retfound_dist.stream.augment import Augment, crop_box
+from retfound_dist.stream.augment import augment as augment_into
 from retfound_dist.stream.plan import generator
 
 HOW = Augment(image_size=28, patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+
+
+def augment(
+    pixels: np.ndarray, how: Augment, seed: int, epoch: int, sample: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Into new arrays."""
+    colours = 1 if pixels.ndim == 2 else 3
+    out = np.zeros((colours, how.image_size, how.image_size), np.uint8)
+    noise = np.zeros(how.patches, np.float32)
+    augment_into(pixels, how, seed, epoch, sample, out, noise)
+    return out, noise
 
 
 def picture(height: int = 60, width: int = 90) -> np.ndarray:

@@ -1,15 +1,14 @@
 """The stream as a training loop reads it: real shards, real processes."""
 
-from pathlib import Path
+import itertools
 
 import pytest
 import torch
 
-from retfound_dist.errors import ManifestError
-from retfound_dist.schema import Data
-from retfound_dist.shardset import Manifest, read_manifest
-from retfound_dist.stream.loader import MicroBatch, make_plan, open_stream
-from retfound_dist.stream.plan import layout
+from retfound_dist.errors import ConfigError, ManifestError
+from retfound_dist.shardset import Manifest
+from retfound_dist.stream import MicroBatch, open_stream
+from retfound_dist.world import World
 from tests.stream.stream_inputs import make_set
 
 
@@ -22,13 +21,16 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 def read(manifest: Manifest, world: int, start: int, stop: int, workers: int = 0) -> list[list[MicroBatch]]:
     """Every rank's micro-batches."""
-    data = Data(shards=manifest.url, workers=workers, window_shards=2)
-    plan, cut = make_plan(manifest, data, 13, seed=5), layout(13, world, 4)
-    ranks = []
-    for rank in range(world):
-        with open_stream(manifest, data, plan, cut, 28, 4, rank, start, stop) as stream:
-            ranks.append(list(stream))
-    return ranks
+    return [read_rank(manifest, World(rank, world), start, stop, workers) for rank in range(world)]
+
+
+def read_rank(manifest: Manifest, world: World, start: int, stop: int, workers: int = 0) -> list[MicroBatch]:
+    """One rank's micro-batches."""
+    with open_stream(
+        manifest, 13, micro_batch=4, image_size=28, patches=4, seed=5, world=world,
+        start_step=start, stop_step=stop, workers=workers, window_shards=2,
+    ) as stream:  # fmt: skip
+        return list(stream)
 
 
 def samples(ranks: list[list[MicroBatch]]) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
@@ -75,14 +77,17 @@ def test_padding_has_weight_zero_and_no_key(manifest: Manifest) -> None:
 
 def test_a_part_that_was_not_packed_is_refused(manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match="no part 'train'"):
-        make_plan(manifest, Data(shards=manifest.url, split="train"), 13, 0)
+        open_stream(manifest, 13, split="train")
 
 
-def test_a_remote_set_is_fetched_once_and_gone_afterwards(tmp_path: Path) -> None:
-    remote = make_set(tmp_path, count=20, url="memory://remote-set")
-    data = Data(shards=remote.url, workers=0, window_shards=2, cache_dir=str(tmp_path / "cache"))
-    plan, cut = make_plan(remote, data, 5, 0), layout(5, 1, 5)
-    with open_stream(read_manifest(remote.url), data, plan, cut, 28, 4, stop_step=8) as stream:
-        keys = [key for part in stream for key in part.keys]
-    assert sorted(keys[:20]) == sorted(keys[20:])
-    assert {p.name for p in (tmp_path / "cache").glob("*.tar")} == {s.name for s in remote.shards}
+def test_a_setting_that_does_not_exist_is_refused(manifest: Manifest) -> None:
+    with pytest.raises(ConfigError, match="wrkers"):
+        open_stream(manifest, 13, wrkers=2)
+
+
+def test_a_users_own_loop_takes_a_url_and_goes_on_without_end(manifest: Manifest) -> None:
+    with open_stream(manifest.url, global_batch=8, workers=0, seed=3) as stream:
+        batches = list(itertools.islice(stream, 20))
+    assert [b.step for b in batches] == list(range(20))
+    assert batches[0].images.shape == (8, 1, 224, 224)
+    assert len({key for b in batches[:6] for key in b.keys}) == 48

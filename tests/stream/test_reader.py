@@ -6,9 +6,8 @@ import pytest
 from PIL import Image
 
 from retfound_dist.errors import DataError
-from retfound_dist.shardset import Manifest
-from retfound_dist.stream.cache import ShardFiles
-from retfound_dist.stream.reader import decode, read_sample
+from retfound_dist.shardset import Manifest, read_index
+from retfound_dist.stream.reader import LocalShards, Reader, decode
 from tests.stream.stream_inputs import make_set
 
 
@@ -47,38 +46,86 @@ def test_damaged_bytes_are_refused(damage: str) -> None:
         decode(broken[damage], grey=True)
 
 
+def test_a_deep_png_is_scaled_and_not_clipped() -> None:
+    out = io.BytesIO()
+    Image.fromarray(RAMP.astype(np.uint16) * 200).save(out, "PNG")
+    found = decode(out.getvalue(), grey=True)
+    assert found.dtype == np.uint8
+    assert np.corrcoef(found.ravel(), RAMP.ravel())[0, 1] > 0.999
+    assert len(np.unique(found)) > 50
+    assert decode(out.getvalue(), grey=False).shape == (48, 64, 3)
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    return make_set(tmp_path, count=12, shard_mb=1.0)
+    return make_set(tmp_path, count=12, shard_mb=0.02)
 
 
-def spoil(path: Path, offset: int, size: int) -> None:
+def reader(manifest: Manifest, in_a_row: int = 100) -> Reader:
+    return Reader(LocalShards(manifest.url), manifest.shards, True, keep=2, in_a_row=in_a_row, patience_s=1)
+
+
+def spoil(manifest: Manifest, shard: int, index: int, at: int = 60) -> str:
+    """Flips one bit of an image's bytes; gives its key."""
+    entry = read_index(manifest.url, manifest.shards[shard])[index]
+    path = Path(manifest.url) / manifest.shards[shard].name
     data = bytearray(path.read_bytes())
-    data[offset : offset + size] = bytes(size)
+    data[entry.image_offset + at] ^= 1
     path.write_bytes(data)
+    return entry.key
 
 
-def test_a_bad_sample_is_replaced_by_the_next_of_its_shard_and_named(manifest: Manifest) -> None:
-    shard = ShardFiles(manifest.url, "", keep=2).open(manifest.shards[0])
-    entry = shard.entries[3]
-    spoiled = bytearray(shard.data[:])
-    spoiled[entry.image_offset : entry.image_offset + 20] = bytes(20)
-    damaged = type(shard)(shard.shard, bytes(spoiled), shard.entries)  # type: ignore[arg-type]
-    found = read_sample(damaged, 3)
-    assert found.key == shard.entries[4].key
-    assert entry.key in found.fault
-    assert manifest.shards[0].name in found.fault
-    assert read_sample(damaged, 4).fault == ""
+def all_places(manifest: Manifest) -> list[tuple[int, int]]:
+    return [(number, index) for number, s in enumerate(manifest.shards) for index in range(s.samples)]
 
 
-def test_a_shard_that_differs_from_its_manifest_is_refused_by_name(manifest: Manifest) -> None:
-    shard = manifest.shards[0]
-    spoil(Path(manifest.url) / shard.name, 600, 4)
-    with pytest.raises(DataError, match=rf"{shard.name} differs from its manifest"):
-        ShardFiles(manifest.url, "", keep=2).open(shard)
+def test_samples_are_read_in_the_order_asked_for(manifest: Manifest) -> None:
+    places = all_places(manifest)[::-1]
+    keys = [sample.key for sample in reader(manifest).read(places)]
+    assert keys == [read_index(manifest.url, manifest.shards[s])[i].key for s, i in places]
+
+
+def test_one_flipped_bit_is_found_named_and_replaced_by_the_next_sample(manifest: Manifest) -> None:
+    key = spoil(manifest, 0, 1)
+    before, bad, after = reader(manifest).read([(0, 0), (0, 1), (0, 2)])
+    assert not before.faults
+    assert bad.key == after.key
+    assert np.array_equal(bad.pixels, after.pixels)
+    (fault,) = bad.faults
+    assert fault.startswith(f"{manifest.shards[0].name}/{key}.")
+    assert "differ" in fault
+
+
+def test_the_last_sample_of_a_shard_is_replaced_by_the_first_of_the_next(manifest: Manifest) -> None:
+    spoil(manifest, 0, manifest.shards[0].samples - 1)
+    (found,) = reader(manifest).read([(0, manifest.shards[0].samples - 1)])
+    assert found.key == read_index(manifest.url, manifest.shards[1])[0].key
+
+
+def test_too_many_bad_ones_in_a_row_are_an_error_that_names_shard_and_key(manifest: Manifest) -> None:
+    places = all_places(manifest)
+    keys = [spoil(manifest, *place) for place in places[:3]]
+    assert len(next(reader(manifest, in_a_row=3).read(places[:1])).faults) == 3
+    with pytest.raises(DataError, match=rf"3 samples in a row .*{manifest.shards[0].name}/{keys[0]}"):
+        next(reader(manifest, in_a_row=2).read(places[:1]))
+
+
+def test_when_nothing_at_all_can_be_read_it_ends(manifest: Manifest) -> None:
+    for place in all_places(manifest):
+        spoil(manifest, *place)
+    with pytest.raises(DataError, match="12 samples in a row"):
+        next(reader(manifest).read([(0, 0)]))
+
+
+@pytest.mark.parametrize("left", [0, 700])
+def test_the_samples_a_cut_shard_has_lost_are_replaced(manifest: Manifest, left: int) -> None:
+    path = Path(manifest.url) / manifest.shards[1].name
+    path.write_bytes(path.read_bytes()[:left])
+    (found,) = reader(manifest).read([(1, 0)])
+    assert len(found.faults) == manifest.shards[1].samples
 
 
 def test_a_missing_shard_is_named(manifest: Manifest) -> None:
     (Path(manifest.url) / manifest.shards[0].name).unlink()
     with pytest.raises(DataError, match=rf"{manifest.shards[0].name} is missing"):
-        ShardFiles(manifest.url, "", keep=2).open(manifest.shards[0])
+        next(reader(manifest).read([(0, 0)]))

@@ -1,0 +1,69 @@
+"""Which troubles of a store pass, and how long to go on asking.
+
+Waits grow twofold from a tenth of a second to ten, each drawn at random below its bound ("full
+jitter"), so that many processes that failed together do not return together.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+
+FIRST_WAIT, LONGEST_WAIT, SAID_AFTER = 0.1, 10.0, 10.0  # seconds
+_LASTING = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EREMCHG, errno.ENOSPC}
+_LASTING_KINDS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PASSING_NAMES = {
+    "HTTPClientError",  # botocore: timeouts, closed connections
+    "ConnectionError",  # botocore: no connection
+    "ClientError",  # aiohttp, whose bodies break off; botocore's are turned into OSError by s3fs
+    "IncompleteReadError",
+    "ResponseParserError",
+    "FSTimeoutError",
+}
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later: a refusal (403, 404, 400) will not, all else may."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _LASTING_KINDS) and error.errno not in _LASTING
+    return bool(_PASSING_NAMES & {kind.__name__ for kind in type(error).__mro__})
+
+
+@dataclass
+class Patience:
+    """Waits between tries until `seconds` have gone by without any success."""
+
+    url: str
+    seconds: float
+    _failing_since: float | None = None
+    _tries: int = 0
+    _said: bool = False
+    _draw: random.Random = field(default_factory=random.Random)
+
+    def succeeded(self) -> None:
+        """Begin anew: something arrived."""
+        self._failing_since, self._tries = None, 0
+
+    def wait(self, error: BaseException) -> bool:
+        """Sleep before the next try; False when it has been long enough."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        failing = now - self._failing_since
+        if failing >= self.seconds:
+            return False
+        if failing > SAID_AFTER and not self._said:
+            self._said = True
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            print(
+                f"retfound: {self.url} does not answer ({reason}); asking for up to {self.seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2**self._tries, self.seconds - failing + 0.01)
+        self._tries += 1
+        time.sleep(self._draw.uniform(0, longest))
+        return True

@@ -1,0 +1,183 @@
+"""Fetching ahead of need: which shards the next steps read, and a thread that has them copied."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retfound_dist.errors import RetfoundError
+from retfound_dist.shardset import Entry, Shard
+from retfound_dist.stream.cache import Copy, ShardCache
+from retfound_dist.stream.plan import Plan, Refs
+
+BEHIND = 8
+"""Steps for which shards are kept after use: other processes of the node may be that late."""
+RETRY_BUSY, RETRY_ROOM = 0.2, 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class Need:
+    """The shards of some steps, by position in the part."""
+
+    own: tuple[int, ...]
+    """Of this rank, in the order of need."""
+    node: frozenset[int]
+    """Of all ranks of this node."""
+
+
+class Lookahead:
+    """What this rank and its node read from a step on, to the end of the window after its own."""
+
+    def __init__(self, plan: Plan, own: slice, node: slice, stop_step: int) -> None:
+        self._plan, self._own, self._node, self._stop = plan, own, node, stop_step
+        self._steps: deque[tuple[int, tuple[int, ...], frozenset[int]]] = deque()
+
+    def at(self, step: int) -> Need:
+        """The need at a step; steps must not go back by more than `BEHIND`."""
+        end = self._end(step)
+        begin = self._steps[-1][0] + 1 if self._steps else max(0, step - BEHIND)
+        for number in range(begin, end):
+            batch = self._plan.batch(number)
+            self._steps.append((number, _shards(batch[self._own]), frozenset(_shards(batch[self._node]))))
+        while self._steps and self._steps[0][0] < step - BEHIND:
+            self._steps.popleft()
+        own = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
+        return Need(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
+
+    def _end(self, step: int) -> int:
+        """The first step behind the next window."""
+        windows = {self._plan.windows(step)[-1]}
+        end = step + 1
+        while end < self._stop:
+            windows |= set(self._plan.windows(end))
+            if len(windows) > 2 and end > step + 1:
+                break
+            end += 1
+        return end
+
+
+def _shards(refs: Refs) -> tuple[int, ...]:
+    return tuple(np.unique(refs.shard).tolist())
+
+
+class Prefetcher(threading.Thread):
+    """Copies what is needed next, as often as the reader says where it is.
+
+    All processes of a node run one; the cache's locks share the work out between them.
+    """
+
+    def __init__(self, cache: ShardCache, shards: Sequence[Shard], lookahead: Lookahead) -> None:
+        super().__init__(name="shard-prefetch", daemon=True)
+        self._cache, self._shards, self._lookahead = cache, shards, lookahead
+        self._step, self._ended = -1, False
+        self._moved = threading.Condition()
+        self.need = Need((), frozenset())
+        self.needed: set[str] = set()
+        """Paths of the copies that must not make room for others."""
+        self.notes: deque[str] = deque()
+        """What a person should know."""
+
+    def at(self, step: int) -> None:
+        """The reader is at this step; starts the thread the first time."""
+        if step == self._step:
+            return
+        self.need = self._lookahead.at(step)
+        self.needed = self._cache.paths([self._shards[i] for i in self.need.node])
+        with self._moved:
+            self._step = step
+            self._moved.notify()
+        if self.ident is None:
+            self.start()
+
+    def end(self) -> None:
+        """Stop after the shard that is being fetched."""
+        with self._moved:
+            self._ended = True
+            self._moved.notify()
+
+    def run(self) -> None:
+        """Fetch until told to end."""
+        while not self._ended:
+            step, pause = self._step, self._round()
+            with self._moved:
+                if not self._ended and self._step == step:
+                    self._moved.wait(pause)
+
+    def _round(self) -> float | None:
+        """One pass over the need; gives how long to rest, None: until the reader moves."""
+        begun, pause = self._step, None
+        for number in self.need.own:
+            if self._ended or self._step > begun + 1:
+                return 0.0
+            shard = self._shards[number]
+            if self._cache.path(shard):
+                continue
+            try:
+                copy = self._cache.fetch(shard, self.needed, wait=False)
+            except (RetfoundError, OSError):  # the reader meets it when it needs the shard, and says so
+                return RETRY_ROOM
+            if copy is Copy.NO_ROOM:
+                self.notes.append(no_room(self._cache))
+                return RETRY_ROOM
+            if copy is Copy.DIFFERS:
+                self.notes.append(f"{shard.name} differs from its manifest: its samples are read one by one")
+            pause = RETRY_BUSY if copy is Copy.BUSY else pause
+        return pause
+
+
+class FetchedShards:
+    """The shards of a remote set as a reader sees them: local copies, or none yet.
+
+    The first micro-batches do not wait for whole shards: their samples are asked of the store one by
+    one while the shards are fetched. Later ones wait, so that nothing is read twice.
+    """
+
+    COLD_BATCHES = 4
+
+    def __init__(self, cache: ShardCache, prefetcher: Prefetcher) -> None:
+        self.cache, self.prefetcher, self.url = cache, prefetcher, cache.url
+        self._cold = self.COLD_BATCHES
+        self._missed = False
+        self._try_room = 0.0
+
+    def path(self, shard: Shard) -> str | None:
+        """The copy; None where samples are to be read from the store."""
+        path = self.cache.path(shard)
+        if path or self._cold or time.monotonic() < self._try_room:
+            self._missed |= path is None
+            return path
+        copy = self.cache.fetch(shard, self.prefetcher.needed, wait=True)
+        if copy is Copy.NO_ROOM:
+            self._try_room = time.monotonic() + RETRY_ROOM
+            self.prefetcher.notes.append(no_room(self.cache))
+        return self.cache.path(shard)
+
+    def entries(self, shard: Shard) -> tuple[Entry, ...]:
+        """The shard's index."""
+        return self.cache.entries(shard)
+
+    def damaged(self, shard: Shard) -> None:
+        """Remove a copy that no longer is what was fetched."""
+        note = f"the copy of {shard.name} in {self.cache.folder} is damaged: fetched again"
+        self.prefetcher.notes.append(note)
+        self.cache.forget(shard)
+
+    def end_batch(self) -> list[str]:
+        """A micro-batch is complete; gives what a person should know."""
+        self._cold = max(0, self._cold - 1) if self._missed else 0
+        self._missed = False
+        notes = []
+        while self.prefetcher.notes:
+            notes.append(self.prefetcher.notes.popleft())
+        return notes
+
+
+def no_room(cache: ShardCache) -> str:
+    """What is said when shards cannot be kept."""
+    why = "the disk is full" if cache.limit is None else f"data.cache_gb={cache.limit / 1e9:g} is too little"
+    return f"no room for more shards in {cache.folder} ({why}): reading samples straight from {cache.url}"

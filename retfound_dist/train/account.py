@@ -1,0 +1,59 @@
+"""What the streams of all ranks report: bad samples against their budget, requests, remarks."""
+
+from __future__ import annotations
+
+import torch
+
+from retfound_dist.errors import DataError, TrainingError
+from retfound_dist.storage import Traffic
+from retfound_dist.stream.loader import MicroBatch
+from retfound_dist.train.engine import Group
+from retfound_dist.train.telemetry import Display
+
+
+class Account:
+    """Collects on each rank, settles on all of them together."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._known: dict[str, None] = {}
+        self._new: list[str] = []
+        self._notes: list[str] = []
+        self._said: set[str] = set()
+        self._traffic = Traffic()
+
+    def take(self, part: MicroBatch) -> None:
+        """Add what one micro-batch brought."""
+        self._new += part.faults
+        self._notes += part.notes
+        self._traffic += part.traffic
+
+    def settle(self, group: Group, display: Display) -> dict[str, int]:
+        """All ranks together: name what is new, give the sums; DataError over the budget."""
+        sums = [len(self._new), len(self._notes), self._traffic.bytes, self._traffic.retries]
+        faults, notes, fetched, retries = (
+            int(n) for n in group.sum(torch.tensor(sums, device=group.device)).tolist()
+        )
+        if faults or notes:
+            for text in sorted({text for texts in group.gather(self._notes) for text in texts} - self._said):
+                self._said.add(text)
+                if group.world.is_main:
+                    display.warn(text)
+            for fault in sorted({fault for new in group.gather(self._new) for fault in new}):
+                self._name(fault, group, display)
+            self._new, self._notes = [], []
+        self._traffic = Traffic()
+        return {"bad_samples": len(self._known), "fetched_bytes": fetched, "storage_retries": retries}
+
+    def _name(self, fault: str, group: Group, display: Display) -> None:
+        if fault in self._known:
+            return
+        self._known[fault] = None
+        number, budget = len(self._known), self._budget
+        if group.world.is_main:
+            display.warn(f"bad sample {number} of {budget} allowed, replaced: {fault}")
+        if number > budget:
+            raise (DataError if group.world.is_main else TrainingError)(
+                f"{number} samples could not be read, more than data.bad_sample_budget={budget}; "
+                f"the last: {fault}; run `retfound verify` on the shards"
+            )
