@@ -18,6 +18,7 @@ from PIL import Image
 from retfound_dist import commit, storage
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Model
+from retfound_dist.shardset import image_digest
 
 CLASSES = ("CSR", "MH", "NORMAL")
 MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -93,7 +94,7 @@ def shard_set(root: Path, samples: Sequence[dict[str, str | None]]) -> Path:
                 info.size = len(data)
                 place += [tar.offset + 512, len(data)]
                 tar.addfile(info, io.BytesIO(data))
-            rows.append([sample["key"], "jpg", *place])
+            rows.append([sample["key"], "jpg", *place, image_digest(members["jpg"])])
     (root / "oct-000000.idx").write_text(json.dumps({"format": 1, "samples": rows}))
     index = storage.file_info(str(root / "oct-000000.idx"))
     shard = storage.file_info(str(root / "oct-000000.tar"))
