@@ -16,6 +16,8 @@ HOW = (
     "run.url",
     "data.workers",
     "data.cache_dir",
+    "data.cache_gb",
+    "data.patience_s",
     "data.bad_sample_budget",
     "train.micro_batch",
     "train.zero_stage",

@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -28,7 +28,7 @@ from retfound_dist.shardset import Entry, Shard, parse_index
 from retfound_dist.storage import Range, Traffic
 
 PART_BYTES = 8 << 20
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 2
 TRIES = 3
 """Times that wrong bytes are fetched again before they are taken for what the store holds."""
 DIFFERS_FOR = 600.0
@@ -54,6 +54,7 @@ class ShardCache:
         """`limit` in bytes; with `only_needed`, what nobody needs goes at once."""
         self.url, self.folder, self.limit = url, folder, limit
         self.only_needed, self.patience_s = only_needed, patience_s
+        self._indexes: dict[str, bytes] = {}  # for which there was no room on disk
         try:
             os.makedirs(os.path.join(folder, ".locks"), exist_ok=True)
         except OSError as error:
@@ -91,22 +92,56 @@ class ShardCache:
         """Where the copies of shards stand."""
         return {self._path(shard.name, shard.sha256) for shard in shards}
 
+    def fetch_indexes(self, shards: Sequence[Shard]) -> None:
+        """Have the shards' indexes, checked against the manifest; the missing ones in one go."""
+        if all(self._has_index(shard) for shard in shards):
+            return
+        with self._locked("indexes", wait=True):
+            missing = [shard for shard in shards if not self._has_index(shard)]
+            for _ in range(TRIES):
+                missing = self._fetch_indexes(missing)
+        if missing:
+            names = ", ".join(shard.index.name for shard in missing[:3])
+            raise ManifestError(
+                f"{names} of {self.url} differs from the manifest's sha256: pack the set again"
+            )
+
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
-        """The shard's index, checked against the manifest."""
-        path = self._path(shard.index.name, shard.index.sha256)
-        with suppress(OSError):
-            data = Path(path).read_bytes()
-            if storage.bytes_info(data).sha256 == shard.index.sha256:
-                return _parse(data, shard)
-        where = Range(storage.join(self.url, shard.index.name), 0, shard.index.bytes)
-        for _ in range(TRIES):
-            data = storage.read_ranges([where], self.patience_s)[0]
-            if storage.bytes_info(data).sha256 == shard.index.sha256:
-                with suppress(StorageError, OSError):
-                    storage.write_bytes(path, data)
-                return _parse(data, shard)
-            storage.count(Traffic(retries=1))
-        raise ManifestError(f"{where.url} differs from the manifest's sha256: pack the set again")
+        """The shard's index."""
+        self.fetch_indexes([shard])
+        data = self._indexes.get(shard.index.name) or Path(self._index(shard)).read_bytes()
+        if storage.bytes_info(data).sha256 != shard.index.sha256:
+            os.unlink(self._index(shard))
+            return self.entries(shard)
+        entries = parse_index(data)
+        if len(entries) != shard.samples:
+            raise ManifestError(
+                f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}"
+            )
+        return entries
+
+    def _fetch_indexes(self, missing: Sequence[Shard]) -> list[Shard]:
+        """One try; gives those that came with the wrong bytes."""
+        if not missing:
+            return []
+        ranges = [Range(storage.join(self.url, s.index.name), 0, s.index.bytes) for s in missing]
+        wrong = []
+        for shard, data in zip(missing, storage.read_ranges(ranges, self.patience_s), strict=True):
+            if storage.bytes_info(data).sha256 != shard.index.sha256:
+                wrong.append(shard)
+                continue
+            try:
+                storage.write_bytes(self._index(shard), data)
+            except (StorageError, OSError):  # a full disk
+                self._indexes[shard.index.name] = data
+        storage.count(Traffic(retries=len(wrong)))
+        return wrong
+
+    def _has_index(self, shard: Shard) -> bool:
+        return shard.index.name in self._indexes or os.path.exists(self._index(shard))
+
+    def _index(self, shard: Shard) -> str:
+        return self._path(shard.index.name, shard.index.sha256)
 
     def _path(self, name: str, sha256: str) -> str:
         stem, extension = os.path.splitext(name)
@@ -119,7 +154,8 @@ class ShardCache:
                 return Copy.NO_ROOM
             for _ in range(TRIES):
                 if self._download(shard, part) == shard.sha256:
-                    os.replace(part, path)
+                    with self._locked("room", wait=True):  # so that nobody counts it twice or not at all
+                        os.replace(part, path)
                     return Copy.READY
                 storage.count(Traffic(retries=1))
             Path(path + ".differs").touch()
@@ -204,13 +240,6 @@ def _allocate(path: str, size: int) -> bool:
         if error.errno in _FULL:
             return False
         raise
-
-
-def _parse(data: bytes, shard: Shard) -> tuple[Entry, ...]:
-    entries = parse_index(data)
-    if len(entries) != shard.samples:
-        raise ManifestError(f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}")
-    return entries
 
 
 def _younger(path: str, seconds: float) -> bool:

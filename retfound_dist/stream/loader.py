@@ -6,15 +6,11 @@ with the process that reads from them, however that ends.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
@@ -28,15 +24,17 @@ from retfound_dist.schema import Data
 from retfound_dist.shardset import Manifest, read_manifest
 from retfound_dist.storage import Traffic
 from retfound_dist.stream.augment import Augment, augment
-from retfound_dist.stream.cache import Scratch, ShardCache
-from retfound_dist.stream.plan import Layout, Plan, batch_digest, layout, rank_share, rank_slots
-from retfound_dist.stream.prefetch import FetchedShards, Lookahead, Prefetcher
-from retfound_dist.stream.reader import LocalShards, Reader
+from retfound_dist.stream.cache import Scratch
+from retfound_dist.stream.fetcher import Fetcher
+from retfound_dist.stream.job import Job
+from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
+from retfound_dist.stream.prefetch import FetchedShards
+from retfound_dist.stream.processes import begin_process, fork_server, main_module_hidden
+from retfound_dist.stream.reader import Reader
 from retfound_dist.world import World, read_world
 
 ENDLESS = 1 << 40
 """Steps of a stream that nobody ends."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass
@@ -72,25 +70,6 @@ class MicroBatch:
         )
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that fixes a stream; sent to the loader processes."""
-
-    manifest: Manifest
-    data: Data
-    plan: Plan
-    cut: Layout
-    how: Augment
-    world: World
-    stop_step: int
-    cache_dir: str
-
-    @property
-    def grey(self) -> bool:
-        """Whether images have one channel."""
-        return not self.manifest.image.get("colour")
-
-
 class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     """Micro-batch `step x accumulation + pass` of one rank, by number; an error is given, not raised."""
 
@@ -107,18 +86,19 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             return error
 
     def close(self) -> None:
-        """End the thread that fetches ahead in this process."""
+        """End the threads that fetch ahead in this process."""
         if self._fetched:
-            self._fetched.prefetcher.end()
+            self._fetched.close()
         self._reader = self._fetched = None
 
     def _read(self, step: int, micro_step: int) -> MicroBatch:
         job = self.job
         if self._reader is None:
             self._counted = storage.traffic()
-            self._reader = self._open()
+            self._fetched = self._begin_fetching() if job.remote else None
+            self._reader = job.reader(self._fetched)
         if self._fetched:
-            self._fetched.prefetcher.at(step)
+            self._fetched.at(step)
         refs = job.plan.batch(step)[rank_slots(job.cut, job.world.rank, micro_step)]
         images, noise, weight = self._blocks(len(refs))
         places = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
@@ -149,23 +129,11 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         noise = np.tile(np.arange(how.patches, dtype=np.float32), (m, 1))
         return images, noise, (np.arange(m) < samples).astype(np.float32)
 
-    def _open(self) -> Reader:
-        job, data = self.job, self.job.data
-        shards = job.manifest.part(data.split)
-        source: LocalShards | FetchedShards = LocalShards(job.manifest.url)
-        if not storage.is_local(job.manifest.url):
-            limit = round(data.cache_gb * 1e9) if data.cache_gb and data.cache_dir else None
-            cache = ShardCache(
-                job.manifest.url, job.cache_dir, limit, not data.cache_dir, patience_s=data.patience_s
-            )
-            world = job.world
-            first = world.rank - world.local_rank
-            own, node = rank_share(job.cut, world.rank), rank_share(job.cut, first, world.local_size)
-            lookahead = Lookahead(job.plan, own, node, job.stop_step)
-            self._fetched = source = FetchedShards(cache, Prefetcher(cache, shards, lookahead))
-        return Reader(
-            source, shards, job.grey, 2 * job.plan.window + 2, data.bad_sample_budget, data.patience_s
-        )
+    def _begin_fetching(self) -> FetchedShards:
+        """Threads of this process fetch ahead where there is no process for it (see `fetcher`)."""
+        job = self.job
+        prefetcher = None if job.data.workers else job.prefetcher()
+        return FetchedShards(job.cache(), job.shards, job.lookahead(), prefetcher)
 
 
 class Stream:
@@ -178,12 +146,17 @@ class Stream:
         self._batches = MicroBatches(job)
         self._iterator: Iterator[MicroBatch | RetfoundError] | None = None
         self._processes: list[Any] = []
+        self._fetcher: Fetcher | None = None
 
     def __iter__(self) -> Iterator[MicroBatch]:
         """From the first step of the stream; an iterator begun before it ends."""
         self._end()
         before = multiprocessing.active_children()
-        iterator = self._iterator = iter(self._loader())
+        with main_module_hidden():
+            if self.job.remote and self.job.data.workers:
+                self._fetcher = Fetcher(self.job)
+                self._fetcher.at(self._start)
+            iterator = self._iterator = iter(self._loader())
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
         return self._checked(iterator)
 
@@ -201,18 +174,14 @@ class Stream:
 
     def _loader(self) -> DataLoader[MicroBatch | RetfoundError]:
         workers, passes = self.job.data.workers, self.job.cut.accumulation
-        context = None
-        if workers:
-            context = multiprocessing.get_context("forkserver")
-            forkserver.set_forkserver_preload([__name__])
         return DataLoader(
             self._batches,
             batch_size=None,
             sampler=range(self._start * passes, self.job.stop_step * passes),
             num_workers=workers,
-            multiprocessing_context=context,
+            multiprocessing_context=fork_server(self.job.manifest.url) if workers else None,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=_begin_worker if workers else None,
+            worker_init_fn=begin_process if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -221,9 +190,13 @@ class Stream:
             for batch in iterator:
                 if isinstance(batch, RetfoundError):
                     raise batch
+                if self._fetcher:
+                    news = self._fetcher.at(batch.step)
+                    batch.notes.extend(news.notes)
+                    batch.traffic += news.traffic
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:  # OSError: its batch lay ready, its pipe is gone
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a loader process died ({' '.join(str(error).split())[:200]}): if memory ran out, "
@@ -235,35 +208,8 @@ class Stream:
             with suppress(ValueError):
                 process.terminate()
         self._processes = []
-        self._iterator = None
+        self._iterator = self._fetcher = None
         self._batches.close()
-
-
-def _begin_worker(_: int) -> None:
-    """One thread; Ctrl-C is the reading process's to answer; nobody survives it.
-
-    The handler runs between two instructions of Python, so never while shared memory has a name.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    torch.set_num_threads(1)
-    _keep_memory()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Have glibc keep freed memory for the next image: giving it back costs a fifth of a JPEG's decoding."""
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
 
 
 def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> Plan:

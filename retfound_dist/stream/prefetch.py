@@ -18,6 +18,8 @@ from retfound_dist.stream.plan import Plan, Refs
 BEHIND = 8
 """Steps for which shards are kept after use: other processes of the node may be that late."""
 RETRY_BUSY, RETRY_ROOM = 0.2, 30.0  # seconds
+SHARDS_AT_ONCE = 8
+"""That a rank fetches."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Lookahead:
     def at(self, step: int) -> Need:
         """The need at a step; steps must not go back by more than `BEHIND`."""
         end = self._end(step)
-        begin = self._steps[-1][0] + 1 if self._steps else max(0, step - BEHIND)
+        begin = max(self._steps[-1][0] + 1 if self._steps else 0, step - BEHIND)
         for number in range(begin, end):
             batch = self._plan.batch(number)
             self._steps.append((number, _shards(batch[self._own]), frozenset(_shards(batch[self._node]))))
@@ -65,43 +67,45 @@ def _shards(refs: Refs) -> tuple[int, ...]:
     return tuple(np.unique(refs.shard).tolist())
 
 
-class Prefetcher(threading.Thread):
-    """Copies what is needed next, as often as the reader says where it is.
+class Prefetcher:
+    """Threads that copy what is needed next, as often as the reader says where it is.
 
-    All processes of a node run one; the cache's locks share the work out between them.
+    Every rank of a node runs some; the cache's locks share the shards out between them.
     """
 
     def __init__(self, cache: ShardCache, shards: Sequence[Shard], lookahead: Lookahead) -> None:
-        super().__init__(name="shard-prefetch", daemon=True)
         self._cache, self._shards, self._lookahead = cache, shards, lookahead
+        self._threads = [
+            threading.Thread(target=self._run, name=f"prefetch-{n}", daemon=True)
+            for n in range(SHARDS_AT_ONCE)
+        ]
         self._step, self._ended = -1, False
         self._moved = threading.Condition()
-        self.need = Need((), frozenset())
-        self.needed: set[str] = set()
-        """Paths of the copies that must not make room for others."""
+        self._need = Need((), frozenset())
+        self._needed: set[str] = set()
         self.notes: deque[str] = deque()
         """What a person should know."""
 
     def at(self, step: int) -> None:
-        """The reader is at this step; starts the thread the first time."""
+        """The reader is at this step; starts the threads the first time."""
         if step == self._step:
             return
-        self.need = self._lookahead.at(step)
-        self.needed = self._cache.paths([self._shards[i] for i in self.need.node])
+        self._need = self._lookahead.at(step)
+        self._needed = self._cache.paths([self._shards[i] for i in self._need.node])
         with self._moved:
             self._step = step
-            self._moved.notify()
-        if self.ident is None:
-            self.start()
+            self._moved.notify_all()
+        for thread in self._threads:
+            if thread.ident is None:
+                thread.start()
 
     def end(self) -> None:
-        """Stop after the shard that is being fetched."""
+        """Stop after the shards that are being fetched."""
         with self._moved:
             self._ended = True
-            self._moved.notify()
+            self._moved.notify_all()
 
-    def run(self) -> None:
-        """Fetch until told to end."""
+    def _run(self) -> None:
         while not self._ended:
             step, pause = self._step, self._round()
             with self._moved:
@@ -111,15 +115,19 @@ class Prefetcher(threading.Thread):
     def _round(self) -> float | None:
         """One pass over the need; gives how long to rest, None: until the reader moves."""
         begun, pause = self._step, None
-        for number in self.need.own:
+        try:
+            self._cache.fetch_indexes([self._shards[number] for number in self._need.own])
+        except (RetfoundError, OSError):  # the reader meets it when it needs it, and says so
+            return RETRY_ROOM
+        for number in self._need.own:
             if self._ended or self._step > begun + 1:
                 return 0.0
             shard = self._shards[number]
             if self._cache.path(shard):
                 continue
             try:
-                copy = self._cache.fetch(shard, self.needed, wait=False)
-            except (RetfoundError, OSError):  # the reader meets it when it needs the shard, and says so
+                copy = self._cache.fetch(shard, self._needed, wait=False)
+            except (RetfoundError, OSError):
                 return RETRY_ROOM
             if copy is Copy.NO_ROOM:
                 self.notes.append(no_room(self._cache))
@@ -133,47 +141,67 @@ class Prefetcher(threading.Thread):
 class FetchedShards:
     """The shards of a remote set as a reader sees them: local copies, or none yet.
 
-    The first micro-batches do not wait for whole shards: their samples are asked of the store one by
-    one while the shards are fetched. Later ones wait, so that nothing is read twice.
+    The first micro-batch does not wait for whole shards: its samples are asked of the store one by one
+    while the shards are fetched. Later ones wait, so that nothing is read twice.
     """
 
-    COLD_BATCHES = 4
+    def __init__(
+        self,
+        cache: ShardCache,
+        shards: Sequence[Shard],
+        lookahead: Lookahead,
+        prefetcher: Prefetcher | None,
+    ) -> None:
+        """`prefetcher`: threads of this process, where no other process fetches ahead."""
+        self.url = cache.url
+        self._cache, self._shards, self._lookahead, self._prefetcher = cache, shards, lookahead, prefetcher
+        self._notes: deque[str] = prefetcher.notes if prefetcher else deque()
+        self._cold = True
+        self._step, self._try_room = 0, 0.0
 
-    def __init__(self, cache: ShardCache, prefetcher: Prefetcher) -> None:
-        self.cache, self.prefetcher, self.url = cache, prefetcher, cache.url
-        self._cold = self.COLD_BATCHES
-        self._missed = False
-        self._try_room = 0.0
+    def at(self, step: int) -> None:
+        """The reader is at this step."""
+        self._step = step
+        if self._prefetcher:
+            self._prefetcher.at(step)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._prefetcher:
+            self._prefetcher.end()
 
     def path(self, shard: Shard) -> str | None:
         """The copy; None where samples are to be read from the store."""
-        path = self.cache.path(shard)
+        path = self._cache.path(shard)
         if path or self._cold or time.monotonic() < self._try_room:
-            self._missed |= path is None
             return path
-        copy = self.cache.fetch(shard, self.prefetcher.needed, wait=True)
+        node = self._lookahead.at(self._step).node
+        copy = self._cache.fetch(shard, self._cache.paths([self._shards[i] for i in node]), wait=True)
         if copy is Copy.NO_ROOM:
             self._try_room = time.monotonic() + RETRY_ROOM
-            self.prefetcher.notes.append(no_room(self.cache))
-        return self.cache.path(shard)
+            self._notes.append(no_room(self._cache))
+        return self._cache.path(shard)
+
+    def prepare(self, shards: Sequence[Shard]) -> None:
+        """Have the indexes of all these shards in one go."""
+        self._cache.fetch_indexes(shards)
 
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
         """The shard's index."""
-        return self.cache.entries(shard)
+        return self._cache.entries(shard)
 
     def damaged(self, shard: Shard) -> None:
         """Remove a copy that no longer is what was fetched."""
-        note = f"the copy of {shard.name} in {self.cache.folder} is damaged: fetched again"
-        self.prefetcher.notes.append(note)
-        self.cache.forget(shard)
+        note = f"the copy of {shard.name} in {self._cache.folder} is damaged: fetched again"
+        self._notes.append(note)
+        self._cache.forget(shard)
 
     def end_batch(self) -> list[str]:
         """A micro-batch is complete; gives what a person should know."""
-        self._cold = max(0, self._cold - 1) if self._missed else 0
-        self._missed = False
+        self._cold = False
         notes = []
-        while self.prefetcher.notes:
-            notes.append(self.prefetcher.notes.popleft())
+        while self._notes:
+            notes.append(self._notes.popleft())
         return notes
 
 

@@ -49,6 +49,9 @@ class Source(Protocol):
     def path(self, shard: Shard) -> str | None:
         """The shard as a local file; None: its samples are to be asked of the store."""
 
+    def prepare(self, shards: Sequence[Shard]) -> None:
+        """The entries of these shards are wanted next."""
+
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
         """The shard's index."""
 
@@ -68,6 +71,9 @@ class LocalShards:
         if not storage.exists(path):
             raise DataError(f"shard file {path} is missing: pack the set again, or repair the copy")
         return path
+
+    def prepare(self, shards: Sequence[Shard]) -> None:
+        """Nothing is to be fetched."""
 
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
         """The shard's index."""
@@ -99,7 +105,9 @@ class Reader:
 
     def read(self, places: Sequence[tuple[int, int]]) -> Iterator[Sample]:
         """The samples at (shard, index), in order; what is not on disk is fetched in one go."""
-        opened = {shard: self._opened(shard) for shard in dict.fromkeys(shard for shard, _ in places)}
+        numbers = list(dict.fromkeys(shard for shard, _ in places))
+        self.source.prepare([self.shards[number] for number in numbers if number not in self._open])
+        opened = {number: self._opened(number) for number in numbers}
         far = [place for place in places if opened[place[0]].data is None]
         ranges = [self._range(shard, opened[shard].entries[index]) for shard, index in far]
         fetched = dict(zip(far, storage.read_ranges(ranges, self.patience_s), strict=True)) if far else {}

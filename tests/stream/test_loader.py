@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from retfound_dist.errors import ConfigError, ManifestError
 from retfound_dist.shardset import Manifest
@@ -64,9 +66,38 @@ def test_seeking_to_a_step_equals_reading_up_to_it(manifest: Manifest) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_loader_processes_change_nothing(manifest: Manifest, workers: int) -> None:
     assert_same(samples(read(manifest, 1, 0, 4)), samples(read(manifest, 1, 0, 4, workers)))
+
+
+@given(
+    world=st.one_of(st.integers(1, 17), st.just(224)),
+    batch=st.integers(1, 40),
+    micro=st.integers(1, 9),
+    start=st.integers(0, 12),
+    window=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_steps_pixels_and_masks_follow_from_the_step_alone(
+    manifest: Manifest, world: int, batch: int, micro: int, start: int, window: int, seed: int
+) -> None:
+    """Every world size, from any step, pixel for pixel: what one rank read on its way there."""
+
+    def ranks(size: int, begin: int, passes: int) -> list[list[MicroBatch]]:
+        found = []
+        for rank in range(size):
+            with open_stream(
+                manifest, batch, micro_batch=passes, image_size=16, patches=4, seed=seed, world=World(rank, size),
+                start_step=begin, stop_step=start + 1, workers=0, window_shards=window,
+            ) as stream:  # fmt: skip
+                found.append(list(stream))
+        return found
+
+    on_the_way = {key: value for key, value in samples(ranks(1, 0, batch)).items() if key[0] == start}
+    assert len(on_the_way) == len(set(on_the_way))
+    assert_same(on_the_way, samples(ranks(world, start, micro)))
 
 
 def test_padding_has_weight_zero_and_no_key(manifest: Manifest) -> None:

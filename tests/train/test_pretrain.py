@@ -7,14 +7,14 @@ import pytest
 
 from retfound_dist import commit
 from retfound_dist.schema import Data, Optim, PretrainConfig, Run, Train
-from retfound_dist.shardset import Manifest
+from retfound_dist.shardset import Manifest, read_index
 from retfound_dist.train.pretrain import make_job
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
 
 FIELDS = {
     "step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait_s", "step_s", "mfu",
-    "world_size", "batch_digest",
+    "world_size", "batch_digest", "bad_samples", "fetched_bytes", "storage_retries",
 }  # fmt: skip
 
 
@@ -131,3 +131,26 @@ def test_the_vit_large_preset_takes_real_steps(manifest: Manifest, tmp_path: Pat
     rows = metrics(tmp_path / "run")
     assert rows[-1]["step"] == 2
     assert 0.5 < rows[-1]["loss"] < 3
+
+
+@pytest.mark.slow
+def test_bad_samples_are_named_counted_over_all_ranks_and_capped(tmp_path: Path) -> None:
+    manifest = make_set(tmp_path)
+    names = []
+    for shard, place in ((0, 1), (2, 0), (3, 2)):
+        entry = read_index(manifest.url, manifest.shards[shard])[place]
+        path = Path(manifest.url) / manifest.shards[shard].name
+        data = bytearray(path.read_bytes())
+        data[entry.image_offset + 60] ^= 1
+        path.write_bytes(data)
+        names.append(f"{path.name}/{entry.key}")
+    ran = pretrain(2, tmp_path / "run", manifest.url, "train.steps=10")  # two epochs: each is met twice
+    assert ran.returncode == 0, ran.stderr
+    assert metrics(tmp_path / "run")[-1]["bad_samples"] == 3
+    for name in names:
+        assert ran.stderr.count(name) == 1
+    ran = pretrain(2, tmp_path / "few", manifest.url, "train.steps=10", "data.bad_sample_budget=2")
+    assert ran.returncode != 0
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("retfound:")]
+    assert "data.bad_sample_budget=2" in line
+    assert any(name in line for name in names)

@@ -1,0 +1,1 @@
+"""Runnable comparisons: one command, one table, one file in `results/`."""

@@ -1,0 +1,298 @@
+"""Images per second out of shards on one core: ours, the usual recipe, MosaicML Streaming, litData.
+
+    make bench-stream          (or: python -m benchmarks.stream_throughput [--images FOLDER])
+
+All read the same JPEGs from local disk, in turns within one run. "Usual" is Pillow to RGB and
+torchvision's RandomResizedCrop (bicubic), flip, ToTensor, Normalize under a DataLoader; "fast" is our
+decoding and augmentation inside each peer's own dataset. Needs `pip install .[bench]` for the peers;
+one that is missing is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from benchmarks.report import Row, finish, median_of
+from retfound_dist.schema import PackConfig, PackImage, PackOut, Phantom, Source
+from retfound_dist.shardset import Manifest, Shard, read_index
+from retfound_dist.stream import open_stream
+from retfound_dist.stream.augment import Augment, augment, crop_box, resize
+from retfound_dist.stream.plan import generator
+from retfound_dist.stream.processes import keep_memory
+from retfound_dist.stream.reader import decode
+from shards.pack import pack
+
+BATCH = 64
+HOW = Augment(224, 196, (0.2, 1.0), (3 / 4, 4 / 3), 0.5)
+HOW_CROP = (HOW.scale, HOW.ratio)
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "pillow", "simplejpeg"),
+    *("webdataset", "mosaicml-streaming", "litdata"),
+)
+USUAL = transforms.Compose(
+    [
+        transforms.RandomResizedCrop(224, scale=(0.2, 1.0), interpolation=3),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ]
+)
+Batches = Iterator[Any]
+
+
+def usual(data: bytes) -> torch.Tensor:
+    """JPEG to (3, 224, 224) fp32, as MAE's code base and most others do it."""
+    return USUAL(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def fast(data: bytes) -> torch.Tensor:
+    """JPEG to (1, 224, 224) uint8, as this project does it."""
+    out, noise = np.empty((1, 224, 224), np.uint8), np.empty(196, np.float32)
+    number = int.from_bytes(os.urandom(4))
+    augment(decode(data, grey=True), HOW, 0, 0, number, out, noise)
+    return torch.from_numpy(out)
+
+
+def ours(manifest: Manifest, workers: int = 0) -> Batches:
+    """This project's stream, without end."""
+    with open_stream(manifest, BATCH, workers=workers) as stream:
+        yield from stream
+
+
+def with_webdataset(manifest: Manifest, make: Callable[[bytes], torch.Tensor]) -> Batches:
+    """webdataset over the same tars."""
+    import webdataset
+
+    tars = [f"{manifest.url}/{shard.name}" for shard in manifest.shards]
+    data = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(500).to_tuple("jpg")
+    return forever(DataLoader(data.map_tuple(make), batch_size=BATCH))
+
+
+def with_mosaic(images: list[bytes], folder: Path, make: Callable[[bytes], torch.Tensor]) -> Batches:
+    """MosaicML Streaming over its own format."""
+    from streaming import MDSWriter, StreamingDataset
+
+    if not folder.exists():
+        with MDSWriter(out=str(folder), columns={"jpg": "bytes"}) as writer:
+            for data in images:
+                writer.write({"jpg": data})
+
+    class Images(StreamingDataset):
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return make(super().__getitem__(index)["jpg"])
+
+    data = Images(local=str(folder), shuffle=True, batch_size=BATCH)
+    return forever(DataLoader(data, batch_size=BATCH))
+
+
+def with_litdata(images: list[bytes], folder: Path, make: Callable[[bytes], torch.Tensor]) -> Batches:
+    """litData over its own format."""
+    import litdata
+
+    if not folder.exists():
+        with contextlib.redirect_stdout(io.StringIO()):
+            litdata.optimize(
+                fn=_itself, inputs=images, output_dir=str(folder), chunk_bytes="64MB", num_workers=1
+            )
+
+    class Images(litdata.StreamingDataset):
+        def __getitem__(self, index: Any) -> torch.Tensor:
+            return make(super().__getitem__(index))
+
+    return forever(DataLoader(Images(str(folder), shuffle=True), batch_size=BATCH))
+
+
+def _itself(data: bytes) -> bytes:
+    return data
+
+
+def forever(loader: Any) -> Batches:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def contestants(manifest: Manifest, images: list[bytes], folder: Path) -> dict[str, Batches]:
+    """Everyone who can take part."""
+    makers: dict[str, Callable[[], Batches]] = {
+        "ours": lambda: ours(manifest),
+        "usual (webdataset)": lambda: with_webdataset(manifest, usual),
+        "webdataset, fast": lambda: with_webdataset(manifest, fast),
+        "MosaicML Streaming, usual": lambda: with_mosaic(images, folder / "mds", usual),
+        "MosaicML Streaming, fast": lambda: with_mosaic(images, folder / "mds", fast),
+        "litData, usual": lambda: with_litdata(images, folder / "lit", usual),
+        "litData, fast": lambda: with_litdata(images, folder / "lit", fast),
+    }
+    found = {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+            next(found[name])  # opens files, warms caches
+        except ImportError as error:
+            print(f"{name} left out: {error}; pip install .[bench]")
+            found.pop(name, None)
+    return found
+
+
+def race(runners: dict[str, Batches], rounds: int, batches: int) -> dict[str, list[float]]:
+    """Images per second of each runner in each round; they take turns, beginning with another each time."""
+    names = list(runners)
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            begun = time.perf_counter()
+            for _ in itertools.islice(runners[name], batches):
+                pass
+            speeds[name].append(batches * BATCH / (time.perf_counter() - begun))
+    return speeds
+
+
+def stages(images: list[bytes]) -> Iterator[Row]:
+    """Microseconds an image of each step, ours and the usual one."""
+    some = images[:200]
+    pixels = [decode(data, grey=True) for data in some]
+    boxes = [crop_box(generator(0, 3, 0, i), p.shape[1], p.shape[0], *HOW_CROP) for i, p in enumerate(pixels)]
+    cuts = [p[y : y + h, x : x + w] for p, (x, y, w, h) in zip(pixels, boxes, strict=True)]
+    colours = [Image.open(io.BytesIO(data)).convert("RGB") for data in some]
+    crop, flip, tensor, normal = USUAL.transforms
+    small = [crop(image) for image in colours]
+    floats = [tensor(image) for image in small]
+    steps: dict[str, tuple[list[Any], Callable[[Any], Any]]] = {
+        "ours: sha256 of the bytes": (some, lambda d: hashlib.sha256(d).hexdigest()),
+        "ours: JPEG to grey": (some, lambda d: decode(d, grey=True)),
+        "ours: draw the crop": (pixels, lambda p: crop_box(generator(0, 3, 0, 1), *p.shape, *HOW_CROP)),
+        "ours: resize the crop": (cuts, lambda c: resize(c, 224)),
+        "usual: JPEG to RGB": (some, lambda d: Image.open(io.BytesIO(d)).convert("RGB")),
+        "usual: RandomResizedCrop": (colours, crop),
+        "usual: flip": (small, flip),
+        "usual: ToTensor": (small, tensor),
+        "usual: Normalize": (floats, normal),
+    }
+    for name, (inputs, step) in steps.items():
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            for value in inputs:
+                step(value)
+            times.append((time.perf_counter() - begun) / len(inputs) * 1e6)
+        yield median_of(name, times, "µs an image")
+
+
+def alternate(manifest: Manifest, rounds: int) -> dict[str, list[float]]:
+    """Images per second of one and of two loader processes, in turns, on all cores."""
+    speeds: dict[str, list[float]] = {"ours, 1 worker": [], "ours, 2 workers": []}
+    for _ in range(rounds):
+        for workers, found in enumerate(speeds.values(), 1):
+            with open_stream(manifest, BATCH, workers=workers) as stream:
+                batches = iter(stream)
+                for _ in itertools.islice(batches, 8 * workers):
+                    pass
+                begun = time.perf_counter()
+                for _ in itertools.islice(batches, 24 * workers):
+                    pass
+                found.append(24 * workers * BATCH / (time.perf_counter() - begun))
+    return speeds
+
+
+def ratios(speeds: dict[str, list[float]]) -> dict[str, float]:
+    """Medians of the rounds' ratios."""
+    pairs = {
+        "ours_vs_usual": ("ours", "usual (webdataset)"),
+        "ours_vs_webdataset_fast": ("ours", "webdataset, fast"),
+        "ours_vs_mosaic_usual": ("ours", "MosaicML Streaming, usual"),
+        "ours_vs_mosaic_fast": ("ours", "MosaicML Streaming, fast"),
+        "ours_vs_litdata_usual": ("ours", "litData, usual"),
+        "ours_vs_litdata_fast": ("ours", "litData, fast"),
+        "two_workers_vs_one": ("ours, 2 workers", "ours, 1 worker"),
+    }
+    return {
+        name: round(statistics.median(a / b for a, b in zip(speeds[one], speeds[other], strict=True)), 2)
+        for name, (one, other) in pairs.items()
+        if one in speeds and other in speeds
+    }
+
+
+def packed(folder: Path, source: str, name: str, image: PackImage | None = None) -> Manifest:
+    """A folder of images, or the phantom, as shards."""
+    where = Source(path=source) if source else Source(kind="phantom")
+    phantom = Phantom(patients=80, slices=8, height=496, width=512)
+    out = PackOut(url=str(folder / name), shard_mb=16)
+    return pack(PackConfig(source=where, phantom=phantom, out=out, image=image or PackImage()))
+
+
+def as_png(images: list[bytes], folder: Path) -> Manifest:
+    """The same pictures as PNG files in shards."""
+    for number, data in enumerate(images[:300]):
+        path = folder / "pictures" / "A" / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(io.BytesIO(data)).save(path)
+    return packed(folder, str(folder / "pictures"), "png", PackImage(format="png"))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    root = Path(__file__).resolve().parent.parent
+    data = Path(os.environ.get("RETFOUND_TEST_DATA", root.parent / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--images",
+        default=str(data / "octdl") if (data / "octdl").is_dir() else "",
+        help="folder of class folders; the phantom where there is none",
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, default=6, help="of 64 images, a turn")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Pack, race, print."""
+    args = parse()
+    torch.set_num_threads(1)
+    keep_memory()
+    cores = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        manifest = packed(folder, args.images, "jpg")
+        images = [image for shard in manifest.shards for image in shard_images(manifest, shard)]
+        png = as_png(images, folder)
+        os.sched_setaffinity(0, cores[:1])
+        runners = contestants(manifest, images, folder) | {"ours, PNG": ours(png)}
+        speeds = race(runners, args.rounds, args.batches)
+        parts = list(stages(images))
+        os.sched_setaffinity(0, cores)
+        if len(cores) > 1:
+            speeds |= alternate(manifest, args.rounds)
+    rows = [median_of(name, values, "images/s") for name, values in speeds.items()]
+    size = sum(map(len, images)) / len(images) / 1000
+    what = Path(args.images).name if args.images else "phantom"
+    what = f"{len(images):,} JPEGs of {size:.0f} kB ({what})"
+    title = f"{what}, batches of {BATCH}; one core unless workers are named"
+    finish("stream", title, rows + parts, ratios(speeds), PACKAGES)
+
+
+def shard_images(manifest: Manifest, shard: Shard) -> Iterator[bytes]:
+    """The image files of a shard."""
+    data = Path(manifest.url, shard.name).read_bytes()
+    for entry in read_index(manifest.url, shard):
+        yield data[entry.image_offset : entry.image_offset + entry.image_bytes]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""How the stream's own processes begin and end: with the process that reads from them."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from typing import Any
+
+import torch
+
+PRELOAD = "retfound_dist.stream.loader"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def fork_server(url: str) -> Any:
+    """The multiprocessing context: children of a server that holds neither threads nor a filesystem.
+
+    What reading from `url` needs is imported there once, which spares each child half a second.
+    """
+    forkserver.set_forkserver_preload([PRELOAD, "s3fs"] if url.startswith("s3://") else [PRELOAD])
+    return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def main_module_hidden() -> Iterator[None]:
+    """Loader processes need nothing of the user's script, so they must not run it (multiprocessing would)."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    main.__spec__ = None
+    if file is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+def begin_process(_: int = 0) -> None:
+    """One thread; Ctrl-C is the reading process's to answer; nobody survives it.
+
+    The handler runs between two instructions of Python, so never while shared memory has a name.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    torch.set_num_threads(1)
+    keep_memory()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory for the next image: giving it back costs a fifth of a JPEG's decoding."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

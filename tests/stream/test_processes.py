@@ -1,0 +1,134 @@
+"""The stream's processes: they end with their reader, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.stream.stream_inputs import make_set
+
+pytestmark = pytest.mark.slow
+
+READER = """
+import sys
+from retfound_dist.stream import open_stream
+with open_stream(sys.argv[1], global_batch=8, workers=2, image_size=64) as stream:
+    for batch in stream:  # no `if __name__ == "__main__"`: a user's script need not have one
+        if batch.step == 3:
+            print("reading", flush=True)
+"""
+
+
+def start(tmp_path: Path, code: str = READER, **more: object) -> subprocess.Popen[str]:
+    """A script that reads a set with two loader processes."""
+    url = make_set(tmp_path, count=40).url
+    script = tmp_path / "reader.py"
+    script.write_text(code)
+    env = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(script), url], env=env, text=True, stdout=subprocess.PIPE, **more
+    )  # type: ignore[call-overload,no-any-return]
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The process's descendants once it is reading."""
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "reading"
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def soon(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def shared_memory() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith(("torch_", "sem.mp", "psm_"))}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_loader_processes_end_with_their_reader(tmp_path: Path, how: signal.Signals) -> None:
+    before = shared_memory()
+    process = start(tmp_path, stderr=subprocess.DEVNULL)
+    children = family(process)
+    assert len(children) >= 3  # the fork server and two workers at least
+    process.send_signal(how)
+    process.wait(20)
+    assert soon(lambda: not any(child.is_running() for child in children))
+    assert soon(lambda: shared_memory() <= before)
+
+
+def test_ctrl_c_on_a_terminal_ends_all_with_one_traceback(tmp_path: Path) -> None:
+    """Every process of the terminal gets the signal; only the reader answers."""
+    controller, terminal = pty.openpty()
+    process = start(tmp_path, stderr=terminal, stdin=terminal, start_new_session=True)
+    os.close(terminal)
+    children = family(process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(20)
+    assert process.returncode == -signal.SIGINT
+    assert soon(lambda: not any(child.is_running() for child in children))
+    os.set_blocking(controller, False)
+    said = os.read(controller, 1 << 16).decode()
+    assert said.count("Traceback") == 1
+    assert "KeyboardInterrupt" in said
+
+
+DROPPED = """
+import sys, psutil
+from retfound_dist.stream import open_stream
+stream = open_stream(sys.argv[1], global_batch=8, workers=2, image_size=64)
+first = [next(iter(stream)).keys for _ in range(3)]
+assert first[0] == first[1] == first[2]
+iterator = iter(stream)
+next(iterator)
+del iterator
+stream.close()
+stream.close()
+left = [c for c in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(c.cmdline())]
+print("left", len(left), "done")
+"""
+
+
+def test_an_iterator_may_be_dropped_midway_and_begun_again(tmp_path: Path) -> None:
+    process = start(tmp_path, DROPPED)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said.strip() == "left 0 done"
+
+
+KILLED = """
+import sys, psutil, os
+from retfound_dist.errors import DataError
+from retfound_dist.stream import open_stream
+with open_stream(sys.argv[1], global_batch=8, workers=1, image_size=64) as stream:
+    batches = iter(stream)
+    next(batches)
+    for process in stream._processes:
+        psutil.Process(process.pid).kill()
+    try:
+        for _ in batches:
+            pass
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_a_loader_process_that_is_killed_is_one_clear_line(tmp_path: Path) -> None:
+    process = start(tmp_path, KILLED)
+    said, _ = process.communicate(timeout=60)
+    assert said.startswith("a loader process died")
+    assert len(said.strip().splitlines()) == 1
