@@ -10,7 +10,7 @@ import errno
 import random
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 FIRST_WAIT, LONGEST_WAIT, SAID_AFTER = 0.1, 10.0, 10.0  # seconds
 _LASTING = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EREMCHG, errno.ENOSPC}
@@ -32,6 +32,11 @@ def is_passing(error: BaseException) -> bool:
     return bool(_PASSING_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
 
+def pause(tries: int, longest: float = LONGEST_WAIT) -> None:
+    """Sleep before try number `tries` + 2."""
+    time.sleep(random.uniform(0, min(longest, FIRST_WAIT * 2 ** min(tries, 20))))
+
+
 @dataclass
 class Patience:
     """Waits between tries until `seconds` have gone by without any success."""
@@ -41,7 +46,6 @@ class Patience:
     _failing_since: float | None = None
     _tries: int = 0
     _said: bool = False
-    _draw: random.Random = field(default_factory=random.Random)
 
     def succeeded(self) -> None:
         """Begin anew: something arrived."""
@@ -63,7 +67,6 @@ class Patience:
                 file=sys.stderr,
                 flush=True,
             )
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2**self._tries, self.seconds - failing + 0.01)
+        pause(self._tries, min(LONGEST_WAIT, self.seconds - failing + 0.01))
         self._tries += 1
-        time.sleep(self._draw.uniform(0, longest))
         return True

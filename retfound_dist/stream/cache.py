@@ -29,8 +29,8 @@ from retfound_dist.storage import Range, Traffic
 
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 2
-TRIES = 3
-"""Times that wrong bytes are fetched again before they are taken for what the store holds."""
+TRIES, INDEX_TRIES = 3, 8
+"""Times that wrong bytes are fetched before they are taken for what the store holds."""
 DIFFERS_FOR = 600.0
 """Seconds for which a shard that differs from its manifest is not fetched again."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -92,13 +92,18 @@ class ShardCache:
         """Where the copies of shards stand."""
         return {self._path(shard.name, shard.sha256) for shard in shards}
 
-    def fetch_indexes(self, shards: Sequence[Shard]) -> None:
-        """Have the shards' indexes, checked against the manifest; the missing ones in one go."""
+    def fetch_indexes(self, shards: Sequence[Shard], wait: bool = True) -> None:
+        """Have the shards' indexes, checked against the manifest; the missing ones in one go.
+
+        Unless told to `wait`, leave them to another process or thread that is fetching some.
+        """
         if all(self._has_index(shard) for shard in shards):
             return
-        with self._locked("indexes", wait=True):
+        with self._locked("indexes", wait) as mine:
+            if not mine:
+                return
             missing = [shard for shard in shards if not self._has_index(shard)]
-            for _ in range(TRIES):
+            for _ in range(INDEX_TRIES):
                 missing = self._fetch_indexes(missing)
         if missing:
             names = ", ".join(shard.index.name for shard in missing[:3])

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from retfound_dist import storage
 from retfound_dist.storage import Traffic
 from retfound_dist.stream.job import Job
-from retfound_dist.stream.processes import begin_process, fork_server
+from retfound_dist.stream.processes import Begin, fork_server
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Fetcher:
         context = fork_server(job.manifest.url)
         self._here, there = context.Pipe()
         self._step = -1
-        self.process = context.Process(target=_fetch, args=(job, there), daemon=True)
+        self.process = context.Process(target=_fetch, args=(job, there, Begin()), daemon=True)
         self.process.start()
         there.close()
 
@@ -50,8 +50,8 @@ class Fetcher:
         return news
 
 
-def _fetch(job: Job, steps: Connection) -> None:
-    begin_process()
+def _fetch(job: Job, steps: Connection, begin: Begin) -> None:
+    begin()
     prefetcher, told = job.prefetcher(), Traffic()
     with suppress(EOFError, OSError):
         while True:

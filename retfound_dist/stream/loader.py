@@ -29,7 +29,7 @@ from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
 from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
 from retfound_dist.stream.prefetch import FetchedShards
-from retfound_dist.stream.processes import begin_process, fork_server, main_module_hidden
+from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
 from retfound_dist.stream.reader import Reader
 from retfound_dist.world import World, read_world
 
@@ -181,7 +181,7 @@ class Stream:
             num_workers=workers,
             multiprocessing_context=fork_server(self.job.manifest.url) if workers else None,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=begin_process if workers else None,
+            worker_init_fn=Begin() if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -116,7 +116,7 @@ class Prefetcher:
         """One pass over the need; gives how long to rest, None: until the reader moves."""
         begun, pause = self._step, None
         try:
-            self._cache.fetch_indexes([self._shards[number] for number in self._need.own])
+            self._cache.fetch_indexes([self._shards[number] for number in self._need.own], wait=False)
         except (RetfoundError, OSError):  # the reader meets it when it needs it, and says so
             return RETRY_ROOM
         for number in self._need.own:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from typing import Any
 
@@ -44,7 +45,26 @@ def main_module_hidden() -> Iterator[None]:
             main.__file__ = file
 
 
-def begin_process(_: int = 0) -> None:
+@dataclass(frozen=True)
+class Begin:
+    """What a process does first; made by its reader, whose settings for the store it takes along.
+
+    The fork server has the environment it was started with, which may be an older one.
+    """
+
+    environment: dict[str, str] = field(
+        default_factory=lambda: {k: v for k, v in os.environ.items() if k.startswith("AWS_")}, repr=False
+    )
+
+    def __call__(self, _: int = 0) -> None:
+        """Set up this process."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(self.environment)
+        _begin_process()
+
+
+def _begin_process() -> None:
     """One thread; Ctrl-C is the reading process's to answer; nobody survives it.
 
     The handler runs between two instructions of Python, so never while shared memory has a name.

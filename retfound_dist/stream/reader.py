@@ -20,15 +20,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from retfound_dist import storage
+from retfound_dist import retry, storage
 from retfound_dist.errors import DataError
 from retfound_dist.pixels import to_8_bit
 from retfound_dist.shardset import Entry, Shard, image_digest, read_index
 from retfound_dist.storage import Range, Traffic
 
 Pixels = NDArray[np.uint8]
-TRIES = 3
-"""Times that a sample with the wrong bytes is asked of the store again."""
+TRIES, LONGEST_PAUSE = 8, 0.5  # seconds
+"""Times that a sample with the wrong bytes is asked of the store again: so many are no chance."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Reader:
         self.source, self.shards, self.grey, self.patience_s = source, shards, grey, patience_s
         self._keep, self._in_a_row = keep, in_a_row
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._wrong: set[str] = set()  # in the store itself, found out once
 
     def read(self, places: Sequence[tuple[int, int]]) -> Iterator[Sample]:
         """The samples at (shard, index), in order; what is not on disk is fetched in one go."""
@@ -150,15 +151,18 @@ class Reader:
 
     def _again(self, shard: int, entry: Entry, local: bool) -> bytes:
         """The right bytes, asked of the store; ValueError when it has others."""
-        if not storage.is_local(self.source.url):
-            for _ in range(TRIES):
+        name = self._name(shard, entry)
+        if not storage.is_local(self.source.url) and name not in self._wrong:
+            for number in range(TRIES):
                 storage.count(Traffic(retries=1))
+                retry.pause(number, LONGEST_PAUSE)
                 data = self._ask(shard, entry)
                 if image_digest(data) == entry.image_sha256:
                     if local:
                         self._open.pop(shard, None)
                         self.source.damaged(self.shards[shard])
                     return data
+            self._wrong.add(name)
         raise ValueError("its bytes differ from the manifest's")
 
     def _ask(self, shard: int, entry: Entry) -> bytes:
