@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from retfound_dist.stream.plan import generator
+from retfound_dist.stream.plan import sample_generator
 
 Pixels = NDArray[np.uint8]
 _AUGMENT = 3
@@ -44,12 +44,12 @@ def augment(
 
     The crop is resized by antialiased bicubic interpolation, from the pixels inside it alone.
     """
-    draw = generator(seed, _AUGMENT, epoch, sample)
+    draw = sample_generator(seed, _AUGMENT, epoch, sample)
     left, top, width, height = crop_box(draw, pixels.shape[1], pixels.shape[0], how.scale, how.ratio)
     flipped = draw.random() < how.flip
     draw.random(out=noise, dtype=np.float32)
-    small = resize(pixels[top : top + height, left : left + width], how.image_size)
-    out[...] = small[:, :, ::-1] if flipped else small
+    cut = pixels[top : top + height, left : left + width]
+    out[...] = resize(cut[:, ::-1] if flipped else cut, how.image_size)
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
@@ -61,7 +61,7 @@ def resize(pixels: Pixels, size: int) -> Pixels:
     height, width = pixels.shape[:2]
     down_first = height > size and height - size > 2 * (width - size)
     if pixels.ndim == 3:
-        colours = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+        colours = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
         half = _antialiased(colours, size, width) if down_first else _antialiased(colours, height, size)
         whole: Pixels = _antialiased(half, size, size)[0].numpy()
         return whole

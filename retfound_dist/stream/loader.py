@@ -125,7 +125,8 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _blocks(self, samples: int) -> tuple[Any, Any, Any]:
         """Images, noise and weight of a micro-batch of which so many slots are samples."""
         m, how = self.job.cut.micro, self.job.how
-        images = np.zeros((m, 1 if self.job.grey else 3, how.image_size, how.image_size), dtype=np.uint8)
+        images = np.empty((m, 1 if self.job.grey else 3, how.image_size, how.image_size), dtype=np.uint8)
+        images[samples:] = 0
         noise = np.tile(np.arange(how.patches, dtype=np.float32), (m, 1))
         return images, noise, (np.arange(m) < samples).astype(np.float32)
 

@@ -11,6 +11,7 @@ Nothing here knows of ranks but `layout` and `rank_slots`, which cut a finished 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,6 +118,22 @@ class Plan:
 def generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
     """A counter-based generator: the same four numbers always draw the same."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, item, epoch]))
+
+
+_local = threading.local()
+
+
+def sample_generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
+    """What `generator` gives, in a fifth of the time: good until this thread's next call."""
+    if not hasattr(_local, "draw"):
+        _local.draw = np.random.Generator(np.random.Philox(key=[0, 0]))
+        _local.state = _local.draw.bit_generator.state
+        _local.key, _local.counter = (_local.state["state"][name] for name in ("key", "counter"))
+    _local.key[:] = seed, purpose
+    _local.counter[:] = 0, 0, item, epoch
+    _local.draw.bit_generator.state = _local.state
+    draw: np.random.Generator = _local.draw
+    return draw
 
 
 @lru_cache(maxsize=4)

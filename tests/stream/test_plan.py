@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.stream.plan import Plan, batch_digest, generator, layout, rank_slots
+from retfound_dist.stream.plan import Plan, batch_digest, generator, layout, rank_slots, sample_generator
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple)
 PLANS = st.builds(Plan, COUNTS, st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 6))
@@ -107,3 +107,12 @@ def test_generators_are_keyed_by_all_four_numbers() -> None:
     }
     assert len(draws) == 5
     assert generator(0, 1, 2, 3).random() in draws
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 4), min_size=1, max_size=5))
+def test_the_quick_generator_draws_what_the_plain_one_draws(keys: list[tuple[int, int, int, int]]) -> None:
+    for key in keys:
+        quick, plain = sample_generator(*key), generator(*key)
+        assert quick.random() == plain.random()
+        assert np.array_equal(quick.random(5, dtype=np.float32), plain.random(5, dtype=np.float32))
+        assert quick.integers(0, 100) == plain.integers(0, 100)
