@@ -3,6 +3,8 @@
 # make test-fast              the tests that need no system packages and little time
 # make test-cluster           Slurm and S3 tests (Debian packages: .ci/install-system-packages)
 # make bench-stream           the stream beside other loaders: images/s on one core (5 minutes)
+# make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
+# make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -22,7 +24,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream clean
+.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -66,6 +68,12 @@ $(BENCH)/.installed: $(STAMP)
 
 bench-stream: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.stream_throughput
+
+bench-shuffle: $(STAMP)
+	python -m benchmarks.shuffle_quality
+
+bench-remote: $(STAMP)
+	python -m benchmarks.remote_stream
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
