@@ -33,8 +33,8 @@ from benchmarks.report import Row, finish, median_of
 from retfound_dist.schema import PackConfig, PackImage, PackOut, Phantom, Source
 from retfound_dist.shardset import Manifest, Shard, read_index
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.augment import Augment, augment, crop_box, resize
-from retfound_dist.stream.plan import generator
+from retfound_dist.stream.augment import Augment, apply, crop_box, draw, resize
+from retfound_dist.stream.plan import sample_generator
 from retfound_dist.stream.processes import keep_memory
 from retfound_dist.stream.reader import decode
 from shards.pack import pack
@@ -65,8 +65,14 @@ def usual(data: bytes) -> torch.Tensor:
 def fast(data: bytes) -> torch.Tensor:
     """JPEG to (1, 224, 224) uint8, as this project does it."""
     out, noise = np.empty((1, 224, 224), np.uint8), np.empty(196, np.float32)
-    number = int.from_bytes(os.urandom(4))
-    augment(decode(data, grey=True), HOW, 0, 0, number, out, noise)
+    number, drawn = int.from_bytes(os.urandom(4)), []
+
+    def needs(width: int, height: int) -> int:
+        drawn.append(draw(HOW, 0, 0, number, width, height, noise))
+        return drawn[0].top + drawn[0].height
+
+    pixels = decode(data, True, needs)
+    apply(drawn[0], pixels, out)
     return torch.from_numpy(out)
 
 
@@ -81,8 +87,12 @@ def with_webdataset(manifest: Manifest, make: Callable[[bytes], torch.Tensor]) -
     import webdataset
 
     tars = [f"{manifest.url}/{shard.name}" for shard in manifest.shards]
-    data = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(500).to_tuple("jpg")
-    return forever(DataLoader(data.map_tuple(make), batch_size=BATCH))
+    data = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(500)
+    if make is usual:  # as its documentation has it
+        data = data.decode("pilrgb").to_tuple("jpg").map_tuple(USUAL)
+    else:
+        data = data.to_tuple("jpg").map_tuple(make)
+    return forever(DataLoader(data, batch_size=BATCH))
 
 
 def with_mosaic(images: list[bytes], folder: Path, make: Callable[[bytes], torch.Tensor]) -> Batches:
@@ -164,20 +174,30 @@ def race(runners: dict[str, Batches], rounds: int, batches: int) -> dict[str, li
     return speeds
 
 
+def draw_box(number: int, pixels: Any) -> tuple[int, int, int, int]:
+    """The crop of an image."""
+    return crop_box(sample_generator(0, 3, 0, number), pixels.shape[1], pixels.shape[0], *HOW_CROP)
+
+
 def stages(images: list[bytes]) -> Iterator[Row]:
     """Microseconds an image of each step, ours and the usual one."""
     some = images[:200]
     pixels = [decode(data, grey=True) for data in some]
-    boxes = [crop_box(generator(0, 3, 0, i), p.shape[1], p.shape[0], *HOW_CROP) for i, p in enumerate(pixels)]
+    boxes = [draw_box(i, p) for i, p in enumerate(pixels)]
     cuts = [p[y : y + h, x : x + w] for p, (x, y, w, h) in zip(pixels, boxes, strict=True)]
+    limited = [(data, y + h) for data, (_, y, _, h) in zip(some, boxes, strict=True)]
     colours = [Image.open(io.BytesIO(data)).convert("RGB") for data in some]
     crop, flip, tensor, normal = USUAL.transforms
     small = [crop(image) for image in colours]
     floats = [tensor(image) for image in small]
     steps: dict[str, tuple[list[Any], Callable[[Any], Any]]] = {
         "ours: sha256 of the bytes": (some, lambda d: hashlib.sha256(d).hexdigest()),
-        "ours: JPEG to grey": (some, lambda d: decode(d, grey=True)),
-        "ours: draw the crop": (pixels, lambda p: crop_box(generator(0, 3, 0, 1), *p.shape, *HOW_CROP)),
+        "ours: draw the crop": (pixels, lambda p: draw_box(1, p)),
+        "ours: JPEG to grey, down to the crop's end": (
+            limited,
+            lambda pair: decode(pair[0], True, lambda width, height: pair[1]),
+        ),
+        "(JPEG to grey, whole)": (some, lambda d: decode(d, grey=True)),
         "ours: resize the crop": (cuts, lambda c: resize(c, 224)),
         "usual: JPEG to RGB": (some, lambda d: Image.open(io.BytesIO(d)).convert("RGB")),
         "usual: RandomResizedCrop": (colours, crop),

@@ -31,25 +31,32 @@ class Augment:
     flip: float
 
 
-def augment(
-    pixels: Pixels,
-    how: Augment,
-    seed: int,
-    epoch: int,
-    sample: int,
-    out: Pixels,
-    noise: NDArray[np.float32],
-) -> None:
-    """(H, W) or (H, W, 3) into `out` (C, S, S) uint8, and mask noise into `noise` (L,) fp32.
+@dataclass(frozen=True)
+class Draw:
+    """What is done to one image: the crop in pixels, and whether it is flipped."""
 
-    The crop is resized by antialiased bicubic interpolation, from the pixels inside it alone.
-    """
-    draw = sample_generator(seed, _AUGMENT, epoch, sample)
-    left, top, width, height = crop_box(draw, pixels.shape[1], pixels.shape[0], how.scale, how.ratio)
-    flipped = draw.random() < how.flip
-    draw.random(out=noise, dtype=np.float32)
-    cut = pixels[top : top + height, left : left + width]
-    out[...] = resize(cut[:, ::-1] if flipped else cut, how.image_size)
+    left: int
+    top: int
+    width: int
+    height: int
+    flipped: bool
+
+
+def draw(
+    how: Augment, seed: int, epoch: int, sample: int, width: int, height: int, noise: NDArray[np.float32]
+) -> Draw:
+    """For an image of `width` x `height`; mask noise goes into `noise` (L,) fp32."""
+    numbers = sample_generator(seed, _AUGMENT, epoch, sample)
+    box = crop_box(numbers, width, height, how.scale, how.ratio)
+    flipped = numbers.random() < how.flip
+    numbers.random(out=noise, dtype=np.float32)
+    return Draw(*box, flipped)
+
+
+def apply(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
+    """(H, W) or (H, W, 3) into `out` (C, S, S) uint8: cut, flip, resize from the pixels inside alone."""
+    cut = pixels[drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
+    out[...] = resize(cut[:, ::-1] if drawn.flipped else cut, out.shape[-1])
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:

@@ -23,7 +23,7 @@ from retfound_dist.errors import ConfigError, DataError, RetfoundError
 from retfound_dist.schema import Data
 from retfound_dist.shardset import Manifest, read_manifest
 from retfound_dist.storage import Traffic
-from retfound_dist.stream.augment import Augment, augment
+from retfound_dist.stream.augment import Augment, Draw, apply, draw
 from retfound_dist.stream.cache import Scratch
 from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
@@ -102,11 +102,17 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         refs = job.plan.batch(step)[rank_slots(job.cut, job.world.rank, micro_step)]
         images, noise, weight = self._blocks(len(refs))
         places = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
-        drawn = zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True)
+        names = list(zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True))
+        draws: dict[int, Draw] = {}
+
+        def needs(row: int, width: int, height: int) -> int:
+            draws[row] = draw(job.how, job.plan.seed, *names[row], width, height, noise[row])
+            return draws[row].top + draws[row].height
+
         keys: list[str] = []
         faults: list[str] = []
-        for row, (sample, (epoch, name)) in enumerate(zip(self._reader.read(places), drawn, strict=True)):
-            augment(sample.pixels, job.how, job.plan.seed, epoch, name, images[row], noise[row])
+        for row, sample in enumerate(self._reader.read(places, needs)):
+            apply(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
         before, self._counted = self._counted, storage.traffic()

@@ -11,8 +11,9 @@ import io
 import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,10 @@ from retfound_dist.shardset import Entry, Shard, image_digest, read_index
 from retfound_dist.storage import Range, Traffic
 
 Pixels = NDArray[np.uint8]
+Rows = Callable[[int, int], int]
+"""Width and height of an image to the number of its rows that are needed, from the top."""
+Needs = Callable[[int, int, int], int]
+"""The same for the image at a place of a batch, told first."""
 TRIES, LONGEST_PAUSE = 8, 0.5  # seconds
 """Times that a sample with the wrong bytes is asked of the store again: so many are no chance."""
 
@@ -104,23 +109,27 @@ class Reader:
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._wrong: set[str] = set()  # in the store itself, found out once
 
-    def read(self, places: Sequence[tuple[int, int]]) -> Iterator[Sample]:
-        """The samples at (shard, index), in order; what is not on disk is fetched in one go."""
+    def read(self, places: Sequence[tuple[int, int]], needs: Needs | None = None) -> Iterator[Sample]:
+        """The samples at (shard, index), in order; what is not on disk is fetched in one go.
+
+        `needs` is asked before each image is decoded, and may be asked again when it is replaced.
+        """
         numbers = list(dict.fromkeys(shard for shard, _ in places))
         self.source.prepare([self.shards[number] for number in numbers if number not in self._open])
         opened = {number: self._opened(number) for number in numbers}
         far = [place for place in places if opened[place[0]].data is None]
         ranges = [self._range(shard, opened[shard].entries[index]) for shard, index in far]
         fetched = dict(zip(far, storage.read_ranges(ranges, self.patience_s), strict=True)) if far else {}
-        for shard, index in places:
+        for number, (shard, index) in enumerate(places):
+            rows = partial(needs, number) if needs else None
             found, entry = opened[shard], opened[shard].entries[index]
             data = fetched.get((shard, index)) if found.data is None else _slice(found.data, entry)
             try:
-                yield Sample(entry.key, self._checked(shard, entry, data, local=found.data is not None))
+                yield Sample(entry.key, self._checked(shard, entry, data, found.data is not None, rows))
             except ValueError as error:
-                yield self._replacement(shard, index, f"{self._name(shard, entry)}: {error}")
+                yield self._replacement(shard, index, f"{self._name(shard, entry)}: {error}", rows)
 
-    def _replacement(self, shard: int, index: int, fault: str) -> Sample:
+    def _replacement(self, shard: int, index: int, fault: str, rows: Rows | None) -> Sample:
         """The next good sample; DataError when there is none near."""
         faults = [fault]
         total = sum(s.samples for s in self.shards)
@@ -130,7 +139,7 @@ class Reader:
                 shard, index = (shard + 1) % len(self.shards), 0
             entry = self._opened(shard).entries[index]
             try:
-                return Sample(entry.key, self._alone(shard, entry), tuple(faults))
+                return Sample(entry.key, self._alone(shard, entry, rows), tuple(faults))
             except ValueError as error:
                 faults.append(f"{self._name(shard, entry)}: {error}")
         raise DataError(
@@ -138,16 +147,18 @@ class Reader:
             f"run `retfound verify {self.source.url}`"
         )
 
-    def _alone(self, shard: int, entry: Entry) -> Pixels:
+    def _alone(self, shard: int, entry: Entry, rows: Rows | None) -> Pixels:
         found = self._opened(shard)
         data = _slice(found.data, entry) if found.data is not None else self._ask(shard, entry)
-        return self._checked(shard, entry, data, local=found.data is not None)
+        return self._checked(shard, entry, data, found.data is not None, rows)
 
-    def _checked(self, shard: int, entry: Entry, data: bytes | None, local: bool) -> Pixels:
+    def _checked(
+        self, shard: int, entry: Entry, data: bytes | None, local: bool, rows: Rows | None
+    ) -> Pixels:
         """Decoded pixels; ValueError when the store's bytes are wrong or no image."""
         if data is None or image_digest(data) != entry.image_sha256:
             data = self._again(shard, entry, local)
-        return decode(data, self.grey)
+        return decode(data, self.grey, rows)
 
     def _again(self, shard: int, entry: Entry, local: bool) -> bytes:
         """The right bytes, asked of the store; ValueError when it has others."""
@@ -203,15 +214,27 @@ def _slice(data: mmap.mmap | bytes, entry: Entry) -> bytes:
     return data[entry.image_offset : entry.image_offset + entry.image_bytes]
 
 
-def decode(data: bytes, grey: bool) -> Pixels:
+def decode(data: bytes, grey: bool, rows: Rows | None = None) -> Pixels:
     """Image file bytes to (H, W) uint8, or (H, W, 3) unless `grey`; ValueError when they are damaged.
 
     JPEGs go through simplejpeg, which refuses truncated and zeroed data that Pillow would decode
-    without a word. Images of more than 8 bit are scaled as `retfound_dist.pixels` says.
+    without a word. Images of more than 8 bit are scaled as `retfound_dist.pixels` says. With `rows`, which
+    is told width and height, what lies below the rows it wants may be missing.
     """
     if data[:2] == b"\xff\xd8":
+        frame = grey_frame(data) if grey and rows else None
+        if frame and rows:
+            return _upper_rows(data, frame, rows(frame.width, frame.height))
         pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "RGB", strict=True)
-        return pixels[:, :, 0] if grey else pixels
+        pixels = pixels[:, :, 0] if grey else pixels
+    else:
+        pixels = _decode_other(data, grey)
+    if rows:
+        rows(pixels.shape[1], pixels.shape[0])
+    return pixels
+
+
+def _decode_other(data: bytes, grey: bool) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I") or image.mode == "F":
@@ -220,3 +243,40 @@ def decode(data: bytes, grey: bool) -> Pixels:
             return np.asarray(image.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a readable image ({error})") from error
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frame header of a baseline JPEG with one component."""
+
+    at: int
+    """Where the two bytes of the height stand."""
+    height: int
+    width: int
+
+
+def grey_frame(data: bytes) -> Frame | None:
+    """The frame header; None for colour and for progressive JPEGs, and where there is none."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if marker in (0xC0, 0xC1):
+            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+            return Frame(at + 5, height, width) if data[at + 9] == 1 and height else None
+        if 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return None
+        at += 2 + length
+    return None
+
+
+def _upper_rows(data: bytes, frame: Frame, wanted: int) -> Pixels:
+    """At least the first `wanted` rows: the header is told that there are no more.
+
+    The decoder stops there and complains of what follows, so it is not strict: the bytes have been held
+    against their sha256, and packing has decoded them strictly.
+    """
+    strict = wanted >= frame.height
+    if not strict:
+        data = b"".join((data[: frame.at], wanted.to_bytes(2), data[frame.at + 2 :]))
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=strict)
+    return pixels[:, :, 0]

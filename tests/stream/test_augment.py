@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfound_dist.stream.augment import Augment, crop_box, resize
-from retfound_dist.stream.augment import augment as augment_into
+from retfound_dist.stream.augment import Augment, apply, crop_box, draw, resize
 from retfound_dist.stream.plan import generator
 
 HOW = Augment(image_size=28, patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
@@ -18,7 +17,8 @@ def augment(
     colours = 1 if pixels.ndim == 2 else 3
     out = np.zeros((colours, how.image_size, how.image_size), np.uint8)
     noise = np.zeros(how.patches, np.float32)
-    augment_into(pixels, how, seed, epoch, sample, out, noise)
+    drawn = draw(how, seed, epoch, sample, pixels.shape[1], pixels.shape[0], noise)
+    apply(drawn, pixels, out)
     return out, noise
 
 

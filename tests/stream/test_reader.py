@@ -26,6 +26,32 @@ def test_a_grey_jpeg_decodes_as_pillow_decodes_it() -> None:
     assert decode(data, grey=False).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("wanted", [1, 7, 8, 9, 33, 63, 64])
+def test_only_the_rows_that_are_wanted_are_decoded(wanted: int) -> None:
+    data = jpeg(np.random.default_rng(2).integers(0, 256, (64, 80), dtype=np.uint8))
+    found = decode(data, True, lambda width, height: wanted if (width, height) == (80, 64) else 0)
+    assert found.shape == (wanted, 80)
+    assert np.array_equal(found, decode(data, grey=True)[:wanted])
+
+
+def test_other_images_are_asked_for_too_and_decoded_whole() -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (64, 80), dtype=np.uint8)
+    files = []
+    for options in ({"format": "PNG"}, {"format": "JPEG", "progressive": True}, {"format": "JPEG"}):
+        out = io.BytesIO()
+        image = Image.fromarray(pixels)
+        (image.convert("RGB") if options == {"format": "JPEG"} else image).save(out, **options)  # type: ignore[arg-type]
+        files.append(out.getvalue())
+    asked: list[tuple[int, int]] = []
+
+    def want(width: int, height: int) -> int:
+        asked.append((width, height))
+        return 5
+
+    assert [decode(data, True, want).shape for data in files] == [(64, 80)] * 3
+    assert asked == [(80, 64)] * 3
+
+
 def test_png_decodes() -> None:
     out = io.BytesIO()
     Image.fromarray(RAMP).save(out, "PNG")
