@@ -35,8 +35,9 @@ def start(tmp_path: Path, code: str = READER, **more: object) -> subprocess.Pope
     script.write_text(code)
     env = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(script), url], env=env, text=True, stdout=subprocess.PIPE, **more
-    )  # type: ignore[call-overload,no-any-return]
+        [sys.executable, str(script), url], env=env, text=True, stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more,
+    )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
