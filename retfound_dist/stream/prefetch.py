@@ -51,9 +51,13 @@ class Lookahead:
         own = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
         return Need(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
 
+    def window(self, step: int) -> tuple[int, int]:
+        """Epoch and number of the last window that a step reads from."""
+        return self._plan.windows(step)[-1]
+
     def _end(self, step: int) -> int:
         """The first step behind the next window."""
-        windows = {self._plan.windows(step)[-1]}
+        windows = {self.window(step)}
         end = step + 1
         while end < self._stop:
             windows |= set(self._plan.windows(end))
@@ -141,8 +145,8 @@ class Prefetcher:
 class FetchedShards:
     """The shards of a remote set as a reader sees them: local copies, or none yet.
 
-    The first micro-batch does not wait for whole shards: its samples are asked of the store one by one
-    while the shards are fetched. Later ones wait, so that nothing is read twice.
+    Until the first window is here, no micro-batch waits for whole shards: its samples are asked of the
+    store one by one while the shards are fetched. Later ones wait, so that nothing is read twice.
     """
 
     def __init__(
@@ -156,11 +160,16 @@ class FetchedShards:
         self.url = cache.url
         self._cache, self._shards, self._lookahead, self._prefetcher = cache, shards, lookahead, prefetcher
         self._notes: deque[str] = prefetcher.notes if prefetcher else deque()
-        self._cold = True
-        self._step, self._try_room = 0, 0.0
+        self._first_window: tuple[int, int] | None = None
+        self._cold, self._missing = True, False
+        self._step, self._try_room = -1, 0.0
 
     def at(self, step: int) -> None:
         """The reader is at this step."""
+        if self._cold and step != self._step:
+            window = self._lookahead.window(step)
+            self._first_window = self._first_window or window
+            self._cold = window == self._first_window
         self._step = step
         if self._prefetcher:
             self._prefetcher.at(step)
@@ -173,6 +182,7 @@ class FetchedShards:
     def path(self, shard: Shard) -> str | None:
         """The copy; None where samples are to be read from the store."""
         path = self._cache.path(shard)
+        self._missing = self._missing or path is None
         if path or self._cold or time.monotonic() < self._try_room:
             return path
         node = self._lookahead.at(self._step).node
@@ -198,7 +208,7 @@ class FetchedShards:
 
     def end_batch(self) -> list[str]:
         """A micro-batch is complete; gives what a person should know."""
-        self._cold = False
+        self._cold, self._missing = self._cold and self._missing, False
         notes = []
         while self._notes:
             notes.append(self._notes.popleft())
