@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -88,7 +89,7 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        faults = [_describe(kind, fault) for fault in error.errors()]
+        faults = [_describe(kind, fault) for fault in _merged(error.errors())]
         raise ConfigError(f"{where}: " + "; ".join(faults)) from error
 
 
@@ -158,6 +159,18 @@ def _give_way(tree: Tree, given: Mapping[str, Any]) -> None:
     for key, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if key in given and other not in given:
             tree["train"].pop(other.removeprefix("train."), None)
+
+
+def _merged(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One fault a key: of a value with several types (a number or `auto`) each type has its own complaint."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for fault in faults:
+        place = tuple(p for p in fault["loc"] if not re.match(r"constrained-|literal\[", str(p)))
+        if place in merged and place != tuple(fault["loc"]):
+            merged[place]["msg"] += f", or {fault['msg']}"
+        else:
+            merged[place if place not in merged else fault["loc"]] = {**fault, "loc": place}
+    return list(merged.values())
 
 
 def _describe(kind: type, fault: Mapping[str, Any]) -> str:

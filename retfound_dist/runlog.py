@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.config import differences
-from retfound_dist.errors import RunConflictError
+from retfound_dist.errors import RunConflictError, StorageError
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+EVENTS, ANOMALIES = "events.jsonl", "anomalies.jsonl"
 HOW = (
     "run.url",
     "data.workers",
@@ -24,7 +25,13 @@ HOW = (
     "train.log_every",
     "train.stop_at_step",
     "train.activation_checkpointing",
+    "train.offload_optimizer",
     "train.threads",
+    "train.max_minutes",
+    "train.hang_minutes",
+    "train.bad_step_budget",
+    "train.tensorboard",
+    "train.profile_steps",
     "checkpoint.",
 )
 """Keys that say how a run is carried out, never what it computes: free to change on a restart."""
@@ -51,16 +58,49 @@ def write_config(url: str, config: Mapping[str, Any]) -> None:
     storage.write_json(storage.join(url, CONFIG), config)
 
 
-def read_metrics(url: str) -> list[dict[str, Any]]:
-    """The run's logged steps in order, each once: of a step done twice the later line counts."""
-    where = storage.join(url, METRICS)
+def read_rows(url: str, name: str) -> list[dict[str, Any]]:
+    """All whole lines of one of the run's logs, as they were written; none where there is no such log."""
+    where = storage.join(url, name)
     if not storage.exists(where):
         return []
-    steps: dict[int, dict[str, Any]] = {}
-    for line in _whole_lines(storage.read_bytes(where)):
-        row = json.loads(line)
-        steps[row["step"]] = row
+    return [json.loads(line) for line in _whole_lines(storage.read_bytes(where))]
+
+
+def read_metrics(url: str) -> list[dict[str, Any]]:
+    """The run's logged steps in order, each once: of a step done twice the later line counts."""
+    steps = {row["step"]: row for row in read_rows(url, METRICS)}
     return [steps[step] for step in sorted(steps)]
+
+
+def append_rows(url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add objects as lines to one of the run's logs: in place on a disk, whole on an object store.
+
+    What a killed run wrote in part goes.
+    """
+    where = storage.join(url, name)
+    data = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+    if not storage.is_local(where):
+        before = storage.read_bytes(where) if storage.exists(where) else b""
+        storage.write_bytes(where, _joined(before) + data)
+        return
+    path = storage.local_path(where)
+    if os.path.exists(path) and not _ends_whole(path):
+        storage.write_bytes(where, _joined(storage.read_bytes(where)))
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        with open(path, "ab") as file:
+            file.write(data)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _ends_whole(path: str) -> bool:
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        if not file.tell():
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _whole_lines(data: bytes) -> list[bytes]:
@@ -68,26 +108,5 @@ def _whole_lines(data: bytes) -> list[bytes]:
     return [line for line in data[: data.rfind(b"\n") + 1].splitlines() if line.endswith(b"}")]
 
 
-class MetricsLog:
-    """Appends lines to metrics.jsonl: in place on a disk, whole on an object store."""
-
-    def __init__(self, url: str) -> None:
-        self._url = storage.join(url, METRICS)
-        self._lines = _whole_lines(storage.read_bytes(self._url)) if storage.exists(self._url) else []
-        self._local = storage.local_path(self._url) if storage.is_local(self._url) else None
-        if self._local and os.path.exists(self._local):
-            storage.write_bytes(self._url, self._content())
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add one object as a line."""
-        line = json.dumps(row, allow_nan=False).encode()
-        self._lines.append(line)
-        if self._local:
-            os.makedirs(os.path.dirname(self._local) or ".", exist_ok=True)
-            with open(self._local, "ab") as file:
-                file.write(line + b"\n")
-        else:
-            storage.write_bytes(self._url, self._content())
-
-    def _content(self) -> bytes:
-        return b"".join(line + b"\n" for line in self._lines)
+def _joined(data: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in _whole_lines(data))

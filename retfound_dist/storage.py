@@ -51,9 +51,7 @@ class Traffic:
     """Answers that did not count: refused, broken off, late, or the wrong bytes."""
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(
-            self.requests + other.requests, self.bytes + other.bytes, self.retries + other.retries
-        )
+        return Traffic(self.requests + other.requests, self.bytes + other.bytes, self.retries + other.retries)
 
     def __sub__(self, other: Traffic) -> Traffic:
         return self + Traffic(-other.requests, -other.bytes, -other.retries)

@@ -23,20 +23,19 @@ def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> Non
 @pytest.mark.parametrize("base", ["disk", "memory://runlog"])
 def test_rows_survive_a_restart_and_a_step_done_again_counts_once(base: str, tmp_path: Path) -> None:
     url = str(tmp_path) if base == "disk" else base
-    log = runlog.MetricsLog(url)
     for step in (1, 2, 3):
-        log.write({"step": step, "loss": step / 10})
-    again = runlog.MetricsLog(url)
-    again.write({"step": 3, "loss": 9.0})
+        runlog.append_rows(url, runlog.METRICS, [{"step": step, "loss": step / 10}])
+    runlog.append_rows(url, runlog.METRICS, [{"step": 3, "loss": 9.0}])
+    assert len(runlog.read_rows(url, runlog.METRICS)) == 4
     assert [row["loss"] for row in runlog.read_metrics(url)] == [0.1, 0.2, 9.0]
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
-    runlog.MetricsLog(str(tmp_path)).write({"step": 1, "loss": 0.5})
+    runlog.append_rows(str(tmp_path), runlog.METRICS, [{"step": 1, "loss": 0.5}])
     with open(tmp_path / runlog.METRICS, "a") as file:
         file.write('{"step": 2, "lo')
     assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1]
-    runlog.MetricsLog(str(tmp_path)).write({"step": 2, "loss": 0.4})
+    runlog.append_rows(str(tmp_path), runlog.METRICS, [{"step": 2, "loss": 0.4}])
     assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1, 2]
 
 

@@ -65,17 +65,25 @@ class Begin:
 
 
 def _begin_process() -> None:
-    """One thread; Ctrl-C is the reading process's to answer; nobody survives it.
-
-    The handler runs between two instructions of Python, so never while shared memory has a name.
-    """
+    """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     torch.set_num_threads(1)
     keep_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """Leave when the parent says so: others (Slurm signals all it finds) ask for the last steps to be saved.
+
+    The thread runs between two instructions of Python, so never while shared memory has a name.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def keep_memory() -> None:

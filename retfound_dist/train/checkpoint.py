@@ -1,35 +1,38 @@
-"""Checkpoints: every rank writes its part, rank 0 commits; the newest good one is resumed.
+"""Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
 
 `state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's
-names. A state of another number of ranks or another ZeRO stage is converted through DeepSpeed's
-universal format.
+names. A save copies both to host memory, which is all that the step waits for; a thread writes them to local
+scratch (`TMPDIR`), the keeper's process copies that to the run's URL. A checkpoint exists from its
+COMMIT.json on.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError, RetfoundError
+from retfound_dist.errors import CheckpointError
+from retfound_dist.retry import Patience
 from retfound_dist.schema import Checkpoint
+from retfound_dist.storage import FileInfo
 from retfound_dist.train import engine as ds
-from retfound_dist.train.engine import Group
-
-Say = Callable[[str], None]
-UNIVERSAL = "universal"
+from retfound_dist.train import keeper
+from retfound_dist.train.group import Group
+from retfound_dist.train.journal import Journal
+from retfound_dist.train.keeper import Keeper
+from retfound_dist.train.restore import UNIVERSAL
 
 
 @dataclass(frozen=True)
@@ -41,51 +44,162 @@ class Position:
     batch_digest: str
 
 
-def save(
-    group: Group, engine: Any, fixed: dict[str, Tensor], run_url: str, at: Position, config: dict[str, Any]
-) -> Commit:
-    """Write and commit the checkpoint of a step; every rank must call it."""
-    url = commit.checkpoint_url(run_url, at.step)
-    weights = ds.full_state(engine, fixed)
-    with tempfile.TemporaryDirectory(prefix="retfound-checkpoint-") as scratch:
-        ds.save(engine, scratch, {**asdict(at), "universal_checkpoint_info": {}})
-        if group.world.is_main:
-            safetensors.torch.save_file(weights, os.path.join(scratch, commit.WEIGHTS))
-        files, fault = {}, ""
+@dataclass
+class _Pending:
+    """A save under way."""
+
+    at: Position
+    part: Future[dict[str, FileInfo]]
+    stall_s: float
+    """How long training stood still for it."""
+    begun: float
+    sealed: Future[None] | None = None
+
+
+class Saver:
+    """Saves one after the other; a new one waits for the one before to be on its way to its commit."""
+
+    def __init__(
+        self,
+        group: Group,
+        keeper: Keeper,
+        journal: Journal | None,
+        run_url: str,
+        settings: Checkpoint,
+        config: dict[str, Any],
+        last_good: int = 0,
+    ) -> None:
+        self._group, self._keeper, self._journal = group, keeper, journal
+        self._url, self._settings, self._config = run_url, settings, config
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: _Pending | None = None
+        self._saves, self._zero_stage = 0, 0
+        self.last_good = last_good
+        """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
+
+    def save(self, engine: Any, fixed: dict[str, Tensor], at: Position) -> None:
+        """Begin the checkpoint of a step; every rank must call it."""
+        begun = time.perf_counter()
+        self.finish_save()
+        self._saves += 1
+        scratch = tempfile.mkdtemp(prefix="retfound-checkpoint-")
+        weights = ds.full_state(engine, fixed)
+        state = ds.snapshot(engine, scratch, {**asdict(at), "universal_checkpoint_info": {}})
+        self._zero_stage = engine.zero_optimization_stage()
+        url = commit.checkpoint_url(self._url, at.step)
+        part = self._writer.submit(self._write, scratch, state, weights, url)
+        self._pending = _Pending(at, part, time.perf_counter() - begun, begun)
+
+    def flags(self) -> tuple[int, int]:
+        """For the vote after each step: whether this rank's part is there to be sealed, and any failure."""
+        pending = self._pending
+        if pending is None:
+            return 0, 0
+        self._note_commit()
+        return int(pending.sealed is None and pending.part.done()), int(bool(self._fault()))
+
+    def finish_save(self) -> None:
+        """Wait until what was saved is committed, or CheckpointError; every rank must call it."""
+        if not self._saves:
+            return
+        self.seal()
+        if self._pending is not None and self._pending.sealed is not None:
+            self._pending.sealed.exception()
+            self._note_commit()
+        self.check()
+
+    def close(self) -> None:
+        """After the last save."""
+        self._writer.shutdown(wait=False)
+
+    def seal(self) -> None:
+        """All ranks together, once every part is there: rank 0 asks for the commit."""
+        pending = self._pending
+        if pending is None or pending.sealed is not None:
+            return
+        pending.part.exception()
+        self.check()
+        parts = self._group.gather(pending.part.result())
+        pending.sealed = Future()
+        if not self._group.world.is_main:
+            pending.sealed.set_result(None)
+            return
+        files = {name: info for part in parts for name, info in sorted(part.items())}
+        held = Commit(
+            url=commit.checkpoint_url(self._url, pending.at.step),
+            **asdict(pending.at),
+            world_size=self._group.world.size,
+            zero_stage=self._zero_stage,
+            precision=self._config["train"]["precision"],
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=self._config,
+            files=files,
+        )
+        if self._journal:
+            self._journal.flush()
+        pending.sealed = self._keeper.ask(commit_and_prune, self._url, held, self._settings)
+
+    def check(self) -> None:
+        """All ranks together: CheckpointError where a save of any of them has failed."""
+        faults = [f"rank {rank}: {why}" for rank, why in enumerate(self._group.gather(self._fault())) if why]
+        if faults:
+            raise self._error(faults[0])
+
+    def _fault(self) -> str:
+        """Why the save under way has failed here; empty when it has not, so far."""
+        if self._pending is None:
+            return ""
+        ended = [f for f in (self._pending.part, self._pending.sealed) if f is not None and f.done()]
+        return next((why for why in map(keeper.fault, ended) if why), "")
+
+    def _note_commit(self) -> None:
+        """When the save under way has been committed: it is the last good one."""
+        pending = self._pending
+        if pending is None or pending.sealed is None or not pending.sealed.done() or self._fault():
+            return
+        self.last_good, self._pending = pending.at.step, None
+        if self._journal:
+            self._journal.event(
+                "checkpoint",
+                step=pending.at.step,
+                stall_s=pending.stall_s,
+                took_s=time.perf_counter() - pending.begun,
+                bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
+            )
+
+    def _write(
+        self, scratch: str, state: dict[str, Any], weights: dict[str, Tensor], url: str
+    ) -> dict[str, FileInfo]:
+        """This rank's files to scratch and on to the run's URL."""
+        patience_s = self._settings.patience_s
         try:
-            files = _upload(scratch, url)
-        except RetfoundError as error:
-            fault = f"rank {group.world.rank}: {error}"
-        parts = group.gather((files, fault))
-    if faults := [part[1] for part in parts if part[1]]:
-        raise CheckpointError(f"step {at.step} could not be saved: {faults[0]}")
-    held = Commit(
-        url=url,
-        step=at.step,
-        samples=at.samples,
-        batch_digest=at.batch_digest,
-        world_size=group.world.size,
-        zero_stage=engine.zero_optimization_stage(),
-        precision=config["train"]["precision"],
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=config,
-        files={name: info for part in parts for name, info in sorted(part[0].items())},
-    )
-    if group.world.is_main:
-        commit.write_commit(held)
-    group.share(None)
-    return held
+            keeper.insist(lambda: self._write_scratch(scratch, state, weights), Patience(scratch, patience_s))
+            return self._keeper.ask(keeper.upload, scratch, url, patience_s).result()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _write_scratch(self, scratch: str, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        try:
+            for path, value in state.items():
+                torch.save(value, path)
+            if self._group.world.is_main:
+                safetensors.torch.save_file(weights, os.path.join(scratch, commit.WEIGHTS))
+        except (RuntimeError, safetensors.SafetensorError) as error:  # how torch says that a disk is full
+            raise OSError(
+                f"cannot write to {scratch}, is the disk full? TMPDIR names another ({error})"
+            ) from error
+
+    def _error(self, fault: str) -> CheckpointError:
+        step = self._pending.at.step if self._pending else self.last_good
+        good = f"the last good one is of step {self.last_good}" if self.last_good else "there is none yet"
+        return CheckpointError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")
 
 
-def _upload(scratch: str, url: str) -> dict[str, storage.FileInfo]:
-    """Copy what this rank wrote; its files by name below the checkpoint (not DeepSpeed's helper scripts)."""
-    files = {}
-    for path in sorted(Path(scratch).rglob("*")):
-        if path.is_file() and path.suffix != ".py":
-            name = path.relative_to(scratch).as_posix()
-            files[name] = storage.file_info(str(path))
-            storage.put_file(str(path), storage.join(url, name))
-    return files
+def commit_and_prune(run_url: str, held: Commit, settings: Checkpoint) -> None:
+    """Commit a checkpoint whose files are all in place, then let go of old ones."""
+    patience = Patience(held.url, settings.patience_s)
+    keeper.insist(lambda: commit.write_commit(held), patience)
+    keeper.insist(lambda: prune(run_url, settings), patience)
 
 
 def prune(run_url: str, keep: Checkpoint) -> None:
@@ -100,95 +214,6 @@ def prune(run_url: str, keep: Checkpoint) -> None:
         state = [name for name in held.files if name.startswith(ds.TAG + "/")]
         if state:
             kept = {name: info for name, info in held.files.items() if name not in state}
-            commit.write_commit(Commit(**{**_shallow(held), "files": kept}))
+            commit.write_commit(replace(held, files=kept))
             storage.delete(storage.join(held.url, ds.TAG))
-
-
-def _shallow(held: Commit) -> dict[str, Any]:
-    return {name: getattr(held, name) for name in held.__dataclass_fields__}
-
-
-def find(run_url: str, say: Say) -> Commit | None:
-    """The newest checkpoint whose files all match their commit; what is passed over is named."""
-    for step in reversed(commit.list_steps(run_url)):
-        url = commit.checkpoint_url(run_url, step)
-        try:
-            held = commit.read_commit(url)
-            if not any(name.startswith(ds.TAG + "/") for name in held.files):
-                continue
-            _verify(held)
-            return held
-        except RetfoundError as error:
-            say(f"passing over the checkpoint of step {step}: {error}")
-    return None
-
-
-def _verify(held: Commit) -> None:
-    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as scratch:
-        for name, info in held.files.items():
-            where = storage.join(held.url, name)
-            if storage.is_local(where):
-                path = storage.local_path(where)
-                found = storage.file_info(path) if os.path.exists(path) else None
-            else:
-                found = storage.get_file(where, os.path.join(scratch, "file"))
-            if found != info:
-                raise CheckpointError(f"{where} differs from its commit")
-
-
-def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
-    """Whether the state was written by another number of ranks or ZeRO stage."""
-    return (held.world_size, held.zero_stage) != (world_size, zero_stage)
-
-
-def restore(group: Group, engine: Any, held: Commit, zero_stage: int) -> None:
-    """Bring the engine to a checkpoint's state; every rank must call it."""
-    scratch = group.share(tempfile.mkdtemp(prefix="retfound-restore-") if group.world.is_main else None)
-    try:
-        folder = os.path.join(scratch, "checkpoint")
-        if group.world.local_rank == 0:
-            _fetch_state(held, folder)
-        group.share(None)
-        if needs_conversion(held, group.world.size, zero_stage):
-            if group.world.local_rank == 0:
-                _convert(folder)
-            group.share(None)
-            ds.load(engine, folder, UNIVERSAL)
-        else:
-            ds.load(engine, folder, ds.TAG)
-        group.share(None)
-    finally:
-        if group.world.local_rank == 0:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _fetch_state(held: Commit, folder: str) -> None:
-    for name, info in held.files.items():
-        where = storage.join(held.url, name)
-        if name.startswith(ds.TAG + "/") and storage.get_file(where, os.path.join(folder, name)) != info:
-            raise CheckpointError(f"{where} differs from its commit")
-
-
-def _convert(folder: str) -> None:
-    """DeepSpeed's own conversion, in a process of its own; its temporary files stay in scratch."""
-    command = [
-        sys.executable,
-        "-m",
-        "deepspeed.checkpoint.ds_to_universal",
-        "--inject_missing_state",
-        "--input_folder",
-        os.path.join(folder, ds.TAG),
-        "--output_folder",
-        os.path.join(folder, UNIVERSAL),
-        "--num_extract_workers",
-        "1",
-        "--num_merge_workers",
-        "1",
-    ]
-    env = {
-        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CheckpointError(f"the checkpoint could not be converted to this number of ranks: {reason}")
+            storage.delete(storage.join(held.url, UNIVERSAL))

@@ -1,7 +1,7 @@
 """DeepSpeed, and nothing else here knows of it.
 
-`start` joins the process group, `build` wraps a model, `full_state` gathers fp32 weights, `save` and
-`load` write and read the sharded training state.
+`start` joins the process group, `build` wraps a model, `full_state` gathers fp32 weights, `snapshot`
+copies the sharded training state, `load` reads it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import subprocess
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from copy import deepcopy
 from io import StringIO
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from retfound_dist.errors import CheckpointError
 from retfound_dist.schema import Optim, Train
 from retfound_dist.stream.plan import Layout
+from retfound_dist.train.group import Group
 from retfound_dist.world import World, launched_by_srun
 
 TAG = "state"
@@ -53,32 +54,6 @@ def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) 
     }
 
 
-@dataclass(frozen=True)
-class Group:
-    """The process group and this process's device."""
-
-    world: World
-    device: torch.device
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Sum of a tensor over ranks."""
-        if self.world.size > 1:
-            dist.all_reduce(values)
-        return values
-
-    def gather(self, value: Any) -> list[Any]:
-        """One picklable value of each rank, on every rank."""
-        found: list[Any] = [None] * self.world.size
-        dist.all_gather_object(found, value)
-        return found
-
-    def share(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
-
 def start(world: World, threads: int) -> Group:
     """Join the other ranks (NCCL on GPUs, gloo on CPUs)."""
     if launched_by_srun(os.environ):
@@ -103,7 +78,8 @@ def start(world: World, threads: int) -> Group:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     with redirect_stdout(StringIO()):
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo")
-    return Group(world, device)
+    hosts = dist.new_group(backend="gloo") if world.size > 1 else None
+    return Group(world, device, hosts)
 
 
 def stop() -> None:
@@ -159,10 +135,37 @@ def full_state(engine: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def save(engine: Any, folder: str, client_state: dict[str, Any]) -> None:
-    """Write this rank's part of the training state below a local folder."""
-    with redirect_stdout(StringIO()):
-        engine.save_checkpoint(folder, tag=TAG, client_state=client_state, save_latest=False)
+def snapshot(engine: Any, folder: str, client_state: dict[str, Any]) -> dict[str, Any]:
+    """This rank's part of the training state, copied to host memory: by the path it belongs at, in `folder`.
+
+    Every rank must call it; `torch.save` of each value at its path makes what `load` reads.
+    """
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+    kept: dict[str, Any] = {}
+
+    class Collector(TorchCheckpointEngine):  # type: ignore[misc]
+        def save(self, state_dict: Any, path: str) -> None:
+            kept[path] = _on_host(state_dict)
+
+    writer, engine.checkpoint_engine = engine.checkpoint_engine, Collector()
+    try:
+        with redirect_stdout(StringIO()):
+            engine.save_checkpoint(folder, tag=TAG, client_state=client_state, save_latest=False)
+    finally:
+        engine.checkpoint_engine = writer
+    return kept
+
+
+def _on_host(value: Any) -> Any:
+    """A copy that training does not touch."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((key, _on_host(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(_on_host(item) for item in value)
+    return deepcopy(value)
 
 
 def load(engine: Any, folder: str, tag: str) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from retfound_dist import commit, storage
 from retfound_dist.schema import Checkpoint
-from retfound_dist.train import checkpoint
+from retfound_dist.train import checkpoint, restore
 from tests.test_commit import make
 
 
@@ -12,14 +12,14 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
         make(run, step)
     storage.write_bytes(storage.join(commit.checkpoint_url(run, 3), "state/part"), b"abX")
     storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
-    found = checkpoint.find(run, said.append)
+    found = restore.find(run, said.append)
     assert found is not None
     assert found.step == 1
     assert ["step 3" in said[0], "step 2" in said[1], len(said)] == [True, True, 2]
 
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
-    assert checkpoint.find(str(tmp_path), print) is None
+    assert restore.find(str(tmp_path), print) is None
 
 
 def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:
@@ -37,6 +37,6 @@ def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path:
 
 def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:
     held = make(str(tmp_path), 1)
-    assert not checkpoint.needs_conversion(held, 2, 1)
-    assert checkpoint.needs_conversion(held, 3, 1)
-    assert checkpoint.needs_conversion(held, 2, 2)
+    assert not restore.needs_conversion(held, 2, 1)
+    assert restore.needs_conversion(held, 3, 1)
+    assert restore.needs_conversion(held, 2, 2)

@@ -8,18 +8,23 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from retfound_dist import commit
-from retfound_dist.train.engine import Group
 from retfound_dist.train.preempt import StopRequest
-from retfound_dist.world import World
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import ROOT, SMALL, metrics, pretrain
 
 
 def test_nobody_asked_nobody_leaves() -> None:
-    assert not StopRequest().agreed(Group(World(), torch.device("cpu")))
+    assert not StopRequest().asked
+
+
+def test_the_clock_asks_too() -> None:
+    asked = StopRequest(max_minutes=0.05 / 60)
+    assert not asked.asked
+    time.sleep(0.06)
+    assert asked.asked
+    assert asked.out_of_time
 
 
 def test_a_second_signal_later_leaves_at_once_and_one_in_the_same_breath_does_not() -> None:

@@ -8,13 +8,14 @@ import pytest
 from retfound_dist import commit
 from retfound_dist.schema import Data, Optim, PretrainConfig, Run, Train
 from retfound_dist.shardset import Manifest, read_index
-from retfound_dist.train.pretrain import make_job
+from retfound_dist.train.job import make_job
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
 
 FIELDS = {
     "step", "epoch", "samples", "loss", "lr", "grad_norm", "images_per_s", "data_wait_s", "step_s", "mfu",
-    "world_size", "batch_digest", "bad_samples", "fetched_bytes", "storage_retries",
+    "world_size", "batch_digest", "bad_samples", "fetched_bytes", "storage_retries", "loss_mean", "memory_gb",
+    "rank_s", "slowest_rank", "skipped_steps", "spikes", "time", "goodput",
 }  # fmt: skip
 
 
@@ -31,7 +32,10 @@ def config(manifest: Manifest, train: Train, optim: Optim | None = None) -> Pret
 
 def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifest) -> None:
     job = make_job(
-        config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)), manifest, 1
+        config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)),
+        manifest,
+        1,
+        64,
     )
     assert manifest.samples == 50
     assert job.steps == 30
@@ -41,8 +45,8 @@ def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifes
 
 
 def test_stopping_early_does_not_change_the_schedule(manifest: Manifest) -> None:
-    whole = make_job(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1)
-    cut = make_job(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1)
+    whole = make_job(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1, 64)
+    cut = make_job(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1, 64)
     assert (cut.last, whole.last) == (4, 30)
     assert [cut.lr(s) for s in range(4)] == [whole.lr(s) for s in range(4)]
 

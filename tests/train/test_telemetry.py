@@ -22,16 +22,16 @@ ROW = {"step": 10, "loss": 0.5, "images_per_s": 80.0, "lr": 1e-3, "step_s": 2.0}
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(total=40, start=0, shown=True) as display:
-        display.show(ROW)
-        display.show({**ROW, "step": 11})
+    with Display(total=40, shown=True) as display:
+        display.show(ROW, 0)
+        display.show({**ROW, "step": 11}, 0)
     said = capsys.readouterr().err
     assert said.splitlines() == ["step 10/40  loss 0.5000  80 images/s  lr 1.00e-03  60 s left"]
 
 
 def test_quiet_says_nothing_but_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(total=40, start=0, shown=False) as display:
-        display.show(ROW)
+    with Display(total=40, shown=False) as display:
+        display.show(ROW, 0)
         display.say("news")
         display.warn("bad sample")
     assert capsys.readouterr().err == "bad sample\n"

@@ -1,0 +1,57 @@
+"""Every setting there is: name, type, default, unit, meaning and source, once; a module for each command.
+
+Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the paper's recipes
+(MAE: He et al. 2022, appendix A.1; RETFound: Zhou et al., Nature 2023, methods).
+"""
+
+from retfound_dist.schema.evaluate import (
+    CompareConfig,
+    CompareOut,
+    EvalData,
+    EvalModel,
+    EvalOut,
+    EvaluateConfig,
+    Finetune,
+    WatchConfig,
+)
+from retfound_dist.schema.pack import (
+    PackConfig,
+    PackImage,
+    PackOut,
+    Phantom,
+    Source,
+    Split,
+)
+from retfound_dist.schema.pretrain import (
+    Checkpoint,
+    Data,
+    Model,
+    Optim,
+    PretrainConfig,
+    Run,
+    Train,
+)
+
+__all__ = [
+    "Checkpoint",
+    "CompareConfig",
+    "CompareOut",
+    "Data",
+    "EvalData",
+    "EvalModel",
+    "EvalOut",
+    "EvaluateConfig",
+    "Finetune",
+    "Model",
+    "Optim",
+    "PackConfig",
+    "PackImage",
+    "PackOut",
+    "Phantom",
+    "PretrainConfig",
+    "Run",
+    "Source",
+    "Split",
+    "Train",
+    "WatchConfig",
+]

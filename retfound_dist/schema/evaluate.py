@@ -1,0 +1,160 @@
+"""Settings of `retfound evaluate`, `compare` and `watch`."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from retfound_dist.schema.pretrain import Run
+from retfound_dist.schema.types import (
+    STRICT,
+    Count,
+    Fraction,
+    NonNegative,
+    Pair,
+    Parts,
+    Positive,
+    PositiveFloat,
+    Seeds,
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvalData:
+    """The labelled set."""
+
+    path: str
+    """Folder (train|val|test/<class>, or plain class folders) or URL of labelled shards."""
+    fractions: Parts = (0.6, 0.2, 0.2)
+    """Shares of train, val and test where the set brings no split; by patient where patients are known."""
+    split_seed: Count = 0
+    """Which patient falls where is a function of this seed."""
+    workers: Count = 2
+    """Loader processes."""
+    bad_sample_budget: Count = 10
+    """Unreadable images left out (and named) before the evaluation stops with an error."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvalModel:
+    """The classifier where the checkpoint does not say (`checkpoint = "none"`)."""
+
+    name: str = "vit_large_patch16"
+    """Encoder, as for pretraining; a checkpoint's own wins."""
+    image_size: Positive = 224
+    """Input side in pixels; a run's checkpoint brings its own."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Finetune:
+    """RETFound's fine-tuning recipe."""
+
+    epochs: Positive = 50
+    """Passes over the train part."""
+    batch: Positive = 16
+    """Images a step."""
+    base_lr: PositiveFloat = 5e-3
+    """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
+    min_lr: NonNegative = 1e-6
+    """Learning rate at the end."""
+    warmup_epochs: NonNegative = 10.0
+    """Epochs of linear warm-up from 0."""
+    weight_decay: NonNegative = 0.05
+    """AdamW's decay; none on biases, norms and tokens."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.65
+    """Each layer below the head learns by this factor less."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Stochastic depth, rising linearly to this."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target spread over all classes."""
+    randaugment: str = "rand-m9-mstd0.5-inc1"
+    """timm's RandAugment string; empty: none."""
+    random_erasing: Fraction = 0.25
+    """Probability of random erasing."""
+    crop_scale: Pair = (0.08, 1.0)
+    """Area of the random crop in training (timm's default, used by RETFound)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvalOut:
+    """Where the results go."""
+
+    url: str
+    """Folder or URL for metrics.json, predictions.csv and report.html."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluateConfig:
+    """`retfound evaluate`: one checkpoint fine-tuned and scored."""
+
+    checkpoint: str
+    """A committed checkpoint's URL, a weights file, or `none`."""
+    data: EvalData
+    out: EvalOut
+    seeds: Seeds = (0,)
+    """One fine-tuning for each."""
+    model: EvalModel = field(default_factory=EvalModel)
+    finetune: Finetune = field(default_factory=Finetune)
+    threads: Count = 0
+    """CPU threads; 0: all cores."""
+    bootstrap: Positive = 1000
+    """Resamples behind each 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompareOut:
+    """Where the comparison goes."""
+
+    url: str
+    """Folder or URL for compare.json and one evaluation for each row."""
+    report: str = ""
+    """Path or URL of the page; empty: report.html under `url`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CompareConfig:
+    """`retfound compare`: several starting weights, one table."""
+
+    weights: dict[str, str]
+    """Name of each row and its starting weights: `none`, a file, or a checkpoint's URL."""
+    data: EvalData
+    out: CompareOut
+    seeds: Seeds = (0,)
+    """One fine-tuning for each row and seed."""
+    model: EvalModel = field(default_factory=EvalModel)
+    finetune: Finetune = field(default_factory=Finetune)
+    jobs: Positive = 1
+    """Rows evaluated at the same time, each in a process of its own; they share the threads and the GPU."""
+    threads: Count = 0
+    """CPU threads of all rows together; 0: all cores."""
+    bootstrap: Positive = 1000
+    """Resamples behind each 95 % interval."""
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> CompareConfig:
+        if not self.weights:
+            raise ValueError('weights is empty: name at least one row, such as weights.scratch = "none"')
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WatchConfig:
+    """`retfound watch`: every new checkpoint of a run evaluated as it lands."""
+
+    run: Run
+    data: EvalData
+    seeds: Seeds = (0,)
+    """One fine-tuning for each checkpoint and seed."""
+    model: EvalModel = field(default_factory=EvalModel)
+    finetune: Finetune = field(default_factory=Finetune)
+    threads: Count = 0
+    """CPU threads; 0: all cores."""
+    bootstrap: Positive = 1000
+    """Resamples behind each 95 % interval."""
+    poll_seconds: PositiveFloat = 60.0
+    """Pause between two looks at the run."""
+    stop_after_minutes: NonNegative = 0.0
+    """Leave after so long without a new checkpoint; 0: go on until the run has reached its last step."""

@@ -1,0 +1,102 @@
+"""Settings of `retfound pack`."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from retfound_dist.schema.types import STRICT, Count, Parts, Positive, PositiveFloat
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Source:
+    """Where the images come from."""
+
+    kind: Literal["folder", "phantom"] = "folder"
+    """`folder`: class folders of images, OCTID's train|val|test folders included; `phantom`: generated."""
+    path: str = ""
+    """Folder to read; unused by `phantom`."""
+    name: str = ""
+    """Name of this source in the manifest; the folder's own name when empty."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Phantom:
+    """The generated corpus, read when `source.kind` is `phantom`."""
+
+    patients: Positive = 120
+    """Patients, one class each, balanced over the five classes."""
+    slices: Positive = 8
+    """B-scans a volume."""
+    volumes: Annotated[int, Field(ge=1, le=2)] = 1
+    """Volumes (eyes) a patient."""
+    height: Annotated[int, Field(ge=64)] = 192
+    """Pixels."""
+    width: Annotated[int, Field(ge=64)] = 256
+    """Pixels."""
+    seed: Count = 0
+    """What is drawn is a function of this seed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PackImage:
+    """How images are stored."""
+
+    format: Literal["jpg", "png"] = "jpg"
+    """A grey JPEG that needs no change is stored as it is; anything else is encoded in this format."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality."""
+    max_height: Count = 0
+    """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Split:
+    """Parts by patient (by image where no patient is known)."""
+
+    fractions: Parts = (0.0, 0.0, 0.0)
+    """Shares of train, val and test, such as [0.6, 0.2, 0.2]; all zero: no split but the source's own."""
+    seed: Count = 0
+    """Which patient falls where is a function of this seed."""
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Split:
+        if any(f < 0 for f in self.fractions) or (
+            sum(self.fractions) not in (0.0,) and abs(sum(self.fractions) - 1) > 1e-6
+        ):
+            raise ValueError(
+                f"split.fractions {list(self.fractions)} must be three shares that sum to 1, or all 0"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PackOut:
+    """Where the shards go."""
+
+    url: str
+    """Path or URL of the shard set."""
+    name: str = "oct"
+    """Shards are called NAME-000000.tar and so on."""
+    shard_mb: PositiveFloat = 64.0
+    """Aimed size of a shard in MB (10^6 bytes)."""
+    seed: Count = 0
+    """Samples are shuffled over shards by this seed, so that neighbours in a volume spread out."""
+    bad_sample_budget: Count = 100
+    """Unreadable images left out (and named) before packing stops with an error."""
+    workers: Count = 0
+    """Processes that decode and encode; 0: one for each core."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PackConfig:
+    """`retfound pack`: images to shards."""
+
+    out: PackOut
+    source: Source = field(default_factory=Source)
+    phantom: Phantom = field(default_factory=Phantom)
+    image: PackImage = field(default_factory=PackImage)
+    split: Split = field(default_factory=Split)

@@ -1,0 +1,57 @@
+"""What a run writes down as it goes: metrics.jsonl, events.jsonl, anomalies.jsonl, and TensorBoard's file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from retfound_dist import runlog, storage
+from retfound_dist.train import keeper
+from retfound_dist.train.keeper import Keeper
+
+FLUSH_S = 15.0
+"""Rows for an object store, which takes whole files, wait up to so long."""
+
+
+class Journal:
+    """The logs of one run, for rank 0; nothing here waits for the store but `close`."""
+
+    def __init__(self, run_url: str, keeper: Keeper, patience_s: float) -> None:
+        self._url, self._keeper, self._patience_s = run_url, keeper, patience_s
+        self._pause = 0.0 if storage.is_local(run_url) else FLUSH_S
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}
+        self._flushed = 0.0
+        self._asked: list[Future[None]] = []
+        self._fault = ""
+
+    def write(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to one of the logs."""
+        self._rows.setdefault(name, []).append(row)
+        if time.monotonic() - self._flushed >= self._pause:
+            self.flush()
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Add a line to events.jsonl."""
+        self.write(runlog.EVENTS, {"event": kind, "time": time.time(), **facts})
+
+    def flush(self) -> None:
+        """Have all lines written; what is committed after this is committed after them."""
+        for name, rows in self._rows.items():
+            self._asked.append(self._keeper.ask(keeper.append, self._url, name, rows, self._patience_s))
+        self._rows, self._flushed = {}, time.monotonic()
+
+    def fault(self) -> str:
+        """Why lines could not be written; empty when all is well."""
+        ended = [asked for asked in self._asked if asked.done()]
+        self._asked = [asked for asked in self._asked if not asked.done()]
+        self._fault = self._fault or next((why for why in map(keeper.fault, ended) if why), "")
+        return self._fault
+
+    def close(self) -> str:
+        """Wait until all is written; gives the fault."""
+        self.flush()
+        for asked in self._asked:
+            asked.exception()
+        return self.fault()

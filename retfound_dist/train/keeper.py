@@ -1,0 +1,90 @@
+"""A process of its own for what takes time at the run's store: uploads, commits, logs.
+
+It does one thing after the other, in the order they were asked for, and ends with its rank.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retfound_dist import runlog, storage
+from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.retry import Patience
+from retfound_dist.storage import FileInfo
+from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
+
+T = TypeVar("T")
+FILES_AT_ONCE = 8
+
+
+class Keeper:
+    """The rank's end."""
+
+    def __init__(self, run_url: str) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=fork_server(run_url), initializer=Begin())
+        self.ask(os.getpid)  # starts it, which takes seconds
+
+    def ask(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Have a function of a module called there."""
+        with main_module_hidden():
+            return self._pool.submit(function, *args)
+
+    def end(self) -> None:
+        """After all that was asked for."""
+        self._pool.shutdown(wait=True, cancel_futures=False)
+
+
+def fault(done: Future[Any]) -> str:
+    """Why something that was asked for failed; empty when it did not."""
+    error = done.exception()
+    if error is None:
+        return ""
+    if isinstance(error, BrokenProcessPool):
+        return "the process that writes to the run's store died: was memory short?"
+    if isinstance(error, (RetfoundError, OSError)):
+        return str(error)
+    raise error
+
+
+def insist(function: Callable[[], T], patience: Patience) -> T:
+    """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
+    while True:
+        try:
+            return function()
+        except (StorageError, OSError) as error:
+            if not patience.wait(error):
+                raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error
+
+
+def upload(folder: str, url: str, patience_s: float) -> dict[str, FileInfo]:
+    """Copy all files below a folder; gives them by their name below it (not DeepSpeed's helper scripts)."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".py"]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    put = partial(_put, url=url, patience_s=patience_s)
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(put, paths, names), strict=True))
+
+
+def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
+    target, patience = storage.join(url, name), Patience(url, patience_s)
+    info = insist(lambda: storage.file_info(str(path)), patience)
+    insist(lambda: storage.put_file(str(path), target), patience)
+    return info
+
+
+def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
+    """Add lines to one of the run's logs."""
+    insist(lambda: runlog.append_rows(url, name, rows), Patience(url, patience_s))
+
+
+def put_tree(folder: str, url: str) -> None:
+    """Copy a folder that is written to meanwhile, as far as it is."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            storage.put_file(os.fspath(path), storage.join(url, path.relative_to(folder).as_posix()))

@@ -1,0 +1,237 @@
+"""The loop: step, vote, say, save. Nothing in it waits for the device but a logged step."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retfound_dist import runlog
+from retfound_dist.errors import RunConflictError, StorageError
+from retfound_dist.model.flops import matrix_rate, training_flops
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.stream.loader import MicroBatch, Stream
+from retfound_dist.train import engine as ds
+from retfound_dist.train.account import Account
+from retfound_dist.train.anomaly import Anomalies, StepRecord
+from retfound_dist.train.checkpoint import Position, Saver
+from retfound_dist.train.group import Group, Votes
+from retfound_dist.train.job import Job
+from retfound_dist.train.journal import Journal
+from retfound_dist.train.lock import RunLock
+from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.telemetry import Clock, Display, memory_gb
+from retfound_dist.train.trace import Profiler, TensorBoard
+from retfound_dist.train.watchdog import Watchdog
+
+AGAIN = "RETFOUND_START_AGAIN"
+"""Environment variable: the file that is made when another start should follow this one (pretrain.sbatch)."""
+
+
+@dataclass
+class Desk:
+    """What rank 0 alone has."""
+
+    journal: Journal
+    lock: RunLock
+    board: TensorBoard | None = None
+
+    def fault(self) -> str:
+        """Why the run cannot go on; empty when it can."""
+        return self.lock.check() or self.journal.fault()
+
+
+@dataclass
+class Loop:
+    """One start of a run on one rank."""
+
+    job: Job
+    group: Group
+    engine: Any
+    model: MaskedAutoencoder
+    fixed: dict[str, Tensor]
+    """Untrained tensors of the model, in fp32."""
+    display: Display
+    saver: Saver
+    anomalies: Anomalies
+    asked: StopRequest
+    desk: Desk | None
+    """Of rank 0."""
+    useful_s: float = 0.0
+    """Time of the steps before this start, each once; `began` is when the run first did."""
+    began: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        config = self.job.config
+        self._account = Account(config.data.bad_sample_budget)
+        self._clock = Clock()
+        self._records: list[StepRecord] = []
+        self._votes = Votes(self.group)
+        self._watchdog = Watchdog(self.group.world.rank, config.train.hang_minutes)
+        self._profiler = Profiler(config.run.url, self.group.world.rank, config.train.profile_steps)
+        kind = torch.float32
+        if config.train.precision == "bf16" and self.group.device.type == "cuda":
+            kind = torch.bfloat16  # on a CPU bf16 products run in fp32
+        self._peak_flops = matrix_rate(self.group.device, kind) * self.group.world.size
+        self._flops = training_flops(self.model)
+
+    def run(self, stream: Stream, start: int) -> int:
+        """Steps from `start` on; gives the last one done, which is committed."""
+        job, config, done = self.job, self.job.config, start
+        batches = iter(stream)
+        self._watchdog.start(start)
+        self._clock = Clock()
+        while done < job.last:
+            self._profiler.before(done + 1)
+            self._step(batches, done)
+            done += 1
+            self._watchdog.step(done)
+            if trace := self._profiler.after(done):
+                self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
+            leaving = self._vote() or done == job.last
+            saving = leaving or done % config.checkpoint.every_steps == 0
+            if not (saving or done % config.train.log_every == 0 or done == start + 1):
+                continue
+            digest = self._log(done)
+            if saving:
+                self._save(Position(done, done * job.cut.global_batch, digest))
+            if leaving:
+                break
+        self._votes.end()
+        self.asked.ignore()
+        self._watchdog.end()
+        self.saver.finish_save()
+        if self.asked.out_of_time and done < job.last:
+            start_again()
+        return done
+
+    def _step(self, batches: Iterator[MicroBatch], number: int) -> None:
+        """Every micro-batch forward and backward, then the weights move."""
+        job, device, clock = self.job, self.group.device, self._clock
+        ds.set_lr(self.engine, job.lr(number))
+        scale = self.group.world.size * job.cut.accumulation / job.cut.global_batch
+        nothing = torch.zeros((), device=device, dtype=torch.float64)
+        record = StepRecord(number + 1, nothing, nothing.clone(), digest=0)
+        for _ in range(job.cut.accumulation):
+            with clock.waiting():
+                part = next(batches)
+            images, noise, weight = (
+                t.to(device, non_blocking=True) for t in (part.images, part.noise, part.weight)
+            )
+            with clock.forward():
+                losses = self.engine(images, noise) * weight
+            self.engine.backward(losses.sum() * scale)  # DeepSpeed takes the mean over ranks and passes
+            norm = ds.step(self.engine)
+            record.grad_norm = record.grad_norm if norm is None else norm
+            record.loss += losses.detach().sum()
+            record.digest += part.digest
+            record.keys += part.keys
+            record.losses.append(losses.detach()[: len(part.keys)])
+            self._account.take(part)
+        clock.steps += 1
+        self._records.append(record)
+
+    def _vote(self) -> bool:
+        """What all ranks know of the step before: a save that is complete, a fault; gives whether to stop."""
+        complete, failed = self.saver.flags()
+        why = self.desk.fault() if self.desk else ""
+        stop, parts, faults = self._votes.cast([int(self.asked.asked), complete, int(failed or bool(why))])
+        if faults:
+            self._votes.end()
+            self.saver.check()
+            why = next(text for text in [*self.group.gather(why), "a fault that has passed"] if text)
+            raise (RunConflictError if self.desk and self.desk.lock.check() else StorageError)(why)
+        if parts == self.group.world.size:
+            self.saver.seal()
+        return stop > 0
+
+    def _log(self, done: int) -> str:
+        """A line of metrics.jsonl; here the ranks and the device are waited for. Gives the batch's digest."""
+        job, batch, last = self.job, self.job.cut.global_batch, self._records[-1]
+        spread, steps = self._spread(), self._clock.steps
+        reckoned = self.anomalies.reckon(self._records, self.group)
+        rates = self._clock.rates(batch)
+        self.useful_s += steps * rates["step_s"]
+        finite = [loss for loss in reckoned.losses if math.isfinite(loss)]
+        row = {
+            "step": done,
+            "epoch": done * batch / job.plan.samples,
+            "samples": done * batch,
+            "loss": reckoned.losses[-1] if math.isfinite(reckoned.losses[-1]) else None,
+            "loss_mean": statistics.fmean(finite) if finite else None,
+            "lr": job.lr(done - 1),
+            "grad_norm": reckoned.grad_norm,
+            **rates,
+            "mfu": rates["images_per_s"] * self._flops / self._peak_flops,
+            "memory_gb": memory_gb(),
+            **spread,
+            "world_size": self.group.world.size,
+            "batch_digest": _sum_digest(self.group, last.digest),
+            "skipped_steps": self.anomalies.skipped,
+            "spikes": sum(found["kind"] == "spike" for found in reckoned.anomalies),
+            **self._account.settle(self.group, self.display),
+            "time": time.time(),
+            "goodput": self.useful_s / max(1e-9, time.time() - self.began),
+        }
+        self._records = []
+        self.display.show(row, self.saver.last_good)
+        for found in reckoned.anomalies:
+            self._tell(found)
+        if self.desk:
+            self.desk.journal.write(runlog.METRICS, row)
+            if self.desk.board:
+                self.desk.board.write(row)
+        self.anomalies.check()
+        return str(row["batch_digest"])
+
+    def _spread(self) -> dict[str, Any]:
+        """How long ranks work by themselves in a step, and who is slowest: a straggler shows here."""
+        world = self.group.world
+        own = torch.zeros(world.size, dtype=torch.float64, device=self.group.device)
+        own[world.rank] = self._clock.own()
+        each = self.group.sum(own).tolist()
+        middle = statistics.median(each)
+        return {"rank_s": [min(each), middle, max(each)], "slowest_rank": each.index(max(each))}
+
+    def _tell(self, found: dict[str, Any]) -> None:
+        """One anomaly, to the person and the log."""
+        if self.group.world.is_main:
+            what = (
+                f"step {found['step']} skipped: loss or gradient not finite ({self.anomalies.skipped} so far)"
+                if found["kind"] == "skipped"
+                else f"the loss leapt to {found['loss']:.4f} at step {found['step']}"
+            )
+            suspects = f", from {', '.join(found['suspects'][:3])}" if found["suspects"] else ""
+            self.display.warn(f"{what}{suspects}: see anomalies.jsonl")
+        if self.desk:
+            self.desk.journal.write(runlog.ANOMALIES, {**found, "time": time.time()})
+
+    def _save(self, at: Position) -> None:
+        with self._watchdog.paused():
+            self.saver.save(self.engine, self.fixed, at)
+        if self.desk and self.desk.board:
+            self.desk.board.save()
+        self._clock = Clock()
+
+
+def _sum_digest(group: Group, part: int) -> str:
+    """The global batch's digest from each rank's: a sum modulo 2^64 (int64 addition wraps)."""
+    part %= 2**64
+    signed = part - 2**64 if part >= 2**63 else part
+    total = group.sum(torch.tensor(signed, dtype=torch.int64, device=group.device)).item()
+    return f"{int(total) % 2**64:016x}"
+
+
+def start_again() -> None:
+    """Tell who started this that the run is to be started again."""
+    if path := os.environ.get(AGAIN):
+        with suppress(OSError), open(path, "a"):
+            pass

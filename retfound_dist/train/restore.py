@@ -1,0 +1,137 @@
+"""Resuming: the newest checkpoint that is whole, brought to this number of ranks and ZeRO stage.
+
+A state of another number of ranks or another stage is converted through DeepSpeed's universal format, once:
+the result stands beside the checkpoint, committed like it, for the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from retfound_dist import commit, storage
+from retfound_dist.commit import Commit
+from retfound_dist.errors import CheckpointError, RetfoundError
+from retfound_dist.train import engine as ds
+from retfound_dist.train import keeper
+from retfound_dist.train.group import Group
+
+Say = Callable[[str], None]
+UNIVERSAL = "universal"
+
+
+def find(run_url: str, say: Say) -> Commit | None:
+    """The newest checkpoint whose files all match their commit; what is passed over is named."""
+    for step in reversed(commit.list_steps(run_url)):
+        url = commit.checkpoint_url(run_url, step)
+        try:
+            held = commit.read_commit(url)
+            if not any(name.startswith(ds.TAG + "/") for name in held.files):
+                continue
+            _verify(held)
+            return held
+        except RetfoundError as error:
+            say(f"passing over the checkpoint of step {step}: {error}")
+    return None
+
+
+def _verify(held: Commit) -> None:
+    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as scratch:
+        for name, info in held.files.items():
+            where = storage.join(held.url, name)
+            if storage.is_local(where):
+                path = storage.local_path(where)
+                found = storage.file_info(path) if os.path.exists(path) else None
+            else:
+                found = storage.get_file(where, os.path.join(scratch, "file"))
+            if found != info:
+                raise CheckpointError(f"{where} differs from its commit")
+
+
+def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
+    """Whether the state was written by another number of ranks or ZeRO stage."""
+    return (held.world_size, held.zero_stage) != (world_size, zero_stage)
+
+
+def restore(group: Group, engine: Any, held: Commit, zero_stage: int, patience_s: float) -> None:
+    """Bring the engine to a checkpoint's state; every rank must call it."""
+    scratch = group.share(tempfile.mkdtemp(prefix="retfound-restore-") if group.world.is_main else None)
+    converting = needs_conversion(held, group.world.size, zero_stage)
+    try:
+        if converting:
+            _in_turns(group, scratch, lambda: _fetch_universal(held, scratch, patience_s))
+            ds.load(engine, scratch, UNIVERSAL)
+        else:
+            _in_turns(group, scratch, lambda: _fetch(held, ds.TAG, scratch))
+            ds.load(engine, scratch, ds.TAG)
+        group.share(None)
+    finally:
+        if group.world.local_rank == 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _in_turns(group: Group, scratch: str, fetch: Callable[[], None]) -> None:
+    """Rank 0 first, then one rank of each other host; what goes wrong anywhere is every rank's error."""
+    for turn in (group.world.is_main, not group.world.is_main and group.world.local_rank == 0):
+        fault = ""
+        if turn:
+            try:
+                fetch()
+            except (RetfoundError, OSError) as error:
+                fault = str(error)
+        if faults := [text for text in group.gather(fault) if text]:
+            raise CheckpointError(f"the checkpoint cannot be loaded: {faults[0]}")
+
+
+def _fetch(held: Commit, part: str, scratch: str) -> None:
+    """Copy the files below `part` of a checkpoint into scratch, checked."""
+    names = [name for name in held.files if name.startswith(part + "/")]
+    with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
+        list(pool.map(lambda name: commit.fetch(held, name, os.path.join(scratch, name)), names))
+
+
+def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
+    """The converted state; converted and put beside the checkpoint where that has not been done."""
+    beside = storage.join(held.url, UNIVERSAL)
+    folder = os.path.join(scratch, UNIVERSAL)
+    if commit.is_checkpoint(beside):
+        done = commit.read_commit(beside)
+        with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
+            list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))
+        return
+    _fetch(held, ds.TAG, scratch)
+    _convert(scratch)
+    files = keeper.upload(folder, beside, patience_s)
+    commit.write_commit(replace(held, url=beside, files=files))
+
+
+def _convert(folder: str) -> None:
+    """DeepSpeed's own conversion, in a process of its own; its temporary files stay in scratch."""
+    command = [
+        sys.executable,
+        "-m",
+        "deepspeed.checkpoint.ds_to_universal",
+        "--inject_missing_state",
+        "--input_folder",
+        os.path.join(folder, ds.TAG),
+        "--output_folder",
+        os.path.join(folder, UNIVERSAL),
+        "--num_extract_workers",
+        "1",
+        "--num_merge_workers",
+        "1",
+    ]
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CheckpointError(f"the checkpoint could not be converted to this number of ranks: {reason}")
