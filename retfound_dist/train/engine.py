@@ -34,7 +34,13 @@ def zero_stage(train: Train) -> int:
 
 def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration; its train_batch_size is what it derives: micro x accumulation x world."""
-    stage = zero_stage(train)
+    zero: dict[str, Any] = {
+        "stage": zero_stage(train),
+        "contiguous_gradients": True,
+        "overlap_comm": torch.cuda.is_available(),
+    }
+    if train.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": cut.micro,
         "gradient_accumulation_steps": cut.accumulation,
@@ -42,12 +48,9 @@ def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) 
         "bf16": {"enabled": train.precision == "bf16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
-        "zero_optimization": {
-            "stage": stage,
-            "contiguous_gradients": True,
-            "overlap_comm": torch.cuda.is_available(),
-        },
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,

@@ -1,4 +1,12 @@
-"""One step of DeepSpeed against a plain fp32 loop, and its configuration."""
+"""DeepSpeed's steps against a plain fp32 loop: gradient, ten steps of weights, and a step that goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,13 +14,38 @@ import torch.multiprocessing as mp
 
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Model, Optim, Train
-from retfound_dist.stream.plan import layout, rank_slots
+from retfound_dist.stream.plan import Layout, layout, rank_slots
 from retfound_dist.train import engine as ds
 from retfound_dist.train.optim import parameter_groups
 from retfound_dist.world import World
 
 CONFIG = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
-BATCH, STEPS, LR = 7, 3, 1e-3
+BATCH, STEPS, LR = 11, 10, 1e-3
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    stage: int
+    passes: int
+    precision: str = "fp32"
+    clip: float = 0.0
+    offload: bool = False
+    recompute: bool = False
+
+    @property
+    def name(self) -> str:
+        extra = f"{'-clip' * bool(self.clip)}{'-offload' * self.offload}{'-recompute' * self.recompute}"
+        return f"zero{self.stage}-passes{self.passes}-{self.precision}{extra}"
+
+
+CASES = (
+    *(Case(stage, passes) for stage in (0, 1, 2, 3) for passes in (1, 4)),
+    *(Case(stage, 4, "bf16") for stage in (0, 1, 2, 3)),
+    Case(2, 4, clip=0.1),
+    Case(2, 1, offload=True),
+    Case(1, 1, recompute=True),
+)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,75 +54,122 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.rand(STEPS, BATCH, 4, generator=draw)
 
 
-def model() -> MaskedAutoencoder:
+def model(recompute: bool = False) -> MaskedAutoencoder:
     torch.manual_seed(0)
-    return MaskedAutoencoder(CONFIG)
+    return MaskedAutoencoder(CONFIG, recompute)
 
 
-def plain_loop() -> dict[str, torch.Tensor]:
-    """One process, the whole batch at once, no DeepSpeed."""
-    net = model()
+def plain_loop(clip: float = 0.0) -> tuple[Weights, Weights]:
+    """One process, the whole batch at once, no DeepSpeed: the first gradient and the last weights."""
+    net, first = model(), {}
     optimizer = torch.optim.AdamW(parameter_groups(net, Optim()), lr=LR, betas=(0.9, 0.95))
     for images, noise in zip(*inputs(), strict=True):
         optimizer.zero_grad()
         net(images, noise).mean().backward()
+        first = first or {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+        if clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
         optimizer.step()
-    return {k: v.detach() for k, v in net.state_dict().items()}
+    return first, {k: v.detach() for k, v in net.state_dict().items()}
 
 
-def one_rank(rank: int, world: int, port: int, stage: int, precision: str, micro: int, path: str) -> None:
-    import os
-
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_RANK=str(rank),
-    )
-    group, net, cut = ds.start(World(rank, world, rank), threads=1), model(), layout(BATCH, world, micro)
-    fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
-    train, optim = Train(global_batch=BATCH, steps=STEPS, zero_stage=stage, precision=precision), Optim()  # type: ignore[arg-type]
-    engine = ds.build(net, parameter_groups(net, optim), train, optim, cut)
-    for images, noise in zip(*inputs(), strict=True):
-        ds.set_lr(engine, LR)
-        for a in range(cut.accumulation):
-            here = rank_slots(cut, rank, a)
-            part = torch.zeros(cut.micro, 1, 28, 28, dtype=torch.uint8)
-            mask, weight = torch.rand(cut.micro, 4), torch.zeros(cut.micro)
-            held = len(images[here])
-            part[:held], mask[:held], weight[:held] = images[here], noise[here], 1
-            losses = engine(part, mask) * weight
-            engine.backward(losses.sum() * (world * cut.accumulation / BATCH))
-            norm = ds.step(engine)
-    assert norm is not None
-    assert norm > 0
-    state = ds.full_state(engine, fixed)
-    if rank == 0:
-        torch.save(state, path)
+def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: str) -> None:
+    """Every case on one rank of a group."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    group = ds.start(World(rank, world, rank), threads=1)
+    for case in cases:
+        found = run_case(case, rank, world)
+        if rank == 0:
+            torch.save(found, f"{folder}/{case.name}")
     group.share(None)
     ds.stop()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("world", "stage", "precision", "micro"),
-    [(1, 1, "fp32", 2), (2, 2, "fp32", 8), (3, 1, "fp32", 2), (2, 3, "fp32", 2), (2, 2, "bf16", 2)],
-)
-def test_a_step_is_the_plain_fp32_step_padding_and_accumulation_included(
-    world: int, stage: int, precision: str, micro: int, tmp_path
-) -> None:  # type: ignore[no-untyped-def]
-    path = str(tmp_path / "weights")
-    port = 23000 + hash((world, stage, precision, micro)) % 9000
-    mp.start_processes(
-        one_rank, (world, port, stage, precision, micro, path), nprocs=world, start_method="spawn"
+def run_case(case: Case, rank: int, world: int) -> dict[str, Any]:
+    from deepspeed.utils import safe_get_full_grad
+
+    net, micro = model(case.recompute), -(-BATCH // (world * case.passes))
+    cut = layout(BATCH, world, micro)
+    fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
+    optim = Optim(clip_grad=case.clip)
+    train = Train(
+        global_batch=BATCH,
+        steps=STEPS,
+        zero_stage=case.stage,  # type: ignore[arg-type]
+        precision=case.precision,  # type: ignore[arg-type]
+        offload_optimizer=case.offload,
     )
-    ours, plain = torch.load(path, weights_only=True), plain_loop()
-    first = model().state_dict()
-    moved = torch.cat([(plain[k] - first[k]).flatten() for k in plain])
-    off = torch.cat([(ours[k] - plain[k]).flatten() for k in plain])
-    # the distance from the plain loop's weights, held against how far the weights moved
-    assert off.norm() / moved.norm() < (1e-3 if precision == "fp32" else 0.1)
+    engine = ds.build(net, parameter_groups(net, optim), train, optim, cut)
+    gradient: Weights = {}
+
+    def one_step(number: int, factor: float = 1.0) -> torch.Tensor | None:
+        ds.set_lr(engine, LR)
+        norm = None
+        for a in range(cut.accumulation):
+            engine.backward(
+                own_losses(engine, cut, rank, number, a).sum() * (world * cut.accumulation / BATCH) * factor
+            )
+            if not gradient and a == cut.accumulation - 1:
+                grads = {
+                    n: safe_get_full_grad(p) for n, p in engine.module.named_parameters() if p.requires_grad
+                }
+                gradient.update({n: g.detach().float().clone() for n, g in grads.items() if g is not None})
+            norm = ds.step(engine)
+        return norm
+
+    for number in range(STEPS):
+        one_step(number)
+    weights = ds.full_state(engine, fixed)
+    norm = one_step(0, float("nan") if rank == world - 1 else 1.0)
+    after = ds.full_state(engine, fixed)
+    one_step(1)
+    moved = ds.full_state(engine, fixed)
+    return {"gradient": gradient, "weights": weights, "norm": norm, "after": after, "moved": moved}
+
+
+def own_losses(engine: Any, cut: Layout, rank: int, number: int, a: int) -> torch.Tensor:
+    images, noise = (each[number] for each in inputs())
+    here = rank_slots(cut, rank, a)
+    part = torch.zeros(cut.micro, 1, 28, 28, dtype=torch.uint8)
+    mask, weight = torch.rand(cut.micro, 4), torch.zeros(cut.micro)
+    held = len(images[here])
+    part[:held], mask[:held], weight[:held] = images[here], noise[here], 1
+    losses: torch.Tensor = engine(part, mask) * weight
+    return losses
+
+
+def off(ours: Weights, plain: Weights, unit: Weights) -> float:
+    """The distance between two sets of tensors, held against the size of a third."""
+    flat = [torch.cat([each[name].flatten().double() for name in unit]) for each in (ours, plain, unit)]
+    return float((flat[0] - flat[1]).norm() / flat[2].norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_step_is_the_plain_fp32_step_and_one_that_is_not_finite_moves_nothing(
+    world: int, tmp_path: Path
+) -> None:
+    mp.start_processes(
+        one_rank,
+        (world, 23000 + os.getpid() % 9000 + world, CASES, str(tmp_path)),
+        world,
+        start_method="spawn",
+    )
+    first, start = plain_loop()[0], model().state_dict()
+    for case in CASES:
+        found = torch.load(tmp_path / case.name, weights_only=True)
+        gradient, plain = plain_loop(case.clip)
+        moved = {k: plain[k] - start[k] for k in plain}
+        exact = case.precision == "fp32"
+        assert set(found["gradient"]) == set(first), case
+        assert off(found["gradient"], gradient, gradient) < (1e-5 if exact else 2e-2), case
+        assert off(found["weights"], plain, plain) < (1e-5 if exact else 5e-3), case
+        assert off(found["weights"], plain, moved) < (1e-3 if exact else 0.15), case
+        assert not torch.isfinite(found["norm"]), case
+        assert off(found["after"], found["weights"], plain) == 0, case
+        assert off(found["moved"], found["weights"], plain) > 1e-4, case
+        assert all(value.isfinite().all() for value in found["moved"].values()), case
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
