@@ -1,0 +1,105 @@
+"""One run, one writer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import storage
+from retfound_dist.errors import RunConflictError
+from retfound_dist.train import lock
+from retfound_dist.train.lock import RunLock, this_holder
+
+TAKE = (
+    "import sys, time; from retfound_dist.train import lock; lock.BEAT_S = 0.2\n"
+    "held = lock.RunLock(sys.argv[1], print); held.take(); print('taken', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.2)
+    monkeypatch.setattr(lock, "STILL_S", 2.5)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.1)
+    for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that has the lock of `tmp_path`."""
+    process = subprocess.Popen([sys.executable, "-c", TAKE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "taken\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def held(url: object) -> lock.Holder:
+    return lock.Holder(**storage.read_json(storage.join(str(url), lock.LOCK)))
+
+
+def test_a_lock_is_taken_counted_up_and_given_back(tmp_path: Path) -> None:
+    mine = RunLock(str(tmp_path), print)
+    mine.take()
+    time.sleep(0.7)
+    assert held(tmp_path).pid == os.getpid()
+    assert held(tmp_path).beat >= 2
+    assert not mine.check()
+    mine.release()
+    assert not (tmp_path / lock.LOCK).exists()
+
+
+def test_the_second_refuses_while_the_first_lives(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    with pytest.raises(RunConflictError, match=rf"process {holder.pid} on .*run\.url"):
+        RunLock(str(tmp_path), print).take()
+    assert held(tmp_path).pid == holder.pid
+
+
+def test_a_process_that_is_gone_is_followed_at_once(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    holder.kill()
+    holder.wait()
+    begun, said = time.monotonic(), list[str]()
+    RunLock(str(tmp_path), said.append).take()
+    assert time.monotonic() - begun < lock.STILL_S
+    assert not said
+
+
+def test_of_another_host_silence_is_awaited(tmp_path: Path) -> None:
+    there = replace(this_holder({}), host="node7", place="node7", pid=1)
+    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(there))
+    said: list[str] = []
+    RunLock(str(tmp_path), said.append).take()
+    assert "process 1 on node7" in said[0]
+    assert held(tmp_path).pid == os.getpid()
+
+
+def test_an_earlier_start_of_the_same_job_is_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = replace(this_holder({"SLURM_JOB_ID": "17"}), host="node7", place="node7")
+    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(there))
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    said: list[str] = []
+    RunLock(str(tmp_path), said.append).take()
+    assert not said
+
+
+def test_who_was_taken_over_while_it_slept_notices(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    os.kill(holder.pid, signal.SIGSTOP)
+    mine = RunLock(str(tmp_path), print)
+    mine.take()
+    assert not mine.check()
+    other = replace(this_holder({}), pid=4711)
+    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(other))
+    time.sleep(0.7)
+    assert "process 4711" in mine.check()
+    mine.release()
+    assert held(tmp_path).pid == 4711

@@ -1,0 +1,70 @@
+"""A run that cannot go on by itself ends itself."""
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+
+from retfound_dist.train.watchdog import HUNG, ORPHANED
+
+HANG = (
+    "import time; from retfound_dist.train.watchdog import Watchdog\n"
+    "dog = Watchdog(3, 0.03); dog.start(0)\n"
+    "for step in range(1, 4): time.sleep(1); dog.step(step)\n"
+    "with dog.paused(): time.sleep(4)\n"
+    "print('so far so good', flush=True)\n"
+    "def stuck_here(): time.sleep(60)\n"
+    "stuck_here()"
+)
+PARENT = (
+    "import subprocess, sys\n"
+    "child = 'from retfound_dist.train.watchdog import Watchdog; import time;' \\\n"
+    "        'Watchdog(0, 0).start(0); print(1, flush=True); time.sleep(60)'\n"
+    "process = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)\n"
+    "process.stdout.readline(); print(process.pid, flush=True); process.wait()"
+)
+
+
+def run(code: str, **environment: str) -> "subprocess.Popen[str]":
+    env = {k: v for k, v in os.environ.items() if k != "TORCHELASTIC_RUN_ID"} | environment
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def test_a_step_that_takes_for_ever_shows_its_stacks_and_leaves() -> None:
+    out, said = (process := run(HANG)).communicate(timeout=60)
+    assert process.returncode == HUNG
+    assert out == "so far so good\n"
+    assert "stuck_here" in said
+    assert "rank 3: no step for" in said.splitlines()[-1]
+    assert "after step 3" in said.splitlines()[-1]
+
+
+def test_a_rank_leaves_when_its_torchrun_is_gone() -> None:
+    parent = run(PARENT, TORCHELASTIC_RUN_ID="some")
+    assert parent.stdout
+    rank = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.1)
+    else:
+        rank.kill()
+        raise AssertionError(f"the rank is still there, it should have left with {ORPHANED}")
+
+
+def test_a_rank_without_torchrun_stays_when_its_shell_goes() -> None:
+    parent = run(PARENT)
+    assert parent.stdout
+    rank = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    time.sleep(3)
+    assert rank.is_running()
+    assert rank.status() != psutil.STATUS_ZOMBIE
+    rank.kill()
