@@ -32,7 +32,7 @@ from retfound_dist.train import keeper
 from retfound_dist.train.group import Group
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
-from retfound_dist.train.restore import UNIVERSAL
+from retfound_dist.train.universal import UNIVERSAL
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +20,9 @@ from retfound_dist.errors import CheckpointError, RetfoundError
 from retfound_dist.train import engine as ds
 from retfound_dist.train import keeper
 from retfound_dist.train.group import Group
+from retfound_dist.train.universal import UNIVERSAL, convert
 
 Say = Callable[[str], None]
-UNIVERSAL = "universal"
 
 
 def find(run_url: str, say: Say) -> Commit | None:
@@ -107,31 +105,6 @@ def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
             list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))
         return
     _fetch(held, ds.TAG, scratch)
-    _convert(scratch)
+    convert(scratch)
     files = keeper.upload(folder, beside, patience_s)
     commit.write_commit(replace(held, url=beside, files=files))
-
-
-def _convert(folder: str) -> None:
-    """DeepSpeed's own conversion, in a process of its own; its temporary files stay in scratch."""
-    command = [
-        sys.executable,
-        "-m",
-        "deepspeed.checkpoint.ds_to_universal",
-        "--inject_missing_state",
-        "--input_folder",
-        os.path.join(folder, ds.TAG),
-        "--output_folder",
-        os.path.join(folder, UNIVERSAL),
-        "--num_extract_workers",
-        "1",
-        "--num_merge_workers",
-        "1",
-    ]
-    env = {
-        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CheckpointError(f"the checkpoint could not be converted to this number of ranks: {reason}")

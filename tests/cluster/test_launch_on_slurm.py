@@ -27,7 +27,9 @@ def test_two_nodes_give_one_rank_for_each_gpu(slurm: Slurm, clone: Path) -> None
     slurm.wait(job, clone / "logs", 90)
     assert notes(clone) == {f"rank{i}": [f"start {i} of 4: pretrain a.toml run.url=x y"] for i in range(4)}
     assert {path.name for path in (clone / "logs").iterdir()} == {
-        f"{job}.log", "pretrain-node1.log", "pretrain-node2.log",
+        f"{job}.log",
+        "pretrain-node1.log",
+        "pretrain-node2.log",
     }
 
 
@@ -75,19 +77,44 @@ def test_pack_pretrain_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph:
     aws, logs = s3.environment(), tmp_path / "logs"
     shards, run, result = f"{s3.url}/shards", f"{s3.url}/run", f"{s3.url}/evaluation"
 
-    slurm.control("retfound", "pack", "configs/demo/pack.toml", "phantom.patients=30", "phantom.slices=4",
-                  f"out.url={shards}", env=aws)
+    slurm.control(
+        "retfound",
+        "pack",
+        "configs/demo/pack.toml",
+        "phantom.patients=30",
+        "phantom.slices=4",
+        f"out.url={shards}",
+        env=aws,
+    )
     slurm.control("retfound", "verify", shards, env=aws)
     training = slurm.submit(
-        "--nodes=2", "launch/slurm/pretrain.sbatch", "configs/demo/pretrain.toml", f"run.url={run}",
-        f"data.shards={shards}", "train.steps=6", "train.log_every=1", "train.global_batch=8",
-        "train.micro_batch=4", "train.threads=1", "checkpoint.every_steps=3", logs=logs, env=aws,
+        "--nodes=2",
+        "launch/slurm/pretrain.sbatch",
+        "configs/demo/pretrain.toml",
+        f"run.url={run}",
+        f"data.shards={shards}",
+        "train.steps=6",
+        "train.log_every=1",
+        "train.global_batch=8",
+        "train.micro_batch=4",
+        "train.threads=1",
+        "checkpoint.every_steps=3",
+        logs=logs,
+        env=aws,
     )
     checkpoint = f"{run}/checkpoints/step_00000006"
     evaluation = slurm.submit(
-        f"--dependency=afterok:{training}", "launch/slurm/evaluate.sbatch", "configs/demo/evaluate.toml",
-        f"checkpoint={checkpoint}", f"data.path={shards}", f"out.url={result}", "finetune.epochs=1",
-        "finetune.warmup_epochs=0", "bootstrap=20", logs=logs, env=aws,
+        f"--dependency=afterok:{training}",
+        "launch/slurm/evaluate.sbatch",
+        "configs/demo/evaluate.toml",
+        f"checkpoint={checkpoint}",
+        f"data.path={shards}",
+        f"out.url={result}",
+        "finetune.epochs=1",
+        "finetune.warmup_epochs=0",
+        "bootstrap=20",
+        logs=logs,
+        env=aws,
     )
     slurm.wait(training, logs, 600)
     slurm.wait(evaluation, logs, 600)

@@ -19,7 +19,9 @@ def manifest(tmp_path: Path, request: pytest.FixtureRequest) -> Manifest:
     return make_set(tmp_path, count=30, url=f"memory://cache-{request.node.name}")
 
 
-def cache(manifest: Manifest, folder: Path, limit: int | None = None, only_needed: bool = False) -> ShardCache:
+def cache(
+    manifest: Manifest, folder: Path, limit: int | None = None, only_needed: bool = False
+) -> ShardCache:
     return ShardCache(manifest.url, str(folder), limit, only_needed, patience_s=1)
 
 
@@ -155,7 +157,9 @@ def test_a_temporary_folder_stays_until_its_last_process_leaves(
     assert not Path(mine.folder).exists()
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     context = get_context("fork")
     ready = context.Event()

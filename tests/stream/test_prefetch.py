@@ -52,7 +52,12 @@ def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path
     remote = make_set(tmp_path, count=40, url="memory://remote-set")
     before = storage.traffic()
     with open_stream(
-        read_manifest(remote.url), 5, stop_step=16, workers=0, window_shards=2, cache_dir=str(tmp_path / "cache")
+        read_manifest(remote.url),
+        5,
+        stop_step=16,
+        workers=0,
+        window_shards=2,
+        cache_dir=str(tmp_path / "cache"),
     ) as stream:
         parts = []
         for part in stream:

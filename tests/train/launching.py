@@ -17,24 +17,28 @@ SMALL = [
 ]  # fmt: skip
 
 
+def start(ranks: int, run: Path | str, shards: str, *overrides: str) -> subprocess.Popen[str]:
+    """Begin a run."""
+    where = ["configs/demo/pretrain.toml", f"run.url={run}", f"data.shards={shards}"]
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*launcher, "-m", "retfound_dist", "pretrain", *where, *SMALL, *overrides],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT,
+    )  # fmt: skip
+
+
 def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run to the end and give what it printed."""
-    command = [
-        "-m",
-        "retfound_dist",
-        "pretrain",
-        "configs/demo/pretrain.toml",
-        f"run.url={run}",
-        f"data.shards={shards}",
-    ]
-    start = [sys.executable]
-    if ranks > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    return subprocess.run(
-        [*start, *command, *SMALL, *overrides], capture_output=True, text=True, env={**env, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT, check=False, timeout=500,
-    )  # fmt: skip
+    with start(ranks, run, shards, *overrides) as process:
+        try:
+            out, said = process.communicate(timeout=500)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
 def metrics(run: Path | str) -> list[dict[str, Any]]:

@@ -1,0 +1,178 @@
+"""A run that meets trouble: what it does, what it says, what it leaves."""
+
+import json
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from retfound_dist import commit, runlog, storage
+from retfound_dist.shardset import Manifest
+from retfound_dist.train.watchdog import HUNG
+from tests.stream.stream_inputs import make_set
+from tests.train.launching import metrics, pretrain, start
+
+pytestmark = pytest.mark.slow
+FP32 = "train.precision=fp32"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_named_until_the_budget_is_spent(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    wild = [FP32, "train.steps=60", "optim.base_lr=1e30", "train.bad_step_budget=3", "train.log_every=2"]
+    done = pretrain(2, run, manifest.url, *wild)
+    assert done.returncode != 0
+    assert "bad_step_budget=3" in done.stderr
+    assert "retfound_dist/" not in done.stderr  # no traceback of ours
+    found = runlog.read_rows(str(run), runlog.ANOMALIES)
+    assert [row["kind"] for row in found] == ["skipped"] * len(found)
+    assert len(found) > 3
+    assert all(len(row["keys"]) == 10 for row in found)
+    assert set(found[0]["suspects"]) <= set(found[0]["keys"])
+    assert found[0]["suspects"]
+    rows = metrics(run)
+    assert rows[0]["skipped_steps"] == 0
+    assert rows[-1]["skipped_steps"] == len(found)
+    assert rows[-1]["loss"] is None
+
+
+def test_a_state_converted_once_stands_beside_its_checkpoint(manifest: Manifest, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = [FP32, "train.steps=9", "checkpoint.every_steps=100"]
+    assert pretrain(2, run, manifest.url, *settings, "train.stop_at_step=3").returncode == 0
+    cached = run / "checkpoints" / "step_00000003" / "universal"
+    for ranks, extra in ((1, "train.offload_optimizer=true"), (3, "train.zero_stage=3")):
+        # each goes on from step 3: what the one before has added is taken away
+        storage.delete(commit.checkpoint_url(str(run), 5))
+        again = pretrain(ranks, run, manifest.url, *settings, "train.stop_at_step=5", extra)
+        assert again.returncode == 0, again.stderr
+        assert "resuming at step 3 (written by 2 ranks" in again.stderr
+        done = commit.read_commit(str(cached))
+        if ranks == 1:
+            first = done
+        assert done == first
+    rows = [row for row in metrics(run) if row["step"] in (4, 5)]
+    assert [row["world_size"] for row in rows] == [1, 1, 3, 3]
+    assert [row["loss"] for row in rows[:2]] == pytest.approx([row["loss"] for row in rows[2:]], rel=1e-4)
+
+
+def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first = start(1, run, manifest.url, FP32, "train.steps=100000", "train.max_minutes=0.7")
+    try:
+        wait_for(lambda: len(metrics(run)) > 2)
+        second = pretrain(1, run, manifest.url, FP32, "train.steps=100000")
+        assert second.returncode == 2
+        assert f"is being run by process {first.pid}" in second.stderr
+        assert first.poll() is None
+    finally:
+        said = first.communicate(timeout=120)[1]
+    assert first.returncode == 0, said
+    assert "stopped as asked at step" in said
+    assert not (run / "LOCK.json").exists()
+    assert commit.list_steps(str(run))[-1] == metrics(run)[-1]["step"]
+
+
+def test_when_a_rank_hangs_the_others_show_their_stacks_and_all_leave_with_an_error(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    endless = [FP32, "train.steps=100000", "train.hang_minutes=0.1"]
+    agent = start(2, run, manifest.url, *endless)
+    wait_for(lambda: len(metrics(run)) > 2)
+    ranks = [p for p in psutil.Process(agent.pid).children() if "pretrain" in p.cmdline()]
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGSTOP)
+    said = agent.communicate(timeout=120)[1]
+    assert agent.returncode != 0
+    assert f"exitcode  : {HUNG}" in said
+    assert "no step for" in said
+    assert 'File "' in said
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
+
+
+def test_a_disk_that_is_full_is_tried_again_then_the_last_good_checkpoint_is_named(
+    manifest: Manifest, small_disk: Path
+) -> None:
+    run = small_disk / "run"
+    done = pretrain(
+        1, run, manifest.url, FP32, "train.steps=40", "checkpoint.every_steps=3", "checkpoint.patience_s=2"
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    good = commit.list_steps(str(run))
+    assert f"the checkpoint of step {good[-1] + 3} could not be saved" in last
+    assert f"the last good one is of step {good[-1]}:" in last
+    assert "No space left" in last
+    assert "tried for 2 s" in last
+
+
+def test_tensorboard_and_profiler_leave_their_files(manifest: Manifest, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = pretrain(
+        1, run, manifest.url, FP32, "train.steps=5", "train.tensorboard=true", "train.profile_steps=[2,3]"
+    )
+    assert done.returncode == 0, done.stderr
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    losses = [(e.step, e.value) for e in board.Scalars("train/loss")]
+    assert losses == [(row["step"], pytest.approx(row["loss"])) for row in metrics(run)]
+    assert {p.name for p in (run / "profiles").iterdir()} == {
+        "steps_00000002-00000003_rank_0.json.gz",
+        "steps_00000002-00000003_rank_0.txt",
+    }
+    assert "aten::" in (run / "profiles" / "steps_00000002-00000003_rank_0.txt").read_text()
+
+
+def test_the_log_tells_the_starts_the_checkpoints_and_the_end(manifest: Manifest, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for stop in (4, 0):
+        done = pretrain(
+            1,
+            run,
+            manifest.url,
+            FP32,
+            "train.steps=6",
+            "checkpoint.every_steps=2",
+            f"train.stop_at_step={stop}",
+        )
+        assert done.returncode == 0, done.stderr
+    events = runlog.read_rows(str(run), runlog.EVENTS)
+    assert [(e["event"], e["step"]) for e in events] == [
+        ("start", 0), ("checkpoint", 2), ("checkpoint", 4), ("end", 4),
+        ("start", 4), ("checkpoint", 6), ("end", 6),
+    ]  # fmt: skip
+    starts = [e for e in events if e["event"] == "start"]
+    assert all(e["began"] < e["ready"] <= e["time"] for e in starts)
+    assert starts[0]["began"] < starts[1]["began"]
+    rows = metrics(run)
+    assert 0 < rows[-1]["goodput"] < 1
+    wall = rows[-1]["time"] - starts[0]["began"]
+    assert rows[-1]["goodput"] == pytest.approx(math.fsum(r["step_s"] for r in rows) / wall, rel=0.02)
+    assert json.loads((run / "config.json").read_text())["checkpoint"]["every_steps"] == 2
+
+
+def wait_for(condition: "object", seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():  # type: ignore[operator]
+                return
+        except (OSError, subprocess.SubprocessError):
+            pass
+        assert time.monotonic() < end
+        time.sleep(0.2)
