@@ -25,11 +25,12 @@ ASSUMPTIONS = (
     "the time the host needs to launch it. No rank is slower than the others.",
     "Collectives are rings: each rank sends (N-1)/N of the bytes for a reduce-scatter or an all-gather, "
     "twice that for an all-reduce, at the slower of its own link inside the node and the node's links to the "
-    "others; each of the N-1 (or 2 (N-1)) hops waits one latency. NCCL's trees need fewer hops.",
+    "others, and waits the latency of every hop of the N-1 (or 2 (N-1)). NCCL's trees have fewer hops.",
     "Gradients are reduced in fp32 (4 bytes), weights gathered in the working precision (bf16: 2 bytes).",
     "ZeRO 0 and 1 communicate while nothing computes. ZeRO 2 and 3 hide the stated share of all buckets but "
     "the last, ZeRO 3 also of all gathers of weights but a pass's first; never more than the passes take.",
-    "The optimizer reads and writes memory at its full rate; ZeRO 1, 2 and 3 share its work between ranks.",
+    "The optimizer, and DeepSpeed's copying of gradients, move bytes counted from the code at the memory's "
+    "full rate; ZeRO 1, 2 and 3 share the optimizer's work between ranks, each rank does all the copying.",
     "Slots without a sample cost what a sample costs and bring nothing.",
     "Every image is fetched in every epoch (a node's cache that holds its shards would save that), spread "
     "evenly over time and nodes, several times where several nodes read parts of one shard.",
@@ -40,9 +41,14 @@ ASSUMPTIONS = (
 
 GRADIENT_BYTES = 4
 """A gradient's element on the wire: `communication_data_type` is fp32."""
-UPDATE_BYTES = 30
-"""Memory traffic of AdamW for one parameter: fp32 gradient read, weight and two moments read and written,
-bf16 weight written."""
+UPDATE_BYTES = 86
+"""Memory traffic of torch's plain AdamW for one parameter: its eight operations over fp32 tensors read and
+write 80 bytes, the bf16 copy of the weight 6."""
+PASS_BYTES = {0: 10, 1: 10, 2: 20, 3: 34}
+"""Memory traffic of DeepSpeed's bookkeeping for one parameter and pass in bf16, by stage, on every rank:
+adding to the fp32 gradient; or copying into the bucket, to fp32, scaling, laying out for the scatter."""
+STEP_BYTES = {0: 32, 1: 32, 2: 0, 3: 0}
+"""The same once a step: ZeRO 1 flattens, scales, copies back, measures and clears the whole fp32 gradient."""
 BUCKET = 500_000_000
 """Elements reduced together: DeepSpeed's `reduce_bucket_size`, and what ZeRO 1 reduces at a time."""
 PREFETCH = 50_000_000
@@ -123,9 +129,11 @@ class Machine:
         """Bytes per second each rank of a ring can send: the ring leaves every node over all its links."""
         return self.inside_rate if self.nodes(ranks) == 1 else min(self.inside_rate, self.outside_rate)
 
-    def latency(self, ranks: int) -> float:
-        """Seconds of the slowest hop."""
-        return self.inside_latency if self.nodes(ranks) == 1 else self.outside_latency
+    def lap(self, ranks: int) -> float:
+        """Seconds of latency on N-1 hops of the ring, as many of them as can be between nodes."""
+        outside = self.nodes(ranks) if self.nodes(ranks) > 1 else 0
+        outside = min(outside, ranks - 1)
+        return outside * self.outside_latency + (ranks - 1 - outside) * self.inside_latency
 
 
 @dataclass(frozen=True)
@@ -134,9 +142,9 @@ class Traffic:
 
     gradient_bytes: float
     weight_bytes: float
-    gradient_hops: int
-    """Hops that follow one another."""
-    weight_hops: int
+    gradient_laps: int
+    """How often something goes round the ring: once for a reduce-scatter, twice for an all-reduce."""
+    weight_laps: int
 
     @property
     def bytes(self) -> float:
@@ -145,22 +153,21 @@ class Traffic:
 
 
 def traffic(work: Work, shape: Shape, scatter_by_all_reduce: bool = False, bucket: int = BUCKET) -> Traffic:
-    """Bytes each rank sends in a step, and hops in a row, by ZeRO stage (see the top of this file)."""
-    ranks, passes, stage = shape.ranks, shape.accumulation, shape.stage
-    share, hops = (ranks - 1) / ranks, ranks - 1
+    """Bytes each rank sends in a step, and laps, by ZeRO stage (see the top of this file)."""
+    passes, stage, share = shape.accumulation, shape.stage, (shape.ranks - 1) / shape.ranks
     halves = 1 if stage == 3 and not scatter_by_all_reduce else 2
     reductions = passes if stage >= 2 else 1
     gradient = reductions * halves * share * GRADIENT_BYTES * work.parameters
-    gradient_hops = reductions * halves * hops * buckets(work, bucket)
+    laps = reductions * halves * buckets(work, bucket)
     if stage == 0:
-        return Traffic(gradient, 0.0, gradient_hops, 0)
+        return Traffic(gradient, 0.0, laps, 0)
     if stage < 3:
         gathered, gathers = float(work.parameters), PARAMETER_GROUPS
     else:
         turns = passes * gathers_per_pass(work)
         gathered = turns * (work.parameters - work.small_parameters) + work.small_parameters
         gathers = turns * _calls(work) + 1
-    return Traffic(gradient, share * work.weight_bytes * gathered, gradient_hops, gathers * hops)
+    return Traffic(gradient, share * work.weight_bytes * gathered, laps, gathers)
 
 
 def buckets(work: Work, bucket: int = BUCKET) -> int:
@@ -186,6 +193,8 @@ class Step:
     """Passes, padding included."""
     update_s: float
     """The optimizer."""
+    copying_s: float
+    """DeepSpeed's copying of gradients."""
     communication_s: float
     """All of it, hidden or not."""
     exposed_s: float
@@ -218,19 +227,22 @@ def forecast(
     compute = shape.accumulation * max(shape.micro * work.flops_per_image / machine.flops, machine.launch)
     owners = shape.ranks if shape.stage else 1
     update = UPDATE_BYTES * work.parameters / owners / machine.memory_rate
+    copied = shape.accumulation * PASS_BYTES[shape.stage] + STEP_BYTES[shape.stage]
+    copying = copied * work.parameters / machine.memory_rate
     sent = traffic(work, shape, machine.scatter_by_all_reduce, bucket)
-    rate, latency = machine.rate(shape.ranks), machine.latency(shape.ranks)
-    gradient_s = sent.gradient_bytes / rate + sent.gradient_hops * latency
-    weight_s = sent.weight_bytes / rate + sent.weight_hops * latency
+    rate, lap = machine.rate(shape.ranks), machine.lap(shape.ranks)
+    gradient_s = sent.gradient_bytes / rate + sent.gradient_laps * lap
+    weight_s = sent.weight_bytes / rate + sent.weight_laps * lap
     hideable = gradient_s * (1 - 1 / buckets(work, bucket)) if shape.stage >= 2 else 0.0
     hideable += weight_s * (1 - 1 / _calls(work)) if shape.stage == 3 else 0.0
     exposed = gradient_s + weight_s - min(overlap * hideable, compute)
     fetched = work.global_batch * work.bytes_per_image * reread / machine.nodes(shape.ranks)
     data = fetched / machine.store_rate
-    step = max(compute + update + exposed, data)
+    step = max(compute + update + copying + exposed, data)
     return Step(
         compute_s=compute,
         update_s=update,
+        copying_s=copying,
         communication_s=gradient_s + weight_s,
         exposed_s=exposed,
         data_s=data,
