@@ -145,29 +145,6 @@ def links(group: Group, rounds: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def sharing(group: Group, rounds: int) -> float:
-    """How much longer a pass takes while every rank computes than while one does: they share memory."""
-    work = job(1, group.world.size)
-    net = _model(work, Display(0, 0, shown=False), resumed=False).to(group.device, torch.bfloat16)
-    source = batches(work, net.patches)
-
-    def one_pass() -> float:
-        part = next(source)
-        begun = wait(group)
-        net(part.images.to(group.device), part.noise.to(group.device)).mean().backward()
-        return wait(group) - begun
-
-    one_pass()
-    alone, together = [], []
-    for _ in range(rounds):
-        group.gather(None)
-        if group.world.is_main:
-            alone.append(one_pass())
-        group.gather(None)
-        together.append(one_pass())
-    return float(group.share(statistics.median(together) / statistics.median(alone or [1.0])))
-
-
 def main() -> None:
     """Measure; rank 0 writes what it found."""
     out, steps = Path(sys.argv[1]), int(sys.argv[2])
@@ -185,7 +162,6 @@ def main() -> None:
     report = {
         "stages": found,
         "links": links(group, 5) if world.size > 1 else {},
-        "sharing": [sharing(group, 7)],
         "parameters": first.parameters,
         "small_parameters": first.small,
         "flops_per_image": training_flops(first.model),
