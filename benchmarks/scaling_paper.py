@@ -1,0 +1,222 @@
+"""What `retfound_dist/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from benchmarks import shuffle_quality
+from retfound_dist import config as configs
+from retfound_dist.forecast import (
+    ASSUMPTIONS,
+    WHOLE,
+    Failures,
+    Machine,
+    Shape,
+    Step,
+    Work,
+    best_interval,
+    efficiency,
+    forecast,
+    goodput,
+)
+from retfound_dist.model.flops import training_flops
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.schema import PretrainConfig
+from retfound_dist.stream.plan import Plan, layout
+
+PRESET = Path(__file__).resolve().parent.parent / "configs" / "pretrain_vitl_oct.toml"
+STAGES = (1, 2, 3)
+GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GPUS_PER_NODE = 8
+ACHIEVED = 0.35
+"""Share of the datasheet's bf16 rate that training reaches."""
+LINK = 0.8
+"""Share of a link's rate that NCCL reaches."""
+INSIDE_LATENCY, OUTSIDE_LATENCY = 3e-6, 10e-6
+"""Seconds a hop."""
+LAUNCH = 0.02
+"""Seconds in which the host launches a ViT-L's forward and backward pass, uncompiled."""
+OVERLAP = 0.8
+"""Share of what could travel behind the passes that does."""
+BUCKET = 50_000_000
+"""Elements of the smaller bucket of the last column."""
+STORE = 2e9
+"""Bytes per second that a node reads from S3."""
+WRITE = 0.5e9
+"""Bytes per second at which rank 0 hashes, writes and uploads its part of a checkpoint."""
+RESTART = 300.0
+"""Seconds from a failure to the next step."""
+MTBF_H = (10, 100, 1000)
+"""Hours between failures of one node."""
+HOUR = 3600.0
+
+
+def cluster(flops: float, memory: float, inside: float, outside: float) -> Machine:
+    """Nodes of 8 GPUs; datasheet rates per second, bytes in one direction, `outside` for a whole node."""
+    return Machine(
+        flops=flops * ACHIEVED,
+        memory_rate=memory,
+        devices_per_node=GPUS_PER_NODE,
+        inside_rate=inside * LINK,
+        outside_rate=outside * LINK,
+        inside_latency=INSIDE_LATENCY,
+        outside_latency=OUTSIDE_LATENCY,
+        launch=LAUNCH,
+        store_rate=STORE,
+    )
+
+
+CLUSTERS = {
+    "H100 SXM, 400 Gb/s for each GPU": cluster(989e12, 3.35e12, 450e9, 8 * 50e9),
+    "H100 SXM, 400 Gb/s for each node": cluster(989e12, 3.35e12, 450e9, 50e9),
+    "A100 SXM 40 GB, 400 Gb/s for each node": cluster(312e12, 1.555e12, 300e9, 50e9),
+}
+
+
+def given() -> tuple[str, ...]:
+    """What is put into the model, in sentences."""
+    return (
+        "Datasheets, bf16 dense: H100 SXM 989 TFLOP/s, 3.35 TB/s memory, NVLink 450 GB/s each way; "
+        "A100 SXM 40 GB 312 TFLOP/s, 1.555 TB/s, NVLink 300 GB/s each way.",
+        f"Assumed, not measured: {ACHIEVED:.0%} of those TFLOP/s, {LINK:.0%} of the links; a pass takes at "
+        f"least {LAUNCH * 1000:.0f} ms; a hop {INSIDE_LATENCY * 1e6:.0f} us in a node, "
+        f"{OUTSIDE_LATENCY * 1e6:.0f} us between nodes; {OVERLAP:.0%} of what can be hidden is.",
+        f"Images of {shuffle_quality.BYTES / 1000:.0f} kB, {shuffle_quality.SAMPLES:,} of them; a node reads "
+        f"{STORE / 1e9:g} GB/s from S3; how often a shard is fetched is counted from the plan.",
+        f"A checkpoint stops the run while rank 0 writes its part (6 + 12 / GPUs bytes a parameter) at "
+        f"{WRITE / 1e9:g} GB/s; a restart takes {RESTART:.0f} s.",
+    )
+
+
+class Paper:
+    """The preset, and what its steps are on so many GPUs."""
+
+    def __init__(self) -> None:
+        self.config, _ = configs.load(PretrainConfig, str(PRESET))
+        with torch.device("meta"):
+            net = MaskedAutoencoder(self.config.model)
+        sizes = [p.numel() for p in net.parameters() if p.requires_grad]
+        small = sum(n for n in sizes if n <= WHOLE)
+        batch = self.config.train.global_batch
+        self.work = Work(sum(sizes), training_flops(net), batch, small, 2, shuffle_quality.BYTES)
+        self.reread = {nodes: copies(nodes, batch) for nodes in sorted({nodes_of(n) for n in GPUS})}
+
+    def shape(self, gpus: int, stage: int) -> Shape:
+        """How the preset's batch is cut."""
+        cut = layout(self.work.global_batch, gpus, self.config.train.micro_batch)
+        return Shape(gpus, cut.micro, cut.accumulation, stage)
+
+    def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> Step:
+        """A step of it on a cluster."""
+        reread = self.reread[nodes_of(gpus)]
+        return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **how)
+
+    def stall(self, gpus: int) -> float:
+        """Seconds a checkpoint: rank 0 writes all weights in fp32 and bf16, and its part of AdamW's state."""
+        return (6 + 12 / gpus) * self.work.parameters / WRITE
+
+    @property
+    def images(self) -> float:
+        """Images of the whole run."""
+        return self.config.train.epochs * shuffle_quality.SAMPLES
+
+
+def nodes_of(gpus: int) -> int:
+    """Nodes that so many GPUs fill."""
+    return -(-gpus // GPUS_PER_NODE)
+
+
+def copies(nodes: int, batch: int) -> float:
+    """How many nodes read a shard, in the mean, with the default window."""
+    if nodes == 1:
+        return 1.0
+    plan = Plan(shuffle_quality.counts(), 0, batch, 16)
+    return sum(len(found) for found in shuffle_quality.fetched(plan, nodes)) / len(plan.counts)
+
+
+def predictions() -> Iterator[str | Table]:
+    """All that is printed."""
+    paper = Paper()
+    yield "What is assumed:"
+    yield from (f"- {text}" for text in (*given(), *ASSUMPTIONS))
+    yield ""
+    yield sent(paper, next(iter(CLUSTERS.values())))
+    for name, machine in CLUSTERS.items():
+        yield ""
+        yield speeds(paper, name, machine)
+    yield ""
+    yield failures(paper, *next(iter(CLUSTERS.items())))
+    yield ""
+
+
+def sent(paper: Paper, machine: Machine) -> Table:
+    """What each rank sends in a step, one line for each number of GPUs."""
+    work = paper.work
+    title = f"Predicted: {PRESET.name}, {work.parameters / 1e6:.0f} M parameters, "
+    title += f"{work.flops_per_image / 1e9:.0f} GFLOP an image, {work.global_batch:,} images a step"
+    rows = []
+    for gpus in GPUS:
+        cut = paper.shape(gpus, 1)
+        steps = [paper.step(machine, gpus, stage) for stage in STAGES]
+        gigabytes = [f"{step.sent_bytes / 1e9:.2f}" for step in steps]
+        rows.append([str(gpus), f"{cut.accumulation} x {cut.micro}", f"{steps[0].padding:.1%}", *gigabytes])
+    heads = [f"ZeRO {stage} sends, GB" for stage in STAGES]
+    return table(title, ["GPUs", "passes", "padding", *heads], rows)
+
+
+def speeds(paper: Paper, name: str, machine: Machine) -> Table:
+    """Images per second and efficiency, one line for each number of GPUs."""
+    heads = ["GPUs", *(f"ZeRO {stage}" for stage in STAGES), "ZeRO 2, buckets of 50 M"]
+    heads += ["S3 MB/s a node", "hours"]
+    rows = []
+    for gpus in GPUS:
+        steps = {stage: paper.step(machine, gpus, stage) for stage in STAGES}
+        rates = [rated(paper, machine, gpus, stage, step) for stage, step in steps.items()]
+        small = rated(paper, machine, gpus, 2, paper.step(machine, gpus, 2, bucket=BUCKET))
+        store = f"{steps[1].store_rate_needed / 1e6:,.0f}"
+        hours = f"{paper.images / steps[1].images_per_s / HOUR:.1f}"
+        rows.append([str(gpus), *rates, small, store, hours])
+    title = (
+        f"Predicted images/s and efficiency on {name}; S3 and hours of {paper.config.train.epochs:g} epochs"
+    )
+    return table(f"{title} at ZeRO 1", heads, rows)
+
+
+def rated(paper: Paper, machine: Machine, gpus: int, stage: int, step: Step) -> str:
+    """Images per second, and efficiency against one GPU."""
+    share = efficiency(paper.step(machine, 1, stage), step, gpus)
+    return f"{step.images_per_s:,.0f} {share:4.0%}"
+
+
+def failures(paper: Paper, name: str, machine: Machine) -> Table:
+    """Goodput by number of GPUs and nodes' time between failures, at the preset's interval and the best."""
+    every = paper.config.checkpoint.every_steps
+    heads = ["GPUs", "checkpoint stops", f"{every} steps are"]
+    heads += [f"node fails every {hours} h" for hours in MTBF_H]
+    rows = []
+    for gpus in (8, 64, 256):
+        interval = every * paper.step(machine, gpus, 1).step_s
+        cells = []
+        for hours in MTBF_H:
+            failing = Failures(hours * HOUR, nodes_of(gpus), paper.stall(gpus), RESTART)
+            best = best_interval(failing)
+            kept = f"{goodput(interval, failing):.1%}, best {goodput(best, failing):.1%}"
+            cells.append(f"{kept} every {best / 60:.1f} min")
+        only = goodput(interval, Failures(math.inf, 1, paper.stall(gpus), 0.0))
+        rows.append([str(gpus), f"{paper.stall(gpus):.1f} s ({1 - only:.1%})", f"{interval:.0f} s", *cells])
+    return table(f"Predicted goodput, ZeRO 1, {name}", heads, rows)
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of text."""
+    found = Table(title=title, title_justify="left")
+    for head in heads:
+        found.add_column(head, justify="right")
+    for row in rows:
+        found.add_row(*row)
+    return found

@@ -1,0 +1,180 @@
+"""One rank of `benchmarks.scaling`: the trainer's own step at ZeRO 1, 2 and 3, its time and what it sends.
+
+Started by:
+
+    torchrun --nproc-per-node 2 -m benchmarks.scaling_rank OUT.json STEPS
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import statistics
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from retfound_dist.forecast import WHOLE
+from retfound_dist.model.flops import training_flops
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.schema import Data, Model, PretrainConfig, Run, Train
+from retfound_dist.shardset import Manifest
+from retfound_dist.stream.loader import MicroBatch
+from retfound_dist.stream.plan import Plan, layout
+from retfound_dist.train import engine as ds
+from retfound_dist.train.account import Account
+from retfound_dist.train.engine import Group
+from retfound_dist.train.optim import parameter_groups
+from retfound_dist.train.pretrain import Job, _model, _step
+from retfound_dist.train.telemetry import Clock, Display
+from retfound_dist.world import read_world
+
+STAGES, WARM_UP, PAYLOAD = (1, 2, 3), 2, 16_000_000
+SMALL = Model(name="vit_small_patch16", image_size=112, decoder_width=192, decoder_depth=2, decoder_heads=6)
+SMALL_BATCH, LARGE_BATCH = (8, 2), (512, 64)
+"""Global batch and micro-batch on a CPU, and on GPUs, where the model is the paper's."""
+BYTES_ACKED = 120
+"""Offset in Linux's `struct tcp_info` of tcpi_bytes_acked, a u64: payload the other side has received."""
+
+
+def sent() -> int:
+    """Bytes this process has sent over all its TCP connections: gloo's, exactly, and nobody else's."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(f"/proc/self/fd/{name}").st_mode):
+                total += acknowledged(int(name))
+    return total
+
+
+def acknowledged(descriptor: int) -> int:
+    """Bytes that the other end of a TCP connection has received; 0 for another kind of socket."""
+    with socket.socket(fileno=os.dup(descriptor)) as held:
+        if held.family not in (socket.AF_INET, socket.AF_INET6) or held.type != socket.SOCK_STREAM:
+            return 0
+        info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(struct.unpack_from("Q", info, BYTES_ACKED)[0])
+
+
+def job(stage: int, ranks: int) -> Job:
+    """A run's constants, without a shard set."""
+    gpu = torch.cuda.is_available()
+    batch, micro = LARGE_BATCH if gpu else SMALL_BATCH
+    how: dict[str, Any] = {"zero_stage": stage, "threads": 0 if gpu else 1}
+    train = Train(global_batch=batch, micro_batch=micro, steps=10_000, **how)
+    model = Model() if gpu else SMALL
+    config = PretrainConfig(run=Run(url=""), data=Data(shards=""), model=model, train=train)
+    nothing = Manifest("", 0, (), {}, {}, ())
+    return Job(config, nothing, Plan((100_000,), 0, batch, 1), layout(batch, ranks, micro), train.steps)
+
+
+def batches(work: Job, patches: int) -> Iterator[MicroBatch]:
+    """Random images without end."""
+    draw = torch.Generator().manual_seed(0)
+    micro, side = work.cut.micro, work.config.model.image_size
+    while True:
+        images = torch.randint(0, 256, (micro, 1, side, side), dtype=torch.uint8, generator=draw)
+        yield MicroBatch(0, images, torch.rand(micro, patches, generator=draw), torch.ones(micro), [], 0)
+
+
+class Trainer:
+    """A model and its engine at one stage."""
+
+    def __init__(self, group: Group, stage: int) -> None:
+        self.group, self.job = group, job(stage, group.world.size)
+        config = self.job.config
+        self.model: MaskedAutoencoder = _model(self.job, Display(0, 0, shown=False), resumed=False)
+        sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
+        self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= WHOLE)
+        groups = parameter_groups(self.model, config.optim)
+        self.engine = ds.build(self.model.to(group.device), groups, config.train, config.optim, self.job.cut)
+        self.batches, self.update_s = batches(self.job, self.model.patches), 0.0
+        self._update, self.engine.optimizer.step = self.engine.optimizer.step, self._timed_update
+        for _ in range(WARM_UP):
+            self.step()
+
+    def _timed_update(self, *args: Any, **named: Any) -> None:
+        begun = wait(self.group)
+        self._update(*args, **named)
+        self.update_s = wait(self.group) - begun
+
+    def step(self) -> tuple[float, int]:
+        """One step of the trainer: seconds, and bytes sent."""
+        self.group.sum(torch.zeros((), device=self.group.device))
+        before, begun = sent(), wait(self.group)
+        _step(self.job, self.group, self.engine, self.batches, Clock(), Account(0), 0)
+        self.group.sum(torch.zeros((), device=self.group.device))
+        return wait(self.group) - begun, sent() - before
+
+
+def wait(group: Group) -> float:
+    """The time, once the device is done."""
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
+    return time.perf_counter()
+
+
+def links(group: Group, rounds: int) -> dict[str, dict[str, Any]]:
+    """Seconds of a collective on 64 MB of fp32, and the bytes each rank sends for one byte of it."""
+    whole = torch.zeros(PAYLOAD // group.world.size * group.world.size, device=group.device)
+    part = torch.zeros(len(whole) // group.world.size, device=group.device)
+    found = {}
+    for name, call in {
+        "all_reduce": lambda: dist.all_reduce(whole),
+        "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole),
+        "all_gather": lambda: dist.all_gather_into_tensor(whole, part),
+    }.items():
+        call()
+        times, before = [], sent()
+        for _ in range(rounds):
+            group.sum(torch.zeros((), device=group.device))
+            begun = wait(group)
+            call()
+            times.append(wait(group) - begun)
+        payload = rounds * len(whole) * whole.element_size()
+        found[name] = {"seconds": times, "sent_per_byte": (sent() - before) / payload}
+    return found
+
+
+def main() -> None:
+    """Measure; rank 0 writes what it found."""
+    out, steps = Path(sys.argv[1]), int(sys.argv[2])
+    world = read_world(os.environ)
+    group = ds.start(world, job(1, world.size).config.train.threads)
+    trainers = {stage: Trainer(group, stage) for stage in STAGES}
+    first = trainers[STAGES[0]]
+    found: dict[str, Any] = {stage: {"seconds": [], "sent": [], "update": []} for stage in STAGES}
+    for _ in range(steps):
+        for stage, trainer in trainers.items():
+            seconds, count = trainer.step()
+            found[stage]["seconds"].append(seconds)
+            found[stage]["sent"].append(statistics.mean(group.gather(count)))
+            found[stage]["update"].append(trainer.update_s)
+    report = {
+        "stages": found,
+        "links": links(group, 5) if world.size > 1 else {},
+        "parameters": first.parameters,
+        "small_parameters": first.small,
+        "flops_per_image": training_flops(first.model),
+        "global_batch": first.job.cut.global_batch,
+        "micro": first.job.cut.micro,
+        "accumulation": first.job.cut.accumulation,
+        "model": first.job.config.model.name,
+        "bytes_counted": group.device.type == "cpu",
+    }
+    if world.is_main:
+        out.write_text(json.dumps(report))
+    ds.stop()
+
+
+if __name__ == "__main__":
+    main()
