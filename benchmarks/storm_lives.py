@@ -149,17 +149,17 @@ def _wait_for(aim: str, life: Life, store: Store, draw: random.Random, usual_sta
     if aim == "start":
         _sleep(life, draw.uniform(0, usual_start))
         return
-    before, wanted = len(store.steps()), draw.randint(1, EVERY + 1)
+    before, wanted = len(store.steps()), draw.randint(1, 2 * EVERY)
 
     def there() -> bool:
-        steps = store.steps()[before:]
-        return any(step % EVERY == 0 for step in steps) if aim == "save" else len(steps) >= wanted
+        enough = len(store.steps()) - before >= wanted
+        return enough and (aim == "step" or store.saving_since(life.began))
 
     while not there():
         if life.process.poll() is not None or time.time() - life.began > 300:
             return
-        time.sleep(0.02)
-    _sleep(life, draw.uniform(0, 1.2 * store.save_s() if aim == "save" else 0.5))
+        time.sleep(0.01)
+    _sleep(life, draw.uniform(0, store.save_s() if aim == "save" else 0.5))
 
 
 def _sleep(life: Life, seconds: float) -> None:

@@ -20,7 +20,7 @@ from tests.cluster.real_parts import wait_until
 from tests.cluster.real_s3 import S3
 from tests.train.launching import SMALL, expected_digests, metrics
 
-STEPS, EVERY = 150, 5
+STEPS, EVERY = 90, 5
 CONFIG = "configs/demo/pretrain.toml"
 OURS = [*SMALL, "train.micro_batch=8", "train.global_batch=40", f"checkpoint.every_steps={EVERY}"]
 
