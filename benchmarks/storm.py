@@ -28,7 +28,6 @@ from benchmarks.storm_checks import (
     bad_checkpoints,
     left_behind,
     left_on_disk,
-    shared_memory,
     wrong_batches,
     wrong_starts,
 )
@@ -42,7 +41,7 @@ from tests.cluster.real_parts import clean_environment
 from tests.cluster.real_s3 import S3, rclone, with_new_bucket
 from tests.train.launching import SMALL, expected_digests
 
-CONFIG, STEPS_A_KILL = "configs/demo/pretrain.toml", 3
+CONFIG, STEPS_A_KILL = "configs/demo/pretrain.toml", 6
 SETTINGS = [
     *SMALL, f"checkpoint.every_steps={EVERY}", "model.image_size=56", "data.workers=1",
     "train.global_batch=64", "train.micro_batch=16",
@@ -84,14 +83,15 @@ def served(folder: Path) -> Iterator[S3]:
 
 def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
     """Pack, train, kill and check, all below a folder."""
-    scratch, memory = folder / "scratch", shared_memory()
+    scratch, memory = folder / "scratch", folder / "shared-memory"
     scratch.mkdir()
+    memory.mkdir()
     with served(folder / "server" / "data") as s3:
         shards, run, steps = f"{s3.url}/set", f"{s3.url}/run", STEPS_A_KILL * kills
         phantom, out = Phantom(patients=40, slices=4, height=64, width=64), PackOut(url=shards, shard_mb=0.05)
         pack(PackConfig(source=Source(kind="phantom"), phantom=phantom, out=out))
         overrides = [f"run.url={run}", f"data.shards={shards}", *SETTINGS, f"train.steps={steps}"]
-        command = [sys.executable, "-m", "retfound_dist", "pretrain", CONFIG, *overrides]
+        command = [*_with_own(memory), sys.executable, "-m", "retfound_dist", "pretrain", CONFIG, *overrides]
         env = clean_environment(s3.environment() | {"TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"})
         store = Store(folder / "server" / "data" / s3.bucket / "run")
         lived = list(lives(command, env, store, kills, random.Random(seed), say))
@@ -106,6 +106,13 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
         ]
         split = goodput(_events(lived, runlog.read_rows(run, runlog.EVENTS)), rows)
         return Storm(lived, rows, split, broken, len(list(scratch.glob("retfound-*"))))
+
+
+def _with_own(memory: Path) -> list[str]:
+    """Start a command with a folder in place of /dev/shm, which others on this machine use too; root may."""
+    if os.geteuid() != 0:
+        return []
+    return ["unshare", "--mount", "bash", "-c", 'mount --bind "$0" /dev/shm; exec "$@"', str(memory)]
 
 
 def _events(lives: Sequence[Life], logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

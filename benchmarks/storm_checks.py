@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from retfound_dist.errors import RetfoundError
 
 LEFT_OVER = 3
 """Scratch folders that may be left: those of the last processes, never one for each kill."""
-SHARED_MEMORY = Path("/dev/shm")
 
 
 def wrong_batches(rows: Sequence[dict[str, Any]], expected: Sequence[str]) -> Iterator[str]:
@@ -53,16 +51,15 @@ def wrong_starts(lives: Sequence[Life]) -> Iterator[str]:
         yield from (f"process {number}: {line}" for _, line in life.said if "passing over" in line)
 
 
-def left_behind(lives: Sequence[Life], memory: set[str]) -> Iterator[str]:
-    """Processes that outlived their trainer, and shared memory that nobody uses any more."""
+def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:
+    """Processes that outlived their trainer, and shared memory in the folder they had in place of /dev/shm."""
     sessions = {life.process.pid for life in lives}
     end = time.monotonic() + 10
     while (alive := _of_sessions(sessions)) and time.monotonic() < end:
         time.sleep(0.2)
     yield from (f"process {pid} outlived its trainer: {what}" for pid, what in alive.items())
-    lost = shared_memory() - memory - _mapped()
-    if lost:
-        yield f"shared memory is left behind: {', '.join(sorted(lost)[:5])}"
+    if lost := sorted(path.name for path in memory.iterdir()):
+        yield f"shared memory is left behind: {', '.join(lost[:5])}"
 
 
 def left_on_disk(scratch: Path) -> Iterator[str]:
@@ -80,18 +77,4 @@ def _of_sessions(sessions: set[int]) -> dict[int, str]:
             pid = int(path.name)
             if os.getsid(pid) in sessions and " Z " not in (path / "stat").read_text():
                 found[pid] = (path / "cmdline").read_text().replace("\0", " ")
-    return found
-
-
-def shared_memory() -> set[str]:
-    """Names of all shared memory on this machine."""
-    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
-
-
-def _mapped() -> set[str]:
-    """Names of shared memory that some process has mapped: other programs' on this machine."""
-    found: set[str] = set()
-    for path in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):
-            found.update(re.findall(rf"{SHARED_MEMORY}/(\S+)", path.read_text()))
     return found

@@ -157,7 +157,7 @@ def _wait_for(aim: str, life: Life, store: Store, draw: random.Random, usual_sta
         if life.process.poll() is not None or time.time() - life.began > 300:
             return
         time.sleep(0.02)
-    _sleep(life, draw.uniform(0, store.save_s() if aim == "save" else 2.0))
+    _sleep(life, draw.uniform(0, store.save_s() if aim == "save" else 1.0))
 
 
 def _sleep(life: Life, seconds: float) -> None:
