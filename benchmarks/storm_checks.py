@@ -52,7 +52,7 @@ def wrong_starts(lives: Sequence[Life]) -> Iterator[str]:
 
 
 def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:
-    """Processes that outlived their trainer, and shared memory in the folder they had in place of /dev/shm."""
+    """Processes that outlived their trainer, and shared memory in what they had in place of /dev/shm."""
     sessions = {life.process.pid for life in lives}
     end = time.monotonic() + 10
     while (alive := _of_sessions(sessions)) and time.monotonic() < end:
