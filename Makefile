@@ -4,6 +4,7 @@
 # make test-cluster           Slurm and S3 tests (Debian packages: .ci/install-system-packages)
 # make bench-stream           the stream beside other loaders: images/s on one core (5 minutes)
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
+# make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make lint | setup | clean
@@ -25,7 +26,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling clean
+.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -78,6 +79,9 @@ bench-remote: $(STAMP)
 
 bench-scaling: $(STAMP)
 	python -m benchmarks.scaling
+
+bench-storm: $(STAMP)
+	python -m benchmarks.storm
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
