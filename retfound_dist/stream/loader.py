@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
 from retfound_dist.schema import Data
+from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest, read_manifest
 from retfound_dist.storage import Traffic
 from retfound_dist.stream.augment import Augment, Draw, apply, draw
-from retfound_dist.stream.cache import Scratch
 from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
 from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
@@ -257,7 +257,7 @@ def open_stream(
     cut = layout(global_batch, world.size, micro_batch or global_batch)
     how = Augment(image_size, patches, data.crop_scale, data.crop_ratio, data.flip)
     remote = not storage.is_local(manifest.url)
-    scratch = Scratch(world.owner) if remote and not data.cache_dir else None
+    scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir
     stop = ENDLESS if stop_step is None else stop_step
     return Stream(Job(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)

@@ -65,6 +65,24 @@ def test_a_failed_rank_fails_the_job_and_its_reason_is_in_the_job_log(slurm: Slu
     assert "retfound: a clear sentence about what is wrong" in (clone / "logs" / f"{job}.log").read_text()
 
 
+def test_a_rank_that_hung_has_the_job_started_again(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, [], "hang")
+    wait_until(lambda: slurm.field(job, "Restarts") == "1", 60, "the job is requeued", every=1)
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone) == {"rank0": ["start 0 of 1: pretrain hang"] * 2}
+    assert "back into the queue" in (clone / "logs" / f"{job}.log").read_text()
+
+
+def test_watching_out_of_time_goes_back_into_the_queue(slurm: Slurm, clone: Path) -> None:
+    job = slurm.submit("launch/slurm/watch.sbatch", "w.toml", "linger", logs=clone / "logs", cwd=clone)
+    wait_until(lambda: len(notes(clone)) == 1, 60, "the watcher has started")
+    slurm.control("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: slurm.field(job, "Restarts") == "1", 60, "the job is requeued", every=1)
+    (clone / "release").touch()
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone)["rank0"].count("start 0 of 1: watch w.toml linger") == 2
+
+
 def test_a_job_without_a_config_says_how_to_call_it(slurm: Slurm, clone: Path) -> None:
     job = pretrain(slurm, clone, [])
     slurm.wait(job, clone / "logs", 60, state="FAILED")
@@ -116,8 +134,25 @@ def test_pack_pretrain_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph:
         logs=logs,
         env=aws,
     )
+    watching = slurm.submit(
+        f"--dependency=afterok:{training}",
+        "launch/slurm/watch.sbatch",
+        "configs/watch_octid.toml",
+        f"run.url={run}",
+        f"data.path={shards}",
+        "finetune.epochs=1",
+        "finetune.warmup_epochs=0",
+        "bootstrap=20",
+        "model.image_size=112",
+        "seeds=[0]",
+        logs=logs,
+        env=aws,
+    )
     slurm.wait(training, logs, 600)
     slurm.wait(evaluation, logs, 600)
+    slurm.wait(watching, logs, 600)
+    for step in (3, 6):
+        assert "macro" in read_json(slurm, aws, f"{run}/evaluations/step_{step:08d}/metrics.json")
 
     assert read_json(slurm, aws, f"{checkpoint}/COMMIT.json")["step"] == 6
     rows = [json.loads(line) for line in read_text(slurm, aws, f"{run}/metrics.jsonl").splitlines()]
