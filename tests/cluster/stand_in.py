@@ -11,7 +11,7 @@ import sys
 import time
 import types
 
-rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
 
 
 def note(text: str) -> None:
