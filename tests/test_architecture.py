@@ -19,6 +19,7 @@ BASE = {
     "runlog",
     "retry",
     "scratch",
+    "ranges",
     "pixels",
     "forecast",
 }

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, ManifestError, StorageError
+from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, parse_index
-from retfound_dist.storage import Range, Traffic
 
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 2
@@ -129,7 +129,7 @@ class ShardCache:
             return []
         ranges = [Range(storage.join(self.url, s.index.name), 0, s.index.bytes) for s in missing]
         wrong = []
-        for shard, data in zip(missing, storage.read_ranges(ranges, self.patience_s), strict=True):
+        for shard, data in zip(missing, read_ranges(ranges, self.patience_s), strict=True):
             if storage.bytes_info(data).sha256 != shard.index.sha256:
                 wrong.append(shard)
                 continue
@@ -137,7 +137,7 @@ class ShardCache:
                 storage.write_bytes(self._index(shard), data)
             except (StorageError, OSError):  # a full disk
                 self._indexes[shard.index.name] = data
-        storage.count(Traffic(retries=len(wrong)))
+        count(Traffic(retries=len(wrong)))
         return wrong
 
     def _has_index(self, shard: Shard) -> bool:
@@ -160,7 +160,7 @@ class ShardCache:
                     with self._locked("room", wait=True):  # so that nobody counts it twice or not at all
                         os.replace(part, path)
                     return Copy.READY
-                storage.count(Traffic(retries=1))
+                count(Traffic(retries=1))
             Path(path + ".differs").touch()
             return Copy.DIFFERS
         except OSError as error:
@@ -180,7 +180,7 @@ class ShardCache:
         ]
         with open(part, "rb+") as file:
             for first in range(0, len(ranges), PARTS_AT_ONCE):
-                for data in storage.read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
+                for data in read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
                     digest.update(data)
                     file.write(data)
         return digest.hexdigest()

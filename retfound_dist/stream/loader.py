@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retfound_dist import storage
+from retfound_dist import ranges, storage
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
+from retfound_dist.ranges import Traffic
 from retfound_dist.schema import Data
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest, read_manifest
-from retfound_dist.storage import Traffic
 from retfound_dist.stream.augment import Augment, Draw, apply, draw
 from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
@@ -94,7 +94,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _read(self, step: int, micro_step: int) -> MicroBatch:
         job = self.job
         if self._reader is None:
-            self._counted = storage.traffic()
+            self._counted = ranges.traffic()
             self._fetched = self._begin_fetching() if job.remote else None
             self._reader = job.reader(self._fetched)
         if self._fetched:
@@ -115,7 +115,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             apply(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
-        before, self._counted = self._counted, storage.traffic()
+        before, self._counted = self._counted, ranges.traffic()
         return MicroBatch(
             step,
             torch.from_numpy(images),

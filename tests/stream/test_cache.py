@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
+from retfound_dist import ranges, storage
 from retfound_dist.errors import ManifestError, StorageError
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream.cache import Copy, ShardCache
@@ -42,13 +42,13 @@ def test_bytes_that_differ_are_not_kept(manifest: Manifest, tmp_path: Path) -> N
     shard, here = manifest.shards[0], cache(manifest, tmp_path / "c")
     url = storage.join(manifest.url, shard.name)
     storage.write_bytes(url, storage.read_bytes(url)[:-1] + b"x")
-    before = storage.traffic()
+    before = ranges.traffic()
     assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
-    assert storage.traffic().retries - before.retries == 3
+    assert ranges.traffic().retries - before.retries == 3
     assert list((tmp_path / "c").glob("*.tar*")) == list((tmp_path / "c").glob("*.differs"))
-    before = storage.traffic()
+    before = ranges.traffic()
     assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
-    assert storage.traffic().requests == before.requests
+    assert ranges.traffic().requests == before.requests
 
 
 def test_an_index_that_differs_is_an_error(manifest: Manifest, tmp_path: Path) -> None:

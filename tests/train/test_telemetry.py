@@ -51,7 +51,8 @@ def test_the_panel_fits_into_80_columns_and_says_what_matters() -> None:
     assert max(len(first), len(second)) <= 80
     assert all(text in first for text in ("799.99", "0.4123", "12.3456", "1.05e-03", "checkpoint 81500"))
     assert all(
-        text in second for text in ("38123 images/s", "MFU 61%", "data wait 2.6%", "memory 139.8 GB", "224 ranks")
+        text in second
+        for text in ("38123 images/s", "MFU 61%", "data wait 2.6%", "memory 139.8 GB", "224 ranks")
     )
     assert "not finite" in news({**LARGE, "loss": None}, 0)[0]
 
