@@ -37,14 +37,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 def s3(hosts: Hosts) -> Iterator[S3]:
     """A server that all hosts reach, with a shard set."""
     with hosts.s3() as server:
-        pack = [
-            "-m",
-            "retfound_dist",
-            "pack",
-            "configs/demo/pack.toml",
-            "phantom.patients=20",
-            "phantom.height=64",
-        ]
+        pack = ["-m", "retfound_dist", "pack", "configs/demo/pack.toml", "phantom.patients=20", "phantom.height=64"]
         small = ["phantom.width=64", "out.shard_mb=0.02", "out.workers=1", f"out.url={server.url}/set"]
         hosts.between(sys.executable, *pack, *small, env=server.environment())
         yield server
@@ -58,12 +51,12 @@ def quiet(hosts: Hosts) -> Iterator[None]:
         hosts.kill(index + 1)
 
 
-def start(hosts: Hosts, index: int, s3: S3, run: str, *overrides: str, **how: str) -> subprocess.Popen[bytes]:
+def start(
+    hosts: Hosts, index: int, s3: S3, run: str, *overrides: str, **how: str
+) -> subprocess.Popen[bytes]:
     """launch/torchrun.sh on a host: becomes torchrun, the agent there."""
     urls = [f"run.url={s3.url}/{run}", f"data.shards={s3.url}/set"]
-    return hosts.start(
-        index, "launch/torchrun.sh", CONFIG, *urls, *OURS, *overrides, env=s3.environment() | how
-    )
+    return hosts.start(index, "launch/torchrun.sh", CONFIG, *urls, *OURS, *overrides, env=s3.environment() | how)
 
 
 def folder(hosts: Hosts, s3: S3, name: str) -> Path:
@@ -99,9 +92,7 @@ def test_a_run_goes_on_without_a_lost_host_and_with_it_when_it_is_back(hosts: Ho
         print(hosts.logs())
         raise
     assert hosts.idle()
-    config, _ = load(
-        PretrainConfig, CONFIG, [*OURS, f"run.url={run}", f"data.shards={folder(hosts, s3, 'set')}"]
-    )
+    config, _ = load(PretrainConfig, CONFIG, [*OURS, f"run.url={run}", f"data.shards={folder(hosts, s3, 'set')}"])
     expected = expected_digests(config, str(folder(hosts, s3, "set")), STEPS)
     written = metrics(run)
     assert {row["step"] for row in written} == set(range(1, STEPS + 1))
