@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from retfound_dist import runlog, storage
@@ -49,9 +49,8 @@ class Journal:
         self._fault = self._fault or next((why for why in map(keeper.fault, ended) if why), "")
         return self._fault
 
-    def close(self) -> str:
-        """Wait until all is written; gives the fault."""
+    def close(self, longest_s: float | None = None) -> str:
+        """Wait until all is written, or so long; gives the fault."""
         self.flush()
-        for asked in self._asked:
-            asked.exception()
+        wait(self._asked, timeout=longest_s)
         return self.fault()

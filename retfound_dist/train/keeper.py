@@ -5,6 +5,7 @@ It does one thing after the other, in the order they were asked for, and ends wi
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -37,7 +38,13 @@ class Keeper:
 
     def end(self) -> None:
         """After all that was asked for."""
-        self._pool.shutdown(wait=True, cancel_futures=False)
+        self._pool.shutdown(wait=True)
+
+    def abandon(self) -> None:
+        """At once, with what is under way: for a process that is about to leave with an error."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
 
 
 def fault(done: Future[Any]) -> str:

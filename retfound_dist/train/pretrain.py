@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
 from retfound_dist.train.watchdog import Watchdog
 from retfound_dist.world import World
+
+HURRY_S = 5.0
+"""How long logs and lock of a run that fails may take to be written."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,11 @@ def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bo
         try:
             with _desk(start) as desk:
                 _run(start, desk)
-        finally:
             keeper.end()
+        except BaseException:
+            keeper.abandon()
+            raise
+        finally:
             ds.stop()
     return 0
 
@@ -99,14 +106,19 @@ def _desk(start: Start) -> Iterator[Desk | None]:
         raise fault
     try:
         yield desk
-    finally:
-        if desk:
-            if desk.board:
-                desk.board.close()
-            why = desk.journal.close()
-            desk.lock.release()
-            if why:
-                start.display.warn(f"the last lines of the run's logs could not be written: {why}")
+    except BaseException:
+        if desk:  # torchrun ends this rank half a minute after the first that has left
+            desk.journal.close(longest_s=HURRY_S)
+            leaving = threading.Thread(target=desk.lock.release, daemon=True)
+            leaving.start()
+            leaving.join(HURRY_S)
+        raise
+    if desk:
+        if desk.board:
+            desk.board.close()
+        if why := desk.journal.close():
+            start.display.warn(f"the last lines of the run's logs could not be written: {why}")
+        desk.lock.release()
 
 
 def _run(begin: Start, desk: Desk | None) -> None:
