@@ -40,8 +40,8 @@ from retfound_dist.world import World
 def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bool = False) -> int:
     """Run or resume; gives the exit code. Every rank of `world` calls it."""
     asked = StopRequest(config.train.max_minutes)
-    tree, url = configs.to_dict(config), config.run.url
-    known = runlog.check_same_run(url, tree)
+    url = config.run.url
+    known = runlog.check_same_run(url, configs.to_dict(config))
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with Display(steps, shown=world.is_main and not quiet) as display:
@@ -49,14 +49,23 @@ def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bo
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
-        keeper = Keeper(url)
         try:
-            with _desk(config, tree, group, keeper, display) as desk:
-                _run(config, tree, manifest, group, keeper, desk, asked, display)
+            run_on(group, config, manifest, asked, display)
         finally:
-            keeper.end()
             ds.stop()
     return 0
+
+
+def run_on(
+    group: Group, config: PretrainConfig, manifest: Manifest, asked: StopRequest, display: Display
+) -> None:
+    """Run or resume on ranks that have met; every one of them calls it."""
+    tree, keeper = configs.to_dict(config), Keeper(config.run.url)
+    try:
+        with _desk(config, tree, group, keeper, display) as desk:
+            _run(config, tree, manifest, group, keeper, desk, asked, display)
+    finally:
+        keeper.end()
 
 
 @contextmanager
