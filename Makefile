@@ -6,6 +6,7 @@
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
+# make bench-checkpoint       what a checkpoint takes from a run: the stall, the steps while it is written (5 minutes)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -25,7 +26,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling clean
+.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-checkpoint clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -78,6 +79,9 @@ bench-remote: $(STAMP)
 
 bench-scaling: $(STAMP)
 	python -m benchmarks.scaling
+
+bench-checkpoint: $(STAMP)
+	python -m benchmarks.checkpoint_stall
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
