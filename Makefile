@@ -4,6 +4,7 @@
 # make test-cluster           Slurm and S3 tests (Debian packages: .ci/install-system-packages)
 # make bench-stream           the stream beside other loaders: images/s on one core (5 minutes)
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
+# make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
@@ -26,7 +27,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-checkpoint clean
+.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -79,6 +80,9 @@ bench-remote: $(STAMP)
 
 bench-scaling: $(STAMP)
 	python -m benchmarks.scaling
+
+bench-storm: $(STAMP)
+	python -m benchmarks.storm
 
 bench-checkpoint: $(STAMP)
 	python -m benchmarks.checkpoint_stall

@@ -13,12 +13,16 @@ import os
 import sys
 from pathlib import Path
 
+from retfound_dist.config import to_dict
 from retfound_dist.schema import Checkpoint, Data, Model, PretrainConfig, Run, Train
+from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import read_manifest
 from retfound_dist.train import engine as ds
+from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.preempt import StopRequest
-from retfound_dist.train.pretrain import run_on
+from retfound_dist.train.pretrain import Start, run_on
 from retfound_dist.train.telemetry import Display
+from retfound_dist.train.watchdog import Watchdog
 from retfound_dist.world import read_world
 
 BATCH, SAVES = 8, 3
@@ -63,9 +67,13 @@ def main() -> None:
     world, manifest = read_world(os.environ), read_manifest(shards)
     group = ds.start(world, threads=1)
     for url, model, every in cases:
-        with Display(0, shown=False) as display:
-            settings = config(shards, url, model, every, world.size)
-            run_on(group, settings, manifest, StopRequest(), display)
+        how = config(shards, url, model, every, world.size)
+        watchdog = Watchdog(world, how.train.hang_minutes)
+        watchdog.start()
+        with Display(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
+            tree, keeper = to_dict(how), Keeper(url)
+            asked = StopRequest()
+            run_on(Start(how, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder))
         gc.collect()
     ds.stop()
 

@@ -9,7 +9,7 @@
 #   NNODES=2:4 RDZV_ENDPOINT=host0:29400 launch/torchrun.sh CONFIG.toml [key=value ...]
 # When one is lost, the others start again from the last checkpoint after some 20 s (RESTARTS times).
 #
-# Also: MASTER_PORT (29500), RDZV_ID (retfound), RESTARTS (10), and what launch/environment.sh names;
+# Also: MASTER_PORT (29500), RDZV_ID (retfound@RDZV_ENDPOINT), RESTARTS (10), and what launch/environment.sh names;
 # where a host's name resolves to 127.0.x.1 give IFACE, and RDZV_HOST=true on host0, false elsewhere.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,13p' "$0" >&2; exit 2; }
@@ -21,7 +21,7 @@ if [[ $NNODES == *:* ]]; then
   : "${RDZV_ENDPOINT:?host:port of the host that stays}"
   settings=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3
   [ -z "${RDZV_HOST:-}" ] || settings=$settings,is_host=$RDZV_HOST
-  meeting=(--rdzv-backend=c10d --rdzv-endpoint="$RDZV_ENDPOINT" --rdzv-id="${RDZV_ID:-retfound}"
+  meeting=(--rdzv-backend=c10d --rdzv-endpoint="$RDZV_ENDPOINT" --rdzv-id="${RDZV_ID:-retfound@$RDZV_ENDPOINT}"
     --rdzv-conf="$settings" --max-restarts="${RESTARTS:-10}")
 else
   meeting=(--node-rank="${NODE_RANK:?the number of this host, from 0}"

@@ -86,8 +86,8 @@ def append_rows(url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     path = storage.local_path(where)
     if os.path.exists(path) and not _ends_whole(path):
         storage.write_bytes(where, _joined(storage.read_bytes(where)))
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(path, "ab") as file:
             file.write(data)
     except OSError as error:

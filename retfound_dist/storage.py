@@ -8,16 +8,14 @@ printed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import posixpath
 import re
 import shutil
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +24,6 @@ from typing import IO, Any
 import fsspec
 
 from retfound_dist.errors import StorageError
-from retfound_dist.retry import Patience, is_passing
 
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
@@ -39,46 +36,6 @@ class FileInfo:
 
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What a process has read by ranges since it began."""
-
-    requests: int = 0
-    bytes: int = 0
-    retries: int = 0
-    """Answers that did not count: refused, broken off, late, or the wrong bytes."""
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.requests + other.requests, self.bytes + other.bytes, self.retries + other.retries)
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return self + Traffic(-other.requests, -other.bytes, -other.retries)
-
-
-_traffic, _traffic_lock = Traffic(), threading.Lock()
-
-
-def traffic() -> Traffic:
-    """What this process has read by ranges so far."""
-    return _traffic
-
-
-def count(more: Traffic) -> None:
-    """Add to what this process has read."""
-    global _traffic
-    with _traffic_lock:
-        _traffic += more
-
-
-@dataclass(frozen=True)
-class Range:
-    """Bytes `start` up to, not including, `stop` of a URL."""
-
-    url: str
-    start: int
-    stop: int
 
 
 def is_local(url: str) -> bool:
@@ -126,14 +83,15 @@ def _filesystem(scheme: str, pid: int, attempts: int = 8) -> Any:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
 
 
-def _open_fs(url: str, attempts: int = 8) -> tuple[Any, str]:
+def open_fs(url: str, attempts: int = 8) -> tuple[Any, str]:
+    """The filesystem of a URL, and what it calls the file there."""
     scheme = "file" if is_local(url) else url.split("://", 1)[0].lower()
     path = os.path.abspath(local_path(url)) if scheme == "file" else url
     return _filesystem(scheme, os.getpid(), attempts), path
 
 
 @contextmanager
-def _explained(url: str, doing: str) -> Iterator[None]:
+def explained(url: str, doing: str) -> Iterator[None]:
     """Turn whatever a backend raises into one clear line."""
     try:
         yield
@@ -159,22 +117,22 @@ def _explained(url: str, doing: str) -> Iterator[None]:
 
 def exists(url: str) -> bool:
     """Whether a file (or a folder with something in it) stands at the URL."""
-    fs, path = _open_fs(url)
-    with _explained(url, "look at"):
+    fs, path = open_fs(url)
+    with explained(url, "look at"):
         return bool(fs.exists(path))
 
 
 def is_folder(url: str) -> bool:
     """Whether the URL is a folder."""
-    fs, path = _open_fs(url)
-    with _explained(url, "look at"):
+    fs, path = open_fs(url)
+    with explained(url, "look at"):
         return bool(fs.isdir(path))
 
 
 def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
-    fs, path = _open_fs(url)
-    with _explained(url, "read"):
+    fs, path = open_fs(url)
+    with explained(url, "read"):
         with fs.open(path, "rb") as file:
             return bytes(file.read())
 
@@ -188,61 +146,11 @@ def read_json(url: str) -> Any:
         raise StorageError(f"cannot read {url}: it is not JSON ({error})") from error
 
 
-def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
-    """The bytes of each range, many requests at once, each sent again until it is answered.
-
-    StorageError when the store refuses, or has answered nothing for `patience_s`. A range that ends
-    behind the file's end gives fewer bytes than asked for.
-    """
-    found: list[bytes | None] = [None] * len(ranges)
-    patience = Patience(ranges[0].url if ranges else "", patience_s)
-    while missing := [number for number, data in enumerate(found) if data is None]:
-        trouble: Exception | None = None
-        for number, answer in zip(missing, _ask([ranges[n] for n in missing]), strict=True):
-            if isinstance(answer, bytes):
-                found[number] = answer
-                count(Traffic(requests=1, bytes=len(answer)))
-                patience.succeeded()
-                continue
-            count(Traffic(requests=1, retries=1))
-            with _explained(ranges[number].url, "read"):
-                if not is_passing(answer):
-                    raise answer
-            trouble = answer
-        if trouble is not None and not patience.wait(trouble):
-            with _explained(patience.url, f"read (asked for {patience_s:.0f} s)"):
-                raise trouble
-    return [data for data in found if data is not None]
-
-
-def _ask(ranges: Sequence[Range]) -> list[bytes | Exception]:
-    """One try for each range."""
-    fs, _ = _open_fs(ranges[0].url, attempts=1)
-    paths = [_open_fs(part.url, attempts=1)[1] for part in ranges]
-    starts, stops = [part.start for part in ranges], [part.stop for part in ranges]
-    at_once = {"batch_size": RANGES_AT_ONCE} if fs.async_impl else {}
-    answers = fs.cat_ranges(paths, starts, stops, on_error="return", **at_once)
-    return [_checked_length(part, answer) for part, answer in zip(ranges, answers, strict=True)]
-
-
-def _checked_length(part: Range, answer: bytes | Exception) -> bytes | Exception:
-    """The answer; an error where a body ended early, though the file does not."""
-    if isinstance(answer, bytes) and len(answer) == part.stop - part.start:
-        return answer
-    if isinstance(answer, bytes) or (isinstance(answer, OSError) and answer.errno == errno.EINVAL):
-        there = max(0, min(part.stop, size(part.url)) - part.start)
-        data = answer if isinstance(answer, bytes) else b""
-        if len(data) == there:
-            return data
-        return TimeoutError(f"the answer ended after {len(data)} of {there} bytes")
-    return answer
-
-
 @contextmanager
 def open_read(url: str) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes."""
-    fs, path = _open_fs(url)
-    with _explained(url, "read"):
+    fs, path = open_fs(url)
+    with explained(url, "read"):
         file = fs.open(path, "rb")
     with file:
         yield file
@@ -250,8 +158,8 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write a file whole: readers see the old content or the new, never a part."""
-    fs, path = _open_fs(url)
-    with _explained(url, "write"):
+    fs, path = open_fs(url)
+    with explained(url, "write"):
         if is_local(url):
             _write_local(path, data)
         else:
@@ -285,8 +193,8 @@ def _write_local(path: str, data: bytes) -> None:
 
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
-    fs, path = _open_fs(url)
-    with _explained(url, "write"):
+    fs, path = open_fs(url)
+    with explained(url, "write"):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -309,7 +217,7 @@ def get_file(url: str, target: str) -> FileInfo:
     digest, size = hashlib.sha256(), 0
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     try:
-        with open_read(url) as source, open(part, "wb") as file, _explained(url, "read"):
+        with open_read(url) as source, open(part, "wb") as file, explained(url, "read"):
             while chunk := source.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
@@ -324,8 +232,8 @@ def get_file(url: str, target: str) -> FileInfo:
 
 def list_names(url: str) -> list[str]:
     """Sorted names of the entries of a folder; empty when there is no such folder."""
-    fs, path = _open_fs(url)
-    with _explained(url, "list"):
+    fs, path = open_fs(url)
+    with explained(url, "list"):
         try:
             entries = fs.ls(path, detail=False)
         except FileNotFoundError:
@@ -338,8 +246,8 @@ def list_names(url: str) -> list[str]:
 
 def delete(url: str) -> None:
     """Remove a file or a folder with all in it; nothing happens where there is none."""
-    fs, path = _open_fs(url)
-    with _explained(url, "delete"):
+    fs, path = open_fs(url)
+    with explained(url, "delete"):
         try:
             fs.rm(path, recursive=True)
         except FileNotFoundError:
@@ -348,8 +256,8 @@ def delete(url: str) -> None:
 
 def size(url: str) -> int:
     """A file's size in bytes."""
-    fs, path = _open_fs(url)
-    with _explained(url, "look at"):
+    fs, path = open_fs(url)
+    with explained(url, "look at"):
         return int(fs.size(path))
 
 

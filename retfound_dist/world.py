@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from retfound_dist.errors import ConfigError
+
+GONE = -1
+"""The process number of a launcher that ended before its rank began."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class World:
     """Ranks on this host."""
     owner: str = field(default="", compare=False)
     """Names what the ranks of one run on one host share."""
+    launcher: int = field(default=0, compare=False)
+    """Process number of the torchrun that this process must not outlive; 0: there is none."""
 
     @property
     def is_main(self) -> bool:
@@ -42,7 +48,19 @@ def read_world(env: Mapping[str, str]) -> World:
         raise ConfigError(
             f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun"
         )
-    return World(rank, size, local, _local_size(env, size), f"{os.getppid() if size > 1 else os.getpid()}")
+    parent = os.getppid()
+    owner = str(parent if size > 1 else os.getpid())
+    return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
+
+
+def _launcher(env: Mapping[str, str], parent: int) -> int:
+    """torchrun's process number; `GONE` when process 1 has taken its place."""
+    if "TORCHELASTIC_RUN_ID" not in env:
+        return 0
+    if parent == 1:  # in a container that may be torchrun itself
+        with suppress(OSError), open("/proc/1/cmdline", "rb") as file:
+            return 1 if b"torch" in file.read() else GONE
+    return parent
 
 
 def _local_size(env: Mapping[str, str], size: int) -> int:

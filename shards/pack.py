@@ -10,6 +10,7 @@ and ends with the same bytes, whatever the number of workers.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -20,13 +21,13 @@ from retfound_dist import storage
 from retfound_dist.config import differences
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.schema import PackConfig
+from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.sample import Sample, Skipped, make_sample
-from shards.scratch import scratch_folder
 from shards.sources import open_source
 from shards.writer import ShardWriter, first_few
 
@@ -77,8 +78,8 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     url = config.out.url
     shards = committed.recover(url, config.out.name, plan.fingerprint)
     start = shards[-1].next if shards else 0
-    with scratch_folder() as folder:
-        writer = ShardWriter(config.out, plan, folder, shards)
+    with Scratch("pack", str(os.getpid())) as scratch:
+        writer = ShardWriter(config.out, plan, scratch.folder, shards)
         with closing(_samples(config, plan, start)) as results:
             for place, result in enumerate(results, start=start):
                 writer.take(place, result)

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"config", "errors", "storage", "world", "schema", "shardset", "commit", "runlog", "retry", "pixels", "forecast"}
+BASE = {
+    "config",
+    "errors",
+    "storage",
+    "world",
+    "schema",
+    "shardset",
+    "commit",
+    "runlog",
+    "retry",
+    "scratch",
+    "ranges",
+    "pixels",
+    "forecast",
+}
 MAY_IMPORT = {
     "shards": {"shards", "base"},
     "base": {"base"},

@@ -14,8 +14,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +22,8 @@ from pathlib import Path
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, ManifestError, StorageError
+from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, parse_index
-from retfound_dist.storage import Range, Traffic
 
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 2
@@ -131,7 +129,7 @@ class ShardCache:
             return []
         ranges = [Range(storage.join(self.url, s.index.name), 0, s.index.bytes) for s in missing]
         wrong = []
-        for shard, data in zip(missing, storage.read_ranges(ranges, self.patience_s), strict=True):
+        for shard, data in zip(missing, read_ranges(ranges, self.patience_s), strict=True):
             if storage.bytes_info(data).sha256 != shard.index.sha256:
                 wrong.append(shard)
                 continue
@@ -139,7 +137,7 @@ class ShardCache:
                 storage.write_bytes(self._index(shard), data)
             except (StorageError, OSError):  # a full disk
                 self._indexes[shard.index.name] = data
-        storage.count(Traffic(retries=len(wrong)))
+        count(Traffic(retries=len(wrong)))
         return wrong
 
     def _has_index(self, shard: Shard) -> bool:
@@ -162,7 +160,7 @@ class ShardCache:
                     with self._locked("room", wait=True):  # so that nobody counts it twice or not at all
                         os.replace(part, path)
                     return Copy.READY
-                storage.count(Traffic(retries=1))
+                count(Traffic(retries=1))
             Path(path + ".differs").touch()
             return Copy.DIFFERS
         except OSError as error:
@@ -182,7 +180,7 @@ class ShardCache:
         ]
         with open(part, "rb+") as file:
             for first in range(0, len(ranges), PARTS_AT_ONCE):
-                for data in storage.read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
+                for data in read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
                     digest.update(data)
                     file.write(data)
         return digest.hexdigest()
@@ -250,53 +248,5 @@ def _allocate(path: str, size: int) -> bool:
 def _younger(path: str, seconds: float) -> bool:
     try:
         return time.time() - os.stat(path).st_mtime < seconds
-    except FileNotFoundError:
-        return False
-
-
-class Scratch:
-    """A temporary folder that processes of the same `owner` on this node share.
-
-    It is there from the first of them to the last; what a crash left behind is removed by the next
-    run that starts here.
-    """
-
-    PREFIX = "retfound-shards"
-
-    def __init__(self, owner: str) -> None:
-        base = os.path.join(tempfile.gettempdir(), f"{self.PREFIX}-{os.getuid()}-")
-        _sweep(base)
-        self.folder = base + owner
-        while True:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
-            fcntl.flock(self._users, fcntl.LOCK_SH)
-            if _same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
-                return
-            self._users.close()  # its last user removed it in between
-
-    def close(self) -> None:
-        """Leave; the last one removes the folder."""
-        if not self._users.closed:
-            _remove_unused(self.folder, self._users.fileno())
-            self._users.close()
-
-
-def _sweep(base: str) -> None:
-    """Remove this user's folders that no process uses any more."""
-    for folder in Path(base).parent.glob(Path(base).name + "*"):
-        with suppress(OSError), open(folder / ".users", "r+") as users:
-            _remove_unused(str(folder), users.fileno())
-
-
-def _remove_unused(folder: str, users: int) -> None:
-    with suppress(BlockingIOError):
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _same_file(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from retfound_dist import storage
-from retfound_dist.storage import Traffic
+from retfound_dist import ranges
+from retfound_dist.ranges import Traffic
 from retfound_dist.stream.job import Job
 from retfound_dist.stream.processes import Begin, fork_server
 
@@ -57,6 +57,6 @@ def _fetch(job: Job, steps: Connection, begin: Begin) -> None:
         while True:
             prefetcher.at(steps.recv())
             notes = tuple(prefetcher.notes.popleft() for _ in range(len(prefetcher.notes)))
-            total = storage.traffic()
+            total = ranges.traffic()
             steps.send(News(notes, total - told))
             told = total

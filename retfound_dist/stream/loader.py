@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retfound_dist import storage
+from retfound_dist import ranges, storage
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
+from retfound_dist.ranges import Traffic
 from retfound_dist.schema import Data
+from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest, read_manifest
-from retfound_dist.storage import Traffic
 from retfound_dist.stream.augment import Augment, Draw, apply, draw
-from retfound_dist.stream.cache import Scratch
 from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
 from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
@@ -94,7 +94,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _read(self, step: int, micro_step: int) -> MicroBatch:
         job = self.job
         if self._reader is None:
-            self._counted = storage.traffic()
+            self._counted = ranges.traffic()
             self._fetched = self._begin_fetching() if job.remote else None
             self._reader = job.reader(self._fetched)
         if self._fetched:
@@ -115,7 +115,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             apply(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
-        before, self._counted = self._counted, storage.traffic()
+        before, self._counted = self._counted, ranges.traffic()
         return MicroBatch(
             step,
             torch.from_numpy(images),
@@ -257,7 +257,7 @@ def open_stream(
     cut = layout(global_batch, world.size, micro_batch or global_batch)
     how = Augment(image_size, patches, data.crop_scale, data.crop_ratio, data.flip)
     remote = not storage.is_local(manifest.url)
-    scratch = Scratch(world.owner) if remote and not data.cache_dir else None
+    scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir
     stop = ENDLESS if stop_step is None else stop_step
     return Stream(Job(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)

@@ -179,7 +179,9 @@ class Layout:
 
     def describe(self) -> str:
         """One line for a person."""
-        text = f"{self.global_batch} = {self.world} ranks x {self.accumulation} passes x {self.micro}"
+        ranks = f"{self.world} rank{'s' * (self.world > 1)}"
+        passes = f"{self.accumulation} pass{'es' * (self.accumulation > 1)}"
+        text = f"{self.global_batch} = {ranks} x {passes} x {self.micro}"
         if self.padding:
             text += f", less {self.padding} of {self.padded} slots padded with weight 0"
         return text

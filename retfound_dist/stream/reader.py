@@ -24,8 +24,8 @@ from PIL import Image, UnidentifiedImageError
 from retfound_dist import retry, storage
 from retfound_dist.errors import DataError
 from retfound_dist.pixels import to_8_bit
+from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, image_digest, read_index
-from retfound_dist.storage import Range, Traffic
 
 Pixels = NDArray[np.uint8]
 Rows = Callable[[int, int], int]
@@ -119,7 +119,7 @@ class Reader:
         opened = {number: self._opened(number) for number in numbers}
         far = [place for place in places if opened[place[0]].data is None]
         ranges = [self._range(shard, opened[shard].entries[index]) for shard, index in far]
-        fetched = dict(zip(far, storage.read_ranges(ranges, self.patience_s), strict=True)) if far else {}
+        fetched = dict(zip(far, read_ranges(ranges, self.patience_s), strict=True)) if far else {}
         for number, (shard, index) in enumerate(places):
             rows = partial(needs, number) if needs else None
             found, entry = opened[shard], opened[shard].entries[index]
@@ -165,7 +165,7 @@ class Reader:
         name = self._name(shard, entry)
         if not storage.is_local(self.source.url) and name not in self._wrong:
             for number in range(TRIES):
-                storage.count(Traffic(retries=1))
+                count(Traffic(retries=1))
                 retry.pause(number, LONGEST_PAUSE)
                 data = self._ask(shard, entry)
                 if image_digest(data) == entry.image_sha256:
@@ -177,7 +177,7 @@ class Reader:
         raise ValueError("its bytes differ from the manifest's")
 
     def _ask(self, shard: int, entry: Entry) -> bytes:
-        return storage.read_ranges([self._range(shard, entry)], self.patience_s)[0]
+        return read_ranges([self._range(shard, entry)], self.patience_s)[0]
 
     def _range(self, shard: int, entry: Entry) -> Range:
         where = storage.join(self.source.url, self.shards[shard].name)

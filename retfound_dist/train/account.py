@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from retfound_dist.errors import DataError, TrainingError
-from retfound_dist.storage import Traffic
+from retfound_dist.ranges import Traffic
 from retfound_dist.stream.loader import MicroBatch
 from retfound_dist.train.group import Group
 from retfound_dist.train.telemetry import Display

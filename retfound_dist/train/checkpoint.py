@@ -67,10 +67,11 @@ class Saver:
         run_url: str,
         settings: Checkpoint,
         config: dict[str, Any],
+        scratch: str,
         last_good: int = 0,
     ) -> None:
         self._group, self._keeper, self._journal = group, keeper, journal
-        self._url, self._settings, self._config = run_url, settings, config
+        self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
@@ -82,7 +83,7 @@ class Saver:
         begun = time.perf_counter()
         self.finish_save()
         self._saves += 1
-        scratch = tempfile.mkdtemp(prefix="retfound-checkpoint-")
+        scratch = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
         weights = ds.full_state(engine, fixed)
         state = ds.snapshot(engine, scratch, {**asdict(at), "universal_checkpoint_info": {}})
         self._zero_stage = engine.zero_optimization_stage()

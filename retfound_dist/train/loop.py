@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +27,7 @@ from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.step import take_step
 from retfound_dist.train.telemetry import Clock, Display, memory_gb
 from retfound_dist.train.trace import Profiler, TensorBoard
-from retfound_dist.train.watchdog import Watchdog
-
-AGAIN = "RETFOUND_START_AGAIN"
-"""Environment variable: the file that is made when another start should follow this one (pretrain.sbatch)."""
+from retfound_dist.train.watchdog import Watchdog, ask_for_another_start
 
 
 @dataclass
@@ -62,6 +57,7 @@ class Loop:
     saver: Saver
     anomalies: Anomalies
     asked: StopRequest
+    watchdog: Watchdog
     desk: Desk | None
     """Of rank 0."""
     useful_s: float = 0.0
@@ -74,7 +70,6 @@ class Loop:
         self._clock = Clock()
         self._records: list[StepRecord] = []
         self._votes = Votes(self.group)
-        self._watchdog = Watchdog(self.group.world.rank, config.train.hang_minutes)
         self._profiler = Profiler(config.run.url, self.group.world.rank, config.train.profile_steps)
         kind = torch.float32
         if config.train.precision == "bf16" and self.group.device.type == "cuda":
@@ -86,7 +81,7 @@ class Loop:
         """Steps from `start` on; gives the last one done, which is committed."""
         job, config, done = self.job, self.job.config, start
         batches = iter(stream)
-        self._watchdog.start(start)
+        self.watchdog.step(start)
         self._clock = Clock()
         while done < job.last:
             self._profiler.before(done + 1)
@@ -94,7 +89,7 @@ class Loop:
                 take_step(self.engine, batches, job, self.group, self._clock, self._account, done)
             )
             done += 1
-            self._watchdog.step(done)
+            self.watchdog.step(done)
             if trace := self._profiler.after(done):
                 self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
             leaving = self._vote() or done == job.last
@@ -108,10 +103,10 @@ class Loop:
                 break
         self._votes.end()
         self.asked.ignore()
-        self._watchdog.end()
+        self.watchdog.end()
         self.saver.finish_save()
         if self.asked.out_of_time and done < job.last:
-            start_again()
+            ask_for_another_start()
         return done
 
     def _vote(self) -> bool:
@@ -190,7 +185,7 @@ class Loop:
             self.desk.journal.write(runlog.ANOMALIES, {**found, "time": time.time()})
 
     def _save(self, at: Position) -> None:
-        with self._watchdog.paused():
+        with self.watchdog.paused():
             self.saver.save(self.engine, self.fixed, at)
         if self.desk and self.desk.board:
             self.desk.board.save()
@@ -203,10 +198,3 @@ def _sum_digest(group: Group, part: int) -> str:
     signed = part - 2**64 if part >= 2**63 else part
     total = group.sum(torch.tensor(signed, dtype=torch.int64, device=group.device)).item()
     return f"{int(total) % 2**64:016x}"
-
-
-def start_again() -> None:
-    """Tell who started this that the run is to be started again."""
-    if path := os.environ.get(AGAIN):
-        with suppress(OSError), open(path, "a"):
-            pass

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights import load_into, read_weights
 from retfound_dist.schema import PretrainConfig
+from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream.loader import make_plan, open_stream
 from retfound_dist.train import engine as ds
@@ -25,7 +27,7 @@ from retfound_dist.train.anomaly import Anomalies
 from retfound_dist.train.checkpoint import Saver
 from retfound_dist.train.fit import find_micro_batch
 from retfound_dist.train.group import Group
-from retfound_dist.train.job import Job, make_job, run_steps
+from retfound_dist.train.job import make_job, run_steps
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.lock import RunLock
@@ -34,57 +36,73 @@ from retfound_dist.train.optim import parameter_groups
 from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
+from retfound_dist.train.watchdog import Watchdog
 from retfound_dist.world import World
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a run on one rank: what its parts share."""
+
+    config: PretrainConfig
+    tree: dict[str, Any]
+    """The config as plain values."""
+    manifest: Manifest
+    group: Group
+    display: Display
+    keeper: Keeper
+    asked: StopRequest
+    watchdog: Watchdog
+    scratch: str
+    """A folder that the ranks of this host share."""
 
 
 def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bool = False) -> int:
     """Run or resume; gives the exit code. Every rank of `world` calls it."""
-    asked = StopRequest(config.train.max_minutes)
-    url = config.run.url
-    known = runlog.check_same_run(url, configs.to_dict(config))
+    asked, watchdog = StopRequest(config.train.max_minutes), Watchdog(world, config.train.hang_minutes)
+    watchdog.start()
+    tree, url = configs.to_dict(config), config.run.url
+    known = runlog.check_same_run(url, tree)
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
-    with Display(steps, shown=world.is_main and not quiet) as display:
+    with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:
         if known and commit.list_steps(url)[-1:] == [steps]:
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
+        keeper = Keeper(url)
+        start = Start(config, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder)
         try:
-            run_on(group, config, manifest, asked, display)
+            run_on(start)
         finally:
             ds.stop()
     return 0
 
 
-def run_on(
-    group: Group, config: PretrainConfig, manifest: Manifest, asked: StopRequest, display: Display
-) -> None:
+def run_on(start: Start) -> None:
     """Run or resume on ranks that have met; every one of them calls it."""
-    tree, keeper = configs.to_dict(config), Keeper(config.run.url)
     try:
-        with _desk(config, tree, group, keeper, display) as desk:
-            _run(config, tree, manifest, group, keeper, desk, asked, display)
+        with _desk(start) as desk:
+            _run(start, desk)
     finally:
-        keeper.end()
+        start.keeper.end()
 
 
 @contextmanager
-def _desk(
-    config: PretrainConfig, tree: dict[str, Any], group: Group, keeper: Keeper, display: Display
-) -> Iterator[Desk | None]:
+def _desk(start: Start) -> Iterator[Desk | None]:
     """The lock and the logs, on rank 0; RunConflictError on every rank when another run holds the lock."""
-    url, desk, fault = config.run.url, None, None
-    if group.world.is_main:
-        lock = RunLock(url, display.say)
+    config, url, desk, fault = start.config, start.config.run.url, None, None
+    if start.group.world.is_main:
+        lock = RunLock(url, start.display.say)
         try:
             lock.take()
-            runlog.write_config(url, tree)
-            board = TensorBoard(url, keeper) if config.train.tensorboard else None
-            desk = Desk(Journal(url, keeper, config.checkpoint.patience_s), lock, board)
+            runlog.write_config(url, start.tree)
+            board = TensorBoard(url, start.keeper, start.scratch) if config.train.tensorboard else None
+            desk = Desk(Journal(url, start.keeper, config.checkpoint.patience_s), lock, board)
         except RetfoundError as error:
             lock.release()
             fault = error
-    if fault := group.share(fault):
+    if fault := start.group.share(fault):
         raise fault
     try:
         yield desk
@@ -94,25 +112,14 @@ def _desk(
                 desk.board.close()
             why = desk.journal.close()
             desk.lock.release()
-            if desk.board:
-                keeper.end()
-                desk.board.remove_scratch()
             if why:
-                display.warn(f"the last lines of the run's logs could not be written: {why}")
+                start.display.warn(f"the last lines of the run's logs could not be written: {why}")
 
 
-def _run(
-    config: PretrainConfig,
-    tree: dict[str, Any],
-    manifest: Manifest,
-    group: Group,
-    keeper: Keeper,
-    desk: Desk | None,
-    asked: StopRequest,
-    display: Display,
-) -> None:
+def _run(begin: Start, desk: Desk | None) -> None:
+    config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
     train, url, world = config.train, config.run.url, group.world
-    held = group.share(restore.find(url, display.say) if world.is_main else None)
+    held = group.share(restore.find(url, display.say, begin.scratch) if world.is_main else None)
     model = _model(config, display, resumed=held is not None)
     stage = ds.zero_stage(train)
     micro = train.micro_batch
@@ -126,19 +133,20 @@ def _run(
     universal = held is not None and restore.needs_conversion(held, world.size, stage)
     groups = parameter_groups(model, config.optim)
     engine = ds.build(model.to(group.device), groups, train, config.optim, job.cut, universal)
-    begun, start = time.perf_counter(), 0
+    began, start = time.perf_counter(), 0
     if held is not None:
         how = f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted"
         display.say(f"resuming at step {held.step} ({how if universal else 'as it is'})")
-        restore.restore(group, engine, held, stage, config.checkpoint.patience_s)
+        restore.restore(group, engine, held, stage, config.checkpoint.patience_s, begin.scratch)
         start = held.step
-    load_s = time.perf_counter() - begun
+    load_s = time.perf_counter() - began
     display.say(
         f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
         f"ZeRO {stage}, {train.precision}; run {url}"
     )
-    asked.listen()
-    saver = Saver(group, keeper, desk.journal if desk else None, url, config.checkpoint, tree, start)
+    begin.asked.listen()
+    journal = desk.journal if desk else None
+    saver = Saver(group, begin.keeper, journal, url, config.checkpoint, begin.tree, begin.scratch, start)
     before = group.share(_before(url, start) if world.is_main else None)
     loop = Loop(
         job,
@@ -149,13 +157,14 @@ def _run(
         display,
         saver,
         Anomalies(train.bad_step_budget, train.global_batch, before["anomalies"]),
-        asked,
+        begin.asked,
+        begin.watchdog,
         desk,
         before["useful_s"],
         before["began"],
     )
-    if desk:
-        desk.journal.event(
+    if journal:
+        journal.event(
             "start",
             began=process_began(),
             ready=time.time(),
@@ -179,13 +188,8 @@ def _run(
     ) as stream:
         done = loop.run(stream, start)
     saver.close()
-    _say_goodbye(job, desk, display, url, done)
-
-
-def _say_goodbye(job: Job, desk: Desk | None, display: Display, url: str, done: int) -> None:
-    if desk:
-        reason = "finished" if done == job.steps else "stopped"
-        desk.journal.event("end", step=done, reason=reason)
+    if journal:
+        journal.event("end", step=done, reason="finished" if done == job.steps else "stopped")
     asked = " as asked" if done < job.last else ""
     display.say(
         f"stopped{asked} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}"

@@ -25,7 +25,7 @@ from retfound_dist.train.universal import UNIVERSAL, convert
 Say = Callable[[str], None]
 
 
-def find(run_url: str, say: Say) -> Commit | None:
+def find(run_url: str, say: Say, scratch: str) -> Commit | None:
     """The newest checkpoint whose files all match their commit; what is passed over is named."""
     for step in reversed(commit.list_steps(run_url)):
         url = commit.checkpoint_url(run_url, step)
@@ -33,22 +33,22 @@ def find(run_url: str, say: Say) -> Commit | None:
             held = commit.read_commit(url)
             if not any(name.startswith(ds.TAG + "/") for name in held.files):
                 continue
-            _verify(held)
+            _verify(held, scratch)
             return held
         except RetfoundError as error:
             say(f"passing over the checkpoint of step {step}: {error}")
     return None
 
 
-def _verify(held: Commit) -> None:
-    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as scratch:
+def _verify(held: Commit, scratch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for name, info in held.files.items():
             where = storage.join(held.url, name)
             if storage.is_local(where):
                 path = storage.local_path(where)
                 found = storage.file_info(path) if os.path.exists(path) else None
             else:
-                found = storage.get_file(where, os.path.join(scratch, "file"))
+                found = storage.get_file(where, os.path.join(folder, "file"))
             if found != info:
                 raise CheckpointError(f"{where} differs from its commit")
 
@@ -58,9 +58,16 @@ def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
     return (held.world_size, held.zero_stage) != (world_size, zero_stage)
 
 
-def restore(group: Group, engine: Any, held: Commit, zero_stage: int, patience_s: float) -> None:
-    """Bring the engine to a checkpoint's state; every rank must call it."""
-    scratch = group.share(tempfile.mkdtemp(prefix="retfound-restore-") if group.world.is_main else None)
+def restore(
+    group: Group, engine: Any, held: Commit, zero_stage: int, patience_s: float, scratch: str
+) -> None:
+    """Bring the engine to a checkpoint's state; every rank must call it.
+
+    `scratch`: a folder that all ranks of a host share.
+    """
+    scratch = os.path.join(scratch, "restore")
+    if group.world.local_rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
     converting = needs_conversion(held, group.world.size, zero_stage)
     try:
         if converting:

@@ -144,7 +144,7 @@ def news(row: dict[str, Any], checkpoint: int) -> tuple[str, str]:
         f"epoch {row['epoch']:.2f}   loss {_number(row['loss'])}   grad {_number(row['grad_norm'])}   "
         f"lr {row['lr']:.2e}   {saved}",
         f"{row['images_per_s']:.0f} images/s   MFU {row['mfu']:.0%}   data wait {wait:.1%}   "
-        f"{row['memory_gb']:.1f} GB   {ranks}",
+        f"memory {row['memory_gb']:.1f} GB   {ranks}",
     )
 
 

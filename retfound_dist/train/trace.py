@@ -20,7 +20,7 @@ TENSORBOARD, PROFILES = "tensorboard", "profiles"
 class TensorBoard:
     """The logged numbers as TensorBoard reads them: in the run's folder, or copied there when saving."""
 
-    def __init__(self, run_url: str, keeper: Keeper) -> None:
+    def __init__(self, run_url: str, keeper: Keeper, scratch: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -29,9 +29,7 @@ class TensorBoard:
             ) from error
         self._url, self._keeper = storage.join(run_url, TENSORBOARD), keeper
         self._local = storage.is_local(run_url)
-        scratch = None if self._local else tempfile.TemporaryDirectory(prefix="retfound-tensorboard-")
-        self._scratch = scratch
-        self._folder = scratch.name if scratch else storage.local_path(self._url)
+        self._folder = storage.local_path(self._url) if self._local else os.path.join(scratch, TENSORBOARD)
         self._writer = SummaryWriter(self._folder)
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -47,14 +45,9 @@ class TensorBoard:
             self._keeper.ask(keeper.put_tree, self._folder, self._url)
 
     def close(self) -> None:
-        """After the last row; the keeper must end before the scratch folder does."""
+        """After the last row."""
         self.save()
         self._writer.close()
-
-    def remove_scratch(self) -> None:
-        """When the keeper has ended."""
-        if self._scratch:
-            self._scratch.cleanup()
 
 
 class Profiler:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,6 @@ def _complete_parameters(folder: Path, shapes: dict[str, torch.Size]) -> None:
 
 def _complete_optimizer(folder: Path) -> None:
     """AdamW's step and groups, where each stage looks for them. The files are this process's child's."""
-    import deepspeed
 
     where = folder / "optimizer_state.pt"
     state: dict[str, Any] = torch.load(where, weights_only=False)
@@ -89,4 +89,4 @@ def _complete_optimizer(folder: Path) -> None:
         torch.save(step, path / "step.pt")
     state = {key: value for key, value in state.items() if key not in (_OPTIMIZER, _SHARDS)}
     state[_OPTIMIZER] = {"state": {0: {"step": step}}, _GROUPS: state[_GROUPS]}
-    torch.save({"clip_grad": 0.0, "ds_version": deepspeed.__version__, **state}, where)
+    torch.save({"clip_grad": 0.0, "ds_version": version("deepspeed"), **state}, where)

@@ -13,27 +13,36 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from retfound_dist.world import World
 
 HUNG, ORPHANED = 3, 4
 """Exit codes."""
 LOOK_S = 1.0
+AGAIN = "RETFOUND_START_AGAIN"
+"""Environment variable: the file that is made when another start should follow (pretrain.sbatch)."""
+
+
+def ask_for_another_start() -> None:
+    """Tell who started this that the run is to be started again."""
+    if path := os.environ.get(AGAIN):
+        with suppress(OSError), open(path, "a"):
+            pass
 
 
 class Watchdog:
     """A thread beside the loop; `step` tells it that all is well."""
 
-    def __init__(self, rank: int, minutes: float) -> None:
+    def __init__(self, world: World, minutes: float) -> None:
         """`minutes`: the longest time for one step; 0: any."""
-        self._rank, self._longest = rank, 60 * minutes
-        self._done, self._at = 0, time.monotonic()
-        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._world, self._longest = world, 60 * minutes
+        self._done, self._at = 0, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
-    def start(self, step: int) -> None:
-        """Watch from now on; `step` steps are done."""
-        self.step(step)
+    def start(self) -> None:
+        """Watch for the launcher from now on, for steps from the first call of `step` on."""
         self._thread.start()
 
     def step(self, done: int) -> None:
@@ -53,11 +62,12 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
-            if self._parent is not None and os.getppid() != self._parent:
+            if self._world.launcher and os.getppid() != self._world.launcher:
                 self._leave(ORPHANED, "torchrun is gone: leaving, so that another may start")
             since = time.monotonic() - self._at
             if self._longest and since > self._longest:
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
+                ask_for_another_start()
                 self._leave(
                     HUNG,
                     f"no step for {since / 60:.1f} min (train.hang_minutes) after step {self._done}: "
@@ -65,5 +75,5 @@ class Watchdog:
                 )
 
     def _leave(self, code: int, why: str) -> None:
-        print(f"retfound: rank {self._rank}: {why}", file=sys.stderr, flush=True)
+        print(f"retfound: rank {self._world.rank}: {why}", file=sys.stderr, flush=True)
         os._exit(code)

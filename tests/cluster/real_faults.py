@@ -51,3 +51,4 @@ def chaos(server: S3) -> Iterator[Chaos]:
     finally:
         process.terminate()
         process.wait(10)
+

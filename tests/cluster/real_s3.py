@@ -118,21 +118,23 @@ def rclone(folder: Path) -> Iterator[S3]:
         process.wait(10)
 
 
+def rclone_environment(server: S3) -> dict[str, str]:
+    """The environment in which rclone serves S3 to who knows the server's key and secret."""
+    pair = f'"{server.key},{server.secret}"'  # a list in CSV, so its one element is quoted
+    return clean_environment({"RCLONE_AUTH_KEY": pair, "RCLONE_CONFIG": os.devnull})
+
+
 def start_rclone(server: S3, folder: Path) -> subprocess.Popen[bytes]:
     """rclone serving `folder` at the server's endpoint, ready; the caller ends it."""
     need("rclone")
     port = int(server.endpoint.rsplit(":", 1)[1])
     folder.mkdir(parents=True, exist_ok=True)
-    pair = f'"{server.key},{server.secret}"'  # a list in CSV, so its one element is quoted
-    env = clean_environment({"RCLONE_AUTH_KEY": pair, "RCLONE_CONFIG": os.devnull})
+    env = rclone_environment(server)
     program = shutil.which("rclone", path=env["PATH"]) or "rclone"
     with (folder.parent / "rclone.log").open("ab") as log:
         process = subprocess.Popen(
             [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(folder)],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )
     wait_until(lambda: answers(port), 20, "rclone serves S3")
     return process

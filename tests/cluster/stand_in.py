@@ -1,7 +1,8 @@
 """Stands in for the trainer (as `python -m retfound_dist`) where only its launching is tested.
 
 Every rank notes its starts and the signals it is asked to leave by in notes/rankN. Arguments:
-`linger` stays until a file `release` appears, `fail` leaves with 2.
+`linger` stays until a file `release` appears, `fail` leaves with 2, `hang` asks for another start and
+leaves with 3, the first time.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 import types
 
-rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
 
 
 def note(text: str) -> None:
@@ -33,5 +34,9 @@ if __name__ == "__main__":
     if "fail" in sys.argv:
         print("retfound: a clear sentence about what is wrong", file=sys.stderr)
         sys.exit(2)
+    if "hang" in sys.argv and not os.path.exists("hung"):
+        for path in ("hung", os.environ["RETFOUND_START_AGAIN"]):
+            open(path, "w").close()
+        sys.exit(3)
     while "linger" in sys.argv and not os.path.exists("release"):
         time.sleep(0.1)

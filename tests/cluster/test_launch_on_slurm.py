@@ -27,9 +27,7 @@ def test_two_nodes_give_one_rank_for_each_gpu(slurm: Slurm, clone: Path) -> None
     slurm.wait(job, clone / "logs", 90)
     assert notes(clone) == {f"rank{i}": [f"start {i} of 4: pretrain a.toml run.url=x y"] for i in range(4)}
     assert {path.name for path in (clone / "logs").iterdir()} == {
-        f"{job}.log",
-        "pretrain-node1.log",
-        "pretrain-node2.log",
+        f"{job}.log", "pretrain-node1.log", "pretrain-node2.log",
     }
 
 
@@ -65,6 +63,24 @@ def test_a_failed_rank_fails_the_job_and_its_reason_is_in_the_job_log(slurm: Slu
     assert "retfound: a clear sentence about what is wrong" in (clone / "logs" / f"{job}.log").read_text()
 
 
+def test_a_rank_that_hung_has_the_job_started_again(slurm: Slurm, clone: Path) -> None:
+    job = pretrain(slurm, clone, [], "hang")
+    wait_until(lambda: slurm.field(job, "Restarts") == "1", 60, "the job is requeued", every=1)
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone) == {"rank0": ["start 0 of 1: pretrain hang"] * 2}
+    assert "back into the queue" in (clone / "logs" / f"{job}.log").read_text()
+
+
+def test_watching_out_of_time_goes_back_into_the_queue(slurm: Slurm, clone: Path) -> None:
+    job = slurm.submit("launch/slurm/watch.sbatch", "w.toml", "linger", logs=clone / "logs", cwd=clone)
+    wait_until(lambda: len(notes(clone)) == 1, 60, "the watcher has started")
+    slurm.control("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: slurm.field(job, "Restarts") == "1", 60, "the job is requeued", every=1)
+    (clone / "release").touch()
+    slurm.wait(job, clone / "logs", 90)
+    assert notes(clone)["rank0"].count("start 0 of 1: watch w.toml linger") == 2
+
+
 def test_a_job_without_a_config_says_how_to_call_it(slurm: Slurm, clone: Path) -> None:
     job = pretrain(slurm, clone, [])
     slurm.wait(job, clone / "logs", 60, state="FAILED")
@@ -72,63 +88,54 @@ def test_a_job_without_a_config_says_how_to_call_it(slurm: Slurm, clone: Path) -
 
 
 @pytest.mark.timeout(1500)
-def test_pack_pretrain_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph: S3, tmp_path: Path) -> None:
+def test_pack_pretrain_preempted_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph: S3, tmp_path: Path) -> None:
     s3 = real_s3.with_new_bucket(slurm_ceph, slurm.control)
     aws, logs = s3.environment(), tmp_path / "logs"
     shards, run, result = f"{s3.url}/shards", f"{s3.url}/run", f"{s3.url}/evaluation"
 
-    slurm.control(
-        "retfound",
-        "pack",
-        "configs/demo/pack.toml",
-        "phantom.patients=30",
-        "phantom.slices=4",
-        f"out.url={shards}",
-        env=aws,
-    )
+    slurm.control("retfound", "pack", "configs/demo/pack.toml", "phantom.patients=30", "phantom.slices=4",
+                  f"out.url={shards}", env=aws)
     slurm.control("retfound", "verify", shards, env=aws)
     training = slurm.submit(
-        "--nodes=2",
-        "launch/slurm/pretrain.sbatch",
-        "configs/demo/pretrain.toml",
-        f"run.url={run}",
-        f"data.shards={shards}",
-        "train.steps=6",
-        "train.log_every=1",
-        "train.global_batch=8",
-        "train.micro_batch=4",
-        "train.threads=1",
-        "checkpoint.every_steps=3",
-        logs=logs,
-        env=aws,
+        "--nodes=2", "launch/slurm/pretrain.sbatch", "configs/demo/pretrain.toml", f"run.url={run}",
+        f"data.shards={shards}", "train.steps=60", "train.log_every=1", "train.global_batch=8",
+        "train.micro_batch=4", "train.threads=1", "checkpoint.every_steps=20", logs=logs, env=aws,
     )
-    checkpoint = f"{run}/checkpoints/step_00000006"
+    checkpoint = f"{run}/checkpoints/step_00000060"
     evaluation = slurm.submit(
-        f"--dependency=afterok:{training}",
-        "launch/slurm/evaluate.sbatch",
-        "configs/demo/evaluate.toml",
-        f"checkpoint={checkpoint}",
-        f"data.path={shards}",
-        f"out.url={result}",
-        "finetune.epochs=1",
-        "finetune.warmup_epochs=0",
-        "bootstrap=20",
-        logs=logs,
-        env=aws,
+        f"--dependency=afterok:{training}", "launch/slurm/evaluate.sbatch", "configs/demo/evaluate.toml",
+        f"checkpoint={checkpoint}", f"data.path={shards}", f"out.url={result}", "finetune.epochs=1",
+        "finetune.warmup_epochs=0", "bootstrap=20", logs=logs, env=aws,
     )
+    watching = slurm.submit(
+        f"--dependency=afterok:{training}", "launch/slurm/watch.sbatch", "configs/watch_octid.toml",
+        f"run.url={run}", f"data.path={shards}", "finetune.epochs=1", "finetune.warmup_epochs=0",
+        "bootstrap=20", "seeds=[0]", logs=logs, env=aws,
+    )
+    early = f"{run}/checkpoints/step_00000020/COMMIT.json"
+    wait_until(lambda: exists(slurm, aws, early), 300, "a commit", every=1)
+    slurm.control("scancel", "--batch", "--signal=USR1", training)
+    wait_until(lambda: slurm.field(training, "Restarts") == "1", 120, "the job is requeued", every=1)
     slurm.wait(training, logs, 600)
     slurm.wait(evaluation, logs, 600)
+    slurm.wait(watching, logs, 600)
 
-    assert read_json(slurm, aws, f"{checkpoint}/COMMIT.json")["step"] == 6
+    assert read_json(slurm, aws, f"{checkpoint}/COMMIT.json")["step"] == 60
     rows = [json.loads(line) for line in read_text(slurm, aws, f"{run}/metrics.jsonl").splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows] == list(range(1, 61))  # none was done twice
+    assert "macro" in read_json(slurm, aws, f"{run}/evaluations/step_00000060/metrics.json")
     assert {row["world_size"] for row in rows} == {2}
     assert {"legacy", "macro"} <= read_json(slurm, aws, f"{result}/metrics.json").keys()
     assert s3.key not in read_logs(logs)
     assert s3.secret not in read_logs(logs)
 
 
+_EXISTS = "import sys; from retfound_dist import storage; print(storage.exists(sys.argv[1]))"
 _READ = "import sys; from retfound_dist import storage; print(storage.read_bytes(sys.argv[1]).decode())"
+
+
+def exists(slurm: Slurm, aws: dict[str, str], url: str) -> bool:
+    return slurm.control(sys.executable, "-c", _EXISTS, url, env=aws) == "True"
 
 
 def read_text(slurm: Slurm, aws: dict[str, str], url: str) -> str:

@@ -133,9 +133,7 @@ def test_a_server_killed_and_started_again_is_waited_for(
             found += [next(batches), next(batches)]
             process.kill()
             process.wait()
-            timer = threading.Timer(
-                6, lambda: restarted.append(real_s3.start_rclone(server, tmp_path / "data"))
-            )
+            timer = threading.Timer(6, lambda: restarted.append(real_s3.start_rclone(server, tmp_path / "data")))
             restarted: list[subprocess.Popen[bytes]] = []
             timer.start()
             found += batches
@@ -190,23 +188,17 @@ def test_a_missing_shard_is_one_line_at_once(
 ) -> None:
     gone = remote.shards[0].name
     storage.delete(storage.join(remote.url, gone))
-    one_line(
-        ["batch", write_config(tmp_path, remote.url), "--step", "3", "train.global_batch=60"], capsys, gone
-    )
+    one_line(["batch", write_config(tmp_path, remote.url), "--step", "3", "train.global_batch=60"], capsys, gone)
 
 
-def test_a_missing_bucket_is_one_line(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one_line(
-        ["batch", write_config(tmp_path, "s3://no-such-bucket-here/set"), "--step", "1"], capsys, "no-such-"
-    )
+def test_a_missing_bucket_is_one_line(
+    s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_line(["batch", write_config(tmp_path, "s3://no-such-bucket-here/set"), "--step", "1"], capsys, "no-such-")
 
 
 def test_wrong_keys_are_one_line(
-    local: Manifest,
-    s3: S3,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    local: Manifest, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = upload(local, s3)
     real_s3.use(dataclasses.replace(s3, secret="WRONG" + s3.secret), monkeypatch)

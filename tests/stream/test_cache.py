@@ -2,15 +2,14 @@
 
 import os
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
+from retfound_dist import ranges, storage
 from retfound_dist.errors import ManifestError, StorageError
 from retfound_dist.shardset import Manifest
-from retfound_dist.stream.cache import Copy, Scratch, ShardCache
+from retfound_dist.stream.cache import Copy, ShardCache
 from tests.stream.stream_inputs import make_set
 
 
@@ -43,13 +42,13 @@ def test_bytes_that_differ_are_not_kept(manifest: Manifest, tmp_path: Path) -> N
     shard, here = manifest.shards[0], cache(manifest, tmp_path / "c")
     url = storage.join(manifest.url, shard.name)
     storage.write_bytes(url, storage.read_bytes(url)[:-1] + b"x")
-    before = storage.traffic()
+    before = ranges.traffic()
     assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
-    assert storage.traffic().retries - before.retries == 3
+    assert ranges.traffic().retries - before.retries == 3
     assert list((tmp_path / "c").glob("*.tar*")) == list((tmp_path / "c").glob("*.differs"))
-    before = storage.traffic()
+    before = ranges.traffic()
     assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
-    assert storage.traffic().requests == before.requests
+    assert ranges.traffic().requests == before.requests
 
 
 def test_an_index_that_differs_is_an_error(manifest: Manifest, tmp_path: Path) -> None:
@@ -131,45 +130,3 @@ def test_a_shard_that_another_process_fetches_is_busy(manifest: Manifest, tmp_pa
     with here._locked(os.path.basename(next(iter(here.paths([shard])))), wait=True):
         assert here.fetch(shard, (), wait=False) is Copy.BUSY
     assert here.fetch(shard, (), wait=False) is Copy.READY
-
-
-def _hold_scratch(ready: object, leave: object) -> None:
-    scratch = Scratch("test-owner")
-    ready.set()  # type: ignore[attr-defined]
-    leave.wait(30)  # type: ignore[attr-defined]
-    scratch.close()
-
-
-def test_a_temporary_folder_stays_until_its_last_process_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    context = get_context("fork")
-    ready, leave = context.Event(), context.Event()
-    other = context.Process(target=_hold_scratch, args=(ready, leave))
-    other.start()
-    assert ready.wait(30)
-    mine = Scratch("test-owner")
-    mine.close()
-    assert Path(mine.folder).is_dir()
-    leave.set()
-    other.join()
-    assert not Path(mine.folder).exists()
-
-
-def test_what_a_killed_run_left_is_removed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    context = get_context("fork")
-    ready = context.Event()
-    dying = context.Process(target=_hold_scratch, args=(ready, context.Event()))
-    dying.start()
-    assert ready.wait(30)
-    dying.kill()
-    dying.join()
-    left = list(tmp_path.glob("retfound-shards-*"))
-    assert len(left) == 1
-    scratch = Scratch("another")
-    assert not left[0].exists()
-    scratch.close()

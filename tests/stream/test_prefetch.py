@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retfound_dist import storage
+from retfound_dist import ranges
 from retfound_dist.shardset import read_manifest
 from retfound_dist.stream import open_stream
 from retfound_dist.stream.plan import Plan, layout, rank_share
@@ -50,7 +50,7 @@ def test_no_more_than_three_windows_are_held(shards: int, window: int) -> None:
 
 def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path: Path) -> None:
     remote = make_set(tmp_path, count=40, url="memory://remote-set")
-    before = storage.traffic()
+    before = ranges.traffic()
     with open_stream(
         read_manifest(remote.url),
         5,
@@ -66,7 +66,7 @@ def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path
     keys = [key for part in parts for key in part.keys]
     assert sorted(keys[:40]) == sorted(keys[40:])
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(remote.shards)
-    fetched = storage.traffic() - before
+    fetched = ranges.traffic() - before
     once = sum(shard.bytes + shard.index.bytes for shard in remote.shards)
     assert fetched.bytes < 2 * once  # the first batches ask for single samples besides
     assert sum(part.traffic.bytes for part in parts) <= fetched.bytes

@@ -133,3 +133,28 @@ def test_a_loader_process_that_is_killed_is_one_clear_line(tmp_path: Path) -> No
     said, _ = process.communicate(timeout=60)
     assert said.startswith("a loader process died")
     assert len(said.strip().splitlines()) == 1
+
+
+SIGNALLED = """
+import os, signal, sys, time
+import psutil
+from retfound_dist.stream import open_stream
+with open_stream(sys.argv[1], global_batch=8, workers=2, image_size=64, stop_step=60) as stream:
+    for batch in stream:
+        if batch.step == 3:
+            mine = psutil.Process().children(recursive=True)
+            print("reading", flush=True)
+            sys.stdin.readline()
+print(batch.step, flush=True)
+"""
+
+
+def test_a_scheduler_that_signals_every_process_does_not_end_the_loaders(tmp_path: Path) -> None:
+    reader = start(tmp_path, SIGNALLED, stdin=subprocess.PIPE)
+    loaders = [p for p in family(reader) if not p.children()]
+    for loader in loaders:
+        loader.send_signal(signal.SIGTERM)
+    said, _ = reader.communicate("go on\n", timeout=60)
+    assert said.strip() == "59"
+    assert reader.returncode == 0
+    assert soon(lambda: not any(p.is_running() for p in loaders))

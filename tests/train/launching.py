@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retfound_dist.schema import PretrainConfig
+from retfound_dist.shardset import read_index, read_manifest
+from retfound_dist.stream.loader import make_plan
+from retfound_dist.stream.plan import batch_digest
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1", "model.decoder_heads=2",
@@ -44,3 +49,15 @@ def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subpr
 def metrics(run: Path | str) -> list[dict[str, Any]]:
     """A local run's rows."""
     return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def expected_digests(config: PretrainConfig, shards: str, steps: int) -> list[str]:
+    """The batch digest of each step of a run on the shards at a URL: no training, pure arithmetic."""
+    manifest = read_manifest(shards)
+    part = manifest.part(config.data.split)
+    keys = [[entry.key for entry in read_index(manifest.url, shard)] for shard in part]
+    plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
+    batches = (plan.batch(step) for step in range(steps))
+    return [
+        f"{batch_digest([keys[s][i] for s, i in zip(b.shard, b.index, strict=True)]):016x}" for b in batches
+    ]

@@ -12,14 +12,14 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
         make(run, step)
     storage.write_bytes(storage.join(commit.checkpoint_url(run, 3), "state/part"), b"abX")
     storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
-    found = restore.find(run, said.append)
+    found = restore.find(run, said.append, str(tmp_path))
     assert found is not None
     assert found.step == 1
     assert ["step 3" in said[0], "step 2" in said[1], len(said)] == [True, True, 2]
 
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
-    assert restore.find(str(tmp_path), print) is None
+    assert restore.find(str(tmp_path), print, str(tmp_path)) is None
 
 
 def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first = start(1, run, manifest.url, FP32, "train.steps=100000", "train.max_minutes=0.7")
+    first = start(1, run, manifest.url, FP32, "train.steps=100000", "train.max_minutes=0.5")
     try:
         wait_for(lambda: len(metrics(run)) > 2)
         second = pretrain(1, run, manifest.url, FP32, "train.steps=100000")
@@ -95,6 +95,8 @@ def test_when_a_rank_hangs_the_others_show_their_stacks_and_all_leave_with_an_er
     ranks = [p for p in psutil.Process(agent.pid).children() if "pretrain" in p.cmdline()]
     assert len(ranks) == 2
     ranks[1].send_signal(signal.SIGSTOP)
+    ranks[0].wait(60)
+    ranks[1].send_signal(signal.SIGCONT)  # so that torchrun need not wait half a minute for it
     said = agent.communicate(timeout=120)[1]
     assert agent.returncode != 0
     assert f"exitcode  : {HUNG}" in said
@@ -119,12 +121,14 @@ def test_a_disk_that_is_full_is_tried_again_then_the_last_good_checkpoint_is_nam
     assert "tried for 2 s" in last
 
 
-def test_tensorboard_and_profiler_leave_their_files(manifest: Manifest, tmp_path: Path) -> None:
+def test_tensorboard_and_profiler_leave_their_files_and_the_micro_batch_is_found(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    done = pretrain(
-        1, run, manifest.url, FP32, "train.steps=5", "train.tensorboard=true", "train.profile_steps=[2,3]"
-    )
+    extra = ["train.tensorboard=true", "train.profile_steps=[2,3]", 'train.micro_batch="auto"']
+    done = pretrain(1, run, manifest.url, FP32, "train.steps=5", *extra)
     assert done.returncode == 0, done.stderr
+    assert "10 = 1 rank x 1 pass x 10" in done.stderr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(run / "tensorboard"))

@@ -10,8 +10,8 @@ import psutil
 from retfound_dist.train.watchdog import HUNG, ORPHANED
 
 HANG = (
-    "import time; from retfound_dist.train.watchdog import Watchdog\n"
-    "dog = Watchdog(3, 0.03); dog.start(0)\n"
+    "import time; from retfound_dist.train.watchdog import Watchdog; from retfound_dist.world import World\n"
+    "dog = Watchdog(World(3, 4, 3), 0.03); dog.start(); time.sleep(4); dog.step(0)\n"
     "for step in range(1, 4): time.sleep(1); dog.step(step)\n"
     "with dog.paused(): time.sleep(4)\n"
     "print('so far so good', flush=True)\n"
@@ -20,8 +20,9 @@ HANG = (
 )
 PARENT = (
     "import subprocess, sys\n"
-    "child = 'from retfound_dist.train.watchdog import Watchdog; import time;' \\\n"
-    "        'Watchdog(0, 0).start(0); print(1, flush=True); time.sleep(60)'\n"
+    "child = 'from retfound_dist.train.watchdog import Watchdog; import os, time;' \\\n"
+    "        'from retfound_dist.world import read_world;' \\\n"
+    "        'Watchdog(read_world(os.environ), 0).start(); print(1, flush=True); time.sleep(60)'\n"
     "process = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)\n"
     "process.stdout.readline(); print(process.pid, flush=True); process.wait()"
 )

@@ -12,43 +12,16 @@ action=${1:?up, ctl, node or down}
 dir=$(realpath -m "${2:?a scratch folder}")
 shift 2
 self=$(realpath "${BASH_SOURCE[0]}")
-subnet=10.99.0
 if [ "$action" = up ]; then
   name=${NAME:-rf} nodes=${NODES:-2}
 else
   [ -f "$dir/cluster" ] || { echo "no cluster in $dir" >&2; exit 1; }
   read -r name nodes <"$dir/cluster"
 fi
-switch=${name}sw
 export SLURM_CONF=$dir/slurm.conf
 
-# nsenter, not `ip netns exec`: that remounts /sys, and slurmd ends without its cgroup file system.
-enter() {
-  local namespace=$1 host=$2
-  shift 2
-  # shellcheck disable=SC2016
-  exec nsenter --net="/run/netns/$namespace" unshare --uts --mount bash -c \
-    'hostname "$0"; mount --bind "$1/hosts" /etc/hosts; shift; exec "$@"' "$host" "$dir" "$@"
-}
-
-make_networks() {
-  ip netns add "$switch"
-  ip -n "$switch" link set lo up
-  ip -n "$switch" link add br0 type bridge
-  ip -n "$switch" addr add "$subnet.254/24" dev br0
-  ip -n "$switch" link set br0 up
-  printf '127.0.0.1 localhost\n%s ctl\n' "$subnet.254" >"$dir/hosts"
-  local i
-  for i in $(seq "$nodes"); do
-    ip netns add "$name$i"
-    ip -n "$name$i" link set lo up
-    ip link add eth0 netns "$name$i" type veth peer name "v$i" netns "$switch"
-    ip -n "$switch" link set "v$i" master br0 up
-    ip -n "$name$i" addr add "$subnet.$i/24" dev eth0
-    ip -n "$name$i" link set eth0 up
-    echo "$subnet.$i node$i" >>"$dir/hosts"
-  done
-}
+# shellcheck source=tests/cluster/infra/networks.sh
+source "$(dirname "$self")/networks.sh"
 
 write_config() {
   local gres=""
@@ -127,11 +100,7 @@ up() {
 }
 
 down() {
-  local namespace
-  for namespace in $(seq -f "$name%g" "$nodes") "$switch"; do
-    ip netns pids "$namespace" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
-    ip netns del "$namespace" 2>/dev/null || true
-  done
+  remove_networks
   # only the munged that this folder started: the number may have been given to another since
   local pid
   pid=$(cat "$dir/munged.pid" 2>/dev/null || true)

@@ -1,0 +1,62 @@
+"""Temporary folders that do not pile up when their users are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+class Scratch:
+    """A folder below $TMPDIR that processes of the same `owner` on this node share.
+
+    It is there from the first of them to the last; what a crash left behind is removed by the next
+    process that wants one of its kind here. A lock tells whether one is used; it ends with its holder.
+    """
+
+    def __init__(self, kind: str, owner: str) -> None:
+        base = os.path.join(tempfile.gettempdir(), f"retfound-{kind}-{os.getuid()}-")
+        _sweep(base)
+        self.folder = base + owner
+        while True:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            if _same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
+                return
+            self._users.close()  # its last user removed it in between
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave; the last one removes the folder."""
+        if not self._users.closed:
+            _remove_unused(self.folder, self._users.fileno())
+            self._users.close()
+
+
+def _sweep(base: str) -> None:
+    """Remove this user's folders that no process uses any more."""
+    for folder in Path(base).parent.glob(Path(base).name + "*"):
+        with suppress(OSError), open(folder / ".users", "r+") as users:
+            _remove_unused(str(folder), users.fileno())
+
+
+def _remove_unused(folder: str, users: int) -> None:
+    with suppress(BlockingIOError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,92 @@
+"""A process of its own for what takes time at the run's store."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import runlog, storage
+from retfound_dist.errors import StorageError
+from retfound_dist.retry import Patience
+from retfound_dist.train import keeper
+from retfound_dist.train.journal import Journal
+from retfound_dist.train.keeper import Keeper
+
+
+def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
+    mine, url = Keeper(str(tmp_path)), str(tmp_path / "run")
+    assert mine.ask(os.getpid).result() != os.getpid()
+    asked = [mine.ask(keeper.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
+    mine.end()
+    assert [keeper.fault(each) for each in asked] == [""] * 20
+    assert runlog.read_rows(url, "log.jsonl") == [{"n": n} for n in range(20)]
+
+
+def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
+    mine = Keeper(str(tmp_path))
+    (tmp_path / "file").write_text("in the way")
+    refused = mine.ask(keeper.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
+    assert "log.jsonl" in keeper.fault(refused)
+    process = mine.ask(os.getpid).result()
+    waiting = mine.ask(time.sleep, 60)
+    subprocess.run(["kill", "-TERM", str(process)], check=True)  # a scheduler's, which is not for it
+    time.sleep(0.5)
+    assert not waiting.done()
+    os.kill(process, signal.SIGKILL)
+    assert "died" in keeper.fault(waiting)
+
+
+def test_what_fails_for_a_while_is_tried_until_it_works() -> None:
+    tries: list[float] = []
+
+    def attempt() -> str:
+        tries.append(time.monotonic())
+        if len(tries) < 4:
+            raise StorageError("no space left")
+        return "done"
+
+    assert keeper.insist(attempt, Patience("somewhere", 60)) == "done"
+    assert len(tries) == 4
+
+
+def test_patience_ends_with_the_reason() -> None:
+    def attempt() -> None:
+        raise StorageError("no space left")
+
+    with pytest.raises(StorageError, match=r"no space left \(tried for 1 s\)"):
+        keeper.insist(attempt, Patience("somewhere", 1))
+
+
+def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
+    for name, data in {"state/a.pt": b"a" * 100, "b.bin": b"b", "helper.py": b"no"}.items():
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_bytes(data)
+    found = keeper.upload(str(tmp_path / "from"), "memory://keeper/to", 1.0)
+    assert found == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
+    assert storage.read_bytes("memory://keeper/to/state/a.pt") == b"a" * 100
+    assert not storage.exists("memory://keeper/to/helper.py")
+
+
+def test_the_journal_waits_for_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    mine = Keeper(str(tmp_path))
+    journal = Journal(str(tmp_path), mine, 1.0)
+    journal.write("metrics.jsonl", {"step": 1})
+    journal.event("start", step=0)
+    journal.write("metrics.jsonl", {"step": 2})
+    assert journal.close() == ""
+    assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1, 2]
+    assert [row["event"] for row in runlog.read_rows(str(tmp_path), runlog.EVENTS)] == ["start"]
+    mine.end()
+
+
+def test_a_journal_that_cannot_write_says_so_until_it_is_heard(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file where the folder should be")
+    mine = Keeper(str(tmp_path))
+    journal = Journal(str(tmp_path / "run"), mine, 0.0)
+    journal.write("metrics.jsonl", {"step": 1})
+    assert "metrics.jsonl" in journal.close()
+    assert "metrics.jsonl" in journal.fault()
+    mine.end()
