@@ -7,6 +7,7 @@
 # make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
+# make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -26,7 +27,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm clean
+.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -82,6 +83,9 @@ bench-scaling: $(STAMP)
 
 bench-storm: $(STAMP)
 	python -m benchmarks.storm
+
+bench-checkpoint: $(STAMP)
+	python -m benchmarks.checkpoint_stall
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ from retfound_dist.forecast import (
     WHOLE,
     Failures,
     Machine,
+    Save,
     Shape,
     Step,
     Work,
@@ -23,6 +24,7 @@ from retfound_dist.forecast import (
     efficiency,
     forecast,
     goodput,
+    save,
 )
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -43,14 +45,18 @@ LAUNCH = 0.02
 """Seconds in which the host launches a ViT-L's forward and backward pass, uncompiled."""
 OVERLAP = 0.8
 """Share of what could travel behind the passes that does."""
-BUCKET = 50_000_000
-"""Elements of the smaller bucket of the last column."""
+LARGE_BUCKET = 500_000_000
+"""DeepSpeed's own `reduce_bucket_size`, for comparison."""
 STORE = 2e9
 """Bytes per second that a node reads from S3."""
+HOST = 5e9
+"""Bytes per second from a device to host memory that is not pinned, as a checkpoint is copied."""
 WRITE = 0.5e9
-"""Bytes per second at which rank 0 hashes, writes and uploads its part of a checkpoint."""
+"""Bytes per second at which rank 0 writes, hashes and uploads its part of a checkpoint, behind the steps."""
 RESTART = 300.0
 """Seconds from a failure to the next step."""
+SAVING = (1, 8, 64, 256)
+"""GPUs of the tables on checkpoints."""
 MTBF_H = (10, 100, 1000)
 """Hours between failures of one node."""
 HOUR = 3600.0
@@ -88,8 +94,9 @@ def given() -> tuple[str, ...]:
         f"{OUTSIDE_LATENCY * 1e6:.0f} us between nodes; {OVERLAP:.0%} of what can be hidden is.",
         f"Images of {shuffle_quality.BYTES / 1000:.0f} kB, {shuffle_quality.SAMPLES:,} of them; a node reads "
         f"{STORE / 1e9:g} GB/s from S3; how often a shard is fetched is counted from the plan.",
-        f"A checkpoint stops the run while rank 0 writes its part (6 + 12 / GPUs bytes a parameter) at "
-        f"{WRITE / 1e9:g} GB/s; a restart takes {RESTART:.0f} s.",
+        f"A checkpoint stops the run while rank 0 copies its part (6 + 12 / GPUs bytes a parameter) to host "
+        f"memory at {HOST / 1e9:g} GB/s (not pinned); it is written and uploaded at {WRITE / 1e9:g} GB/s "
+        f"behind the steps; a restart takes {RESTART:.0f} s.",
     )
 
 
@@ -101,6 +108,7 @@ class Paper:
         with torch.device("meta"):
             net = MaskedAutoencoder(self.config.model)
         sizes = [p.numel() for p in net.parameters() if p.requires_grad]
+        self.tensors = len(sizes)
         small = sum(n for n in sizes if n <= WHOLE)
         batch = self.config.train.global_batch
         self.work = Work(sum(sizes), training_flops(net), batch, small, 2, shuffle_quality.BYTES)
@@ -116,9 +124,15 @@ class Paper:
         reread = self.reread[nodes_of(gpus)]
         return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **how)
 
-    def stall(self, gpus: int) -> float:
-        """Seconds a checkpoint: rank 0 writes all weights in fp32 and bf16, and its part of AdamW's state."""
-        return (6 + 12 / gpus) * self.work.parameters / WRITE
+    def save(self, machine: Machine, gpus: int) -> Save:
+        """A checkpoint of it at ZeRO 1 on a cluster."""
+        return save(self.work, self.shape(gpus, 1), machine, HOST, WRITE, self.tensors)
+
+    def rate_for_one_step(self, machine: Machine, gpus: int) -> float:
+        """Bytes per second to host memory at which a save stops the run for one step; infinite: at none."""
+        found = self.save(machine, gpus)
+        spare = self.step(machine, gpus, 1).step_s - found.gather_s
+        return found.bytes / spare if spare > 0 else math.inf
 
     @property
     def images(self) -> float:
@@ -149,8 +163,15 @@ def predictions() -> Iterator[str | Table]:
     for name, machine in CLUSTERS.items():
         yield ""
         yield speeds(paper, name, machine)
+    machine = next(iter(CLUSTERS.values()))
     yield ""
-    yield failures(paper, *next(iter(CLUSTERS.items())))
+    yield large_buckets(paper, machine)
+    for name, machine in CLUSTERS.items():
+        yield ""
+        yield saves(paper, name, machine)
+    for name, machine in CLUSTERS.items():
+        yield ""
+        yield failures(paper, name, machine)
     yield ""
 
 
@@ -171,16 +192,14 @@ def sent(paper: Paper, machine: Machine) -> Table:
 
 def speeds(paper: Paper, name: str, machine: Machine) -> Table:
     """Images per second and efficiency, one line for each number of GPUs."""
-    heads = ["GPUs", *(f"ZeRO {stage}" for stage in STAGES), "ZeRO 2, buckets of 50 M"]
-    heads += ["S3 MB/s a node", "hours"]
+    heads = ["GPUs", *(f"ZeRO {stage}" for stage in STAGES), "S3 MB/s a node", "hours"]
     rows = []
     for gpus in GPUS:
         steps = {stage: paper.step(machine, gpus, stage) for stage in STAGES}
         rates = [rated(paper, machine, gpus, stage, step) for stage, step in steps.items()]
-        small = rated(paper, machine, gpus, 2, paper.step(machine, gpus, 2, bucket=BUCKET))
         store = f"{steps[1].store_rate_needed / 1e6:,.0f}"
         hours = f"{paper.images / steps[1].images_per_s / HOUR:.1f}"
-        rows.append([str(gpus), *rates, small, store, hours])
+        rows.append([str(gpus), *rates, store, hours])
     title = (
         f"Predicted images/s and efficiency on {name}; S3 and hours of {paper.config.train.epochs:g} epochs"
     )
@@ -193,23 +212,57 @@ def rated(paper: Paper, machine: Machine, gpus: int, stage: int, step: Step) -> 
     return f"{step.images_per_s:,.0f} {share:4.0%}"
 
 
+def large_buckets(paper: Paper, machine: Machine, gpus: int = 16) -> str:
+    """What the size of a bucket does, in a sentence."""
+    own, large = (paper.step(machine, gpus, 2, **how).images_per_s for how in ({}, {"bucket": LARGE_BUCKET}))
+    return (
+        f"ZeRO 2 on {gpus} GPUs: {own:,.0f} images/s; with DeepSpeed's own buckets of "
+        f"{LARGE_BUCKET / 1e6:.0f} M elements, {large:,.0f}."
+    )
+
+
+def saves(paper: Paper, name: str, machine: Machine) -> Table:
+    """What a checkpoint takes beside a step, one line for each number of GPUs."""
+    heads = ["GPUs", "rank 0's part", "step", "stall", "in steps", "one step at"]
+    heads += ["written behind", "in steps"]
+    rows = []
+    for gpus in SAVING:
+        step, found = paper.step(machine, gpus, 1).step_s, paper.save(machine, gpus)
+        rate = paper.rate_for_one_step(machine, gpus)
+        rows.append(
+            [
+                str(gpus),
+                f"{found.bytes / 1e9:.2f} GB",
+                f"{step:.3f} s",
+                f"{found.stall_s:.2f} s",
+                f"{found.stall_s / step:.1f}",
+                f"{rate / 1e9:.0f} GB/s" if rate < math.inf else "no rate",
+                f"{found.behind_s:.1f} s",
+                f"{found.behind_s / step:.0f}",
+            ]
+        )
+    return table(f"Predicted checkpoint, ZeRO 1, {name}", heads, rows)
+
+
 def failures(paper: Paper, name: str, machine: Machine) -> Table:
     """Goodput by number of GPUs and nodes' time between failures, at the preset's interval and the best."""
     every = paper.config.checkpoint.every_steps
-    heads = ["GPUs", "checkpoint stops", f"{every} steps are"]
+    heads = ["GPUs", f"{every} steps are", "stalls take"]
     heads += [f"node fails every {hours} h" for hours in MTBF_H]
     rows = []
-    for gpus in (8, 64, 256):
-        interval = every * paper.step(machine, gpus, 1).step_s
+    for gpus in SAVING[1:]:
+        step, found = paper.step(machine, gpus, 1).step_s, paper.save(machine, gpus)
+        interval = every * step
         cells = []
         for hours in MTBF_H:
-            failing = Failures(hours * HOUR, nodes_of(gpus), paper.stall(gpus), RESTART)
+            failing = Failures(hours * HOUR, nodes_of(gpus), found.stall_s, RESTART, found.behind_s)
             best = best_interval(failing)
             kept = f"{goodput(interval, failing):.1%}, best {goodput(best, failing):.1%}"
-            cells.append(f"{kept} every {best / 60:.1f} min")
-        only = goodput(interval, Failures(math.inf, 1, paper.stall(gpus), 0.0))
-        rows.append([str(gpus), f"{paper.stall(gpus):.1f} s ({1 - only:.1%})", f"{interval:.0f} s", *cells])
-    return table(f"Predicted goodput, ZeRO 1, {name}", heads, rows)
+            cells.append(f"{kept} / {best / step:,.0f}")
+        never = Failures(math.inf, 1, found.stall_s, 0.0, found.behind_s)
+        rows.append([str(gpus), f"{interval:.0f} s", f"{1 - goodput(interval, never):.1%}", *cells])
+    title = f"Predicted goodput every {every} steps, and the best / every so many steps; ZeRO 1, {name}"
+    return table(title, heads, rows)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from retfound_dist.forecast import WHOLE
+from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Data, Model, PretrainConfig, Run, Train
@@ -32,10 +33,11 @@ from retfound_dist.stream.loader import MicroBatch
 from retfound_dist.stream.plan import Plan, layout
 from retfound_dist.train import engine as ds
 from retfound_dist.train.account import Account
-from retfound_dist.train.engine import Group
+from retfound_dist.train.group import Group
+from retfound_dist.train.job import Job
 from retfound_dist.train.optim import parameter_groups
-from retfound_dist.train.pretrain import Job, _model, _step
-from retfound_dist.train.telemetry import Clock, Display
+from retfound_dist.train.step import take_step
+from retfound_dist.train.telemetry import Clock
 from retfound_dist.world import read_world
 
 STAGES, WARM_UP, PAYLOAD = (1, 2, 3), 2, 16_000_000
@@ -92,7 +94,10 @@ class Trainer:
     def __init__(self, group: Group, stage: int) -> None:
         self.group, self.job = group, job(stage, group.world.size)
         config = self.job.config
-        self.model: MaskedAutoencoder = _model(self.job, Display(0, 0, shown=False), resumed=False)
+        torch.manual_seed(config.train.seed)
+        self.model = MaskedAutoencoder(config.model)
+        if group.device.type == "cpu" and not has_bf16_instructions():
+            widen_linears(self.model)
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= WHOLE)
         groups = parameter_groups(self.model, config.optim)
@@ -111,7 +116,7 @@ class Trainer:
         """One step of the trainer: seconds, and bytes sent."""
         self.group.sum(torch.zeros((), device=self.group.device))
         before, begun = sent(), wait(self.group)
-        _step(self.job, self.group, self.engine, self.batches, Clock(), Account(0), 0)
+        take_step(self.engine, self.batches, self.job, self.group, Clock(), Account(0), 0)
         self.group.sum(torch.zeros((), device=self.group.device))
         return wait(self.group) - begun, sent() - before
 

@@ -2,7 +2,7 @@
 
 A model, held against two measured ranks by `make bench-scaling`; read its numbers as "not better than".
 `ASSUMPTIONS` says what it takes for granted. What DeepSpeed sends follows its code (0.19.8, as
-`train/engine.py` configures it: gradients reduced in fp32, buckets of the default size), not its papers:
+`train/engine.py` configures it: gradients reduced in fp32, in buckets of `BUCKET`), not its papers:
 
 - ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16:
   `BF16_Optimizer`), then gathers the weights.
@@ -11,8 +11,9 @@ A model, held against two measured ranks by `make bench-scaling`; read its numbe
 - ZeRO 3 reduce-scatters the gradient after every pass. It gathers the weights once a pass and not twice,
   for it keeps them until the backward pass where that comes within `max_reuse_distance`. Tensors of up to
   100,000 elements stay whole on every rank and are gathered once a step.
-- A bucket holds 500 million elements: a ViT-L's gradient is one bucket, which leaves when its last element
-  is there, so nothing of it travels behind the backward pass.
+- ZeRO 2 and 3 send a bucket as soon as it is full, behind the backward pass; the last one nothing hides. A
+  ViT-L's gradient is seven buckets. DeepSpeed's own 500 million elements would hold all of it.
+- ZeRO 1 in bf16 knows nothing of that setting: it sends `WHOLE_BUCKET` elements at a time, and hides none.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ ASSUMPTIONS = (
     "Every image is fetched in every epoch (a node's cache that holds its shards would save that), spread "
     "evenly over time and nodes, several times where several nodes read parts of one shard.",
     "Nodes fail independently, at a constant rate, and all are needed: the job's mean time between failures "
-    "is a node's over the number of nodes. A failure costs the restart and half an interval done again; a "
-    "checkpoint stops the run while it is written.",
+    "is a node's over the number of nodes. A failure costs the restart, and half an interval done again plus "
+    "what was done while the last checkpoint was still being written.",
+    "A save stops the run while the fp32 weights are gathered and rank 0, which has most, copies its part to "
+    "host memory, one after the other. Writing and upload go on behind the steps and slow them down by "
+    "nothing; a save that finds the one before unwritten waits for it, and so do all ranks.",
 )
 
 GRADIENT_BYTES = 4
@@ -49,8 +53,10 @@ PASS_BYTES = {0: 10, 1: 10, 2: 20, 3: 34}
 adding to the fp32 gradient; or copying into the bucket, to fp32, scaling, laying out for the scatter."""
 STEP_BYTES = {0: 32, 1: 32, 2: 0, 3: 0}
 """The same once a step: ZeRO 1 flattens, scales, copies back, measures and clears the whole fp32 gradient."""
-BUCKET = 500_000_000
-"""Elements reduced together: DeepSpeed's `reduce_bucket_size`, and what ZeRO 1 reduces at a time."""
+BUCKET = 50_000_000
+"""Elements that ZeRO 2 and 3 reduce together: `reduce_bucket_size` as `train/engine.py` sets it."""
+WHOLE_BUCKET = 500_000_000
+"""Elements that ZeRO 1 reduces together in bf16: DeepSpeed's `MEMORY_OPT_ALLREDUCE_SIZE`, not a setting."""
 PREFETCH = 50_000_000
 """Elements that ZeRO 3 gathers ahead in one go: DeepSpeed's `stage3_prefetch_bucket_size`."""
 REUSE = 1_000_000_000
@@ -158,7 +164,7 @@ def traffic(work: Work, shape: Shape, scatter_by_all_reduce: bool = False, bucke
     halves = 1 if stage == 3 and not scatter_by_all_reduce else 2
     reductions = passes if stage >= 2 else 1
     gradient = reductions * halves * share * GRADIENT_BYTES * work.parameters
-    laps = reductions * halves * buckets(work, bucket)
+    laps = reductions * halves * buckets(work, stage, bucket)
     if stage == 0:
         return Traffic(gradient, 0.0, laps, 0)
     if stage < 3:
@@ -170,9 +176,9 @@ def traffic(work: Work, shape: Shape, scatter_by_all_reduce: bool = False, bucke
     return Traffic(gradient, share * work.weight_bytes * gathered, laps, gathers)
 
 
-def buckets(work: Work, bucket: int = BUCKET) -> int:
-    """Collectives that reduce one whole gradient."""
-    return -(-work.parameters // bucket)
+def buckets(work: Work, stage: int, bucket: int = BUCKET) -> int:
+    """Collectives that reduce one whole gradient; `bucket` counts from stage 2 on."""
+    return -(-work.parameters // (bucket if stage >= 2 else WHOLE_BUCKET))
 
 
 def gathers_per_pass(work: Work) -> int:
@@ -222,7 +228,7 @@ def forecast(
     """The time of one step.
 
     `overlap`: share of what could travel behind the passes that does; `reread`: times an image is fetched
-    an epoch, by all nodes together; `bucket`: elements reduced together.
+    an epoch, by all nodes together; `bucket`: elements that ZeRO 2 and 3 reduce together.
     """
     compute = shape.accumulation * max(shape.micro * work.flops_per_image / machine.flops, machine.launch)
     owners = shape.ranks if shape.stage else 1
@@ -233,7 +239,7 @@ def forecast(
     rate, lap = machine.rate(shape.ranks), machine.lap(shape.ranks)
     gradient_s = sent.gradient_bytes / rate + sent.gradient_laps * lap
     weight_s = sent.weight_bytes / rate + sent.weight_laps * lap
-    hideable = gradient_s * (1 - 1 / buckets(work, bucket)) if shape.stage >= 2 else 0.0
+    hideable = gradient_s * (1 - 1 / buckets(work, shape.stage, bucket)) if shape.stage >= 2 else 0.0
     hideable += weight_s * (1 - 1 / _calls(work)) if shape.stage == 3 else 0.0
     exposed = gradient_s + weight_s - min(overlap * hideable, compute)
     fetched = work.global_batch * work.bytes_per_image * reread / machine.nodes(shape.ranks)
@@ -259,7 +265,41 @@ def efficiency(one: Step, many: Step, ranks: int) -> float:
     return many.images_per_s / (ranks * one.images_per_s)
 
 
-# ---------------------------------------------------------------- failures
+# ---------------------------------------------------------------- checkpoints and failures
+
+
+@dataclass(frozen=True)
+class Save:
+    """What one checkpoint takes; bytes and seconds."""
+
+    bytes: float
+    """Rank 0's part, the largest: all weights in fp32 and in the working precision, its share of AdamW."""
+    gather_s: float
+    """Until rank 0 has all weights in fp32."""
+    copy_s: float
+    """Until its part is in host memory."""
+    behind_s: float
+    """Until it is written and committed, while the run goes on."""
+
+    @property
+    def stall_s(self) -> float:
+        """Training stands still so long, when the save before has been committed."""
+        return self.gather_s + self.copy_s
+
+
+def save(
+    work: Work, shape: Shape, machine: Machine, host_rate: float, write_rate: float, tensors: int
+) -> Save:
+    """A checkpoint at ZeRO 1 or 2.
+
+    `host_rate`: bytes per second from a device to host memory; `write_rate`: bytes per second that are
+    written, hashed and uploaded; `tensors`: trained ones, for each is gathered by an all-reduce of its own.
+    """
+    part = (4 + work.weight_bytes + 12 / shape.ranks) * work.parameters
+    share = (shape.ranks - 1) / shape.ranks
+    gather = 2 * share * 4 * work.parameters / machine.rate(shape.ranks)
+    gather += 2 * tensors * machine.lap(shape.ranks)
+    return Save(part, gather, part / host_rate, part / write_rate)
 
 
 @dataclass(frozen=True)
@@ -273,27 +313,35 @@ class Failures:
     """The run stands still for so long at each checkpoint."""
     restart_s: float
     """From a failure to the first step: noticed, queued again, state read."""
+    behind_s: float = 0.0
+    """From there until the checkpoint is committed, while the run goes on."""
 
     @property
     def mtbf_s(self) -> float:
         """Of the job: any node's failure stops it."""
         return self.node_mtbf_s / self.nodes
 
+    def stall(self, interval_s: float) -> float:
+        """Seconds the run stands still at a save so much work after the one before, whose rest it awaits."""
+        return self.stall_s + max(0.0, self.behind_s - interval_s)
+
 
 def best_interval(failures: Failures) -> float:
-    """Seconds of work between checkpoints that lose least, to first order: sqrt(2 x stall x MTBF).
+    """Seconds of work between checkpoints that lose least: sqrt(2 x stall x MTBF), not below `behind_s`.
 
-    Young, *A first order approximation to the optimum checkpoint interval*, CACM 17 (1974) 530; Daly,
-    Future Generation Computer Systems 22 (2006) 303. Good while the stall is far below the MTBF.
+    To first order: Young, *A first order approximation to the optimum checkpoint interval*, CACM 17 (1974)
+    530; Daly, Future Generation Computer Systems 22 (2006) 303. Good while all is far below the MTBF.
     """
-    return math.sqrt(2 * failures.stall_s * failures.mtbf_s)
+    return max(failures.behind_s, math.sqrt(2 * failures.stall_s * failures.mtbf_s))
 
 
 def goodput(interval_s: float, failures: Failures) -> float:
     """Share of the wall clock that is work which is kept, with a checkpoint every `interval_s` of work.
 
-    A wall clock T holds T / MTBF failures, each costing the restart and half an interval; the rest is
-    work and stalls. 0 where that leaves nothing: such a run does not advance.
+    A wall clock T holds T / MTBF failures, each costing the restart, half an interval, and the work done
+    while the last checkpoint was not committed yet; the rest is work and stalls. 0 where that leaves
+    nothing: such a run does not advance.
     """
-    lost = (failures.restart_s + interval_s / 2) / failures.mtbf_s
-    return max(0.0, 1 - lost) / (1 + failures.stall_s / interval_s)
+    again = interval_s / 2 + min(failures.behind_s, interval_s)
+    lost = (failures.restart_s + again) / failures.mtbf_s
+    return max(0.0, 1 - lost) / (1 + failures.stall(interval_s) / interval_s)

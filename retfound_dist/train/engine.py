@@ -137,7 +137,8 @@ def full_state(engine: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
         value = fixed[name] if name in fixed else safe_get_full_fp32_param(parameter)
         value = parameter.detach() if value is None else value
         if dist.get_rank() == 0:
-            state[name] = value.detach().float().cpu().clone().reshape(_shape(parameter))
+            state[name] = _to_host(value, torch.float32).reshape(_shape(parameter))
+    _await_copies()
     return state
 
 
@@ -160,13 +161,26 @@ def snapshot(engine: Any, folder: str, client_state: dict[str, Any]) -> dict[str
             engine.save_checkpoint(folder, tag=TAG, client_state=client_state, save_latest=False)
     finally:
         engine.checkpoint_engine = writer
+    _await_copies()
     return kept
+
+
+def _to_host(value: Tensor, kind: torch.dtype) -> Tensor:
+    """A copy in host memory; a GPU's tensor's is page-locked, and whole only after `_await_copies`."""
+    value = value.detach()
+    copy = torch.empty(value.shape, dtype=kind, pin_memory=value.is_cuda)
+    return copy.copy_(value, non_blocking=True)
+
+
+def _await_copies() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _on_host(value: Any) -> Any:
     """A copy that training does not touch."""
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return _to_host(value, value.dtype)
     if isinstance(value, dict):
         return type(value)((key, _on_host(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):

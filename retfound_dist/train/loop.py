@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,7 @@ from retfound_dist import runlog
 from retfound_dist.errors import RunConflictError, StorageError
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.stream.loader import MicroBatch, Stream
-from retfound_dist.train import engine as ds
+from retfound_dist.stream.loader import Stream
 from retfound_dist.train.account import Account
 from retfound_dist.train.anomaly import Anomalies, StepRecord
 from retfound_dist.train.checkpoint import Position, Saver
@@ -26,6 +24,7 @@ from retfound_dist.train.job import Job
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.lock import RunLock
 from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.step import take_step
 from retfound_dist.train.telemetry import Clock, Display, memory_gb
 from retfound_dist.train.trace import Profiler, TensorBoard
 from retfound_dist.train.watchdog import Watchdog, ask_for_another_start
@@ -86,7 +85,9 @@ class Loop:
         self._clock = Clock()
         while done < job.last:
             self._profiler.before(done + 1)
-            self._step(batches, done)
+            self._records.append(
+                take_step(self.engine, batches, job, self.group, self._clock, self._account, done)
+            )
             done += 1
             self.watchdog.step(done)
             if trace := self._profiler.after(done):
@@ -107,32 +108,6 @@ class Loop:
         if self.asked.out_of_time and done < job.last:
             ask_for_another_start()
         return done
-
-    def _step(self, batches: Iterator[MicroBatch], number: int) -> None:
-        """Every micro-batch forward and backward, then the weights move."""
-        job, device, clock = self.job, self.group.device, self._clock
-        ds.set_lr(self.engine, job.lr(number))
-        scale = self.group.world.size * job.cut.accumulation / job.cut.global_batch
-        nothing = torch.zeros((), device=device, dtype=torch.float64)
-        record = StepRecord(number + 1, nothing, nothing.clone(), digest=0)
-        for _ in range(job.cut.accumulation):
-            with clock.waiting():
-                part = next(batches)
-            images, noise, weight = (
-                t.to(device, non_blocking=True) for t in (part.images, part.noise, part.weight)
-            )
-            with clock.forward():
-                losses = self.engine(images, noise) * weight
-            self.engine.backward(losses.sum() * scale)  # DeepSpeed takes the mean over ranks and passes
-            norm = ds.step(self.engine)
-            record.grad_norm = record.grad_norm if norm is None else norm
-            record.loss += losses.detach().sum()
-            record.digest += part.digest
-            record.keys += part.keys
-            record.losses.append(losses.detach()[: len(part.keys)])
-            self._account.take(part)
-        clock.steps += 1
-        self._records.append(record)
 
     def _vote(self) -> bool:
         """What all ranks know of the step before: a save that is complete, a fault; gives whether to stop."""

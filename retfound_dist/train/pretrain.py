@@ -77,15 +77,21 @@ def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bo
         keeper = Keeper(url)
         start = Start(config, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder)
         try:
-            with _desk(start) as desk:
-                _run(start, desk)
-            keeper.end()
-        except BaseException:
-            keeper.abandon()
-            raise
+            run_on(start)
         finally:
             ds.stop()
     return 0
+
+
+def run_on(start: Start) -> None:
+    """Run or resume on ranks that have met; every one of them calls it."""
+    try:
+        with _desk(start) as desk:
+            _run(start, desk)
+        start.keeper.end()
+    except BaseException:
+        start.keeper.abandon()
+        raise
 
 
 @contextmanager

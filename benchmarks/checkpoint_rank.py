@@ -1,0 +1,82 @@
+"""One rank of `benchmarks.checkpoint_stall`: real runs of the trainer, one after the other.
+
+Started by:
+
+    torchrun --nproc-per-node 2 -m benchmarks.checkpoint_rank SHARDS CASES.json
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from retfound_dist.config import to_dict
+from retfound_dist.schema import Checkpoint, Data, Model, PretrainConfig, Run, Train
+from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import read_manifest
+from retfound_dist.train import engine as ds
+from retfound_dist.train.keeper import Keeper
+from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.pretrain import Start, run_on
+from retfound_dist.train.telemetry import Display
+from retfound_dist.train.watchdog import Watchdog
+from retfound_dist.world import read_world
+
+BATCH, SAVES = 8, 3
+"""Images a step; saves of a run, the last of them at its end."""
+MODELS = {
+    "tiny": Model(
+        name="vit_demo_patch14", image_size=112, decoder_width=96, decoder_depth=2, decoder_heads=3
+    ),
+    "small": Model(
+        name="vit_small_patch16", image_size=96, decoder_width=192, decoder_depth=2, decoder_heads=6
+    ),
+    "wide": Model(
+        name="vit_small_patch16", image_size=96, decoder_width=768, decoder_depth=4, decoder_heads=6
+    ),
+}
+
+
+def config(shards: str, url: str, model: str, every: int, ranks: int) -> PretrainConfig:
+    """A run at ZeRO 1 in bf16 that logs each step and saves every so many."""
+    train = Train(
+        global_batch=BATCH,
+        micro_batch=BATCH // ranks,
+        steps=SAVES * every,
+        zero_stage=1,
+        precision="bf16",
+        log_every=1,
+        threads=1,
+    )
+    data = Data(shards=shards, workers=0, window_shards=2)
+    return PretrainConfig(
+        run=Run(url=url),
+        data=data,
+        model=MODELS[model],
+        train=train,
+        checkpoint=Checkpoint(every_steps=every),
+    )
+
+
+def main() -> None:
+    """Run them all; what they measured is in their events.jsonl and metrics.jsonl."""
+    shards, cases = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    world, manifest = read_world(os.environ), read_manifest(shards)
+    group = ds.start(world, threads=1)
+    for url, model, every in cases:
+        how = config(shards, url, model, every, world.size)
+        watchdog = Watchdog(world, how.train.hang_minutes)
+        watchdog.start()
+        with Display(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
+            tree, keeper = to_dict(how), Keeper(url)
+            asked = StopRequest()
+            run_on(Start(how, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder))
+        gc.collect()
+    ds.stop()
+
+
+if __name__ == "__main__":
+    main()
