@@ -38,9 +38,9 @@ ASSUMPTIONS = (
     "Nodes fail independently, at a constant rate, and all are needed: the job's mean time between failures "
     "is a node's over the number of nodes. A failure costs the restart, and half an interval done again plus "
     "what was done while the last checkpoint was still being written.",
-    "A save stops the run while the fp32 weights are gathered and rank 0, which has most, copies its part to "
-    "host memory, one after the other. Writing and upload go on behind the steps and slow them down by "
-    "nothing; a save that finds the one before unwritten waits for it, and so do all ranks.",
+    "A save stops the run while rank 0, which has most, copies its part to host memory. Writing, upload and "
+    "putting the weights together go on behind the steps and slow them down by nothing; a save that finds "
+    "the one before unwritten waits for it, and so do all ranks.",
 )
 
 GRADIENT_BYTES = 4
@@ -273,33 +273,23 @@ class Save:
     """What one checkpoint takes; bytes and seconds."""
 
     bytes: float
-    """Rank 0's part, the largest: all weights in fp32 and in the working precision, its share of AdamW."""
-    gather_s: float
-    """Until rank 0 has all weights in fp32."""
-    copy_s: float
-    """Until its part is in host memory."""
+    """Rank 0's part of the state, the largest: the weights in the working precision, its share of AdamW's."""
+    stall_s: float
+    """Until its part is in host memory: training stands still so long, when the save before is committed."""
     behind_s: float
-    """Until it is written and committed, while the run goes on."""
-
-    @property
-    def stall_s(self) -> float:
-        """Training stands still so long, when the save before has been committed."""
-        return self.gather_s + self.copy_s
+    """Until all is written and committed, while the run goes on."""
 
 
-def save(
-    work: Work, shape: Shape, machine: Machine, host_rate: float, write_rate: float, tensors: int
-) -> Save:
+def save(work: Work, shape: Shape, host_rate: float, write_rate: float) -> Save:
     """A checkpoint at ZeRO 1 or 2.
 
-    `host_rate`: bytes per second from a device to host memory; `write_rate`: bytes per second that are
-    written, hashed and uploaded; `tensors`: trained ones, for each is gathered by an all-reduce of its own.
+    `host_rate`: bytes per second from a device to host memory; `write_rate`: bytes per second that rank 0
+    writes, hashes and uploads, or fetches. Behind the run it writes its part and its share of the fp32
+    weights, then fetches all shares of those and writes them whole.
     """
-    part = (4 + work.weight_bytes + 12 / shape.ranks) * work.parameters
-    share = (shape.ranks - 1) / shape.ranks
-    gather = 2 * share * 4 * work.parameters / machine.rate(shape.ranks)
-    gather += 2 * tensors * machine.lap(shape.ranks)
-    return Save(part, gather, part / host_rate, part / write_rate)
+    part = (work.weight_bytes + 12 / shape.ranks) * work.parameters
+    weights = 4 * work.parameters
+    return Save(part, part / host_rate, (part + weights / shape.ranks + 2 * weights) / write_rate)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
 
 `state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's
-names. A save copies both to host memory, which is all that the step waits for; a thread writes them to local
-scratch (`TMPDIR`), the keeper's process copies that to the run's URL. A checkpoint exists from its
-COMMIT.json on.
+names. A save copies each rank's state to host memory, which is all that the step waits for; a thread writes
+it to local scratch (`TMPDIR`), the keeper's process copies that to the run's URL, and rank 0's puts the
+weights together (`weights.py`) and commits. A checkpoint exists from its COMMIT.json on.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from retfound_dist.train.group import Group
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.universal import UNIVERSAL
+from retfound_dist.train.weights import PARTS, Shapes, assemble, group_shapes, own_part, part_name
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class _Pending:
 
     at: Position
     part: Future[dict[str, FileInfo]]
+    shapes: Shapes
+    """Of all weights; on rank 0."""
     stall_s: float
     """How long training stood still for it."""
     begun: float
@@ -68,28 +71,33 @@ class Saver:
         settings: Checkpoint,
         config: dict[str, Any],
         scratch: str,
+        fixed: dict[str, Tensor],
         last_good: int = 0,
     ) -> None:
+        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision."""
         self._group, self._keeper, self._journal = group, keeper, journal
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
+        self._fixed = os.path.join(scratch, "fixed.safetensors")
+        if group.world.is_main:
+            safetensors.torch.save_file(fixed, self._fixed)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
         self.last_good = last_good
         """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
 
-    def save(self, engine: Any, fixed: dict[str, Tensor], at: Position) -> None:
+    def save(self, engine: Any, at: Position) -> None:
         """Begin the checkpoint of a step; every rank must call it."""
         begun = time.perf_counter()
         self.finish_save()
         self._saves += 1
         scratch = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
-        weights = ds.full_state(engine, fixed)
         state = ds.snapshot(engine, scratch, {**asdict(at), "universal_checkpoint_info": {}})
         self._zero_stage = engine.zero_optimization_stage()
         url = commit.checkpoint_url(self._url, at.step)
-        part = self._writer.submit(self._write, scratch, state, weights, url)
-        self._pending = _Pending(at, part, time.perf_counter() - begun, begun)
+        part = self._writer.submit(self._write, scratch, state, url)
+        shapes = group_shapes(state) if self._group.world.is_main else []
+        self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
 
     def flags(self) -> tuple[int, int]:
         """For the vote after each step: whether this rank's part is there to be sealed, and any failure."""
@@ -126,6 +134,7 @@ class Saver:
             pending.sealed.set_result(None)
             return
         files = {name: info for part in parts for name, info in sorted(part.items())}
+        weights = [files.pop(part_name(rank)) for rank in range(self._group.world.size)]
         held = Commit(
             url=commit.checkpoint_url(self._url, pending.at.step),
             **asdict(pending.at),
@@ -138,7 +147,8 @@ class Saver:
         )
         if self._journal:
             self._journal.flush()
-        pending.sealed = self._keeper.ask(commit_and_prune, self._url, held, self._settings)
+        job = Sealing(self._url, held, weights, pending.shapes, self._fixed, self._scratch, self._settings)
+        pending.sealed = self._keeper.ask(seal, job)
 
     def check(self) -> None:
         """All ranks together: CheckpointError where a save of any of them has failed."""
@@ -168,23 +178,22 @@ class Saver:
                 bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
             )
 
-    def _write(
-        self, scratch: str, state: dict[str, Any], weights: dict[str, Tensor], url: str
-    ) -> dict[str, FileInfo]:
+    def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:
         """This rank's files to scratch and on to the run's URL."""
         patience_s = self._settings.patience_s
         try:
-            keeper.insist(lambda: self._write_scratch(scratch, state, weights), Patience(scratch, patience_s))
+            keeper.insist(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
             return self._keeper.ask(keeper.upload, scratch, url, patience_s).result()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _write_scratch(self, scratch: str, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    def _write_scratch(self, scratch: str, state: dict[str, Any]) -> None:
         try:
+            path = os.path.join(scratch, part_name(self._group.world.rank))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            safetensors.torch.save_file(own_part(state), path)
             for path, value in state.items():
                 torch.save(value, path)
-            if self._group.world.is_main:
-                safetensors.torch.save_file(weights, os.path.join(scratch, commit.WEIGHTS))
         except (RuntimeError, safetensors.SafetensorError) as error:  # how torch says that a disk is full
             raise OSError(
                 f"cannot write to {scratch}, is the disk full? TMPDIR names another ({error})"
@@ -196,11 +205,29 @@ class Saver:
         return CheckpointError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")
 
 
-def commit_and_prune(run_url: str, held: Commit, settings: Checkpoint) -> None:
-    """Commit a checkpoint whose files are all in place, then let go of old ones."""
-    patience = Patience(held.url, settings.patience_s)
-    keeper.insist(lambda: commit.write_commit(held), patience)
-    keeper.insist(lambda: prune(run_url, settings), patience)
+@dataclass(frozen=True)
+class Sealing:
+    """What is left to do when all ranks' files are there; rank 0's keeper does it."""
+
+    run_url: str
+    held: Commit
+    """All but the weights' file."""
+    parts: list[FileInfo]
+    """Of the weights, by rank."""
+    shapes: Shapes
+    fixed: str
+    scratch: str
+    settings: Checkpoint
+
+
+def seal(job: Sealing) -> None:
+    """Put the weights together, commit, then let go of what is no longer needed."""
+    held, patience = job.held, Patience(job.held.url, job.settings.patience_s)
+    with tempfile.TemporaryDirectory(dir=job.scratch) as scratch:
+        made = keeper.insist(lambda: assemble(held.url, job.parts, job.shapes, job.fixed, scratch), patience)
+    keeper.insist(lambda: commit.write_commit(replace(held, files=held.files | made)), patience)
+    keeper.insist(lambda: storage.delete(storage.join(held.url, PARTS)), patience)
+    keeper.insist(lambda: prune(job.run_url, job.settings), patience)
 
 
 def prune(run_url: str, keep: Checkpoint) -> None:
@@ -217,4 +244,5 @@ def prune(run_url: str, keep: Checkpoint) -> None:
             kept = {name: info for name, info in held.files.items() if name not in state}
             commit.write_commit(replace(held, files=kept))
             storage.delete(storage.join(held.url, ds.TAG))
-            storage.delete(storage.join(held.url, UNIVERSAL))
+            for extra in (UNIVERSAL, PARTS):
+                storage.delete(storage.join(held.url, extra))

@@ -1,7 +1,7 @@
 """DeepSpeed, and nothing else here knows of it.
 
-`start` joins the process group, `build` wraps a model, `full_state` gathers fp32 weights, `snapshot`
-copies the sharded training state, `load` reads it.
+`start` joins the process group, `build` wraps a model, `snapshot` copies the sharded training state, `load`
+reads it.
 """
 
 from __future__ import annotations
@@ -125,23 +125,6 @@ def step(engine: Any) -> Tensor | None:
     return torch.as_tensor(engine.get_global_grad_norm()) if boundary else None
 
 
-def full_state(engine: Any, fixed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All weights in fp32 on the CPU (filled on rank 0 alone); every rank must call it.
-
-    `fixed` holds the untrained tensors, which DeepSpeed has rounded to the working precision.
-    """
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    state: dict[str, Tensor] = {}
-    for name, parameter in engine.module.named_parameters():
-        value = fixed[name] if name in fixed else safe_get_full_fp32_param(parameter)
-        value = parameter.detach() if value is None else value
-        if dist.get_rank() == 0:
-            state[name] = _to_host(value, torch.float32).reshape(_shape(parameter))
-    _await_copies()
-    return state
-
-
 def snapshot(engine: Any, folder: str, client_state: dict[str, Any]) -> dict[str, Any]:
     """This rank's part of the training state, copied to host memory: by the path it belongs at, in `folder`.
 
@@ -161,26 +144,22 @@ def snapshot(engine: Any, folder: str, client_state: dict[str, Any]) -> dict[str
             engine.save_checkpoint(folder, tag=TAG, client_state=client_state, save_latest=False)
     finally:
         engine.checkpoint_engine = writer
-    _await_copies()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return kept
 
 
-def _to_host(value: Tensor, kind: torch.dtype) -> Tensor:
-    """A copy in host memory; a GPU's tensor's is page-locked, and whole only after `_await_copies`."""
+def _to_host(value: Tensor) -> Tensor:
+    """A copy in host memory; a GPU's tensor's is page-locked, and whole once the device is waited for."""
     value = value.detach()
-    copy = torch.empty(value.shape, dtype=kind, pin_memory=value.is_cuda)
+    copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
     return copy.copy_(value, non_blocking=True)
-
-
-def _await_copies() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _on_host(value: Any) -> Any:
     """A copy that training does not touch."""
     if isinstance(value, Tensor):
-        return _to_host(value, value.dtype)
+        return _to_host(value)
     if isinstance(value, dict):
         return type(value)((key, _on_host(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
@@ -200,11 +179,6 @@ def load(engine: Any, folder: str, tag: str) -> None:
             state["step"] = state["step"].clone()  # one tensor for all in stage 3: each counts it up
     if path is None:
         raise CheckpointError(f"DeepSpeed finds no training state in {folder}/{tag}")
-
-
-def _shape(parameter: Tensor) -> torch.Size:
-    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-    return shape
 
 
 def _quiet() -> None:

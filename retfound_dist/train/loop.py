@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from retfound_dist import runlog
 from retfound_dist.errors import RunConflictError, StorageError
@@ -51,8 +50,6 @@ class Loop:
     group: Group
     engine: Any
     model: MaskedAutoencoder
-    fixed: dict[str, Tensor]
-    """Untrained tensors of the model, in fp32."""
     display: Display
     saver: Saver
     anomalies: Anomalies
@@ -186,7 +183,7 @@ class Loop:
 
     def _save(self, at: Position) -> None:
         with self.watchdog.paused():
-            self.saver.save(self.engine, self.fixed, at)
+            self.saver.save(self.engine, at)
         if self.desk and self.desk.board:
             self.desk.board.save()
         self._clock = Clock()

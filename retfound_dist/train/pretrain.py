@@ -157,14 +157,15 @@ def _run(begin: Start, desk: Desk | None) -> None:
     )
     begin.asked.listen()
     journal = desk.journal if desk else None
-    saver = Saver(group, begin.keeper, journal, url, config.checkpoint, begin.tree, begin.scratch, start)
+    saver = Saver(
+        group, begin.keeper, journal, url, config.checkpoint, begin.tree, begin.scratch, fixed, start
+    )
     before = group.share(_before(url, start) if world.is_main else None)
     loop = Loop(
         job,
         group,
         engine,
         model,
-        fixed,
         display,
         saver,
         Anomalies(train.bad_step_budget, train.global_batch, before["anomalies"]),

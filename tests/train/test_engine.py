@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -17,6 +18,7 @@ from retfound_dist.schema import Model, Optim, Train
 from retfound_dist.stream.plan import Layout, layout, rank_slots
 from retfound_dist.train import engine as ds
 from retfound_dist.train.optim import parameter_groups
+from retfound_dist.train.weights import group_shapes, merge, own_part
 from retfound_dist.world import World
 
 CONFIG = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -79,14 +81,26 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
     group = ds.start(World(rank, world, rank), threads=1)
     for case in cases:
-        found = run_case(case, rank, world)
+        found = run_case(case, rank, world, folder)
         if rank == 0:
             torch.save(found, f"{folder}/{case.name}")
     group.share(None)
     ds.stop()
 
 
-def run_case(case: Case, rank: int, world: int) -> dict[str, Any]:
+def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
+    """The weights as a checkpoint has them, put together from every rank's part."""
+    state = ds.snapshot(engine, folder, {})
+    torch.save(own_part(state), f"{folder}/part{dist.get_rank()}")
+    dist.barrier()
+    parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
+    dist.barrier()
+    shapes = [group_shapes(state)]
+    dist.broadcast_object_list(shapes, src=0)
+    return merge(parts, shapes[0]) | fixed
+
+
+def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_grad
 
     net, micro = model(case.recompute), -(-BATCH // (world * case.passes))
@@ -120,11 +134,11 @@ def run_case(case: Case, rank: int, world: int) -> dict[str, Any]:
 
     for number in range(STEPS):
         one_step(number)
-    weights = ds.full_state(engine, fixed)
+    weights = committed(engine, folder, fixed, world)
     norm = one_step(0, float("nan") if rank == world - 1 else 1.0)
-    after = ds.full_state(engine, fixed)
+    after = committed(engine, folder, fixed, world)
     one_step(1)
-    moved = ds.full_state(engine, fixed)
+    moved = committed(engine, folder, fixed, world)
     return {"gradient": gradient, "weights": weights, "norm": norm, "after": after, "moved": moved}
 
 
