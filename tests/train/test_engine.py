@@ -95,9 +95,9 @@ def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
     dist.barrier()
     parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
     dist.barrier()
-    shapes = [group_shapes(state)]
+    shapes = [group_shapes(state) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(shapes, src=0)
-    return merge(parts, shapes[0]) | fixed
+    return merge(parts, shapes[0] or []) | fixed
 
 
 def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
