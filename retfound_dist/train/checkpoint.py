@@ -60,7 +60,7 @@ class _Pending:
 
 
 class Saver:
-    """Saves one after the other; a new one waits for the one before to be on its way to its commit."""
+    """Saves one after the other; a new one waits for the commit of the one before."""
 
     def __init__(
         self,
