@@ -27,6 +27,8 @@ from retfound_dist.errors import StorageError
 
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
+ATTEMPTS = 8
+"""Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -61,7 +63,7 @@ def name(url: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _filesystem(scheme: str, pid: int, attempts: int = 8) -> Any:
+def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
     """One filesystem object a process, scheme and number of tries: s3fs must never cross a fork."""
     options: dict[str, Any] = {}
     if scheme == "s3":
@@ -83,11 +85,11 @@ def _filesystem(scheme: str, pid: int, attempts: int = 8) -> Any:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
 
 
-def open_fs(url: str, attempts: int = 8) -> tuple[Any, str]:
-    """The filesystem of a URL, and what it calls the file there."""
+def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
+    """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual."""
     scheme = "file" if is_local(url) else url.split("://", 1)[0].lower()
     path = os.path.abspath(local_path(url)) if scheme == "file" else url
-    return _filesystem(scheme, os.getpid(), attempts), path
+    return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), path
 
 
 @contextmanager

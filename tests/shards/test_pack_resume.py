@@ -18,6 +18,7 @@ from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from retfound_dist.scratch import Scratch
 from shards import pack as packing
 from shards.pack import pack
 from shards.record import Scan
@@ -164,7 +165,7 @@ def test_scratch_holds_one_shard_at_a_time(
     held: list[int] = []
 
     def put(source: str, url: str) -> None:
-        held.append(len(os.listdir(os.path.dirname(source))))
+        held.append(sum(name != ".users" for name in os.listdir(os.path.dirname(source))))
 
     monkeypatch.setattr(storage, "put_file", put)
     pack(pack_config(images, tmp_path / "out"))
@@ -175,15 +176,15 @@ def test_scratch_holds_one_shard_at_a_time(
 def test_scratch_of_a_killed_pack_is_cleared_and_that_of_a_living_one_kept(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     temporary = tmp_path / "temporary"
-    kept = temporary / f"retfound-pack-{os.getpid()}-living"
-    for folder in (kept, temporary / f"retfound-pack-{dead.pid}-killed", temporary / "other"):
+    killed = temporary / f"retfound-pack-{os.getuid()}-killed"
+    for folder in (killed, temporary / "other"):
         folder.mkdir(parents=True)
+    (killed / ".users").touch()  # whose lock went with its process
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    pack(pack_config(images, tmp_path / "out"))
-    assert sorted(path.name for path in temporary.iterdir()) == ["other", kept.name]
+    with Scratch("pack", "living") as kept:
+        pack(pack_config(images, tmp_path / "out"))
+        assert sorted(path.name for path in temporary.iterdir()) == ["other", Path(kept.folder).name]
 
 
 def wait_for_shards(process: subprocess.Popen[bytes], out: Path, shards: int) -> list[int]:

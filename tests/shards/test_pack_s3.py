@@ -31,7 +31,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     storage._filesystem.cache_clear()
     name = f"corpus-{uuid.uuid4().hex[:8]}"
-    storage._filesystem("s3", os.getpid()).mkdir(name)
+    storage.open_fs(f"s3://{name}")[0].mkdir(name)
     yield f"s3://{name}"
     storage._filesystem.cache_clear()
     server.stop()
