@@ -49,8 +49,16 @@ def read_world(env: Mapping[str, str]) -> World:
             f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun"
         )
     parent = os.getppid()
-    owner = str(parent if size > 1 else os.getpid())
+    owner = f"{process_space()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
+
+
+def process_space() -> int:
+    """Names the space that process numbers count in: containers may share a host's name and its /tmp."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def _launcher(env: Mapping[str, str], parent: int) -> int:

@@ -10,8 +10,8 @@ and ends with the same bytes, whatever the number of workers.
 
 from __future__ import annotations
 
-import os
 import re
+import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -78,7 +78,7 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     url = config.out.url
     shards = committed.recover(url, config.out.name, plan.fingerprint)
     start = shards[-1].next if shards else 0
-    with Scratch("pack", str(os.getpid())) as scratch:
+    with Scratch("pack", uuid.uuid4().hex) as scratch:
         writer = ShardWriter(config.out, plan, scratch.folder, shards)
         with closing(_samples(config, plan, start)) as results:
             for place, result in enumerate(results, start=start):

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 from retfound_dist import storage
 from retfound_dist.errors import RetfoundError, RunConflictError, StorageError
+from retfound_dist.world import process_space
 
 LOCK = "LOCK.json"
 BEAT_S, STILL_S, SETTLE_S = 10.0, 35.0, 0.5
@@ -47,7 +48,7 @@ def this_holder(env: Mapping[str, str]) -> Holder:
     """This process."""
     place = platform.node()
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-        place = f"{place}/{file.read().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+        place = f"{place}/{file.read().strip()}/{process_space()}"
     return Holder(uuid.uuid4().hex, platform.node(), place, os.getpid(), _job(env))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from retfound_dist import commit, storage
 from tests.cluster import real_s3
-from tests.cluster.real_faults import chaos
+from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import wait_until
 from tests.cluster.real_s3 import S3
 from tests.stream.stream_inputs import make_set
@@ -20,44 +21,46 @@ from tests.train.launching import pretrain, start
 SETTINGS = ["train.precision=fp32", "train.steps=100000", "checkpoint.every_steps=5"]
 
 
+@pytest.fixture
+def proxy(rclone_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
+    """A bucket behind a proxy; this process's environment is set to reach it."""
+    with chaos(real_s3.with_new_bucket(rclone_server)) as seen:
+        real_s3.use(seen.s3, monkeypatch)
+        yield seen
+
+
 def test_a_bucket_that_is_gone_for_good_ends_the_run_and_names_the_last_good_checkpoint(
-    rclone_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Chaos, tmp_path: Path
 ) -> None:
-    shards = make_set(tmp_path).url
-    with chaos(real_s3.with_new_bucket(rclone_server)) as proxy:
-        real_s3.use(proxy.s3, monkeypatch)
-        run = f"{proxy.s3.url}/run"
-        process = start(2, run, shards, *SETTINGS, "checkpoint.patience_s=5")
-        wait_until(lambda: len(commit.list_steps(run)) > 1, 120, "two commits")
-        proxy.set(down=True)
-        _, said = process.communicate(timeout=300)
-        proxy.set(down=False)
-        assert process.returncode != 0
-        [line] = [line for line in said.splitlines() if line.startswith("retfound: ")]
-        last = commit.list_steps(run)[-1]
-        assert f"could not be saved, the last good one is of step {last}:" in line
-        again = pretrain(1, run, shards, *SETTINGS, f"train.stop_at_step={last + 3}")
-        assert again.returncode == 0, again.stderr
-        assert f"resuming at step {last}" in again.stderr
-        assert commit.list_steps(run)[-1] == last + 3
+    shards, run = make_set(tmp_path).url, f"{proxy.s3.url}/run"
+    process = start(2, run, shards, *SETTINGS, "checkpoint.patience_s=5")
+    wait_until(lambda: len(commit.list_steps(run)) > 1, 120, "two commits")
+    proxy.set(down=True)
+    _, said = process.communicate(timeout=300)
+    proxy.set(down=False)
+    assert process.returncode != 0
+    [line] = [line for line in said.splitlines() if line.startswith("retfound: ")]
+    last = commit.list_steps(run)[-1]
+    assert f"could not be saved, the last good one is of step {last}:" in line
+    again = pretrain(1, run, shards, *SETTINGS, f"train.stop_at_step={last + 3}")
+    assert again.returncode == 0, again.stderr
+    assert f"resuming at step {last}" in again.stderr
+    assert commit.list_steps(run)[-1] == last + 3
 
 
 def test_a_bucket_that_comes_back_is_waited_for_while_training_goes_on(
-    rclone_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Chaos, tmp_path: Path
 ) -> None:
-    shards = make_set(tmp_path).url
-    with chaos(real_s3.with_new_bucket(rclone_server)) as proxy:
-        real_s3.use(proxy.s3, monkeypatch)
-        run = f"{proxy.s3.url}/run"
-        process = start(1, run, shards, *SETTINGS, "train.stop_at_step=40")
-        wait_until(lambda: len(commit.list_steps(run)) > 0, 120, "a commit")
-        proxy.set(down=True)
-        time.sleep(5)
-        proxy.set(down=False)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        assert commit.list_steps(run)[-1] == 40
-        rows = storage.read_bytes(f"{run}/metrics.jsonl").splitlines()
-        assert [json.loads(row)["step"] for row in rows] == list(range(1, 41))
-        assert not storage.exists(f"{run}/LOCK.json")
+    shards, run = make_set(tmp_path).url, f"{proxy.s3.url}/run"
+    process = start(1, run, shards, *SETTINGS, "train.stop_at_step=40")
+    wait_until(lambda: len(commit.list_steps(run)) > 0, 120, "a commit")
+    proxy.set(down=True)
+    time.sleep(5)
+    proxy.set(down=False)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert commit.list_steps(run)[-1] == 40
+    rows = storage.read_bytes(f"{run}/metrics.jsonl").splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(1, 41))
+    assert not storage.exists(f"{run}/LOCK.json")
     assert os.environ["AWS_ACCESS_KEY_ID"] not in said
