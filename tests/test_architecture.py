@@ -22,6 +22,8 @@ BASE = {
     "ranges",
     "pixels",
     "forecast",
+    "shapes",
+    "memory",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

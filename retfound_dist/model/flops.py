@@ -6,23 +6,13 @@ import time
 
 import torch
 
+from retfound_dist import shapes
 from retfound_dist.model.mae import MaskedAutoencoder
-
-
-def block_flops(tokens: int, width: int) -> int:
-    """Forward operations of one transformer block on one image: 24 n d^2 (products) + 4 n^2 d (attention)."""
-    return 24 * tokens * width**2 + 4 * tokens**2 * width
 
 
 def forward_flops(model: MaskedAutoencoder) -> int:
     """Forward operations for one image: visible patches in the encoder, all patches in the decoder."""
-    shape, config = model.shape, model.config
-    visible, every, values = model.kept + 1, model.patches + 1, 3 * shape.patch**2
-    encoder = shape.depth * block_flops(visible, shape.width) + 2 * model.kept * values * shape.width
-    decoder = config.decoder_depth * block_flops(every, config.decoder_width)
-    ends = 2 * visible * shape.width * config.decoder_width
-    ends += 2 * (model.patches - model.kept) * values * config.decoder_width
-    return encoder + decoder + ends
+    return shapes.forward_flops(model.config)
 
 
 def training_flops(model: MaskedAutoencoder) -> int:

@@ -7,7 +7,6 @@ E decoder width. In `mask_BL` 1 is removed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,37 +18,13 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.model.cpu import linear
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.schema import Model
+from retfound_dist.shapes import ENCODERS as ENCODERS
+from retfound_dist.shapes import Encoder as Encoder
+from retfound_dist.shapes import encoder_shape as encoder_shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NORM_EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A ViT encoder's shape."""
-
-    width: int
-    depth: int
-    heads: int
-    patch: int
-
-
-ENCODERS = {
-    "vit_demo_patch14": Encoder(192, 6, 3, 14),
-    "vit_small_patch16": Encoder(384, 12, 6, 16),
-    "vit_base_patch16": Encoder(768, 12, 12, 16),
-    "vit_large_patch16": Encoder(1024, 24, 16, 16),
-    "vit_large_patch14": Encoder(1024, 24, 16, 14),
-    "vit_huge_patch14": Encoder(1280, 32, 16, 14),
-}
-
-
-def encoder_shape(name: str) -> Encoder:
-    """The shape behind `model.name`."""
-    if name not in ENCODERS:
-        raise ConfigError(f"model.name={name!r} is not an encoder: choose one of {', '.join(ENCODERS)}")
-    return ENCODERS[name]
 
 
 class PatchProjection(nn.Module):

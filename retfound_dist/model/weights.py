@@ -139,8 +139,10 @@ def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int
 
 def _config_of(meta: dict[str, Any]) -> Model:
     """The model's section, as JSON gave it."""
-    section: dict[str, Any] = meta["config"]["model"]
-    return Model(**{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()})
+    section: dict[str, Any] = dict(meta["config"]["model"])
+    if isinstance(section.get("image_size"), list):
+        section["image_size"] = tuple(section["image_size"])
+    return Model(**section)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Model:
     """The masked autoencoder."""
 
     name: str = "vit_large_patch16"
-    """Encoder: one of the names in `retfound_dist.model.mae.ENCODERS`."""
+    """Encoder: one of the names in `retfound_dist.shapes.ENCODERS`."""
     init: str = "none"
     """Starting weights: a path or URL of MAE, RETFound, timm or our own weights, or `none`."""
     image_size: Positive | tuple[Positive, Positive] = 224

@@ -1,0 +1,151 @@
+"""Memory of one GPU in pretraining, from shapes and ZeRO stage: closed forms, no torch, no device.
+
+    peak(model, ranks=8, zero_stage=1, micro_batch=64).total
+
+State follows Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,
+SC 2020, section 3.1, with gradients accumulated in fp32 as `train/engine.py` sets it. Activations follow
+Korthikanti et al., *Reducing Activation Recomputation in Large Transformer Models*, MLSys 2023, section
+4.1, without dropout masks and with attention that keeps no n x n matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from retfound_dist.forecast import BUCKET, WHOLE_BUCKET
+from retfound_dist.schema import Model
+from retfound_dist.shapes import encoder_shape, parameters, tokens
+
+Precision = Literal["bf16", "fp32"]
+
+BLOCK_ELEMENTS = 16
+"""Elements a block keeps for each token and channel: its two norms' inputs and outputs (4), queries, keys
+and values (3), attention's output (1), the perceptron's inner layer before and after GELU (8)."""
+STATISTICS_BYTES = 16
+"""For each token of a block: two norms' means and spreads in fp32."""
+CONTEXT = 1.2e9
+"""Bytes outside PyTorch's pool: the CUDA context, cuBLAS's workspaces, NCCL's buffers."""
+FRAGMENTS = 1.05
+"""PyTorch's pool over what is in use."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device at the fullest moment of a step."""
+
+    weights: float
+    """In the working precision."""
+    gradients: float
+    """fp32 sums and, until added to them, those of the backward pass."""
+    optimizer: float
+    """AdamW's two moments and, in bf16, the fp32 weights."""
+    activations: float
+    """Kept by the forward pass of one micro-batch for its backward pass."""
+    buffers: float
+    """Gradients laid out to be sent."""
+    context: float = CONTEXT
+
+    @property
+    def state(self) -> float:
+        """What stays between passes."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """All of it. ZeRO 0 and 1 send when the activations are gone, 2 and 3 while they are there."""
+        return self.context + FRAGMENTS * (self.state + self.activations + self.buffers)
+
+
+def peak(
+    model: Model,
+    *,
+    ranks: int,
+    zero_stage: int,
+    micro_batch: int,
+    precision: Precision = "bf16",
+    activation_checkpointing: bool = False,
+    offload_optimizer: bool = False,
+) -> Memory:
+    """Predicted memory of each of `ranks` devices."""
+    count = parameters(model)
+    weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
+    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing)
+    if zero_stage >= 2:
+        return Memory(weights, gradients, optimizer, kept, 2 * 4 * min(BUCKET, count))
+    sent = 4 * min(WHOLE_BUCKET, count) if ranks > 1 else 0
+    return Memory(weights, gradients, optimizer, kept, max(0, sent - kept))
+
+
+def state_bytes(
+    parameter_count: int, ranks: int, zero_stage: int, precision: Precision, offload_optimizer: bool = False
+) -> tuple[float, float, float]:
+    """Weights, gradients and AdamW's state on one device in bytes; stage 0 runs as 1."""
+    element = element_bytes(precision)
+    weights = element / ranks if zero_stage == 3 else element
+    gradients = element + (4 / ranks if zero_stage >= 2 else 4)
+    optimizer = 0 if offload_optimizer else 12 / ranks
+    return parameter_count * weights, parameter_count * gradients, parameter_count * optimizer
+
+
+def activation_bytes(model: Model, precision: Precision, activation_checkpointing: bool = False) -> float:
+    """Bytes that one image's forward pass keeps for its backward pass.
+
+    With checkpointing each block keeps its input, and one block at a time all that it computes.
+    """
+    shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
+    wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
+    encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
+    decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
+    if activation_checkpointing:
+        blocks = size * (shape.depth * wide + model.decoder_depth * narrow) + max(encoder, decoder)
+    else:
+        blocks = shape.depth * encoder + model.decoder_depth * decoder
+    ends = size * (count.kept * count.values + 2 * count.encoder * shape.width)  # patches in, last norm
+    ends += size * 2 * count.removed * model.decoder_width  # the decoder's last norm
+    loss = 4 * 3 * count.removed * count.values  # prediction, target and their difference in fp32
+    return blocks + ends + loss
+
+
+def _block_bytes(count: int, width: int, heads: int, size: int) -> int:
+    """All that one transformer block keeps of one image; attention keeps a sum for each head and token."""
+    return size * BLOCK_ELEMENTS * count * width + count * (STATISTICS_BYTES + 4 * heads)
+
+
+def largest_micro_batch(
+    model: Model,
+    memory: float,
+    *,
+    ranks: int,
+    zero_stage: int,
+    precision: Precision = "bf16",
+    activation_checkpointing: bool = False,
+    offload_optimizer: bool = False,
+    most: int = 4096,
+) -> int:
+    """The most images of a micro-batch, up to `most`, that fit in `memory` bytes; 0: not even one."""
+
+    def fits(micro: int) -> bool:
+        return (
+            peak(
+                model,
+                ranks=ranks,
+                zero_stage=zero_stage,
+                micro_batch=micro,
+                precision=precision,
+                activation_checkpointing=activation_checkpointing,
+                offload_optimizer=offload_optimizer,
+            ).total
+            <= memory
+        )
+
+    low, high = 0, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def element_bytes(precision: Precision) -> int:
+    """Bytes of a weight and of an activation."""
+    return 2 if precision == "bf16" else 4
