@@ -75,6 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "the resolved config, each value with where it came from", config=True)
     show.add_argument("--json", action="store_true", help="as JSON")
     add("pretrain", _pretrain, "shards -> committed checkpoints; also under torchrun and srun", config=True)
+    plan = add("plan", _plan, "what a pretraining run will do and cost, and its recipe's risks", config=True)
+    plan.add_argument("--nodes", type=int, default=0, help="else: the Slurm allocation around, this host, 1")
+    plan.add_argument("--gpus-per-node", type=int, default=0, metavar="G")
+    plan.add_argument("--gpu-memory-gb", type=float, default=0.0, metavar="M", help="10^9 bytes")
+    plan.add_argument("--device", default="", help="e.g. H100; else guessed from the memory")
+    plan.add_argument("--node-link-gbit", type=float, default=0.0, metavar="L", help="a node's network (400)")
+    plan.add_argument("--samples", type=int, default=0, help="images, where there is no shard set yet")
+    plan.add_argument("--image-kb", type=float, default=0.0, metavar="K", help="kB of a stored image")
+    plan.add_argument("--within-hours", type=float, default=168.0, metavar="H", help="time there is (168)")
+    plan.add_argument("--strict", action="store_true", help="exit 1 on any serious risk")
+    plan.add_argument("--json", action="store_true", help="as JSON")
     batch = add("batch", _batch, "the keys of a pretraining step's batch, and its picture", config=True)
     batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
     batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
@@ -125,6 +136,23 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.cluster import Wish
+    from retfound_dist.cockpit.plan_command import plan_command
+
+    wish = Wish(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
+    return plan_command(
+        args.config,
+        args.overrides,
+        wish,
+        samples=args.samples,
+        image_kb=args.image_kb,
+        within_hours=args.within_hours,
+        strict=args.strict,
+        as_json=args.json,
+    )
+
+
 def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.config import load
     from retfound_dist.schema import PretrainConfig
@@ -140,6 +168,11 @@ def _pretrain(args: argparse.Namespace) -> int:
         if world.is_main:
             raise
         return error.exit_code
+    if world.is_main and not args.quiet:
+        from retfound_dist.cockpit.plan_command import recipe_lines
+
+        for line in recipe_lines(config, manifest, world.size):
+            print(line, file=sys.stderr)
     from retfound_dist.train.pretrain import guarded
 
     return guarded(config, manifest, world, quiet=args.quiet)

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "model": {"base", "model"},
     "train": {"base", "stream", "model", "train"},
     "evaluate": {"base", "stream", "model", "evaluate"},
-    "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards"},
+    "cockpit": {"base", "stream", "cockpit"},
+    "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards", "cockpit"},
 }
 ONLY_IN = {
     "deepspeed": {"retfound_dist/train/engine.py"},

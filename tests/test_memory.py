@@ -43,5 +43,3 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not() -> None:
 
 def test_a_state_that_memory_does_not_hold_leaves_no_image() -> None:
     assert largest_micro_batch(Model(name="vit_huge_patch14"), 8e9, ranks=1, zero_stage=1) == 0
-
-
