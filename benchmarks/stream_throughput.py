@@ -40,7 +40,7 @@ from retfound_dist.stream.reader import decode
 from shards.pack import pack
 
 BATCH = 64
-HOW = Augment(224, 196, (0.2, 1.0), (3 / 4, 4 / 3), 0.5)
+HOW = Augment((224, 224), 196, (0.2, 1.0), (3 / 4, 4 / 3), 0.5)
 HOW_CROP = (HOW.scale, HOW.ratio)
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg"),
@@ -198,7 +198,7 @@ def stages(images: list[bytes]) -> Iterator[Row]:
             lambda pair: decode(pair[0], True, lambda width, height: pair[1]),
         ),
         "(JPEG to grey, whole)": (some, lambda d: decode(d, grey=True)),
-        "ours: resize the crop": (cuts, lambda c: resize(c, 224)),
+        "ours: resize the crop": (cuts, lambda c: resize(c, (224, 224))),
         "usual: JPEG to RGB": (some, lambda d: Image.open(io.BytesIO(d)).convert("RGB")),
         "usual: RandomResizedCrop": (colours, crop),
         "usual: flip": (small, flip),

@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--seed", type=int, default=0, help="draws the masks")
     export = add("export", _export, "a checkpoint's weights for others to read")
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
-    export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors"))
-    export.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
+    export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
     return parser
 
 
@@ -209,7 +209,8 @@ def _reconstruct(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from retfound_dist.model.weights import export, read_weights
+    from retfound_dist.model.export import export
+    from retfound_dist.model.weights import read_weights
 
     weights = read_weights(args.checkpoint)
     export(weights, args.format, args.out)

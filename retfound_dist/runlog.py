@@ -22,6 +22,7 @@ HOW = (
     "data.bad_sample_budget",
     "train.micro_batch",
     "train.zero_stage",
+    "train.compile",
     "train.log_every",
     "train.stop_at_step",
     "train.activation_checkpointing",

@@ -27,6 +27,7 @@ ENCODERS = {
     "vit_small_patch16": Encoder(384, 12, 6, 16),
     "vit_base_patch16": Encoder(768, 12, 12, 16),
     "vit_large_patch16": Encoder(1024, 24, 16, 16),
+    "vit_large_patch14": Encoder(1024, 24, 16, 14),
     "vit_huge_patch14": Encoder(1280, 32, 16, 14),
 }
 
@@ -68,7 +69,7 @@ class Tokens:
 def tokens(model: Model) -> Tokens:
     """Of an image under a model's settings."""
     patch = encoder_shape(model.name).patch
-    patches = (model.image_size // patch) ** 2
+    patches = (model.size[0] // patch) * (model.size[1] // patch)
     return Tokens(patches, int(patches * (1 - model.mask_ratio)), 3 * patch**2)
 
 

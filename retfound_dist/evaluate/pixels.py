@@ -34,11 +34,17 @@ def for_training(pixels_HW: Pixels, side: int) -> Pixels:
     return pixels_HW if min(pixels_HW.shape) <= shorter else _resize_shorter(pixels_HW, shorter)
 
 
-def for_testing(pixels_HW: Pixels, side: int) -> Pixels:
-    """(S, S): shorter side to 256/224 S, bicubic, then the centre (RETFound)."""
-    pixels_HW = _resize_shorter(pixels_HW, round(RESIZE * side))
-    top, left = (round((length - side) / 2) for length in pixels_HW.shape)
-    return np.ascontiguousarray(pixels_HW[top : top + side, left : left + side])
+def for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
+    """(S, S): shorter side to 256/224 S, bicubic, then the centre (RETFound).
+
+    Given height and width, as small as both can be cut out with the same margin.
+    """
+    h, w = side if isinstance(side, tuple) else (side, side)
+    height, width = pixels_HW.shape
+    shorter = RESIZE * max(h / height, w / width) * min(height, width)
+    pixels_HW = _resize_shorter(pixels_HW, round(shorter))
+    top, left = (round((had - kept) / 2) for had, kept in zip(pixels_HW.shape, (h, w), strict=True))
+    return np.ascontiguousarray(pixels_HW[top : top + h, left : left + w])
 
 
 def _resize_shorter(pixels_HW: Pixels, shorter: int) -> Pixels:

@@ -47,25 +47,24 @@ class Reconstruction:
 def reconstruct_command(checkpoint: str, images: Sequence[str], out: str, seed: int = 0) -> int:
     """Write one PNG with a row for each image; raises RetfoundError for anything a person can mend."""
     model = autoencoder_from(read_weights(resolve(checkpoint)))
-    pixels = [for_testing(_read(path), model.config.image_size) for path in images]
+    pixels = [for_testing(_read(path), model.config.size) for path in images]
     storage.write_bytes(out, png(sheet(reconstruct(model, pixels, seed))))
     return 0
 
 
 def reconstruct(model: MaskedAutoencoder, images: Sequence[Pixels], seed: int) -> list[Reconstruction]:
-    """Mask images (S, S) by noise drawn from `seed` and fill them in.
+    """Mask images (H, W) by noise drawn from `seed` and fill them in.
 
     The same seed masks the same patches for every checkpoint with the same grid.
     """
     patches, patch = model.patches, model.shape.patch
     noise_NL = torch.rand(len(images), patches, generator=torch.Generator().manual_seed(seed))
     batch = torch.from_numpy(np.stack(images)[:, None])
-    filled_N3SS, mask_NL = model.reconstruct(batch, noise_NL)
-    side = model.grid[0]
+    filled_N3HW, mask_NL = model.reconstruct(batch, noise_NL)
     found = []
     for i, original in enumerate(images):
-        removed = np.kron(mask_NL[i].reshape(side, side).numpy(), np.ones((patch, patch))) > 0
-        grey = filled_N3SS[i].float().mean(0).round().to(torch.uint8).numpy()
+        removed = np.kron(mask_NL[i].reshape(model.grid).numpy(), np.ones((patch, patch))) > 0
+        grey = filled_N3HW[i].float().mean(0).round().to(torch.uint8).numpy()
         gap = np.abs(grey.astype(int) - original).astype(np.uint8)
         found.append(Reconstruction(original, np.where(removed, np.uint8(_REMOVED), original), grey, gap))
     return found

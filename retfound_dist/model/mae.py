@@ -64,7 +64,7 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, config: Model, activation_checkpointing: bool = False) -> None:
         super().__init__()
         shape = encoder_shape(config.name)
-        if config.image_size % shape.patch:
+        if any(side % shape.patch for side in config.size):
             raise ConfigError(
                 f"model.image_size={config.image_size} is not a multiple of the patch of {config.name}: "
                 f"choose a multiple of {shape.patch}"
@@ -76,8 +76,7 @@ class MaskedAutoencoder(nn.Module):
             )
         self.config, self.shape = config, shape
         self.activation_checkpointing = activation_checkpointing
-        side = config.image_size // shape.patch
-        self.grid = (side, side)
+        self.grid = (config.size[0] // shape.patch, config.size[1] // shape.patch)
         width, values = config.decoder_width, 3 * shape.patch**2
 
         self.patch_embed = PatchEmbed(shape.width, shape.patch)

@@ -26,12 +26,11 @@ def _sincos(width: int, positions: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def resample_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(1, 1 + L, D) at its own square grid to another one, bicubic; the class token's stays."""
-    prefix, table = pos_embed[:, :1], pos_embed[:, 1:]
-    side = round(table.shape[1] ** 0.5)
-    if (side, side) == grid:
+def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """(1, 1 + L, D) from its own grid to another one, bicubic; the class token's stays."""
+    if own == grid:
         return pos_embed
-    square = table.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    prefix, table = pos_embed[:, :1], pos_embed[:, 1:]
+    square = table.reshape(1, *own, -1).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([prefix, resized.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)], dim=1)

@@ -1,6 +1,6 @@
 """Weights in and out: MAE and RETFound files, timm, safetensors, our committed checkpoints.
 
-Inside, every set of weights bears MAE's key names. Files are read with `weights_only=True`; of
+Inside, every set of weights bears MAE's key names (`foreign.py`). Files are read with `weights_only=True`; of
 Python objects only `argparse.Namespace` (MAE's and RETFound's files hold their arguments) is let in.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,17 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from retfound_dist import commit, storage
 from retfound_dist.errors import WeightsError
+from retfound_dist.model.foreign import State, to_mae
 from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
 from retfound_dist.schema import Model
 
-State = dict[str, Tensor]
-FORMATS = ("mae", "timm", "safetensors")
-_WRAPPERS = ("model", "state_dict", "teacher", "module")
-_PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.")
-_HEAD = ("head.", "fc_norm.")
-_DECODER = ("decoder", "mask_token")
+HEAD = ("head.", "fc_norm.")
+DECODER = ("decoder", "mask_token")
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,15 @@ class Weights:
     state: State
     """MAE's key names; fp32 or as stored."""
     shape: Encoder
-    image_size: int
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Step, samples and config where a committed checkpoint says them."""
+    """Step, samples and config where a committed checkpoint says them; a file of ours says its config."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square of as many patches: exact but for inputs that are not square."""
+        return math.isqrt(self.grid[0] * self.grid[1]) * self.shape.patch
 
     @property
     def has_decoder(self) -> bool:
@@ -68,7 +71,8 @@ def read_weights(url: str) -> Weights:
         if not storage.is_local(url):
             path = str(Path(folder) / storage.name(url))
             storage.get_file(url, path)
-        return _describe(url, _read_file(storage.local_path(path), url), {})
+        state, config = _read_file(storage.local_path(path), url)
+        return _describe(url, state, {"config": config} if config else {})
 
 
 def _read_checkpoint(url: str) -> Weights:
@@ -80,11 +84,13 @@ def _read_checkpoint(url: str) -> Weights:
     return _describe(url, state, {"step": held.step, "samples": held.samples, "config": held.config})
 
 
-def _read_file(path: str, url: str) -> State:
+def _read_file(path: str, url: str) -> tuple[State, dict[str, Any]]:
+    """Tensors by MAE's names, and the config that a file of ours has beside them."""
     try:
         if path.endswith(".safetensors"):
-            state: State = safetensors.torch.load_file(path)
-            return state
+            with safetensors.safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+            return to_mae(safetensors.torch.load_file(path), url), json.loads(header.get("config", "{}"))
         with torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
@@ -95,24 +101,9 @@ def _read_file(path: str, url: str) -> State:
             f"{url} is not a weights file that can be read safely ({reason}); "
             "give a checkpoint folder, a .safetensors or a .pth of tensors"
         ) from error
-    return _unwrap(tree, url)
-
-
-def _unwrap(tree: Any, url: str) -> State:
-    while isinstance(tree, Mapping):
-        inner = next((tree[key] for key in _WRAPPERS if isinstance(tree.get(key), Mapping)), None)
-        if inner is None:
-            break
-        tree = inner
-    if not isinstance(tree, Mapping):
-        raise WeightsError(f"{url} holds a {type(tree).__name__}, not a set of named tensors")
-    return {_plain(str(k)): v for k, v in tree.items() if isinstance(v, Tensor)}
-
-
-def _plain(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
+    config = tree.get("config") if isinstance(tree, dict) else None
+    ours = isinstance(config, dict) and "model" in config
+    return to_mae(tree, url), config if ours and config else {}
 
 
 def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
@@ -127,8 +118,31 @@ def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
     width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     heads = 16 if width == 1280 else max(1, width // 64)
-    side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    return Weights(url, state, Encoder(width, depth, heads, patch), side * patch, meta)
+    grid = _grid(url, state["pos_embed"].shape[1] - 1, patch, meta)
+    return Weights(url, state, Encoder(width, depth, heads, patch), grid, meta)
+
+
+def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns: as the config says, else a square."""
+    if meta.get("config"):
+        rows, columns = (side // patch for side in _config_of(meta).size)
+        if rows * columns == patches:
+            return rows, columns
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise WeightsError(
+            f"{url} holds positions for {patches} patches, which make no square, and does not say its grid: "
+            "give the checkpoint itself, or its safetensors export"
+        )
+    return side, side
+
+
+def _config_of(meta: dict[str, Any]) -> Model:
+    """The model's section, as JSON gave it."""
+    section: dict[str, Any] = dict(meta["config"]["model"])
+    if isinstance(section.get("image_size"), list):
+        section["image_size"] = tuple(section["image_size"])
+    return Model(**section)
 
 
 @dataclass(frozen=True)
@@ -155,12 +169,12 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
     Positions are resampled to `grid`. A decoder of another shape, the head and `fc_norm` start afresh.
     """
     held = dict(weights.state)
-    held["pos_embed"] = resample_positions(held["pos_embed"], grid)
-    if "decoder_pos_embed" in held:
-        held["decoder_pos_embed"] = resample_positions(held["decoder_pos_embed"], grid)
+    for name in ("pos_embed", "decoder_pos_embed"):
+        if name in held:
+            held[name] = resample_positions(held[name], weights.grid, grid)
     own = model.state_dict()
-    fits = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape and not k.startswith(_HEAD)}
-    encoder = [k for k in own if not k.startswith((*_HEAD, *_DECODER))]
+    fits = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape and not k.startswith(HEAD)}
+    encoder = [k for k in own if not k.startswith((*HEAD, *DECODER))]
     absent = [k for k in encoder if k not in fits]
     if absent:
         shapes = {k: tuple(held[k].shape) if k in held else "missing" for k in absent[:3]}
@@ -170,9 +184,9 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
             f"do not match ({why}); "
             "choose the model.name the weights were made with"
         )
-    decoder = [k for k in own if k.startswith(_DECODER)]
+    decoder = [k for k in own if k.startswith(DECODER)]
     if any(k not in fits for k in decoder):
-        fits = {k: v for k, v in fits.items() if not k.startswith(_DECODER)}
+        fits = {k: v for k, v in fits.items() if not k.startswith(DECODER)}
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
     unused = tuple(sorted(held.keys() - fits.keys()))
     return Loaded(tuple(sorted(fits)), unused, tuple(sorted(own.keys() - fits.keys())))
@@ -189,16 +203,14 @@ def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
         raise WeightsError(
             f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed"
         )
-    if weights.meta:
-        config = Model(**{**weights.meta["config"]["model"], "image_size": weights.image_size})
-    else:
-        config = _model_config(weights)
+    config = _config_of(weights.meta) if weights.meta else _model_config(weights)
     model = MaskedAutoencoder(config)
     load_into(model, weights, model.grid)
     return model.eval()
 
 
 def _model_config(weights: Weights) -> Model:
+    """Of a file without a config: its grid is square."""
     names = [name for name, shape in ENCODERS.items() if shape == weights.shape]
     if not names:
         raise WeightsError(f"{weights.origin} holds an encoder of {weights.shape}, which has no name here")
@@ -212,31 +224,3 @@ def _model_config(weights: Weights) -> Model:
         decoder_depth=depth,
         decoder_heads=heads,
     )
-
-
-def export(weights: Weights, kind: str, target: str) -> None:
-    """Write weights for others to read.
-
-    `mae`: a .pth with MAE's and RETFound's keys under `model`; `timm`: a .pth that
-    `timm.create_model(...)` without a head loads strictly; `safetensors`: MAE's keys with the config
-    in the header.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "weights")
-        if kind == "mae":
-            torch.save({"model": weights.state}, path)
-        elif kind == "timm":
-            torch.save(encoder_only(weights.state), path)
-        elif kind == "safetensors":
-            header = {"format": "pt", "config": json.dumps(weights.meta.get("config", {}))}
-            safetensors.torch.save_file(
-                {k: v.contiguous() for k, v in weights.state.items()}, path, metadata=header
-            )
-        else:
-            raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
-        storage.put_file(path, target)
-
-
-def encoder_only(state: Mapping[str, Tensor]) -> State:
-    """What a plain timm ViT holds: no decoder, no mask token, no head."""
-    return {k: v for k, v in state.items() if not k.startswith((*_DECODER, *_HEAD))}

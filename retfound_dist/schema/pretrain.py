@@ -55,8 +55,8 @@ class Model:
     """Encoder: one of the names in `retfound_dist.shapes.ENCODERS`."""
     init: str = "none"
     """Starting weights: a path or URL of MAE, RETFound, timm or our own weights, or `none`."""
-    image_size: Positive = 224
-    """Side of the square input in pixels; a multiple of the patch."""
+    image_size: Positive | tuple[Positive, Positive] = 224
+    """Side of a square input in pixels, or height and width; multiples of the patch."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
     """Share of patches removed."""
     norm_pix_loss: bool = True
@@ -67,6 +67,11 @@ class Model:
     """Blocks of the decoder."""
     decoder_heads: Positive = 16
     """Attention heads of the decoder."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,6 +112,8 @@ class Train:
     """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 also gradients, 3 also weights; 0 runs as 1."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 keeps fp32 master weights and accumulates gradients in fp32."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the step: a minute at each start, faster steps. `auto`: on GPUs, below ZeRO 3."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more work."""
     offload_optimizer: bool = False

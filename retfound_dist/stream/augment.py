@@ -22,8 +22,8 @@ _TRIES = 10
 class Augment:
     """What is done to each image."""
 
-    image_size: int
-    """Side of the result in pixels."""
+    size: tuple[int, int]
+    """Height and width of the result in pixels."""
     patches: int
     """Mask noise values an image."""
     scale: tuple[float, float]
@@ -54,27 +54,27 @@ def draw(
 
 
 def apply(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
-    """(H, W) or (H, W, 3) into `out` (C, S, S) uint8: cut, flip, resize from the pixels inside alone."""
+    """(H, W) or (H, W, 3) into `out` (C, h, w) uint8: cut, flip, resize from the pixels inside alone."""
     cut = pixels[drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
-    out[...] = resize(cut[:, ::-1] if drawn.flipped else cut, out.shape[-1])
+    out[...] = resize(cut[:, ::-1] if drawn.flipped else cut, (out.shape[1], out.shape[2]))
 
 
-def resize(pixels: Pixels, size: int) -> Pixels:
-    """(H, W) or (H, W, 3) to (C, S, S) by antialiased bicubic interpolation.
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """(H, W) or (H, W, 3) to (C, h, w), h and w given by `size`, by antialiased bicubic interpolation.
 
     Pillow's filter, in the order of Pillow 13: across and then down, but down first where the height
     shrinks by more than twice as many pixels as the width. More than 60 dB of agreement.
     """
-    height, width = pixels.shape[:2]
-    down_first = height > size and height - size > 2 * (width - size)
+    (height, width), (h, w) = pixels.shape[:2], size
+    down_first = height > h and height - h > 2 * (width - w)
     if pixels.ndim == 3:
         colours = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
-        half = _antialiased(colours, size, width) if down_first else _antialiased(colours, height, size)
-        whole: Pixels = _antialiased(half, size, size)[0].numpy()
+        half = _antialiased(colours, h, width) if down_first else _antialiased(colours, height, w)
+        whole: Pixels = _antialiased(half, h, w)[0].numpy()
         return whole
     if down_first:
-        return _across(_down(pixels, size), size)[None]
-    return _down(_across(pixels, size), size)[None]
+        return _across(_down(pixels, h), w)[None]
+    return _down(_across(pixels, w), h)[None]
 
 
 def _across(pixels: Pixels, size: int) -> Pixels:

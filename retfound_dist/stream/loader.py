@@ -131,7 +131,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _blocks(self, samples: int) -> tuple[Any, Any, Any]:
         """Images, noise and weight of a micro-batch of which so many slots are samples."""
         m, how = self.job.cut.micro, self.job.how
-        images = np.empty((m, 1 if self.job.grey else 3, how.image_size, how.image_size), dtype=np.uint8)
+        images = np.empty((m, 1 if self.job.grey else 3, *how.size), dtype=np.uint8)
         images[samples:] = 0
         noise = np.tile(np.arange(how.patches, dtype=np.float32), (m, 1))
         return images, noise, (np.arange(m) < samples).astype(np.float32)
@@ -230,7 +230,7 @@ def open_stream(
     global_batch: int,
     *,
     micro_batch: int | None = None,
-    image_size: int = 224,
+    image_size: int | tuple[int, int] = 224,
     patches: int = 196,
     seed: int = 0,
     world: World | None = None,
@@ -242,9 +242,10 @@ def open_stream(
     """This rank's micro-batches from `start_step` up to, not including, `stop_step` (without end: None).
 
     `shards` is a URL or a manifest that was read; `micro_batch` the most samples of one micro-batch (all
-    of this rank's share of `global_batch`: None); `patches` the length of each sample's mask noise;
-    `world` this process's place (from torchrun's or Slurm's environment: None). All else is set as in
-    the config's `[data]`, by `data` or by name: `workers=8, cache_dir="/scratch", split="train"`.
+    of this rank's share of `global_batch`: None); `image_size` a side in pixels, or height and width;
+    `patches` the length of each sample's mask noise; `world` this process's place (from torchrun's or
+    Slurm's environment: None). All else is set as in the config's `[data]`, by `data` or by name:
+    `workers=8, cache_dir="/scratch", split="train"`.
     ManifestError, StorageError or DataError say what is wrong with the shards.
     """
     manifest = read_manifest(shards) if isinstance(shards, str) else shards
@@ -255,7 +256,8 @@ def open_stream(
     world = world or read_world(os.environ)
     plan = make_plan(manifest, data, global_batch, seed)
     cut = layout(global_batch, world.size, micro_batch or global_batch)
-    how = Augment(image_size, patches, data.crop_scale, data.crop_ratio, data.flip)
+    size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    how = Augment(size, patches, data.crop_scale, data.crop_ratio, data.flip)
     remote = not storage.is_local(manifest.url)
     scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir

@@ -67,6 +67,7 @@ class Begin:
 def _begin_process() -> None:
     """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_reader_left
     torch.set_num_threads(1)
     keep_memory()
     parent = multiprocessing.parent_process()
@@ -74,6 +75,12 @@ def _begin_process() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _unless_reader_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """multiprocessing's thread that hands shared memory over reports a reader that leaves in the middle."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _obey(parent: int) -> None:

@@ -50,7 +50,7 @@ def describe(batch: MicroBatch) -> Iterator[str]:
 
 
 def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image:
-    """(n, C, S, S) uint8 and their keys as one picture, slots running line by line."""
+    """(n, C, h, w) uint8 and their keys as one picture, slots running line by line."""
     columns = max(1, math.ceil(math.sqrt(len(keys))))
     width, height = THUMB + GAP, THUMB + CAPTION + GAP
     sheet = Image.new("RGB", (columns * width + GAP, math.ceil(len(keys) / columns) * height + GAP), _PAPER)

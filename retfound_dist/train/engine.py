@@ -48,7 +48,11 @@ def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) 
         "train_micro_batch_size_per_gpu": cut.micro,
         "gradient_accumulation_steps": cut.accumulation,
         "gradient_clipping": optim.clip_grad,
-        "bf16": {"enabled": train.precision == "bf16"},
+        "bf16": {
+            "enabled": train.precision == "bf16",
+            "immediate_grad_update": True,
+            "check_grad_overflow": False,  # AdamW itself leaves such a step out: `_judge_on_device`
+        },
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
         "zero_optimization": zero,
@@ -102,14 +106,40 @@ def build(
     cut: Layout,
     universal: bool = False,
 ) -> Any:
-    """A DeepSpeed engine around the model with a plain AdamW; `universal` loads a converted state."""
+    """A DeepSpeed engine around the model with torch's AdamW; `universal` loads a converted state."""
     import deepspeed
 
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
     settings = ds_config(train, optim, cut, universal)
     with redirect_stdout(StringIO()):
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    _judge_on_device(engine.optimizer, optimizer)
     return engine
+
+
+def _judge_on_device(sharded: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Have AdamW leave a step with a gradient that is not finite out by itself, on the device.
+
+    DeepSpeed would ask the device for its verdict, and wait, in each step. Fused AdamW takes it as a tensor,
+    as it does from torch's GradScaler.
+    """
+    from deepspeed.runtime import bf16_optimizer
+    from deepspeed.runtime.zero import stage3, stage_1_and_2
+
+    for module in (bf16_optimizer, stage_1_and_2, stage3):
+        module.is_invalid_grad_norm = lambda norm: False
+
+    def hand_over(*_: Any) -> None:
+        norm = sharded._global_grad_norm
+        optimizer.found_inf = None if norm is None else (~_true_norm(norm).isfinite()).float()  # type: ignore[attr-defined]
+
+    optimizer.register_step_pre_hook(hand_over)
+
+
+def _true_norm(norm: Any) -> Tensor:
+    """DeepSpeed writes -1 for a norm that is not finite."""
+    norm = torch.as_tensor(norm)
+    return torch.where(norm < 0, torch.inf, norm)
 
 
 def set_lr(engine: Any, lr: float) -> None:
@@ -122,7 +152,7 @@ def step(engine: Any) -> Tensor | None:
     """End a micro-batch; at the end of a batch the weights move and the gradient's norm is given."""
     boundary = engine.is_gradient_accumulation_boundary()
     engine.step()
-    return torch.as_tensor(engine.get_global_grad_norm()) if boundary else None
+    return _true_norm(engine.get_global_grad_norm()) if boundary else None
 
 
 def snapshot(engine: Any, folder: str, client_state: dict[str, Any]) -> dict[str, Any]:

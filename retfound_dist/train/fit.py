@@ -24,7 +24,7 @@ def find_micro_batch(
     train: Train,
     zero_stage: int,
     channels: int,
-    image_size: int,
+    size: tuple[int, int],
     patches: int,
     group: Group,
 ) -> int:
@@ -33,7 +33,7 @@ def find_micro_batch(
     TrainingError when not even one image fits. Every rank must call it, with the same model on the CPU.
     """
     share = -(-train.global_batch // group.world.size)
-    one, two = (_kept_bytes(model, *_images(m, channels, image_size, patches)) for m in (1, 2))
+    one, two = (_kept_bytes(model, *_images(m, channels, size, patches)) for m in (1, 2))
     scale = MARGIN * (HALF if train.precision == "bf16" else 1.0)
     scale *= RECOMPUTED if train.activation_checkpointing else 1.0
     state = state_bytes(sum(p.numel() for p in model.parameters()), train, zero_stage, group.world.size)
@@ -75,8 +75,8 @@ def free_bytes(group: Group) -> float:
     return free / group.world.local_size
 
 
-def _images(count: int, channels: int, image_size: int, patches: int) -> tuple[Tensor, Tensor]:
-    images = torch.zeros(count, channels, image_size, image_size, dtype=torch.uint8)
+def _images(count: int, channels: int, size: tuple[int, int], patches: int) -> tuple[Tensor, Tensor]:
+    images = torch.zeros(count, channels, *size, dtype=torch.uint8)
     return images, torch.rand(count, patches, generator=torch.Generator().manual_seed(0))
 
 

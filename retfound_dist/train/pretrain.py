@@ -15,6 +15,7 @@ import torch
 from retfound_dist import commit, runlog
 from retfound_dist import config as configs
 from retfound_dist.errors import DataError, RetfoundError
+from retfound_dist.model.compiled import compile_model, should_compile
 from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights import load_into, read_weights
@@ -136,10 +137,12 @@ def _run(begin: Start, desk: Desk | None) -> None:
     micro = train.micro_batch
     if micro == "auto":
         channels = 3 if manifest.image.get("colour") else 1
-        micro = find_micro_batch(model, train, stage, channels, config.model.image_size, model.patches, group)
+        micro = find_micro_batch(model, train, stage, channels, config.model.size, model.patches, group)
     job = make_job(config, manifest, world.size, micro)
     if not torch.cuda.is_available() and not has_bf16_instructions():
         widen_linears(model)
+    if should_compile(train.compile, group.device, stage):
+        compile_model(model)
     fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     universal = held is not None and restore.needs_conversion(held, world.size, stage)
     groups = parameter_groups(model, config.optim)

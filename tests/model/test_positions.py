@@ -17,7 +17,7 @@ def test_positions_follow_the_formula() -> None:
 
 def test_resampling_keeps_the_class_token_and_the_same_grid_is_untouched() -> None:
     table = torch.randn(1, 17, 8)
-    assert resample_positions(table, (4, 4)) is table
-    larger = resample_positions(table, (6, 8))
+    assert resample_positions(table, (4, 4), (4, 4)) is table
+    larger = resample_positions(table, (4, 4), (6, 8))
     assert larger.shape == (1, 49, 8)
     assert torch.equal(larger[:, 0], table[:, 0])

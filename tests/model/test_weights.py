@@ -9,9 +9,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.errors import WeightsError
+from retfound_dist.model.export import export
 from retfound_dist.model.mae import Encoder, MaskedAutoencoder
 from retfound_dist.model.vit import build_classifier
-from retfound_dist.model.weights import export, load_into, read_weights
+from retfound_dist.model.weights import load_into, read_weights
 from retfound_dist.schema import Model
 
 CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=1, decoder_heads=2)

@@ -7,7 +7,7 @@ from PIL import Image
 from retfound_dist.stream.augment import Augment, apply, crop_box, draw, resize
 from retfound_dist.stream.plan import generator
 
-HOW = Augment(image_size=28, patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+HOW = Augment(size=(28, 28), patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
 
 
 def augment(
@@ -15,7 +15,7 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Into new arrays."""
     colours = 1 if pixels.ndim == 2 else 3
-    out = np.zeros((colours, how.image_size, how.image_size), np.uint8)
+    out = np.zeros((colours, *how.size), np.uint8)
     noise = np.zeros(how.patches, np.float32)
     drawn = draw(how, seed, epoch, sample, pixels.shape[1], pixels.shape[0], noise)
     apply(drawn, pixels, out)
@@ -47,11 +47,11 @@ def test_shapes_and_types_of_grey_and_rgb() -> None:
     "shape",
     [(60, 90), (61, 91), (224, 224), (500, 333), (100, 40), (300, 200), (244, 231), (3, 5), (300, 300, 3)],
 )
-@pytest.mark.parametrize("size", [28, 30, 224])
-def test_resizing_is_pillows_antialiased_bicubic(shape: tuple[int, ...], size: int) -> None:
+@pytest.mark.parametrize("size", [(28, 28), (30, 30), (224, 224), (64, 224), (224, 64)])
+def test_resizing_is_pillows_antialiased_bicubic(shape: tuple[int, ...], size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).rayleigh(40, shape).clip(0, 255).astype(np.uint8)
     ours = resize(noise, size).astype(float)
-    theirs = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)).astype(float)
+    theirs = np.asarray(Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC)).astype(float)
     error = ours - (theirs[None] if theirs.ndim == 2 else theirs.transpose(2, 0, 1))
     assert np.abs(error).max() <= 2
     assert 10 * np.log10(255**2 / max((error**2).mean(), 1e-9)) > 60
@@ -61,7 +61,7 @@ def test_real_scans_are_resized_as_pillow_does(test_data: Path) -> None:
     for path in sorted((test_data / "octdl").rglob("*.jpg"))[::150]:
         pixels = np.asarray(Image.open(path).convert("L"))
         theirs = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC))
-        error = resize(pixels, 224)[0].astype(float) - theirs
+        error = resize(pixels, (224, 224))[0].astype(float) - theirs
         assert 10 * np.log10(255**2 / (error**2).mean()) > 60
 
 
@@ -69,7 +69,7 @@ def test_only_the_pixels_inside_the_crop_are_seen() -> None:
     inside = np.full((40, 40), 10, np.uint8)
     framed = np.full((60, 90), 250, np.uint8)
     framed[10:50, 20:60] = inside
-    assert np.array_equal(resize(framed[10:50, 20:60], 28), resize(inside, 28))
+    assert np.array_equal(resize(framed[10:50, 20:60], (28, 28)), resize(inside, (28, 28)))
 
 
 def test_crops_have_the_stated_areas_and_shapes_and_lie_inside() -> None:

@@ -72,6 +72,46 @@ def test_loader_processes_end_with_their_reader(tmp_path: Path, how: signal.Sign
     assert soon(lambda: shared_memory() <= before)
 
 
+HANDING_OVER = """
+import sys, threading
+from multiprocessing import get_context, resource_sharer
+from multiprocessing.connection import Client
+from retfound_dist.stream.processes import Begin
+
+def child(kind, pipe):
+    Begin()()
+    if kind == "fault":
+        sys.excepthook(ValueError, ValueError("a real fault"), None)
+    else:
+        address, key = resource_sharer.DupFd(0)._id
+        pipe.send((address, key))
+        pipe.recv()
+
+if __name__ == "__main__":
+    context = get_context("spawn")
+    near, far = context.Pipe()
+    process = context.Process(target=child, args=(sys.argv[1], far))
+    process.start()
+    if sys.argv[1] == "leaves":
+        from multiprocessing import process as current
+        address, key = near.recv()
+        for _ in range(3):
+            Client(address, authkey=current.current_process().authkey).close()
+        near.send("end")
+    process.join(20)
+"""
+
+
+@pytest.mark.parametrize(("kind", "said"), [("leaves", ""), ("fault", "ValueError: a real fault\n")])
+def test_a_reader_that_leaves_while_it_is_handed_a_batch_is_not_reported(
+    kind: str, said: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "handing_over.py"
+    script.write_text(HANDING_OVER)
+    done = subprocess.run([sys.executable, script, kind], capture_output=True, text=True, timeout=60)
+    assert done.stderr == said
+
+
 def test_ctrl_c_on_a_terminal_ends_all_with_one_traceback(tmp_path: Path) -> None:
     """Every process of the terminal gets the signal; only the reader answers."""
     controller, terminal = pty.openpty()

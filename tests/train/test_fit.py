@@ -21,7 +21,7 @@ def find(free: float, monkeypatch: pytest.MonkeyPatch, recompute: bool = False, 
     settings = Train(global_batch=100, steps=1, activation_checkpointing=recompute, **train)  # type: ignore[arg-type]
     model = MaskedAutoencoder(CONFIG, recompute)
     group = Group(World(), torch.device("cpu"))
-    return fit.find_micro_batch(model, settings, 1, 1, 112, model.patches, group)
+    return fit.find_micro_batch(model, settings, 1, 1, (112, 112), model.patches, group)
 
 
 def test_more_memory_holds_more_up_to_the_whole_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,11 +52,11 @@ def test_where_not_one_image_fits_the_way_out_is_said(monkeypatch: pytest.Monkey
 def test_what_is_measured_is_what_a_pass_takes(images: int) -> None:
     """Memory that a forward pass really holds, by the process's own."""
     model, process = MaskedAutoencoder(CONFIG), psutil.Process()
-    batch = fit._images(images, 1, 112, model.patches)
+    batch = fit._images(images, 1, (112, 112), model.patches)
     model(*batch).sum().backward()
     for parameter in model.parameters():
         parameter.grad = None
-    one, two = (fit._kept_bytes(model, *fit._images(n, 1, 112, model.patches)) for n in (1, 2))
+    one, two = (fit._kept_bytes(model, *fit._images(n, 1, (112, 112), model.patches)) for n in (1, 2))
     expected = (two - one) * images
     held: list[Callable[[], object] | torch.Tensor] = []
     before = process.memory_info().rss

@@ -1,0 +1,229 @@
+"""One rung of `benchmarks.train_speed`, in a process of its own, so that its memory is its own.
+
+    python -m benchmarks.train_rank SPEC.json OUT.json
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from benchmarks.train_ladder import Climber, MasterAdamW, Rung, rgb
+from retfound_dist.model.compiled import compile_model
+from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
+from retfound_dist.model.flops import matrix_rate, training_flops
+from retfound_dist.schema import Data, Model, Optim, PretrainConfig, Run, Train
+from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.stream.loader import MicroBatch, open_stream
+from retfound_dist.stream.plan import Plan, layout
+from retfound_dist.train import engine as ds
+from retfound_dist.train.account import Account
+from retfound_dist.train.group import Group
+from retfound_dist.train.job import Job
+from retfound_dist.train.optim import parameter_groups
+from retfound_dist.train.step import take_step
+from retfound_dist.train.telemetry import Clock
+from retfound_dist.world import World
+
+SEED, LR = 0, 1e-5
+
+
+class Memory:
+    """What is taken from here on: of the GPU's allocator, or of the process's resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.before = device, 0
+        if device.type != "cuda":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            self.before = psutil.Process().memory_info().rss
+        self.reset()
+
+    def reset(self) -> None:
+        """The peak is what is taken now."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Bytes at the peak."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1]) - self.before
+
+
+def wait(device: torch.device) -> float:
+    """The time, once the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def passes(rung: Rung, spec: dict[str, Any], patches: int) -> Iterator[MicroBatch]:
+    """The step's passes again and again: two different ones, made before the clock starts."""
+    draw = torch.Generator().manual_seed(SEED)
+    micro, side, made = rung.micro or spec["micro"], spec["model"]["image_size"], []
+    for _ in range(min(2, spec["batch"] // micro)):
+        images = torch.randint(0, 256, (micro, 1, side, side), dtype=torch.uint8, generator=draw)
+        shown = images if rung.grey else rgb(images)
+        batch = MicroBatch(0, shown, torch.rand(micro, patches, generator=draw), torch.ones(micro), [], 0)
+        made.append(batch.pin_memory() if torch.cuda.is_available() else batch)
+    return itertools.cycle(made)
+
+
+class PlainLoop:
+    """No DeepSpeed: the usual loop, and what this project's costs without it."""
+
+    def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
+        self.model, self.rung, self.device = model.to(device), rung, device
+        self.count = spec["batch"] // (rung.micro or spec["micro"])
+        groups = parameter_groups(model, Optim())
+        self.optimizer: Any
+        if rung.precision == "bf16":
+            groups = parameter_groups(model.bfloat16(), Optim())
+            self.optimizer = MasterAdamW(groups, rung.fused)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), fused=rung.fused or None)
+        self.autocast: Any = nullcontext()
+        if rung.precision == "autocast":
+            self.autocast = torch.autocast(device.type, torch.bfloat16)
+
+    def step(self, batches: Iterator[MicroBatch]) -> Tensor:
+        """One step; gives the batch's mean loss."""
+        total = torch.zeros((), device=self.device)
+        for part in itertools.islice(batches, self.count):
+            images, noise = (t.to(self.device, non_blocking=True) for t in (part.images, part.noise))
+            with self.autocast:
+                loss = self.model(images, noise).mean()
+            (loss / self.count).backward()
+            total += loss.detach() / self.count
+            if not self.rung.unread:
+                loss.item()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+
+class OwnLoop:
+    """This project's step, by DeepSpeed."""
+
+    def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
+        batch, micro = spec["batch"], rung.micro or spec["micro"]
+        self.group = Group(World(), device)
+        how: Any = {"zero_stage": rung.zero, "precision": rung.precision, "threads": spec["threads"]}
+        self.config = PretrainConfig(
+            run=Run(url=""),
+            data=Data(shards=spec["shards"], workers=spec["workers"]),
+            model=Model(**spec["model"]),
+            optim=Optim(base_lr=LR * 256 / batch, warmup_epochs=0),
+            train=Train(global_batch=batch, micro_batch=micro, steps=10_000, **how),
+        )
+        self.manifest = Manifest("", 0, (), {}, {}, ())
+        cut = layout(batch, 1, micro)
+        self.job = Job(self.config, self.manifest, Plan((100_000,), 0, batch, 1), cut, 10_000)
+        groups = parameter_groups(model, self.config.optim)
+        self.engine = ds.build(model.to(device), groups, self.config.train, self.config.optim, cut)
+
+    def step(self, batches: Iterator[MicroBatch]) -> Tensor:
+        """One step; gives the batch's mean loss."""
+        record = take_step(self.engine, batches, self.job, self.group, Clock(), Account(0), 0)
+        return record.loss / self.job.cut.global_batch
+
+    def stream(self, patches: int, steps: int) -> Any:
+        """The same from shards."""
+        train, model = self.config.train, self.config.model
+        return open_stream(
+            read_manifest(self.config.data.shards),
+            train.global_batch,
+            micro_batch=self.job.cut.micro,
+            image_size=model.image_size,
+            patches=patches,
+            seed=SEED,
+            stop_step=steps,
+            data=self.config.data,
+        )
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """Time, loss and memory of a rung's steps."""
+    rung = Rung(**spec["rung"])
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    torch.set_num_threads(spec["threads"] or torch.get_num_threads())
+    if rung.zero is not None:
+        device = ds.start(World(), spec["threads"]).device
+    torch.compile(lambda x: x + 1)(torch.zeros(2))  # the compiler's own memory is not the step's
+    memory = Memory(device)
+    torch.manual_seed(SEED)
+    model = Climber(Model(**spec["model"])).on(rung)
+    if not gpu and not has_bf16_instructions():
+        widen_linears(model)
+    flops = training_flops(model)
+    if rung.compiled:
+        compile_model(model)
+    loop: PlainLoop | OwnLoop
+    loop = (PlainLoop if rung.zero is None else OwnLoop)(model, rung, spec, device)
+    found: dict[str, Any] = {"flops": flops, "rate": {}}
+    if rung.shards and isinstance(loop, OwnLoop):
+        with loop.stream(model.patches, spec["warm_up"] + spec["steps"]) as stream:
+            found |= run(loop, iter(stream), spec, device, memory)
+    else:
+        found |= run(loop, passes(rung, spec, model.patches), spec, device, memory)
+    for kind in (torch.float32, torch.bfloat16):
+        found["rate"][str(kind)] = matrix_rate(device, kind, 0 if gpu else 2048)
+    if spec["trace"]:
+        trace(loop, passes(rung, spec, model.patches), device, spec["trace"])
+    return found
+
+
+def run(loop: Any, batches: Any, spec: Any, device: torch.device, memory: Memory) -> dict[str, Any]:
+    """Warm up, then time."""
+    begun = wait(device)
+    losses = [loop.step(batches) for _ in range(spec["warm_up"])]
+    first_s = wait(device) - begun
+    memory.reset()
+    seconds = []
+    for _ in range(spec["steps"]):
+        begun = wait(device)
+        losses.append(loop.step(batches))
+        seconds.append(wait(device) - begun)
+    return {
+        "seconds": seconds,
+        "first_s": first_s,
+        "peak": memory.peak(),
+        "losses": [float(loss) for loss in losses],
+    }
+
+
+def trace(loop: Any, batches: Any, device: torch.device, path: str) -> None:
+    """The operators that take the most of a step, as a table."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profiler:
+        loop.step(batches)
+        wait(device)
+    key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    Path(path).write_text(profiler.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=60))
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    answer = measure(asked)
+    Path(sys.argv[2]).write_text(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)  # DeepSpeed's leaving takes seconds
