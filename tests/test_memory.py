@@ -14,7 +14,7 @@ SMALL = Model(name="vit_demo_patch14", image_size=112, decoder_width=96, decoder
 def test_activations_are_those_that_pytorch_keeps(recompute: bool) -> None:
     """Without checkpointing; with it, PyTorch's count leaves out the one block that is computed again."""
     model = MaskedAutoencoder(SMALL, recompute)
-    one, two = (fit._kept_bytes(model, *fit._images(n, 1, 112, model.patches)) for n in (1, 2))
+    one, two = (fit._kept_bytes(model, *fit._images(n, 1, (112, 112), model.patches)) for n in (1, 2))
     predicted = activation_bytes(SMALL, "fp32", recompute)
     if recompute:
         assert two - one < predicted < 3 * (two - one)

@@ -11,7 +11,6 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 """Where a clone of the repository keeps them; an installed package has none."""
-_SIZES = {"small": "s", "base": "b", "large": "l", "huge": "h"}
 
 
 @dataclass(frozen=True)
@@ -37,24 +36,25 @@ def read_results(folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
 
 
 def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str) -> Rate | None:
-    """The best rate among training benchmarks of this model on one such device; None where there is none.
+    """The best rate that `make bench-train` measured of this model on one such device; None: it did not.
 
-    A row matches when its benchmark is called `train...`, its machine names the device, its label the model
-    (`vit_large_patch16`, `ViT-L`) and its unit is images/s.
+    A row matches when its benchmark is called `train`, its machine names the device, its command the model (or
+    none, for the default one on a GPU), its label begins with `ours` and its unit is images/s.
     """
     name = device.split("-")[0].lower()
-    size = model.split("_")[1] if "_" in model else model
-    wanted = re.compile(rf"{re.escape(model)}|vit[-_ ]?({re.escape(size)}|{_SIZES.get(size, size)})\b", re.I)
     best: Rate | None = None
     for file, tree in results:
-        if not str(tree.get("name", "")).startswith("train"):
-            continue
-        if name not in str(tree.get("machine", "")).replace(" ", "").lower():
+        machine = str(tree.get("machine", "")).replace(" ", "").lower()
+        if tree.get("name") != "train" or name not in machine or _model(tree) != model:
             continue
         for row in tree["rows"]:
-            label = f"{tree.get('model', '')} {row['label']}"
-            if row.get("unit") != "images/s" or not wanted.search(label):
+            if row.get("unit") != "images/s" or not str(row["label"]).startswith("ours"):
                 continue
             if best is None or row["value"] > best.images_per_s:
                 best = Rate(float(row["value"]), f"{file}, {row['label']!r}")
     return best
+
+
+def _model(tree: Mapping[str, Any]) -> str:
+    said = re.search(r"--model[ =](\S+)", str(tree.get("command", "")))
+    return said[1] if said else "vit_large_patch16"

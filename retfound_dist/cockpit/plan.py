@@ -155,7 +155,7 @@ def plan_run(
     ConfigError for a model that cannot be built.
     """
     model, train = config.model, config.train
-    if model.image_size % shapes.encoder_shape(model.name).patch:
+    if any(side % shapes.encoder_shape(model.name).patch for side in model.size):
         raise ConfigError(
             f"model.image_size={model.image_size}: give a multiple of the patch of {model.name}"
         )

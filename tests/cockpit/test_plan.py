@@ -57,18 +57,21 @@ def test_a_rate_that_was_measured_is_used_and_named() -> None:
 
 def test_a_benchmark_counts_for_its_own_device_and_model() -> None:
     rows = [
-        {"label": "ViT-L, plain loop", "value": 1900, "unit": "images/s"},
-        {"label": "ViT-L, all savings", "value": 3800, "unit": "images/s"},
-        {"label": "ViT-B, all savings", "value": 9000, "unit": "images/s"},
-        {"label": "ViT-L step", "value": 99999, "unit": "s"},
+        {"label": "usual loop", "value": 1900, "unit": "images/s"},
+        {"label": "ours, bf16, ZeRO 1", "value": 3800, "unit": "images/s"},
+        {"label": "+ weights in bf16, plain loop", "value": 9000, "unit": "images/s"},
+        {"label": "ours, bf16, ZeRO 1: step", "value": 99999, "unit": "s"},
     ]
-    result = [("train.json", {"name": "train", "machine": "NVIDIA H200, 16 cores", "rows": rows})]
-    best = measured_rate(result, "H200-141GB", "vit_large_patch16")
+    command = "python -m benchmarks.train_speed"
+    tree = {"name": "train", "machine": "NVIDIA H200, 16 cores", "command": command, "rows": rows}
+    best = measured_rate([("train.json", tree)], "H200-141GB", "vit_large_patch16")
     assert best is not None
     assert best.images_per_s == 3800
     assert "train.json" in best.source
-    assert measured_rate(result, "A100-40GB", "vit_large_patch16") is None
-    assert measured_rate(result, "H200-141GB", "vit_huge_patch14") is None
+    assert measured_rate([("train.json", tree)], "A100-40GB", "vit_large_patch16") is None
+    assert measured_rate([("train.json", tree)], "H200-141GB", "vit_huge_patch14") is None
+    other = tree | {"command": command + " --model vit_huge_patch14"}
+    assert measured_rate([("train.json", other)], "H200-141GB", "vit_large_patch16") is None
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 8])
