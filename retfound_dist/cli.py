@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from retfound_dist.errors import RetfoundError
+from retfound_dist.errors import ConfigError, RetfoundError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -38,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments; `key=value` may stand behind options too, which argparse alone does not take."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        from retfound_dist.cockpit.completion import answer
+
+        answer(parser)
     args, more = parser.parse_known_args(argv)
     overrides = getattr(args, "overrides", None)
     strange = [text for text in more if overrides is None or text.startswith("-") or "=" not in text]
@@ -72,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--dry-run", action="store_true", help="list what would be packed, write nothing")
     verify = add("verify", _verify, "every shard against its manifest; exit 1 names what is wrong")
     verify.add_argument("url", metavar="URL", help="the shard set")
-    show = add("show", _show, "the resolved config, each value with where it came from", config=True)
+    show = add("show", _show, "the resolved config, each value with where it came from")
+    show.add_argument("config", nargs="?", default="", metavar="CONFIG.toml", help="config file")
+    show.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
+    show.add_argument(
+        "--keys", action="store_true", help="every key of all commands, or of one: type, unit, meaning"
+    )
     show.add_argument("--json", action="store_true", help="as JSON")
     add("pretrain", _pretrain, "shards -> committed checkpoints; also under torchrun and srun", config=True)
     plan = add("plan", _plan, "what a pretraining run will do and cost, and its recipe's risks", config=True)
@@ -103,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
     export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    completion = add("completion", _completion, 'completion in the shell: eval "$(retfound completion bash)"')
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -121,6 +132,10 @@ def _verify(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from retfound_dist.config import flatten, load_any, to_dict
 
+    if args.keys:
+        return _show_keys(args)
+    if not args.config:
+        raise ConfigError("show: give a CONFIG.toml, or --keys for every key there is")
     config, origins = load_any(args.config, args.overrides)
     values = dict(flatten(to_dict(config)))
     if args.json:
@@ -133,6 +148,17 @@ def _show(args: argparse.Namespace) -> int:
     wide = max(len(key) for key in values)
     for key, value in values.items():
         print(f"{key:<{wide}}  {json.dumps(value):<24}  {origins[key]}")
+    return 0
+
+
+def _show_keys(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.keys import commands_for, key_lines, keys_tree
+
+    commands = commands_for(args.config)
+    if args.json:
+        print(json.dumps(keys_tree(commands), indent=1))
+    else:
+        print("\n".join(key_lines(commands)))
     return 0
 
 
@@ -215,6 +241,13 @@ def _export(args: argparse.Namespace) -> int:
     weights = read_weights(args.checkpoint)
     export(weights, args.format, args.out)
     print(f"{len(weights.state)} tensors of {args.checkpoint} written to {args.out} ({args.format})")
+    return 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.completion import shell_code
+
+    print(shell_code(args.shell))
     return 0
 
 

@@ -44,6 +44,12 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
 def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
     """`load` for whichever command the file is for, known by its sections."""
     tree = read_toml(path)
+    names = [text.partition("=")[0].split(".")[0] for text in overrides]
+    return load(kind_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
+
+
+def kind_of(tree: Mapping[str, Any], path: str) -> Any:
+    """The config class that a file's sections are of; ConfigError where it is none."""
     kinds = {
         "train": schema.PretrainConfig,
         "weights": schema.CompareConfig,
@@ -52,11 +58,10 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, s
         "run": schema.WatchConfig,
         "out": schema.PackConfig,
     }
-    keys = {*tree, *(text.partition("=")[0].split(".")[0] for text in overrides)}
-    kind = next((kind for key, kind in kinds.items() if key in keys), None)
+    kind = next((kind for key, kind in kinds.items() if key in tree), None)
     if kind is None:
         raise ConfigError(f"{path} is a config of no command: its sections are {', '.join(tree) or 'none'}")
-    return load(kind, path, overrides)
+    return kind
 
 
 def read_toml(path: str) -> Tree:

@@ -38,8 +38,8 @@ def read_results(folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
 def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str) -> Rate | None:
     """The best rate that `make bench-train` measured of this model on one such device; None: it did not.
 
-    A row matches when its benchmark is called `train`, its machine names the device, its command the model (or
-    none, for the default one on a GPU), its label begins with `ours` and its unit is images/s.
+    A row matches when its benchmark is called `train`, its machine names the device, its command the
+    model (or none: the default one on a GPU), its label begins with `ours` and its unit is images/s.
     """
     name = device.split("-")[0].lower()
     best: Rate | None = None
