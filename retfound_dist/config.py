@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -64,8 +65,15 @@ def kind_of(tree: Mapping[str, Any], path: str) -> Any:
     return kind
 
 
+PRESETS = Path(__file__).parent / "presets"
+"""`configs/` as it was installed."""
+
+
 def read_toml(path: str) -> Tree:
-    """A TOML file's content."""
+    """A TOML file's content; `configs/...` is found among the installed presets where it is not here."""
+    preset = PRESETS / path.removeprefix("configs/")
+    if path.startswith("configs/") and preset.is_file() and not Path(path).exists():
+        path = str(preset)
     try:
         return tomllib.loads(storage.read_bytes(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
