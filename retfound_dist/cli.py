@@ -181,6 +181,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.config import load
+    from retfound_dist.heldout import held_out_part
     from retfound_dist.schema import PretrainConfig
     from retfound_dist.shardset import read_manifest
     from retfound_dist.world import read_world
@@ -190,6 +191,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         config, _ = load(PretrainConfig, args.config, args.overrides)
         manifest = read_manifest(config.data.shards)
         manifest.part(config.data.split)
+        held_out_part(config.data, manifest)
     except RetfoundError as error:
         if world.is_main:
             raise

@@ -24,6 +24,7 @@ BASE = {
     "forecast",
     "shapes",
     "memory",
+    "heldout",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

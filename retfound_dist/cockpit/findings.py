@@ -29,6 +29,8 @@ class Facts:
     """As it is cut at this number of ranks; 0: not known."""
     padding: float = 0.0
     """Share of a step's slots that hold no image."""
+    held_out: bool = True
+    """Whether some patients are kept from training; True where it is not known."""
     image: Mapping[str, Any] = field(default_factory=dict)
     """The manifest's `image` section; empty where there is no shard set yet."""
 

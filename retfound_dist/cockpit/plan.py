@@ -15,7 +15,8 @@ from retfound_dist.cockpit.traffic import Reads, node_reads
 from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import WHOLE, Shape, Work, forecast
 from retfound_dist.memory import Memory, largest_micro_batch, peak
-from retfound_dist.schema import PretrainConfig, Train
+from retfound_dist.heldout import held_out_part
+from retfound_dist.schema import Data, PretrainConfig, Train
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream.plan import Layout, layout
 from retfound_dist.stream.plan import Plan as Order
@@ -38,6 +39,8 @@ class DataFacts:
     image: dict[str, object]
     """The manifest's section; empty where there is none yet."""
     source: str
+    held_out: bool = True
+    """Whether some patients can be kept from training; True where it is not known."""
 
     @property
     def samples(self) -> int:
@@ -50,11 +53,13 @@ class DataFacts:
         return sum(self.sizes)
 
 
-def data_of(manifest: Manifest, split: str, remote: bool) -> DataFacts:
+def data_of(manifest: Manifest, data: Data, remote: bool) -> DataFacts:
     """From a shard set that is there."""
-    part = manifest.part(split)
+    part = manifest.part(data.split)
     counts, sizes = tuple(s.samples for s in part), tuple(s.bytes for s in part)
-    return DataFacts(counts, sizes, remote, manifest.image, f"{manifest.url}, part {split!r}")
+    held_out = bool(held_out_part(data, manifest))
+    where = f"{manifest.url}, part {data.split!r}"
+    return DataFacts(counts, sizes, remote, manifest.image, where, held_out)
 
 
 def assumed_data(samples: int, image_bytes: float, source: str) -> DataFacts:
@@ -199,6 +204,7 @@ def facts_of(data: DataFacts, cluster: Cluster | None, cut: Layout) -> Facts:
         ranks_per_node=cluster.gpus_per_node if cluster else 0,
         micro_batch=cut.micro,
         padding=cut.padding / cut.padded,
+        held_out=data.held_out,
         image=data.image,
     )
 

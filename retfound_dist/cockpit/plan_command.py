@@ -64,7 +64,7 @@ def recipe_lines(config: PretrainConfig, manifest: Manifest, ranks: int) -> list
     """What `pretrain` prints before its first step: serious risks and warnings; notes are only counted."""
     micro = config.train.micro_batch
     cut = layout(config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro)
-    data = data_of(manifest, config.data.split, not storage.is_local(manifest.url))
+    data = data_of(manifest, config.data, not storage.is_local(manifest.url))
     found = check(config, facts_of(data, None, cut))
     told = [finding.line() for finding in found if finding.level != "note"]
     notes = len(found) - len(told)
@@ -75,7 +75,7 @@ def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
     """The shard set where there is one and nothing else was said, else an assumed one."""
     url = config.data.shards
     if not samples and not image_kb and storage.exists(storage.join(url, MANIFEST)):
-        return data_of(read_manifest(url), config.data.split, not storage.is_local(url))
+        return data_of(read_manifest(url), config.data, not storage.is_local(url))
     if not samples and "://" in url and not url.startswith("file://"):
         raise ManifestError(f"there is no shard set at {url}: pack it, or say --samples N [--image-kb K]")
     said = "as given" if samples else f"assumed: there is no shard set at {url}; say --samples N"

@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     rules_recipe.warm_start,
     rules_data.mask_ratio,
     rules_data.image_statistics,
+    rules_data.held_out,
     rules_data.padding,
     rules_data.shard_count,
     rules_data.cache,

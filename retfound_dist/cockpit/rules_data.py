@@ -68,6 +68,19 @@ def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     )
 
 
+def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """No patients by whom over-fitting would show."""
+    if not facts.held_out and config.data.held_out != "none":
+        yield Finding(
+            "note",
+            "data.held_out",
+            "no patients are held out",
+            "Over-fitting shows in the loss on patients that are never trained on, and nowhere else this early",
+            "docs/reading_the_report.md",
+            "pack with split.fractions=[0.98, 0.02, 0.0], then data.split='train'",
+        )
+
+
 def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """A number of ranks at which much of a step is padding."""
     if facts.padding > 0.02:

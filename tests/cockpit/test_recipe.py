@@ -110,6 +110,12 @@ def test_of_a_small_network_the_papers_numbers_are_only_noted() -> None:
     assert set(found(preset="demo/pretrain", facts=Facts(samples=500, shards=20)).values()) == {"note"}
 
 
+def test_a_run_without_held_out_patients_is_noted_unless_it_was_asked_for() -> None:
+    facts = Facts(samples=182_980, shards=143, held_out=False)
+    assert found(facts=facts) == {"data.held_out": "note"}
+    assert found("data.held_out=none", facts=facts) == {}
+
+
 def test_every_finding_says_reason_source_and_way_out_in_one_line() -> None:
     config, _ = load(
         PretrainConfig,
