@@ -14,8 +14,8 @@ from retfound_dist.cockpit.recipe import check
 from retfound_dist.cockpit.traffic import Reads, node_reads
 from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import WHOLE, Shape, Work, forecast
-from retfound_dist.memory import Memory, largest_micro_batch, peak
 from retfound_dist.heldout import held_out_part
+from retfound_dist.memory import Memory, largest_micro_batch, peak
 from retfound_dist.schema import Data, PretrainConfig, Train
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream.plan import Layout, layout
