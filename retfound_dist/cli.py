@@ -112,6 +112,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
     export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    runs = add("runs", _runs, "the runs below a URL: state, step, loss, speed, checkpoint, best score")
+    runs.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
+    runs.add_argument("--json", action="store_true", help="as JSON")
+    report = add("report", _report, "one self-contained page of a run, at any time")
+    report.add_argument("run", metavar="RUN", help="the run's path or URL")
+    report.add_argument("--out", default="", metavar="F.html", help="else: report.html in the run's folder")
+    report.add_argument("--no-pictures", action="store_true", help="draw no new reconstructions")
+    report.add_argument("--price-per-gpu-hour", type=float, default=0.0, metavar="P", help="for its cost")
+    dashboard = add("dashboard", _dashboard, "the runs below a URL as live pages, on this machine")
+    dashboard.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
+    dashboard.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+    dashboard.add_argument("--port", type=int, default=8700, help="0: any that is free")
     completion = add("completion", _completion, 'completion in the shell: eval "$(retfound completion bash)"')
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
@@ -244,6 +256,25 @@ def _export(args: argparse.Namespace) -> int:
     export(weights, args.format, args.out)
     print(f"{len(weights.state)} tensors of {args.checkpoint} written to {args.out} ({args.format})")
     return 0
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.runs import runs_command
+
+    return runs_command(args.url, args.json)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.report_command import report_command
+
+    pictures, price = not args.no_pictures, args.price_per_gpu_hour
+    return report_command(args.run, args.out, pictures=pictures, price=price, quiet=args.quiet)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.dashboard import dashboard_command
+
+    return dashboard_command(args.url, args.host, args.port, args.quiet)
 
 
 def _completion(args: argparse.Namespace) -> int:

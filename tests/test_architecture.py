@@ -25,6 +25,8 @@ BASE = {
     "shapes",
     "memory",
     "heldout",
+    "drawing",
+    "versions",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
@@ -33,7 +35,7 @@ MAY_IMPORT = {
     "model": {"base", "model"},
     "train": {"base", "stream", "model", "train"},
     "evaluate": {"base", "stream", "model", "evaluate"},
-    "cockpit": {"base", "stream", "cockpit"},
+    "cockpit": {"base", "stream", "model", "train", "evaluate", "cockpit"},
     "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards", "cockpit"},
 }
 ONLY_IN = {

@@ -41,6 +41,7 @@ from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
 from retfound_dist.train.watchdog import Watchdog
+from retfound_dist.versions import installed
 from retfound_dist.world import World
 
 HURRY_S = 5.0
@@ -194,6 +195,8 @@ def _run(begin: Start, desk: Desk | None) -> None:
             world_size=world.size,
             zero_stage=stage,
             cut=job.cut.describe(),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            versions=installed("retfound-dist", "torch", "deepspeed"),
         )
     with open_stream(
         manifest,
