@@ -249,13 +249,9 @@ def _reconstruct(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from retfound_dist.model.export import export
-    from retfound_dist.model.weights import read_weights
+    from retfound_dist.cockpit.card import export_command
 
-    weights = read_weights(args.checkpoint)
-    export(weights, args.format, args.out)
-    print(f"{len(weights.state)} tensors of {args.checkpoint} written to {args.out} ({args.format})")
-    return 0
+    return export_command(args.checkpoint, args.format, args.out)
 
 
 def _runs(args: argparse.Namespace) -> int:
