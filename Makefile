@@ -8,6 +8,7 @@
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
+# make docs                   the pages and figures in docs/ that are made by commands
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -27,7 +28,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
+.PHONY: docs demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -46,6 +47,9 @@ lint: $(STAMP)
 	mypy
 	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck -x $(SCRIPTS); \
 	else echo "shellcheck is not installed: the shell scripts were not read"; test -z "$$CI"; fi
+
+docs: $(STAMP)
+	python -m retfound_dist.cockpit.manual
 
 setup: $(STAMP)
 

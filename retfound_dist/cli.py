@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from retfound_dist.errors import RetfoundError
+from retfound_dist.errors import ConfigError, RetfoundError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -38,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments; `key=value` may stand behind options too, which argparse alone does not take."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        from retfound_dist.cockpit.completion import answer
+
+        answer(parser)
     args, more = parser.parse_known_args(argv)
     overrides = getattr(args, "overrides", None)
     strange = [text for text in more if overrides is None or text.startswith("-") or "=" not in text]
@@ -72,9 +76,25 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--dry-run", action="store_true", help="list what would be packed, write nothing")
     verify = add("verify", _verify, "every shard against its manifest; exit 1 names what is wrong")
     verify.add_argument("url", metavar="URL", help="the shard set")
-    show = add("show", _show, "the resolved config, each value with where it came from", config=True)
+    show = add("show", _show, "the resolved config, each value with where it came from")
+    show.add_argument("config", nargs="?", default="", metavar="CONFIG.toml", help="config file")
+    show.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
+    show.add_argument(
+        "--keys", action="store_true", help="every key of all commands, or of one: type, unit, meaning"
+    )
     show.add_argument("--json", action="store_true", help="as JSON")
     add("pretrain", _pretrain, "shards -> committed checkpoints; also under torchrun and srun", config=True)
+    plan = add("plan", _plan, "what a pretraining run will do and cost, and its recipe's risks", config=True)
+    plan.add_argument("--nodes", type=int, default=0, help="else: the Slurm allocation around, this host, 1")
+    plan.add_argument("--gpus-per-node", type=int, default=0, metavar="G")
+    plan.add_argument("--gpu-memory-gb", type=float, default=0.0, metavar="M", help="10^9 bytes")
+    plan.add_argument("--device", default="", help="e.g. H100; else guessed from the memory")
+    plan.add_argument("--node-link-gbit", type=float, default=0.0, metavar="L", help="a node's network (400)")
+    plan.add_argument("--samples", type=int, default=0, help="images, where there is no shard set yet")
+    plan.add_argument("--image-kb", type=float, default=0.0, metavar="K", help="kB of a stored image")
+    plan.add_argument("--within-hours", type=float, default=168.0, metavar="H", help="time there is (168)")
+    plan.add_argument("--strict", action="store_true", help="exit 1 on any serious risk")
+    plan.add_argument("--json", action="store_true", help="as JSON")
     batch = add("batch", _batch, "the keys of a pretraining step's batch, and its picture", config=True)
     batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
     batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
@@ -92,6 +112,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
     export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    runs = add("runs", _runs, "the runs below a URL: state, step, loss, speed, checkpoint, best score")
+    runs.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
+    runs.add_argument("--json", action="store_true", help="as JSON")
+    report = add("report", _report, "one self-contained page of a run, at any time")
+    report.add_argument("run", metavar="RUN", help="the run's path or URL")
+    report.add_argument("--out", default="", metavar="F.html", help="else: report.html in the run's folder")
+    report.add_argument("--no-pictures", action="store_true", help="draw no new reconstructions")
+    report.add_argument("--price-per-gpu-hour", type=float, default=0.0, metavar="P", help="for its cost")
+    dashboard = add("dashboard", _dashboard, "the runs below a URL as live pages, on this machine")
+    dashboard.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
+    dashboard.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+    dashboard.add_argument("--port", type=int, default=8700, help="0: any that is free")
+    completion = add("completion", _completion, 'completion in the shell: eval "$(retfound completion bash)"')
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -110,6 +144,10 @@ def _verify(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from retfound_dist.config import flatten, load_any, to_dict
 
+    if args.keys:
+        return _show_keys(args)
+    if not args.config:
+        raise ConfigError("show: give a CONFIG.toml, or --keys for every key there is")
     config, origins = load_any(args.config, args.overrides)
     values = dict(flatten(to_dict(config)))
     if args.json:
@@ -125,8 +163,37 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_keys(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.keys import commands_for, key_lines, keys_tree
+
+    commands = commands_for(args.config)
+    if args.json:
+        print(json.dumps(keys_tree(commands), indent=1))
+    else:
+        print("\n".join(key_lines(commands)))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.cluster import Wish
+    from retfound_dist.cockpit.plan_command import plan_command
+
+    wish = Wish(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
+    return plan_command(
+        args.config,
+        args.overrides,
+        wish,
+        samples=args.samples,
+        image_kb=args.image_kb,
+        within_hours=args.within_hours,
+        strict=args.strict,
+        as_json=args.json,
+    )
+
+
 def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.config import load
+    from retfound_dist.heldout import held_out_part
     from retfound_dist.schema import PretrainConfig
     from retfound_dist.shardset import read_manifest
     from retfound_dist.world import read_world
@@ -136,10 +203,16 @@ def _pretrain(args: argparse.Namespace) -> int:
         config, _ = load(PretrainConfig, args.config, args.overrides)
         manifest = read_manifest(config.data.shards)
         manifest.part(config.data.split)
+        held_out_part(config.data, manifest)
     except RetfoundError as error:
         if world.is_main:
             raise
         return error.exit_code
+    if world.is_main and not args.quiet:
+        from retfound_dist.cockpit.plan_command import recipe_lines
+
+        for line in recipe_lines(config, manifest, world.size):
+            print(line, file=sys.stderr)
     from retfound_dist.train.pretrain import guarded
 
     return guarded(config, manifest, world, quiet=args.quiet)
@@ -176,12 +249,34 @@ def _reconstruct(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from retfound_dist.model.export import export
-    from retfound_dist.model.weights import read_weights
+    from retfound_dist.cockpit.card import export_command
 
-    weights = read_weights(args.checkpoint)
-    export(weights, args.format, args.out)
-    print(f"{len(weights.state)} tensors of {args.checkpoint} written to {args.out} ({args.format})")
+    return export_command(args.checkpoint, args.format, args.out)
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.runs import runs_command
+
+    return runs_command(args.url, args.json)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.report_command import report_command
+
+    pictures, price = not args.no_pictures, args.price_per_gpu_hour
+    return report_command(args.run, args.out, pictures=pictures, price=price, quiet=args.quiet)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.dashboard import dashboard_command
+
+    return dashboard_command(args.url, args.host, args.port, args.quiet)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from retfound_dist.cockpit.completion import shell_code
+
+    print(shell_code(args.shell))
     return 0
 
 

@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -44,6 +45,12 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
 def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
     """`load` for whichever command the file is for, known by its sections."""
     tree = read_toml(path)
+    names = [text.partition("=")[0].split(".")[0] for text in overrides]
+    return load(kind_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
+
+
+def kind_of(tree: Mapping[str, Any], path: str) -> Any:
+    """The config class that a file's sections are of; ConfigError where it is none."""
     kinds = {
         "train": schema.PretrainConfig,
         "weights": schema.CompareConfig,
@@ -52,15 +59,21 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, s
         "run": schema.WatchConfig,
         "out": schema.PackConfig,
     }
-    keys = {*tree, *(text.partition("=")[0].split(".")[0] for text in overrides)}
-    kind = next((kind for key, kind in kinds.items() if key in keys), None)
+    kind = next((kind for key, kind in kinds.items() if key in tree), None)
     if kind is None:
         raise ConfigError(f"{path} is a config of no command: its sections are {', '.join(tree) or 'none'}")
-    return load(kind, path, overrides)
+    return kind
+
+
+PRESETS = Path(__file__).parent / "presets"
+"""`configs/` as it was installed."""
 
 
 def read_toml(path: str) -> Tree:
-    """A TOML file's content."""
+    """A TOML file's content; `configs/...` is found among the installed presets where it is not here."""
+    preset = PRESETS / path.removeprefix("configs/")
+    if path.startswith("configs/") and preset.is_file() and not Path(path).exists():
+        path = str(preset)
     try:
         return tomllib.loads(storage.read_bytes(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

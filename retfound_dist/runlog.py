@@ -20,6 +20,7 @@ HOW = (
     "data.cache_gb",
     "data.patience_s",
     "data.bad_sample_budget",
+    "data.held_out",
     "train.micro_batch",
     "train.zero_stage",
     "train.compile",

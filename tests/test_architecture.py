@@ -24,6 +24,9 @@ BASE = {
     "forecast",
     "shapes",
     "memory",
+    "heldout",
+    "drawing",
+    "versions",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
@@ -32,7 +35,8 @@ MAY_IMPORT = {
     "model": {"base", "model"},
     "train": {"base", "stream", "model", "train"},
     "evaluate": {"base", "stream", "model", "evaluate"},
-    "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards"},
+    "cockpit": {"base", "stream", "model", "train", "evaluate", "cockpit"},
+    "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards", "cockpit"},
 }
 ONLY_IN = {
     "deepspeed": {"retfound_dist/train/engine.py"},

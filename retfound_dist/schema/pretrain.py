@@ -45,6 +45,10 @@ class Data:
     """Width over height of the random crop (torchvision's default, used by MAE)."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
+    held_out: Literal["auto", "none", "val", "test"] = "auto"
+    """Part never trained on whose loss is taken at each checkpoint; `auto`: val where split is train."""
+    held_out_images: Positive = 512
+    """Images of that part, fixed with their masks; all, where there are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,6 +7,18 @@
             train_on(batch.images, batch.weight)
 """
 
-from retfound_dist.stream.loader import MicroBatch, Stream, open_stream
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retfound_dist.stream.loader import MicroBatch, Stream, open_stream
 
 __all__ = ["MicroBatch", "Stream", "open_stream"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the loader, and torch with it, when it is asked for: `plan` beside it needs neither."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from retfound_dist.stream import loader
+
+    return getattr(loader, name)

@@ -19,6 +19,7 @@ from retfound_dist.train.account import Account
 from retfound_dist.train.anomaly import Anomalies, StepRecord
 from retfound_dist.train.checkpoint import Position, Saver
 from retfound_dist.train.group import Group, Votes
+from retfound_dist.train.heldout import HeldOut
 from retfound_dist.train.job import Job
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.lock import RunLock
@@ -60,6 +61,7 @@ class Loop:
     useful_s: float = 0.0
     """Time of the steps before this start, each once; `began` is when the run first did."""
     began: float = field(default_factory=time.time)
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         config = self.job.config
@@ -93,7 +95,7 @@ class Loop:
             saving = leaving or done % config.checkpoint.every_steps == 0
             if not (saving or done % config.train.log_every == 0 or done == start + 1):
                 continue
-            digest = self._log(done)
+            digest = self._log(done, saving)
             if saving:
                 self._save(Position(done, done * job.cut.global_batch, digest))
             if leaving:
@@ -120,7 +122,7 @@ class Loop:
             self.saver.seal()
         return stop > 0
 
-    def _log(self, done: int) -> str:
+    def _log(self, done: int, saving: bool) -> str:
         """A line of metrics.jsonl; here the ranks and the device are waited for. Gives the batch's digest."""
         job, batch, last = self.job, self.job.cut.global_batch, self._records[-1]
         spread, steps = self._spread(), self._clock.steps
@@ -148,6 +150,8 @@ class Loop:
             "time": time.time(),
             "goodput": self.useful_s / max(1e-9, time.time() - self.began),
         }
+        if saving and self.held_out:
+            row["held_out_loss"] = self._score(done, self.held_out)
         self._records = []
         self.display.show(row, self.saver.last_good)
         for found in reckoned.anomalies:
@@ -158,6 +162,12 @@ class Loop:
                 self.desk.board.write(row)
         self.anomalies.check()
         return str(row["batch_digest"])
+
+    def _score(self, done: int, held_out: HeldOut) -> float | None:
+        """The held-out loss; None, as JSON has it, where it is not finite."""
+        loss = held_out.score(self.engine, self.model, self.group)
+        self.display.say(f"step {done}: loss {loss:.4f} on {held_out.count} held-out images")
+        return loss if math.isfinite(loss) else None
 
     def _spread(self) -> dict[str, Any]:
         """How long ranks work by themselves in a step, and who is slowest: a straggler shows here."""

@@ -15,6 +15,7 @@ import torch
 from retfound_dist import commit, runlog
 from retfound_dist import config as configs
 from retfound_dist.errors import DataError, RetfoundError
+from retfound_dist.heldout import held_out_part
 from retfound_dist.model.compiled import compile_model, should_compile
 from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -29,6 +30,7 @@ from retfound_dist.train.anomaly import Anomalies
 from retfound_dist.train.checkpoint import Saver
 from retfound_dist.train.fit import find_micro_batch, give_back
 from retfound_dist.train.group import Group
+from retfound_dist.train.heldout import open_held_out
 from retfound_dist.train.job import make_job, run_steps
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
@@ -39,6 +41,7 @@ from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
 from retfound_dist.train.watchdog import Watchdog
+from retfound_dist.versions import installed
 from retfound_dist.world import World
 
 HURRY_S = 5.0
@@ -161,6 +164,9 @@ def _run(begin: Start, desk: Desk | None) -> None:
         f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
         f"ZeRO {stage}, {train.precision}; run {url}"
     )
+    held_out = open_held_out(config, manifest, group, job.cut.micro, model.patches)
+    if held_out:
+        display.say(f"held out: {held_out.count} images of {held_out_part(config.data, manifest)!r}")
     begin.asked.listen()
     journal = desk.journal if desk else None
     saver = Saver(
@@ -180,6 +186,7 @@ def _run(begin: Start, desk: Desk | None) -> None:
         desk,
         before["useful_s"],
         before["began"],
+        held_out,
     )
     if journal:
         journal.event(
@@ -191,6 +198,8 @@ def _run(begin: Start, desk: Desk | None) -> None:
             world_size=world.size,
             zero_stage=stage,
             cut=job.cut.describe(),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            versions=installed("retfound-dist", "torch", "deepspeed"),
         )
     with open_stream(
         manifest,

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Install on a cluster without conda and without root: once, on a login node, from the root of the clone.
+#   launch/cluster_setup.sh [FOLDER]        FOLDER: on a file system that every node sees (default: .venv here)
+#
+#   PYTHON=python3.11     the interpreter (`module load python/3.11` first, where there are modules)
+#   SCRATCH=/scratch/me   where pip's cache and temporary files go: home folders are small (default: $TMPDIR or /tmp)
+#
+# Then:  VENV=FOLDER sbatch --nodes=4 --gpus-per-node=8 launch/slurm/pretrain.sbatch CONFIG.toml
+# torch's wheels bring CUDA and NCCL: no module for these is wanted, and loaded ones may get in the way.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=${1:-${VENV:-$PWD/.venv}}
+python=${PYTHON:-python3}
+scratch=${SCRATCH:-${TMPDIR:-/tmp}}
+
+command -v "$python" >/dev/null \
+  || { echo "there is no $python: load a module or set PYTHON" >&2; exit 2; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "$python is older than Python 3.11: load a newer module or set PYTHON=python3.11" >&2; exit 2; }
+mkdir -p "$folder" "$scratch" || { echo "cannot write to $folder or $scratch" >&2; exit 2; }
+case " ${LOADEDMODULES:-} " in
+  *cuda* | *nccl*) echo "note: CUDA or NCCL modules are loaded; torch brings its own: module unload them if it fails" ;;
+esac
+
+[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+export PIP_CACHE_DIR=$scratch/pip-cache TMPDIR=$scratch DS_BUILD_OPS=0
+echo "installing into $folder (some 6 GB)"
+"$folder/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt .
+
+# what a node will need, tried here
+"$folder/bin/retfound" plan configs/pretrain_vitl_oct.toml --nodes 1 --gpus-per-node 8 >/dev/null
+echo "installed: $("$folder/bin/python" -c 'from importlib.metadata import version as v; print("retfound-dist", v("retfound-dist"))')"
+echo "next: VENV=$folder sbatch --nodes=4 --gpus-per-node=8 launch/slurm/pretrain.sbatch configs/pretrain_vitl_oct.toml"

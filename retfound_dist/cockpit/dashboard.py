@@ -1,0 +1,145 @@
+"""`retfound dashboard URL`: the runs below a URL as live pages, on this machine only unless asked.
+
+    retfound dashboard s3://BUCKET/runs        http://127.0.0.1:8700
+
+Pages are made on the server; a few lines of script fetch them again. Nothing is written, and only runs that
+the list shows can be asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from retfound_dist import storage
+from retfound_dist.cockpit.page import compare_page, index_page, run_id, run_page
+from retfound_dist.cockpit.pictures import kept_pictures
+from retfound_dist.cockpit.runs import RunFacts, find_runs, read_all, read_run, summary
+from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERY_S = 5
+"""Seconds between two looks of a page."""
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+}
+T = TypeVar("T")
+
+
+class Kept:
+    """What was read a moment ago: many viewers ask the store no more often than one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._held, self._lock = seconds, {}, threading.Lock()  # type: ignore[var-annotated]
+
+    def get(self, key: str, read: Callable[[], T]) -> T:
+        """The value of a key, read again when it is older than so many seconds."""
+        with self._lock:
+            at, value = self._held.get(key, (0.0, None))
+            if time.monotonic() - at > self._seconds or value is None:
+                value = read()
+                self._held[key] = (time.monotonic(), value)
+            return value  # type: ignore[no-any-return]
+
+
+def make_app(
+    url: str, hosts: tuple[str, ...] = LOOPBACK, every_s: int = EVERY_S, kept_s: float = EVERY_S / 2
+) -> Starlette:
+    """The application; `hosts`: the names it answers to, so that no page elsewhere reaches it; `*`: all.
+
+    Pages look again every `every_s` seconds (0: never), the store is asked every `kept_s` at most.
+    """
+    url = url.rstrip("/")
+    kept = Kept(kept_s)
+
+    def read(request: Request, place: int = 0) -> RunFacts:
+        names = request.query_params.getlist("id") or request.query_params.getlist("run")
+        wanted = names[place]
+        known = kept.get("urls", lambda: {run_id(url, each): each for each in find_runs(url)})
+        if wanted not in known:
+            raise ConfigError(f"no run {wanted!r} below {url}")
+        return kept.get(known[wanted], lambda: read_run(known[wanted]))
+
+    def index(request: Request) -> Response:
+        runs, faults = kept.get("", lambda: read_all(url))
+        return HTMLResponse(index_page(url, runs, faults, every_s), headers=HEADERS)
+
+    def one(request: Request) -> Response:
+        if "id" not in request.query_params:
+            return RedirectResponse("/")
+        run = read(request)
+        page = run_page(run, kept_pictures(run), home="/", every_s=every_s)
+        return HTMLResponse(page, headers=HEADERS)
+
+    def compare(request: Request) -> Response:
+        if len(request.query_params.getlist("run")) != 2:
+            return PlainTextResponse("tick two runs to compare them", status_code=400)
+        page = compare_page(read(request, 0), read(request, 1), "/", every_s)
+        return HTMLResponse(page, headers=HEADERS)
+
+    def listed(request: Request) -> Response:
+        runs, faults = kept.get("", lambda: read_all(url))
+        return JSONResponse({"runs": [summary(run) for run in runs], "faults": faults}, headers=HEADERS)
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/run", one),
+            Route("/compare", compare),
+            Route("/runs.json", listed),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+        exception_handlers={RetfoundError: _explain},
+    )
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    """What a person can mend, in a line."""
+    return PlainTextResponse(f"{error}\n", status_code=404 if isinstance(error, ConfigError) else 502)
+
+
+def dashboard_command(url: str, host: str, port: int, quiet: bool) -> int:
+    """Serve until interrupted; StorageError where there is nothing at the URL."""
+    if not storage.exists(url) and not storage.is_folder(url):
+        raise StorageError(f"there is nothing at {url}: give a folder or a prefix with runs below it")
+    local = host in LOOPBACK
+    app = make_app(url, LOOPBACK if local else ("*",))
+    if not local and not quiet:
+        print(f"anyone who reaches {host}:{port} can read these runs: there is no password", flush=True)
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False}
+    server = Server(uvicorn.Config(app, host=host, port=port, **settings), quiet)
+    server.run()
+    if not server.started:
+        raise ConfigError(f"cannot listen on {host}:{port}: is another dashboard there? Give another --port")
+    return 0
+
+
+class Server(uvicorn.Server):
+    """Says where it is once it listens; port 0 takes a free one."""
+
+    def __init__(self, config: uvicorn.Config, quiet: bool) -> None:
+        super().__init__(config)
+        self._quiet = quiet
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, and say so; with a port that is taken, leave without a traceback."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            self.should_exit = True
+            return
+        if self.started and not self._quiet:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)

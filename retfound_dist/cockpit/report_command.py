@@ -1,0 +1,28 @@
+"""`retfound report RUN`: one self-contained page of a run, at any time."""
+
+from __future__ import annotations
+
+import sys
+
+from retfound_dist import storage
+from retfound_dist.cockpit.page import run_page
+from retfound_dist.cockpit.pictures import draw_pictures, kept_pictures
+from retfound_dist.cockpit.runs import read_run
+
+REPORT = "report.html"
+
+
+def report_command(url: str, out: str, *, pictures: bool, price: float, quiet: bool) -> int:
+    """Write the page to `out`, or to the run's own report.html; ConfigError where there is no run."""
+    run = read_run(url.rstrip("/"))
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr)
+
+    drawn = draw_pictures(run, say) if pictures else kept_pictures(run)
+    target = out or storage.join(run.url, REPORT)
+    storage.write_text(target, run_page(run, drawn, price))
+    if not quiet:
+        print(target)
+    return 0

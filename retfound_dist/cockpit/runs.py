@@ -1,0 +1,261 @@
+"""A run as its folder tells it, and `retfound runs`: all runs below a URL. Reads only what is committed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from retfound_dist import commit, runlog, storage
+from retfound_dist.config import flatten
+from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+
+SILENT_S = 300.0
+"""A run without a sign of life for so long, and for three logged intervals, is called silent."""
+SCORE = "auroc"
+"""The macro score by which evaluations are ranked."""
+_DEPTH = 3
+"""How many folders below the URL runs are looked for."""
+LOCK = "LOCK.json"
+"""`train/lock.py`'s: there while a process has the run."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One evaluation of a checkpoint."""
+
+    step: int
+    metrics: dict[str, Any]
+    """Its metrics.json."""
+
+    def value(self, name: str = SCORE) -> float | None:
+        """A macro score."""
+        found = self.metrics["macro"].get(name)
+        return None if found is None else float(found)
+
+    def interval(self, name: str = SCORE) -> Sequence[float] | None:
+        """Its 95 % interval."""
+        found: Sequence[float] | None = self.metrics.get("ci95", {}).get("macro", {}).get(name)
+        return found
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run."""
+
+    url: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    """metrics.jsonl, each step once."""
+    written: list[dict[str, Any]]
+    """metrics.jsonl as it was written, with what was done twice."""
+    events: list[dict[str, Any]]
+    anomalies: list[dict[str, Any]]
+    checkpoints: list[int]
+    scores: list[Score]
+    locked: bool
+    now: float
+    """When it was read, unix seconds."""
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return storage.name(self.url)
+
+    @property
+    def step(self) -> int:
+        """The last one logged."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def steps(self) -> int | None:
+        """Length of the schedule; None where epochs are set and nothing is logged yet."""
+        train = self.config["train"]
+        if train["steps"]:
+            return int(train["steps"])
+        row = next((row for row in reversed(self.rows) if row["epoch"]), None)
+        return None if row is None else max(1, round(train["epochs"] * row["step"] / row["epoch"]))
+
+    @property
+    def seen(self) -> float:
+        """The last sign of life, unix seconds; 0: none."""
+        times = [float(row["time"]) for row in (*self.rows[-1:], *self.events[-1:]) if "time" in row]
+        return max(times, default=0.0)
+
+    @property
+    def state(self) -> str:
+        """`finished`, `stopped`, `running`, `silent`, `failed` or `not started`."""
+        last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), None)
+        if self.steps and self.checkpoints[-1:] == [self.steps]:
+            return "finished"
+        if last is None:
+            return "starting" if self.locked else "not started"
+        if last["event"] == "end":
+            return "finished" if last["reason"] == "finished" else "stopped"
+        if not self.locked:
+            return "failed"
+        every = self.rows[-1]["step_s"] * self.config["train"]["log_every"] if self.rows else 0.0
+        return "running" if self.now - self.seen < max(SILENT_S, 3 * every) else "silent"
+
+    @property
+    def held_out(self) -> list[tuple[int, float]]:
+        """(step, loss) on the held-out images."""
+        return [(r["step"], r["held_out_loss"]) for r in self.rows if r.get("held_out_loss") is not None]
+
+    @property
+    def best(self) -> Score | None:
+        """The evaluation with the highest score."""
+        known = [score for score in self.scores if score.value() is not None]
+        return max(known, key=lambda score: score.value() or 0.0, default=None)
+
+
+def read_run(url: str) -> RunFacts:
+    """All that a run's folder says; ConfigError where there is none."""
+    where = storage.join(url, runlog.CONFIG)
+    if not storage.exists(where):
+        raise ConfigError(
+            f"{url} is not a run: it has no {runlog.CONFIG}; `retfound runs` lists those there are"
+        )
+    written = runlog.read_rows(url, runlog.METRICS)
+    steps = {row["step"]: row for row in written}
+    return RunFacts(
+        url=url,
+        config=storage.read_json(where),
+        rows=[steps[step] for step in sorted(steps)],
+        written=written,
+        events=runlog.read_rows(url, runlog.EVENTS),
+        anomalies=runlog.read_rows(url, runlog.ANOMALIES),
+        checkpoints=commit.list_steps(url),
+        scores=list(_scores(url)),
+        locked=storage.exists(storage.join(url, LOCK)),
+        now=time.time(),
+    )
+
+
+def _scores(url: str) -> Iterator[Score]:
+    folder = storage.join(url, "evaluations")
+    for name in sorted(storage.list_names(folder)):
+        where = storage.join(folder, name, "metrics.json")
+        if name.startswith("step_") and storage.exists(where):
+            yield Score(int(name.removeprefix("step_")), storage.read_json(where))
+
+
+def find_runs(url: str, depth: int = _DEPTH) -> list[str]:
+    """URLs of the runs at or below a URL, in order; a run's own folders are not looked into."""
+    if storage.exists(storage.join(url, runlog.CONFIG)):
+        return [url]
+    if depth == 0:
+        return []
+    names = storage.list_names(url)
+    if "manifest.json" in names:
+        return []  # a shard set
+    folders = (storage.join(url, name) for name in sorted(names) if "." not in name)
+    return [
+        found for folder in folders if storage.is_folder(folder) for found in find_runs(folder, depth - 1)
+    ]
+
+
+def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By run: the keys in which it is not as more than half of all runs; how a run is carried out left out.
+
+    Where no value has more than half, every run shows its own.
+    """
+    flat = {name: dict(flatten(tree)) for name, tree in configs.items()}
+    keys = sorted({key for values in flat.values() for key in values if not key.startswith(runlog.HOW)})
+    usual = {}
+    for key in keys:
+        value, count = Counter(json.dumps(values.get(key)) for values in flat.values()).most_common(1)[0]
+        usual[key] = value if 2 * count > len(flat) else None
+    return {
+        name: {key: values.get(key) for key in keys if json.dumps(values.get(key)) != usual[key]}
+        for name, values in flat.items()
+    }
+
+
+def summary(run: RunFacts) -> dict[str, Any]:
+    """One line of the list as plain values."""
+    last, best = run.rows[-1] if run.rows else {}, run.best
+    return {
+        "url": run.url,
+        "name": run.name,
+        "state": run.state,
+        "step": run.step,
+        "steps": run.steps,
+        "loss": last.get("loss_mean") or last.get("loss"),
+        "held_out_loss": run.held_out[-1][1] if run.held_out else None,
+        "images_per_s": last.get("images_per_s"),
+        "world_size": last.get("world_size"),
+        "checkpoint": run.checkpoints[-1] if run.checkpoints else None,
+        "best": {"score": SCORE, "value": best.value(), "step": best.step} if best else None,
+        "seen": run.seen,
+    }
+
+
+def read_all(url: str) -> tuple[list[RunFacts], list[str]]:
+    """Every run below a URL, and a line for each that cannot be read."""
+    found, faults = [], []
+    for each in find_runs(url):
+        try:
+            found.append(read_run(each))
+        except (RetfoundError, KeyError, ValueError) as error:
+            faults.append(f"{each}: {error}")
+    return found, faults
+
+
+def runs_command(url: str, as_json: bool) -> int:
+    """`retfound runs`: list them; 0, or StorageError where there is nothing at the URL."""
+    if not storage.exists(url) and not storage.is_folder(url):
+        raise StorageError(f"there is nothing at {url}: give a folder or a prefix with runs below it")
+    runs, faults = read_all(url)
+    differ = config_differences({run.url: run.config for run in runs})
+    if as_json:
+        print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))
+    elif runs:
+        console = Console(soft_wrap=False, highlight=False)
+        console.print(table(runs))
+        for run in runs:
+            if differ[run.url]:
+                said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
+                console.print(f"{run.name} differs: {said}", markup=False)
+    else:
+        print(f"no runs at or below {url}")
+    for fault in faults:
+        print(f"cannot be read: {fault}")
+    return 0
+
+
+STYLES = {"running": "green", "finished": "bold", "failed": "red", "silent": "yellow"}
+
+
+def table(runs: Sequence[RunFacts]) -> Table:
+    """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
+    found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
+    heads = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
+    for place, head in enumerate(heads):
+        found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
+    for run in runs:
+        one = summary(run)
+        total = f"/{one['steps']}" if one["steps"] else ""
+        best = one["best"]
+        found.add_row(
+            Text(run.name, style="bold"),
+            Text(one["state"], style=STYLES.get(one["state"], "")),
+            f"{one['step']}{total}",
+            _number(one["loss"], 4),
+            _number(one["held_out_loss"], 4),
+            _number(one["images_per_s"], 0),
+            str(one["checkpoint"] or "-"),
+            f"{best['value']:.3f} @{best['step']}" if best else "-",
+        )
+    return found
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,74 @@
+"""Plots as inline SVG: matplotlib draws, the page's CSS colours.
+
+Every colour is a placeholder that becomes a CSS variable, so one drawing serves light and dark pages;
+text stays text. The place-th colour is `--c1` ... `--c8`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+COLOURS = 8
+INK, MUTED, GRID = "#0000b1", "#0000b2", "#0000b3"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"}
+_VARIABLES |= {f"#0000a{i}": f"--c{i}" for i in range(1, COLOURS + 1)}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "retfound",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+}
+SIZE = (4.5, 3.1)
+
+
+def colour(place: int) -> str:
+    """The placeholder of the place-th colour."""
+    return f"#0000a{place % COLOURS + 1}"
+
+
+def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; inches."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        return figure, figure.add_subplot()
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG with CSS variables for colours."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
+    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    for placeholder, variable in _VARIABLES.items():
+        text = text.replace(placeholder, f"var({variable})")
+    return text.strip()

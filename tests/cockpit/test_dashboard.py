@@ -1,0 +1,132 @@
+"""`retfound dashboard`: live pages of many runs, for this machine."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from retfound_dist import runlog
+from retfound_dist.cockpit.dashboard import make_app
+from tests.cockpit.made_runs import BEGAN, ROOT, make_run, row, write_score
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> str:
+    write_score(make_run(str(tmp_path / "one")), 100, 0.91)
+    make_run(str(tmp_path / "deep" / "two"), "optim.base_lr=0.01", last=60)
+    return str(tmp_path)
+
+
+@pytest.fixture
+def browser(runs: str) -> TestClient:
+    return TestClient(make_app(runs, every_s=0, kept_s=0), base_url="http://127.0.0.1")
+
+
+def test_the_list_links_to_each_run(browser: TestClient) -> None:
+    page = browser.get("/").text
+    assert "optim.base_lr=0.01" in page
+    for link in re.findall(r'href="(run\?id=[^"]+)"', page):
+        found = browser.get(f"/{link}")
+        assert found.status_code == 200
+        assert "Reconstruction loss" in found.text
+    assert len(browser.get("/runs.json").json()["runs"]) == 2
+
+
+def test_two_runs_are_compared(browser: TestClient) -> None:
+    page = browser.get("/compare?run=one&run=deep/two").text
+    for text in ("one: held out", "two: training", "optim.base_lr", "0.004", "0.01"):
+        assert text in page
+    assert browser.get("/compare?run=one").status_code == 400
+
+
+def test_only_runs_of_the_list_can_be_asked_for(browser: TestClient, tmp_path: Path) -> None:
+    outside = make_run(str(tmp_path.parent / f"{tmp_path.name}-outside"))
+    for wanted in (outside, f"../{Path(outside).name}", "/etc", "one/../../etc", ""):
+        assert browser.get("/run", params={"id": wanted}).status_code == 404
+
+
+def test_it_answers_to_no_other_name(runs: str) -> None:
+    stranger = TestClient(make_app(runs), base_url="http://evil.example")
+    assert stranger.get("/").status_code == 400
+
+
+def test_pages_fetch_nothing_from_elsewhere(browser: TestClient) -> None:
+    found = browser.get("/")
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+    assert "http://" not in found.text.replace("http://www.w3.org", "")
+
+
+def test_a_page_shows_what_was_logged_since(browser: TestClient, runs: str) -> None:
+    assert "step 60 of 100" in browser.get("/run?id=deep/two").text
+    runlog.append_rows(f"{runs}/deep/two", runlog.METRICS, [row(65, 3, BEGAN + 5000, {})])
+    assert "step 65 of 100" in browser.get("/run?id=deep/two").text
+
+
+@pytest.fixture
+def served(runs: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The command itself, on a free port."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "retfound_dist", "dashboard", runs, "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        found = re.match(r"(http://\S+)", process.stdout.readline())
+        assert found is not None
+        yield found[1], process
+        process.kill()
+
+
+def test_the_command_listens_on_this_machine_alone_and_ends_on_interrupt(
+    served: tuple[str, subprocess.Popen[str]],
+) -> None:
+    url, process = served
+    assert url.startswith("http://127.0.0.1:")
+    assert "Runs" in urllib.request.urlopen(url, timeout=20).read().decode()
+    port = int(url.rsplit(":", 1)[1])
+    listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    places = [
+        line.split()[1] for line in listening.splitlines() if f":{port:04X} " in line and " 0A " in line
+    ]
+    assert places == [f"0100007F:{port:04X}"]
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(20) in (0, 130)
+
+
+@pytest.mark.cluster
+def test_a_browser_sees_the_page_change_by_itself(runs: str) -> None:
+    """A step is logged as soon as the browser has the page."""
+    browser = shutil.which("chromium")
+    assert browser, "chromium is not installed: .ci/install-system-packages"
+    app, asked = make_app(runs, every_s=1, kept_s=0), []
+
+    async def logs_on(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] == "/run":
+            asked.append(scope["path"])
+            if len(asked) == 1:
+                runlog.append_rows(f"{runs}/deep/two", runlog.METRICS, [row(65, 3, BEGAN + 5000, {})])
+
+    server = uvicorn.Server(uvicorn.Config(logs_on, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=8000",
+               f"--user-data-dir={runs}/profile", f"http://127.0.0.1:{port}/run?id=deep/two"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    server.should_exit = True
+    thread.join(10)
+    assert len(asked) > 1
+    assert "step 65 of 100" in done.stdout

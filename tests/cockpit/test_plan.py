@@ -1,0 +1,129 @@
+"""`retfound plan`: arithmetic, memory, speed, store, and what it prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retfound_dist.cli import main
+from retfound_dist.cockpit.cluster import DEVICES, Cluster
+from retfound_dist.cockpit.measured import Rate, measured_rate
+from retfound_dist.cockpit.plan import assumed_data, plan_run
+from retfound_dist.config import load
+from retfound_dist.schema import PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+OCT, SEED = (str(ROOT / f"configs/pretrain_{name}.toml") for name in ("vitl_oct", "seed"))
+FIFTEEN = ["--nodes", "3", "--gpus-per-node", "5", "--gpu-memory-gb", "40"]
+
+
+def plan(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
+    assert main(["plan", OCT, *args, "--json"]) == 0
+    tree: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return tree
+
+
+def test_the_papers_batch_on_fifteen_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, *FIFTEEN)
+    assert found["batch"] == {
+        "global_batch": 1792, "micro_batch": 60, "accumulation": 2, "padding": 8, "padded": 1800,
+    }  # fmt: skip
+    assert found["length"]["steps"] == 81_688
+    assert found["model"]["flops_total"] == found["model"]["flops_per_image"] * 81_688 * 1792
+    assert found["checkpoints"]["count"] == 164
+
+
+def test_gpu_hours_are_steps_times_step_time_times_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, *FIFTEEN)
+    hours = found["length"]["steps"] * found["speed"]["step_s"] / 3600
+    assert found["speed"]["hours"] == pytest.approx(hours)
+    assert found["speed"]["gpu_hours"] == pytest.approx(15 * hours)
+    assert found["speed"]["images_per_s"] == pytest.approx(1792 / found["speed"]["step_s"])
+
+
+def test_a_rate_that_was_measured_is_used_and_named() -> None:
+    config, _ = load(PretrainConfig, OCT)
+    data, one = assumed_data(182_980, 5e4, ""), Cluster(1, 1, DEVICES[2])
+    known = plan_run(config, data, one, Rate(3800, "train.json, 'ours'"), 168)
+    guessed = plan_run(config, data, one, None, 168)
+    assert known.speed.images_per_s == pytest.approx(3800, rel=0.02)
+    assert "train.json" in known.speed.source
+    assert "datasheet" in guessed.speed.source
+    assert "assumed" in guessed.speed.source
+
+
+def test_a_benchmark_counts_for_its_own_device_and_model() -> None:
+    rows = [
+        {"label": "usual loop", "value": 1900, "unit": "images/s"},
+        {"label": "ours, bf16, ZeRO 1", "value": 3800, "unit": "images/s"},
+        {"label": "+ weights in bf16, plain loop", "value": 9000, "unit": "images/s"},
+        {"label": "ours, bf16, ZeRO 1: step", "value": 99999, "unit": "s"},
+    ]
+    command = "python -m benchmarks.train_speed"
+    tree = {"name": "train", "machine": "NVIDIA H200, 16 cores", "command": command, "rows": rows}
+    best = measured_rate([("train.json", tree)], "H200-141GB", "vit_large_patch16")
+    assert best is not None
+    assert best.images_per_s == 3800
+    assert "train.json" in best.source
+    assert measured_rate([("train.json", tree)], "A100-40GB", "vit_large_patch16") is None
+    assert measured_rate([("train.json", tree)], "H200-141GB", "vit_huge_patch14") is None
+    other = tree | {"command": command + " --model vit_huge_patch14"}
+    assert measured_rate([("train.json", other)], "H200-141GB", "vit_large_patch16") is None
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 8])
+def test_nodes_read_all_shards_between_them_and_few_twice(nodes: int) -> None:
+    config, _ = load(PretrainConfig, OCT)
+    data = assumed_data(182_980, 5e4, "")
+    reads = plan_run(config, data, Cluster(nodes, 8, DEVICES[0]), None, 168).reads
+    assert data.bytes <= nodes * reads.epoch_bytes < 2.5 * data.bytes
+    assert reads.copies == pytest.approx({1: 1.0, 2: 1.1, 8: 1.8}[nodes], abs=0.15)
+
+
+def test_a_model_that_no_stage_holds_is_refused_by_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["plan", OCT, "model.name=vit_huge_patch14", "--nodes", "1", "--gpus-per-node", "1"]
+    assert main([*args, "--gpu-memory-gb", "12", "--strict"]) == 1
+    said = capsys.readouterr().out
+    assert "too much" in said
+    assert "serious: train.micro_batch" in said
+    assert main([*args, "--gpu-memory-gb", "141", "--strict"]) == 0
+
+
+def test_strict_refuses_the_small_groups_recipe_and_accepts_the_papers() -> None:
+    assert main(["plan", SEED, "--strict", "--nodes", "1", "--gpus-per-node", "1"]) == 1
+    assert main(["plan", SEED, "--nodes", "1", "--gpus-per-node", "1"]) == 0
+    assert main(["plan", OCT, "--strict", "--nodes", "1", "--gpus-per-node", "8"]) == 0
+
+
+def test_lines_fit_80_columns_but_for_sources_and_risks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    main(["plan", str(Path(OCT).relative_to(ROOT)), *FIFTEEN])
+    for line in capsys.readouterr().out.splitlines():
+        assert len(line) <= 80 or "(" in line or "assumed" in line, line
+
+
+def test_plan_needs_neither_torch_nor_a_gpu() -> None:
+    code = (
+        "import sys; from retfound_dist.cli import main; "
+        f"main(['plan', {OCT!r}, '--nodes', '4', '--gpus-per-node', '8', '--json']); "
+        "assert not {'torch', 'deepspeed', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_bucket_without_shards_is_told_what_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", OCT, "data.shards=memory://none/here"]) == 2
+    assert "--samples" in capsys.readouterr().err
+    assert main(["plan", OCT, "data.shards=memory://none/here", "--samples", "1600000"]) == 0
+    assert "1,600,000 images" in capsys.readouterr().out
+
+
+def test_numbers_below_one_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (["--nodes", "-1"], ["--samples", "-5"], ["--within-hours", "0"], ["--device", "abacus"]):
+        assert main(["plan", OCT, *flags]) == 2
+        assert capsys.readouterr().err.startswith("retfound: ")
