@@ -7,6 +7,7 @@
 # make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
+# make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make lint | setup | clean
@@ -28,7 +29,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
+.PHONY: docs demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -87,6 +88,9 @@ bench-scaling: $(STAMP)
 
 bench-storm: $(STAMP)
 	python -m benchmarks.storm
+
+bench-train: $(STAMP)
+	python -m benchmarks.train_speed
 
 bench-checkpoint: $(STAMP)
 	python -m benchmarks.checkpoint_stall

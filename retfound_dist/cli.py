@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
     export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    embed = add("embed", _embed, "features of a folder of images or a shard set")
+    embed.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, a checkpoint or a weights file")
+    embed.add_argument("images", metavar="IMAGES", help="a folder of images, or a shard set's URL")
+    embed.add_argument("--out", required=True, metavar="F.npz", help="file to write: .npz or .parquet")
     runs = add("runs", _runs, "the runs below a URL: state, step, loss, speed, checkpoint, best score")
     runs.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
     runs.add_argument("--json", action="store_true", help="as JSON")
@@ -246,6 +250,12 @@ def _reconstruct(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.reconstruct import reconstruct_command
 
     return reconstruct_command(args.checkpoint, args.images, args.out, seed=args.seed)
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from retfound_dist.evaluate.embed import embed_command
+
+    return embed_command(args.checkpoint, args.images, args.out, args.quiet)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -78,7 +78,7 @@ def list_items(url: str) -> Listing:
 
 def _list_folder(root: Path) -> Listing:
     items, skipped = [], []
-    for file in _walk(root):
+    for file in walk(root):
         folders = file.split("/")[:-1]
         split = SPLITS.get(folders[0].lower()) if folders else None
         folders = folders[1:] if split else folders
@@ -91,7 +91,7 @@ def _list_folder(root: Path) -> Listing:
     return Listing(tuple(items), tuple(skipped))
 
 
-def _walk(root: Path) -> Iterator[str]:
+def walk(root: Path) -> Iterator[str]:
     """Paths below root of everything that bears an image's name, sorted."""
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -157,33 +157,35 @@ def _split_name(text: str | None, file: str, root: Path) -> str | None:
     return SPLITS[text.lower()]
 
 
-def _list_shards(url: str) -> Listing:
-    items: list[Item] = []
-    skipped: list[tuple[str, str]] = []
+def list_samples(url: str) -> Iterator[Item]:
+    """Every sample of a shard set, by key; one without a label has an empty one."""
+    found = []
     for shard in shardset.read_manifest(url).shards:
         data = memoryview(_read_shard(url, shard))
         for entry in shardset.read_index(url, shard):
             note = json.loads(bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]))
-            if note.get("label") is None:
-                skipped.append((entry.key, "has no label"))
-                continue
+            label = "" if note.get("label") is None else str(note["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
-            items.append(
-                Item(
-                    entry.key,
-                    str(note["label"]),
-                    partial(bytes, image),
-                    note.get("patient"),
-                    note.get("split") or shard.split,
-                    shard.sha256,
-                )
+            split = note.get("split") or shard.split
+            found.append(
+                Item(entry.key, label, partial(bytes, image), note.get("patient"), split, shard.sha256)
             )
+    yield from sorted(found, key=lambda item: item.key)
+
+
+def _list_shards(url: str) -> Listing:
+    items, skipped = [], []
+    for item in list_samples(url):
+        if item.label:
+            items.append(item)
+        else:
+            skipped.append((item.key, "has no label"))
     if not items:
         raise DataError(
             f"the {len(skipped)} samples of {url} bear no label: "
             "pack a set of class folders and evaluate on that"
         )
-    return Listing(tuple(sorted(items, key=lambda item: item.key)), tuple(skipped))
+    return Listing(tuple(items), tuple(skipped))
 
 
 def _read_shard(url: str, shard: shardset.Shard) -> bytes:

@@ -1,8 +1,9 @@
-"""The classifier that is fine-tuned: timm's ViT with the mean of patch tokens, `fc_norm`, a linear head."""
+"""timm's ViT: the classifier that is fine-tuned (mean of patches, `fc_norm`, a linear head); the encoder."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -18,20 +19,27 @@ def build_classifier(
     shape: Encoder, image_size: int, classes: int, drop_path: float = 0.0
 ) -> VisionTransformer:
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
-    model = VisionTransformer(
+    model = _vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
+    nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
+    nn.init.zeros_(model.head.bias)
+    return model
+
+
+def build_encoder(shape: Encoder, image_size: int) -> VisionTransformer:
+    """A ViT without a head: `forward_features` gives normed tokens (B, 1 + L, D), class token first."""
+    return _vit(shape, image_size, num_classes=0, global_pool="token")
+
+
+def _vit(shape: Encoder, image_size: int, **more: Any) -> VisionTransformer:
+    return VisionTransformer(
         img_size=image_size,
         patch_size=shape.patch,
         embed_dim=shape.width,
         depth=shape.depth,
         num_heads=shape.heads,
-        num_classes=classes,
-        global_pool="avg",
-        drop_path_rate=drop_path,
         norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
+        **more,
     )
-    nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
-    nn.init.zeros_(model.head.bias)
-    return model
 
 
 def normalise_images(images_BCHW: Tensor) -> Tensor:

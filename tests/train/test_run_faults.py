@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import time
@@ -33,7 +34,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named_until_the_budge
     done = pretrain(2, run, manifest.url, *wild)
     assert done.returncode != 0
     assert "bad_step_budget=3" in done.stderr
-    assert "retfound_dist/" not in done.stderr  # no traceback of ours
+    assert not re.search(r'File ".*retfound_dist/', done.stderr)  # no traceback of ours
     found = runlog.read_rows(str(run), runlog.ANOMALIES)
     assert [row["kind"] for row in found] == ["skipped"] * len(found)
     assert len(found) > 3

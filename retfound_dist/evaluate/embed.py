@@ -1,0 +1,181 @@
+"""`retfound embed`: features of a folder of images or a shard set, as .npz or .parquet.
+
+    retfound embed RUN images/ --out features.npz
+
+Parts are kept beside the target while it is made, so a run that was ended goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retfound_dist import shardset, storage
+from retfound_dist.errors import ConfigError, DataError, StorageError
+from retfound_dist.evaluate import layouts
+from retfound_dist.evaluate.features import Features, features, frozen_encoder
+from retfound_dist.evaluate.layouts import Item
+from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
+from retfound_dist.evaluate.progress import Display
+from retfound_dist.evaluate.start import Start, open_start, resolve
+from retfound_dist.schema import EvalModel
+
+PART = 512
+"""Images of one part."""
+KINDS = (".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of the images that could be read."""
+
+    keys: list[str]
+    features: Features
+    """(N, D)"""
+    skipped: list[str]
+    """`key: reason` of the others."""
+
+
+def embed_command(checkpoint: str, images: str, out: str, quiet: bool = False) -> int:
+    """Write features and keys; raises RetfoundError for anything a person can mend."""
+    if not out.endswith(KINDS):
+        raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
+    if out.endswith(".parquet"):
+        _parquet()
+    start = open_start(resolve(checkpoint), EvalModel())
+    items = list_images(images)
+    with Display(quiet) as show:
+        show.begin(f"features of {images}")
+        began = time.monotonic()
+        found, fresh = _in_parts(start, items, out, show)
+        rate = fresh / max(1e-9, time.monotonic() - began)
+        for line in found.skipped[:10]:
+            show.say(f"left out: {line}")
+        if not found.keys:
+            raise DataError(f"none of the {len(items)} images of {images} can be read ({found.skipped[0]})")
+        _write(found, start, out)
+        storage.delete(_parts_url(out))
+        count, width = found.features.shape
+        left_out = f"{len(found.skipped)} left out"
+        show.say(f"{out}: {count} images x {width} features, {rate:,.1f} images/s, {left_out}")
+    return 0
+
+
+def list_images(url: str) -> list[Item]:
+    """Every image of a folder or a shard set, with or without a label, sorted by key."""
+    if storage.exists(storage.join(url, shardset.MANIFEST)):
+        return list(layouts.list_samples(url))
+    if not storage.is_local(url) or not Path(storage.local_path(url)).is_dir():
+        raise DataError(f"{url} holds no {shardset.MANIFEST} and is no local folder: give either")
+    root = Path(storage.local_path(url))
+    items = [Item(f, "", (root / f).read_bytes, identity=str(_size(root / f))) for f in layouts.walk(root)]
+    if not items:
+        raise DataError(f"no images in {url}: it must hold {', '.join(layouts.EXTENSIONS)} files")
+    return items
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> tuple[Embedded, int]:
+    """All features, and how many of the images had to be read now."""
+    folder, model, fresh = _parts_url(out), None, 0
+    whole = Embedded([], np.empty((0, start.shape.width), np.float32), [])
+    parts = []
+    for begin in range(0, len(items), PART):
+        some = items[begin : begin + PART]
+        where = storage.join(folder, f"{_identity(start, some)}.npz")
+        if storage.exists(where):
+            part = _read_part(where)
+        else:
+            model = model or frozen_encoder(start)
+            part, fresh = _embed(model, start, some), fresh + len(some)
+            storage.write_bytes(where, _npz(part))
+        parts.append(part)
+        show.advance(begin + len(some), len(items))
+    for part in parts:
+        whole.keys.extend(part.keys)
+        whole.skipped.extend(part.skipped)
+    rows = np.concatenate([part.features for part in parts])
+    return Embedded(whole.keys, rows, whole.skipped), fresh
+
+
+def _embed(model: Any, start: Start, items: Sequence[Item]) -> Embedded:
+    keys, pixels, skipped = [], [], []
+    for item in items:
+        image = _read(item, start.image_size)
+        if isinstance(image, str):
+            skipped.append(f"{item.key}: {image}")
+        else:
+            keys.append(item.key)
+            pixels.append(image)
+    rows = features(model, pixels) if pixels else np.empty((0, start.shape.width), np.float32)
+    return Embedded(keys, rows, skipped)
+
+
+def _read(item: Item, side: int) -> Pixels | str:
+    try:
+        return for_testing(decode_grey(item.read()), side)
+    except (ValueError, OSError, StorageError) as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _identity(start: Start, items: Sequence[Item]) -> str:
+    """Changes when the weights or any of the images do."""
+    text = json.dumps([start.identity, start.image_size, [(item.key, item.identity) for item in items]])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _parts_url(out: str) -> str:
+    return f"{out}.parts"
+
+
+def _npz(part: Embedded, **more: Any) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        arrays = {"keys": np.array(part.keys, dtype=np.str_), "features": part.features, **more}
+        np.savez(file, skipped=np.array(part.skipped, dtype=np.str_), **arrays)
+        file.seek(0)
+        return file.read()
+
+
+def _read_part(url: str) -> Embedded:
+    with storage.open_read(url) as file, tempfile.TemporaryFile() as copy:
+        copy.write(file.read())
+        copy.seek(0)
+        held = np.load(copy, allow_pickle=False)
+        return Embedded(held["keys"].tolist(), held["features"], held["skipped"].tolist())
+
+
+def _write(found: Embedded, start: Start, out: str) -> None:
+    about = json.dumps(start.describe())
+    if out.endswith(".npz"):
+        storage.write_bytes(out, _npz(found, checkpoint=np.array(about)))
+        return
+    arrow, parquet = _parquet()
+    rows = arrow.FixedSizeListArray.from_arrays(found.features.reshape(-1), found.features.shape[1])
+    table = arrow.table({"key": found.keys, "features": rows})
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "features.parquet")
+        parquet.write_table(table.replace_schema_metadata({"checkpoint": about}), path)
+        storage.put_file(path, out)
+
+
+def _parquet() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(
+            "--out *.parquet needs pyarrow, which is not installed: pip install 'retfound-dist[parquet]', "
+            "or give a name that ends in .npz"
+        ) from error
+    return pyarrow, pyarrow.parquet
