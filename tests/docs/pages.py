@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -40,23 +41,38 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
-def run_page(name: str, folder: Path, env: Mapping[str, str], launcher: tuple[str, ...] = ()) -> str:
-    """Run a page's blocks as one script in the repository's root; gives what was printed, or fails with it."""
+def run_page(
+    name: str, folder: Path, env: Mapping[str, str], launcher: tuple[str, ...] = (), where: Path | None = None
+) -> str:
+    """Run a page's blocks as one script in a clone; gives what was printed, or fails with it."""
     shims = folder / "shims"
     shims.mkdir()
     for program in ("retfound", "torchrun", "sbatch"):
         write_shim(shims / program)
-    script = folder / "page.sh"
+    script, log = folder / "page.sh", folder / "page.log"
     script.write_text("set -euxo pipefail\n" + "\n".join(blocks(DOCS / name)))
-    done = subprocess.run(
-        [*launcher, "bash", str(script)],
-        cwd=ROOT,
-        env=environment(shims) | dict(env),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"{name}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
+    with log.open("w") as file, subprocess.Popen(
+        [*launcher, "bash", str(script)], cwd=where or make_clone(folder, env), env=environment(shims) | dict(env),
+        stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            code = process.wait(240)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"{name} did not end: {log.read_text()[-4000:]}") from None
+    assert code == 0, f"{name}: {log.read_text()[-4000:]}"
+    return log.read_text()
+
+
+def make_clone(folder: Path, env: Mapping[str, str]) -> Path:
+    """A folder with what pages name in a clone, and the weights that a reader has put there."""
+    clone = folder / "clone"
+    clone.mkdir()
+    for name in ("configs", "launch", "docs"):
+        (clone / name).symlink_to(ROOT / name)
+    if "WEIGHTS" in env:
+        (clone / "mae_pretrain_vit_large.pth").symlink_to(env["WEIGHTS"])
+    return clone
 
 
 def environment(shims: Path) -> dict[str, str]:
@@ -76,7 +92,7 @@ def write_shim(path: Path) -> None:
         "retfound": f'case "$1" in\n{cases}\nesac\nexec {python} -m retfound_dist "$@"',
         "torchrun": 'args=()\nwhile [ "$1" != -m ]; do\n  [ "$1" != 8 ] || { shift; set -- 2 "$@"; }\n'
         '  args+=("$1"); shift\ndone\n'
-        f'exec {python} -m torch.distributed.run --master-port 0 "${{args[@]}}" "$@" {" ".join(PRETRAIN)}',
+        f'exec {python} -m torch.distributed.run --standalone "${{args[@]}}" "$@" {" ".join(PRETRAIN)}',
         "sbatch": f'exec "$REAL_SBATCH" --wait "$@" {" ".join(PRETRAIN)}',
     }[path.name]
     path.write_text(f"#!/usr/bin/env bash\n{real}\n")
