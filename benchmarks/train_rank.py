@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
@@ -16,7 +15,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -30,6 +28,7 @@ from retfound_dist.stream.loader import MicroBatch, open_stream
 from retfound_dist.stream.plan import Plan, layout
 from retfound_dist.train import engine as ds
 from retfound_dist.train.account import Account
+from retfound_dist.train.fit import Meter, give_back
 from retfound_dist.train.group import Group
 from retfound_dist.train.job import Job
 from retfound_dist.train.optim import parameter_groups
@@ -38,32 +37,6 @@ from retfound_dist.train.telemetry import Clock
 from retfound_dist.world import World
 
 SEED, LR = 0, 1e-5
-
-
-class Memory:
-    """What is taken from here on: of the GPU's allocator, or of the process's resident memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.before = device, 0
-        if device.type != "cuda":
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-            self.before = psutil.Process().memory_info().rss
-        self.reset()
-
-    def reset(self) -> None:
-        """The peak is what is taken now."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            Path("/proc/self/clear_refs").write_text("5")
-
-    def peak(self) -> int:
-        """Bytes at the peak."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        status = Path("/proc/self/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1]) - self.before
 
 
 def wait(device: torch.device) -> float:
@@ -167,7 +140,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     if rung.zero is not None:
         device = ds.start(World(), spec["threads"]).device
     torch.compile(lambda x: x + 1)(torch.zeros(2))  # the compiler's own memory is not the step's
-    memory = Memory(device)
+    meter = Meter(device)
     torch.manual_seed(SEED)
     model = Climber(Model(**spec["model"])).on(rung)
     if not gpu and not has_bf16_instructions():
@@ -177,12 +150,13 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         compile_model(model)
     loop: PlainLoop | OwnLoop
     loop = (PlainLoop if rung.zero is None else OwnLoop)(model, rung, spec, device)
+    give_back()
     found: dict[str, Any] = {"flops": flops, "rate": {}}
     if rung.shards and isinstance(loop, OwnLoop):
         with loop.stream(model.patches, spec["warm_up"] + spec["steps"]) as stream:
-            found |= run(loop, iter(stream), spec, device, memory)
+            found |= run(loop, iter(stream), spec, device, meter)
     else:
-        found |= run(loop, passes(rung, spec, model.patches), spec, device, memory)
+        found |= run(loop, passes(rung, spec, model.patches), spec, device, meter)
     for kind in (torch.float32, torch.bfloat16):
         found["rate"][str(kind)] = matrix_rate(device, kind, 0 if gpu else 2048)
     if spec["trace"]:
@@ -190,12 +164,12 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run(loop: Any, batches: Any, spec: Any, device: torch.device, memory: Memory) -> dict[str, Any]:
+def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: Meter) -> dict[str, Any]:
     """Warm up, then time."""
     begun = wait(device)
     losses = [loop.step(batches) for _ in range(spec["warm_up"])]
     first_s = wait(device) - begun
-    memory.reset()
+    meter.reset()
     seconds = []
     for _ in range(spec["steps"]):
         begun = wait(device)
@@ -204,7 +178,7 @@ def run(loop: Any, batches: Any, spec: Any, device: torch.device, memory: Memory
     return {
         "seconds": seconds,
         "first_s": first_s,
-        "peak": memory.peak(),
+        "peak": meter.taken(),
         "losses": [float(loss) for loss in losses],
     }
 

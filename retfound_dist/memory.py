@@ -22,12 +22,18 @@ Precision = Literal["bf16", "fp32"]
 BLOCK_ELEMENTS = 16
 """Elements a block keeps for each token and channel: its two norms' inputs and outputs (4), queries, keys
 and values (3), attention's output (1), the perceptron's inner layer before and after GELU (8)."""
+RECOMPUTED = 1.8
+"""A block that is computed again, and most of its gradients, over what it keeps. Measured."""
 STATISTICS_BYTES = 16
 """For each token of a block: two norms' means and spreads in fp32."""
 CONTEXT = 1.2e9
 """Bytes outside PyTorch's pool: the CUDA context, cuBLAS's workspaces, NCCL's buffers."""
 FRAGMENTS = 1.05
 """PyTorch's pool over what is in use."""
+CPU_CONTEXT = 0.07e9
+"""The same of a process without a GPU: workspaces of matrix kernels, kept small blocks. Measured."""
+CPU_REUSED = 0.5
+"""Share of the activations' place that a process without a GPU gives to gradients later. Measured."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,16 @@ class Memory:
     weights: float
     """In the working precision."""
     gradients: float
-    """fp32 sums and, until added to them, those of the backward pass."""
+    """fp32 sums that are there while activations are."""
     optimizer: float
-    """AdamW's two moments and, in bf16, the fp32 weights."""
+    """AdamW's two moments and the fp32 weights they move."""
     activations: float
     """Kept by the forward pass of one micro-batch for its backward pass."""
     buffers: float
-    """Gradients laid out to be sent."""
+    """Gradients laid out to be sent and to be applied, and at ZeRO 3 the other ranks' weights, as far as
+    they are there with the activations or outgrow them when those are gone."""
     context: float = CONTEXT
+    fragments: float = FRAGMENTS
 
     @property
     def state(self) -> float:
@@ -52,9 +60,14 @@ class Memory:
         return self.weights + self.gradients + self.optimizer
 
     @property
+    def tensors(self) -> float:
+        """What PyTorch's allocator has given out at the peak."""
+        return self.state + self.activations + self.buffers
+
+    @property
     def total(self) -> float:
-        """All of it. ZeRO 0 and 1 send when the activations are gone, 2 and 3 while they are there."""
-        return self.context + FRAGMENTS * (self.state + self.activations + self.buffers)
+        """What the device must have."""
+        return self.context + self.fragments * self.tensors
 
 
 def peak(
@@ -66,24 +79,56 @@ def peak(
     precision: Precision = "bf16",
     activation_checkpointing: bool = False,
     offload_optimizer: bool = False,
+    gpu: bool = True,
 ) -> Memory:
-    """Predicted memory of each of `ranks` devices."""
+    """Predicted memory of each of `ranks` devices.
+
+    On GPUs a bucket fills while another is sent, and PyTorch's pool gives the place of activations that have
+    gone to whatever comes next. A process without one (`gpu=False`) keeps it for blocks of their size.
+    """
     count = parameters(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
     kept = micro_batch * activation_bytes(model, precision, activation_checkpointing)
-    if zero_stage >= 2:
-        return Memory(weights, gradients, optimizer, kept, 2 * 4 * min(BUCKET, count))
-    sent = 4 * min(WHOLE_BUCKET, count) if ranks > 1 else 0
-    return Memory(weights, gradients, optimizer, kept, max(0, sent - kept))
+    first, last = _around(count, ranks, zero_stage, precision, 2 if gpu else 1)
+    if gpu:
+        return Memory(weights, gradients, optimizer, kept, max(kept + first, last) - kept)
+    if precision == "fp32" and zero_stage < 3 and not activation_checkpointing:
+        last -= min(4 * count, CPU_REUSED * kept)
+    return Memory(weights, gradients, optimizer, kept, last, CPU_CONTEXT, 1.0)
+
+
+def _around(
+    count: int, ranks: int, zero_stage: int, precision: Precision, buckets: int
+) -> tuple[float, float]:
+    """Bytes beside the activations as the backward pass begins, and instead of them as the weights move.
+
+    DeepSpeed 0.19 as `train/engine.py` sets it. bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be
+    sent. Else a bucket in the working precision gathers them; at the end they lie side by side in it and in
+    fp32. ZeRO 3: the weights of all ranks are there; gradients are sent from an fp32 copy and its clone.
+    """
+    element = element_bytes(precision)
+    if zero_stage == 3:
+        first = 4 * BUCKET + (element * count if ranks > 1 else 0)
+        return first, first + 2 * 4 * min(BUCKET, count)
+    if precision == "bf16" and zero_stage < 2:
+        return 0, 4 * min(WHOLE_BUCKET, count)
+    bucket = element * BUCKET * buckets
+    own = count / ranks
+    return bucket, bucket + (6 * own if precision == "bf16" else 4 * count + 4 * own)
 
 
 def state_bytes(
     parameter_count: int, ranks: int, zero_stage: int, precision: Precision, offload_optimizer: bool = False
 ) -> tuple[float, float, float]:
-    """Weights, gradients and AdamW's state on one device in bytes; stage 0 runs as 1."""
+    """Weights, fp32 gradients and AdamW's state on one device in bytes; stage 0 runs as 1.
+
+    In fp32 below ZeRO 3 the gradients are the backward pass's own, which come as the activations go.
+    """
     element = element_bytes(precision)
     weights = element / ranks if zero_stage == 3 else element
-    gradients = element + (4 / ranks if zero_stage >= 2 else 4)
+    gradients = 4.0 if precision == "bf16" and zero_stage < 2 else 4 / ranks
+    if precision == "fp32" and zero_stage < 3:
+        gradients = 0
     optimizer = 0 if offload_optimizer else 12 / ranks
     return parameter_count * weights, parameter_count * gradients, parameter_count * optimizer
 
@@ -91,14 +136,16 @@ def state_bytes(
 def activation_bytes(model: Model, precision: Precision, activation_checkpointing: bool = False) -> float:
     """Bytes that one image's forward pass keeps for its backward pass.
 
-    With checkpointing each block keeps its input, and one block at a time all that it computes.
+    With checkpointing each block keeps its input, and one block at a time all that it computes and the
+    gradients of that.
     """
     shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
     wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
     encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
     decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
     if activation_checkpointing:
-        blocks = size * (shape.depth * wide + model.decoder_depth * narrow) + max(encoder, decoder)
+        inputs = size * (shape.depth * wide + model.decoder_depth * narrow)
+        blocks = inputs + RECOMPUTED * max(encoder, decoder)
     else:
         blocks = shape.depth * encoder + model.decoder_depth * decoder
     ends = size * (count.kept * count.values + 2 * count.encoder * shape.width)  # patches in, last norm
@@ -121,6 +168,7 @@ def largest_micro_batch(
     precision: Precision = "bf16",
     activation_checkpointing: bool = False,
     offload_optimizer: bool = False,
+    gpu: bool = True,
     most: int = 4096,
 ) -> int:
     """The most images of a micro-batch, up to `most`, that fit in `memory` bytes; 0: not even one."""
@@ -135,6 +183,7 @@ def largest_micro_batch(
                 precision=precision,
                 activation_checkpointing=activation_checkpointing,
                 offload_optimizer=offload_optimizer,
+                gpu=gpu,
             ).total
             <= memory
         )

@@ -1,62 +1,158 @@
-"""The largest micro-batch that memory holds: what a forward pass keeps is measured, the rest computed."""
+"""The largest micro-batch that memory holds: predicted from shapes, then tried."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import os
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from retfound_dist.errors import TrainingError
+from retfound_dist.memory import Memory, largest_micro_batch, peak
+from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Train
 from retfound_dist.train.group import Group
 
-MARGIN = 1.25
-"""Memory asked for over what was measured: the backward pass, buckets, fragmentation."""
-HALF, RECOMPUTED = 0.55, 2.0
-"""What bf16 keeps of what fp32 does, and what a block that is computed again adds to the blocks' inputs."""
+TRIALS = 4
+"""Sizes that are tried: the predicted one, larger ones while they fit, smaller ones while none has."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A micro-batch that every rank was seen to hold."""
+
+    micro: int
+    predicted: Memory
+    tried: float
+    """Bytes that its forward and backward pass took."""
+
+    def describe(self) -> str:
+        """One line for a person."""
+        predicted, taken = self.predicted.total, self.total
+        return (
+            f"micro-batch {self.micro}: {taken / 1e9:.1f} GB as tried, {predicted / 1e9:.1f} GB as predicted"
+        )
+
+    @property
+    def total(self) -> float:
+        """Bytes of a step, with what was tried in place of what was predicted."""
+        return replace(self.predicted, activations=self.tried).total
 
 
 def find_micro_batch(
-    model: nn.Module,
-    train: Train,
-    zero_stage: int,
-    channels: int,
-    size: tuple[int, int],
-    patches: int,
-    group: Group,
-) -> int:
+    model: MaskedAutoencoder, train: Train, zero_stage: int, channels: int, group: Group
+) -> Fit:
     """The most images of a micro-batch that every rank can hold, spread evenly over the passes of a step.
 
-    TrainingError when not even one image fits. Every rank must call it, with the same model on the CPU.
+    TrainingError when not even one image fits. Every rank must call it, with the same model, on its device
+    and in the precision it will run in.
     """
     share = -(-train.global_batch // group.world.size)
-    one, two = (_kept_bytes(model, *_images(m, channels, size, patches)) for m in (1, 2))
-    scale = MARGIN * (HALF if train.precision == "bf16" else 1.0)
-    scale *= RECOMPUTED if train.activation_checkpointing else 1.0
-    state = state_bytes(sum(p.numel() for p in model.parameters()), train, zero_stage, group.world.size)
-    free = free_bytes(group) - state
-    most = min(share, math.floor((free / scale - (one - (two - one))) / max(1, two - one)))
-    most = int(min(group.gather(most)))
-    if most < 1:
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    free = min(group.gather(free_bytes(group) + held))
+    found: Fit | None = None
+    how = _how(train, zero_stage, group)
+    guess = largest_micro_batch(model.config, free, most=share, **how)
+    for _ in range(TRIALS):
+        micro = math.ceil(share / math.ceil(share / max(1, guess)))
+        tried = max(group.gather(_try(model, micro, channels, group)))
+        fit = Fit(micro, peak(model.config, micro_batch=micro, **how), tried)
+        if fit.total <= free:
+            found = fit
+            room = free - fit.total + tried
+            guess = min(share, math.floor(room / (tried / micro)))
+            if guess < 1.05 * micro:
+                return fit
+        elif found or micro == 1:
+            break
+        else:
+            guess = min(micro - 1, math.floor(0.9 * micro))
+    if found is None:
+        least = peak(model.config, micro_batch=1, **how)
         raise TrainingError(
-            f"train.micro_batch='auto': a rank has {free / 1e9:.1f} GB beside {state / 1e9:.1f} GB of state, "
-            f"one image takes {scale * one / 1e9:.1f} GB: set train.activation_checkpointing=true, "
-            "a higher train.zero_stage or train.offload_optimizer=true, or use more ranks"
+            f"train.micro_batch='auto': a rank has {free / 1e9:.1f} GB, one image takes "
+            f"{least.total / 1e9:.1f} GB, {least.state / 1e9:.1f} GB of it state: set "
+            "train.activation_checkpointing=true, a higher train.zero_stage or "
+            "train.offload_optimizer=true, or use more ranks"
         )
-    passes = math.ceil(share / most)
-    return math.ceil(share / passes)
+    return found
 
 
-def state_bytes(parameters: int, train: Train, zero_stage: int, ranks: int) -> float:
-    """Weights, gradients and AdamW's state of one rank in bytes, on the device (Rajbhandari et al. 2020)."""
-    weights = 2 if train.precision == "bf16" else 4
-    weights_held = weights / ranks if zero_stage == 3 else weights
-    gradients = weights + (4 / ranks if zero_stage >= 2 else 4)
-    optimizer = 0 if train.offload_optimizer else 12 / ranks
-    return parameters * (weights_held + gradients + optimizer)
+def _how(train: Train, zero_stage: int, group: Group) -> dict[str, Any]:
+    return {
+        "ranks": group.world.size,
+        "zero_stage": zero_stage,
+        "precision": train.precision,
+        "activation_checkpointing": train.activation_checkpointing,
+        "offload_optimizer": train.offload_optimizer,
+        "gpu": group.device.type == "cuda",
+    }
+
+
+def _try(model: MaskedAutoencoder, micro: int, channels: int, group: Group) -> float:
+    """Bytes that a forward and a backward pass of so many images take; infinite when memory ends."""
+    images = torch.zeros(micro, channels, *model.config.size, dtype=torch.uint8, device=group.device)
+    noise = torch.rand(micro, model.patches, device=group.device)
+    meter = Meter(group.device)
+    try:
+        model(images, noise).sum().backward()
+        taken = float(meter.taken())
+    except torch.OutOfMemoryError:
+        taken = math.inf
+    model.zero_grad(set_to_none=True)
+    gc.collect()
+    if group.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return taken
+
+
+class Meter:
+    """Memory taken at the fullest moment from its making on: of a GPU's allocator, or resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            self._before = torch.cuda.memory_allocated(device)
+        else:
+            give_back()
+            self._before = _status("VmRSS")
+        self.reset()
+
+    def reset(self) -> None:
+        """The fullest moment is now."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # Linux: forgets the peak
+
+    def taken(self) -> int:
+        """Bytes."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self._before
+        return _status("VmHWM") - self._before
+
+
+def give_back() -> None:
+    """Have the C library return freed memory to the system; elsewhere than on glibc nothing happens."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(field: str) -> int:
+    """A field of /proc/self/status in bytes; 0 where there is none."""
+    with suppress(OSError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(field):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def free_bytes(group: Group) -> float:
@@ -73,32 +169,3 @@ def free_bytes(group: Group) -> float:
     if math.isinf(free):
         free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
     return free / group.world.local_size
-
-
-def _images(count: int, channels: int, size: tuple[int, int], patches: int) -> tuple[Tensor, Tensor]:
-    images = torch.zeros(count, channels, *size, dtype=torch.uint8)
-    return images, torch.rand(count, patches, generator=torch.Generator().manual_seed(0))
-
-
-def _kept_bytes(model: nn.Module, images: Tensor, noise: Tensor) -> int:
-    """Bytes that a forward pass keeps for the backward pass, weights left out."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return value
-
-    def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        keep(inputs[0])  # all that is kept of a block that is computed again
-
-    blocks = [m for parent in model.modules() if isinstance(parent, nn.ModuleList) for m in parent]
-    hooks = [block.register_forward_pre_hook(keep_input) for block in blocks]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = model(images, noise).sum()
-    del loss
-    for hook in hooks:
-        hook.remove()
-    return sum(kept.values())

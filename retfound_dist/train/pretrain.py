@@ -28,7 +28,7 @@ from retfound_dist.train import engine as ds
 from retfound_dist.train import restore
 from retfound_dist.train.anomaly import Anomalies
 from retfound_dist.train.checkpoint import Saver
-from retfound_dist.train.fit import find_micro_batch
+from retfound_dist.train.fit import find_micro_batch, give_back
 from retfound_dist.train.group import Group
 from retfound_dist.train.heldout import open_held_out
 from retfound_dist.train.job import make_job, run_steps
@@ -138,18 +138,21 @@ def _run(begin: Start, desk: Desk | None) -> None:
     model = _model(config, display, resumed=held is not None)
     stage = ds.zero_stage(train)
     micro = train.micro_batch
-    if micro == "auto":
-        channels = 3 if manifest.image.get("colour") else 1
-        micro = find_micro_batch(model, train, stage, channels, config.model.size, model.patches, group)
-    job = make_job(config, manifest, world.size, micro)
     if not torch.cuda.is_available() and not has_bf16_instructions():
         widen_linears(model)
+    fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
     if should_compile(train.compile, group.device, stage):
         compile_model(model)
-    fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    if micro == "auto":
+        fit = find_micro_batch(model, train, stage, 3 if manifest.image.get("colour") else 1, group)
+        display.say(fit.describe())
+        micro = fit.micro
+    job = make_job(config, manifest, world.size, micro)
     universal = held is not None and restore.needs_conversion(held, world.size, stage)
     groups = parameter_groups(model, config.optim)
-    engine = ds.build(model.to(group.device), groups, train, config.optim, job.cut, universal)
+    engine = ds.build(model, groups, train, config.optim, job.cut, universal)
+    give_back()
     began, start = time.perf_counter(), 0
     if held is not None:
         how = f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted"

@@ -98,8 +98,11 @@ def test_strict_refuses_the_small_groups_recipe_and_accepts_the_papers() -> None
     assert main(["plan", OCT, "--strict", "--nodes", "1", "--gpus-per-node", "8"]) == 0
 
 
-def test_lines_fit_80_columns_but_for_sources_and_risks(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["plan", OCT, *FIFTEEN])
+def test_lines_fit_80_columns_but_for_sources_and_risks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    main(["plan", str(Path(OCT).relative_to(ROOT)), *FIFTEEN])
     for line in capsys.readouterr().out.splitlines():
         assert len(line) <= 80 or "(" in line or "assumed" in line, line
 

@@ -1,6 +1,7 @@
 """The autoencoder against a forward pass worked out independently in float64 numpy."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,9 @@ from retfound_dist.schema import Model
 CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=2, decoder_heads=2)
 
 
-@pytest.fixture(scope="module")
-def model() -> MaskedAutoencoder:
+def build(config: Model) -> MaskedAutoencoder:
     torch.manual_seed(0)
-    model = MaskedAutoencoder(CONFIG).eval()
+    model = MaskedAutoencoder(config).eval()
     with torch.no_grad():  # biases and norms away from 0 and 1, so that none can be forgotten
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -25,10 +25,17 @@ def model() -> MaskedAutoencoder:
     return model
 
 
-def images_and_noise(channels: int, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+@pytest.fixture(scope="module")
+def model() -> MaskedAutoencoder:
+    return build(CONFIG)
+
+
+def images_and_noise(
+    channels: int, batch: int = 3, size: tuple[int, int] = (56, 56)
+) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(7)
-    images = torch.randint(0, 256, (batch, channels, 56, 56), dtype=torch.uint8, generator=draw)
-    return images, torch.rand(batch, 16, generator=draw)
+    images = torch.randint(0, 256, (batch, channels, *size), dtype=torch.uint8, generator=draw)
+    return images, torch.rand(batch, size[0] * size[1] // 14**2, generator=draw)
 
 
 def numpy_forward(
@@ -36,14 +43,14 @@ def numpy_forward(
 ) -> np.ndarray:
     """MAE's loss a sample, from the paper, one image and one token at a time where that is clearer."""
     w = {k: v.detach().double().numpy() for k, v in model.state_dict().items()}
-    losses = []
+    (height, width), count, losses = images.shape[2:], noise.shape[1], []
     for image, draw in zip(images.numpy().astype(np.float64), noise.numpy(), strict=True):
         rgb = np.repeat(image, 3, axis=0) if len(image) == 1 else image
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
         x = (rgb / 255 - mean[:, None, None]) / std[:, None, None]
-        patches = [x[:, r : r + 14, c : c + 14] for r in range(0, 56, 14) for c in range(0, 56, 14)]
+        patches = [x[:, r : r + 14, c : c + 14] for r in range(0, height, 14) for c in range(0, width, 14)]
         order = np.argsort(draw, kind="stable")
-        keep, removed = order[: int(16 * (1 - ratio))], order[int(16 * (1 - ratio)) :]
+        keep, removed = np.split(order, [int(count * (1 - ratio))])
         kernel = w["patch_embed.proj.weight"]
         tokens = [w["cls_token"][0, 0] + w["pos_embed"][0, 0]]
         for i in keep:
@@ -51,7 +58,7 @@ def numpy_forward(
             tokens.append(embedded + w["pos_embed"][0, 1 + i])
         latent = layer_norm(transformer(np.array(tokens), w, "blocks", 6, 3), w, "norm")
         embedded = latent @ w["decoder_embed.weight"].T + w["decoder_embed.bias"]
-        full = np.tile(w["mask_token"][0, 0], (17, 1))
+        full = np.tile(w["mask_token"][0, 0], (count + 1, 1))
         full[0] = embedded[0]
         for position, i in enumerate(keep):
             full[1 + i] = embedded[1 + position]
@@ -97,6 +104,43 @@ def test_loss_equals_the_papers_formula_worked_out_in_numpy(model: MaskedAutoenc
     images, noise = images_and_noise(channels)
     ours = model(images, noise).detach().numpy()
     np.testing.assert_allclose(ours, numpy_forward(model, images, noise, 0.75), rtol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(28, 84), (70, 42)])
+def test_an_input_that_is_not_square_follows_the_same_formula(size: tuple[int, int]) -> None:
+    wide = build(replace(CONFIG, image_size=size, mask_ratio=0.85))
+    assert wide.grid == (size[0] // 14, size[1] // 14)
+    images, noise = images_and_noise(1, size=size)
+    np.testing.assert_allclose(
+        wide(images, noise).detach().numpy(), numpy_forward(wide, images, noise, 0.85), rtol=2e-5
+    )
+    filled, mask_BL = wide.reconstruct(images, noise)
+    assert filled.shape == (3, 3, *size)
+    assert mask_BL.sum(dim=1).tolist() == [wide.patches - wide.kept] * 3
+
+
+def test_raw_pixels_are_the_target_where_the_config_says_so() -> None:
+    plain, images = build(replace(CONFIG, norm_pix_loss=False)), images_and_noise(1)
+    model = build(CONFIG)
+    assert not torch.allclose(plain(*images), model(*images))
+    ids = images[1].argsort(dim=1)
+    raw = mae.normalise(mae.take(mae.patchify(images[0], 14), ids[:, 4:]))
+    latent = plain.encode(mae.normalise(mae.take(mae.patchify(images[0], 14), ids[:, :4])), ids[:, :4])
+    pred = plain.predict(mae.take(plain.decode(latent, ids), ids[:, 4:]))
+    torch.testing.assert_close(plain(*images), (pred - raw).square().mean(dim=(1, 2)))
+
+
+def test_every_patch_is_removed_equally_often_and_no_two_together_more_than_others() -> None:
+    """Of 4,000 masks: each patch in 0.75, each pair in 0.75 x 11/15, within five standard errors."""
+    model, draws = build(CONFIG), 4000
+    noise = torch.rand(draws, 16, generator=torch.Generator().manual_seed(3))
+    ids_keep = noise.argsort(dim=1)[:, : model.kept]
+    removed = torch.ones(draws, 16).scatter(1, ids_keep, 0)
+    single, pair = removed.mean(dim=0), removed.T @ removed / draws
+    assert ((single - 0.75).abs() < 5 * math.sqrt(0.75 * 0.25 / draws)).all()
+    share = 0.75 * 11 / 15
+    apart = ~torch.eye(16, dtype=torch.bool)
+    assert ((pair[apart] - share).abs() < 5 * math.sqrt(share * (1 - share) / draws)).all()
 
 
 def test_grey_equals_the_same_image_in_rgb(model: MaskedAutoencoder) -> None:
@@ -153,13 +197,26 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_vit_large_has_the_papers_size() -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "millions", "patches"),
+    [
+        ("vit_base_patch16", 224, (86, 112), 196),
+        ("vit_large_patch16", 224, (303, 330), 196),
+        ("vit_huge_patch14", 224, (631, 657), 256),
+        ("vit_large_patch16", 256, (303, 330), 256),
+        ("vit_large_patch16", (128, 512), (303, 330), 256),
+    ],
+)
+def test_models_have_the_papers_sizes(
+    name: str, size: int | tuple[int, int], millions: tuple[int, int], patches: int
+) -> None:
+    """Encoder and whole, in millions of parameters (MAE, table 8 and its published files)."""
     with torch.device("meta"):
-        model = MaskedAutoencoder(Model())
+        model = MaskedAutoencoder(Model(name=name, image_size=size))
     encoder = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(("decoder", "mask")))
-    assert round(encoder / 1e6) == 303
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == 330
-    assert (model.patches, model.kept) == (196, 49)
+    assert round(encoder / 1e6) == millions[0]
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions[1]
+    assert (model.patches, model.kept) == (patches, patches // 4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Steps of the trainer in a process of its own, for what they take of memory: SPEC OUT."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.schema import Model, Optim, Train
+from retfound_dist.stream.plan import layout
+from retfound_dist.train import engine as ds
+from retfound_dist.train.fit import Meter, give_back
+from retfound_dist.train.optim import parameter_groups
+from retfound_dist.world import World
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    micro, precision = spec["micro"], spec["precision"]
+    device = ds.start(World(), 2).device
+    meter = Meter(device)
+    how: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
+    train = Train(global_batch=micro, micro_batch=micro, steps=3, **how)
+    model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
+    model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    engine = ds.build(model, parameter_groups(model, Optim()), train, Optim(), layout(micro, 1, micro))
+    give_back()
+    images = torch.zeros(micro, 1, *model.config.size, dtype=torch.uint8, device=device)
+    for _ in range(3):
+        engine.backward(engine(images, torch.rand(micro, model.patches, device=device)).mean())
+        ds.step(engine)
+        taken = meter.taken()
+    Path(sys.argv[2]).write_text(str(taken))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
