@@ -90,10 +90,10 @@ def write_shim(path: Path) -> None:
     python = sys.executable
     real = {
         "retfound": f'case "$1" in\n{cases}\nesac\nexec {python} -m retfound_dist "$@"',
-        "torchrun": 'args=()\nwhile [ "$1" != -m ]; do\n  [ "$1" != 8 ] || { shift; set -- 2 "$@"; }\n'
+        "torchrun": 'args=()\nwhile [ "$1" != -m ]; do\n  [ "$1" != 8 ] || { shift; set -- 1 "$@"; }\n'
         '  args+=("$1"); shift\ndone\n'
         f'exec {python} -m torch.distributed.run --standalone "${{args[@]}}" "$@" {" ".join(PRETRAIN)}',
-        "sbatch": f'exec "$REAL_SBATCH" --wait "$@" {" ".join(PRETRAIN)}',
+        "sbatch": f'exec "$REAL_SBATCH" --wait "${{@/#--nodes=2/--nodes=1}}" {" ".join(PRETRAIN)}',
     }[path.name]
     path.write_text(f"#!/usr/bin/env bash\n{real}\n")
     path.chmod(0o755)
