@@ -304,7 +304,9 @@ def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> lis
     if chosen.largest_micro:
         instead = f"train.micro_batch={chosen.largest_micro} (the batch stays), or 'auto'"
     else:
-        instead = "a higher train.zero_stage, train.activation_checkpointing=true or more GPUs"
+        instead = (
+            "a higher train.zero_stage, more GPUs, train.activation_checkpointing or offload_optimizer=true"
+        )
     return [
         Finding(
             "serious",

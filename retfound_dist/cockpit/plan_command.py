@@ -239,6 +239,8 @@ def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
     counts: Mapping[str, int] = {
         level: sum(f.level == level for f in findings) for level in ("serious", "warning", "note")
     }
-    yield "recipe check: " + ", ".join(f"{n} {level}" for level, n in counts.items() if n)
+    yield "recipe check: " + ", ".join(
+        f"{n} serious" if level == "serious" else plural(n, level) for level, n in counts.items() if n
+    )
     for finding in findings:
         yield f"- {finding.line()}"
