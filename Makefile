@@ -9,6 +9,7 @@
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make docs                   the pages and figures in docs/ that are made by commands
+# make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -28,7 +29,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -50,6 +51,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	python -m retfound_dist.cockpit.manual
+
+docs-figures: $(STAMP)
+	launch/figures.sh
 
 setup: $(STAMP)
 
