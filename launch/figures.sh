@@ -25,7 +25,7 @@ for step in 00000060 00000120 00000160; do
 done
 python -m retfound_dist report "$folder/runs/vit" --quiet
 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$folder/profile" \
-  --window-size=1200,2080 --screenshot="$folder/report.png" "file://$folder/runs/vit/report.html" 2>/dev/null
+  --window-size=1200,2004 --screenshot="$folder/report.png" "file://$folder/runs/vit/report.html" 2>/dev/null
 python - "$folder/report.png" docs/report.png <<'END'
 import sys
 from PIL import Image
