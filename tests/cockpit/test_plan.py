@@ -10,8 +10,9 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.cockpit.cluster import DEVICES, Cluster
+from retfound_dist.cockpit.datafacts import assumed_data
 from retfound_dist.cockpit.measured import Rate, measured_rate
-from retfound_dist.cockpit.plan import assumed_data, plan_run
+from retfound_dist.cockpit.plan import plan_run
 from retfound_dist.cockpit.plan_command import recipe_lines
 from retfound_dist.config import load
 from retfound_dist.schema import PretrainConfig
