@@ -10,6 +10,7 @@
 # make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make docs                   the pages and figures in docs/ that are made by commands
+# make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
 # make lint | setup | clean
 #
 # Needs Python 3.11+ with venv and pip, make and a C compiler. All else goes into .venv,
@@ -29,7 +30,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -51,6 +52,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	python -m retfound_dist.cockpit.manual
+
+docs-figures: $(STAMP)
+	launch/figures.sh
 
 setup: $(STAMP)
 

@@ -38,11 +38,13 @@ def median_of(label: str, values: Sequence[float], unit: str, digits: int = 0) -
 
 
 def machine() -> str:
-    """Processor and cores, for the record."""
+    """The GPU where there is one, processor and cores, for the record."""
+    torch = sys.modules.get("torch")
+    gpu = f"{torch.cuda.get_device_name()}, " if torch and torch.cuda.is_available() else ""
     name = platform.processor() or platform.machine()
     with open("/proc/cpuinfo") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return f"{names[0] if names else name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{gpu}{names[0] if names else name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def versions(*packages: str) -> dict[str, str]:

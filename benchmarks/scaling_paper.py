@@ -11,6 +11,14 @@ from rich.table import Table
 
 from benchmarks import shuffle_quality
 from retfound_dist import config as configs
+from retfound_dist.cockpit.cluster import (
+    ACHIEVED,
+    INSIDE_LATENCY,
+    LAUNCH,
+    LINK,
+    OUTSIDE_LATENCY,
+    OVERLAP,
+)
 from retfound_dist.forecast import (
     ASSUMPTIONS,
     WHOLE,
@@ -35,16 +43,6 @@ PRESET = Path(__file__).resolve().parent.parent / "configs" / "pretrain_vitl_oct
 STAGES = (1, 2, 3)
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GPUS_PER_NODE = 8
-ACHIEVED = 0.35
-"""Share of the datasheet's bf16 rate that training reaches."""
-LINK = 0.8
-"""Share of a link's rate that NCCL reaches."""
-INSIDE_LATENCY, OUTSIDE_LATENCY = 3e-6, 10e-6
-"""Seconds a hop."""
-LAUNCH = 0.02
-"""Seconds in which the host launches a ViT-L's forward and backward pass, uncompiled."""
-OVERLAP = 0.8
-"""Share of what could travel behind the passes that does."""
 LARGE_BUCKET = 500_000_000
 """DeepSpeed's own `reduce_bucket_size`, for comparison."""
 STORE = 2e9

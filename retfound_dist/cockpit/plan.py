@@ -8,65 +8,20 @@ from dataclasses import dataclass
 
 from retfound_dist import shapes
 from retfound_dist.cockpit.cluster import ACHIEVED, LAUNCH, OVERLAP, Cluster
+from retfound_dist.cockpit.datafacts import DataFacts
 from retfound_dist.cockpit.findings import Facts, Finding
 from retfound_dist.cockpit.measured import Rate
 from retfound_dist.cockpit.recipe import check
 from retfound_dist.cockpit.traffic import Reads, node_reads
 from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import WHOLE, Shape, Work, forecast
-from retfound_dist.heldout import held_out_part
 from retfound_dist.memory import Memory, largest_micro_batch, peak
-from retfound_dist.schema import Data, PretrainConfig, Train
-from retfound_dist.shardset import Manifest
+from retfound_dist.schema import PretrainConfig, Train
 from retfound_dist.stream.plan import Layout, layout
 from retfound_dist.stream.plan import Plan as Order
 
 DECODED = 900
 """Images per second that a core reads and crops: `make bench-stream` (512 x 496 JPEG)."""
-SHARD_BYTES = 64_000_000
-"""Assumed where there is no shard set yet: `out.shard_mb`'s default."""
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """The part of the shard set that is trained on."""
-
-    counts: tuple[int, ...]
-    """Samples of each shard."""
-    sizes: tuple[int, ...]
-    """Bytes of each shard."""
-    remote: bool
-    image: dict[str, object]
-    """The manifest's section; empty where there is none yet."""
-    source: str
-    held_out: bool = True
-    """Whether some patients can be kept from training; True where it is not known."""
-
-    @property
-    def samples(self) -> int:
-        """Images an epoch."""
-        return sum(self.counts)
-
-    @property
-    def bytes(self) -> int:
-        """Of all shards."""
-        return sum(self.sizes)
-
-
-def data_of(manifest: Manifest, data: Data, remote: bool) -> DataFacts:
-    """From a shard set that is there."""
-    part = manifest.part(data.split)
-    counts, sizes = tuple(s.samples for s in part), tuple(s.bytes for s in part)
-    held_out = bool(held_out_part(data, manifest))
-    where = f"{manifest.url}, part {data.split!r}"
-    return DataFacts(counts, sizes, remote, manifest.image, where, held_out)
-
-
-def assumed_data(samples: int, image_bytes: float, source: str) -> DataFacts:
-    """So many images of such a size, in shards of the usual size."""
-    each = max(1, int(SHARD_BYTES // image_bytes))
-    counts = [each] * (samples // each) + ([samples % each] if samples % each else [])
-    return DataFacts(tuple(counts), tuple(int(n * image_bytes) for n in counts), True, {}, source)
 
 
 @dataclass(frozen=True)
@@ -304,7 +259,9 @@ def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> lis
     if chosen.largest_micro:
         instead = f"train.micro_batch={chosen.largest_micro} (the batch stays), or 'auto'"
     else:
-        instead = "a higher train.zero_stage, train.activation_checkpointing=true or more GPUs"
+        instead = (
+            "a higher train.zero_stage, more GPUs, train.activation_checkpointing or offload_optimizer=true"
+        )
     return [
         Finding(
             "serious",

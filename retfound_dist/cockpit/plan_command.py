@@ -10,18 +10,10 @@ from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.cockpit.cluster import Wish, find_cluster
+from retfound_dist.cockpit.datafacts import DataFacts, assumed_data, data_of
 from retfound_dist.cockpit.findings import Finding
 from retfound_dist.cockpit.measured import measured_rate, read_results
-from retfound_dist.cockpit.plan import (
-    DECODED,
-    DataFacts,
-    RunPlan,
-    assumed_data,
-    data_of,
-    facts_of,
-    plan_run,
-    serious,
-)
+from retfound_dist.cockpit.plan import DECODED, RunPlan, facts_of, plan_run, serious
 from retfound_dist.cockpit.recipe import check
 from retfound_dist.cockpit.words import duration, flops, plural, size
 from retfound_dist.config import load
@@ -239,6 +231,8 @@ def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
     counts: Mapping[str, int] = {
         level: sum(f.level == level for f in findings) for level in ("serious", "warning", "note")
     }
-    yield "recipe check: " + ", ".join(f"{n} {level}" for level, n in counts.items() if n)
+    yield "recipe check: " + ", ".join(
+        f"{n} serious" if level == "serious" else plural(n, level) for level, n in counts.items() if n
+    )
     for finding in findings:
         yield f"- {finding.line()}"

@@ -68,7 +68,7 @@ def length(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     yield Finding(
         level,
         "train.epochs" if config.train.epochs else "train.steps",
-        f"{many:.4g} epochs, {seen / 1e6:.3g} million images seen",
+        f"{many:.4g} epochs, {seen:,.0f} images seen",
         "Masked pretraining is slow: it still gains between 800 and 1,600 epochs of 1.28 million images",
         "MAE, figure 7; RETFound, methods: 800 epochs",
         f"train.epochs={max(FEW_EPOCHS * 4, min(800, round(4 * FEW_IMAGES / facts.samples)))} or more",

@@ -213,7 +213,7 @@ def runs_command(url: str, as_json: bool) -> int:
     """`retfound runs`: list them; 0, or StorageError where there is nothing at the URL."""
     if not storage.exists(url) and not storage.is_folder(url):
         raise StorageError(f"there is nothing at {url}: give a folder or a prefix with runs below it")
-    runs, faults = read_all(url)
+    runs, faults = read_all(url.rstrip("/"))
     differ = config_differences({run.url: run.config for run in runs})
     if as_json:
         print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))

@@ -10,10 +10,13 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.cockpit.cluster import DEVICES, Cluster
+from retfound_dist.cockpit.datafacts import assumed_data
 from retfound_dist.cockpit.measured import Rate, measured_rate
-from retfound_dist.cockpit.plan import assumed_data, plan_run
+from retfound_dist.cockpit.plan import plan_run
+from retfound_dist.cockpit.plan_command import recipe_lines
 from retfound_dist.config import load
 from retfound_dist.schema import PretrainConfig
+from tests.stream.stream_inputs import make_set
 
 ROOT = Path(__file__).resolve().parents[2]
 OCT, SEED = (str(ROOT / f"configs/pretrain_{name}.toml") for name in ("vitl_oct", "seed"))
@@ -127,3 +130,14 @@ def test_numbers_below_one_are_bad_input(capsys: pytest.CaptureFixture[str]) -> 
     for flags in (["--nodes", "-1"], ["--samples", "-5"], ["--within-hours", "0"], ["--device", "abacus"]):
         assert main(["plan", OCT, *flags]) == 2
         assert capsys.readouterr().err.startswith("retfound: ")
+
+
+def test_pretrain_prints_the_same_risks_before_its_first_step(tmp_path: Path) -> None:
+    manifest = make_set(tmp_path)
+    config, _ = load(PretrainConfig, SEED, [f"data.shards={manifest.url}", "optim.warmup_epochs=0"])
+    lines = recipe_lines(config, manifest, ranks=3)
+    for key in ("optim.base_lr", "train.epochs", "optim.warmup_epochs"):
+        assert any(line.startswith(f"serious: {key}: ") for line in lines)
+    assert any(line.startswith("warning: train.global_batch: 11.1% of the work of 3 ranks") for line in lines)
+    assert lines[-1].startswith("recipe check: ")
+    assert not any(line.startswith("note") for line in lines)

@@ -69,12 +69,11 @@ def test_no_patient_is_both_trained_on_and_held_out(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "micro"), [(2, 2), (3, 4)])
-def test_images_and_masks_are_the_same_at_any_number_of_ranks(
+def test_images_and_masks_are_the_same_at_any_number_of_ranks_and_seed(
     manifest: Manifest, ranks: int, micro: int
 ) -> None:
-    config = config_of(manifest, "train.seed=9")
-
-    def share(rank: int, size: int, micro: int) -> list[tuple[str, bytes]]:
+    def share(rank: int, size: int, micro: int, seed: int = 9) -> list[tuple[str, bytes]]:
+        config = config_of(manifest, f"train.seed={seed}")
         group = Group(World(rank, size, rank, size), torch.device("cpu"))
         held = open_held_out(config, manifest, group, micro, 4)
         assert held is not None
@@ -86,6 +85,7 @@ def test_images_and_masks_are_the_same_at_any_number_of_ranks(
         ]
 
     alone = share(0, 1, 7)
+    assert share(0, 1, 7, seed=1) == alone
     assert len(alone) == 7
     assert sum((share(rank, ranks, micro) for rank in range(ranks)), []) == alone  # noqa: RUF017
 

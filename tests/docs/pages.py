@@ -1,0 +1,111 @@
+"""Runs the commands of a page as a reader would, with the presets made small.
+
+In front of `retfound`, `torchrun` and `sbatch` stands a script that adds a small model and few steps to what the
+page says; all else is as it is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from retfound_dist.model.export import export
+from retfound_dist.model.weights import read_weights
+from tests.evaluate.inputs import TINY, checkpoint, class_folders
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+MODEL = [
+    "model.name=vit_demo_patch14", "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1",
+    "model.decoder_heads=2",
+]  # fmt: skip
+PRETRAIN = [
+    *MODEL, "data.workers=0", "train.epochs=0", "train.steps=4", "train.global_batch=8", "train.micro_batch=4",
+    "train.log_every=1", "train.threads=1", "checkpoint.every_steps=2", "data.held_out_images=4",
+]  # fmt: skip
+SMALL = {
+    "pretrain": PRETRAIN,
+    "batch": ["train.global_batch=4"],
+    "evaluate": TINY,
+    "compare": [*TINY, "threads=1"],
+}
+
+
+def blocks(page: Path) -> list[str]:
+    """The page's `sh` blocks, in order."""
+    return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+def run_page(
+    name: str, folder: Path, env: Mapping[str, str], launcher: tuple[str, ...] = (), where: Path | None = None
+) -> str:
+    """Run a page's blocks as one script in a clone; gives what was printed, or fails with it."""
+    shims = folder / "shims"
+    shims.mkdir()
+    for program in ("retfound", "torchrun", "sbatch"):
+        write_shim(shims / program)
+    script, log = folder / "page.sh", folder / "page.log"
+    script.write_text("set -euxo pipefail\n" + "\n".join(blocks(DOCS / name)))
+    with log.open("w") as file, subprocess.Popen(
+        [*launcher, "bash", str(script)], cwd=where or make_clone(folder, env), env=environment(shims) | dict(env),
+        stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            code = process.wait(240)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(f"{name} did not end: {log.read_text()[-4000:]}") from None
+    assert code == 0, f"{name}: {log.read_text()[-4000:]}"
+    return log.read_text()
+
+
+def make_clone(folder: Path, env: Mapping[str, str]) -> Path:
+    """A folder with what pages name in a clone, and the weights that a reader has put there."""
+    clone = folder / "clone"
+    clone.mkdir()
+    for name in ("configs", "launch", "docs"):
+        (clone / name).symlink_to(ROOT / name)
+    if "WEIGHTS" in env:
+        (clone / "mae_pretrain_vit_large.pth").symlink_to(env["WEIGHTS"])
+    return clone
+
+
+def environment(shims: Path) -> dict[str, str]:
+    """A shell with the environment activated, and this clone's code."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "OUT", "RUN", "RUNS")}
+    path = f"{shims}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return kept | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def write_shim(path: Path) -> None:
+    """A program's small version."""
+    cases = "\n".join(
+        f'    {command}) set -- "$@" {" ".join(map(repr, more))} ;;' for command, more in SMALL.items()
+    )
+    python = sys.executable
+    real = {
+        "retfound": f'case "$1" in\n{cases}\nesac\nexec {python} -m retfound_dist "$@"',
+        "torchrun": 'args=()\nwhile [ "$1" != -m ]; do\n  [ "$1" != 8 ] || { shift; set -- 1 "$@"; }\n'
+        '  args+=("$1"); shift\ndone\n'
+        f'exec {python} -m torch.distributed.run --standalone "${{args[@]}}" "$@" {" ".join(PRETRAIN)}',
+        "sbatch": f'exec "$REAL_SBATCH" --wait "${{@/#--nodes=2/--nodes=1}}" {" ".join(PRETRAIN)}',
+    }[path.name]
+    path.write_text(f"#!/usr/bin/env bash\n{real}\n")
+    path.chmod(0o755)
+
+
+def make_inputs(folder: Path) -> dict[str, str]:
+    """Images, a labelled set and weights as a reader may have them; as the variables that pages ask for."""
+    class_folders(folder / "images", each=14)
+    weights = read_weights(checkpoint(folder / "theirs", 7))
+    export(weights, "mae", str(folder / "weights.pth"))
+    return {
+        "IMAGES": str(folder / "images"),
+        "LABELLED": str(folder / "images"),
+        "WEIGHTS": str(folder / "weights.pth"),
+    }
