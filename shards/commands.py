@@ -60,6 +60,7 @@ def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):
         lines += _describe_counts(source, count_scans([scan for scan in plan.scans if scan.source == source]))
+        lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
     return lines
 
 
@@ -68,6 +69,7 @@ def summarise(manifest: Manifest) -> list[str]:
     lines = [f"packed {_size(manifest)}"]
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)
+        lines += [f"    note: {note}" for note in counts.get("notes", ())]
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")

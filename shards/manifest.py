@@ -29,7 +29,12 @@ def make_manifest(
         "classes": classes(scan for scan in plan.scans if scan.key not in out),
         "shards": [shard_tree(done.shard) for done in shards],
         "sources": {
-            name: {"kind": config.source.kind, **count_scans(scans), "skipped": len(found) - len(scans)}
+            name: {
+                "kind": plan.kinds.get(name, config.source.kind),
+                **count_scans(scans),
+                "skipped": len(found) - len(scans),
+                "notes": list(plan.notes.get(name, ())),
+            }
             for name, found in _by_source(plan.scans).items()
             for scans in [[scan for scan in found if scan.key not in out]]
         },

@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -28,7 +29,7 @@ from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.sample import Sample, Skipped, make_sample
-from shards.sources import open_source
+from shards.sources import open_sources
 from shards.writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -51,7 +52,10 @@ def plan_pack(config: PackConfig) -> Plan:
     """What would be packed, without reading an image."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
-    return make_plan(open_source(config.source, config.phantom), config)
+    opened = open_sources(config)
+    plan = make_plan([scan for source in opened for scan in source.scans], config)
+    kinds = {source.name: source.kind for source in opened}
+    return replace(plan, kinds=kinds, notes={source.name: source.notes for source in opened})
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +57,17 @@ def make_sample(scan: Scan, *, image: PackImage) -> Sample | Skipped:
     """Read, check and encode one scan."""
     try:
         stored = prepare(scan.read(), image)
+        extra = scan.extra() if scan.extra else {}
     except DataError as error:
         return Skipped(scan.key, scan.origin, str(error))
     except Exception as error:  # a hostile file makes decoders raise anything; budget and report catch it
         return Skipped(scan.key, scan.origin, f"cannot be read ({_one_line(error)})")
-    return _sample(scan, stored)
+    return _sample(scan, stored, extra)
 
 
-def _sample(scan: Scan, stored: Stored) -> Sample:
+def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
     height, width = stored.pixels.shape[:2]
-    fields: dict[str, Any] = {**scan.fields(), "height": height, "width": width}
+    fields: dict[str, Any] = {**scan.fields(), **extra, "height": height, "width": width}
     return Sample(
         key=scan.key,
         extension=stored.extension,
