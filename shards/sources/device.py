@@ -1,7 +1,7 @@
 """A folder of device files (volumes.py says which): every B-scan of every volume.
 
-The label is the first folder's name, the part that of a `train|val|test` folder above it. Hospitals
-write names of people into file names, so keys, volumes and messages bear a digest of the path instead:
+A `train|val|test` folder at the top gives the part. Hospitals write names of people into the names of
+files and folders, so there is no label from them, and keys, volumes and messages bear a digest of the path:
 
     printf %s sub/folder/file.vol | sha256sum | cut -c1-8
 
@@ -20,7 +20,8 @@ from retfound_dist.errors import DataError
 from retfound_dist.shardset import SPLITS
 from shards.record import Listing, Pixels, Scan
 from shards.sources.folder import check_folder, walk
-from shards.sources.volumes import READERS, Volume, read_volumes
+from shards.sources.volume import Volume
+from shards.sources.volumes import READERS, read_volumes
 
 CACHE_BYTES = 512_000_000
 """Of decoded volumes in each process; one volume may be larger and is then kept alone."""
@@ -47,8 +48,7 @@ def list_file(root: str, file: str, size: int | None, source: str) -> list[Scan]
     extension = os.path.splitext(file)[1].lower()
     folders = file.split("/")[:-1]
     split = SPLITS.get(folders[0].lower()) if folders else None
-    label = next(iter(folders[1:] if split else folders), None)
-    known = {"source": source, "size": size, "label": label, "split": split}
+    known = {"source": source, "size": size, "split": split}
     try:
         volumes = kept_volumes(root, file)
     except (DataError, OSError) as error:

@@ -3,12 +3,14 @@
     OCTDL/AMD/amd_1047099_1.jpg ...      <class>/<class>_<patient>_<n>.jpg
 
 The patient is in the name. The same picture stands under several patients here and there: those
-patients are joined into one, so that a split by patient cannot have it on both sides.
+patients are joined into one, so that a split by patient cannot have it on both sides. A `manifest.csv`
+beside the classes may join more of them (copies whose duplicates have been removed bring one).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ from dataclasses import replace
 from retfound_dist.errors import DataError
 from shards import jpeg
 from shards.record import Listing, Scan, unique_keys
-from shards.sources.folder import read_inside
+from shards.sources.folder import LISTING, read_inside, read_listing
 from shards.sources.published import (
     compare_counts,
     count_labels,
@@ -36,9 +38,8 @@ def list_octdl(path: str, name: str = "") -> Listing:
     root, found = list_files(path, "images of OCTDL")
     named = {file: match for file in found if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
-    joined = join_patients(
-        (named[file]["patient"], digest) for file in files if (digest := _picture(root, file))
-    )
+    shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file))]
+    joined = join_patients(shared + _listed(root, {file: named[file]["patient"] for file in files}))
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
@@ -68,6 +69,13 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         first, *rest = sorted({find(patient) for patient in patients})
         parent.update(dict.fromkeys(rest, first))
     return {patient: find(patient) for patients in owners.values() for patient in patients}
+
+
+def _listed(root: str, patients: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(patient in the name, patient in the listing) of every file that a listing names."""
+    path = os.path.join(root, LISTING)
+    rows = read_listing(path) if os.path.isfile(path) else {}
+    return [(patients[file], f"listed {row.patient}") for file, row in rows.items() if file in patients]
 
 
 def _picture(root: str, file: str) -> str | None:

@@ -15,38 +15,21 @@ Names, birth dates and record numbers stay in the files: of a patient number onl
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.pixels import to_8_bit
+from shards.sources.volume import Volume, check_pixels, eye_of, heidelberg_display, pseudonym, scaled
 
-Image8 = NDArray[np.uint8]
 MAX_FILE_BYTES = 4_000_000_000
-MAX_VOLUME_PIXELS = 1_000_000_000
-"""A 12x12 mm swept-source cube has some 800 million; what claims more is not decoded."""
-_EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
-
-
-@dataclass(frozen=True)
-class Volume:
-    """One volume of a device file."""
-
-    slices: Sequence[Image8]
-    """(height, width) each, depth downwards."""
-    patient: str | None = None
-    """A digest of the device's patient number; None where it has none."""
-    eye: str | None = None
-    """`L` or `R`."""
 
 
 def read_volumes(path: str) -> list[Volume]:
@@ -55,7 +38,7 @@ def read_volumes(path: str) -> list[Volume]:
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # oct-converter prints
             warnings.simplefilter("ignore")
             volumes = READERS[extension](path)
     except ImportError as error:
@@ -72,22 +55,6 @@ def read_volumes(path: str) -> list[Volume]:
     return volumes
 
 
-def pseudonym(number: object) -> str | None:
-    """A digest that tells patients apart and does not tell who they are; None for none."""
-    text = str(number if number is not None else "").strip().strip("\0").strip()
-    return f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}" if text not in ("", "0", "None") else None
-
-
-def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
-    """Raw reflectance as HEYEX shows it (eyepy, after the maker's export description)."""
-    from eyepy.core.utils import from_vol_intensity
-
-    values = np.array(reflectance, np.float32)
-    values[~np.isfinite(values) | (values < 0)] = np.finfo(np.float32).max
-    shown: Image8 = from_vol_intensity(values)
-    return shown
-
-
 def _read_vol(path: str) -> list[Volume]:
     from eyepy.io.he.vol_reader import HeVolReader
 
@@ -98,13 +65,13 @@ def _read_vol(path: str) -> list[Volume]:
 
 
 def _check_vol_header(path: str) -> None:
-    """Sizes at byte 12: width, B-scans; at 40: height (Heidelberg's HSF-OCT-103)."""
+    """After 12 bytes of version: width, B-scans, height (Heidelberg's HSF-OCT-103), read before all else."""
     with open(path, "rb") as stream:
-        head = stream.read(64)
-    if not head.startswith(b"HSF-OCT") or len(head) < 64:
-        raise DataError("does not begin like a Heidelberg .vol file")
+        head = stream.read(24)
+    if len(head) < 24:
+        raise DataError("is cut short in its header")
     width, count, height = (int.from_bytes(head[at : at + 4], "little") for at in (12, 16, 20))
-    _check_pixels(width, height, count)
+    check_pixels(width, height, count)
     if 4 * width * height * count > os.path.getsize(path):
         raise DataError(f"is cut short: its header promises {count} B-scans of {width}x{height}")
 
@@ -136,15 +103,29 @@ def _read_xml(path: str) -> list[Volume]:
     return [Volume(slices, pseudonym(number), eye_of(reader.parsed_values["scan_position"]))]
 
 
-def _read_topcon(path: str) -> list[Volume]:
+def _read_fda(path: str) -> list[Volume]:
     import oct_converter.readers.fda as fda
+
+    fda.np = _numpy_with_fromstring()
+    file = fda.FDA(path)
+    slices, _ = file.read_oct_data_chunk()  # its `read_oct_volume` fails on files without dates
+    if slices is None:
+        raise DataError("holds no OCT images that can be read (@IMG_JPEG or @IMG_MOT_COMP_03)")
+    capture = _chunk(file, b"@CAPTURE_INFO_02") or _chunk(file, b"@CAPTURE_INFO")
+    person = _chunk(file, b"@PATIENT_INFO_02") or _chunk(file, b"@PATIENT_INFO")
+    eye = {0: "R", 1: "L"}.get(capture.get("eye", -1))
+    return [Volume(scaled(slices), pseudonym(person.get("patient_id")), eye)]
+
+
+def _chunk(file: Any, name: bytes) -> dict[str, Any]:
+    return file.read_any_info_and_make_dict(name) or {} if name in file.chunk_dict else {}
+
+
+def _read_fds(path: str) -> list[Volume]:
     import oct_converter.readers.fds as fds
 
-    module, reader = (fda, "FDA") if path.lower().endswith(".fda") else (fds, "FDS")
-    module.np = _numpy_with_fromstring()
-    found = getattr(module, reader)(path).read_oct_volume()
-    if found.volume is None:
-        raise DataError("holds no OCT images that can be read (@IMG_JPEG, @IMG_MOT_COMP_03 or @IMG_SCAN_03)")
+    fds.np = _numpy_with_fromstring()
+    found = fds.FDS(path).read_oct_volume()
     return [Volume(scaled(found.volume), pseudonym(found.patient_id), eye_of(found.laterality))]
 
 
@@ -163,7 +144,7 @@ def _read_img(path: str) -> list[Volume]:
     width = int(named[1]) if named else 512
     if not size or size % (depth * width):
         raise DataError(f"has {size:,} bytes, not a number of B-scans of {depth}x{width}")
-    _check_pixels(width, depth, size // (depth * width))
+    check_pixels(width, depth, size // (depth * width))
     found = IMG(path).read_oct_volume(rows=depth, cols=width)
     slices = [np.ascontiguousarray(scan) for scan in found.volume]
     return [Volume(slices, pseudonym(found.patient_id), eye_of(found.laterality))]
@@ -186,7 +167,7 @@ def _read_dicom(path: str) -> list[Volume]:
     head = dcmread(path, stop_before_pixels=True)
     if str(head.get("Modality", "")) != "OPT":
         raise DataError(f"is DICOM of modality {head.get('Modality', '(none)')!s:.16}, not OPT")
-    _check_pixels(int(head.Columns), int(head.Rows), int(head.get("NumberOfFrames", 1) or 1))
+    check_pixels(int(head.Columns), int(head.Rows), int(head.get("NumberOfFrames", 1) or 1))
     whole = dcmread(path)
     pixels = whole.pixel_array
     frames = pixels[None] if pixels.ndim == 2 else pixels
@@ -209,7 +190,7 @@ def _read_mat(path: str) -> list[Volume]:
     shapes = {name: shape for name, shape, kind in whosmat(path) if kind not in ("cell", "struct", "char")}
     single = sorted((n for n in shapes if re.fullmatch(r"B\d+", n)), key=lambda n: int(n[1:]))
     if "images" not in shapes and single:
-        _check_pixels(*shapes[single[0]][:2], len(single))
+        check_pixels(*shapes[single[0]][:2], len(single))
         known = loadmat(path, variable_names=[*single, "ScanPosition", "PatientID"])
         slices = [heidelberg_display(known[name]) for name in single]
         return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
@@ -217,7 +198,7 @@ def _read_mat(path: str) -> list[Volume]:
     if not images:
         raise DataError("holds no array of images (height, width, number)")
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
-    _check_pixels(*(*shapes[name], 1)[:3])
+    check_pixels(*(*shapes[name], 1)[:3])
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
     return [Volume(scaled(pixels.transpose(2, 0, 1)))]
 
@@ -226,31 +207,15 @@ def _text(known: dict[str, Any], name: str) -> str:
     return "".join(str(part) for part in np.asarray(known.get(name, "")).ravel())
 
 
-def scaled(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
-    """All slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
-    if all(np.asarray(scan).dtype == np.uint8 for scan in slices):
-        return [np.ascontiguousarray(scan) for scan in slices]
-    whole = np.asarray(slices)
-    if whole.dtype.kind == "f" and whole.size and whole.min() >= 0 and 1 < whole.max() <= 255:
-        return list(np.round(whole).astype(np.uint8))  # 8-bit levels kept as floats, as Duke's are
-    return list(to_8_bit(whole))
-
-
-def eye_of(text: object) -> str | None:
-    """`L` or `R` of any of the makers' spellings."""
-    return _EYES.get(str(text or "").strip().strip("\0").split(".")[-1].upper())
-
-
-def _check_pixels(width: int, height: int, count: int) -> None:
-    if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
-        raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")
-
-
-def _formats() -> Iterator[tuple[str, Callable[[str], list[Volume]]]]:
-    yield from {".vol": _read_vol, ".e2e": _read_e2e, ".xml": _read_xml, ".mat": _read_mat}.items()
-    yield from {".fda": _read_topcon, ".fds": _read_topcon, ".img": _read_img}.items()
-    yield from {".oct": _read_bioptigen, ".dcm": _read_dicom}.items()
-
-
-READERS = dict(_formats())
+READERS: dict[str, Callable[[str], list[Volume]]] = {
+    ".vol": _read_vol,
+    ".e2e": _read_e2e,
+    ".xml": _read_xml,
+    ".fda": _read_fda,
+    ".fds": _read_fds,
+    ".img": _read_img,
+    ".oct": _read_bioptigen,
+    ".dcm": _read_dicom,
+    ".mat": _read_mat,
+}
 """File name's end -> reader."""
