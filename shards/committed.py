@@ -2,8 +2,9 @@
 
     packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
-                    {"shard", "fingerprint", "next", "skipped", "statistics"}: what the manifest will say
-                    of it, and the place in the plan where the next shard begins
+                    {"shard", "fingerprint", "next", "skipped", "statistics", "digests",
+                    "looks"}: what the manifest will say of it, the place in the plan where the next
+                    shard begins, and by what its pictures are known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets.
@@ -37,6 +38,11 @@ class Committed:
     skipped: tuple[Skipped, ...]
     """Scans kept out on the way to `next`."""
     statistics: Statistics
+    keys: tuple[str, ...] = ()
+    digests: tuple[int, ...] = ()
+    """Of each sample's pixels (shards.pictures)."""
+    looks: bytes = b""
+    """Of each sample, one after the other."""
 
     def to_tree(self, fingerprint: str) -> dict[str, Any]:
         """What an index file holds beside its samples."""
@@ -46,6 +52,8 @@ class Committed:
             "next": self.next,
             "skipped": [skip.row() for skip in self.skipped],
             "statistics": self.statistics.to_tree(),
+            "digests": [f"{digest:016x}" for digest in self.digests],
+            "looks": self.looks.hex(),
         }
 
 
@@ -133,6 +141,9 @@ def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Comm
             next=tree["next"],
             skipped=tuple(Skipped(**row) for row in tree["skipped"]),
             statistics=Statistics.from_tree(tree["statistics"]),
+            keys=tuple(row[0] for row in tree["samples"]),
+            digests=tuple(int(digest, 16) for digest in tree["digests"]),
+            looks=bytes.fromhex(tree["looks"]),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -32,6 +32,8 @@ GREY_TOLERANCE = 8
 """Levels by which R, G and B may differ in a grey picture (JPEG rounds its colour differences)."""
 BLANK_RANGE = 2
 """An image whose levels span no more than this shows nothing."""
+SATURATED_LEVEL, SATURATED_SHARE = 250, 0.6
+"""A scan with more than this share at the top shows no tissue; white frames of turned scans take less."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def check_usable(pixels: Bytes8) -> Bytes8:
     low, high = int(pixels.min()), int(pixels.max())
     if high - low <= BLANK_RANGE:
         raise DataError(f"is blank (levels {low} to {high})")
+    bright = float((pixels >= SATURATED_LEVEL).mean())
+    if bright > SATURATED_SHARE:
+        raise DataError(f"is saturated ({100 * bright:.0f} % of it at level {SATURATED_LEVEL} or above)")
     return pixels
 
 

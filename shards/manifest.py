@@ -10,12 +10,15 @@ from typing import Any
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import FORMAT
 from shards.committed import Committed, shard_tree
-from shards.plan import PARTS, Plan
+from shards.pictures import near_pairs
+from shards.plan import PARTS, Plan, group_of
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
 
 UNLABELLED = "(none)"
+NAMED_PAIRS = 100
+"""Near duplicates named in the manifest."""
 
 
 def make_manifest(
@@ -39,10 +42,22 @@ def make_manifest(
             for scans in [[scan for scan in found if scan.key not in out]]
         },
         "image": describe(total(done.statistics for done in shards), config.image),
+        "near_duplicates": near_duplicates(plan, shards),
         "skipped": [skip.row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
         "packed_by": f"retfound-dist {_version()}",
+    }
+
+
+def near_duplicates(plan: Plan, shards: Sequence[Committed]) -> dict[str, Any]:
+    """Pictures of different patients that look alike: reported, not left out."""
+    keys = [key for done in shards for key in done.keys]
+    group = {scan.key: group_of(scan) for scan in plan.scans}
+    pairs = list(near_pairs(b"".join(done.looks for done in shards), [group.get(key) for key in keys]))
+    return {
+        "pairs": len(pairs),
+        "first": [[keys[a], keys[b], bits] for a, b, bits in pairs[:NAMED_PAIRS]],
     }
 
 

@@ -19,7 +19,7 @@ from retfound_dist.schema import PackConfig
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
-FORMAT = 2
+FORMAT = 3
 """Raised when the same config and scans would give other shards than before."""
 Group = tuple[str, str]
 Fractions = tuple[float, float, float]

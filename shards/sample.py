@@ -14,6 +14,7 @@ from PIL import Image
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from shards.images import Stored, prepare
+from shards.pictures import look, pixel_digest
 from shards.record import Scan
 
 Histogram = NDArray[np.int64]
@@ -34,6 +35,14 @@ class Sample:
     """The source's own compressed picture."""
     histogram: Histogram
     """(256,) pixels at each level; of colour images, of all three channels."""
+    digest: int
+    """Of the pixels: equal for equal pictures."""
+    look: bytes
+    """See shards.pictures: nearly equal for pictures that look alike."""
+
+
+SAME = "is the same picture as "
+"""How the reason begins for a scan that another one stands for."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class Skipped:
     def __str__(self) -> str:
         """One line for a person."""
         return f"{self.origin} {self.reason}"
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether its picture is in the set under another key."""
+        return self.reason.startswith(SAME)
 
     def row(self) -> dict[str, str]:
         """How it stands in the manifest."""
@@ -78,6 +92,8 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
         grey=stored.pixels.ndim == 2,
         as_is=stored.as_is,
         histogram=histogram(stored.pixels),
+        digest=pixel_digest(stored.pixels),
+        look=look(stored.pixels),
     )
 
 

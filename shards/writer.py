@@ -14,7 +14,7 @@ from retfound_dist.shardset import IndexFile, Shard
 from shards import committed
 from shards.committed import Committed
 from shards.plan import Plan
-from shards.sample import Sample, Skipped
+from shards.sample import SAME, Sample, Skipped
 from shards.statistics import Statistics
 from shards.tarshard import TarShard, index_bytes, sample_bytes
 
@@ -30,12 +30,17 @@ class ShardWriter:
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
         self._open: _OpenShard | None = None
         self._marked = False
+        self._seen = {d: key for done in shards for d, key in zip(done.digests, done.keys, strict=True)}
 
     def take(self, place: int, result: Sample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
         if isinstance(result, Skipped):
             self.skipped.append(result)
             self._check_budget()
+            return
+        first = self._seen.setdefault(result.digest, result.key)
+        if first != result.key:
+            self.skipped.append(Skipped(result.key, self._plan.scans[place].origin, f"{SAME}{first}"))
             return
         split = self._plan.scans[place].split
         if self._open and (self._open.split != split or self._open.is_full(result, self._out.shard_mb)):
@@ -50,7 +55,7 @@ class ShardWriter:
         if self._open is None:
             return
         shard = self._open.close()
-        done = Committed(shard, place, tuple(self.skipped[self._recorded :]), self._open.statistics)
+        done = self._open.record(shard, place, self.skipped[self._recorded :])
         index = index_bytes(self._open.tar.entries, done.to_tree(self._plan.fingerprint))
         info = storage.bytes_info(index)
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
@@ -68,10 +73,11 @@ class ShardWriter:
 
     def _check_budget(self) -> None:
         budget = self._out.bad_sample_budget
-        if len(self.skipped) > budget:
+        bad = [skip for skip in self.skipped if not skip.is_duplicate]
+        if len(bad) > budget:
             raise DataError(
-                f"{len(self.skipped)} of {len(self._plan.scans):,} images cannot be used, "
-                f"out.bad_sample_budget is {budget}: {first_few(self.skipped)}; mend or remove them, "
+                f"{len(bad)} of {len(self._plan.scans):,} images cannot be used, "
+                f"out.bad_sample_budget is {budget}: {first_few(bad)}; mend or remove them, "
                 "or raise the budget (packing then goes on where it stopped)"
             )
 
@@ -88,6 +94,8 @@ class _OpenShard:
     def __init__(self, path: str, split: str | None) -> None:
         self.path, self.split = path, split
         self.statistics = Statistics()
+        self._digests: list[int] = []
+        self._looks = bytearray()
         with _explained(path):
             self._stream = open(path, "wb")  # noqa: SIM115  closed by `close`
         self.tar = TarShard(self._stream)
@@ -100,6 +108,14 @@ class _OpenShard:
         with _explained(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
+        self._digests.append(sample.digest)
+        self._looks += sample.look
+
+    def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
+        """What is kept of the shard beside its samples; `place`: where the next one begins."""
+        keys = tuple(entry.key for entry in self.tar.entries)
+        digests, looks = tuple(self._digests), bytes(self._looks)
+        return Committed(shard, place, tuple(skipped), self.statistics, keys, digests, looks)
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

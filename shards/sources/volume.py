@@ -63,5 +63,6 @@ def eye_of(text: object) -> str | None:
 
 
 def check_pixels(width: int, height: int, count: int) -> None:
+    """DataError where a header promises what no volume has, before memory is taken for it."""
     if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
         raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")
