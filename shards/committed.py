@@ -24,8 +24,11 @@ from shards.sample import Skipped
 from shards.statistics import Statistics
 
 MARKER = "packing.json"
+BESIDE = ("DATACARD.md", "examples.jpg", "dropped.jpg")
+"""What stands beside the manifest for people to look at."""
 _OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
-_UNFINISHED = re.compile(r"(manifest\.json|packing\.json|[\w-]+-\d{6}\.(tar|idx))\.[0-9a-f]{8}\.tmp")
+_NAMES = r"manifest\.json|packing\.json|DATACARD\.md|examples\.jpg|dropped\.jpg|[\w-]+-\d{6}\.(tar|idx)"
+_UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def mark(url: str) -> None:
 def discard(url: str, manifest: Manifest) -> None:
     """Remove a committed set: its manifest first, so that nobody reads a part of it."""
     mark(url)
-    storage.delete(storage.join(url, MANIFEST))
+    for entry in (MANIFEST, *BESIDE):
+        storage.delete(storage.join(url, entry))
     for shard in manifest.shards:
         storage.delete(storage.join(url, shard.name))
         storage.delete(storage.join(url, shard.index.name))

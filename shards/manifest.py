@@ -55,8 +55,10 @@ def near_duplicates(plan: Plan, shards: Sequence[Committed]) -> dict[str, Any]:
     keys = [key for done in shards for key in done.keys]
     group = {scan.key: group_of(scan) for scan in plan.scans}
     pairs = list(near_pairs(b"".join(done.looks for done in shards), [group.get(key) for key in keys]))
+    part = {scan.key: scan.split for scan in plan.scans}
     return {
         "pairs": len(pairs),
+        "across_parts": sum(part.get(keys[a]) != part.get(keys[b]) for a, b, _ in pairs),
         "first": [[keys[a], keys[b], bits] for a, b, bits in pairs[:NAMED_PAIRS]],
     }
 

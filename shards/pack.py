@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.config import differences
@@ -25,10 +26,12 @@ from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
+from shards.card import CARD, KEPT, OUT, make_card
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.sample import Sample, Skipped, make_sample
+from shards.sheet import dropped_page, kept_page
 from shards.sources import open_sources
 from shards.writer import ShardWriter, first_few
 
@@ -93,9 +96,19 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     if not writer.shards:
         raise DataError(_nothing_usable(writer.skipped))
     manifest = make_manifest(plan, config, writer.shards, writer.skipped)
+    _describe(plan, config, manifest, writer)
     storage.write_json(storage.join(url, MANIFEST), manifest)
     committed.finish(url)
     return read_manifest(url)
+
+
+def _describe(plan: Plan, config: PackConfig, manifest: dict[str, Any], writer: ShardWriter) -> None:
+    """The data card and its pictures, beside the manifest and before it."""
+    url, dropped = config.out.url, dropped_page(plan, writer.skipped)
+    storage.write_bytes(storage.join(url, KEPT), kept_page(url, plan, writer.shards))
+    if dropped:
+        storage.write_bytes(storage.join(url, OUT), dropped)
+    storage.write_text(storage.join(url, CARD), make_card(manifest, config))
 
 
 def _samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:

@@ -1,4 +1,4 @@
-"""Duke DME (Chiu et al. 2015, doi 10.1364/BOE.6.001155): ten eyes with diabetic macular edema.
+"""Duke DME (Chiu et al., Biomed Opt Express 2015): ten eyes with diabetic macular edema.
 
     Subject_01.mat ... Subject_10.mat      `images`, 496x768x61 (height, width, slices)
 

@@ -1,4 +1,4 @@
-"""GOALS (MICCAI 2022 challenge, Fang et al. 2023, doi 10.1109/JBHI.2024.3350245): circumpapillary scans.
+"""GOALS (MICCAI 2022 challenge, Fang et al.): circumpapillary scans.
 
     Train/Image/0001.png             1100x800 pixels (width x height)
     Train/Layer_Masks/0001.png       layers drawn by hand; Layer_Mask, Layer_GT are taken too

@@ -190,7 +190,7 @@ def test_force_replaces_a_set_and_leaves_nothing_of_it(images: Path, tmp_path: P
     config = pack_config(images, tmp_path / "out", out={"shard_mb": 1.0})
     manifest = pack(config, force=True)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["manifest.json", "oct-000000.idx", "oct-000000.tar"]
+    assert names == ["DATACARD.md", "examples.jpg", "manifest.json", "oct-000000.idx", "oct-000000.tar"]
     assert manifest.samples == 20
 
 
