@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--dry-run", action="store_true", help="list what would be packed, write nothing")
     verify = add("verify", _verify, "every shard against its manifest; exit 1 names what is wrong")
     verify.add_argument("url", metavar="URL", help="the shard set")
+    verify.add_argument(
+        "--repair",
+        nargs="+",
+        default=[""],
+        metavar=("CONFIG.toml", "key=value"),
+        help="rebuild bad shards from the sources, with the config the set was packed with",
+    )
     show = add("show", _show, "the resolved config, each value with where it came from", config=True)
     show.add_argument("--json", action="store_true", help="as JSON")
     add("pretrain", _pretrain, "shards -> committed checkpoints; also under torchrun and srun", config=True)
@@ -104,7 +111,7 @@ def _pack(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from shards.commands import verify_command
 
-    return verify_command(args.url, quiet=args.quiet)
+    return verify_command(args.url, repair_with=args.repair[0], overrides=args.repair[1:], quiet=args.quiet)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
 from shards.plan import Plan
-from shards.verify import verify
+from shards.repair import repair
+from shards.verify import inspect
 
 FEW = 5
 """Skipped images named in the closing summary; the manifest names all."""
@@ -43,12 +44,28 @@ def pack_command(
     return 0
 
 
-def verify_command(url: str, *, workers: int = 0, quiet: bool = False) -> int:
-    """Read a shard set back; 0 when it is sound, 1 after naming every fault."""
+def verify_command(
+    url: str,
+    *,
+    workers: int = 0,
+    repair_with: str = "",
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> int:
+    """Read a shard set back; 0 when it is sound, 1 after naming every fault.
+
+    `repair_with` is the config the set was packed with: bad shards are then rebuilt from the sources.
+    """
     with progress_display("verifying", "shards", quiet=quiet) as progress:
-        faults = verify(url, workers, progress)
-    if faults:
-        _say([*faults, f"{url}: faults found: {len(faults)}; fetch or pack these shards again"], quiet=False)
+        report = inspect(url, workers, progress)
+    if report.bad and repair_with:
+        _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
+        config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
+        repair(config, plan_pack(config), report.bad)
+        report = inspect(url, workers)
+    if report.faults:
+        hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
+        _say([*report.faults, f"{url}: faults found: {len(report.faults)}; {hint}"], quiet=False)
         return 1
     manifest = read_manifest(url)
     _say([f"{url}: {_size(manifest)}, all sound"], quiet)

@@ -28,7 +28,7 @@ class ShardWriter:
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
-        self._open: _OpenShard | None = None
+        self._open: OpenShard | None = None
         self._marked = False
         self._seen = {d: key for done in shards for d, key in zip(done.digests, done.keys, strict=True)}
 
@@ -47,7 +47,7 @@ class ShardWriter:
             self.commit(place)
         if self._open is None:
             stem = committed.shard_name(self._out.name, len(self.shards))
-            self._open = _OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
+            self._open = OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
         self._open.add(result)
 
     def commit(self, place: int) -> None:
@@ -88,10 +88,11 @@ def first_few(skipped: Sequence[Skipped], few: int = 3) -> str:
     return named + (f"; and {len(skipped) - few:,} more" if len(skipped) > few else "")
 
 
-class _OpenShard:
+class OpenShard:
     """A shard that is being written in scratch."""
 
     def __init__(self, path: str, split: str | None) -> None:
+        """Begin a tar at a path in scratch, for one part."""
         self.path, self.split = path, split
         self.statistics = Statistics()
         self._digests: list[int] = []
@@ -105,6 +106,7 @@ class _OpenShard:
         return self.tar.length + sample_bytes(sample) > limit_mb * 1e6
 
     def add(self, sample: Sample) -> None:
+        """Append one sample."""
         with _explained(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
