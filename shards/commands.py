@@ -9,6 +9,7 @@ from typing import Any
 from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_manifest
+from shards.append import append
 from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
@@ -26,10 +27,19 @@ def pack_command(
     *,
     force: bool = False,
     dry_run: bool = False,
+    add: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Pack as the config says and print a short summary; 0, or a RetfoundError."""
+    """Pack as the config says and print a short summary; 0, or a RetfoundError.
+
+    `add`: to the set that stands at `out.url`.
+    """
     config, _ = load(PackConfig, config_path, overrides)
+    if add and not dry_run:
+        with progress_display("packing", "images", quiet=quiet) as progress:
+            manifest = append(config, progress)
+        _say(summarise(manifest), quiet)
+        return 0
     plan = plan_pack(config)
     if dry_run:
         _say(describe_plan(plan, config), quiet)

@@ -93,13 +93,18 @@ def read_existing(url: str) -> Manifest | None:
     return None
 
 
-def recover(url: str, name: str, fingerprint: str) -> list[Committed]:
-    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs."""
+def recover(url: str, name: str, fingerprint: str, base: Manifest | None = None) -> list[Committed]:
+    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs.
+
+    `base`: the set that they come after; its files are not touched.
+    """
     names = set(storage.list_names(url))
+    before = base.shards if base else ()
     kept: list[Committed] = []
-    while found := _read_record(url, shard_name(name, len(kept)), names, fingerprint):
+    while found := _read_record(url, shard_name(name, len(before) + len(kept)), names, fingerprint):
         kept.append(found)
-    own = {file for done in kept for file in (done.shard.name, done.shard.index.name)}
+    shards = [*before, *(done.shard for done in kept)]
+    own = {file for shard in shards for file in (shard.name, shard.index.name)}
     stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
     for entry in sorted(stale):
         storage.delete(storage.join(url, entry))
@@ -128,6 +133,31 @@ def finish(url: str) -> None:
     storage.delete(storage.join(url, MARKER))
 
 
+def read_record(url: str, shard: Shard) -> Committed:
+    """The record of a shard of a finished set; DataError where it is not whole."""
+    where = storage.join(url, shard.index.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        raise DataError(f"{where} differs from the manifest: run retfound verify {url} --repair first")
+    try:
+        return _parse(data, shard.index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where} is of an older version of this software: pack the set again") from error
+
+
+def _parse(data: bytes, index: IndexFile) -> Committed:
+    tree = json.loads(data)
+    return Committed(
+        shard=Shard(**tree["shard"], index=index),
+        next=tree["next"],
+        skipped=tuple(Skipped(**row) for row in tree["skipped"]),
+        statistics=Statistics.from_tree(tree["statistics"]),
+        keys=tuple(row[0] for row in tree["samples"]),
+        digests=tuple(int(digest, 16) for digest in tree["digests"]),
+        looks=bytes.fromhex(tree["looks"]),
+    )
+
+
 def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Committed | None:
     """The record of a shard of this plan whose tar is there in full, else None."""
     tar, index = f"{stem}.tar", f"{stem}.idx"
@@ -140,14 +170,6 @@ def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Comm
         if tree["fingerprint"] != fingerprint or not is_whole:
             return None
         info = storage.bytes_info(data)
-        return Committed(
-            shard=Shard(**tree["shard"], index=IndexFile(index, info.bytes, info.sha256)),
-            next=tree["next"],
-            skipped=tuple(Skipped(**row) for row in tree["skipped"]),
-            statistics=Statistics.from_tree(tree["statistics"]),
-            keys=tuple(row[0] for row in tree["samples"]),
-            digests=tuple(int(digest, 16) for digest in tree["digests"]),
-            looks=bytes.fromhex(tree["looks"]),
-        )
+        return _parse(data, IndexFile(index, info.bytes, info.sha256))
     except (KeyError, TypeError, ValueError):
         return None

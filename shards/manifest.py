@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,9 +23,13 @@ NAMED_PAIRS = 100
 
 
 def make_manifest(
-    plan: Plan, config: PackConfig, shards: Sequence[Committed], skipped: Sequence[Skipped]
+    plan: Plan,
+    config: PackConfig,
+    shards: Sequence[Committed],
+    skipped: Sequence[Skipped],
+    base: Sequence[Committed] = (),
 ) -> dict[str, Any]:
-    """All that `manifest.json` holds."""
+    """All that `manifest.json` holds; with the shards of a `base`, `image` and alike pictures are of both."""
     out = {skip.key for skip in skipped}
     return {
         "format": FORMAT,
@@ -41,12 +46,33 @@ def make_manifest(
             for name, found in _by_source(plan.scans).items()
             for scans in [[scan for scan in found if scan.key not in out]]
         },
-        "image": describe(total(done.statistics for done in shards), config.image),
-        "near_duplicates": near_duplicates(plan, shards),
+        "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
+        "near_duplicates": near_duplicates(plan, (*base, *shards)),
         "skipped": [skip.row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
+        "history": [{"fingerprint": plan.fingerprint, "shards": len(shards), "recipe": plan.recipe}],
         "packed_by": f"retfound-dist {_version()}",
+    }
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a set to which the sources of `new` were appended."""
+    history = [*old["history"], *new["history"]]
+    before, alike = old["near_duplicates"], new["near_duplicates"]
+    near = {what: before[what] + alike[what] for what in alike}
+    marks = [part["fingerprint"] for part in history]
+    return {
+        **new,
+        "samples": old["samples"] + new["samples"],
+        "classes": sorted({*old["classes"], *new["classes"]}),
+        "shards": [*old["shards"], *new["shards"]],
+        "sources": {**old["sources"], **new["sources"]},
+        "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "skipped": [*old["skipped"], *new["skipped"]],
+        "recipe": old["recipe"],
+        "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
+        "history": history,
     }
 
 

@@ -27,6 +27,7 @@ from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.card import CARD, KEPT, OUT, make_card
+from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
@@ -69,7 +70,7 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
     if force:
         committed.discard(config.out.url, found)
         return None
-    if found.fingerprint != plan.fingerprint:
+    if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
         other = differences(found.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
         raise DataError(
@@ -87,7 +88,7 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     start = shards[-1].next if shards else 0
     with Scratch("pack", uuid.uuid4().hex) as scratch:
         writer = ShardWriter(config.out, plan, scratch.folder, shards)
-        with closing(_samples(config, plan, start)) as results:
+        with closing(samples(config, plan, start)) as results:
             for place, result in enumerate(results, start=start):
                 writer.take(place, result)
                 if progress:
@@ -96,22 +97,28 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     if not writer.shards:
         raise DataError(_nothing_usable(writer.skipped))
     manifest = make_manifest(plan, config, writer.shards, writer.skipped)
-    _describe(plan, config, manifest, writer)
+    describe(plan, config, manifest, writer.shards, writer.skipped)
     storage.write_json(storage.join(url, MANIFEST), manifest)
     committed.finish(url)
     return read_manifest(url)
 
 
-def _describe(plan: Plan, config: PackConfig, manifest: dict[str, Any], writer: ShardWriter) -> None:
+def describe(
+    plan: Plan,
+    config: PackConfig,
+    manifest: dict[str, Any],
+    shards: Sequence[Committed],
+    skipped: Sequence[Skipped],
+) -> None:
     """The data card and its pictures, beside the manifest and before it."""
-    url, dropped = config.out.url, dropped_page(plan, writer.skipped)
-    storage.write_bytes(storage.join(url, KEPT), kept_page(url, plan, writer.shards))
+    url, dropped = config.out.url, dropped_page(plan, skipped)
+    storage.write_bytes(storage.join(url, KEPT), kept_page(url, plan, shards))
     if dropped:
         storage.write_bytes(storage.join(url, OUT), dropped)
     storage.write_text(storage.join(url, CARD), make_card(manifest, config))
 
 
-def _samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
+def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
     """The samples of the plan from `start` on, in order."""
     left = len(plan.scans) - start
     workers = 1 if left < FEW else config.out.workers or available_cores()

@@ -34,6 +34,9 @@ def kept_page(url: str, plan: Plan, shards: Sequence[Committed]) -> bytes:
         if scan.key in place and len(wanted[scan.source]) < EACH:
             wanted[scan.source].append(scan.key)
     indexes: dict[str, dict[str, Entry]] = {}
+    planned = {scan.key for scan in plan.scans}
+    if shards and (older := [key for key in shards[0].keys if key not in planned][:EACH]):
+        wanted["(before)"] = older  # of the set that this plan was appended to
     tiles: list[Tile] = []
     for source in sorted(wanted):
         tiles += [(None, "")] * (-len(tiles) % COLUMNS)

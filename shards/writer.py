@@ -22,15 +22,27 @@ from shards.tarshard import TarShard, index_bytes, sample_bytes
 class ShardWriter:
     """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far."""
 
-    def __init__(self, out: PackOut, plan: Plan, folder: str, shards: Sequence[Committed]) -> None:
-        """Go on after `shards`, with `folder` as scratch for the shard that is open."""
+    def __init__(
+        self,
+        out: PackOut,
+        plan: Plan,
+        folder: str,
+        shards: Sequence[Committed],
+        base: Sequence[Committed] = (),
+    ) -> None:
+        """Go on after `shards`, with `folder` as scratch for the shard that is open.
+
+        `base`: shards of the set that this plan is appended to.
+        """
+        self._first = len(base)
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
         self._open: OpenShard | None = None
         self._marked = False
-        self._seen = {d: key for done in shards for d, key in zip(done.digests, done.keys, strict=True)}
+        known = (zip(done.digests, done.keys, strict=True) for done in (*base, *shards))
+        self._seen = {digest: key for pairs in known for digest, key in pairs}
 
     def take(self, place: int, result: Sample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
@@ -46,7 +58,7 @@ class ShardWriter:
         if self._open and (self._open.split != split or self._open.is_full(result, self._out.shard_mb)):
             self.commit(place)
         if self._open is None:
-            stem = committed.shard_name(self._out.name, len(self.shards))
+            stem = committed.shard_name(self._out.name, self._first + len(self.shards))
             self._open = OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
         self._open.add(result)
 
