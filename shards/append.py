@@ -46,7 +46,7 @@ def append(config: PackConfig, progress: Callable[[int, int], None] | None = Non
     """
     url = config.out.url
     base = read_base(url)
-    plan = plan_more(config, base)
+    plan = plan_more(config)
     if plan.fingerprint in {part["fingerprint"] for part in base.manifest.history}:
         committed.finish(url)
         return base.manifest
@@ -79,7 +79,14 @@ def read_base(url: str) -> Base:
     return Base(manifest, storage.read_json(storage.join(url, MANIFEST)), shards)
 
 
-def plan_more(config: PackConfig, base: Base) -> Plan:
+def plan_of(config: PackConfig) -> Plan:
+    """The plan by which this config's images came into the set at `out.url`: packed or appended."""
+    known = {part["fingerprint"] for part in read_manifest(config.out.url).history}
+    plan, more = plan_pack(config), plan_more(config)
+    return more if more.fingerprint in known else plan
+
+
+def plan_more(config: PackConfig) -> Plan:
     """The plan of the new sources; each key begins with its source's name, so that it is new to the set."""
     plan = plan_pack(config)
     several = len(config.all_sources) > 1

@@ -9,7 +9,7 @@ from typing import Any
 from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_manifest
-from shards.append import append
+from shards.append import append, plan_of
 from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
@@ -71,7 +71,7 @@ def verify_command(
     if report.bad and repair_with:
         _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
         config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
-        repair(config, plan_pack(config), report.bad)
+        repair(config, plan_of(config), report.bad)
         report = inspect(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"

@@ -44,28 +44,39 @@ def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
     Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
     """
     manifest = read_manifest(config.out.url)
-    if manifest.fingerprint != plan.fingerprint:
+    shards = section(manifest, plan.fingerprint)
+    if not shards:
         other = differences(manifest.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
         raise DataError(
             f"{config.out.url} was not packed from this config and these images "
             f"({what or 'the source holds other images now'}): give --repair the config it was packed with"
         )
-    for piece in pieces(manifest, plan):
-        if piece.shard.name in bad:
-            _rebuild(config, plan, piece)
-    return list(bad)
+    mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
+    for piece in mine:
+        _rebuild(config, plan, piece)
+    return [piece.shard.name for piece in mine]
 
 
-def pieces(manifest: Manifest, plan: Plan) -> Iterator[Piece]:
+def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
+    """The shards that came with the pack or append of this fingerprint; empty where there is none."""
+    first = 0
+    for part in manifest.history:
+        if part["fingerprint"] == fingerprint:
+            return manifest.shards[first : first + part["shards"]]
+        first += part["shards"]
+    return ()
+
+
+def pieces(manifest: Manifest, plan: Plan, shards: Sequence[Shard]) -> Iterator[Piece]:
     """Which scans each shard holds (pure)."""
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
     kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
-    ends = list(accumulate(shard.samples for shard in manifest.shards))
+    ends = list(accumulate(shard.samples for shard in shards))
     if ends[-1:] != [len(kept)]:
         raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
     before = 0
-    for shard, end in zip(manifest.shards, ends, strict=True):
+    for shard, end in zip(shards, ends, strict=True):
         places = kept[end - shard.samples : end]
         after = kept[end] if end < len(kept) else len(plan.scans)
         skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]

@@ -9,6 +9,7 @@ from pack_inputs import file_bytes, pack_config, write_classes, write_image
 from retfound_dist.cli import main
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
+from shards.append import append, plan_of
 from shards.pack import pack, plan_pack
 from shards.repair import pieces, repair
 from shards.verify import inspect
@@ -56,8 +57,8 @@ def test_sound_shards_are_not_touched_by_a_repair(config: PackConfig) -> None:
 
 def test_every_scan_of_the_plan_is_in_one_piece(config: PackConfig) -> None:
     manifest, plan = pack(config), plan_pack(config)
-    found = [scan.key for piece in pieces(manifest, plan) for scan in piece.scans]
-    left_out = [skip.key for piece in pieces(manifest, plan) for skip in piece.skipped]
+    found = [scan.key for piece in pieces(manifest, plan, manifest.shards) for scan in piece.scans]
+    left_out = [skip.key for piece in pieces(manifest, plan, manifest.shards) for skip in piece.skipped]
     assert sorted(found + left_out) == sorted(scan.key for scan in plan.scans)
     assert len(left_out) == 2
 
@@ -81,6 +82,23 @@ def test_an_image_of_the_same_size_with_other_pixels_is_found_out(config: PackCo
     bad = [path.name for path in out.glob("*.tar")]
     with pytest.raises(DataError, match=r"differs from the manifest|cannot be rebuilt"):
         repair(config, plan_pack(config), bad)
+
+
+def test_shards_that_were_appended_are_rebuilt_with_their_own_config(
+    config: PackConfig, tmp_path: Path
+) -> None:
+    out = Path(pack(config).url)
+    for number in range(9):
+        write_image(tmp_path / "two" / f"{number}.jpg", 9000 + number)
+    more = pack_config(tmp_path / "two", out)
+    append(more)
+    before = file_bytes(out)
+    tars = sorted(out.glob("*.tar"))
+    for tar in (tars[0], tars[-1]):
+        tar.unlink()
+    assert repair(more, plan_of(more), inspect(str(out)).bad) == [tars[-1].name]
+    assert repair(config, plan_of(config), inspect(str(out)).bad) == [tars[0].name]
+    assert file_bytes(out) == before
 
 
 def test_verify_repairs_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
