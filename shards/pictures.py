@@ -28,7 +28,7 @@ CROWD = 200
 def pixel_digest(pixels: NDArray[np.uint8]) -> int:
     """64 bits of the sha256 of shape and pixels."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return int.from_bytes(digest.digest()[:8], "big")
 
 

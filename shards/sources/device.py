@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import SPLITS
@@ -48,7 +49,7 @@ def list_file(root: str, file: str, size: int | None, source: str) -> list[Scan]
     extension = os.path.splitext(file)[1].lower()
     folders = file.split("/")[:-1]
     split = SPLITS.get(folders[0].lower()) if folders else None
-    known = {"source": source, "size": size, "split": split}
+    known: dict[str, Any] = {"source": source, "size": size, "split": split}
     try:
         volumes = kept_volumes(root, file)
     except (DataError, OSError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from shards.record import Listing, Scan
 from shards.sources.device import list_file
@@ -38,7 +39,7 @@ def list_duke_dme(path: str, name: str = "") -> Listing:
 
 
 def _named(scan: Scan, subject: str) -> Scan:
-    known = {"patient": subject, "volume": subject, "label": "DME", "split": None}
+    known: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
     if scan.slice is None:
         return replace(scan, key=subject, origin=f"{subject}.mat", **known)
     where = f"{subject}.mat slice {scan.slice}"

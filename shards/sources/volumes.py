@@ -170,7 +170,8 @@ def _read_dicom(path: str) -> list[Volume]:
     check_pixels(int(head.Columns), int(head.Rows), int(head.get("NumberOfFrames", 1) or 1))
     whole = dcmread(path)
     pixels = whole.pixel_array
-    frames = pixels[None] if pixels.ndim == 2 else pixels
+    one = 2 if int(head.get("SamplesPerPixel", 1)) == 1 else 3
+    frames = pixels[None] if pixels.ndim == one else pixels
     return [Volume(scaled(frames), pseudonym(head.get("PatientID")), eye_of(_dicom_eye(head)))]
 
 
@@ -190,7 +191,8 @@ def _read_mat(path: str) -> list[Volume]:
     shapes = {name: shape for name, shape, kind in whosmat(path) if kind not in ("cell", "struct", "char")}
     single = sorted((n for n in shapes if re.fullmatch(r"B\d+", n)), key=lambda n: int(n[1:]))
     if "images" not in shapes and single:
-        check_pixels(*shapes[single[0]][:2], len(single))
+        height, width = shapes[single[0]][:2]
+        check_pixels(width, height, len(single))
         known = loadmat(path, variable_names=[*single, "ScanPosition", "PatientID"])
         slices = [heidelberg_display(known[name]) for name in single]
         return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
@@ -198,7 +200,8 @@ def _read_mat(path: str) -> list[Volume]:
     if not images:
         raise DataError("holds no array of images (height, width, number)")
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
-    check_pixels(*(*shapes[name], 1)[:3])
+    height, width, count = (*shapes[name], 1)[:3]
+    check_pixels(width, height, count)
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
     return [Volume(scaled(pixels.transpose(2, 0, 1)))]
 
