@@ -66,6 +66,8 @@ class PackImage:
     """JPEG quality."""
     max_height: Count = 0
     """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
+    trim: bool = False
+    """Cut off rows and columns at the edges that are of one level (frames, padding)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -21,9 +21,11 @@ def read_table(path: str) -> list[dict[str, str]]:
         raise DataError(f"{printable(path)} is too large for a table of labels: remove it from the folder")
     try:
         return _read_xlsx(path) if path.lower().endswith(".xlsx") else _read_csv(path)
-    except (UnicodeDecodeError, csv.Error, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged archive makes zlib, XML and openpyxl raise anything
         raise DataError(
-            f"cannot read the table {printable(path)} ({error}): save it again or remove it"
+            f"cannot read the table {printable(path)} ({_one_line(error)}): save it again or remove it"
         ) from error
 
 
@@ -58,3 +60,7 @@ def _text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else str(cell).strip()
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

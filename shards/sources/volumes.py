@@ -45,8 +45,10 @@ def read_volumes(path: str) -> list[Volume]:
         raise ConfigError(
             f"{extension} files need {error.name}: pip install 'retfound-dist[devices]'"
         ) from error
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError as error:
+        raise DataError("asks for more memory than there is") from error
     except Exception as error:  # a hostile file makes these libraries raise anything
         line = (str(error).splitlines() or [""])[0][:120]
         raise DataError(f"is not a readable {extension} file ({type(error).__name__}: {line})") from error

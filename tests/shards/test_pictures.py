@@ -106,3 +106,21 @@ def test_copies_that_were_scaled_and_encoded_again_look_alike(test_data: Path) -
         pair = [np.frombuffer(look(np.asarray(i)), np.uint8) for i in (image, Image.open(buffer))]
         within += int(np.bitwise_count(pair[0] ^ pair[1]).sum()) <= ALIKE_BITS
     assert within / len(files) > 0.9
+
+
+@pytest.mark.parametrize("end", ["jpg", "png"])
+def test_frames_are_trimmed_on_request_only(tmp_path: Path, end: str) -> None:
+    framed = np.full((88, 124), 255, np.uint8)  # so much white is saturated, were it not cut off
+    framed[16:64, 40:104] = scan_pixels(4)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(framed).save(
+        tmp_path / "images" / f"1.{end}", **({"quality": 100} if end == "jpg" else {})
+    )
+    image = {"trim": True, "format": "png"}
+    kept = pack(pack_config(tmp_path / "images", tmp_path / "trimmed", image=image)).image
+    assert 48 <= kept["median_height"] <= 64
+    assert 64 <= kept["median_width"] <= 80
+    framed[framed == 255] = 240
+    Image.fromarray(framed).save(tmp_path / "images" / f"1.{end}")
+    whole = pack(pack_config(tmp_path / "images", tmp_path / "whole")).image
+    assert (whole["median_height"], whole["median_width"]) == (88, 124)
