@@ -8,7 +8,6 @@ or scaled differ in a few bits, other eyes in some ninety.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -45,28 +44,23 @@ def near_pairs(looks: bytes, groups: Sequence[object]) -> Iterator[tuple[int, in
     Two looks that differ in 7 bits agree in one of eight stretches of 32 bits: only those are compared.
     """
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
-    stretches = table.view(">u4")
-    seen: set[tuple[int, int]] = set()
+    codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
+    group = np.array([codes[name] for name in groups], np.int64)
+    stretches, words = table.view(">u4"), table.view(np.uint64)
+    found: dict[tuple[int, int], int] = {}
     for stretch in range(stretches.shape[1]):
-        for a, b in _sharing(stretches[:, stretch]):
-            if groups[a] == groups[b] or (a, b) in seen:
-                continue
-            bits = int(np.bitwise_count(table[a] ^ table[b]).sum())
-            if bits <= ALIKE_BITS:
-                seen.add((a, b))
-                yield a, b, bits
-
-
-def _sharing(values: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    """Pairs of places with the same value; in a crowd, of places near one another."""
-    order = np.argsort(values, kind="stable")
-    runs: dict[int, list[int]] = defaultdict(list)
-    equal = np.flatnonzero(values[order][1:] == values[order][:-1])
-    for at in equal:
-        run = runs[int(values[order[at]])]
-        run += [int(order[at])] if not run else []
-        run.append(int(order[at + 1]))
-    for run in runs.values():
-        for i, a in enumerate(run):
-            for b in run[i + 1 : i + 1 + CROWD]:
-                yield (a, b) if a < b else (b, a)
+        order = np.argsort(stretches[:, stretch], kind="stable")
+        values = stretches[order, stretch]
+        for step in range(1, min(CROWD, len(order) - 1) + 1):
+            at = np.flatnonzero(values[step:] == values[:-step])
+            if not len(at):
+                break
+            a, b = order[at], order[at + step]  # a stable sort: a before b
+            apart = group[a] != group[b]
+            a, b = a[apart], b[apart]
+            bits = np.bitwise_count(words[a] ^ words[b]).sum(axis=1)
+            alike = bits <= ALIKE_BITS
+            pairs = zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+            found.update(zip(pairs, bits[alike].tolist(), strict=True))
+    for (first, second), differing in sorted(found.items()):
+        yield first, second, differing
