@@ -73,9 +73,17 @@ def _parser() -> argparse.ArgumentParser:
 
     pack = add("pack", _pack, "images -> tar shards and a manifest", config=True)
     pack.add_argument("--force", action="store_true", help="replace a shard set that is there already")
+    pack.add_argument("--append", action="store_true", help="add the source to the set that is there")
     pack.add_argument("--dry-run", action="store_true", help="list what would be packed, write nothing")
     verify = add("verify", _verify, "every shard against its manifest; exit 1 names what is wrong")
     verify.add_argument("url", metavar="URL", help="the shard set")
+    verify.add_argument(
+        "--repair",
+        nargs="+",
+        default=[""],
+        metavar=("CONFIG.toml", "key=value"),
+        help="rebuild bad shards from the sources, with the config the set was packed with",
+    )
     show = add("show", _show, "the resolved config, each value with where it came from")
     show.add_argument("config", nargs="?", default="", metavar="CONFIG.toml", help="config file")
     show.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the file's")
@@ -136,13 +144,20 @@ def _parser() -> argparse.ArgumentParser:
 def _pack(args: argparse.Namespace) -> int:
     from shards.commands import pack_command
 
-    return pack_command(args.config, args.overrides, force=args.force, dry_run=args.dry_run, quiet=args.quiet)
+    return pack_command(
+        args.config,
+        args.overrides,
+        force=args.force,
+        dry_run=args.dry_run,
+        add=args.append,
+        quiet=args.quiet,
+    )
 
 
 def _verify(args: argparse.Namespace) -> int:
     from shards.commands import verify_command
 
-    return verify_command(args.url, quiet=args.quiet)
+    return verify_command(args.url, repair_with=args.repair[0], overrides=args.repair[1:], quiet=args.quiet)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -74,6 +74,8 @@ class Manifest:
     """The settings it was packed with."""
     fingerprint: str = ""
     """Of the settings and the images it was packed from."""
+    history: tuple[dict[str, Any], ...] = ()
+    """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
 
     def part(self, split: str) -> tuple[Shard, ...]:
         """The shards of `train`, `val` or `test`, or of `all`; ManifestError when there are none."""
@@ -129,6 +131,7 @@ def read_manifest(url: str) -> Manifest:
             classes=tuple(tree.get("classes", ())),
             recipe=dict(tree.get("recipe", {})),
             fingerprint=str(tree.get("fingerprint", "")),
+            history=tuple(tree.get("history", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         fault = f"{type(error).__name__}: {error}"

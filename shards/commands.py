@@ -9,11 +9,13 @@ from typing import Any
 from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_manifest
+from shards.append import append, plan_of
 from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
 from shards.plan import Plan
-from shards.verify import verify
+from shards.repair import repair
+from shards.verify import inspect
 
 FEW = 5
 """Skipped images named in the closing summary; the manifest names all."""
@@ -25,10 +27,19 @@ def pack_command(
     *,
     force: bool = False,
     dry_run: bool = False,
+    add: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Pack as the config says and print a short summary; 0, or a RetfoundError."""
+    """Pack as the config says and print a short summary; 0, or a RetfoundError.
+
+    `add`: to the set that stands at `out.url`.
+    """
     config, _ = load(PackConfig, config_path, overrides)
+    if add and not dry_run:
+        with progress_display("packing", "images", quiet=quiet) as progress:
+            manifest = append(config, progress)
+        _say(summarise(manifest), quiet)
+        return 0
     plan = plan_pack(config)
     if dry_run:
         _say(describe_plan(plan, config), quiet)
@@ -43,12 +54,28 @@ def pack_command(
     return 0
 
 
-def verify_command(url: str, *, workers: int = 0, quiet: bool = False) -> int:
-    """Read a shard set back; 0 when it is sound, 1 after naming every fault."""
+def verify_command(
+    url: str,
+    *,
+    workers: int = 0,
+    repair_with: str = "",
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> int:
+    """Read a shard set back; 0 when it is sound, 1 after naming every fault.
+
+    `repair_with` is the config the set was packed with: bad shards are then rebuilt from the sources.
+    """
     with progress_display("verifying", "shards", quiet=quiet) as progress:
-        faults = verify(url, workers, progress)
-    if faults:
-        _say([*faults, f"{url}: faults found: {len(faults)}; fetch or pack these shards again"], quiet=False)
+        report = inspect(url, workers, progress)
+    if report.bad and repair_with:
+        _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
+        config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
+        repair(config, plan_of(config), report.bad)
+        report = inspect(url, workers)
+    if report.faults:
+        hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
+        _say([*report.faults, f"{url}: faults found: {len(report.faults)}; {hint}"], quiet=False)
         return 1
     manifest = read_manifest(url)
     _say([f"{url}: {_size(manifest)}, all sound"], quiet)
@@ -60,6 +87,7 @@ def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):
         lines += _describe_counts(source, count_scans([scan for scan in plan.scans if scan.source == source]))
+        lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
     return lines
 
 
@@ -68,6 +96,7 @@ def summarise(manifest: Manifest) -> list[str]:
     lines = [f"packed {_size(manifest)}"]
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)
+        lines += [f"    note: {note}" for note in counts.get("notes", ())]
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")

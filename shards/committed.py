@@ -2,8 +2,9 @@
 
     packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
-                    {"shard", "fingerprint", "next", "skipped", "statistics"}: what the manifest will say
-                    of it, and the place in the plan where the next shard begins
+                    {"shard", "fingerprint", "next", "skipped", "statistics", "digests",
+                    "looks"}: what the manifest will say of it, the place in the plan where the next
+                    shard begins, and by what its pictures are known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets.
@@ -23,8 +24,11 @@ from shards.sample import Skipped
 from shards.statistics import Statistics
 
 MARKER = "packing.json"
+BESIDE = ("DATACARD.md", "examples.jpg", "dropped.jpg")
+"""What stands beside the manifest for people to look at."""
 _OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
-_UNFINISHED = re.compile(r"(manifest\.json|packing\.json|[\w-]+-\d{6}\.(tar|idx))\.[0-9a-f]{8}\.tmp")
+_NAMES = r"manifest\.json|packing\.json|DATACARD\.md|examples\.jpg|dropped\.jpg|[\w-]+-\d{6}\.(tar|idx)"
+_UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Committed:
     skipped: tuple[Skipped, ...]
     """Scans kept out on the way to `next`."""
     statistics: Statistics
+    keys: tuple[str, ...] = ()
+    digests: tuple[int, ...] = ()
+    """Of each sample's pixels (shards.pictures)."""
+    looks: bytes = b""
+    """Of each sample, one after the other."""
 
     def to_tree(self, fingerprint: str) -> dict[str, Any]:
         """What an index file holds beside its samples."""
@@ -46,6 +55,8 @@ class Committed:
             "next": self.next,
             "skipped": [skip.row() for skip in self.skipped],
             "statistics": self.statistics.to_tree(),
+            "digests": [f"{digest:016x}" for digest in self.digests],
+            "looks": self.looks.hex(),
         }
 
 
@@ -82,13 +93,18 @@ def read_existing(url: str) -> Manifest | None:
     return None
 
 
-def recover(url: str, name: str, fingerprint: str) -> list[Committed]:
-    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs."""
+def recover(url: str, name: str, fingerprint: str, base: Manifest | None = None) -> list[Committed]:
+    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs.
+
+    `base`: the set that they come after; its files are not touched.
+    """
     names = set(storage.list_names(url))
+    before = base.shards if base else ()
     kept: list[Committed] = []
-    while found := _read_record(url, shard_name(name, len(kept)), names, fingerprint):
+    while found := _read_record(url, shard_name(name, len(before) + len(kept)), names, fingerprint):
         kept.append(found)
-    own = {file for done in kept for file in (done.shard.name, done.shard.index.name)}
+    shards = [*before, *(done.shard for done in kept)]
+    own = {file for shard in shards for file in (shard.name, shard.index.name)}
     stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
     for entry in sorted(stale):
         storage.delete(storage.join(url, entry))
@@ -105,7 +121,8 @@ def mark(url: str) -> None:
 def discard(url: str, manifest: Manifest) -> None:
     """Remove a committed set: its manifest first, so that nobody reads a part of it."""
     mark(url)
-    storage.delete(storage.join(url, MANIFEST))
+    for entry in (MANIFEST, *BESIDE):
+        storage.delete(storage.join(url, entry))
     for shard in manifest.shards:
         storage.delete(storage.join(url, shard.name))
         storage.delete(storage.join(url, shard.index.name))
@@ -114,6 +131,31 @@ def discard(url: str, manifest: Manifest) -> None:
 def finish(url: str) -> None:
     """Take the mark away: the set is complete."""
     storage.delete(storage.join(url, MARKER))
+
+
+def read_record(url: str, shard: Shard) -> Committed:
+    """The record of a shard of a finished set; DataError where it is not whole."""
+    where = storage.join(url, shard.index.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        raise DataError(f"{where} differs from the manifest: run retfound verify {url} --repair first")
+    try:
+        return _parse(data, shard.index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where} is of an older version of this software: pack the set again") from error
+
+
+def _parse(data: bytes, index: IndexFile) -> Committed:
+    tree = json.loads(data)
+    return Committed(
+        shard=Shard(**tree["shard"], index=index),
+        next=tree["next"],
+        skipped=tuple(Skipped(**row) for row in tree["skipped"]),
+        statistics=Statistics.from_tree(tree["statistics"]),
+        keys=tuple(row[0] for row in tree["samples"]),
+        digests=tuple(int(digest, 16) for digest in tree["digests"]),
+        looks=bytes.fromhex(tree["looks"]),
+    )
 
 
 def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Committed | None:
@@ -128,11 +170,6 @@ def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Comm
         if tree["fingerprint"] != fingerprint or not is_whole:
             return None
         info = storage.bytes_info(data)
-        return Committed(
-            shard=Shard(**tree["shard"], index=IndexFile(index, info.bytes, info.sha256)),
-            next=tree["next"],
-            skipped=tuple(Skipped(**row) for row in tree["skipped"]),
-            statistics=Statistics.from_tree(tree["statistics"]),
-        )
+        return _parse(data, IndexFile(index, info.bytes, info.sha256))
     except (KeyError, TypeError, ValueError):
         return None

@@ -32,6 +32,8 @@ GREY_TOLERANCE = 8
 """Levels by which R, G and B may differ in a grey picture (JPEG rounds its colour differences)."""
 BLANK_RANGE = 2
 """An image whose levels span no more than this shows nothing."""
+SATURATED_LEVEL, SATURATED_SHARE = 250, 0.6
+"""A scan with more than this share at the top shows no tissue; white frames of turned scans take less."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,20 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
 
     A grey, upright JPEG of the wanted size keeps its compressed picture and loses its metadata.
     """
-    if isinstance(content, bytes) and jpeg.is_jpeg(content):
-        height, _, colours = jpeg.header(content)
-        if colours == "Gray" and not _too_tall(height, image) and jpeg.orientation(content) == 1:
-            pixels = check_usable(decode(content))
-            return Stored(jpeg.without_metadata(content), "jpg", pixels, as_is=True)
-    pixels = scale_down(check_usable(decode(content)), image.max_height)
+    whole = decode(content)
+    pixels = check_usable(trim(whole) if image.trim else whole)
+    if isinstance(content, bytes) and pixels.shape == whole.shape and _stays(content, image):
+        return Stored(jpeg.without_metadata(content), "jpg", pixels, as_is=True)
+    pixels = scale_down(pixels, image.max_height)
     return Stored(encode(pixels, image), image.format, pixels, as_is=False)
+
+
+def _stays(data: bytes, image: PackImage) -> bool:
+    """Whether a file is stored as it is: a grey, upright JPEG that is not too tall."""
+    if not jpeg.is_jpeg(data):
+        return False
+    height, _, colours = jpeg.header(data)
+    return colours == "Gray" and not _too_tall(height, image) and jpeg.orientation(data) == 1
 
 
 def decode(content: bytes | Pixels) -> Bytes8:
@@ -77,6 +86,9 @@ def check_usable(pixels: Bytes8) -> Bytes8:
     low, high = int(pixels.min()), int(pixels.max())
     if high - low <= BLANK_RANGE:
         raise DataError(f"is blank (levels {low} to {high})")
+    bright = float((pixels >= SATURATED_LEVEL).mean())
+    if bright > SATURATED_SHARE:
+        raise DataError(f"is saturated ({100 * bright:.0f} % of it at level {SATURATED_LEVEL} or above)")
     return pixels
 
 
@@ -122,6 +134,17 @@ def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
         return pixels
     size = (max(1, round(width * max_height / height)), max_height)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def trim(pixels: Bytes8) -> Bytes8:
+    """Without the rows and columns at the edges that span no more than BLANK_RANGE levels; 2-D or 3-D."""
+    flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    rows = np.flatnonzero(np.ptp(flat, axis=1) > BLANK_RANGE)
+    columns = np.flatnonzero(np.ptp(flat, axis=0) > BLANK_RANGE)
+    if not len(rows) or not len(columns):
+        return pixels
+    cut = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.ascontiguousarray(cut)
 
 
 def _check_size(height: int, width: int) -> None:

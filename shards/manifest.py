@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import FORMAT
 from shards.committed import Committed, shard_tree
-from shards.plan import PARTS, Plan
+from shards.pictures import near_pairs
+from shards.plan import PARTS, Plan, group_of
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
 
 UNLABELLED = "(none)"
+NAMED_PAIRS = 100
+"""Near duplicates named in the manifest."""
 
 
 def make_manifest(
-    plan: Plan, config: PackConfig, shards: Sequence[Committed], skipped: Sequence[Skipped]
+    plan: Plan,
+    config: PackConfig,
+    shards: Sequence[Committed],
+    skipped: Sequence[Skipped],
+    base: Sequence[Committed] = (),
 ) -> dict[str, Any]:
-    """All that `manifest.json` holds."""
+    """All that `manifest.json` holds; with the shards of a `base`, `image` and alike pictures are of both."""
     out = {skip.key for skip in skipped}
     return {
         "format": FORMAT,
@@ -29,15 +37,55 @@ def make_manifest(
         "classes": classes(scan for scan in plan.scans if scan.key not in out),
         "shards": [shard_tree(done.shard) for done in shards],
         "sources": {
-            name: {"kind": config.source.kind, **count_scans(scans), "skipped": len(found) - len(scans)}
+            name: {
+                "kind": plan.kinds.get(name, config.source.kind),
+                **count_scans(scans),
+                "skipped": len(found) - len(scans),
+                "notes": list(plan.notes.get(name, ())),
+            }
             for name, found in _by_source(plan.scans).items()
             for scans in [[scan for scan in found if scan.key not in out]]
         },
-        "image": describe(total(done.statistics for done in shards), config.image),
+        "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
+        "near_duplicates": near_duplicates(plan, (*base, *shards)),
         "skipped": [skip.row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
+        "history": [{"fingerprint": plan.fingerprint, "shards": len(shards), "recipe": plan.recipe}],
         "packed_by": f"retfound-dist {_version()}",
+    }
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a set to which the sources of `new` were appended."""
+    history = [*old["history"], *new["history"]]
+    before, alike = old["near_duplicates"], new["near_duplicates"]
+    near = {what: before[what] + alike[what] for what in alike}
+    marks = [part["fingerprint"] for part in history]
+    return {
+        **new,
+        "samples": old["samples"] + new["samples"],
+        "classes": sorted({*old["classes"], *new["classes"]}),
+        "shards": [*old["shards"], *new["shards"]],
+        "sources": {**old["sources"], **new["sources"]},
+        "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "skipped": [*old["skipped"], *new["skipped"]],
+        "recipe": old["recipe"],
+        "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
+        "history": history,
+    }
+
+
+def near_duplicates(plan: Plan, shards: Sequence[Committed]) -> dict[str, Any]:
+    """Pictures of different patients that look alike: reported, not left out."""
+    keys = [key for done in shards for key in done.keys]
+    group = {scan.key: group_of(scan) for scan in plan.scans}
+    pairs = list(near_pairs(b"".join(done.looks for done in shards), [group.get(key) for key in keys]))
+    part = {scan.key: scan.split for scan in plan.scans}
+    return {
+        "pairs": len(pairs),
+        "across_parts": sum(part.get(keys[a]) != part.get(keys[b]) for a, b, _ in pairs),
+        "first": [[keys[a], keys[b], bits] for a, b, bits in pairs[:NAMED_PAIRS]],
     }
 
 

@@ -14,8 +14,10 @@ import re
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.config import differences
@@ -24,11 +26,14 @@ from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
+from shards.card import CARD, KEPT, OUT, make_card
+from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.sample import Sample, Skipped, make_sample
-from shards.sources import open_source
+from shards.sheet import dropped_page, kept_page
+from shards.sources import open_sources
 from shards.writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -51,7 +56,10 @@ def plan_pack(config: PackConfig) -> Plan:
     """What would be packed, without reading an image."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
-    return make_plan(open_source(config.source, config.phantom), config)
+    opened = open_sources(config)
+    plan = make_plan([scan for source in opened for scan in source.scans], config)
+    kinds = {source.name: source.kind for source in opened}
+    return replace(plan, kinds=kinds, notes={source.name: source.notes for source in opened})
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:
@@ -62,7 +70,7 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
     if force:
         committed.discard(config.out.url, found)
         return None
-    if found.fingerprint != plan.fingerprint:
+    if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
         other = differences(found.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
         raise DataError(
@@ -80,7 +88,7 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     start = shards[-1].next if shards else 0
     with Scratch("pack", uuid.uuid4().hex) as scratch:
         writer = ShardWriter(config.out, plan, scratch.folder, shards)
-        with closing(_samples(config, plan, start)) as results:
+        with closing(samples(config, plan, start)) as results:
             for place, result in enumerate(results, start=start):
                 writer.take(place, result)
                 if progress:
@@ -89,12 +97,28 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     if not writer.shards:
         raise DataError(_nothing_usable(writer.skipped))
     manifest = make_manifest(plan, config, writer.shards, writer.skipped)
+    describe(plan, config, manifest, writer.shards, writer.skipped)
     storage.write_json(storage.join(url, MANIFEST), manifest)
     committed.finish(url)
     return read_manifest(url)
 
 
-def _samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
+def describe(
+    plan: Plan,
+    config: PackConfig,
+    manifest: dict[str, Any],
+    shards: Sequence[Committed],
+    skipped: Sequence[Skipped],
+) -> None:
+    """The data card and its pictures, beside the manifest and before it."""
+    url, dropped = config.out.url, dropped_page(plan, skipped)
+    storage.write_bytes(storage.join(url, KEPT), kept_page(url, plan, shards))
+    if dropped:
+        storage.write_bytes(storage.join(url, OUT), dropped)
+    storage.write_text(storage.join(url, CARD), make_card(manifest, config))
+
+
+def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
     """The samples of the plan from `start` on, in order."""
     left = len(plan.scans) - start
     workers = 1 if left < FEW else config.out.workers or available_cores()

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from retfound_dist import config as configs
@@ -19,7 +19,7 @@ from retfound_dist.schema import PackConfig
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
-FORMAT = 2
+FORMAT = 3
 """Raised when the same config and scans would give other shards than before."""
 Group = tuple[str, str]
 Fractions = tuple[float, float, float]
@@ -34,6 +34,10 @@ class Plan:
     """Of all that the shards' bytes follow from."""
     recipe: dict[str, Any]
     """The part of the config that the shards' bytes follow from."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kind of each source by its name."""
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of each source by its name: what differs from the set as it was published."""
 
 
 def make_plan(scans: Sequence[Scan], config: PackConfig) -> Plan:
@@ -83,12 +87,22 @@ def recipe(config: PackConfig) -> dict[str, Any]:
     """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
     tree = configs.to_dict(config)
     kept = {
-        "source": {"kind": config.source.kind},
+        **_sources(config),
         "image": tree["image"],
         "split": tree["split"],
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
-    return {**kept, "phantom": tree["phantom"]} if config.source.kind == "phantom" else kept
+    return {**kept, "phantom": tree["phantom"]} if _is_drawn(config) else kept
+
+
+def _sources(config: PackConfig) -> dict[str, Any]:
+    if not config.sources:
+        return {"source": {"kind": config.source.kind}}
+    return {"sources": [{"kind": source.kind, "name": source.name} for source in config.sources]}
+
+
+def _is_drawn(config: PackConfig) -> bool:
+    return any(source.kind == "phantom" for source in config.all_sources)
 
 
 def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:

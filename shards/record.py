@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ class Scan:
     slice: int | None = None
     split: str | None = None
     """`train`, `val` or `test` where the source brings a split."""
+    extra: Callable[[], Mapping[str, Any]] | None = None
+    """More fields for the sample's JSON, read when the image is; picklable."""
 
     def fields(self) -> dict[str, str | int | None]:
         """What goes into the sample's JSON."""
@@ -55,6 +58,16 @@ class Scan:
             "source": self.source,
             "split": self.split,
         }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds."""
+
+    scans: Sequence[Scan]
+    """In a fixed order; not read yet."""
+    notes: tuple[str, ...] = ()
+    """What differs from the set as it was published, one line each; empty where nothing does."""
 
 
 def safe_key(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from shards.images import Stored, prepare
+from shards.pictures import look, pixel_digest
 from shards.record import Scan
 
 Histogram = NDArray[np.int64]
@@ -33,6 +35,14 @@ class Sample:
     """The source's own compressed picture."""
     histogram: Histogram
     """(256,) pixels at each level; of colour images, of all three channels."""
+    digest: int
+    """Of the pixels: equal for equal pictures."""
+    look: bytes
+    """See shards.pictures: nearly equal for pictures that look alike."""
+
+
+SAME = "is the same picture as "
+"""How the reason begins for a scan that another one stands for."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,11 @@ class Skipped:
         """One line for a person."""
         return f"{self.origin} {self.reason}"
 
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether its picture is in the set under another key."""
+        return self.reason.startswith(SAME)
+
     def row(self) -> dict[str, str]:
         """How it stands in the manifest."""
         return {"key": self.key, "origin": self.origin, "reason": self.reason}
@@ -56,16 +71,17 @@ def make_sample(scan: Scan, *, image: PackImage) -> Sample | Skipped:
     """Read, check and encode one scan."""
     try:
         stored = prepare(scan.read(), image)
+        extra = scan.extra() if scan.extra else {}
     except DataError as error:
         return Skipped(scan.key, scan.origin, str(error))
     except Exception as error:  # a hostile file makes decoders raise anything; budget and report catch it
         return Skipped(scan.key, scan.origin, f"cannot be read ({_one_line(error)})")
-    return _sample(scan, stored)
+    return _sample(scan, stored, extra)
 
 
-def _sample(scan: Scan, stored: Stored) -> Sample:
+def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
     height, width = stored.pixels.shape[:2]
-    fields: dict[str, Any] = {**scan.fields(), "height": height, "width": width}
+    fields: dict[str, Any] = {**scan.fields(), **extra, "height": height, "width": width}
     return Sample(
         key=scan.key,
         extension=stored.extension,
@@ -76,6 +92,8 @@ def _sample(scan: Scan, stored: Stored) -> Sample:
         grey=stored.pixels.ndim == 2,
         as_is=stored.as_is,
         histogram=histogram(stored.pixels),
+        digest=pixel_digest(stored.pixels),
+        look=look(stored.pixels),
     )
 
 

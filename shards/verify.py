@@ -31,8 +31,19 @@ SMALL_SET = 100_000_000
 class Checked:
     """What reading one shard has found."""
 
+    name: str
     faults: tuple[str, ...]
     keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What reading a set has found."""
+
+    faults: tuple[str, ...]
+    """One line each; empty for a sound set."""
+    bad: tuple[str, ...]
+    """Names of the shards that have faults."""
 
 
 def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -40,32 +51,41 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
 
     ManifestError where there is no committed set.
     """
+    return list(inspect(url, workers, progress).faults)
+
+
+def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
+    """`verify` with the names of the bad shards."""
     manifest = read_manifest(url)
     faults, keys = _set_faults(manifest), Counter[str]()
+    bad: list[str] = []
     count = min(workers or _wanted_workers(manifest), len(manifest.shards))
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
     for number, checked in enumerate(results, start=1):
         faults += checked.faults
+        bad += [checked.name] if checked.faults else []
         keys.update(checked.keys)
         if progress:
             progress(number, len(manifest.shards))
-    return faults + [f"key {key} is in the set {n} times" for key, n in sorted(keys.items()) if n > 1]
+    faults += [f"key {key} is in the set {n} times" for key, n in sorted(keys.items()) if n > 1]
+    return Report(tuple(faults), tuple(bad))
 
 
 def check_shard(shard: Shard, *, url: str) -> Checked:
     """Size, sha256, index and every sample of one shard."""
     where = storage.join(url, shard.name)
     if not storage.exists(where):
-        return Checked((f"{shard.name} is missing",), ())
+        return Checked(shard.name, (f"{shard.name} is missing",), ())
     with _local_copy(where) as path:
         info = storage.file_info(path)
         if info.bytes != shard.bytes:
-            return Checked((f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest",), ())
+            fault = f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest"
+            return Checked(shard.name, (fault,), ())
         faults = [] if info.sha256 == shard.sha256 else [f"{shard.name} differs from the manifest's sha256"]
         entries, index_faults = _read_index(url, shard)
         faults += index_faults
         faults += [f"{shard.name}: {fault}" for fault in _tar_faults(path, shard, entries)]
-    return Checked(tuple(faults), tuple(entry.key for entry in entries or ()))
+    return Checked(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
 
 
 def _wanted_workers(manifest: Manifest) -> int:

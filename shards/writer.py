@@ -14,7 +14,7 @@ from retfound_dist.shardset import IndexFile, Shard
 from shards import committed
 from shards.committed import Committed
 from shards.plan import Plan
-from shards.sample import Sample, Skipped
+from shards.sample import SAME, Sample, Skipped
 from shards.statistics import Statistics
 from shards.tarshard import TarShard, index_bytes, sample_bytes
 
@@ -22,14 +22,27 @@ from shards.tarshard import TarShard, index_bytes, sample_bytes
 class ShardWriter:
     """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far."""
 
-    def __init__(self, out: PackOut, plan: Plan, folder: str, shards: Sequence[Committed]) -> None:
-        """Go on after `shards`, with `folder` as scratch for the shard that is open."""
+    def __init__(
+        self,
+        out: PackOut,
+        plan: Plan,
+        folder: str,
+        shards: Sequence[Committed],
+        base: Sequence[Committed] = (),
+    ) -> None:
+        """Go on after `shards`, with `folder` as scratch for the shard that is open.
+
+        `base`: shards of the set that this plan is appended to.
+        """
+        self._first = len(base)
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
-        self._open: _OpenShard | None = None
+        self._open: OpenShard | None = None
         self._marked = False
+        known = (zip(done.digests, done.keys, strict=True) for done in (*base, *shards))
+        self._seen = {digest: key for pairs in known for digest, key in pairs}
 
     def take(self, place: int, result: Sample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
@@ -37,12 +50,16 @@ class ShardWriter:
             self.skipped.append(result)
             self._check_budget()
             return
+        first = self._seen.setdefault(result.digest, result.key)
+        if first != result.key:
+            self.skipped.append(Skipped(result.key, self._plan.scans[place].origin, f"{SAME}{first}"))
+            return
         split = self._plan.scans[place].split
         if self._open and (self._open.split != split or self._open.is_full(result, self._out.shard_mb)):
             self.commit(place)
         if self._open is None:
-            stem = committed.shard_name(self._out.name, len(self.shards))
-            self._open = _OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
+            stem = committed.shard_name(self._out.name, self._first + len(self.shards))
+            self._open = OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
         self._open.add(result)
 
     def commit(self, place: int) -> None:
@@ -50,7 +67,7 @@ class ShardWriter:
         if self._open is None:
             return
         shard = self._open.close()
-        done = Committed(shard, place, tuple(self.skipped[self._recorded :]), self._open.statistics)
+        done = self._open.record(shard, place, self.skipped[self._recorded :])
         index = index_bytes(self._open.tar.entries, done.to_tree(self._plan.fingerprint))
         info = storage.bytes_info(index)
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
@@ -68,10 +85,11 @@ class ShardWriter:
 
     def _check_budget(self) -> None:
         budget = self._out.bad_sample_budget
-        if len(self.skipped) > budget:
+        bad = [skip for skip in self.skipped if not skip.is_duplicate]
+        if len(bad) > budget:
             raise DataError(
-                f"{len(self.skipped)} of {len(self._plan.scans):,} images cannot be used, "
-                f"out.bad_sample_budget is {budget}: {first_few(self.skipped)}; mend or remove them, "
+                f"{len(bad)} of {len(self._plan.scans):,} images cannot be used, "
+                f"out.bad_sample_budget is {budget}: {first_few(bad)}; mend or remove them, "
                 "or raise the budget (packing then goes on where it stopped)"
             )
 
@@ -82,12 +100,15 @@ def first_few(skipped: Sequence[Skipped], few: int = 3) -> str:
     return named + (f"; and {len(skipped) - few:,} more" if len(skipped) > few else "")
 
 
-class _OpenShard:
+class OpenShard:
     """A shard that is being written in scratch."""
 
     def __init__(self, path: str, split: str | None) -> None:
+        """Begin a tar at a path in scratch, for one part."""
         self.path, self.split = path, split
         self.statistics = Statistics()
+        self._digests: list[int] = []
+        self._looks = bytearray()
         with _explained(path):
             self._stream = open(path, "wb")  # noqa: SIM115  closed by `close`
         self.tar = TarShard(self._stream)
@@ -97,9 +118,18 @@ class _OpenShard:
         return self.tar.length + sample_bytes(sample) > limit_mb * 1e6
 
     def add(self, sample: Sample) -> None:
+        """Append one sample."""
         with _explained(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
+        self._digests.append(sample.digest)
+        self._looks += sample.look
+
+    def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
+        """What is kept of the shard beside its samples; `place`: where the next one begins."""
+        keys = tuple(entry.key for entry in self.tar.entries)
+        digests, looks = tuple(self._digests), bytes(self._looks)
+        return Committed(shard, place, tuple(skipped), self.statistics, keys, digests, looks)
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

@@ -10,17 +10,32 @@ from pydantic.dataclasses import dataclass
 
 from retfound_dist.schema.types import STRICT, Count, Parts, Positive, PositiveFloat
 
+SourceKind = Literal[
+    "folder",
+    "csv",
+    "device",
+    "octid",
+    "octdl",
+    "kermany",
+    "octa500",
+    "duke_dme",
+    "goals",
+    "topcon",
+    "phantom",
+]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Source:
     """Where the images come from."""
 
-    kind: Literal["folder", "phantom"] = "folder"
-    """`folder`: class folders of images, OCTID's train|val|test folders included; `phantom`: generated."""
+    kind: SourceKind = "folder"
+    """`folder`: class folders of images; `csv`: a list of files; `device`: raw exports of OCT devices;
+    `phantom`: generated; any other: the data set of that name, as it is downloaded (docs/datasets.md)."""
     path: str = ""
-    """Folder to read; unused by `phantom`."""
+    """Folder to read (of `csv`: the list itself); unused by `phantom`."""
     name: str = ""
-    """Name of this source in the manifest; the folder's own name when empty."""
+    """Name of this source in the manifest; when empty the kind, of `folder` and `csv` the folder's name."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,6 +66,8 @@ class PackImage:
     """JPEG quality."""
     max_height: Count = 0
     """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
+    trim: bool = False
+    """Cut off rows and columns at the edges that are of one level (frames, padding)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,6 +114,21 @@ class PackConfig:
 
     out: PackOut
     source: Source = field(default_factory=Source)
+    sources: tuple[Source, ...] = ()
+    """Several sources in one set; `source` is then left out."""
+    root: str = ""
+    """Folder below which relative paths of the sources lie; empty: the current one."""
     phantom: Phantom = field(default_factory=Phantom)
     image: PackImage = field(default_factory=PackImage)
     split: Split = field(default_factory=Split)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PackConfig:
+        if self.sources and self.source != Source():
+            raise ValueError("source and sources are both given: keep one of them")
+        return self
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The one source, or the several."""
+        return self.sources or (self.source,)

@@ -1,17 +1,77 @@
-"""One adapter for each kind of dataset; each is a function that lists scans without reading them."""
+"""One adapter for each kind of dataset; each is a function that lists scans without decoding them."""
 
 from __future__ import annotations
 
-from retfound_dist.schema import Phantom, Source
-from shards.record import Scan
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.schema import PackConfig, Phantom, Source
+from shards.record import Listing, Scan, safe_key
+
+ADAPTERS = {
+    "folder": "folder",
+    "csv": "listed",
+    "device": "device",
+    "octid": "octid",
+    "octdl": "octdl",
+    "kermany": "kermany",
+    "octa500": "octa500",
+    "duke_dme": "duke_dme",
+    "goals": "goals",
+    "topcon": "topcon",
+}
+"""Kind -> module with `list_<kind>(path, name)`, imported when it is asked for."""
 
 
-def open_source(source: Source, phantom: Phantom) -> list[Scan]:
-    """Every scan of the configured source, in a fixed order."""
+@dataclass(frozen=True)
+class Opened:
+    """One source and what it holds."""
+
+    name: str
+    kind: str
+    scans: Sequence[Scan]
+    notes: tuple[str, ...]
+
+
+def open_sources(config: PackConfig) -> list[Opened]:
+    """Every configured source, listed; with several, each key begins with its source's name."""
+    several = len(config.all_sources) > 1
+    opened = []
+    for source in config.all_sources:
+        path = os.path.join(config.root, source.path) if config.root and source.path else source.path
+        listing = open_source(replace(source, path=path), config.phantom)
+        scans = [_prefixed(scan) for scan in listing.scans] if several else listing.scans
+        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes))
+    _check_apart(opened)
+    return opened
+
+
+def open_source(source: Source, phantom: Phantom) -> Listing:
+    """Every scan of one source, in a fixed order."""
     if source.kind == "phantom":
         from shards.sources.generated import list_generated
 
-        return list_generated(phantom, source.name)
-    from shards.sources.folder import list_folder
+        return Listing(list_generated(phantom, source.name))
+    module = import_module(f"shards.sources.{ADAPTERS[source.kind]}")
+    adapter: Callable[[str, str], Listing] = getattr(module, f"list_{source.kind}")
+    found = adapter(source.path, source.name)
+    return found if isinstance(found, Listing) else Listing(found)
 
-    return list_folder(source.path, source.name)
+
+def _prefixed(scan: Scan) -> Scan:
+    return replace(scan, key=safe_key(f"{scan.source}-{scan.key}"))
+
+
+def _check_apart(opened: Sequence[Opened]) -> None:
+    names = Counter(source.name for source in opened)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
+    keys = Counter(scan.key for source in opened for scan in source.scans)
+    double = [key for key, count in keys.items() if count > 1]
+    if double:
+        raise DataError(f"{len(double)} keys stand for two images ({double[0]}): rename the sources")

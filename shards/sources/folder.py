@@ -40,8 +40,8 @@ class _Row:
 
 def list_folder(path: str, name: str = "") -> list[Scan]:
     """Every image below a folder, in the order of its path; DataError where there is none."""
-    root = _check_folder(path)
-    found = dict(_walk(root))
+    root = check_folder(path)
+    found = dict(walk(root))
     rows = read_listing(os.path.join(root, LISTING)) if os.path.isfile(os.path.join(root, LISTING)) else None
     paths = sorted(found.keys() | (rows or {}).keys())
     if not paths:
@@ -101,7 +101,8 @@ def _parse_row(row: Mapping[str, str | None], where: str) -> _Row:
     return _Row(label, patient, SPLITS[split.lower()] if split else None)
 
 
-def _check_folder(path: str) -> str:
+def check_folder(path: str) -> str:
+    """The real path of a folder that is there; ConfigError or DataError."""
     if not path:
         raise ConfigError("source.path is empty: give the folder of images, such as source.path=data/octid")
     root = os.path.realpath(storage.local_path(path))
@@ -112,8 +113,8 @@ def _check_folder(path: str) -> str:
     return root
 
 
-def _walk(root: str) -> Iterator[tuple[str, int | None]]:
-    """(relative path, bytes) of everything that bears an image's name.
+def walk(root: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[str, int | None]]:
+    """(relative path, bytes) of everything whose name ends like an image's, or as `extensions` say.
 
     A link to a folder is not entered but listed, without a size: reading it fails by name, instead of
     passing over in silence what lies behind it.
@@ -131,7 +132,7 @@ def _walk(root: str) -> Iterator[tuple[str, int | None]]:
                         folders.append(file)
                     elif entry.is_symlink() and os.path.isdir(entry.path):
                         yield file, None
-                    elif entry.name.lower().endswith(EXTENSIONS):
+                    elif entry.name.lower().endswith(extensions):
                         yield file, None if entry.is_symlink() else entry.stat().st_size
         except OSError as error:
             raise DataError(

@@ -123,7 +123,7 @@ def test_shuffling_follows_the_seed(images: Path, tmp_path: Path) -> None:
 
 def test_keys_have_no_dots_though_file_names_do(tmp_path: Path) -> None:
     for name in ("scan.1.jpg", "scan_1.jpg", "scan.1.png"):
-        write_image(tmp_path / "images" / "A.B" / name, seed=len(name))
+        write_image(tmp_path / "images" / "A.B" / name, seed=sum(map(ord, name)))
     found = samples_of(pack(pack_config(tmp_path / "images", tmp_path / "out")))
     assert len(found) == 3
     assert all("." not in s["__key__"] and "jpg" in s for s in found)
@@ -190,7 +190,7 @@ def test_force_replaces_a_set_and_leaves_nothing_of_it(images: Path, tmp_path: P
     config = pack_config(images, tmp_path / "out", out={"shard_mb": 1.0})
     manifest = pack(config, force=True)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["manifest.json", "oct-000000.idx", "oct-000000.tar"]
+    assert names == ["DATACARD.md", "examples.jpg", "manifest.json", "oct-000000.idx", "oct-000000.tar"]
     assert manifest.samples == 20
 
 

@@ -166,7 +166,9 @@ def test_scratch_holds_one_shard_at_a_time(
 
     def put(source: str, url: str) -> None:
         held.append(sum(name != ".users" for name in os.listdir(os.path.dirname(source))))
+        whole(source, url)
 
+    whole = storage.put_file
     monkeypatch.setattr(storage, "put_file", put)
     pack(pack_config(images, tmp_path / "out"))
     assert len(held) > 2

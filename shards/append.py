@@ -1,0 +1,114 @@
+"""A new source for a set that is there: more shards after the old ones, whose files are not touched.
+
+    retfound pack CONFIG.toml out.url=SET --append
+
+The old manifest stands until the new one replaces it, so readers see the old set or the new, never a
+part. `history` in the manifest says which shards came with which config. Pictures that the set has
+already are not packed again; patients are told apart by source, as everywhere.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from retfound_dist import storage
+from retfound_dist.errors import DataError
+from retfound_dist.schema import PackConfig
+from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
+from shards import committed
+from shards.committed import Committed
+from shards.manifest import make_manifest, merge
+from shards.pack import describe, plan_pack, samples
+from shards.plan import Plan, fingerprint
+from shards.record import safe_key
+from shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Base:
+    """The set as it stands."""
+
+    manifest: Manifest
+    tree: dict[str, Any]
+    shards: tuple[Committed, ...]
+
+
+def append(config: PackConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """Add the configured sources to the set at `out.url`; at once where they are in it already.
+
+    Raises DataError when there is no set, it has a source of this name or other image settings, or a
+    shard of it cannot be read.
+    """
+    url = config.out.url
+    base = read_base(url)
+    plan = plan_more(config)
+    if plan.fingerprint in {part["fingerprint"] for part in base.manifest.history}:
+        committed.finish(url)
+        return base.manifest
+    check_fits(plan, base)
+    mine = committed.recover(url, config.out.name, plan.fingerprint, base.manifest)
+    start = mine[-1].next if mine else 0
+    with Scratch("pack", uuid.uuid4().hex) as scratch:
+        writer = ShardWriter(config.out, plan, scratch.folder, mine, base.shards)
+        with closing(samples(config, plan, start)) as results:
+            for place, result in enumerate(results, start=start):
+                writer.take(place, result)
+                if progress:
+                    progress(place + 1, len(plan.scans))
+        writer.commit(len(plan.scans))
+    if not writer.shards:
+        raise DataError(
+            f"nothing in the new sources can be added to {url}: every image is bad or there already"
+        )
+    tree = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
+    describe(plan, config, tree, [*base.shards, *writer.shards], writer.skipped)
+    storage.write_json(storage.join(url, MANIFEST), tree)
+    committed.finish(url)
+    return read_manifest(url)
+
+
+def read_base(url: str) -> Base:
+    """The set at a URL with what its index files hold."""
+    manifest = read_manifest(url)
+    shards = tuple(committed.read_record(url, shard) for shard in manifest.shards)
+    return Base(manifest, storage.read_json(storage.join(url, MANIFEST)), shards)
+
+
+def plan_of(config: PackConfig) -> Plan:
+    """The plan by which this config's images came into the set at `out.url`: packed or appended."""
+    known = {part["fingerprint"] for part in read_manifest(config.out.url).history}
+    plan, more = plan_pack(config), plan_more(config)
+    return more if more.fingerprint in known else plan
+
+
+def plan_more(config: PackConfig) -> Plan:
+    """The plan of the new sources; each key begins with its source's name, so that it is new to the set."""
+    plan = plan_pack(config)
+    several = len(config.all_sources) > 1
+    scans = [s if several else replace(s, key=safe_key(f"{s.source}-{s.key}")) for s in plan.scans]
+    settings = {**plan.recipe, "appended": True}
+    return replace(plan, scans=tuple(scans), recipe=settings, fingerprint=fingerprint(scans, settings))
+
+
+def check_fits(plan: Plan, base: Base) -> None:
+    """DataError where the new sources and the set do not go together."""
+    known = set(base.manifest.sources) & set(plan.kinds)
+    if known:
+        raise DataError(
+            f"{base.manifest.url} has a source {sorted(known)[0]} already: "
+            "give the new one another source.name"
+        )
+    if base.manifest.recipe.get("image") != plan.recipe["image"]:
+        raise DataError(
+            f"{base.manifest.url} was packed with image settings {base.manifest.recipe.get('image')}: "
+            "append with the same"
+        )
+    held = {key for done in base.shards for key in done.keys}
+    twice = next((scan.key for scan in plan.scans if scan.key in held), None)
+    if twice:
+        raise DataError(f"{base.manifest.url} has a sample {twice} already: give the source another name")

@@ -1,0 +1,138 @@
+"""DATACARD.md: what is in a shard set, where it comes from and what was left out, for people (pure)."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from retfound_dist import config as configs
+from retfound_dist.schema import PackConfig, PackOut
+from shards.committed import BESIDE
+from shards.sample import SAME, Skipped
+from shards.sheet import reason_of
+from shards.sources.citations import CITATIONS, OWN
+
+CARD, KEPT, OUT = BESIDE
+BARS, BAR_WIDTH = 16, 40
+"""Rows of the intensity histogram, and letters in its longest bar."""
+
+
+def make_card(tree: Mapping[str, Any], config: PackConfig) -> str:
+    """Markdown from a manifest's tree and the config it was packed with."""
+    shards, image = tree["shards"], tree["image"]
+    megabytes = sum(shard["bytes"] for shard in shards) / 1e6
+    parts = [
+        [f"# Data card: {tree['samples']:,} B-scans", ""],
+        [f"{len(shards):,} shards, {megabytes:,.1f} MB, packed by {tree['packed_by']}.", ""],
+        ["```", command(config), "```", ""],
+        ["## Sources", "", *_sources(tree["sources"]), ""],
+        ["## Parts", "", *_parts(shards, config), ""],
+        ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
+        [f"![Examples of each source]({KEPT})", ""],
+        ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
+        ["## Near duplicates", "", *_near(tree["near_duplicates"]), ""],
+        ["## Licences and citations", "", *_citations(tree["sources"])],
+    ]
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def command(config: PackConfig) -> str:
+    """The command that packs the same: every setting that changes what is packed and is not the default."""
+    tree, plain = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
+    default = dict(configs.flatten(plain))
+    changed = [(k, v) for k, v in configs.flatten(tree) if default.get(k) != v and k != "sources"]
+    drawn = any(source.kind == "phantom" for source in config.all_sources)
+    changed = [(k, v) for k, v in changed if k not in ("out.url", "out.workers", "out.bad_sample_budget")]
+    words = [shlex.quote(f"{k}={v}") for k, v in changed if drawn or not k.startswith("phantom.")]
+    lines = [" ".join(["retfound pack CONFIG.toml out.url=URL", *words])]
+    for source in config.sources:
+        lines.append(f"# [[sources]] kind = {source.kind!r}, path = {source.path!r}")
+    return "\n".join(lines)
+
+
+def histogram_lines(histogram: Sequence[int]) -> list[str]:
+    """Levels of 0 to 255 in BARS rows of text."""
+    width = len(histogram) // BARS
+    counts = [sum(histogram[at : at + width]) for at in range(0, len(histogram), width)]
+    total, most = sum(counts) or 1, max(counts) or 1
+    rows = [
+        f"{at * width:3d}-{at * width + width - 1:3d}  {100 * count / total:5.1f} %  "
+        + "#" * round(BAR_WIDTH * count / most)
+        for at, count in enumerate(counts)
+    ]
+    return ["Share of all pixels by level:", "", "```", *(row.rstrip() for row in rows), "```"]
+
+
+def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
+    yield "| source | kind | images | patients | volumes | kept out | labels |"
+    yield "|---|---|--:|--:|--:|--:|---|"
+    for name, found in sources.items():
+        labels = ", ".join(f"{label} {count:,}" for label, count in found["labels"].items())
+        counts = " | ".join(
+            f"{found[key]:,}" if found[key] or key in ("samples", "skipped") else "not known"
+            for key in ("samples", "patients", "volumes", "skipped")
+        )
+        yield f"| {name} | {found['kind']} | {counts} | {labels} |"
+    notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
+    if notes:
+        yield ""
+        yield "What differs from the sets as they were published:"
+        yield ""
+        yield from (f"- {name}: {note}" for name, note in notes)
+
+
+def _parts(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts[shard["split"] or "(no part)"] += shard["samples"]
+    yield ", ".join(f"{name} {count:,}" for name, count in counts.items()) + "."
+    shares = list(config.split.fractions)
+    yield f"No patient is in two parts; split.fractions {shares}, seed {config.split.seed}."
+
+
+def _images(image: Mapping[str, Any]) -> Iterator[str]:
+    size = f"{image['median_height']} x {image['median_width']}"
+    yield f"- median {size} pixels (height x width), never enlarged"
+    yield f"- {image['grey']:,} grey, {image['colour']:,} colour"
+    yield (
+        f"- {image['bytes_per_image']:,.0f} bytes an image; {image['stored_as_is']:,} stored as they came, "
+        f"the others as {image['format']} (JPEG quality {image['quality']})"
+    )
+    yield f"- mean level {image['mean']}, standard deviation {image['std']} (of 255)"
+
+
+def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    if not skipped:
+        yield "Nothing."
+        return
+    reasons = Counter(reason_of(Skipped(**row)) for row in skipped)
+    yield f"{len(skipped):,} scans; `manifest.json` names each of them."
+    yield ""
+    yield "| reason | scans |"
+    yield "|---|--:|"
+    same = SAME.strip()
+    shown = {reason: "has the same pixels as one that is kept" for reason in reasons if reason in same}
+    yield from (f"| {shown.get(reason, reason)} | {count:,} |" for reason, count in reasons.most_common(30))
+    yield ""
+    yield f"![What was kept out and why]({OUT})"
+
+
+def _near(near: Mapping[str, Any]) -> Iterator[str]:
+    if not near["pairs"]:
+        yield "No picture looks like one of another patient."
+        return
+    yield (
+        f"{near['pairs']:,} pairs of pictures under different patients look alike, "
+        f"{near['across_parts']:,} of them in different parts. They are kept; the first of those that "
+        "`manifest.json` names:"
+    )
+    yield ""
+    yield from (f"- {a} and {b} ({bits} of 256 bits differ)" for a, b, bits in near["first"][:10])
+
+
+def _citations(sources: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in sources.items():
+        licence, citation = CITATIONS.get(found["kind"], OWN)
+        yield f"- {name}: licence {licence}. Citation: {citation}"

@@ -1,0 +1,107 @@
+"""Rebuild single bad shards of a set from its sources, to the very bytes the manifest names.
+
+The manifest says how many samples each shard holds and which scans were kept out; the plan, made again
+from the same sources and settings, says the rest. What is rebuilt is put only where its hash is the
+manifest's: a source that has changed meanwhile is an error, never another set.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from retfound_dist import storage
+from retfound_dist.config import differences
+from retfound_dist.errors import DataError
+from retfound_dist.schema import PackConfig
+from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import IndexFile, Manifest, Shard, read_manifest
+from shards.plan import Plan
+from shards.record import Scan
+from shards.sample import Sample, Skipped, make_sample
+from shards.tarshard import index_bytes
+from shards.writer import OpenShard
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one shard is made of."""
+
+    shard: Shard
+    scans: tuple[Scan, ...]
+    next: int
+    """Place in the plan of the first scan of the next shard."""
+    skipped: tuple[Skipped, ...]
+    """Scans kept out between this shard and the one before."""
+
+
+def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
+    """Rebuild the named shards of the set at `config.out.url`; gives the names of those that are whole again.
+
+    Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
+    """
+    manifest = read_manifest(config.out.url)
+    shards = section(manifest, plan.fingerprint)
+    if not shards:
+        other = differences(manifest.recipe, plan.recipe)
+        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        raise DataError(
+            f"{config.out.url} was not packed from this config and these images "
+            f"({what or 'the source holds other images now'}): give --repair the config it was packed with"
+        )
+    mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
+    for piece in mine:
+        _rebuild(config, plan, piece)
+    return [piece.shard.name for piece in mine]
+
+
+def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
+    """The shards that came with the pack or append of this fingerprint; empty where there is none."""
+    first = 0
+    for part in manifest.history:
+        if part["fingerprint"] == fingerprint:
+            return manifest.shards[first : first + part["shards"]]
+        first += part["shards"]
+    return ()
+
+
+def pieces(manifest: Manifest, plan: Plan, shards: Sequence[Shard]) -> Iterator[Piece]:
+    """Which scans each shard holds (pure)."""
+    out = {row["key"]: Skipped(**row) for row in manifest.skipped}
+    kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
+    ends = list(accumulate(shard.samples for shard in shards))
+    if ends[-1:] != [len(kept)]:
+        raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
+    before = 0
+    for shard, end in zip(shards, ends, strict=True):
+        places = kept[end - shard.samples : end]
+        after = kept[end] if end < len(kept) else len(plan.scans)
+        skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]
+        yield Piece(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
+        before = after
+
+
+def _rebuild(config: PackConfig, plan: Plan, piece: Piece) -> None:
+    url, wanted = config.out.url, piece.shard
+    with Scratch("repair", uuid.uuid4().hex) as scratch:
+        opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.split)
+        for scan in piece.scans:
+            sample = make_sample(scan, image=config.image)
+            if not isinstance(sample, Sample):
+                raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
+            opened.add(sample)
+        shard = opened.close()
+        done = opened.record(shard, piece.next, piece.skipped)
+        index = index_bytes(opened.tar.entries, done.to_tree(plan.fingerprint))
+        info = storage.bytes_info(index)
+        built = replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256))
+        if built != wanted:
+            raise DataError(
+                f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "
+                "software has changed since it was packed; pack the set again with --force"
+            )
+        storage.put_file(opened.path, storage.join(url, wanted.name))
+        storage.write_bytes(storage.join(url, wanted.index.name), index)

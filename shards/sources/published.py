@@ -1,0 +1,84 @@
+"""What the data sets' adapters share: expected counts, file listings, short notes of what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from retfound_dist.errors import DataError
+from shards.record import Listing, Scan, printable
+from shards.sources.folder import EXTENSIONS, check_folder, read_inside, walk
+
+FEW = 5
+"""Names spelt out in a note."""
+
+
+def list_files(
+    path: str, what: str, extensions: tuple[str, ...] = EXTENSIONS
+) -> tuple[str, dict[str, int | None]]:
+    """(real folder, relative path -> bytes) in the order of the paths; DataError saying `what` where none."""
+    root = check_folder(path)
+    found = dict(sorted(walk(root, extensions)))
+    if not found:
+        raise DataError(f"no {what} in {path}: give source.path the folder the download was unpacked to")
+    return root, found
+
+
+def image_scan(root: str, file: str, size: int | None, source: str, key: str, **known: Any) -> Scan:
+    """One image file below a folder."""
+    read = partial(read_inside, root, file)
+    return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
+
+
+def compare_counts(found: Mapping[str, int], published: Mapping[str, int], what: str) -> list[str]:
+    """One line where the counts by name are not the published ones, none where they are."""
+    names = sorted(found.keys() | published.keys())
+    differing = [
+        f"{name} {found.get(name, 0):,} of {published.get(name, 0):,}"
+        for name in names
+        if found.get(name, 0) != published.get(name, 0)
+    ]
+    if not differing:
+        return []
+    total, wanted = sum(found.values()), sum(published.values())
+    return [f"{total:,} {what} found, {wanted:,} published: {', '.join(differing)}"]
+
+
+def count_labels(scans: Iterable[Scan]) -> Counter[str]:
+    """Images a label."""
+    return Counter(scan.label or "(none)" for scan in scans)
+
+
+def short_list(names: Sequence[str]) -> str:
+    """The first few names and how many more."""
+    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
+    return ", ".join(printable(name) for name in names[:FEW]) + more
+
+
+def natural(path: str) -> tuple[Any, ...]:
+    """Sort key by which 2.bmp comes before 10.bmp."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path))
+
+
+def stem(path: str) -> str:
+    """File name without folder and extension."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def ignored_note(files: Sequence[str], why: str) -> list[str]:
+    """One line on files that are no part of the set."""
+    return [f"{len(files):,} files left aside ({why}): {short_list(files)}"] if files else []
+
+
+def usable(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> Listing:
+    """The listing; DataError where nothing in the folder is of the set."""
+    if not scans:
+        raise DataError(
+            f"nothing in {path} lies as the set does when it is downloaded ({'; '.join(notes)}): "
+            "give source.path its folder (docs/datasets.md), or use source.kind=folder"
+        )
+    return Listing(scans, tuple(notes))

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pack_inputs import pack_config, write_classes, write_image
+from PIL import Image
+
+from shards.card import histogram_lines
+from shards.pack import pack
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    images = write_classes(tmp_path / "images", {"A": 9, "B": 3})
+    shutil.copy(images / "A" / "a_001.jpg", images / "B" / "again.jpg")
+    Image.fromarray(np.full((48, 64), 7, np.uint8)).save(images / "A" / "empty.png")
+    (images / "A" / "broken.jpg").write_text("hi")
+    split = {"fractions": [0.6, 0.2, 0.2]}
+    return Path(pack(pack_config(images, tmp_path / "out", split=split)).url)
+
+
+def test_the_card_says_what_is_in_the_set_and_what_was_kept_out(packed: Path) -> None:
+    card = (packed / "DATACARD.md").read_text()
+    assert card.startswith("# Data card: 12 B-scans")
+    assert "| images | folder | 12 | not known | not known | 3 | A 9, B 3 |" in card or "| 3 | A" in card
+    assert "| has the same pixels as one that is kept | 1 |" in card
+    assert "| is blank | 1 |" in card
+    assert "| is not a JPEG, | 1 |" in card or "| is not a JPEG | 1 |" in card
+    assert "split.fractions=[0.6, 0.2, 0.2]" in card
+    assert "folder: licence" in card or "images: licence the owner's" in card
+
+
+def test_the_pages_of_pictures_stand_beside_the_card(packed: Path) -> None:
+    kept, dropped = (Image.open(packed / name) for name in ("examples.jpg", "dropped.jpg"))
+    assert kept.width == dropped.width
+    assert kept.height == 2 * dropped.height - 6
+    assert np.asarray(kept.convert("L")).std() > 20
+
+
+def test_a_set_that_kept_everything_has_no_page_of_what_was_dropped(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "1.png")
+    out = Path(pack(pack_config(tmp_path / "images", tmp_path / "out")).url)
+    assert not (out / "dropped.jpg").exists()
+    assert "## Kept out\n\nNothing." in (out / "DATACARD.md").read_text()
+
+
+def test_force_replaces_card_and_pages(packed: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "other" / "1.png")
+    pack(pack_config(tmp_path / "other", packed), force=True)
+    assert not (packed / "dropped.jpg").exists()
+    assert "# Data card: 1 B-scans" in (packed / "DATACARD.md").read_text()
+
+
+def test_the_histogram_has_every_level_once() -> None:
+    lines = histogram_lines([2] * 128 + [0] * 128)
+    assert [line.split()[0] for line in lines[3:5]] == ["0-", "16-"]
+    assert sum(float(line.split("%")[0].split()[-1]) for line in lines[3:-1]) == pytest.approx(100, abs=0.5)
+    assert lines[3].endswith("#" * 40)
+    assert not lines[-2].endswith("#")
