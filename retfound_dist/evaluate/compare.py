@@ -57,6 +57,7 @@ def row_config(config: CompareConfig, name: str) -> EvaluateConfig:
         seeds=config.seeds,
         model=config.model,
         finetune=config.finetune,
+        probe=config.probe,
         threads=config.threads,
         bootstrap=config.bootstrap,
     )

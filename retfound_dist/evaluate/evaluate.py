@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from retfound_dist.config import load, to_dict
-from retfound_dist.evaluate import bootstrap, metrics, results
+from retfound_dist.evaluate import bootstrap, metrics, probe, results
 from retfound_dist.evaluate.dataset import LabelledSet, count_patients
 from retfound_dist.evaluate.dataset import load as load_data
+from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.progress import Display, clock, epoch_line
@@ -84,6 +85,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
         **_over_seeds(outcomes, data),
+        **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),
         "split": data.counts(),
         "patients": count_patients(test.patients),
@@ -96,6 +98,22 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     }
     history = [row for outcome in outcomes for row in outcome.history]
     return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history)
+
+
+def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:
+    """Each probe, fitted on train, scored on test."""
+    show.begin(f"features of {start.url}")
+    rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
+    train, test = data.parts["train"], data.parts["test"]
+    show.begin("linear probe and nearest neighbours")
+    found = probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    _, units_N = bootstrap.units_of(test.patients, test.keys)
+    return {
+        method: probe.scored(
+            test.labels, p_NC.round(results.DIGITS), units_N, data.classes, config.bootstrap
+        )
+        for method, p_NC in found.items()
+    }
 
 
 def headline(evaluation: Evaluation) -> str:
