@@ -32,6 +32,8 @@ class EvalData:
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the train part's labels that is used: stratified, a smaller share inside a larger one."""
     workers: Count = 2
     """Loader processes."""
     bad_sample_budget: Count = 10
@@ -58,6 +60,8 @@ class Finetune:
     """Images a step."""
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
+    try_base_lr: tuple[PositiveFloat, ...] = ()
+    """Rates tried instead of base_lr with the first seed; the one with the best val AUROC serves all seeds."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
@@ -159,6 +163,8 @@ class CompareConfig:
     out: CompareOut
     seeds: Seeds = (0,)
     """One fine-tuning for each row and seed."""
+    label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Shares of the train part's labels at which all rows are compared too, such as [0.01, 0.1, 0.5]."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
