@@ -1,0 +1,93 @@
+"""Pictures on the page, from what pictures.json holds: reconstructions and the worst mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from retfound_dist.evaluate.encoding import overlay, picture_text, read_picture, uri
+from retfound_dist.evaluate.pictures import GAIN
+from retfound_dist.evaluate.results import Evaluation
+
+MOST_ROWS = 6
+"""Rows of a comparison whose own pictures and plots are shown; of more, the first, the last, some between."""
+_BARS = 3
+"""Classes whose probability is shown beside a mistake, the likeliest first; the true one is always shown."""
+T = TypeVar("T")
+
+
+def shown(rows: Mapping[str, T], most: int = MOST_ROWS) -> dict[str, T]:
+    """At most so many rows, the first and the last among them, evenly spread."""
+    names = list(rows)
+    if len(names) > most:
+        names = [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
+    return {name: rows[name] for name in names}
+
+
+def reconstruction_blocks(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """A block for each test image: a column with the image and its mask, then one for each checkpoint.
+
+    One row shows the checkpoints of its run; several show the one that each was made from. Rows with other
+    images or masks (size, patch, mask ratio) get blocks of their own.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for name, row in rows.items():
+        held = row.pictures.get("reconstructions")
+        if held:
+            columns = held["checkpoints"] if len(rows) == 1 else held["checkpoints"][-1:]
+            group = groups.setdefault(tuple(held["masked"]), [])
+            group += [(name if len(rows) > 1 else _of_step(column["step"]), column, held) for column in columns]
+    return [_block(group, i) for group in groups.values() for i in range(len(group[0][2]["labels"]))]
+
+
+def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i: int) -> dict[str, Any]:
+    first = group[0][2]
+    columns = [
+        {"name": "", "tiles": [("original", uri(first["original"][i])), ("masked", uri(first["masked"][i]))]}
+    ]
+    for name, column, _ in group:
+        tiles = [
+            ("reconstructed", uri(column["reconstruction"][i])),
+            (f"difference \u00d7 {GAIN}", uri(column["difference"][i])),
+        ]
+        columns.append({"name": name, "tiles": tiles})
+    return {"label": first["labels"][i], "columns": columns}
+
+
+def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """For each row that has them the worst mistakes, with two heat maps and probabilities each."""
+    groups = []
+    for name, row in rows.items():
+        held = row.pictures.get("mistakes")
+        if held:
+            groups.append(
+                {
+                    "name": name,
+                    "seed": held["seed"],
+                    "wrong": held["wrong"],
+                    "images": len(row.keys),
+                    "cards": [_card(one) for one in held["images"]],
+                }
+            )
+    return groups
+
+
+def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
+    pixels = read_picture(mistake["image"])
+    told = sorted(mistake["probabilities"].items(), key=lambda pair: -pair[1])
+    kept = [pair for place, pair in enumerate(told) if place < _BARS or pair[0] == mistake["label"]]
+    return {
+        "label": mistake["label"],
+        "predicted": mistake["predicted"],
+        "key": mistake["key"],
+        "tiles": [
+            ("image", uri(mistake["image"])),
+            ("attention", uri(picture_text(overlay(pixels, mistake["rollout"])))),
+            (f"for {mistake['predicted']}", uri(picture_text(overlay(pixels, mistake["gradient"])))),
+        ],
+        "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in kept],
+    }
+
+
+def _of_step(step: int | None) -> str:
+    return "these weights" if step is None else f"step {step:,}"
