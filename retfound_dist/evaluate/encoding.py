@@ -47,7 +47,7 @@ def heat_text(heat_GG: Floats) -> list[list[float]]:
 
 
 def overlay(pixels_SS: Pixels, heat_GG: Sequence[Sequence[float]]) -> NDArray[np.uint8]:
-    """The map over the image (S, S, 3): clear where coldest, yellow where hottest, scaled by the image itself.
+    """The map over the image (S, S, 3): clear where coldest, yellow where hottest, scaled within it.
 
     The colours (inferno) rise in brightness, so they read the same without colour vision.
     """

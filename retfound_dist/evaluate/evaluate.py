@@ -71,7 +71,8 @@ def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledS
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    outcomes, mistakes = [], {}
+    outcomes: list[Outcome] = []
+    mistakes: dict[str, Any] = {}
     for seed in config.seeds:
         outcome, model = _one_seed(start, data, config, seed, show)
         if not outcomes:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from retfound_dist.drawing import COLOURS as COLOURS
-from retfound_dist.drawing import MUTED, colour, new_figure, to_svg
+from retfound_dist.drawing import MUTED, colour, new_figure, new_stack, to_svg
 from retfound_dist.evaluate.calibration import Bin
 from retfound_dist.evaluate.metrics import Floats, Labels
 
@@ -136,15 +136,12 @@ def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
 
     `places` is the number of equal bins from 0 to 1.
     """
-    figure, axes = new_figure(height=3.6)
-    axes.remove()
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, (upper, lower) = new_stack((3, 1), height=3.6)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     for held in bins:
         upper.plot([held.confidence] * 2, held.span, color=colour(place), linewidth=1.6, alpha=0.5)
-    upper.plot(
-        [held.confidence for held in bins], [held.right for held in bins], "o-", color=colour(place), markersize=5
-    )
+    confidence, right = [held.confidence for held in bins], [held.right for held in bins]
+    upper.plot(confidence, right, "o-", color=colour(place), markersize=5)
     upper.set(ylim=(-0.03, 1.03), ylabel="share right")
     lower.bar(
         [(held.place + 0.5) / places for held in bins],

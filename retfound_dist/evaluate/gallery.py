@@ -36,22 +36,24 @@ def reconstruction_blocks(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]
         if held:
             columns = held["checkpoints"] if len(rows) == 1 else held["checkpoints"][-1:]
             group = groups.setdefault(tuple(held["masked"]), [])
-            group += [(name if len(rows) > 1 else _of_step(column["step"]), column, held) for column in columns]
+            for column in columns:
+                group.append((name if len(rows) > 1 else _of_step(column["step"]), column, held))
     return [_block(group, i) for group in groups.values() for i in range(len(group[0][2]["labels"]))]
 
 
 def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i: int) -> dict[str, Any]:
     first = group[0][2]
-    columns = [
-        {"name": "", "tiles": [("original", uri(first["original"][i])), ("masked", uri(first["masked"][i]))]}
-    ]
+    columns = [_column("", original=first["original"][i], masked=first["masked"][i])]
     for name, column, _ in group:
-        tiles = [
-            ("reconstructed", uri(column["reconstruction"][i])),
-            (f"difference \u00d7 {GAIN}", uri(column["difference"][i])),
-        ]
-        columns.append({"name": name, "tiles": tiles})
+        filled_in, difference = column["reconstruction"][i], column["difference"][i]
+        columns.append(_column(name, reconstructed=filled_in, **{f"difference \u00d7 {GAIN}": difference}))
+    if len(columns) == 2:
+        columns = [{"name": "", "tiles": [tile]} for column in columns for tile in column["tiles"]]
     return {"label": first["labels"][i], "columns": columns}
+
+
+def _column(name: str, **tiles: str) -> dict[str, Any]:
+    return {"name": name, "tiles": [(caption, uri(text)) for caption, text in tiles.items()]}
 
 
 def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:

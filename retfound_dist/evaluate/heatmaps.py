@@ -6,7 +6,7 @@ the patches that are pooled back to those of the image, whatever class is asked 
 class. As the tokens' mean passes a layer norm before the head, what speaks for a class and what speaks
 against it sum to zero over the image: the map is relative to the image's own average patch.
 
-Shapes: N images, S side, G patches along a side, L = G x G patches, T = 1 + L tokens, D width.
+Shapes: N images, S side, G patches along a side, L = G x G patches, T = 1 + L tokens, H heads, D width.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class HeatMaps:
     """Two maps of patches for each image, (N, G, G)."""
 
     rollout: Floats
-    """Share of the pooled mean that flows from each patch; at most 1 over an image (the rest: class token)."""
+    """Share of the pooled mean that flows from each patch; the class token has what is missing to 1."""
     gradient: Floats
     """How much each patch raised the asked class's logit, to first order; 0 where it lowered it."""
 
@@ -72,7 +73,11 @@ def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
     held: list[Tensor] = []
     layers = [block.attn for block in model.blocks]
     fused = [layer.fused_attn for layer in layers]
-    hooks = [layer.attn_drop.register_forward_hook(lambda _, __, out: held.append(out.mean(1))) for layer in layers]
+
+    def hold(_: Any, __: Any, weights_NHTT: Tensor) -> None:
+        held.append(weights_NHTT.mean(1))
+
+    hooks = [layer.attn_drop.register_forward_hook(hold) for layer in layers]
     try:
         for layer in layers:
             layer.fused_attn = False

@@ -41,12 +41,13 @@ def worst_mistakes(model: VisionTransformer, data: LabelledSet, outcome: Outcome
         return found
     maps = heat_maps(model, [test.images[i] for i in places], [int(guess_N[i]) for i in places])
     for row, i in enumerate(places):
+        told = zip(data.classes, p_NC[i], strict=True)
         found["images"].append(
             {
                 "key": test.keys[i],
                 "label": data.classes[test.labels[i]],
                 "predicted": data.classes[guess_N[i]],
-                "probabilities": {c: round(float(p), _DIGITS) for c, p in zip(data.classes, p_NC[i], strict=True)},
+                "probabilities": {c: round(float(p), _DIGITS) for c, p in told},
                 "image": picture_text(test.images[i]),
                 "rollout": heat_text(maps.rollout[row]),
                 "gradient": heat_text(maps.gradient[row]),

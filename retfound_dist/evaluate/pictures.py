@@ -1,4 +1,4 @@
-"""What only the models can show, kept beside the scores as pictures.json so that any page is drawn from files.
+"""What only the models can show, kept beside the scores as pictures.json: pages are drawn from files.
 
 mistakes          the worst ones of the first seed, with heat maps (`mistakes.py`)
 features          two directions of the frozen features of the test part (`projection.py`)
@@ -82,7 +82,7 @@ def reconstructions(start: Start, data: LabelledSet, say: Callable[[str], None])
 
 
 def earlier_steps(start: Start) -> list[int]:
-    """Of the run's committed steps before this checkpoint the first and the middle one, as far as there are."""
+    """The first and the middle of the run's committed steps before this checkpoint, as far as there are."""
     run, step = run_of(start.url), start.describe()["step"]
     if run is None or step is None:
         return []

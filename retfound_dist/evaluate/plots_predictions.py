@@ -70,8 +70,9 @@ def calibration_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
             Plot(
                 f"Calibration: {name}" if name else "Calibration",
                 Markup(svg),
-                f"Calibration error {wording.score(macro['ece'], spans['ece'])}. Below the diagonal the classifier "
-                "is surer than it is right. Lines: 95 % of each share (Wilson); the bars count images.",
+                f"Calibration error {wording.score(macro['ece'], spans['ece'])}. Below the diagonal the "
+                "classifier is surer than it is right. Upright lines: 95 % interval of each share, as if "
+                "images were independent (Wilson). Bars: images.",
             )
         )
     return plots
@@ -90,8 +91,8 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
             Plot(
                 f"Frozen features: {name}" if name else "Frozen features",
                 Markup(svg),
-                "The test part before fine-tuning, as the encoder alone sees it. Classes that lie apart here are "
-                "easy; ones that do not may still be apart in the other directions.",
+                "The test part before fine-tuning, as the encoder alone sees it. Classes that lie apart here "
+                "are easy; ones that do not may still be apart in the other directions.",
                 list(enumerate(row.classes)),
                 shapes=True,
             )

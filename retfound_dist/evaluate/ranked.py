@@ -47,7 +47,7 @@ def mean_roc(evaluation: Evaluation, place: int) -> Line | None:
 
 
 def mean_pr(evaluation: Evaluation, place: int) -> Line | None:
-    """The mean over classes of the one-vs-rest precision at each recall, with its 95 % band; None likewise."""
+    """The mean over classes of the one-vs-rest precision at each recall, with its band; None likewise."""
     return _mean(evaluation, _precision, place)
 
 

@@ -32,7 +32,11 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             "Whether this checkpoint is better than none takes a comparison: retfound compare.",
         ],
         warnings=wording.warnings(metrics),
-        tables=[*(score_table(kind, {"score": metrics}) for kind in ("legacy", "macro")), *probe_tables({"": metrics})],
+        tables=[
+            score_table("legacy", {"": metrics}),
+            score_table("macro", {"": metrics}),
+            *probe_tables({"": metrics}),
+        ],
         plots=[
             *pretraining_plots({"": metrics}),
             *finetune_plots(evaluation),
@@ -66,7 +70,7 @@ def comparison_page(
         alarms=alarms,
         summary=[*sentences, wording.intervals(first)],
         warnings=_shared_warnings(metrics),
-        tables=[*(score_table(kind, metrics) for kind in ("macro", "legacy")), *probe_tables(metrics)],
+        tables=[score_table("macro", metrics), score_table("legacy", metrics), *probe_tables(metrics)],
         plots=[
             *whisker_plots(metrics),
             *pretraining_plots(metrics),

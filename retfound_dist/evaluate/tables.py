@@ -15,10 +15,10 @@ Trees = Mapping[str, Mapping[str, Any]]
 """Row -> metrics.json."""
 _NAMES = {"legacy": LEGACY, "macro": MACRO}
 _NOTES = {
-    "legacy": "As RETFound's first evaluator printed them: one class against the rest, mean over all classes but "
-    "the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all classes.",
+    "legacy": "As RETFound's first evaluator printed them: one class against the rest, mean over all classes "
+    "but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all classes.",
     "macro": "Means over all classes; accuracy is top-1, MCC and kappa are multiclass.",
-    "linear": "A logistic regression on frozen features: what the encoder knows before anything is fine-tuned. "
+    "linear": "A linear classifier on frozen features: what the encoder knows before it is fine-tuned. "
     "Means over all classes.",
     "knn": "The labels of the nearest training images, by frozen features. Means over all classes.",
 }
@@ -36,7 +36,7 @@ def probe_tables(metrics: Trees) -> list[dict[str, Any]]:
     """The same for each probe that was made; of rows without one there is no line."""
     tables = []
     for kind, title in _PROBES.items():
-        probes = {row: found[kind] for row, tree in metrics.items() if kind in (found := tree.get("probe") or {})}
+        probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
             names = [n for n in MACRO if all(n in probe["macro"] for probe in probes.values())]
             held = {row: (probe["macro"], probe["ci95"]) for row, probe in probes.items()}
