@@ -79,6 +79,7 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r"(\d\.\d\d)\d\d+", r"\1", text)
     own = hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{own}", text)
     for placeholder, variable in _VARIABLES.items():

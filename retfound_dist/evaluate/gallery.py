@@ -11,6 +11,8 @@ from retfound_dist.evaluate.results import Evaluation
 
 MOST_ROWS = 6
 """Rows of a comparison whose own pictures and plots are shown; of more, the first, the last, some between."""
+MOST_CARDS = 3
+"""Mistakes of each row of a comparison."""
 _BARS = 3
 """Classes whose probability is shown beside a mistake, the likeliest first; the true one is always shown."""
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i:
         filled_in, difference = column["reconstruction"][i], column["difference"][i]
         columns.append(_column(name, reconstructed=filled_in, **{f"difference \u00d7 {GAIN}": difference}))
     if len(columns) == 2:
-        columns = [{"name": "", "tiles": [tile]} for column in columns for tile in column["tiles"]]
+        columns = [{"name": c["name"], "tiles": [tile]} for c in columns for tile in c["tiles"]]
     return {"label": first["labels"][i], "columns": columns}
 
 
@@ -59,6 +61,7 @@ def _column(name: str, **tiles: str) -> dict[str, Any]:
 def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     """For each row that has them the worst mistakes, with two heat maps and probabilities each."""
     groups = []
+    most = MOST_CARDS if len(rows) > 1 else None
     for name, row in rows.items():
         held = row.pictures.get("mistakes")
         if held:
@@ -68,7 +71,7 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
                     "seed": held["seed"],
                     "wrong": held["wrong"],
                     "images": len(row.keys),
-                    "cards": [_card(one) for one in held["images"]],
+                    "cards": [_card(one) for one in held["images"][:most]],
                 }
             )
     return groups

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from retfound_dist.evaluate import calibration, figures, ranked, wording
 from retfound_dist.evaluate.metrics import ECE_BINS
 from retfound_dist.evaluate.plots import Plot
 from retfound_dist.evaluate.results import Evaluation
 
+MOST_POINTS = 1500
+"""Images in a scatter plot: more are a blot, and heavy."""
 _FALSE, _TRUE = "1 \u2212 specificity", "sensitivity"
 _BAND = "Band: 95 % interval at each point, from the same resamples of patients (or images) as the scores'."
 
@@ -85,16 +88,26 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
         held = row.pictures.get("features")
         if not held or len(held["points"]) != len(row.labels_N):
             continue
+        some = _spread(len(row.labels_N))
         first, second = (f"{share:.0%} of the variance" for share in held["explained"])
-        svg = figures.scatter(np.array(held["points"]), row.labels_N, f"PC 1, {first}", f"PC 2, {second}")
+        points_N2 = np.array(held["points"])
+        svg = figures.scatter(
+            points_N2[some], row.labels_N[some], f"PC 1, {first}", f"PC 2, {second}"
+        )
         plots.append(
             Plot(
                 f"Frozen features: {name}" if name else "Frozen features",
                 Markup(svg),
                 "The test part before fine-tuning, as the encoder alone sees it. Classes that lie apart here "
-                "are easy; ones that do not may still be apart in the other directions.",
+                "are easy; ones that do not may still be apart in the other directions."
+                + (f" {len(some):,} of the images." if len(some) < len(row.labels_N) else ""),
                 list(enumerate(row.classes)),
                 shapes=True,
             )
         )
     return plots
+
+
+def _spread(images: int) -> NDArray[np.int64]:
+    """Places of at most `MOST_POINTS` images, evenly over the part: all where they are fewer."""
+    return np.linspace(0, images - 1, min(images, MOST_POINTS)).round().astype(np.int64)

@@ -78,7 +78,7 @@ def test_two_directions_of_variance_are_found_and_their_shares_told() -> None:
 def test_reconstructions_are_of_the_first_the_middle_and_this_checkpoint(done: Path) -> None:
     held = json.loads((done / "pictures.json").read_text())["reconstructions"]
     assert [column["step"] for column in held["checkpoints"]] == [2, 4, 8]
-    assert len(set(column["reconstruction"][0] for column in held["checkpoints"])) == 3
+    assert len({column["reconstruction"][0] for column in held["checkpoints"]}) == 3
     assert held["labels"][:3] == list(CLASSES)
     for column in held["checkpoints"]:
         assert len(column["reconstruction"]) == len(column["difference"]) == pictures.PICTURES
