@@ -41,7 +41,7 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
         rows = _make_rows(config, starts, sets, show)
         show.begin("comparing")
         tree = comparison(rows, config.bootstrap)
-        _write(config, rows, starts, sets, tree)
+        _write(config, rows, tree)
         for sentence in tree["sentences"]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
@@ -97,14 +97,8 @@ def report_url(config: CompareConfig) -> str:
     return config.out.report or storage.join(config.out.url, results.REPORT)
 
 
-def _write(
-    config: CompareConfig,
-    rows: Mapping[str, Evaluation],
-    starts: Mapping[str, Start],
-    sets: Mapping[int, LabelledSet],
-    tree: dict[str, Any],
-) -> None:
-    page = comparison_page(rows, starts, sets, tree["sentences"])
+def _write(config: CompareConfig, rows: Mapping[str, Evaluation], tree: dict[str, Any]) -> None:
+    page = comparison_page(rows, tree["sentences"])
     storage.write_text(report_url(config), page)
     storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config import load, to_dict
 from retfound_dist.evaluate import bootstrap, metrics, probe, results
@@ -21,6 +22,8 @@ from retfound_dist.evaluate.dataset import load as load_data
 from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
 from retfound_dist.evaluate.metrics import Floats
+from retfound_dist.evaluate.mistakes import worst_mistakes
+from retfound_dist.evaluate.pictures import make_pictures
 from retfound_dist.evaluate.progress import Display, clock, epoch_line
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
@@ -40,7 +43,7 @@ def evaluate_command(config_path: str, overrides: Sequence[str], quiet: bool = F
         data = load_labelled(config.data, start.image_size, show)
         evaluation = evaluate_start(start, data, config, show)
         show.begin("writing the report")
-        page = evaluation_page(evaluation, start, data)
+        page = evaluation_page(evaluation)
         results.write(config.out.url, evaluation, data, page)
         show.say(headline(evaluation))
         show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
@@ -69,7 +72,13 @@ def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledS
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    outcomes = [_one_seed(start, data, config, seed, show) for seed in config.seeds]
+    outcomes: list[Outcome] = []
+    mistakes: dict[str, Any] = {}
+    for seed in config.seeds:
+        outcome, model = _one_seed(start, data, config, seed, show)
+        if not outcomes:
+            mistakes = worst_mistakes(model, data, outcome)
+        outcomes.append(outcome)
     test = data.parts["test"]
     mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
     probabilities_NC = mean_NC.round(results.DIGITS)
@@ -97,7 +106,9 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "config": to_dict(config),
     }
     history = [row for outcome in outcomes for row in outcome.history]
-    return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history)
+    show.begin("pictures")
+    pictures = make_pictures(start, data, mistakes, show.say)
+    return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures)
 
 
 def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:
@@ -143,13 +154,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
 
 
-def _one_seed(start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display) -> Outcome:
+def _one_seed(
+    start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display
+) -> tuple[Outcome, VisionTransformer]:
+    """What came of it, and the model as it was at the epoch chosen."""
     recipe = config.finetune
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())
     show.begin(f"fine-tuning {start.url}, seed {seed}")
-    return finetune(
+    outcome = finetune(
         model,
         data,
         start.image_size,
@@ -159,6 +173,7 @@ def _one_seed(start: Start, data: LabelledSet, config: EvaluateConfig, seed: int
         on_step=show.advance,
         on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
     )
+    return outcome, model
 
 
 def _over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
 split.csv         every image: key, patient, label, part
 history.jsonl     one object for each seed and epoch
+pictures.json     what only the models could show: mistakes with heat maps, features, reconstructions
 report.html       the page
 metrics.json      everything else; written last, so without it there is no evaluation
 """
@@ -13,7 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from retfound_dist.errors import StorageError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.metrics import Floats, Labels
 
-METRICS, PREDICTIONS, SPLIT, HISTORY, REPORT = (
+METRICS, PREDICTIONS, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
     "predictions.csv",
     "split.csv",
     "history.jsonl",
+    "pictures.json",
     "report.html",
 )
 DIGITS = 8
@@ -44,6 +46,8 @@ class Evaluation:
     labels_N: Labels
     probabilities_NC: Floats
     history: list[dict[str, Any]]
+    pictures: dict[str, Any] = field(default_factory=dict)
+    """`pictures.make_pictures`; empty where an evaluation was made without."""
 
     @property
     def classes(self) -> list[str]:
@@ -59,6 +63,7 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     storage.write_text(
         storage.join(url, HISTORY), "".join(json.dumps(row) + "\n" for row in evaluation.history)
     )
+    storage.write_json(storage.join(url, PICTURES), evaluation.pictures)
     storage.write_text(storage.join(url, REPORT), report)
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)
 
@@ -77,9 +82,16 @@ def read(url: str) -> Evaluation | None:
             labels_N=np.array([classes.index(r["label"]) for r in rows], dtype=np.int64),
             probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
             history=[json.loads(line) for line in lines],
+            pictures=_pictures(url),
         )
     except (StorageError, ValueError, KeyError, TypeError):
         return None
+
+
+def _pictures(url: str) -> dict[str, Any]:
+    where = storage.join(url, PICTURES)
+    tree = storage.read_json(where) if storage.exists(where) else {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def predictions_csv(evaluation: Evaluation) -> str:

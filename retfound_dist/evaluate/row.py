@@ -28,7 +28,7 @@ def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Eva
 def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Evaluate and write to `config.out.url`."""
     made = evaluate_start(start, data, config, show)
-    results.write(config.out.url, made, data, evaluation_page(made, start, data))
+    results.write(config.out.url, made, data, evaluation_page(made))
     show.say(headline(made))
     return made
 
