@@ -13,8 +13,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist.evaluate import wording
 from retfound_dist.evaluate.gallery import mistake_groups, reconstruction_blocks, shown
-from retfound_dist.evaluate.plots import compared_curves, finetune_plots, pretraining_plots, whisker_plots
-from retfound_dist.evaluate.plots_predictions import calibration_plots, class_plots, feature_plots, mean_plots
+from retfound_dist.evaluate.plots import (
+    Plot,
+    compared_curves,
+    finetune_plots,
+    pretraining_plots,
+    whisker_plots,
+)
+from retfound_dist.evaluate.plots_predictions import (
+    CALIBRATION,
+    FEATURES,
+    calibration_plots,
+    class_plots,
+    feature_plots,
+    mean_plots,
+)
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.tables import details, probe_tables, score_table
 
@@ -42,9 +55,8 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             *finetune_plots(evaluation),
             *class_plots(evaluation),
             *mean_plots(one),
-            *calibration_plots(one),
-            *feature_plots(one),
         ],
+        sections=_sections(one),
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
         rows=[details("", evaluation)],
@@ -74,11 +86,10 @@ def comparison_page(
         plots=[
             *whisker_plots(metrics),
             *pretraining_plots(metrics),
-            *compared_curves(rows),
-            *mean_plots(rows),
-            *calibration_plots(few),
-            *feature_plots(few),
+            *compared_curves(few),
+            *mean_plots(few),
         ],
+        sections=_sections(few),
         reconstructions=reconstruction_blocks(few),
         mistakes=mistake_groups(few),
         rows=[details(name, row) for name, row in rows.items()],
@@ -86,6 +97,15 @@ def comparison_page(
         left_out=len(rows) - len(few),
         facts=_facts(first),
     )
+
+
+def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
+    """Small multiples, one for each row: title, note, plots."""
+    held = [
+        ("Calibration", CALIBRATION, calibration_plots(rows)),
+        ("Frozen features", FEATURES, feature_plots(rows)),
+    ]
+    return [(title, note, plots) for title, note, plots in held if plots]
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
