@@ -112,3 +112,36 @@ def made_pictures(seed: int, images: int = 90, mistakes: int = 6, side: int = 56
             "checkpoints": [column],
         },
     }
+
+
+def watch_tree(steps: int, alarms: bool = False) -> dict[str, Any]:
+    """A watch.json of a run whose probes get better and then, in its last third, worse."""
+
+    def scored(level: float) -> dict[str, Any]:
+        scores = {name: round(level, 3) for name in metrics.MACRO}
+        return {
+            "macro": {**scores, "undefined": {}},
+            "ci95": {"macro": {name: [value - 0.05, value + 0.05] for name, value in scores.items()}},
+        }
+
+    levels = [0.5 + 0.3 * np.sin(np.pi * (i + 1) / steps) for i in range(steps)]
+    rows = [
+        {
+            "step": 1000 * (i + 1),
+            "samples": 64000 * (i + 1),
+            "linear": scored(level),
+            "knn": scored(level - 0.1),
+            "finetuned": scored(level + 0.1) if i % 3 == 2 else None,
+        }
+        for i, level in enumerate(levels)
+    ]
+    raised = {
+        "step": 1000 * steps,
+        "kind": "falling",
+        "method": "linear",
+        "metric": "aupr",
+        "value": levels[-1],
+        "message": f"step {1000 * steps:,} is worse than the best before it: linear probe, AUPR \u22120.300",
+    }
+    start = {"linear": scored(0.45), "knn": scored(0.4)}
+    return {"run": "s3://bucket/runs/vitl", "start": start, "rows": rows, "alarms": [raised] if alarms else []}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.evaluate.report import comparison_page, evaluation_page
+from retfound_dist.evaluate.watch_report import watch_page
 from tests.evaluate.browser import look
-from tests.evaluate.made import made_pictures, predictions
+from tests.evaluate.made import made_pictures, predictions, watch_tree
 
 LARGEST = 5_000_000
 """Bytes that a mail server lets through and a phone opens at once."""
@@ -23,8 +24,9 @@ def page(kind: str) -> str:
     }
     if kind == "evaluation":
         return evaluation_page(many["step_00000000"])
-    alarms = ["step 19,000 is worse than the starting weights: AUPR \u22120.120 [\u22120.200, \u22120.050]"]
-    return comparison_page(many, ["A sentence of the comparison."], alarms if kind == "watch" else [])
+    if kind == "comparison":
+        return comparison_page(many, ["A sentence of the comparison."])
+    return watch_page(watch_tree(20, alarms=True), {1000 * i: row for i, row in enumerate(many.values())})
 
 
 @pytest.mark.cluster
