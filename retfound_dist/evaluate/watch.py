@@ -1,7 +1,7 @@
 """`retfound watch`: every committed checkpoint of a run probed as it lands, every n-th fine-tuned too.
 
-Results go to RUN/evaluations/step_00000100/ (probe.json, metrics.json), the history to
-RUN/evaluations/watch.json, alarms to RUN/alarms.jsonl; what is there is not made again. An uncommitted
+Results go to RUN/evaluations/step_00000100/ (probe.json, metrics.json), the history to watch.json and
+report.html in RUN/evaluations/, alarms to RUN/alarms.jsonl; what is there is not made again. An uncommitted
 checkpoint is not seen. Probes look at the train and val parts alone, so that a checkpoint can be chosen by
 them; the test part belongs to fine-tuning.
 """

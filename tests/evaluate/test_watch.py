@@ -57,6 +57,9 @@ def test_every_checkpoint_is_probed_and_fine_tuned_once_and_the_last_step_ends_i
     assert rows[1]["to_best"]["step"] == 10
     assert rows[0]["to_best"] is None
     assert tree(run)["start"]["checkpoint"]["kind"] == "none"
+    page = (run / "evaluations" / "report.html").read_text()
+    assert "<th>step 10</th>" in page
+    assert "No alarm was raised" in page
 
 
 def test_probes_look_at_no_test_image(tmp_path: Path) -> None:
@@ -100,6 +103,7 @@ def test_a_run_worse_than_its_start_or_falling_ends_in_alarm_once(tmp_path: Path
             (15, "falling", 10),
         ]
     assert FaultsFoundError.exit_code == 1
+    assert 'class="alarms"' in (run / "evaluations" / "report.html").read_text()
 
 
 def test_alarm_stop_leaves_at_the_first(tmp_path: Path) -> None:
