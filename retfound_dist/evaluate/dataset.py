@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
+from retfound_dist.evaluate.leaks import find_leaks, pixel_digest, refuse_leaks
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
 from retfound_dist.evaluate.split import split_by_unit
 from retfound_dist.schema import EvalData
@@ -85,18 +86,20 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     divided_by, items = assign_parts(listing.items, config.fractions, config.split_seed, config.path)
     classes = tuple(sorted({item.label for item in items}))
     _check_classes(classes, items, config.path)
-    pixels, faults = _decode_all(items, image_size, tick)
+    decoded, faults = _decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
     _check_budget(skipped, len(faults), len(items), config)
-    items = tuple(item for item, image in zip(items, pixels, strict=True) if image is not None)
+    whole = [(item, *pair) for item, pair in zip(items, decoded, strict=True) if pair]
+    items = tuple(item for item, *_ in whole)
     _check_classes(classes, items, config.path)
-    images = [image for image in pixels if image is not None]
+    images = [image for _, image, _ in whole]
+    leaks = find_leaks(items, [digest for *_, digest in whole])
     return LabelledSet(
         path=config.path,
         classes=classes,
         divided_by=divided_by,
         skipped=skipped,
-        warnings=tuple(_leaks(items)),
+        warnings=refuse_leaks(leaks, config.path, config.allow_leak or divided_by != "given"),
         parts={name: _part(name, items, images, classes) for name in PARTS},
         fingerprint=_fingerprint(items),
     )
@@ -137,26 +140,28 @@ def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple
 
 def _decode_all(
     items: Sequence[Item], side: int, tick: Tick | None
-) -> tuple[list[Pixels | None], list[tuple[str, str]]]:
-    pixels: list[Pixels | None] = []
+) -> tuple[list[tuple[Pixels, str] | None], list[tuple[str, str]]]:
+    """(Pixels and their digest, or None) for each item, and (key, reason) of those that are None."""
+    decoded: list[tuple[Pixels, str] | None] = []
     faults = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
             if isinstance(result, str):
                 faults.append((item.key, result))
-            pixels.append(None if isinstance(result, str) else result)
+            decoded.append(None if isinstance(result, str) else result)
             if tick:
-                tick(len(pixels), len(items))
-    return pixels, faults
+                tick(len(decoded), len(items))
+    return decoded, faults
 
 
-def _decode(item: Item, side: int) -> Pixels | str:
-    """Pixels as the item's part wants them, or what is wrong."""
+def _decode(item: Item, side: int) -> tuple[Pixels, str] | str:
+    """Pixels as the item's part wants them and the digest of all there are, or what is wrong."""
     try:
         pixels_HW = decode_grey(item.read())
     except (ValueError, OSError, StorageError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return for_training(pixels_HW, side) if item.split == "train" else for_testing(pixels_HW, side)
+    fitted = for_training if item.split == "train" else for_testing
+    return fitted(pixels_HW, side), pixel_digest(pixels_HW)
 
 
 def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: int, config: EvalData) -> None:
@@ -189,21 +194,6 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) ->
                 f"{where}: no image of class {', '.join(missing)} in the {name} part: "
                 "add images (or patients) of it, change data.split_seed, or leave the class out"
             )
-
-
-def _leaks(items: Sequence[Item]) -> list[str]:
-    """Patients on both sides of a given split: scores are then too good."""
-    found = []
-    of = {name: {i.patient for i in items if i.split == name and i.patient} for name in PARTS}
-    for a, b in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = sorted(str(p) for p in of[a] & of[b])
-        if shared:
-            named = ", ".join(shared[:_NAMED]) + (" ..." if len(shared) > _NAMED else "")
-            found.append(
-                f"{len(shared)} patients are in both {a} and {b} ({named}): "
-                "scores are too good; split by patient"
-            )
-    return found
 
 
 def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str]) -> Part:

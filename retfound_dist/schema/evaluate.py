@@ -38,6 +38,8 @@ class EvalData:
     """Loader processes."""
     bad_sample_budget: Count = 10
     """Unreadable images left out (and named) before the evaluation stops with an error."""
+    allow_leak: bool = False
+    """Go on, with a warning, where a given split holds a patient or the same pixels in two parts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
