@@ -37,7 +37,7 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
     starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
     with Display(quiet) as show:
         sizes = {start.image_size for start in starts.values()}
-        sets = {size: load_labelled(config.data, size, show) for size in sorted(sizes)}
+        sets = {size: load_labelled(config.data, size, show, config.external) for size in sorted(sizes)}
         rows = _make_rows(config, starts, sets, show)
         show.begin("comparing")
         tree = comparison(rows, config.bootstrap)
@@ -53,6 +53,7 @@ def row_config(config: CompareConfig, name: str) -> EvaluateConfig:
     return EvaluateConfig(
         checkpoint=config.weights[name],
         data=config.data,
+        external=config.external,
         out=EvalOut(url=storage.join(config.out.url, name)),
         seeds=config.seeds,
         model=config.model,

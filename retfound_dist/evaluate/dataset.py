@@ -44,6 +44,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class ExternalSet:
+    """Another set, whose labels are mapped to the classes of this one (evaluate/external.py)."""
+
+    path: str
+    class_map: dict[str, tuple[str, ...]]
+    """Model's class -> labels of the external set; classes that map to nothing are not in it."""
+    part: Part
+    """Its labels are places in `class_map`."""
+    own_labels: tuple[str, ...]
+    """What the set itself calls each image."""
+    left_out: dict[str, int]
+    """Images of each label that is not mapped."""
+    skipped: tuple[tuple[str, str], ...]
+    seen: int
+    """Images that are in train or val too."""
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class LabelledSet:
     """What fine-tuning and scoring need of a set."""
 
@@ -58,6 +77,10 @@ class LabelledSet:
     warnings: tuple[str, ...]
     fingerprint: str
     """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
+    seen: frozenset[str] = frozenset()
+    """`leaks.pixel_digest` of every image of train and val."""
+    external: ExternalSet | None = None
+    """Another set to test on, where one is given."""
 
     def counts(self) -> dict[str, Any]:
         """Images and patients in each part, for metrics.json."""
@@ -86,9 +109,9 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     divided_by, items = assign_parts(listing.items, config.fractions, config.split_seed, config.path)
     classes = tuple(sorted({item.label for item in items}))
     _check_classes(classes, items, config.path)
-    decoded, faults = _decode_all(items, image_size, tick)
+    decoded, faults = decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
-    _check_budget(skipped, len(faults), len(items), config)
+    check_budget(skipped, len(faults), len(items), config.path, config.bad_sample_budget)
     whole = [(item, *pair) for item, pair in zip(items, decoded, strict=True) if pair]
     items = tuple(item for item, *_ in whole)
     _check_classes(classes, items, config.path)
@@ -101,7 +124,8 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
         skipped=skipped,
         warnings=refuse_leaks(leaks, config.path, config.allow_leak or divided_by != "given"),
         parts={name: _part(name, items, images, classes) for name in PARTS},
-        fingerprint=_fingerprint(items),
+        fingerprint=fingerprint(items),
+        seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
     )
 
 
@@ -138,10 +162,12 @@ def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple
     return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))
 
 
-def _decode_all(
+def decode_all(
     items: Sequence[Item], side: int, tick: Tick | None
 ) -> tuple[list[tuple[Pixels, str] | None], list[tuple[str, str]]]:
-    """(Pixels and their digest, or None) for each item, and (key, reason) of those that are None."""
+    """(Pixels as the part wants them, digest of all there are) or None for each item; (key, reason) of those
+    that are None.
+    """
     decoded: list[tuple[Pixels, str] | None] = []
     faults = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -164,19 +190,22 @@ def _decode(item: Item, side: int) -> tuple[Pixels, str] | str:
     return fitted(pixels_HW, side), pixel_digest(pixels_HW)
 
 
-def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: int, config: EvalData) -> None:
+def check_budget(
+    skipped: Sequence[tuple[str, str]], unreadable: int, items: int, where: str, budget: int
+) -> None:
+    """DataError where nothing can be read, or more cannot be used than the budget allows."""
     if not skipped:
         return
     named = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_NAMED])
     if unreadable == items:
         key, reason = skipped[-1]
         raise DataError(
-            f"none of the {items} images in data.path={config.path} can be read ({key}: {reason})"
+            f"none of the {items} images in {where} can be read ({key}: {reason})"
         )
-    if len(skipped) > config.bad_sample_budget:
+    if len(skipped) > budget:
         raise DataError(
-            f"{len(skipped)} images of {config.path} cannot be used, more than data.bad_sample_budget="
-            f"{config.bad_sample_budget} ({named}): mend them or raise the budget"
+            f"{len(skipped)} images of {where} cannot be used, more than data.bad_sample_budget="
+            f"{budget} ({named}): mend them or raise the budget"
         )
 
 
@@ -206,6 +235,7 @@ def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: S
     )
 
 
-def _fingerprint(items: Sequence[Item]) -> str:
+def fingerprint(items: Sequence[Item]) -> str:
+    """sha256 over keys, labels, patients, parts and what tells each image's content."""
     lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{i.identity}" for i in items)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -47,6 +47,8 @@ class Outcome:
     """The one chosen, from 1."""
     probabilities: Floats
     """Of the test part (N, C), by the chosen epoch."""
+    external: Floats | None = None
+    """Of the external set, where there is one (N, C)."""
 
 
 def best_device() -> torch.device:
@@ -98,7 +100,8 @@ def finetune(
             if on_epoch:
                 on_epoch(history[-1])
     model.load_state_dict(kept)
-    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]))
+    external = predict(model, data.external.part) if data.external else None
+    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]), external)
 
 
 def training_loss(logits_BC: Tensor, labels_B: Tensor, recipe: Finetune) -> Tensor:

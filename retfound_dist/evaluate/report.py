@@ -16,7 +16,13 @@ from retfound_dist.evaluate.gallery import mistake_groups, reconstruction_blocks
 from retfound_dist.evaluate.plots import compared_curves, finetune_plots, pretraining_plots, whisker_plots
 from retfound_dist.evaluate.plots_predictions import calibration_plots, class_plots, feature_plots, mean_plots
 from retfound_dist.evaluate.results import Evaluation
-from retfound_dist.evaluate.tables import details, probe_tables, score_table
+from retfound_dist.evaluate.tables import (
+    details,
+    external_details,
+    external_tables,
+    probe_tables,
+    score_table,
+)
 
 
 def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
@@ -36,6 +42,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             score_table("legacy", {"": metrics}),
             score_table("macro", {"": metrics}),
             *probe_tables({"": metrics}),
+            *external_tables({"": metrics}),
         ],
         plots=[
             *pretraining_plots({"": metrics}),
@@ -47,7 +54,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         ],
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
-        rows=[details("", evaluation)],
+        rows=[details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
         facts=_facts(metrics),
@@ -70,7 +77,12 @@ def comparison_page(
         alarms=alarms,
         summary=[*sentences, wording.intervals(first)],
         warnings=_shared_warnings(metrics),
-        tables=[score_table("macro", metrics), score_table("legacy", metrics), *probe_tables(metrics)],
+        tables=[
+            score_table("macro", metrics),
+            score_table("legacy", metrics),
+            *probe_tables(metrics),
+            *external_tables(metrics),
+        ],
         plots=[
             *whisker_plots(metrics),
             *pretraining_plots(metrics),
@@ -81,7 +93,7 @@ def comparison_page(
         ],
         reconstructions=reconstruction_blocks(few),
         mistakes=mistake_groups(few),
-        rows=[details(name, row) for name, row in rows.items()],
+        rows=[d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
         own_plots={name: class_plots(row) for name, row in few.items()},
         left_out=len(rows) - len(few),
         facts=_facts(first),

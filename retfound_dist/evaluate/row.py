@@ -42,4 +42,9 @@ def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config:
         not changed
         and metrics["checkpoint"]["sha256"] == start.identity
         and metrics["data"]["fingerprint"] == data.fingerprint
+        and _external(metrics) == (data.external.fingerprint if data.external else None)
     )
+
+
+def _external(metrics: Mapping[str, Any]) -> str | None:
+    return metrics["external"]["data"]["fingerprint"] if "external" in metrics else None

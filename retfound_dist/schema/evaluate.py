@@ -43,6 +43,22 @@ class EvalData:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class External:
+    """Another labelled set to test on as well, of another device or clinic."""
+
+    path: str = ""
+    """Folder or URL of the set, every image of which is tested; empty: none."""
+    class_map: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Class of the model = label or [labels] of the external set; empty: labels of the same name."""
+
+    @model_validator(mode="after")
+    def _has_path(self) -> External:
+        if self.class_map and not self.path:
+            raise ValueError("external.class_map is given without external.path: name the external set")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvalModel:
     """The classifier where the checkpoint does not say (`checkpoint = "none"`)."""
 
@@ -136,6 +152,7 @@ class EvaluateConfig:
     out: EvalOut
     seeds: Seeds = (0,)
     """One fine-tuning for each."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
@@ -167,6 +184,7 @@ class CompareConfig:
     """One fine-tuning for each row and seed."""
     label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Shares of the train part's labels at which all rows are compared too, such as [0.01, 0.1, 0.5]."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)

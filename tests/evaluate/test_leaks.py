@@ -67,7 +67,7 @@ def test_the_same_pixels_in_a_split_of_ours_are_a_warning(tmp_path: Path) -> Non
     assert "1 identical image is in more than one part" in warning
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", pytest.param("compare", marks=pytest.mark.slow)])
 def test_the_flag_insists_and_the_warning_reaches_metrics_and_page(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +90,8 @@ def test_the_flag_insists_and_the_warning_reaches_metrics_and_page(
     assert said.count("\n") == 1
     assert "1 patient is in more than one part (MH3 in train and test)" in said
     assert not (tmp_path / "out").exists()
-    assert main([command, str(config), *TINY, "finetune.epochs=1", "--quiet", "--allow-leak"]) == 0
+    settings = [*TINY, "finetune.epochs=1", "probe.enabled=false"]
+    assert main([command, str(config), *settings, "--quiet", "--allow-leak"]) == 0
     folder = tmp_path / "out" if command == "evaluate" else tmp_path / "out" / "scratch"
     assert "1 patient is in more than one part" in (folder / "metrics.json").read_text()
     assert "1 patient is in more than one part" in (tmp_path / "out" / "report.html").read_text()
