@@ -27,7 +27,8 @@ from retfound_dist.evaluate.progress import Display, clock, epoch_line
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start, open_start
-from retfound_dist.schema import EvalData, EvaluateConfig, External
+from retfound_dist.evaluate.tuning import tune
+from retfound_dist.schema import EvalData, EvaluateConfig, External, Finetune
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -75,13 +76,15 @@ def load_labelled(
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    outcomes: list[Outcome] = []
-    mistakes: dict[str, Any] = {}
-    for seed in config.seeds:
-        outcome, model = _one_seed(start, data, config, seed, show)
-        if not outcomes:
-            mistakes = worst_mistakes(model, data, outcome)
-        outcomes.append(outcome)
+    first = tune(
+        config.finetune, lambda recipe: _one_seed(start, data, config, recipe, config.seeds[0], show)
+    )
+    if first.tried:
+        show.say(f"base_lr {first.recipe.base_lr:g} has the best val AUROC of {len(first.tried)}")
+    mistakes = worst_mistakes(first.model, data, first.outcome)
+    later = config.seeds[1:]
+    outcomes = [first.outcome]
+    outcomes += [_one_seed(start, data, config, first.recipe, seed, show)[0] for seed in later]
     test = data.parts["test"]
     mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
     probabilities_NC = mean_NC.round(results.DIGITS)
@@ -96,6 +99,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
+        **({"tuning": {"base_lr": first.recipe.base_lr, "tried": first.tried}} if first.tried else {}),
         **_over_seeds(outcomes, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),
@@ -174,10 +178,9 @@ def versions() -> dict[str, str]:
 
 
 def _one_seed(
-    start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display
+    start: Start, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, seed: int, show: Display
 ) -> tuple[Outcome, VisionTransformer]:
     """What came of it, and the model as it was at the epoch chosen."""
-    recipe = config.finetune
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())

@@ -22,6 +22,7 @@ from retfound_dist.evaluate import bootstrap, dataset, metrics
 from retfound_dist.evaluate.dataset import ExternalSet, LabelledSet, Part, Tick
 from retfound_dist.evaluate.layouts import list_items
 from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.evaluate.subset import load_share
 from retfound_dist.schema import EvalData, External
 
 ClassMap = Mapping[str, Sequence[str]]
@@ -46,7 +47,7 @@ def load_with_external(
     config: EvalData, external: External | None, image_size: int, tick: Tick | None = None
 ) -> LabelledSet:
     """The labelled set, with the external one where a path is given; ConfigError or DataError otherwise."""
-    data = dataset.load(config, image_size, tick)
+    data = load_share(config, image_size, tick)
     if external is None or not external.path:
         return data
     return replace(data, external=load(external, data, config, image_size, tick))

@@ -13,7 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist.evaluate import wording
 from retfound_dist.evaluate.gallery import mistake_groups, reconstruction_blocks, shown
-from retfound_dist.evaluate.plots import compared_curves, finetune_plots, pretraining_plots, whisker_plots
+from retfound_dist.evaluate.plots import (
+    Plot,
+    compared_curves,
+    finetune_plots,
+    pretraining_plots,
+    whisker_plots,
+)
 from retfound_dist.evaluate.plots_predictions import calibration_plots, class_plots, feature_plots, mean_plots
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.tables import (
@@ -62,7 +68,10 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
 
 
 def comparison_page(
-    rows: Mapping[str, Evaluation], sentences: Sequence[str], alarms: Sequence[str] = ()
+    rows: Mapping[str, Evaluation],
+    sentences: Sequence[str],
+    alarms: Sequence[str] = (),
+    more: Sequence[Plot] = (),
 ) -> str:
     """The same page with more rows. Of many, a few have pictures and plots of their own."""
     metrics = {name: row.metrics for name, row in rows.items()}
@@ -85,6 +94,7 @@ def comparison_page(
         ],
         plots=[
             *whisker_plots(metrics),
+            *more,
             *pretraining_plots(metrics),
             *compared_curves(rows),
             *mean_plots(rows),

@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist.evaluate import bootstrap
-from retfound_dist.evaluate.dataset import LabelledSet, Part
+from retfound_dist.evaluate.dataset import LabelledSet, Part, Tick, load
 from retfound_dist.evaluate.metrics import Labels
+from retfound_dist.schema import EvalData
 
 TRAIN = "train"
+
+
+def load_share(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
+    """A labelled set with `label_share` of its train part; raises DataError as `dataset.load` does."""
+    return with_labels(load(config, image_size, tick), config.label_share, config.split_seed)
 
 
 def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:

@@ -79,7 +79,7 @@ class Finetune:
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
     try_base_lr: tuple[PositiveFloat, ...] = ()
-    """Rates tried instead of base_lr with the first seed; the one with the best val AUROC serves all seeds."""
+    """Rates tried instead of base_lr with the first seed; that with the best val AUROC serves all seeds."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
