@@ -91,7 +91,14 @@ class Finetune:
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Stochastic depth, rising linearly to this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the target spread over all classes."""
+    """Share of the target spread over all classes, of mixed images too."""
+    mixup: NonNegative = 0.0
+    """Two images are blended by a share from Beta(a, a) with this a (MAE: 0.8; RETFound: off); 0: never."""
+    cutmix: NonNegative = 0.0
+    """A rectangle comes from another image, its share from Beta(a, a) with this a; 0: never.
+    Where mixup is on too, each batch draws one of the two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: an image counts images / (classes x images of its class), so that rare classes count."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's RandAugment string; empty: none."""
     random_erasing: Fraction = 0.25
