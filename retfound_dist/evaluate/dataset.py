@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
-from retfound_dist.evaluate.leaks import find_leaks, pixel_digest, refuse_leaks
+from retfound_dist.evaluate.leaks import find_leaks, pixel_digest
+from retfound_dist.evaluate.parts import parts_of, write_split
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
-from retfound_dist.evaluate.split import split_by_unit
 from retfound_dist.schema import EvalData
 
 Tick = Callable[[int, int], None]
@@ -71,7 +71,7 @@ class LabelledSet:
     """Alphabetical; a class index is a place in it."""
     parts: dict[str, Part]
     divided_by: str
-    """`given` split, or by us by `patient` or by `image`."""
+    """`given` split, the split `file`'s, or by us by `patient` or by `image`."""
     skipped: tuple[tuple[str, str], ...]
     """(key, reason) of every image left out."""
     warnings: tuple[str, ...]
@@ -106,7 +106,8 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     `tick(done, total)` is called as images are decoded.
     """
     listing = list_items(config.path)
-    divided_by, items = assign_parts(listing.items, config.fractions, config.split_seed, config.path)
+    divided_by, divided = parts_of(listing.items, config, lambda item: not isinstance(_decode(item, 1), str))
+    items = divided
     classes = tuple(sorted({item.label for item in items}))
     _check_classes(classes, items, config.path)
     decoded, faults = decode_all(items, image_size, tick)
@@ -117,49 +118,19 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     _check_classes(classes, items, config.path)
     images = [image for _, image, _ in whole]
     leaks = find_leaks(items, [digest for *_, digest in whole])
+    warnings = leaks.refuse(divided_by, config.path, config.allow_leak)
+    if config.split_file and divided_by != "file":
+        write_split(config.split_file, divided)
     return LabelledSet(
         path=config.path,
         classes=classes,
         divided_by=divided_by,
         skipped=skipped,
-        warnings=refuse_leaks(leaks, config.path, config.allow_leak or divided_by != "given"),
+        warnings=warnings,
         parts={name: _part(name, items, images, classes) for name in PARTS},
         fingerprint=fingerprint(items),
         seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
     )
-
-
-def assign_parts(
-    items: Sequence[Item], fractions: tuple[float, float, float], seed: int, where: str
-) -> tuple[str, tuple[Item, ...]]:
-    """How the set is divided (`given`, `patient`, `image`), and its items with their part.
-
-    A split that the set brings wins; where it has no val part, one is taken out of train.
-    """
-    shares = dict(zip(PARTS, fractions, strict=True))
-    given = sum(item.split is not None for item in items)
-    if 0 < given < len(items):
-        loose = next(item.key for item in items if item.split is None)
-        raise DataError(
-            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
-            "give each one or none"
-        )
-    if not given:
-        by = "patient" if all(item.patient for item in items) else "image"
-        return by, _divide(items, shares, seed)
-    held = {item.split for item in items}
-    if "val" not in held and "train" in held and shares["val"] > 0:
-        train = [item for item in items if item.split == "train"]
-        shares["test"] = 0.0
-        part = {item.key: item.split for item in _divide(train, shares, seed)}
-        items = [replace(item, split=part.get(item.key, item.split)) for item in items]
-    return "given", tuple(items)
-
-
-def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple[Item, ...]:
-    units = [item.patient if item.patient is not None else item.key for item in items]
-    parts = split_by_unit([item.label for item in items], units, shares, seed)
-    return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))
 
 
 def decode_all(

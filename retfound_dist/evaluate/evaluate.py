@@ -227,4 +227,4 @@ def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _how(divided_by: str) -> str:
-    return "as given" if divided_by == "given" else f"by {divided_by}"
+    return {"given": "as given", "file": "as its file says"}.get(divided_by, f"by {divided_by}")

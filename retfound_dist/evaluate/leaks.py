@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.layouts import PARTS, Item
@@ -19,8 +20,31 @@ def pixel_digest(pixels_HW: Pixels) -> str:
     return hashlib.sha256(head + pixels_HW.tobytes()).hexdigest()
 
 
-def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> list[str]:
-    """One sentence on patients and one on pixels that stand in two parts; empty where none does.
+@dataclass(frozen=True)
+class Leaks:
+    """What stands in two parts, a sentence each; empty where nothing does."""
+
+    patients: str
+    pixels: str
+
+    def refuse(self, divided_by: str, where: str, allowed: bool) -> tuple[str, ...]:
+        """The leaks as warnings; DataError where a split that was brought leaks and none insists.
+
+        A split of ours, and so one read back from its file, may part identical images of patients that
+        nobody knows: that is a warning.
+        """
+        found = [line for line in (self.patients, self.pixels) if line]
+        blamed = {"given": found, "file": [self.patients] if self.patients else []}.get(divided_by, [])
+        if blamed and not allowed:
+            raise DataError(
+                f"{where}: {'; '.join(blamed)}: its scores would be too good; "
+                "mend the split, or insist with --allow-leak (data.allow_leak=true)"
+            )
+        return tuple(f"{line}: scores are too good; split by patient" for line in found)
+
+
+def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> Leaks:
+    """Patients and pixels that stand in two parts.
 
     `digests` are the items' pixels; an image of a patient who is named already is not named again.
     """
@@ -31,23 +55,10 @@ def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> list[str]:
         for item, digest in zip(items, digests, strict=True)
         if item.patient not in leaky
     )
-    found = []
-    if patients:
-        found.append(_sentence(len(patients), "patient", [f"{p} in {w}" for p, (_, w) in patients.items()]))
-    if pixels:
-        named = [f"{' = '.join(keys)} in {where}" for keys, where in pixels.values()]
-        found.append(_sentence(len(pixels), "identical image", named))
-    return found
-
-
-def refuse_leaks(found: Sequence[str], where: str, allowed: bool) -> tuple[str, ...]:
-    """The leaks as warnings where they are insisted on; else DataError."""
-    if found and not allowed:
-        raise DataError(
-            f"{where}: {'; '.join(found)}: its scores would be too good; "
-            "mend the split, or insist with --allow-leak (data.allow_leak=true)"
-        )
-    return tuple(f"{line}: scores are too good; split by patient" for line in found)
+    return Leaks(
+        _sentence("patient", [f"{p} in {where}" for p, (_, where) in patients.items()]),
+        _sentence("identical image", [f"{' = '.join(keys)} in {where}" for keys, where in pixels.values()]),
+    )
 
 
 def _straddling(
@@ -66,7 +77,9 @@ def _straddling(
     return found
 
 
-def _sentence(count: int, what: str, named: Sequence[str]) -> str:
-    more = ", ..." if count > _NAMED else ""
-    verb = f"{what} is" if count == 1 else f"{what}s are"
-    return f"{count} {verb} in more than one part ({', '.join(named[:_NAMED])}{more})"
+def _sentence(what: str, named: Sequence[str]) -> str:
+    if not named:
+        return ""
+    more = ", ..." if len(named) > _NAMED else ""
+    verb = f"{what} is" if len(named) == 1 else f"{what}s are"
+    return f"{len(named)} {verb} in more than one part ({', '.join(named[:_NAMED])}{more})"

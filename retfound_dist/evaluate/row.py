@@ -15,7 +15,7 @@ from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start
 from retfound_dist.schema import EvaluateConfig
 
-_HOW = ("out.url", "threads", "data.workers", "checkpoint")
+_HOW = ("out.url", "threads", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
 """Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
 
 

@@ -32,6 +32,8 @@ class EvalData:
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    split_file: str = ""
+    """CSV key,part (such as an evaluation's split.csv): the split where it exists; written where not."""
     label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the train part's labels that is used: stratified, a smaller share inside a larger one."""
     workers: Count = 2
