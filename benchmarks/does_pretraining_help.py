@@ -3,10 +3,10 @@
     python -m benchmarks.does_pretraining_help [--preset cpu|gpu] [--out runs/does_pretraining_help]
 
 OCTDL is packed and split by patient; a masked autoencoder is pretrained on its train part; then `none` and
-the pretrained weights are probed and fine-tuned on all labels and on a tenth of them, three seeds each, base
-rates tried on the val part by both. The test part is looked at once, at the end. Then the failure: pretraining
-goes on from the good checkpoint at batch 16 with rates of 1e-3 and 5e-3, and `retfound watch` says of all three
-runs what it says.
+the pretrained weights are probed and fine-tuned on all labels and on a tenth of them, three seeds each, with
+base rates tried on the val part by both. The test part is looked at once, at the end. Then the failure:
+pretraining goes on from the good checkpoint at batch 16 with rates of 1e-3 and 5e-3, and `retfound watch`
+says what it thinks of all three runs.
 
 Every stage is one of this project's commands; ended anywhere, the same line goes on. An hour on two cores.
 Needs OCTDL: $RETFOUND_TEST_DATA/octdl, or --images FOLDER.

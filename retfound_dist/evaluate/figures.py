@@ -104,8 +104,12 @@ def whiskers(
     label: str,
     chance: float | None = None,
 ) -> str:
-    """A dot with its interval for each row, the first on top; a dotted line where guessing lands."""
+    """A dot with its interval for each row, the first on top; a dotted line where guessing lands.
+
+    More rows than there are colours have one.
+    """
     figure, axes = new_figure(height=0.9 + 0.42 * len(names))
+    places = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
     for place, (value, span) in enumerate(zip(values, spans, strict=True)):
         y = len(names) - 1 - place
         if value is None:
@@ -120,8 +124,8 @@ def whiskers(
             )
             continue
         if span is not None:
-            axes.plot(span, [y, y], color=colour(place), linewidth=2.2, solid_capstyle="round")
-        axes.plot([value], [y], "o", color=colour(place), markersize=7)
+            axes.plot(span, [y, y], color=colour(places[place]), linewidth=2.2, solid_capstyle="round")
+        axes.plot([value], [y], "o", color=colour(places[place]), markersize=7)
         axes.annotate(
             f"{value:.3f}", (value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
         )

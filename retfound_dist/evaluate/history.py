@@ -1,6 +1,7 @@
 """What a watch knows of a run: every checkpoint's probe beside the starting weights' and the best before it.
 
 watch.json    RUN/evaluations/: rows, alarms, the starting weights
+report.html   RUN/evaluations/: the same as a page
 alarms.jsonl  RUN/: each alarm once, as it was raised
 """
 
@@ -17,9 +18,9 @@ from retfound_dist.evaluate.alarms import Judged, Point
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.probed import Development, Probed, development
+from retfound_dist.evaluate.watch_report import watch_page
 from retfound_dist.schema import Alarm, WatchConfig
 
-WATCH, ALARMS = "watch.json", "alarms.jsonl"
 _STEP = re.compile(r"^step_(\d{8,})$")
 
 
@@ -85,13 +86,17 @@ class History:
         }
 
     def write(self) -> list[dict[str, Any]]:
-        """Put watch.json and what is new in alarms.jsonl; the alarms that are new."""
+        """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
         tree, run = self.tree(), self.config.run.url
-        known = {_name(row) for row in runlog.read_rows(run, ALARMS)}
+        known = {_name(row) for row in runlog.read_rows(run, runlog.ALARMS)}
         fresh = [row for row in tree["alarms"] if _name(row) not in known]
         if fresh:
-            runlog.append_rows(run, ALARMS, fresh)
-        storage.write_json(storage.join(folder(run), WATCH), tree)
+            runlog.append_rows(run, runlog.ALARMS, fresh)
+        storage.write_json(storage.join(run, runlog.WATCH), tree)
+        steps = steps_with(run, results.METRICS)
+        tuned = {step: results.read(commit.evaluation_url(run, step)) for step in steps}
+        page = watch_page(tree, {step: held for step, held in tuned.items() if held})
+        storage.write_text(storage.join(folder(run), results.REPORT), page)
         return fresh
 
     def _row(self, each: Judged) -> dict[str, Any]:

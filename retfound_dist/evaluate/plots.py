@@ -17,7 +17,7 @@ from retfound_dist.evaluate.figures import Line, Mark
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import run_of
 
-_COMPARED = ("auroc", "aupr", "balanced_accuracy")
+COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def whisker_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
     plots = []
     classes = len(next(iter(metrics.values()))["classes"])
     chance = {"auroc": 0.5, "balanced_accuracy": 1 / classes}
-    for name in _COMPARED:
+    for name in COMPARED:
         values = [m["macro"][name] for m in metrics.values()]
         spans = [m["ci95"]["macro"][name] for m in metrics.values()]
         svg = figures.whiskers(list(metrics), values, spans, wording.LABELS[name], chance.get(name))

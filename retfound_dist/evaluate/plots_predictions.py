@@ -16,7 +16,17 @@ from retfound_dist.evaluate.results import Evaluation
 MOST_POINTS = 1500
 """Images in a scatter plot: more are a blot, and heavy."""
 _FALSE, _TRUE = "1 \u2212 specificity", "sensitivity"
-_BAND = "Band: 95 % interval at each point, from the same resamples of patients (or images) as the scores'."
+_BAND = "Band: 95 % interval at each point, by bootstrap over patients (images where none is known)."
+CALIBRATION = (
+    "Test images in bins of the predicted class's probability: below the diagonal the classifier is surer "
+    "than it is right. Upright lines: 95 % interval of each share, as if images were independent (Wilson). "
+    "Bars: images."
+)
+FEATURES = (
+    "The test part before fine-tuning, as the encoder alone sees it, in the two directions in which its "
+    "features differ most (PCA). Classes that lie apart here are easy; ones that do not may still be apart "
+    "in another."
+)
 
 
 def class_plots(evaluation: Evaluation) -> list[Plot]:
@@ -71,11 +81,9 @@ def calibration_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
         svg = figures.reliability(bins, ECE_BINS)
         plots.append(
             Plot(
-                f"Calibration: {name}" if name else "Calibration",
+                name or "Reliability",
                 Markup(svg),
-                f"Calibration error {wording.score(macro['ece'], spans['ece'])}. Below the diagonal the "
-                "classifier is surer than it is right. Upright lines: 95 % interval of each share, as if "
-                "images were independent (Wilson). Bars: images.",
+                f"Calibration error {wording.score(macro['ece'], spans['ece'])}",
             )
         )
     return plots
@@ -96,11 +104,9 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
         )
         plots.append(
             Plot(
-                f"Frozen features: {name}" if name else "Frozen features",
+                name or "Two main directions",
                 Markup(svg),
-                "The test part before fine-tuning, as the encoder alone sees it. Classes that lie apart here "
-                "are easy; ones that do not may still be apart in the other directions."
-                + (f" {len(some):,} of the images." if len(some) < len(row.labels_N) else ""),
+                f"{len(some):,} of {len(row.labels_N):,} test images",
                 list(enumerate(row.classes)),
                 shapes=True,
             )

@@ -20,7 +20,14 @@ from retfound_dist.evaluate.plots import (
     pretraining_plots,
     whisker_plots,
 )
-from retfound_dist.evaluate.plots_predictions import calibration_plots, class_plots, feature_plots, mean_plots
+from retfound_dist.evaluate.plots_predictions import (
+    CALIBRATION,
+    FEATURES,
+    calibration_plots,
+    class_plots,
+    feature_plots,
+    mean_plots,
+)
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.tables import (
     details,
@@ -35,7 +42,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
     """The page of one evaluation; `alarms` are shown in red at its top."""
     metrics = evaluation.metrics
     one = {"": evaluation}
-    return _render(
+    return render(
         title=f"Evaluation on {metrics['data']['path']}",
         subtitle=f"Starting weights: {wording.of_start(metrics['checkpoint'])}",
         alarms=alarms,
@@ -55,9 +62,8 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             *finetune_plots(evaluation),
             *class_plots(evaluation),
             *mean_plots(one),
-            *calibration_plots(one),
-            *feature_plots(one),
         ],
+        sections=_sections(one),
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
         rows=[details("", evaluation), *external_details("", evaluation)],
@@ -73,41 +79,72 @@ def comparison_page(
     alarms: Sequence[str] = (),
     more: Sequence[Plot] = (),
 ) -> str:
-    """The same page with more rows. Of many, a few have pictures and plots of their own."""
-    metrics = {name: row.metrics for name, row in rows.items()}
-    first = next(iter(metrics.values()))
-    few = shown(rows)
+    """The same page with more rows; `more` are plots that are shown among the first."""
+    below = compared(rows)
+    below["plots"] = [*more, *below["plots"]]
+    first = next(iter(rows.values())).metrics
     test = f"{first['split']['test']} test images" + (
         f" of {first['patients']} patients" if first["patients"] else ""
     )
-    return _render(
+    return render(
         title=f"Starting weights compared on {first['data']['path']}",
         subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
         alarms=alarms,
         summary=[*sentences, wording.intervals(first)],
-        warnings=_shared_warnings(metrics),
-        tables=[
+        **below,
+    )
+
+
+def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What the page shows of several evaluations. Of many, a few have curves and pictures of their own."""
+    metrics = {name: row.metrics for name, row in rows.items()}
+    few = shown(rows)
+    return {
+        "warnings": _shared_warnings(metrics),
+        "tables": [
             score_table("macro", metrics),
             score_table("legacy", metrics),
             *probe_tables(metrics),
             *external_tables(metrics),
         ],
-        plots=[
+        "plots": [
             *whisker_plots(metrics),
-            *more,
-            *pretraining_plots(metrics),
-            *compared_curves(rows),
-            *mean_plots(rows),
-            *calibration_plots(few),
-            *feature_plots(few),
+            *pretraining_plots({name: row.metrics for name, row in few.items()}),
+            *compared_curves(few),
+            *mean_plots(few),
         ],
-        reconstructions=reconstruction_blocks(few),
-        mistakes=mistake_groups(few),
-        rows=[d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
-        own_plots={name: class_plots(row) for name, row in few.items()},
-        left_out=len(rows) - len(few),
-        facts=_facts(first),
+        "sections": _sections(few),
+        "reconstructions": reconstruction_blocks(few),
+        "mistakes": mistake_groups(few),
+        "rows": [d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
+        "own_plots": {name: class_plots(row) for name, row in few.items()},
+        "left_out": len(rows) - len(few),
+        "facts": _facts(next(iter(metrics.values()))),
+    }
+
+
+def nothing() -> dict[str, Any]:
+    """The same of no evaluation."""
+    lists = ("warnings", "tables", "plots", "sections", "reconstructions", "mistakes", "rows", "facts")
+    return {**{name: [] for name in lists}, "own_plots": {}, "left_out": 0}
+
+
+def render(**context: Any) -> str:
+    """The page of a context; StrictUndefined, so that nothing is left out unseen."""
+    loader = PackageLoader("retfound_dist.evaluate", ".")
+    template = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return template.get_template("report.html.j2").render(**context)
+
+
+def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
+    """Small multiples, one for each row: title, note, plots."""
+    held = [
+        ("Calibration", CALIBRATION, calibration_plots(rows)),
+        ("Frozen features", FEATURES, feature_plots(rows)),
+    ]
+    return [(title, note, plots) for title, note, plots in held if plots]
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -115,14 +152,6 @@ def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     common = [line for m in metrics.values() for line in wording.warnings(m) if line != wording.undefined(m)]
     own = [f"\u201c{n}\u201d: {wording.undefined(m)}" for n, m in metrics.items() if wording.undefined(m)]
     return [*dict.fromkeys(common), *own]
-
-
-def _render(**context: Any) -> str:
-    loader = PackageLoader("retfound_dist.evaluate", ".")
-    template = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return template.get_template("report.html.j2").render(**context)
 
 
 def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

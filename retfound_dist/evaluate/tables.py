@@ -15,14 +15,14 @@ Trees = Mapping[str, Mapping[str, Any]]
 """Row -> metrics.json."""
 _NAMES = {"legacy": LEGACY, "macro": MACRO}
 _NOTES = {
-    "legacy": "As RETFound's first evaluator printed them: one class against the rest, mean over all classes "
-    "but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all classes.",
-    "macro": "Means over all classes; accuracy is top-1, MCC and kappa are multiclass.",
+    "legacy": "On the test part, as RETFound's first evaluator printed them: one class against the rest, "
+    "mean over all classes but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all.",
+    "macro": "On the test part. Means over all classes; accuracy is top-1, MCC and kappa are multiclass.",
     "linear": "A linear classifier on frozen features: what the encoder knows before it is fine-tuned. "
     "Means over all classes.",
     "knn": "The labels of the nearest training images, by frozen features. Means over all classes.",
 }
-_PROBES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
+PROBES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
 _LOW_IS_GOOD = ("log_loss", "ece")
 
 
@@ -32,15 +32,15 @@ def score_table(kind: str, metrics: Trees) -> dict[str, Any]:
     return _table(kind, _NOTES[kind], _NAMES[kind], held)
 
 
-def probe_tables(metrics: Trees) -> list[dict[str, Any]]:
-    """The same for each probe that was made; of rows without one there is no line."""
+def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
+    """The same for each probe that was made, `where` added to its note; rows without one have no line."""
     tables = []
-    for kind, title in _PROBES.items():
+    for kind, title in PROBES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
             names = [n for n in MACRO if all(n in probe["macro"] for probe in probes.values())]
-            held = {row: (probe["macro"], probe["ci95"]) for row, probe in probes.items()}
-            tables.append(_table(title, _NOTES[kind], names, held))
+            held = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
+            tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, held))
     return tables
 
 

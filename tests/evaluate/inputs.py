@@ -9,7 +9,6 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -17,9 +16,6 @@ import torch
 from PIL import Image
 
 from retfound_dist import commit, storage
-from retfound_dist.evaluate import bootstrap, metrics
-from retfound_dist.evaluate.evaluate import evaluate_command
-from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Model
 from retfound_dist.shardset import image_digest
@@ -149,65 +145,3 @@ def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20) -> str:
         )
     )
     return url
-
-
-def evaluated(root: Path, checkpoint: str, *overrides: str) -> Path:
-    """`retfound evaluate` of a checkpoint on `root/set`; gives the folder of its results."""
-    config = root / "evaluate.toml"
-    config.write_text(
-        f'checkpoint = "{checkpoint}"\n[data]\npath = "{root / "set"}"\n[out]\nurl = "{root / "out"}"\n'
-    )
-    assert evaluate_command(str(config), [*TINY, *overrides], quiet=True) == 0
-    return root / "out"
-
-
-def predictions(
-    seed: int,
-    images: int = 90,
-    patients: int = 30,
-    copies: int = 1,
-    absent: Sequence[int] = (),
-    pictures: dict[str, Any] | None = None,
-) -> Evaluation:
-    """An evaluation of three classes by a classifier that is often right; some classes may have no image."""
-    draw = np.random.default_rng(seed)
-    held = [c for c in range(3) if c not in absent]
-    labels_N = np.array([held[i % len(held)] for i in range(images)], dtype=np.int64)
-    p_NC = draw.dirichlet(np.ones(3), images) + 0.8 * np.eye(3)[labels_N] * draw.random((images, 1))
-    p_NC /= p_NC.sum(1, keepdims=True)
-    owner = [f"p{i % patients}" for i in range(images)]
-    labels_N, p_NC = np.repeat(labels_N, copies), np.repeat(p_NC, copies, axis=0)
-    owners = tuple(np.repeat(owner, copies).tolist())
-    keys = tuple(f"{i}.jpg" for i in range(len(labels_N)))
-    scored = metrics.evaluate(labels_N, p_NC, CLASSES)
-    _, units_N = bootstrap.units_of(owners, keys)
-    spans = bootstrap.intervals(bootstrap.scores(labels_N, p_NC, bootstrap.resample(units_N, 50, 0)))
-    counts = {c: int((labels_N == i).sum()) for i, c in enumerate(CLASSES)}
-    tree = {
-        **scored,
-        "ci95": spans,
-        "classes": list(CLASSES),
-        "bootstrap": {"unit": "patient", "units": patients, "resamples": 50},
-        "seeds": [0],
-        "per_seed": [{"seed": 0, "epoch": 2, "legacy": scored["legacy"], "macro": scored["macro"]}],
-        "over_seeds": {"macro": {"auroc": {"mean": 0.9, "std": None}}},
-        "checkpoint": {"kind": "none", "url": "none", "step": None, "samples": None, "sha256": "none"},
-        "split": {
-            "by": "patient",
-            **{part: len(labels_N) for part in ("train", "val", "test")},
-            "patients": dict.fromkeys(("train", "val", "test"), patients),
-            "per_class": {"test": counts},
-        },
-        "patients": patients,
-        "skipped": [],
-        "warnings": [],
-        "data": {"path": "a/set", "fingerprint": "0"},
-        "versions": {"python": "3"},
-        "seconds": 1.0,
-        "config": {"finetune": {"epochs": 2}},
-    }
-    history = [
-        {"seed": 0, "epoch": e, "train_loss": 1 / e, "lr": 0.1, "val_loss": 1 / e, "val_auroc": 1 - 0.5 / e}
-        for e in (1, 2)
-    ]
-    return Evaluation(tree, keys, owners, labels_N, p_NC, history, pictures or {})

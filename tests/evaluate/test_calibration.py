@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retfound_dist.evaluate import calibration, metrics
-from tests.evaluate.inputs import predictions
+from tests.evaluate.made import predictions
 
 
 def test_bins_hold_the_numbers_worked_out_by_hand() -> None:

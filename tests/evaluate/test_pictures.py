@@ -16,7 +16,8 @@ from retfound_dist.evaluate.mistakes import worst
 from retfound_dist.evaluate.projection import project
 from retfound_dist.evaluate.start import open_start
 from retfound_dist.schema import EvalData, EvalModel
-from tests.evaluate.inputs import CLASSES, checkpoint, class_folders, evaluated
+from tests.evaluate.inputs import CLASSES, checkpoint, class_folders
+from tests.evaluate.made import evaluated
 
 
 @pytest.fixture(scope="module")

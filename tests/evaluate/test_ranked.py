@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import auc, average_precision_score, roc_auc_score, roc_curve
 
 from retfound_dist.evaluate import ranked
-from tests.evaluate.inputs import predictions
+from tests.evaluate.made import predictions
 
 
 def test_the_mean_curves_are_the_means_of_scikit_learns() -> None:
