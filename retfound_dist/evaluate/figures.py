@@ -85,7 +85,7 @@ def curves(
     if unit_square:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if whole_x:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
     return to_svg(figure)

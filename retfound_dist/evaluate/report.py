@@ -50,6 +50,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             score_table("macro", {"": metrics}),
             *probe_tables({"": metrics}),
         ],
+        lead=[],
         plots=[
             *pretraining_plots({"": metrics}),
             *finetune_plots(evaluation),
@@ -90,8 +91,8 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
     return {
         "warnings": _shared_warnings(metrics),
         "tables": [score_table("macro", metrics), score_table("legacy", metrics), *probe_tables(metrics)],
+        "lead": whisker_plots(metrics),
         "plots": [
-            *whisker_plots(metrics),
             *pretraining_plots({name: row.metrics for name, row in few.items()}),
             *compared_curves(few),
             *mean_plots(few),
@@ -108,8 +109,8 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def nothing() -> dict[str, Any]:
     """The same of no evaluation."""
-    lists = ("warnings", "tables", "plots", "sections", "reconstructions", "mistakes", "rows", "facts")
-    return {**{name: [] for name in lists}, "own_plots": {}, "left_out": 0}
+    lists = ("warnings", "tables", "lead", "plots", "sections", "reconstructions", "mistakes", "rows")
+    return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
 
 
 def render(**context: Any) -> str:
