@@ -7,6 +7,7 @@ an old evaluation draws the same page again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,8 +57,13 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             *finetune_plots(evaluation),
             *class_plots(evaluation),
             *mean_plots(one),
+            *(
+                replace(plot, title=title, note=f"{plot.note}. {note}")
+                for title, note, plots in _sections(one)
+                for plot in plots
+            ),
         ],
-        sections=_sections(one),
+        sections=[],
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
         rows=[details("", evaluation)],
