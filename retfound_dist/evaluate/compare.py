@@ -20,8 +20,7 @@ from retfound_dist.evaluate.paired import comparison
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import comparison_page
 from retfound_dist.evaluate.results import Evaluation
-from retfound_dist.evaluate.row import complete_row, make_row
-from retfound_dist.evaluate.sidebyside import make_rows
+from retfound_dist.evaluate.row import complete_row, make_row, make_rows
 from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.evaluate.subset import with_labels
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig

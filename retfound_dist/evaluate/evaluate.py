@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config import load, to_dict
 from retfound_dist.evaluate import bootstrap, external, metrics, probe, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet, count_patients
 from retfound_dist.evaluate.features import features_of
-from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
+from retfound_dist.evaluate.finetune import Outcome, best_device
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.mistakes import worst_mistakes
 from retfound_dist.evaluate.pictures import make_pictures
-from retfound_dist.evaluate.progress import Display, clock, epoch_line
+from retfound_dist.evaluate.progress import Display, clock
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.seeds import later_seeds, one_seed, over_seeds
 from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.evaluate.tuning import tune
-from retfound_dist.schema import EvalData, EvaluateConfig, External, Finetune
+from retfound_dist.schema import EvalData, EvaluateConfig, External
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -77,14 +77,12 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
     first = tune(
-        config.finetune, lambda recipe: _one_seed(start, data, config, recipe, config.seeds[0], show)
+        config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show)
     )
     if first.tried:
         show.say(f"base_lr {first.recipe.base_lr:g} has the best val AUROC of {len(first.tried)}")
     mistakes = worst_mistakes(first.model, data, first.outcome)
-    later = config.seeds[1:]
-    outcomes = [first.outcome]
-    outcomes += [_one_seed(start, data, config, first.recipe, seed, show)[0] for seed in later]
+    outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
     mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
     probabilities_NC = mean_NC.round(results.DIGITS)
@@ -100,7 +98,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
         **({"tuning": {"base_lr": first.recipe.base_lr, "tried": first.tried}} if first.tried else {}),
-        **_over_seeds(outcomes, data),
+        **over_seeds(outcomes, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),
         "split": data.counts(),
@@ -175,55 +173,6 @@ def versions() -> dict[str, str]:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
-
-
-def _one_seed(
-    start: Start, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, seed: int, show: Display
-) -> tuple[Outcome, VisionTransformer]:
-    """What came of it, and the model as it was at the epoch chosen."""
-    model = make_classifier(
-        start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
-    ).to(best_device())
-    show.begin(f"fine-tuning {start.url}, seed {seed}")
-    outcome = finetune(
-        model,
-        data,
-        start.image_size,
-        recipe,
-        seed,
-        config.data.workers,
-        on_step=show.advance,
-        on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
-    )
-    return outcome, model
-
-
-def _over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
-    """Each seed's own scores, and their mean and spread (standard deviation, n - 1)."""
-    test = data.parts["test"]
-    rows = []
-    for outcome in outcomes:
-        scored = metrics.evaluate(test.labels, outcome.probabilities, data.classes)
-        rows.append(
-            {
-                "seed": outcome.seed,
-                "epoch": outcome.epoch,
-                "legacy": scored["legacy"],
-                "macro": scored["macro"],
-            }
-        )
-    spread: dict[str, Any] = {}
-    for kind, names in (("legacy", metrics.LEGACY), ("macro", metrics.MACRO)):
-        values = {name: [row[kind][name] for row in rows] for name in names}
-        spread[kind] = {name: _mean_std(found) for name, found in values.items()}
-    return {"per_seed": rows, "over_seeds": spread}
-
-
-def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
-        return {"mean": None, "std": None}
-    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
 
 
 def _how(divided_by: str) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from retfound_dist.config import differences, to_dict
 from retfound_dist.evaluate import results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import evaluate_start, headline
+from retfound_dist.evaluate.external import load_with_external
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
-from retfound_dist.evaluate.start import Start
+from retfound_dist.evaluate.sidebyside import run_beside
+from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.schema import EvaluateConfig
 
-_HOW = ("out.url", "threads", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
+_HOW = ("out.url", "threads", "jobs", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
 """Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
 
 
@@ -31,6 +34,17 @@ def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Disp
     results.write(config.out.url, made, data, evaluation_page(made))
     show.say(headline(made))
     return made
+
+
+def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: Display) -> None:
+    """Evaluate rows into their folders, `jobs` at a time."""
+    show.begin(f"fine-tuning {', '.join(rows)} side by side")
+    run_beside({name: partial(_make, config) for name, config in rows.items()}, jobs, threads, show)
+
+
+def _make(config: EvaluateConfig, show: Display) -> None:
+    start = open_start(config.checkpoint, config.model)
+    make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)
 
 
 def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config: EvaluateConfig) -> bool:

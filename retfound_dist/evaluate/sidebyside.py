@@ -1,30 +1,27 @@
-"""Rows of a comparison at the same time, each in a process of its own with its share of the cores.
+"""Fine-tunings at the same time, each in a process of its own with its share of the cores, on GPUs in turn.
 
-Small models do not fill a machine one after the other: rows on one thread each end sooner than rows one
-by one on all threads. What the processes have to say reaches this one's display through a queue.
+Small models do not fill a machine one after the other: on one thread each they end sooner than one by one on
+all threads. What the processes have to say reaches this one's display through a queue.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from queue import Empty
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from retfound_dist.evaluate.external import load_with_external
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.row import make_row
-from retfound_dist.evaluate.start import open_start
-from retfound_dist.schema import EvaluateConfig
 
+T = TypeVar("T")
 _LOOK = 0.2
 """Seconds between two looks at what the processes said."""
 _queue: Any = None
-"""In a row's process: where its words go."""
+"""In such a process: where its words go."""
 
 
 class Relay(Display):
@@ -47,34 +44,43 @@ class Relay(Display):
         _queue.put((self.name, self.what, done, total))
 
 
-def make_rows(rows: dict[str, EvaluateConfig], jobs: int, threads: int, show: Display) -> None:
-    """Evaluate rows into their folders, `jobs` at a time; raises what a row raises, after the others' end."""
+def run_beside(
+    work: Mapping[str, Callable[[Display], T]], jobs: int, threads: int, show: Display
+) -> dict[str, T]:
+    """Call each piece of work with a display, `jobs` at a time, in processes; what each gave, by name.
+
+    Work must be picklable (a `partial` of a module's function). `threads` are shared by all (0: all cores);
+    process i uses GPU i modulo their number. Raises what a piece raises, after the others' end.
+    """
     context = get_context("spawn")
-    queue = context.Queue()
-    jobs = min(jobs, len(rows))
+    queue, places = context.Queue(), context.Value("i", 0)
+    jobs = min(jobs, len(work))
     share = max(1, (threads or len(os.sched_getaffinity(0))) // jobs)
-    show.begin(f"fine-tuning {', '.join(rows)} side by side")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_attach, initargs=(queue,)) as pool:
-        futures = [pool.submit(_make, name, config, share) for name, config in rows.items()]
-        _listen(futures, queue, show, sum(len(config.seeds) for config in rows.values()))
-    for future in futures:
-        future.result()
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_attach, initargs=(queue, places, share)
+    ) as pool:
+        futures = {name: pool.submit(_call, name, piece) for name, piece in work.items()}
+        _listen(list(futures.values()), queue, show, len(work))
+    return {name: future.result() for name, future in futures.items()}
 
 
-def _attach(queue: Any) -> None:
+def _attach(queue: Any, places: Any, threads: int) -> None:
     global _queue
     _queue = queue
-
-
-def _make(name: str, config: EvaluateConfig, threads: int) -> None:
+    with places.get_lock():
+        place, places.value = places.value, places.value + 1
     torch.set_num_threads(threads)
-    start = open_start(config.checkpoint, config.model)
-    make_row(start, load_with_external(config.data, config.external, start.image_size), config, Relay(name))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
 
 
-def _listen(futures: Sequence[Future[None]], queue: Any, show: Display, parts: int) -> None:
-    """Show what the rows say until all are done; `parts` is how many fine-tunings there are."""
-    done: dict[tuple[str, str], float] = {}
+def _call(name: str, piece: Callable[[Display], T]) -> T:
+    return piece(Relay(name))
+
+
+def _listen(futures: Sequence[Future[Any]], queue: Any, show: Display, parts: int) -> None:
+    """Show what the processes say until all are done; `parts` is how many pieces of work there are."""
+    done: dict[str, float] = {}
     while True:
         ended = all(future.done() for future in futures)
         try:
@@ -86,5 +92,5 @@ def _listen(futures: Sequence[Future[None]], queue: Any, show: Display, parts: i
         if len(said) == 1:
             show.say(f"{name}: {said[0]}")
         else:
-            done[name, said[0]] = said[1] / said[2]
+            done[name] = said[1] / said[2]
             show.advance(round(1000 * sum(done.values())), 1000 * parts)

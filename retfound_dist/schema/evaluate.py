@@ -165,6 +165,8 @@ class EvaluateConfig:
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
+    jobs: Positive = 1
+    """Seeds fine-tuned at the same time, each in a process of its own, on GPUs in turn."""
     threads: Count = 0
     """CPU threads; 0: all cores."""
     bootstrap: Positive = 1000
@@ -198,7 +200,7 @@ class CompareConfig:
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
     jobs: Positive = 1
-    """Rows evaluated at the same time, each in a process of its own; they share the threads and the GPU."""
+    """Rows evaluated at the same time, each in a process of its own; they share the threads, GPUs in turn."""
     threads: Count = 0
     """CPU threads of all rows together; 0: all cores."""
     bootstrap: Positive = 1000

@@ -154,3 +154,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="differs from its commit"):
         evaluate(tmp_path, f"checkpoint={url}")
+
+
+def test_seeds_side_by_side_are_the_same_seeds(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    one = evaluate(tmp_path, "checkpoint=none", "seeds=[0, 1, 2]", "threads=1")
+    alone = json.loads((one / "metrics.json").read_text())
+    two = evaluate(tmp_path, "checkpoint=none", "seeds=[0, 1, 2]", "threads=2", "jobs=2")
+    beside = json.loads((two / "metrics.json").read_text())
+    assert [row["seed"] for row in beside["per_seed"]] == [0, 1, 2]
+    for a, b in zip(alone["per_seed"], beside["per_seed"], strict=True):
+        assert b["macro"]["aupr"] == pytest.approx(a["macro"]["aupr"], abs=1e-3)
