@@ -104,7 +104,7 @@ def make_run_and_sets(folder: Path) -> dict[str, str]:
     """A run that has ended, and two small sets with the classes of OCTDL and OCT2017."""
     checkpoint(folder / "run", 20, steps=20)
     class_folders(folder / "octdl", each=12, classes=("AMD", "DME", "NO", "RVO"))
-    class_folders(folder / "kermany", each=5, classes=("CNV", "DME", "DRUSEN", "NORMAL"))
+    class_folders(folder / "kermany", each=5, classes=("CNV", "DME", "DRUSEN", "NORMAL"), seed=1000)
     names = {"RUN": "run", "OCTDL": "octdl", "KERMANY": "kermany"}
     return {variable: str(folder / name) for variable, name in names.items()}
 
