@@ -86,7 +86,7 @@ def curves(
     if unit_square:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if whole_x:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if log_x:
         places = sorted({float(x) for line in lines for x in line.x})
         axes.set_xscale("log")
@@ -137,6 +137,7 @@ def whiskers(
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.08)
     return to_svg(figure)
 
@@ -162,7 +163,7 @@ def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
     for held in bins:
         lower.annotate(
             str(held.images), ((held.place + 0.5) / places, held.images), xytext=(0, 2),
-            textcoords="offset points", ha="center", fontsize=6.5,
+            textcoords="offset points", ha="center", fontsize=7,
         )  # fmt: skip
     lower.set(xlim=(-0.02, 1.02), xlabel="confidence: probability of the predicted class", ylabel="images")
     lower.margins(y=0.3)
@@ -177,7 +178,7 @@ def scatter(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> 
     for place in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
         of_class = points_N2[labels_N == place]
         axes.scatter(
-            of_class[:, 0], of_class[:, 1], s=16, marker=MARKERS[place % COLOURS], color=colour(int(place)),
+            of_class[:, 0], of_class[:, 1], s=22, marker=MARKERS[place % COLOURS], color=colour(int(place)),
             alpha=0.75, linewidths=0,
         )  # fmt: skip
     axes.set(xlabel=x_label, ylabel=y_label)

@@ -88,7 +88,7 @@ def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
         "tiles": [
             ("image", uri(mistake["image"])),
             ("attention", uri(picture_text(overlay(pixels, mistake["rollout"])))),
-            (f"for {mistake['predicted']}", uri(picture_text(overlay(pixels, mistake["gradient"])))),
+            (f"speaks for {mistake['predicted']}", uri(picture_text(overlay(pixels, mistake["gradient"])))),
         ],
         "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in kept],
     }

@@ -81,7 +81,7 @@ def calibration_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
         svg = figures.reliability(bins, ECE_BINS)
         plots.append(
             Plot(
-                name or "Reliability",
+                name,
                 Markup(svg),
                 f"Calibration error {wording.score(macro['ece'], spans['ece'])}",
             )
@@ -98,15 +98,16 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
             continue
         some = _spread(len(row.labels_N))
         first, second = (f"{share:.0%} of the variance" for share in held["explained"])
+        of_all = f"{len(some):,}" + (f" of {len(row.labels_N):,}" if len(some) < len(row.labels_N) else "")
         points_N2 = np.array(held["points"])
         svg = figures.scatter(
             points_N2[some], row.labels_N[some], f"PC 1, {first}", f"PC 2, {second}"
         )
         plots.append(
             Plot(
-                name or "Two main directions",
+                name,
                 Markup(svg),
-                f"{len(some):,} of {len(row.labels_N):,} test images",
+                f"{of_all} test images",
                 list(enumerate(row.classes)),
                 shapes=True,
             )

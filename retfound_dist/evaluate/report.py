@@ -7,6 +7,7 @@ an old evaluation draws the same page again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -57,13 +58,19 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             *probe_tables({"": metrics}),
             *external_tables({"": metrics}),
         ],
+        lead=[],
         plots=[
             *pretraining_plots({"": metrics}),
             *finetune_plots(evaluation),
             *class_plots(evaluation),
             *mean_plots(one),
+            *(
+                replace(plot, title=title, note=f"{plot.note}. {note}")
+                for title, note, plots in _sections(one)
+                for plot in plots
+            ),
         ],
-        sections=_sections(one),
+        sections=[],
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
         rows=[details("", evaluation), *external_details("", evaluation)],
@@ -79,9 +86,9 @@ def comparison_page(
     alarms: Sequence[str] = (),
     more: Sequence[Plot] = (),
 ) -> str:
-    """The same page with more rows; `more` are plots that are shown among the first."""
+    """The same page with more rows; `more` are plots that lead it with the others."""
     below = compared(rows)
-    below["plots"] = [*more, *below["plots"]]
+    below["lead"] = [*below["lead"], *more]
     first = next(iter(rows.values())).metrics
     test = f"{first['split']['test']} test images" + (
         f" of {first['patients']} patients" if first["patients"] else ""
@@ -107,8 +114,8 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
             *probe_tables(metrics),
             *external_tables(metrics),
         ],
+        "lead": whisker_plots(metrics),
         "plots": [
-            *whisker_plots(metrics),
             *pretraining_plots({name: row.metrics for name, row in few.items()}),
             *compared_curves(few),
             *mean_plots(few),
@@ -125,8 +132,8 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def nothing() -> dict[str, Any]:
     """The same of no evaluation."""
-    lists = ("warnings", "tables", "plots", "sections", "reconstructions", "mistakes", "rows", "facts")
-    return {**{name: [] for name in lists}, "own_plots": {}, "left_out": 0}
+    lists = ("warnings", "tables", "lead", "plots", "sections", "reconstructions", "mistakes", "rows")
+    return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
 
 
 def render(**context: Any) -> str:

@@ -32,14 +32,13 @@ def watch_page(watch: Watch, tuned: Mapping[int, Evaluation]) -> str:
     rows = {_name(step): tuned[step] for step in sorted(tuned)}
     first = next(iter(rows.values()), None)
     below = compared(rows) if rows else nothing()
-    plots = [*history_plots(watch), *below["plots"]]
     tables = [*probe_tables(_trees(watch), "Cross-validated on train and val."), *below["tables"]]
     return render(
         title=f"Checkpoints of {watch['run']}",
         subtitle=f"{len(watch['rows'])} checkpoints probed, {len(rows)} fine-tuned",
         alarms=[row["message"] for row in watch["alarms"]],
         summary=_summary(watch, first),
-        **{**below, "plots": plots, "tables": tables},
+        **{**below, "lead": history_plots(watch), "tables": tables},
     )
 
 
@@ -56,7 +55,8 @@ def history_plots(watch: Watch) -> list[Plot]:
                 lines += _level(watch, kind, metric, found)
         if not lines:
             continue
-        svg = figures.curves(lines, "pretraining step", wording.LABELS[metric], _marks(watch, metric))
+        marks = _marks(watch, metric)
+        svg = figures.curves(lines, "pretraining step", wording.LABELS[metric], marks, whole_x=True)
         label = wording.LABELS[metric]
         note = "Band: 95 % interval of each. Dashed: the starting weights." if watch["start"] else ""
         plots.append(Plot(f"{label[0].upper()}{label[1:]} over the run", Markup(svg), note, legend))
@@ -80,7 +80,7 @@ def _level(watch: Watch, kind: str, metric: str, beside: Line) -> list[Line]:
     if not held or held["macro"][metric] is None:
         return []
     ends = [0, max(beside.x)]
-    return [Line(ends, [held["macro"][metric]] * 2, beside.colour, dashed=True, thin=True)]
+    return [Line(ends, [held["macro"][metric]] * 2, beside.colour, dashed=True)]
 
 
 def _marks(watch: Watch, metric: str) -> list[Mark]:
