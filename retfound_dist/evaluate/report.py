@@ -170,7 +170,7 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     how = {
         "given": "as the set brings it",
-        "file": f"as {metrics['config']['data'].get('split_file')} says",
+        "file": "as the split file says (data.split_file)",
         "patient": "by us, by patient",
         "image": "by us, by image (no patient is known)",
     }

@@ -33,6 +33,7 @@ SMALL = {
     "batch": ["train.global_batch=4"],
     "evaluate": TINY,
     "compare": [*TINY, "threads=1"],
+    "watch": [*TINY, "finetune.epochs=1"],
 }
 
 
@@ -97,6 +98,15 @@ def write_shim(path: Path) -> None:
     }[path.name]
     path.write_text(f"#!/usr/bin/env bash\n{real}\n")
     path.chmod(0o755)
+
+
+def make_run_and_sets(folder: Path) -> dict[str, str]:
+    """A run that has ended, and two small sets with the classes of OCTDL and OCT2017."""
+    checkpoint(folder / "run", 20, steps=20)
+    class_folders(folder / "octdl", each=12, classes=("AMD", "DME", "NO", "RVO"))
+    class_folders(folder / "kermany", each=5, classes=("CNV", "DME", "DRUSEN", "NORMAL"), seed=1000)
+    names = {"RUN": "run", "OCTDL": "octdl", "KERMANY": "kermany"}
+    return {variable: str(folder / name) for variable, name in names.items()}
 
 
 def make_inputs(folder: Path) -> dict[str, str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, ROOT, blocks, make_inputs, run_page
+from tests.docs.pages import DOCS, ROOT, blocks, make_inputs, make_run_and_sets, run_page
 
 RUN_HERE = ("first_run.md", "move_a_run.md", "reading_the_report.md", "from_retfound.md", "datasets.md",
-            "contributing_design.md")  # fmt: skip
+            "contributing_design.md", "evaluate.md")  # fmt: skip
 RUN_ON_A_CLUSTER = ("s3.md", "slurm.md")
 """In tests/cluster/test_docs_on_a_cluster.py."""
 
@@ -77,6 +77,17 @@ def test_move_a_run_and_read_its_report(shards: str, tmp_path: Path) -> None:
     assert "finished" in said
     assert "at 2.5 a GPU-hour" in (tmp_path / "runs" / "vitl" / "report.html").read_text()
     assert (tmp_path / "runs" / "vitl" / "reconstructions" / "step_00000004.png").exists()
+
+
+@pytest.mark.slow
+def test_evaluate(inputs: dict[str, str], tmp_path: Path) -> None:
+    env = inputs | make_run_and_sets(tmp_path) | {"OUT": str(tmp_path / "out")}
+    said = run_page("evaluate.md", tmp_path, env)
+    assert "probabilities of RVO are dropped" in said
+    for name in ("octid", "octdl_on_kermany", "compared"):
+        assert (tmp_path / "out" / name / "report.html").stat().st_size > 500, name
+    assert "split as its file says" in said
+    assert (tmp_path / "run" / "evaluations" / "watch.json").exists()
 
 
 @pytest.mark.slow

@@ -42,12 +42,14 @@ def image_bytes(label: int, seed: int, kind: str = "JPEG", shade: int = 60) -> b
     return buffer.getvalue()
 
 
-def class_folders(root: Path, each: int = 10, classes: Sequence[str] = CLASSES, shade: int = 60) -> Path:
-    """`root/<class>/<class>_<i>.jpg`."""
+def class_folders(
+    root: Path, each: int = 10, classes: Sequence[str] = CLASSES, shade: int = 60, seed: int = 0
+) -> Path:
+    """`root/<class>/<class>_<i>.jpg`; no image is that of a seed far away."""
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(each):
-            (root / name / f"{name}_{i}.jpg").write_bytes(image_bytes(label, i, shade=shade))
+            (root / name / f"{name}_{i}.jpg").write_bytes(image_bytes(label, seed + i, shade=shade))
     return root
 
 
