@@ -16,9 +16,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config import load, to_dict
-from retfound_dist.evaluate import bootstrap, metrics, results
+from retfound_dist.evaluate import bootstrap, metrics, probe, results
 from retfound_dist.evaluate.dataset import LabelledSet, count_patients
-from retfound_dist.evaluate.dataset import load as load_data
+from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.mistakes import worst_mistakes
@@ -27,7 +27,9 @@ from retfound_dist.evaluate.progress import Display, clock, epoch_line
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start, open_start
-from retfound_dist.schema import EvalData, EvaluateConfig
+from retfound_dist.evaluate.subset import load_share
+from retfound_dist.evaluate.tuning import tune
+from retfound_dist.schema import EvalData, EvaluateConfig, Finetune
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -58,7 +60,7 @@ def set_threads(threads: int) -> None:
 def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledSet:
     """Decode the labelled set while showing how far it is."""
     show.begin(f"reading {config.path}")
-    data = load_data(config, image_size, show.advance)
+    data = load_share(config, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
     for key, reason in data.skipped[:10]:
@@ -71,13 +73,15 @@ def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledS
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    outcomes: list[Outcome] = []
-    mistakes: dict[str, Any] = {}
-    for seed in config.seeds:
-        outcome, model = _one_seed(start, data, config, seed, show)
-        if not outcomes:
-            mistakes = worst_mistakes(model, data, outcome)
-        outcomes.append(outcome)
+    first = tune(
+        config.finetune, lambda recipe: _one_seed(start, data, config, recipe, config.seeds[0], show)
+    )
+    if first.tried:
+        show.say(f"base_lr {first.recipe.base_lr:g} has the best val AUROC of {len(first.tried)}")
+    mistakes = worst_mistakes(first.model, data, first.outcome)
+    later = config.seeds[1:]
+    outcomes = [first.outcome]
+    outcomes += [_one_seed(start, data, config, first.recipe, seed, show)[0] for seed in later]
     test = data.parts["test"]
     mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
     probabilities_NC = mean_NC.round(results.DIGITS)
@@ -92,7 +96,9 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
+        **({"tuning": {"base_lr": first.recipe.base_lr, "tried": first.tried}} if first.tried else {}),
         **_over_seeds(outcomes, data),
+        **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),
         "split": data.counts(),
         "patients": count_patients(test.patients),
@@ -104,9 +110,26 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "config": to_dict(config),
     }
     history = [row for outcome in outcomes for row in outcome.history]
+    seen = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
-    pictures = make_pictures(start, data, mistakes, show.say)
+    pictures = make_pictures(start, data, seen, mistakes, show.say)
     return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures)
+
+
+def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:
+    """Each probe, fitted on train, scored on test."""
+    show.begin(f"features of {start.url}")
+    rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
+    train, test = data.parts["train"], data.parts["test"]
+    show.begin("linear probe and nearest neighbours")
+    found = probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    _, units_N = bootstrap.units_of(test.patients, test.keys)
+    return {
+        method: probe.scored(
+            test.labels, p_NC.round(results.DIGITS), units_N, data.classes, config.bootstrap
+        )
+        for method, p_NC in found.items()
+    }
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -137,10 +160,9 @@ def versions() -> dict[str, str]:
 
 
 def _one_seed(
-    start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display
+    start: Start, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, seed: int, show: Display
 ) -> tuple[Outcome, VisionTransformer]:
     """What came of it, and the model as it was at the epoch chosen."""
-    recipe = config.finetune
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())

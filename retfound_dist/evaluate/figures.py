@@ -56,8 +56,9 @@ def curves(
     unit_square: bool = False,
     diagonal: bool = False,
     whole_x: bool = False,
+    log_x: bool = False,
 ) -> str:
-    """A line chart as SVG; `unit_square` fixes both axes to 0-1."""
+    """A line chart as SVG; `unit_square` fixes both axes to 0-1; `log_x` marks and names each point."""
     figure, axes = new_figure()
     if diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
@@ -74,7 +75,7 @@ def curves(
             linestyle=(0, (4, 2)) if line.dashed else "-",
             alpha=0.55 if line.thin else 1.0,
             solid_joinstyle="round",
-            marker="o" if len(line.x) == 1 else "",
+            marker="o" if len(line.x) == 1 or log_x else "",
             markersize=4,
         )
     for mark in marks:
@@ -86,6 +87,11 @@ def curves(
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if log_x:
+        places = sorted({float(x) for line in lines for x in line.x})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{x:g}" for x in places])
+        axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
     return to_svg(figure)

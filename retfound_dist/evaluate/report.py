@@ -74,9 +74,14 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
 
 
 def comparison_page(
-    rows: Mapping[str, Evaluation], sentences: Sequence[str], alarms: Sequence[str] = ()
+    rows: Mapping[str, Evaluation],
+    sentences: Sequence[str],
+    alarms: Sequence[str] = (),
+    more: Sequence[Plot] = (),
 ) -> str:
-    """The same page with more rows."""
+    """The same page with more rows; `more` are plots that are shown among the first."""
+    below = compared(rows)
+    below["lead"] = [*below["lead"], *more]
     first = next(iter(rows.values())).metrics
     test = f"{first['split']['test']} test images" + (
         f" of {first['patients']} patients" if first["patients"] else ""
@@ -86,7 +91,7 @@ def comparison_page(
         subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
         alarms=alarms,
         summary=[*sentences, wording.intervals(first)],
-        **compared(rows),
+        **below,
     )
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist.schema import Alarm
+
 LABELS = {
     "acc": "ACC (one-vs-rest)",
     "accuracy": "accuracy (top-1)",
@@ -154,6 +156,19 @@ def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
     rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
     tail = f"; not told apart on {' and '.join(rest)}" if rest else ""
     return f"\u201c{name}\u201d {'; it '.join(said)}{tail}."
+
+
+def alarm(
+    kind: str, step: int, other: int, rule: Alarm, difference: float | None, span: Sequence[float] | None
+) -> str:
+    """One alarm in words: what is worse than what, by how much, what to look at."""
+    before = f"step {other:,}, the best before it"
+    against = "its own starting weights" if kind == "worse_than_start" else before
+    probe = {"linear": "linear probe", "knn": "nearest neighbours"}[rule.method]
+    return (
+        f"step {step:,} is worse than {against}: {probe}, {LABELS[rule.metric]} "
+        f"{score(difference, span)}: look at the recipe (`retfound plan`) and at the loss before going on"
+    )
 
 
 def _gap(line: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the pa
 """
 
 from retfound_dist.schema.evaluate import (
+    Alarm,
     CompareConfig,
     CompareOut,
     EvalData,
@@ -12,6 +13,7 @@ from retfound_dist.schema.evaluate import (
     EvalOut,
     EvaluateConfig,
     Finetune,
+    Probe,
     WatchConfig,
 )
 from retfound_dist.schema.pack import (
@@ -33,6 +35,7 @@ from retfound_dist.schema.pretrain import (
 )
 
 __all__ = [
+    "Alarm",
     "Checkpoint",
     "CompareConfig",
     "CompareOut",
@@ -49,6 +52,7 @@ __all__ = [
     "PackOut",
     "Phantom",
     "PretrainConfig",
+    "Probe",
     "Run",
     "Source",
     "Split",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -32,6 +32,8 @@ class EvalData:
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the train part's labels that is used: stratified, a smaller share inside a larger one."""
     workers: Count = 2
     """Loader processes."""
     bad_sample_budget: Count = 10
@@ -58,6 +60,8 @@ class Finetune:
     """Images a step."""
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
+    try_base_lr: tuple[PositiveFloat, ...] = ()
+    """Rates tried instead of base_lr with the first seed; that with the best val AUROC serves all seeds."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
@@ -76,6 +80,40 @@ class Finetune:
     """Probability of random erasing."""
     crop_scale: Pair = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Probe:
+    """Linear probe and nearest neighbours on frozen features."""
+
+    enabled: bool = True
+    """Probe as well as fine-tune; `watch` probes always."""
+    strengths: tuple[PositiveFloat, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Inverse penalties of the logistic regression (scikit-learn's C) to choose from."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds among the fitted images by which the penalty is chosen."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of train and val together in which `watch` predicts every image."""
+    seed: Count = 0
+    """Which patient falls into which fold is a function of this seed."""
+    neighbours: Positive = 20
+    """Images that vote."""
+    temperature: PositiveFloat = 0.07
+    """A neighbour's vote weighs exp(cosine similarity / temperature)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Alarm:
+    """When `watch` says that a run goes wrong: by more than the paired 95 % interval."""
+
+    method: Literal["linear", "knn"] = "linear"
+    """The probe that is judged."""
+    metric: Literal["aupr", "auroc", "balanced_accuracy"] = "aupr"
+    """The macro score that is judged."""
+    patience: Positive = 1
+    """Checkpoints in a row that must be worse before it counts."""
+    stop: bool = False
+    """Leave at the first alarm instead of watching on; the exit code is 1 either way."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -98,6 +136,7 @@ class EvaluateConfig:
     """One fine-tuning for each."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     threads: Count = 0
     """CPU threads; 0: all cores."""
     bootstrap: Positive = 1000
@@ -124,8 +163,11 @@ class CompareConfig:
     out: CompareOut
     seeds: Seeds = (0,)
     """One fine-tuning for each row and seed."""
+    label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Shares of the train part's labels at which all rows are compared too, such as [0.01, 0.1, 0.5]."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     jobs: Positive = 1
     """Rows evaluated at the same time, each in a process of its own; they share the threads and the GPU."""
     threads: Count = 0
@@ -150,10 +192,14 @@ class WatchConfig:
     """One fine-tuning for each checkpoint and seed."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     threads: Count = 0
     """CPU threads; 0: all cores."""
     bootstrap: Positive = 1000
     """Resamples behind each 95 % interval."""
+    finetune_every: Count = 1
+    """Every n-th checkpoint, and the last, is fine-tuned and tested too; 0: none is, all are probed."""
+    alarm: Alarm = field(default_factory=Alarm)
     poll_seconds: PositiveFloat = 60.0
     """Pause between two looks at the run."""
     stop_after_minutes: NonNegative = 0.0
