@@ -39,7 +39,7 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
     with Display(quiet) as show:
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
-        sets = {size: load_labelled(whole, size, show) for size in sorted(sizes)}
+        sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
         found = _make_rows(config, starts, sets, show)
         show.begin("comparing")
         rows = found[config.data.label_share]
@@ -66,6 +66,7 @@ def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig
     return EvaluateConfig(
         checkpoint=config.weights[name],
         data=replace(config.data, label_share=share),
+        external=config.external,
         out=EvalOut(url=storage.join(folder, name)),
         seeds=config.seeds,
         model=config.model,

@@ -16,7 +16,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config import load, to_dict
-from retfound_dist.evaluate import bootstrap, metrics, probe, results
+from retfound_dist.evaluate import bootstrap, external, metrics, probe, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet, count_patients
 from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
@@ -27,9 +27,8 @@ from retfound_dist.evaluate.progress import Display, clock, epoch_line
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start, open_start
-from retfound_dist.evaluate.subset import load_share
 from retfound_dist.evaluate.tuning import tune
-from retfound_dist.schema import EvalData, EvaluateConfig, Finetune
+from retfound_dist.schema import EvalData, EvaluateConfig, External, Finetune
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -41,7 +40,7 @@ def evaluate_command(config_path: str, overrides: Sequence[str], quiet: bool = F
     set_threads(config.threads)
     start = open_start(config.checkpoint, config.model)
     with Display(quiet) as show:
-        data = load_labelled(config.data, start.image_size, show)
+        data = load_labelled(config.data, start.image_size, show, config.external)
         evaluation = evaluate_start(start, data, config, show)
         show.begin("writing the report")
         page = evaluation_page(evaluation)
@@ -57,16 +56,20 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledSet:
-    """Decode the labelled set while showing how far it is."""
+def load_labelled(
+    config: EvalData, image_size: int, show: Display, other: External | None = None
+) -> LabelledSet:
+    """Decode the labelled set, and the external one, while showing how far it is."""
     show.begin(f"reading {config.path}")
-    data = load_share(config, image_size, show.advance)
+    data = external.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
     for key, reason in data.skipped[:10]:
         show.say(f"left out: {key}: {reason}")
     for warning in data.warnings:
         show.say(f"warning: {warning}")
+    if data.external:
+        show.say(f"{data.external.path}: {wording.external(external.describe(data.external, data.classes))}")
     return data
 
 
@@ -109,11 +112,27 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "seconds": round(time.monotonic() - began, 1),
         "config": to_dict(config),
     }
+    tested = external_test(outcomes, data, config.bootstrap)
+    if tested:
+        tree["external"] = tested.metrics
     history = [row for outcome in outcomes for row in outcome.history]
     seen = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
     pictures = make_pictures(start, data, seen, mistakes, show.say)
-    return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures)
+    return Evaluation(
+        tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures, tested
+    )
+
+
+def external_test(
+    outcomes: Sequence[Outcome], data: LabelledSet, resamples: int
+) -> external.ExternalTest | None:
+    """The external set by the mean of the seeds' probabilities; None where none is given."""
+    said = [o.external for o in outcomes if o.external is not None]
+    if data.external is None or not said:
+        return None
+    mean_NC: Floats = np.mean(said, axis=0)
+    return external.score(data.external, mean_NC, data.classes, resamples, results.DIGITS)
 
 
 def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:
@@ -209,4 +228,4 @@ def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _how(divided_by: str) -> str:
-    return "as given" if divided_by == "given" else f"by {divided_by}"
+    return {"given": "as given", "file": "as its file says"}.get(divided_by, f"by {divided_by}")

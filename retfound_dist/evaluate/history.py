@@ -21,7 +21,6 @@ from retfound_dist.evaluate.probed import Development, Probed, development
 from retfound_dist.evaluate.watch_report import watch_page
 from retfound_dist.schema import Alarm, WatchConfig
 
-WATCH, ALARMS = "watch.json", "alarms.jsonl"
 _STEP = re.compile(r"^step_(\d{8,})$")
 
 
@@ -89,11 +88,11 @@ class History:
     def write(self) -> list[dict[str, Any]]:
         """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
         tree, run = self.tree(), self.config.run.url
-        known = {_name(row) for row in runlog.read_rows(run, ALARMS)}
+        known = {_name(row) for row in runlog.read_rows(run, runlog.ALARMS)}
         fresh = [row for row in tree["alarms"] if _name(row) not in known]
         if fresh:
-            runlog.append_rows(run, ALARMS, fresh)
-        storage.write_json(storage.join(folder(run), WATCH), tree)
+            runlog.append_rows(run, runlog.ALARMS, fresh)
+        storage.write_json(storage.join(run, runlog.WATCH), tree)
         steps = steps_with(run, results.METRICS)
         tuned = {step: results.read(commit.evaluation_url(run, step)) for step in steps}
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})

@@ -30,7 +30,13 @@ from retfound_dist.evaluate.plots_predictions import (
     mean_plots,
 )
 from retfound_dist.evaluate.results import Evaluation
-from retfound_dist.evaluate.tables import details, probe_tables, score_table
+from retfound_dist.evaluate.tables import (
+    details,
+    external_details,
+    external_tables,
+    probe_tables,
+    score_table,
+)
 
 
 def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
@@ -50,6 +56,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             score_table("legacy", {"": metrics}),
             score_table("macro", {"": metrics}),
             *probe_tables({"": metrics}),
+            *external_tables({"": metrics}),
         ],
         lead=[],
         plots=[
@@ -66,7 +73,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         sections=[],
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
-        rows=[details("", evaluation)],
+        rows=[details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
         facts=_facts(metrics),
@@ -79,7 +86,7 @@ def comparison_page(
     alarms: Sequence[str] = (),
     more: Sequence[Plot] = (),
 ) -> str:
-    """The same page with more rows; `more` are plots that are shown among the first."""
+    """The same page with more rows; `more` are plots that lead it with the others."""
     below = compared(rows)
     below["lead"] = [*below["lead"], *more]
     first = next(iter(rows.values())).metrics
@@ -101,7 +108,12 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
     few = shown(rows)
     return {
         "warnings": _shared_warnings(metrics),
-        "tables": [score_table("macro", metrics), score_table("legacy", metrics), *probe_tables(metrics)],
+        "tables": [
+            score_table("macro", metrics),
+            score_table("legacy", metrics),
+            *probe_tables(metrics),
+            *external_tables(metrics),
+        ],
         "lead": whisker_plots(metrics),
         "plots": [
             *pretraining_plots({name: row.metrics for name, row in few.items()}),
@@ -111,7 +123,7 @@ def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
         "sections": _sections(few),
         "reconstructions": reconstruction_blocks(few),
         "mistakes": mistake_groups(few),
-        "rows": [details(name, row) for name, row in rows.items()],
+        "rows": [d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
         "own_plots": {name: class_plots(row) for name, row in few.items()},
         "left_out": len(rows) - len(few),
         "facts": _facts(next(iter(metrics.values()))),
@@ -158,6 +170,7 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     how = {
         "given": "as the set brings it",
+        "file": f"as {metrics['config']['data'].get('split_file')} says",
         "patient": "by us, by patient",
         "image": "by us, by image (no patient is known)",
     }

@@ -44,6 +44,28 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
     return tables
 
 
+def external_tables(metrics: Trees) -> list[dict[str, Any]]:
+    """The scores on the external set, in both definitions; no table where none was tested."""
+    held = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
+    if not held:
+        return []
+    first = next(iter(held.values()))
+    title = f"External test on {first['data']['path']}"
+    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in held.items()} for kind in _NAMES}
+    told = wording.external(first)
+    return [_table(f"{title}, {kind}", told, _NAMES[kind], rows[kind]) for kind in ("macro", "legacy")]
+
+
+def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Confusion matrix and each class's scores on the external set; empty where none was tested."""
+    tree = evaluation.metrics.get("external")
+    if tree is None:
+        return []
+    own = details(name, evaluation)
+    title = f"{name}, external test" if name else "External test"
+    return [{**own, **_by_class(tree), "name": title, "start": tree["data"]["path"]}]
+
+
 def _table(
     title: str,
     note: str,
@@ -79,7 +101,16 @@ def _best(values: Sequence[float | None], name: str) -> float | None:
 
 def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
     """Confusion matrix and the scores of each class."""
-    counts = np.array(evaluation.metrics["confusion"])
+    return {
+        "name": name,
+        **_by_class(evaluation.metrics),
+        "start": wording.of_start(evaluation.metrics["checkpoint"]),
+        "epochs": ", ".join(f"seed {r['seed']}: epoch {r['epoch']}" for r in evaluation.metrics["per_seed"]),
+    }
+
+
+def _by_class(tree: Mapping[str, Any]) -> dict[str, Any]:
+    counts = np.array(tree["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     columns = ("n", "sensitivity", "specificity", "precision", "f1", "auroc", "aupr")
     per_class = [
@@ -88,15 +119,12 @@ def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
             "cells": [str(scores["n"])]
             + ["-" if scores[c] is None else wording.number(scores[c]) for c in columns[1:]],
         }
-        for label, scores in evaluation.metrics["per_class"].items()
+        for label, scores in tree["per_class"].items()
     ]
     return {
-        "name": name,
-        "classes": evaluation.classes,
+        "classes": tree["classes"],
         "counts": counts.tolist(),
         "shares": shares.round(3).tolist(),
         "columns": ["images", *(wording.LABELS[c] for c in columns[1:])],
         "per_class": per_class,
-        "start": wording.of_start(evaluation.metrics["checkpoint"]),
-        "epochs": ", ".join(f"seed {r['seed']}: epoch {r['epoch']}" for r in evaluation.metrics["per_seed"]),
     }

@@ -28,7 +28,7 @@ from retfound_dist.errors import (
 from retfound_dist.evaluate import probed, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
-from retfound_dist.evaluate.history import ALARMS, History, start_url, steps_with
+from retfound_dist.evaluate.history import History, start_url, steps_with
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.row import make_row
 from retfound_dist.evaluate.start import NONE, Start, open_start
@@ -190,10 +190,10 @@ class _Watch:
 
     def _end(self) -> None:
         """FaultsFoundError where there are alarms, of this watch or an earlier one."""
-        raised = runlog.read_rows(self.run, ALARMS)
+        raised = runlog.read_rows(self.run, runlog.ALARMS)
         if raised:
             kinds = f"{len(raised)} alarm{'s' if len(raised) > 1 else ''}"
-            where = storage.join(self.run, ALARMS)
+            where = storage.join(self.run, runlog.ALARMS)
             raise FaultsFoundError(f"{kinds} in {where}; the last: {raised[-1]['message']}")
 
 

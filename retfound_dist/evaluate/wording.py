@@ -116,6 +116,22 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def external(tree: Mapping[str, Any]) -> str:
+    """What the external test asked: images, map, what did not count."""
+    who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
+    pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
+    said = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
+    if tree["left_out"]:
+        named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
+        said.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
+    if tree["dropped_classes"]:
+        dropped = ", ".join(tree["dropped_classes"])
+        said.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
+    if tree["skipped"]:
+        said.append(f"{len(tree['skipped'])} images cannot be used")
+    return "; ".join([*said, *tree["warnings"]]) + "."
+
+
 def undefined(metrics: Mapping[str, Any]) -> str:
     """Why some scores are shown as a dash; empty where none is."""
     why = [

@@ -32,12 +32,32 @@ class EvalData:
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    split_file: str = ""
+    """CSV key,part (such as an evaluation's split.csv): the split where it exists; written where not."""
     label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the train part's labels that is used: stratified, a smaller share inside a larger one."""
     workers: Count = 2
     """Loader processes."""
     bad_sample_budget: Count = 10
     """Unreadable images left out (and named) before the evaluation stops with an error."""
+    allow_leak: bool = False
+    """Go on, with a warning, where a given split holds a patient or the same pixels in two parts."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class External:
+    """Another labelled set to test on as well, of another device or clinic."""
+
+    path: str = ""
+    """Folder or URL of the set, every image of which is tested; empty: none."""
+    class_map: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Class of the model = label or [labels] of the external set; empty: labels of the same name."""
+
+    @model_validator(mode="after")
+    def _has_path(self) -> External:
+        if self.class_map and not self.path:
+            raise ValueError("external.class_map is given without external.path: name the external set")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -73,7 +93,14 @@ class Finetune:
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Stochastic depth, rising linearly to this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the target spread over all classes."""
+    """Share of the target spread over all classes, of mixed images too."""
+    mixup: NonNegative = 0.0
+    """Two images are blended by a share from Beta(a, a) with this a (MAE: 0.8; RETFound: off); 0: never."""
+    cutmix: NonNegative = 0.0
+    """A rectangle comes from another image, its share from Beta(a, a) with this a; 0: never.
+    Where mixup is on too, each batch draws one of the two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: an image counts images / (classes x images of its class), so that rare classes count."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's RandAugment string; empty: none."""
     random_erasing: Fraction = 0.25
@@ -134,6 +161,7 @@ class EvaluateConfig:
     out: EvalOut
     seeds: Seeds = (0,)
     """One fine-tuning for each."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)
@@ -165,6 +193,7 @@ class CompareConfig:
     """One fine-tuning for each row and seed."""
     label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Shares of the train part's labels at which all rows are compared too, such as [0.01, 0.1, 0.5]."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
     probe: Probe = field(default_factory=Probe)

@@ -69,7 +69,7 @@ def predictions(
         "data": {"path": "a/set", "fingerprint": "0"},
         "versions": {"python": "3"},
         "seconds": 1.0,
-        "config": {"finetune": {"epochs": 2}},
+        "config": {"finetune": {"epochs": 2}, "data": {}},
     }
     history = [
         {"seed": 0, "epoch": e, "train_loss": 1 / e, "lr": 0.1, "val_loss": 1 / e, "val_auroc": 1 - 0.5 / e}

@@ -10,7 +10,7 @@ from retfound_dist import commit, runlog, storage
 from retfound_dist.commit import checkpoint_url, evaluation_url
 from retfound_dist.errors import ConfigError, FaultsFoundError
 from retfound_dist.evaluate import probed, results
-from retfound_dist.evaluate.history import ALARMS, WATCH, steps_with
+from retfound_dist.evaluate.history import steps_with
 from retfound_dist.evaluate.watch import due, last_step, watch_command
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
@@ -34,7 +34,7 @@ def forget(run: Path, step: int) -> None:
 
 
 def tree(run: Path) -> dict:
-    return json.loads((run / "evaluations" / WATCH).read_text())
+    return json.loads((run / runlog.WATCH).read_text())
 
 
 def test_every_checkpoint_is_probed_and_fine_tuned_once_and_the_last_step_ends_it(tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_a_run_worse_than_its_start_or_falling_ends_in_alarm_once(tmp_path: Path
     run = tmp_path / "run"
     checkpoint(run, 10)
     assert watch(tmp_path, "finetune_every=0") == 0
-    assert not (run / ALARMS).exists()
+    assert not (run / runlog.ALARMS).exists()
     checkpoint(run, 15)
     forget(run, 15)
     for _ in range(2):  # a restart repeats nothing, and still says so
         with pytest.raises(FaultsFoundError, match=r"2 alarms in .*alarms\.jsonl; the last: step 15 is worse"):
             watch(tmp_path, "finetune_every=0")
-        rows = runlog.read_rows(str(run), ALARMS)
+        rows = runlog.read_rows(str(run), runlog.ALARMS)
         assert [(row["step"], row["kind"], row["against_step"]) for row in rows] == [
             (15, "worse_than_start", 0),
             (15, "falling", 10),
