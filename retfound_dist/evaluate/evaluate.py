@@ -114,8 +114,9 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     if tested:
         tree["external"] = tested.metrics
     history = [row for outcome in outcomes for row in outcome.history]
+    seen = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
-    pictures = make_pictures(start, data, mistakes, show.say)
+    pictures = make_pictures(start, data, seen, mistakes, show.say)
     return Evaluation(
         tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures, tested
     )

@@ -16,7 +16,7 @@ from retfound_dist import commit
 from retfound_dist.errors import RetfoundError
 from retfound_dist.evaluate.dataset import LabelledSet, Part
 from retfound_dist.evaluate.encoding import picture_text
-from retfound_dist.evaluate.features import features, frozen_encoder
+from retfound_dist.evaluate.features import Features
 from retfound_dist.evaluate.projection import project
 from retfound_dist.evaluate.reconstruct import Reconstruction, reconstruct
 from retfound_dist.evaluate.start import Start, run_of
@@ -30,13 +30,19 @@ _MASK_SEED = 0
 
 
 def make_pictures(
-    start: Start, data: LabelledSet, mistakes: dict[str, Any], say: Callable[[str], None]
+    start: Start,
+    data: LabelledSet,
+    seen_ND: Features,
+    mistakes: dict[str, Any],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The whole of pictures.json; parts that cannot be had (no decoder, too few images) are None."""
-    test = data.parts["test"]
+    """The whole of pictures.json; parts that cannot be had (no decoder, too few images) are None.
+
+    `seen_ND`: frozen features of the test part.
+    """
     return {
         "mistakes": mistakes,
-        "features": project(features(frozen_encoder(start), test.images)),
+        "features": project(seen_ND),
         "reconstructions": reconstructions(start, data, say),
     }
 

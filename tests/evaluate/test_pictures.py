@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retfound_dist import commit
+from retfound_dist.errors import StorageError
 from retfound_dist.evaluate import pictures, results
 from retfound_dist.evaluate.dataset import load
 from retfound_dist.evaluate.encoding import heat_text, overlay, picture_text, read_picture
@@ -122,3 +124,26 @@ def test_a_picture_comes_back_nearly_as_it_was() -> None:
     text = picture_text(ramp)
     assert np.abs(read_picture(text).astype(int) - ramp).mean() < 3
     assert len(text) < 20_000
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_one_line_and_the_next_try_is_whole(tmp_path: Path, small_disk: Path) -> None:
+    """Room for predictions.csv, not for the page: what is there does not count as an evaluation."""
+    class_folders(tmp_path / "set", each=5)
+    out = small_disk / "out"
+    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1")
+    assert results.read(str(out)) is not None
+    (out / "report.html").unlink()
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "ballast").write_bytes(bytes(free - 80_000))
+    with pytest.raises(StorageError) as caught:
+        evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]")
+    assert len(str(caught.value).splitlines()) == 1
+    assert "No space left" in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert results.read(str(out)) is None
+    assert not (out / "report.html").exists()
+    (small_disk / "ballast").unlink()
+    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]")
+    assert results.read(str(out)) is not None
+    assert "</html>" in (out / "report.html").read_text()

@@ -15,7 +15,7 @@ import pytest
 
 from retfound_dist.drawing import COLOURS
 from retfound_dist.evaluate import results, wording
-from retfound_dist.evaluate.figures import SOLID
+from retfound_dist.evaluate.figures import classed
 from retfound_dist.evaluate.gallery import MOST_ROWS, shown
 from retfound_dist.evaluate.plots import read_losses
 from retfound_dist.evaluate.report import comparison_page, evaluation_page
@@ -162,9 +162,9 @@ def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
     for colours in themes:
         for seen in SEEN:
             places = [lab(seen @ linear(colour)) for colour in colours]
-            for dash in (places[:SOLID], places[SOLID:]):
-                gaps = [np.linalg.norm(a - b) for a, b in combinations(dash, 2)]
-                assert min(gaps) > 10, gaps
+            for a, b in combinations(range(COLOURS), 2):
+                if classed([0], [0], a).dashed == classed([0], [0], b).dashed:
+                    assert np.linalg.norm(places[a] - places[b]) > 10, (a, b)
 
 
 SEEN = (
