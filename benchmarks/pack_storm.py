@@ -3,10 +3,10 @@
     python -m benchmarks.pack_storm [--kills 20] [--append] [--s3] [--seed N]
 
 A small generated corpus is packed by a process that is killed again and again, each time by the same
-command with another number of workers (1 to 3), on disk or on rclone's S3 server. Now the whole process
-group dies, now the main process alone, whose workers then have to go by themselves. A pack that is done
-before it is killed is looked at, removed, and begun anew, until the kills are used up. Every set that was finished
-must be byte-identical to one that nobody disturbed: all files, and no others. With --append the kills
+command with another number of workers (1 to 3), on disk or on rclone's S3 server. Now the whole
+process group dies, now the main process alone, whose workers then have to go by themselves. A pack that
+is done before it is killed is looked at, removed, and begun anew, until the kills are used up. Every set
+that was finished must be byte-identical to one that nobody disturbed: all files, and no others. With --append the kills
 fall on `retfound pack --append`, and the old set must be readable after each of them. Exit 1 names what
 does not hold.
 """
@@ -154,10 +154,8 @@ def live(place: Place, settings: Sequence[str], found: PackStorm, usual: float, 
     if left := still_there(workers):
         found.broken.append(f"kill {found.kills}: {len(left)} workers outlive the pack")
     count_state(place, found)
-    say(
-        f"kill {found.kills} ({'main process' if alone else 'all processes'}) after {found.moments[-1]:.1f} s, "
-        f"{found.shards[-1]} shards committed"
-    )
+    who = "main process" if alone else "all processes"
+    say(f"kill {found.kills} ({who}) after {found.moments[-1]:.1f} s, {found.shards[-1]} shards committed")
     return True
 
 
@@ -191,7 +189,8 @@ def compare(place: Place, expected: Mapping[str, bytes], found: PackStorm, say: 
     """Hold a finished set against the undisturbed one."""
     found.finished += 1
     content = place.content("stormy")
-    wrong = sorted(name for name in expected.keys() | content.keys() if expected.get(name) != content.get(name))
+    files = sorted(expected.keys() | content.keys())
+    wrong = [file for file in files if expected.get(file) != content.get(file)]
     if wrong:
         found.broken.append(f"after kill {found.kills} {len(wrong)} files differ: {', '.join(wrong[:5])}")
     say(f"finished after {found.kills} kills: {len(content)} files, {len(wrong)} differ")
@@ -259,7 +258,8 @@ def main() -> int:
     what = "--append" if args.append else "packing"
     title = f"{what} onto {'S3 (rclone)' if args.s3 else 'disk'}, killed {args.kills} times, seed {args.seed}"
     ratios = {"promises_broken": float(len(found.broken)), "median_life_s": statistics.median(found.moments)}
-    finish(name, title, table(found), ratios, ("numpy", "pillow", "s3fs"), columns=("value", "unit", "of that"))
+    columns = ("value", "unit", "of that")
+    finish(name, title, table(found), ratios, ("numpy", "pillow", "s3fs"), columns=columns)
     return bool(found.broken)
 
 

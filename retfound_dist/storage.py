@@ -193,6 +193,28 @@ def _write_local(path: str, data: bytes) -> None:
         raise
 
 
+def draft_path(url: str, scratch: str) -> str:
+    """Where to write a file that `move_file` shall bring to `url`: beside it on a disk, else in scratch."""
+    if not is_local(url):
+        return os.path.join(scratch, name(url))
+    path = open_fs(url)[1]
+    with explained(url, "write"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def move_file(draft: str, url: str) -> None:
+    """Bring a file written at `draft_path` to its URL, where it appears whole."""
+    if not is_local(url):
+        put_file(draft, url)
+        os.unlink(draft)
+        return
+    with explained(url, "write"):
+        with open(draft, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, open_fs(url)[1])
+
+
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
     fs, path = open_fs(url)

@@ -84,16 +84,8 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
 def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -> Manifest:
     """Pack a plan onto a URL that holds no set, going on after the shards it has committed before."""
     url = config.out.url
-    shards = committed.recover(url, config.out.name, plan.fingerprint)
-    start = shards[-1].next if shards else 0
-    with Scratch("pack", uuid.uuid4().hex) as scratch:
-        writer = ShardWriter(config.out, plan, scratch.folder, shards)
-        with closing(samples(config, plan, start)) as results:
-            for place, result in enumerate(results, start=start):
-                writer.take(place, result)
-                if progress:
-                    progress(place + 1, len(plan.scans))
-        writer.commit(len(plan.scans))
+    shards = committed.recover(url, config.out.name, plan)
+    writer = write_plan(config, plan, shards, (), progress)
     if not writer.shards:
         raise DataError(_nothing_usable(writer.skipped))
     manifest = make_manifest(plan, config, writer.shards, writer.skipped)
@@ -101,6 +93,28 @@ def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -
     storage.write_json(storage.join(url, MANIFEST), manifest)
     committed.finish(url)
     return read_manifest(url)
+
+
+def write_plan(
+    config: PackConfig,
+    plan: Plan,
+    shards: Sequence[Committed],
+    base: Sequence[Committed],
+    progress: Progress | None,
+) -> ShardWriter:
+    """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
+    start = shards[-1].next if shards else 0
+    with (
+        Scratch("pack", uuid.uuid4().hex) as scratch,
+        ShardWriter(config.out, plan, scratch.folder, shards, base) as writer,
+        closing(samples(config, plan, start)) as results,
+    ):
+        for place, result in enumerate(results, start=start):
+            writer.take(place, result)
+            if progress:
+                progress(place + 1, len(plan.scans))
+        writer.commit(len(plan.scans))
+    return writer
 
 
 def describe(

@@ -11,6 +11,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from retfound_dist import config as configs
@@ -19,7 +20,7 @@ from retfound_dist.schema import PackConfig
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
-FORMAT = 3
+FORMAT = 4
 """Raised when the same config and scans would give other shards than before."""
 Group = tuple[str, str]
 Fractions = tuple[float, float, float]
@@ -107,10 +108,41 @@ def _is_drawn(config: PackConfig) -> bool:
 
 def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
     """sha256 of the settings and of every scan's name, size and fields."""
-    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
+    digest = _begin(settings)
     for scan in scans:
-        digest.update(json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode())
+        digest.update(_row(scan))
     return digest.hexdigest()
+
+
+class Marks:
+    """What the bytes of a shard follow from: the settings, and the plan up to where the next one begins.
+
+    The scan there counts, for it is the one that had no room; so does an end of the plan. Places are
+    best asked in rising order.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._digest, self._done = _begin(plan.recipe), 0
+
+    def at(self, place: int) -> str:
+        """The mark of a shard after which the next one begins at `place`."""
+        if place < self._done:
+            self._digest, self._done = _begin(self._plan.recipe), 0
+        for scan in islice(self._plan.scans, self._done, place):
+            self._digest.update(_row(scan))
+        self._done = max(self._done, min(place, len(self._plan.scans)))
+        whole = self._digest.copy()
+        whole.update(_row(self._plan.scans[place]) if place < len(self._plan.scans) else b"end")
+        return whole.hexdigest()
+
+
+def _begin(settings: Mapping[str, Any]) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
+
+
+def _row(scan: Scan) -> bytes:
+    return json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode()
 
 
 def group_of(scan: Scan) -> Group:

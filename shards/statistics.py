@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retfound_dist.schema import PackImage
-from shards.sample import Histogram, Sample
+from shards.sample import Sample
+
+Counts = NDArray[np.int64]
 
 
-def _no_pixels() -> Histogram:
+def _no_pixels() -> Counts:
     return np.zeros(256, np.int64)
 
 
@@ -27,17 +30,17 @@ class Statistics:
     bytes: int = 0
     heights: Counter[int] = field(default_factory=Counter)
     widths: Counter[int] = field(default_factory=Counter)
-    histogram: Histogram = field(default_factory=_no_pixels)
+    histogram: Counts = field(default_factory=_no_pixels)
 
     def add(self, sample: Sample) -> None:
         """Count one image."""
         self.grey += sample.grey
         self.colour += not sample.grey
         self.as_is += sample.as_is
-        self.bytes += len(sample.image)
+        self.bytes += sample.image_bytes
         self.heights[sample.height] += 1
         self.widths[sample.width] += 1
-        self.histogram = self.histogram + sample.histogram
+        self.histogram += sample.histogram
 
     def to_tree(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -80,7 +83,7 @@ def total(parts: Iterable[Statistics]) -> Statistics:
 
 
 def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
-    """The manifest's `image` section; intensities in levels of 0-255 over all pixels."""
+    """The manifest's `image` section; intensities in levels of 0-255 over some pixels of every image."""
     levels = np.arange(256)
     pixels = int(whole.histogram.sum())
     mean = float((whole.histogram * levels).sum() / pixels)

@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
@@ -59,16 +59,29 @@ def list_folder(path: str, name: str = "") -> list[Scan]:
 
 def read_inside(root: str, file: str) -> bytes:
     """The bytes of a regular file that really lies below `root` (a link may lead elsewhere)."""
-    real = os.path.realpath(os.path.join(root, file))
+    folder, name = os.path.split(file)
+    path = os.path.join(real_folder(root, folder), name)
+    if os.path.islink(path) or name == "..":
+        path = _inside(root, os.path.realpath(path))
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise DataError("is not a regular file (links to folders are not followed)")
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"has {size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
+        return stream.read()
+
+
+@lru_cache(maxsize=4096)
+def real_folder(root: str, folder: str) -> str:
+    """The real path of a folder below `root`; DataError where it leads out of it."""
+    return _inside(root, os.path.realpath(os.path.join(root, folder)))
+
+
+def _inside(root: str, real: str) -> str:
     if os.path.commonpath([root, real]) != root:
         raise DataError("leads out of its folder (symbolic links and .. are not followed)")
-    info = os.stat(real)
-    if not stat.S_ISREG(info.st_mode):
-        raise DataError("is not a regular file (links to folders are not followed)")
-    if info.st_size > MAX_FILE_BYTES:
-        raise DataError(f"has {info.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
-    with open(real, "rb") as stream:
-        return stream.read(MAX_FILE_BYTES)
+    return real
 
 
 def read_listing(path: str) -> dict[str, _Row]:

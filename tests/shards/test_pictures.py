@@ -10,7 +10,7 @@ from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, wri
 from PIL import Image
 
 from retfound_dist.errors import DataError
-from shards.images import check_usable
+from shards.images import check_levels, count_levels
 from shards.pack import pack
 from shards.pictures import ALIKE_BITS, LOOK_BYTES, look, near_pairs, pixel_digest
 
@@ -90,10 +90,10 @@ def test_a_digest_tells_shapes_and_single_levels_apart() -> None:
 def test_a_saturated_scan_is_kept_out_and_a_white_frame_is_not() -> None:
     pixels = scan_pixels(1)
     pixels[:20] = 255
-    assert check_usable(pixels) is pixels
+    assert (check_levels(pixels) == count_levels(pixels)).all()
     pixels[:34] = 255
     with pytest.raises(DataError, match=r"is saturated \(7\d % of it at level 250 or above\)"):
-        check_usable(pixels)
+        check_levels(pixels)
 
 
 def test_copies_that_were_scaled_and_encoded_again_look_alike(test_data: Path) -> None:
