@@ -27,6 +27,8 @@ from retfound_dist.errors import StorageError
 
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
+PART_BYTES = 16 << 20
+"""Of a file on S3 that is written in parts: of twice this size and more."""
 ATTEMPTS = 8
 """Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -85,9 +87,13 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
 
 
+def _scheme(url: str) -> str:
+    return "file" if is_local(url) else url.split("://", 1)[0].lower()
+
+
 def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
     """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual."""
-    scheme = "file" if is_local(url) else url.split("://", 1)[0].lower()
+    scheme = _scheme(url)
     path = os.path.abspath(local_path(url)) if scheme == "file" else url
     return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), path
 
@@ -232,7 +238,7 @@ def put_file(source: str, url: str) -> None:
                     os.unlink(part)
                 raise
         else:
-            fs.put_file(source, path)
+            fs.put_file(source, path, **({"chunksize": PART_BYTES} if _scheme(url) == "s3" else {}))
 
 
 def get_file(url: str, target: str) -> FileInfo:
@@ -252,6 +258,27 @@ def get_file(url: str, target: str) -> FileInfo:
             os.unlink(part)
         raise
     return FileInfo(size, digest.hexdigest())
+
+
+def abort_uploads(url: str) -> int:
+    """Drop what killed processes have left of files in parts below a folder on S3; gives how many.
+
+    Such parts are not seen in any listing, and paid for. 0 where the store does not tell.
+    """
+    if _scheme(url) != "s3":
+        return 0
+    fs, path = open_fs(url)
+    bucket, folder, _ = fs.split_path(path)
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    try:
+        with explained(url, "list"):
+            found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
+            for upload in found:
+                key, number = upload["Key"], upload["UploadId"]
+                fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=number)
+    except StorageError:
+        return 0  # not every store knows of this, not every user may ask
+    return len(found)
 
 
 def list_names(url: str) -> list[str]:

@@ -125,6 +125,7 @@ def recover(url: str, name: str, plan: Plan, base: Manifest | None = None) -> li
     stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
     for entry in sorted(stale):
         storage.delete(storage.join(url, entry))
+    storage.abort_uploads(url)
     return kept
 
 

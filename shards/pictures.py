@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -42,9 +41,10 @@ def look(pixels: NDArray[np.uint8]) -> bytes:
     """The 256-bit difference hash of (H, W) or (H, W, 3) pixels."""
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     fours = _sums_of_four(grey[:: 1 + grey.shape[0] // TALL])
-    down, across = _boxes(fours.shape[0], LOOK_ROWS), _boxes(fours.shape[1], LOOK_COLUMNS)
+    down, heights = _boxes(fours.shape[0], LOOK_ROWS)
+    across, widths = _boxes(fours.shape[1], LOOK_COLUMNS)
     sums = (down @ fours.astype(np.float32)).astype(np.float64) @ across.T.astype(np.float64)
-    means = sums / (4.0 * np.outer(down.sum(axis=1), across.sum(axis=1)))
+    means = sums / (4.0 * np.outer(heights, widths))
     return np.packbits(means[:, 1:] > means[:, :-1] + MARGIN).tobytes()
 
 
@@ -59,13 +59,16 @@ def _sums_of_four(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 
 @lru_cache(maxsize=512)
-def _boxes(size: int, count: int) -> NDArray[Any]:
-    """(count, size) whole numbers of 0 to FINE: how much of each pixel lies in each of equal boxes."""
+def _boxes(size: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """(count, size) whole numbers of 0 to FINE: how much of each pixel lies in each of equal boxes.
+
+    And (count,) the sum of each row.
+    """
     edges = np.arange(count + 1) * (size * FINE) // count
     start = np.arange(size)[None] * FINE
     overlap = np.minimum(start + FINE, edges[1:, None]) - np.maximum(start, edges[:-1, None])
-    boxes: NDArray[Any] = np.maximum(overlap, 0).astype(np.float32)
-    return boxes
+    boxes = np.maximum(overlap, 0)
+    return boxes.astype(np.float32), boxes.sum(axis=1).astype(np.float64)
 
 
 def near_pairs(looks: bytes, groups: Sequence[object]) -> Iterator[tuple[int, int, int]]:

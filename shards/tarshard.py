@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from dataclasses import astuple
+from dataclasses import fields
 from typing import IO, Any
 
 from retfound_dist.shardset import Entry
@@ -32,7 +32,7 @@ class TarShard:
     def add(self, sample: Sample) -> None:
         """Append one sample."""
         image = self.length + BLOCK
-        fields = image + padded(sample.image_bytes) + BLOCK
+        json_at = image + padded(sample.image_bytes) + BLOCK
         self._write(sample.members)
         self.entries.append(
             Entry(
@@ -40,7 +40,7 @@ class TarShard:
                 sample.extension,
                 image,
                 sample.image_bytes,
-                fields,
+                json_at,
                 sample.json_bytes,
                 sample.image_sha256,
             )
@@ -60,5 +60,6 @@ class TarShard:
 
 def index_bytes(entries: list[Entry], more: dict[str, Any]) -> bytes:
     """An index file (see `retfound_dist.shardset`), with what else is to be kept of the shard."""
-    rows = [list(astuple(entry)) for entry in entries]
+    names = [field.name for field in fields(Entry)]
+    rows = [[getattr(entry, name) for name in names] for entry in entries]
     return (json.dumps({"format": 1, **more, "samples": rows}, separators=(",", ":")) + "\n").encode()
