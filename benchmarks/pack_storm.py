@@ -6,9 +6,9 @@ A small generated corpus is packed by a process that is killed again and again, 
 command with another number of workers (1 to 3), on disk or on rclone's S3 server. Now the whole
 process group dies, now the main process alone, whose workers then have to go by themselves. A pack that
 is done before it is killed is looked at, removed, and begun anew, until the kills are used up. Every set
-that was finished must be byte-identical to one that nobody disturbed: all files, and no others. With --append the kills
-fall on `retfound pack --append`, and the old set must be readable after each of them. Exit 1 names what
-does not hold.
+that was finished must be byte-identical to one that nobody disturbed: all files, and no others. With
+--append the kills fall on `retfound pack --append`, and the old set must be readable after each of them.
+Exit 1 names what does not hold.
 """
 
 from __future__ import annotations

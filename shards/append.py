@@ -20,7 +20,7 @@ from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
-from shards.pack import describe, plan_pack, write_plan
+from shards.pack import CONFIG_FILE, describe, plan_pack, write_plan
 from shards.plan import Plan, fingerprint
 from shards.record import safe_key
 
@@ -34,7 +34,9 @@ class Base:
     shards: tuple[Committed, ...]
 
 
-def append(config: PackConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
+def append(
+    config: PackConfig, progress: Callable[[int, int], None] | None = None, config_file: str = CONFIG_FILE
+) -> Manifest:
     """Add the configured sources to the set at `out.url`; at once where they are in it already.
 
     Raises DataError when there is no set, it has a source of this name or other image settings, or a
@@ -53,8 +55,8 @@ def append(config: PackConfig, progress: Callable[[int, int], None] | None = Non
         raise DataError(
             f"nothing in the new sources can be added to {url}: every image is bad or there already"
         )
-    tree = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
-    describe(plan, config, tree, [*base.shards, *writer.shards], writer.skipped)
+    merged = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
+    tree = describe(plan, config, merged, [*base.shards, *writer.shards], writer.skipped, config_file)
     storage.write_json(storage.join(url, MANIFEST), tree)
     committed.finish(url)
     return read_manifest(url)

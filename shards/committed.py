@@ -29,10 +29,10 @@ from shards.sample import Skipped
 from shards.statistics import Statistics
 
 MARKER = "packing.json"
-BESIDE = ("DATACARD.md", "examples.jpg", "dropped.jpg")
+BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
 """What stands beside the manifest for people to look at."""
 _OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
-_NAMES = r"manifest\.json|packing\.json|DATACARD\.md|examples\.jpg|dropped\.jpg|[\w-]+-\d{6}\.(tar|idx)"
+_NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), r"[\w-]+-\d{6}\.(tar|idx)"])
 _UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 

@@ -118,10 +118,13 @@ def count_levels(pixels: Bytes8) -> Histogram:
 
 
 def encode(pixels: Bytes8, image: PackImage) -> bytes:
-    """Pixels as a JPEG or PNG file."""
+    """Pixels as a JPEG, PNG or (lossless) WebP file."""
     if image.format == "jpg":
         return jpeg.encode(pixels, image.quality)
     buffer = io.BytesIO()
+    if image.format == "webp":
+        Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=True, quality=0, method=4)
+        return buffer.getvalue()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
@@ -200,13 +203,13 @@ def _upright(pixels: Bytes8, turn: int) -> Bytes8:
 
 
 def _decode_other(data: bytes) -> Bytes8:
-    """PNG, TIFF and BMP."""
+    """PNG, TIFF, BMP and WebP."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of sizes that _check_size refuses
         try:
-            image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "BMP"])
+            image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "BMP", "WEBP"])
         except UnidentifiedImageError:
-            raise DataError("is not a JPEG, PNG, TIFF or BMP image") from None
+            raise DataError("is not a JPEG, PNG, TIFF, BMP or WebP image") from None
         except Image.DecompressionBombError:
             raise DataError(f"has more than {MAX_PIXELS:,} pixels") from None
         _check_size(image.height, image.width)

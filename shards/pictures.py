@@ -8,7 +8,7 @@ machine finds the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -71,14 +71,12 @@ def _boxes(size: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float
     return boxes.astype(np.float32), boxes.sum(axis=1).astype(np.float64)
 
 
-def near_pairs(looks: bytes, groups: Sequence[object]) -> Iterator[tuple[int, int, int]]:
+def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """(place, place, bits that differ) of alike pictures of different groups, each pair once.
 
     Two looks that differ in 7 bits agree in one of eight stretches of 32 bits: only those are compared.
     """
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
-    codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
-    group = np.array([codes[name] for name in groups], np.int64)
     stretches, words = table.view(">u4"), table.view(np.uint64)
     found: dict[tuple[int, int], int] = {}
     for stretch in range(stretches.shape[1]):

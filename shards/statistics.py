@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ class Statistics:
     bytes: int = 0
     heights: Counter[int] = field(default_factory=Counter)
     widths: Counter[int] = field(default_factory=Counter)
+    measured: int = 0
+    """Encoded images whose loss was measured."""
+    error: int = 0
+    """Sum of their squared differences."""
+    pixels: int = 0
+    """Their pixels."""
     histogram: Counts = field(default_factory=_no_pixels)
 
     def add(self, sample: Sample) -> None:
@@ -40,6 +47,10 @@ class Statistics:
         self.bytes += sample.image_bytes
         self.heights[sample.height] += 1
         self.widths[sample.width] += 1
+        if sample.error is not None:
+            self.measured += 1
+            self.error += sample.error[0]
+            self.pixels += sample.error[1]
         self.histogram += sample.histogram
 
     def to_tree(self) -> dict[str, Any]:
@@ -51,13 +62,18 @@ class Statistics:
             "bytes": self.bytes,
             "heights": sorted(self.heights.items()),
             "widths": sorted(self.widths.items()),
+            "error": [self.measured, self.error, self.pixels],
             "histogram": self.histogram.tolist(),
         }
 
     @staticmethod
     def from_tree(tree: Mapping[str, Any]) -> Statistics:
         """What `to_tree` gave."""
+        measured, error, pixels = tree["error"]
         return Statistics(
+            measured=measured,
+            error=error,
+            pixels=pixels,
             grey=tree["grey"],
             colour=tree["colour"],
             as_is=tree["as_is"],
@@ -76,6 +92,9 @@ def total(parts: Iterable[Statistics]) -> Statistics:
         whole.colour += part.colour
         whole.as_is += part.as_is
         whole.bytes += part.bytes
+        whole.measured += part.measured
+        whole.error += part.error
+        whole.pixels += part.pixels
         whole.heights += part.heights
         whole.widths += part.widths
         whole.histogram = whole.histogram + part.histogram
@@ -99,10 +118,17 @@ def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
         "median_height": median(whole.heights),
         "median_width": median(whole.widths),
         "bytes_per_image": round(whole.bytes / count, 1),
+        "psnr_db": psnr(whole.error, whole.pixels),
+        "psnr_images": whole.measured,
         "mean": round(mean, 3),
         "std": round(variance**0.5, 3),
         "histogram": whole.histogram.tolist(),
     }
+
+
+def psnr(error: int, pixels: int) -> float | None:
+    """Peak signal to noise in dB from the sum of squared differences of 8-bit pixels; None: no loss known."""
+    return round(10 * math.log10(255**2 * pixels / error), 2) if error and pixels else None
 
 
 def median(counts: Counter[int]) -> int:
