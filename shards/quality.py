@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.sample import Skipped
+from shards.sample import SAME, Skipped
 from shards.sheet import Tile, examples, reason_of, thumbnail
 
 PAIRS = 8
@@ -43,7 +43,8 @@ def quality_page(
         megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
         facts=_facts(tree, image),
         kept=_groups(examples(kept)),
-        dropped=_groups(dropped),
+        dropped=[_shown(tile.pixels, tile.key, tile.note) for tile in dropped],
+        same=SAME,
         reasons=reasons.most_common(),
         pairs=[
             (_shown(alike.get(a), a), _shown(alike.get(b), b), bits) for a, b, bits in near["first"][:PAIRS]
@@ -56,10 +57,14 @@ def quality_page(
 
 
 def _facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str, str]]:
-    loss = "nothing lost" if image["format"] != "jpg" else "not measured"
+    encoded = image["grey"] + image["colour"] - image["stored_as_is"]
+    loss = "none" if image["format"] != "jpg" or not encoded else "not measured"
     if image["psnr_db"] is not None:
         loss = f"{image['psnr_db']} dB ({image['psnr_images']:,} images measured)"
-    stored = f"{image['stored_as_is']:,} as they came, others as {image['format']}"
+    stored = ", ".join(
+        [f"{image['stored_as_is']:,} as they came"] * bool(image["stored_as_is"])
+        + [f"{encoded:,} as {image['format']}"] * bool(encoded)
+    )
     return [
         ("B-scans", f"{tree['samples']:,}"),
         ("kept out", f"{len(tree['skipped']):,}"),

@@ -35,8 +35,9 @@ class Seen:
         return found
 
     def add(self, done: Committed) -> None:
-        """A shard was committed: its pictures need no dictionary any more."""
-        self._new.clear()
+        """A shard was committed: its pictures need no dictionary any more (the next shard's do)."""
+        for digest in done.digests.tolist():
+            self._new.pop(digest, None)
         digests, owner = done.digests, np.full(len(done.digests), len(self._shards), np.int32)
         order = np.argsort(digests)
         self._shards.append(done)

@@ -22,7 +22,9 @@ def test_a_picture_is_known_by_the_key_that_had_it_first() -> None:
         keys = [f"k{place}" for place in range(begin, begin + 50)]
         assert [seen.first(digests[begin + i], key) for i, key in enumerate(keys)] == [None] * 50
         assert seen.first(digests[begin + 3], "again") == keys[3]
+        seen.first(begin, f"next {begin}")  # comes before the shard is committed that has no room for it
         seen.add(committed(keys, digests[begin : begin + 50]))
+        assert seen.first(begin, "again") == f"next {begin}"
     assert [seen.first(digests[place], "again") for place in range(1, 451)] == [f"k{p}" for p in range(1, 451)]
     assert seen.first(digests[499], "last") is None
 
