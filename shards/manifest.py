@@ -14,7 +14,7 @@ from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import FORMAT
 from shards.committed import Committed, shard_tree
 from shards.pictures import near_pairs
-from shards.plan import PARTS, Plan, group_of
+from shards.plan import PARTS, Group, Plan, group_of
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
@@ -86,7 +86,7 @@ def near_duplicates(
     out = {skip.key for skip in skipped}
     mine = [scan for scan in plan.scans if scan.key not in out]
     before = sum(done.shard.samples for done in shards) - len(mine)
-    codes: dict[tuple[str, str], int] = {}
+    codes: dict[Group, int] = {}
     groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
     for place, scan in enumerate(mine, start=before):
         known = scan.patient is not None

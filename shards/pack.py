@@ -61,9 +61,11 @@ def plan_pack(config: PackConfig) -> Plan:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     opened = open_sources(config)
-    plan = make_plan([scan for source in opened for scan in source.scans], config)
     kinds = {source.name: source.kind for source in opened}
-    return replace(plan, kinds=kinds, notes={source.name: source.notes for source in opened})
+    notes = {source.name: source.notes for source in opened}
+    scans = [scan for source in opened for scan in source.scans]
+    del opened
+    return replace(make_plan(scans, config), kinds=kinds, notes=notes)
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:

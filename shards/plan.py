@@ -24,7 +24,8 @@ from shards.record import Scan
 PARTS = ("train", "val", "test")
 FORMAT = 4
 """Raised when the same config and scans would give other shards than before."""
-Group = tuple[str, str]
+Group = tuple[str, str] | str
+"""(source, patient), or the key of an image whose patient is not known."""
 Fractions = tuple[float, float, float]
 
 
@@ -43,10 +44,17 @@ class Plan:
     """Of each source by its name: what differs from the set as it was published."""
 
 
-def make_plan(scans: Sequence[Scan], config: PackConfig) -> Plan:
-    """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles."""
-    whole = assign_parts(scans, config.split.fractions, config.split.seed)
-    ordered = tuple(shuffle(whole, config.out.seed))
+def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
+    """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles.
+
+    Takes the list over: millions of scans are not held twice.
+    """
+    part = parts_of(scans, config.split.fractions, config.split.seed)
+    for place, scan in enumerate(scans):
+        scans[place] = _in_part(scan, part)
+    del part
+    ordered = tuple(shuffle(scans, config.out.seed))
+    scans.clear()
     settings = recipe(config)
     return Plan(ordered, fingerprint(ordered, settings), settings)
 
@@ -56,13 +64,23 @@ def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list
 
     With all fractions 0 only the source's own parts are kept.
     """
+    part = parts_of(scans, fractions, seed)
+    return [_in_part(scan, part) for scan in scans]
+
+
+def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
+    """Patient -> part: the source's own where it has one, else by `stratify`."""
     part = _given_parts(scans)
     if sum(fractions):
-        free = [scan for scan in scans if group_of(scan) not in part]
+        free = [scan for scan in scans if scan.split is None and group_of(scan) not in part]
         part |= stratify(free, fractions, seed)
-    if not part:
-        return list(scans)
-    return [replace(s, split=part.get(group_of(s))) if s.split is None else s for s in scans]
+    return part
+
+
+def _in_part(scan: Scan, part: Mapping[Group, str]) -> Scan:
+    if scan.split is not None or not part:
+        return scan
+    return replace(scan, split=part.get(group_of(scan)))
 
 
 def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
@@ -71,14 +89,11 @@ def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Gro
     Label by label, patients with many images first, each to the part that lacks most images; then no
     part stays without a label that has patients enough.
     """
-    labels, sizes = _labels_of_groups(scans)
-    by_label: dict[str, list[Group]] = defaultdict(list)
-    for group, label in labels.items():
-        by_label[label].append(group)
+    by_label, sizes = _groups_by_label(scans)
     part: dict[Group, str] = {}
     for label in sorted(by_label):
-        groups = sorted(by_label[label], key=lambda g: (-sizes[g], _hash(seed, *g)))
-        part |= _deal(groups, sizes, fractions)
+        by_label[label].sort(key=lambda g: (-sizes.get(g, 1), _hash(seed, *((g,) if type(g) is str else g))))
+        part |= _deal(by_label[label], sizes, fractions)
     return part
 
 
@@ -155,39 +170,47 @@ def _row(scan: Scan) -> bytes:
 
 def group_of(scan: Scan) -> Group:
     """What must not straddle parts: the patient within a source, or the image itself."""
-    return (scan.source, f"patient {scan.patient}" if scan.patient is not None else f"image {scan.key}")
+    return scan.key if scan.patient is None else (scan.source, scan.patient)
 
 
 def _given_parts(scans: Sequence[Scan]) -> dict[Group, str]:
+    """The source's own part of each patient."""
     part: dict[Group, str] = {}
     for scan in scans:
-        group = group_of(scan)
-        if scan.split and part.setdefault(group, scan.split) != scan.split:
+        if scan.split is None or scan.patient is None:
+            continue
+        known = part.setdefault(group_of(scan), scan.split)
+        if known != scan.split:
             raise DataError(
-                f"{group[1]} of source {scan.source} is in {part[group]} and in {scan.split} "
+                f"patient {scan.patient} of source {scan.source} is in {known} and in {scan.split} "
                 f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
                 "and set split.fractions"
             )
     return part
 
 
-def _labels_of_groups(scans: Sequence[Scan]) -> tuple[dict[Group, str], dict[Group, int]]:
-    """Each group's commonest label (the first by name where several are) and its number of images."""
+def _groups_by_label(scans: Sequence[Scan]) -> tuple[dict[str, list[Group]], dict[Group, int]]:
+    """Groups by their commonest label (the first by name where several are); images of those with several."""
     counts: dict[Group, Counter[str]] = defaultdict(Counter)
+    by_label: dict[str, list[Group]] = defaultdict(list)
     for scan in scans:
-        counts[group_of(scan)][scan.label or ""] += 1
-    labels = {group: max(sorted(c), key=c.__getitem__) for group, c in counts.items()}
-    return labels, {group: c.total() for group, c in counts.items()}
+        if scan.patient is None:
+            by_label[scan.label or ""].append(scan.key)
+        else:
+            counts[group_of(scan)][scan.label or ""] += 1
+    for group, count in counts.items():
+        by_label[max(sorted(count), key=count.__getitem__)].append(group)
+    return by_label, {group: count.total() for group, count in counts.items()}
 
 
 def _deal(groups: Sequence[Group], sizes: Mapping[Group, int], fractions: Fractions) -> dict[Group, str]:
     wanted = [name for name, share in zip(PARTS, fractions, strict=True) if share > 0]
-    total = sum(sizes[g] for g in groups)
+    total = sum(sizes.get(g, 1) for g in groups)
     lacking = {name: share * total for name, share in zip(PARTS, fractions, strict=True) if share > 0}
     part: dict[Group, str] = {}
     for group in groups:
         part[group] = max(wanted, key=lambda name: lacking[name])
-        lacking[part[group]] -= sizes[group]
+        lacking[part[group]] -= sizes.get(group, 1)
     return _fill_empty(part, groups, wanted)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import os
 import stat
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -53,10 +54,16 @@ def scans_of(
     name: str = "",
 ) -> list[Scan]:
     """`list_folder` of files that are known; millions of them are kept in few objects each."""
-    found = sorted(files)
-    named = {file for file, _ in found} if rows else set()
-    found = sorted([*found, *((file, None) for file in (rows or {}).keys() - named)])
-    paths = [file for file, _ in found]
+    paths, sizes = [], array("q")
+    for file, size in files:
+        paths.append(file)
+        sizes.append(-1 if size is None else size)
+    missing = (rows or {}).keys() - set(paths if rows else ())
+    paths += missing
+    sizes.extend([-1] * len(missing))
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
+    del order
     if not paths:
         raise DataError(
             f"no images in {path}: give source.path a folder with {', '.join(e[1:] for e in EXTENSIONS)} "
@@ -64,8 +71,8 @@ def scans_of(
         )
     source = name or os.path.basename(root) or "folder"
     scans = []
-    for (file, size), key in zip(found, unique_keys(paths), strict=True):
-        scan = _scan(root, file, key, source, size)
+    for file, size, key in zip(paths, sizes, unique_keys(paths), strict=True):
+        scan = _scan(root, file, key, source, size if size >= 0 else None)
         scans.append(scan if rows is None else _apply(rows.get(file), scan))
     return scans
 
