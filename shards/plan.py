@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retfound_dist import config as configs
 from retfound_dist.errors import DataError
@@ -49,10 +50,11 @@ def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
 
     Takes the list over: millions of scans are not held twice.
     """
-    part = parts_of(scans, config.split.fractions, config.split.seed)
-    for place, scan in enumerate(scans):
-        scans[place] = _in_part(scan, part)
-    del part
+    parts = parts_of(scans, config.split.fractions, config.split.seed)
+    for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
+        if scan.split != part:
+            scans[place] = replace(scan, split=part)
+    del parts
     ordered = tuple(shuffle(scans, config.out.seed))
     scans.clear()
     settings = recipe(config)
@@ -60,41 +62,40 @@ def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
 
 
 def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[Scan]:
-    """The scans with their part: the source's own, else by patient so that labels are spread evenly.
+    """The scans with their part (`parts_of`)."""
+    parts = parts_of(scans, fractions, seed)
+    return [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
+
+
+def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str | None]:
+    """The part of each scan: its source's own, else by patient so that labels are spread evenly.
 
     With all fractions 0 only the source's own parts are kept.
     """
-    part = parts_of(scans, fractions, seed)
-    return [_in_part(scan, part) for scan in scans]
-
-
-def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
-    """Patient -> part: the source's own where it has one, else by `stratify`."""
-    part = _given_parts(scans)
+    given = _given_parts(scans)
+    parts = [scan.split or (given.get(group_of(scan)) if given else None) for scan in scans]
     if sum(fractions):
-        free = [scan for scan in scans if scan.split is None and group_of(scan) not in part]
-        part |= stratify(free, fractions, seed)
-    return part
+        free = [place for place, part in enumerate(parts) if part is None]
+        dealt = stratify([scans[place] for place in free], fractions, seed)
+        for place, part in zip(free, dealt, strict=True):
+            parts[place] = part
+    return parts
 
 
-def _in_part(scan: Scan, part: Mapping[Group, str]) -> Scan:
-    if scan.split is not None or not part:
-        return scan
-    return replace(scan, split=part.get(group_of(scan)))
-
-
-def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
-    """A part for each patient, so that every label comes as near to the fractions as it can.
+def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str]:
+    """A part for each scan, one for all of a patient; every label comes as near to the fractions as it can.
 
     Label by label, patients with many images first, each to the part that lacks most images; then no
-    part stays without a label that has patients enough.
+    part stays without a label that has patients enough. Arrays only: this is done for millions.
     """
-    by_label, sizes = _groups_by_label(scans)
-    part: dict[Group, str] = {}
-    for label in sorted(by_label):
-        by_label[label].sort(key=lambda g: (-sizes.get(g, 1), _hash(seed, *((g,) if type(g) is str else g))))
-        part |= _deal(by_label[label], sizes, fractions)
-    return part
+    number, label, words = _number_groups(scans, seed)
+    sizes = np.bincount(number, minlength=len(label))
+    part = np.zeros(len(label), np.int8)
+    for one in np.unique(label):
+        groups = np.flatnonzero(label == one)
+        groups = groups[np.lexsort((*words[groups].T[::-1], -sizes[groups]))]
+        part[groups] = _deal(sizes[groups].tolist(), fractions)
+    return [PARTS[one] for one in part[number].tolist()]
 
 
 def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
@@ -189,40 +190,54 @@ def _given_parts(scans: Sequence[Scan]) -> dict[Group, str]:
     return part
 
 
-def _groups_by_label(scans: Sequence[Scan]) -> tuple[dict[str, list[Group]], dict[Group, int]]:
-    """Groups by their commonest label (the first by name where several are); images of those with several."""
-    counts: dict[Group, Counter[str]] = defaultdict(Counter)
-    by_label: dict[str, list[Group]] = defaultdict(list)
-    for scan in scans:
-        if scan.patient is None:
-            by_label[scan.label or ""].append(scan.key)
-        else:
-            counts[group_of(scan)][scan.label or ""] += 1
-    for group, count in counts.items():
-        by_label[max(sorted(count), key=count.__getitem__)].append(group)
-    return by_label, {group: count.total() for group, count in counts.items()}
+def _number_groups(
+    scans: Sequence[Scan], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Each scan's group as a number; each group's commonest label as a number; (groups, 4) of its hash.
+
+    Labels are numbered by name; of equally common ones a group has the first.
+    """
+    names = {name: n for n, name in enumerate(sorted({scan.label or "" for scan in scans}))}
+    known: dict[Group, int] = {}
+    number, label = np.zeros(len(scans), np.int64), np.zeros(len(scans), np.int64)
+    words = np.zeros((len(scans), 4), np.uint64)
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    groups = 0
+    for place, scan in enumerate(scans):
+        group, code = group_of(scan), names[scan.label or ""]
+        mine = groups if isinstance(group, str) else known.setdefault(group, groups)
+        if mine == groups:
+            label[mine] = code
+            words[mine] = np.frombuffer(_hash(seed, *([group] if isinstance(group, str) else group)), ">u8")
+            groups += 1
+        if not isinstance(group, str):
+            counts[mine][code] += 1
+        number[place] = mine
+    for mine, count in counts.items():
+        label[mine] = max(sorted(count), key=count.__getitem__)
+    return number, label[:groups], words[:groups]
 
 
-def _deal(groups: Sequence[Group], sizes: Mapping[Group, int], fractions: Fractions) -> dict[Group, str]:
-    wanted = [name for name, share in zip(PARTS, fractions, strict=True) if share > 0]
-    total = sum(sizes.get(g, 1) for g in groups)
-    lacking = {name: share * total for name, share in zip(PARTS, fractions, strict=True) if share > 0}
-    part: dict[Group, str] = {}
-    for group in groups:
-        part[group] = max(wanted, key=lambda name: lacking[name])
-        lacking[part[group]] -= sizes.get(group, 1)
-    return _fill_empty(part, groups, wanted)
+def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
+    """The part of each group, as its place in PARTS."""
+    wanted = [place for place, share in enumerate(fractions) if share > 0]
+    lacking = [share * sum(sizes) for share in fractions]
+    part = []
+    for size in sizes:
+        part.append(max(wanted, key=lacking.__getitem__))
+        lacking[part[-1]] -= size
+    return _fill_empty(part, wanted)
 
 
-def _fill_empty(part: dict[Group, str], groups: Sequence[Group], wanted: Sequence[str]) -> dict[Group, str]:
+def _fill_empty(part: list[int], wanted: Sequence[int]) -> list[int]:
     """Give each empty part the smallest patient of the part that has most patients."""
-    for name in wanted:
-        held = Counter(part.values())
-        if held[name] or not held:
+    for place in wanted:
+        held = Counter(part)
+        if held[place] or not held:
             continue
         donor = max(wanted, key=lambda other: held[other])
         if held[donor] > 1:
-            part[next(g for g in reversed(groups) if part[g] == donor)] = name
+            part[len(part) - 1 - part[::-1].index(donor)] = place
     return part
 
 

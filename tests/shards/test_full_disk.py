@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
 ) -> None:
     pack(pack_config(images, tmp_path / "whole"))
     config = pack_config(images, tiny_disk / "set")
-    with pytest.raises(StorageError, match="cannot write .*No space left on device") as caught:
+    with pytest.raises(StorageError, match=r"cannot write .*No space left on device") as caught:
         pack(config)
     assert "\n" not in str(caught.value)
     left = file_bytes(tiny_disk / "set")
@@ -78,7 +79,7 @@ def test_full_scratch_of_a_set_that_goes_elsewhere_is_one_line(
     monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
     url = f"memory://{uuid.uuid4().hex}/set"
     config = pack_config(images, url, out={"shard_mb": 5.0})
-    with pytest.raises(StorageError, match="cannot write .*No space left on device; .*set TMPDIR"):
+    with pytest.raises(StorageError, match=r"cannot write .*No space left on device; .*set TMPDIR"):
         pack(config)
     assert [path for path in tiny_disk.rglob("*") if path.is_file()] == []
     monkeypatch.undo()
@@ -94,12 +95,18 @@ def test_a_repair_that_fills_the_disk_can_be_run_again(
     pack(config)
     before = file_bytes(tiny_disk / "set")
     next((tiny_disk / "set").glob("*.tar")).unlink()
-    filler = tiny_disk / "filler"
-    with pytest.raises(OSError, match="No space left"), open(filler, "wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    filler = fill(tiny_disk)
     with pytest.raises(StorageError, match="No space left"):
         repair(config, plan_pack(config), inspect(config.out.url).bad)
     filler.unlink()
     repair(config, plan_pack(config), inspect(config.out.url).bad)
     assert file_bytes(tiny_disk / "set") == before
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room that is left."""
+    path = disk / "filler"
+    with suppress(OSError), open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return path
