@@ -35,11 +35,14 @@ export VENV RUNS IMAGES
 demo: $(STAMP)
 	@launch/demo.sh
 
+# Two tests at a time, on one thread each: most of them wait for imports, for processes and for stores.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
+
 test: lint
-	pytest --durations=15
+	$(SIDE_BY_SIDE) --durations=15
 
 test-fast: $(STAMP)
-	pytest -m "not slow and not cluster"
+	$(SIDE_BY_SIDE) -m "not slow and not cluster"
 
 test-cluster: $(STAMP)
 	pytest -m cluster --durations=15

@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
+    def leaky(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--allow-leak", action="store_true", help="go on though a patient is in two parts of the set"
+        )
+
     pack = add("pack", _pack, "images -> tar shards and a manifest", config=True)
     pack.add_argument("--force", action="store_true", help="replace a shard set that is there already")
     pack.add_argument("--append", action="store_true", help="add the source to the set that is there")
@@ -106,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     batch = add("batch", _batch, "the keys of a pretraining step's batch, and its picture", config=True)
     batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
     batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
-    add("evaluate", _evaluate, "fine-tune one checkpoint on a labelled set and score it", config=True)
-    add("watch", _watch, "evaluate every new checkpoint of a run, as they land", config=True)
-    add("compare", _compare, "several starting weights, several seeds, one table", config=True)
+    leaky(add("evaluate", _evaluate, "fine-tune one checkpoint on a labelled set and score it", config=True))
+    leaky(add("watch", _watch, "evaluate every new checkpoint of a run, as they land", config=True))
+    leaky(add("compare", _compare, "several starting weights, several seeds, one table", config=True))
     picture = add("reconstruct", _reconstruct, "original | masked | reconstruction, as a PNG")
     picture.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file with a decoder"
@@ -243,22 +248,27 @@ def _batch(args: argparse.Namespace) -> int:
     return batch_command(args.config, args.overrides, args.step, args.out)
 
 
+def _with_flags(args: argparse.Namespace) -> list[str]:
+    """The overrides, flags that stand for one included."""
+    return [*args.overrides, *(["data.allow_leak=true"] if args.allow_leak else [])]
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.evaluate import evaluate_command
 
-    return evaluate_command(args.config, args.overrides, quiet=args.quiet)
+    return evaluate_command(args.config, _with_flags(args), quiet=args.quiet)
 
 
 def _watch(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.watch import watch_command
 
-    return watch_command(args.config, args.overrides, quiet=args.quiet)
+    return watch_command(args.config, _with_flags(args), quiet=args.quiet)
 
 
 def _compare(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.compare import compare_command
 
-    return compare_command(args.config, args.overrides, quiet=args.quiet)
+    return compare_command(args.config, _with_flags(args), quiet=args.quiet)
 
 
 def _reconstruct(args: argparse.Namespace) -> int:

@@ -6,8 +6,10 @@ text stays text. The place-th colour is `--c1` ... `--c8`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -54,8 +56,16 @@ def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure,
         return figure, figure.add_subplot()
 
 
+def new_stack(ratios: Sequence[float], height: float, width: float = SIZE[0]) -> tuple[Figure, list[Axes]]:
+    """A figure with axes above each other that share x, so high in proportion; inches."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        return figure, list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=list(ratios)))
+
+
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG with CSS variables for colours."""
+    """The figure as SVG with CSS variables for colours, and names that no other drawing of a page bears."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(
@@ -69,6 +79,9 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r"(\d\.\d\d)\d\d+", r"\1", text)
+    own = hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{own}", text)
     for placeholder, variable in _VARIABLES.items():
         text = text.replace(placeholder, f"var({variable})")
     return text.strip()

@@ -13,6 +13,8 @@ from retfound_dist.errors import RunConflictError, StorageError
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 EVENTS, ANOMALIES = "events.jsonl", "anomalies.jsonl"
+ALARMS, WATCH = "alarms.jsonl", "evaluations/watch.json"
+"""What `retfound watch` leaves: each alarm once, and its history."""
 HOW = (
     "run.url",
     "data.workers",

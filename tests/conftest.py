@@ -12,6 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`pytest -n 2 --dist loadgroup`) a module's tests stay together, and so do those on real
+    parts, which share one Slurm."""
+    for item in items:
+        part = item.path.relative_to(ROOT / "tests").with_suffix("").parts
+        item.add_marker(pytest.mark.xdist_group("cluster" if part[0] == "cluster" else "/".join(part)))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 160 MB: room for one checkpoint of a small run, not for two."""

@@ -152,11 +152,34 @@ def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
         return _chart("Evaluations", axes, figure, "step of the checkpoint", "score", note, legend)
 
 
+def probe_chart(run: RunFacts) -> Chart | None:
+    """The watch's linear probes, each with its interval, beside the starting weights'; None: none."""
+    rows = [(row["step"], row["linear"]) for row in run.watch.get("rows", ())]
+    start = (run.watch.get("start") or {}).get("linear")
+    if not rows:
+        return None
+    with _LOCK:
+        figure, axes = new_figure()
+        legend = []
+        for place, name in enumerate(("auroc", "aupr", "balanced_accuracy")):
+            known = [(step, tree) for step, tree in rows if tree["macro"][name] is not None]
+            for step, tree in known:
+                if span := tree["ci95"]["macro"][name]:
+                    axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
+            _line(axes, [(step, tree["macro"][name]) for step, tree in known], place, dots=True)
+            if start and start["macro"][name] is not None:
+                axes.axhline(start["macro"][name], color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
+            legend.append((place, {"auroc": "AUROC", "aupr": "AUPR"}.get(name, "balanced accuracy")))
+        note = "Cross-validated on train and val; bars: 95 % intervals; dotted: the run's starting weights."
+        return _chart("Linear probe", axes, figure, "step of the checkpoint", "macro score", note, legend)
+
+
 def charts(run: RunFacts) -> list[Chart]:
     """All figures of one run's page; none of what was not logged."""
     if not run.rows:
         return []
-    found: list[Chart | None] = [loss_chart([run]), score_chart([run]), course_chart(run)]
+    found: list[Chart | None] = [loss_chart([run]), probe_chart(run), score_chart([run])]
+    found.append(course_chart(run))
     found.append(column_chart(run, "Speed", "images/s", "", lambda row: row["images_per_s"]))
     wait = "Share of a step in which ranks wait for data; more than 1 % is too much."
     found.append(

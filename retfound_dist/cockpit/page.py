@@ -39,6 +39,7 @@ def run_page(
         state=run.state,
         sentence=_sentence(run),
         share=min(1.0, done / total) if total else None,
+        alarms=[row["message"] for row in run.alarms],
         warnings=warnings(run),
         tiles=_tiles(run),
         charts=charts(run),

@@ -60,6 +60,10 @@ class RunFacts:
     anomalies: list[dict[str, Any]]
     checkpoints: list[int]
     scores: list[Score]
+    alarms: list[dict[str, Any]]
+    """Of `retfound watch`."""
+    watch: dict[str, Any]
+    """Its history (watch.json); empty where it has not looked yet."""
     locked: bool
     now: float
     """When it was read, unix seconds."""
@@ -123,7 +127,7 @@ def read_run(url: str) -> RunFacts:
         raise ConfigError(
             f"{url} is not a run: it has no {runlog.CONFIG}; `retfound runs` lists those there are"
         )
-    written = runlog.read_rows(url, runlog.METRICS)
+    written, watched = runlog.read_rows(url, runlog.METRICS), storage.join(url, runlog.WATCH)
     steps = {row["step"]: row for row in written}
     return RunFacts(
         url=url,
@@ -134,6 +138,8 @@ def read_run(url: str) -> RunFacts:
         anomalies=runlog.read_rows(url, runlog.ANOMALIES),
         checkpoints=commit.list_steps(url),
         scores=list(_scores(url)),
+        alarms=runlog.read_rows(url, runlog.ALARMS),
+        watch=storage.read_json(watched) if storage.exists(watched) else {},
         locked=storage.exists(storage.join(url, LOCK)),
         now=time.time(),
     )
@@ -194,6 +200,7 @@ def summary(run: RunFacts) -> dict[str, Any]:
         "world_size": last.get("world_size"),
         "checkpoint": run.checkpoints[-1] if run.checkpoints else None,
         "best": {"score": SCORE, "value": best.value(), "step": best.step} if best else None,
+        "alarms": [row["message"] for row in run.alarms],
         "seen": run.seen,
     }
 
@@ -221,6 +228,9 @@ def runs_command(url: str, as_json: bool) -> int:
         console = Console(soft_wrap=False, highlight=False)
         console.print(table(runs))
         for run in runs:
+            if run.alarms:
+                last = f"ALARM: {run.name}: {run.alarms[-1]['message']}"
+                console.print(last, markup=False, style="bold red")
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
                 console.print(f"{run.name} differs: {said}", markup=False)

@@ -1,19 +1,19 @@
 """`retfound compare`: several starting weights, the same fine-tuning, one table and what it proves.
 
-Each row is an evaluation of its own at OUT/<name>/; a row that is complete with the same settings, data
-and weights is not run again.
+Each row is an evaluation of its own at OUT/<name>/ (OUT/labels_0.1/<name>/ with a tenth of the labels); a
+row that is complete with the same settings, data and weights is not run again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 from retfound_dist import storage
 from retfound_dist.config import load, to_dict
 from retfound_dist.errors import ConfigError, StorageError
-from retfound_dist.evaluate import results
+from retfound_dist.evaluate import efficiency, results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import headline, load_labelled, set_threads
 from retfound_dist.evaluate.paired import comparison
@@ -23,6 +23,7 @@ from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.row import complete_row, make_row
 from retfound_dist.evaluate.sidebyside import make_rows
 from retfound_dist.evaluate.start import Start, open_start
+from retfound_dist.evaluate.subset import with_labels
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig
 
 COMPARE = "compare.json"
@@ -36,27 +37,41 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
     _check_names(config)
     starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
     with Display(quiet) as show:
+        whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
-        sets = {size: load_labelled(config.data, size, show) for size in sorted(sizes)}
-        rows = _make_rows(config, starts, sets, show)
+        sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
+        found = _make_rows(config, starts, sets, show)
         show.begin("comparing")
+        rows = found[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
-        _write(config, rows, starts, sets, tree)
+        if len(found) > 1:
+            tree["label_efficiency"] = efficiency.tree(found, config.bootstrap)
+            tree["sentences"] += efficiency.sentences(
+                [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
+            )
+        page = comparison_page(rows, tree["sentences"], more=efficiency.efficiency_plots(found))
+        storage.write_text(report_url(config), page)
+        storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
         for sentence in tree["sentences"]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
     return 0
 
 
-def row_config(config: CompareConfig, name: str) -> EvaluateConfig:
-    """The evaluation behind one row."""
+def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig:
+    """The evaluation behind one row: OUT/NAME/, at another share of the labels OUT/labels_SHARE/NAME/."""
+    folder = config.out.url
+    if share != config.data.label_share:
+        folder = storage.join(folder, f"labels_{share:g}")
     return EvaluateConfig(
         checkpoint=config.weights[name],
-        data=config.data,
-        out=EvalOut(url=storage.join(config.out.url, name)),
+        data=replace(config.data, label_share=share),
+        external=config.external,
+        out=EvalOut(url=storage.join(folder, name)),
         seeds=config.seeds,
         model=config.model,
         finetune=config.finetune,
+        probe=config.probe,
         threads=config.threads,
         bootstrap=config.bootstrap,
     )
@@ -64,24 +79,36 @@ def row_config(config: CompareConfig, name: str) -> EvaluateConfig:
 
 def _make_rows(
     config: CompareConfig, starts: Mapping[str, Start], sets: Mapping[int, LabelledSet], show: Display
-) -> dict[str, Evaluation]:
-    """Every row's evaluation: read where it is complete and the same, else made."""
-    wanted = {name: row_config(config, name) for name in config.weights}
-    rows: dict[str, Evaluation] = {}
-    for name, row in wanted.items():
-        held = complete_row(starts[name], sets[starts[name].image_size], row)
+) -> dict[float, dict[str, Evaluation]]:
+    """Share of labels -> row -> its evaluation: read where it is complete and the same, else made."""
+    shares = list(dict.fromkeys([config.data.label_share, *config.label_shares]))
+    wanted = {(share, name): row_config(config, name, share) for share in shares for name in config.weights}
+    rows: dict[tuple[float, str], Evaluation] = {}
+    missing: dict[tuple[float, str], EvaluateConfig] = {}
+    for (share, name), row in wanted.items():
+        held = complete_row(starts[name], _share_of(sets, starts[name], row), row)
         if held:
-            show.say(f"{name}: already evaluated; {headline(held)}")
-            rows[name] = held
-    missing = {name: row for name, row in wanted.items() if name not in rows}
+            show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
+            rows[share, name] = held
+        else:
+            missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
-        make_rows(missing, config.jobs, config.threads, show)
-        rows |= {name: _read(row) for name, row in missing.items()}
+        titled = {_title(name, share): row for (share, name), row in missing.items()}
+        make_rows(titled, config.jobs, config.threads, show)
+        rows |= {place: _read(row) for place, row in missing.items()}
     else:
-        for name, row in missing.items():
-            show.say(f"{name}: {starts[name].url}")
-            rows[name] = make_row(starts[name], sets[starts[name].image_size], row, show)
-    return {name: rows[name] for name in wanted}
+        for (share, name), row in missing.items():
+            show.say(f"{_title(name, share)}: {starts[name].url}")
+            rows[share, name] = make_row(starts[name], _share_of(sets, starts[name], row), row, show)
+    return {share: {name: rows[share, name] for name in config.weights} for share in shares}
+
+
+def _share_of(sets: Mapping[int, LabelledSet], start: Start, row: EvaluateConfig) -> LabelledSet:
+    return with_labels(sets[start.image_size], row.data.label_share, row.data.split_seed)
+
+
+def _title(name: str, share: float) -> str:
+    return name if share == 1 else f"{name}, {efficiency.percent(share)} of the labels"
 
 
 def _read(row: EvaluateConfig) -> Evaluation:
@@ -94,18 +121,6 @@ def _read(row: EvaluateConfig) -> Evaluation:
 def report_url(config: CompareConfig) -> str:
     """Where the page goes."""
     return config.out.report or storage.join(config.out.url, results.REPORT)
-
-
-def _write(
-    config: CompareConfig,
-    rows: Mapping[str, Evaluation],
-    starts: Mapping[str, Start],
-    sets: Mapping[int, LabelledSet],
-    tree: dict[str, Any],
-) -> None:
-    page = comparison_page(rows, starts, sets, tree["sentences"])
-    storage.write_text(report_url(config), page)
-    storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
 
 
 def _check_names(config: CompareConfig) -> None:

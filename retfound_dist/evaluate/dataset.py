@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
+from retfound_dist.evaluate.leaks import find_leaks, pixel_digest
+from retfound_dist.evaluate.parts import parts_of, write_split
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
-from retfound_dist.evaluate.split import split_by_unit
 from retfound_dist.schema import EvalData
 
 Tick = Callable[[int, int], None]
@@ -43,6 +44,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class ExternalSet:
+    """Another set, whose labels are mapped to the classes of this one (evaluate/external.py)."""
+
+    path: str
+    class_map: dict[str, tuple[str, ...]]
+    """Model's class -> labels of the external set; classes that map to nothing are not in it."""
+    part: Part
+    """Its labels are places in `class_map`."""
+    own_labels: tuple[str, ...]
+    """What the set itself calls each image."""
+    left_out: dict[str, int]
+    """Images of each label that is not mapped."""
+    skipped: tuple[tuple[str, str], ...]
+    seen: int
+    """Images that are in train or val too."""
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class LabelledSet:
     """What fine-tuning and scoring need of a set."""
 
@@ -51,12 +71,16 @@ class LabelledSet:
     """Alphabetical; a class index is a place in it."""
     parts: dict[str, Part]
     divided_by: str
-    """`given` split, or by us by `patient` or by `image`."""
+    """`given` split, the split `file`'s, or by us by `patient` or by `image`."""
     skipped: tuple[tuple[str, str], ...]
     """(key, reason) of every image left out."""
     warnings: tuple[str, ...]
     fingerprint: str
     """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
+    seen: frozenset[str] = frozenset()
+    """`leaks.pixel_digest` of every image of train and val."""
+    external: ExternalSet | None = None
+    """Another set to test on, where one is given."""
 
     def counts(self) -> dict[str, Any]:
         """Images and patients in each part, for metrics.json."""
@@ -82,96 +106,77 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     `tick(done, total)` is called as images are decoded.
     """
     listing = list_items(config.path)
-    divided_by, items = assign_parts(listing.items, config.fractions, config.split_seed, config.path)
+    divided_by, divided = parts_of(listing.items, config, lambda item: not isinstance(_decode(item, 1), str))
+    items = divided
     classes = tuple(sorted({item.label for item in items}))
     _check_classes(classes, items, config.path)
-    pixels, faults = _decode_all(items, image_size, tick)
+    decoded, faults = decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
-    _check_budget(skipped, len(faults), len(items), config)
-    items = tuple(item for item, image in zip(items, pixels, strict=True) if image is not None)
+    check_budget(skipped, len(faults), len(items), config.path, config.bad_sample_budget)
+    whole = [(item, *pair) for item, pair in zip(items, decoded, strict=True) if pair]
+    items = tuple(item for item, *_ in whole)
     _check_classes(classes, items, config.path)
-    images = [image for image in pixels if image is not None]
+    images = [image for _, image, _ in whole]
+    leaks = find_leaks(items, [digest for *_, digest in whole])
+    warnings = leaks.refuse(divided_by, config.path, config.allow_leak)
+    if config.split_file and divided_by != "file":
+        write_split(config.split_file, divided)
     return LabelledSet(
         path=config.path,
         classes=classes,
         divided_by=divided_by,
         skipped=skipped,
-        warnings=tuple(_leaks(items)),
+        warnings=warnings,
         parts={name: _part(name, items, images, classes) for name in PARTS},
-        fingerprint=_fingerprint(items),
+        fingerprint=fingerprint(items),
+        seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
     )
 
 
-def assign_parts(
-    items: Sequence[Item], fractions: tuple[float, float, float], seed: int, where: str
-) -> tuple[str, tuple[Item, ...]]:
-    """How the set is divided (`given`, `patient`, `image`), and its items with their part.
-
-    A split that the set brings wins; where it has no val part, one is taken out of train.
-    """
-    shares = dict(zip(PARTS, fractions, strict=True))
-    given = sum(item.split is not None for item in items)
-    if 0 < given < len(items):
-        loose = next(item.key for item in items if item.split is None)
-        raise DataError(
-            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
-            "give each one or none"
-        )
-    if not given:
-        by = "patient" if all(item.patient for item in items) else "image"
-        return by, _divide(items, shares, seed)
-    held = {item.split for item in items}
-    if "val" not in held and "train" in held and shares["val"] > 0:
-        train = [item for item in items if item.split == "train"]
-        shares["test"] = 0.0
-        part = {item.key: item.split for item in _divide(train, shares, seed)}
-        items = [replace(item, split=part.get(item.key, item.split)) for item in items]
-    return "given", tuple(items)
-
-
-def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple[Item, ...]:
-    units = [item.patient if item.patient is not None else item.key for item in items]
-    parts = split_by_unit([item.label for item in items], units, shares, seed)
-    return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))
-
-
-def _decode_all(
+def decode_all(
     items: Sequence[Item], side: int, tick: Tick | None
-) -> tuple[list[Pixels | None], list[tuple[str, str]]]:
-    pixels: list[Pixels | None] = []
+) -> tuple[list[tuple[Pixels, str] | None], list[tuple[str, str]]]:
+    """(Pixels as the part wants them, digest of all there are) or None for each item; (key, reason) of those
+    that are None.
+    """
+    decoded: list[tuple[Pixels, str] | None] = []
     faults = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
             if isinstance(result, str):
                 faults.append((item.key, result))
-            pixels.append(None if isinstance(result, str) else result)
+            decoded.append(None if isinstance(result, str) else result)
             if tick:
-                tick(len(pixels), len(items))
-    return pixels, faults
+                tick(len(decoded), len(items))
+    return decoded, faults
 
 
-def _decode(item: Item, side: int) -> Pixels | str:
-    """Pixels as the item's part wants them, or what is wrong."""
+def _decode(item: Item, side: int) -> tuple[Pixels, str] | str:
+    """Pixels as the item's part wants them and the digest of all there are, or what is wrong."""
     try:
         pixels_HW = decode_grey(item.read())
     except (ValueError, OSError, StorageError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return for_training(pixels_HW, side) if item.split == "train" else for_testing(pixels_HW, side)
+    fitted = for_training if item.split == "train" else for_testing
+    return fitted(pixels_HW, side), pixel_digest(pixels_HW)
 
 
-def _check_budget(skipped: Sequence[tuple[str, str]], unreadable: int, items: int, config: EvalData) -> None:
+def check_budget(
+    skipped: Sequence[tuple[str, str]], unreadable: int, items: int, where: str, budget: int
+) -> None:
+    """DataError where nothing can be read, or more cannot be used than the budget allows."""
     if not skipped:
         return
     named = "; ".join(f"{key}: {reason}" for key, reason in skipped[:_NAMED])
     if unreadable == items:
         key, reason = skipped[-1]
         raise DataError(
-            f"none of the {items} images in data.path={config.path} can be read ({key}: {reason})"
+            f"none of the {items} images in {where} can be read ({key}: {reason})"
         )
-    if len(skipped) > config.bad_sample_budget:
+    if len(skipped) > budget:
         raise DataError(
-            f"{len(skipped)} images of {config.path} cannot be used, more than data.bad_sample_budget="
-            f"{config.bad_sample_budget} ({named}): mend them or raise the budget"
+            f"{len(skipped)} images of {where} cannot be used, more than data.bad_sample_budget="
+            f"{budget} ({named}): mend them or raise the budget"
         )
 
 
@@ -191,21 +196,6 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) ->
             )
 
 
-def _leaks(items: Sequence[Item]) -> list[str]:
-    """Patients on both sides of a given split: scores are then too good."""
-    found = []
-    of = {name: {i.patient for i in items if i.split == name and i.patient} for name in PARTS}
-    for a, b in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = sorted(str(p) for p in of[a] & of[b])
-        if shared:
-            named = ", ".join(shared[:_NAMED]) + (" ..." if len(shared) > _NAMED else "")
-            found.append(
-                f"{len(shared)} patients are in both {a} and {b} ({named}): "
-                "scores are too good; split by patient"
-            )
-    return found
-
-
 def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str]) -> Part:
     rows = [i for i, item in enumerate(items) if item.split == name]
     return Part(
@@ -216,6 +206,7 @@ def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: S
     )
 
 
-def _fingerprint(items: Sequence[Item]) -> str:
+def fingerprint(items: Sequence[Item]) -> str:
+    """sha256 over keys, labels, patients, parts and what tells each image's content."""
     lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{i.identity}" for i in items)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -21,7 +21,7 @@ import numpy as np
 from retfound_dist import shardset, storage
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate import layouts
-from retfound_dist.evaluate.features import Features, features, frozen_encoder
+from retfound_dist.evaluate.features import Features, features, frozen_encoder, npz, read_npz
 from retfound_dist.evaluate.layouts import Item
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
 from retfound_dist.evaluate.progress import Display
@@ -140,19 +140,14 @@ def _parts_url(out: str) -> str:
 
 
 def _npz(part: Embedded, **more: Any) -> bytes:
-    with tempfile.TemporaryFile() as file:
-        arrays = {"keys": np.array(part.keys, dtype=np.str_), "features": part.features, **more}
-        np.savez(file, skipped=np.array(part.skipped, dtype=np.str_), **arrays)
-        file.seek(0)
-        return file.read()
+    texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
+    return npz({**texts, "features": part.features, **more})
 
 
 def _read_part(url: str) -> Embedded:
-    with storage.open_read(url) as file, tempfile.TemporaryFile() as copy:
-        copy.write(file.read())
-        copy.seek(0)
-        held = np.load(copy, allow_pickle=False)
-        return Embedded(held["keys"].tolist(), held["features"], held["skipped"].tolist())
+    held = read_npz(url)
+    rows = held["features"].astype(np.float32)
+    return Embedded(held["keys"].tolist(), rows, held["skipped"].tolist())
 
 
 def _write(found: Embedded, start: Start, out: str) -> None:

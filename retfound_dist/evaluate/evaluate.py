@@ -13,18 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config import load, to_dict
-from retfound_dist.evaluate import bootstrap, metrics, results
+from retfound_dist.evaluate import bootstrap, external, metrics, probe, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet, count_patients
-from retfound_dist.evaluate.dataset import load as load_data
+from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device, finetune, make_classifier
 from retfound_dist.evaluate.metrics import Floats
+from retfound_dist.evaluate.mistakes import worst_mistakes
+from retfound_dist.evaluate.pictures import make_pictures
 from retfound_dist.evaluate.progress import Display, clock, epoch_line
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start, open_start
-from retfound_dist.schema import EvalData, EvaluateConfig
+from retfound_dist.evaluate.tuning import tune
+from retfound_dist.schema import EvalData, EvaluateConfig, External, Finetune
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -36,10 +40,10 @@ def evaluate_command(config_path: str, overrides: Sequence[str], quiet: bool = F
     set_threads(config.threads)
     start = open_start(config.checkpoint, config.model)
     with Display(quiet) as show:
-        data = load_labelled(config.data, start.image_size, show)
+        data = load_labelled(config.data, start.image_size, show, config.external)
         evaluation = evaluate_start(start, data, config, show)
         show.begin("writing the report")
-        page = evaluation_page(evaluation, start, data)
+        page = evaluation_page(evaluation)
         results.write(config.out.url, evaluation, data, page)
         show.say(headline(evaluation))
         show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
@@ -52,23 +56,35 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def load_labelled(config: EvalData, image_size: int, show: Display) -> LabelledSet:
-    """Decode the labelled set while showing how far it is."""
+def load_labelled(
+    config: EvalData, image_size: int, show: Display, other: External | None = None
+) -> LabelledSet:
+    """Decode the labelled set, and the external one, while showing how far it is."""
     show.begin(f"reading {config.path}")
-    data = load_data(config, image_size, show.advance)
+    data = external.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
     for key, reason in data.skipped[:10]:
         show.say(f"left out: {key}: {reason}")
     for warning in data.warnings:
         show.say(f"warning: {warning}")
+    if data.external:
+        show.say(f"{data.external.path}: {wording.external(external.describe(data.external, data.classes))}")
     return data
 
 
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    outcomes = [_one_seed(start, data, config, seed, show) for seed in config.seeds]
+    first = tune(
+        config.finetune, lambda recipe: _one_seed(start, data, config, recipe, config.seeds[0], show)
+    )
+    if first.tried:
+        show.say(f"base_lr {first.recipe.base_lr:g} has the best val AUROC of {len(first.tried)}")
+    mistakes = worst_mistakes(first.model, data, first.outcome)
+    later = config.seeds[1:]
+    outcomes = [first.outcome]
+    outcomes += [_one_seed(start, data, config, first.recipe, seed, show)[0] for seed in later]
     test = data.parts["test"]
     mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
     probabilities_NC = mean_NC.round(results.DIGITS)
@@ -83,7 +99,9 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
+        **({"tuning": {"base_lr": first.recipe.base_lr, "tried": first.tried}} if first.tried else {}),
         **_over_seeds(outcomes, data),
+        **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),
         "split": data.counts(),
         "patients": count_patients(test.patients),
@@ -94,8 +112,42 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "seconds": round(time.monotonic() - began, 1),
         "config": to_dict(config),
     }
+    tested = external_test(outcomes, data, config.bootstrap)
+    if tested:
+        tree["external"] = tested.metrics
     history = [row for outcome in outcomes for row in outcome.history]
-    return Evaluation(tree, test.keys, test.patients, test.labels, probabilities_NC, history)
+    show.begin("pictures")
+    pictures = make_pictures(start, data, mistakes, show.say)
+    return Evaluation(
+        tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures, tested
+    )
+
+
+def external_test(
+    outcomes: Sequence[Outcome], data: LabelledSet, resamples: int
+) -> external.ExternalTest | None:
+    """The external set by the mean of the seeds' probabilities; None where none is given."""
+    said = [o.external for o in outcomes if o.external is not None]
+    if data.external is None or not said:
+        return None
+    mean_NC: Floats = np.mean(said, axis=0)
+    return external.score(data.external, mean_NC, data.classes, resamples, results.DIGITS)
+
+
+def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:
+    """Each probe, fitted on train, scored on test."""
+    show.begin(f"features of {start.url}")
+    rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
+    train, test = data.parts["train"], data.parts["test"]
+    show.begin("linear probe and nearest neighbours")
+    found = probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    _, units_N = bootstrap.units_of(test.patients, test.keys)
+    return {
+        method: probe.scored(
+            test.labels, p_NC.round(results.DIGITS), units_N, data.classes, config.bootstrap
+        )
+        for method, p_NC in found.items()
+    }
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -125,13 +177,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
 
 
-def _one_seed(start: Start, data: LabelledSet, config: EvaluateConfig, seed: int, show: Display) -> Outcome:
-    recipe = config.finetune
+def _one_seed(
+    start: Start, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, seed: int, show: Display
+) -> tuple[Outcome, VisionTransformer]:
+    """What came of it, and the model as it was at the epoch chosen."""
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())
     show.begin(f"fine-tuning {start.url}, seed {seed}")
-    return finetune(
+    outcome = finetune(
         model,
         data,
         start.image_size,
@@ -141,6 +195,7 @@ def _one_seed(start: Start, data: LabelledSet, config: EvaluateConfig, seed: int
         on_step=show.advance,
         on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
     )
+    return outcome, model
 
 
 def _over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
@@ -172,4 +227,4 @@ def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _how(divided_by: str) -> str:
-    return "as given" if divided_by == "given" else f"by {divided_by}"
+    return {"given": "as given", "file": "as its file says"}.get(divided_by, f"by {divided_by}")

@@ -1,25 +1,32 @@
-"""Frozen features: what an encoder says of an image before anything is fine-tuned.
+"""Frozen features: what an encoder says of an image before anything is fine-tuned; of a set, cached.
 
 Shapes: N images, S side, D the encoder's width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
+from retfound_dist import storage
+from retfound_dist.errors import StorageError
+from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.finetune import best_device
-from retfound_dist.evaluate.pixels import Pixels
+from retfound_dist.evaluate.pixels import Pixels, for_testing
 from retfound_dist.evaluate.start import Start
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_encoder, normalise_images
 from retfound_dist.model.weights import load_into
 
 Features = NDArray[np.float32]
+CACHE = "features.npz"
 BATCH = 64
 OnStep = Callable[[int, int], None]
 
@@ -50,3 +57,57 @@ def features(model: VisionTransformer, images: Sequence[Pixels], tick: OnStep | 
         if tick:
             tick(min(begin + BATCH, len(images)), len(images))
     return found
+
+
+def features_of(
+    start: Start, data: LabelledSet, parts: Sequence[str], folder: str, tick: OnStep | None = None
+) -> dict[str, Features]:
+    """Features of these parts, (N, D) each, in the order of their keys: read from `folder`/features.npz where
+    they are those of the same weights and images, else computed and put there."""
+    where, identity = storage.join(folder, CACHE), _identity(start, data)
+    held = _read(where, identity)
+    missing = [name for name in parts if name not in held]
+    if missing:
+        model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
+        for name in missing:
+            images = [for_testing(image, start.image_size) for image in data.parts[name].images]
+            held[name] = features(model, images, tick and _later(tick, done, total))
+            done += len(images)
+        storage.write_bytes(where, npz({"identity": np.array(identity), **held}))
+    return {name: held[name] for name in parts}
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """A .npz file's bytes."""
+    with tempfile.TemporaryFile() as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.seek(0)
+        return file.read()
+
+
+def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a .npz file; pickled ones are refused."""
+    with storage.open_read(url) as file, tempfile.TemporaryFile() as copy:
+        copy.write(file.read())
+        copy.seek(0)
+        with np.load(copy, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+
+
+def _read(where: str, identity: str) -> dict[str, Features]:
+    try:
+        held = read_npz(where) if storage.exists(where) else {}
+    except (StorageError, ValueError, OSError, EOFError):
+        return {}  # a cache that cannot be read is no cache
+    if str(held.pop("identity", "")) != identity:
+        return {}
+    return {name: rows.astype(np.float32) for name, rows in held.items()}
+
+
+def _identity(start: Start, data: LabelledSet) -> str:
+    text = json.dumps([start.identity, start.describe()["encoder"], start.image_size, data.fingerprint])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _later(tick: OnStep, done: int, total: int) -> OnStep:
+    return lambda now, _: tick(done + now, total)

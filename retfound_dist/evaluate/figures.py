@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from retfound_dist.drawing import COLOURS as COLOURS
-from retfound_dist.drawing import MUTED, colour, new_figure, to_svg
+from retfound_dist.drawing import MUTED, colour, new_figure, new_stack, to_svg
+from retfound_dist.evaluate.calibration import Bin
 from retfound_dist.evaluate.metrics import Floats, Labels
 
-_GRID_POINTS = np.linspace(0, 1, 201)
+SOLID = 4
+"""Colours from this place on look like an earlier one without full colour vision: their lines are dashed."""
+MARKERS = "os^DPX*v"
+"""Of the place-th class, so that classes are told apart by shape too."""
+_SEEN_THROUGH = 0.16
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class Line:
     colour: int = 0
     dashed: bool = False
     thin: bool = False
+    band: tuple[Floats, Floats] | None = None
+    """Lower and upper end of its interval at each x."""
+
+
+def classed(x: Sequence[float] | Floats, y: Sequence[float] | Floats, place: int) -> Line:
+    """A line in the place-th colour, dashed where colour alone would not tell it from another."""
+    return Line(x, y, place, dashed=place % COLOURS >= SOLID)
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,17 @@ def curves(
     unit_square: bool = False,
     diagonal: bool = False,
     whole_x: bool = False,
+    log_x: bool = False,
 ) -> str:
-    """A line chart as SVG; `unit_square` fixes both axes to 0-1."""
+    """A line chart as SVG; `unit_square` fixes both axes to 0-1; `log_x` marks and names each point."""
     figure, axes = new_figure()
     if diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     for line in lines:
+        if line.band is not None:
+            axes.fill_between(
+                line.x, *line.band, color=colour(line.colour), alpha=_SEEN_THROUGH, linewidth=0
+            )
         axes.plot(
             line.x,
             line.y,
@@ -60,7 +75,7 @@ def curves(
             linestyle=(0, (4, 2)) if line.dashed else "-",
             alpha=0.55 if line.thin else 1.0,
             solid_joinstyle="round",
-            marker="o" if len(line.x) == 1 else "",
+            marker="o" if len(line.x) == 1 or log_x else "",
             markersize=4,
         )
     for mark in marks:
@@ -71,7 +86,12 @@ def curves(
     if unit_square:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if whole_x:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if log_x:
+        places = sorted({float(x) for line in lines for x in line.x})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{x:g}" for x in places])
+        axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
     return to_svg(figure)
@@ -84,8 +104,12 @@ def whiskers(
     label: str,
     chance: float | None = None,
 ) -> str:
-    """A dot with its interval for each row, the first on top; a dotted line where guessing lands."""
+    """A dot with its interval for each row, the first on top; a dotted line where guessing lands.
+
+    More rows than there are colours have one.
+    """
     figure, axes = new_figure(height=0.9 + 0.42 * len(names))
+    places = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
     for place, (value, span) in enumerate(zip(values, spans, strict=True)):
         y = len(names) - 1 - place
         if value is None:
@@ -100,8 +124,8 @@ def whiskers(
             )
             continue
         if span is not None:
-            axes.plot(span, [y, y], color=colour(place), linewidth=2.2, solid_capstyle="round")
-        axes.plot([value], [y], "o", color=colour(place), markersize=7)
+            axes.plot(span, [y, y], color=colour(places[place]), linewidth=2.2, solid_capstyle="round")
+        axes.plot([value], [y], "o", color=colour(places[place]), markersize=7)
         axes.annotate(
             f"{value:.3f}", (value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
         )
@@ -113,45 +137,49 @@ def whiskers(
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.08)
     return to_svg(figure)
 
 
-def roc_lines(labels_N: Labels, probabilities_NC: Floats) -> list[Line]:
-    """One-vs-rest ROC curve of each class."""
-    found = []
-    for c in range(probabilities_NC.shape[1]):
-        false, true, _ = roc_curve(labels_N == c, probabilities_NC[:, c])
-        found.append(Line(false, true, c))
-    return found
+def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
+    """Share right over confidence with intervals, and below it how many images each bin holds.
+
+    `places` is the number of equal bins from 0 to 1.
+    """
+    figure, (upper, lower) = new_stack((3, 1), height=3.6)
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
+    for held in bins:
+        upper.plot([held.confidence] * 2, held.span, color=colour(place), linewidth=1.6, alpha=0.5)
+    confidence, right = [held.confidence for held in bins], [held.right for held in bins]
+    upper.plot(confidence, right, "o-", color=colour(place), markersize=5)
+    upper.set(ylim=(-0.03, 1.03), ylabel="share right")
+    lower.bar(
+        [(held.place + 0.5) / places for held in bins],
+        [held.images for held in bins],
+        width=0.86 / places,
+        color=colour(place),
+    )
+    for held in bins:
+        lower.annotate(
+            str(held.images), ((held.place + 0.5) / places, held.images), xytext=(0, 2),
+            textcoords="offset points", ha="center", fontsize=7,
+        )  # fmt: skip
+    lower.set(xlim=(-0.02, 1.02), xlabel="confidence: probability of the predicted class", ylabel="images")
+    lower.margins(y=0.3)
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    return to_svg(figure)
 
 
-def pr_lines(labels_N: Labels, probabilities_NC: Floats) -> list[Line]:
-    """One-vs-rest precision over recall of each class, from the highest score on."""
-    found = []
-    for c in range(probabilities_NC.shape[1]):
-        precision, recall, _ = precision_recall_curve(labels_N == c, probabilities_NC[:, c])
-        found.append(Line(recall[-2::-1], precision[-2::-1], c))
-    return found
-
-
-def mean_roc(labels_N: Labels, probabilities_NC: Floats, place: int) -> Line:
-    """The mean over classes of the one-vs-rest ROC curves."""
-    lines = roc_lines(labels_N, probabilities_NC)
-    heights = [np.concatenate([[0.0], np.interp(_GRID_POINTS[1:], line.x, line.y)]) for line in lines]
-    return Line(_GRID_POINTS, np.mean(heights, axis=0), place)
-
-
-def mean_pr(labels_N: Labels, probabilities_NC: Floats, place: int) -> Line:
-    """The mean over classes of the one-vs-rest precision at each recall."""
-    heights = [
-        _at(_GRID_POINTS, np.asarray(line.x), np.asarray(line.y))
-        for line in pr_lines(labels_N, probabilities_NC)
-    ]
-    return Line(_GRID_POINTS, np.mean(heights, axis=0), place)
-
-
-def _at(recall_G: Floats, recall: Floats, precision: Floats) -> Floats:
-    """Precision at the first point that reaches each recall."""
-    places: NDArray[np.int64] = np.minimum(np.searchsorted(recall, recall_G - 1e-9), len(recall) - 1)
-    return precision[places]
+def scatter(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> str:
+    """Points in the colour and shape of their class, the rare classes on top."""
+    figure, axes = new_figure()
+    counts = np.bincount(labels_N)
+    for place in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
+        of_class = points_N2[labels_N == place]
+        axes.scatter(
+            of_class[:, 0], of_class[:, 1], s=22, marker=MARKERS[place % COLOURS], color=colour(int(place)),
+            alpha=0.75, linewidths=0,
+        )  # fmt: skip
+    axes.set(xlabel=x_label, ylabel=y_label)
+    return to_svg(figure)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from timm.data.random_erasing import RandomErasing
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate import metrics
@@ -23,6 +23,7 @@ from retfound_dist.evaluate.augmented import batches, drawing
 from retfound_dist.evaluate.dataset import LabelledSet, Part
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.recipe import choose_epoch, learning_rate, parameter_groups
+from retfound_dist.evaluate.targets import Mixer, class_weights, training_loss
 from retfound_dist.model.mae import Encoder
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_classifier, normalise_images
@@ -47,6 +48,8 @@ class Outcome:
     """The one chosen, from 1."""
     probabilities: Floats
     """Of the test part (N, C), by the chosen epoch."""
+    external: Floats | None = None
+    """Of the external set, where there is one (N, C)."""
 
 
 def best_device() -> torch.device:
@@ -82,7 +85,9 @@ def finetune(
     """Train, choose, predict. The same seed on the same machine gives the same outcome."""
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
-    training = _Training(model, recipe, seed, -(-len(train) // recipe.batch), on_step)
+    weights_C = class_weights(train.labels, len(data.classes), recipe)
+    mix = Mixer(recipe, len(data.classes), seed)
+    training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
     kept: State = {}
@@ -98,22 +103,25 @@ def finetune(
             if on_epoch:
                 on_epoch(history[-1])
     model.load_state_dict(kept)
-    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]))
-
-
-def training_loss(logits_BC: Tensor, labels_B: Tensor, recipe: Finetune) -> Tensor:
-    """Cross entropy with the target's share `label_smoothing` spread over all classes."""
-    return nn.functional.cross_entropy(logits_BC.float(), labels_B, label_smoothing=recipe.label_smoothing)
+    external = predict(model, data.external.part) if data.external else None
+    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]), external)
 
 
 class _Training:
     """What stays the same from epoch to epoch."""
 
     def __init__(
-        self, model: VisionTransformer, recipe: Finetune, seed: int, steps: int, on_step: OnStep | None
+        self,
+        model: VisionTransformer,
+        recipe: Finetune,
+        mix: Mixer,
+        weights_C: Tensor | None,
+        steps: int,
+        on_step: OnStep | None,
     ) -> None:
-        self.model, self.recipe, self.seed, self.steps, self.on_step = model, recipe, seed, steps, on_step
+        self.model, self.recipe, self.mix, self.steps, self.on_step = model, recipe, mix, steps, on_step
         self.device = next(model.parameters()).device
+        self.weights_C = None if weights_C is None else weights_C.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
         self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(self.device))
 
@@ -141,11 +149,12 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
-        with drawing((self.seed, _ERASE, epoch, step)):
+        with drawing((self.mix.seed, _ERASE, epoch, step)):
             images = self.erase(images)
+        images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits_BC = self.model(images)
-        loss = training_loss(logits_BC, labels_B.to(self.device, non_blocking=True), self.recipe)
+        loss = training_loss(logits_BC, targets_BC, self.weights_C)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -52,25 +52,26 @@ class Listing:
     """(key, reason) of images that are there and cannot be used."""
 
 
-def list_items(url: str) -> Listing:
-    """Every labelled image of a folder or shard set, sorted by key; DataError where there is none."""
+def list_items(url: str, name: str = "data.path") -> Listing:
+    """Every labelled image of a folder or shard set, sorted by key; DataError (by the setting's name) where
+    there is none."""
     if storage.exists(storage.join(url, shardset.MANIFEST)):
         return _list_shards(url)
     if not storage.is_local(url):
         raise DataError(
-            f"data.path={url} holds no {shardset.MANIFEST}: give a labelled shard set or a local folder"
+            f"{name}={url} holds no {shardset.MANIFEST}: give a labelled shard set or a local folder"
         )
     root = Path(storage.local_path(url))
     if not root.exists():
-        raise DataError(f"data.path={url} does not exist: give a folder of class folders, or labelled shards")
+        raise DataError(f"{name}={url} does not exist: give a folder of class folders, or labelled shards")
     if not root.is_dir():
-        raise DataError(f"data.path={url} is a file: give a folder of class folders, or labelled shards")
+        raise DataError(f"{name}={url} is a file: give a folder of class folders, or labelled shards")
     found = _list_folder(root)
     if (root / LISTING).is_file():
         found = _apply_listing(found, root)
     if not found.items:
         raise DataError(
-            f"no labelled images in data.path={url}: it must hold <class>/*.jpg, "
+            f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
             "train|val|test/<class>/*.jpg, or labelled shards"
         )
     return found

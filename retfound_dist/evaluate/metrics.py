@@ -142,10 +142,15 @@ def calibration_gaps(labels_N: Labels, probabilities_NC: Floats) -> Floats:
     """(N, bins): right - confidence in the bin of each image's confidence, 0 elsewhere."""
     confidence = probabilities_NC.max(1)
     gap = (probabilities_NC.argmax(1) == labels_N) - confidence
-    place = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    place = confidence_bins(confidence)
     gaps_NB = np.zeros((len(gap), ECE_BINS))
     gaps_NB[np.arange(len(gap)), place] = gap
     return gaps_NB
+
+
+def confidence_bins(confidence_N: Floats) -> Labels:
+    """The place of each confidence in the bins of the calibration error (N,)."""
+    return np.clip(np.ceil(confidence_N * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
 
 
 def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -1,70 +1,116 @@
-"""Reconstructions on the page: the same test images and masks for every checkpoint."""
+"""What only the models can show, kept beside the scores as pictures.json: pages are drawn from files.
+
+mistakes          the worst ones of the first seed, with heat maps (`mistakes.py`)
+features          two directions of the frozen features of the test part (`projection.py`)
+reconstructions   a few test images filled in by this checkpoint and by earlier ones of its run
+"""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from retfound_dist.errors import WeightsError
+import numpy as np
+
+from retfound_dist import commit
+from retfound_dist.errors import RetfoundError
 from retfound_dist.evaluate.dataset import LabelledSet, Part
-from retfound_dist.evaluate.pixels import Pixels
-from retfound_dist.evaluate.reconstruct import Reconstruction, png, reconstruct
-from retfound_dist.evaluate.start import Start
-from retfound_dist.model.weights import autoencoder_from
+from retfound_dist.evaluate.encoding import picture_text
+from retfound_dist.evaluate.features import features, frozen_encoder
+from retfound_dist.evaluate.projection import project
+from retfound_dist.evaluate.reconstruct import Reconstruction, reconstruct
+from retfound_dist.evaluate.start import Start, run_of
+from retfound_dist.model.weights import Weights, autoencoder_from, read_weights
 
 PICTURES = 5
 """Test images whose reconstruction is shown, one of each class first."""
+GAIN = 3
+"""Differences are shown so many times larger, else they are too dark to see."""
 _MASK_SEED = 0
 
 
-def picture_tables(starts: Mapping[str, Start], sets: Mapping[int, LabelledSet]) -> list[dict[str, Any]]:
-    """A table for each image size and patch: original, masked, then one column a checkpoint.
+def make_pictures(
+    start: Start, data: LabelledSet, mistakes: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The whole of pictures.json; parts that cannot be had (no decoder, too few images) are None."""
+    test = data.parts["test"]
+    return {
+        "mistakes": mistakes,
+        "features": project(features(frozen_encoder(start), test.images)),
+        "reconstructions": reconstructions(start, data, say),
+    }
 
-    Rows without a decoder (`none`, an encoder alone) have no picture.
+
+def reconstructions(start: Start, data: LabelledSet, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The same images and masks for the first, the middle and this checkpoint of a run.
+
+    None without a decoder (`none`, an encoder alone). An earlier checkpoint that cannot be read is said and
+    left out.
     """
-    groups: dict[tuple[int, int], dict[str, list[Reconstruction]]] = {}
-    for name, start in starts.items():
-        if start.weights is None or not start.weights.has_decoder:
-            continue
+    if start.weights is None or not start.weights.has_decoder:
+        return None
+    test = data.parts["test"]
+    places = chosen(test)
+    images = [test.images[i] for i in places]
+    try:
+        own = _filled_in(start.weights, images)
+    except RetfoundError as error:
+        say(f"no reconstructions: {error}")
+        return None
+    if own is None:
+        return None
+    columns = []
+    for step in earlier_steps(start):
         try:
-            model = autoencoder_from(start.weights)
-        except WeightsError:
+            url = commit.checkpoint_url(str(run_of(start.url)), step)
+            found = _filled_in(read_weights(url), images)
+        except RetfoundError as error:
+            say(f"no reconstruction by step {step}: {error}")
             continue
-        test = sets[start.image_size].parts["test"]
-        images = [test.images[i] for i in _chosen(test)]
-        groups.setdefault((start.image_size, start.shape.patch), {})[name] = reconstruct(
-            model, images, _MASK_SEED
-        )
-    tables = []
-    for (size, _), found in groups.items():
-        data = sets[size]
-        tables.append(
-            _table(found, [data.classes[data.parts["test"].labels[i]] for i in _chosen(data.parts["test"])])
-        )
-    return tables
+        if found:
+            columns.append(_column(step, found))
+    columns.append(_column(start.describe()["step"], own))
+    return {
+        "keys": [test.keys[i] for i in places],
+        "labels": [data.classes[test.labels[i]] for i in places],
+        "image_size": start.image_size,
+        "patch": start.shape.patch,
+        "original": [picture_text(one.original) for one in own],
+        "masked": [picture_text(one.masked) for one in own],
+        "checkpoints": columns,
+    }
 
 
-def _table(found: Mapping[str, Sequence[Reconstruction]], labels: Sequence[str]) -> dict[str, Any]:
-    names = list(found)
-    single = len(names) == 1
-    columns = ["original", "masked", *(["reconstruction", "difference"] if single else names)]
-    lines = []
-    for i, label in enumerate(labels):
-        first = found[names[0]][i]
-        shown = [first.original, first.masked, *(found[name][i].reconstruction for name in names)]
-        lines.append(
-            {"label": label, "images": [_uri(p) for p in ([*shown, first.difference] if single else shown)]}
-        )
-    return {"columns": columns, "lines": lines}
+def earlier_steps(start: Start) -> list[int]:
+    """The first and the middle of the run's committed steps before this checkpoint, as far as there are."""
+    run, step = run_of(start.url), start.describe()["step"]
+    if run is None or step is None:
+        return []
+    steps = [s for s in commit.list_steps(run) if s <= step]
+    return sorted({steps[0], steps[(len(steps) - 1) // 2]} - {step}) if steps else []
 
 
-def _chosen(test: Part) -> list[int]:
+def chosen(test: Part) -> list[int]:
     """Places of the test images to show: the first of each class in turn."""
     labels = test.labels
     ranked = sorted((int((labels[:i] == labels[i]).sum()), int(labels[i]), i) for i in range(len(labels)))
     return [place for *_, place in ranked[:PICTURES]]
 
 
-def _uri(pixels: Pixels) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] | None:
+    """None where the images are not of the size that the decoder was trained for."""
+    model = autoencoder_from(weights)
+    size = images[0].shape
+    return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
+
+
+def _column(step: int | None, found: Sequence[Reconstruction]) -> dict[str, Any]:
+    return {
+        "step": step,
+        "reconstruction": [picture_text(one.reconstruction) for one in found],
+        "difference": [picture_text(_raised(one.difference)) for one in found],
+    }
+
+
+def _raised(difference: Any) -> Any:
+    return np.minimum(difference.astype(int) * GAIN, 255).astype(np.uint8)

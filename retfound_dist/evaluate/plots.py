@@ -17,7 +17,7 @@ from retfound_dist.evaluate.figures import Line, Mark
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import run_of
 
-_COMPARED = ("auroc", "aupr", "balanced_accuracy")
+COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -28,36 +28,8 @@ class Plot:
     svg: Markup
     note: str = ""
     legend: Sequence[tuple[int, str]] = field(default=())
-
-
-def class_plots(evaluation: Evaluation) -> list[Plot]:
-    """ROC and precision-recall curves of each class, on the test part."""
-    per_class = evaluation.metrics["per_class"]
-
-    def legend(name: str) -> list[tuple[int, str]]:
-        return [
-            (i, f"{c} {wording.score(per_class[c][name], None)}") for i, c in enumerate(evaluation.classes)
-        ]
-
-    y, p = evaluation.labels_N, evaluation.probabilities_NC
-    roc = figures.curves(
-        figures.roc_lines(y, p), "1 \u2212 specificity", "sensitivity", unit_square=True, diagonal=True
-    )
-    pr = figures.curves(figures.pr_lines(y, p), "recall", "precision", unit_square=True)
-    return [
-        Plot(
-            "ROC, each class against the rest",
-            Markup(roc),
-            "With the area under each curve; guessing follows the diagonal.",
-            legend("auroc"),
-        ),
-        Plot(
-            "Precision and recall",
-            Markup(pr),
-            "With the average precision; guessing gives the share of the class.",
-            legend("aupr"),
-        ),
-    ]
+    shapes: bool = False
+    """The legend shows the classes' markers rather than lines."""
 
 
 def finetune_plots(evaluation: Evaluation) -> list[Plot]:
@@ -94,7 +66,7 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
 
 
 def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
-    """Fine-tuning curves and mean test curves, one colour a row."""
+    """Fine-tuning curves, one colour a row."""
     legend = list(enumerate(rows))
     training = {
         "train_loss": ("Fine-tuning: training loss", "cross entropy"),
@@ -111,7 +83,7 @@ def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
                     if r["seed"] == chosen["seed"] and r[key] is not None
                 ]
                 if points:
-                    lines.append(Line([p[0] for p in points], [p[1] for p in points], place))
+                    lines.append(figures.classed([p[0] for p in points], [p[1] for p in points], place))
         if lines:
             plots.append(
                 Plot(
@@ -121,26 +93,6 @@ def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
                     legend,
                 )
             )
-    roc = [figures.mean_roc(row.labels_N, row.probabilities_NC, i) for i, row in enumerate(rows.values())]
-    pr = [figures.mean_pr(row.labels_N, row.probabilities_NC, i) for i, row in enumerate(rows.values())]
-    plots.append(
-        Plot(
-            "ROC, mean over classes",
-            Markup(
-                figures.curves(roc, "1 \u2212 specificity", "sensitivity", unit_square=True, diagonal=True)
-            ),
-            "On the test part.",
-            legend,
-        )
-    )
-    plots.append(
-        Plot(
-            "Precision and recall, mean over classes",
-            Markup(figures.curves(pr, "recall", "precision", unit_square=True)),
-            "On the test part.",
-            legend,
-        )
-    )
     return plots
 
 
@@ -149,7 +101,7 @@ def whisker_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
     plots = []
     classes = len(next(iter(metrics.values()))["classes"])
     chance = {"auroc": 0.5, "balanced_accuracy": 1 / classes}
-    for name in _COMPARED:
+    for name in COMPARED:
         values = [m["macro"][name] for m in metrics.values()]
         spans = [m["ci95"]["macro"][name] for m in metrics.values()]
         svg = figures.whiskers(list(metrics), values, spans, wording.LABELS[name], chance.get(name))

@@ -48,6 +48,10 @@ class Display:
         """A line that stays on screen."""
         self.console.print(text, markup=False)
 
+    def warn(self, text: str) -> None:
+        """A line that stays, in red where there are colours."""
+        self.console.print(text, markup=False, style="bold red")
+
     def begin(self, what: str) -> None:
         """Something new is under way."""
         if self._task is not None:

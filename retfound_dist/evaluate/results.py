@@ -3,7 +3,9 @@
 predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
 split.csv         every image: key, patient, label, part
 history.jsonl     one object for each seed and epoch
+pictures.json     what only the models could show: mistakes with heat maps, features, reconstructions
 report.html       the page
+external_predictions.csv   the external set's images, where one was tested
 metrics.json      everything else; written last, so without it there is no evaluation
 """
 
@@ -13,7 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,16 @@ import numpy as np
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
 from retfound_dist.evaluate.dataset import LabelledSet
+from retfound_dist.evaluate.external import ExternalTest
 from retfound_dist.evaluate.metrics import Floats, Labels
 
-METRICS, PREDICTIONS, SPLIT, HISTORY, REPORT = (
+METRICS, PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
     "predictions.csv",
+    "external_predictions.csv",
     "split.csv",
     "history.jsonl",
+    "pictures.json",
     "report.html",
 )
 DIGITS = 8
@@ -44,6 +49,10 @@ class Evaluation:
     labels_N: Labels
     probabilities_NC: Floats
     history: list[dict[str, Any]]
+    pictures: dict[str, Any] = field(default_factory=dict)
+    """`pictures.make_pictures`; empty where an evaluation was made without."""
+    external: ExternalTest | None = None
+    """Where another set was tested; not read back: its scores are in `metrics`."""
 
     @property
     def classes(self) -> list[str]:
@@ -55,10 +64,15 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     """Put an evaluation at a URL; an older one there stops counting first."""
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
+    if evaluation.external:
+        storage.write_text(storage.join(url, EXTERNAL), external_csv(evaluation.external))
+    else:
+        storage.delete(storage.join(url, EXTERNAL))
     storage.write_text(storage.join(url, SPLIT), split_csv(data))
     storage.write_text(
         storage.join(url, HISTORY), "".join(json.dumps(row) + "\n" for row in evaluation.history)
     )
+    storage.write_json(storage.join(url, PICTURES), evaluation.pictures)
     storage.write_text(storage.join(url, REPORT), report)
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)
 
@@ -77,9 +91,16 @@ def read(url: str) -> Evaluation | None:
             labels_N=np.array([classes.index(r["label"]) for r in rows], dtype=np.int64),
             probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
             history=[json.loads(line) for line in lines],
+            pictures=_pictures(url),
         )
     except (StorageError, ValueError, KeyError, TypeError):
         return None
+
+
+def _pictures(url: str) -> dict[str, Any]:
+    where = storage.join(url, PICTURES)
+    tree = storage.read_json(where) if storage.exists(where) else {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
@@ -96,6 +117,21 @@ def predictions_csv(evaluation: Evaluation) -> str:
         )
     ]
     return _csv(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
+
+
+def external_csv(tested: ExternalTest) -> str:
+    """The external set, one line an image: `label` in the model's words, `external_label` in the set's."""
+    classes = tested.metrics["classes"]
+    told = zip(
+        tested.keys, tested.patients, tested.labels_N, tested.own_labels, tested.probabilities_NM, strict=True
+    )
+    rows = [
+        [key, patient or "", classes[label], own, classes[int(p_M.argmax())]]
+        + [f"{p:.{DIGITS}f}" for p in p_M]
+        for key, patient, label, own, p_M in told
+    ]
+    told_of = ["key", "patient", "label", "external_label", "predicted"]
+    return _csv([*told_of, *(f"p_{c}" for c in classes)], rows)
 
 
 def split_csv(data: LabelledSet) -> str:

@@ -15,7 +15,7 @@ from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import Start
 from retfound_dist.schema import EvaluateConfig
 
-_HOW = ("out.url", "threads", "data.workers", "checkpoint")
+_HOW = ("out.url", "threads", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
 """Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
 
 
@@ -28,7 +28,7 @@ def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Eva
 def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Evaluate and write to `config.out.url`."""
     made = evaluate_start(start, data, config, show)
-    results.write(config.out.url, made, data, evaluation_page(made, start, data))
+    results.write(config.out.url, made, data, evaluation_page(made))
     show.say(headline(made))
     return made
 
@@ -42,4 +42,9 @@ def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config:
         not changed
         and metrics["checkpoint"]["sha256"] == start.identity
         and metrics["data"]["fingerprint"] == data.fingerprint
+        and _external(metrics) == (data.external.fingerprint if data.external else None)
     )
+
+
+def _external(metrics: Mapping[str, Any]) -> str | None:
+    return metrics["external"]["data"]["fingerprint"] if "external" in metrics else None

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from retfound_dist.evaluate.dataset import load
+from retfound_dist.evaluate.external import load_with_external
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.row import make_row
 from retfound_dist.evaluate.start import open_start
@@ -69,7 +69,7 @@ def _attach(queue: Any) -> None:
 def _make(name: str, config: EvaluateConfig, threads: int) -> None:
     torch.set_num_threads(threads)
     start = open_start(config.checkpoint, config.model)
-    make_row(start, load(config.data, start.image_size), config, Relay(name))
+    make_row(start, load_with_external(config.data, config.external, start.image_size), config, Relay(name))
 
 
 def _listen(futures: Sequence[Future[None]], queue: Any, show: Display, parts: int) -> None:

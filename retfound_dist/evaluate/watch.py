@@ -1,25 +1,37 @@
-"""`retfound watch`: every committed checkpoint of a run evaluated once, as it lands.
+"""`retfound watch`: every committed checkpoint of a run probed as it lands, every n-th fine-tuned too.
 
-Results go to RUN/evaluations/step_00000100/; one with its metrics.json is done, so a restart repeats
-nothing. An uncommitted checkpoint is not seen.
+Results go to RUN/evaluations/step_00000100/ (probe.json, metrics.json), the history to watch.json and
+report.html in RUN/evaluations/, alarms to RUN/alarms.jsonl; what is there is not made again. An uncommitted
+checkpoint is not seen. Probes look at the train and val parts alone, so that a checkpoint can be chosen by
+them; the test part belongs to fine-tuning.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from retfound_dist import commit, storage
+from retfound_dist import commit, runlog, storage
 from retfound_dist.config import load
-from retfound_dist.errors import ConfigError, ManifestError, StorageError
-from retfound_dist.evaluate import results, wording
+from retfound_dist.errors import (
+    CheckpointError,
+    ConfigError,
+    FaultsFoundError,
+    ManifestError,
+    RetfoundError,
+    StorageError,
+    WeightsError,
+)
+from retfound_dist.evaluate import probed, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
+from retfound_dist.evaluate.history import History, start_url, steps_with
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.row import make_row
-from retfound_dist.evaluate.start import open_start
+from retfound_dist.evaluate.start import NONE, Start, open_start
 from retfound_dist.schema import EvalOut, EvaluateConfig, WatchConfig
 from retfound_dist.shardset import read_manifest
 
@@ -27,37 +39,22 @@ _SHOWN = ("auroc", "aupr", "balanced_accuracy")
 
 
 def watch_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
-    """Run `retfound watch`; raises RetfoundError for anything a person can mend."""
+    """Run `retfound watch`; raises RetfoundError for anything a person can mend, FaultsFoundError (exit 1)
+    where an alarm was raised."""
     config, _ = load(WatchConfig, config_path, overrides)
     set_threads(config.threads)
     url = config.run.url
-    if not commit.list_steps(url) and not storage.exists(storage.join(url, "config.json")):
+    if not commit.list_steps(url) and not storage.exists(storage.join(url, runlog.CONFIG)):
         raise ConfigError(f"run.url={url} holds no run: give the folder that `retfound pretrain` writes")
     with Display(quiet) as show:
-        show.say(_header())
-        for step in done_steps(url):
-            held = results.read(commit.evaluation_url(url, step))
-            if held:
-                show.say(_line(step, held.metrics))
-        _follow(config, show)
+        _Watch(config, show).follow()
     return 0
-
-
-def done_steps(run: str) -> list[int]:
-    """Steps whose evaluation is complete, rising."""
-    return [s for s in commit.list_steps(run) if storage.exists(_metrics_url(run, s))]
-
-
-def pending_steps(run: str) -> list[int]:
-    """Steps that are committed and not evaluated, rising."""
-    done = set(done_steps(run))
-    return [step for step in commit.list_steps(run) if step not in done]
 
 
 def last_step(run: str) -> int | None:
     """The step on which the run ends, from its config.json; None where that cannot be known."""
     try:
-        config = storage.read_json(storage.join(run, "config.json"))
+        config = storage.read_json(storage.join(run, runlog.CONFIG))
         train = config["train"]
         if train["steps"]:
             return int(train["steps"])
@@ -68,55 +65,144 @@ def last_step(run: str) -> int | None:
         return None
 
 
-def _follow(config: WatchConfig, show: Display) -> None:
-    sets: dict[int, LabelledSet] = {}
-    changed = time.monotonic()
-    while True:
-        pending = pending_steps(config.run.url)
-        if pending:
-            _evaluate_step(config, pending[0], sets, show)
-            changed = time.monotonic()
-            continue
-        end = last_step(config.run.url)
-        if end is not None and end in done_steps(config.run.url):
-            show.say(f"the run has reached its last step, {end}")
+def due(steps: Sequence[int], every: int, end: int | None) -> list[int]:
+    """Which of a run's steps are fine-tuned: every n-th and the last; none where `every` is 0."""
+    return [step for i, step in enumerate(steps, 1) if every and (i % every == 0 or step == end)]
+
+
+class _Watch:
+    """One run being followed."""
+
+    def __init__(self, config: WatchConfig, show: Display) -> None:
+        self.config, self.show, self.run = config, show, config.run.url
+        self._sets: dict[int, LabelledSet] = {}
+        self._history: History | None = None
+        self._gone: set[int] = set()
+        """Checkpoints that were deleted before they could be read."""
+
+    def follow(self) -> None:
+        """Probe and fine-tune until the run has reached its last step, or nothing new comes."""
+        changed = time.monotonic()
+        while True:
+            todo = self._next()
+            if todo:
+                self._do(*todo)
+                changed = time.monotonic()
+                continue
+            end, idle = last_step(self.run), (time.monotonic() - changed) / 60
+            if end is not None and self._history and end in self._history.steps:
+                self.show.say(f"the run has reached its last step, {end}")
+                break
+            if self.config.stop_after_minutes and idle >= self.config.stop_after_minutes:
+                self.show.say(f"no new checkpoint for {self.config.stop_after_minutes:g} minutes")
+                break
+            self.show.begin(f"waiting for a checkpoint of {self.run}")
+            time.sleep(self.config.poll_seconds)
+        self._end()
+
+    def _next(self) -> tuple[str, int] | None:
+        """What to do now: probes first, for they are quick; then what is due for fine-tuning."""
+        committed = [step for step in commit.list_steps(self.run) if step not in self._gone]
+        if self._history is None:
+            return ("begin", committed[0]) if committed else None
+        known = self._history.steps
+        fresh = next((step for step in committed if step not in known), None)
+        if fresh is not None:
+            return "probe", fresh
+        tuned = steps_with(self.run, results.METRICS)
+        wanted = due(sorted(known), self.config.finetune_every, last_step(self.run))
+        return next((("tune", step) for step in wanted if step in committed and step not in tuned), None)
+
+    def _do(self, what: str, step: int) -> None:
+        """Read the past, or probe or fine-tune one checkpoint."""
+        try:
+            start = open_start(commit.checkpoint_url(self.run, step), self.config.model)
+        except (CheckpointError, StorageError, WeightsError):
+            if commit.is_checkpoint(commit.checkpoint_url(self.run, step)):
+                raise
+            self.show.say(f"step {step}: its checkpoint was deleted before it could be read")
+            self._gone.add(step)
             return
-        idle = (time.monotonic() - changed) / 60
-        if config.stop_after_minutes and idle >= config.stop_after_minutes:
-            show.say(f"no new checkpoint for {config.stop_after_minutes:g} minutes (stop_after_minutes)")
-            return
-        show.begin(f"waiting for a checkpoint of {config.run.url}")
-        time.sleep(config.poll_seconds)
+        data = self._labelled(start.image_size)
+        history = self._history = self._history or self._begin(start, data)
+        if what == "probe":
+            self._probe(step, start, data, history)
+        elif what == "tune":
+            self._finetune(step, start, data)
+        for row in history.write():
+            self.show.warn(f"ALARM: {row['message']}")
+            if self.config.alarm.stop:
+                self._end()
+
+    def _probe(self, step: int, start: Start, data: LabelledSet, history: History) -> None:
+        where = commit.evaluation_url(self.run, step)
+        made = probed.probe_start(start, data, self.config.probe, self.config.bootstrap, where, self.show)
+        history.add(step, made)
+        self.show.say(_line(f"{step:,}", made.tree))
+
+    def _finetune(self, step: int, start: Start, data: LabelledSet) -> None:
+        config = self.config
+        row = EvaluateConfig(
+            checkpoint=commit.checkpoint_url(self.run, step),
+            data=config.data,
+            out=EvalOut(url=commit.evaluation_url(self.run, step)),
+            seeds=config.seeds,
+            model=config.model,
+            finetune=config.finetune,
+            probe=config.probe,
+            threads=config.threads,
+            bootstrap=config.bootstrap,
+        )
+        self.show.say(f"step {step:,}, fine-tuned:")
+        make_row(start, data, row, self.show)
+
+    def _begin(self, checkpoint: Start, data: LabelledSet) -> History:
+        """What is known from before, begun with the starting weights' probe."""
+        config, history = self.config, History.of(self.config, data)
+        self.show.say(_header(config.probe.folds))
+        begun = self._starting_weights(checkpoint)
+        if begun:
+            made = probed.probe_start(
+                begun, data, config.probe, config.bootstrap, start_url(self.run), self.show
+            )
+            history.add(0, made)
+            self.show.say(_line("start", made.tree))
+        for step, held in sorted(history.steps.items()):
+            self.show.say(_line(f"{step:,}", held.tree))
+        return history
+
+    def _starting_weights(self, checkpoint: Start) -> Start | None:
+        """What the run began from, at its checkpoints' image size; None (and said) if it cannot be read."""
+        init = str(storage.read_json(storage.join(self.run, runlog.CONFIG))["model"].get("init", NONE))
+        if init == NONE:
+            return Start(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
+        try:
+            begun = open_start(init, self.config.model)
+        except RetfoundError as error:
+            self.show.warn(f"no comparison with the run's starting weights: {error}")
+            return None
+        return replace(begun, image_size=checkpoint.image_size)
+
+    def _labelled(self, size: int) -> LabelledSet:
+        if size not in self._sets:
+            self._sets[size] = load_labelled(self.config.data, size, self.show)
+        return self._sets[size]
+
+    def _end(self) -> None:
+        """FaultsFoundError where there are alarms, of this watch or an earlier one."""
+        raised = runlog.read_rows(self.run, runlog.ALARMS)
+        if raised:
+            kinds = f"{len(raised)} alarm{'s' if len(raised) > 1 else ''}"
+            where = storage.join(self.run, runlog.ALARMS)
+            raise FaultsFoundError(f"{kinds} in {where}; the last: {raised[-1]['message']}")
 
 
-def _evaluate_step(config: WatchConfig, step: int, sets: dict[int, LabelledSet], show: Display) -> None:
-    url = commit.evaluation_url(config.run.url, step)
-    row = EvaluateConfig(
-        checkpoint=commit.checkpoint_url(config.run.url, step),
-        data=config.data,
-        out=EvalOut(url=url),
-        seeds=config.seeds,
-        model=config.model,
-        finetune=config.finetune,
-        threads=config.threads,
-        bootstrap=config.bootstrap,
-    )
-    start = open_start(row.checkpoint, row.model)
-    if start.image_size not in sets:
-        sets[start.image_size] = load_labelled(config.data, start.image_size, show)
-    data = sets[start.image_size]
-    made = make_row(start, data, row, show)
-    show.say(_line(step, made.metrics))
+def _header(folds: int) -> str:
+    title = f"linear probe of train and val, {folds}-fold; the test part is not looked at"
+    return f"{title}\n{'step':>10}" + "".join(f"  {wording.LABELS[name]:>22}" for name in _SHOWN)
 
 
-def _metrics_url(run: str, step: int) -> str:
-    return storage.join(commit.evaluation_url(run, step), results.METRICS)
-
-
-def _header() -> str:
-    return f"{'step':>10}" + "".join(f"  {wording.LABELS[name]:>24}" for name in _SHOWN)
-
-
-def _line(step: int, metrics: Mapping[str, Any]) -> str:
-    cells = (wording.score(metrics["macro"][name], metrics["ci95"]["macro"][name]) for name in _SHOWN)
-    return f"{step:>10}" + "".join(f"  {cell:>24}" for cell in cells)
+def _line(step: str, tree: dict[str, Any]) -> str:
+    linear = tree["linear"]
+    cells = (wording.score(linear["macro"][name], linear["ci95"]["macro"][name]) for name in _SHOWN)
+    return f"{step:>10}" + "".join(f"  {cell:>22}" for cell in cells)

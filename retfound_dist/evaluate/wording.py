@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist.schema import Alarm
+
 LABELS = {
     "acc": "ACC (one-vs-rest)",
     "accuracy": "accuracy (top-1)",
@@ -114,6 +116,22 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def external(tree: Mapping[str, Any]) -> str:
+    """What the external test asked: images, map, what did not count."""
+    who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
+    pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
+    said = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
+    if tree["left_out"]:
+        named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
+        said.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
+    if tree["dropped_classes"]:
+        dropped = ", ".join(tree["dropped_classes"])
+        said.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
+    if tree["skipped"]:
+        said.append(f"{len(tree['skipped'])} images cannot be used")
+    return "; ".join([*said, *tree["warnings"]]) + "."
+
+
 def undefined(metrics: Mapping[str, Any]) -> str:
     """Why some scores are shown as a dash; empty where none is."""
     why = [
@@ -154,6 +172,19 @@ def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
     rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
     tail = f"; not told apart on {' and '.join(rest)}" if rest else ""
     return f"\u201c{name}\u201d {'; it '.join(said)}{tail}."
+
+
+def alarm(
+    kind: str, step: int, other: int, rule: Alarm, difference: float | None, span: Sequence[float] | None
+) -> str:
+    """One alarm in words: what is worse than what, by how much, what to look at."""
+    before = f"step {other:,}, the best before it"
+    against = "its own starting weights" if kind == "worse_than_start" else before
+    probe = {"linear": "linear probe", "knn": "nearest neighbours"}[rule.method]
+    return (
+        f"step {step:,} is worse than {against}: {probe}, {LABELS[rule.metric]} "
+        f"{score(difference, span)}: look at the recipe (`retfound plan`) and at the loss before going on"
+    )
 
 
 def _gap(line: Mapping[str, Any]) -> str:

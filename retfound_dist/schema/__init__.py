@@ -5,13 +5,16 @@ Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the pa
 """
 
 from retfound_dist.schema.evaluate import (
+    Alarm,
     CompareConfig,
     CompareOut,
     EvalData,
     EvalModel,
     EvalOut,
     EvaluateConfig,
+    External,
     Finetune,
+    Probe,
     WatchConfig,
 )
 from retfound_dist.schema.pack import (
@@ -33,6 +36,7 @@ from retfound_dist.schema.pretrain import (
 )
 
 __all__ = [
+    "Alarm",
     "Checkpoint",
     "CompareConfig",
     "CompareOut",
@@ -41,6 +45,7 @@ __all__ = [
     "EvalModel",
     "EvalOut",
     "EvaluateConfig",
+    "External",
     "Finetune",
     "Model",
     "Optim",
@@ -49,6 +54,7 @@ __all__ = [
     "PackOut",
     "Phantom",
     "PretrainConfig",
+    "Probe",
     "Run",
     "Source",
     "Split",

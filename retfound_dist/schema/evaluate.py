@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -32,10 +32,32 @@ class EvalData:
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    split_file: str = ""
+    """CSV key,part (such as an evaluation's split.csv): the split where it exists; written where not."""
+    label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the train part's labels that is used: stratified, a smaller share inside a larger one."""
     workers: Count = 2
     """Loader processes."""
     bad_sample_budget: Count = 10
     """Unreadable images left out (and named) before the evaluation stops with an error."""
+    allow_leak: bool = False
+    """Go on, with a warning, where a given split holds a patient or the same pixels in two parts."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class External:
+    """Another labelled set to test on as well, of another device or clinic."""
+
+    path: str = ""
+    """Folder or URL of the set, every image of which is tested; empty: none."""
+    class_map: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Class of the model = label or [labels] of the external set; empty: labels of the same name."""
+
+    @model_validator(mode="after")
+    def _has_path(self) -> External:
+        if self.class_map and not self.path:
+            raise ValueError("external.class_map is given without external.path: name the external set")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,6 +80,8 @@ class Finetune:
     """Images a step."""
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
+    try_base_lr: tuple[PositiveFloat, ...] = ()
+    """Rates tried instead of base_lr with the first seed; that with the best val AUROC serves all seeds."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
@@ -69,13 +93,54 @@ class Finetune:
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Stochastic depth, rising linearly to this."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the target spread over all classes."""
+    """Share of the target spread over all classes, of mixed images too."""
+    mixup: NonNegative = 0.0
+    """Two images are blended by a share from Beta(a, a) with this a (MAE: 0.8; RETFound: off); 0: never."""
+    cutmix: NonNegative = 0.0
+    """A rectangle comes from another image, its share from Beta(a, a) with this a; 0: never.
+    Where mixup is on too, each batch draws one of the two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: an image counts images / (classes x images of its class), so that rare classes count."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's RandAugment string; empty: none."""
     random_erasing: Fraction = 0.25
     """Probability of random erasing."""
     crop_scale: Pair = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Probe:
+    """Linear probe and nearest neighbours on frozen features."""
+
+    enabled: bool = True
+    """Probe as well as fine-tune; `watch` probes always."""
+    strengths: tuple[PositiveFloat, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Inverse penalties of the logistic regression (scikit-learn's C) to choose from."""
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds among the fitted images by which the penalty is chosen."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds of train and val together in which `watch` predicts every image."""
+    seed: Count = 0
+    """Which patient falls into which fold is a function of this seed."""
+    neighbours: Positive = 20
+    """Images that vote."""
+    temperature: PositiveFloat = 0.07
+    """A neighbour's vote weighs exp(cosine similarity / temperature)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Alarm:
+    """When `watch` says that a run goes wrong: by more than the paired 95 % interval."""
+
+    method: Literal["linear", "knn"] = "linear"
+    """The probe that is judged."""
+    metric: Literal["aupr", "auroc", "balanced_accuracy"] = "aupr"
+    """The macro score that is judged."""
+    patience: Positive = 1
+    """Checkpoints in a row that must be worse before it counts."""
+    stop: bool = False
+    """Leave at the first alarm instead of watching on; the exit code is 1 either way."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -96,8 +161,10 @@ class EvaluateConfig:
     out: EvalOut
     seeds: Seeds = (0,)
     """One fine-tuning for each."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     threads: Count = 0
     """CPU threads; 0: all cores."""
     bootstrap: Positive = 1000
@@ -124,8 +191,12 @@ class CompareConfig:
     out: CompareOut
     seeds: Seeds = (0,)
     """One fine-tuning for each row and seed."""
+    label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Shares of the train part's labels at which all rows are compared too, such as [0.01, 0.1, 0.5]."""
+    external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     jobs: Positive = 1
     """Rows evaluated at the same time, each in a process of its own; they share the threads and the GPU."""
     threads: Count = 0
@@ -150,10 +221,14 @@ class WatchConfig:
     """One fine-tuning for each checkpoint and seed."""
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
+    probe: Probe = field(default_factory=Probe)
     threads: Count = 0
     """CPU threads; 0: all cores."""
     bootstrap: Positive = 1000
     """Resamples behind each 95 % interval."""
+    finetune_every: Count = 1
+    """Every n-th checkpoint, and the last, is fine-tuned and tested too; 0: none is, all are probed."""
+    alarm: Alarm = field(default_factory=Alarm)
     poll_seconds: PositiveFloat = 60.0
     """Pause between two looks at the run."""
     stop_after_minutes: NonNegative = 0.0

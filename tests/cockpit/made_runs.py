@@ -63,6 +63,20 @@ def write_checkpoint(url: str, step: int, tree: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def write_probes(url: str, aurocs: dict[int, float], alarm: str = "") -> None:
+    """What `retfound watch` leaves of some checkpoints, as far as it is read here."""
+
+    def tree(auroc: float) -> dict[str, Any]:
+        scores = {"auroc": auroc, "aupr": auroc - 0.2, "balanced_accuracy": None}
+        spans = {k: v and [v - 0.03, v + 0.03] for k, v in scores.items()}
+        return {"linear": {"macro": scores, "ci95": {"macro": spans}}}
+
+    rows = [{"step": step, **tree(auroc)} for step, auroc in aurocs.items()]
+    storage.write_json(storage.join(url, runlog.WATCH), {"start": tree(0.7), "rows": rows})
+    if alarm:
+        runlog.append_rows(url, runlog.ALARMS, [{"step": max(aurocs), "message": alarm}])
+
+
 def write_score(url: str, step: int, auroc: float) -> None:
     """An evaluation's metrics.json, as far as it is read here."""
     scores = {"auroc": auroc, "aupr": auroc - 0.1, "balanced_accuracy": auroc - 0.2, "f1": None}

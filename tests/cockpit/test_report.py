@@ -14,7 +14,7 @@ from retfound_dist.cockpit.charts import step_bands, thin, time_bands
 from retfound_dist.cockpit.page import cost, gpu_hours, run_page, warnings
 from retfound_dist.cockpit.pictures import spread
 from retfound_dist.cockpit.runs import read_run
-from tests.cockpit.made_runs import make_run, write_score
+from tests.cockpit.made_runs import make_run, write_probes, write_score
 
 
 class Page(HTMLParser):
@@ -87,6 +87,21 @@ def test_cost_is_wall_time_times_ranks_and_its_price(tmp_path: Path) -> None:
     told = dict(cost(run, 2.0))
     assert told["Price"].startswith(f"{gpu_hours(run) * 2:.2f}")
     assert told["Nothing ran"].startswith("280 s") or told["Nothing ran"].startswith("5 min")
+
+
+def test_alarms_and_probes_of_a_watch_are_on_the_page_and_in_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = make_run(str(tmp_path / "run"))
+    assert "Linear probe" not in run_page(read_run(url))
+    write_probes(url, {50: 0.82, 100: 0.6}, "step 100 is worse than its own starting weights: <b>")
+    page = run_page(read_run(url))
+    assert "Linear probe" in page
+    assert page.index('role="alert"') < page.index("Step 100 is worse") < page.index("Reconstruction loss")
+    assert "<b>:" not in page
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "ALARM: run: step 100 is worse than its own starting weights" in capsys.readouterr().out
 
 
 def test_over_fitting_is_said(tmp_path: Path) -> None:

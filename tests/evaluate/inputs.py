@@ -34,20 +34,20 @@ TINY = [
 """Overrides that make an evaluation of a made-up set take seconds."""
 
 
-def image_bytes(label: int, seed: int, kind: str = "JPEG") -> bytes:
-    """A grey 48x40 image whose brightness tells its class."""
+def image_bytes(label: int, seed: int, kind: str = "JPEG", shade: int = 60) -> bytes:
+    """A grey 48x40 image whose brightness tells its class, unless `shade` is 0."""
     noise = np.random.default_rng([label, seed]).integers(0, 60, (40, 48))
     buffer = io.BytesIO()
-    Image.fromarray((noise + 60 * label).astype(np.uint8)).save(buffer, kind, quality=95)
+    Image.fromarray((noise + shade * label).astype(np.uint8)).save(buffer, kind, quality=95)
     return buffer.getvalue()
 
 
-def class_folders(root: Path, each: int = 10, classes: Sequence[str] = CLASSES) -> Path:
+def class_folders(root: Path, each: int = 10, classes: Sequence[str] = CLASSES, shade: int = 60) -> Path:
     """`root/<class>/<class>_<i>.jpg`."""
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(each):
-            (root / name / f"{name}_{i}.jpg").write_bytes(image_bytes(label, i))
+            (root / name / f"{name}_{i}.jpg").write_bytes(image_bytes(label, i, shade=shade))
     return root
 
 

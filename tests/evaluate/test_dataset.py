@@ -198,16 +198,6 @@ def test_a_class_missing_from_val_is_none(tmp_path: Path) -> None:
     assert len(load(config(tmp_path), 28).parts["val"]) == 8
 
 
-def test_a_patient_on_both_sides_of_a_given_split_is_a_warning(tmp_path: Path) -> None:
-    samples = [
-        {"key": f"{c}_{i}", "label": c, "patient": f"{c}{i % 2}", "split": ("train", "test")[i % 4 // 2]}
-        for c in CLASSES
-        for i in range(8)
-    ]
-    data = load(config(shard_set(tmp_path / "s", samples)), 28)
-    assert any("3 patients are in both train and test" in warning for warning in data.warnings)
-
-
 def test_the_real_set_is_split_by_patient(test_data: Path) -> None:
     data = load(config(test_data / "octdl"), 56)
     assert data.divided_by == "patient"

@@ -38,7 +38,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_and_field_is_there(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
-    assert names == {"metrics.json", "predictions.csv", "split.csv", "history.jsonl", "report.html"}
+    tables = {"metrics.json", "predictions.csv", "split.csv", "history.jsonl"}
+    assert names == tables | {"report.html", "pictures.json", "features.npz"}
     metrics = json.loads((done / "metrics.json").read_text())
     fields = {"legacy", "macro", "per_class", "ci95", "confusion", "classes", "seeds", "checkpoint"}
     assert fields | {"split", "patients", "skipped", "versions", "config"} <= metrics.keys()
@@ -49,6 +50,10 @@ def test_every_file_and_field_is_there(done: Path) -> None:
     assert metrics["split"]["by"] == "patient"
     assert metrics["bootstrap"]["unit"] == "patient"
     assert metrics["patients"] == metrics["bootstrap"]["units"] == 6
+    assert metrics["probe"].keys() == {"linear", "knn"}
+    for probed in metrics["probe"].values():
+        assert probed["macro"].keys() == metrics["macro"].keys()
+        assert sum(map(sum, probed["confusion"])) == metrics["split"]["test"]
 
 
 def test_metrics_are_those_of_predictions_csv(done: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_the_same_seed_gives_the_same_outcome_and_another_one_does_not(data: Lab
     assert (first.probabilities == second.probabilities).all()
     assert [r["train_loss"] for r in first.history] == [r["train_loss"] for r in second.history]
     assert (first.probabilities != other.probabilities).any()
+
+
+def test_mixing_and_weights_change_the_outcome_and_keep_it_reproducible(data: LabelledSet) -> None:
+    recipe = replace(RECIPE, mixup=0.8, cutmix=1.0, class_weights="balanced")
+    first = run(data, recipe=recipe)
+    assert (run(data, recipe=recipe).probabilities == first.probabilities).all()
+    assert (run(data).probabilities != first.probabilities).any()
 
 
 def test_probabilities_sum_to_one_and_history_has_every_field(data: LabelledSet) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from retfound_dist.evaluate.finetune import training_loss
 from retfound_dist.evaluate.recipe import choose_epoch, learning_rate, parameter_groups
 from retfound_dist.model.mae import encoder_shape
 from retfound_dist.model.vit import build_classifier
@@ -41,16 +39,6 @@ def test_the_rate_warms_up_to_base_x_batch_over_256_and_falls_to_the_minimum() -
     assert learning_rate(10, recipe) == pytest.approx(5e-3 * 16 / 256)
     assert learning_rate(30, recipe) == pytest.approx((5e-3 / 16 + 1e-6) / 2)
     assert learning_rate(50, recipe) == pytest.approx(1e-6)
-
-
-def test_label_smoothing_is_applied() -> None:
-    logits, labels = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
-    logp = logits.log_softmax(1)[0]
-    smooth = training_loss(logits, labels, Finetune(label_smoothing=0.3))
-    assert float(smooth) == pytest.approx(float(-(0.8 * logp[0] + 0.1 * logp[1] + 0.1 * logp[2])))
-    assert float(training_loss(logits, labels, Finetune(label_smoothing=0.0))) == pytest.approx(
-        float(-logp[0])
-    )
 
 
 def history(*rows: tuple[float | None, float | None]) -> list[dict[str, float | None]]:

@@ -1,0 +1,136 @@
+"""What a watch knows of a run: every checkpoint's probe beside the starting weights' and the best before it.
+
+watch.json    RUN/evaluations/: rows, alarms, the starting weights
+report.html   RUN/evaluations/: the same as a page
+alarms.jsonl  RUN/: each alarm once, as it was raised
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from retfound_dist import commit, runlog, storage
+from retfound_dist.config import to_dict
+from retfound_dist.evaluate import alarms, bootstrap, probe, probed, results
+from retfound_dist.evaluate.alarms import Judged, Point
+from retfound_dist.evaluate.dataset import LabelledSet
+from retfound_dist.evaluate.metrics import Floats
+from retfound_dist.evaluate.probed import Development, Probed, development
+from retfound_dist.evaluate.watch_report import watch_page
+from retfound_dist.schema import Alarm, WatchConfig
+
+_STEP = re.compile(r"^step_(\d{8,})$")
+
+
+def folder(run: str) -> str:
+    """Where a run's evaluations stand."""
+    return storage.join(run, "evaluations")
+
+
+def start_url(run: str) -> str:
+    """Where the probe of the run's starting weights stands."""
+    return storage.join(folder(run), alarms.START)
+
+
+def steps_with(run: str, name: str) -> list[int]:
+    """Steps whose folder of evaluations holds a file, rising; their checkpoints may be gone since."""
+    found = [int(m.group(1)) for n in storage.list_names(folder(run)) if (m := _STEP.match(n))]
+    return sorted(s for s in found if storage.exists(storage.join(commit.evaluation_url(run, s), name)))
+
+
+@dataclass
+class History:
+    """The probes of one run on one labelled set."""
+
+    config: WatchConfig
+    images: Development
+    fingerprint: str
+    start: Probed | None = None
+    steps: dict[int, Probed] = field(default_factory=dict)
+    _drawn: dict[int, Point] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: WatchConfig, data: LabelledSet) -> History:
+        """What stands in the run's folder already, from the same images and settings."""
+        found = cls(config, development(data), data.fingerprint)
+        for step in steps_with(config.run.url, probed.PROBE):
+            held = probed.read(commit.evaluation_url(config.run.url, step))
+            if held and found._fits(held):
+                found.steps[step] = held
+        return found
+
+    def add(self, step: int, made: Probed) -> None:
+        """Take in a checkpoint's probe; 0 is the starting weights'."""
+        self._drawn.pop(step, None)
+        if step:
+            self.steps[step] = made
+        else:
+            self.start = made
+
+    def judged(self) -> list[Judged]:
+        """Every checkpoint beside what came before."""
+        start = self._point(0, self.start) if self.start else None
+        return alarms.judge(start, [self._point(step, self.steps[step]) for step in sorted(self.steps)])
+
+    def tree(self) -> dict[str, Any]:
+        """watch.json."""
+        judged = self.judged()
+        return {
+            "run": self.config.run.url,
+            "start": self.start.tree if self.start else None,
+            "rows": [self._row(each) for each in judged],
+            "alarms": alarms.alarms(judged, self.config.alarm),
+            "config": to_dict(self.config),
+        }
+
+    def write(self) -> list[dict[str, Any]]:
+        """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
+        tree, run = self.tree(), self.config.run.url
+        known = {_name(row) for row in runlog.read_rows(run, runlog.ALARMS)}
+        fresh = [row for row in tree["alarms"] if _name(row) not in known]
+        if fresh:
+            runlog.append_rows(run, runlog.ALARMS, fresh)
+        storage.write_json(storage.join(run, runlog.WATCH), tree)
+        steps = steps_with(run, results.METRICS)
+        tuned = {step: results.read(commit.evaluation_url(run, step)) for step in steps}
+        page = watch_page(tree, {step: held for step, held in tuned.items() if held})
+        storage.write_text(storage.join(folder(run), results.REPORT), page)
+        return fresh
+
+    def _row(self, each: Judged) -> dict[str, Any]:
+        tree, step = self.steps[each.point.step].tree, each.point.step
+        where = storage.join(commit.evaluation_url(self.config.run.url, step), results.METRICS)
+        tuned = storage.read_json(where) if storage.exists(where) else None
+        return {
+            "step": step,
+            "samples": tree["checkpoint"]["samples"],
+            **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in probe.METHODS},
+            "to_start": each.to_start and each.to_start.describe(),
+            "to_best": each.to_best and each.to_best.describe(),
+            "finetuned": tuned and {k: tuned[k] for k in ("macro", "ci95")},
+        }
+
+    def _point(self, step: int, held: Probed) -> Point:
+        if step not in self._drawn:
+            rule = self.config.alarm
+            drawn_R = self._resampled(held.probabilities[rule.method], rule)
+            self._drawn[step] = Point(step, held.tree[rule.method]["macro"][rule.metric], drawn_R)
+        return self._drawn[step]
+
+    def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
+        weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
+        return bootstrap.scores(self.images.labels_N, probabilities_NC, weights_RN)["macro"][rule.metric]
+
+    def _fits(self, held: Probed) -> bool:
+        tree = held.tree
+        return bool(
+            tree["data"]["fingerprint"] == self.fingerprint
+            and tree["probe"] == to_dict(self.config.probe)
+            and tree["bootstrap"]["resamples"] == self.config.bootstrap
+        )
+
+
+def _name(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("step", "kind", "method", "metric"))
