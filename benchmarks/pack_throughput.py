@@ -1,67 +1,141 @@
-"""How near packing comes to its bare work on one core: decode + encode + write of the same images.
+"""How near packing comes to its bare work on one core, and how much two workers bring.
 
-    python -m benchmarks.pack_throughput /data/octdl
+    python -m benchmarks.pack_throughput IMAGES [--rounds 3]
 
-Both run side by side in rounds, in turn; the ratio is bare seconds / pack seconds of each round. Two
-cases: JPEGs stored as they came, and the same scaled down (decoded, scaled, encoded again).
+IMAGES is a folder of class folders of grey JPEGs (such as OCTDL). They are taken as they are and mirrored,
+so that starting weighs less, nearer to what it does in a real set, and packed by one process on one core
+in three ways, each beside its bare work on the same files, in turn:
+
+    as they came    JPEGs kept as they are: bare is read, decode once (to check it), write
+    from PNG        read, decode, encode as JPEG, write
+    scaled          JPEGs scaled to 192 rows: read, decode, scale, encode, write
+
+Bare does nothing else: no hash, no check, no tar, no index, no manifest, no data card. The ratio is
+bare seconds / pack seconds of each round, in processor time, so that what else runs on the machine weighs
+little (waiting for the disk is left out on both sides; bare never waits for it). Then "from PNG" with two
+workers beside one, on all cores, by the clock on the wall.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.report import machine
+import numpy as np
+from PIL import Image
+
+from benchmarks.report import Row, finish, median_of
 from retfound_dist.schema import PackConfig, PackImage, PackOut, Source
 from shards import jpeg
 from shards.images import decode, encode, scale_down
 from shards.pack import pack
 
-ROUNDS = 3
+SCALED = PackImage(max_height=192)
+clock = time.process_time
 
 
 def main() -> None:
-    """Print one line a case: images, images/s of both, median ratio and its spread."""
+    """Print and record images/s of both, median ratio and its spread, for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("images", help="a folder of class folders of grey JPEGs")
-    folder = parser.parse_args().images
-    files = sorted(Path(folder).glob("*/*.jpg"))
-    print(f"{len(files):,} images, one process, {ROUNDS} rounds, {machine()}")
-    cases = {"stored as they came": PackImage(), "scaled to 192 rows": PackImage(max_height=192)}
-    for case, image in cases.items():
-        rounds = [(bare(files, image), packed(folder, image)) for _ in range(ROUNDS)]
-        ratios = [a / b for a, b in rounds]
-        rates = [len(files) / statistics.median(column) for column in zip(*rounds, strict=True)]
-        print(
-            f"{case}: bare {rates[0]:.0f}/s, pack {rates[1]:.0f}/s, ratio {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    rows: list[Row] = []
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        jpegs, pngs = Path(folder) / "jpg", Path(folder) / "png"
+        draw_mirrored(sorted(Path(args.images).glob("*/*.jpg")), jpegs, pngs)
+        for case, source, image in (
+            ("as they came", jpegs, PackImage()),
+            ("from PNG", pngs, PackImage()),
+            ("scaled", jpegs, SCALED),
+        ):
+            found, ratio = compare(case, source, image, args.rounds)
+            rows += found
+            ratios[f"{case.replace(' ', '_')}_bare_vs_pack"] = ratio
+        found, ratios["two_workers_vs_one"] = speed_up(pngs, args.rounds)
+        rows += found
+        count = sum(1 for _ in jpegs.iterdir())
+    title = f"retfound pack beside its bare work: {count:,} images, {args.rounds} rounds"
+    finish("pack", title, rows, ratios, ("numpy", "pillow", "simplejpeg", "xxhash"))
 
 
-def bare(files: list[Path], image: PackImage) -> float:
-    """Seconds to read, decode, encode (or strip) and write the images, and nothing else."""
+def compare(case: str, source: Path, image: PackImage, rounds: int) -> tuple[list[Row], float]:
+    """Bare and pack in turn on one core."""
+    files = sorted(source.iterdir())
+    with one_core():
+        seconds = [(bare(files, image), packed(source, image, 1)) for _ in range(rounds)]
+    ratios = [one / other for one, other in seconds]
+    rates = [[len(files) / value for value in column] for column in zip(*seconds, strict=True)]
+    rows = [
+        median_of(f"{case}: bare", rates[0], "images/s"),
+        median_of(f"{case}: retfound pack", rates[1], "images/s"),
+        median_of(f"{case}: bare / pack", ratios, "", 2),
+    ]
+    return rows, round(statistics.median(ratios), 3)
+
+
+def speed_up(source: Path, rounds: int) -> tuple[list[Row], float]:
+    """One worker and two in turn."""
+    seconds = [tuple(by_the_wall(source, workers) for workers in (1, 2)) for _ in range(rounds)]
+    ratios = [one / two for one, two in seconds]
+    return [median_of("from PNG: two workers / one", ratios, "", 2)], round(statistics.median(ratios), 3)
+
+
+def by_the_wall(source: Path, workers: int) -> float:
+    """Seconds of a pack on the clock."""
+    start = time.perf_counter()
+    packed(source, PackImage(), workers)
+    return time.perf_counter() - start
+
+
+def bare(files: Sequence[Path], image: PackImage) -> float:
+    """Seconds to read, decode, encode (where it is encoded) and write the images, and nothing else."""
     with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "out", "wb") as out:
-        start = time.perf_counter()
+        start = clock()
         for file in files:
             data = file.read_bytes()
             pixels = decode(data)
-            if image.max_height:
-                out.write(encode(scale_down(pixels, image.max_height), image))
-            else:
-                out.write(jpeg.without_metadata(data))
-        return time.perf_counter() - start
+            keep = not image.max_height and jpeg.is_jpeg(data)
+            out.write(data if keep else encode(scale_down(pixels, image.max_height), image))
+        return clock() - start
 
 
-def packed(folder: str, image: PackImage) -> float:
-    """Seconds of a whole pack by one worker: plan, shards, index, manifest, card."""
+def packed(source: Path, image: PackImage, workers: int) -> float:
+    """Seconds of a whole pack: plan, shards, index, manifest, card."""
     with tempfile.TemporaryDirectory() as target:
-        out = PackOut(url=f"{target}/set", workers=1)
-        start = time.perf_counter()
-        pack(PackConfig(source=Source(path=folder), image=image, out=out))
-        return time.perf_counter() - start
+        out = PackOut(url=f"{target}/set", workers=workers)
+        start = clock()
+        pack(PackConfig(source=Source(path=str(source)), image=image, out=out))
+        return clock() - start
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process on one core alone."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+def draw_mirrored(files: Sequence[Path], jpegs: Path, pngs: Path) -> None:
+    """The images and their mirrored copies, as JPEG and as PNG; those that come twice are left to pack."""
+    jpegs.mkdir()
+    pngs.mkdir()
+    for number, file in enumerate(files):
+        data = file.read_bytes()
+        pixels = decode(data)
+        for way, turned in enumerate((pixels, pixels[:, ::-1])):
+            name, whole = f"{number:05d}_{way}", np.ascontiguousarray(turned)
+            (jpegs / f"{name}.jpg").write_bytes(data if way == 0 else jpeg.encode(whole, 90))
+            Image.fromarray(whole).save(pngs / f"{name}.png", compress_level=1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
                      "split", "index": {"name", "bytes", "sha256"}}], "sources": {...},
                      "image": {...}, "skipped": [{"key", "origin", "reason"}], "classes": [...],
                      "recipe": {...}, "fingerprint"}
-    oct-000000.tar  for each sample KEY.jpg or KEY.png, then KEY.json
+    oct-000000.tar  for each sample KEY.jpg (KEY.png, KEY.webp), then KEY.json
     oct-000000.idx  {"format": 1, "samples": [[key, extension, image offset, image bytes,
                      json offset, json bytes, image sha256], ...], ...}: where each sample lies in
                      the tar; of the sha256 of the image's bytes the first 16 hex digits

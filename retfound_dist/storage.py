@@ -27,6 +27,8 @@ from retfound_dist.errors import StorageError
 
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
+PART_BYTES = 16 << 20
+"""Of a file on S3 that is written in parts: of twice this size and more."""
 ATTEMPTS = 8
 """Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -85,9 +87,13 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
 
 
+def _scheme(url: str) -> str:
+    return "file" if is_local(url) else url.split("://", 1)[0].lower()
+
+
 def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
     """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual."""
-    scheme = "file" if is_local(url) else url.split("://", 1)[0].lower()
+    scheme = _scheme(url)
     path = os.path.abspath(local_path(url)) if scheme == "file" else url
     return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), path
 
@@ -193,6 +199,28 @@ def _write_local(path: str, data: bytes) -> None:
         raise
 
 
+def draft_path(url: str, scratch: str) -> str:
+    """Where to write a file that `move_file` shall bring to `url`: beside it on a disk, else in scratch."""
+    if not is_local(url):
+        return os.path.join(scratch, name(url))
+    path = open_fs(url)[1]
+    with explained(url, "write"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def move_file(draft: str, url: str) -> None:
+    """Bring a file written at `draft_path` to its URL, where it appears whole."""
+    if not is_local(url):
+        put_file(draft, url)
+        os.unlink(draft)
+        return
+    with explained(url, "write"):
+        with open(draft, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, open_fs(url)[1])
+
+
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
     fs, path = open_fs(url)
@@ -210,7 +238,7 @@ def put_file(source: str, url: str) -> None:
                     os.unlink(part)
                 raise
         else:
-            fs.put_file(source, path)
+            fs.put_file(source, path, **({"chunksize": PART_BYTES} if _scheme(url) == "s3" else {}))
 
 
 def get_file(url: str, target: str) -> FileInfo:
@@ -230,6 +258,27 @@ def get_file(url: str, target: str) -> FileInfo:
             os.unlink(part)
         raise
     return FileInfo(size, digest.hexdigest())
+
+
+def abort_uploads(url: str) -> int:
+    """Drop what killed processes have left of files in parts below a folder on S3; gives how many.
+
+    Such parts are not seen in any listing, and paid for. 0 where the store does not tell.
+    """
+    if _scheme(url) != "s3":
+        return 0
+    fs, path = open_fs(url)
+    bucket, folder, _ = fs.split_path(path)
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    try:
+        with explained(url, "list"):
+            found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
+            for upload in found:
+                key, number = upload["Key"], upload["UploadId"]
+                fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=number)
+    except StorageError:
+        return 0  # not every store knows of this, not every user may ask
+    return len(found)
 
 
 def list_names(url: str) -> list[str]:

@@ -9,24 +9,20 @@ already are not packed again; patients are told apart by source, as everywhere.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
-from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
-from shards.pack import describe, plan_pack, samples
+from shards.pack import CONFIG_FILE, describe, plan_pack, write_plan
 from shards.plan import Plan, fingerprint
 from shards.record import safe_key
-from shards.writer import ShardWriter
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,9 @@ class Base:
     shards: tuple[Committed, ...]
 
 
-def append(config: PackConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
+def append(
+    config: PackConfig, progress: Callable[[int, int], None] | None = None, config_file: str = CONFIG_FILE
+) -> Manifest:
     """Add the configured sources to the set at `out.url`; at once where they are in it already.
 
     Raises DataError when there is no set, it has a source of this name or other image settings, or a
@@ -51,22 +49,14 @@ def append(config: PackConfig, progress: Callable[[int, int], None] | None = Non
         committed.finish(url)
         return base.manifest
     check_fits(plan, base)
-    mine = committed.recover(url, config.out.name, plan.fingerprint, base.manifest)
-    start = mine[-1].next if mine else 0
-    with Scratch("pack", uuid.uuid4().hex) as scratch:
-        writer = ShardWriter(config.out, plan, scratch.folder, mine, base.shards)
-        with closing(samples(config, plan, start)) as results:
-            for place, result in enumerate(results, start=start):
-                writer.take(place, result)
-                if progress:
-                    progress(place + 1, len(plan.scans))
-        writer.commit(len(plan.scans))
+    mine = committed.recover(url, config.out.name, plan, base.manifest)
+    writer = write_plan(config, plan, mine, base.shards, progress)
     if not writer.shards:
         raise DataError(
             f"nothing in the new sources can be added to {url}: every image is bad or there already"
         )
-    tree = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
-    describe(plan, config, tree, [*base.shards, *writer.shards], writer.skipped)
+    merged = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
+    tree = describe(plan, config, merged, [*base.shards, *writer.shards], writer.skipped, config_file)
     storage.write_json(storage.join(url, MANIFEST), tree)
     committed.finish(url)
     return read_manifest(url)

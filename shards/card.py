@@ -14,31 +14,33 @@ from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
 from shards.sources.citations import CITATIONS, OWN
 
-CARD, KEPT, OUT = BESIDE
+CARD, QUALITY, KEPT, OUT = BESIDE
 BARS, BAR_WIDTH = 16, 40
 """Rows of the intensity histogram, and letters in its longest bar."""
 
 
-def make_card(tree: Mapping[str, Any], config: PackConfig) -> str:
-    """Markdown from a manifest's tree and the config it was packed with."""
+def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> str:
+    """Markdown from a manifest's tree and the config it was packed with; `config_file`: its file's name."""
     shards, image = tree["shards"], tree["image"]
     megabytes = sum(shard["bytes"] for shard in shards) / 1e6
     parts = [
         [f"# Data card: {tree['samples']:,} B-scans", ""],
         [f"{len(shards):,} shards, {megabytes:,.1f} MB, packed by {tree['packed_by']}.", ""],
-        ["```", command(config), "```", ""],
+        [f"[{QUALITY}]({QUALITY}) shows it: what was kept, what was not, what looks alike.", ""],
+        ["```", command(config, config_file), "```", ""],
         ["## Sources", "", *_sources(tree["sources"]), ""],
         ["## Parts", "", *_parts(shards, config), ""],
         ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
         [f"![Examples of each source]({KEPT})", ""],
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
         ["## Near duplicates", "", *_near(tree["near_duplicates"]), ""],
+        ["## Burnt-in frames and marks", "", *_burnt_in(tree["burnt_in"]), ""],
         ["## Licences and citations", "", *_citations(tree["sources"])],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def command(config: PackConfig) -> str:
+def command(config: PackConfig, config_file: str) -> str:
     """The command that packs the same: every setting that changes what is packed and is not the default."""
     tree, plain = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
     default = dict(configs.flatten(plain))
@@ -46,7 +48,7 @@ def command(config: PackConfig) -> str:
     drawn = any(source.kind == "phantom" for source in config.all_sources)
     changed = [(k, v) for k, v in changed if k not in ("out.url", "out.workers", "out.bad_sample_budget")]
     words = [shlex.quote(f"{k}={v}") for k, v in changed if drawn or not k.startswith("phantom.")]
-    lines = [" ".join(["retfound pack CONFIG.toml out.url=URL", *words])]
+    lines = [" ".join([f"retfound pack {shlex.quote(config_file)} out.url=URL", *words])]
     for source in config.sources:
         lines.append(f"# [[sources]] kind = {source.kind!r}, path = {source.path!r}")
     return "\n".join(lines)
@@ -100,6 +102,11 @@ def _images(image: Mapping[str, Any]) -> Iterator[str]:
         f"- {image['bytes_per_image']:,.0f} bytes an image; {image['stored_as_is']:,} stored as they came, "
         f"the others as {image['format']} (JPEG quality {image['quality']})"
     )
+    if image["psnr_db"] is not None:
+        yield (
+            f"- PSNR {image['psnr_db']} dB: what JPEG has lost of the encoded ones "
+            f"({image['psnr_images']:,} measured)"
+        )
     yield f"- mean level {image['mean']}, standard deviation {image['std']} (of 255)"
 
 
@@ -130,6 +137,21 @@ def _near(near: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from (f"- {a} and {b} ({bits} of 256 bits differ)" for a, b, bits in near["first"][:10])
+
+
+def _burnt_in(found: Mapping[str, Any]) -> Iterator[str]:
+    if not found:
+        yield "Not looked for: no source has enough images of one size to be compared."
+    for name, one in found.items():
+        compared = f"{name}, {one['images']} images of {one['width']} x {one['height']} compared"
+        if not one["boxes"]:
+            yield f"- {compared}: none found"
+            continue
+        top, left, bottom, right = one["boxes"][0]
+        yield (
+            f"- {compared}: {100 * one['share']:.2f} % of the pixels are bright and the same in all of them, "
+            f"most in rows {top} to {bottom}, columns {left} to {right}"
+        )
 
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def pack_command(
     config, _ = load(PackConfig, config_path, overrides)
     if add and not dry_run:
         with progress_display("packing", "images", quiet=quiet) as progress:
-            manifest = append(config, progress)
+            manifest = append(config, progress, os.path.basename(config_path))
         _say(summarise(manifest), quiet)
         return 0
     plan = plan_pack(config)
@@ -49,7 +50,7 @@ def pack_command(
         _say([f"already packed: {_size(found)} at {found.url}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
-        manifest = run_plan(config, plan, progress)
+        manifest = run_plan(config, plan, progress, os.path.basename(config_path))
     _say(summarise(manifest), quiet)
     return 0
 

@@ -2,9 +2,10 @@
 
     packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
-                    {"shard", "fingerprint", "next", "skipped", "statistics", "digests",
-                    "looks"}: what the manifest will say of it, the place in the plan where the next
-                    shard begins, and by what its pictures are known again
+                    {"shard", "mark", "next", "skipped", "statistics", "digests", "looks"}: what the
+                    manifest will say of it, the mark of all that its bytes follow from (plan.Marks),
+                    the place in the plan where the next shard begins, and by what its pictures are
+                    known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets.
@@ -14,21 +15,29 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
+from shards.plan import Marks, Plan
 from shards.sample import Skipped
 from shards.statistics import Statistics
 
 MARKER = "packing.json"
-BESIDE = ("DATACARD.md", "examples.jpg", "dropped.jpg")
+BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
 """What stands beside the manifest for people to look at."""
 _OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
-_NAMES = r"manifest\.json|packing\.json|DATACARD\.md|examples\.jpg|dropped\.jpg|[\w-]+-\d{6}\.(tar|idx)"
+_NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), r"[\w-]+-\d{6}\.(tar|idx)"])
 _UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
+
+
+def _no_digests() -> NDArray[np.uint64]:
+    return np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -41,21 +50,27 @@ class Committed:
     skipped: tuple[Skipped, ...]
     """Scans kept out on the way to `next`."""
     statistics: Statistics
-    keys: tuple[str, ...] = ()
-    digests: tuple[int, ...] = ()
+    names: str = ""
+    """The samples' keys, a line each: a set of millions holds them in a few objects."""
+    digests: NDArray[np.uint64] = field(default_factory=_no_digests)
     """Of each sample's pixels (shards.pictures)."""
     looks: bytes = b""
     """Of each sample, one after the other."""
 
-    def to_tree(self, fingerprint: str) -> dict[str, Any]:
+    @property
+    def keys(self) -> list[str]:
+        """The samples' keys, in order."""
+        return self.names.split("\n") if self.names else []
+
+    def to_tree(self, mark: str) -> dict[str, Any]:
         """What an index file holds beside its samples."""
         return {
             "shard": shard_tree(self.shard, index=False),
-            "fingerprint": fingerprint,
+            "mark": mark,
             "next": self.next,
             "skipped": [skip.row() for skip in self.skipped],
             "statistics": self.statistics.to_tree(),
-            "digests": [f"{digest:016x}" for digest in self.digests],
+            "digests": [f"{digest:016x}" for digest in self.digests.tolist()],
             "looks": self.looks.hex(),
         }
 
@@ -93,21 +108,24 @@ def read_existing(url: str) -> Manifest | None:
     return None
 
 
-def recover(url: str, name: str, fingerprint: str, base: Manifest | None = None) -> list[Committed]:
+def recover(url: str, name: str, plan: Plan, base: Manifest | None = None) -> list[Committed]:
     """The shards of this plan that an interrupted pack has committed; removes all its other left-overs.
 
+    Where the source has lost or gained files since, the shards before the first change are kept.
     `base`: the set that they come after; its files are not touched.
     """
     names = set(storage.list_names(url))
     before = base.shards if base else ()
     kept: list[Committed] = []
-    while found := _read_record(url, shard_name(name, len(before) + len(kept)), names, fingerprint):
+    marks = Marks(plan)
+    while found := _read_record(url, shard_name(name, len(before) + len(kept)), names, marks):
         kept.append(found)
     shards = [*before, *(done.shard for done in kept)]
     own = {file for shard in shards for file in (shard.name, shard.index.name)}
     stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
     for entry in sorted(stale):
         storage.delete(storage.join(url, entry))
+    storage.abort_uploads(url)
     return kept
 
 
@@ -152,13 +170,13 @@ def _parse(data: bytes, index: IndexFile) -> Committed:
         next=tree["next"],
         skipped=tuple(Skipped(**row) for row in tree["skipped"]),
         statistics=Statistics.from_tree(tree["statistics"]),
-        keys=tuple(row[0] for row in tree["samples"]),
-        digests=tuple(int(digest, 16) for digest in tree["digests"]),
+        names="\n".join(row[0] for row in tree["samples"]),
+        digests=np.array([int(digest, 16) for digest in tree["digests"]], np.uint64),
         looks=bytes.fromhex(tree["looks"]),
     )
 
 
-def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Committed | None:
+def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committed | None:
     """The record of a shard of this plan whose tar is there in full, else None."""
     tar, index = f"{stem}.tar", f"{stem}.idx"
     if tar not in names or index not in names:
@@ -167,7 +185,7 @@ def _read_record(url: str, stem: str, names: set[str], fingerprint: str) -> Comm
     try:
         tree = json.loads(data)
         is_whole = tree["shard"]["bytes"] == storage.size(storage.join(url, tar))
-        if tree["fingerprint"] != fingerprint or not is_whole:
+        if not is_whole or tree["mark"] != marks.at(tree["next"]):
             return None
         info = storage.bytes_info(data)
         return _parse(data, IndexFile(index, info.bytes, info.sha256))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import simplejpeg
@@ -14,8 +15,8 @@ from retfound_dist.errors import DataError
 SOI, EOI, SOS, APP0, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xFE
 ORIENTATION = 0x0112
 """EXIF tag: 1 upright, 2-8 turned or mirrored."""
-_IN_SCAN = frozenset([0x00, *range(0xD0, 0xD8)])
-"""After 0xFF inside compressed data: a stuffed byte, or a restart marker."""
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
+"""0xFF that is neither followed by a stuffed byte nor a restart marker: no compressed data."""
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -55,7 +56,7 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 def orientation(data: bytes) -> int:
     """EXIF orientation, 1 (upright) where the file does not say."""
-    if b"Exif\0" not in data[:65536]:
+    if data.find(b"Exif\0", 0, _end_of_head(data)) < 0:
         return 1
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         return int(image.getexif().get(ORIENTATION, 1) or 1)
@@ -93,13 +94,19 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     return data[position], position + 1
 
 
+def _end_of_head(data: bytes) -> int:
+    """Where compressed data begin; of a broken file its end."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != SOS:
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    whole = position + 4 <= len(data) and data[position] == 0xFF
+    return position if whole else len(data)
+
+
 def _end_of_scan(data: bytes, position: int) -> int:
     """Where the next marker after compressed data stands."""
-    while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
-        if data[position + 1] not in _IN_SCAN:
-            return position
-        position += 2
-    return len(data)
+    found = _AFTER_SCAN.search(data, position)
+    return found.start() if found else len(data)
 
 
 def _is_picture(marker: int, head: bytes) -> bool:

@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import FORMAT
 from shards.committed import Committed, shard_tree
 from shards.pictures import near_pairs
-from shards.plan import PARTS, Plan, group_of
+from shards.plan import PARTS, Group, Plan, group_of
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
@@ -47,7 +49,7 @@ def make_manifest(
             for scans in [[scan for scan in found if scan.key not in out]]
         },
         "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
-        "near_duplicates": near_duplicates(plan, (*base, *shards)),
+        "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
         "skipped": [skip.row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
@@ -69,6 +71,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "shards": [*old["shards"], *new["shards"]],
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "burnt_in": old.get("burnt_in", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
         "recipe": old["recipe"],
         "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
@@ -76,17 +79,39 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def near_duplicates(plan: Plan, shards: Sequence[Committed]) -> dict[str, Any]:
+def near_duplicates(
+    plan: Plan, shards: Sequence[Committed], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
     """Pictures of different patients that look alike: reported, not left out."""
-    keys = [key for done in shards for key in done.keys]
-    group = {scan.key: group_of(scan) for scan in plan.scans}
-    pairs = list(near_pairs(b"".join(done.looks for done in shards), [group.get(key) for key in keys]))
-    part = {scan.key: scan.split for scan in plan.scans}
+    out = {skip.key for skip in skipped}
+    mine = [scan for scan in plan.scans if scan.key not in out]
+    before = sum(done.shard.samples for done in shards) - len(mine)
+    codes: dict[Group, int] = {}
+    groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
+    for place, scan in enumerate(mine, start=before):
+        known = scan.patient is not None
+        groups[place] = 1 + (2 * codes.setdefault(group_of(scan), len(codes)) if known else 2 * place + 1)
+    pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
+
+    def part(place: int) -> str | None:
+        return mine[place - before].split if place >= before else None
+
+    def key(place: int) -> str:
+        return mine[place - before].key if place >= before else _key_at(shards, place)
+
     return {
         "pairs": len(pairs),
-        "across_parts": sum(part.get(keys[a]) != part.get(keys[b]) for a, b, _ in pairs),
-        "first": [[keys[a], keys[b], bits] for a, b, bits in pairs[:NAMED_PAIRS]],
+        "across_parts": sum(part(a) != part(b) for a, b, _ in pairs),
+        "first": [[key(a), key(b), bits] for a, b, bits in pairs[:NAMED_PAIRS]],
     }
+
+
+def _key_at(shards: Sequence[Committed], place: int) -> str:
+    for done in shards:
+        if place < done.shard.samples:
+            return done.keys[place]
+        place -= done.shard.samples
+    raise IndexError(place)
 
 
 def classes(scans: Iterable[Scan]) -> list[str]:

@@ -26,18 +26,22 @@ from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
-from shards.card import CARD, KEPT, OUT, make_card
+from shards.burnt_in import find_burnt_in
+from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
+from shards.quality import PAIRS, quality_page
 from shards.sample import Sample, Skipped, make_sample
-from shards.sheet import dropped_page, kept_page
+from shards.sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
 from shards.sources import open_sources
 from shards.writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
 """Called with the number of scans done and of all scans."""
+CONFIG_FILE = "CONFIG.toml"
+"""Where no file's name is known."""
 FEW = 64
 """So many scans are packed sooner than processes start."""
 
@@ -57,9 +61,11 @@ def plan_pack(config: PackConfig) -> Plan:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     opened = open_sources(config)
-    plan = make_plan([scan for source in opened for scan in source.scans], config)
     kinds = {source.name: source.kind for source in opened}
-    return replace(plan, kinds=kinds, notes={source.name: source.notes for source in opened})
+    notes = {source.name: source.notes for source in opened}
+    scans = [scan for source in opened for scan in source.scans]
+    del opened
+    return replace(make_plan(scans, config), kinds=kinds, notes=notes)
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:
@@ -81,26 +87,45 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
     return found
 
 
-def run_plan(config: PackConfig, plan: Plan, progress: Progress | None = None) -> Manifest:
-    """Pack a plan onto a URL that holds no set, going on after the shards it has committed before."""
+def run_plan(
+    config: PackConfig, plan: Plan, progress: Progress | None = None, config_file: str = CONFIG_FILE
+) -> Manifest:
+    """Pack a plan onto a URL that holds no set, going on after the shards it has committed before.
+
+    `config_file`: how the data card calls the file the settings came from.
+    """
     url = config.out.url
-    shards = committed.recover(url, config.out.name, plan.fingerprint)
-    start = shards[-1].next if shards else 0
-    with Scratch("pack", uuid.uuid4().hex) as scratch:
-        writer = ShardWriter(config.out, plan, scratch.folder, shards)
-        with closing(samples(config, plan, start)) as results:
-            for place, result in enumerate(results, start=start):
-                writer.take(place, result)
-                if progress:
-                    progress(place + 1, len(plan.scans))
-        writer.commit(len(plan.scans))
+    shards = committed.recover(url, config.out.name, plan)
+    writer = write_plan(config, plan, shards, (), progress)
     if not writer.shards:
         raise DataError(_nothing_usable(writer.skipped))
-    manifest = make_manifest(plan, config, writer.shards, writer.skipped)
-    describe(plan, config, manifest, writer.shards, writer.skipped)
+    tree = make_manifest(plan, config, writer.shards, writer.skipped)
+    manifest = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
     storage.write_json(storage.join(url, MANIFEST), manifest)
     committed.finish(url)
     return read_manifest(url)
+
+
+def write_plan(
+    config: PackConfig,
+    plan: Plan,
+    shards: Sequence[Committed],
+    base: Sequence[Committed],
+    progress: Progress | None,
+) -> ShardWriter:
+    """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
+    start = shards[-1].next if shards else 0
+    with (
+        Scratch("pack", uuid.uuid4().hex) as scratch,
+        ShardWriter(config.out, plan, scratch.folder, shards, base) as writer,
+        closing(samples(config, plan, start)) as results,
+    ):
+        for place, result in enumerate(results, start=start):
+            writer.take(place, result)
+            if progress:
+                progress(place + 1, len(plan.scans))
+        writer.commit(len(plan.scans))
+    return writer
 
 
 def describe(
@@ -109,13 +134,23 @@ def describe(
     manifest: dict[str, Any],
     shards: Sequence[Committed],
     skipped: Sequence[Skipped],
-) -> None:
-    """The data card and its pictures, beside the manifest and before it."""
-    url, dropped = config.out.url, dropped_page(plan, skipped)
-    storage.write_bytes(storage.join(url, KEPT), kept_page(url, plan, shards))
+    config_file: str,
+) -> dict[str, Any]:
+    """Data card, quality page and pictures, beside the manifest and before it; gives the whole manifest."""
+    url = config.out.url
+    kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
+    tree = {**manifest, "burnt_in": {**manifest.get("burnt_in", {}), **find_burnt_in(kept)}}
+    shown = examples(kept)
+    page = draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)
+    storage.write_bytes(storage.join(url, KEPT), page)
     if dropped:
-        storage.write_bytes(storage.join(url, OUT), dropped)
-    storage.write_text(storage.join(url, CARD), make_card(manifest, config))
+        page = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
+        storage.write_bytes(storage.join(url, OUT), page)
+    pairs = tree["near_duplicates"]["first"][:PAIRS]
+    alike = read_keys(url, shards, [key for a, b, _ in pairs for key in (a, b)])
+    storage.write_text(storage.join(url, QUALITY), quality_page(tree, kept, dropped, alike))
+    storage.write_text(storage.join(url, CARD), make_card(tree, config, config_file))
+    return tree
 
 
 def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
@@ -128,5 +163,5 @@ def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Sk
 def _nothing_usable(skipped: Sequence[Skipped]) -> str:
     return (
         f"none of {len(skipped):,} images can be used: {first_few(skipped)}; "
-        "source.path must hold B-scans as JPEG, PNG, TIFF or BMP files"
+        "source.path must hold B-scans as JPEG, PNG, TIFF, BMP or WebP files"
     )

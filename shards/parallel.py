@@ -13,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from retfound_dist.errors import RetfoundError
 
 A = TypeVar("A")
@@ -32,10 +34,12 @@ def ordered_map(
     """`map(function, items)` over `workers` processes, in the order of the items.
 
     Results wait for at most two chunks a worker, so memory does not grow with the number of items.
-    With one worker it all happens in this process. Close the iterator to stop the processes.
+    With one worker it all happens in this process. Close the iterator to stop the processes. Linear
+    algebra keeps to one thread meanwhile: threads that wait for each other would take the workers' cores.
     """
     if workers <= 1:
-        yield from map(function, items)
+        with threadpool_limits(1):
+            yield from map(function, items)
         return
     # Spawned, not forked: this process may hold threads and open S3 connections.
     context = multiprocessing.get_context("spawn")
@@ -72,7 +76,10 @@ def _run(function: Callable[[A], B], chunk: list[A]) -> list[B]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it when it is killed."""
+    """Leave Ctrl-C to the parent, do not outlive it when it is killed, and use one core."""
+    import numpy  # noqa: F401  loaded, so that its library is there to be limited
+
+    threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -2,19 +2,25 @@
 
 A digest tells equal pixels, whatever file they came in. A look is a difference hash: the picture
 reduced to 17x16 averages, one bit for each pair of neighbours (256 bits); copies that were re-encoded
-or scaled differ in a few bits, other eyes in some ninety.
+or scaled differ in a few bits, other eyes in some ninety. Both are sums of whole numbers, so that every
+machine finds the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
-LOOK_BYTES = 32
+LOOK_BYTES, LOOK_ROWS, LOOK_COLUMNS = 32, 16, 17
+FINE = 16
+"""Parts of a pixel to which the borders of the averages are cut."""
+TALL = 8192
+"""Of a taller picture only every second (third ...) row is looked at: sums stay exact in 32-bit floats."""
 ALIKE_BITS = 7
 """Looks that differ in no more bits are near duplicates. Of 200 images of OCTDL, 95 % of the copies at
 three quarters of the size and JPEG quality 70 differ in 6 bits or fewer; images of other patients in 91."""
@@ -25,27 +31,52 @@ CROWD = 200
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> int:
-    """64 bits of the sha256 of shape and pixels."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return int.from_bytes(digest.digest()[:8], "big")
+    """64-bit xxHash (XXH3) of shape and pixels."""
+    height, width = pixels.shape[:2]
+    seed = (height << 32) + 4 * width + pixels.ndim
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed)
 
 
 def look(pixels: NDArray[np.uint8]) -> bytes:
     """The 256-bit difference hash of (H, W) or (H, W, 3) pixels."""
-    grey = Image.fromarray(pixels).convert("L").resize((17, 16), Image.Resampling.BOX)
-    means = np.asarray(grey).astype(np.int16)
+    grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
+    fours = _sums_of_four(grey[:: 1 + grey.shape[0] // TALL])
+    down, heights = _boxes(fours.shape[0], LOOK_ROWS)
+    across, widths = _boxes(fours.shape[1], LOOK_COLUMNS)
+    sums = (down @ fours.astype(np.float32)).astype(np.float64) @ across.T.astype(np.float64)
+    means = sums / (4.0 * np.outer(heights, widths))
     return np.packbits(means[:, 1:] > means[:, :-1] + MARGIN).tobytes()
 
 
-def near_pairs(looks: bytes, groups: Sequence[object]) -> Iterator[tuple[int, int, int]]:
+def _sums_of_four(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """(H // 2, W // 2): the sum of each square of four pixels, two bytes added at a time."""
+    height, width = pixels.shape
+    words = np.ascontiguousarray(pixels[: height - height % 2, : width - width % 2]).view(np.uint16)
+    twos = words >> 8
+    twos += words & 0xFF
+    fours: NDArray[np.uint16] = twos[0::2] + twos[1::2]
+    return fours
+
+
+@lru_cache(maxsize=512)
+def _boxes(size: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """(count, size) whole numbers of 0 to FINE: how much of each pixel lies in each of equal boxes.
+
+    And (count,) the sum of each row.
+    """
+    edges = np.arange(count + 1) * (size * FINE) // count
+    start = np.arange(size)[None] * FINE
+    overlap = np.minimum(start + FINE, edges[1:, None]) - np.maximum(start, edges[:-1, None])
+    boxes = np.maximum(overlap, 0)
+    return boxes.astype(np.float32), boxes.sum(axis=1).astype(np.float64)
+
+
+def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """(place, place, bits that differ) of alike pictures of different groups, each pair once.
 
     Two looks that differ in 7 bits agree in one of eight stretches of 32 bits: only those are compared.
     """
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
-    codes = {group: code for code, group in enumerate(dict.fromkeys(groups))}
-    group = np.array([codes[name] for name in groups], np.int64)
     stretches, words = table.view(">u4"), table.view(np.uint64)
     found: dict[tuple[int, int], int] = {}
     for stretch in range(stretches.shape[1]):

@@ -11,7 +11,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retfound_dist import config as configs
 from retfound_dist.errors import DataError
@@ -19,9 +23,10 @@ from retfound_dist.schema import PackConfig
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
-FORMAT = 3
+FORMAT = 4
 """Raised when the same config and scans would give other shards than before."""
-Group = tuple[str, str]
+Group = tuple[str, str] | str
+"""(source, patient), or the key of an image whose patient is not known."""
 Fractions = tuple[float, float, float]
 
 
@@ -40,47 +45,67 @@ class Plan:
     """Of each source by its name: what differs from the set as it was published."""
 
 
-def make_plan(scans: Sequence[Scan], config: PackConfig) -> Plan:
-    """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles."""
-    whole = assign_parts(scans, config.split.fractions, config.split.seed)
-    ordered = tuple(shuffle(whole, config.out.seed))
+def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
+    """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles.
+
+    Takes the list over: millions of scans are not held twice.
+    """
+    parts = parts_of(scans, config.split.fractions, config.split.seed)
+    for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
+        if scan.split != part:
+            scans[place] = replace(scan, split=part)
+    del parts
+    ordered = tuple(shuffle(scans, config.out.seed))
+    scans.clear()
     settings = recipe(config)
     return Plan(ordered, fingerprint(ordered, settings), settings)
 
 
 def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[Scan]:
-    """The scans with their part: the source's own, else by patient so that labels are spread evenly.
+    """The scans with their part (`parts_of`)."""
+    parts = parts_of(scans, fractions, seed)
+    return [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
+
+
+def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str | None]:
+    """The part of each scan: its source's own, else by patient so that labels are spread evenly.
 
     With all fractions 0 only the source's own parts are kept.
     """
-    part = _given_parts(scans)
+    given = _given_parts(scans)
+    parts = [scan.split or (given.get(group_of(scan)) if given else None) for scan in scans]
     if sum(fractions):
-        free = [scan for scan in scans if group_of(scan) not in part]
-        part |= stratify(free, fractions, seed)
-    return [replace(s, split=part.get(group_of(s))) if s.split is None else s for s in scans]
+        free = [place for place, part in enumerate(parts) if part is None]
+        dealt = stratify([scans[place] for place in free], fractions, seed)
+        for place, part in zip(free, dealt, strict=True):
+            parts[place] = part
+    return parts
 
 
-def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> dict[Group, str]:
-    """A part for each patient, so that every label comes as near to the fractions as it can.
+def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str]:
+    """A part for each scan, one for all of a patient; every label comes as near to the fractions as it can.
 
     Label by label, patients with many images first, each to the part that lacks most images; then no
-    part stays without a label that has patients enough.
+    part stays without a label that has patients enough. Arrays only: this is done for millions.
     """
-    labels, sizes = _labels_of_groups(scans)
-    by_label: dict[str, list[Group]] = defaultdict(list)
-    for group, label in labels.items():
-        by_label[label].append(group)
-    part: dict[Group, str] = {}
-    for label in sorted(by_label):
-        groups = sorted(by_label[label], key=lambda g: (-sizes[g], _hash(seed, *g)))
-        part |= _deal(groups, sizes, fractions)
-    return part
+    number, label, words = _number_groups(scans, seed)
+    sizes = np.bincount(number, minlength=len(label))
+    part = np.zeros(len(label), np.int8)
+    for one in np.unique(label):
+        groups = np.flatnonzero(label == one)
+        groups = groups[np.lexsort((*words[groups].T[::-1], -sizes[groups]))]
+        part[groups] = _deal(sizes[groups].tolist(), fractions)
+    return [PARTS[one] for one in part[number].tolist()]
 
 
 def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
     """Part after part (train, val, test, none), in each a fixed random order: volumes spread out."""
     place = {name: i for i, name in enumerate(PARTS)}
-    return sorted(scans, key=lambda s: (place.get(s.split or "", len(PARTS)), _hash(seed, s.key), s.key))
+    words = np.empty((len(scans), 5), np.uint64)  # part, then the hash: sorted without an object for each
+    for row, scan in zip(words, scans, strict=True):
+        row[0] = place.get(scan.split or "", len(PARTS))
+        row[1:] = np.frombuffer(_hash(seed, scan.key), ">u8")
+    return [scans[i] for i in np.lexsort(words.T[::-1])]
 
 
 def recipe(config: PackConfig) -> dict[str, Any]:
@@ -107,59 +132,112 @@ def _is_drawn(config: PackConfig) -> bool:
 
 def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
     """sha256 of the settings and of every scan's name, size and fields."""
-    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
+    digest = _begin(settings)
     for scan in scans:
-        digest.update(json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode())
+        digest.update(_row(scan))
     return digest.hexdigest()
+
+
+class Marks:
+    """What the bytes of a shard follow from: the settings, and the plan up to where the next one begins.
+
+    The scan there counts, for it is the one that had no room; so does an end of the plan. Places are
+    best asked in rising order.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._digest, self._done = _begin(plan.recipe), 0
+
+    def at(self, place: int) -> str:
+        """The mark of a shard after which the next one begins at `place`."""
+        if place < self._done:
+            self._digest, self._done = _begin(self._plan.recipe), 0
+        for scan in islice(self._plan.scans, self._done, place):
+            self._digest.update(_row(scan))
+        self._done = max(self._done, min(place, len(self._plan.scans)))
+        whole = self._digest.copy()
+        whole.update(_row(self._plan.scans[place]) if place < len(self._plan.scans) else b"end")
+        return whole.hexdigest()
+
+
+def _begin(settings: Mapping[str, Any]) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
+
+
+def _row(scan: Scan) -> bytes:
+    return json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode()
 
 
 def group_of(scan: Scan) -> Group:
     """What must not straddle parts: the patient within a source, or the image itself."""
-    return (scan.source, f"patient {scan.patient}" if scan.patient is not None else f"image {scan.key}")
+    return scan.key if scan.patient is None else (scan.source, scan.patient)
 
 
 def _given_parts(scans: Sequence[Scan]) -> dict[Group, str]:
+    """The source's own part of each patient."""
     part: dict[Group, str] = {}
     for scan in scans:
-        group = group_of(scan)
-        if scan.split and part.setdefault(group, scan.split) != scan.split:
+        if scan.split is None or scan.patient is None:
+            continue
+        known = part.setdefault(group_of(scan), scan.split)
+        if known != scan.split:
             raise DataError(
-                f"{group[1]} of source {scan.source} is in {part[group]} and in {scan.split} "
+                f"patient {scan.patient} of source {scan.source} is in {known} and in {scan.split} "
                 f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
                 "and set split.fractions"
             )
     return part
 
 
-def _labels_of_groups(scans: Sequence[Scan]) -> tuple[dict[Group, str], dict[Group, int]]:
-    """Each group's commonest label (the first by name where several are) and its number of images."""
-    counts: dict[Group, Counter[str]] = defaultdict(Counter)
-    for scan in scans:
-        counts[group_of(scan)][scan.label or ""] += 1
-    labels = {group: max(sorted(c), key=c.__getitem__) for group, c in counts.items()}
-    return labels, {group: c.total() for group, c in counts.items()}
+def _number_groups(
+    scans: Sequence[Scan], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Each scan's group as a number; each group's commonest label as a number; (groups, 4) of its hash.
+
+    Labels are numbered by name; of equally common ones a group has the first.
+    """
+    names = {name: n for n, name in enumerate(sorted({scan.label or "" for scan in scans}))}
+    known: dict[Group, int] = {}
+    number, label = np.zeros(len(scans), np.int64), np.zeros(len(scans), np.int64)
+    words = np.zeros((len(scans), 4), np.uint64)
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    groups = 0
+    for place, scan in enumerate(scans):
+        group, code = group_of(scan), names[scan.label or ""]
+        mine = groups if isinstance(group, str) else known.setdefault(group, groups)
+        if mine == groups:
+            label[mine] = code
+            words[mine] = np.frombuffer(_hash(seed, *([group] if isinstance(group, str) else group)), ">u8")
+            groups += 1
+        if not isinstance(group, str):
+            counts[mine][code] += 1
+        number[place] = mine
+    for mine, count in counts.items():
+        label[mine] = max(sorted(count), key=count.__getitem__)
+    return number, label[:groups], words[:groups]
 
 
-def _deal(groups: Sequence[Group], sizes: Mapping[Group, int], fractions: Fractions) -> dict[Group, str]:
-    wanted = [name for name, share in zip(PARTS, fractions, strict=True) if share > 0]
-    total = sum(sizes[g] for g in groups)
-    lacking = {name: share * total for name, share in zip(PARTS, fractions, strict=True) if share > 0}
-    part: dict[Group, str] = {}
-    for group in groups:
-        part[group] = max(wanted, key=lambda name: lacking[name])
-        lacking[part[group]] -= sizes[group]
-    return _fill_empty(part, groups, wanted)
+def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
+    """The part of each group, as its place in PARTS."""
+    wanted = [place for place, share in enumerate(fractions) if share > 0]
+    lacking = [share * sum(sizes) for share in fractions]
+    part = []
+    for size in sizes:
+        part.append(max(wanted, key=lacking.__getitem__))
+        lacking[part[-1]] -= size
+    return _fill_empty(part, wanted)
 
 
-def _fill_empty(part: dict[Group, str], groups: Sequence[Group], wanted: Sequence[str]) -> dict[Group, str]:
+def _fill_empty(part: list[int], wanted: Sequence[int]) -> list[int]:
     """Give each empty part the smallest patient of the part that has most patients."""
-    for name in wanted:
-        held = Counter(part.values())
-        if held[name] or not held:
+    for place in wanted:
+        held = Counter(part)
+        if held[place] or not held:
             continue
         donor = max(wanted, key=lambda other: held[other])
         if held[donor] > 1:
-            part[next(g for g in reversed(groups) if part[g] == donor)] = name
+            part[len(part) - 1 - part[::-1].index(donor)] = place
     return part
 
 

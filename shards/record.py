@@ -83,6 +83,8 @@ def unique_keys(paths: Sequence[str]) -> list[str]:
     that no key depends on the order of the paths.
     """
     plain = [safe_key(os.path.splitext(path)[0]) for path in paths]
+    if len(set(plain)) == len(plain):
+        return plain
     count = Counter(plain)
     keys = [
         key if count[key] == 1 else f"{key[: MAX_KEY - 9]}-{_digest(path)}"
@@ -95,6 +97,8 @@ def unique_keys(paths: Sequence[str]) -> list[str]:
 
 def printable(path: str) -> str:
     """A file name as one printable line, whatever its bytes are."""
+    if path.isprintable() and path.isascii():
+        return path
     text = os.fsencode(path).decode(errors="replace")
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 

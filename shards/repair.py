@@ -19,7 +19,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import IndexFile, Manifest, Shard, read_manifest
-from shards.plan import Plan
+from shards.plan import Marks, Plan
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
 from shards.tarshard import index_bytes
@@ -53,8 +53,9 @@ def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
             f"({what or 'the source holds other images now'}): give --repair the config it was packed with"
         )
     mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
+    marks = Marks(plan)
     for piece in mine:
-        _rebuild(config, plan, piece)
+        _rebuild(config, marks, piece)
     return [piece.shard.name for piece in mine]
 
 
@@ -84,10 +85,10 @@ def pieces(manifest: Manifest, plan: Plan, shards: Sequence[Shard]) -> Iterator[
         before = after
 
 
-def _rebuild(config: PackConfig, plan: Plan, piece: Piece) -> None:
+def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
     url, wanted = config.out.url, piece.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
-        opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.split)
+        opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)
         for scan in piece.scans:
             sample = make_sample(scan, image=config.image)
             if not isinstance(sample, Sample):
@@ -95,7 +96,7 @@ def _rebuild(config: PackConfig, plan: Plan, piece: Piece) -> None:
             opened.add(sample)
         shard = opened.close()
         done = opened.record(shard, piece.next, piece.skipped)
-        index = index_bytes(opened.tar.entries, done.to_tree(plan.fingerprint))
+        index = index_bytes(opened.tar.entries, done.to_tree(marks.at(piece.next)))
         info = storage.bytes_info(index)
         built = replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256))
         if built != wanted:

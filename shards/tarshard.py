@@ -1,70 +1,65 @@
-"""One tar shard, and where each sample lies in it.
+"""One tar shard, where each sample lies in it, and its sha256, all in one pass.
 
-The standard library's `tarfile` writes what `webdataset.TarWriter` writes (a test compares the
-bytes), without importing torch, which `webdataset` does. Headers hold no time, user or machine, so
-the same samples give the same file.
+It is what `webdataset.TarWriter` writes (a test compares the bytes), without importing torch, which
+`webdataset` does.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import tarfile
-from dataclasses import astuple
+from dataclasses import fields
 from typing import IO, Any
 
-from retfound_dist.shardset import Entry, image_digest
+from retfound_dist.shardset import Entry
 from shards.sample import Sample
+from shards.ustar import BLOCK, padded
 
-BLOCK = 512
+_END = bytes(2 * BLOCK)
 
 
 class TarShard:
-    """Appends samples to a tar stream: KEY.jpg or KEY.png, then KEY.json."""
+    """Appends samples to a tar stream: KEY.jpg (.png, .webp), then KEY.json."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         """Begin a tar on an open, empty binary stream."""
-        self._tar = tarfile.TarFile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT)
+        self._stream, self._digest = stream, hashlib.sha256()
         self.entries: list[Entry] = []
-
-    @property
-    def length(self) -> int:
-        """Bytes written so far, before the end marker."""
-        return int(self._tar.offset)
+        self.length = 0
+        """Bytes written so far."""
 
     def add(self, sample: Sample) -> None:
         """Append one sample."""
-        image = self._add(f"{sample.key}.{sample.extension}", sample.image)
-        fields = self._add(f"{sample.key}.json", sample.json)
+        image = self.length + BLOCK
+        json_at = image + padded(sample.image_bytes) + BLOCK
+        self._write(sample.members)
         self.entries.append(
             Entry(
                 sample.key,
                 sample.extension,
                 image,
-                len(sample.image),
-                fields,
-                len(sample.json),
-                image_digest(sample.image),
+                sample.image_bytes,
+                json_at,
+                sample.json_bytes,
+                sample.image_sha256,
             )
         )
 
-    def close(self) -> None:
-        """Write the end marker; the stream stays open."""
-        self._tar.close()
+    def close(self) -> str:
+        """Write the end marker; the stream stays open. Gives the sha256 of all that was written."""
+        self._write(_END)
+        self._write(bytes(-self.length % tarfile.RECORDSIZE))
+        return self._digest.hexdigest()
 
-    def _add(self, name: str, data: bytes) -> int:
-        member = tarfile.TarInfo(name)
-        member.size, member.mode = len(data), 0o444
-        self._tar.addfile(member, io.BytesIO(data))
-        return int(self._tar.offset) - -(-len(data) // BLOCK) * BLOCK
-
-
-def sample_bytes(sample: Sample) -> int:
-    """Bytes a sample takes in a tar: two headers and two padded bodies."""
-    return sum(BLOCK - (-len(body) // BLOCK) * BLOCK for body in (sample.image, sample.json))
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.length += len(data)
 
 
 def index_bytes(entries: list[Entry], more: dict[str, Any]) -> bytes:
     """An index file (see `retfound_dist.shardset`), with what else is to be kept of the shard."""
-    rows = [list(astuple(entry)) for entry in entries]
+    names = [field.name for field in fields(Entry)]
+    rows = [[getattr(entry, name) for name in names] for entry in entries]
     return (json.dumps({"format": 1, **more, "samples": rows}, separators=(",", ":")) + "\n").encode()

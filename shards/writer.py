@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, StorageError
@@ -13,14 +16,18 @@ from retfound_dist.schema import PackOut
 from retfound_dist.shardset import IndexFile, Shard
 from shards import committed
 from shards.committed import Committed
-from shards.plan import Plan
+from shards.plan import Marks, Plan
 from shards.sample import SAME, Sample, Skipped
+from shards.seen import Seen
 from shards.statistics import Statistics
-from shards.tarshard import TarShard, index_bytes, sample_bytes
+from shards.tarshard import TarShard, index_bytes
 
 
 class ShardWriter:
-    """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far."""
+    """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far.
+
+    A context: whatever ends it, an open shard is not left behind.
+    """
 
     def __init__(
         self,
@@ -30,7 +37,7 @@ class ShardWriter:
         shards: Sequence[Committed],
         base: Sequence[Committed] = (),
     ) -> None:
-        """Go on after `shards`, with `folder` as scratch for the shard that is open.
+        """Go on after `shards`, with `folder` as scratch for an open shard that is to go to another machine.
 
         `base`: shards of the set that this plan is appended to.
         """
@@ -38,28 +45,38 @@ class ShardWriter:
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
+        self._bad = sum(not skip.is_duplicate for skip in self.skipped)
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
         self._open: OpenShard | None = None
         self._marked = False
-        known = (zip(done.digests, done.keys, strict=True) for done in (*base, *shards))
-        self._seen = {digest: key for pairs in known for digest, key in pairs}
+        self._marks = Marks(plan)
+        self._seen = Seen((*base, *shards))
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            self._open.drop()
 
     def take(self, place: int, result: Sample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
         if isinstance(result, Skipped):
             self.skipped.append(result)
+            self._bad += 1
             self._check_budget()
             return
-        first = self._seen.setdefault(result.digest, result.key)
-        if first != result.key:
+        first = self._seen.first(result.digest, result.key)
+        if first is not None:
             self.skipped.append(Skipped(result.key, self._plan.scans[place].origin, f"{SAME}{first}"))
             return
         split = self._plan.scans[place].split
         if self._open and (self._open.split != split or self._open.is_full(result, self._out.shard_mb)):
             self.commit(place)
         if self._open is None:
-            stem = committed.shard_name(self._out.name, self._first + len(self.shards))
-            self._open = OpenShard(os.path.join(self._folder, f"{stem}.tar"), split)
+            self._open = self._begin(split)
         self._open.add(result)
 
     def commit(self, place: int) -> None:
@@ -68,29 +85,30 @@ class ShardWriter:
             return
         shard = self._open.close()
         done = self._open.record(shard, place, self.skipped[self._recorded :])
-        index = index_bytes(self._open.tar.entries, done.to_tree(self._plan.fingerprint))
+        index = index_bytes(self._open.tar.entries, done.to_tree(self._marks.at(place)))
         info = storage.bytes_info(index)
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
-        self._put(self._open.path, done.shard, index)
+        storage.move_file(self._open.path, storage.join(self._out.url, shard.name))
+        storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
         self.shards.append(done)
+        self._seen.add(done)
         self._recorded, self._open = len(self.skipped), None
 
-    def _put(self, path: str, shard: Shard, index: bytes) -> None:
+    def _begin(self, split: str | None) -> OpenShard:
         if not self._marked:
             committed.mark(self._out.url)
             self._marked = True
-        storage.put_file(path, storage.join(self._out.url, shard.name))
-        storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
-        os.unlink(path)
+        name = f"{committed.shard_name(self._out.name, self._first + len(self.shards))}.tar"
+        url = storage.join(self._out.url, name)
+        return OpenShard(storage.draft_path(url, self._folder), name, split)
 
     def _check_budget(self) -> None:
-        budget = self._out.bad_sample_budget
-        bad = [skip for skip in self.skipped if not skip.is_duplicate]
-        if len(bad) > budget:
+        if self._bad > self._out.bad_sample_budget:
+            bad = [skip for skip in self.skipped if not skip.is_duplicate]
             raise DataError(
                 f"{len(bad)} of {len(self._plan.scans):,} images cannot be used, "
-                f"out.bad_sample_budget is {budget}: {first_few(bad)}; mend or remove them, "
-                "or raise the budget (packing then goes on where it stopped)"
+                f"out.bad_sample_budget is {self._out.bad_sample_budget}: {first_few(bad)}; mend or remove "
+                "them, or raise the budget (packing then goes on where it stopped)"
             )
 
 
@@ -101,11 +119,11 @@ def first_few(skipped: Sequence[Skipped], few: int = 3) -> str:
 
 
 class OpenShard:
-    """A shard that is being written in scratch."""
+    """A shard that is being written."""
 
-    def __init__(self, path: str, split: str | None) -> None:
-        """Begin a tar at a path in scratch, for one part."""
-        self.path, self.split = path, split
+    def __init__(self, path: str, name: str, split: str | None) -> None:
+        """Begin a tar at a path, for one part; `name` is what it will be called."""
+        self.path, self.name, self.split = path, name, split
         self.statistics = Statistics()
         self._digests: list[int] = []
         self._looks = bytearray()
@@ -115,7 +133,7 @@ class OpenShard:
 
     def is_full(self, sample: Sample, limit_mb: float) -> bool:
         """Whether one more sample would make this shard larger than it should be."""
-        return self.tar.length + sample_bytes(sample) > limit_mb * 1e6
+        return self.tar.length + len(sample.members) > limit_mb * 1e6
 
     def add(self, sample: Sample) -> None:
         """Append one sample."""
@@ -127,19 +145,24 @@ class OpenShard:
 
     def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
-        keys = tuple(entry.key for entry in self.tar.entries)
-        digests, looks = tuple(self._digests), bytes(self._looks)
-        return Committed(shard, place, tuple(skipped), self.statistics, keys, digests, looks)
+        names = "\n".join(entry.key for entry in self.tar.entries)
+        digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
+        return Committed(shard, place, tuple(skipped), self.statistics, names, digests, looks)
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""
         with _explained(self.path):
-            self.tar.close()
+            sha256 = self.tar.close()
             self._stream.close()
-            info = storage.file_info(self.path)
-        name = os.path.basename(self.path)
-        index = IndexFile(name.removesuffix(".tar") + ".idx", 0, "")
-        return Shard(name, len(self.tar.entries), info.bytes, info.sha256, self.split, index)
+        index = IndexFile(self.name.removesuffix(".tar") + ".idx", 0, "")
+        return Shard(self.name, len(self.tar.entries), self.tar.length, sha256, self.split, index)
+
+    def drop(self) -> None:
+        """Remove the unfinished file."""
+        with suppress(OSError):
+            self._stream.close()
+        with suppress(OSError):
+            os.unlink(self.path)
 
 
 @contextmanager
@@ -148,5 +171,7 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot write scratch file {path}: {error.strerror}; free some space there or set TMPDIR"
+            f"cannot write {path}: {error.strerror}; free some space there"
+            + ("" if path.endswith(".tmp") else " or set TMPDIR")
+            + ", then the same command goes on"
         ) from error

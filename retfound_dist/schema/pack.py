@@ -60,8 +60,9 @@ class Phantom:
 class PackImage:
     """How images are stored."""
 
-    format: Literal["jpg", "png"] = "jpg"
-    """A grey JPEG that needs no change is stored as it is; anything else is encoded in this format."""
+    format: Literal["jpg", "png", "webp"] = "jpg"
+    """A grey JPEG that needs no change is stored as it is; anything else is encoded in this format. PNG
+    and WebP lose nothing."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality."""
     max_height: Count = 0

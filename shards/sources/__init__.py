@@ -71,7 +71,7 @@ def _check_apart(opened: Sequence[Opened]) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
-    keys = Counter(scan.key for source in opened for scan in source.scans)
-    double = [key for key, count in keys.items() if count > 1]
-    if double:
+    if len({scan.key for source in opened for scan in source.scans}) < sum(len(s.scans) for s in opened):
+        keys = Counter(scan.key for source in opened for scan in source.scans)
+        double = [key for key, count in keys.items() if count > 1]
         raise DataError(f"{len(double)} keys stand for two images ({double[0]}): rename the sources")

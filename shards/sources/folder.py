@@ -14,16 +14,17 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.shardset import SPLITS
 from shards.record import Pixels, Scan, printable, unique_keys
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 LISTING = "manifest.csv"
 MAX_FILE_BYTES = 256_000_000
 """No single B-scan is larger; what is, is not read into memory."""
@@ -41,9 +42,28 @@ class _Row:
 def list_folder(path: str, name: str = "") -> list[Scan]:
     """Every image below a folder, in the order of its path; DataError where there is none."""
     root = check_folder(path)
-    found = dict(walk(root))
     rows = read_listing(os.path.join(root, LISTING)) if os.path.isfile(os.path.join(root, LISTING)) else None
-    paths = sorted(found.keys() | (rows or {}).keys())
+    return scans_of(root, path, walk(root), rows, name)
+
+
+def scans_of(
+    root: str,
+    path: str,
+    files: Iterable[tuple[str, int | None]],
+    rows: Mapping[str, _Row] | None = None,
+    name: str = "",
+) -> list[Scan]:
+    """`list_folder` of files that are known; millions of them are kept in few objects each."""
+    paths, sizes = [], array("q")
+    for file, size in files:
+        paths.append(file)
+        sizes.append(-1 if size is None else size)
+    missing = (rows or {}).keys() - set(paths if rows else ())
+    paths += missing
+    sizes.extend([-1] * len(missing))
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
+    del order
     if not paths:
         raise DataError(
             f"no images in {path}: give source.path a folder with {', '.join(e[1:] for e in EXTENSIONS)} "
@@ -51,24 +71,50 @@ def list_folder(path: str, name: str = "") -> list[Scan]:
         )
     source = name or os.path.basename(root) or "folder"
     scans = []
-    for file, key in zip(paths, unique_keys(paths), strict=True):
-        scan = _scan(root, file, key, source, found.get(file))
+    for file, size, key in zip(paths, sizes, unique_keys(paths), strict=True):
+        scan = _scan(root, file, key, source, size if size >= 0 else None)
         scans.append(scan if rows is None else _apply(rows.get(file), scan))
     return scans
 
 
+class InFolder:
+    """A scan's `read`: `read_inside` of a file, in a quarter of the memory of a partial function."""
+
+    __slots__ = ("file", "root")
+
+    def __init__(self, root: str, file: str) -> None:
+        self.root, self.file = root, file
+
+    def __call__(self) -> bytes:
+        """The file's bytes."""
+        return read_inside(self.root, self.file)
+
+
 def read_inside(root: str, file: str) -> bytes:
     """The bytes of a regular file that really lies below `root` (a link may lead elsewhere)."""
-    real = os.path.realpath(os.path.join(root, file))
+    folder, name = os.path.split(file)
+    path = os.path.join(real_folder(root, folder), name)
+    if os.path.islink(path) or name == "..":
+        path = _inside(root, os.path.realpath(path))
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise DataError("is not a regular file (links to folders are not followed)")
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"has {size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
+        return stream.read()
+
+
+@lru_cache(maxsize=4096)
+def real_folder(root: str, folder: str) -> str:
+    """The real path of a folder below `root`; DataError where it leads out of it."""
+    return _inside(root, os.path.realpath(os.path.join(root, folder)))
+
+
+def _inside(root: str, real: str) -> str:
     if os.path.commonpath([root, real]) != root:
         raise DataError("leads out of its folder (symbolic links and .. are not followed)")
-    info = os.stat(real)
-    if not stat.S_ISREG(info.st_mode):
-        raise DataError("is not a regular file (links to folders are not followed)")
-    if info.st_size > MAX_FILE_BYTES:
-        raise DataError(f"has {info.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
-    with open(real, "rb") as stream:
-        return stream.read(MAX_FILE_BYTES)
+    return real
 
 
 def read_listing(path: str) -> dict[str, _Row]:
@@ -141,19 +187,19 @@ def walk(root: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[
 
 
 def _scan(root: str, file: str, key: str, source: str, size: int | None) -> Scan:
-    folders = file.split("/")[:-1]
+    split, label = _part_and_class(os.path.dirname(file))
+    read = InFolder(root, file)
+    name = printable(file)
+    return Scan(key=key, origin=name, source=source, read=read, size=size, label=label, split=split)
+
+
+@lru_cache(maxsize=4096)
+def _part_and_class(folder: str) -> tuple[str | None, str | None]:
+    folders = folder.split("/") if folder else []
     split = SPLITS.get(folders[0].lower()) if folders else None
     if split:
         folders = folders[1:]
-    return Scan(
-        key=key,
-        origin=printable(file),
-        source=source,
-        read=partial(read_inside, root, file),
-        size=size,
-        label=printable(folders[0]) if folders else None,
-        split=split,
-    )
+    return split, printable(folders[0]) if folders else None
 
 
 def _apply(row: _Row | None, scan: Scan) -> Scan:

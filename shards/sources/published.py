@@ -6,12 +6,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from retfound_dist.errors import DataError
 from shards.record import Listing, Scan, printable
-from shards.sources.folder import EXTENSIONS, check_folder, read_inside, walk
+from shards.sources.folder import EXTENSIONS, InFolder, check_folder, walk
 
 FEW = 5
 """Names spelt out in a note."""
@@ -30,7 +29,7 @@ def list_files(
 
 def image_scan(root: str, file: str, size: int | None, source: str, key: str, **known: Any) -> Scan:
     """One image file below a folder."""
-    read = partial(read_inside, root, file)
+    read = InFolder(root, file)
     return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
 
 

@@ -175,7 +175,7 @@ def test_a_jpeg_bomb_is_refused_as_well() -> None:
 
 def test_what_is_no_image_is_an_error() -> None:
     for data in (b"", b"hi\n", b"GIF89a" + bytes(50), b"%PDF-1.4"):
-        with pytest.raises(DataError, match="is not a JPEG, PNG, TIFF or BMP"):
+        with pytest.raises(DataError, match="is not a JPEG, PNG, TIFF, BMP or WebP"):
             prepare(data, PackImage())
 
 

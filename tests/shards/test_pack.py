@@ -190,7 +190,8 @@ def test_force_replaces_a_set_and_leaves_nothing_of_it(images: Path, tmp_path: P
     config = pack_config(images, tmp_path / "out", out={"shard_mb": 1.0})
     manifest = pack(config, force=True)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["DATACARD.md", "examples.jpg", "manifest.json", "oct-000000.idx", "oct-000000.tar"]
+    beside = ["DATACARD.md", "examples.jpg", "manifest.json"]
+    assert names == [*beside, "oct-000000.idx", "oct-000000.tar", "quality.html"]
     assert manifest.samples == 20
 
 

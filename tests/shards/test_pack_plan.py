@@ -39,7 +39,7 @@ SIZES = st.dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(0, 99))
 def test_a_patient_never_straddles_parts_and_none_is_left_out(sizes: dict[str, list[int]], seed: int) -> None:
     parts: dict[str | None, set[str | None]] = defaultdict(set)
@@ -48,7 +48,7 @@ def test_a_patient_never_straddles_parts_and_none_is_left_out(sizes: dict[str, l
     assert all(len(found) == 1 and None not in found for found in parts.values())
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(0, 99))
 def test_every_label_with_three_patients_is_in_every_part(sizes: dict[str, list[int]], seed: int) -> None:
     held = {(s.label, s.split) for s in assign_parts(corpus(sizes), SIX_TWO_TWO, seed)}

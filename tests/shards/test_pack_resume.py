@@ -49,7 +49,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, torn: bool) -> Iterator[li
 
     def wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def changed(*arguments: Any) -> Any:
-            url = str(arguments[1] if name == "put_file" else arguments[0])
+            url = str(arguments[1] if name == "move_file" else arguments[0])
             changes.append(f"{name} {storage.name(url)}")
             if len(changes) - 1 == at:
                 if torn and name != "delete":
@@ -61,7 +61,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, torn: bool) -> Iterator[li
         return changed
 
     with monkeypatch.context() as patch:
-        for name in ("put_file", "write_bytes", "delete"):
+        for name in ("move_file", "write_bytes", "delete"):
             patch.setattr(storage, name, wrap(getattr(storage, name), name))
         yield changes
 
@@ -159,17 +159,17 @@ def test_kill_9_anywhere_ends_with_the_same_bytes_and_no_process_left(tmp_path: 
     assert file_bytes(out) == file_bytes(tmp_path / "undisturbed")
 
 
-def test_scratch_holds_one_shard_at_a_time(
+def test_one_shard_is_open_at_a_time(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[int] = []
 
-    def put(source: str, url: str) -> None:
-        held.append(sum(name != ".users" for name in os.listdir(os.path.dirname(source))))
-        whole(source, url)
+    def move(draft: str, url: str) -> None:
+        held.append(sum(name.endswith(".tmp") for name in os.listdir(os.path.dirname(draft))))
+        whole(draft, url)
 
-    whole = storage.put_file
-    monkeypatch.setattr(storage, "put_file", put)
+    whole = storage.move_file
+    monkeypatch.setattr(storage, "move_file", move)
     pack(pack_config(images, tmp_path / "out"))
     assert len(held) > 2
     assert set(held) == {1}
@@ -207,3 +207,38 @@ def wait_until_gone(processes: list[int]) -> None:
     while any(os.path.exists(f"/proc/{process}") for process in processes):
         assert time.monotonic() < end, "workers outlive the pack that was killed"
         time.sleep(0.05)
+
+
+def test_a_file_that_goes_away_costs_only_the_shards_after_it(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = pack_config(images, tmp_path / "out")
+    with failing(monkeypatch, 9, torn=True), pytest.raises(StorageError):
+        pack(config)  # marker, then tar and idx of four shards
+    planned = [scan.key for scan in packing.plan_pack(config).scans]
+    held = [entry for number in range(3) for entry in read_keys(tmp_path / "out", number)]
+    gone = next(key for key in planned[len(held) + 1 :] if key != "A_bad")
+    (images / f"{gone[0]}" / f"{gone[2:]}.jpg").unlink()
+    kept = (tmp_path / "out" / "oct-000001.tar").stat().st_mtime_ns
+    manifest = pack(config)
+    assert (tmp_path / "out" / "oct-000001.tar").stat().st_mtime_ns == kept
+    pack(pack_config(images, tmp_path / "undisturbed"))
+    assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
+    assert manifest.samples == 19
+
+
+def test_a_file_that_goes_away_while_packing_is_named_and_counted(images: Path, tmp_path: Path) -> None:
+    config = pack_config(images, tmp_path / "out")
+
+    last = [scan.key for scan in packing.plan_pack(config).scans if scan.key != "A_bad"][-1]
+    manifest = pack(config, progress=lambda done, total: (images / f"{last[0]}" / f"{last[2:]}.jpg").unlink(True))
+    assert {skip["key"]: skip["reason"] for skip in manifest.skipped}[last] == (
+        "cannot be read (No such file or directory)"
+    )
+    assert verify(manifest.url, 1) == []
+    assert pack(config, force=True).samples == manifest.samples
+    assert last not in {skip["key"] for skip in storage.read_json(f"{manifest.url}/manifest.json")["skipped"]}
+
+
+def read_keys(out: Path, number: int) -> list[str]:
+    return [row[0] for row in storage.read_json(f"{out}/oct-{number:06d}.idx")["samples"]]

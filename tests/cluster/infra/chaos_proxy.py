@@ -7,10 +7,11 @@ there tells what has happened so far:
     {"latency": 0.05, "down": false, "seed": 1,
      "rules": [{"fault": "503", "share": 0.3, "match": ".tar", "times": 5}]}
 
-`latency` (seconds) is added to each request; `down` refuses every connection. A rule holds for GETs
-whose path contains `match`, a `share` of them, `times` times (-1: always). Faults: `503` and `500`
-(answers), `reset` (half a body, then RST), `early` (half a body, then the end), `short` (half a body
-and a length that agrees), `flip` (a bit of the body), `stall` (never an answer).
+`latency` (seconds) is added to each request; `down` refuses every connection. A rule holds for GETs (or
+what `methods` says) whose path contains `match`, a `share` of them, `times` times (-1: always). Faults:
+`503` and `500` (answers), `reset` (half a body, then RST), `early` (half a body, then the end), `short`
+(half a body and a length that agrees), `flip` (a bit of the body), `stall` (never an answer), `lost` (the
+server does as asked, its answer becomes an RST).
 """
 
 import asyncio
@@ -27,9 +28,9 @@ draw = random.Random(0)
 
 def broken(method, path):
     """The fault of this request."""
-    if method != "GET":
-        return ""
     for rule in settings["rules"]:
+        if method not in rule.get("methods", ["GET"]):
+            continue
         if rule.get("match", "") in path and rule.get("times", -1) and draw.random() < rule.get("share", 1.0):
             rule["times"] = rule.get("times", -1) - 1
             counts["faults"][rule["fault"]] = counts["faults"].get(rule["fault"], 0) + 1
@@ -85,6 +86,9 @@ async def answer(reader, writer, upstream, fault, method):
     if not head:
         raise ConnectionError("the server closed")
     size = int(headers.get("content-length", 0))
+    if fault == "lost":
+        reset(writer)
+        raise ConnectionError("as asked")
     if fault in ("reset", "early", "short") and size:
         if fault == "short":
             old = f"content-length: {size}".encode()
@@ -134,7 +138,9 @@ async def serve(reader, writer):
                     f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
                 )
                 await writer.drain()
-                continue
+                if method == "GET":
+                    continue
+                return  # what a PUT would send is not waited for
             if up_writer is None:
                 up_reader, up_writer = await asyncio.open_connection("127.0.0.1", UPSTREAM)
             up_writer.write(head)

@@ -1,0 +1,157 @@
+"""Packing, appending and repairing straight on real S3 servers, whatever the servers and the wire do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retfound_dist import storage
+from retfound_dist.cli import main
+from retfound_dist.config import build
+from retfound_dist.errors import StorageError
+from retfound_dist.schema import PackConfig
+from shards import committed
+from shards.append import append
+from shards.pack import pack, plan_pack
+from shards.repair import repair
+from shards.verify import inspect, verify
+from tests.cluster import real_s3
+from tests.cluster.real_faults import Chaos, chaos
+from tests.cluster.real_parts import ROOT, clean_environment
+from tests.cluster.real_s3 import S3
+
+WRITES = ["PUT", "POST", "DELETE"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources of small pictures."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(50):
+        draw(root / ("one" if number < 34 else "two") / "A" / f"{number}.png", number)
+    return root
+
+
+def draw(path: Path, seed: int, height: int = 48, width: int = 64) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **({"compress_level": 0} if height > 500 else {}))
+
+
+def config_of(source: Path, url: Path | str, workers: int = 1, shard_mb: float = 0.04) -> PackConfig:
+    out = {"url": str(url), "shard_mb": shard_mb, "workers": workers}
+    return build(PackConfig, {"source": {"path": str(source)}, "out": out, "split": {"fractions": [0.5, 0.3, 0.2]}}, "test")
+
+
+def content(url: Path | str) -> dict[str, bytes]:
+    names = storage.list_names(str(url))
+    return {name: storage.read_bytes(storage.join(str(url), name)) for name in names}
+
+
+@pytest.fixture
+def proxy(rclone_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
+    """A server, seen through a proxy that nothing is asked of yet."""
+    with chaos(real_s3.with_new_bucket(rclone_server)) as seen:
+        real_s3.use(seen.s3, monkeypatch)
+        yield seen
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_set_packed_and_appended_on_s3_is_the_set_on_disk(
+    s3: S3, images: Path, tmp_path: Path, workers: int
+) -> None:
+    for url in (tmp_path / "set", f"{s3.url}/sets/set"):
+        pack(config_of(images / "one", url, workers))
+        append(config_of(images / "two", url, workers))
+    assert content(f"{s3.url}/sets/set") == content(tmp_path / "set")
+    assert verify(f"{s3.url}/sets/set", 2) == []
+
+
+def test_bad_shards_on_s3_are_found_and_rebuilt_there(s3: S3, images: Path) -> None:
+    config = config_of(images / "one", f"{s3.url}/set")
+    pack(config)
+    before = content(config.out.url)
+    tars = [name for name in before if name.endswith(".tar")]
+    storage.delete(f"{s3.url}/set/{tars[0]}")
+    storage.write_bytes(f"{s3.url}/set/{tars[1]}", before[tars[1]][:-3000])
+    storage.delete(f"{s3.url}/set/{tars[2].replace('.tar', '.idx')}")
+    report = inspect(config.out.url, 2)
+    assert sorted(report.bad) == tars[:3]
+    assert repair(config, plan_pack(config), report.bad) == tars[:3]
+    assert content(config.out.url) == before
+    assert inspect(config.out.url, 2).faults == ()
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "lost"])
+def test_faults_while_packing_and_appending_are_asked_again_and_change_no_byte(
+    proxy: Chaos, images: Path, tmp_path: Path, fault: str
+) -> None:
+    for url in (tmp_path / "set", f"{proxy.s3.url}/set"):
+        pack(config_of(images / "one", url))
+        append(config_of(images / "two", url))
+        proxy.set(seed=3, rules=[{"fault": fault, "share": 0.25, "methods": ["GET", *WRITES]}])
+    proxy.set(rules=[])
+    assert content(f"{proxy.s3.url}/set") == content(tmp_path / "set")
+    assert proxy.faults() >= 5
+
+
+def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(
+    proxy: Chaos, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)  # of eight, which take two minutes
+    pack(config_of(images / "one", tmp_path / "set"))
+    config, url = config_of(images / "one", f"{proxy.s3.url}/set"), f"{proxy.s3.url}/set"
+
+    def go_away(done: int, total: int) -> None:
+        if done == 20:
+            proxy.set(down=True)
+
+    with pytest.raises(StorageError) as caught:
+        pack(config, progress=go_away)
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert proxy.s3.secret not in str(caught.value)
+    proxy.set(down=False)
+    assert committed.recover(url, "oct", plan_pack(config))
+    assert "manifest.json" not in storage.list_names(url)
+    pack(config)
+    assert content(url) == content(tmp_path / "set")
+
+
+def test_a_large_shard_goes_up_in_parts_and_what_a_kill_leaves_of_them_is_dropped(
+    ceph_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = real_s3.with_new_bucket(ceph_server)
+    real_s3.use(server, monkeypatch)
+    for number in range(20):
+        draw(tmp_path / "images" / f"{number}.png", number, 2000, 2000)
+    words = [f"source.path={tmp_path}/images", "image.format=png", f"out.url={server.url}/set"]
+    command = [sys.executable, "-m", "retfound_dist", "pack", str(ROOT / "configs/pack_folder.toml"), *words]
+    env = clean_environment(server.environment())
+    process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    fs, end = storage.open_fs(server.url)[0], time.monotonic() + 120
+    while not uploads(fs, server.bucket):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert uploads(fs, server.bucket)
+    assert main(["pack", *command[4:]]) == 0
+    assert not uploads(fs, server.bucket)
+    assert int(fs.info(f"{server.url}/set/oct-000000.tar")["ETag"].strip('"').split("-")[1]) >= 2
+    assert verify(f"{server.url}/set", 1) == []
+
+
+def uploads(fs: object, bucket: str) -> list[object]:
+    """Files in parts that are not finished."""
+    return fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])  # type: ignore[attr-defined]
