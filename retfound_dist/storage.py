@@ -303,6 +303,9 @@ def delete(url: str) -> None:
             fs.rm(path, recursive=True)
         except FileNotFoundError:
             return
+        if not is_local(url):
+            for left in fs.find(path):  # s3fs drops what the store says of single files: each raises here
+                fs.rm_file(left)
 
 
 def size(url: str) -> int:

@@ -46,6 +46,7 @@ def chaos(server: S3) -> Iterator[Chaos]:
     try:
         for port in (first, first + 1):
             wait_until(lambda port=port: answers(port), 20, "the proxy answers")
+        assert process.poll() is None, "the proxy's ports were taken meanwhile"
         seen = replace(server, endpoint=f"http://127.0.0.1:{first}")
         yield Chaos(seen, f"http://127.0.0.1:{first + 1}/")
     finally:

@@ -6,6 +6,7 @@ Each `with` starts a server with random credentials and ends what it started.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -27,7 +28,8 @@ from tests.cluster.real_parts import INFRA, clean_environment, need, run, wait_u
 
 def free_ports(count: int) -> int:
     """The first of `count` neighbouring loopback ports that nobody listens on."""
-    for first in range(19000 + os.getpid() % 1000, 32000, count):
+    start = random.randrange(19000, 30000)  # others on this machine search too
+    for first in range(start, 32000, count):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -35,7 +37,7 @@ def free_ports(count: int) -> int:
         except OSError:
             continue
         return first
-    raise RuntimeError("no free ports between 19000 and 32000")
+    raise RuntimeError(f"no free ports between {start} and 32000")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
-from tests.cluster.real_s3 import S3, use
+from tests.cluster.real_s3 import S3, use, with_new_bucket
 
 
 def test_what_is_written_is_read_back(s3: S3) -> None:
@@ -43,6 +44,22 @@ def test_an_empty_file_is_a_file(s3: S3, tmp_path: Path) -> None:
     storage.write_bytes(url, b"")
     assert storage.exists(url)
     assert storage.get_file(url, str(tmp_path / "out")).bytes == 0
+
+
+def test_a_file_that_the_store_will_not_delete_is_named(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers a delete of many files with 200, and says which have failed inside."""
+    s3 = with_new_bucket(ceph_server)
+    use(s3, monkeypatch)
+    folder = storage.join(s3.url, "step_1")
+    for name in ("kept", "gone"):
+        storage.write_text(storage.join(folder, name), "x")
+    fs, _ = storage.open_fs(s3.url)
+    keep = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject"}
+    policy = {"Version": "2012-10-17", "Statement": [keep | {"Resource": f"arn:aws:s3:::{s3.bucket}/step_1/kept"}]}
+    fs.call_s3("put_bucket_policy", Bucket=s3.bucket, Policy=json.dumps(policy))
+    with pytest.raises(StorageError, match=r"cannot delete .*step_1: access denied"):
+        storage.delete(folder)
+    assert storage.list_names(folder) == ["kept"]
 
 
 def test_listing_names_files_and_folders_once(s3: S3) -> None:
