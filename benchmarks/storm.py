@@ -119,7 +119,7 @@ def _events(lives: Sequence[Life], logged: Sequence[dict[str, Any]]) -> list[dic
     """Start and end of each process: its own words, or the killer's clock where it was killed before them."""
     events: list[dict[str, Any]] = []
     for life in lives:
-        own = [e for e in logged if e["event"] == "start" and life.began - 1 <= e["ready"] <= life.ended]
+        own = [e for e in logged if e["event"] == "start" and life.began <= e["ready"] <= life.ended]
         if own:
             events += own
         else:

@@ -6,8 +6,11 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from contextlib import suppress
 from pathlib import Path
+
+GONE = ".gone"
 
 
 class Scratch:
@@ -23,11 +26,14 @@ class Scratch:
         self.folder = base + owner
         while True:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
+            try:
+                self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
+            except FileNotFoundError:  # its last user removed it in between
+                continue
             fcntl.flock(self._users, fcntl.LOCK_SH)
             if _same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
                 return
-            self._users.close()  # its last user removed it in between
+            self._users.close()
 
     def __enter__(self) -> Scratch:
         return self
@@ -45,14 +51,20 @@ class Scratch:
 def _sweep(base: str) -> None:
     """Remove this user's folders that no process uses any more."""
     for folder in Path(base).parent.glob(Path(base).name + "*"):
+        if folder.name.endswith(GONE):  # whoever removed it was killed meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         with suppress(OSError), open(folder / ".users", "r+") as users:
             _remove_unused(str(folder), users.fileno())
 
 
 def _remove_unused(folder: str, users: int) -> None:
-    with suppress(BlockingIOError):
+    """Renamed first: a thread that still writes there finds the folder gone, and cannot make it last."""
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        aside = f"{folder}-{uuid.uuid4().hex}{GONE}"
+        os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _same_file(descriptor: int, path: str) -> bool:

@@ -1,5 +1,7 @@
 """Temporary folders do not pile up when their users are killed."""
 
+import threading
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,3 +50,28 @@ def test_what_a_killed_run_left_is_removed_by_the_next(
     scratch = Scratch("test", "another")
     assert not left[0].exists()
     scratch.close()
+
+
+def test_a_thread_that_goes_on_writing_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    leave = threading.Event()
+
+    def write(folder: Path) -> None:
+        number = 0
+        while not leave.is_set():
+            with suppress(OSError):
+                (folder / f"shard-{number}").touch()
+            number += 1
+
+    for _ in range(20):
+        scratch = Scratch("test", "owner")
+        writer = threading.Thread(target=write, args=(Path(scratch.folder),))
+        writer.start()
+        scratch.close()
+        leave.set()
+        writer.join()
+        leave.clear()
+    Scratch("test", "another").close()
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from retfound_dist.stream.plan import Plan, Refs
 
 BEHIND = 8
 """Steps for which shards are kept after use: other processes of the node may be that late."""
-RETRY_BUSY, RETRY_ROOM = 0.2, 30.0  # seconds
+RETRY_BUSY, RETRY_ROOM, LAST_FETCH = 0.2, 30.0, 2.0  # seconds
 SHARDS_AT_ONCE = 8
 """That a rank fetches."""
 
@@ -104,10 +104,14 @@ class Prefetcher:
                 thread.start()
 
     def end(self) -> None:
-        """Stop after the shards that are being fetched."""
+        """Stop after the shards that are being fetched, which are waited for a little."""
         with self._moved:
             self._ended = True
             self._moved.notify_all()
+        until = time.monotonic() + LAST_FETCH
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while not self._ended:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError
+from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.schema import Checkpoint
 from retfound_dist.storage import FileInfo
@@ -34,6 +35,9 @@ from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.universal import UNIVERSAL
 from retfound_dist.train.weights import PARTS, Shapes, assemble, group_shapes, own_part, part_name
+
+TIDY_S = 30.0
+"""Seconds for which removing old files is tried again; the next save tries anew."""
 
 
 @dataclass(frozen=True)
@@ -226,23 +230,34 @@ def seal(job: Sealing) -> None:
     with tempfile.TemporaryDirectory(dir=job.scratch) as scratch:
         made = keeper.insist(lambda: assemble(held.url, job.parts, job.shapes, job.fixed, scratch), patience)
     keeper.insist(lambda: commit.write_commit(replace(held, files=held.files | made)), patience)
-    keeper.insist(lambda: storage.delete(storage.join(held.url, PARTS)), patience)
-    keeper.insist(lambda: prune(job.run_url, job.settings), patience)
+    try:
+        keeper.insist(
+            lambda: prune(job.run_url, job.settings), Patience(held.url, min(TIDY_S, job.settings.patience_s))
+        )
+    except StorageError as error:  # the checkpoint is good all the same
+        print(
+            f"retfound: step {held.step} is saved, but older files could not be removed: {error}",
+            file=sys.stderr,
+        )
 
 
 def prune(run_url: str, keep: Checkpoint) -> None:
-    """Remove the training state of old checkpoints; the newest `keep_last` always stay.
+    """Remove the training state of old checkpoints, and all parts that were put together.
 
-    Weights stay, so that every checkpoint can still be evaluated; the commit is rewritten first.
+    The newest `keep_last` states stay, and all weights, so that every checkpoint can still be evaluated;
+    a commit is rewritten before its state goes. What could not be removed once is removed the next time.
     """
-    for step in commit.list_steps(run_url)[: -keep.keep_last]:
-        if keep.keep_every_steps and step % keep.keep_every_steps == 0:
-            continue
-        held = commit.read_commit(commit.checkpoint_url(run_url, step))
-        state = [name for name in held.files if name.startswith(ds.TAG + "/")]
-        if state:
-            kept = {name: info for name, info in held.files.items() if name not in state}
-            commit.write_commit(replace(held, files=kept))
-            storage.delete(storage.join(held.url, ds.TAG))
-            for extra in (UNIVERSAL, PARTS):
-                storage.delete(storage.join(held.url, extra))
+    steps = commit.list_steps(run_url)
+    for step in steps:
+        kept = step in steps[-keep.keep_last :] or (
+            keep.keep_every_steps and step % keep.keep_every_steps == 0
+        )
+        url = commit.checkpoint_url(run_url, step)
+        spare = {PARTS} if kept else {PARTS, ds.TAG, UNIVERSAL}
+        found = sorted(spare & set(storage.list_names(url)))
+        if ds.TAG in found:
+            held = commit.read_commit(url)
+            files = {name: info for name, info in held.files.items() if not name.startswith(ds.TAG + "/")}
+            commit.write_commit(replace(held, files=files))
+        for name in found:
+            storage.delete(storage.join(url, name))

@@ -5,6 +5,7 @@ Each `with` starts a server with random credentials and ends what it started.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -84,6 +85,15 @@ def with_new_bucket(server: S3, run: Callable[..., Any] = run) -> S3:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     run(sys.executable, "-c", _MAKE_BUCKET, bucket, env=server.environment())
     return replace(server, bucket=bucket)
+
+
+def deny(server: S3, action: str, key: str) -> None:
+    """A bucket policy against an action on some keys (`*` allowed); this process's environment must reach it."""
+    where = f"arn:aws:s3:::{server.bucket}/{key}"
+    policy = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": where}
+    fs, _ = storage.open_fs(server.url)
+    text = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
+    fs.call_s3("put_bucket_policy", Bucket=server.bucket, Policy=text)
 
 
 def use(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_a_run_goes_on_without_a_lost_host_and_with_it_when_it_is_back(hosts: Ho
     except BaseException:
         print(hosts.logs())
         raise
-    assert hosts.idle()
+    wait_until(hosts.idle, 10, "nothing is left on any host")
     config, _ = load(PretrainConfig, CONFIG, [*OURS, f"run.url={run}", f"data.shards={folder(hosts, s3, 'set')}"])
     expected = expected_digests(config, str(folder(hosts, s3, "set")), STEPS)
     written = metrics(run)

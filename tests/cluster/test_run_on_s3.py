@@ -39,13 +39,28 @@ def test_a_bucket_that_is_gone_for_good_ends_the_run_and_names_the_last_good_che
     _, said = process.communicate(timeout=300)
     proxy.set(down=False)
     assert process.returncode != 0
-    [line] = [line for line in said.splitlines() if line.startswith("retfound: ")]
+    line = [line for line in said.splitlines() if line.startswith("retfound: ")][-1]
     last = commit.list_steps(run)[-1]
     assert f"could not be saved, the last good one is of step {last}:" in line
     again = pretrain(1, run, shards, *SETTINGS, f"train.stop_at_step={last + 3}")
     assert again.returncode == 0, again.stderr
     assert f"resuming at step {last}" in again.stderr
     assert commit.list_steps(run)[-1] == last + 3
+
+
+def test_a_store_that_will_not_delete_costs_room_and_no_checkpoint(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = real_s3.with_new_bucket(ceph_server)
+    real_s3.use(server, monkeypatch)
+    real_s3.deny(server, "s3:DeleteObject", "run/checkpoints/*")
+    run = f"{server.url}/run"
+    settings = [*SETTINGS, "checkpoint.patience_s=1", "checkpoint.keep_last=1"]
+    done = pretrain(1, run, make_set(tmp_path).url, *settings, "train.stop_at_step=10")
+    assert done.returncode == 0, done.stderr
+    assert commit.list_steps(run) == [5, 10]
+    assert "step 5 is saved, but older files could not be removed: cannot delete" in done.stderr
+    assert "parts" in storage.list_names(commit.checkpoint_url(run, 5))
 
 
 def test_a_bucket_that_comes_back_is_waited_for_while_training_goes_on(

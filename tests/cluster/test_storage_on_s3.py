@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
-from tests.cluster.real_s3 import S3, use, with_new_bucket
+from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
 
 
 def test_what_is_written_is_read_back(s3: S3) -> None:
@@ -53,10 +52,7 @@ def test_a_file_that_the_store_will_not_delete_is_named(ceph_server: S3, monkeyp
     folder = storage.join(s3.url, "step_1")
     for name in ("kept", "gone"):
         storage.write_text(storage.join(folder, name), "x")
-    fs, _ = storage.open_fs(s3.url)
-    keep = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject"}
-    policy = {"Version": "2012-10-17", "Statement": [keep | {"Resource": f"arn:aws:s3:::{s3.bucket}/step_1/kept"}]}
-    fs.call_s3("put_bucket_policy", Bucket=s3.bucket, Policy=json.dumps(policy))
+    deny(s3, "s3:DeleteObject", "step_1/kept")
     with pytest.raises(StorageError, match=r"cannot delete .*step_1: access denied"):
         storage.delete(folder)
     assert storage.list_names(folder) == ["kept"]

@@ -35,6 +35,18 @@ def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path:
     assert commit.list_steps(run) == [10, 20, 30, 40, 50]
 
 
+def test_what_could_not_be_removed_once_is_removed_the_next_time(tmp_path: Path) -> None:
+    run, keep = str(tmp_path), Checkpoint(keep_last=1, keep_every_steps=20)
+    for step in (10, 20, 30):
+        make(run, step)
+        storage.write_text(storage.join(commit.checkpoint_url(run, step), "parts/0"), "x")
+    checkpoint.prune(run, keep)
+    storage.write_text(storage.join(commit.checkpoint_url(run, 10), "state/part"), "x")
+    checkpoint.prune(run, keep)
+    names = [storage.list_names(commit.checkpoint_url(run, step)) for step in (10, 20, 30)]
+    assert names == [["COMMIT.json"], ["COMMIT.json", "state"], ["COMMIT.json", "state"]]
+
+
 def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:
     held = make(str(tmp_path), 1)
     assert not restore.needs_conversion(held, 2, 1)
