@@ -7,7 +7,7 @@ forking this process, whose threads would not survive that; pixels reach them th
 from __future__ import annotations
 
 import random
-import tempfile
+import uuid
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from multiprocessing import get_context
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from retfound_dist.evaluate.pixels import Pixels
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.schema import Finetune
+from retfound_dist.scratch import Scratch
 
 _ORDER, _IMAGE = 11, 12
 Row = tuple[int, int]
@@ -144,8 +145,8 @@ def batches(
     images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
-    with tempfile.TemporaryDirectory(prefix="retfound-") as folder:
-        file = PixelFile(images, str(Path(folder) / "pixels"))
+    with Scratch("pixels", uuid.uuid4().hex) as scratch:
+        file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
         order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
             Augmented(file, labels, recipe, side, seed),
