@@ -8,6 +8,8 @@
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
+# make bench-pack [IMAGES=folder]   packing beside its bare work, its memory, kill -9 twenty times (25 minutes)
+# make bench-pretraining [IMAGES=OCTDL]   does pretraining help on real images; what a bad run looks like (2 hours)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
@@ -30,7 +32,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train bench-pack bench-pretraining clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -98,6 +100,18 @@ bench-storm: $(STAMP)
 
 bench-train: $(STAMP)
 	python -m benchmarks.train_speed
+
+REAL := $(or $(IMAGES),$(or $(RETFOUND_TEST_DATA),../shared/data)/octdl)
+
+bench-pack: $(STAMP)
+	python -m benchmarks.pack_throughput $(REAL)
+	python -m benchmarks.pack_memory
+	python -m benchmarks.pack_storm
+	python -m benchmarks.pack_storm --append
+	python -m benchmarks.pack_storm --s3
+
+bench-pretraining: $(STAMP)
+	python -m benchmarks.does_pretraining_help --images $(REAL)
 
 bench-checkpoint: $(STAMP)
 	python -m benchmarks.checkpoint_stall
