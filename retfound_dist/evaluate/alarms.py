@@ -1,7 +1,7 @@
 """When a run goes wrong: a probe worse than that of the run's own starting weights, or one that has fallen.
 
-Worse means by more than the paired 95 % interval: both checkpoints are scored on the same bootstrap
-resamples of the same images, and the interval of the difference lies below 0. Pure.
+Worse means by more than the paired 95 % interval, and by more than a trifle: both checkpoints are scored on
+the same bootstrap resamples of the same images, and the interval of the difference lies below 0. Pure.
 """
 
 from __future__ import annotations
@@ -36,11 +36,15 @@ class Gap:
     other: int
     difference: float | None
     ci95: bootstrap.Interval
+    least: float
+    """The smallest difference that counts."""
 
     @property
     def worse(self) -> bool:
-        """Whether the whole interval is below 0."""
-        return self.ci95 is not None and self.ci95[1] < 0
+        """Whether the whole interval is below 0, and the difference large enough to count."""
+        if self.difference is None or self.ci95 is None:
+            return False
+        return self.ci95[1] < 0 and self.difference <= -self.least
 
     def describe(self) -> dict[str, Any]:
         """For watch.json."""
@@ -56,25 +60,24 @@ class Judged:
     to_best: Gap | None
 
 
-def judge(start: Point | None, points: Sequence[Point]) -> list[Judged]:
+def judge(start: Point | None, points: Sequence[Point], least: float) -> list[Judged]:
     """Every checkpoint, rising, beside what came before."""
     found = []
     best: Point | None = None
     for point in points:
-        found.append(
-            Judged(point, gap(point, start) if start else None, gap(point, best) if best else None)
-        )
+        to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
+        found.append(Judged(point, to_start, to_best))
         if point.value is not None and (best is None or best.value is None or point.value > best.value):
             best = point
     return found
 
 
-def gap(point: Point, other: Point) -> Gap:
+def gap(point: Point, other: Point, least: float) -> Gap:
     """The paired difference of two checkpoints."""
     if point.value is None or other.value is None:
-        return Gap(other.step, None, None)
+        return Gap(other.step, None, None, least)
     span = bootstrap.paired(point.drawn_R, other.drawn_R)["ci95"]
-    return Gap(other.step, point.value - other.value, span)
+    return Gap(other.step, point.value - other.value, span, least)
 
 
 def alarms(judged: Sequence[Judged], rule: Alarm) -> list[dict[str, Any]]:

@@ -72,7 +72,8 @@ class History:
     def judged(self) -> list[Judged]:
         """Every checkpoint beside what came before."""
         start = self._point(0, self.start) if self.start else None
-        return alarms.judge(start, [self._point(step, self.steps[step]) for step in sorted(self.steps)])
+        points = [self._point(step, self.steps[step]) for step in sorted(self.steps)]
+        return alarms.judge(start, points, self.config.alarm.least)
 
     def tree(self) -> dict[str, Any]:
         """watch.json."""

@@ -131,12 +131,14 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Alarm:
-    """When `watch` says that a run goes wrong: by more than the paired 95 % interval."""
+    """When `watch` says that a run goes wrong: by more than the paired 95 % interval, and by `least`."""
 
     method: Literal["linear", "knn"] = "linear"
     """The probe that is judged."""
     metric: Literal["aupr", "auroc", "balanced_accuracy"] = "aupr"
     """The macro score that is judged."""
+    least: NonNegative = 0.01
+    """A smaller difference does not count, however narrow its interval."""
     patience: Positive = 1
     """Checkpoints in a row that must be worse before it counts."""
     stop: bool = False

@@ -20,7 +20,7 @@ def point(step: int, skill: float, seed: int = 0) -> Point:
 
 
 def kinds(start: Point | None, *points: Point, patience: int = 1) -> list[tuple[int, str]]:
-    return [(r["step"], r["kind"]) for r in alarms(judge(start, points), Alarm(patience=patience))]
+    return [(r["step"], r["kind"]) for r in alarms(judge(start, points, 0.01), Alarm(patience=patience))]
 
 
 def test_a_run_that_gets_better_raises_no_alarm() -> None:
@@ -40,6 +40,13 @@ def test_a_difference_within_its_interval_is_none() -> None:
     assert kinds(point(0, 1.0), *(point(i, 1.0, i) for i in range(1, 4))) == []
 
 
+def test_a_trifle_is_no_alarm_however_sure() -> None:
+    drawn = np.linspace(0.6, 0.8, 400)
+    before, after = Point(10, 0.7, drawn), Point(20, 0.695, drawn - 0.005)
+    assert kinds(None, before, after) == []
+    assert len(alarms(judge(None, [before, after], 0.001), Alarm())) == 1
+
+
 def test_with_patience_the_second_in_a_row_counts() -> None:
     start, bad = point(0, 2.0), [point(i, 0.5, i) for i in (1, 2, 3)]
     assert kinds(start, bad[0], point(5, 2.2, 5), bad[1], patience=2) == []
@@ -47,7 +54,7 @@ def test_with_patience_the_second_in_a_row_counts() -> None:
 
 
 def test_an_alarm_says_what_fell_from_where_by_how_much() -> None:
-    (row,) = alarms(judge(point(0, 2.0), [point(10, 0.5, 1)]), Alarm())
+    (row,) = alarms(judge(point(0, 2.0), [point(10, 0.5, 1)], 0.01), Alarm())
     assert row["against_step"] == 0
     assert row["difference"] < 0
     assert row["ci95"][1] < 0
