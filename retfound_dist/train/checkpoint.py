@@ -232,7 +232,8 @@ def seal(job: Sealing) -> None:
     keeper.insist(lambda: commit.write_commit(replace(held, files=held.files | made)), patience)
     try:
         keeper.insist(
-            lambda: prune(job.run_url, job.settings), Patience(held.url, min(TIDY_S, job.settings.patience_s))
+            lambda: prune(job.run_url, job.settings, held.step),
+            Patience(held.url, min(TIDY_S, job.settings.patience_s)),
         )
     except StorageError as error:  # the checkpoint is good all the same
         print(
@@ -241,13 +242,15 @@ def seal(job: Sealing) -> None:
         )
 
 
-def prune(run_url: str, keep: Checkpoint) -> None:
+def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
     """Remove the training state of old checkpoints, and all parts that were put together.
 
-    The newest `keep_last` states stay, and all weights, so that every checkpoint can still be evaluated;
-    a commit is rewritten before its state goes. What could not be removed once is removed the next time.
+    The last `keep_last` states up to `newest`, which has just been committed, stay, and all weights, so that
+    every checkpoint can still be evaluated. What stands beyond `newest` was passed over when the run was
+    resumed: it is left alone, and counts for nothing. A commit is rewritten before its state goes. What could
+    not be removed once is removed the next time.
     """
-    steps = commit.list_steps(run_url)
+    steps = [step for step in commit.list_steps(run_url) if step <= newest]
     for step in steps:
         kept = step in steps[-keep.keep_last :] or (
             keep.keep_every_steps and step % keep.keep_every_steps == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from copy import deepcopy
 from io import StringIO
@@ -60,6 +61,7 @@ def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) 
         "zero_force_ds_cpu_optimizer": False,
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**31,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device in every pass
         "wall_clock_breakdown": False,
     }
 
@@ -120,14 +122,17 @@ def build(
 def _judge_on_device(sharded: Any, optimizer: torch.optim.Optimizer) -> None:
     """Have AdamW leave a step with a gradient that is not finite out by itself, on the device.
 
-    DeepSpeed would ask the device for its verdict, and wait, in each step. Fused AdamW takes it as a tensor,
-    as it does from torch's GradScaler.
+    DeepSpeed would ask the device, and wait, in each step: whether the norm is finite, to mark it where it is
+    not, and whether there is need to clip. Fused AdamW takes the verdict as a tensor, as from GradScaler.
     """
-    from deepspeed.runtime import bf16_optimizer
+    from deepspeed.runtime import bf16_optimizer, utils
     from deepspeed.runtime.zero import stage3, stage_1_and_2
 
     for module in (bf16_optimizer, stage_1_and_2, stage3):
         module.is_invalid_grad_norm = lambda norm: False
+    for module in (utils, stage_1_and_2, stage3):
+        module.mask_nan_or_inf_with_val_inplace = lambda norm, **_: None
+    bf16_optimizer.clip_tensors_by_global_norm = _clip
 
     def hand_over(*_: Any) -> None:
         norm = sharded._global_grad_norm
@@ -136,8 +141,15 @@ def _judge_on_device(sharded: Any, optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_step_pre_hook(hand_over)
 
 
+def _clip(input_tensors: Iterable[Tensor], max_norm: float, global_norm: Tensor, **_: Any) -> None:
+    """Clip gradients in place without asking whether they are too long."""
+    factor = (max_norm / (global_norm + 1e-6)).clamp(max=1.0)
+    for tensor in input_tensors:
+        tensor.detach().mul_(factor)
+
+
 def _true_norm(norm: Any) -> Tensor:
-    """DeepSpeed writes -1 for a norm that is not finite."""
+    """Where AdamW's state is on the host, DeepSpeed writes -1 for a norm that is not finite."""
     norm = torch.as_tensor(norm)
     return torch.where(norm < 0, torch.inf, norm)
 

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import math
 import os
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Train
 from retfound_dist.train.group import Group
 
-TRIALS = 4
-"""Sizes that are tried: the predicted one, larger ones while they fit, smaller ones while none has."""
+LEEWAY = 1.05
+"""A size that is expected to want so much of what is free is tried all the same."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""What errors of libraries say when memory ends."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +47,42 @@ class Fit:
         """Bytes of a step, with what was tried in place of what was predicted."""
         return replace(self.predicted, activations=self.tried).total
 
+    def expected(self, micro: int) -> float:
+        """Bytes of a step of another size; an image takes what it did here, or as predicted where less."""
+        image = min(self.tried, self.predicted.activations) / self.micro
+        return self.total + (micro - self.micro) * image
+
 
 def find_micro_batch(
     model: MaskedAutoencoder, train: Train, zero_stage: int, channels: int, group: Group
 ) -> Fit:
     """The most images of a micro-batch that every rank can hold, spread evenly over the passes of a step.
 
-    TrainingError when not even one image fits. Every rank must call it, with the same model, on its device
-    and in the precision it will run in.
+    The predicted size is tried, then the next larger ones up to one that does not fit or is far from it, or
+    smaller ones down to one that does. TrainingError when not even one image fits. Every rank must call it,
+    with the same model, on its device and in the precision it will run in.
     """
     share = -(-train.global_batch // group.world.size)
+    sizes = sorted({math.ceil(share / passes) for passes in range(1, share + 1)})
     held = sum(p.numel() * p.element_size() for p in model.parameters())
     free = min(group.gather(free_bytes(group) + held))
-    found: Fit | None = None
     how = _how(train, zero_stage, group)
-    guess = largest_micro_batch(model.config, free, most=share, **how)
-    for _ in range(TRIALS):
-        micro = math.ceil(share / math.ceil(share / max(1, guess)))
-        tried = max(group.gather(_try(model, micro, channels, group)))
-        fit = Fit(micro, peak(model.config, micro_batch=micro, **how), tried)
+    found: Fit | None = None
+    fits, fails, ended = -1, len(sizes), 0  # places in `sizes`; how often memory ended
+    place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **how)) - 1)
+    while fits < place < fails:
+        tried = max(group.gather(_try(model, sizes[place], channels, group)))
+        fit = Fit(sizes[place], peak(model.config, micro_batch=sizes[place], **how), tried)
         if fit.total <= free:
-            found = fit
-            room = free - fit.total + tried
-            guess = min(share, math.floor(room / (tried / micro)))
-            if guess < 1.05 * micro:
-                return fit
-        elif found or micro == 1:
-            break
+            found, fits = fit, place
         else:
-            guess = min(micro - 1, math.floor(0.9 * micro))
+            fails = place
+        if math.isinf(tried):
+            place = max(fits + 1, fails - 2**ended)
+            ended += 1
+        else:
+            hopeful = [p for p in range(fits + 1, fails) if fit.expected(sizes[p]) <= LEEWAY * free]
+            place = max([max(0, fits), *hopeful])
     if found is None:
         least = peak(model.config, micro_batch=1, **how)
         raise TrainingError(
@@ -96,20 +106,29 @@ def _how(train: Train, zero_stage: int, group: Group) -> dict[str, Any]:
 
 
 def _try(model: MaskedAutoencoder, micro: int, channels: int, group: Group) -> float:
-    """Bytes that a forward and a backward pass of so many images take; infinite when memory ends."""
-    images = torch.zeros(micro, channels, *model.config.size, dtype=torch.uint8, device=group.device)
-    noise = torch.rand(micro, model.patches, device=group.device)
-    meter = Meter(group.device)
+    """Bytes that a forward and a backward pass of so many images take; infinite when memory ends.
+
+    Ranks wait for each other's answer: memory that ends on one of them must not end that one.
+    """
     try:
-        model(images, noise).sum().backward()
-        taken = float(meter.taken())
-    except torch.OutOfMemoryError:
+        taken = _measure(model, micro, channels, group.device)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in NO_MEMORY):
+            raise
         taken = math.inf
     model.zero_grad(set_to_none=True)
     gc.collect()
     if group.device.type == "cuda":
         torch.cuda.empty_cache()
     return taken
+
+
+def _measure(model: MaskedAutoencoder, micro: int, channels: int, device: torch.device) -> float:
+    images = torch.zeros(micro, channels, *model.config.size, dtype=torch.uint8, device=device)
+    noise = torch.rand(micro, model.patches, device=device)
+    meter = Meter(device)
+    model(images, noise).sum().backward()
+    return float(meter.taken())
 
 
 class Meter:

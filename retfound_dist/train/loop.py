@@ -27,7 +27,7 @@ from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.step import take_step
 from retfound_dist.train.telemetry import Clock, Display, memory_gb
 from retfound_dist.train.trace import Profiler, TensorBoard
-from retfound_dist.train.watchdog import Watchdog, ask_for_another_start
+from retfound_dist.train.watchdog import Watchdog, ask_for_another_start, want_no_other_start
 
 
 @dataclass
@@ -89,6 +89,8 @@ class Loop:
             )
             done += 1
             self.watchdog.step(done)
+            if self.desk and done == start + 1:
+                ask_for_another_start()  # who is killed cannot ask
             if trace := self._profiler.after(done):
                 self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
             leaving = self._vote() or done == job.last
@@ -101,11 +103,11 @@ class Loop:
             if leaving:
                 break
         self._votes.end()
-        self.asked.ignore()
         self.watchdog.end()
         self.saver.finish_save()
-        if self.asked.out_of_time and done < job.last:
-            ask_for_another_start()
+        self.asked.ignore()
+        if not (self.asked.out_of_time and done < job.last):
+            want_no_other_start()
         return done
 
     def _vote(self) -> bool:

@@ -40,7 +40,7 @@ from retfound_dist.train.optim import parameter_groups
 from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
-from retfound_dist.train.watchdog import Watchdog
+from retfound_dist.train.watchdog import Watchdog, want_no_other_start
 from retfound_dist.versions import installed
 from retfound_dist.world import World
 
@@ -134,7 +134,7 @@ def _desk(start: Start) -> Iterator[Desk | None]:
 def _run(begin: Start, desk: Desk | None) -> None:
     config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
     train, url, world = config.train, config.run.url, group.world
-    held = group.share(restore.find(url, display.say, begin.scratch) if world.is_main else None)
+    held = restore.agree(group, url, display.say, begin.scratch, config.checkpoint.patience_s)
     model = _model(config, display, resumed=held is not None)
     stage = ds.zero_stage(train)
     micro = train.micro_batch
@@ -162,7 +162,7 @@ def _run(begin: Start, desk: Desk | None) -> None:
     load_s = time.perf_counter() - began
     display.say(
         f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
-        f"ZeRO {stage}, {train.precision}; run {url}"
+        f"ZeRO {stage}{' (0 runs as 1)' * (train.zero_stage == 0)}, {train.precision}; run {url}"
     )
     held_out = open_held_out(config, manifest, group, job.cut.micro, model.patches)
     if held_out:
@@ -250,6 +250,7 @@ def guarded(config: PretrainConfig, manifest: Manifest, world: World, quiet: boo
     try:
         return pretrain(config, manifest, world, quiet)
     except RetfoundError as error:
+        want_no_other_start()
         if not world.is_main and not isinstance(error, DataError):
             os._exit(error.exit_code)
         raise

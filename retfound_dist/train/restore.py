@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ from typing import Any
 
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError, RetfoundError
+from retfound_dist.errors import CheckpointError, RetfoundError, StorageError
+from retfound_dist.retry import Patience, is_passing
 from retfound_dist.train import engine as ds
 from retfound_dist.train import keeper
 from retfound_dist.train.group import Group
@@ -25,19 +27,60 @@ from retfound_dist.train.universal import UNIVERSAL, convert
 Say = Callable[[str], None]
 
 
-def find(run_url: str, say: Say, scratch: str) -> Commit | None:
-    """The newest checkpoint whose files all match their commit; what is passed over is named."""
-    for step in reversed(commit.list_steps(run_url)):
-        url = commit.checkpoint_url(run_url, step)
+def agree(group: Group, run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
+    """What `find` finds on rank 0, or its error, on every rank."""
+    found, fault = None, None
+    if group.world.is_main:
         try:
-            held = commit.read_commit(url)
-            if not any(name.startswith(ds.TAG + "/") for name in held.files):
-                continue
-            _verify(held, scratch)
-            return held
+            found = find(run_url, say, scratch, patience_s)
         except RetfoundError as error:
-            say(f"passing over the checkpoint of step {step}: {error}")
+            fault = error
+    found, fault = group.share((found, fault))
+    if fault:
+        raise fault
+    return found
+
+
+def find(run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
+    """The newest checkpoint whose files all match their commit; what is passed over is named.
+
+    A store that does not answer is asked for `patience_s`, then StorageError: the checkpoint may be good.
+    """
+    for step in reversed(commit.list_steps(run_url)):
+        patience = Patience(run_url, patience_s)
+        while True:
+            try:
+                held = _verified(commit.checkpoint_url(run_url, step), scratch)
+            except (RetfoundError, OSError) as error:
+                if storage.is_local(run_url) or not _may_pass(error):
+                    say(f"passing over the checkpoint of step {step}: {error}")
+                    break
+                if not patience.wait(error):
+                    raise StorageError(
+                        f"the checkpoint of step {step} cannot be read, and may be good: {error} (tried for "
+                        f"{patience_s:.0f} s); start again when the store answers"
+                    ) from error
+            else:
+                if held:
+                    return held
+                break
     return None
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the store failed, not the checkpoint."""
+    while isinstance(error, RetfoundError):
+        error = error.__cause__
+    return error is not None and is_passing(error)
+
+
+def _verified(url: str, scratch: str) -> Commit | None:
+    """A checkpoint that is whole; None where its training state has been removed."""
+    held = commit.read_commit(url)
+    if not any(name.startswith(ds.TAG + "/") for name in held.files):
+        return None
+    _verify(held, scratch)
+    return held
 
 
 def _verify(held: Commit, scratch: str) -> None:
@@ -107,11 +150,20 @@ def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
     beside = storage.join(held.url, UNIVERSAL)
     folder = os.path.join(scratch, UNIVERSAL)
     if commit.is_checkpoint(beside):
-        done = commit.read_commit(beside)
-        with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
-            list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))
-        return
+        try:
+            _fetch_converted(commit.read_commit(beside), held, folder)
+            return
+        except RetfoundError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"retfound: the converted state is made anew: {error}", file=sys.stderr)
     _fetch(held, ds.TAG, scratch)
     convert(scratch)
     files = keeper.upload(folder, beside, patience_s)
     commit.write_commit(replace(held, url=beside, files=files))
+
+
+def _fetch_converted(done: Commit, held: Commit, folder: str) -> None:
+    if done.time != held.time:
+        raise CheckpointError(f"{done.url} belongs to an earlier checkpoint of this step")
+    with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
+        list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))

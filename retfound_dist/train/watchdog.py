@@ -20,15 +20,24 @@ from retfound_dist.world import World
 HUNG, ORPHANED = 3, 4
 """Exit codes."""
 LOOK_S = 1.0
+LATE_S = 10.0
+"""So long after a hang should have been seen the process is ended from outside of Python."""
 AGAIN = "RETFOUND_START_AGAIN"
-"""Environment variable: the file that is made when another start should follow (pretrain.sbatch)."""
+"""Environment variable: the file that is there while another start should follow (pretrain.sbatch)."""
 
 
 def ask_for_another_start() -> None:
-    """Tell who started this that the run is to be started again."""
+    """Tell who started this that the run is to be started again, should it end now."""
     if path := os.environ.get(AGAIN):
         with suppress(OSError), open(path, "a"):
             pass
+
+
+def want_no_other_start() -> None:
+    """Tell who started this that the run is over, or that another start would end as this one did."""
+    if path := os.environ.get(AGAIN):
+        with suppress(OSError):
+            os.unlink(path)
 
 
 class Watchdog:
@@ -48,17 +57,26 @@ class Watchdog:
     def step(self, done: int) -> None:
         """So many steps are done."""
         self._done, self._at = done, time.monotonic()
+        self._arm()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Around what may take long, and has a bound of its own."""
         self._at = math.inf
+        faulthandler.cancel_dump_traceback_later()
         yield
         self._at = time.monotonic()
+        self._arm()
 
     def end(self) -> None:
         """Watch no more."""
         self._ended.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        """For a hang in foreign code that holds Python's lock: there no thread of Python's gets a word in."""
+        if self._longest:
+            faulthandler.dump_traceback_later(self._longest + LATE_S, exit=True, file=sys.stderr)
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):

@@ -57,6 +57,10 @@ class Hosts:
         run(SCRIPT, "kill", self.folder, str(index))
         wait_until(lambda: not self.running(index), 10, f"node{index} is dead")
 
+    def cut(self, index: int, mended: bool = False) -> None:
+        """Cut a host's link to the others at the switch; no connection is closed. Or mend it."""
+        self.between("ip", "link", "set", f"v{index}", "up" if mended else "down")
+
     def idle(self) -> bool:
         """Whether nothing runs on any host."""
         return not any(self.running(index + 1) for index in range(self.count))

@@ -101,6 +101,28 @@ def test_a_run_goes_on_without_a_lost_host_and_with_it_when_it_is_back(hosts: Ho
     assert written[-1]["step"] == STEPS
 
 
+def test_a_run_goes_on_without_a_host_whose_link_is_cut(hosts: Hosts, s3: S3) -> None:
+    """Nothing tells the others: no connection is closed, answers only fail to come."""
+    how = {"NNODES": "2:3", "RDZV_ENDPOINT": "node1:29500"}
+    run = folder(hosts, s3, "cut")
+    settings = ["train.steps=100000", "train.hang_minutes=0.2"]
+    agents = [start(hosts, index, s3, "cut", *settings, **how) for index in (1, 2, 3)]
+    try:
+        wait_until(lambda: bool(commit.list_steps(str(run))), 120, "three hosts train and have saved")
+        hosts.cut(3)
+        wait_until(lambda: any(row["world_size"] == 2 for row in rows(run)), 120, "the others go on")
+        wait_until(lambda: not [p for p in hosts.running(3) if "pretrain" in p.cmdline()], 60, "its rank has left")
+        agents[2].wait(120)
+        assert agents[2].returncode != 0
+    except BaseException:
+        print(hosts.logs())
+        raise
+    finally:
+        hosts.cut(3, mended=True)
+    assert "no step for" in (hosts.folder / "node3.log").read_text()
+    assert all(row["world_size"] in (2, 3) for row in rows(run))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_rank_outlives_its_agent(hosts: Hosts, s3: S3, workers: int) -> None:
     agent = start(hosts, 1, s3, f"orphan{workers}", "train.steps=100000", f"data.workers={workers}", **ALONE)

@@ -1,6 +1,9 @@
 from pathlib import Path
 
+import pytest
+
 from retfound_dist import commit, storage
+from retfound_dist.errors import StorageError
 from retfound_dist.schema import Checkpoint
 from retfound_dist.train import checkpoint, restore
 from tests.test_commit import make
@@ -12,26 +15,26 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
         make(run, step)
     storage.write_bytes(storage.join(commit.checkpoint_url(run, 3), "state/part"), b"abX")
     storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
-    found = restore.find(run, said.append, str(tmp_path))
+    found = restore.find(run, said.append, str(tmp_path), 0)
     assert found is not None
     assert found.step == 1
     assert ["step 3" in said[0], "step 2" in said[1], len(said)] == [True, True, 2]
 
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
-    assert restore.find(str(tmp_path), print, str(tmp_path)) is None
+    assert restore.find(str(tmp_path), print, str(tmp_path), 0) is None
 
 
 def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:
     run = str(tmp_path)
     for step in (10, 20, 30, 40, 50):
         make(run, step)
-    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20))
+    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
     assert commit.list_steps(run) == [10, 20, 30, 40, 50]
     kept = [s for s in (10, 20, 30, 40, 50) if commit.read_commit(commit.checkpoint_url(run, s)).files]
     assert kept == [20, 40, 50]
     assert not storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part"))
-    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20))
+    checkpoint.prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
     assert commit.list_steps(run) == [10, 20, 30, 40, 50]
 
 
@@ -40,11 +43,61 @@ def test_what_could_not_be_removed_once_is_removed_the_next_time(tmp_path: Path)
     for step in (10, 20, 30):
         make(run, step)
         storage.write_text(storage.join(commit.checkpoint_url(run, step), "parts/0"), "x")
-    checkpoint.prune(run, keep)
+    checkpoint.prune(run, keep, 30)
     storage.write_text(storage.join(commit.checkpoint_url(run, 10), "state/part"), "x")
-    checkpoint.prune(run, keep)
+    checkpoint.prune(run, keep, 30)
     names = [storage.list_names(commit.checkpoint_url(run, step)) for step in (10, 20, 30)]
     assert names == [["COMMIT.json"], ["COMMIT.json", "state"], ["COMMIT.json", "state"]]
+
+
+@pytest.mark.parametrize("keep_last", [1, 2])
+def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed_over(
+    tmp_path: Path, keep_last: int
+) -> None:
+    run, said = str(tmp_path), list[str]()
+    for step in (10, 20, 30):
+        make(run, step)
+    for step in (20, 30):
+        storage.write_bytes(storage.join(commit.checkpoint_url(run, step), "state/part"), b"abX")
+    make(run, 12)  # resumed at 10, asked to stop at 12
+    checkpoint.prune(run, Checkpoint(keep_last=keep_last), 12)
+    found = restore.find(run, said.append, run, 0)
+    assert found is not None
+    assert found.step == 12
+    assert [text.split(":")[0] for text in said] == [
+        f"passing over the checkpoint of step {step}" for step in (30, 20)
+    ]
+    assert storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part")) == (keep_last == 2)
+
+
+def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said, left, get = "memory://does-not-answer", list[str](), [2], storage.get_file
+    for step in (1, 2):
+        make(run, step)
+
+    def busy(url: str, target: str) -> storage.FileInfo:
+        left[0] -= 1
+        if left[0] >= 0:
+            with storage.explained(url, "read"):
+                raise ConnectionResetError("the store is restarted")
+        return get(url, target)
+
+    monkeypatch.setattr(storage, "get_file", busy)
+    found = restore.find(run, said.append, str(tmp_path), 60)
+    assert found is not None
+    assert (found.step, said) == (2, [])
+    left[0] = 1000
+    with pytest.raises(
+        StorageError, match=r"step 2 cannot be read, and may be good: .*restarted.*tried for 1 s"
+    ):
+        restore.find(run, said.append, str(tmp_path), 1)
+    left[0] = 0
+    storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
+    found = restore.find(run, said.append, str(tmp_path), 60)
+    assert found is not None
+    assert (found.step, len(said)) == (1, 1)
 
 
 def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The largest micro-batch that memory holds, and what a step takes beside what was predicted."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,18 +43,90 @@ def test_what_is_chosen_was_tried_and_fits(monkeypatch: pytest.MonkeyPatch) -> N
     assert f"micro-batch {found.micro}: {found.total / 1e9:.1f} GB as tried" in found.describe()
 
 
-def test_a_prediction_that_the_trial_refutes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory ends above 20 images, whatever the formula says."""
-    tried = []
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, first: int, fixed: float, image: float, ends_above: int = 10**9
+) -> list[int]:
+    """Trials that follow a law of their own, from a prediction that knows nothing of it; gives what is tried."""
+    tried: list[int] = []
 
     def attempt(model: object, micro: int, channels: int, group: Group) -> float:
         tried.append(micro)
-        return float("inf") if micro > 20 else 1e6 * micro
+        return math.inf if micro > ends_above else fixed + image * micro
 
     monkeypatch.setattr(fit, "_try", attempt)
-    monkeypatch.setattr(fit, "largest_micro_batch", lambda *_, **__: 25)
+    monkeypatch.setattr(fit, "largest_micro_batch", lambda *_, **__: first)
+    return tried
+
+
+def test_a_prediction_that_the_trial_refutes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory ends above 20 images, whatever the formula says."""
+    tried = stand_in(monkeypatch, 25, 0, 1e6, ends_above=20)
     assert find(1e9, monkeypatch).micro == 20
-    assert tried[:2] == [25, 20]
+    assert tried == [25, 20]
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 25, 50, 100])
+@pytest.mark.parametrize("fixed", [0.0, 0.2e9])
+@pytest.mark.parametrize("image", [2e6, 8e6, 40e6])
+@pytest.mark.parametrize("ends_above", [10**9, 33, 10])
+def test_the_largest_that_fits_is_found_whatever_was_predicted(
+    monkeypatch: pytest.MonkeyPatch, first: int, fixed: float, image: float, ends_above: int
+) -> None:
+    sizes = sorted({-(-100 // passes) for passes in range(1, 101)})
+    tried = stand_in(monkeypatch, first, fixed, image, ends_above)
+    free = 1e9
+
+    def total(micro: int) -> float:
+        predicted = peak(CONFIG, ranks=1, zero_stage=1, micro_batch=micro, precision="fp32", gpu=False)
+        return fit.Fit(micro, predicted, fixed + image * micro).total
+
+    largest = max(size for size in sizes if size <= ends_above and total(size) <= free)
+    assert find(free, monkeypatch).micro == largest
+    assert len(tried) == len(set(tried)) <= 8
+
+
+class Ranks(Group):
+    """This rank among others that found a trial to take infinitely much."""
+
+    def gather(self, value: object) -> list[object]:
+        return [value, math.inf] if isinstance(value, float) and value < 1e8 else [value]
+
+
+def test_memory_that_ends_on_one_rank_ends_no_rank_and_counts_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = stand_in(monkeypatch, 25, 0, 1e6)
+    monkeypatch.setattr(fit, "free_bytes", lambda group: 1e9)
+    train = Train(global_batch=100, steps=1, precision="fp32")
+    with pytest.raises(TrainingError, match="one image takes"):
+        fit.find_micro_batch(MaskedAutoencoder(CONFIG), train, 1, 1, Ranks(World(), torch.device("cpu")))
+    assert (tried[0], tried[-1]) == (25, 1)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda: torch.empty(1 << 60),
+        lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+        lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")),
+        lambda: (_ for _ in ()).throw(MemoryError),
+    ],
+)
+def test_every_way_in_which_memory_ends_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[], object]
+) -> None:
+    model, group = MaskedAutoencoder(CONFIG), Group(World(), torch.device("cpu"))
+    monkeypatch.setattr(fit, "_measure", lambda *_: end())
+    assert fit._try(model, 3, 1, group) == math.inf
+
+
+def test_another_error_of_a_trial_is_not_taken_for_the_end_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(fit, "_measure", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        fit._try(MaskedAutoencoder(CONFIG), 3, 1, Group(World(), torch.device("cpu")))
 
 
 def test_a_prediction_that_was_too_careful_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

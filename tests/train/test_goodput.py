@@ -42,9 +42,7 @@ def test_without_an_end_a_process_is_gone_after_its_last_step() -> None:
 
 
 def test_an_end_logged_by_who_killed_it_leaves_the_broken_off_step_to_the_rest() -> None:
-    found = goodput(
-        [start(0, 10), end(19, 1), start(20, 30, step=1), end(31, 2)], [row(1, 11), row(2, 31)]
-    )
+    found = goodput([start(0, 10), end(19, 1), start(20, 30, step=1), end(31, 2)], [row(1, 11), row(2, 31)])
     assert found.down_s == 1
     assert found.rest_s == 19 - 11
 

@@ -68,6 +68,7 @@ def test_a_run_stopped_and_resumed_on_other_ranks_and_stage_is_the_same_run(
             f"train.stop_at_step={stop}",
         )
         assert again.returncode == 0, again.stderr
+    assert "ZeRO 1 (0 runs as 1), fp32" in again.stderr
     a, b = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
     assert [r["batch_digest"] for r in a] == [r["batch_digest"] for r in b]
     assert len({r["batch_digest"] for r in a}) == 8

@@ -13,7 +13,7 @@ import pytest
 
 from retfound_dist import commit, runlog, storage
 from retfound_dist.shardset import Manifest
-from retfound_dist.train.watchdog import HUNG
+from retfound_dist.train.watchdog import AGAIN, HUNG
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain, start
 
@@ -65,6 +65,41 @@ def test_a_state_converted_once_stands_beside_its_checkpoint(manifest: Manifest,
     rows = [row for row in metrics(run) if row["step"] in (4, 5)]
     assert [row["world_size"] for row in rows] == [1, 1, 3, 3]
     assert [row["loss"] for row in rows[:2]] == pytest.approx([row["loss"] for row in rows[2:]], rel=1e-4)
+
+
+def test_a_converted_state_that_is_damaged_is_made_anew(manifest: Manifest, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = [FP32, "train.steps=9", "checkpoint.every_steps=100"]
+    assert pretrain(2, run, manifest.url, *settings, "train.stop_at_step=3").returncode == 0
+    for stop in (4, 5):
+        again = pretrain(1, run, manifest.url, *settings, f"train.stop_at_step={stop}")
+        assert again.returncode == 0, again.stderr
+        assert "resuming at step 3" in again.stderr
+        assert ("the converted state is made anew" in again.stderr) == (stop == 5)
+        storage.delete(commit.checkpoint_url(str(run), stop))
+        part = next((run / "checkpoints" / "step_00000003" / "universal").rglob("exp_avg.pt"))
+        part.write_bytes(part.read_bytes()[:-7] + b"damaged")
+
+
+def test_another_start_is_wanted_where_a_rank_was_killed_and_not_where_the_run_ended_or_said_why(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, run = tmp_path / "start_again", tmp_path / "run"
+    monkeypatch.setenv(AGAIN, str(again))
+    agent = start(2, run, manifest.url, FP32, "train.steps=100000")
+    wait_for(lambda: len(metrics(run)) > 2)
+    ranks = [p for p in psutil.Process(agent.pid).children() if "pretrain" in p.cmdline()]
+    ranks[1].kill()
+    agent.communicate(timeout=120)
+    assert agent.returncode != 0
+    assert again.exists()
+    step = commit.list_steps(str(run))[-1:] or [0]
+    done = pretrain(2, run, manifest.url, FP32, "train.steps=100000", f"train.stop_at_step={step[0] + 3}")
+    assert done.returncode == 0, done.stderr
+    assert not again.exists()
+    wild = [FP32, "train.steps=60", "optim.base_lr=1e30", "train.bad_step_budget=1"]
+    assert pretrain(1, tmp_path / "wild", manifest.url, *wild).returncode == 2
+    assert not again.exists()
 
 
 def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(

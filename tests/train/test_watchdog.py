@@ -18,6 +18,12 @@ HANG = (
     "def stuck_here(): time.sleep(60)\n"
     "stuck_here()"
 )
+LOCKED = (
+    "import ctypes; from retfound_dist.train import watchdog; from retfound_dist.world import World\n"
+    "watchdog.LATE_S = 1; dog = watchdog.Watchdog(World(), 0.02); dog.start(); dog.step(7)\n"
+    "def stuck_here(): ctypes.PyDLL(None).sleep(60)\n"
+    "stuck_here()"
+)
 PARENT = (
     "import subprocess, sys\n"
     "child = 'from retfound_dist.train.watchdog import Watchdog; import os, time;' \\\n"
@@ -42,6 +48,14 @@ def test_a_step_that_takes_for_ever_shows_its_stacks_and_leaves() -> None:
     assert "stuck_here" in said
     assert "rank 3: no step for" in said.splitlines()[-1]
     assert "after step 3" in said.splitlines()[-1]
+
+
+def test_foreign_code_that_hangs_with_pythons_lock_shows_its_stacks_and_leaves() -> None:
+    begun = time.monotonic()
+    _, said = (process := run(LOCKED)).communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stuck_here" in said
+    assert time.monotonic() - begun < 50
 
 
 def test_a_rank_leaves_when_its_torchrun_is_gone() -> None:
