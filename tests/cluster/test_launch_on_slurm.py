@@ -71,6 +71,15 @@ def test_a_rank_that_hung_has_the_job_started_again(slurm: Slurm, clone: Path) -
     assert "back into the queue" in (clone / "logs" / f"{job}.log").read_text()
 
 
+def test_an_array_of_seeds_gives_each_a_folder_of_its_own(slurm: Slurm, clone: Path) -> None:
+    slurm.submit("--array=3-4", "launch/slurm/evaluate.sbatch", "e.toml", "checkpoint=c", logs=clone / "logs",
+                 cwd=clone, env={"OUT": "s3://b/o"})
+    wait_until(lambda: len(notes(clone).get("rank0", [])) == 2, 90, "both have started")
+    assert sorted(notes(clone)["rank0"]) == [
+        f"start 0 of 1: evaluate e.toml checkpoint=c seeds=[{seed}] out.url=s3://b/o/seed_{seed}" for seed in (3, 4)
+    ]
+
+
 def test_watching_out_of_time_goes_back_into_the_queue(slurm: Slurm, clone: Path) -> None:
     job = slurm.submit("launch/slurm/watch.sbatch", "w.toml", "linger", logs=clone / "logs", cwd=clone)
     wait_until(lambda: len(notes(clone)) == 1, 60, "the watcher has started")
