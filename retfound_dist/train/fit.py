@@ -21,7 +21,7 @@ from retfound_dist.schema import Train
 from retfound_dist.train.group import Group
 
 LEEWAY = 1.05
-"""A size that is expected to want so much of what is free is tried all the same."""
+"""A size that should want so much of what is free is tried all the same."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 """What errors of libraries say when memory ends."""
 
@@ -47,10 +47,10 @@ class Fit:
         """Bytes of a step, with what was tried in place of what was predicted."""
         return replace(self.predicted, activations=self.tried).total
 
-    def expected(self, micro: int) -> float:
-        """Bytes of a step of another size; an image takes what it did here, or as predicted where less."""
-        image = min(self.tried, self.predicted.activations) / self.micro
-        return self.total + (micro - self.micro) * image
+    def least(self, micro: int) -> float:
+        """Bytes that a step of another size takes at least, by what an image took here or should take."""
+        image = [self.tried / self.micro, self.predicted.activations / self.micro]
+        return self.total + (micro - self.micro) * (min(image) if micro > self.micro else max(image))
 
 
 def find_micro_batch(
@@ -68,6 +68,7 @@ def find_micro_batch(
     free = min(group.gather(free_bytes(group) + held))
     how = _how(train, zero_stage, group)
     found: Fit | None = None
+    refused: list[Fit] = []
     fits, fails, ended = -1, len(sizes), 0  # places in `sizes`; how often memory ended
     place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **how)) - 1)
     while fits < place < fails:
@@ -78,11 +79,13 @@ def find_micro_batch(
         else:
             fails = place
         if math.isinf(tried):
-            place = max(fits + 1, fails - 2**ended)
-            ended += 1
-        else:
-            hopeful = [p for p in range(fits + 1, fails) if fit.expected(sizes[p]) <= LEEWAY * free]
-            place = max([max(0, fits), *hopeful])
+            place, ended = max(fits + 1, fails - 2**ended), ended + 1
+            continue
+        refused = refused if found is fit else [fit]
+        known = [*refused, *([found] if found else [])]
+        between = range(fits + 1, fails)
+        hopeful = [p for p in between if all(each.least(sizes[p]) <= LEEWAY * free for each in known)]
+        place = max([max(0, fits), *hopeful])
     if found is None:
         least = peak(model.config, micro_batch=1, **how)
         raise TrainingError(

@@ -228,7 +228,8 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
         assert off(found["weights"], plain, plain) < (1e-5 if exact else 5e-3), case
         assert off(found["weights"], plain, moved) < (1e-3 if exact else 0.15), case
         assert not torch.isfinite(found["norm"]), case
-        assert not found["asked"] or case.offload, (case, found["asked"])
+        most = 2 if case.stage == 3 else 0  # of its own DeepSpeed marks each group's norm
+        assert found["asked"] <= most or case.offload, (case, found["asked"])
         assert off(found["after"], found["weights"], plain) == 0, case
         assert off(found["moved"], found["weights"], plain) > 1e-4, case
         assert all(value.isfinite().all() for value in found["moved"].values()), case

@@ -74,15 +74,15 @@ def test_the_largest_that_fits_is_found_whatever_was_predicted(
 ) -> None:
     sizes = sorted({-(-100 // passes) for passes in range(1, 101)})
     tried = stand_in(monkeypatch, first, fixed, image, ends_above)
-    free = 1e9
+    free = 1e9 + 4 * sum(p.numel() for p in MaskedAutoencoder(CONFIG).parameters())
 
     def total(micro: int) -> float:
         predicted = peak(CONFIG, ranks=1, zero_stage=1, micro_batch=micro, precision="fp32", gpu=False)
         return fit.Fit(micro, predicted, fixed + image * micro).total
 
     largest = max(size for size in sizes if size <= ends_above and total(size) <= free)
-    assert find(free, monkeypatch).micro == largest
-    assert len(tried) == len(set(tried)) <= 8
+    assert find(1e9, monkeypatch).micro == largest
+    assert len(tried) == len(set(tried)) <= 9
 
 
 class Ranks(Group):
