@@ -110,7 +110,7 @@ def test_a_run_goes_on_without_a_host_whose_link_is_cut(hosts: Hosts, s3: S3) ->
     try:
         wait_until(lambda: bool(commit.list_steps(str(run))), 120, "three hosts train and have saved")
         hosts.cut(3)
-        wait_until(lambda: any(row["world_size"] == 2 for row in rows(run)), 120, "the others go on")
+        wait_until(lambda: any(row["world_size"] == 2 for row in rows(run)), 240, "the others go on")
         wait_until(lambda: not [p for p in hosts.running(3) if "pretrain" in p.cmdline()], 60, "its rank has left")
         agents[2].wait(120)
         assert agents[2].returncode != 0
