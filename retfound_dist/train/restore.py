@@ -29,13 +29,15 @@ Say = Callable[[str], None]
 
 def agree(group: Group, run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
     """What `find` finds on rank 0, or its error, on every rank."""
-    found, fault = None, None
+    found: Commit | None = None
+    fault: RetfoundError | None = None
     if group.world.is_main:
         try:
             found = find(run_url, say, scratch, patience_s)
         except RetfoundError as error:
             fault = error
-    found, fault = group.share((found, fault))
+    shared: tuple[Commit | None, RetfoundError | None] = group.share((found, fault))
+    found, fault = shared
     if fault:
         raise fault
     return found
