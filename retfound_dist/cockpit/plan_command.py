@@ -11,7 +11,7 @@ from typing import Any
 from retfound_dist import storage
 from retfound_dist.cockpit.cluster import Wish, find_cluster
 from retfound_dist.cockpit.datafacts import DataFacts, assumed_data, data_of
-from retfound_dist.cockpit.findings import Finding
+from retfound_dist.cockpit.findings import LEVELS, Finding
 from retfound_dist.cockpit.measured import measured_rate, read_results
 from retfound_dist.cockpit.plan import DECODED, RunPlan, facts_of, plan_run, serious
 from retfound_dist.cockpit.recipe import check
@@ -53,26 +53,27 @@ def plan_command(
 
 
 def recipe_lines(config: PretrainConfig, manifest: Manifest, ranks: int) -> list[str]:
-    """What `pretrain` prints before its first step: serious risks and warnings; notes are only counted."""
+    """What `pretrain` prints before its first step: the plan's lines; notes are only counted."""
     micro = config.train.micro_batch
     cut = layout(config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro)
     data = data_of(manifest, config.data, not storage.is_local(manifest.url))
-    found = check(config, facts_of(data, None, cut))
-    told = [finding.line() for finding in found if finding.level != "note"]
-    notes = len(found) - len(told)
-    return told + ([f"recipe check: {plural(notes, 'note')} more: `retfound plan` tells"] if notes else [])
+    return list(finding_lines(check(config, facts_of(data, None, cut)), notes=False))
 
 
 def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
     """The shard set where there is one and nothing else was said, else an assumed one."""
     url = config.data.shards
-    if not samples and not image_kb and storage.exists(storage.join(url, MANIFEST)):
-        return data_of(read_manifest(url), config.data, not storage.is_local(url))
-    if not samples and "://" in url and not url.startswith("file://"):
+    known = None
+    if storage.exists(storage.join(url, MANIFEST)):
+        known = data_of(read_manifest(url), config.data, not storage.is_local(url))
+        if not samples and not image_kb:
+            return known
+    elif not samples and "://" in url and not url.startswith("file://"):
         raise ManifestError(f"there is no shard set at {url}: pack it, or say --samples N [--image-kb K]")
-    said = "as given" if samples else f"assumed: there is no shard set at {url}; say --samples N"
-    each = image_kb * 1e3 or IMAGE_BYTES
-    return assumed_data(samples or SAMPLES, each, f"{said}; {each / 1e3:g} kB an image")
+    each = image_kb * 1e3 or (known.bytes / known.samples if known else IMAGE_BYTES)
+    said = "as given" if samples or known else f"assumed: there is no shard set at {url}; say --samples N"
+    count = samples or (known.samples if known else SAMPLES)
+    return assumed_data(count, each, f"{said}; {each / 1e3:.4g} kB an image")
 
 
 def to_tree(plan: RunPlan) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str]:
     yield from f"  batch        {plan.cut.describe()}".replace(
         ", less", ",\n" + " " * 15 + "less"
     ).splitlines()
-    images = f"{plan.images / 1e6:,.4g} million images"
+    images = f"{plan.images / 1e6:,.4g} million images" if plan.images > 1e6 else f"{plan.images:,} images"
     yield f"  length       {plan.steps:,} steps, {plan.epochs:,.4g} epochs, {images}"
     yield ""
     yield from _memory_lines(plan)
@@ -223,16 +224,16 @@ def _memory_lines(plan: RunPlan) -> Iterator[str]:
     yield "  * is what train.zero_stage runs as; most: images a pass that fit"
 
 
-def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """The recipe check for a person."""
+def finding_lines(findings: Sequence[Finding], notes: bool = True) -> Iterator[str]:
+    """The recipe check for a person; without `notes` these are counted, not told."""
     if not findings:
         yield "recipe check: nothing to say"
         return
-    counts: Mapping[str, int] = {
-        level: sum(f.level == level for f in findings) for level in ("serious", "warning", "note")
-    }
-    yield "recipe check: " + ", ".join(
+    counts: Mapping[str, int] = {level: sum(f.level == level for f in findings) for level in LEVELS}
+    told = ", ".join(
         f"{n} serious" if level == "serious" else plural(n, level) for level, n in counts.items() if n
     )
+    yield f"recipe check: {told}" + ("" if notes or not counts["note"] else " (`retfound plan` tells)")
     for finding in findings:
-        yield f"- {finding.line()}"
+        if notes or finding.level != "note":
+            yield f"- {finding.line()}"

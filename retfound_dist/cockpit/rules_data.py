@@ -99,16 +99,18 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Fewer shards than there are readers."""
     wanted = max(1, facts.ranks) * max(1, config.data.workers)
-    if facts.shards < wanted and facts.remote:
-        fewer = max(1, facts.shards // max(1, facts.ranks))
-        yield Finding(
-            "warning",
-            "data.shards",
-            f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {config.data.workers} workers",
-            "Several nodes fetch each shard, and readers that give each worker its own shards starve",
-            "docs/stream.md; WebDataset: at least one shard a worker",
-            f"pack again with a smaller out.shard_mb, or data.workers={fewer}",
-        )
+    if facts.shards >= wanted:
+        return
+    fewer = max(1, facts.shards // max(1, facts.ranks))
+    yield Finding(
+        "warning" if facts.remote else "note",
+        "data.shards",
+        f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {config.data.workers} workers",
+        "Readers that give each worker its own shards starve or hang; this one does not"
+        + (", but several nodes fetch each shard" if facts.remote else ""),
+        "docs/stream.md; WebDataset: at least one shard a worker",
+        f"pack again with a smaller out.shard_mb, or data.workers={fewer}",
+    )
 
 
 def cache(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:

@@ -9,6 +9,12 @@ from retfound_dist.schema import PretrainConfig
 
 BASE_LR, WEIGHT_DECAY, BETAS, WARMUP_EPOCHS, BATCH = 1.5e-4, 0.05, (0.9, 0.95), 15, 1792
 """MAE, table 8; warm-up and batch are RETFound's."""
+MAE_WEIGHTS = {
+    "vit_base_patch16": "mae_pretrain_vit_base.pth",
+    "vit_large_patch16": "mae_pretrain_vit_large.pth",
+    "vit_huge_patch14": "mae_pretrain_vit_huge.pth",
+}
+"""Files that MAE's authors publish, by encoder."""
 FEW_EPOCHS, SHORT_EPOCHS = 100, 400
 """MAE's shortest schedule, and half of its and RETFound's usual one."""
 FEW_IMAGES = 64e6
@@ -133,7 +139,17 @@ def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 
 def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Good starting weights, trained on at the rate of a run from nothing."""
+    """Good starting weights, trained on at the rate of a run from nothing; or none, where the paper had some."""
+    published = MAE_WEIGHTS.get(config.model.name)
+    if config.model.init == "none" and published:
+        yield Finding(
+            "note",
+            "model.init",
+            "the run begins from random weights",
+            "The paper's began from MAE's ImageNet weights, which know edges and textures already",
+            "RETFound, methods",
+            f"model.init={published} (from MAE's authors, not for commercial use)",
+        )
     if config.model.init == "none" or config.optim.base_lr < BASE_LR:
         return
     many = epochs(config, facts)

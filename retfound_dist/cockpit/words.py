@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 def flops(count: float) -> str:
     """Operations: 124 GFLOP, 1.8e+19."""
-    for unit, scale in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+    for unit, scale in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
         if count >= scale:
             return f"{count / scale:,.3g} {unit}" if count < 1e22 else f"{count:.3g} FLOP"
     return f"{count:,.0f} FLOP"

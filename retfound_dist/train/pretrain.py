@@ -217,10 +217,8 @@ def _run(begin: Start, desk: Desk | None) -> None:
     saver.close()
     if journal:
         journal.event("end", step=done, reason="finished" if done == job.steps else "stopped")
-    asked = " as asked" if done < job.last else ""
-    display.say(
-        f"stopped{asked} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}"
-    )
+    ended = "finished" if done == job.steps else "stopped as asked" if done < job.last else "stopped"
+    display.say(f"{ended} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}")
 
 
 def _before(url: str, start: int) -> dict[str, Any]:

@@ -132,12 +132,28 @@ def test_numbers_below_one_are_bad_input(capsys: pytest.CaptureFixture[str]) -> 
         assert capsys.readouterr().err.startswith("retfound: ")
 
 
-def test_pretrain_prints_the_same_risks_before_its_first_step(tmp_path: Path) -> None:
+def test_pretrain_prints_the_plans_lines_before_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest = make_set(tmp_path)
     config, _ = load(PretrainConfig, SEED, [f"data.shards={manifest.url}", "optim.warmup_epochs=0"])
     lines = recipe_lines(config, manifest, ranks=3)
+    assert lines[0].startswith("recipe check: 3 serious, 2 warnings, ")
     for key in ("optim.base_lr", "train.epochs", "optim.warmup_epochs"):
-        assert any(line.startswith(f"serious: {key}: ") for line in lines)
-    assert any(line.startswith("warning: train.global_batch: 11.1% of the work of 3 ranks") for line in lines)
-    assert lines[-1].startswith("recipe check: ")
-    assert not any(line.startswith("note") for line in lines)
+        assert any(line.startswith(f"- serious: {key}: ") for line in lines)
+    assert any(line.startswith("- warning: train.global_batch: 11.1% of the work of 3 ranks") for line in lines)
+    assert not any(line.startswith("- note") for line in lines)
+    overrides = [f"data.shards={manifest.url}", "optim.warmup_epochs=0", "--nodes=1", "--gpus-per-node=3"]
+    assert main(["plan", SEED, *overrides]) == 0
+    assert set(lines[1:]) <= set(capsys.readouterr().out.splitlines())
+
+
+def test_sizes_that_are_given_replace_what_the_shard_set_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_set(tmp_path)
+    found = plan(capsys, f"data.shards={manifest.url}", "--image-kb", "10")["data"]
+    assert (found["samples"], found["bytes"]) == (manifest.samples, manifest.samples * 10_000)
+    found = plan(capsys, f"data.shards={manifest.url}", "--samples", "1000")["data"]
+    assert found["samples"] == 1000
+    assert found["bytes"] / 1000 == pytest.approx(sum(s.bytes for s in manifest.shards) / manifest.samples, rel=1e-3)

@@ -15,14 +15,22 @@ FACTS = Facts(samples=182_980, shards=143, largest_shard_bytes=64_000_000, ranks
 
 
 def found(*overrides: str, facts: Facts = FACTS, preset: str = "pretrain_vitl_oct") -> dict[str, str]:
-    """Level by key."""
+    """Level by key; that presets begin from random weights is left out."""
     config, _ = load(PretrainConfig, str(ROOT / f"configs/{preset}.toml"), overrides)
-    return {finding.key: finding.level for finding in check(config, facts)}
+    return {f.key: f.level for f in check(config, facts) if "random weights" not in f.what}
 
 
 @pytest.mark.parametrize("preset", ["pretrain_vitl_oct", "pretrain_vitl_cfp"])
 def test_the_papers_recipe_is_accepted(preset: str) -> None:
     assert found(preset=preset) == {}
+
+
+def test_a_start_from_random_weights_is_noted_with_the_weights_that_the_paper_began_from() -> None:
+    for preset, noted in (("pretrain_vitl_oct", True), ("demo/pretrain", False)):
+        config, _ = load(PretrainConfig, str(ROOT / f"configs/{preset}.toml"))
+        lines = [f.line() for f in check(config, FACTS) if f.key == "model.init"]
+        assert [line.startswith("note: ") for line in lines] == [True] * noted
+        assert all("model.init=mae_pretrain_vit_large.pth" in line for line in lines)
 
 
 def test_the_papers_warm_start_is_no_more_than_noted() -> None:
@@ -97,13 +105,20 @@ def test_pixels_unlike_imagenets_are_noted_and_images_that_are_nearly_black_are_
 
 
 def test_ranks_that_waste_work_on_padding_are_named_with_a_better_number() -> None:
-    config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"))
+    config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), ["model.init=mae.pth"])
     facts = Facts(samples=182_980, shards=4000, ranks=600, micro_batch=3, padding=8 / 1800)
-    assert not check(config, facts)
+    assert [f.level for f in check(config, facts)] == ["note"]
     facts = Facts(samples=182_980, shards=4000, ranks=500, micro_batch=4, padding=208 / 2000)
     finding = check(config, facts)[0]
     assert (finding.key, finding.level) == ("train.global_batch", "warning")
     assert "448 ranks" in finding.instead
+
+
+def test_few_shards_are_a_warning_where_they_are_fetched_and_a_note_on_a_disk() -> None:
+    for remote, level in ((True, "warning"), (False, "note")):
+        facts = Facts(samples=182_980, shards=20, ranks=8, micro_batch=56, remote=remote)
+        assert found(facts=facts) == {"data.shards": level}
+        assert found("data.workers=2", facts=facts) == {}
 
 
 def test_of_a_small_network_the_papers_numbers_are_only_noted() -> None:
