@@ -38,6 +38,7 @@ _STYLE: Any = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "lines.linewidth": 1.6,
 }
 SIZE = (4.5, 3.1)
@@ -79,7 +80,7 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    text = re.sub(r"(\d\.\d\d)\d\d+", r"\1", text)
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d\d+", r"\1", tag[0]), text)
     own = hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{own}", text)
     for placeholder, variable in _VARIABLES.items():

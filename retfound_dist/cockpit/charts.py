@@ -123,8 +123,10 @@ def course_chart(run: RunFacts) -> Chart | None:
     points = [((row["time"] - zero) / 3600 * scale, row["step"]) for row in run.written if "time" in row]
     with _LOCK:
         figure, axes = new_figure()
-        _line(axes, points, TRAIN)
-        _bands(axes, [Band(b.begin * scale, b.end * scale, b.ranks) for b in bands])
+        scaled = [Band(b.begin * scale, b.end * scale, b.ranks) for b in bands]
+        for band in scaled:
+            _line(axes, [point for point in points if band.begin <= point[0] <= band.end], TRAIN)
+        _bands(axes, scaled)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         note = f"{plural(len(bands), 'start')}; each band is one, on so many ranks. Gaps: nothing ran."
         return _chart("Course", axes, figure, f"{unit} since the first start", "step", note)

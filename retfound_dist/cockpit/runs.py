@@ -58,6 +58,7 @@ class RunFacts:
     """metrics.jsonl as it was written, with what was done twice."""
     events: list[dict[str, Any]]
     anomalies: list[dict[str, Any]]
+    """Each once, also of steps that were done again."""
     checkpoints: list[int]
     scores: list[Score]
     alarms: list[dict[str, Any]]
@@ -135,7 +136,7 @@ def read_run(url: str) -> RunFacts:
         rows=[steps[step] for step in sorted(steps)],
         written=written,
         events=runlog.read_rows(url, runlog.EVENTS),
-        anomalies=runlog.read_rows(url, runlog.ANOMALIES),
+        anomalies=list({(a["step"], a["kind"]): a for a in runlog.read_rows(url, runlog.ANOMALIES)}.values()),
         checkpoints=commit.list_steps(url),
         scores=list(_scores(url)),
         alarms=runlog.read_rows(url, runlog.ALARMS),

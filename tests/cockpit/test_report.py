@@ -116,6 +116,13 @@ def test_a_run_that_failed_says_so(tmp_path: Path) -> None:
     assert "ended without a word" in warnings(run)[0]
 
 
+def test_a_step_that_went_wrong_in_two_starts_is_told_once(tmp_path: Path) -> None:
+    url = make_run(str(tmp_path / "run"))
+    found = {"step": 45, "kind": "skipped", "loss": None, "suspects": ["patient-1"], "time": 0.0}
+    runlog.append_rows(url, runlog.ANOMALIES, [found, found | {"time": 9.0}])
+    assert run_page(read_run(url)).count("patient-1") == 1
+
+
 def test_markup_in_what_is_logged_stays_text(tmp_path: Path) -> None:
     url = make_run(str(tmp_path / "run"))
     found = {"step": 5, "kind": "spike", "loss": 1.0, "suspects": ["<script>alert(1)</script>"], "time": 0.0}
