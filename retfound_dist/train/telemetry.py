@@ -100,7 +100,7 @@ class Display:
                 expand=True,
             )
             self._task = self._bar.add_task("pretrain", total=total, left="starting")
-            self._live = Live(self._bar, console=self._console, refresh_per_second=4)
+            self._live = Live(self._bar, console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Display:
         if self._live:
