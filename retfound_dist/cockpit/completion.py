@@ -6,6 +6,7 @@ eval "$(retfound completion bash)"        (zsh the same; fish: retfound completi
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import argcomplete
@@ -26,17 +27,27 @@ def answer(parser: argparse.ArgumentParser) -> None:
     """Answer the shell that asks (`_ARGCOMPLETE` is set), and leave."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
-                _teach(sub)
+            for name, sub in action.choices.items():
+                _teach(sub, complete_shown if name == "show" else complete_file)
     argcomplete.autocomplete(parser, always_complete_options="long")
 
 
-def _teach(sub: argparse.ArgumentParser) -> None:
+def _teach(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
     for action in sub._actions:
         if action.dest == "overrides":
             action.completer = complete_key  # type: ignore[attr-defined]
         elif action.dest == "config":
-            action.completer = FilesCompleter(("toml",))  # type: ignore[attr-defined]
+            action.completer = complete_config  # type: ignore[attr-defined]
+
+
+def complete_file(prefix: str, **_: Any) -> list[str]:
+    """Config files."""
+    return list(FilesCompleter(("toml",))(prefix))
+
+
+def complete_shown(prefix: str, **_: Any) -> list[str]:
+    """What `show --keys` takes: config files and commands."""
+    return [*complete_file(prefix), *(name for name in COMMANDS if name.startswith(prefix))]
 
 
 def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:

@@ -81,6 +81,7 @@ def test_the_tab_key_offers_commands_keys_and_files(tmp_path: Path) -> None:
     keys = complete("retfound pretrain configs/pretrain_vitl_oct.toml optim.b", tmp_path)
     assert keys == ["optim.base_lr=", "optim.betas="]
     assert "configs/pretrain_seed.toml" in complete("retfound plan configs/pretrain_s", tmp_path)
+    assert complete("retfound show --keys pre", tmp_path) == ["pretrain"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
