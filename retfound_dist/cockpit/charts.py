@@ -19,6 +19,7 @@ from retfound_dist.drawing import INK, MUTED, colour, new_figure, to_svg
 POINTS = 600
 """A curve is thinned to so many points: a page stays small however long the run."""
 TRAIN, HELD_OUT = 0, 1
+PROBED = {"auroc": "AUROC", "aupr": "AUPR", "balanced_accuracy": "balanced accuracy"}
 _LOCK = threading.Lock()  # matplotlib's settings are the process's
 
 
@@ -100,17 +101,25 @@ def loss_chart(runs: Sequence[RunFacts]) -> Chart:
 
 
 def column_chart(
-    run: RunFacts, title: str, label: str, note: str, value: Callable[[dict[str, Any]], float | None]
+    runs: Sequence[RunFacts],
+    title: str,
+    label: str,
+    note: str,
+    value: Callable[[dict[str, Any]], float | None],
 ) -> Chart:
-    """One number of the log by step."""
-    points = [(row["step"], found) for row in run.rows if (found := value(row)) is not None]
+    """One number of the log by step, of one run or of several."""
+    several, lowest = len(runs) > 1, 0.0
     with _LOCK:
         figure, axes = new_figure()
-        _line(axes, points, TRAIN)
-        _bands(axes, step_bands(run))
-        if points:
-            axes.set_ylim(bottom=min(0.0, *(y for _, y in points)))
-        return _chart(title, axes, figure, "step", label, note)
+        for place, run in enumerate(runs):
+            points = [(row["step"], found) for row in run.rows if (found := value(row)) is not None]
+            _line(axes, points, 2 * place if several else TRAIN)
+            lowest = min(lowest, *(y for _, y in points), 0.0)
+        if not several:
+            _bands(axes, step_bands(runs[0]))
+        axes.set_ylim(bottom=lowest)
+        legend = [(2 * place, run.name) for place, run in enumerate(runs)] if several else []
+        return _chart(title, axes, figure, "step", label, note, legend)
 
 
 def course_chart(run: RunFacts) -> Chart | None:
@@ -154,43 +163,59 @@ def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
         return _chart("Evaluations", axes, figure, "step of the checkpoint", "score", note, legend)
 
 
-def probe_chart(run: RunFacts) -> Chart | None:
-    """The watch's linear probes, each with its interval, beside the starting weights'; None: none."""
-    rows = [(row["step"], row["linear"]) for row in run.watch.get("rows", ())]
-    start = (run.watch.get("start") or {}).get("linear")
-    if not rows:
+def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
+    """The watch's linear probes with intervals, beside the starting weights'; AUROC alone of several runs."""
+    shown = [run for run in runs if run.watch.get("rows")]
+    if not shown:
         return None
+    several = len(runs) > 1
+    names = {"auroc": "AUROC"} if several else PROBED
     with _LOCK:
         figure, axes = new_figure()
         legend = []
-        for place, name in enumerate(("auroc", "aupr", "balanced_accuracy")):
-            known = [(step, tree) for step, tree in rows if tree["macro"][name] is not None]
-            for step, tree in known:
-                if span := tree["ci95"]["macro"][name]:
-                    axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-            _line(axes, [(step, tree["macro"][name]) for step, tree in known], place, dots=True)
-            if start and start["macro"][name] is not None:
-                axes.axhline(start["macro"][name], color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
-            legend.append((place, {"auroc": "AUROC", "aupr": "AUPR"}.get(name, "balanced accuracy")))
+        for place, (run, name) in enumerate((run, name) for run in shown for name in names):
+            _probes(axes, run, name, 2 * place if several else place)
+            legend.append((2 * place, run.name) if several else (place, names[name]))
         note = "Cross-validated on train and val; bars: 95 % intervals; dotted: the run's starting weights."
-        return _chart("Linear probe", axes, figure, "step of the checkpoint", "macro score", note, legend)
+        label = "macro AUROC" if several else "macro score"
+        return _chart("Linear probe", axes, figure, "step of the checkpoint", label, note, legend)
+
+
+def _probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
+    """One score of a run's probes, each with its interval, and of its starting weights."""
+    known = [(row["step"], row["linear"]) for row in run.watch["rows"]]
+    known = [(step, tree) for step, tree in known if tree["macro"][name] is not None]
+    for step, tree in known:
+        if span := tree["ci95"]["macro"][name]:
+            axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
+    _line(axes, [(step, tree["macro"][name]) for step, tree in known], place, dots=True)
+    start = (run.watch.get("start") or {}).get("linear")
+    if start and start["macro"][name] is not None:
+        axes.axhline(start["macro"][name], color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
+
+
+def compared_charts(runs: Sequence[RunFacts]) -> list[Chart]:
+    """Figures of several runs over each other."""
+    speed = column_chart(runs, "Speed", "images/s", "", lambda row: row["images_per_s"])
+    found = [loss_chart(runs), probe_chart(runs), score_chart(runs), speed]
+    return [chart for chart in found if chart is not None]
 
 
 def charts(run: RunFacts) -> list[Chart]:
     """All figures of one run's page; none of what was not logged."""
     if not run.rows:
         return []
-    found: list[Chart | None] = [loss_chart([run]), probe_chart(run), score_chart([run])]
+    found: list[Chart | None] = [loss_chart([run]), probe_chart([run]), score_chart([run])]
     found.append(course_chart(run))
-    found.append(column_chart(run, "Speed", "images/s", "", lambda row: row["images_per_s"]))
+    found.append(column_chart([run], "Speed", "images/s", "", lambda row: row["images_per_s"]))
     wait = "Share of a step in which ranks wait for data; more than 1 % is too much."
     found.append(
         column_chart(
-            run, "Data wait", "% of a step", wait, lambda row: 100 * row["data_wait_s"] / row["step_s"]
+            [run], "Data wait", "% of a step", wait, lambda row: 100 * row["data_wait_s"] / row["step_s"]
         )
     )
-    found.append(column_chart(run, "Learning rate", "rate", "", lambda row: row["lr"]))
-    found.append(column_chart(run, "Gradient", "norm", "", lambda row: row["grad_norm"]))
+    found.append(column_chart([run], "Learning rate", "rate", "", lambda row: row["lr"]))
+    found.append(column_chart([run], "Gradient", "norm", "", lambda row: row["grad_norm"]))
     return [chart for chart in found if chart is not None]
 
 

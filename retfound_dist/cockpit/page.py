@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from retfound_dist.cockpit.charts import charts, loss_chart, score_chart, time_bands
+from retfound_dist.cockpit.charts import charts, compared_charts, time_bands
 from retfound_dist.cockpit.pictures import Pictures
 from retfound_dist.cockpit.runs import SCORE, RunFacts, config_differences, summary
 from retfound_dist.cockpit.words import duration, plural, size
@@ -75,7 +75,6 @@ def index_page(url: str, runs: Sequence[RunFacts], faults: Sequence[str], every_
 
 def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> str:
     """Two runs side by side."""
-    found = [chart for chart in (loss_chart([a, b]), score_chart([a, b])) if chart]
     rows = {
         "state": [a.state, b.state],
         "step": [f"{run.step:,}" + (f" of {run.steps:,}" if run.steps else "") for run in (a, b)],
@@ -90,7 +89,7 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
         "compare.html.j2",
         title=f"{a.name} and {b.name}",
         names=[a.name, b.name],
-        charts=found,
+        charts=compared_charts([a, b]),
         rows=list(rows.items()),
         differences=[(key, json.dumps(old), json.dumps(new)) for key, old, new in changed],
         home=home,

@@ -139,7 +139,7 @@ def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 
 def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Good starting weights, trained on at the rate of a run from nothing; or none, where the paper had some."""
+    """Good starting weights, trained on at the rate of a run from nothing; or no starting weights."""
     published = MAE_WEIGHTS.get(config.model.name)
     if config.model.init == "none" and published:
         yield Finding(

@@ -7,12 +7,27 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 _PLAIN_EVERY = 20.0
 """Seconds between plain lines on the same thing."""
+_BESIDE = 40
+"""Columns of a live line that bar, count and time left take."""
 _TELLING = 0.02
 """Share that must be done before the time left can be told: the start is slower than the rest."""
+
+
+class _Left(ProgressColumn):
+    """How much is done and how long the rest takes; nothing where neither is known."""
+
+    def render(self, task: Task) -> Text:
+        """For rich."""
+        if task.total is None:
+            return Text("")
+        left = "" if task.time_remaining is None else f"  {clock(task.time_remaining)} left"
+        return Text(f"{task.completed:.0f}/{task.total:.0f}{left}")
 
 
 class Display:
@@ -23,11 +38,9 @@ class Display:
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            _Left(table_column=Column(no_wrap=True)),
             console=self.console,
             transient=True,
             disable=not self.live,
@@ -56,22 +69,32 @@ class Display:
         """Something new is under way."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=None)
+        self._task = self._progress.add_task(self._fitting(what), total=None)
         self._what, self._started = what, time.monotonic()
         self._said = self._started
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """How far it is; with the time left on the live line, and now and then on a plain one."""
+        what = f"{self._what} {note}".strip()
         if self._task is not None:
-            self._progress.update(
-                self._task, completed=done, total=total, description=f"{self._what} {note}".strip()
-            )
+            self._progress.update(self._task, completed=done, total=total, description=self._fitting(what))
         now = time.monotonic()
         if not self.live and now - self._said > _PLAIN_EVERY and done < total:
             self._said = now
             left = (now - self._started) / max(done, 1) * (total - done)
             guess = f", {clock(left)} left" if done >= _TELLING * total else ""
-            self.say(f"{self._what} {note}".strip() + f": {done} of {total}{guess}")
+            self.say(f"{what}: {done} of {total}{guess}")
+
+    def _fitting(self, what: str) -> str:
+        return shortened(what, max(20, self.console.width - _BESIDE))
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters: the first word and the end, where a path says which it is."""
+    if len(text) <= most:
+        return text
+    head = text.split(" ", 1)[0] + " " if " " in text[: most // 2] else ""
+    return f"{head}…{text[len(head) - most + 1 :]}"
 
 
 def clock(seconds: float) -> str:

@@ -199,10 +199,10 @@ class _Watch:
 
 def _header(folds: int) -> str:
     title = f"linear probe of train and val, {folds}-fold; the test part is not looked at"
-    return f"{title}\n{'step':>10}" + "".join(f"  {wording.LABELS[name]:>22}" for name in _SHOWN)
+    return f"{title}\n{'step':>9}" + "".join(f"  {wording.LABELS[name]:>21}" for name in _SHOWN)
 
 
 def _line(step: str, tree: dict[str, Any]) -> str:
     linear = tree["linear"]
     cells = (wording.score(linear["macro"][name], linear["ci95"]["macro"][name]) for name in _SHOWN)
-    return f"{step:>10}" + "".join(f"  {cell:>22}" for cell in cells)
+    return f"{step:>9}" + "".join(f"  {cell:>21}" for cell in cells)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
+import re
+
 import pytest
+from rich.console import Console
 
 from retfound_dist.evaluate import progress
-from retfound_dist.evaluate.progress import Display, clock, epoch_line
+from retfound_dist.evaluate.progress import Display, clock, epoch_line, shortened
 
 
 def test_without_a_terminal_it_prints_plain_lines_now_and_then(
@@ -26,6 +30,28 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         show.advance(5, 10)
         show.say("done")
     assert capsys.readouterr().out == ""
+
+
+def test_a_live_line_stays_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "Console", lambda **more: Console(file=out, force_terminal=True, width=80, **more))
+    out = io.StringIO()
+    with Display() as show:
+        show.begin("fine-tuning s3://bucket/with/a/long/path/runs/vitl/checkpoints/step_00000100, seed 0")
+        for done in (1, 500, 999):
+            show.advance(done, 1000, "epoch 3/50")
+            show._progress.refresh()
+        show.begin("bootstrap")
+        show._progress.refresh()
+    lines = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text) for text in re.split(r"[\r\n]", out.getvalue())]
+    assert all(len(line) <= 80 for line in lines)
+    assert any("fine-tuning …" in line and "seed 0 epoch 3/50" in line and "999/1000" in line for line in lines)
+    assert any(line.startswith("bootstrap") and "left" not in line and "?" not in line for line in lines)
+
+
+def test_a_long_name_keeps_its_first_word_and_its_end() -> None:
+    assert shortened("reading /a/b/c", 40) == "reading /a/b/c"
+    assert shortened("reading /a/long/way/down/set", 20) == "reading …ay/down/set"
+    assert len(shortened("x" * 50, 20)) == 20
 
 
 def test_times_read_as_a_person_says_them() -> None:
