@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from retfound_dist import runlog
 from retfound_dist.cockpit.dashboard import make_app
-from tests.cockpit.made_runs import BEGAN, ROOT, make_run, row, write_score
+from tests.cockpit.made_runs import BEGAN, ROOT, make_run, row, write_probes, write_score
 
 
 @pytest.fixture
@@ -41,6 +41,19 @@ def test_the_list_links_to_each_run(browser: TestClient) -> None:
         assert found.status_code == 200
         assert "Reconstruction loss" in found.text
     assert len(browser.get("/runs.json").json()["runs"]) == 2
+
+
+def test_the_list_tells_alarms(browser: TestClient, runs: str) -> None:
+    assert "1 alarm<" not in browser.get("/").text
+    write_probes(f"{runs}/one", {50: 0.82, 100: 0.6}, "step 100 is worse than its own starting weights")
+    assert "1 alarm<" in browser.get("/").text
+
+
+def test_two_runs_are_compared_by_losses_speed_and_what_was_probed(browser: TestClient, runs: str) -> None:
+    assert "Linear probe" not in browser.get("/compare?run=one&run=deep/two").text
+    write_probes(f"{runs}/one", {50: 0.82, 100: 0.6}, "fell")
+    page = browser.get("/compare?run=one&run=deep/two").text
+    assert all(f"<h3>{title}</h3>" in page for title in ("Reconstruction loss", "Linear probe", "Evaluations", "Speed"))
 
 
 def test_two_runs_are_compared(browser: TestClient) -> None:
