@@ -116,11 +116,15 @@ class Display:
     def say(self, text: str) -> None:
         """One line that stays."""
         if self._shown:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that every rank may say, and `--quiet` does not silence."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        """On a terminal lines break between words; elsewhere they stay whole."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
     def show(self, row: dict[str, Any], checkpoint: int) -> None:
         """A logged step and the last committed checkpoint's; plain lines come at most every ten seconds."""
