@@ -34,7 +34,7 @@ def test_every_page_with_commands_is_run_somewhere() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in [*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md"]:
+    for page in [*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"]:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
@@ -47,9 +47,9 @@ def test_every_command_that_a_page_names_exists() -> None:
         check=True,
         cwd=ROOT,
     ).stdout
-    for page in [*DOCS.glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+    for page in [*DOCS.glob("*.md"), *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "README"))]:
         for command in re.findall(r"`retfound ([a-z]+)[ `]", page.read_text()):
-            assert re.search(rf"^    {command} ", shown, re.M), f"{page.name} names retfound {command}"
+            assert re.search(rf"^    {command}\b", shown, re.M), f"{page.name} names retfound {command}"
 
 
 @pytest.mark.slow
