@@ -54,8 +54,8 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         ],
         warnings=wording.warnings(metrics),
         tables=[
-            score_table("legacy", {"": metrics}),
             score_table("macro", {"": metrics}),
+            score_table("legacy", {"": metrics}),
             *probe_tables({"": metrics}),
             *external_tables({"": metrics}),
         ],

@@ -16,6 +16,8 @@ Trees = Mapping[str, Mapping[str, Any]]
 Ties = Mapping[str, Mapping[str, Sequence[str]]]
 """`legacy` or `macro` -> score -> rows that are not told apart from the best (`paired.ties`)."""
 NAMES = {"legacy": LEGACY, "macro": MACRO}
+_COLUMNS = {"legacy": LEGACY, "macro": tuple(name for name in MACRO if name != "sensitivity")}
+"""What is shown: the mean sensitivity over all classes is the balanced accuracy."""
 _NOTES = {
     "legacy": "On the test part, as RETFound's first evaluator printed them: one class against the rest, "
     "mean over all classes but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all.",
@@ -33,7 +35,7 @@ def score_table(kind: str, metrics: Trees, ties: Ties | None = None) -> dict[str
     """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
     held = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
     note = _NOTES[kind] + (_TIED if ties else "")
-    return _table(kind, note, NAMES[kind], held, (ties or {}).get(kind, {}))
+    return _table(kind, note, _COLUMNS[kind], held, (ties or {}).get(kind, {}))
 
 
 def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
@@ -42,7 +44,7 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
     for kind, title in PROBES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
-            names = [n for n in MACRO if all(n in probe["macro"] for probe in probes.values())]
+            names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             held = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
             tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, held))
     return tables
@@ -57,7 +59,7 @@ def external_tables(metrics: Trees) -> list[dict[str, Any]]:
     title = f"External test on {first['data']['path']}"
     rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in held.items()} for kind in NAMES}
     told = wording.external(first)
-    return [_table(f"{title}, {kind}", told, NAMES[kind], rows[kind]) for kind in ("macro", "legacy")]
+    return [_table(f"{title}, {kind}", told, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
 
 
 def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -110,7 +110,8 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         )
     small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
     if small:
-        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of these classes say little")
+        which = "these classes" if len(small) > 1 else "this class"
+        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
     if not metrics["split"]["val"]:
         said.append("there is no validation part: the last epoch was kept")
     if undefined(metrics):
