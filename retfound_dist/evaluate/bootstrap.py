@@ -1,15 +1,16 @@
-"""95 % intervals by bootstrap over patients (over images where no patient is known).
+"""95 % intervals by bootstrap over patients (over images where no patient is known), and over seeds.
 
 A resample draws as many patients as there are, with replacement; all images of a patient come along
 as often as it was drawn. So a resample is a weight for each image, and all resamples are scored at
-once. The scores are those of `metrics`, weighted; tests hold them equal to scikit-learn's.
+once. The scores are those of `metrics`, weighted; tests hold them equal to scikit-learn's. Where there are
+several fine-tunings, a resample draws as many of them too, and scores the mean of their probabilities.
 
-Shapes: N images, C classes, R resamples.
+Shapes: N images, C classes, R resamples, S seeds, K different draws of seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from retfound_dist.evaluate.metrics import (
 )
 
 Interval = list[float] | None
+Drawn = dict[str, dict[str, Floats]]
+"""`legacy` and `macro`, each score for each resample (R,); NaN where not defined there."""
 LEVEL = 0.95
 _CHUNK = 4_000_000
 """Weights scored at a time."""
@@ -52,8 +55,38 @@ def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Floats:
     return times_RU[:, units_N]
 
 
-def scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> dict[str, dict[str, Floats]]:
-    """`legacy` and `macro`, each score for each resample (R,); NaN where not defined there."""
+def mean_of(seeds_SNC: Floats) -> Floats:
+    """What several fine-tunings say together (N, C)."""
+    mean_NC: Floats = seeds_SNC.mean(0)
+    return mean_NC
+
+
+def over_seeds(
+    labels_N: Labels, seeds_SNC: Floats, weights_RN: Floats, together: Callable[[Floats], Floats] = mean_of
+) -> Drawn:
+    """Scores of what the seeds say together, each resample by a draw of the seeds.
+
+    The draws follow from the numbers of seeds and resamples alone: two rows of a comparison are paired by
+    seed as by patient.
+    """
+    seeds, resamples = len(seeds_SNC), len(weights_RN)
+    drawn_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
+    sets_KS, set_R = np.unique(np.sort(drawn_RS, axis=1), axis=0, return_inverse=True)
+    found: Drawn = {
+        kind: {name: np.empty(resamples) for name in names}
+        for kind, names in (("legacy", LEGACY), ("macro", MACRO))
+    }
+    for place, set_S in enumerate(sets_KS):
+        here_R = set_R.reshape(-1) == place
+        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN[here_R])
+        for kind, group in found.items():
+            for name, values_R in group.items():
+                values_R[here_R] = drawn[kind][name]
+    return found
+
+
+def scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> Drawn:
+    """The scores of one set of predictions in every resample."""
     rows = max(1, _CHUNK // max(1, len(labels_N)))
     chunks = [
         _scores(labels_N, probabilities_NC, weights_RN[start : start + rows])
@@ -65,7 +98,7 @@ def scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> di
     }
 
 
-def intervals(drawn: dict[str, dict[str, Floats]]) -> dict[str, dict[str, Interval]]:
+def intervals(drawn: Drawn) -> dict[str, dict[str, Interval]]:
     """The percentile interval of each score."""
     return {kind: {name: interval(values) for name, values in group.items()} for kind, group in drawn.items()}
 
@@ -85,7 +118,7 @@ def paired(one: Floats, other: Floats) -> dict[str, Any]:
     return {"ci95": span, "real": span is not None and (span[0] > 0 or span[1] < 0)}
 
 
-def _scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> dict[str, dict[str, Floats]]:
+def _scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> Drawn:
     classes = probabilities_NC.shape[1]
     cells = np.eye(classes * classes)[labels_N * classes + probabilities_NC.argmax(1)]
     confusion_RCC = (weights_RN @ cells).reshape(-1, classes, classes)

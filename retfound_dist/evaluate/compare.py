@@ -13,7 +13,7 @@ from dataclasses import replace
 from retfound_dist import storage
 from retfound_dist.config import load, to_dict
 from retfound_dist.errors import ConfigError, StorageError
-from retfound_dist.evaluate import efficiency, results
+from retfound_dist.evaluate import efficiency, results, texttables
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import headline, load_labelled, set_threads
 from retfound_dist.evaluate.paired import comparison
@@ -25,7 +25,7 @@ from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.evaluate.subset import with_labels
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig
 
-COMPARE = "compare.json"
+COMPARE, TABLE = "compare.json", "table.md"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
@@ -48,10 +48,13 @@ def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = Fa
             tree["sentences"] += efficiency.sentences(
                 [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
             )
-        page = comparison_page(rows, tree["sentences"], more=efficiency.efficiency_plots(found))
+        plots = efficiency.efficiency_plots(found)
+        page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
         storage.write_text(report_url(config), page)
+        scores = {name: row.metrics for name, row in rows.items()}
+        storage.write_text(storage.join(config.out.url, TABLE), texttables.markdown(scores, tree["ties"]))
         storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
-        for sentence in tree["sentences"]:
+        for sentence in [*texttables.terminal(scores), *tree["sentences"]]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
     return 0

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +74,9 @@ def embed_command(checkpoint: str, images: str, out: str, quiet: bool = False) -
 
 
 def list_images(url: str) -> list[Item]:
-    """Every image of a folder or a shard set, with or without a label, sorted by key."""
+    """Every image of a folder, sorted by key, or of a shard set as it lies there; labels do not matter."""
     if storage.exists(storage.join(url, shardset.MANIFEST)):
-        return list(layouts.list_samples(url))
+        return list(_shard_images(url))
     if not storage.is_local(url) or not Path(storage.local_path(url)).is_dir():
         raise DataError(f"{url} holds no {shardset.MANIFEST} and is no local folder: give either")
     root = Path(storage.local_path(url))
@@ -82,13 +86,44 @@ def list_images(url: str) -> list[Item]:
     return items
 
 
+def _shard_images(url: str) -> Iterator[Item]:
+    """The images of a shard set, known by its indexes; of the shards themselves two are held at a time."""
+    held = _Shards(url)
+    for shard in shardset.read_manifest(url).shards:
+        for entry in shardset.read_index(url, shard):
+            yield Item(entry.key, "", partial(held.image, shard, entry), identity=shard.sha256)
+
+
+class _Shards:
+    """Images of whole shards that are read once each where they are asked for in order."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.lock = url, threading.Lock()
+        self.held: dict[str, bytes] = {}
+
+    def image(self, shard: shardset.Shard, entry: shardset.Entry) -> bytes:
+        """The image file's bytes; for threads too."""
+        with self.lock:
+            if shard.name not in self.held:
+                while len(self.held) > 1:
+                    self.held.pop(next(iter(self.held)))
+                self.held[shard.name] = layouts.read_shard(self.url, shard)
+            data = self.held[shard.name]
+        return data[entry.image_offset : entry.image_offset + entry.image_bytes]
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else -1
 
 
 def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> tuple[Embedded, int]:
     """All features, and how many of the images had to be read now."""
-    folder, model, fresh = _parts_url(out), None, 0
+    folder, model, fresh, began = _parts_url(out), None, 0, time.monotonic()
+
+    def tick(done: int) -> None:
+        rate = (fresh + done) / max(1e-9, time.monotonic() - began)
+        show.advance(begin + done, len(items), f"{rate:,.0f} images/s" if fresh + done else "")
+
     whole = Embedded([], np.empty((0, start.shape.width), np.float32), [])
     parts = []
     for begin in range(0, len(items), PART):
@@ -98,10 +133,10 @@ def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> t
             part = _read_part(where)
         else:
             model = model or frozen_encoder(start)
-            part, fresh = _embed(model, start, some), fresh + len(some)
+            part = _embed(model, start, some, tick)
+            fresh += len(some)
             storage.write_bytes(where, _npz(part))
         parts.append(part)
-        show.advance(begin + len(some), len(items))
     for part in parts:
         whole.keys.extend(part.keys)
         whole.skipped.extend(part.skipped)
@@ -109,17 +144,19 @@ def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> t
     return Embedded(whole.keys, rows, whole.skipped), fresh
 
 
-def _embed(model: Any, start: Start, items: Sequence[Item]) -> Embedded:
+def _embed(model: Any, start: Start, items: Sequence[Item], tick: Callable[[int], None]) -> Embedded:
     keys, pixels, skipped = [], [], []
-    for item in items:
-        image = _read(item, start.image_size)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        images = list(pool.map(partial(_read, side=start.image_size), items))
+    for item, image in zip(items, images, strict=True):
         if isinstance(image, str):
             skipped.append(f"{item.key}: {image}")
         else:
             keys.append(item.key)
             pixels.append(image)
-    rows = features(model, pixels) if pixels else np.empty((0, start.shape.width), np.float32)
-    return Embedded(keys, rows, skipped)
+    if not pixels:
+        return Embedded(keys, np.empty((0, start.shape.width), np.float32), skipped)
+    return Embedded(keys, features(model, pixels, lambda done, _: tick(done)), skipped)
 
 
 def _read(item: Item, side: int) -> Pixels | str:

@@ -84,16 +84,22 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     mistakes = worst_mistakes(first.model, data, first.outcome)
     outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
-    mean_NC: Floats = np.mean([o.probabilities for o in outcomes], axis=0)
-    probabilities_NC = mean_NC.round(results.DIGITS)
+    seeds_SNC: Floats = np.stack([o.probabilities for o in outcomes]).round(results.DIGITS)
+    probabilities_NC = bootstrap.mean_of(seeds_SNC).round(results.DIGITS)
     scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
     show.begin("bootstrap")
     unit, units_N = bootstrap.units_of(test.patients, test.keys)
-    drawn = bootstrap.scores(test.labels, probabilities_NC, bootstrap.resample(units_N, config.bootstrap, 0))
+    weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
+    drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN)
     tree = {
         **scored,
         "ci95": bootstrap.intervals(drawn),
-        "bootstrap": {"unit": unit, "units": int(units_N.max()) + 1, "resamples": config.bootstrap},
+        "bootstrap": {
+            "unit": unit,
+            "units": int(units_N.max()) + 1,
+            "resamples": config.bootstrap,
+            "seeds": len(outcomes),
+        },
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
@@ -118,7 +124,15 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     show.begin("pictures")
     pictures = make_pictures(start, data, seen, mistakes, show.say)
     return Evaluation(
-        tree, test.keys, test.patients, test.labels, probabilities_NC, history, pictures, tested
+        metrics=tree,
+        keys=test.keys,
+        patients=test.patients,
+        labels_N=test.labels,
+        probabilities_NC=probabilities_NC,
+        history=history,
+        pictures=pictures,
+        seeds_SNC=seeds_SNC if len(outcomes) > 1 else None,
+        external=tested,
     )
 
 
@@ -129,8 +143,7 @@ def external_test(
     said = [o.external for o in outcomes if o.external is not None]
     if data.external is None or not said:
         return None
-    mean_NC: Floats = np.mean(said, axis=0)
-    return external.score(data.external, mean_NC, data.classes, resamples, results.DIGITS)
+    return external.score(data.external, np.stack(said), data.classes, resamples, results.DIGITS)
 
 
 def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Left in the map stand the model's classes, right the labels of the external set:
 and counted. Probabilities of classes that map to nothing are dropped, the rest is scaled to sum to 1:
 the model is asked only to tell apart what the external set holds.
 
-Shapes: N images, C the model's classes, M the mapped ones.
+Shapes: S seeds, N images, C the model's classes, M the mapped ones.
 """
 
 from __future__ import annotations
@@ -131,13 +131,19 @@ def renormalise(probabilities_NC: Floats, classes: Sequence[str], kept: Sequence
 
 
 def score(
-    held: ExternalSet, probabilities_NC: Floats, classes: Sequence[str], resamples: int, digits: int
+    held: ExternalSet, seeds_SNC: Floats, classes: Sequence[str], resamples: int, digits: int
 ) -> ExternalTest:
     """Scores and intervals of the mapped classes, from probabilities rounded to so many digits."""
     part, kept = held.part, tuple(held.class_map)
-    p_NM = renormalise(probabilities_NC, classes, kept).round(digits)
+
+    def together(some_SNC: Floats) -> Floats:
+        """(N, M): the mean of seeds, of the kept classes alone."""
+        return renormalise(bootstrap.mean_of(some_SNC), classes, kept).round(digits)
+
+    p_NM = together(seeds_SNC)
     unit, units_N = bootstrap.units_of(part.patients, part.keys)
-    drawn = bootstrap.scores(part.labels, p_NM, bootstrap.resample(units_N, resamples, 0))
+    weights_RN = bootstrap.resample(units_N, resamples, 0)
+    drawn = bootstrap.over_seeds(part.labels, seeds_SNC, weights_RN, together)
     tree = {
         **metrics.evaluate(part.labels, p_NM, kept),
         "ci95": bootstrap.intervals(drawn),

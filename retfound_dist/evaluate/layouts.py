@@ -1,11 +1,12 @@
-"""What a labelled set lists, without decoding anything: three layouts, one list of items.
+"""What a labelled set lists, without decoding anything: four layouts, one list of items.
 
     <class>/**.jpg                    class folders; split by us
     train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
+    labels.csv                        columns file, label[, patient, split]; images wherever it says
     a shard set with labels           KEY.jpg|.png + KEY.json with label, patient, split
 
-A `manifest.csv` beside the folders (columns file, label, patient[, split]) is the list then: an image
-that it does not name is kept out, for its patient is unknown.
+A `manifest.csv` beside the folders (the same columns) is the list then: an image that it does not name is
+kept out, for its patient is unknown.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from retfound_dist.shardset import SPLITS
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 LISTING = "manifest.csv"
 PARTS = ("train", "val", "test")
+_KINDS = "a folder of class folders, a CSV of file,label[,patient,split], or labelled shards"
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,19 @@ def list_items(url: str, name: str = "data.path") -> Listing:
         )
     root = Path(storage.local_path(url))
     if not root.exists():
-        raise DataError(f"{name}={url} does not exist: give a folder of class folders, or labelled shards")
-    if not root.is_dir():
-        raise DataError(f"{name}={url} is a file: give a folder of class folders, or labelled shards")
-    found = _list_folder(root)
-    if (root / LISTING).is_file():
-        found = _apply_listing(found, root)
+        raise DataError(f"{name}={url} does not exist: give {_KINDS}")
+    if root.is_file():
+        if root.suffix.lower() != ".csv":
+            raise DataError(f"{name}={url} is a file, and no .csv: give {_KINDS}")
+        found = _list_csv(root)
+    else:
+        found = _list_folder(root)
+        if (root / LISTING).is_file():
+            found = _apply_listing(found, root)
     if not found.items:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
-            "train|val|test/<class>/*.jpg, or labelled shards"
+            "train|val|test/<class>/*.jpg, or labelled shards, or be a CSV that names images"
         )
     return found
 
@@ -86,9 +91,7 @@ def _list_folder(root: Path) -> Listing:
         if not folders:
             skipped.append((file, "lies in no class folder"))
             continue
-        path = root / file
-        size = str(path.stat().st_size) if path.exists() else "gone"
-        items.append(Item(file, folders[0], path.read_bytes, split=split, identity=size))
+        items.append(_item(root, file, folders[0], split))
     return Listing(tuple(items), tuple(skipped))
 
 
@@ -108,20 +111,38 @@ def _apply_listing(found: Listing, root: Path) -> Listing:
     files = {item.key: item for item in found.items}
     items = []
     for file, row in rows.items():
-        item = files.get(file) or Item(file, file.split("/")[0], (root / file).read_bytes, identity="gone")
-        items.append(
-            replace(
-                item,
-                label=row.get("label") or item.label,
-                patient=row.get("patient") or None,
-                split=_split_name(row.get("split"), file, root) or item.split,
-            )
-        )
+        item = files.get(file) or _item(root, file, file.split("/")[0])
+        items.append(_as_listed(item, row, root / LISTING))
     unlisted = (
         (key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys())
     )
     listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
     return Listing(tuple(sorted(items, key=lambda item: item.key)), (*listed_loose, *unlisted))
+
+
+def _list_csv(path: Path) -> Listing:
+    """The images that a CSV names, by paths from its own folder or absolute ones."""
+    rows = _read_listing(path)
+    items = [_as_listed(_item(path.parent, file, ""), row, path) for file, row in rows.items()]
+    unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
+    return Listing(
+        tuple(sorted((item for item in items if item.label), key=lambda item: item.key)), unlabelled
+    )
+
+
+def _item(root: Path, file: str, label: str, split: str | None = None) -> Item:
+    path = root / file
+    size = str(path.stat().st_size) if path.exists() else "gone"
+    return Item(file, label, path.read_bytes, split=split, identity=size)
+
+
+def _as_listed(item: Item, row: dict[str, str], listing: Path) -> Item:
+    return replace(
+        item,
+        label=row.get("label") or item.label,
+        patient=row.get("patient") or None,
+        split=_split_name(row.get("split"), item.key, listing) or item.split,
+    )
 
 
 def _read_listing(path: Path) -> dict[str, dict[str, str]]:
@@ -132,7 +153,7 @@ def _read_listing(path: Path) -> dict[str, dict[str, str]]:
             if "file" not in columns or "label" not in columns:
                 raise DataError(
                     f"{path} has columns {', '.join(columns) or 'none'}: "
-                    "its header must be file,label,patient or file,label,patient,split"
+                    "its header must be file,label[,patient,split]"
                 )
             rows = {}
             for row in reader:
@@ -147,12 +168,12 @@ def _read_listing(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one, or remove it") from error
 
 
-def _split_name(text: str | None, file: str, root: Path) -> str | None:
+def _split_name(text: str | None, file: str, listing: Path) -> str | None:
     if not text:
         return None
     if text.lower() not in SPLITS:
         raise DataError(
-            f"{root / LISTING}: split {text!r} of {file} is not train, val or test; "
+            f"{listing}: split {text!r} of {file} is not train, val or test; "
             "correct it or leave it empty"
         )
     return SPLITS[text.lower()]
@@ -162,7 +183,7 @@ def list_samples(url: str) -> Iterator[Item]:
     """Every sample of a shard set, by key; one without a label has an empty one."""
     found = []
     for shard in shardset.read_manifest(url).shards:
-        data = memoryview(_read_shard(url, shard))
+        data = memoryview(read_shard(url, shard))
         for entry in shardset.read_index(url, shard):
             note = json.loads(bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]))
             label = "" if note.get("label") is None else str(note["label"])
@@ -189,7 +210,8 @@ def _list_shards(url: str) -> Listing:
     return Listing(tuple(items), tuple(skipped))
 
 
-def _read_shard(url: str, shard: shardset.Shard) -> bytes:
+def read_shard(url: str, shard: shardset.Shard) -> bytes:
+    """A shard's bytes; ManifestError where they are not those of the manifest."""
     where = storage.join(url, shard.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.sha256:

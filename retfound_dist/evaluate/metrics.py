@@ -177,19 +177,23 @@ def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[s
 def _binary_reasons(
     truth: NDArray[Any], guess: NDArray[Any], hits: NDArray[Any], classes: Sequence[str]
 ) -> dict[str, str]:
-    absent = ", ".join(c for c, n in zip(classes, truth, strict=True) if n == 0)
-    never = ", ".join(c for c, n in zip(classes, guess, strict=True) if n == 0)
-    wrong = ", ".join(c for c, n in zip(classes, hits, strict=True) if n == 0)
-    no_image = f"no test image of class {absent}" if absent else ""
-    unpredicted = f"class {never} is never predicted" if never else ""
+    absent, never, wrong = (
+        [c for c, n in zip(classes, counts, strict=True) if n == 0] for counts in (truth, guess, hits)
+    )
+    no_image = f"no test image of class {', '.join(absent)}" if absent else ""
+    unpredicted = f"{_are(never)} never predicted" if never else ""
     either = "; ".join(filter(None, (no_image, unpredicted))) or _SINGLE
     return {
         "sensitivity": no_image,
         "specificity": _SINGLE,
         "precision": unpredicted,
         "mcc": either,
-        "f1": f"class {wrong} is never predicted rightly: no precision, or precision and sensitivity both 0",
+        "f1": f"{_are(wrong)} never predicted rightly: no precision, or precision and sensitivity both 0",
     }
+
+
+def _are(classes: Sequence[str]) -> str:
+    return f"classes {', '.join(classes)} are" if len(classes) > 1 else f"class {', '.join(classes)} is"
 
 
 def _named(values: dict[str, Any], names: Sequence[str], why: dict[str, str]) -> Scores:

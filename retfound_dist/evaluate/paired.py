@@ -1,4 +1,4 @@
-"""What a comparison proves: differences between rows on the same bootstrap resamples of the test part."""
+"""What a comparison proves: differences of rows on the same bootstrap resamples of patients and seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.evaluate import bootstrap, wording
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.tables import NAMES, best_of
 
 DECIDED_ON = ("aupr", "balanced_accuracy")
 """Macro scores on which rows are told apart; both are fair to rare classes."""
@@ -26,10 +27,8 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
             )
     _, units_N = bootstrap.units_of(first.patients, first.keys)
     weights_RN = bootstrap.resample(units_N, resamples, 0)
-    drawn = {
-        name: bootstrap.scores(r.labels_N, r.probabilities_NC, weights_RN)["macro"]
-        for name, r in rows.items()
-    }
+    whole = {name: bootstrap.over_seeds(r.labels_N, r.drawn_from, weights_RN) for name, r in rows.items()}
+    drawn = {name: groups["macro"] for name, groups in whole.items()}
     best = {metric: _best(metric, rows) for metric in DECIDED_ON}
     to_best = [line for metric, name in best.items() if name for line in _behind(metric, name, rows, drawn)]
     to_none = _above_none(rows, drawn)
@@ -38,6 +37,7 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
         "best": best,
         "differences": to_best,
         "against_none": to_none,
+        "ties": ties(rows, whole),
         "sentences": [*_about_none(to_none), *_about_best(best, rows, to_best)],
         **{key: first.metrics[key] for key in ("bootstrap", "classes", "seeds", "split", "versions")},
     }
@@ -53,6 +53,24 @@ def gap(metric: str, one: str, other: str, rows: Mapping[str, Evaluation], drawn
         "difference": a - b,
         **bootstrap.paired(drawn[one][metric], drawn[other][metric]),
     }
+
+
+def ties(
+    rows: Mapping[str, Evaluation], drawn: Mapping[str, bootstrap.Drawn]
+) -> dict[str, dict[str, list[str]]]:
+    """For every score of both definitions the rows that are not told apart from the best one."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind, names in NAMES.items():
+        found[kind] = {}
+        for metric in names:
+            known = {n: v for n, r in rows.items() if (v := r.metrics[kind][metric]) is not None}
+            top = best_of(list(known.values()), metric)
+            best = next((n for n, value in known.items() if value == top), "")
+            values = {n: drawn[n][kind][metric] for n in known}
+            found[kind][metric] = [
+                n for n in known if n != best and not bootstrap.paired(values[best], values[n])["real"]
+            ]
+    return found
 
 
 def _best(metric: str, rows: Mapping[str, Evaluation]) -> str | None:

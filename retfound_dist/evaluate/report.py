@@ -31,6 +31,7 @@ from retfound_dist.evaluate.plots_predictions import (
 )
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.tables import (
+    Ties,
     details,
     external_details,
     external_tables,
@@ -53,8 +54,8 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         ],
         warnings=wording.warnings(metrics),
         tables=[
-            score_table("legacy", {"": metrics}),
             score_table("macro", {"": metrics}),
+            score_table("legacy", {"": metrics}),
             *probe_tables({"": metrics}),
             *external_tables({"": metrics}),
         ],
@@ -85,9 +86,10 @@ def comparison_page(
     sentences: Sequence[str],
     alarms: Sequence[str] = (),
     more: Sequence[Plot] = (),
+    ties: Ties | None = None,
 ) -> str:
     """The same page with more rows; `more` are plots that lead it with the others."""
-    below = compared(rows)
+    below = compared(rows, ties)
     below["lead"] = [*below["lead"], *more]
     first = next(iter(rows.values())).metrics
     test = f"{first['split']['test']} test images" + (
@@ -102,15 +104,15 @@ def comparison_page(
     )
 
 
-def compared(rows: Mapping[str, Evaluation]) -> dict[str, Any]:
+def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[str, Any]:
     """What the page shows of several evaluations. Of many, a few have curves and pictures of their own."""
     metrics = {name: row.metrics for name, row in rows.items()}
     few = shown(rows)
     return {
         "warnings": _shared_warnings(metrics),
         "tables": [
-            score_table("macro", metrics),
-            score_table("legacy", metrics),
+            score_table("macro", metrics, ties),
+            score_table("legacy", metrics, ties),
             *probe_tables(metrics),
             *external_tables(metrics),
         ],

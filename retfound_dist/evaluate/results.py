@@ -1,6 +1,7 @@
 """An evaluation as it stands at a URL, written and read whole.
 
 predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
+seed_predictions.csv   the same of each seed, where there are several: seed, key, p_<CLASS>...
 split.csv         every image: key, patient, label, part
 history.jsonl     one object for each seed and epoch
 pictures.json     what only the models could show: mistakes with heat maps, features, reconstructions
@@ -26,9 +27,10 @@ from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.external import ExternalTest
 from retfound_dist.evaluate.metrics import Floats, Labels
 
-METRICS, PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
+METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
     "predictions.csv",
+    "seed_predictions.csv",
     "external_predictions.csv",
     "split.csv",
     "history.jsonl",
@@ -51,6 +53,8 @@ class Evaluation:
     history: list[dict[str, Any]]
     pictures: dict[str, Any] = field(default_factory=dict)
     """`pictures.make_pictures`; empty where an evaluation was made without."""
+    seeds_SNC: Floats | None = None
+    """Each seed's own probabilities, where there are several; `probabilities_NC` is their mean."""
     external: ExternalTest | None = None
     """Where another set was tested; not read back: its scores are in `metrics`."""
 
@@ -59,15 +63,25 @@ class Evaluation:
         """Alphabetical class names."""
         return list(self.metrics["classes"])
 
+    @property
+    def drawn_from(self) -> Floats:
+        """(S, N, C): what a bootstrap over seeds draws from."""
+        return self.probabilities_NC[None] if self.seeds_SNC is None else self.seeds_SNC
+
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
     """Put an evaluation at a URL; an older one there stops counting first."""
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
-    if evaluation.external:
-        storage.write_text(storage.join(url, EXTERNAL), external_csv(evaluation.external))
-    else:
-        storage.delete(storage.join(url, EXTERNAL))
+    some = {
+        OF_SEEDS: None if evaluation.seeds_SNC is None else seeds_csv(evaluation),
+        EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
+    }
+    for name, text in some.items():
+        if text is None:
+            storage.delete(storage.join(url, name))
+        else:
+            storage.write_text(storage.join(url, name), text)
     storage.write_text(storage.join(url, SPLIT), split_csv(data))
     storage.write_text(
         storage.join(url, HISTORY), "".join(json.dumps(row) + "\n" for row in evaluation.history)
@@ -92,9 +106,21 @@ def read(url: str) -> Evaluation | None:
             probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
             history=[json.loads(line) for line in lines],
             pictures=_pictures(url),
+            seeds_SNC=_of_seeds(url, metrics, [r["key"] for r in rows]),
         )
     except (StorageError, ValueError, KeyError, TypeError):
         return None
+
+
+def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats | None:
+    where, seeds, classes = storage.join(url, OF_SEEDS), metrics["seeds"], metrics["classes"]
+    if len(seeds) < 2 or not storage.exists(where):
+        return None
+    rows = _rows(storage.read_bytes(where).decode())
+    if [(int(r["seed"]), r["key"]) for r in rows] != [(seed, key) for seed in seeds for key in keys]:
+        raise ValueError(f"{where} holds other images or seeds than {PREDICTIONS}")
+    found = np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows])
+    return found.reshape(len(seeds), len(keys), len(classes))
 
 
 def _pictures(url: str) -> dict[str, Any]:
@@ -117,6 +143,17 @@ def predictions_csv(evaluation: Evaluation) -> str:
         )
     ]
     return _csv(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
+
+
+def seeds_csv(evaluation: Evaluation) -> str:
+    """The test part by each seed, one line a seed and image."""
+    told = zip(evaluation.metrics["seeds"], evaluation.drawn_from, strict=True)
+    rows = [
+        [str(seed), key, *(f"{p:.{DIGITS}f}" for p in p_C)]
+        for seed, p_NC in told
+        for key, p_C in zip(evaluation.keys, p_NC, strict=True)
+    ]
+    return _csv(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
 
 
 def external_csv(tested: ExternalTest) -> str:

@@ -38,7 +38,7 @@ def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Disp
 
 def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: Display) -> None:
     """Evaluate rows into their folders, `jobs` at a time."""
-    show.begin(f"fine-tuning {', '.join(rows)} side by side")
+    show.begin(f"{len(rows)} rows, {min(jobs, len(rows))} at a time")
     run_beside({name: partial(_make, config) for name, config in rows.items()}, jobs, threads, show)
 
 

@@ -47,7 +47,7 @@ def later_seeds(
     seeds = config.seeds[1:]
     if config.jobs < 2 or len(seeds) < 2:
         return [one_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
-    show.begin(f"fine-tuning {start.url}, seeds {', '.join(map(str, seeds))} side by side")
+    show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
     work = {f"seed {seed}": partial(_alone, config, recipe, seed) for seed in seeds}
     return list(run_beside(work, config.jobs, config.threads, show).values())
 

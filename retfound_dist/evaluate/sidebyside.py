@@ -80,7 +80,6 @@ def _call(name: str, piece: Callable[[Display], T]) -> T:
 
 def _listen(futures: Sequence[Future[Any]], queue: Any, show: Display, parts: int) -> None:
     """Show what the processes say until all are done; `parts` is how many pieces of work there are."""
-    done: dict[str, float] = {}
     while True:
         ended = all(future.done() for future in futures)
         try:
@@ -92,5 +91,7 @@ def _listen(futures: Sequence[Future[Any]], queue: Any, show: Display, parts: in
         if len(said) == 1:
             show.say(f"{name}: {said[0]}")
         else:
-            done[name] = said[1] / said[2]
-            show.advance(round(1000 * sum(done.values())), 1000 * parts)
+            what, now, total = said
+            show.advance(
+                sum(future.done() for future in futures), parts, f"({name}: {what}, {now} of {total})"
+            )

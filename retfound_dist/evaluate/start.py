@@ -1,4 +1,4 @@
-"""The weights that a fine-tuning starts from: `none`, a committed checkpoint, a run, a weights file."""
+"""The weights that a fine-tuning starts from: `none`, a checkpoint, a run, a weights file, a timm name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from retfound_dist import commit, storage
 from retfound_dist.errors import ConfigError
+from retfound_dist.model import hub
 from retfound_dist.model.mae import Encoder, encoder_shape
 from retfound_dist.model.weights import Weights, read_weights
 from retfound_dist.schema import EvalModel
@@ -58,6 +59,8 @@ def identity_of(url: str) -> str:
     """Tells whether weights at a URL are still the same: sha256 of the commit or file (remote file: size)."""
     if url == NONE:
         return NONE
+    if not storage.exists(url) and hub.is_name(url):
+        url = hub.weights_file(url)
     if commit.is_checkpoint(url):
         return storage.bytes_info(storage.read_bytes(storage.join(url, commit.COMMIT))).sha256
     if storage.is_local(url):

@@ -13,7 +13,11 @@ from retfound_dist.evaluate.results import Evaluation
 
 Trees = Mapping[str, Mapping[str, Any]]
 """Row -> metrics.json."""
-_NAMES = {"legacy": LEGACY, "macro": MACRO}
+Ties = Mapping[str, Mapping[str, Sequence[str]]]
+"""`legacy` or `macro` -> score -> rows that are not told apart from the best (`paired.ties`)."""
+NAMES = {"legacy": LEGACY, "macro": MACRO}
+_COLUMNS = {"legacy": LEGACY, "macro": tuple(name for name in MACRO if name != "sensitivity")}
+"""What is shown: the mean sensitivity over all classes is the balanced accuracy."""
 _NOTES = {
     "legacy": "On the test part, as RETFound's first evaluator printed them: one class against the rest, "
     "mean over all classes but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all.",
@@ -24,12 +28,14 @@ _NOTES = {
 }
 PROBES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
 _LOW_IS_GOOD = ("log_loss", "ece")
+_TIED = " Bold: the best; \u2248: not told apart from it by the paired bootstrap."
 
 
-def score_table(kind: str, metrics: Trees) -> dict[str, Any]:
+def score_table(kind: str, metrics: Trees, ties: Ties | None = None) -> dict[str, Any]:
     """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
     held = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
-    return _table(kind, _NOTES[kind], _NAMES[kind], held)
+    note = _NOTES[kind] + (_TIED if ties else "")
+    return _table(kind, note, _COLUMNS[kind], held, (ties or {}).get(kind, {}))
 
 
 def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
@@ -38,7 +44,7 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
     for kind, title in PROBES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
-            names = [n for n in MACRO if all(n in probe["macro"] for probe in probes.values())]
+            names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             held = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
             tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, held))
     return tables
@@ -51,9 +57,9 @@ def external_tables(metrics: Trees) -> list[dict[str, Any]]:
         return []
     first = next(iter(held.values()))
     title = f"External test on {first['data']['path']}"
-    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in held.items()} for kind in _NAMES}
+    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in held.items()} for kind in NAMES}
     told = wording.external(first)
-    return [_table(f"{title}, {kind}", told, _NAMES[kind], rows[kind]) for kind in ("macro", "legacy")]
+    return [_table(f"{title}, {kind}", told, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
 
 
 def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -71,14 +77,16 @@ def _table(
     note: str,
     names: Sequence[str],
     rows: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    ties: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    best = {name: _best([scores[name] for scores, _ in rows.values()], name) for name in names}
+    best = {name: best_of([scores[name] for scores, _ in rows.values()], name) for name in names}
     lines = [
         {
             "name": row,
             "cells": [
                 _cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
                 | {"best": len(rows) > 1 and scores[name] is not None and scores[name] == best[name]}
+                | {"tied": row in (ties or {}).get(name, ())}
                 for name in names
             ],
         }
@@ -92,7 +100,8 @@ def _cell(value: float | None, span: Sequence[float] | None, why: str) -> dict[s
     return {"value": "-" if value is None else wording.number(value), "span": told, "why": why}
 
 
-def _best(values: Sequence[float | None], name: str) -> float | None:
+def best_of(values: Sequence[float | None], name: str) -> float | None:
+    """The best value of a score: the highest, but of losses and errors the lowest; None of none."""
     known = [v for v in values if v is not None]
     if not known:
         return None

@@ -25,7 +25,7 @@ from retfound_dist.errors import (
     StorageError,
     WeightsError,
 )
-from retfound_dist.evaluate import probed, results, wording
+from retfound_dist.evaluate import probed, results, texttables, wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.history import History, start_url, steps_with
@@ -34,8 +34,6 @@ from retfound_dist.evaluate.row import make_row
 from retfound_dist.evaluate.start import NONE, Start, open_start
 from retfound_dist.schema import EvalOut, EvaluateConfig, WatchConfig
 from retfound_dist.shardset import read_manifest
-
-_SHOWN = ("auroc", "aupr", "balanced_accuracy")
 
 
 def watch_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
@@ -199,10 +197,8 @@ class _Watch:
 
 def _header(folds: int) -> str:
     title = f"linear probe of train and val, {folds}-fold; the test part is not looked at"
-    return f"{title}\n{'step':>9}" + "".join(f"  {wording.LABELS[name]:>21}" for name in _SHOWN)
+    return f"{title}\n{'step':>9}" + texttables.heading(texttables.SHOWN)
 
 
 def _line(step: str, tree: dict[str, Any]) -> str:
-    linear = tree["linear"]
-    cells = (wording.score(linear["macro"][name], linear["ci95"]["macro"][name]) for name in _SHOWN)
-    return f"{step:>9}" + "".join(f"  {cell:>21}" for cell in cells)
+    return f"{step:>9}" + texttables.scores(tree["linear"], texttables.SHOWN)

@@ -105,10 +105,22 @@ def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     said = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:
         said += f" The starting weights: {_told(watch['start'])}."
-    found = [said, _WHERE]
+    found = [said, *_beside_start(watch, last), _WHERE]
     if not watch["alarms"]:
         found.append("No alarm was raised.")
     return [*found, wording.intervals(first.metrics)] if first else found
+
+
+def _beside_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
+    """By how much the newest checkpoint is above what the run began from, on the score that alarms judge."""
+    gap = last.get("to_start")
+    if not gap or gap["ci95"] is None:
+        return []
+    rule, (low, high) = watch["config"]["alarm"], gap["ci95"]
+    sign = "+" if gap["difference"] > 0 else ""
+    told = f"{wording.LABELS[rule['metric']]} {sign}{wording.score(gap['difference'], gap['ci95'])}"
+    real = "a real difference" if low > 0 or high < 0 else "not told apart on these images"
+    return [f"Beside its starting weights ({PROBES[rule['method']].lower()}): {told}: {real}."]
 
 
 def _told(held: Mapping[str, Any]) -> str:

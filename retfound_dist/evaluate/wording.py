@@ -79,8 +79,10 @@ def intervals(metrics: Mapping[str, Any]) -> str:
         else "images (no patient is known, so they are too narrow if patients have several images)"
     )
     drawn = f"{how['resamples']:,} bootstrap resamples of the {how['units']} test {unit}"
-    text = f"In brackets: 95 % intervals from {drawn}."
     seeds = len(metrics["seeds"])
+    if how.get("seeds", 1) > 1:
+        drawn += f" and of the {seeds} fine-tuning seeds"
+    text = f"In brackets: 95 % intervals from {drawn}."
     if seeds == 1:
         text += " They leave out how much another fine-tuning seed would change the result: only one was run."
     else:
@@ -108,7 +110,8 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
         )
     small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
     if small:
-        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of these classes say little")
+        which = "these classes" if len(small) > 1 else "this class"
+        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
     if not metrics["split"]["val"]:
         said.append("there is no validation part: the last epoch was kept")
     if undefined(metrics):

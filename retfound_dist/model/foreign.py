@@ -17,7 +17,10 @@ CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")
 """DINOv2's trainer holds its blocks in chunks: blocks.CHUNK.BLOCK, the block counted through."""
 SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
 """LayerScale, and the layer whose output it scales."""
-REGISTERS = ("register_tokens", "reg_token")
+OTHER = re.compile(
+    r"register_tokens|reg_token|dist_token|norm_pre\.|\.[qk]_norm\.|patch_embed\.norm\.|rel_pos"
+)
+"""Parts of other ViTs (registers, DeiT's distillation, CLIP, query norms) that would be left out unseen."""
 
 
 def to_mae(tree: Any, url: str) -> State:
@@ -27,9 +30,9 @@ def to_mae(tree: Any, url: str) -> State:
     the function stays the same. A mask token without a decoder belongs to another kind of pretraining.
     """
     state = {_plain(str(k)): v for k, v in unwrap(tree, url).items() if isinstance(v, Tensor)}
-    if held := [key for key in REGISTERS if key in state]:
+    if held := next(filter(OTHER.search, state), None):
         raise WeightsError(
-            f"{url} has {held[0]}, tokens that this ViT does not have: give the kind without registers"
+            f"{url} has {held}, which this ViT does not have: give a plain ViT, without registers"
         )
     if "decoder_pred.weight" not in state:
         state.pop("mask_token", None)

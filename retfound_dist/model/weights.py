@@ -1,4 +1,4 @@
-"""Weights in and out: MAE and RETFound files, timm, safetensors, our committed checkpoints.
+"""Weights in and out: MAE and RETFound files, timm (also by name), safetensors, our committed checkpoints.
 
 Inside, every set of weights bears MAE's key names (`foreign.py`). Files are read with `weights_only=True`; of
 Python objects only `argparse.Namespace` (MAE's and RETFound's files hold their arguments) is let in.
@@ -22,6 +22,7 @@ from torch import nn
 
 from retfound_dist import commit, storage
 from retfound_dist.errors import WeightsError
+from retfound_dist.model import hub
 from retfound_dist.model.foreign import State, to_mae
 from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
@@ -57,11 +58,17 @@ class Weights:
 
 
 def read_weights(url: str) -> Weights:
-    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth` or `.bin`."""
+    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth` or `.bin`; or timm's,
+    by the name of a model that timm publishes."""
     if commit.is_checkpoint(url):
         return _read_checkpoint(url)
     if not storage.exists(url):
-        raise WeightsError(f"there are no weights at {url}: check the path, or give `none`")
+        if hub.is_name(url):
+            state, _ = _read_file(hub.weights_file(url), url)
+            return _describe(url, state, {})
+        raise WeightsError(
+            f"there are no weights at {url}: check the path, or give `none` or the name of a timm model"
+        )
     if storage.is_folder(url):
         raise WeightsError(
             f"{url} is a folder without {commit.COMMIT}: give a committed checkpoint or a weights file"

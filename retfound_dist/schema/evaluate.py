@@ -27,7 +27,7 @@ class EvalData:
     """The labelled set."""
 
     path: str
-    """Folder (train|val|test/<class>, or plain class folders) or URL of labelled shards."""
+    """Folder (train|val|test/<class>, or class folders), CSV of file,label, or URL of labelled shards."""
     fractions: Parts = (0.6, 0.2, 0.2)
     """Shares of train, val and test where the set brings no split; by patient where patients are known."""
     split_seed: Count = 0
@@ -158,7 +158,7 @@ class EvaluateConfig:
     """`retfound evaluate`: one checkpoint fine-tuned and scored."""
 
     checkpoint: str
-    """A committed checkpoint's URL, a weights file, or `none`."""
+    """A committed checkpoint's URL, a weights file, a timm model's name, or `none`."""
     data: EvalData
     out: EvalOut
     seeds: Seeds = (0,)
@@ -190,7 +190,7 @@ class CompareConfig:
     """`retfound compare`: several starting weights, one table."""
 
     weights: dict[str, str]
-    """Name of each row and its starting weights: `none`, a file, or a checkpoint's URL."""
+    """Name of each row and its starting weights: `none`, a file, a checkpoint's URL, a timm model's name."""
     data: EvalData
     out: CompareOut
     seeds: Seeds = (0,)

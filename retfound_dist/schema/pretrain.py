@@ -58,7 +58,7 @@ class Model:
     name: str = "vit_large_patch16"
     """Encoder: one of the names in `retfound_dist.shapes.ENCODERS`."""
     init: str = "none"
-    """Starting weights: a path or URL of MAE, RETFound, timm or our own weights, or `none`."""
+    """Starting weights: a path or URL of MAE, RETFound, timm or our own, a timm model's name, or `none`."""
     image_size: Positive | tuple[Positive, Positive] = 224
     """Side of a square input in pixels, or height and width; multiples of the patch."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75

@@ -38,6 +38,28 @@ def test_a_weighted_resample_equals_scikit_learn_with_weights() -> None:
         assert drawn["log_loss"][r] == pytest.approx(sk.log_loss(labels, p, sample_weight=w))
 
 
+def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not() -> None:
+    labels, p = predictions()
+    weights = bootstrap.resample(np.arange(len(labels)), 400, 0)
+    alone = bootstrap.scores(labels, p, weights)
+    for kind, group in bootstrap.over_seeds(labels, np.stack([p, p, p]), weights).items():
+        for name, values in group.items():
+            np.testing.assert_allclose(values, alone[kind][name], err_msg=name)
+    bad = np.random.default_rng(2).dirichlet(np.ones(4), len(labels))
+    mixed = bootstrap.over_seeds(labels, np.stack([p, p, bad]), weights)["macro"]["auroc"]
+    assert mixed.std() > 2 * alone["macro"]["auroc"].std()
+
+
+def test_a_resample_scores_the_mean_of_the_seeds_that_it_drew() -> None:
+    labels, p = predictions()
+    seeds = np.stack([p, np.roll(p, 1, axis=0)])
+    every = np.ones((200, len(labels)))
+    found = set(bootstrap.over_seeds(labels, seeds, every)["macro"]["aupr"].round(9))
+    both = bootstrap.scores(labels, seeds.mean(0), every[:1])["macro"]["aupr"]
+    each = [bootstrap.scores(labels, one, every[:1])["macro"]["aupr"] for one in seeds]
+    assert found == {round(float(x[0]), 9) for x in (both, *each)}
+
+
 def test_all_images_of_a_patient_come_along_together() -> None:
     unit, numbers = bootstrap.units_of(["a", "b", "a", "c", "b"], list("12345"))
     weights = bootstrap.resample(numbers, 50, seed=0)

@@ -61,6 +61,19 @@ def test_differences_are_to_the_best_and_say_whether_they_are_real(done: Path) -
     assert len(tree["sentences"]) == 4
 
 
+def test_the_table_of_both_definitions_is_a_file_to_paste(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    text = (done / "table.md").read_text()
+    legacy, macro = text.split("## macro")
+    assert "| weights | ACC (one-vs-rest) | sensitivity | specificity | precision | AUROC | AUPR | F1 | MCC |" in legacy
+    row = tree["rows"]["late"]
+    low, high = row["ci95"]["macro"]["accuracy"]
+    assert f"{row['macro']['accuracy']:.3f}" in macro
+    assert f" [{low:.3f} to {high:.3f}] |" in macro
+    assert [line.split(" | ")[0] for line in macro.splitlines() if line.startswith("| ")][2:] == [
+        "| none", "| early", "| late"]  # fmt: skip
+
+
 def test_the_page_goes_where_the_config_says(done: Path) -> None:
     page = (done.parent / "page.html").read_text()
     for text in ("none", "early", "late", "Pretraining: loss", "Reconstructions", "<svg"):
@@ -109,6 +122,8 @@ def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> No
         ("balanced_accuracy", "bad"): True,
     }
     assert tree["against_none"] == []
+    for kind, metric in (("macro", "auroc"), ("macro", "log_loss"), ("legacy", "sensitivity")):
+        assert tree["ties"][kind][metric] == ["same"], metric
     assert "“bad” by 0.6" in tree["sentences"][0]
     assert "a real difference" in tree["sentences"][0]
     assert "not told apart" in tree["sentences"][0]

@@ -87,6 +87,44 @@ def test_an_image_that_the_listing_does_not_name_is_left_out_by_name(tmp_path: P
     assert data.skipped == (("MH/loose.jpg", "is not listed in the manifest.csv beside it"),)
 
 
+def test_a_csv_alone_names_images_wherever_they_lie(tmp_path: Path) -> None:
+    far = class_folders(tmp_path / "far")
+    near = class_folders(tmp_path / "lists" / "near", classes=("CSR",), seed=50)
+    rows = [{"file": str(file), "label": file.parent.name, "patient": file.stem} for file in far.rglob("*.jpg")]
+    rows += [{"file": f"near/CSR/{file.name}", "label": "CSR", "patient": f"n{file.stem}"} for file in near.rglob("*.jpg")]
+    rows += [{"file": "near/gone.jpg", "label": "CSR", "patient": "g"}, {"file": str(far / "MH/x.jpg"), "label": ""}]
+    write_listing(tmp_path / "lists", rows)
+    labels = (tmp_path / "lists" / "manifest.csv").rename(tmp_path / "lists" / "labels.csv")
+    data = load(config(labels), 28)
+    assert data.divided_by == "patient"
+    assert data.classes == CLASSES
+    assert sum(len(part) for part in data.parts.values()) == 40
+    said = dict(data.skipped)
+    assert said[str(far / "MH/x.jpg")] == "has no label in labels.csv"
+    assert "No such file" in said["near/gone.jpg"]
+
+
+def test_a_listing_by_its_own_path_is_the_set_beside_it(tmp_path: Path) -> None:
+    list_patients(class_folders(tmp_path))
+    whole, listed = load(config(tmp_path), 28), load(config(tmp_path / "manifest.csv"), 28)
+    assert listed.fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "path,class\nx.jpg,MH\n", r"a\.csv has columns path, class: its header must be file,label"),
+        ("a.csv", "file,label\n", "no labelled images in data.path="),
+        ("a.csv", "file,label,split\nx.jpg,MH,holdout\n", "split 'holdout' of x.jpg is not train, val or test"),
+        ("a.txt", "file,label\n", r"a\.txt is a file, and no \.csv: give a folder"),
+    ],
+)
+def test_a_file_that_lists_no_images_gets_one_line(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=says):
+        load(config(tmp_path / name), 28)
+
+
 def test_labelled_shards_are_read_with_their_patients(tmp_path: Path) -> None:
     samples = [
         {"key": f"{c}_{i}", "label": c, "patient": f"{c}{i // 2}", "split": None}

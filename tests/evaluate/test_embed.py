@@ -1,5 +1,7 @@
 """Features of folders and shard sets: the encoder's own, resumable, whole or not there."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,12 @@ import torch
 
 from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.evaluate import embed, features
+from retfound_dist.evaluate import embed, features, layouts
 from retfound_dist.evaluate.embed import embed_command
 from retfound_dist.evaluate.pixels import decode_grey, for_testing
 from retfound_dist.model import mae
 from retfound_dist.model.weights import autoencoder_from, read_weights
+from retfound_dist.shardset import Shard
 from tests.evaluate.inputs import checkpoint, class_folders, shard_set
 
 
@@ -45,11 +48,11 @@ def test_what_was_embedded_is_not_embedded_again(
     real = features.features
     monkeypatch.setattr(embed, "PART", 5)
 
-    def ended(model: object, pixels: list[object]) -> object:
+    def ended(model: object, pixels: list[object], tick: object) -> object:
         calls.append(len(pixels))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(model, pixels)  # type: ignore[arg-type]
+        return real(model, pixels, tick)  # type: ignore[arg-type]
 
     monkeypatch.setattr(embed, "features", ended)
     Path(out).unlink()
@@ -72,6 +75,43 @@ def test_shards_and_parquet(held: tuple[str, Path, str], tmp_path: Path) -> None
     assert table["key"].to_pylist() == ["k0", "k1", "k2"]
     assert np.array(table["features"].to_pylist()).shape == (3, 192)
     assert b'"step": 3' in table.schema.metadata[b"checkpoint"]
+
+
+def test_shards_are_read_once_each_and_not_held(
+    held: tuple[str, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shard_set(tmp_path / "shards", [{"key": f"k{i}", "label": None} for i in range(2)])
+    tree = json.loads((root / "manifest.json").read_text())
+    (only,) = tree["shards"]
+    tree["shards"] = [{**only, "name": f"oct-{i}.tar"} for i in range(5)]
+    (root / "manifest.json").write_text(json.dumps(tree))
+    for shard in tree["shards"]:
+        (root / shard["name"]).write_bytes((root / only["name"]).read_bytes())
+    read = []
+    real = layouts.read_shard
+
+    def counted(url: str, shard: Shard) -> bytes:
+        read.append(shard.name)
+        return real(url, shard)
+
+    monkeypatch.setattr(layouts, "read_shard", counted)
+    items = embed.list_images(str(root))
+    assert read == []
+    for item in items:
+        item.read()
+    assert read == [f"oct-{i}.tar" for i in range(5)]
+    assert len(items[-1].read.func.__self__.held) == 2  # type: ignore[attr-defined]
+
+
+def test_how_fast_it_is_is_shown_as_it_goes(
+    held: tuple[str, Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, images, out = held
+    monkeypatch.setattr(embed, "PART", 5)
+    monkeypatch.setattr("retfound_dist.evaluate.progress._PLAIN_EVERY", 0.0)
+    embed_command(url, str(images), out)
+    said = capsys.readouterr().out
+    assert re.search(r"features of .* [\d,]+ images/s: 5 of 12", said)
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(

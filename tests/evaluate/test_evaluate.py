@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from retfound_dist import storage
 from retfound_dist.errors import CheckpointError, ConfigError, DataError, RetfoundError, WeightsError
-from retfound_dist.evaluate import results
+from retfound_dist.evaluate import bootstrap, results
 from retfound_dist.evaluate.evaluate import evaluate_command
 from tests.evaluate.inputs import CLASSES, TINY, checkpoint, class_folders, list_patients
 
@@ -39,7 +39,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_and_field_is_there(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
     tables = {"metrics.json", "predictions.csv", "split.csv", "history.jsonl"}
-    assert names == tables | {"report.html", "pictures.json", "features.npz"}
+    assert names == tables | {"seed_predictions.csv", "report.html", "pictures.json", "features.npz"}
     metrics = json.loads((done / "metrics.json").read_text())
     fields = {"legacy", "macro", "per_class", "ci95", "confusion", "classes", "seeds", "checkpoint"}
     assert fields | {"split", "patients", "skipped", "versions", "config"} <= metrics.keys()
@@ -81,6 +81,18 @@ def test_scores_lie_in_their_intervals_and_seeds_are_told_apart(done: Path) -> N
     values = [row["macro"]["auroc"] for row in metrics["per_seed"]]
     assert metrics["over_seeds"]["macro"]["auroc"]["mean"] == pytest.approx(np.mean(values))
     assert metrics["over_seeds"]["macro"]["auroc"]["std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_each_seed_s_predictions_are_kept_and_the_intervals_are_over_them_too(done: Path) -> None:
+    held = results.read(str(done))
+    assert held is not None
+    assert held.drawn_from.shape == (2, len(held.keys), 3)
+    np.testing.assert_allclose(held.drawn_from.mean(0), held.probabilities_NC, atol=2e-8)
+    assert held.metrics["bootstrap"]["seeds"] == 2
+    weights = bootstrap.resample(bootstrap.units_of(held.patients, held.keys)[1], 50, 0)
+    drawn = bootstrap.over_seeds(held.labels_N, held.drawn_from, weights)
+    assert held.metrics["ci95"] == bootstrap.intervals(drawn)
+    assert "test patients and of the 2 fine-tuning seeds" in (done / "report.html").read_text()
 
 
 def test_history_has_a_line_for_each_seed_and_epoch(done: Path) -> None:

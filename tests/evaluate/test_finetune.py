@@ -69,7 +69,7 @@ def test_a_class_missing_from_val_gives_null_scores_and_no_crash(tmp_path: Path)
     for row in outcome.history:
         assert row["val"]["auroc"] is None
         assert row["val"]["undefined"]["auroc"] == "no test image of class MH"
-        assert row["val_auroc"] is not None
+        assert 0 <= row["val_auroc"] <= 1
 
 
 def test_checkpoint_weights_reach_the_classifier(tmp_path: Path) -> None:

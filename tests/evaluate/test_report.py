@@ -154,6 +154,15 @@ def test_every_row_of_a_comparison_is_in_its_tables() -> None:
     assert "rows are left out" not in text
 
 
+def test_scores_that_are_not_told_apart_from_the_best_are_marked_in_the_table() -> None:
+    rows = {f"row{i}": predictions(i) for i in range(2)}
+    ties = {"macro": {"auroc": ["row1"], "mcc": ["row0"]}, "legacy": {"acc": ["row0"]}}
+    text = comparison_page(rows, ["A sentence."], ties=ties)
+    assert text.count("&asymp;") == 3
+    assert text.count("not told apart from it by the paired bootstrap") == 2
+    assert "&asymp;" not in comparison_page(rows, ["A sentence."])
+
+
 def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
     """Lines of one dash are told apart by eyes without red or green cones, on light and on dark pages."""
     css = (files("retfound_dist.evaluate") / "report.css").read_text()

@@ -9,7 +9,7 @@ import safetensors.torch
 from retfound_dist import commit, runlog, storage
 from retfound_dist.commit import checkpoint_url, evaluation_url
 from retfound_dist.errors import ConfigError, FaultsFoundError
-from retfound_dist.evaluate import probed, results
+from retfound_dist.evaluate import probed, results, wording
 from retfound_dist.evaluate.history import steps_with
 from retfound_dist.evaluate.watch import due, last_step, watch_command
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
@@ -60,6 +60,10 @@ def test_every_checkpoint_is_probed_and_fine_tuned_once_and_the_last_step_ends_i
     page = (run / "evaluations" / "report.html").read_text()
     assert "<th>step 10</th>" in page
     assert "No alarm was raised" in page
+    gap = rows[1]["to_start"]
+    real = gap["ci95"][0] > 0 or gap["ci95"][1] < 0
+    told = wording.score(gap["difference"], gap["ci95"])
+    assert f"{told}: {'a real difference' if real else 'not told apart on these images'}." in page
 
 
 def test_probes_look_at_no_test_image(tmp_path: Path) -> None:
