@@ -25,7 +25,7 @@ from retfound_dist.errors import (
     StorageError,
     WeightsError,
 )
-from retfound_dist.evaluate import probed, results, texttables, wording
+from retfound_dist.evaluate import probed, results, texttables
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.history import History, start_url, steps_with
