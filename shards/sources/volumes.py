@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import types
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -27,7 +26,10 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.errors import ConfigError, DataError
+from shards.sources.e2e import read_e2e
+from shards.sources.topcon_raw import read_topcon
 from shards.sources.volume import Volume, check_pixels, eye_of, heidelberg_display, pseudonym, scaled
+from shards.sources.zeiss_img import eye_in, read_img
 
 MAX_FILE_BYTES = 4_000_000_000
 
@@ -50,8 +52,8 @@ def read_volumes(path: str) -> list[Volume]:
     except MemoryError as error:
         raise DataError("asks for more memory than there is") from error
     except Exception as error:  # a hostile file makes these libraries raise anything
-        line = (str(error).splitlines() or [""])[0][:120]
-        raise DataError(f"is not a readable {extension} file ({type(error).__name__}: {line})") from error
+        name = type(error).__name__  # what they say may quote the file, and with it a person's name
+        raise DataError(f"is not a readable {extension} file ({name})") from error
     if not any(len(volume.slices) for volume in volumes):
         raise DataError("holds no B-scans")
     return volumes
@@ -78,19 +80,6 @@ def _check_vol_header(path: str) -> None:
         raise DataError(f"is cut short: its header promises {count} B-scans of {width}x{height}")
 
 
-def _read_e2e(path: str) -> list[Volume]:
-    from oct_converter.readers import E2E
-
-    return [
-        Volume(
-            [np.round(np.asarray(scan) * 255).astype(np.uint8) for scan in found.volume],
-            pseudonym(found.patient_id),
-            eye_of(found.laterality),
-        )
-        for found in E2E(path).read_oct_volume()
-    ]
-
-
 def _read_xml(path: str) -> list[Volume]:
     from eyepy.io.he.xml_reader import HeXmlReader
 
@@ -105,62 +94,21 @@ def _read_xml(path: str) -> list[Volume]:
     return [Volume(slices, pseudonym(number), eye_of(reader.parsed_values["scan_position"]))]
 
 
-def _read_fda(path: str) -> list[Volume]:
-    import oct_converter.readers.fda as fda
-
-    fda.np = _numpy_with_fromstring()
-    file = fda.FDA(path)
-    slices, _ = file.read_oct_data_chunk()  # its `read_oct_volume` fails on files without dates
-    if slices is None:
-        raise DataError("holds no OCT images that can be read (@IMG_JPEG or @IMG_MOT_COMP_03)")
-    capture = _chunk(file, b"@CAPTURE_INFO_02") or _chunk(file, b"@CAPTURE_INFO")
-    person = _chunk(file, b"@PATIENT_INFO_02") or _chunk(file, b"@PATIENT_INFO")
-    eye = {0: "R", 1: "L"}.get(capture.get("eye", -1))
-    return [Volume(scaled(slices), pseudonym(person.get("patient_id")), eye)]
-
-
-def _chunk(file: Any, name: bytes) -> dict[str, Any]:
-    return file.read_any_info_and_make_dict(name) or {} if name in file.chunk_dict else {}
-
-
-def _read_fds(path: str) -> list[Volume]:
-    import oct_converter.readers.fds as fds
-
-    fds.np = _numpy_with_fromstring()
-    found = fds.FDS(path).read_oct_volume()
-    return [Volume(scaled(found.volume), pseudonym(found.patient_id), eye_of(found.laterality))]
-
-
-def _numpy_with_fromstring() -> Any:
-    """NumPy as oct-converter 0.7 expects it: 2.3 has dropped `fromstring` of bytes."""
-    compatible = types.SimpleNamespace(**{name: getattr(np, name) for name in np.__all__})
-    compatible.fromstring = lambda data, dtype: np.frombuffer(data, dtype)
-    return compatible
-
-
-def _read_img(path: str) -> list[Volume]:
-    from oct_converter.readers import IMG
-
-    size, depth = os.path.getsize(path), 1024
-    named = re.search(r"(\d{2,4})x\d{2,4}", os.path.basename(path))
-    width = int(named[1]) if named else 512
-    if not size or size % (depth * width):
-        raise DataError(f"has {size:,} bytes, not a number of B-scans of {depth}x{width}")
-    check_pixels(width, depth, size // (depth * width))
-    found = IMG(path).read_oct_volume(rows=depth, cols=width)
-    slices = [np.ascontiguousarray(scan) for scan in found.volume]
-    return [Volume(slices, pseudonym(found.patient_id), eye_of(found.laterality))]
-
-
 def _read_bioptigen(path: str) -> list[Volume]:
     from oct_converter.readers import BOCT
 
-    reader = BOCT(path)
-    eye = re.search(r"(?:^|[_\W])(OD|OS)(?:[_\W]|$)", os.path.basename(path))
-    return [
-        Volume(scaled(np.asarray(found.volume).transpose(0, 2, 1)), None, eye_of(eye[1] if eye else None))
-        for found in reader.read_oct_volume()
-    ]
+    reader = BOCT(path)  # its `read_oct_volume` fills up frames that are too small, without a word
+    parsed = reader.file_structure.parse_file(path)
+    head, frames = parsed.header, [frame.image for frame in parsed.data]
+    width, depth, count = frames[0].columns, frames[0].rows, len(frames)
+    check_pixels(width, depth, count)
+    each = 1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
+    if not each or count % each or any((f.columns, f.rows) != (width, depth) for f in frames):
+        raise DataError(f"holds {count} frames that are no volumes of {each} B-scans of {width}x{depth}")
+    shape = (width, depth)
+    pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
+    eye = eye_in(os.path.basename(path))
+    return [Volume(scaled(pixels[at : at + each]), None, eye) for at in range(0, count, each)]
 
 
 def _read_dicom(path: str) -> list[Volume]:
@@ -214,11 +162,11 @@ def _text(known: dict[str, Any], name: str) -> str:
 
 READERS: dict[str, Callable[[str], list[Volume]]] = {
     ".vol": _read_vol,
-    ".e2e": _read_e2e,
+    ".e2e": read_e2e,
     ".xml": _read_xml,
-    ".fda": _read_fda,
-    ".fds": _read_fds,
-    ".img": _read_img,
+    ".fda": read_topcon,
+    ".fds": read_topcon,
+    ".img": read_img,
     ".oct": _read_bioptigen,
     ".dcm": _read_dicom,
     ".mat": _read_mat,

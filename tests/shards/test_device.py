@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pack_inputs import scan_pixels, write_image
+from device_files import FIRST, NAME, NUMBER, scan_stack, write_dicom
+from pack_inputs import write_image
 from PIL import Image
 
 from retfound_dist.config import build
@@ -55,17 +55,17 @@ def test_every_real_device_file_is_listed_with_patient_eye_volume_and_slice(test
 
 
 def test_no_name_number_or_file_name_of_a_patient_reaches_the_shards(tmp_path: Path) -> None:
-    folder = tmp_path / "in" / "Mustermann_Erika"
+    folder = tmp_path / "in" / f"{NAME}_{FIRST}"
     folder.mkdir(parents=True)
-    write_dicom(folder / "Mustermann_OD.dcm", scan_stack(3))
+    write_dicom(folder / f"{NAME}_OD.dcm", scan_stack(3))
     write_dicom(folder / "broken.dcm", scan_stack(1), modality="OP")
     tree = {"source": {"kind": "device", "path": str(tmp_path / "in")}, "out": {"url": f"{tmp_path}/out"}}
     manifest = pack(build(PackConfig, tree, "test"))
     assert (manifest.samples, len(manifest.skipped)) == (3, 1)
     whole = b"".join(path.read_bytes() for path in Path(manifest.url).iterdir())
-    for secret in (b"Mustermann", b"Erika", b"MRN-4711", b"19500102", b"1950"):
+    for secret in (NAME.encode(), FIRST.encode(), NUMBER.encode(), b"19500212"):
         assert secret not in whole
-    assert pseudonym("MRN-4711").encode() in whole  # type: ignore[union-attr]
+    assert pseudonym(NUMBER).encode() in whole  # type: ignore[union-attr]
     assert "not OPT" in manifest.skipped[0]["reason"]
 
 
@@ -74,7 +74,7 @@ def test_dicom_keeps_its_frames_eye_and_patient(tmp_path: Path) -> None:
     write_dicom(tmp_path / "a.dcm", stack)
     (volume,) = read_volumes(str(tmp_path / "a.dcm"))
     assert (np.stack(volume.slices) == stack).all()
-    assert (volume.eye, volume.patient) == ("L", pseudonym("MRN-4711"))
+    assert (volume.eye, volume.patient) == ("L", pseudonym(NUMBER))
 
 
 def test_deep_dicom_is_scaled_over_the_whole_volume(tmp_path: Path) -> None:
@@ -83,24 +83,6 @@ def test_deep_dicom_is_scaled_over_the_whole_volume(tmp_path: Path) -> None:
     write_dicom(tmp_path / "a.dcm", stack)
     (volume,) = read_volumes(str(tmp_path / "a.dcm"))
     assert volume.slices[0].mean() < 0.4 * volume.slices[1].mean()
-
-
-def test_a_topcon_fda_gives_its_slices(tmp_path: Path) -> None:
-    stack = scan_stack(3).astype(np.uint16)
-    write_fda(tmp_path / "x.fda", stack)
-    (volume,) = read_volumes(str(tmp_path / "x.fda"))
-    assert len(volume.slices) == 3
-    assert np.corrcoef(volume.slices[1].ravel(), stack[1].ravel())[0, 1] > 0.99
-    assert volume.eye == "L"
-
-
-def test_a_zeiss_cube_is_cut_by_the_width_in_its_name(tmp_path: Path) -> None:
-    cube = np.stack([scan_pixels(n, 1024, 200) for n in range(3)])
-    path = tmp_path / "P123_Macular Cube 200x200_1-2-2020_10-20-30_OD_sn1_cube_z.img"
-    path.write_bytes(cube.transpose(0, 2, 1).tobytes())
-    (volume,) = read_volumes(str(path))
-    assert (np.stack(volume.slices) == cube).all()
-    assert volume.eye == "R"
 
 
 def test_any_matlab_array_of_images_is_a_volume(tmp_path: Path) -> None:
@@ -147,44 +129,6 @@ def test_decoded_volumes_are_kept_up_to_a_bound(tmp_path: Path, monkeypatch: pyt
         savemat(tmp_path / f"{number}.mat", {"images": scan_stack(4).transpose(1, 2, 0)})
     assert len(list_device(str(tmp_path)).scans) == 20
     assert len(device._kept) == 2
-
-
-def scan_stack(count: int) -> np.ndarray:
-    """(count, 48, 64) 8-bit B-scans."""
-    return np.stack([scan_pixels(70 + n) for n in range(count)])
-
-
-def write_dicom(path: Path, stack: np.ndarray, modality: str = "OPT") -> None:
-    """A multi-frame file with the fields that must not get out."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
-        "1.2.840.10008.5.1.4.1.1.77.1.5.4",
-        generate_uid(),
-    )
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.PatientName, file.PatientID, file.PatientBirthDate = "Mustermann^Erika", "MRN-4711", "19500102"
-    file.Modality, file.ImageLaterality, file.NumberOfFrames = modality, "L", len(stack)
-    file.Rows, file.Columns, file.SamplesPerPixel = stack.shape[1], stack.shape[2], 1
-    file.PhotometricInterpretation, file.PixelRepresentation = "MONOCHROME2", 0
-    file.BitsAllocated = file.BitsStored = 8 * stack.dtype.itemsize
-    file.HighBit = file.BitsStored - 1
-    file.PixelData = stack.tobytes()
-    file.save_as(path, enforce_file_format=True)
-
-
-def write_fda(path: Path, stack: np.ndarray) -> None:
-    """The chunks that a volume needs: @IMG_MOT_COMP_03, @CAPTURE_INFO_02 (as uocte describes them)."""
-    count, height, width = stack.shape
-    head = struct.pack("<BIIIIBI", 0, width, height, 16, count, 0, 2 * stack.size)
-    image = head + stack.astype("<u2").tobytes()
-    capture = struct.pack("<BBI", 1, 0, 0) + b"\0" * 100 + struct.pack("<6H", 2020, 1, 2, 3, 4, 5)
-    chunks = {b"@IMG_MOT_COMP_03": image, b"@CAPTURE_INFO_02": capture}
-    body = b"".join(bytes([len(n)]) + n + struct.pack("<I", len(c)) + c for n, c in chunks.items())
-    path.write_bytes(b"FOCT" + b"FDA" + struct.pack("<II", 2, 1000) + body + b"\0")
 
 
 def test_json_of_a_device_sample_holds_only_what_it_should(tmp_path: Path) -> None:
