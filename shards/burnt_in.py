@@ -1,5 +1,7 @@
 """What is burnt into the pictures of a source: frames, logos, scales that are the same in every image.
 
+Bright lines along the edges (frames.py) are looked for in each image by itself.
+
 Tissue and speckle differ from eye to eye. Pixels that are bright and (nearly) the same in all compared
 images of one size are none of either. They are reported, with where they are: a frame can be cut off
 with `image.trim`, a logo has to be cropped before.
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.frames import frame_of
 from shards.sheet import BEFORE, Tile
 
 LEAST = 8
@@ -50,6 +53,17 @@ def find_burnt_in(tiles: Sequence[Tile]) -> dict[str, Any]:
         share = sum(int(mask[t:b, le:r].sum()) for t, le, b, r in boxes) / mask.size
         size = {"images": len(images), "height": height, "width": width}
         found[source] = {**size, "share": round(share, 5), "boxes": boxes[:NAMED]}
+    return dict(sorted(found.items()))
+
+
+def count_framed(tiles: Sequence[Tile]) -> dict[str, list[int]]:
+    """Source -> [images with a bright line along an edge, images looked at]."""
+    found: dict[str, list[int]] = {}
+    for tile in tiles:
+        if tile.pixels is not None and tile.group != BEFORE:
+            counts = found.setdefault(tile.group, [0, 0])
+            counts[0] += any(frame_of(tile.pixels))
+            counts[1] += 1
     return dict(sorted(found.items()))
 
 

@@ -34,7 +34,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         [f"![Examples of each source]({KEPT})", ""],
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
         ["## Near duplicates", "", *_near(tree["near_duplicates"]), ""],
-        ["## Burnt-in frames and marks", "", *_burnt_in(tree["burnt_in"]), ""],
+        ["## Burnt-in frames and marks", "", *_burnt_in(tree["burnt_in"], tree["framed"]), ""],
         ["## Licences and citations", "", *_citations(tree["sources"])],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
@@ -98,16 +98,18 @@ def _images(image: Mapping[str, Any]) -> Iterator[str]:
     size = f"{image['median_height']} x {image['median_width']}"
     yield f"- median {size} pixels (height x width), never enlarged"
     yield f"- {image['grey']:,} grey, {image['colour']:,} colour"
+    encoded = image["grey"] + image["colour"] - image["stored_as_is"]
     yield (
-        f"- {image['bytes_per_image']:,.0f} bytes an image; {image['stored_as_is']:,} stored as they came, "
-        f"the others as {image['format']} (JPEG quality {image['quality']})"
+        f"- {image['bytes_per_image']:,.0f} bytes an image; {image['stored_as_is']:,} stored as they came"
+        + (f", {encoded:,} as {image['format']}" if encoded else "")
+        + (f" of quality {image['quality']}" if encoded and image["format"] == "jpg" else "")
     )
     if image["psnr_db"] is not None:
         yield (
             f"- PSNR {image['psnr_db']} dB: what JPEG has lost of the encoded ones "
             f"({image['psnr_images']:,} measured)"
         )
-    yield f"- mean level {image['mean']}, standard deviation {image['std']} (of 255)"
+    yield f"- mean level {image['mean']:.0f}, standard deviation {image['std']:.0f} (of 255)"
 
 
 def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -139,9 +141,15 @@ def _near(near: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {a} and {b} ({bits} of 256 bits differ)" for a, b, bits in near["first"][:10])
 
 
-def _burnt_in(found: Mapping[str, Any]) -> Iterator[str]:
+def _burnt_in(found: Mapping[str, Any], framed: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    for name, (count, looked_at) in framed.items():
+        if count:
+            yield (
+                f"- {name}: {count} of {looked_at} images looked at have a bright line along an edge, part "
+                "of a frame; `image.trim=true` cuts it off"
+            )
     if not found:
-        yield "Not looked for: no source has enough images of one size to be compared."
+        yield "- marks: not looked for, no source has enough images of one size to be compared"
     for name, one in found.items():
         compared = f"{name}, {one['images']} images of {one['width']} x {one['height']} compared"
         if not one["boxes"]:

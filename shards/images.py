@@ -21,6 +21,7 @@ from retfound_dist import pixels as scaling
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from shards import jpeg
+from shards.frames import without_frame
 from shards.record import Pixels
 
 Bytes8 = NDArray[np.uint8]
@@ -165,14 +166,18 @@ def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
 
 
 def trim(pixels: Bytes8) -> Bytes8:
-    """Without the rows and columns at the edges that span no more than BLANK_RANGE levels; 2-D or 3-D."""
+    """Without a frame at the edges (frames.py) and the flat rows and columns around it and inside."""
+    return np.ascontiguousarray(_without_flat(without_frame(_without_flat(pixels))))
+
+
+def _without_flat(pixels: Bytes8) -> Bytes8:
+    """Without the rows and columns at the edges that span no more than BLANK_RANGE levels."""
     flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     rows = np.flatnonzero(np.ptp(flat, axis=1) > BLANK_RANGE)
     columns = np.flatnonzero(np.ptp(flat, axis=0) > BLANK_RANGE)
     if not len(rows) or not len(columns):
         return pixels
-    cut = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.ascontiguousarray(cut)
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _check_size(height: int, width: int) -> None:

@@ -72,6 +72,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
         "burnt_in": old.get("burnt_in", {}),
+        "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
         "recipe": old["recipe"],
         "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),

@@ -23,7 +23,7 @@ from retfound_dist.schema import PackConfig
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
-FORMAT = 4
+FORMAT = 5
 """Raised when the same config and scans would give other shards than before."""
 Group = tuple[str, str] | str
 """(source, patient), or the key of an image whose patient is not known."""

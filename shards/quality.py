@@ -51,6 +51,7 @@ def quality_page(
         ],
         near=near,
         burnt_in=[(name, found, _marked(kept, name, found)) for name, found in tree["burnt_in"].items()],
+        framed=[(name, *counts) for name, counts in tree["framed"].items() if counts[0]],
         bars=_bars(image["histogram"]),
     )
     return page

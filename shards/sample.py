@@ -13,7 +13,8 @@ import numpy as np
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from retfound_dist.shardset import image_digest
-from shards.images import Histogram, Stored, decode, prepare
+from shards import jpeg
+from shards.images import Histogram, Stored, prepare
 from shards.pictures import look, pixel_digest
 from shards.record import Scan
 from shards.ustar import member
@@ -112,8 +113,9 @@ def _error(key: str, stored: Stored) -> tuple[int, int] | None:
     """Measured for every MEASURED_ONE_IN-th key by its checksum, whoever packs it."""
     if stored.as_is or stored.extension != "jpg" or zlib.crc32(key.encode()) % MEASURED_ONE_IN:
         return None
-    shown = decode(stored.data).astype(np.int32)
-    return int(((shown - stored.pixels) ** 2).sum()), stored.pixels.size
+    grey = stored.pixels.ndim == 2
+    shown = jpeg.decode(stored.data, "GRAY" if grey else "RGB").reshape(stored.pixels.shape)
+    return int(((shown.astype(np.int32) - stored.pixels) ** 2).sum()), stored.pixels.size
 
 
 def _one_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from retfound_dist.errors import DataError
 from shards import jpeg
 from shards.images import decode
 from shards.record import Pixels
-from shards.sources.volume import Volume, check_pixels, pseudonym, scaled
+from shards.sources.volume import Image8, Volume, check_pixels, pseudonym, scaled
 
 _JPEGS = struct.Struct("<9xIII4x")
 _RAW = struct.Struct("<BIIIIBI")
@@ -48,7 +48,7 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
     """The first chunk of each name that is read here; DataError where the file ends inside one."""
     if data[:4] != b"FOCT":
         raise DataError("is no Topcon file (it does not begin with FOCT)")
-    at, found = 15, {}
+    at, found = 15, dict[str, bytes]()
     while at < len(data) and data[at]:
         name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
         at += 1 + data[at]
@@ -61,12 +61,12 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
     return found
 
 
-def _slices(chunks: Mapping[str, bytes]) -> list[Pixels]:
+def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
     if "@IMG_JPEG" in chunks:
-        return list(scaled(_jpegs(chunks["@IMG_JPEG"])))
+        return scaled(_jpegs(chunks["@IMG_JPEG"]))
     for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
         if name in chunks:
-            return list(scaled(_raw(chunks[name], name)))
+            return scaled(_raw(chunks[name], name))
     raise DataError("holds no B-scans that can be read (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from pack_inputs import scan_pixels
+from pack_inputs import pack_config, scan_pixels
 from PIL import Image
 
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from shards import images, jpeg
 from shards.images import prepare
+from shards.pack import pack
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
 
@@ -248,3 +249,14 @@ def test_kermanys_real_scans_are_stored_as_they_are(test_data: Path) -> None:
         assert stored.as_is
         assert len(stored.data) <= file.stat().st_size
         assert (images.decode(stored.data) == stored.pixels).all()
+
+
+def test_a_picture_of_next_to_no_colour_packs_and_its_loss_is_measured(tmp_path: Path) -> None:
+    """JPEG takes the little colour it has away: read back it is grey, and was not before."""
+    for seed in range(24):
+        grey = scan_pixels(seed, 48, 64)
+        tinted = np.stack([grey, grey, np.minimum(grey.astype(int) + (grey == grey[5, 5]) * 9, 255)], -1)
+        Image.fromarray(tinted.astype(np.uint8)).save(tmp_path / f"{seed}.png")
+    manifest = pack(pack_config(tmp_path, tmp_path / "out"))
+    assert manifest.image["psnr_images"]
+    assert manifest.image["colour"] == 24
