@@ -68,7 +68,7 @@ class PackImage:
     max_height: Count = 0
     """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
     trim: bool = False
-    """Cut off rows and columns at the edges that are of one level (frames, padding)."""
+    """Cut off rows and columns at the edges that are of one level, and thin bright frames."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
