@@ -105,6 +105,7 @@ REAL := $(or $(IMAGES),$(or $(RETFOUND_TEST_DATA),../shared/data)/octdl)
 
 bench-pack: $(STAMP)
 	python -m benchmarks.pack_throughput $(REAL)
+	python -m benchmarks.pack_throughput $(REAL) --workers
 	python -m benchmarks.pack_memory
 	python -m benchmarks.pack_storm
 	python -m benchmarks.pack_storm --append

@@ -1,6 +1,6 @@
 """How near packing comes to its bare work on one core, and how much two workers bring.
 
-    python -m benchmarks.pack_throughput IMAGES [--rounds 3]
+    python -m benchmarks.pack_throughput IMAGES [--workers] [--rounds 3]
 
 IMAGES is a folder of class folders of grey JPEGs (such as OCTDL). They are taken as they are and mirrored,
 so that starting weighs less, nearer to what it does in a real set, and packed by one process on one core
@@ -12,8 +12,10 @@ in three ways, each beside its bare work on the same files, in turn:
 
 Bare does nothing else: no hash, no check, no tar, no index, no manifest, no data card. The ratio is
 bare seconds / pack seconds of each round, in processor time, so that what else runs on the machine weighs
-little (waiting for the disk is left out on both sides; bare never waits for it). Then "from PNG" with two
-workers beside one, on all cores, by the clock on the wall.
+little (waiting for the disk is left out on both sides; bare never waits for it).
+
+With --workers: "from PNG" by two workers beside one, on all cores, by the clock on the wall, from eight
+pictures of each image (mirrored, upside down, halves exchanged), for starting two processes takes a second.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from shards import jpeg
 from shards.images import decode, encode, scale_down
 from shards.pack import pack
 
+PACKAGES = ("numpy", "pillow", "simplejpeg", "xxhash")
 SCALED = PackImage(max_height=192)
 clock = time.process_time
 
@@ -44,26 +47,33 @@ def main() -> None:
     """Print and record images/s of both, median ratio and its spread, for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("images", help="a folder of class folders of grey JPEGs")
+    parser.add_argument("--workers", action="store_true", help="two workers beside one, and nothing else")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    files = sorted(Path(args.images).glob("*/*.jpg"))
+    with tempfile.TemporaryDirectory() as folder:
+        if args.workers:
+            speed_up(files, Path(folder) / "png", args.rounds)
+        else:
+            beside_bare(files, Path(folder), args.rounds)
+
+
+def beside_bare(files: Sequence[Path], folder: Path, rounds: int) -> None:
+    """One core: packing beside its bare work."""
+    jpegs, pngs = folder / "jpg", folder / "png"
+    draw(files, jpegs, pngs)
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        jpegs, pngs = Path(folder) / "jpg", Path(folder) / "png"
-        draw_mirrored(sorted(Path(args.images).glob("*/*.jpg")), jpegs, pngs)
-        for case, source, image in (
-            ("as they came", jpegs, PackImage()),
-            ("from PNG", pngs, PackImage()),
-            ("scaled", jpegs, SCALED),
-        ):
-            found, ratio = compare(case, source, image, args.rounds)
-            rows += found
-            ratios[f"{case.replace(' ', '_')}_bare_vs_pack"] = ratio
-        found, ratios["two_workers_vs_one"] = speed_up(pngs, args.rounds)
+    for case, source, image in (
+        ("as they came", jpegs, PackImage()),
+        ("from PNG", pngs, PackImage()),
+        ("scaled", jpegs, SCALED),
+    ):
+        found, ratio = compare(case, source, image, rounds)
         rows += found
-        count = sum(1 for _ in jpegs.iterdir())
-    title = f"retfound pack beside its bare work: {count:,} images, {args.rounds} rounds"
-    finish("pack", title, rows, ratios, ("numpy", "pillow", "simplejpeg", "xxhash"))
+        ratios[f"{case.replace(' ', '_')}_bare_vs_pack"] = ratio
+    title = f"retfound pack beside its bare work: {2 * len(files):,} images, {rounds} rounds"
+    finish("pack", title, rows, ratios, PACKAGES)
 
 
 def compare(case: str, source: Path, image: PackImage, rounds: int) -> tuple[list[Row], float]:
@@ -81,11 +91,20 @@ def compare(case: str, source: Path, image: PackImage, rounds: int) -> tuple[lis
     return rows, round(statistics.median(ratios), 3)
 
 
-def speed_up(source: Path, rounds: int) -> tuple[list[Row], float]:
-    """One worker and two in turn."""
+def speed_up(files: Sequence[Path], source: Path, rounds: int) -> None:
+    """All cores: one worker and two in turn."""
+    draw(files, None, source, ways=8)
+    count = 8 * len(files)
     seconds = [tuple(by_the_wall(source, workers) for workers in (1, 2)) for _ in range(rounds)]
     ratios = [one / two for one, two in seconds]
-    return [median_of("from PNG: two workers / one", ratios, "", 2)], round(statistics.median(ratios), 3)
+    rows = [
+        median_of("one worker", [count / one for one, _ in seconds], "images/s"),
+        median_of("two workers", [count / two for _, two in seconds], "images/s"),
+        median_of("two workers / one", ratios, "", 2),
+    ]
+    title = f"retfound pack from PNG, by the clock: {count:,} images, {rounds} rounds"
+    ratio = {"two_workers_vs_one": round(statistics.median(ratios), 3)}
+    finish("pack-workers", title, rows, ratio, PACKAGES)
 
 
 def by_the_wall(source: Path, workers: int) -> float:
@@ -125,17 +144,21 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
-def draw_mirrored(files: Sequence[Path], jpegs: Path, pngs: Path) -> None:
-    """The images and their mirrored copies, as JPEG and as PNG; those that come twice are left to pack."""
-    jpegs.mkdir()
-    pngs.mkdir()
+def draw(files: Sequence[Path], jpegs: Path | None, pngs: Path, ways: int = 2) -> None:
+    """Each image and its turned copies, as JPEG and as PNG; those that come twice are left to pack."""
+    for folder in (jpegs, pngs):
+        if folder:
+            folder.mkdir()
     for number, file in enumerate(files):
         data = file.read_bytes()
         pixels = decode(data)
-        for way, turned in enumerate((pixels, pixels[:, ::-1])):
-            name, whole = f"{number:05d}_{way}", np.ascontiguousarray(turned)
-            (jpegs / f"{name}.jpg").write_bytes(data if way == 0 else jpeg.encode(whole, 90))
+        turned = [pixels, pixels[:, ::-1], pixels[::-1], pixels[::-1, ::-1]]
+        turned += [np.roll(one, one.shape[1] // 2, axis=1) for one in turned]
+        for way, one in enumerate(turned[:ways]):
+            name, whole = f"{number:05d}_{way}", np.ascontiguousarray(one)
             Image.fromarray(whole).save(pngs / f"{name}.png", compress_level=1)
+            if jpegs:
+                (jpegs / f"{name}.jpg").write_bytes(data if way == 0 else jpeg.encode(whole, 90))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,7 +76,7 @@ def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str
     given = _given_parts(scans)
     parts = [scan.split or (given.get(group_of(scan)) if given else None) for scan in scans]
     if sum(fractions):
-        free = [place for place, part in enumerate(parts) if part is None]
+        free = array("q", (place for place, part in enumerate(parts) if part is None))
         dealt = stratify([scans[place] for place in free], fractions, seed)
         for place, part in zip(free, dealt, strict=True):
             parts[place] = part

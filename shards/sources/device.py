@@ -29,12 +29,12 @@ CACHE_BYTES = 512_000_000
 _kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
-def list_device(path: str, name: str = "") -> Listing:
+def list_device(path: str, name: str = "", ends: tuple[str, ...] = tuple(READERS)) -> Listing:
     """Every B-scan of the device files below a folder; a file that cannot be read is listed to be named."""
     root = check_folder(path)
-    files = dict(sorted(walk(root, tuple(READERS))))
+    files = dict(sorted(walk(root, ends)))
     if not files:
-        raise DataError(f"no device files in {path}: it takes {', '.join(READERS)}")
+        raise DataError(f"no device files in {path}: it takes {', '.join(ends)}")
     scans: list[Scan] = []
     for file, size in files.items():
         scans += list_file(root, file, size, name or "device")

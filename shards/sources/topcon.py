@@ -7,7 +7,6 @@ train|val|test/*.fda, *.fds             raw exports, through `device`
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from shards.record import Listing
 from shards.sources.device import list_device
@@ -22,7 +21,10 @@ def list_topcon(path: str, name: str = "") -> Listing:
     """Images where there are any, and the B-scans of raw exports."""
     root = check_folder(path)
     scans = list(list_folder(path, name or "topcon")) if any(True for _ in walk(root, EXTENSIONS)) else []
+    notes: list[str] = []
     if any(True for _ in walk(root, RAW)):
-        scans += [replace(scan, source=name or "topcon") for scan in list_device(path, name).scans]
+        raw = list_device(path, name or "topcon", RAW)
+        scans += raw.scans
+        notes = list(raw.notes)
     counts = Counter(scan.split or "no part" for scan in scans)
-    return usable(scans, path, compare_counts(counts, EXPECTED, "images"))
+    return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

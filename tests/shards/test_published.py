@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from device_files import scan_stack, write_topcon
 from pack_inputs import scan_pixels, write_image
 from PIL import Image
 from published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
@@ -254,3 +255,16 @@ def _members(url: str, end: str) -> list[bytes]:
         with tarfile.open(path) as tar:
             found += [tar.extractfile(m).read() for m in tar if m.name.endswith(end)]  # type: ignore[union-attr]
     return found
+
+
+def test_topcon_reads_raw_exports_beside_images_and_names_the_broken_ones(tmp_path: Path) -> None:
+    write_image(tmp_path / "t" / "train" / "1.png")
+    for part, name in (("val", "a.fda"), ("test", "b.fds")):
+        (tmp_path / "t" / part).mkdir()
+        write_topcon(tmp_path / "t" / part / name, "@IMG_SCAN_03", scan_stack(2).astype(np.uint16))
+    (tmp_path / "t" / "test" / "cut.fds").write_bytes((tmp_path / "t" / "test" / "b.fds").read_bytes()[:-50])
+    (tmp_path / "t" / "test" / "export.xml").write_text("<x/>")
+    found = opened("topcon", tmp_path / "t")
+    assert Counter(scan.split for scan in found.scans) == {"train": 1, "val": 2, "test": 3}
+    assert {scan.source for scan in found.scans} == {"topcon"}
+    assert found.notes[1:] == ("3 files, 3 volumes", "1 files cannot be read")
