@@ -24,25 +24,30 @@ SECRETS = (
 Pixels = NDArray[Any]
 
 
-def scan_stack(count: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """(count, height, width) 8-bit B-scans."""
-    return np.stack([scan_pixels(70 + n, height, width) for n in range(count)])
+def scan_stack(count: int, height: int = 48, width: int = 64, first: int = 70) -> NDArray[np.uint8]:
+    """(count, height, width) 8-bit B-scans, others for each `first`."""
+    return np.stack([scan_pixels(first + n, height, width) for n in range(count)])
 
 
 def write_all(folder: Path) -> dict[str, Path]:
-    """One small file of every format that is built here, by its extension; three B-scans and more each."""
+    """One small file of every format that is built here, by its extension, with pictures of its own."""
     from scipy.io import savemat
 
     folder.mkdir(parents=True, exist_ok=True)
-    stack = scan_stack(3)
-    write_vol(folder / "a.vol", reflectance(stack))
-    write_e2e(folder / "a.e2e", [Series(1, 5, "R", reflectance(stack)), Series(2, 6, "L", reflectance(stack))])
-    write_topcon(folder / "a.fda", "@IMG_MOT_COMP_03", stack.astype(np.uint16) * 100)
-    write_topcon(folder / "a.fds", "@IMG_SCAN_03", stack.astype(np.uint16) * 100)
+    stacks = iter([scan_stack(3, first=100 * n) for n in range(1, 9)])
+
+    def deep() -> NDArray[np.uint16]:
+        return next(stacks).astype(np.uint16) * 100
+
+    write_vol(folder / "a.vol", reflectance(next(stacks)))
+    eyes = [Series(n, n, "RL"[n], reflectance(next(stacks))) for n in (0, 1)]
+    write_e2e(folder / "a.e2e", eyes)
+    write_topcon(folder / "a.fda", "@IMG_MOT_COMP_03", deep())
+    write_topcon(folder / "a.fds", "@IMG_SCAN_03", deep())
     write_img(folder / "a.img", scan_stack(1, 1024, 512))
-    write_bioptigen(folder / "a.oct", stack.astype(np.uint16) * 100)
-    write_dicom(folder / "a.dcm", stack)
-    savemat(folder / "a.mat", {"images": stack.transpose(1, 2, 0)}, do_compression=True)
+    write_bioptigen(folder / "a.oct", deep())
+    write_dicom(folder / "a.dcm", next(stacks))
+    savemat(folder / "a.mat", {"images": next(stacks).transpose(1, 2, 0)}, do_compression=True)
     return {path.suffix: path for path in sorted(folder.iterdir())}
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from retfound_dist.cli import main
 from retfound_dist.errors import DataError
+from retfound_dist.shardset import read_manifest
 from shards.sources.device import list_device
 from shards.sources.volume import pseudonym
 from shards.sources.volumes import read_volumes
@@ -194,6 +195,7 @@ def test_a_sound_file_of_every_format_packs_and_nothing_tells_whose_it_is(
     )
     for more in (["--dry-run"], []):
         assert main(["pack", str(config), *more]) == 0
+    assert read_manifest(f"{tmp_path}/out").samples >= 8 * 3 + 1  # none is a copy of another's
     assert main(["verify", f"{tmp_path}/out"]) == 0
     said = capfd.readouterr()
     whole = "\n".join([said.out, said.err]).encode()
