@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from retfound_dist.forecast import WHOLE
-from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
+from retfound_dist.model.cpu import suit_cpu
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Data, Model, PretrainConfig, Run, Train
@@ -96,8 +96,8 @@ class Trainer:
         config = self.job.config
         torch.manual_seed(config.train.seed)
         self.model = MaskedAutoencoder(config.model)
-        if group.device.type == "cpu" and not has_bf16_instructions():
-            widen_linears(self.model)
+        if group.device.type == "cpu":
+            suit_cpu(self.model, config.train.precision)
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= WHOLE)
         groups = parameter_groups(self.model, config.optim)

@@ -23,7 +23,8 @@ class Rung:
     removed_only: bool = False
     """Pixels are predicted and compared for removed patches; else for all, and masked."""
     sdpa: bool = False
-    """Attention by scaled_dot_product_attention; else by two products and a softmax."""
+    """Attention by scaled_dot_product_attention, or by what `suit_cpu` chooses; else by two products and a
+    softmax."""
     unread: bool = False
     """The loss stays on the device; else it is read in each pass."""
     fused: bool = False
@@ -61,11 +62,11 @@ def climb(gpu: bool, micro: int) -> list[Rung]:
         rungs.append(replace(usual, label="usual loop in bf16 autocast", precision="autocast"))
     rungs.append(replace(best, label="+ weights in bf16, plain loop", precision="bf16"))
     ours = replace(best, label="ours, bf16, ZeRO 1", precision="bf16", zero=1)
-    rungs += [ours, replace(ours, label="ours, bf16, ZeRO 2", zero=2)]
-    if gpu:
+    rungs += [ours, replace(ours, label="ours, not compiled", compiled=False)]
+    if gpu:  # alone on a CPU, stages 0 to 2 are one
+        rungs.append(replace(ours, label="ours, bf16, ZeRO 2", zero=2))
         for factor in (2, 4):
             rungs.append(replace(ours, label=f"ours, micro-batch {factor * micro}", micro=factor * micro))
-        rungs.append(replace(ours, label="ours, not compiled", compiled=False))
         rungs.append(replace(ours, label="ours, fed from shards", shards=True))
     return rungs
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.train_ladder import Climber, MasterAdamW, Rung, rgb
 from retfound_dist.model.compiled import compile_model
-from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
+from retfound_dist.model.cpu import suit_cpu
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.schema import Data, Model, Optim, PretrainConfig, Run, Train
 from retfound_dist.shardset import Manifest, read_manifest
@@ -143,8 +143,8 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     meter = Meter(device)
     torch.manual_seed(SEED)
     model = Climber(Model(**spec["model"])).on(rung)
-    if not gpu and not has_bf16_instructions():
-        widen_linears(model)
+    if not gpu:
+        suit_cpu(model, "bf16" if rung.precision == "bf16" else "fp32")
     flops = training_flops(model)
     if rung.compiled:
         compile_model(model)

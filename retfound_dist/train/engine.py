@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from retfound_dist.errors import CheckpointError
 from retfound_dist.schema import Optim, Train
 from retfound_dist.stream.plan import Layout
+from retfound_dist.train.alone import leave_out_copies
 from retfound_dist.train.group import Group
 from retfound_dist.world import World, launched_by_srun
 
@@ -30,15 +31,23 @@ BUCKET = 50_000_000
 """Elements of the gradient sent together. DeepSpeed's own 5e8 holds all of a ViT-L: nothing overlaps."""
 
 
-def zero_stage(train: Train) -> int:
-    """The stage that runs: 0 runs as 1, which computes the same, accumulates in fp32 and can be converted."""
-    return max(1, train.zero_stage)
+def is_alone(train: Train, ranks: int) -> bool:
+    """Whether the step is one rank's on a CPU, with nothing to send or to bring in: see `alone.py`."""
+    return ranks == 1 and train.zero_stage < 3 and not (train.offload_optimizer or torch.cuda.is_available())
+
+
+def zero_stage(train: Train, ranks: int) -> int:
+    """The stage that runs: 0 runs as 1, which computes the same, accumulates in fp32 and can be converted.
+
+    One rank alone on a CPU has nothing to share out, and below 3 runs as 2.
+    """
+    return 2 if is_alone(train, ranks) else max(1, train.zero_stage)
 
 
 def ds_config(train: Train, optim: Optim, cut: Layout, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration; its train_batch_size is what it derives: micro x accumulation x world."""
     zero: dict[str, Any] = {
-        "stage": zero_stage(train),
+        "stage": zero_stage(train, cut.world),
         "contiguous_gradients": True,
         "reduce_bucket_size": BUCKET,
         "overlap_comm": torch.cuda.is_available(),
@@ -115,7 +124,10 @@ def build(
     settings = ds_config(train, optim, cut, universal)
     with redirect_stdout(StringIO()):
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    _judge_on_device(engine.optimizer, optimizer)
+    if is_alone(train, cut.world):
+        leave_out_copies(engine.optimizer)
+    else:
+        _judge_on_device(engine.optimizer, optimizer)
     return engine
 
 

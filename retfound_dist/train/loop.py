@@ -12,6 +12,7 @@ import torch
 
 from retfound_dist import runlog
 from retfound_dist.errors import RunConflictError, StorageError
+from retfound_dist.model.cpu import has_bf16_instructions
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.stream.loader import Stream
@@ -71,8 +72,10 @@ class Loop:
         self._votes = Votes(self.group)
         self._profiler = Profiler(config.run.url, self.group.world.rank, config.train.profile_steps)
         kind = torch.float32
-        if config.train.precision == "bf16" and self.group.device.type == "cuda":
-            kind = torch.bfloat16  # on a CPU bf16 products run in fp32
+        if config.train.precision == "bf16" and (
+            self.group.device.type == "cuda" or has_bf16_instructions()
+        ):
+            kind = torch.bfloat16
         self._peak_flops = matrix_rate(self.group.device, kind) * self.group.world.size
         self._flops = training_flops(self.model)
 

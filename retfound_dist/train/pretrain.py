@@ -17,7 +17,7 @@ from retfound_dist import config as configs
 from retfound_dist.errors import DataError, RetfoundError
 from retfound_dist.heldout import held_out_part
 from retfound_dist.model.compiled import compile_model, should_compile
-from retfound_dist.model.cpu import has_bf16_instructions, widen_linears
+from retfound_dist.model.cpu import suit_cpu
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights import load_into, read_weights
 from retfound_dist.schema import PretrainConfig
@@ -136,10 +136,10 @@ def _run(begin: Start, desk: Desk | None) -> None:
     train, url, world = config.train, config.run.url, group.world
     held = restore.agree(group, url, display.say, begin.scratch, config.checkpoint.patience_s)
     model = _model(config, display, resumed=held is not None)
-    stage = ds.zero_stage(train)
+    stage = ds.zero_stage(train, world.size)
     micro = train.micro_batch
-    if not torch.cuda.is_available() and not has_bf16_instructions():
-        widen_linears(model)
+    if not torch.cuda.is_available():
+        suit_cpu(model, train.precision)
     fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
     if should_compile(train.compile, group.device, stage):

@@ -1,7 +1,11 @@
+import pytest
 import torch
 from torch import nn
 
-from retfound_dist.model.cpu import WideLinear, linear, widen_linears
+from retfound_dist.model import cpu
+from retfound_dist.model.cpu import WideLinear, linear, suit_cpu, widen_linears
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.schema import Model
 
 
 def test_wide_product_is_the_fp32_product_rounded_once() -> None:
@@ -19,3 +23,22 @@ def test_widening_keeps_names_and_values_and_fp32_results() -> None:
     assert all(isinstance(m, WideLinear) for m in model if isinstance(m, nn.Linear))
     assert list(model.state_dict()) == names
     assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "precision", "wide", "flash"),
+    [(True, "bf16", False, False), (True, "fp32", False, True), (False, "bf16", True, True)],
+)
+def test_what_is_fast_on_a_processor_is_chosen_and_computes_the_same(
+    instructions: bool, precision: str, wide: bool, flash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "has_bf16_instructions", lambda: instructions)
+    config = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
+    model = MaskedAutoencoder(config).eval()
+    given = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8), torch.rand(2, 4)
+    before = model(*given)
+    suit_cpu(model, precision)  # type: ignore[arg-type]
+    blocks = [*model.blocks, *model.decoder_blocks]
+    assert {isinstance(block.attn.qkv, WideLinear) for block in blocks} == {wide}
+    assert {block.attn.fused_attn for block in blocks} == {flash}
+    torch.testing.assert_close(model(*given), before)

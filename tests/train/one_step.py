@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from retfound_dist.model.cpu import suit_cpu
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Model, Optim, Train
 from retfound_dist.stream.plan import layout
@@ -25,6 +26,7 @@ def main() -> None:
     how: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
     train = Train(global_batch=micro, micro_batch=micro, steps=3, **how)
     model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
+    suit_cpu(model, precision)
     model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     engine = ds.build(model, parameter_groups(model, Optim()), train, Optim(), layout(micro, 1, micro))
     give_back()

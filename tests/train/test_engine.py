@@ -44,7 +44,7 @@ class Case:
 
 CASES = (
     *(Case(stage, passes) for stage in (0, 1, 2, 3) for passes in (1, 4)),
-    *(Case(stage, 4, "bf16") for stage in (0, 1, 2, 3)),
+    *(Case(stage, passes, "bf16") for stage in (0, 1, 2, 3) for passes in (1, 4)),
     Case(2, 4, clip=0.1),
     Case(1, 4, "bf16", clip=0.1),
     Case(2, 1, offload=True),
