@@ -80,21 +80,37 @@ def peak(
     activation_checkpointing: bool = False,
     offload_optimizer: bool = False,
     gpu: bool = True,
+    passes: int = 1,
 ) -> Memory:
-    """Predicted memory of each of `ranks` devices.
+    """Predicted memory of each of `ranks` devices, with a step of so many passes.
 
     On GPUs a bucket fills while another is sent, and PyTorch's pool gives the place of activations that have
     gone to whatever comes next. A process without one (`gpu=False`) keeps it for blocks of their size.
     """
     count = parameters(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
-    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing)
+    flash = gpu or precision == "fp32"
+    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing, flash)
+    if ranks == 1 and zero_stage < 3 and not (gpu or offload_optimizer):
+        return _alone(count, precision, kept, passes)
     first, last = _around(count, ranks, zero_stage, precision, 2 if gpu else 1)
     if gpu:
         return Memory(weights, gradients, optimizer, kept, max(kept + first, last) - kept)
     if precision == "fp32" and zero_stage < 3 and not activation_checkpointing:
         last -= min(4 * count, CPU_REUSED * kept)
     return Memory(weights, gradients, optimizer, kept, last, CPU_CONTEXT, 1.0)
+
+
+def _alone(count: int, precision: Precision, kept: float, passes: int) -> Memory:
+    """One rank on a CPU (`train/alone.py`): no copy of a gradient, in fp32 none of the weights.
+
+    Gradients of a single pass come as its activations go; several passes add up in fp32 beside them.
+    """
+    element = element_bytes(precision)
+    optimizer = (8 if precision == "fp32" else 12) * count
+    gradients = 4 * count if passes > 1 else 0
+    last = 0 if passes > 1 else max(0, element * count - CPU_REUSED * kept)
+    return Memory(element * count, gradients, optimizer, kept, last, CPU_CONTEXT, 1.0)
 
 
 def _around(
@@ -133,16 +149,21 @@ def state_bytes(
     return parameter_count * weights, parameter_count * gradients, parameter_count * optimizer
 
 
-def activation_bytes(model: Model, precision: Precision, activation_checkpointing: bool = False) -> float:
+def activation_bytes(
+    model: Model, precision: Precision, activation_checkpointing: bool = False, flash: bool = True
+) -> float:
     """Bytes that one image's forward pass keeps for its backward pass.
 
     With checkpointing each block keeps its input, and one block at a time all that it computes and the
-    gradients of that.
+    gradients of that. Without flash attention each head keeps its weights, a number for two tokens.
     """
     shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
     wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
     encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
     decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
+    if not flash:
+        encoder += size * shape.heads * count.encoder**2
+        decoder += size * model.decoder_heads * count.decoder**2
     if activation_checkpointing:
         inputs = size * (shape.depth * wide + model.decoder_depth * narrow)
         blocks = inputs + RECOMPUTED * max(encoder, decoder)
@@ -184,6 +205,7 @@ def largest_micro_batch(
                 activation_checkpointing=activation_checkpointing,
                 offload_optimizer=offload_optimizer,
                 gpu=gpu,
+                passes=-(-most // micro),
             ).total
             <= memory
         )

@@ -73,7 +73,8 @@ def find_micro_batch(
     place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **how)) - 1)
     while fits < place < fails:
         tried = max(group.gather(_try(model, sizes[place], channels, group)))
-        fit = Fit(sizes[place], peak(model.config, micro_batch=sizes[place], **how), tried)
+        passes = math.ceil(share / sizes[place])
+        fit = Fit(sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **how), tried)
         if fit.total <= free:
             found, fits = fit, place
         else:
