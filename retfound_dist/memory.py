@@ -32,6 +32,8 @@ FRAGMENTS = 1.05
 """PyTorch's pool over what is in use."""
 CPU_CONTEXT = 0.07e9
 """The same of a process without a GPU: workspaces of matrix kernels, kept small blocks. Measured."""
+CPU_RECOMPUTED = 3.0
+"""`RECOMPUTED` of a process without a GPU: blocks of many sizes break the C library's heap up. Measured."""
 CPU_REUSED = 0.5
 """Share of the activations' place that a process without a GPU gives to gradients later. Measured."""
 
@@ -89,8 +91,7 @@ def peak(
     """
     count = parameters(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
-    flash = gpu or precision == "fp32"
-    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing, flash)
+    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
     if ranks == 1 and zero_stage < 3 and not (gpu or offload_optimizer):
         return _alone(count, precision, kept, passes)
     first, last = _around(count, ranks, zero_stage, precision, 2 if gpu else 1)
@@ -104,13 +105,13 @@ def peak(
 def _alone(count: int, precision: Precision, kept: float, passes: int) -> Memory:
     """One rank on a CPU (`train/alone.py`): no copy of a gradient, in fp32 none of the weights.
 
-    Gradients of a single pass come as its activations go; several passes add up in fp32 beside them.
+    Gradients of a single pass stay as they are, several passes add up in fp32; the C library's heap seldom
+    has room for one where activations were.
     """
     element = element_bytes(precision)
     optimizer = (8 if precision == "fp32" else 12) * count
-    gradients = 4 * count if passes > 1 else 0
-    last = 0 if passes > 1 else max(0, element * count - CPU_REUSED * kept)
-    return Memory(element * count, gradients, optimizer, kept, last, CPU_CONTEXT, 1.0)
+    gradients = (4 if passes > 1 else element) * count
+    return Memory(element * count, gradients, optimizer, kept, 0, CPU_CONTEXT)
 
 
 def _around(
@@ -150,23 +151,24 @@ def state_bytes(
 
 
 def activation_bytes(
-    model: Model, precision: Precision, activation_checkpointing: bool = False, flash: bool = True
+    model: Model, precision: Precision, activation_checkpointing: bool = False, gpu: bool = True
 ) -> float:
     """Bytes that one image's forward pass keeps for its backward pass.
 
     With checkpointing each block keeps its input, and one block at a time all that it computes and the
-    gradients of that. Without flash attention each head keeps its weights, a number for two tokens.
+    gradients of that. On a CPU in bf16 there is no flash attention: a block also keeps what it multiplied,
+    laid out anew (3), and each head its weights, a number for two tokens.
     """
     shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
     wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
     encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
     decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
-    if not flash:
-        encoder += size * shape.heads * count.encoder**2
-        decoder += size * model.decoder_heads * count.decoder**2
+    if not gpu and precision == "bf16":
+        encoder += size * (3 * wide + shape.heads * count.encoder**2)
+        decoder += size * (3 * narrow + model.decoder_heads * count.decoder**2)
     if activation_checkpointing:
         inputs = size * (shape.depth * wide + model.decoder_depth * narrow)
-        blocks = inputs + RECOMPUTED * max(encoder, decoder)
+        blocks = inputs + (RECOMPUTED if gpu else CPU_RECOMPUTED) * max(encoder, decoder)
     else:
         blocks = shape.depth * encoder + model.decoder_depth * decoder
     ends = size * (count.kept * count.values + 2 * count.encoder * shape.width)  # patches in, last norm

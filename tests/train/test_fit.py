@@ -149,13 +149,10 @@ def test_where_not_one_image_fits_the_way_out_is_said(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "stage", "recompute"),
-    [("fp32", 1, False), ("fp32", 1, True), ("bf16", 1, False), ("bf16", 2, False), ("bf16", 3, False)],
+    [("fp32", 1, False), ("fp32", 1, True), ("bf16", 1, False), ("bf16", 2, True), ("bf16", 3, False)],
 )
 def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: bool, tmp_path: Path) -> None:
-    """Growth of a process's resident memory over a model, DeepSpeed's engine and its steps: within 10 %.
-
-    Computing blocks again breaks the C library's heap into pieces, each time others: 20 %.
-    """
+    """Growth of a process's resident memory over a model, DeepSpeed's engine and its steps: within 10 %."""
     if precision == "bf16" and not has_bf16_instructions():
         pytest.skip("this processor multiplies bf16 by way of fp32, which keeps fp32 copies")
     model = Model(name="vit_small_patch16")
@@ -173,4 +170,4 @@ def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: 
         activation_checkpointing=recompute,
         gpu=False,
     )
-    assert int(out.read_text()) == pytest.approx(predicted.total, rel=0.2 if recompute else 0.1)
+    assert int(out.read_text()) == pytest.approx(predicted.total, rel=0.1)
