@@ -93,13 +93,14 @@ def _move(
     for number, parameter in enumerate(parameters):
         gradient, gradients[number] = gradients[number], None
         end = start + parameter.numel()
-        weight, *moments = (
+        weight, first, second = (
             each[start:end].view_as(parameter) for each in (flat, *(state[name] for name in MOMENTS))
         )
         torch._fused_adamw_(
             [weight],
             [gradient.float()],  # type: ignore[union-attr]
-            *([moment] for moment in moments),
+            [first],
+            [second],
             [],
             [state["step"]],
             lr=settings["lr"],
