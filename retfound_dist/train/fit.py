@@ -49,7 +49,8 @@ class Fit:
 
     def least(self, micro: int) -> float:
         """Bytes that a step of another size takes at least, by what an image took here or should take."""
-        image = [self.tried / self.micro, self.predicted.activations / self.micro]
+        scale = self.predicted.fragments / self.micro
+        image = [scale * self.tried, scale * self.predicted.activations]
         return self.total + (micro - self.micro) * (min(image) if micro > self.micro else max(image))
 
 
