@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.report import Row, finish
 from retfound_dist import commit, runlog
@@ -55,9 +54,10 @@ class Stage:
     def run(self, *command: str, ok: tuple[int, ...] = (0,)) -> int:
         """One command of this project, its words passed on; its exit code, one of `ok`."""
         env = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-        began = time.monotonic()
+        began, used = time.monotonic(), processor_s()
         done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env)
-        print(f"[{time.monotonic() - began:.0f} s] {' '.join(command[:3])}", flush=True)
+        took = f"{time.monotonic() - began:.0f} s, {processor_s() - used:.0f} s of processor time"
+        print(f"[{took}] {' '.join(command[:3])}", flush=True)
         if done.returncode not in ok:
             raise SystemExit(f"{' '.join(command)} left with {done.returncode}: mend that and start again")
         return done.returncode
@@ -73,6 +73,12 @@ class Stage:
         """The newest checkpoint of a run."""
         url = str(self.out / run)
         return commit.checkpoint_url(url, commit.list_steps(url)[-1])
+
+
+def processor_s() -> float:
+    """Processor time of all commands so far, of all their processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def arguments() -> Stage:
@@ -161,12 +167,12 @@ def rows_of(found: dict[tuple[float, str], Evaluation]) -> list[Row]:
 
 
 def gap(one: Evaluation, other: Evaluation, score: str) -> tuple[float, list[float]]:
-    """Difference of two fine-tunings and its paired 95 % interval, on the same resamples of patients."""
+    """Difference of two fine-tunings and its paired 95 % interval, over patients and seeds."""
     assert one.keys == other.keys
     _, units = bootstrap.units_of(one.patients, one.keys)
     weights = bootstrap.resample(units, one.metrics["bootstrap"]["resamples"], 0)
-    a, b = (bootstrap.scores(r.labels_N, r.probabilities_NC, weights)["macro"][score] for r in (one, other))
-    span = bootstrap.interval(np.asarray(a - b))
+    a, b = (bootstrap.over_seeds(r.labels_N, r.drawn_from, weights)["macro"][score] for r in (one, other))
+    span = bootstrap.interval(a - b)
     return one.metrics["macro"][score] - other.metrics["macro"][score], span or [float("nan")] * 2
 
 
