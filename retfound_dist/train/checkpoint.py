@@ -13,7 +13,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -77,8 +79,13 @@ class Saver:
         scratch: str,
         fixed: dict[str, Tensor],
         last_good: int = 0,
+        at_ease: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision."""
+        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
+
+        `at_ease`: around what this rank waits for by itself; what ranks do together is not within it.
+        """
+        self._at_ease = at_ease
         self._group, self._keeper, self._journal = group, keeper, journal
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
         self._fixed = os.path.join(scratch, "fixed.safetensors")
@@ -117,7 +124,8 @@ class Saver:
             return
         self.seal()
         if self._pending is not None and self._pending.sealed is not None:
-            self._pending.sealed.exception()
+            with self._at_ease():
+                self._pending.sealed.exception()
             self._note_commit()
         self.check()
 
@@ -130,7 +138,8 @@ class Saver:
         pending = self._pending
         if pending is None or pending.sealed is not None:
             return
-        pending.part.exception()
+        with self._at_ease():
+            pending.part.exception()
         self.check()
         parts = self._group.gather(pending.part.result())
         pending.sealed = Future()

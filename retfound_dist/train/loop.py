@@ -106,8 +106,8 @@ class Loop:
             if leaving:
                 break
         self._votes.end()
-        self.watchdog.end()
         self.saver.finish_save()
+        self.watchdog.end()
         self.asked.ignore()
         if not (self.asked.out_of_time and done < job.last):
             want_no_other_start()
@@ -197,8 +197,8 @@ class Loop:
             self.desk.journal.write(runlog.ANOMALIES, {**found, "time": time.time()})
 
     def _save(self, at: Position) -> None:
-        with self.watchdog.paused():
-            self.saver.save(self.engine, at)
+        self.saver.save(self.engine, at)
+        self.watchdog.step(at.step)
         if self.desk and self.desk.board:
             self.desk.board.save()
         self._clock = Clock()

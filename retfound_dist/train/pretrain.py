@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -169,8 +170,9 @@ def _run(begin: Start, desk: Desk | None) -> None:
         display.say(f"held out: {held_out.count} images of {held_out_part(config.data, manifest)!r}")
     begin.asked.listen()
     journal = desk.journal if desk else None
+    at_ease = partial(begin.watchdog.paused, config.checkpoint.patience_s)
     saver = Saver(
-        group, begin.keeper, journal, url, config.checkpoint, begin.tree, begin.scratch, fixed, start
+        group, begin.keeper, journal, url, config.checkpoint, begin.tree, begin.scratch, fixed, start, at_ease
     )
     before = group.share(_before(url, start) if world.is_main else None)
     loop = Loop(

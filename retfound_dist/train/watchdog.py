@@ -60,23 +60,27 @@ class Watchdog:
         self._arm()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around what may take long, and has a bound of its own."""
+    def paused(self, grace_s: float = 0.0) -> Iterator[None]:
+        """Around what this rank does by itself, may take long and has a bound of its own.
+
+        Until the next step there is so much more time: other ranks may still be at it.
+        """
         self._at = math.inf
         faulthandler.cancel_dump_traceback_later()
         yield
-        self._at = time.monotonic()
-        self._arm()
+        self._at = time.monotonic() + grace_s
+        self._arm(grace_s)
 
     def end(self) -> None:
         """Watch no more."""
         self._ended.set()
         faulthandler.cancel_dump_traceback_later()
 
-    def _arm(self) -> None:
+    def _arm(self, grace_s: float = 0.0) -> None:
         """For a hang in foreign code that holds Python's lock: there no thread of Python's gets a word in."""
         if self._longest:
-            faulthandler.dump_traceback_later(self._longest + LATE_S, exit=True, file=sys.stderr)
+            late = self._longest + grace_s + LATE_S
+            faulthandler.dump_traceback_later(late, exit=True, file=sys.stderr)
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
