@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import statistics
 import sys
@@ -58,6 +59,12 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def command() -> str:
+    """This benchmark's command line; absolute paths, which mean nothing elsewhere, by their last name."""
+    words = [re.sub(r"(^|=)/(?:[^/]*/)*(?=[^/])", r"\1", word) for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+
+
 def finish(
     name: str,
     title: str,
@@ -82,7 +89,7 @@ def finish(
         "date": date.today().isoformat(),
         "machine": where or machine(),
         "versions": versions(*packages),
-        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": command(),
         "rows": [asdict(row) for row in rows],
         "ratios": ratios,
     }

@@ -11,7 +11,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.cockpit.cluster import DEVICES, Cluster
 from retfound_dist.cockpit.datafacts import assumed_data
-from retfound_dist.cockpit.measured import Rate, measured_rate
+from retfound_dist.cockpit.measured import Rate
 from retfound_dist.cockpit.plan import plan_run
 from retfound_dist.cockpit.plan_command import recipe_lines
 from retfound_dist.config import load
@@ -56,34 +56,6 @@ def test_a_rate_that_was_measured_is_used_and_named() -> None:
     assert "train.json" in known.speed.source
     assert "datasheet" in guessed.speed.source
     assert "assumed" in guessed.speed.source
-
-
-def test_a_benchmark_counts_for_its_own_device_and_model() -> None:
-    rows = [
-        {"label": "usual loop", "value": 1900, "unit": "images/s"},
-        {"label": "ours, bf16, ZeRO 1", "value": 3800, "unit": "images/s"},
-        {"label": "+ weights in bf16, plain loop", "value": 9000, "unit": "images/s"},
-        {"label": "ours, bf16, ZeRO 1: step", "value": 99999, "unit": "s"},
-    ]
-    command = "python -m benchmarks.train_speed"
-    tree = {"name": "train", "machine": "NVIDIA H200, 16 cores", "command": command, "rows": rows}
-    best = measured_rate([("train.json", tree)], "H200-141GB", "vit_large_patch16")
-    assert best is not None
-    assert best.images_per_s == 3800
-    assert "train.json" in best.source
-    assert measured_rate([("train.json", tree)], "A100-40GB", "vit_large_patch16") is None
-    assert measured_rate([("train.json", tree)], "H200-141GB", "vit_huge_patch14") is None
-    other = tree | {"command": command + " --model vit_huge_patch14"}
-    assert measured_rate([("train.json", other)], "H200-141GB", "vit_large_patch16") is None
-
-
-@pytest.mark.parametrize("nodes", [1, 2, 8])
-def test_nodes_read_all_shards_between_them_and_few_twice(nodes: int) -> None:
-    config, _ = load(PretrainConfig, OCT)
-    data = assumed_data(182_980, 5e4, "")
-    reads = plan_run(config, data, Cluster(nodes, 8, DEVICES[0]), None, 168).reads
-    assert data.bytes <= nodes * reads.epoch_bytes < 2.5 * data.bytes
-    assert reads.copies == pytest.approx({1: 1.0, 2: 1.1, 8: 1.8}[nodes], abs=0.15)
 
 
 def test_a_model_that_no_stage_holds_is_refused_by_strict(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +113,9 @@ def test_pretrain_prints_the_plans_lines_before_its_first_step(
     assert lines[0].startswith("recipe check: 3 serious, 2 warnings, ")
     for key in ("optim.base_lr", "train.epochs", "optim.warmup_epochs"):
         assert any(line.startswith(f"- serious: {key}: ") for line in lines)
-    assert any(line.startswith("- warning: train.global_batch: 11.1% of the work of 3 ranks") for line in lines)
+    assert any(
+        line.startswith("- warning: train.global_batch: 11.1% of the work of 3 ranks") for line in lines
+    )
     assert not any(line.startswith("- note") for line in lines)
     overrides = [f"data.shards={manifest.url}", "optim.warmup_epochs=0", "--nodes=1", "--gpus-per-node=3"]
     assert main(["plan", SEED, *overrides]) == 0
@@ -156,4 +130,6 @@ def test_sizes_that_are_given_replace_what_the_shard_set_says(
     assert (found["samples"], found["bytes"]) == (manifest.samples, manifest.samples * 10_000)
     found = plan(capsys, f"data.shards={manifest.url}", "--samples", "1000")["data"]
     assert found["samples"] == 1000
-    assert found["bytes"] / 1000 == pytest.approx(sum(s.bytes for s in manifest.shards) / manifest.samples, rel=1e-3)
+    assert found["bytes"] / 1000 == pytest.approx(
+        sum(s.bytes for s in manifest.shards) / manifest.samples, rel=1e-3
+    )

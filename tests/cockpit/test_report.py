@@ -10,7 +10,6 @@ import pytest
 
 from retfound_dist import runlog, storage
 from retfound_dist.cli import main
-from retfound_dist.cockpit.charts import step_bands, thin, time_bands
 from retfound_dist.cockpit.page import cost, gpu_hours, run_page, warnings
 from retfound_dist.cockpit.pictures import spread
 from retfound_dist.cockpit.runs import read_run
@@ -71,16 +70,6 @@ def test_a_page_may_go_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_bands_are_where_the_number_of_ranks_was_the_same(tmp_path: Path) -> None:
-    run = read_run(make_run(str(tmp_path / "run"), parts=(2, 3)))
-    assert [(b.begin, b.end, b.ranks) for b in step_bands(run)] == [(0, 50, 2), (50, 100, 3)]
-    first, second = time_bands(run)
-    assert (first.ranks, second.ranks) == (2, 3)
-    assert first.begin == 0
-    assert first.end * 3600 == pytest.approx(520)
-    assert second.begin * 3600 == pytest.approx(800)
-
-
 def test_cost_is_wall_time_times_ranks_and_its_price(tmp_path: Path) -> None:
     run = read_run(make_run(str(tmp_path / "run"), parts=(2, 3)))
     assert gpu_hours(run) * 3600 == pytest.approx(2 * 520 + 3 * 521)
@@ -128,14 +117,6 @@ def test_markup_in_what_is_logged_stays_text(tmp_path: Path) -> None:
     found = {"step": 5, "kind": "spike", "loss": 1.0, "suspects": ["<script>alert(1)</script>"], "time": 0.0}
     runlog.append_rows(url, runlog.ANOMALIES, [found])
     assert "<script>alert" not in run_page(read_run(url))
-
-
-def test_long_curves_are_thinned_and_keep_their_end() -> None:
-    points = [(float(x), float(x)) for x in range(10_001)]
-    found = thin(points, 500)
-    assert len(found) <= 500
-    assert found[-1][0] == 10_000
-    assert thin(points[:10], 500) == points[:10]
 
 
 def test_pictures_are_of_the_first_the_last_and_some_between() -> None:
