@@ -9,7 +9,7 @@
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
 # make bench-pack [IMAGES=folder]   packing beside its bare work, its memory, kill -9 twenty times (25 minutes)
-# make bench-pretraining [IMAGES=OCTDL]   does pretraining help on real images; what a bad run looks like (2 hours)
+# make bench-pretraining [IMAGES=OCTDL]   does pretraining help on real images; what a bad run looks like (1 hour)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
