@@ -91,7 +91,8 @@ def comparison_page(
     """The same page with more rows; `more` are plots that lead it with the others."""
     below = compared(rows, ties)
     below["lead"] = [*below["lead"], *more]
-    first = next(iter(rows.values())).metrics
+    name, evaluation = next(iter(rows.items()))
+    first = evaluation.metrics
     test = f"{first['split']['test']} test images" + (
         f" of {first['patients']} patients" if first["patients"] else ""
     )
@@ -99,7 +100,7 @@ def comparison_page(
         title=f"Starting weights compared on {first['data']['path']}",
         subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
         alarms=alarms,
-        summary=[*sentences, wording.intervals(first)],
+        summary=[*sentences, wording.intervals(first, name)],
         **below,
     )
 

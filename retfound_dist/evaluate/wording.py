@@ -70,8 +70,8 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def intervals(metrics: Mapping[str, Any]) -> str:
-    """What the intervals cover and what they leave out."""
+def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
+    """What the intervals cover and what they leave out; `row` names the weights where there are several."""
     how = metrics["bootstrap"]
     unit = (
         "patients"
@@ -88,9 +88,10 @@ def intervals(metrics: Mapping[str, Any]) -> str:
     else:
         std = metrics["over_seeds"]["macro"]["auroc"]["std"]
         mean = metrics["over_seeds"]["macro"]["auroc"]["mean"]
+        whose = f" of “{row}”" if row else ""
         text += f" The scores are those of the mean of the probabilities of {seeds} fine-tuning seeds"
         text += (
-            f"; one seed alone has AUROC {mean:.3f} with a standard deviation of {std:.3f}."
+            f"; one seed alone{whose} has AUROC {mean:.3f} with a standard deviation of {std:.3f}."
             if std is not None
             else "."
         )

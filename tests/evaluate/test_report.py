@@ -225,6 +225,13 @@ def test_the_summary_has_scores_with_intervals_and_what_they_leave_out() -> None
     assert "cannot be told from guessing" not in text
 
 
+def test_what_one_seed_alone_reaches_is_said_of_a_row_by_name() -> None:
+    over = {"macro": {"auroc": {"mean": 0.8, "std": 0.02}}}
+    several = metrics(seeds=[0, 1, 2], over_seeds=over)
+    assert "one seed alone has AUROC 0.800 with a standard deviation of 0.020" in wording.intervals(several)
+    assert "one seed alone of “none” has AUROC 0.800" in wording.intervals(several, "none")
+
+
 def test_the_summary_says_when_a_result_may_be_guessing() -> None:
     spans = {"auroc": [0.4, 0.95], "aupr": [0.4, 0.9], "balanced_accuracy": [0.45, 0.8]}
     assert "cannot be told from guessing" in " ".join(wording.summary(metrics(ci95={"macro": spans})))
