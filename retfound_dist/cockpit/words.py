@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+BYTES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1))
+OPERATIONS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6), ("FLOP", 1))
+
 
 def size(count: float) -> str:
     """Bytes: 512 B, 9.1 GB, 1.32 TB (powers of ten)."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:,.3g} {unit}" if count < 1000 * scale else f"{count / scale:,.0f} {unit}"
-    return f"{count:.0f} B"
+    return _scaled(count, BYTES)
 
 
 def duration(seconds: float) -> str:
     """Seconds: 45 s, 12 min, 3.5 h, 2.1 days."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:
         return f"{seconds:.3g} s"
@@ -23,11 +25,17 @@ def duration(seconds: float) -> str:
 
 
 def flops(count: float) -> str:
-    """Operations: 124 GFLOP, 1.8e+19."""
-    for unit, scale in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
-        if count >= scale:
-            return f"{count / scale:,.3g} {unit}" if count < 1e22 else f"{count:.3g} FLOP"
-    return f"{count:,.0f} FLOP"
+    """Operations: 124 GFLOP, 18 EFLOP."""
+    return _scaled(count, OPERATIONS)
+
+
+def _scaled(count: float, units: Sequence[tuple[str, float]]) -> str:
+    """Three digits in the unit that they make 1 or more of when rounded; whole numbers beyond the largest."""
+    for unit, scale in units[:-1]:
+        value = count / scale
+        if value >= 0.9995:
+            return f"{value:,.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+    return f"{count:,.0f} {units[-1][0]}"
 
 
 def plural(count: int, word: str) -> str:
