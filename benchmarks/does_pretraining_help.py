@@ -91,7 +91,7 @@ def arguments() -> Stage:
     data = os.environ.get("RETFOUND_TEST_DATA") or ROOT.parent / "shared" / "data"
     images = asked.images or Path(data) / "octdl"
     if not images.is_dir():
-        raise SystemExit(f"{images} is not there: give OCTDL's folder with --images")
+        ask.error(f"{images} is not there: give OCTDL's folder with --images")
     ranks = asked.ranks or (2 if asked.preset == "cpu" else 1)
     threads = max(1, len(os.sched_getaffinity(0)) // ranks) if asked.preset == "cpu" else 1
     return Stage(PRESETS / asked.preset, asked.out.absolute(), images, ranks, threads)

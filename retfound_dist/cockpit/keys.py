@@ -100,6 +100,8 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is dict:
         key, value = typing.get_args(hint)
         return f"table of {type_name(key)} = {type_name(value)}"
+    if hint is Any:
+        return "value"
     return {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "nothing"}.get(
         hint, str(hint)
     )

@@ -80,7 +80,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show)
     )
     if first.tried:
-        show.say(f"base_lr {first.recipe.base_lr:g} has the best val AUROC of {len(first.tried)}")
+        show.say(f"chosen by val: {wording.tuning(first.change, first.tried)}")
     mistakes = worst_mistakes(first.model, data, first.outcome)
     outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
@@ -103,7 +103,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
-        **({"tuning": {"base_lr": first.recipe.base_lr, "tried": first.tried}} if first.tried else {}),
+        **({"tuning": {"recipe": first.change, "tried": first.tried}} if first.tried else {}),
         **over_seeds(outcomes, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": start.describe(),

@@ -77,7 +77,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         rows=[details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
-        facts=_facts(metrics),
+        facts=_facts(one),
     )
 
 
@@ -129,7 +129,7 @@ def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[s
         "rows": [d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
         "own_plots": {name: class_plots(row) for name, row in few.items()},
         "left_out": len(rows) - len(few),
-        "facts": _facts(next(iter(metrics.values()))),
+        "facts": _facts(rows),
     }
 
 
@@ -164,8 +164,19 @@ def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [*dict.fromkeys(common), *own]
 
 
-def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    split, recipe = metrics["split"], metrics["config"]["finetune"]
+def _tuning(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """The recipe that val chose for each row that had a choice."""
+    found = {name: row.metrics["tuning"] for name, row in rows.items() if "tuning" in row.metrics}
+    return [
+        (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(how["recipe"], how["tried"]))
+        for name, how in found.items()
+    ]
+
+
+def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    metrics = next(iter(rows.values())).metrics
+    split = metrics["split"]
+    recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
     parts = ", ".join(
         f"{name} {split[name]} images"
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
@@ -181,6 +192,7 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Labelled set", metrics["data"]["path"]),
         ("Parts", f"{parts}; split {how[split['by']]}"),
         ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
+        *_tuning(rows),
         ("Seeds", ", ".join(map(str, metrics["seeds"]))),
         ("Versions", ", ".join(f"{key} {value}" for key, value in metrics["versions"].items())),
     ]

@@ -1,9 +1,9 @@
-"""The same tuning for every starting weights: base rates tried with one seed, chosen by validation."""
+"""The same tuning for every starting weights: recipes tried with one seed, chosen by validation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
@@ -17,28 +17,30 @@ Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of the first seed, by the rate that was chosen."""
+    """What came of the first seed, by the recipe that was chosen."""
 
     recipe: Finetune
     outcome: Outcome
     model: VisionTransformer
+    change: dict[str, Any]
+    """The table of `try_recipes` that was chosen; empty where there was no choice."""
     tried: list[dict[str, Any]]
-    """`base_lr` and `val_auroc` of each rate tried, for metrics.json; empty where there was no choice."""
+    """`recipe` and `val_auroc` of each table tried, for metrics.json; empty where there was no choice."""
 
 
 def tune(recipe: Finetune, run: Run) -> Tuned:
-    """Try every rate of `try_base_lr` (or take `base_lr`), keep the one with the best validation AUROC.
+    """Try every table of `try_recipes` (or the recipe as it is), keep that with the best validation AUROC.
 
     Without a validation AUROC the first is kept; of equals the first too.
     """
-    if not recipe.try_base_lr:
-        return Tuned(recipe, *run(recipe), [])
+    if not recipe.try_recipes:
+        return Tuned(recipe, *run(recipe), {}, [])
     best: Tuned | None = None
     tried: list[dict[str, Any]] = []
-    for rate in recipe.try_base_lr:
-        recipe = replace(recipe, base_lr=rate)
-        found = Tuned(recipe, *run(recipe), tried)
-        tried.append({"base_lr": rate, "val_auroc": val_auroc(found.outcome)})
+    for change in recipe.try_recipes:
+        variant = recipe.with_change(change)
+        found = Tuned(variant, *run(variant), change, tried)
+        tried.append({"recipe": change, "val_auroc": val_auroc(found.outcome)})
         if best is None or _rank(found) > _rank(best):
             best = found
     assert best is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,6 +119,21 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     if undefined(metrics):
         said.append(undefined(metrics))
     return said
+
+
+def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
+    """The recipe that val chose, and its AUROC beside the others'."""
+
+    def told(line: Mapping[str, Any]) -> str:
+        return f"{_recipe(line['recipe'])} (val AUROC {score(line['val_auroc'], None)})"
+
+    best = next(told(line) for line in tried if line["recipe"] == chosen)
+    others = [told(line) for line in tried if line["recipe"] != chosen]
+    return "; before ".join([best, " and ".join(others)] if others else [best])
+
+
+def _recipe(change: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in change.items()) or "the recipe as it is"
 
 
 def external(tree: Mapping[str, Any]) -> str:

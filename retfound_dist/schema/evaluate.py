@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from retfound_dist.schema.pretrain import Run
@@ -80,8 +82,9 @@ class Finetune:
     """Images a step."""
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
-    try_base_lr: tuple[PositiveFloat, ...] = ()
-    """Rates tried instead of base_lr with the first seed; that with the best val AUROC serves all seeds."""
+    try_recipes: tuple[dict[str, Any], ...] = ()
+    """Tables of settings that differ from these: each is tried with the first seed, the one with the best
+    val AUROC serves all seeds. Empty: these settings and no others."""
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
@@ -107,6 +110,32 @@ class Finetune:
     """Probability of random erasing."""
     crop_scale: Pair = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
+
+    @model_validator(mode="after")
+    def _recipes_are_sound(self) -> Finetune:
+        for place, change in enumerate(self.try_recipes):
+            if "try_recipes" in change:
+                raise ValueError("finetune.try_recipes lies within itself: write one list of tables")
+            try:
+                self.with_change(change)
+            except ValidationError as error:
+                raise ValueError(f"finetune.try_recipes[{place}]: {_faults(error)}") from error
+        return self
+
+    def with_change(self, change: dict[str, Any]) -> Finetune:
+        """This recipe with some settings changed; raises pydantic's ValidationError where that is unsound."""
+        tree = {**dataclasses.asdict(self), "try_recipes": [], **change}
+        return TypeAdapter(Finetune).validate_json(json.dumps(tree))
+
+
+def _faults(error: ValidationError) -> str:
+    said = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        known = fault["type"] != "unexpected_keyword_argument"
+        message = str(fault["msg"]).replace("Input should", "should")
+        said.append(f"{key}={fault['input']!r} {message}" if known else f"unknown key {key}")
+    return "; ".join(said)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

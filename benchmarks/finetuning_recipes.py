@@ -1,0 +1,155 @@
+"""Which fine-tuning recipe suits which start? One menu for `none` and for pretrained weights, by val alone.
+
+    python -m benchmarks.finetuning_recipes SHARDS [--weights none|CHECKPOINT] [--share 1.0]
+
+Every recipe of the menu is tried with the first seed, the best ones by val AUPR with all of them; the test
+part is never opened. What `benchmarks.does_pretraining_help` fine-tunes with on two cores comes from here.
+SHARDS is the set that benchmark packs. Trials run side by side, one core each, and are kept in --out as they
+end: ended anywhere, the same line goes on. 50 minutes on two cores with all labels, 20 with a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.report import Row, finish
+from retfound_dist.evaluate.finetune import finetune, make_classifier
+from retfound_dist.evaluate.start import open_start
+from retfound_dist.evaluate.subset import load_share
+from retfound_dist.schema import EvalData, EvalModel, Finetune
+
+MODEL = EvalModel(name="vit_demo_patch14", image_size=112)
+BASE = Finetune(
+    batch=16,
+    base_lr=5e-3,
+    warmup_epochs=3,
+    layer_decay=0.75,
+    drop_path=0.0,
+    randaugment="",
+    random_erasing=0.0,
+    crop_scale=(0.4, 1.0),
+)
+EPOCHS = {1.0: 24, 0.1: 60}
+HARD: dict[str, Any] = {"crop_scale": (0.2, 1.0), "drop_path": 0.1}
+MENU: dict[str, dict[str, Any]] = {
+    "base": {},
+    "rate 1.5e-3": {"base_lr": 1.5e-3},
+    "no layer decay, rate 1.5e-3": {"base_lr": 1.5e-3, "layer_decay": 1.0},
+    "hard crops": HARD,
+    "hard crops, layer decay 0.65, rate 1e-2, no smoothing": {
+        **HARD,
+        "base_lr": 1e-2,
+        "layer_decay": 0.65,
+        "label_smoothing": 0.0,
+    },
+    "no smoothing": {"label_smoothing": 0.0},
+    "crops of 0.7 to 1": {"crop_scale": (0.7, 1.0)},
+    "twice the epochs": {"epochs": 2},
+    "hard crops, no layer decay, rate 1.5e-3": {**HARD, "base_lr": 1.5e-3, "layer_decay": 1.0},
+    "no layer decay": {"layer_decay": 1.0},
+    "rate 2e-2": {"base_lr": 2e-2},
+    "mixup and cutmix, rate 1e-2": {"base_lr": 1e-2, "mixup": 0.8, "cutmix": 1.0},
+}
+"""What differs from BASE; `epochs` is a factor."""
+SCORES = ("aupr", "balanced_accuracy", "auroc")
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("shards", type=Path)
+    ask.add_argument("--weights", default="none")
+    ask.add_argument("--share", type=float, choices=tuple(EPOCHS), default=1.0)
+    ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--best", type=int, default=3, help="recipes that go on to the other seeds")
+    ask.add_argument("--only", nargs="+", choices=tuple(MENU), default=tuple(MENU), metavar="RECIPE")
+    ask.add_argument("--out", type=Path, default=Path("runs/finetuning_recipes"))
+    return ask.parse_args()
+
+
+def recipe_of(name: str, share: float) -> Finetune:
+    """A recipe of the menu."""
+    change = dict(MENU[name])
+    epochs = EPOCHS[share] * change.pop("epochs", 1)
+    return replace(BASE, epochs=epochs, **change)
+
+
+def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
+    """Val scores of one fine-tuning, at the epoch that val chooses; the val part stands in for test."""
+    torch.set_num_threads(1)
+    data = load_share(EvalData(path=shards, label_share=share, workers=0), MODEL.image_size)
+    data.parts["test"] = data.parts["val"]
+    start = open_start(weights, MODEL)
+    side, classes = start.image_size, len(data.classes)
+    model = make_classifier(start.weights, start.shape, side, classes, recipe.drop_path, seed)
+    outcome = finetune(model, data, side, recipe, seed, 0)
+    scores = outcome.history[outcome.epoch - 1]["val"]
+    return {"epoch": outcome.epoch, **{score: scores[score] for score in SCORES}}
+
+
+def run(
+    asked: argparse.Namespace, wanted: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """(recipe, seed) -> its val scores; those kept from before are not run again."""
+    start = "none" if asked.weights == "none" else "pretrained"
+    kept = asked.out / f"{start}_{asked.share:g}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    found = {(row["recipe"], row["seed"]): row for row in lines if row["weights"] == asked.weights}
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+        given = str(asked.shards), asked.weights, asked.share
+        todo = {
+            pool.submit(trial, *given, recipe_of(name, asked.share), seed): (name, seed)
+            for name, seed in wanted
+            if (name, seed) not in found
+        }
+        for done in as_completed(todo):
+            name, seed = todo[done]
+            row = {"weights": asked.weights, "recipe": name, "seed": seed, **done.result()}
+            found[name, seed] = row
+            with kept.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{name}, seed {seed}: " + ", ".join(f"{s} {row[s]:.3f}" for s in SCORES), flush=True)
+    return {trial: found[trial] for trial in wanted}
+
+
+def main() -> None:
+    """The menu with one seed, the best with all; one table."""
+    asked = arguments()
+    found = run(asked, [(name, 0) for name in asked.only])
+    ahead = sorted(asked.only, key=lambda name: -found[name, 0]["aupr"])[: asked.best]
+    found |= run(asked, [(name, seed) for seed in range(1, asked.seeds) for name in ahead])
+    rows = []
+    for name in asked.only:
+        own = [row for (recipe, _), row in found.items() if recipe == name]
+        for score in SCORES:
+            values = [row[score] for row in own]
+            spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
+            rows.append(
+                Row(f"{name}: {score}", round(statistics.mean(values), 3), f"{len(values)} seeds", spread)
+            )
+    start = "none" if asked.weights == "none" else "pretrained"
+    finish(
+        f"finetuning-recipes-{start}-{asked.share:g}",
+        f"val scores of {start} weights, {100 * asked.share:g} % of labels",
+        rows,
+        {},
+        ("torch", "timm", "scikit-learn"),
+        columns=("mean", "of", "range"),
+    )
+
+
+if __name__ == "__main__":
+    main()
