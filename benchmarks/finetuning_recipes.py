@@ -59,6 +59,9 @@ MENU: dict[str, dict[str, Any]] = {
     "hard crops, no layer decay, rate 1.5e-3": {**HARD, "base_lr": 1.5e-3, "layer_decay": 1.0},
     "no layer decay": {"layer_decay": 1.0},
     "rate 2e-2": {"base_lr": 2e-2},
+    "no smoothing, twice the epochs": {"label_smoothing": 0.0, "epochs": 2},
+    "no smoothing, crops of 0.7 to 1": {"label_smoothing": 0.0, "crop_scale": (0.7, 1.0)},
+    "no smoothing, rate 1e-2": {"label_smoothing": 0.0, "base_lr": 1e-2},
     "mixup and cutmix, rate 1e-2": {"base_lr": 1e-2, "mixup": 0.8, "cutmix": 1.0},
 }
 """What differs from BASE; `epochs` is a factor."""

@@ -57,6 +57,12 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
+    """The context that a forward pass runs in."""
+    bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
 def make_classifier(
     weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
 ) -> VisionTransformer:
@@ -96,15 +102,16 @@ def finetune(
             started = time.monotonic()
             loss, lr = training.run_epoch(epoch, stream)
             row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr}
-            row |= _validate(model, val, data.classes)
+            row |= _validate(model, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
                 kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             if on_epoch:
                 on_epoch(history[-1])
     model.load_state_dict(kept)
-    external = predict(model, data.external.part) if data.external else None
-    return Outcome(seed, history, choose_epoch(history) + 1, predict(model, data.parts["test"]), external)
+    external = predict(model, data.external.part, recipe) if data.external else None
+    tested = predict(model, data.parts["test"], recipe)
+    return Outcome(seed, history, choose_epoch(history) + 1, tested, external)
 
 
 class _Training:
@@ -152,7 +159,7 @@ class _Training:
         with drawing((self.mix.seed, _ERASE, epoch, step)):
             images = self.erase(images)
         images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with precision_of(self.recipe, self.device):
             logits_BC = self.model(images)
         loss = training_loss(logits_BC, targets_BC, self.weights_C)
         self.optimizer.zero_grad(set_to_none=True)
@@ -161,11 +168,13 @@ class _Training:
         return loss.detach(), len(labels_B)
 
 
-def _validate(model: VisionTransformer, val: Part, classes: tuple[str, ...]) -> dict[str, Any]:
+def _validate(
+    model: VisionTransformer, val: Part, classes: tuple[str, ...], recipe: Finetune
+) -> dict[str, Any]:
     """Val loss, AUROC over the classes that val holds, and every macro score; None without a val part."""
     if not len(val):
         return {"val_loss": None, "val_auroc": None, "val": None}
-    probabilities_NC = predict(model, val)
+    probabilities_NC = predict(model, val, recipe)
     auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
     held = auroc_C[np.isfinite(auroc_C)]
     return {
@@ -176,14 +185,14 @@ def _validate(model: VisionTransformer, val: Part, classes: tuple[str, ...]) -> 
 
 
 @torch.inference_mode()
-def predict(model: VisionTransformer, part: Part) -> Floats:
+def predict(model: VisionTransformer, part: Part, recipe: Finetune) -> Floats:
     """Probabilities (N, C) of a part whose images are (S, S)."""
     model.eval()
     device = next(model.parameters()).device
     found = []
     for start in range(0, len(part), _TEST_BATCH):
         images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with precision_of(recipe, device):
             logits = model(normalise_images(images.to(device)))
         found.append(logits.float().softmax(1).double().cpu().numpy())
     return np.concatenate(found)

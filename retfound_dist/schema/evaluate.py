@@ -110,6 +110,9 @@ class Finetune:
     """Probability of random erasing."""
     crop_scale: Pair = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`bf16`: products in bfloat16, weights in fp32; `auto`: that on a GPU, fp32 on CPUs, of which many have
+    no instructions for it."""
 
     @model_validator(mode="after")
     def _recipes_are_sound(self) -> Finetune:

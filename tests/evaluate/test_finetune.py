@@ -43,6 +43,15 @@ def test_mixing_and_weights_change_the_outcome_and_keep_it_reproducible(data: La
     assert (run(data).probabilities != first.probabilities).any()
 
 
+def test_bf16_is_nearly_fp32_and_auto_is_fp32_on_a_cpu(data: LabelledSet) -> None:
+    exact = run(data, recipe=replace(RECIPE, precision="fp32")).probabilities
+    rough = run(data, recipe=replace(RECIPE, precision="bf16")).probabilities
+    assert (rough != exact).any()
+    np.testing.assert_allclose(rough, exact, atol=0.05)
+    if not torch.cuda.is_available():
+        assert (run(data).probabilities == exact).all()
+
+
 def test_probabilities_sum_to_one_and_history_has_every_field(data: LabelledSet) -> None:
     outcome = run(data)
     assert outcome.probabilities.shape == (6, 3)
