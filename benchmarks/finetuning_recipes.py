@@ -74,6 +74,7 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("shards", type=Path)
     ask.add_argument("--weights", default="none")
     ask.add_argument("--share", type=float, choices=tuple(EPOCHS), default=1.0)
+    ask.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--best", type=int, default=3, help="recipes that go on to the other seeds")
     ask.add_argument("--only", nargs="+", choices=tuple(MENU), default=tuple(MENU), metavar="RECIPE")
@@ -81,11 +82,11 @@ def arguments() -> argparse.Namespace:
     return ask.parse_args()
 
 
-def recipe_of(name: str, share: float) -> Finetune:
+def recipe_of(name: str, asked: argparse.Namespace) -> Finetune:
     """A recipe of the menu."""
     change = dict(MENU[name])
-    epochs = EPOCHS[share] * change.pop("epochs", 1)
-    return replace(BASE, epochs=epochs, **change)
+    epochs = EPOCHS[asked.share] * change.pop("epochs", 1)
+    return replace(BASE, epochs=epochs, precision=asked.precision, **change)
 
 
 def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
@@ -106,7 +107,7 @@ def run(
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """(recipe, seed) -> its val scores; those kept from before are not run again."""
     start = "none" if asked.weights == "none" else "pretrained"
-    kept = asked.out / f"{start}_{asked.share:g}.jsonl"
+    kept = asked.out / f"{start}_{asked.share:g}_{asked.precision}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     found = {(row["recipe"], row["seed"]): row for row in lines if row["weights"] == asked.weights}
@@ -114,7 +115,7 @@ def run(
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         given = str(asked.shards), asked.weights, asked.share
         todo = {
-            pool.submit(trial, *given, recipe_of(name, asked.share), seed): (name, seed)
+            pool.submit(trial, *given, recipe_of(name, asked), seed): (name, seed)
             for name, seed in wanted
             if (name, seed) not in found
         }
@@ -145,8 +146,8 @@ def main() -> None:
             )
     start = "none" if asked.weights == "none" else "pretrained"
     finish(
-        f"finetuning-recipes-{start}-{asked.share:g}",
-        f"val scores of {start} weights, {100 * asked.share:g} % of labels",
+        f"finetuning-recipes-{start}-{asked.share:g}-{asked.precision}",
+        f"val scores of {start} weights, {100 * asked.share:g} % of labels, {asked.precision}",
         rows,
         {},
         ("torch", "timm", "scikit-learn"),

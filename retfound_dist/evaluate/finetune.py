@@ -24,6 +24,7 @@ from retfound_dist.evaluate.dataset import LabelledSet, Part
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.recipe import choose_epoch, learning_rate, parameter_groups
 from retfound_dist.evaluate.targets import Mixer, class_weights, training_loss
+from retfound_dist.model.cpu import has_bf16_instructions, suit_cpu
 from retfound_dist.model.mae import Encoder
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_classifier, normalise_images
@@ -58,9 +59,9 @@ def best_device() -> torch.device:
 
 
 def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
-    """The context that a forward pass runs in."""
-    bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    """The context that a forward pass runs in: bf16 where the recipe and the device want it, else fp32."""
+    fit = device.type != "cpu" or (recipe.precision == "bf16" and has_bf16_instructions())
+    return torch.autocast(device.type, torch.bfloat16, enabled=fit and recipe.precision != "fp32")
 
 
 def make_classifier(
@@ -89,6 +90,8 @@ def finetune(
     on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Train, choose, predict. The same seed on the same machine gives the same outcome."""
+    if recipe.precision == "bf16" and has_bf16_instructions():
+        suit_cpu(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
     weights_C = class_weights(train.labels, len(data.classes), recipe)

@@ -111,8 +111,8 @@ class Finetune:
     crop_scale: Pair = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`bf16`: products in bfloat16, weights in fp32; `auto`: that on a GPU, fp32 on CPUs, of which many have
-    no instructions for it."""
+    """`bf16`: products in bfloat16, weights in fp32, also on a CPU with instructions for it (fp32 on others);
+    `auto`: bf16 on a GPU, fp32 on any CPU."""
 
     @model_validator(mode="after")
     def _recipes_are_sound(self) -> Finetune:
