@@ -3,10 +3,11 @@
     python -m benchmarks.does_pretraining_help [--preset cpu|gpu] [--out runs/does_pretraining_help]
 
 OCTDL is packed and split by patient; a masked autoencoder is pretrained on its train part; then `none` and
-the pretrained weights are probed and fine-tuned on all labels and on a tenth of them, three seeds each, with
-base rates tried on the val part by both. The test part is looked at once, at the end. Then the failure:
-pretraining goes on from the good checkpoint at batch 16 with rates of 1e-3 and 5e-3, and `retfound watch`
-says what it thinks of all three runs.
+the pretrained weights are probed and fine-tuned on all labels and on a tenth of them, three seeds each: with
+all labels by the recipe that suits `none` (`benchmarks.finetuning_recipes`), with a tenth by that or by the
+one that suits pretrained weights, as each one's val part chooses. The test part is looked at once, at the
+end. Then the failure: pretraining goes on from the good checkpoint at batch 16 with rates of 1e-3 and 5e-3,
+and `retfound watch` says what it thinks of all three runs.
 
 Every stage is one of this project's commands; ended anywhere, the same line goes on. An hour on two cores.
 Needs OCTDL: $RETFOUND_TEST_DATA/octdl, or --images FOLDER.
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).parent / "presets"
 SCORES = ("auroc", "aupr", "balanced_accuracy")
 SHARES = {1.0: "compare_100.toml", 0.1: "compare_10.toml"}
-"""Share of the labels -> fine-tuning recipe of the preset; the same for both rows."""
+"""Share of the labels -> recipe of the preset, or recipes to choose from; the same for both rows."""
 BAD_BATCH, BAD_EPOCHS = 16, 8
 BAD_RATES = (1e-3, 5e-3)
 """What DESIGN's small group reports, taken as absolute rates; at batch 16 the paper's is 9.4e-6."""

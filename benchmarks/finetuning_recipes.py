@@ -60,6 +60,7 @@ MENU: dict[str, dict[str, Any]] = {
     "no layer decay": {"layer_decay": 1.0},
     "rate 2e-2": {"base_lr": 2e-2},
     "no smoothing, twice the epochs": {"label_smoothing": 0.0, "epochs": 2},
+    "no smoothing, four times the epochs": {"label_smoothing": 0.0, "epochs": 4},
     "no smoothing, crops of 0.7 to 1": {"label_smoothing": 0.0, "crop_scale": (0.7, 1.0)},
     "no smoothing, rate 1e-2": {"label_smoothing": 0.0, "base_lr": 1e-2},
     "mixup and cutmix, rate 1e-2": {"base_lr": 1e-2, "mixup": 0.8, "cutmix": 1.0},
