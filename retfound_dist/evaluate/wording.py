@@ -129,7 +129,7 @@ def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str
 
     best = next(told(line) for line in tried if line["recipe"] == chosen)
     others = [told(line) for line in tried if line["recipe"] != chosen]
-    return "; before ".join([best, " and ".join(others)] if others else [best])
+    return ", ahead of ".join([best, " and ".join(others)] if others else [best])
 
 
 def _recipe(change: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ def test_the_recipe_with_the_best_validation_is_kept_and_its_run_is_the_first_se
         {"recipe": change, "val_auroc": value} for change, value in zip(menu, found.values(), strict=True)
     ]
     said = wording.tuning(best.change, best.tried)
-    assert said.startswith("base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); before base_lr=0.001 (val AUROC")
+    assert said.startswith("base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800), ahead of base_lr=0.001 (val AUROC")
     assert said.endswith("base_lr=0.1 (val AUROC -)")
     plain = tune(Finetune(base_lr=1e-3), run)
     assert plain.tried == []
