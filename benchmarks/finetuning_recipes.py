@@ -142,9 +142,8 @@ def main() -> None:
         for score in SCORES:
             values = [row[score] for row in own]
             spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
-            rows.append(
-                Row(f"{name}: {score}", round(statistics.mean(values), 3), f"{len(values)} seeds", spread)
-            )
+            of = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
+            rows.append(Row(f"{name}: {score}", round(statistics.mean(values), 3), of, spread))
     start = "none" if asked.weights == "none" else "pretrained"
     finish(
         f"finetuning-recipes-{start}-{asked.share:g}-{asked.precision}",
