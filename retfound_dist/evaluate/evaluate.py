@@ -180,11 +180,11 @@ def headline(evaluation: Evaluation) -> str:
 
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
-    device = best_device()
+    device, threads = best_device(), torch.get_num_threads()
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
+        else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     )
     return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
 

@@ -96,9 +96,11 @@ def comparison_page(
     test = f"{first['split']['test']} test images" + (
         f" of {first['patients']} patients" if first["patients"] else ""
     )
+    chosen = any("tuning" in row.metrics for row in rows.values())
+    alike = "the same recipes to choose from" if chosen else "the same fine-tuning"
     return render(
         title=f"Starting weights compared on {first['data']['path']}",
-        subtitle=f"{len(rows)} starting weights, the same fine-tuning for each, {test}",
+        subtitle=f"{len(rows)} starting weights, {alike} for each, {test}",
         alarms=alarms,
         summary=[*sentences, wording.intervals(first, name)],
         **below,

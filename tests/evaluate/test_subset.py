@@ -127,6 +127,7 @@ def test_all_rows_are_compared_at_every_share_on_the_same_test_images(compared: 
     assert "Label efficiency, fine-tuned" in page
     assert "Label efficiency, linear probe" in page
     assert "Recipe chosen by val, “other”" in page
+    assert "the same recipes to choose from for each" in page
 
 
 def test_shares_that_are_there_are_not_run_again(compared: Path) -> None:
