@@ -2,28 +2,31 @@
 
     python -m benchmarks.finetuning_recipes SHARDS [--weights none|CHECKPOINT] [--share 1.0]
 
-Every recipe of the menu is tried with the first seed, the best ones by val AUPR with all of them; the test
-part is never opened. What `benchmarks.does_pretraining_help` fine-tunes with on two cores comes from here.
-SHARDS is the set that benchmark packs. Trials run side by side, one core each, and are kept in --out as they
-end: ended anywhere, the same line goes on. 50 minutes on two cores with all labels, 20 with a tenth.
+Every recipe of the menu is tried with the first seed, the best ones by val AUPR with all of them; nothing is
+predicted of the test part. What `benchmarks.does_pretraining_help` fine-tunes with comes from here. SHARDS is
+the set that it packs, runs/does_pretraining_help/shards. Trials run side by side, one core each, and are kept
+in --out as they end: ended anywhere, the same line goes on. An hour on two cores with all labels, half of
+that with a tenth.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.report import Row, finish
+from retfound_dist.errors import RetfoundError
 from retfound_dist.evaluate.finetune import finetune, make_classifier
 from retfound_dist.evaluate.start import open_start
 from retfound_dist.evaluate.subset import load_share
@@ -80,7 +83,14 @@ def arguments() -> argparse.Namespace:
     ask.add_argument("--best", type=int, default=3, help="recipes that go on to the other seeds")
     ask.add_argument("--only", nargs="+", choices=tuple(MENU), default=tuple(MENU), metavar="RECIPE")
     ask.add_argument("--out", type=Path, default=Path("runs/finetuning_recipes"))
-    return ask.parse_args()
+    asked = ask.parse_args()
+    if not (asked.shards / "manifest.json").is_file():
+        ask.error(f"{asked.shards} is no shard set: `make bench-pretraining` packs the one that is meant")
+    try:
+        asked.start = open_start(asked.weights, MODEL)
+    except RetfoundError as error:
+        ask.error(str(error))
+    return asked
 
 
 def recipe_of(name: str, asked: argparse.Namespace) -> Finetune:
@@ -88,6 +98,14 @@ def recipe_of(name: str, asked: argparse.Namespace) -> Finetune:
     change = dict(MENU[name])
     epochs = EPOCHS[asked.share] * change.pop("epochs", 1)
     return replace(BASE, epochs=epochs, precision=asked.precision, **change)
+
+
+def about_trial(asked: argparse.Namespace, name: str) -> str:
+    """What a trial's scores follow from, but for the seed: weights, images, share of the labels, settings."""
+    recipe = json.dumps(asdict(recipe_of(name, asked)), sort_keys=True)
+    images = (asked.shards / "manifest.json").read_bytes()
+    told = f"{asked.start.identity} {asked.share} {recipe}".encode()
+    return hashlib.sha256(told + images).hexdigest()
 
 
 def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
@@ -106,12 +124,12 @@ def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) 
 def run(
     asked: argparse.Namespace, wanted: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """(recipe, seed) -> its val scores; those kept from before are not run again."""
-    start = "none" if asked.weights == "none" else "pretrained"
-    kept = asked.out / f"{start}_{asked.share:g}_{asked.precision}.jsonl"
+    """(recipe, seed) -> its val scores; those kept from before, of the same trial, are not run again."""
+    kept = asked.out / "trials.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    found = {(row["recipe"], row["seed"]): row for row in lines if row["weights"] == asked.weights}
+    about = {name: about_trial(asked, name) for name, _ in wanted}
+    found = {(row["recipe"], row["seed"]): row for row in lines if row["of"] == about.get(row["recipe"])}
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         given = str(asked.shards), asked.weights, asked.share
@@ -122,12 +140,12 @@ def run(
         }
         for done in as_completed(todo):
             name, seed = todo[done]
-            row = {"weights": asked.weights, "recipe": name, "seed": seed, **done.result()}
+            row = {"recipe": name, "seed": seed, **done.result(), "of": about[name]}
             found[name, seed] = row
             with kept.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{name}, seed {seed}: " + ", ".join(f"{s} {row[s]:.3f}" for s in SCORES), flush=True)
-    return {trial: found[trial] for trial in wanted}
+    return {key: found[key] for key in wanted}
 
 
 def main() -> None:
@@ -144,7 +162,7 @@ def main() -> None:
             spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
             of = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
             rows.append(Row(f"{name}: {score}", round(statistics.mean(values), 3), of, spread))
-    start = "none" if asked.weights == "none" else "pretrained"
+    start = "none" if asked.start.kind == "none" else "pretrained"
     finish(
         f"finetuning-recipes-{start}-{asked.share:g}-{asked.precision}",
         f"val scores of {start} weights, {100 * asked.share:g} % of labels, {asked.precision}",

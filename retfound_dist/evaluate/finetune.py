@@ -58,10 +58,16 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def in_bf16(recipe: Finetune, device: torch.device) -> bool:
+    """Whether products are in bf16: on a GPU unless fp32 is asked for, on a CPU if asked for and able."""
+    if device.type == "cpu":
+        return recipe.precision == "bf16" and has_bf16_instructions()
+    return recipe.precision != "fp32"
+
+
 def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
-    """The context that a forward pass runs in: bf16 where the recipe and the device want it, else fp32."""
-    fit = device.type != "cpu" or (recipe.precision == "bf16" and has_bf16_instructions())
-    return torch.autocast(device.type, torch.bfloat16, enabled=fit and recipe.precision != "fp32")
+    """The context that a forward pass runs in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device))
 
 
 def make_classifier(
@@ -90,7 +96,8 @@ def finetune(
     on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Train, choose, predict. The same seed on the same machine gives the same outcome."""
-    if recipe.precision == "bf16" and has_bf16_instructions():
+    device = next(model.parameters()).device
+    if device.type == "cpu" and in_bf16(recipe, device):
         suit_cpu(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)

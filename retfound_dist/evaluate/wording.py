@@ -122,14 +122,14 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
-    """The recipe that val chose, and its AUROC beside the others'."""
+    """The recipe that val chose, and its AUROC; then the others and theirs."""
 
     def told(line: Mapping[str, Any]) -> str:
         return f"{_recipe(line['recipe'])} (val AUROC {score(line['val_auroc'], None)})"
 
     best = next(told(line) for line in tried if line["recipe"] == chosen)
     others = [told(line) for line in tried if line["recipe"] != chosen]
-    return ", ahead of ".join([best, " and ".join(others)] if others else [best])
+    return "; also tried: ".join([best, *([", ".join(others)] if others else [])])
 
 
 def _recipe(change: Mapping[str, Any]) -> str:

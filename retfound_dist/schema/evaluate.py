@@ -7,7 +7,7 @@ import json
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from retfound_dist.schema.pretrain import Run
@@ -72,6 +72,17 @@ class EvalModel:
     """Input side in pixels; a run's checkpoint brings its own."""
 
 
+def _sound(change: dict[str, Any]) -> dict[str, Any]:
+    if "try_recipes" in change:
+        raise ValueError("finetune.try_recipes lies within itself: write one list of tables")
+    Finetune().with_change(change)
+    return change
+
+
+Change = Annotated[dict[str, Any], AfterValidator(_sound)]
+"""Some settings of `Finetune`, each by its name."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Finetune:
     """RETFound's fine-tuning recipe."""
@@ -82,7 +93,7 @@ class Finetune:
     """Images a step."""
     base_lr: PositiveFloat = 5e-3
     """Learning rate for a batch of 256; the peak is base_lr x batch / 256."""
-    try_recipes: tuple[dict[str, Any], ...] = ()
+    try_recipes: tuple[Change, ...] = ()
     """Tables of settings that differ from these: each is tried with the first seed, the one with the best
     val AUROC serves all seeds. Empty: these settings and no others."""
     min_lr: NonNegative = 1e-6
@@ -114,31 +125,10 @@ class Finetune:
     """`bf16`: products in bfloat16, weights in fp32, also on a CPU with instructions for it (fp32 on others);
     `auto`: bf16 on a GPU, fp32 on any CPU."""
 
-    @model_validator(mode="after")
-    def _recipes_are_sound(self) -> Finetune:
-        for place, change in enumerate(self.try_recipes):
-            if "try_recipes" in change:
-                raise ValueError("finetune.try_recipes lies within itself: write one list of tables")
-            try:
-                self.with_change(change)
-            except ValidationError as error:
-                raise ValueError(f"finetune.try_recipes[{place}]: {_faults(error)}") from error
-        return self
-
     def with_change(self, change: dict[str, Any]) -> Finetune:
         """This recipe with some settings changed; raises pydantic's ValidationError where that is unsound."""
         tree = {**dataclasses.asdict(self), "try_recipes": [], **change}
         return TypeAdapter(Finetune).validate_json(json.dumps(tree))
-
-
-def _faults(error: ValidationError) -> str:
-    said = []
-    for fault in error.errors():
-        key = ".".join(map(str, fault["loc"]))
-        known = fault["type"] != "unexpected_keyword_argument"
-        message = str(fault["msg"]).replace("Input should", "should")
-        said.append(f"{key}={fault['input']!r} {message}" if known else f"unknown key {key}")
-    return "; ".join(said)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
