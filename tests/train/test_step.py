@@ -27,7 +27,7 @@ from retfound_dist.train import engine as ds
 from retfound_dist.train.account import Account
 from retfound_dist.train.anomaly import StepRecord
 from retfound_dist.train.group import Group
-from retfound_dist.train.job import Job, make_job
+from retfound_dist.train.job import make_job
 from retfound_dist.train.optim import parameter_groups
 from retfound_dist.train.step import take_step
 from retfound_dist.train.telemetry import Clock
