@@ -154,10 +154,7 @@ class _Training:
                 self.on_step(epoch * self.steps + step + 1, self.recipe.epochs * self.steps)
         mean = float(total) / seen
         if not np.isfinite(mean):
-            raise DataError(
-                f"the training loss became {mean} in epoch {epoch + 1}: "
-                f"lower finetune.base_lr={self.recipe.base_lr:g}"
-            )
+            raise _diverged(f"the training loss became {mean} in epoch {epoch + 1}", self.recipe)
         return mean, lr
 
     def _step(
@@ -205,4 +202,11 @@ def predict(model: VisionTransformer, part: Part, recipe: Finetune) -> Floats:
         with precision_of(recipe, device):
             logits = model(normalise_images(images.to(device)))
         found.append(logits.float().softmax(1).double().cpu().numpy())
-    return np.concatenate(found)
+    probabilities_NC = np.concatenate(found)
+    if not np.isfinite(probabilities_NC).all():  # a last step can spoil weights whose loss was still finite
+        raise _diverged("the fine-tuned weights give probabilities that are not numbers", recipe)
+    return probabilities_NC
+
+
+def _diverged(what: str, recipe: Finetune) -> DataError:
+    return DataError(f"{what}: lower finetune.base_lr={recipe.base_lr:g}")

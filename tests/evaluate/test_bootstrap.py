@@ -105,3 +105,111 @@ def test_a_difference_is_real_when_its_interval_leaves_zero_out() -> None:
     low, high = draw.normal(0.5, 0.05, 500), draw.normal(0.9, 0.05, 500)
     assert bootstrap.paired(high, low)["real"]
     assert not bootstrap.paired(low, draw.normal(0.5, 0.05, 500))["real"]
+
+
+def test_every_patient_is_drawn_as_often_as_any_other_the_first_and_the_last_too() -> None:
+    """Of 4,000 resamples of 5 patients, each is drawn 4,000 times, within five standard errors."""
+    weights = bootstrap.resample(np.array([0, 1, 2, 3, 4, 4]), 4000, seed=0)
+    assert (weights[:, :5].sum(1) == 5).all()
+    assert (np.abs(weights[:, :5].mean(0) - 1) < 5 * np.sqrt(0.8 / 4000)).all()
+    assert (weights[:, 4] == weights[:, 5]).all()
+    never = (weights == 0).mean(0)
+    assert (np.abs(never - 0.8**5) < 5 * np.sqrt(0.33 * 0.67 / 4000)).all()
+
+
+def test_every_fine_tuning_is_drawn_as_often_as_any_other() -> None:
+    """Three fine-tunings of which one is right in half, one in a quarter, one in no image; scored alone or mixed."""
+    labels = np.array([0, 1, 2, 3])
+    sure = np.eye(4)[[[0, 1, 3, 2], [0, 2, 3, 1], [1, 2, 3, 0]]]
+    seen: list[tuple[float, ...]] = []
+
+    def first_drawn(seeds: np.ndarray) -> np.ndarray:
+        seen.append(tuple((seeds.argmax(2) == labels).mean(1)))
+        return seeds[0]
+
+    drawn = bootstrap.over_seeds(labels, sure, np.ones((3000, 4)), first_drawn)["macro"]["accuracy"]
+    assert sorted(set(sum(seen, ()))) == [0.0, 0.25, 0.5]
+    assert len(seen) == len(set(seen)) == 10  # three of three, with repetition, in any order
+    shares = [(drawn == accuracy).mean() for accuracy in (0.5, 0.25, 0.0)]  # the lowest number of those drawn
+    for share, expected in zip(shares, (1 - (2 / 3) ** 3, (2 / 3) ** 3 - (1 / 3) ** 3, (1 / 3) ** 3), strict=True):
+        assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 3000)
+
+
+def test_three_images_scored_by_hand_in_two_resamples() -> None:
+    """Images A, A, B with p(B) 0.2, 0.6, 0.6: a tie between the second A and the B."""
+    labels, p_b = np.array([0, 0, 1]), np.array([0.2, 0.6, 0.6])
+    p = np.stack([1 - p_b, p_b], axis=1)
+    drawn = bootstrap.scores(labels, p, np.array([[1.0, 1, 1], [0, 2, 1]]))
+    macro, legacy = drawn["macro"], drawn["legacy"]
+    assert macro["accuracy"] == pytest.approx([2 / 3, 1 / 3])
+    # the B beats the first A and ties with the second: 1.5 of 2 pairs, 1 of 2 pairs
+    assert macro["auroc"] == pytest.approx([0.75, 0.5])
+    # B: precision 1/2 at the tie, 1/3; A, by p(A): 0.8 first, then one A among two: 1/2 + 1/2 x 2/3, then 2/3
+    assert macro["aupr"] == pytest.approx([(1 / 2 + 5 / 6) / 2, (1 / 3 + 2 / 3) / 2])
+    assert legacy["auroc"] == pytest.approx(macro["auroc"])
+    assert legacy["sensitivity"] == pytest.approx([1, 1])
+    assert legacy["specificity"][0] == pytest.approx(1 / 2)
+    assert legacy["specificity"][1] == 0
+    logs = -np.log([0.8, 0.4, 0.6])
+    assert macro["log_loss"] == pytest.approx([logs.mean(), (2 * logs[1] + logs[2]) / 3])
+    # confidences 0.8 (right), 0.6 (wrong), 0.6 (right): bins of 0.8 and of 0.6
+    assert macro["ece"] == pytest.approx([(0.2 + abs(-0.6 + 0.4)) / 3, abs(2 * -0.6 + 0.4) / 3])
+
+
+def test_a_resample_without_a_class_has_no_ranking_and_no_interval_comes_of_mostly_such() -> None:
+    labels = np.array([0, 0, 1])
+    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    weights = np.array([[1.0, 1, 1], [2, 1, 0], [0, 0, 3]])
+    drawn = bootstrap.scores(labels, p, weights)
+    assert drawn["macro"]["auroc"][0] == 1.0
+    for name in ("auroc", "aupr"):
+        assert np.isnan(drawn["macro"][name]).tolist() == [False, True, True]
+    spans = bootstrap.intervals(drawn)
+    assert spans["macro"]["auroc"] is None
+    assert spans["macro"]["accuracy"] == pytest.approx([1, 1])
+
+
+def test_a_certain_and_wrong_prediction_costs_the_most_that_a_log_loss_may_be() -> None:
+    drawn = bootstrap.scores(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]), np.ones((1, 2)))
+    assert drawn["macro"]["log_loss"][0] == pytest.approx(-np.log(1e-12) / 2)
+
+
+def test_many_resamples_are_scored_in_pieces_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, p = predictions(30)
+    weights = bootstrap.resample(np.arange(30), 23, 0)
+    whole = bootstrap.scores(labels, p, weights)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 5 * 30)
+    pieces = bootstrap.scores(labels, p, weights)
+    for kind, group in whole.items():
+        assert list(group) == list(metrics.LEGACY if kind == "legacy" else metrics.MACRO)
+        for name, values in group.items():
+            np.testing.assert_allclose(values, pieces[kind][name], err_msg=name)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 1)
+    assert len(bootstrap.scores(labels, p, weights)["macro"]["accuracy"]) == 23
+
+
+def test_an_interval_is_from_2_5_to_97_5_percent_of_the_resamples() -> None:
+    assert bootstrap.interval(np.arange(1001.0)) == pytest.approx([25, 975])
+    half = np.array([np.nan, np.nan, 1.0, 1.0])
+    assert bootstrap.interval(half) == [1.0, 1.0]
+    assert bootstrap.interval(half[:3]) is None
+    assert bootstrap.interval(np.array([])) is None
+
+
+def test_a_difference_that_touches_zero_is_not_real() -> None:
+    ones = np.ones(100)
+    assert bootstrap.paired(3 * ones, ones) == {"ci95": [2.0, 2.0], "real": True}
+    assert bootstrap.paired(ones, 3 * ones) == {"ci95": [-2.0, -2.0], "real": True}
+    assert bootstrap.paired(ones, ones) == {"ci95": [0.0, 0.0], "real": False}
+    assert bootstrap.paired(ones * np.nan, ones) == {"ci95": None, "real": False}
+
+
+def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
+    labels, p = predictions(40)
+    bad = np.random.default_rng(2).dirichlet(np.ones(4), len(labels))
+    every = np.ones((50, 40))
+    first, second = (bootstrap.over_seeds(labels, np.stack(s), every)["macro"]["auroc"] for s in ([p, bad], [bad, p]))
+    assert (first == bootstrap.over_seeds(labels, np.stack([p, bad]), every)["macro"]["auroc"]).all()
+    # where one row drew the first seed twice, so did the other
+    low, high = sorted({*first.round(9)})[0], sorted({*first.round(9)})[-1]
+    assert ((first.round(9) == high) == (second.round(9) == low)).all()

@@ -58,6 +58,20 @@ def test_a_broken_image_is_named_by_its_key(shard_set: Path) -> None:
     assert fault.startswith(f"oct-000000.tar: {entry.key} is a broken JPEG")
 
 
+def test_an_image_that_was_changed_in_a_shard_whose_sha256_was_put_right_is_named(shard_set: Path) -> None:
+    """It decodes and has its size: only the digest that the index has of its own bytes can tell."""
+    manifest = json.loads((shard_set / "manifest.json").read_text())
+    shard = read_manifest(str(shard_set)).shards[1]
+    entry = read_index(str(shard_set), shard)[2]
+    tar = bytearray((shard_set / shard.name).read_bytes())
+    table = tar.index(b"\xff\xdb", entry.image_offset) + 5  # a step of the JPEG's quantisation: paler pixels
+    tar[table] += 1
+    (shard_set / shard.name).write_bytes(tar)
+    manifest["shards"][1]["sha256"] = storage.file_info(str(shard_set / shard.name)).sha256
+    storage.write_json(f"{shard_set}/manifest.json", manifest)
+    assert verify(str(shard_set), 1) == [f"oct-000001.tar: {entry.key} differs from the sha256 in the index"]
+
+
 def test_missing_short_and_foreign_files_are_named(shard_set: Path) -> None:
     (shard_set / "oct-000000.tar").unlink()
     (shard_set / "oct-000001.idx").unlink()

@@ -1,6 +1,7 @@
 """Promise 1: a batch is a function of its step. Promise 2: any world size, the same batch."""
 
 import hashlib
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.stream.plan import Plan, batch_digest, generator, layout, rank_slots, sample_generator
+from retfound_dist.stream.plan import (
+    Plan,
+    Refs,
+    batch_digest,
+    generator,
+    layout,
+    rank_share,
+    rank_slots,
+    sample_generator,
+)
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple)
 PLANS = st.builds(Plan, COUNTS, st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 6))
@@ -116,3 +126,130 @@ def test_the_quick_generator_draws_what_the_plain_one_draws(keys: list[tuple[int
         assert quick.random() == plain.random()
         assert np.array_equal(quick.random(5, dtype=np.float32), plain.random(5, dtype=np.float32))
         assert quick.integers(0, 100) == plain.integers(0, 100)
+
+
+def test_every_epoch_has_an_order_of_shards_of_its_own() -> None:
+    plan = Plan((4,) * 8, seed=3, global_batch=8, window=2)
+    orders = [tuple(s for w in range(4) for s in plan.window_shards(epoch, w)) for epoch in range(12)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len(set(orders)) == 12
+
+
+def test_every_window_of_every_epoch_has_an_order_of_samples_of_its_own() -> None:
+    """Two shards in windows of one: the order within a shard is drawn anew each time."""
+    plan = Plan((8, 8), seed=3, global_batch=8, window=1)
+    orders = [tuple(plan.batch(step).index.tolist()) for step in range(12)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len(set(orders)) == 12
+
+
+def columns(refs: Refs) -> list[list[int]]:
+    return [column.tolist() for column in (refs.epoch, refs.shard, refs.index, refs.sample)]
+
+
+def test_the_order_is_the_one_that_runs_have_begun_with() -> None:
+    """A run goes on with the same batches under a later version: these numbers may not change."""
+    plan = Plan((3, 4, 2, 5), seed=7, global_batch=6, window=2)
+    assert [plan.window_shards(0, w) for w in (0, 1)] == [[3, 0], [2, 1]]
+    assert [plan.windows(step) for step in (0, 1, 2, 4)] == [
+        [(0, 0)], [(0, 0), (0, 1)], [(0, 1), (1, 0)], [(1, 1), (2, 0)],
+    ]  # fmt: skip
+    assert columns(plan.batch(0)) == [[0] * 6, [3, 3, 3, 3, 0, 0], [4, 1, 3, 2, 2, 1], [13, 10, 12, 11, 2, 1]]
+    assert columns(plan.batch(2)) == [
+        [1, 0, 1, 1, 0, 1], [0, 1, 0, 2, 1, 2], [1, 1, 2, 0, 0, 1], [1, 4, 2, 7, 3, 8],
+    ]  # fmt: skip
+    assert columns(plan.batch(9)) == [
+        [4, 3, 4, 4, 3, 4], [2, 0, 1, 1, 0, 1], [1, 1, 3, 1, 2, 0], [8, 1, 6, 4, 2, 3],
+    ]  # fmt: skip
+
+
+def test_slots_follow_the_windows_shards_and_two_windows_are_spread_over_all_slots() -> None:
+    plan = Plan((6,) * 4, seed=1, global_batch=12, window=2)
+    for step in range(4):
+        (epoch, window) = plan.windows(step)[0]
+        order = plan.window_shards(epoch, window)
+        assert plan.windows(step) == [(epoch, window)]
+        assert plan.batch(step).shard.tolist() == [order[0]] * 6 + [order[1]] * 6
+    uneven = Plan((8, 8), seed=1, global_batch=12, window=1)
+    first, second = (uneven.window_shards(0, w)[0] for w in (0, 1))
+    # 8 of one window at (i + 1/2) / 8, 4 of the next at (i + 1/2) / 4
+    assert [s == second for s in uneven.batch(0).shard] == [
+        False, True, False, False, True, False, False, True, False, False, True, False,
+    ]  # fmt: skip
+    assert set(uneven.batch(0).shard.tolist()) == {first, second}
+
+
+def test_the_windows_of_a_step_are_the_ones_it_reads_and_no_others() -> None:
+    for counts, batch, window in (((3, 4, 2, 5), 5, 2), ((7, 1, 1, 9, 2), 4, 1), ((2, 2), 11, 3), ((5, 5), 5, 1)):
+        plan = Plan(counts, 5, batch, window)
+        for step in range(20):
+            read = plan.batch(step)
+            places = set(zip(read.epoch.tolist(), read.shard.tolist(), strict=True))
+            holds = [(e, w) for e in range(60) for w in range(5) if places & {(e, s) for s in plan.window_shards(e, w)}]
+            assert plan.windows(step) == holds
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "micro", "said"),
+    [
+        (12, 1, 12, "12 = 1 rank x 1 pass x 12"),
+        (12, 2, 3, "12 = 2 ranks x 2 passes x 3"),
+        (1792, 3, 64, "1792 = 3 ranks x 10 passes x 60, less 8 of 1800 slots padded with weight 0"),
+    ],
+)
+def test_a_layout_is_told_in_one_line(batch: int, world: int, micro: int, said: str) -> None:
+    assert layout(batch, world, micro).describe() == said
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1)])
+def test_a_layout_of_nothing_names_what_was_asked_for(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError, match="batch {}, ranks {} and micro-batch {} must all".format(*numbers)):
+        layout(*numbers)
+
+
+def test_a_layout_has_the_fewest_passes_and_then_the_least_padding() -> None:
+    for batch in range(1, 40):
+        for world in range(1, 8):
+            for micro in range(1, 12):
+                cut = layout(batch, world, micro)
+                possible = [
+                    (a, m) for a in range(1, batch + 1) for m in range(1, micro + 1) if a * m * world >= batch
+                ]
+                assert (cut.accumulation, cut.micro) == min(possible)
+                assert (cut.padded, cut.padding) == (world * cut.micro * cut.accumulation, cut.padded - batch)
+                assert (cut.global_batch, cut.world) == (batch, world)
+
+
+def test_neighbouring_ranks_share_their_slots_in_a_row() -> None:
+    cut = layout(22, 3, 4)
+    assert (cut.micro, cut.accumulation) == (4, 2)
+    assert [rank_share(cut, rank) for rank in range(3)] == [slice(0, 8), slice(8, 16), slice(16, 24)]
+    assert rank_share(cut, 1, 2) == slice(8, 24)
+    assert [rank_slots(cut, 1, a) for a in range(2)] == [slice(8, 12), slice(12, 16)]
+
+
+def test_refs_are_cut_in_all_their_columns_and_cannot_be_changed() -> None:
+    whole = Plan((3, 5, 2), seed=1, global_batch=10, window=2).batch(1)
+    part = whole[2:5]
+    assert (len(whole), len(part)) == (10, 3)
+    for name in ("epoch", "shard", "index", "sample"):
+        assert getattr(part, name).tolist() == getattr(whole, name).tolist()[2:5]
+        assert getattr(whole, name).dtype == np.int64
+        with pytest.raises(FrozenInstanceError):
+            setattr(whole, name, None)
+
+
+def test_a_plan_and_a_layout_cannot_be_changed_and_are_told_apart_by_their_numbers() -> None:
+    assert Plan((3, 5), 1, 2, 2) == Plan((3, 5), 1, 2, 2)
+    assert layout(8, 2, 2) == layout(8, 2, 2)
+    with pytest.raises(FrozenInstanceError):
+        Plan((3, 5), 1, 2, 2).seed = 4  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        layout(8, 2, 2).micro = 4  # type: ignore[misc]
+
+
+def test_the_digest_of_known_keys_is_known_and_wraps_at_64_bits() -> None:
+    assert batch_digest([]) == 0
+    assert batch_digest(["a"]) == 0xCA978112CA1BBDCA  # sha256("a") begins so
+    many = batch_digest(["a"] * 3)
+    assert many == 3 * 0xCA978112CA1BBDCA - 2 * 2**64
