@@ -219,12 +219,14 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.config import load
     from retfound_dist.heldout import held_out_part
     from retfound_dist.schema import PretrainConfig
+    from retfound_dist.shapes import check_model
     from retfound_dist.shardset import read_manifest
     from retfound_dist.world import read_world
 
     world = read_world(os.environ)
     try:
         config, _ = load(PretrainConfig, args.config, args.overrides)
+        check_model(config.model)
         manifest = read_manifest(config.data.shards)
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)

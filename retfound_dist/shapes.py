@@ -39,6 +39,27 @@ def encoder_shape(name: str) -> Encoder:
     return ENCODERS[name]
 
 
+def check_model(model: Model) -> None:
+    """ConfigError for settings that no autoencoder can be built with."""
+    shape = encoder_shape(model.name)
+    if any(side % shape.patch for side in model.size):
+        raise ConfigError(
+            f"model.image_size={model.image_size} is not a multiple of the patch of {model.name}: "
+            f"choose a multiple of {shape.patch}"
+        )
+    if model.decoder_width % model.decoder_heads or model.decoder_width % 4:
+        raise ConfigError(
+            f"model.decoder_width={model.decoder_width} must be a multiple of 4 and of "
+            f"model.decoder_heads={model.decoder_heads}"
+        )
+    count = tokens(model)
+    if not 0 < count.kept < count.patches:
+        raise ConfigError(
+            f"model.mask_ratio={model.mask_ratio:g} keeps {count.kept} of {count.patches} patches: "
+            "choose one that keeps some and removes some"
+        )
+
+
 @dataclass(frozen=True)
 class Tokens:
     """How many tokens a pass handles for one image."""

@@ -14,12 +14,12 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from retfound_dist.errors import ConfigError
 from retfound_dist.model.cpu import linear
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.schema import Model
 from retfound_dist.shapes import ENCODERS as ENCODERS
 from retfound_dist.shapes import Encoder as Encoder
+from retfound_dist.shapes import check_model
 from retfound_dist.shapes import encoder_shape as encoder_shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -63,17 +63,8 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, config: Model, activation_checkpointing: bool = False) -> None:
         super().__init__()
+        check_model(config)
         shape = encoder_shape(config.name)
-        if any(side % shape.patch for side in config.size):
-            raise ConfigError(
-                f"model.image_size={config.image_size} is not a multiple of the patch of {config.name}: "
-                f"choose a multiple of {shape.patch}"
-            )
-        if config.decoder_width % config.decoder_heads or config.decoder_width % 4:
-            raise ConfigError(
-                f"model.decoder_width={config.decoder_width} must be a multiple of 4 and of "
-                f"model.decoder_heads={config.decoder_heads}"
-            )
         self.config, self.shape = config, shape
         self.activation_checkpointing = activation_checkpointing
         self.grid = (config.size[0] // shape.patch, config.size[1] // shape.patch)

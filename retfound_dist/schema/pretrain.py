@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from retfound_dist.schema.types import STRICT, Count, Fraction, NonNegative, Pair, Positive, PositiveFloat
+from retfound_dist.schema.types import (
+    STRICT,
+    Betas,
+    Count,
+    Fraction,
+    NonNegative,
+    Pair,
+    Positive,
+    PositiveFloat,
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -90,7 +99,7 @@ class Optim:
     """Epochs of linear warm-up from 0 (RETFound)."""
     weight_decay: NonNegative = 0.05
     """Decoupled decay; none on biases and norms."""
-    betas: Pair = (0.9, 0.95)
+    betas: Betas = (0.9, 0.95)
     """AdamW's moments."""
     eps: PositiveFloat = 1e-8
     """AdamW's epsilon."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from retfound_dist.errors import DataError, TrainingError
@@ -21,6 +23,14 @@ class Account:
         self._notes: list[str] = []
         self._said: set[str] = set()
         self._traffic = Traffic()
+
+    def state(self) -> list[str]:
+        """What a later start of the run needs: the bad samples known so far."""
+        return list(self._known)
+
+    def recall(self, known: Sequence[str]) -> None:
+        """Go on from what an earlier start knew."""
+        self._known = dict.fromkeys(known)
 
     def take(self, part: MicroBatch) -> None:
         """Add what one micro-batch brought."""

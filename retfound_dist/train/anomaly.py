@@ -67,6 +67,14 @@ class Anomalies:
         self._skipped = {row["step"] for row in before if row["kind"] == "skipped"}
         self._recent: deque[float] = deque(maxlen=MEMORY)
 
+    def state(self) -> list[float]:
+        """What a later start of the run needs: the last losses."""
+        return list(self._recent)
+
+    def recall(self, losses: Sequence[float]) -> None:
+        """Go on from the last losses of an earlier start."""
+        self._recent.extend(losses)
+
     @property
     def skipped(self) -> int:
         """Steps that left the weights as they were, so far."""

@@ -97,13 +97,14 @@ class Saver:
         self.last_good = last_good
         """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
 
-    def save(self, engine: Any, at: Position) -> None:
-        """Begin the checkpoint of a step; every rank must call it."""
+    def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
+        """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
         begun = time.perf_counter()
         self.finish_save()
         self._saves += 1
         scratch = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
-        state = ds.snapshot(engine, scratch, {**asdict(at), "universal_checkpoint_info": {}})
+        told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        state = ds.snapshot(engine, scratch, told)
         self._zero_stage = engine.zero_optimization_stage()
         url = commit.checkpoint_url(self._url, at.step)
         part = self._writer.submit(self._write, scratch, state, url)

@@ -27,6 +27,8 @@ from retfound_dist.train.group import Group
 from retfound_dist.world import World, launched_by_srun
 
 TAG = "state"
+RUN_STATE = "run_state"
+"""Where in DeepSpeed's client state stands what the run itself remembers."""
 BUCKET = 50_000_000
 """Elements of the gradient sent together. DeepSpeed's own 5e8 holds all of a ViT-L: nothing overlaps."""
 
@@ -221,11 +223,13 @@ def _on_host(value: Any) -> Any:
     return deepcopy(value)
 
 
-def load(engine: Any, folder: str, tag: str) -> None:
-    """Read this rank's part of the training state below `folder/tag`."""
+def load(engine: Any, folder: str, tag: str) -> dict[str, Any]:
+    """Read this rank's part of the training state below `folder/tag`; gives its client state."""
     settings = [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
+    clip = engine.optimizer.clip_grad
     with redirect_stdout(StringIO()):
-        path, _ = engine.load_checkpoint(folder, tag=tag)
+        path, client_state = engine.load_checkpoint(folder, tag=tag)
+    engine.optimizer.clip_grad = clip  # a state that stage 3 wrote holds none, and would end the clipping
     for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(own)  # stage 3 gives every group the first one's weight decay
     for state in engine.optimizer.optimizer.state.values():
@@ -233,6 +237,7 @@ def load(engine: Any, folder: str, tag: str) -> None:
             state["step"] = state["step"].clone()  # one tensor for all in stage 3: each counts it up
     if path is None:
         raise CheckpointError(f"DeepSpeed finds no training state in {folder}/{tag}")
+    return dict(client_state)
 
 
 def _quiet() -> None:

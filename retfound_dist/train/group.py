@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from retfound_dist.errors import RetfoundError
 from retfound_dist.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,26 @@ class Group:
         if self.world.size > 1:
             dist.broadcast_object_list(box, src=0, group=self.hosts)
         return box[0]
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """What a function gives, or its RetfoundError, on every rank; it is called on rank 0 alone."""
+        found: T | None = None
+        fault: RetfoundError | None = None
+        if self.world.is_main:
+            try:
+                found = function()
+            except RetfoundError as error:
+                fault = error
+        shared: tuple[T, RetfoundError | None] = self.share((found, fault))
+        if shared[1]:
+            raise shared[1]
+        return shared[0]
+
+    def spread(self, model: nn.Module) -> None:
+        """Rank 0's parameters and buffers, on every rank; the model is on this group's device."""
+        if self.world.size > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
 
 
 class Votes:

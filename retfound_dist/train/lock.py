@@ -65,6 +65,7 @@ class RunLock:
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
         self._run, self._url, self._say = run_url, storage.join(run_url, LOCK), say
         self._mine = this_holder(os.environ)
+        self._made_folder = False
         self._lost: Holder | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
@@ -74,6 +75,7 @@ class RunLock:
         held = self._read()
         if held and not self._abandoned(held):
             self._wait_for_silence(held)
+        self._made_folder = storage.is_local(self._run) and not storage.is_folder(self._run)
         self._write()
         time.sleep(SETTLE_S)
         now = self._read()
@@ -86,7 +88,7 @@ class RunLock:
         return str(self._conflict(self._lost)) if self._lost else ""
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; a folder that holds nothing else and was not there before goes too."""
         self._ended.set()
         if not self._thread.ident:
             return
@@ -95,6 +97,9 @@ class RunLock:
             held = self._read()
             if held and held.id == self._mine.id:
                 storage.delete(self._url)
+        if self._made_folder:
+            with suppress(OSError):
+                os.rmdir(storage.local_path(self._run))
 
     def _wait_for_silence(self, held: Holder) -> None:
         self._say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,15 @@ class Loop:
             kind = torch.bfloat16
         self._peak_flops = matrix_rate(self.group.device, kind) * self.group.world.size
         self._flops = training_flops(self.model)
+
+    def state(self) -> dict[str, Any]:
+        """What the run remembers besides its weights; it is saved with each checkpoint."""
+        return {"recent_losses": self.anomalies.state(), "bad_samples": self._account.state()}
+
+    def recall(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; checkpoints of earlier versions have nothing of it."""
+        self.anomalies.recall(state.get("recent_losses", ()))
+        self._account.recall(state.get("bad_samples", ()))
 
     def run(self, stream: Stream, start: int) -> int:
         """Steps from `start` on; gives the last one done, which is committed."""
@@ -197,7 +207,7 @@ class Loop:
             self.desk.journal.write(runlog.ANOMALIES, {**found, "time": time.time()})
 
     def _save(self, at: Position) -> None:
-        self.saver.save(self.engine, at)
+        self.saver.save(self.engine, at, self.state())
         self.watchdog.step(at.step)
         if self.desk and self.desk.board:
             self.desk.board.save()

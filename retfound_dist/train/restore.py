@@ -1,7 +1,8 @@
 """Resuming: the newest checkpoint that is whole, brought to this number of ranks and ZeRO stage.
 
 A state of another number of ranks or another stage is converted through DeepSpeed's universal format, once:
-the result stands beside the checkpoint, committed like it, for the next start.
+the result stands beside the checkpoint, committed like it, for the next start. What is not trained is no part
+of that format, and is read from the checkpoint's weights.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
@@ -25,22 +30,10 @@ from retfound_dist.train.group import Group
 from retfound_dist.train.universal import UNIVERSAL, convert
 
 Say = Callable[[str], None]
-
-
-def agree(group: Group, run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
-    """What `find` finds on rank 0, or its error, on every rank."""
-    found: Commit | None = None
-    fault: RetfoundError | None = None
-    if group.world.is_main:
-        try:
-            found = find(run_url, say, scratch, patience_s)
-        except RetfoundError as error:
-            fault = error
-    shared: tuple[Commit | None, RetfoundError | None] = group.share((found, fault))
-    found, fault = shared
-    if fault:
-        raise fault
-    return found
+SOURCE = "source.json"
+"""Beside a converted state: size and sha256 of each file that it was made of."""
+_MODULE = f"{ds.TAG}/mp_rank_00_model_states.pt"
+"""Where stages 1 and 2 keep the working copy of all weights."""
 
 
 def find(run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
@@ -103,10 +96,60 @@ def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
     return (held.world_size, held.zero_stage) != (world_size, zero_stage)
 
 
+def untrained(model: nn.Module) -> dict[str, Tensor]:
+    """What no optimizer moves: frozen parameters, and buffers that are saved; no copies."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in trained}
+
+
+def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
+    """Put all that is not trained into a model in fp32, as the checkpoint has it; gives a remark, or nothing.
+
+    Earlier versions committed fresh positions after a resume. The state tells which the run was trained with,
+    in the working precision: those are taken where the two differ.
+    """
+    own = untrained(model)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        with safe_open(_local(held, commit.WEIGHTS, folder), "pt") as file:
+            absent = own.keys() - set(file.keys())
+            if absent:
+                names = ", ".join(sorted(absent))
+                raise CheckpointError(f"{held.url} holds no {names}; use another checkpoint")
+            for name, tensor in own.items():
+                tensor.copy_(file.get_tensor(name))
+        if _MODULE not in held.files:  # stage 3 has it in parts
+            return ""
+        state = torch.load(_local(held, _MODULE, folder), map_location="cpu", mmap=True, weights_only=False)
+        return _as_trained_with(own, state["module"], held)
+
+
+def _as_trained_with(own: Mapping[str, Tensor], working: Mapping[str, Tensor], held: Commit) -> str:
+    wrong = [
+        name
+        for name, tensor in own.items()
+        if name in working and not torch.equal(tensor.to(working[name].dtype), working[name])
+    ]
+    for name in wrong:
+        own[name].copy_(working[name])
+    if not wrong:
+        return ""
+    return f"{', '.join(wrong)} as the run was trained with; the weights of step {held.step} hold others"
+
+
+def _local(held: Commit, name: str, folder: str) -> str:
+    """A local path of a checkpoint's file: itself, or a copy that is checked."""
+    where = storage.join(held.url, name)
+    if storage.is_local(where):
+        return storage.local_path(where)
+    path = os.path.join(folder, "file")
+    commit.fetch(held, name, path)
+    return path
+
+
 def restore(
     group: Group, engine: Any, held: Commit, zero_stage: int, patience_s: float, scratch: str
-) -> None:
-    """Bring the engine to a checkpoint's state; every rank must call it.
+) -> dict[str, Any]:
+    """Bring the engine to a checkpoint's state; every rank must call it. Gives what `Saver.save` was told.
 
     `scratch`: a folder that all ranks of a host share.
     """
@@ -117,11 +160,11 @@ def restore(
     try:
         if converting:
             _in_turns(group, scratch, lambda: _fetch_universal(held, scratch, patience_s))
-            ds.load(engine, scratch, UNIVERSAL)
         else:
             _in_turns(group, scratch, lambda: _fetch(held, ds.TAG, scratch))
-            ds.load(engine, scratch, ds.TAG)
+        told = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
         group.share(None)
+        return dict(told.get(ds.RUN_STATE, {}))
     finally:
         if group.world.local_rank == 0:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -160,12 +203,18 @@ def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
             print(f"retfound: the converted state is made anew: {error}", file=sys.stderr)
     _fetch(held, ds.TAG, scratch)
     convert(scratch)
+    storage.write_json(os.path.join(folder, SOURCE), _source(held))
     files = keeper.upload(folder, beside, patience_s)
     commit.write_commit(replace(held, url=beside, files=files))
 
 
+def _source(held: Commit) -> dict[str, Any]:
+    """What a converted state is made of, by content."""
+    return {name: asdict(info) for name, info in held.files.items() if name.startswith(ds.TAG + "/")}
+
+
 def _fetch_converted(done: Commit, held: Commit, folder: str) -> None:
-    if done.time != held.time:
-        raise CheckpointError(f"{done.url} belongs to an earlier checkpoint of this step")
+    if SOURCE not in done.files or storage.read_json(storage.join(done.url, SOURCE)) != _source(held):
+        raise CheckpointError(f"{done.url} was made of another checkpoint's state")
     with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
         list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))

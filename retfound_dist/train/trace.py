@@ -20,7 +20,8 @@ TENSORBOARD, PROFILES = "tensorboard", "profiles"
 class TensorBoard:
     """The logged numbers as TensorBoard reads them: in the run's folder, or copied there when saving."""
 
-    def __init__(self, run_url: str, keeper: Keeper, scratch: str) -> None:
+    def __init__(self, run_url: str, keeper: Keeper, scratch: str, done: int = 0) -> None:
+        """`done`: steps so far; what an earlier start wrote of later ones is not shown."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -30,7 +31,7 @@ class TensorBoard:
         self._url, self._keeper = storage.join(run_url, TENSORBOARD), keeper
         self._local = storage.is_local(run_url)
         self._folder = storage.local_path(self._url) if self._local else os.path.join(scratch, TENSORBOARD)
-        self._writer = SummaryWriter(self._folder)
+        self._writer = SummaryWriter(self._folder, purge_step=done + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """The numbers of a logged step."""

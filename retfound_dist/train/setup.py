@@ -1,0 +1,129 @@
+"""What a start reads and makes before it writes to its run: model, batch, engine, held-out part.
+
+A first start that names something wrong (weights, a model, a batch) ends here, and leaves no run behind.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retfound_dist.commit import Commit
+from retfound_dist.heldout import held_out_part
+from retfound_dist.model.compiled import compile_model, should_compile
+from retfound_dist.model.cpu import suit_cpu
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.model.weights import load_into, read_weights
+from retfound_dist.schema import PretrainConfig
+from retfound_dist.shardset import Manifest
+from retfound_dist.train import engine as ds
+from retfound_dist.train import restore
+from retfound_dist.train.fit import find_micro_batch, give_back
+from retfound_dist.train.group import Group
+from retfound_dist.train.heldout import HeldOut, open_held_out
+from retfound_dist.train.job import Job, make_job
+from retfound_dist.train.keeper import Keeper
+from retfound_dist.train.optim import parameter_groups
+from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.telemetry import Display
+from retfound_dist.train.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a run on one rank: what its parts share."""
+
+    config: PretrainConfig
+    tree: dict[str, Any]
+    """The config as plain values."""
+    manifest: Manifest
+    group: Group
+    display: Display
+    keeper: Keeper
+    asked: StopRequest
+    watchdog: Watchdog
+    scratch: str
+    """A folder that the ranks of this host share."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that the first step needs, at the step where the run stands."""
+
+    job: Job
+    model: MaskedAutoencoder
+    engine: Any
+    fixed: dict[str, Tensor]
+    """What is not trained, in fp32; rank 0's is right."""
+    held_out: HeldOut | None
+    stage: int
+    """ZeRO's, as it runs."""
+    step: int = 0
+    """Steps done."""
+    load_s: float = 0.0
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the run itself remembered with its checkpoint."""
+
+
+def make_ready(begin: Start) -> Ready:
+    """Read all that the config names and bring it to where the run stands; every rank calls it."""
+    config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
+    train, world = config.train, group.world
+    held = group.on_main(
+        lambda: restore.find(config.run.url, display.say, begin.scratch, config.checkpoint.patience_s)
+    )
+    model = _model(begin, held)
+    stage, micro = ds.zero_stage(train, world.size), train.micro_batch
+    if not torch.cuda.is_available():
+        suit_cpu(model, train.precision)
+    fixed = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
+    model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
+    group.spread(model)
+    if should_compile(train.compile, group.device, stage):
+        compile_model(model)
+    if micro == "auto":
+        fit = find_micro_batch(model, train, stage, 3 if manifest.image.get("colour") else 1, group)
+        display.say(fit.describe())
+        micro = fit.micro
+    job = make_job(config, manifest, world.size, micro)
+    universal = held is not None and restore.needs_conversion(held, world.size, stage)
+    engine = ds.build(model, parameter_groups(model, config.optim), train, config.optim, job.cut, universal)
+    give_back()
+    began, state = time.perf_counter(), {}
+    if held is not None:
+        how = f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted"
+        display.say(f"resuming at step {held.step} ({how if universal else 'as it is'})")
+        state = restore.restore(group, engine, held, stage, config.checkpoint.patience_s, begin.scratch)
+    load_s = time.perf_counter() - began
+    display.say(
+        f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
+        f"ZeRO {stage}{' (0 runs as 1)' * (train.zero_stage == 0)}, {train.precision}; run {config.run.url}"
+    )
+    held_out = open_held_out(config, manifest, group, job.cut.micro, model.patches)
+    if held_out:
+        display.say(f"held out: {held_out.count} images of {held_out_part(config.data, manifest)!r}")
+    return Ready(job, model, engine, fixed, held_out, stage, held.step if held else 0, load_s, state)
+
+
+def _model(begin: Start, held: Commit | None) -> MaskedAutoencoder:
+    """The autoencoder in fp32, begun by the seed, then filled on rank 0: by `model.init`, or on a resume with
+    what the checkpoint holds and DeepSpeed's state does not."""
+    config = begin.config
+    torch.manual_seed(config.train.seed)
+    model = MaskedAutoencoder(config.model, config.train.activation_checkpointing)
+
+    def fill() -> str:
+        if held is not None:
+            return restore.read_untrained(model, held, begin.scratch)
+        if config.model.init == "none":
+            return ""
+        weights = read_weights(config.model.init)
+        return load_into(model, weights, model.grid).summary(weights.origin)
+
+    if said := begin.group.on_main(fill):
+        begin.display.say(said)
+    return model
