@@ -1,9 +1,8 @@
 """Read and write at URLs: a path, `file://`, `s3://` or `memory://`.
 
-URLs stay strings (`pathlib` would turn `s3://bucket` into `s3:/bucket`). A file written here is
-whole or not there: local files are written beside the target and renamed, object stores put
-whole objects. S3 credentials and endpoint come from the usual AWS environment and are never
-printed.
+A file written here is whole or not there: local files are written beside the target and renamed, object
+stores put whole objects. Exactly the named keys are read, listed and deleted: no character of a name is a
+pattern. S3 credentials and endpoint come from the usual AWS environment and are never printed.
 """
 
 from __future__ import annotations
@@ -11,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import posixpath
-import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
 import fsspec
 
+from retfound_dist import s3keys, store_errors, urls
 from retfound_dist.errors import StorageError
+from retfound_dist.urls import is_local as is_local
+from retfound_dist.urls import join as join
+from retfound_dist.urls import local_path as local_path
+from retfound_dist.urls import name as name
 
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
@@ -31,37 +33,12 @@ PART_BYTES = 16 << 20
 """Of a file on S3 that is written in parts: of twice this size and more."""
 ATTEMPTS = 8
 """Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
-_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
-
-
 @dataclass(frozen=True)
 class FileInfo:
     """Size in bytes and sha256 (hex) of a file's content."""
 
     bytes: int
     sha256: str
-
-
-def is_local(url: str) -> bool:
-    """Whether the URL is a plain path or `file://`."""
-    return url.startswith("file://") or not _SCHEME.match(url)
-
-
-def local_path(url: str) -> str:
-    """The path behind a local URL."""
-    if not is_local(url):
-        raise StorageError(f"{url} is not on this machine's disk: give a local path here")
-    return os.path.expanduser(url.removeprefix("file://"))
-
-
-def join(url: str, *parts: str) -> str:
-    """Append path components to a URL."""
-    return posixpath.join(url.rstrip("/") if len(url) > 1 else url, *parts)
-
-
-def name(url: str) -> str:
-    """The last component of a URL."""
-    return url.rstrip("/").rsplit("/", 1)[-1]
 
 
 @lru_cache(maxsize=16)
@@ -80,22 +57,35 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
         }
     try:
         fs = fsspec.filesystem(scheme, skip_instance_cache=scheme == "s3", **options)
-        if scheme == "s3":
-            fs.retries = min(fs.retries, attempts)
-        return fs
     except (ValueError, ImportError) as error:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
-
-
-def _scheme(url: str) -> str:
-    return "file" if is_local(url) else url.split("://", 1)[0].lower()
+    if scheme == "s3":
+        fs.retries = min(fs.retries, attempts)
+        s3keys.take_keys_as_written(fs)
+    return fs
 
 
 def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
-    """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual."""
-    scheme = _scheme(url)
-    path = os.path.abspath(local_path(url)) if scheme == "file" else url
-    return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), path
+    """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual.
+
+    Of its methods `glob`, `rm`, `expand_path` and what builds on them take characters of a key for a pattern.
+    """
+    urls.check_spelling(url)
+    scheme = urls.scheme_of(url)
+    if scheme == "s3":
+        _check_endpoint(os.environ)
+    return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), urls.store_path(url)
+
+
+def _check_endpoint(env: Mapping[str, str]) -> None:
+    """StorageError for an S3 server's address that no client can use."""
+    for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        address = env.get(key, "")
+        if address and not address.startswith(("http://", "https://")):
+            raise StorageError(
+                f"{key}={address} does not begin with http:// or https://: "
+                f"write {key}=http://{address} (https:// where the server has a certificate)"
+            )
 
 
 @contextmanager
@@ -106,43 +96,60 @@ def explained(url: str, doing: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        raise StorageError(f"cannot {doing} {url}: there is nothing there; check the URL") from error
+        why = "there is nothing there; check the URL"
+        if store_errors.code_of(error) == "NoSuchBucket":
+            why = store_errors.no_bucket(urls.bucket_of(url))
+        raise StorageError(f"cannot {doing} {url}: {why}") from error
     except PermissionError as error:
-        raise StorageError(f"cannot {doing} {url}: access denied; check credentials and rights") from error
+        raise StorageError(f"cannot {doing} {url}: {_refused(url, error)}") from error
     except IsADirectoryError as error:
         raise StorageError(f"cannot {doing} {url}: it is a folder, a file is wanted") from error
+    except NotADirectoryError as error:
+        raise StorageError(f"cannot {doing} {url}: a part of that path is a file, not a folder") from error
     except Exception as error:
-        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in {
-            "botocore",
-            "aiobotocore",
-            "aiohttp",
-            "s3fs",
-        }:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(f"cannot {doing} {url}: {reason}") from error
-        raise
+        reason = store_errors.reason(error)
+        if reason is None:
+            raise
+        raise StorageError(f"cannot {doing} {url}: {reason}") from error
+
+
+def _refused(url: str, error: BaseException) -> str:
+    """Why access was denied; an answer without a body (403) does not say, so S3 is asked once more."""
+    code = store_errors.code_of(error)
+    if code == "403" and urls.scheme_of(url) == "s3":
+        told = s3keys.refusal(open_fs(url, attempts=1)[0], urls.bucket_of(url))
+        code = store_errors.code_of(told) if told else code
+    return store_errors.refused(code)
+
+
+def _on_s3(url: str) -> tuple[Any, str, str] | None:
+    """(filesystem, bucket, key) of a URL on S3."""
+    fs, _ = open_fs(url)
+    return (fs, urls.bucket_of(url), urls.key_of(url)) if urls.scheme_of(url) == "s3" else None
 
 
 def exists(url: str) -> bool:
     """Whether a file (or a folder with something in it) stands at the URL."""
     fs, path = open_fs(url)
     with explained(url, "look at"):
-        return bool(fs.exists(path))
+        if s3 := _on_s3(url):
+            return s3keys.size_of(*s3) is not None or s3keys.is_folder(*s3)
+        return os.path.exists(path) if is_local(url) else bool(fs.exists(path))
 
 
 def is_folder(url: str) -> bool:
     """Whether the URL is a folder."""
     fs, path = open_fs(url)
     with explained(url, "look at"):
-        return bool(fs.isdir(path))
+        if s3 := _on_s3(url):
+            return s3keys.is_folder(*s3)
+        return os.path.isdir(path) if is_local(url) else bool(fs.isdir(path))
 
 
 def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
-    fs, path = open_fs(url)
-    with explained(url, "read"):
-        with fs.open(path, "rb") as file:
-            return bytes(file.read())
+    with open_read(url) as file, explained(url, "read"):
+        return bytes(file.read())
 
 
 def read_json(url: str) -> Any:
@@ -159,7 +166,9 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes."""
     fs, path = open_fs(url)
     with explained(url, "read"):
-        file = fs.open(path, "rb")
+        file = open(path, "rb") if is_local(url) else fs.open(path, "rb")  # noqa: SIM115  closed below
+        if getattr(file, "details", {}).get("type") == "directory":  # S3: a key that others begin with
+            raise IsADirectoryError(path)
     with file:
         yield file
 
@@ -238,7 +247,7 @@ def put_file(source: str, url: str) -> None:
                     os.unlink(part)
                 raise
         else:
-            fs.put_file(source, path, **({"chunksize": PART_BYTES} if _scheme(url) == "s3" else {}))
+            fs.put_file(source, path, **({"chunksize": PART_BYTES} if urls.scheme_of(url) == "s3" else {}))
 
 
 def get_file(url: str, target: str) -> FileInfo:
@@ -265,11 +274,10 @@ def abort_uploads(url: str) -> int:
 
     Such parts are not seen in any listing, and paid for. 0 where the store does not tell.
     """
-    if _scheme(url) != "s3":
+    if urls.scheme_of(url) != "s3":
         return 0
-    fs, path = open_fs(url)
-    bucket, folder, _ = fs.split_path(path)
-    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    fs, bucket, folder = open_fs(url)[0], urls.bucket_of(url), urls.key_of(url)
+    prefix = f"{folder}/" if folder else ""
     try:
         with explained(url, "list"):
             found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
@@ -285,34 +293,60 @@ def list_names(url: str) -> list[str]:
     """Sorted names of the entries of a folder; empty when there is no such folder."""
     fs, path = open_fs(url)
     with explained(url, "list"):
+        if s3 := _on_s3(url):
+            return sorted(s3keys.names_in(*s3))
         try:
-            entries = fs.ls(path, detail=False)
-        except FileNotFoundError:
+            if is_local(url):
+                return sorted(os.listdir(path))
+            return sorted({name(entry) for entry in fs.ls(path, detail=False) if entry != path})
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        except NotADirectoryError:
-            return []
-    base = name(path)
-    return sorted({name(entry) for entry in entries} - {"", base if not is_local(url) else ""})
 
 
 def delete(url: str) -> None:
-    """Remove a file or a folder with all in it; nothing happens where there is none."""
+    """Remove a file or a folder with all in it, and nothing else; nothing happens where there is none."""
     fs, path = open_fs(url)
     with explained(url, "delete"):
-        try:
-            fs.rm(path, recursive=True)
-        except FileNotFoundError:
-            return
-        if not is_local(url):
-            for left in fs.find(path):  # s3fs drops what the store says of single files: each raises here
-                fs.rm_file(left)
+        if is_local(url):
+            _delete_local(path)
+        elif s3 := _on_s3(url):
+            _refuse_whole(url, bool(s3[2]))
+            s3keys.delete_keys(s3[0], s3[1], s3keys.keys_of(*s3))
+        else:
+            _refuse_whole(url, path.strip("/") != "")
+            found = fs.find(path, withdirs=True, detail=True)
+            for each in sorted(found, reverse=True):  # what lies in a folder comes before it
+                with suppress(FileNotFoundError):
+                    (fs.rmdir if found[each]["type"] == "directory" else fs.rm_file)(each)
+
+
+def _refuse_whole(url: str, is_part: bool) -> None:
+    """StorageError where a whole bucket or disk would go."""
+    if not is_part:
+        raise StorageError(f"{url} is a whole store: nothing here deletes one; name a folder in it")
+
+
+def _delete_local(path: str) -> None:
+    _refuse_whole(path, path != os.path.abspath(os.sep))
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.unlink(path)
 
 
 def size(url: str) -> int:
     """A file's size in bytes."""
     fs, path = open_fs(url)
     with explained(url, "look at"):
-        return int(fs.size(path))
+        if s3 := _on_s3(url):
+            found = s3keys.size_of(*s3)
+            if found is None:
+                raise IsADirectoryError(path) if s3keys.is_folder(*s3) else FileNotFoundError(path)
+            return found
+        if os.path.isdir(path) if is_local(url) else fs.isdir(path):
+            raise IsADirectoryError(path)
+        return os.path.getsize(path) if is_local(url) else int(fs.size(path))
 
 
 def file_info(path: str) -> FileInfo:

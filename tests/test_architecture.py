@@ -27,6 +27,10 @@ BASE = {
     "heldout",
     "drawing",
     "versions",
+    "urls",
+    "s3keys",
+    "store_errors",
+    "outputs",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

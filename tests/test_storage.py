@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from tests import hostile_keys
 
 
 @pytest.fixture(params=["path", "file", "memory"])
@@ -116,3 +120,81 @@ def test_urls_stay_urls() -> None:
     assert storage.local_path("~/x") == os.path.expanduser("~/x")
     with pytest.raises(StorageError, match="is not on this machine's disk"):
         storage.local_path("s3://b/x")
+
+
+@given(acts=hostile_keys.ACTS)
+@settings(max_examples=150, deadline=None)
+def test_a_disk_and_memory_hold_exactly_the_keys_that_were_named(acts: list[tuple[str, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        hostile_keys.follow(folder, acts)
+        hostile_keys.follow(f"memory:/{folder}", acts)
+
+
+def test_deleting_one_name_leaves_every_other(url: str) -> None:
+    """Patterns, percents, quotes, leading dashes: a name is a name."""
+    held = hostile_keys.neighbours(url)
+    for name in hostile_keys.NAMED:
+        storage.delete(storage.join(url, name))
+        del held[name]
+        assert storage.list_names(url) == sorted({key.split("/")[0] for key in held})
+        storage.delete(storage.join(url, f"{name}x"))
+        del held[f"{name}x/in"]
+        assert storage.list_names(url) == sorted({key.split("/")[0] for key in held})
+
+
+def test_no_whole_store_and_no_empty_path_is_deleted() -> None:
+    storage.write_bytes("memory://kept/x", b"x")
+    for url in ("/", "file:///", "memory://", "s3://", "", " "):
+        with pytest.raises(StorageError):
+            storage.delete(url)
+    assert storage.exists("memory://kept/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("s3:/bucket/x", "write s3://bucket/x"),
+        ("s3:bucket/x", "write s3://bucket/x"),
+        ("S3:/bucket/x", "write s3://bucket/x"),
+        (" s3://bucket/x", "write s3://bucket/x"),
+        ("s3a://bucket/x", "write s3://bucket/x"),
+        ("gs:/bucket/x", "write gs://bucket/x"),
+        ("memory:/x/y", "write memory://x/y"),
+        ("file:/x/y", "write file:///x/y, or the plain path /x/y"),
+        ("s3:///x", "write s3://BUCKET/FOLDER"),
+        ("s3://bucket/a/../b", "write the URL out"),
+        ("https://bucket.s3.amazonaws.com/x", "AWS_ENDPOINT_URL"),
+        ("http://localhost:9000/x", "AWS_ENDPOINT_URL"),
+        ("", "give a path, or a URL"),
+        ("a\0b", "zero byte"),
+    ],
+)
+def test_what_is_nearly_a_url_is_refused_with_the_right_spelling(url: str, right: str) -> None:
+    """And never taken for a path: `s3:/bucket` would be a folder named `s3:` here."""
+    for act in (storage.read_bytes, storage.exists, storage.list_names, storage.delete, storage.is_folder):
+        with pytest.raises(StorageError, match=re.escape(right)):
+            act(url)
+    with pytest.raises(StorageError, match=re.escape(right)):
+        storage.write_bytes(url, b"x")
+
+
+def test_a_scheme_in_capitals_is_the_same_store() -> None:
+    storage.write_bytes("MEMORY://capital/x", b"x")
+    assert storage.list_names("memory://capital") == ["x"]
+
+
+@pytest.mark.parametrize("key", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_address_without_http_is_refused_with_the_right_spelling(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(key, "localhost:9000")
+    with pytest.raises(StorageError, match=rf"{key}=localhost:9000 .*write {key}=http://localhost:9000"):
+        storage.read_bytes("s3://bucket/x")
+
+
+def test_a_file_above_a_path_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="is a file, not a folder"):
+        storage.read_bytes(str(tmp_path / "file" / "x"))
+    assert not storage.exists(str(tmp_path / "file" / "x"))
+    assert storage.list_names(str(tmp_path / "file")) == []

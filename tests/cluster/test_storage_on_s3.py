@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from retfound_dist import storage
+from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
+from tests import hostile_keys
 from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
 
 
@@ -58,6 +63,72 @@ def test_a_file_that_the_store_will_not_delete_is_named(ceph_server: S3, monkeyp
     assert storage.list_names(folder) == ["kept"]
 
 
+@given(acts=hostile_keys.ACTS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_store_holds_exactly_the_keys_that_were_named(s3: S3, acts: list[tuple[str, str, str]]) -> None:
+    hostile_keys.follow(storage.join(s3.url, uuid.uuid4().hex), acts, each=False)
+
+
+def test_deleting_one_name_leaves_every_other(s3: S3) -> None:
+    """`oct[1]` once took `oct1` with it."""
+    held = hostile_keys.neighbours(s3.url)
+    for name in hostile_keys.NAMED:
+        storage.delete(storage.join(s3.url, name))
+        del held[name]
+        assert storage.list_names(s3.url) == sorted({key.split("/")[0] for key in held})
+        storage.delete(storage.join(s3.url, f"{name}x"))
+        del held[f"{name}x/in"]
+    assert storage.list_names(s3.url) == []
+
+
+def test_a_file_and_a_folder_of_one_name_are_told_apart(s3: S3) -> None:
+    """Only an object store has both."""
+    for name in ("a", "a/b", "a-b", "ab/c"):
+        storage.write_text(storage.join(s3.url, name), name)
+    assert storage.read_bytes(storage.join(s3.url, "a")) == b"a"
+    assert storage.is_folder(storage.join(s3.url, "a"))
+    assert storage.list_names(s3.url) == ["a", "a-b", "ab"]
+    with pytest.raises(StorageError, match="it is a folder"):
+        storage.read_bytes(storage.join(s3.url, "ab"))
+    with pytest.raises(StorageError, match="it is a folder"):
+        storage.size(storage.join(s3.url, "ab"))
+    storage.delete(storage.join(s3.url, "a"))
+    assert storage.list_names(s3.url) == ["a-b", "ab"]
+
+
+def test_a_folder_of_more_files_than_a_page_goes_whole(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 lists and deletes a thousand at a time."""
+    s3 = with_new_bucket(ceph_server)
+    use(s3, monkeypatch)
+    fs, _ = storage.open_fs(s3.url)
+    names = [f"{n:04d}" for n in range(1005)]
+    fs.pipe({f"{s3.url}/many/{name}": b"" for name in names})
+    storage.write_bytes(f"{s3.url}/many2/x", b"")
+    assert storage.list_names(f"{s3.url}/many") == names
+    storage.delete(f"{s3.url}/many")
+    assert storage.list_names(s3.url) == ["many2"]
+
+
+def test_no_bucket_is_deleted_whole(s3: S3) -> None:
+    storage.write_text(storage.join(s3.url, "a"), "x")
+    for url in (s3.url, f"{s3.url}/", f"{s3.url}//"):
+        with pytest.raises(StorageError, match="whole store"):
+            storage.delete(url)
+    assert storage.list_names(s3.url) == ["a"]
+
+
+def test_packing_over_one_set_leaves_the_one_beside_it(s3: S3) -> None:
+    """`pack out.url=s3://bucket/oct[1] --force` destroyed s3://bucket/oct1."""
+    source = ["phantom.patients=10", "phantom.slices=1", "phantom.height=64", "phantom.width=64"]
+    config = Path(__file__).parents[2] / "configs/demo/pack.toml"
+    for name in ("oct1", "oct[1]"):
+        assert main(["pack", str(config), *source, f"out.url={s3.url}/{name}", "--quiet"]) == 0
+    again = ["pack", str(config), *source, "phantom.seed=5", f"out.url={s3.url}/oct[1]", "--quiet", "--force"]
+    assert main(again) == 0
+    assert main(["verify", f"{s3.url}/oct1", "--quiet"]) == 0
+    assert main(["verify", f"{s3.url}/oct[1]", "--quiet"]) == 0
+
+
 def test_listing_names_files_and_folders_once(s3: S3) -> None:
     for name in ("step_2/a", "step_2/b", "step_1/a", "x.json"):
         storage.write_text(storage.join(s3.url, "checkpoints", name), "x")
@@ -101,6 +172,35 @@ def test_a_missing_bucket_is_one_line_with_its_url(s3: S3) -> None:
         with pytest.raises(StorageError) as caught:
             act(url)
         one_line(caught.value, s3, url)
+        assert "there is no bucket no-such-bucket-here" in str(caught.value)
+        assert "aws s3 mb s3://no-such-bucket-here" in str(caught.value)
+
+
+def test_a_missing_bucket_is_told_by_whatever_looks_at_it(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(ceph_server, monkeypatch)
+    for act in (storage.exists, storage.is_folder, storage.list_names, storage.size, storage.delete):
+        with pytest.raises(StorageError, match="create it: aws s3 mb s3://no-such-bucket-here"):
+            act("s3://no-such-bucket-here/a")
+
+
+def test_no_credentials_are_one_line_that_says_what_to_set(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(ceph_server, monkeypatch)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(StorageError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
+        storage.read_bytes("s3://some-bucket/a")
+
+
+def test_a_wrong_clock_is_told_as_one(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are signed with a time; an hour's difference is refused as if the key were wrong."""
+    s3 = with_new_bucket(ceph_server)
+    use(s3, monkeypatch)
+    late = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(hours=1)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: late)
+    with pytest.raises(StorageError, match="clock differs"):
+        storage.list_names(s3.url)
 
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])
@@ -115,6 +215,7 @@ def test_wrong_credentials_are_one_line_without_them(
             act(storage.join(s3.url, "a"))
         one_line(caught.value, bad, s3.url)
         assert "credentials" in str(caught.value)
+        assert {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}[wrong] in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,65 @@
+"""What a store's errors mean to a person: one line that says what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_REFUSED = {
+    "InvalidAccessKeyId": "the store does not know this access key; check the credentials "
+    "(AWS_ACCESS_KEY_ID, or the profile in AWS_PROFILE), and that AWS_ENDPOINT_URL names their store",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key; check the credentials "
+    "(AWS_SECRET_ACCESS_KEY, or the profile in AWS_PROFILE)",
+    "RequestTimeTooSkewed": "this machine's clock differs from the store's by more than 15 minutes; "
+    "set the clock (timedatectl set-ntp true)",
+    "ExpiredToken": "the credentials have expired; log in again, or renew AWS_SESSION_TOKEN",
+    "InvalidToken": "AWS_SESSION_TOKEN is not one of this store; renew the credentials",
+}
+_DENIED = "access denied; check credentials and rights"
+_BY_NAME = {
+    "NoCredentialsError": "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+    "or AWS_PROFILE (`aws configure` writes a profile)",
+    "PartialCredentialsError": "half of the credentials is missing; set both AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY",
+}
+_PACKAGES = {"botocore", "aiobotocore", "aiohttp", "s3fs"}
+
+
+def code_of(error: BaseException) -> str:
+    """S3's own code (`NoSuchBucket`, `403`), from an error or its cause; empty where there is none."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def refused(code: str) -> str:
+    """Why access was denied, by S3's code, and what to do."""
+    return _REFUSED.get(code, _DENIED)
+
+
+def no_bucket(bucket: str) -> str:
+    """What to do about a bucket that is not there."""
+    return (
+        f"there is no bucket {bucket}; check the name and AWS_ENDPOINT_URL, "
+        f"or create it: aws s3 mb s3://{bucket}"
+    )
+
+
+def reason(error: BaseException) -> str | None:
+    """One line for any other error of a store; None where it is no store's error."""
+    if type(error).__name__ in _BY_NAME:
+        return _BY_NAME[type(error).__name__]
+    if code_of(error) == "400":
+        return "the store calls the request bad (400); check the region, and renew the login"
+    ours = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _PACKAGES
+    if not ours and not str(error).startswith("Invalid endpoint"):  # botocore's ValueError
+        return None
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
