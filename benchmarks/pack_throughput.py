@@ -33,8 +33,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import Row, finish, median_of
+from retfound_dist.decoding import jpeg
 from retfound_dist.schema import PackConfig, PackImage, PackOut, Source
-from shards import jpeg
 from shards.images import decode, encode, scale_down
 from shards.pack import pack
 

@@ -23,6 +23,10 @@ class DataError(RetfoundError):
     """Images, folders or shards that are not what they should be."""
 
 
+class ImageError(DataError, ValueError):
+    """An image file that is damaged, no image, or of a kind that cannot be read right."""
+
+
 class ManifestError(DataError):
     """A shard set whose manifest is missing, malformed or of another format."""
 

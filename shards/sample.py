@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
 from retfound_dist.shardset import image_digest
-from shards import jpeg
 from shards.images import Histogram, Stored, prepare
 from shards.pictures import look, pixel_digest
 from shards.record import Scan

@@ -9,23 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist.stream.reader import decode
+from retfound_dist import decoding
 
 Pixels = NDArray[np.uint8]
 RESIZE = 256 / 224
 """Shorter side over input side before the centre crop (RETFound, test transform)."""
 TRAIN_RESIZE = 2.0
 """Training keeps more, so that a random crop of a quarter of the image is still sharp."""
-MIN_SIDE = 32
-"""Pixels; nothing smaller is a B-scan."""
 
 
 def decode_grey(data: bytes) -> Pixels:
-    """(H, W) of a JPEG, PNG, TIFF or BMP of any depth; ValueError says what is wrong with it."""
-    pixels = decode(data, grey=True)
-    if min(pixels.shape) < MIN_SIDE:
-        raise ValueError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels: a side is below {MIN_SIDE}")
-    return pixels
+    """(H, W) of an image file as `retfound_dist.decoding` says; ImageError says what is wrong with it."""
+    return decoding.check_sides(decoding.decode_grey(data))
 
 
 def for_training(pixels_HW: Pixels, side: int) -> Pixels:

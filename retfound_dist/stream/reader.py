@@ -7,7 +7,6 @@ replacement is the same at every world size.
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
 from collections import OrderedDict
@@ -19,11 +18,9 @@ from typing import Protocol
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from retfound_dist import retry, storage
+from retfound_dist import decoding, retry, storage
 from retfound_dist.errors import DataError
-from retfound_dist.pixels import to_8_bit
 from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, image_digest, read_index
 
@@ -217,32 +214,16 @@ def _slice(data: mmap.mmap | bytes, entry: Entry) -> bytes:
 def decode(data: bytes, grey: bool, rows: Rows | None = None) -> Pixels:
     """Image file bytes to (H, W) uint8, or (H, W, 3) unless `grey`; ValueError when they are damaged.
 
-    JPEGs go through simplejpeg, which refuses truncated and zeroed data that Pillow would decode
-    without a word. Images of more than 8 bit are scaled as `retfound_dist.pixels` says. With `rows`, which
-    is told width and height, what lies below the rows it wants may be missing.
+    Decoded as `retfound_dist.decoding` says. With `rows`, which is told width and height, what lies
+    below the rows it wants may be missing.
     """
-    if data[:2] == b"\xff\xd8":
-        frame = grey_frame(data) if grey and rows else None
-        if frame and rows:
-            return _upper_rows(data, frame, rows(frame.width, frame.height))
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="GRAY" if grey else "RGB", strict=True)
-        pixels = pixels[:, :, 0] if grey else pixels
-    else:
-        pixels = _decode_other(data, grey)
+    frame = grey_frame(data) if grey and rows and data[:2] == b"\xff\xd8" else None
+    if frame and rows:
+        return _upper_rows(data, frame, rows(frame.width, frame.height))
+    pixels = decoding.decode_grey(data) if grey else decoding.decode_colour(data)
     if rows:
         rows(pixels.shape[1], pixels.shape[0])
     return pixels
-
-
-def _decode_other(data: bytes, grey: bool) -> Pixels:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith("I") or image.mode == "F":
-                deep = to_8_bit(np.asarray(image))
-                return deep if grey else np.repeat(deep[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("L" if grey else "RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"not a readable image ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -256,13 +237,18 @@ class Frame:
 
 
 def grey_frame(data: bytes) -> Frame | None:
-    """The frame header; None for colour and for progressive JPEGs, and where there is none."""
+    """The frame header; None for colour, deep and progressive JPEGs, those with EXIF data (which may turn
+    the picture), and where there is none.
+    """
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker in (0xC0, 0xC1):
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            return Frame(at + 5, height, width) if data[at + 9] == 1 and height else None
+            plain = data[at + 4] == 8 and data[at + 9] == 1 and height
+            return Frame(at + 5, height, width) if plain else None
+        if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif":
+            return None
         if 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return None
         at += 2 + length

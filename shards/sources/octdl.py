@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
-from shards import jpeg
 from shards.record import Listing, Scan, unique_keys
 from shards.sources.folder import LISTING, read_inside, read_listing
 from shards.sources.published import (

@@ -13,16 +13,15 @@ Read here and not with oct-converter, which refuses a whole file for an umlaut i
 
 from __future__ import annotations
 
-import io
 import mmap
 import struct
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image
 
+from retfound_dist.decoding.jpeg import is_jpeg
+from retfound_dist.decoding.pictures import deep_jpeg2000
 from retfound_dist.errors import DataError
-from shards import jpeg
 from shards.images import decode
 from shards.record import Pixels
 from shards.sources.volume import Image8, Volume, check_pixels, pseudonym, scaled
@@ -85,14 +84,9 @@ def _jpegs(content: bytes) -> list[Pixels]:
 
 def _picture(data: bytes, width: int, height: int) -> Pixels:
     """Grey pixels of one JPEG or JPEG 2000; DataError where it is of another size than the chunk says."""
-    if jpeg.is_jpeg(data):
-        pixels: Pixels = decode(data)
-        shape = pixels.shape
-    else:
-        with Image.open(io.BytesIO(data), formats=["JPEG2000"]) as image:
-            shape = (image.height, image.width)
-            pixels = np.asarray(image) if shape == (height, width) else np.empty(0)
-    if shape != (height, width) or pixels.shape != shape:
+    pixels: Pixels = decode(data) if is_jpeg(data) else deep_jpeg2000(data)
+    shape = pixels.shape
+    if shape != (height, width):
         raise DataError(f"holds a picture of {shape[1]}x{shape[0]}, not a grey one of {width}x{height}")
     return pixels
 

@@ -13,9 +13,10 @@ import tifffile
 from pack_inputs import pack_config, scan_pixels
 from PIL import Image
 
+from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
-from shards import images, jpeg
+from shards import images
 from shards.images import prepare
 from shards.pack import pack
 from shards.record import Scan
@@ -176,7 +177,7 @@ def test_a_jpeg_bomb_is_refused_as_well() -> None:
 
 def test_what_is_no_image_is_an_error() -> None:
     for data in (b"", b"hi\n", b"GIF89a" + bytes(50), b"%PDF-1.4"):
-        with pytest.raises(DataError, match="is not a JPEG, PNG, TIFF, BMP or WebP"):
+        with pytest.raises(DataError, match=r"is not a JPEG, PNG, TIFF, BMP|is empty|is a PDF|cannot be read"):
             prepare(data, PackImage())
 
 
@@ -255,7 +256,7 @@ def test_a_picture_of_next_to_no_colour_packs_and_its_loss_is_measured(tmp_path:
     """JPEG takes the little colour it has away: read back it is grey, and was not before."""
     for seed in range(24):
         grey = scan_pixels(seed, 48, 64)
-        tinted = np.stack([grey, grey, np.minimum(grey.astype(int) + (grey == grey[5, 5]) * 9, 255)], -1)
+        tinted = np.stack([grey, grey, np.where(grey > 200, 255, grey + 17)], -1)
         Image.fromarray(tinted.astype(np.uint8)).save(tmp_path / f"{seed}.png")
     manifest = pack(pack_config(tmp_path, tmp_path / "out"))
     assert manifest.image["psnr_images"]

@@ -10,7 +10,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist.errors import DataError
+from retfound_dist.errors import ImageError
 
 SOI, EOI, SOS, APP0, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xFE
 ORIENTATION = 0x0112
@@ -25,25 +25,43 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def header(data: bytes) -> tuple[int, int, str]:
-    """(height, width, colour space) of a JPEG; DataError when it is broken."""
+    """(height, width, colour space) of a JPEG; ImageError when it is broken."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError as error:
-        raise DataError(f"is a broken JPEG ({error})") from error
+        raise _fault(data, error) from error
     return int(height), int(width), str(colours)
 
 
 def decode(data: bytes, colours: str) -> NDArray[np.uint8]:
     """Pixels as (H, W, 1) for `GRAY` or (H, W, 3) for `RGB`.
 
-    Strict: a JPEG that is cut short or holds zeroed bytes raises DataError, where most decoders
+    Strict: a JPEG that is cut short or holds zeroed bytes raises ImageError, where most decoders
     would fill the gap with grey.
     """
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        raise DataError(f"is a broken JPEG ({error})") from error
+        raise _fault(data, error) from error
     return pixels
+
+
+def _fault(data: bytes, error: Exception) -> ImageError:
+    """What is wrong with a JPEG that the decoder refuses."""
+    bits = _bits(data)
+    if bits > 8:
+        return ImageError(f"is a JPEG of {bits} bit: save it as 16-bit PNG or TIFF")
+    return ImageError(f"is a broken JPEG ({error})")
+
+
+def _bits(data: bytes) -> int:
+    """Bits of a sample by the frame header, 0 where there is none."""
+    at = 2
+    while at + 5 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SOS, EOI):
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            return data[at + 4]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
 
 
 def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
@@ -58,8 +76,11 @@ def orientation(data: bytes) -> int:
     """EXIF orientation, 1 (upright) where the file does not say."""
     if data.find(b"Exif\0", 0, _end_of_head(data)) < 0:
         return 1
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        return int(image.getexif().get(ORIENTATION, 1) or 1)
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return int(image.getexif().get(ORIENTATION, 1) or 1)
+    except Exception:  # damaged EXIF data say nothing, as to every viewer; the picture itself is sound
+        return 1
 
 
 def without_metadata(data: bytes) -> bytes:
@@ -80,17 +101,17 @@ def without_metadata(data: bytes) -> bytes:
         if _is_picture(marker, data[start + 2 : start + 7]):
             kept.append(b"\xff" + bytes([marker]) + data[start:end])
         position = end
-    raise DataError("is a broken JPEG (no end marker)")
+    raise ImageError("is a broken JPEG (no end marker)")
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     """(marker, offset after it) at a place where a marker must stand."""
     if data[position] != 0xFF:
-        raise DataError("is a broken JPEG (a segment has a wrong length)")
+        raise ImageError("is a broken JPEG (a segment has a wrong length)")
     while position < len(data) and data[position] == 0xFF:
         position += 1
     if position == len(data):
-        raise DataError("is a broken JPEG (no end marker)")
+        raise ImageError("is a broken JPEG (no end marker)")
     return data[position], position + 1
 
 
