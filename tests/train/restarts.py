@@ -1,0 +1,111 @@
+"""Several starts of runs on ranks that meet once: what they leave, and what a start has in memory when ready."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from retfound_dist.config import to_dict
+from retfound_dist.schema import Checkpoint, Data, Model, Optim, PretrainConfig, Run, Train
+from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import read_manifest
+from retfound_dist.train import engine as ds
+from retfound_dist.train import pretrain
+from retfound_dist.train.keeper import Keeper
+from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.setup import Ready, Start, make_ready
+from retfound_dist.train.telemetry import Display
+from retfound_dist.train.watchdog import Watchdog
+from retfound_dist.train.weights import group_shapes, merge, own_part
+from retfound_dist.world import World
+
+MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """One start; with `dump` what is in memory before its first step goes to that file."""
+
+    config: PretrainConfig
+    dump: str = ""
+
+
+def config(shards: str, run: str, init: str, stage: int, precision: str, stop: int = 0) -> PretrainConfig:
+    """Four steps of ten images, a checkpoint after two."""
+    train = Train(
+        global_batch=10,
+        micro_batch=4,
+        steps=4,
+        zero_stage=stage,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        log_every=1,
+        threads=1,
+        stop_at_step=stop,
+    )
+    return PretrainConfig(
+        run=Run(url=run),
+        data=Data(shards=shards, workers=0, window_shards=2),
+        model=replace(MODEL, init=init),
+        optim=Optim(base_lr=4e-3, warmup_epochs=0, clip_grad=0.5),
+        train=train,
+        checkpoint=Checkpoint(every_steps=2, keep_last=9),
+    )
+
+
+def on_ranks(ranks: int, starts: Sequence[Begin]) -> None:
+    """All starts, one after the other, on so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_one_rank, (ranks, port, tuple(starts)), nprocs=ranks)
+
+
+def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID=f"restarts{port}")
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
+    world = World(rank, ranks, rank, owner=f"restarts{port}")
+    group = ds.start(world, threads=1)
+    for each in starts:
+        with Display(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
+            keeper, asked = Keeper(each.config.run.url), StopRequest()
+            start = Start(
+                each.config, to_dict(each.config), read_manifest(each.config.data.shards), group, display,
+                keeper, asked, Watchdog(world, 0), scratch.folder,
+            )  # fmt: skip
+            pretrain.make_ready = partial(_dumped, each.dump) if each.dump else make_ready
+            pretrain.run_on(start)
+        group.share(None)
+        gc.collect()
+    ds.stop()
+
+
+def _dumped(where: str, start: Start) -> Ready:
+    """Ready, with what it trains on from here written down: fp32 weights, working copies, the rest."""
+    import deepspeed
+
+    ready, group = make_ready(start), start.group
+    working = {}
+    for name, p in ready.model.named_parameters():
+        with deepspeed.zero.GatheredParameters([p], enabled=ready.stage == 3):
+            working[name] = p.detach().clone()
+    state = ds.snapshot(ready.engine, start.scratch, {})
+    torch.save(own_part(state), f"{where}.{group.world.rank}")
+    dist.barrier()
+    if group.world.is_main:
+        parts = [torch.load(f"{where}.{rank}", weights_only=True) for rank in range(group.world.size)]
+        found: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.fixed}
+        found |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
+        torch.save(found | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
+    dist.barrier()
+    Path(f"{where}.{group.world.rank}").unlink()
+    return ready
