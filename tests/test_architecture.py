@@ -27,6 +27,10 @@ BASE = {
     "heldout",
     "drawing",
     "versions",
+    "passed_over",
+    "folder_walk",
+    "folder_layout",
+    "image_files",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
