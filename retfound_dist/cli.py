@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, a checkpoint or a weights file")
     embed.add_argument("images", metavar="IMAGES", help="a folder of images, or a shard set's URL")
     embed.add_argument("--out", required=True, metavar="F.npz", help="file to write: .npz or .parquet")
+    embed.add_argument(
+        "--follow-links", action="store_true", help="also links that lead out of the folder (one you trust)"
+    )
     runs = add("runs", _runs, "the runs below a URL: state, step, loss, speed, checkpoint, best score")
     runs.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
     runs.add_argument("--json", action="store_true", help="as JSON")
@@ -282,7 +285,13 @@ def _reconstruct(args: argparse.Namespace) -> int:
 def _embed(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.embed import embed_command
 
-    return embed_command(args.checkpoint, args.images, args.out, args.quiet)
+    return embed_command(
+        args.checkpoint,
+        args.images,
+        args.out,
+        args.quiet,
+        links="anywhere" if args.follow_links else "inside",
+    )
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
     notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
     if notes:
         yield ""
-        yield "What differs from the sets as they were published:"
+        yield "What was passed over, and what differs from the sets as they were published:"
         yield ""
         yield from (f"- {name}: {note}" for name, note in notes)
 

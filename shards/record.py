@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retfound_dist.passed_over import printable as printable
+
 Pixels = NDArray[np.generic]
 MAX_KEY = 80
 """Characters in a key: with its extension it fits the 100 of a plain tar header."""
@@ -67,7 +69,7 @@ class Listing:
     scans: Sequence[Scan]
     """In a fixed order; not read yet."""
     notes: tuple[str, ...] = ()
-    """What differs from the set as it was published, one line each; empty where nothing does."""
+    """What was passed over, and what differs from the set as it was published; one line each."""
 
 
 def safe_key(text: str) -> str:
@@ -93,14 +95,6 @@ def unique_keys(paths: Sequence[str]) -> list[str]:
     if len(set(keys)) < len(keys):  # a suffixed key met a plain one, or two digests met
         keys = [f"{key[: MAX_KEY - 17]}-{_digest(path, 16)}" for key, path in zip(plain, paths, strict=True)]
     return keys
-
-
-def printable(path: str) -> str:
-    """A file name as one printable line, whatever its bytes are."""
-    if path.isprintable() and path.isascii():
-        return path
-    text = os.fsencode(path).decode(errors="replace")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _digest(text: str, length: int = 8) -> str:

@@ -32,6 +32,10 @@ BASE = {
     "s3keys",
     "store_errors",
     "outputs",
+    "passed_over",
+    "folder_walk",
+    "folder_layout",
+    "image_files",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

@@ -57,6 +57,7 @@ class ExternalSet:
     left_out: dict[str, int]
     """Images of each label that is not mapped."""
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
     seen: int
     """Images that are in train or val too."""
     fingerprint: str
@@ -75,6 +76,8 @@ class LabelledSet:
     skipped: tuple[tuple[str, str], ...]
     """(key, reason) of every image left out."""
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What was passed over as no image, and how folders were read."""
     fingerprint: str
     """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
     seen: frozenset[str] = frozenset()
@@ -105,17 +108,17 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
 
     `tick(done, total)` is called as images are decoded.
     """
-    listing = list_items(config.path)
+    listing = list_items(config.path, links=config.follow_links)
     divided_by, divided = parts_of(listing.items, config, lambda item: not isinstance(_decode(item, 1), str))
     items = divided
     classes = tuple(sorted({item.label for item in items}))
-    _check_classes(classes, items, config.path)
+    _check_classes(classes, items, config.path, listing.notes)
     decoded, faults = decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
     check_budget(skipped, len(faults), len(items), config.path, config.bad_sample_budget)
     whole = [(item, *pair) for item, pair in zip(items, decoded, strict=True) if pair]
     items = tuple(item for item, *_ in whole)
-    _check_classes(classes, items, config.path)
+    _check_classes(classes, items, config.path, listing.notes)
     images = [image for _, image, _ in whole]
     leaks = find_leaks(items, [digest for *_, digest in whole])
     warnings = leaks.refuse(divided_by, config.path, config.allow_leak)
@@ -127,6 +130,7 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
         divided_by=divided_by,
         skipped=skipped,
         warnings=warnings,
+        notes=listing.notes,
         parts={name: _part(name, items, images, classes) for name in PARTS},
         fingerprint=fingerprint(items),
         seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
@@ -155,7 +159,7 @@ def _decode(item: Item, side: int) -> tuple[Pixels, str] | str:
     """Pixels as the item's part wants them and the digest of all there are, or what is wrong."""
     try:
         pixels_HW = decode_grey(item.read())
-    except (ValueError, OSError, StorageError) as error:
+    except (ValueError, OSError, StorageError, DataError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     fitted = for_training if item.split == "train" else for_testing
     return fitted(pixels_HW, side), pixel_digest(pixels_HW)
@@ -180,11 +184,13 @@ def check_budget(
         )
 
 
-def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) -> None:
+def _check_classes(
+    classes: Sequence[str], items: Sequence[Item], where: str, notes: Sequence[str]
+) -> None:
     if len(classes) < 2:
         raise DataError(
             f"{where} has one class only ({', '.join(classes) or 'none'}): "
-            "a classifier needs at least two to tell apart"
+            "a classifier needs at least two to tell apart" + "".join(f"; {note}" for note in notes[:_NAMED])
         )
     for name in ("train", "test"):
         held = {item.label for item in items if item.split == name}
@@ -193,6 +199,7 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str) ->
             raise DataError(
                 f"{where}: no image of class {', '.join(missing)} in the {name} part: "
                 "add images (or patients) of it, change data.split_seed, or leave the class out"
+                + "".join(f"; {note}" for note in notes[:_NAMED])
             )
 
 

@@ -30,11 +30,16 @@ from retfound_dist.evaluate.layouts import Item
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.start import Start, open_start, resolve
+from retfound_dist.folder_layout import nothing_found
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.schema import EvalModel
 
 PART = 512
 """Images of one part."""
 KINDS = (".npz", ".parquet")
+FOLLOW = "--follow-links"
+"""How a user allows links that lead out of the folder."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,23 @@ class Embedded:
     """`key: reason` of the others."""
 
 
-def embed_command(checkpoint: str, images: str, out: str, quiet: bool = False) -> int:
+def embed_command(
+    checkpoint: str, images: str, out: str, quiet: bool = False, links: Links = "inside"
+) -> int:
     """Write features and keys; raises RetfoundError for anything a person can mend."""
     if not out.endswith(KINDS):
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
     if out.endswith(".parquet"):
         _parquet()
     start = open_start(resolve(checkpoint), EvalModel())
-    items = list_images(images)
+    items, notes = list_images(images, links)
     with Display(quiet) as show:
         show.begin(f"features of {images}")
         began = time.monotonic()
         found, fresh = _in_parts(start, items, out, show)
         rate = fresh / max(1e-9, time.monotonic() - began)
+        for note in notes:
+            show.say(f"note: {note}")
         for line in found.skipped[:10]:
             show.say(f"left out: {line}")
         if not found.keys:
@@ -73,17 +82,25 @@ def embed_command(checkpoint: str, images: str, out: str, quiet: bool = False) -
     return 0
 
 
-def list_images(url: str) -> list[Item]:
-    """Every image of a folder, sorted by key, or of a shard set as it lies there; labels do not matter."""
+def list_images(url: str, links: Links = "inside") -> tuple[list[Item], list[str]]:
+    """Every image of a folder, sorted by key, or of a shard set as it lies there; labels do not matter.
+
+    And what was passed over, a sentence each.
+    """
     if storage.exists(storage.join(url, shardset.MANIFEST)):
-        return list(_shard_images(url))
+        return list(_shard_images(url)), []
     if not storage.is_local(url) or not Path(storage.local_path(url)).is_dir():
         raise DataError(f"{url} holds no {shardset.MANIFEST} and is no local folder: give either")
-    root = Path(storage.local_path(url))
-    items = [Item(f, "", (root / f).read_bytes, identity=str(_size(root / f))) for f in layouts.walk(root)]
-    if not items:
-        raise DataError(f"no images in {url}: it must hold {', '.join(layouts.EXTENSIONS)} files")
-    return items
+    found = find_files(storage.local_path(url), links=links)
+    if not found.paths:
+        raise DataError(
+            f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(found, FOLLOW)}"
+        )
+    items = [
+        Item(file, "", partial(read_file, found.root, file, links), identity=str(size))
+        for file, size in zip(found.paths, found.sizes, strict=True)
+    ]
+    return items, found.passed.lines(FOLLOW)
 
 
 def _shard_images(url: str) -> Iterator[Item]:
@@ -110,10 +127,6 @@ class _Shards:
                 self.held[shard.name] = layouts.read_shard(self.url, shard)
             data = self.held[shard.name]
         return data[entry.image_offset : entry.image_offset + entry.image_bytes]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
 
 
 def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> tuple[Embedded, int]:
@@ -162,7 +175,7 @@ def _embed(model: Any, start: Start, items: Sequence[Item], tick: Callable[[int]
 def _read(item: Item, side: int) -> Pixels | str:
     try:
         return for_testing(decode_grey(item.read()), side)
-    except (ValueError, OSError, StorageError) as error:
+    except (ValueError, OSError, StorageError, DataError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 
 

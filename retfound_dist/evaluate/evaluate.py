@@ -64,11 +64,15 @@ def load_labelled(
     data = external.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
+    for note in data.notes:
+        show.say(f"note: {note}")
     for key, reason in data.skipped[:10]:
         show.say(f"left out: {key}: {reason}")
     for warning in data.warnings:
         show.say(f"warning: {warning}")
     if data.external:
+        for note in data.external.notes:
+            show.say(f"note: {data.external.path}: {note}")
         show.say(f"{data.external.path}: {wording.external(external.describe(data.external, data.classes))}")
     return data
 
@@ -111,6 +115,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "patients": count_patients(test.patients),
         "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
         "warnings": list(data.warnings),
+        "notes": list(data.notes),
         "data": {"path": data.path, "fingerprint": data.fingerprint},
         "versions": versions(),
         "seconds": round(time.monotonic() - began, 1),

@@ -57,7 +57,7 @@ def load(
     config: External, data: LabelledSet, rules: EvalData, image_size: int, tick: Tick | None = None
 ) -> ExternalSet:
     """List, map and decode the external set; of `rules` the budget and the leave to leak count."""
-    listing = list_items(config.path, "external.path")
+    listing = list_items(config.path, "external.path", rules.follow_links)
     held = Counter(item.label for item in listing.items)
     class_map = check_map(config.class_map, data.classes, tuple(sorted(held)), config.path)
     classes = tuple(class_map)
@@ -85,6 +85,7 @@ def load(
         ),
         left_out={label: count for label, count in sorted(held.items()) if label not in place},
         skipped=skipped,
+        notes=listing.notes,
         seen=len(seen),
         fingerprint=dataset.fingerprint([item for item, *_ in whole]),
     )
@@ -163,6 +164,7 @@ def describe(held: ExternalSet, classes: Sequence[str]) -> dict[str, Any]:
         "patients": dataset.count_patients(held.part.patients),
         "left_out": dict(held.left_out),
         "skipped": [{"key": key, "reason": reason} for key, reason in held.skipped],
+        "notes": list(held.notes),
         "warnings": [f"{held.seen} images are in the train or val part too"] if held.seen else [],
         "data": {"path": held.path, "fingerprint": held.fingerprint},
     }

@@ -4,6 +4,7 @@
     train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
     labels.csv                        columns file, label[, patient, split]; images wherever it says
     a shard set with labels           KEY.jpg|.png + KEY.json with label, patient, split
+    Set/...                           class folders or parts one or more levels down (folder_layout)
 
 A `manifest.csv` beside the folders (the same columns) is the list then: an image that it does not name is
 kept out, for its patient is unknown.
@@ -21,11 +22,15 @@ from pathlib import Path
 
 from retfound_dist import shardset, storage
 from retfound_dist.errors import DataError, ManifestError
+from retfound_dist.folder_layout import layout_of, notes_of, nothing_found
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import find_files, read_file
 from retfound_dist.shardset import SPLITS
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 LISTING = "manifest.csv"
 PARTS = ("train", "val", "test")
+FOLLOW = "data.follow_links=anywhere"
+"""How a user allows links that lead out of the folder."""
 _KINDS = "a folder of class folders, a CSV of file,label[,patient,split], or labelled shards"
 
 
@@ -52,9 +57,11 @@ class Listing:
     items: tuple[Item, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=())
     """(key, reason) of images that are there and cannot be used."""
+    notes: tuple[str, ...] = ()
+    """What was passed over because it is no image by name, and how folders were read."""
 
 
-def list_items(url: str, name: str = "data.path") -> Listing:
+def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Listing:
     """Every labelled image of a folder or shard set, sorted by key; DataError (by the setting's name) where
     there is none."""
     if storage.exists(storage.join(url, shardset.MANIFEST)):
@@ -71,9 +78,7 @@ def list_items(url: str, name: str = "data.path") -> Listing:
             raise DataError(f"{name}={url} is a file, and no .csv: give {_KINDS}")
         found = _list_csv(root)
     else:
-        found = _list_folder(root)
-        if (root / LISTING).is_file():
-            found = _apply_listing(found, root)
+        found = _list_folder(root, name, url, links)
     if not found.items:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
@@ -82,58 +87,64 @@ def list_items(url: str, name: str = "data.path") -> Listing:
     return found
 
 
-def _list_folder(root: Path) -> Listing:
+def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:
+    files = find_files(str(root), links=links, used=(LISTING,))
+    layout = layout_of(files, name, url)
     items, skipped = [], []
-    for file in walk(root):
-        folders = file.split("/")[:-1]
-        split = SPLITS.get(folders[0].lower()) if folders else None
-        folders = folders[1:] if split else folders
-        if not folders:
-            skipped.append((file, "lies in no class folder"))
+    for file, size in zip(files.paths, files.sizes, strict=True):
+        split, label = layout.part_and_class(os.path.dirname(file))
+        key = layout.own(file)
+        if label is None:
+            skipped.append((key, "lies in no class folder"))
             continue
-        items.append(_item(root, file, folders[0], split))
-    return Listing(tuple(items), tuple(skipped))
+        read = partial(read_file, files.root, file, links)
+        items.append(Item(key, label, read, split=split, identity=str(size)))
+    found = Listing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
+    if (root / LISTING).is_file():
+        return _apply_listing(found, root, links, layout.inside)
+    if layout.inside and (root / layout.inside / LISTING).is_file():
+        return _apply_listing(found, root / layout.inside, links)
+    if not items and not skipped:
+        raise DataError(
+            f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
+            + nothing_found(files, FOLLOW)
+        )
+    return found
 
 
-def walk(root: Path) -> Iterator[str]:
-    """Paths below root of everything that bears an image's name, sorted."""
-    found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/"))
-    yield from sorted(found)
-
-
-def _apply_listing(found: Listing, root: Path) -> Listing:
+def _apply_listing(found: Listing, root: Path, links: Links, inside: str = "") -> Listing:
+    """The images as the listing says; `inside`: where the set begins below the listing's own folder."""
     rows = _read_listing(root / LISTING)
+    if inside:
+        rows = {file.removeprefix(f"{inside}/"): row for file, row in rows.items()}
     files = {item.key: item for item in found.items}
     items = []
     for file, row in rows.items():
-        item = files.get(file) or _item(root, file, file.split("/")[0])
+        item = files.get(file) or _item(root / inside, file, file.split("/")[0], links)
         items.append(_as_listed(item, row, root / LISTING))
     unlisted = (
         (key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys())
     )
     listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
-    return Listing(tuple(sorted(items, key=lambda item: item.key)), (*listed_loose, *unlisted))
+    skipped = (*listed_loose, *unlisted)
+    return Listing(tuple(sorted(items, key=lambda item: item.key)), skipped, found.notes)
 
 
 def _list_csv(path: Path) -> Listing:
     """The images that a CSV names, by paths from its own folder or absolute ones."""
     rows = _read_listing(path)
-    items = [_as_listed(_item(path.parent, file, ""), row, path) for file, row in rows.items()]
+    items = [_as_listed(_item(path.parent, file, "", "anywhere"), row, path) for file, row in rows.items()]
     unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
     return Listing(
         tuple(sorted((item for item in items if item.label), key=lambda item: item.key)), unlabelled
     )
 
 
-def _item(root: Path, file: str, label: str, split: str | None = None) -> Item:
+def _item(root: Path, file: str, label: str, links: Links) -> Item:
     path = root / file
     size = str(path.stat().st_size) if path.exists() else "gone"
-    return Item(file, label, path.read_bytes, split=split, identity=size)
+    read = partial(read_file, os.path.realpath(root), file, links)
+    return Item(file, label, read, identity=size)
 
 
 def _as_listed(item: Item, row: dict[str, str], listing: Path) -> Item:

@@ -105,6 +105,8 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
         said.append(f"{len(metrics['skipped'])} images were left out ({named})")
+    said += metrics.get("notes", [])
+    said += [f"external set: {note}" for note in metrics.get("external", {}).get("notes", [])]
     units = metrics["bootstrap"]["units"]
     if units < _FEW:
         said.append(

@@ -42,6 +42,9 @@ class EvalData:
     """Loader processes."""
     bad_sample_budget: Count = 10
     """Unreadable images left out (and named) before the evaluation stops with an error."""
+    follow_links: Literal["inside", "anywhere"] = "inside"
+    """Symbolic links that are followed: those to files and folders inside `path` (external.path too), or
+    all. `anywhere` lets the folder name any file that you can read: set it for folders you trust."""
     allow_leak: bool = False
     """Go on, with a warning, where a given split holds a patient or the same pixels in two parts."""
 

@@ -36,6 +36,9 @@ class Source:
     """Folder to read (of `csv`: the list itself); unused by `phantom`."""
     name: str = ""
     """Name of this source in the manifest; when empty the kind, of `folder` and `csv` the folder's name."""
+    follow_links: Literal["inside", "anywhere"] = "inside"
+    """Symbolic links that are followed: those to files and folders inside `path`, or all. `anywhere` lets
+    the folder name any file that you can read: set it for folders you trust."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.folder_walk import Links
 from retfound_dist.schema import PackConfig, Phantom, Source
 from shards.record import Listing, Scan, safe_key
 
@@ -57,9 +58,8 @@ def open_source(source: Source, phantom: Phantom) -> Listing:
 
         return Listing(list_generated(phantom, source.name))
     module = import_module(f"shards.sources.{ADAPTERS[source.kind]}")
-    adapter: Callable[[str, str], Listing] = getattr(module, f"list_{source.kind}")
-    found = adapter(source.path, source.name)
-    return found if isinstance(found, Listing) else Listing(found)
+    adapter: Callable[[str, str, Links], Listing] = getattr(module, f"list_{source.kind}")
+    return adapter(source.path, source.name, source.follow_links)
 
 
 def _prefixed(scan: Scan) -> Scan:

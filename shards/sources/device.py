@@ -18,9 +18,12 @@ from functools import partial
 from typing import Any
 
 from retfound_dist.errors import DataError
+from retfound_dist.folder_layout import nothing_found
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import find_files
 from retfound_dist.shardset import SPLITS
 from shards.record import Listing, Pixels, Scan
-from shards.sources.folder import check_folder, walk
+from shards.sources.folder import FOLLOW, check_folder
 from shards.sources.volume import Volume
 from shards.sources.volumes import READERS, read_volumes
 
@@ -29,12 +32,16 @@ CACHE_BYTES = 512_000_000
 _kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
-def list_device(path: str, name: str = "", ends: tuple[str, ...] = tuple(READERS)) -> Listing:
+def list_device(
+    path: str, name: str = "", links: Links = "inside", ends: tuple[str, ...] = tuple(READERS)
+) -> Listing:
     """Every B-scan of the device files below a folder; a file that cannot be read is listed to be named."""
     root = check_folder(path)
-    files = dict(sorted(walk(root, ends)))
+    found = find_files(root, ends, links)
+    files = dict(zip(found.paths, found.sizes, strict=True))
     if not files:
-        raise DataError(f"no device files in {path}: it takes {', '.join(ends)}")
+        passed = nothing_found(found, FOLLOW, named=False)
+        raise DataError(f"no device files in {path}: it takes {', '.join(ends)}{passed}")
     scans: list[Scan] = []
     for file, size in files.items():
         scans += list_file(root, file, size, name or "device")

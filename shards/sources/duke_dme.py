@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from retfound_dist.folder_walk import Links
 from shards.record import Listing, Scan
 from shards.sources.device import list_file
 from shards.sources.published import ignored_note, list_files, natural, short_list, stem, usable
@@ -18,9 +19,9 @@ from shards.sources.published import ignored_note, list_files, natural, short_li
 SUBJECTS, SLICES = 10, 61
 
 
-def list_duke_dme(path: str, name: str = "") -> Listing:
+def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every slice of every subject, all labelled DME."""
-    root, found = list_files(path, "Subject_*.mat files", (".mat",))
+    root, found, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
     files = sorted((file for file in found if re.fullmatch(r"Subject_\d+", stem(file))), key=natural)
     scans: list[Scan] = []
     notes = []
@@ -35,7 +36,7 @@ def list_duke_dme(path: str, name: str = "") -> Listing:
     if absent:
         notes.append(f"{len(absent)} of {SUBJECTS} subjects missing: {short_list(absent)}")
     notes += ignored_note([file for file in found if file not in files], "not Subject_<n>.mat")
-    return usable(scans, path, notes)
+    return usable(scans, path, [*notes, *passed])
 
 
 def _named(scan: Scan, subject: str) -> Scan:

@@ -4,6 +4,9 @@
     train|val|test/<class>/*.jpg      OCTID's layout: split and label from the folders
     *.jpg                             no label
     manifest.csv                      beside any of these; columns file, label, patient, split
+    Set/...                           any of these, one or more levels down (retfound_dist.folder_layout)
+
+Which files are found, which links are followed: retfound_dist.image_files.
 
 Where there is a `manifest.csv` it is the list: its rows say label, patient and split (an empty cell
 leaves it to the folders), and an image that it does not name is kept out, for its patient is unknown.
@@ -13,21 +16,22 @@ from __future__ import annotations
 
 import csv
 import os
-import stat
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.folder_layout import Layout, layout_of, notes_of, nothing_found
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.shardset import SPLITS
-from shards.record import Pixels, Scan, printable, unique_keys
+from shards.record import Listing, Pixels, Scan, printable, unique_keys
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 LISTING = "manifest.csv"
-MAX_FILE_BYTES = 256_000_000
-"""No single B-scan is larger; what is, is not read into memory."""
+FOLLOW = "source.follow_links=anywhere"
+"""How a user allows links that lead out of a source's folder."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,29 @@ class _Row:
     split: str | None
 
 
-def list_folder(path: str, name: str = "") -> list[Scan]:
+def list_folder(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every image below a folder, in the order of its path; DataError where there is none."""
     root = check_folder(path)
-    rows = read_listing(os.path.join(root, LISTING)) if os.path.isfile(os.path.join(root, LISTING)) else None
-    return scans_of(root, path, walk(root), rows, name)
+    found = find_files(root, links=links, used=(LISTING,))
+    layout = layout_of(found, shown=path)
+    base = listing_folder(root, layout)
+    rows = None if base is None else read_listing(os.path.join(root, base, LISTING))
+    if rows and base:
+        rows = {os.path.join(base, file): row for file, row in rows.items()}
+    if not found.paths and not rows:
+        raise DataError(
+            f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
+            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found, FOLLOW)}"
+        )
+    files = zip(found.paths, found.sizes, strict=True)
+    scans = scans_of(root, path, files, rows, name, layout, links)
+    return Listing(scans, notes_of(found, layout, FOLLOW))
+
+
+def listing_folder(root: str, layout: Layout) -> str | None:
+    """Where the listing lies: in the root (`""`), or in the folder that the set begins in; None: nowhere."""
+    places = ("", layout.inside) if layout.inside else ("",)
+    return next((base for base in places if os.path.isfile(os.path.join(root, base, LISTING))), None)
 
 
 def scans_of(
@@ -52,8 +74,11 @@ def scans_of(
     files: Iterable[tuple[str, int | None]],
     rows: Mapping[str, _Row] | None = None,
     name: str = "",
+    layout: Layout | None = None,
+    links: Links = "inside",
 ) -> list[Scan]:
     """`list_folder` of files that are known; millions of them are kept in few objects each."""
+    layout = layout or Layout()
     paths, sizes = [], array("q")
     for file, size in files:
         paths.append(file)
@@ -64,57 +89,36 @@ def scans_of(
     order = sorted(range(len(paths)), key=paths.__getitem__)
     paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
     del order
-    if not paths:
-        raise DataError(
-            f"no images in {path}: give source.path a folder with {', '.join(e[1:] for e in EXTENSIONS)} "
-            "files, such as <class>/*.jpg or train|val|test/<class>/*.jpg"
-        )
     source = name or os.path.basename(root) or "folder"
+    keys = unique_keys([layout.own(file) for file in paths] if layout.inside else paths)
+    known = lru_cache(maxsize=4096)(layout.part_and_class)
     scans = []
-    for file, size, key in zip(paths, sizes, unique_keys(paths), strict=True):
-        scan = _scan(root, file, key, source, size if size >= 0 else None)
+    for file, size, key in zip(paths, sizes, keys, strict=True):
+        split, label = known(os.path.dirname(file))
+        scan = Scan(
+            key=key,
+            origin=printable(file),
+            source=source,
+            read=InFolder(root, file, links),
+            size=size if size >= 0 else None,
+            label=label,
+            split=split,
+        )
         scans.append(scan if rows is None else _apply(rows.get(file), scan))
     return scans
 
 
 class InFolder:
-    """A scan's `read`: `read_inside` of a file, in a quarter of the memory of a partial function."""
+    """A scan's `read`: `read_file`, in a quarter of the memory of a partial function."""
 
-    __slots__ = ("file", "root")
+    __slots__ = ("file", "links", "root")
 
-    def __init__(self, root: str, file: str) -> None:
-        self.root, self.file = root, file
+    def __init__(self, root: str, file: str, links: Links = "inside") -> None:
+        self.root, self.file, self.links = root, file, links
 
     def __call__(self) -> bytes:
         """The file's bytes."""
-        return read_inside(self.root, self.file)
-
-
-def read_inside(root: str, file: str) -> bytes:
-    """The bytes of a regular file that really lies below `root` (a link may lead elsewhere)."""
-    folder, name = os.path.split(file)
-    path = os.path.join(real_folder(root, folder), name)
-    if os.path.islink(path) or name == "..":
-        path = _inside(root, os.path.realpath(path))
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise DataError("is not a regular file (links to folders are not followed)")
-    with open(path, "rb", buffering=0) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"has {size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
-        return stream.read()
-
-
-@lru_cache(maxsize=4096)
-def real_folder(root: str, folder: str) -> str:
-    """The real path of a folder below `root`; DataError where it leads out of it."""
-    return _inside(root, os.path.realpath(os.path.join(root, folder)))
-
-
-def _inside(root: str, real: str) -> str:
-    if os.path.commonpath([root, real]) != root:
-        raise DataError("leads out of its folder (symbolic links and .. are not followed)")
-    return real
+        return read_file(self.root, self.file, self.links)
 
 
 def read_listing(path: str) -> dict[str, _Row]:
@@ -157,49 +161,6 @@ def check_folder(path: str) -> str:
     if not os.path.isdir(root):
         raise DataError(f"{path} is a file, not a folder of images: check source.path")
     return root
-
-
-def walk(root: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[tuple[str, int | None]]:
-    """(relative path, bytes) of everything whose name ends like an image's, or as `extensions` say.
-
-    A link to a folder is not entered but listed, without a size: reading it fails by name, instead of
-    passing over in silence what lies behind it.
-    """
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(os.path.join(root, folder)) as entries:
-                for entry in entries:
-                    file = os.path.join(folder, entry.name)
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(file)
-                    elif entry.is_symlink() and os.path.isdir(entry.path):
-                        yield file, None
-                    elif entry.name.lower().endswith(extensions):
-                        yield file, None if entry.is_symlink() else entry.stat().st_size
-        except OSError as error:
-            raise DataError(
-                f"cannot list {printable(os.path.join(root, folder))}: {error.strerror}; check its rights"
-            ) from error
-
-
-def _scan(root: str, file: str, key: str, source: str, size: int | None) -> Scan:
-    split, label = _part_and_class(os.path.dirname(file))
-    read = InFolder(root, file)
-    name = printable(file)
-    return Scan(key=key, origin=name, source=source, read=read, size=size, label=label, split=split)
-
-
-@lru_cache(maxsize=4096)
-def _part_and_class(folder: str) -> tuple[str | None, str | None]:
-    folders = folder.split("/") if folder else []
-    split = SPLITS.get(folders[0].lower()) if folders else None
-    if split:
-        folders = folders[1:]
-    return split, printable(folders[0]) if folders else None
 
 
 def _apply(row: _Row | None, scan: Scan) -> Scan:

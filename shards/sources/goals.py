@@ -20,11 +20,12 @@ from functools import partial
 from typing import Any
 
 from retfound_dist.errors import DataError
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import IMAGE_ENDS, read_file
 from retfound_dist.schema import PackImage
 from retfound_dist.shardset import SPLITS
 from shards.images import decode, encode
 from shards.record import Listing, Scan
-from shards.sources.folder import EXTENSIONS, read_inside
 from shards.sources.octa500 import TABLES
 from shards.sources.published import compare_counts, image_scan, list_files, usable
 from shards.sources.tables import read_table
@@ -37,9 +38,9 @@ _MASK = re.compile(r"(?P<before>.*)/Layer_?(?:Masks?|GT)/(?P<number>\w+)\.\w+", 
 _TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECASE)
 
 
-def list_goals(path: str, name: str = "") -> Listing:
+def list_goals(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every image, with its part, verdict and layers where they are there."""
-    root, found = list_files(path, "images of GOALS", (*EXTENSIONS, *TABLES))
+    root, found, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
     masks = {(m["before"], m["number"]): file for file in found if (m := _MASK.fullmatch(file))}
     verdicts = _verdicts(root, [file for file in found if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
@@ -50,9 +51,11 @@ def list_goals(path: str, name: str = "") -> Listing:
         part, number = SPLITS.get(match["part"].lower().split("-")[-1]), match["number"]
         mask = masks.get((os.path.dirname(os.path.dirname(file)), number))
         known: dict[str, Any] = {"split": part, "patient": f"{match['part']}_{number}"}
-        scan = image_scan(root, file, found[file], name or "goals", f"{match['part']}_{number}", **known)
+        key = f"{match['part']}_{number}"
+        scan = image_scan(root, file, found[file], name or "goals", key, links, **known)
         label = verdicts.get((part, number.lstrip("0")))
-        scans.append(replace(scan, label=label, extra=partial(read_mask, root, mask) if mask else None))
+        extra = partial(read_mask, root, mask, links) if mask else None
+        scans.append(replace(scan, label=label, extra=extra))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, USED, "images")
     for what, missing in (
@@ -60,12 +63,12 @@ def list_goals(path: str, name: str = "") -> Listing:
         ("a layer mask", sum(s.extra is None for s in scans)),
     ):
         notes += [f"{missing:,} images without {what}"] if missing else []
-    return usable(scans, path, notes)
+    return usable(scans, path, [*notes, *passed])
 
 
-def read_mask(root: str, file: str) -> dict[str, str]:
+def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:
     """The layer mask as a JSON field; DataError where it is not as large as the scans are."""
-    pixels = decode(read_inside(root, file))
+    pixels = decode(read_file(root, file, links))
     if pixels.shape != SIZE:
         raise DataError(f"has a layer mask of shape {pixels.shape}, not {SIZE}")
     return {"layer_mask_png": base64.b64encode(encode(pixels, PackImage(format="png"))).decode()}

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
+from retfound_dist.folder_walk import Links
 from retfound_dist.shardset import SPLITS
 from shards.record import Listing, Scan, unique_keys
 from shards.sources.published import compare_counts, ignored_note, image_scan, list_files, usable
@@ -22,16 +23,16 @@ _NAME = re.compile(
 )
 
 
-def list_kermany(path: str, name: str = "") -> Listing:
+def list_kermany(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every image named as in the set: label, patient, slice; the published parts where they are apart."""
-    root, found = list_files(path, "images of OCT2017")
+    root, found, passed = list_files(path, "images of OCT2017", links)
     named = {file: match for file in found if (match := _NAME.fullmatch(file))}
     scans: list[Scan] = []
     for file, key in zip(named, unique_keys(list(named)), strict=True):
         match = named[file]
         split = next((SPLITS[p.lower()] for p in file.split("/")[:-1] if p.lower() in SPLITS), None)
         known = {"label": match["label"].upper(), "patient": match["patient"], "split": split}
-        scan = image_scan(root, file, found[file], name or "kermany", key, **known)
+        scan = image_scan(root, file, found[file], name or "kermany", key, links, **known)
         scans.append(replace(scan, slice=int(match["slice"])))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, PUBLISHED, "images")
@@ -39,7 +40,7 @@ def list_kermany(path: str, name: str = "") -> Listing:
     notes += straddling + ignored_note(
         [f for f in found if f not in named], "not named <class>-<patient>-<n>"
     )
-    return usable(scans, path, notes)
+    return usable(scans, path, [*notes, *passed])
 
 
 def _without_straddling(scans: list[Scan]) -> tuple[list[Scan], list[str]]:

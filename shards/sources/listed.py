@@ -9,13 +9,14 @@ import os
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.folder_walk import Links
 from retfound_dist.shardset import SPLITS
 from shards.record import Listing, Scan, printable, unique_keys
 from shards.sources.published import image_scan
 from shards.sources.tables import read_table
 
 
-def list_csv(path: str, name: str = "") -> Listing:
+def list_csv(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every row's image; DataError names the row that is wrong."""
     if not path:
         raise ConfigError("source.path is empty: give the CSV file, such as source.path=data/list.csv")
@@ -35,15 +36,17 @@ def list_csv(path: str, name: str = "") -> Listing:
     root = os.path.dirname(real)
     source = name or os.path.splitext(os.path.basename(real))[0]
     keys = unique_keys(list(rows))
-    scans = [_scan(root, file, source, key, rows[file]) for file, key in zip(rows, keys, strict=True)]
+    scans = [_scan(root, file, source, key, rows[file], links) for file, key in zip(rows, keys, strict=True)]
     absent = sum(scan.size is None for scan in scans)
     return Listing(scans, (f"{absent:,} of {len(scans):,} listed files are not there",) if absent else ())
 
 
-def _scan(root: str, file: str, source: str, key: str, fields: dict[str, object]) -> Scan:
+def _scan(
+    root: str, file: str, source: str, key: str, fields: dict[str, object], links: Links
+) -> Scan:
     where = os.path.join(root, file)
     size = os.path.getsize(where) if os.path.isfile(where) else None
-    return image_scan(root, file, size, source, key, **fields)
+    return image_scan(root, file, size, source, key, links, **fields)
 
 
 def _fields(row: dict[str, str], where: str) -> dict[str, object]:

@@ -14,8 +14,9 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import IMAGE_ENDS
 from shards.record import Listing, Scan
-from shards.sources.folder import EXTENSIONS
 from shards.sources.published import image_scan, list_files, natural, short_list, usable
 from shards.sources.tables import read_table
 
@@ -26,9 +27,9 @@ _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGN
 _EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L"}
 
 
-def list_octa500(path: str, name: str = "") -> Listing:
+def list_octa500(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every B-scan of the OCT folders, with the disease where the table of labels is there."""
-    root, found = list_files(path, "slices of OCTA-500", (*EXTENSIONS, *TABLES))
+    root, found, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
     slices = {file: match for file in sorted(found, key=natural) if (match := _SLICE.fullmatch(file))}
     labels, notes = _labels(root, [file for file in found if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
@@ -36,9 +37,10 @@ def list_octa500(path: str, name: str = "") -> Listing:
         volume = match["volume"]
         key = f"{volume}_{int(match['slice']):03d}"
         label, eye = labels.get(int(volume), (None, None))
-        scan = image_scan(root, file, found[file], name or "octa500", key, label=label, eye=eye)
+        known = {"label": label, "eye": eye}
+        scan = image_scan(root, file, found[file], name or "octa500", key, links, **known)
         scans.append(replace(scan, patient=volume, volume=volume, slice=int(match["slice"])))
-    return usable(scans, path, [*missing_slices(scans), *notes])
+    return usable(scans, path, [*missing_slices(scans), *notes, *passed])
 
 
 def missing_slices(scans: list[Scan]) -> list[str]:

@@ -18,8 +18,10 @@ from dataclasses import replace
 
 from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import read_file
 from shards.record import Listing, Scan, unique_keys
-from shards.sources.folder import LISTING, read_inside, read_listing
+from shards.sources.folder import LISTING, read_listing
 from shards.sources.published import (
     compare_counts,
     count_labels,
@@ -33,24 +35,25 @@ PUBLISHED = {"AMD": 1231, "DME": 147, "ERM": 155, "NO": 332, "RAO": 22, "RVO": 1
 _NAME = re.compile(r"(?:.*/)?(?P<label>[a-z]+)_(?P<patient>\d+)_(?P<slice>\d+)\.\w+", re.IGNORECASE)
 
 
-def list_octdl(path: str, name: str = "") -> Listing:
+def list_octdl(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every image whose name is of the set, patients that share a picture joined."""
-    root, found = list_files(path, "images of OCTDL")
+    root, found, passed = list_files(path, "images of OCTDL", links)
     named = {file: match for file in found if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
-    shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file))]
+    shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file, links))]
     joined = join_patients(shared + _listed(root, {file: named[file]["patient"] for file in files}))
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
-        scan = image_scan(root, file, found[file], name or "octdl", key, label=match["label"].upper())
+        label = match["label"].upper()
+        scan = image_scan(root, file, found[file], name or "octdl", key, links, label=label)
         patient = match["patient"]
         scans.append(replace(scan, patient=joined.get(patient, patient), slice=int(match["slice"])))
     apart = len({named[file]["patient"] for file in files} - {scan.patient for scan in scans})
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
     stray = [file for file in found if file not in set(files)]
-    return usable(scans, path, [*notes, *ignored_note(stray, "not named <class>_<patient>_<n>")])
+    return usable(scans, path, [*notes, *ignored_note(stray, "not named <class>_<patient>_<n>"), *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
@@ -78,10 +81,10 @@ def _listed(root: str, patients: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(patients[file], f"listed {row.patient}") for file, row in rows.items() if file in patients]
 
 
-def _picture(root: str, file: str) -> str | None:
+def _picture(root: str, file: str, links: Links) -> str | None:
     """Digest of the compressed picture without its metadata; None where it cannot be read."""
     try:
-        data = read_inside(root, file)
+        data = read_file(root, file, links)
         return hashlib.sha256(jpeg.without_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
     except (DataError, OSError, ValueError):
         return None  # packing reads it again and says why

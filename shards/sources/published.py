@@ -9,27 +9,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retfound_dist.errors import DataError
+from retfound_dist.folder_layout import nothing_found
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import IMAGE_ENDS, find_files
 from shards.record import Listing, Scan, printable
-from shards.sources.folder import EXTENSIONS, InFolder, check_folder, walk
+from shards.sources.folder import FOLLOW, InFolder, check_folder
 
 FEW = 5
 """Names spelt out in a note."""
 
 
 def list_files(
-    path: str, what: str, extensions: tuple[str, ...] = EXTENSIONS
-) -> tuple[str, dict[str, int | None]]:
-    """(real folder, relative path -> bytes) in the order of the paths; DataError saying `what` where none."""
+    path: str, what: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
+) -> tuple[str, dict[str, int], list[str]]:
+    """(real folder, relative path -> bytes, notes on what was passed over) in the order of the paths.
+
+    DataError saying `what` where there is none.
+    """
     root = check_folder(path)
-    found = dict(sorted(walk(root, extensions)))
-    if not found:
-        raise DataError(f"no {what} in {path}: give source.path the folder the download was unpacked to")
-    return root, found
+    found = find_files(root, ends, links)
+    if not found.paths:
+        raise DataError(
+            f"no {what} in {path}: give source.path the folder the download was unpacked to"
+            + nothing_found(found, FOLLOW)
+        )
+    return root, dict(zip(found.paths, found.sizes, strict=True)), found.passed.lines(FOLLOW)
 
 
-def image_scan(root: str, file: str, size: int | None, source: str, key: str, **known: Any) -> Scan:
+def image_scan(
+    root: str,
+    file: str,
+    size: int | None,
+    source: str,
+    key: str,
+    links: Links = "inside",
+    **known: Any,
+) -> Scan:
     """One image file below a folder."""
-    read = InFolder(root, file)
+    read = InFolder(root, file, links)
     return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
 
 

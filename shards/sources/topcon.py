@@ -8,23 +8,31 @@ from __future__ import annotations
 
 from collections import Counter
 
-from shards.record import Listing
+from retfound_dist.folder_walk import Links
+from retfound_dist.image_files import IMAGE_ENDS, find_files
+from shards.record import Listing, Scan
 from shards.sources.device import list_device
-from shards.sources.folder import EXTENSIONS, check_folder, list_folder, walk
+from shards.sources.folder import FOLLOW, check_folder, list_folder
 from shards.sources.published import compare_counts, usable
 
 EXPECTED = {"train": 768, "val": 256, "test": 256}
 RAW = (".fda", ".fds")
 
 
-def list_topcon(path: str, name: str = "") -> Listing:
+def list_topcon(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Images where there are any, and the B-scans of raw exports."""
     root = check_folder(path)
-    scans = list(list_folder(path, name or "topcon")) if any(True for _ in walk(root, EXTENSIONS)) else []
+    found = find_files(root, (*IMAGE_ENDS, *RAW), links)
+    raw = any(file.lower().endswith(RAW) for file in found.paths)
+    scans: list[Scan] = []
     notes: list[str] = []
-    if any(True for _ in walk(root, RAW)):
-        raw = list_device(path, name or "topcon", RAW)
-        scans += raw.scans
-        notes = list(raw.notes)
+    if any(file.lower().endswith(IMAGE_ENDS) for file in found.paths):
+        images = list_folder(path, name or "topcon", links)
+        scans += images.scans
+        notes += images.notes[: 0 if raw else None]
+    if raw:
+        exports = list_device(path, name or "topcon", links, RAW)
+        scans += exports.scans
+        notes += [*exports.notes, *found.passed.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
     return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -83,13 +83,13 @@ def _check_vol_header(path: str) -> None:
 def _read_xml(path: str) -> list[Volume]:
     from eyepy.io.he.xml_reader import HeXmlReader
 
+    from retfound_dist.image_files import read_file
     from shards.images import decode
-    from shards.sources.folder import read_inside
 
     reader = HeXmlReader(path)
     folder = os.path.realpath(os.path.dirname(path))
     names = [scan["scan_name"] for scan in reader.bscan_meta]
-    slices = [decode(read_inside(folder, name)) for name in names]
+    slices = [decode(read_file(folder, name)) for name in names]
     number = reader.parsed_values["patient_id"] or reader.parsed_values["pid"]
     return [Volume(slices, pseudonym(number), eye_of(reader.parsed_values["scan_position"]))]
 

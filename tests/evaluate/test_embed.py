@@ -95,7 +95,7 @@ def test_shards_are_read_once_each_and_not_held(
         return real(url, shard)
 
     monkeypatch.setattr(layouts, "read_shard", counted)
-    items = embed.list_images(str(root))
+    items, _ = embed.list_images(str(root))
     assert read == []
     for item in items:
         item.read()

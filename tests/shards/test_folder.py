@@ -12,7 +12,7 @@ from shards.sources.folder import list_folder
 
 
 def by_origin(root: Path) -> dict[str, Scan]:
-    return {scan.origin: scan for scan in list_folder(str(root))}
+    return {scan.origin: scan for scan in list_folder(str(root)).scans}
 
 
 def write_listing(root: Path, text: str) -> None:
@@ -20,7 +20,7 @@ def write_listing(root: Path, text: str) -> None:
 
 
 def test_class_folders_give_labels_in_a_fixed_order(tmp_path: Path) -> None:
-    scans = list_folder(str(write_classes(tmp_path / "set", {"NO": 2, "AMD": 1})))
+    scans = list_folder(str(write_classes(tmp_path / "set", {"NO": 2, "AMD": 1}))).scans
     assert [(s.origin, s.label, s.split, s.patient) for s in scans] == [
         ("AMD/amd_000.jpg", "AMD", None, None),
         ("NO/no_000.jpg", "NO", None, None),
@@ -35,7 +35,7 @@ def test_every_image_extension_is_found_and_nothing_else(tmp_path: Path) -> None
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
         (tmp_path / "NO" / name).write_bytes(b"x")
     write_image(tmp_path / ".cache" / "g.jpg")
-    assert [s.origin[-6:] for s in list_folder(str(tmp_path))] == [
+    assert [s.origin[-6:] for s in list_folder(str(tmp_path)).scans] == [
         "/a.jpg",
         "b.JPEG",
         "/c.png",
@@ -48,13 +48,13 @@ def test_every_image_extension_is_found_and_nothing_else(tmp_path: Path) -> None
 @pytest.mark.parametrize(("folder", "split"), [("train", "train"), ("valid", "val"), ("Test", "test")])
 def test_octids_layout_gives_split_and_label(tmp_path: Path, folder: str, split: str) -> None:
     write_image(tmp_path / folder / "MH" / "1.jpg")
-    (scan,) = list_folder(str(tmp_path))
+    (scan,) = list_folder(str(tmp_path)).scans
     assert (scan.split, scan.label) == (split, "MH")
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png")
-    (scan,) = list_folder(str(tmp_path))
+    (scan,) = list_folder(str(tmp_path)).scans
     assert (scan.label, scan.split) == (None, None)
 
 
@@ -100,18 +100,32 @@ def test_a_listing_that_is_not_text_is_one_line(tmp_path: Path) -> None:
         list_folder(str(tmp_path))
 
 
-def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
+def test_links_that_lead_out_are_named_and_followed_on_request(tmp_path: Path) -> None:
     secret = write_image(tmp_path / "elsewhere" / "secret.jpg")
     root = write_classes(tmp_path / "set", {"A": 1})
     os.symlink(secret, root / "A" / "out.jpg")
     os.symlink(secret.parent, root / "B")
-    os.symlink(root / "A" / "a_000.jpg", root / "A" / "in.jpg")
-    scans = by_origin(root)
-    assert set(scans) == {"A/a_000.jpg", "A/in.jpg", "A/out.jpg", "B"}
-    assert scans["A/in.jpg"].read() == scans["A/a_000.jpg"].read()
-    for name in ("A/out.jpg", "B"):
-        with pytest.raises(DataError, match="leads out of its folder"):
-            scans[name].read()
+    listed = list_folder(str(root))
+    assert [scan.origin for scan in listed.scans] == ["A/a_000.jpg"]
+    (note,) = [note for note in listed.notes if "lead out" in note]
+    assert "2 links that lead out of the folder, such as A/out.jpg -> " in note
+    assert "source.follow_links=anywhere" in note
+    trusted = list_folder(str(root), links="anywhere").scans
+    assert [(scan.origin, scan.label) for scan in trusted] == [
+        ("A/a_000.jpg", "A"),
+        ("A/out.jpg", "A"),  # the first of two links to one file
+    ]
+    assert trusted[1].read() == secret.read_bytes()
+
+
+def test_a_file_that_becomes_a_link_out_after_it_was_listed_is_not_read(tmp_path: Path) -> None:
+    secret = write_image(tmp_path / "elsewhere" / "secret.jpg")
+    root = write_classes(tmp_path / "set", {"A": 1})
+    scan = by_origin(root)["A/a_000.jpg"]
+    (root / "A" / "a_000.jpg").unlink()
+    os.symlink(secret, root / "A" / "a_000.jpg")
+    with pytest.raises(DataError, match="leads out of its folder"):
+        scan.read()
 
 
 @pytest.mark.parametrize("path", ["../elsewhere/secret.jpg", "/etc/hostname"])
@@ -126,6 +140,8 @@ def test_a_listing_cannot_reach_out_of_its_folder(tmp_path: Path, path: str) -> 
 def test_a_pipe_named_like_an_image_does_not_block(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     os.mkfifo(tmp_path / "b.jpg")
+    write_listing(tmp_path, "file,patient\na.jpg,1\nb.jpg,2\n")
+    assert any("no regular file" in note and "b.jpg" in note for note in list_folder(str(tmp_path)).notes)
     with pytest.raises(DataError, match="not a regular file"):
         by_origin(tmp_path)["b.jpg"].read()
 
@@ -133,7 +149,7 @@ def test_a_pipe_named_like_an_image_does_not_block(tmp_path: Path) -> None:
 def test_an_empty_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "NO").mkdir()
     (tmp_path / "NO" / "readme.txt").write_text("x")
-    with pytest.raises(DataError, match=r"no images in .*give source.path a folder with jpg"):
+    with pytest.raises(DataError, match=r"no images in .*give source.path a folder with jpg.*passed over: 1 file .txt, such as NO/readme.txt"):
         list_folder(str(tmp_path))
 
 
@@ -147,7 +163,7 @@ def test_a_missing_folder_a_file_and_no_path_are_told_apart(tmp_path: Path) -> N
 
 
 def test_octdl_is_read_with_its_patients(test_data: Path) -> None:
-    scans = list_folder(str(test_data / "octdl"))
+    scans = list_folder(str(test_data / "octdl")).scans
     assert len(scans) == len({s.key for s in scans}) == 1527
     assert len({s.patient for s in scans}) == 614
     assert sorted({s.label or "" for s in scans}) == ["AMD", "DME", "ERM", "NO", "RAO", "RVO", "VID"]

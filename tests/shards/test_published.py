@@ -267,4 +267,5 @@ def test_topcon_reads_raw_exports_beside_images_and_names_the_broken_ones(tmp_pa
     found = opened("topcon", tmp_path / "t")
     assert Counter(scan.split for scan in found.scans) == {"train": 1, "val": 2, "test": 3}
     assert {scan.source for scan in found.scans} == {"topcon"}
-    assert found.notes[1:] == ("3 files, 3 volumes", "1 files cannot be read")
+    assert found.notes[1:3] == ("3 files, 3 volumes", "1 files cannot be read")
+    assert found.notes[3:] == ("passed over: 1 file .xml: not an image",)

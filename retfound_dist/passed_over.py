@@ -1,0 +1,157 @@
+"""What a listing of images passes over: counted by kind, each kind with an example and what to do.
+
+    passed over: 12 files .npy, such as a/b.npy: not an image
+    passed over: 3 files that look like DICOM, such as IM0001: `retfound pack` reads them with ...
+
+Bounded: millions of files take a counter for each kind, and there is a most of kinds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, SPECIAL = (
+    "hidden",
+    "dicom",
+    "device",
+    "archive",
+    "picture",
+    "special",
+)
+OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
+_DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
+_DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
+_ARCHIVE_ENDS = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz2"))
+_PICTURE_ENDS = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".nef", ".cr2", ".raw", ".tga", ".pcx")
+)
+_KIND_ENDS = {DICOM: _DICOM_ENDS, DEVICE: _DEVICE_ENDS, ARCHIVE: _ARCHIVE_ENDS, PICTURE: _PICTURE_ENDS}
+_MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
+HEAD = 264
+"""Bytes of a file by which DICOM and archives are known."""
+SNIFFED = 1000
+"""Files of one extension that are opened; the others are taken for what most of these were."""
+MOST_KINDS = 200
+"""Extensions that are counted apart."""
+MOST_LINES = 15
+LONGEST = 160
+"""Characters of an example."""
+_MACHINES_OWN = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"))
+
+
+def printable(path: str) -> str:
+    """A file name as one printable line, whatever its bytes are."""
+    if path.isprintable() and path.isascii():
+        return path
+    text = os.fsencode(path).decode(errors="replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is hidden, or one that an operating system leaves behind."""
+    return name.startswith(".") or name.lower() in _MACHINES_OWN
+
+
+@dataclass
+class _Kind:
+    count: int
+    example: str
+
+
+class PassedOver:
+    """Counts by kind. A kind is one of this module's, or an extension such as `.npy`."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._kinds: dict[str, _Kind] = {}
+        self._sniffed: dict[str, dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        """How many were passed over, hidden ones left out."""
+        return sum(found.count for kind, found in self._kinds.items() if kind != HIDDEN)
+
+    def add(self, kind: str, example: str) -> None:
+        """Count one; `example` is a path below the listed folder."""
+        if kind.startswith(".") and kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+            kind = ".*"
+        known = self._kinds.get(kind)
+        if known is None:
+            self._kinds[kind] = _Kind(1, example)
+            return
+        known.count += 1
+        known.example = min(known.example, example)  # the same, in whatever order a disk lists
+
+    def add_file(self, path: str, read_head: Callable[[], bytes]) -> None:
+        """Count a file that is not named like an image; `read_head` gives its first HEAD bytes."""
+        end = extension_of(path)
+        self.add(_kind_by_name(end) or self._kind_by_content(end, read_head), path)
+
+    def count(self, kind: str) -> int:
+        """How many of one kind."""
+        return self._kinds[kind].count if kind in self._kinds else 0
+
+    def lines(self, follow: str = "", *, named: bool = True) -> list[str]:
+        """A sentence for each kind, the largest first; `follow`: how a user allows links that lead out.
+
+        `named`: with an example of each kind. Names of device files may hold names of people.
+        """
+        kinds = sorted(self._kinds.items(), key=lambda item: (item[0] == HIDDEN, -item[1].count, item[0]))
+        told = [_sentence(kind, found, follow, named) for kind, found in kinds]
+        if len(told) <= MOST_LINES:
+            return told
+        rest = sum(found.count for _, found in kinds[MOST_LINES:])
+        more = f"passed over: {rest:,} more of {len(told) - MOST_LINES:,} other kinds"
+        return [*told[:MOST_LINES], more]
+
+    def _kind_by_content(self, end: str, read_head: Callable[[], bytes]) -> str:
+        """DICOM and archives are known by their content; of many files of one extension by that of some."""
+        seen = self._sniffed.setdefault(end if len(self._sniffed) < MOST_KINDS else ".*", {})
+        if sum(seen.values()) >= SNIFFED:
+            return max(sorted(seen), key=seen.__getitem__)
+        kind = _kind_by_head(read_head()) or end
+        seen[kind] = seen.get(kind, 0) + 1
+        return kind
+
+
+def extension_of(path: str) -> str:
+    """Lower-case extension; `.` where there is none, and where it is a number (DICOM's names end so)."""
+    end = os.path.splitext(path)[1].lower()
+    return "." if len(end) < 2 or len(end) > 12 or end[1:].isdigit() else end
+
+
+def _kind_by_name(end: str) -> str | None:
+    return next((kind for kind, ends in _KIND_ENDS.items() if end in ends), None)
+
+
+def _kind_by_head(head: bytes) -> str | None:
+    if head[128:132] == b"DICM":
+        return DICOM
+    return ARCHIVE if any(head[at:].startswith(magic) for magic, at in _MAGIC) else None
+
+
+def _sentence(kind: str, found: _Kind, follow: str, named: bool) -> str:
+    one = found.count == 1
+    such = printable(found.example)
+    such = f", such as {such if len(such) <= LONGEST else such[: LONGEST - 3] + '...'}" if named else ""
+    count = f"{found.count:,}"
+    allow = f"; {follow} follows them if you trust this folder" if follow else ""
+    files = f"{count} file{'' if one else 's'}"
+    device = "`retfound pack` reads such files with source.kind=device"
+    told = {
+        HIDDEN: f"{count} hidden or of the operating system{such}",
+        DICOM: f"{files} that look{'s' if one else ''} like DICOM{such}: {device}",
+        DEVICE: f"{files} of the kinds that OCT devices write{such}: {device}",
+        ARCHIVE: f"{count} archive{'' if one else 's'}{such}: unpack {'it' if one else 'them'}",
+        PICTURE: f"{files} in a picture format that is not read{such}: save as PNG or TIFF",
+        SPECIAL: f"{count} named like an image but no regular file (a pipe, a device){such}",
+        OUT: f"{count} link{'' if one else 's'} that lead{'s' if one else ''} out of the folder{such}{allow}",
+        GONE: f"{count} link{'' if one else 's'} to what is not there{such}: restore the target",
+        CYCLE: f"{count} link{'' if one else 's'} to a folder that holds the link{such}",
+        AGAIN: f"{count} link{'' if one else 's'} to what another link leads to already{such}",
+        LINKED: f"{files} that a link inside the folder stands for{such}: read once, by the link",
+        ".": f"{files} without an extension{such}: not an image by name",
+        ".*": f"{files} of many other extensions{such}: not an image",
+    }
+    return "passed over: " + told.get(kind, f"{files} {printable(kind)}{such}: not an image")
