@@ -48,13 +48,13 @@ def decode(data: bytes, colours: str) -> NDArray[np.uint8]:
 
 def _fault(data: bytes, error: Exception) -> ImageError:
     """What is wrong with a JPEG that the decoder refuses."""
-    bits = _bits(data)
-    if bits > 8:
-        return ImageError(f"is a JPEG of {bits} bit: save it as 16-bit PNG or TIFF")
+    depth = bits(data)
+    if depth > 8:
+        return ImageError(f"is a JPEG of {depth} bit: save it as 16-bit PNG or TIFF")
     return ImageError(f"is a broken JPEG ({error})")
 
 
-def _bits(data: bytes) -> int:
+def bits(data: bytes) -> int:
     """Bits of a sample by the frame header, 0 where there is none."""
     at = 2
     while at + 5 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SOS, EOI):

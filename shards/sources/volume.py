@@ -19,6 +19,10 @@ MAX_VOLUME_PIXELS = 1_000_000_000
 _EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
 
 
+class LeftAside(DataError):
+    """A sound file that holds no B-scans: of another program, another modality. It counts as no fault."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """One volume of a device file."""
@@ -29,6 +33,10 @@ class Volume:
     """A digest of the device's patient number; None where it has none."""
     eye: str | None = None
     """`L` or `R`."""
+    not_applied: tuple[str, ...] = ()
+    """What its file says of how to show it that is left aside: `window`, `rescale`."""
+    beside: tuple[str, ...] = ()
+    """Names of other files in its folder that it was read from."""
 
 
 def pseudonym(number: object) -> str | None:

@@ -2,11 +2,11 @@
 
     .vol .e2e    Heidelberg: raw reflectance R of 0 to 1 -> (ln(R + 2.44e-4) + 8.3) / 8.285, as HEYEX
                  displays it; what is no measurement (largest float) turns black
-    .xml         Heyex XML: 8-bit images beside it, as they are
+    .xml         Heyex XML: 8-bit images beside it, as they are (heyex_xml.py)
     .fda .fds    Topcon: 8-bit JPEG as it is; 16 bit scaled over the whole volume (retfound_dist.pixels)
     .img         Zeiss Cirrus: 8 bit as it is; 1024 deep, width from the name (200x200, 512x128)
     .oct         Bioptigen: 16 bit scaled over the whole volume
-    .dcm         DICOM: modality OPT; window or rescale left aside, more than 8 bit scaled over the volume
+    .dcm         DICOM: modality OPT (also .dicom, .ima, and any name where the content says so): dicom/
     .mat         MATLAB 5: `images` (height, width, n); `B0`, `B1` ... (a .vol in MATLAB); else the largest
                  array; floats scaled over the whole volume
 
@@ -26,37 +26,59 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.errors import ConfigError, DataError
+from shards.sources.dicom import ENDS, has_preamble, read_dicom
 from shards.sources.e2e import read_e2e
+from shards.sources.error_text import told
+from shards.sources.heyex_xml import read_heyex_xml
 from shards.sources.topcon_raw import read_topcon
-from shards.sources.volume import Volume, check_pixels, eye_of, heidelberg_display, pseudonym, scaled
+from shards.sources.volume import (
+    LeftAside,
+    Volume,
+    check_pixels,
+    eye_of,
+    heidelberg_display,
+    pseudonym,
+    scaled,
+)
 from shards.sources.zeiss_img import eye_in, read_img
 
 MAX_FILE_BYTES = 4_000_000_000
 
 
 def read_volumes(path: str) -> list[Volume]:
-    """Every volume of a device file; DataError where it is broken, ConfigError where a library is missing."""
-    extension = os.path.splitext(path)[1].lower()
+    """Every volume of a device file.
+
+    DataError where it is broken, LeftAside where it is sound and holds no B-scans, ConfigError where a
+    library is missing.
+    """
+    end = kind_of(path)
+    if end is None:
+        raise DataError("is no device file by its name or content")
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # oct-converter prints
             warnings.simplefilter("ignore")
-            volumes = READERS[extension](path)
+            volumes = READERS[end](path)
     except ImportError as error:
-        raise ConfigError(
-            f"{extension} files need {error.name}: pip install 'retfound-dist[devices]'"
-        ) from error
+        raise ConfigError(f"{end} files need {error.name}: pip install 'retfound-dist[devices]'") from error
     except DataError:
         raise
     except MemoryError as error:
         raise DataError("asks for more memory than there is") from error
     except Exception as error:  # a hostile file makes these libraries raise anything
-        name = type(error).__name__  # what they say may quote the file, and with it a person's name
-        raise DataError(f"is not a readable {extension} file ({name})") from error
+        raise DataError(f"is not a readable {end} file ({told(error, path)})") from error
     if not any(len(volume.slices) for volume in volumes):
         raise DataError("holds no B-scans")
     return volumes
+
+
+def kind_of(path: str) -> str | None:
+    """The end of a file's name that says what it is, `.dcm` for DICOM under any name; None for others."""
+    if has_preamble(path):
+        return ".dcm"
+    end = os.path.splitext(path)[1].lower()
+    return end if end in READERS else None
 
 
 def _read_vol(path: str) -> list[Volume]:
@@ -80,20 +102,6 @@ def _check_vol_header(path: str) -> None:
         raise DataError(f"is cut short: its header promises {count} B-scans of {width}x{height}")
 
 
-def _read_xml(path: str) -> list[Volume]:
-    from eyepy.io.he.xml_reader import HeXmlReader
-
-    from retfound_dist.image_files import read_file
-    from shards.images import decode
-
-    reader = HeXmlReader(path)
-    folder = os.path.realpath(os.path.dirname(path))
-    names = [scan["scan_name"] for scan in reader.bscan_meta]
-    slices = [decode(read_file(folder, name)) for name in names]
-    number = reader.parsed_values["patient_id"] or reader.parsed_values["pid"]
-    return [Volume(slices, pseudonym(number), eye_of(reader.parsed_values["scan_position"]))]
-
-
 def _read_bioptigen(path: str) -> list[Volume]:
     from oct_converter.readers import BOCT
 
@@ -111,30 +119,6 @@ def _read_bioptigen(path: str) -> list[Volume]:
     return [Volume(scaled(pixels[at : at + each]), None, eye) for at in range(0, count, each)]
 
 
-def _read_dicom(path: str) -> list[Volume]:
-    from pydicom import dcmread
-
-    head = dcmread(path, stop_before_pixels=True)
-    if str(head.get("Modality", "")) != "OPT":
-        raise DataError(f"is DICOM of modality {head.get('Modality', '(none)')!s:.16}, not OPT")
-    check_pixels(int(head.Columns), int(head.Rows), int(head.get("NumberOfFrames", 1) or 1))
-    whole = dcmread(path)
-    pixels = whole.pixel_array
-    one = 2 if int(head.get("SamplesPerPixel", 1)) == 1 else 3
-    frames = pixels[None] if pixels.ndim == one else pixels
-    return [Volume(scaled(frames), pseudonym(head.get("PatientID")), eye_of(_dicom_eye(head)))]
-
-
-def _dicom_eye(head: Any) -> str | None:
-    for name in ("ImageLaterality", "Laterality"):
-        if head.get(name):
-            return str(head.get(name))
-    for group in head.get("SharedFunctionalGroupsSequence", []):
-        for anatomy in group.get("FrameAnatomySequence", []):
-            return str(anatomy.get("FrameLaterality", ""))
-    return None
-
-
 def _read_mat(path: str) -> list[Volume]:
     from scipy.io import loadmat, whosmat
 
@@ -148,7 +132,7 @@ def _read_mat(path: str) -> list[Volume]:
         return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
     images = [name for name, shape in shapes.items() if len(shape) in (2, 3) and min(shape[:2]) >= 32]
     if not images:
-        raise DataError("holds no array of images (height, width, number)")
+        raise LeftAside("is a .mat file without an array of images (height, width, number)")
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
@@ -163,12 +147,12 @@ def _text(known: dict[str, Any], name: str) -> str:
 READERS: dict[str, Callable[[str], list[Volume]]] = {
     ".vol": _read_vol,
     ".e2e": read_e2e,
-    ".xml": _read_xml,
+    ".xml": read_heyex_xml,
     ".fda": read_topcon,
     ".fds": read_topcon,
     ".img": read_img,
     ".oct": _read_bioptigen,
-    ".dcm": _read_dicom,
+    **dict.fromkeys(ENDS, read_dicom),
     ".mat": _read_mat,
 }
 """File name's end -> reader."""

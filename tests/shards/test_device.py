@@ -58,7 +58,8 @@ def test_no_name_number_or_file_name_of_a_patient_reaches_the_shards(tmp_path: P
     folder = tmp_path / "in" / f"{NAME}_{FIRST}"
     folder.mkdir(parents=True)
     write_dicom(folder / f"{NAME}_OD.dcm", scan_stack(3))
-    write_dicom(folder / "broken.dcm", scan_stack(1), modality="OP")
+    write_dicom(folder / f"{NAME}_photo.dcm", scan_stack(1), modality="OP")
+    write_dicom(folder / f"{NAME}_empty.dcm", scan_stack(1)[:, :, :0])
     tree = {"source": {"kind": "device", "path": str(tmp_path / "in")}, "out": {"url": f"{tmp_path}/out"}}
     manifest = pack(build(PackConfig, tree, "test"))
     assert (manifest.samples, len(manifest.skipped)) == (3, 1)
@@ -66,7 +67,8 @@ def test_no_name_number_or_file_name_of_a_patient_reaches_the_shards(tmp_path: P
     for secret in (NAME.encode(), FIRST.encode(), NUMBER.encode(), b"19500212"):
         assert secret not in whole
     assert pseudonym(NUMBER).encode() in whole  # type: ignore[union-attr]
-    assert "not OPT" in manifest.skipped[0]["reason"]
+    assert "no Columns" in manifest.skipped[0]["reason"]
+    assert any("modality OP, not OPT" in note for note in manifest.sources["device"]["notes"])
 
 
 def test_dicom_keeps_its_frames_eye_and_patient(tmp_path: Path) -> None:
