@@ -213,5 +213,6 @@ def guarded(config: PretrainConfig, manifest: Manifest, world: World, quiet: boo
     except RetfoundError as error:
         want_no_other_start()
         if not world.is_main and not isinstance(error, DataError):
+            time.sleep(2 * HURRY_S)  # torchrun ends all ranks when one has left: rank 0 speaks first
             os._exit(error.exit_code)
         raise

@@ -44,3 +44,16 @@ def test_a_remark_is_passed_on_once(capsys: pytest.CaptureFixture[str]) -> None:
         account.take(batch(notes=("no room for more shards",)))
         account.settle(ALONE, display)
     assert capsys.readouterr().err.count("no room") == 1
+
+
+def test_after_a_restart_the_count_goes_on_and_what_was_counted_counts_once() -> None:
+    before, display = Account(budget=2), Display(1, shown=False)
+    before.take(batch("a.tar/k1: cut short"))
+    before.settle(ALONE, display)
+    account = Account(budget=2)
+    account.recall(before.state())
+    account.take(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
+    assert account.settle(ALONE, display)["bad_samples"] == 2
+    account.take(batch("c.tar/k3: no image"))
+    with pytest.raises(DataError, match="3 samples"):
+        account.settle(ALONE, display)

@@ -71,3 +71,12 @@ def test_a_leap_of_the_loss_is_marked_and_noise_is_not() -> None:
     found = watch.reckon([record(900, 3 * 1.6)], ALONE).anomalies
     assert [(a["kind"], a["step"]) for a in found] == [("spike", 900)]
     assert watch.skipped == 0
+
+
+def test_a_leap_right_after_a_restart_is_marked_as_it_would_have_been() -> None:
+    before, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
+    for step, loss in enumerate((3 * (1 + 0.02 * torch.randn(2 * LEAST, generator=draw))).tolist(), 1):
+        before.reckon([record(step, loss)], ALONE)
+    watch = Anomalies(budget=2, global_batch=3)
+    watch.recall(before.state())
+    assert [a["kind"] for a in watch.reckon([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
