@@ -1,0 +1,205 @@
+"""Which faults the tests would not notice: every mutant of the core modules, each against its own quick tests.
+
+    make mutants                                          all modules, two at a time (some 40 minutes on two cores)
+    python -m benchmarks.mutants plan bootstrap --jobs 1  modules whose path holds one of these words
+
+`[tool.mutants.modules]` in pyproject.toml names the modules and their tests. A mutant is killed when a test
+fails or takes far longer than it should. Survivors that were looked at are in mutants_survivors.toml, each with
+the reason why no test need notice it. The exit code is 1 where a survivor has no reason, and where one mutant in
+ten or more survives.
+
+No file changes: each mutant is tried in a fork of this process, which has imported torch already, and the
+fork alone takes the faulty source for the module's. Nothing is computed here, so there are no threads to lose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import resource
+import signal
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from benchmarks.mutation import Mutant, mutants_of
+from benchmarks.report import Row, finish
+
+ROOT = Path(__file__).resolve().parent.parent
+SURVIVORS = Path(__file__).with_name("mutants_survivors.toml")
+MOST_SURVIVORS = 0.1
+BEFOREHAND = ("deepspeed", "hypothesis", "numpy", "PIL.Image", "pydantic", "pytest", "rich.progress", "s3fs", "scipy.stats",
+              "simplejpeg", "sklearn.metrics", "tenacity", "timm", "torch", "torch.utils.data", "timm.data",
+              "timm.models.vision_transformer", "tomllib", "xxhash")  # fmt: skip
+"""Imported once, before any fork: all that is slow to import and is not this project's."""
+MEMORY = 8 << 30
+"""Bytes that a fork may take: a mutant may ask for an array without end."""
+KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A mutant and what became of it."""
+
+    mutant: Mutant
+    outcome: str
+
+
+class Faulty(MetaPathFinder):
+    """Gives one module another source."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+        self._name = mutant.module.removesuffix(".py").replace("/", ".")
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """The module itself, by a loader that compiles the mutant."""
+        if name != self._name:
+            return None
+        file, source = str(ROOT / self._mutant.module), self._mutant.source
+
+        class Loader(SourceFileLoader):
+            def get_code(self, fullname: str) -> CodeType:
+                return compile(source, file, "exec")
+
+        return spec_from_file_location(name, file, loader=Loader(name, file))
+
+
+def begin(tests: Sequence[str], mutant: Mutant | None) -> int:
+    """Fork: the child runs the tests on the mutant (or the sound module) and ends with pytest's exit code."""
+    if child := os.fork():
+        return child
+    try:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        silent = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2) if mutant else (0,):
+            os.dup2(silent, number)
+        if mutant:
+            sys.meta_path.insert(0, Faulty(mutant))
+        import pytest
+
+        code = pytest.main(
+            ["-x", "-q", "-m", "not slow and not cluster", "-p", "no:cacheprovider", "--hypothesis-seed=0", *tests]
+        )
+    except BaseException:
+        code = 1
+    os._exit(int(code))
+
+
+def wait(children: dict[int, tuple[Mutant | None, float]], limit: float) -> Iterator[tuple[Mutant | None, str]]:
+    """Children that have ended, or were ended because they took too long; at least one."""
+    while True:
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended in children:
+            mutant, _ = children.pop(ended)
+            yield mutant, SURVIVED if status == 0 else KILLED
+            return
+        for child, (mutant, begun) in list(children.items()):
+            if time.monotonic() - begun > limit:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                del children[child]
+                yield mutant, TIMEOUT
+                return
+        time.sleep(0.01)
+
+
+def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
+    """Every mutant of a module; the sound module must pass first, and what it takes sets the limit."""
+    begun = time.monotonic()
+    mutants = mutants_of(module, (ROOT / module).read_text())
+    started = time.monotonic()
+    (_, outcome), = wait({begin(tests, None): (None, started)}, 600)
+    if outcome != SURVIVED:
+        raise SystemExit(f"{', '.join(tests)}: fail without any fault in {module}; correct them first")
+    sound = time.monotonic() - started
+    limit = 10 + 5 * sound
+    found: list[Tried] = []
+    children: dict[int, tuple[Mutant | None, float]] = {}
+    for place, mutant in enumerate([*mutants, *[None] * jobs]):
+        while len(children) >= jobs or (mutant is None and children):
+            for ended, outcome in wait(children, limit):
+                assert ended is not None
+                found.append(Tried(ended, outcome))
+                if outcome == SURVIVED:
+                    print(f"  line {ended.line}: {ended.before}  ->  {ended.after}", flush=True)
+        if mutant:
+            children[begin(tests, mutant)] = mutant, time.monotonic()
+        if place and place % 50 == 0:
+            print(f"  {module}: {len(found)} of {len(mutants)}", flush=True)
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{module}: {len(mutants)} mutants, {minutes:.1f} minutes; the sound tests take {sound:.1f} s", flush=True)
+    return found
+
+
+def reasons(path: Path = SURVIVORS) -> dict[tuple[str, str, str], str]:
+    """Why each known survivor may live: by module, the line as it is and as the mutant has it."""
+    found = {}
+    for module, groups in tomllib.loads(path.read_text()).items():
+        for group in groups:
+            for before, after in group["lines"]:
+                found[module, before, after] = group["reason"]
+    return found
+
+
+def report(tried: dict[str, list[Tried]], minutes: dict[str, float]) -> int:
+    """The table, the survivors and the record; gives the exit code."""
+    known, rows, ratios, unexplained = reasons(), [], {}, 0
+    for module, mutants in tried.items():
+        alive = [one.mutant for one in mutants if one.outcome == SURVIVED]
+        late = sum(one.outcome == TIMEOUT for one in mutants)
+        said = f"{len(mutants) - len(alive) - late} killed, {late} timeouts, {len(alive)} survived; {minutes[module]:.0f} min"
+        rows.append(Row(module, len(mutants), "mutants", said))
+        ratios[f"survivors of {module}"] = round(len(alive) / len(mutants), 4)
+        for mutant in alive:
+            reason = known.get((module, mutant.before, mutant.after))
+            unexplained += reason is None
+            print(f"{module}:{mutant.line}: {mutant.before}  ->  {mutant.after}\n    {reason or 'NO REASON GIVEN'}")
+    total = sum(len(mutants) for mutants in tried.values())
+    alive_share = sum(one.outcome == SURVIVED for mutants in tried.values() for one in mutants) / total
+    ratios["survivors of all"] = round(alive_share, 4)
+    finish("mutants", "Mutants of the core modules", rows, ratios, ("cosmic-ray", "pytest", "torch"),
+           columns=("count", "unit", "what became of them"))  # fmt: skip
+    if unexplained:
+        print(f"{unexplained} survivors have no reason: write the test that kills each, or the reason into {SURVIVORS.name}")
+    if alive_share >= MOST_SURVIVORS:
+        print(f"{alive_share:.1%} of all mutants survive, {MOST_SURVIVORS:.0%} are too many")
+    return int(bool(unexplained) or alive_share >= MOST_SURVIVORS)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Mutants of the core modules")
+    parser.add_argument("words", nargs="*", help="modules whose path holds one of these (all)")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
+    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]["modules"]
+    chosen = {m: tests for m, tests in modules.items() if not given.words or any(word in m for word in given.words)}
+    if missing := [path for m, tests in chosen.items() for path in (m, *tests) if not Path(path).is_file()]:
+        raise SystemExit(f"[tool.mutants.modules] in pyproject.toml names {', '.join(missing)}: there is no such file")
+    for name in BEFOREHAND:
+        importlib.import_module(name)
+    tried, minutes = {}, {}
+    for module, tests in chosen.items():
+        begun = time.monotonic()
+        tried[module] = try_all(module, tests, given.jobs)
+        minutes[module] = (time.monotonic() - begun) / 60
+    return report(tried, minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
