@@ -72,8 +72,8 @@ def layout_of(found: Found, setting: str = "source.path", shown: str = "") -> La
     inside, held = _unwrapped(held)
     base = "/".join(inside)
     place = f"{where}/{printable(base)}" if base else where
-    lies = f"all images lie in {printable(base)}: the set is read from there; it is no label"
-    notes = [lies] if base else []
+    wrapper = printable(base)
+    notes = [f"all images lie in {wrapper}: the set is read there, {wrapper} is no label"] if base else []
     tops = sorted({folders[0] for folders in held if folders})
     parts = [top for top in tops if part_of(top)]
     if parts:

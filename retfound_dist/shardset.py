@@ -74,6 +74,8 @@ class Manifest:
     """The settings it was packed with."""
     fingerprint: str = ""
     """Of the settings and the images it was packed from."""
+    suspects: dict[str, Any] = field(default_factory=dict)
+    """Source -> suspicion -> {"images", "of", "first"}: pictures that are probably no B-scans."""
     history: tuple[dict[str, Any], ...] = ()
     """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
 
@@ -131,6 +133,7 @@ def read_manifest(url: str) -> Manifest:
             classes=tuple(tree.get("classes", ())),
             recipe=dict(tree.get("recipe", {})),
             fingerprint=str(tree.get("fingerprint", "")),
+            suspects=dict(tree.get("suspects", {})),
             history=tuple(tree.get("history", ())),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ from shards.committed import BESIDE
 from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
 from shards.sources.citations import CITATIONS, OWN
+from shards.suspects import suspect_lines
 
 CARD, QUALITY, KEPT, OUT = BESIDE
 BARS, BAR_WIDTH = 16, 40
@@ -33,6 +34,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
         [f"![Examples of each source]({KEPT})", ""],
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
+        ["## Probably no B-scans", "", *_suspects(tree.get("suspects", {})), ""],
         ["## Near duplicates", "", *_near(tree["near_duplicates"]), ""],
         ["## Burnt-in frames and marks", "", *_burnt_in(tree["burnt_in"], tree["framed"]), ""],
         ["## Licences and citations", "", *_citations(tree["sources"])],
@@ -126,6 +128,15 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield from (f"| {shown.get(reason, reason)} | {count:,} |" for reason, count in reasons.most_common(30))
     yield ""
     yield f"![What was kept out and why]({OUT})"
+
+
+def _suspects(tree: Mapping[str, Any]) -> Iterator[str]:
+    if not tree:
+        yield "Every picture looks like a B-scan."
+        return
+    yield f"They are kept; [{QUALITY}]({QUALITY}) shows some. `image.leave_out_suspects` leaves them out."
+    yield ""
+    yield from (f"- {line}" for line in suspect_lines(tree))
 
 
 def _near(near: Mapping[str, Any]) -> Iterator[str]:

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist import storage
 from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_manifest
 from shards.append import append, plan_of
+from shards.card import QUALITY
 from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
 from shards.plan import Plan
 from shards.repair import repair
+from shards.suspects import suspect_lines
 from shards.verify import inspect
 
 FEW = 5
@@ -98,6 +101,10 @@ def summarise(manifest: Manifest) -> list[str]:
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)
         lines += [f"    note: {note}" for note in counts.get("notes", ())]
+    lines += [f"suspected: {line}" for line in suspect_lines(manifest.suspects)]
+    if manifest.suspects:
+        where = storage.join(manifest.url, QUALITY)
+        lines.append(f"  they are kept: look at {where}; image.leave_out_suspects leaves them out")
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")

@@ -2,8 +2,8 @@
 
     packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
-                    {"shard", "mark", "next", "skipped", "statistics", "digests", "looks"}: what the
-                    manifest will say of it, the mark of all that its bytes follow from (plan.Marks),
+                    {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects"}:
+                    what the manifest will say of it, the mark of all that its bytes follow from (plan.Marks),
                     the place in the plan where the next shard begins, and by what its pictures are
                     known again
 
@@ -36,6 +36,10 @@ _NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), r"[\w-]+-\d{6}\
 _UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
+Suspects = dict[str, dict[str, tuple[int, list[str]]]]
+"""Source -> suspicion -> (images, the first keys); see shards.suspects."""
+
+
 def _no_digests() -> NDArray[np.uint64]:
     return np.zeros(0, np.uint64)
 
@@ -56,6 +60,8 @@ class Committed:
     """Of each sample's pixels (shards.pictures)."""
     looks: bytes = b""
     """Of each sample, one after the other."""
+    suspects: Suspects = field(default_factory=dict)
+    """Pictures that are probably no B-scan."""
 
     @property
     def keys(self) -> list[str]:
@@ -72,6 +78,7 @@ class Committed:
             "statistics": self.statistics.to_tree(),
             "digests": [f"{digest:016x}" for digest in self.digests.tolist()],
             "looks": self.looks.hex(),
+            **({"suspects": self.suspects} if self.suspects else {}),
         }
 
 
@@ -173,6 +180,7 @@ def _parse(data: bytes, index: IndexFile) -> Committed:
         names="\n".join(row[0] for row in tree["samples"]),
         digests=np.array([int(digest, 16) for digest in tree["digests"]], np.uint64),
         looks=bytes.fromhex(tree["looks"]),
+        suspects=tree.get("suspects", {}),
     )
 
 

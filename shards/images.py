@@ -20,8 +20,10 @@ from retfound_dist.decoding import check_pixel_count, check_sides, drop_colour, 
 from retfound_dist.decoding.samples import scale
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackImage
+from retfound_dist.schema.pack import Suspect
 from shards.frames import without_frame
 from shards.record import Pixels
+from shards.suspects import suspect_of
 
 Bytes8 = NDArray[np.uint8]
 Histogram = NDArray[np.uint32]
@@ -44,6 +46,8 @@ class Stored:
     """See `count_levels`."""
     as_is: bool
     """The source's own compressed picture, not encoded again."""
+    suspect: Suspect | None = None
+    """What it probably is instead of a B-scan (shards.suspects)."""
 
 
 def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
@@ -51,13 +55,15 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
 
     A grey, upright JPEG of the wanted size keeps its compressed picture and loses its metadata.
     """
-    whole = decode(content)
+    came = decoding.decode_stored(content) if isinstance(content, bytes) else from_pixels(content)
+    whole = drop_colour(came)
     pixels = check_sides(trim(whole) if image.trim else whole)
     if isinstance(content, bytes) and pixels.shape == whole.shape and _stays(content, image):
-        return Stored(jpeg.without_metadata(content), "jpg", pixels, check_levels(pixels), as_is=True)
+        data, levels = jpeg.without_metadata(content), check_levels(pixels)
+        return Stored(data, "jpg", pixels, levels, as_is=True, suspect=suspect_of(pixels, came))
     pixels = scale_down(pixels, image.max_height)
-    levels = check_levels(pixels)
-    return Stored(encode(pixels, image), image.format, pixels, levels, as_is=False)
+    levels, suspect = check_levels(pixels), suspect_of(pixels, came)
+    return Stored(encode(pixels, image), image.format, pixels, levels, as_is=False, suspect=suspect)
 
 
 def _stays(data: bytes, image: PackImage) -> bool:

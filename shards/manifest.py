@@ -18,6 +18,7 @@ from shards.plan import PARTS, Group, Plan, group_of
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
+from shards.suspects import count_suspects
 
 UNLABELLED = "(none)"
 NAMED_PAIRS = 100
@@ -50,6 +51,10 @@ def make_manifest(
         },
         "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
         "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
+        "suspects": count_suspects(
+            (done.suspects for done in shards),
+            Counter(scan.source for scan in plan.scans if scan.key not in out),
+        ),
         "skipped": [skip.row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
@@ -71,6 +76,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "shards": [*old["shards"], *new["shards"]],
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "suspects": {**old.get("suspects", {}), **new["suspects"]},
         "burnt_in": old.get("burnt_in", {}),
         "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],

@@ -36,6 +36,7 @@ from shards.quality import PAIRS, quality_page
 from shards.sample import Sample, Skipped, make_sample
 from shards.sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
 from shards.sources import open_sources
+from shards.suspects import pictured
 from shards.writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -149,7 +150,9 @@ def describe(
         page = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
         storage.write_bytes(storage.join(url, OUT), page)
     pairs = tree["near_duplicates"]["first"][:PAIRS]
-    alike = read_keys(url, shards, [key for a, b, _ in pairs for key in (a, b)])
+    wanted = [key for a, b, _ in pairs for key in (a, b)]
+    wanted += [key for _, keys in pictured(tree.get("suspects", {})) for key in keys]
+    alike = read_keys(url, shards, wanted)
     storage.write_text(storage.join(url, QUALITY), quality_page(tree, kept, dropped, alike))
     storage.write_text(storage.join(url, CARD), make_card(tree, config, config_file))
     return tree

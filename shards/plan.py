@@ -114,7 +114,7 @@ def recipe(config: PackConfig) -> dict[str, Any]:
     tree = configs.to_dict(config)
     kept = {
         **_sources(config),
-        "image": tree["image"],
+        "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
         "split": tree["split"],
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }

@@ -19,6 +19,7 @@ from PIL import Image
 
 from shards.sample import SAME, Skipped
 from shards.sheet import Tile, examples, reason_of, thumbnail
+from shards.suspects import pictured
 
 PAIRS = 8
 """Pairs that look alike on the page."""
@@ -31,7 +32,7 @@ Pixels = NDArray[np.uint8]
 def quality_page(
     tree: Mapping[str, Any], kept: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
 ) -> str:
-    """HTML from a manifest's tree and the pictures of the set; `alike`: by key, for the near duplicates."""
+    """HTML from a manifest's tree and the pictures of the set; `alike`: by key, of pairs and suspects."""
     environment = Environment(
         loader=PackageLoader("shards", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -50,6 +51,10 @@ def quality_page(
             (_shown(alike.get(a), a), _shown(alike.get(b), b), bits) for a, b, bits in near["first"][:PAIRS]
         ],
         near=near,
+        suspects=[
+            (heading, [_shown(alike.get(key), key) for key in keys])
+            for heading, keys in pictured(tree.get("suspects", {}))
+        ],
         burnt_in=[(name, found, _marked(kept, name, found)) for name, found in tree["burnt_in"].items()],
         framed=[(name, *counts) for name, counts in tree["framed"].items() if counts[0]],
         bars=_bars(image["histogram"]),

@@ -93,7 +93,7 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
             sample = make_sample(scan, image=config.image)
             if not isinstance(sample, Sample):
                 raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
-            opened.add(sample)
+            opened.add(sample, scan.source)
         shard = opened.close()
         done = opened.record(shard, piece.next, piece.skipped)
         index = index_bytes(opened.tar.entries, done.to_tree(marks.at(piece.next)))

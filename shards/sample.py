@@ -17,6 +17,7 @@ from retfound_dist.shardset import image_digest
 from shards.images import Histogram, Stored, prepare
 from shards.pictures import look, pixel_digest
 from shards.record import Scan
+from shards.suspects import WHY, spelled
 from shards.ustar import member
 
 
@@ -45,10 +46,14 @@ class Sample:
     """Of the pixels: equal for equal pictures."""
     look: bytes
     """See shards.pictures: nearly equal for pictures that look alike."""
+    suspect: str | None = None
+    """What it probably is instead of a B-scan (shards.suspects)."""
 
 
 MEASURED_ONE_IN = 8
 """Of so many encoded images one is decoded again to see what the encoding has lost."""
+LIKE = "looks like "
+"""How the reason begins for a picture that was left out on request (image.leave_out_suspects)."""
 SAME = "is the same picture as "
 """How the reason begins for a scan that another one stands for."""
 
@@ -70,6 +75,11 @@ class Skipped:
         """Whether its picture is in the set under another key."""
         return self.reason.startswith(SAME)
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether it counts against the budget of bad images: no duplicate, not left out on request."""
+        return not self.reason.startswith((SAME, LIKE))
+
     def row(self) -> dict[str, str]:
         """How it stands in the manifest."""
         return {"key": self.key, "origin": self.origin, "reason": self.reason}
@@ -79,6 +89,8 @@ def make_sample(scan: Scan, *, image: PackImage) -> Sample | Skipped:
     """Read, check and encode one scan."""
     try:
         stored = prepare(scan.read(), image)
+        if stored.suspect in image.leave_out_suspects:
+            return Skipped(scan.key, scan.origin, f"{LIKE}{spelled(stored.suspect)} ({WHY[stored.suspect]})")
         extra = scan.extra() if scan.extra else {}
     except DataError as error:
         return Skipped(scan.key, scan.origin, str(error))
@@ -106,6 +118,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
         histogram=stored.levels,
         digest=pixel_digest(stored.pixels),
         look=look(stored.pixels),
+        suspect=stored.suspect,
     )
 
 

@@ -15,11 +15,12 @@ from retfound_dist.errors import DataError, StorageError
 from retfound_dist.schema import PackOut
 from retfound_dist.shardset import IndexFile, Shard
 from shards import committed
-from shards.committed import Committed
+from shards.committed import Committed, Suspects
 from shards.plan import Marks, Plan
 from shards.sample import SAME, Sample, Skipped
 from shards.seen import Seen
 from shards.statistics import Statistics
+from shards.suspects import NAMED
 from shards.tarshard import TarShard, index_bytes
 
 
@@ -45,7 +46,7 @@ class ShardWriter:
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
-        self._bad = sum(not skip.is_duplicate for skip in self.skipped)
+        self._bad = sum(skip.is_bad for skip in self.skipped)
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
         self._open: OpenShard | None = None
         self._marked = False
@@ -65,7 +66,7 @@ class ShardWriter:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
         if isinstance(result, Skipped):
             self.skipped.append(result)
-            self._bad += 1
+            self._bad += result.is_bad
             self._check_budget()
             return
         first = self._seen.first(result.digest, result.key)
@@ -77,7 +78,7 @@ class ShardWriter:
             self.commit(place)
         if self._open is None:
             self._open = self._begin(split)
-        self._open.add(result)
+        self._open.add(result, self._plan.scans[place].source)
 
     def commit(self, place: int) -> None:
         """Put the open shard, then its index, which says that the next shard begins at `place`."""
@@ -104,7 +105,7 @@ class ShardWriter:
 
     def _check_budget(self) -> None:
         if self._bad > self._out.bad_sample_budget:
-            bad = [skip for skip in self.skipped if not skip.is_duplicate]
+            bad = [skip for skip in self.skipped if skip.is_bad]
             raise DataError(
                 f"{len(bad)} of {len(self._plan.scans):,} images cannot be used, "
                 f"out.bad_sample_budget is {self._out.bad_sample_budget}: {first_few(bad)}; mend or remove "
@@ -127,6 +128,7 @@ class OpenShard:
         self.statistics = Statistics()
         self._digests: list[int] = []
         self._looks = bytearray()
+        self._suspects: Suspects = {}
         with _explained(path):
             self._stream = open(path, "wb")  # noqa: SIM115  closed by `close`
         self.tar = TarShard(self._stream)
@@ -135,19 +137,23 @@ class OpenShard:
         """Whether one more sample would make this shard larger than it should be."""
         return self.tar.length + len(sample.members) > limit_mb * 1e6
 
-    def add(self, sample: Sample) -> None:
-        """Append one sample."""
+    def add(self, sample: Sample, source: str) -> None:
+        """Append one sample of a source."""
         with _explained(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
         self._digests.append(sample.digest)
         self._looks += sample.look
+        if sample.suspect:
+            found = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
+            self._suspects[source][sample.suspect] = (found[0] + 1, [*found[1], sample.key][:NAMED])
 
     def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
-        return Committed(shard, place, tuple(skipped), self.statistics, names, digests, looks)
+        told = tuple(skipped)
+        return Committed(shard, place, told, self.statistics, names, digests, looks, self._suspects)
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

@@ -51,6 +51,7 @@ __all__ = [
     "decode",
     "decode_colour",
     "decode_grey",
+    "decode_stored",
     "drop_colour",
 ]
 
@@ -61,17 +62,17 @@ MIN_SIDE = 32
 
 def decode(data: bytes) -> Pixels:
     """(H, W) of a grey picture, (H, W, 3) of a colour one; ImageError."""
-    return drop_colour(_as_stored(data))
+    return drop_colour(decode_stored(data))
 
 
 def decode_grey(data: bytes) -> Pixels:
     """(H, W); the same as the luminance of what `decode` gives. ImageError."""
-    return to_grey(_as_stored(data))
+    return to_grey(decode_stored(data))
 
 
 def decode_colour(data: bytes) -> Pixels:
     """(H, W, 3); grey is repeated. ImageError."""
-    return to_rgb(_as_stored(data))
+    return to_rgb(decode_stored(data))
 
 
 def check_sides(pixels: Pixels) -> Pixels:
@@ -82,7 +83,7 @@ def check_sides(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _as_stored(data: bytes) -> Pixels:
+def decode_stored(data: bytes) -> Pixels:
     """Upright 8-bit pixels in as many channels (1 or 3) as the file has."""
     if jpeg.is_jpeg(data):
         return _decode_jpeg(data)

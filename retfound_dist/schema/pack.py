@@ -59,6 +59,10 @@ class Phantom:
     """What is drawn is a function of this seed."""
 
 
+Suspect = Literal["mask", "overlay", "composite", "nir", "photo"]
+"""What a picture that is no B-scan may be (shards/suspects.py)."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PackImage:
     """How images are stored."""
@@ -72,6 +76,10 @@ class PackImage:
     """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
     trim: bool = False
     """Cut off rows and columns at the edges that are of one level, and thin bright frames."""
+    leave_out_suspects: tuple[Suspect, ...] = ()
+    """Pictures that look like these are left out, such as ["mask", "nir"]: `mask` (few levels), `overlay`
+    (colour on a scan), `composite` (two pictures side by side), `nir` (en-face), `photo` (of the fundus).
+    Empty: they are kept, counted, and shown on quality.html."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
