@@ -31,6 +31,7 @@ BASE = {
     "s3keys",
     "store_errors",
     "outputs",
+    "kinds",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

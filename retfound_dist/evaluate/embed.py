@@ -29,7 +29,7 @@ from retfound_dist.evaluate.features import Features, features, frozen_encoder, 
 from retfound_dist.evaluate.layouts import Item
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.start import Start, open_start, resolve
+from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.schema import EvalModel
 
 PART = 512
@@ -54,7 +54,7 @@ def embed_command(checkpoint: str, images: str, out: str, quiet: bool = False) -
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
     if out.endswith(".parquet"):
         _parquet()
-    start = open_start(resolve(checkpoint), EvalModel())
+    start = open_start(checkpoint, EvalModel())
     items = list_images(images)
     with Display(quiet) as show:
         show.begin(f"features of {images}")
