@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from retfound_dist.cockpit.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
 
 Command = Callable[[argparse.Namespace], int]
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn trouble into a line and an exit code."""
     args = _parse(argv)
     try:
+        check_config(args)
         return int(args.command(args))
     except RetfoundError as error:
         if args.debug:
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: Command, text: str, config: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, parents=[common], help=text, description=text)
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, name=name)
         if config:
             sub.add_argument("config", metavar="CONFIG.toml", help="config file")
             sub.add_argument(

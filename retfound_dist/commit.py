@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import kinds, storage
 from retfound_dist.errors import CheckpointError, StorageError
 
 FORMAT = 1
@@ -81,6 +81,32 @@ def list_steps(run_url: str) -> list[int]:
     folder = storage.join(run_url, "checkpoints")
     steps = [int(m.group(1)) for n in storage.list_names(folder) if (m := _STEP.match(n))]
     return sorted(step for step in steps if is_checkpoint(checkpoint_url(run_url, step)))
+
+
+def resolve(url: str) -> str:
+    """The weights meant by a URL: a run's URL means its newest committed checkpoint, all else itself.
+
+    CheckpointError where it is something of ours that holds no weights, or a run without a checkpoint.
+    """
+    if not storage.is_folder(url) or is_checkpoint(url):
+        return url
+    steps = list_steps(url)
+    if steps:
+        return checkpoint_url(url, steps[-1])
+    kind = kinds.kind_at(url)
+    if kind == kinds.RUN:
+        first = _first_save(storage.read_json(storage.join(url, "config.json")))
+        raise CheckpointError(
+            f"{url} is a run without a checkpoint yet{first}: wait for it, or give other weights"
+        )
+    raise CheckpointError(kinds.refusal(url, kinds.WEIGHTS))
+
+
+def _first_save(config: dict[str, Any]) -> str:
+    """When a run commits its first checkpoint, as far as its config says."""
+    every = config.get("checkpoint", {}).get("every_steps")
+    ends = [n for n in (every, config["train"].get("steps"), config["train"].get("stop_at_step")) if n]
+    return f"; its first comes at step {min(ends):,}" if ends else ""
 
 
 def fetch(commit: Commit, name: str, target: str) -> None:

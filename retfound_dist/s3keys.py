@@ -44,13 +44,13 @@ def is_folder(fs: Any, bucket: str, key: str) -> bool:
     return bool(page.get("Contents")) or not key
 
 
-def names_in(fs: Any, bucket: str, key: str) -> set[str]:
-    """Names of the files and folders directly in a folder."""
-    inside, found = _inside(key), set()
+def names_in(fs: Any, bucket: str, key: str) -> tuple[set[str], set[str]]:
+    """Names of the folders, and of the files, directly in a folder."""
+    inside, folders, files = _inside(key), set(), set()
     for page in _pages(fs, Bucket=bucket, Prefix=inside, Delimiter="/"):
-        found |= {each["Prefix"][len(inside) : -1] for each in page.get("CommonPrefixes", [])}
-        found |= {each["Key"][len(inside) :] for each in page.get("Contents", [])}
-    return found - {""}
+        folders |= {each["Prefix"][len(inside) : -1] for each in page.get("CommonPrefixes", [])}
+        files |= {each["Key"][len(inside) :] for each in page.get("Contents", [])}
+    return folders - {""}, files - {""}
 
 
 def keys_of(fs: Any, bucket: str, key: str) -> list[str]:

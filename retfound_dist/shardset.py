@@ -20,7 +20,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import kinds, storage
 from retfound_dist.errors import ManifestError, StorageError
 
 FORMAT = 1
@@ -113,10 +113,12 @@ def image_digest(data: bytes) -> str:
 def read_manifest(url: str) -> Manifest:
     """The manifest of the shard set at a URL; ManifestError says what is wrong with it."""
     where = storage.join(url, MANIFEST)
+    if not storage.exists(where):
+        raise ManifestError(kinds.refusal(url, kinds.SHARDS))
     try:
         tree = storage.read_json(where)
     except StorageError as error:
-        raise ManifestError(f"{url} is not a committed shard set: {error}") from error
+        raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error
     try:
         if tree["format"] != FORMAT:
             raise ManifestError(

@@ -294,11 +294,27 @@ def list_names(url: str) -> list[str]:
     fs, path = open_fs(url)
     with explained(url, "list"):
         if s3 := _on_s3(url):
-            return sorted(s3keys.names_in(*s3))
+            return sorted(set.union(*s3keys.names_in(*s3)))
         try:
             if is_local(url):
                 return sorted(os.listdir(path))
             return sorted({name(entry) for entry in fs.ls(path, detail=False) if entry != path})
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def list_folders(url: str) -> list[str]:
+    """Sorted names of the folders in a folder; empty when there is no such folder."""
+    fs, path = open_fs(url)
+    with explained(url, "list"):
+        if s3 := _on_s3(url):
+            return sorted(s3keys.names_in(*s3)[0])
+        try:
+            if is_local(url):
+                with os.scandir(path) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            found = fs.ls(path, detail=True)
+            return sorted({name(entry["name"]) for entry in found if entry["type"] == "directory"})
         except (FileNotFoundError, NotADirectoryError):
             return []
 

@@ -39,18 +39,37 @@ class World:
 
 
 def read_world(env: Mapping[str, str]) -> World:
-    """The place of this process, from torchrun's or Slurm's variables."""
+    """The place of this process, from torchrun's or Slurm's variables; an empty one counts as not set."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if "RANK" not in env and int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in env:
+    if launched_by_srun(env):
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, size, local = (int(env.get(key, default)) for key, default in zip(names, "010", strict=True))
+    rank, size, local = (
+        whole_number(env, key, default) for key, default in zip(names, (0, 1, 0), strict=True)
+    )
     if not 0 <= rank < size:
         raise ConfigError(
-            f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun"
+            f"{names[0]}={rank} is not a rank of {names[1]}={size}: start with torchrun or srun, "
+            f"or unset {names[0]} for one process"
         )
+    if local < 0:
+        raise ConfigError(f"{names[2]}={local} is below 0: start with torchrun or srun, or unset it")
     parent = os.getppid()
     owner = f"{process_space()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
+
+
+def whole_number(env: Mapping[str, str], key: str, default: int) -> int:
+    """A variable's number; the default where it is not set or empty, ConfigError where it is no number."""
+    text = env.get(key, "").strip()
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"the environment variable {key}={text!r} is not a whole number: a launcher sets it, unset it "
+            "where there is none"
+        ) from None
 
 
 def process_space() -> int:
@@ -73,12 +92,15 @@ def _launcher(env: Mapping[str, str], parent: int) -> int:
 
 def _local_size(env: Mapping[str, str], size: int) -> int:
     """Ranks on this host; torchrun says it, Slurm says it as "4" or, per node, "4(x2),3"."""
-    if "LOCAL_WORLD_SIZE" in env:
-        return int(env["LOCAL_WORLD_SIZE"])
+    told = whole_number(env, "LOCAL_WORLD_SIZE", 0)
+    if told > 0:
+        return told
     tasks = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return int(tasks[0]) if tasks and "SLURM_STEP_ID" in env else size
+    return int(tasks[0]) if tasks and env.get("SLURM_STEP_ID") else size
 
 
 def launched_by_srun(env: Mapping[str, str]) -> bool:
     """Whether ranks come from `srun` itself, so that RANK and MASTER_ADDR are still to be set."""
-    return "RANK" not in env and "SLURM_STEP_ID" in env and int(env.get("SLURM_NTASKS", "1")) > 1
+    if env.get("RANK", "").strip() or not env.get("SLURM_STEP_ID"):
+        return False
+    return whole_number(env, "SLURM_NTASKS", 1) > 1

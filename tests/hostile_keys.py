@@ -95,6 +95,8 @@ def agree(root: str, held: Held, seen: set[str], others: list[str]) -> None:
         wanted = {key[len(inside) :].split("/")[0] for key in held if key.startswith(inside)}
         found = storage.list_names(storage.join(root, folder) if folder else root)
         assert found == sorted(wanted | {name for name in found if f"{inside}{name}" in seen})
+        inner = storage.list_folders(storage.join(root, folder) if folder else root)
+        assert inner == [name for name in found if f"{inside}{name}" in folders | seen]
     for key in {*others, *held, *folders} - (seen - folders):
         url = storage.join(root, key)
         assert storage.exists(url) == (key in held or key in folders), url

@@ -36,6 +36,7 @@ BASE = {
     "folder_walk",
     "folder_layout",
     "image_files",
+    "kinds",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

@@ -28,3 +28,31 @@ def test_srun_alone_gives_the_place_too_but_a_batch_script_does_not() -> None:
 def test_a_rank_outside_the_world_is_refused() -> None:
     with pytest.raises(ConfigError, match="RANK=2"):
         read_world({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize("key", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_ID"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variable_counts_as_not_set(key: str, empty: str) -> None:
+    assert read_world({key: empty}) == World(0, 1, 0)
+    assert not launched_by_srun({key: empty})
+
+
+def test_an_empty_rank_does_not_hide_sruns() -> None:
+    step = {"RANK": "", "WORLD_SIZE": "", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
+    assert read_world(step) == World(1, 2, 1, local_size=2)
+    assert launched_by_srun(step)
+
+
+@pytest.mark.parametrize("text", ["one", "1.5", "${RANK}", "0x1"])
+def test_what_is_no_number_is_named_with_its_variable(text: str) -> None:
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        with pytest.raises(ConfigError, match=f"environment variable {key}="):
+            read_world({"RANK": "0", "WORLD_SIZE": "1", key: text})
+    with pytest.raises(ConfigError, match="SLURM_NTASKS="):
+        read_world({"SLURM_STEP_ID": "0", "SLURM_NTASKS": text})
+
+
+def test_negative_places_are_refused() -> None:
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        with pytest.raises(ConfigError, match=f"{key}=-1"):
+            read_world({"RANK": "0", "WORLD_SIZE": "1", key: "-1"})

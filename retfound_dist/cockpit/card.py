@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist import storage
 from retfound_dist.cockpit.page import SCORES
-from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit
+from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit, resolve
 from retfound_dist.errors import RetfoundError
 from retfound_dist.shardset import Manifest, read_manifest
 
@@ -54,6 +54,7 @@ def export_command(checkpoint: str, kind: str, out: str) -> int:
     from retfound_dist.model.export import encoder_only, export
     from retfound_dist.model.weights import read_weights
 
+    checkpoint = resolve(checkpoint)
     weights = read_weights(checkpoint)
     export(weights, kind, out)
     bare = kind in ("timm", "hf")

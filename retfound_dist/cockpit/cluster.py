@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import Machine
+from retfound_dist.world import whole_number
 
 ACHIEVED = 0.35
 """Share of the datasheet's bf16 rate that training is assumed to reach."""
@@ -155,9 +156,9 @@ def device_named(text: str) -> Device:
 
 def _slurm(env: Mapping[str, str]) -> Cluster | None:
     """The allocation that this process stands in; where it has no GPUs, a task counts as one."""
-    if "SLURM_JOB_ID" not in env:
+    if not env.get("SLURM_JOB_ID"):
         return None
-    nodes = int(env.get("SLURM_JOB_NUM_NODES", env.get("SLURM_NNODES", "1")))
+    nodes = max(1, whole_number(env, "SLURM_JOB_NUM_NODES", whole_number(env, "SLURM_NNODES", 1)))
     kind, each = "", 0
     for name, share in (("SLURM_GPUS_PER_NODE", 1), ("SLURM_GPUS_ON_NODE", 1), ("SLURM_GPUS", nodes)):
         if found := re.match(r"(?:(.*):)?(\d+)$", env.get(name, "")):

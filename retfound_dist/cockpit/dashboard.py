@@ -21,11 +21,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from retfound_dist import storage
+from retfound_dist.cockpit.found_runs import find_runs
 from retfound_dist.cockpit.page import compare_page, index_page, run_id, run_page
 from retfound_dist.cockpit.pictures import kept_pictures
-from retfound_dist.cockpit.runs import RunFacts, find_runs, read_all, read_run, summary
-from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+from retfound_dist.cockpit.runs import RunFacts, check_folder, fault_text, read_all, read_run, summary
+from retfound_dist.errors import ConfigError, RetfoundError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_S = 5
@@ -61,7 +61,7 @@ def make_app(
 
     Pages look again every `every_s` seconds (0: never), the store is asked every `kept_s` at most.
     """
-    url = url.rstrip("/")
+    url = url.rstrip("/") or "/"
     kept = Kept(kept_s)
 
     def read(request: Request, place: int = 0) -> RunFacts:
@@ -80,14 +80,13 @@ def make_app(
         if "id" not in request.query_params:
             return RedirectResponse("/")
         run = read(request)
-        page = run_page(run, kept_pictures(run), home="/", every_s=every_s)
-        return HTMLResponse(page, headers=HEADERS)
+        return _shown(lambda: run_page(run, kept_pictures(run), home="/", every_s=every_s), run)
 
     def compare(request: Request) -> Response:
         if len(request.query_params.getlist("run")) != 2:
             return PlainTextResponse("tick two runs to compare them", status_code=400)
-        page = compare_page(read(request, 0), read(request, 1), "/", every_s)
-        return HTMLResponse(page, headers=HEADERS)
+        both = read(request, 0), read(request, 1)
+        return _shown(lambda: compare_page(*both, "/", every_s), *both)
 
     def listed(request: Request) -> Response:
         runs, faults = kept.get("", lambda: read_all(url))
@@ -105,15 +104,25 @@ def make_app(
     )
 
 
+def _shown(make: Callable[[], str], *runs: RunFacts) -> Response:
+    """The page; a line where the files of the runs hold what no page can show."""
+    try:
+        return HTMLResponse(make(), headers=HEADERS)
+    except RetfoundError:
+        raise
+    except Exception as error:  # as in `read_all`
+        names = " and ".join(run.url for run in runs)
+        return PlainTextResponse(f"{names} cannot be shown: {fault_text(error)}\n", status_code=502)
+
+
 def _explain(request: Request, error: Exception) -> Response:
     """What a person can mend, in a line."""
     return PlainTextResponse(f"{error}\n", status_code=404 if isinstance(error, ConfigError) else 502)
 
 
 def dashboard_command(url: str, host: str, port: int, quiet: bool) -> int:
-    """Serve until interrupted; StorageError where there is nothing at the URL."""
-    if not storage.exists(url) and not storage.is_folder(url):
-        raise StorageError(f"there is nothing at {url}: give a folder or a prefix with runs below it")
+    """Serve until interrupted; StorageError where there is no folder at the URL."""
+    check_folder(url)
     local = host in LOOPBACK
     app = make_app(url, LOOPBACK if local else ("*",))
     if not local and not quiet:

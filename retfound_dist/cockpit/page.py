@@ -122,7 +122,7 @@ def _sentence(run: RunFacts) -> str:
 
 def warnings(run: RunFacts) -> list[str]:
     """What a person should look at, in sentences."""
-    found = []
+    found = [f"{text}." for text in run.left_out]
     if run.state == "failed":
         found.append("The last start ended without a word: its log says why. Start the run again to go on.")
     if run.state == "silent":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import kinds, storage
 from retfound_dist.cockpit.cluster import Wish, find_cluster
 from retfound_dist.cockpit.datafacts import DataFacts, assumed_data, data_of
 from retfound_dist.cockpit.findings import LEVELS, Finding
@@ -68,8 +68,8 @@ def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
         known = data_of(read_manifest(url), config.data, not storage.is_local(url))
         if not samples and not image_kb:
             return known
-    elif not samples and "://" in url and not url.startswith("file://"):
-        raise ManifestError(f"there is no shard set at {url}: pack it, or say --samples N [--image-kb K]")
+    elif not samples and (not storage.is_local(url) or kinds.kind_at(url) not in (kinds.NOTHING, kinds.EMPTY)):
+        raise ManifestError(f"{kinds.refusal(url, kinds.SHARDS)}; or say --samples N [--image-kb K]")
     each = image_kb * 1e3 or (known.bytes / known.samples if known else IMAGE_BYTES)
     said = "as given" if samples or known else f"assumed: there is no shard set at {url}; say --samples N"
     count = samples or (known.samples if known else SAMPLES)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retfound_dist import commit, runlog, storage
+from retfound_dist import commit, kinds, runlog, storage
+from retfound_dist.cockpit.found_runs import look
+from retfound_dist.cockpit.logs import read_log, read_tree
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RetfoundError, StorageError
 
@@ -21,8 +24,6 @@ SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
 SCORE = "auroc"
 """The macro score by which evaluations are ranked."""
-_DEPTH = 3
-"""How many folders below the URL runs are looked for."""
 LOCK = "LOCK.json"
 """`train/lock.py`'s: there while a process has the run."""
 
@@ -68,6 +69,8 @@ class RunFacts:
     locked: bool
     now: float
     """When it was read, unix seconds."""
+    left_out: list[str] = field(default_factory=list)
+    """Sentences about what of its files cannot be used."""
 
     @property
     def name(self) -> str:
@@ -122,51 +125,53 @@ class RunFacts:
 
 
 def read_run(url: str) -> RunFacts:
-    """All that a run's folder says; ConfigError where there is none."""
-    where = storage.join(url, runlog.CONFIG)
-    if not storage.exists(where):
-        raise ConfigError(
-            f"{url} is not a run: it has no {runlog.CONFIG}; `retfound runs` lists those there are"
-        )
-    written, watched = runlog.read_rows(url, runlog.METRICS), storage.join(url, runlog.WATCH)
+    """All that a run's folder says; ConfigError where there is none. What cannot be used is `left_out`."""
+    if not kinds.is_run(url):
+        what = kinds.refusal(url, kinds.RUN)
+        raise ConfigError(f"{what} ({kinds.why_no_run(url)})" if _has_config(url) else what)
+    names = (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES, runlog.ALARMS)
+    logs = {name: read_log(url, name) for name in names}
+    watch, fault = read_tree(url, runlog.WATCH)
+    scores, faults = _scores(url)
+    written = logs[runlog.METRICS][0]
     steps = {row["step"]: row for row in written}
     return RunFacts(
         url=url,
-        config=storage.read_json(where),
+        config=storage.read_json(storage.join(url, runlog.CONFIG)),
         rows=[steps[step] for step in sorted(steps)],
         written=written,
-        events=runlog.read_rows(url, runlog.EVENTS),
-        anomalies=list({(a["step"], a["kind"]): a for a in runlog.read_rows(url, runlog.ANOMALIES)}.values()),
+        events=logs[runlog.EVENTS][0],
+        anomalies=list({(a["step"], a["kind"]): a for a in logs[runlog.ANOMALIES][0]}.values()),
         checkpoints=commit.list_steps(url),
-        scores=list(_scores(url)),
-        alarms=runlog.read_rows(url, runlog.ALARMS),
-        watch=storage.read_json(watched) if storage.exists(watched) else {},
+        scores=scores,
+        alarms=logs[runlog.ALARMS][0],
+        watch=watch,
         locked=storage.exists(storage.join(url, LOCK)),
         now=time.time(),
+        left_out=[text for text in (*(fault for _, fault in logs.values()), fault, *faults) if text],
     )
 
 
-def _scores(url: str) -> Iterator[Score]:
+def _has_config(url: str) -> bool:
+    return storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
+
+
+def _scores(url: str) -> tuple[list[Score], list[str]]:
+    """The evaluations of the run's checkpoints, and a sentence about each that cannot be used."""
+    found, faults = [], []
     folder = storage.join(url, "evaluations")
-    for name in sorted(storage.list_names(folder)):
-        where = storage.join(folder, name, "metrics.json")
-        if name.startswith("step_") and storage.exists(where):
-            yield Score(int(name.removeprefix("step_")), storage.read_json(where))
-
-
-def find_runs(url: str, depth: int = _DEPTH) -> list[str]:
-    """URLs of the runs at or below a URL, in order; a run's own folders are not looked into."""
-    if storage.exists(storage.join(url, runlog.CONFIG)):
-        return [url]
-    if depth == 0:
-        return []
-    names = storage.list_names(url)
-    if "manifest.json" in names:
-        return []  # a shard set
-    folders = (storage.join(url, name) for name in sorted(names) if "." not in name)
-    return [
-        found for folder in folders if storage.is_folder(folder) for found in find_runs(folder, depth - 1)
-    ]
+    for name in storage.list_names(folder):
+        step = name.removeprefix("step_")
+        if not name.startswith("step_") or not step.isdecimal():
+            continue
+        tree, fault = read_tree(folder, f"{name}/metrics.json")
+        if tree and not isinstance(tree.get("macro"), dict):
+            fault = f"{name}/metrics.json is left out: it is not one of an evaluation"
+        elif tree:
+            found.append(Score(int(step), tree))
+        if fault:
+            faults.append(f"evaluations/{fault}")
+    return found, faults
 
 
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -207,21 +212,40 @@ def summary(run: RunFacts) -> dict[str, Any]:
 
 
 def read_all(url: str) -> tuple[list[RunFacts], list[str]]:
-    """Every run below a URL, and a line for each that cannot be read."""
-    found, faults = [], []
-    for each in find_runs(url):
+    """Every run below a URL, and a line for each folder that looks like one and cannot be shown."""
+    looked = look(url)
+    found, faults = [], list(looked.others)
+    for each in looked.runs:
         try:
-            found.append(read_run(each))
-        except (RetfoundError, KeyError, ValueError) as error:
-            faults.append(f"{each}: {error}")
+            run = read_run(each)
+            summary(run)
+            found.append(run)
+        except Exception as error:  # other programs' files hold anything: one must not hide the rest
+            faults.append(f"{each} cannot be shown: {fault_text(error)}")
     return found, faults
 
 
-def runs_command(url: str, as_json: bool) -> int:
-    """`retfound runs`: list them; 0, or StorageError where there is nothing at the URL."""
-    if not storage.exists(url) and not storage.is_folder(url):
+def fault_text(error: Exception) -> str:
+    """What is wrong with a run's files, in a line."""
+    if isinstance(error, RetfoundError):
+        return " ".join(str(error).split())
+    what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"its files hold something unexpected ({what})"
+
+
+def check_folder(url: str) -> None:
+    """StorageError where no runs can stand at or below a URL."""
+    kind = kinds.kind_at(url)
+    if kind == kinds.NOTHING:
         raise StorageError(f"there is nothing at {url}: give a folder or a prefix with runs below it")
-    runs, faults = read_all(url.rstrip("/"))
+    if not storage.is_folder(url):
+        raise StorageError(f"{url} is {kind}: give a folder or a prefix with runs below it")
+
+
+def runs_command(url: str, as_json: bool) -> int:
+    """`retfound runs`: list them; 0, or StorageError where there is no folder at the URL."""
+    check_folder(url)
+    runs, faults = read_all(url.rstrip("/") or "/")
     differ = config_differences({run.url: run.config for run in runs})
     if as_json:
         print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))
@@ -235,10 +259,12 @@ def runs_command(url: str, as_json: bool) -> int:
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
                 console.print(f"{run.name} differs: {said}", markup=False)
+            for text in run.left_out:
+                console.print(f"{run.name}: {text}", markup=False)
     else:
-        print(f"no runs at or below {url}")
+        print(f"no runs at or below {url}, which is {kinds.kind_at(url)}")
     for fault in faults:
-        print(f"cannot be read: {fault}")
+        print(fault, file=sys.stderr if as_json else sys.stdout)
     return 0
 
 

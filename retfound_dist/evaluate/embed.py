@@ -29,7 +29,7 @@ from retfound_dist.evaluate.features import Features, features, frozen_encoder, 
 from retfound_dist.evaluate.layouts import Item
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.start import Start, open_start, resolve
+from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.folder_layout import nothing_found
 from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
@@ -61,7 +61,7 @@ def embed_command(
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
     if out.endswith(".parquet"):
         _parquet()
-    start = open_start(resolve(checkpoint), EvalModel())
+    start = open_start(checkpoint, EvalModel())
     items, notes = list_images(images, links)
     with Display(quiet) as show:
         show.begin(f"features of {images}")

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist import storage
+from retfound_dist import commit, storage
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
-from retfound_dist.evaluate.start import resolve
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights import autoencoder_from, read_weights
 
@@ -46,7 +45,7 @@ class Reconstruction:
 
 def reconstruct_command(checkpoint: str, images: Sequence[str], out: str, seed: int = 0) -> int:
     """Write one PNG with a row for each image; raises RetfoundError for anything a person can mend."""
-    model = autoencoder_from(read_weights(resolve(checkpoint)))
+    model = autoencoder_from(read_weights(commit.resolve(checkpoint)))
     pixels = [for_testing(_read(path), model.config.size) for path in images]
     storage.write_bytes(out, png(sheet(reconstruct(model, pixels, seed))))
     return 0

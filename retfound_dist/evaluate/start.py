@@ -47,14 +47,6 @@ class Start:
         }
 
 
-def resolve(url: str) -> str:
-    """The checkpoint meant by a URL: a run's URL means its newest committed checkpoint."""
-    if url == NONE or commit.is_checkpoint(url):
-        return url
-    steps = commit.list_steps(url)
-    return commit.checkpoint_url(url, steps[-1]) if steps else url
-
-
 def identity_of(url: str) -> str:
     """Tells whether weights at a URL are still the same: sha256 of the commit or file (remote file: size)."""
     if url == NONE:
@@ -78,7 +70,7 @@ def open_start(checkpoint: str, model: EvalModel) -> Start:
                 f"choose a multiple of {shape.patch}"
             )
         return Start(NONE, NONE, shape, model.image_size, NONE)
-    url = resolve(checkpoint)
+    url = commit.resolve(checkpoint)
     weights = read_weights(url)
     kind = "checkpoint" if weights.meta else "file"
     return Start(url, kind, weights.shape, weights.image_size, identity_of(url), weights)

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from retfound_dist import commit, storage
+from retfound_dist import commit, kinds, storage
 from retfound_dist.errors import WeightsError
 from retfound_dist.model import hub
 from retfound_dist.model.foreign import State, to_mae
@@ -66,13 +66,9 @@ def read_weights(url: str) -> Weights:
         if hub.is_name(url):
             state, _ = _read_file(hub.weights_file(url), url)
             return _describe(url, state, {})
-        raise WeightsError(
-            f"there are no weights at {url}: check the path, or give `none` or the name of a timm model"
-        )
+        raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
     if storage.is_folder(url):
-        raise WeightsError(
-            f"{url} is a folder without {commit.COMMIT}: give a committed checkpoint or a weights file"
-        )
+        raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
     with tempfile.TemporaryDirectory() as folder:
         path = url
         if not storage.is_local(url):

@@ -24,7 +24,7 @@ from retfound_dist.schema import Optim, Train
 from retfound_dist.stream.plan import Layout
 from retfound_dist.train.alone import leave_out_copies
 from retfound_dist.train.group import Group
-from retfound_dist.world import World, launched_by_srun
+from retfound_dist.world import World, launched_by_srun, whole_number
 
 TAG = "state"
 RUN_STATE = "run_state"
@@ -81,12 +81,13 @@ def start(world: World, threads: int) -> Group:
     """Join the other ranks (NCCL on GPUs, gloo on CPUs)."""
     if launched_by_srun(os.environ):
         _set_up_from_slurm(world)
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "0" if world.size == 1 else "29500")
-    os.environ.setdefault("RANK", str(world.rank))
-    os.environ.setdefault("WORLD_SIZE", str(world.size))
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(world.size))))
+    _set_where_empty("MASTER_ADDR", "127.0.0.1")
+    _set_where_empty("MASTER_PORT", "0" if world.size == 1 else "29500")
+    _set_where_empty("RANK", str(world.rank))
+    _set_where_empty("WORLD_SIZE", str(world.size))
+    _set_where_empty("LOCAL_RANK", str(world.local_rank))
+    per_node = whole_number(os.environ, "SLURM_NTASKS_PER_NODE", world.size)
+    local = max(1, whole_number(os.environ, "LOCAL_WORLD_SIZE", per_node))
     torch.set_num_threads(threads or max(1, (len(os.sched_getaffinity(0)) or 1) // local))
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -240,6 +241,12 @@ def load(engine: Any, folder: str, tag: str) -> dict[str, Any]:
     return dict(client_state)
 
 
+def _set_where_empty(name: str, value: str) -> None:
+    """A variable that torch.distributed reads; `RANK=` counts as not set, as in `world`."""
+    if not os.environ.get(name, "").strip():
+        os.environ[name] = value
+
+
 def _quiet() -> None:
     """DeepSpeed reports every detail at INFO; keep its warnings."""
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
@@ -252,5 +259,5 @@ def _set_up_from_slurm(world: World) -> None:
     hosts = subprocess.run(
         ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
     )
-    os.environ.setdefault("MASTER_ADDR", hosts.stdout.split()[0])
-    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000))
+    _set_where_empty("MASTER_ADDR", hosts.stdout.split()[0])
+    _set_where_empty("MASTER_PORT", str(20000 + whole_number(os.environ, "SLURM_JOB_ID", 0) % 20000))

@@ -8,7 +8,8 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.cli import main
-from retfound_dist.cockpit.runs import LOCK, config_differences, find_runs, read_run, summary
+from retfound_dist.cockpit.found_runs import find_runs
+from retfound_dist.cockpit.runs import LOCK, config_differences, read_run, summary
 from tests.cockpit.made_runs import make_run, write_score
 
 
@@ -98,11 +99,11 @@ def test_a_broken_run_is_named_and_the_others_listed(
     assert main(["runs", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "good" in said
-    assert "cannot be read" in said
+    assert "bad is not a run" in said
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(tmp_path / "nothing")]) == 2
     assert main(["report", str(tmp_path)]) == 2
     assert main(["dashboard", str(tmp_path / "nothing")]) == 2
-    assert "is not a run" in capsys.readouterr().err
+    assert "is an empty folder, not a run" in capsys.readouterr().err

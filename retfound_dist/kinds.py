@@ -1,0 +1,141 @@
+"""What stands at a URL: a run, a checkpoint, a shard set, images, ...; so that a refusal can say it.
+
+A person who gives a run where a checkpoint belongs is told that it is a run, and what to give instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from retfound_dist import storage
+from retfound_dist.errors import StorageError
+
+CONFIG_LIMIT = 16 << 20
+"""Bytes of a config.json of ours: it has some kilobytes."""
+NOTHING, EMPTY = "nothing", "an empty folder"
+FILE, FOLDER = "a file", "a folder of other files"
+SHARDS, TARS = "a shard set", "a folder of tar files without a manifest"
+UNFINISHED_SHARDS = "a shard set whose packing was not finished"
+RUN, CHECKPOINT, UNCOMMITTED = "a run", "a checkpoint", "a checkpoint that was never committed"
+EVALUATION, COMPARISON = "an evaluation", "a comparison"
+WEIGHTS, MODEL_FOLDER = "a weights file", "a model folder for timm or a hub"
+IMAGE, IMAGES = "an image", "a folder of images"
+_ENDINGS = {
+    WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
+    IMAGE: (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2"),
+}
+_BY_FILE = (
+    ("manifest.json", SHARDS),
+    ("packing.json", UNFINISHED_SHARDS),
+    ("COMMIT.json", CHECKPOINT),
+    ("compare.json", COMPARISON),
+    ("metrics.json", EVALUATION),
+)
+_PACK_IT = "retfound pack configs/pack_folder.toml source.path={url} out.url=SHARDS"
+_INSTEAD: dict[str, dict[str, str]] = {
+    SHARDS: {
+        NOTHING: "check the URL, or pack your images to it first: retfound pack CONFIG.toml out.url={url}",
+        IMAGES: f"pack it first: {_PACK_IT}",
+        IMAGE: f"pack its folder first: {_PACK_IT.replace('{url}', 'IMAGES')}",
+        UNFINISHED_SHARDS: "run the same `retfound pack` command again, it goes on where it was",
+        RUN: "give the shard set it was trained on, which is data.shards in its config.json",
+        "": f"give what `retfound pack` wrote, or pack your images: {_PACK_IT.replace('{url}', 'IMAGES')}",
+    },
+    RUN: {
+        NOTHING: "check the URL",
+        CHECKPOINT: "give the folder of its run, two levels up",
+        UNCOMMITTED: "give the folder of its run, two levels up",
+        "": "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists those there are",
+    },
+    WEIGHTS: {
+        NOTHING: "check the path, or give `none` or the name of a timm model",
+        RUN: "give one of its checkpoints, {url}/checkpoints/step_...",
+        UNCOMMITTED: "its saving was cut off; give an earlier checkpoint of the run",
+        EVALUATION: "give the checkpoint that was evaluated, which is checkpoint.url in its metrics.json",
+        SHARDS: "give a checkpoint or weights file; images go into another argument",
+        IMAGES: "give a checkpoint or weights file; images go into another argument",
+        IMAGE: "give a checkpoint or weights file; images go into another argument",
+        MODEL_FOLDER: "give the model.safetensors in it",
+        "": "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
+    },
+}
+"""By what is wanted and what is there: what to give instead."""
+_STEP = re.compile(r"^step_\d{8,}$")
+
+
+def kind_at(url: str) -> str:
+    """One of the kinds above; StorageError where the store cannot be asked."""
+    if not storage.is_folder(url):
+        return _kind_of_file(storage.name(url)) if storage.exists(url) else NOTHING
+    names = set(storage.list_names(url))
+    if not names:
+        return EMPTY
+    if "config.json" in names and is_run(url):
+        return RUN
+    found = next((kind for file, kind in _BY_FILE if file in names), None)
+    if found:
+        return found
+    if _STEP.match(storage.name(url)) and "checkpoints/step_" in url:
+        return UNCOMMITTED
+    if "config.json" in names and "model.safetensors" in names:
+        return MODEL_FOLDER
+    if any(name.endswith(".tar") for name in names):
+        return TARS
+    return IMAGES if _holds_images(url, names) else FOLDER
+
+
+def is_run(url: str) -> bool:
+    """Whether the folder's config.json is one of a pretraining run."""
+    return not why_no_run(url)
+
+
+def why_no_run(url: str) -> str:
+    """Why a folder with a config.json is no run; empty where it is one."""
+    where = storage.join(url, "config.json")
+    try:
+        if storage.size(where) > CONFIG_LIMIT:
+            return f"its config.json has {storage.size(where) / 1e6:,.0f} MB"
+        tree = storage.read_json(where)
+    except StorageError as error:
+        return str(error)
+    except RecursionError:
+        return "its config.json is nested too deep"
+    return "" if is_run_config(tree) else "its config.json is of another program"
+
+
+def is_run_config(tree: Any) -> bool:
+    """Whether a config.json's content is a pretraining run's."""
+    train = tree.get("train") if isinstance(tree, Mapping) else None
+    if not isinstance(train, Mapping):
+        return False
+    numbers = (train.get(key) for key in ("steps", "epochs", "log_every"))
+    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+
+
+def refusal(url: str, wanted: str) -> str:
+    """`URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or WEIGHTS."""
+    kind, instead = kind_at(url), _INSTEAD[wanted]
+    names = {WEIGHTS: "a checkpoint or weights file"}
+    what = f"there is nothing at {url}" if kind == NOTHING else f"{url} is {kind}"
+    if kind not in (NOTHING, wanted):
+        what += f", not {names.get(wanted, wanted)}"
+    return f"{what}: {instead.get(kind, instead['']).format(url=url)}"
+
+
+def _kind_of_file(name: str) -> str:
+    return next((kind for kind, ends in _ENDINGS.items() if name.lower().endswith(ends)), FILE)
+
+
+def _holds_images(url: str, names: set[str], depth: int = 2) -> bool:
+    """Whether images lie in the folder, or in the first of its folders."""
+    if any(_kind_of_file(name) == IMAGE for name in names):
+        return True
+    if depth == 0:
+        return False
+    for name in storage.list_folders(url)[:3]:
+        inner = storage.join(url, name)
+        if _holds_images(inner, set(storage.list_names(inner)), depth - 1):
+            return True
+    return False
