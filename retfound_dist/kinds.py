@@ -110,8 +110,8 @@ def is_run_config(tree: Any) -> bool:
     train = tree.get("train") if isinstance(tree, Mapping) else None
     if not isinstance(train, Mapping):
         return False
-    numbers = (train.get(key) for key in ("steps", "epochs", "log_every"))
-    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    lengths = [train[key] for key in ("steps", "epochs") if key in train]
+    return bool(lengths) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in lengths)
 
 
 def refusal(url: str, wanted: str) -> str:

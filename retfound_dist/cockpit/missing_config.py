@@ -36,6 +36,6 @@ def check_config(args: argparse.Namespace) -> None:
     if path and os.path.isdir(path):
         more = f" source.path={path} out.url=SHARDS" if args.name == "pack" else " key=value ..."
         raise ConfigError(
-            f"{args.name}: {path} is a folder, CONFIG.toml is wanted: give a config file, such as the preset: "
-            f"{whole} {PRESETS.get(args.name, PRETRAIN)}{more}"
+            f"{args.name}: {path} is a folder, CONFIG.toml is wanted: give a config file, "
+            f"such as the preset: {whole} {PRESETS.get(args.name, PRETRAIN)}{more}"
         )

@@ -68,7 +68,7 @@ def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
         known = data_of(read_manifest(url), config.data, not storage.is_local(url))
         if not samples and not image_kb:
             return known
-    elif not samples and (not storage.is_local(url) or kinds.kind_at(url) not in (kinds.NOTHING, kinds.EMPTY)):
+    elif not samples and not (storage.is_local(url) and kinds.kind_at(url) in (kinds.NOTHING, kinds.EMPTY)):
         raise ManifestError(f"{kinds.refusal(url, kinds.SHARDS)}; or say --samples N [--image-kb K]")
     each = image_kb * 1e3 or (known.bytes / known.samples if known else IMAGE_BYTES)
     said = "as given" if samples or known else f"assumed: there is no shard set at {url}; say --samples N"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from retfound_dist import commit, runlog, storage
+from retfound_dist import commit, kinds, runlog, storage
 from retfound_dist.config import load
 from retfound_dist.errors import (
     CheckpointError,
@@ -42,8 +42,8 @@ def watch_command(config_path: str, overrides: Sequence[str], quiet: bool = Fals
     config, _ = load(WatchConfig, config_path, overrides)
     set_threads(config.threads)
     url = config.run.url
-    if not commit.list_steps(url) and not storage.exists(storage.join(url, runlog.CONFIG)):
-        raise ConfigError(f"run.url={url} holds no run: give the folder that `retfound pretrain` writes")
+    if not commit.list_steps(url) and not kinds.is_run(url):
+        raise ConfigError(f"run.url: {kinds.refusal(url, kinds.RUN)}")
     with Display(quiet) as show:
         _Watch(config, show).follow()
     return 0

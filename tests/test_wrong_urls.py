@@ -1,0 +1,127 @@
+"""Every command, given each kind of thing that it does not want: one line that says what, where, what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import kinds
+from retfound_dist.cli import main
+from tests.cockpit.made_runs import make_run
+from tests.evaluate import inputs
+
+ROOT = Path(__file__).resolve().parent.parent
+PRETRAIN, EVALUATE, COMPARE = (f"{ROOT}/configs/demo/{name}.toml" for name in ("pretrain", "evaluate", "compare"))
+PACK, WATCH = f"{ROOT}/configs/pack_folder.toml", f"{ROOT}/configs/watch_octid.toml"
+
+THINGS = {
+    "run": kinds.RUN,
+    "fresh": kinds.RUN,
+    "run/checkpoints/step_00000010": kinds.CHECKPOINT,
+    "run/checkpoints/step_00000020": kinds.UNCOMMITTED,
+    "shards": kinds.SHARDS,
+    "packing": kinds.UNFINISHED_SHARDS,
+    "tars": kinds.TARS,
+    "images": kinds.IMAGES,
+    "images/CSR/CSR_0.jpg": kinds.IMAGE,
+    "evaluation": kinds.EVALUATION,
+    "comparison": kinds.COMPARISON,
+    "hub": kinds.MODEL_FOLDER,
+    "hub/model.safetensors": kinds.WEIGHTS,
+    "notes.txt": kinds.FILE,
+    "notes": kinds.FOLDER,
+    "empty": kinds.EMPTY,
+    "none": kinds.NOTHING,
+}
+"""Path below the fixture's folder -> what it is."""
+
+HOLDS_WEIGHTS = {"run", "run/checkpoints/step_00000010", "hub/model.safetensors"}
+FOLDERS = {name for name in THINGS if name not in ("notes.txt", "hub/model.safetensors", "images/CSR/CSR_0.jpg", "none")}
+COMMANDS: dict[str, tuple[list[str], set[str]]] = {
+    "verify": (["verify", "{url}"], {"shards"}),
+    "runs": (["runs", "{url}"], FOLDERS),
+    "dashboard": (["dashboard", "{url}", "--port", "0"], FOLDERS),
+    "report": (["report", "{url}", "--no-pictures"], {"run", "fresh"}),
+    "export": (["export", "{url}", "--format", "timm", "--out", "{out}/w.pth"], HOLDS_WEIGHTS),
+    "embed": (["embed", "{url}", "{root}/images", "--out", "{out}/f.npz"], HOLDS_WEIGHTS),
+    "embed images": (["embed", "{root}/run", "{url}", "--out", "{out}/f.npz"], {"shards", "images"}),
+    "reconstruct": (["reconstruct", "{url}", "{root}/images/CSR/CSR_0.jpg", "--out", "{out}/r.png"], HOLDS_WEIGHTS),
+    "reconstruct images": (["reconstruct", "{root}/run", "{url}", "--out", "{out}/r.png"], {"images/CSR/CSR_0.jpg"}),
+    "evaluate": (["evaluate", EVALUATE, "checkpoint={url}", "data.path={root}/images", "out.url={out}/e"], HOLDS_WEIGHTS),
+    "evaluate images": (
+        ["evaluate", EVALUATE, "checkpoint=none", "data.path={url}", "out.url={out}/e"], {"shards", "images"}
+    ),
+    "compare": (
+        ["compare", COMPARE, 'weights={{last="{url}"}}', "data.path={root}/images", "out.url={out}/c"], HOLDS_WEIGHTS
+    ),
+    "watch": (["watch", WATCH, "run.url={url}", "data.path={root}/images"], {"run", "fresh"}),
+    "pretrain": (["pretrain", PRETRAIN, "data.shards={url}", "run.url={out}/r"], {"shards"}),
+    "plan": (["plan", PRETRAIN, "data.shards={url}"], {"shards", "none", "empty"}),
+    "batch": (["batch", PRETRAIN, "data.shards={url}", "--step", "1"], {"shards"}),
+    "pack": (["pack", PACK, "source.path={url}", "out.url={out}/s"], FOLDERS - {"empty", "notes", "packing", "tars"}),
+    "config": (["evaluate", "{url}"], set()),
+}
+"""A command line with one URL in it, and those things that it takes (what becomes of these is not looked at)."""
+CASES = [
+    pytest.param(name, thing, id=f"{name}-{thing}")
+    for name, (_, taken) in COMMANDS.items()
+    for thing in THINGS
+    if thing not in taken
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One of each thing."""
+    place = tmp_path_factory.mktemp("things")
+    inputs.checkpoint(place / "run", 10)
+    cut_off = place / "run/checkpoints/step_00000020"
+    cut_off.mkdir()
+    (cut_off / "model.safetensors").write_bytes(b"half")
+    shutil.rmtree(Path(make_run(str(place / "fresh"))) / "checkpoints")
+    inputs.class_folders(place / "images", each=4)
+    inputs.shard_set(place / "shards", [{"key": "a", "label": "CSR"}])
+    for folder, names in {
+        "packing": ["packing.json"], "tars": ["a.tar"], "hub": ["config.json"], "notes": ["a.txt"],
+        "evaluation": ["metrics.json", "predictions.csv"], "comparison": ["compare.json", "table.md"], "empty": [],
+    }.items():  # fmt: skip
+        (place / folder).mkdir()
+        for name in names:
+            (place / folder / name).write_text('{"architecture": "vit"}')
+    shutil.copy(place / "run/checkpoints/step_00000010/model.safetensors", place / "hub")
+    (place / "notes.txt").write_text("x")
+    before = tree(place)
+    yield place
+    assert tree(place) == before, "a refused command has written beside what it was given"
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file with its content's hash."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_each_thing_is_known_for_what_it_is(thing: str, root: Path) -> None:
+    assert kinds.kind_at(str(root / thing)) == THINGS[thing]
+    assert kinds.kind_at(f"{root / thing}/" if thing in FOLDERS else str(root / thing)) == THINGS[thing]
+
+
+@pytest.mark.parametrize(("name", "thing"), CASES)
+def test_a_wrong_url_is_refused_in_one_line(
+    name: str, thing: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [part.format(url=root / thing, root=root, out=tmp_path) for part in COMMANDS[name][0]]
+    assert main([*argv, "--quiet"]) == 2
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("retfound: ")
+    assert str(root / thing) in lines[0]
+    assert "Error" not in lines[0]
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
