@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import resource
@@ -38,9 +39,10 @@ from benchmarks.report import Row, finish
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVORS = Path(__file__).with_name("mutants_survivors.toml")
 MOST_SURVIVORS = 0.1
-BEFOREHAND = ("deepspeed", "hypothesis", "numpy", "PIL.Image", "pydantic", "pytest", "rich.progress", "s3fs", "scipy.stats",
-              "simplejpeg", "sklearn.metrics", "tenacity", "timm", "torch", "torch.utils.data", "timm.data",
-              "timm.models.vision_transformer", "tomllib", "xxhash")  # fmt: skip
+BEFOREHAND = ("_hypothesis_pytestplugin", "anyio.pytest_plugin", "deepspeed", "hypothesis", "PIL.Image", "pydantic",
+              "pytest", "pytest_timeout", "rich.progress", "s3fs", "scipy.stats", "simplejpeg", "sklearn.metrics",
+              "sklearn.linear_model", "tenacity", "timm.data", "timm.models.vision_transformer", "timm.optim", "xdist.plugin",
+              "xxhash")  # fmt: skip
 """Imported once, before any fork: all that is slow to import and is not this project's."""
 MEMORY = 8 << 30
 """Bytes that a fork may take: a mutant may ask for an array without end."""
@@ -87,14 +89,21 @@ def begin(tests: Sequence[str], mutant: Mutant | None) -> int:
             os.dup2(silent, number)
         if mutant:
             sys.meta_path.insert(0, Faulty(mutant))
-        import pytest
-
-        code = pytest.main(
-            ["-x", "-q", "-m", "not slow and not cluster", "-p", "no:cacheprovider", "--hypothesis-seed=0", *tests]
-        )
+        code = run_tests(tests)
     except BaseException:
         code = 1
     os._exit(int(code))
+
+
+def run_tests(tests: Sequence[str]) -> int:
+    """pytest's exit code; generated examples are the same for every mutant, and a failing one is not made smaller."""
+    import hypothesis
+    import pytest
+
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None, derandomize=True)
+    hypothesis.settings.load_profile("mutants")
+    return pytest.main(["-x", "-q", "-W", "ignore", "-m", "not slow and not cluster", "-p", "no:cacheprovider", *tests])
 
 
 def wait(children: dict[int, tuple[Mutant | None, float]], limit: float) -> Iterator[tuple[Mutant | None, str]]:
@@ -186,13 +195,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
     given = parser.parse_args()
     os.chdir(ROOT)
-    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]["modules"]
     chosen = {m: tests for m, tests in modules.items() if not given.words or any(word in m for word in given.words)}
     if missing := [path for m, tests in chosen.items() for path in (m, *tests) if not Path(path).is_file()]:
         raise SystemExit(f"[tool.mutants.modules] in pyproject.toml names {', '.join(missing)}: there is no such file")
     for name in BEFOREHAND:
         importlib.import_module(name)
+    gc.freeze()  # no fork looks through what is imported here
     tried, minutes = {}, {}
     for module, tests in chosen.items():
         begun = time.monotonic()
