@@ -273,3 +273,19 @@ def test_each_classs_row_has_its_counts_and_its_own_scores() -> None:
         assert found["per_class"][name]["aupr"] == pytest.approx(aupr[place])
     assert found["macro"]["auroc"] == found["legacy"]["auroc"] == pytest.approx(auroc.mean())
     assert found["macro"]["aupr"] == found["legacy"]["aupr"] == pytest.approx(aupr.mean())
+
+
+def test_a_confidence_that_rounding_has_made_larger_than_1_is_in_the_last_bin() -> None:
+    assert metrics.confidence_bins(np.array([1 + 1e-9])).tolist() == [14]
+
+
+def test_a_ratio_to_nothing_is_undefined_and_no_warning() -> None:
+    with np.errstate(divide="raise", invalid="raise"):
+        found = metrics._ratio(np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 2.0]))
+    assert np.isnan(found).tolist() == [True, True, False]
+    assert found[2] == 0.5
+
+
+def test_a_table_of_other_classes_than_are_named_is_refused() -> None:
+    with pytest.raises(ValueError):
+        metrics.reasons(np.eye(2), CLASSES)
