@@ -1,21 +1,21 @@
-"""Which faults the tests would not notice: every mutant of the core modules, each against its own quick tests.
+"""Faults that the tests would not notice: mutants of the core modules, each against its own quick tests.
 
-    make mutants                                          all modules, two at a time (some 40 minutes on two cores)
+    make mutants                                          all modules, one mutant a core at a time
     python -m benchmarks.mutants plan bootstrap --jobs 1  modules whose path holds one of these words
 
 `[tool.mutants.modules]` in pyproject.toml names the modules and their tests. A mutant is killed when a test
-fails or takes far longer than it should. Survivors that were looked at are in mutants_survivors.toml, each with
-the reason why no test need notice it. The exit code is 1 where a survivor has no reason, and where one mutant in
-ten or more survives.
+fails or takes far longer than it should. mutants_survivors.toml has the reason why a survivor may live. The
+exit code is 1 where a survivor has no reason, and where one mutant in ten or more survives.
 
-No file changes: each mutant is tried in a fork of this process, which has imported torch already, and the
-fork alone takes the faulty source for the module's. Nothing is computed here, so there are no threads to lose.
+No file changes: each mutant is tried in a fork of this process, which has imported torch already, and only
+the fork takes the faulty source for the module's. This process computes nothing, so no threads are lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import resource
@@ -38,12 +38,17 @@ from benchmarks.report import Row, finish
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVORS = Path(__file__).with_name("mutants_survivors.toml")
 MOST_SURVIVORS = 0.1
-BEFOREHAND = ("deepspeed", "hypothesis", "numpy", "PIL.Image", "pydantic", "pytest", "rich.progress", "s3fs", "scipy.stats",
-              "simplejpeg", "sklearn.metrics", "tenacity", "timm", "torch", "torch.utils.data", "timm.data",
-              "timm.models.vision_transformer", "tomllib", "xxhash")  # fmt: skip
+BEFOREHAND = (
+    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "deepspeed", "hypothesis", "PIL.Image", "pydantic",
+    "pytest", "pytest_timeout", "rich.progress", "s3fs", "scipy.stats", "simplejpeg", "sklearn.linear_model",
+    "sklearn.metrics", "tenacity", "timm.data", "timm.models.vision_transformer", "timm.optim",
+    "xdist.plugin", "xxhash",
+)  # fmt: skip
 """Imported once, before any fork: all that is slow to import and is not this project's."""
 MEMORY = 8 << 30
 """Bytes that a fork may take: a mutant may ask for an array without end."""
+Children = dict[int, tuple[Mutant | None, float]]
+"""Forks that run: by process id what each tries and since when."""
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 
 
@@ -87,17 +92,25 @@ def begin(tests: Sequence[str], mutant: Mutant | None) -> int:
             os.dup2(silent, number)
         if mutant:
             sys.meta_path.insert(0, Faulty(mutant))
-        import pytest
-
-        code = pytest.main(
-            ["-x", "-q", "-m", "not slow and not cluster", "-p", "no:cacheprovider", "--hypothesis-seed=0", *tests]
-        )
+        code = run_tests(tests)
     except BaseException:
         code = 1
     os._exit(int(code))
 
 
-def wait(children: dict[int, tuple[Mutant | None, float]], limit: float) -> Iterator[tuple[Mutant | None, str]]:
+def run_tests(tests: Sequence[str]) -> int:
+    """pytest's exit code; every mutant gets the same generated examples, and none is made smaller."""
+    import hypothesis
+    import pytest
+
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", phases=phases, database=None, derandomize=True)
+    hypothesis.settings.load_profile("mutants")
+    quick = ["-x", "-q", "-W", "ignore", "-m", "not slow and not cluster", "-p", "no:cacheprovider"]
+    return pytest.main([*quick, *tests])
+
+
+def wait(children: Children, limit: float) -> Iterator[tuple[Mutant | None, str]]:
     """Children that have ended, or were ended because they took too long; at least one."""
     while True:
         ended, status = os.waitpid(-1, os.WNOHANG)
@@ -118,7 +131,6 @@ def wait(children: dict[int, tuple[Mutant | None, float]], limit: float) -> Iter
 
 def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
     """Every mutant of a module; the sound module must pass first, and what it takes sets the limit."""
-    begun = time.monotonic()
     mutants = mutants_of(module, (ROOT / module).read_text())
     started = time.monotonic()
     (_, outcome), = wait({begin(tests, None): (None, started)}, 600)
@@ -127,7 +139,7 @@ def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
     sound = time.monotonic() - started
     limit = 10 + 5 * sound
     found: list[Tried] = []
-    children: dict[int, tuple[Mutant | None, float]] = {}
+    children: Children = {}
     for place, mutant in enumerate([*mutants, *[None] * jobs]):
         while len(children) >= jobs or (mutant is None and children):
             for ended, outcome in wait(children, limit):
@@ -139,8 +151,7 @@ def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
             children[begin(tests, mutant)] = mutant, time.monotonic()
         if place and place % 50 == 0:
             print(f"  {module}: {len(found)} of {len(mutants)}", flush=True)
-    minutes = (time.monotonic() - begun) / 60
-    print(f"{module}: {len(mutants)} mutants, {minutes:.1f} minutes; the sound tests take {sound:.1f} s", flush=True)
+    print(f"{module}: {len(mutants)} mutants; the sound tests take {sound:.1f} s", flush=True)
     return found
 
 
@@ -154,26 +165,27 @@ def reasons(path: Path = SURVIVORS) -> dict[tuple[str, str, str], str]:
     return found
 
 
-def report(tried: dict[str, list[Tried]], minutes: dict[str, float]) -> int:
-    """The table, the survivors and the record; gives the exit code."""
+def report(name: str, tried: dict[str, list[Tried]], minutes: dict[str, float]) -> int:
+    """The table, the survivors and the record of this name; gives the exit code."""
     known, rows, ratios, unexplained = reasons(), [], {}, 0
     for module, mutants in tried.items():
         alive = [one.mutant for one in mutants if one.outcome == SURVIVED]
         late = sum(one.outcome == TIMEOUT for one in mutants)
-        said = f"{len(mutants) - len(alive) - late} killed, {late} timeouts, {len(alive)} survived; {minutes[module]:.0f} min"
-        rows.append(Row(module, len(mutants), "mutants", said))
+        killed = f"{len(mutants) - len(alive) - late} killed, {late} timeouts, {len(alive)} survived"
+        rows.append(Row(module, len(mutants), "mutants", f"{killed}, {minutes[module]:.1f} minutes"))
         ratios[f"survivors of {module}"] = round(len(alive) / len(mutants), 4)
         for mutant in alive:
             reason = known.get((module, mutant.before, mutant.after))
             unexplained += reason is None
-            print(f"{module}:{mutant.line}: {mutant.before}  ->  {mutant.after}\n    {reason or 'NO REASON GIVEN'}")
+            print(f"{module}:{mutant.line}: {mutant.before}  ->  {mutant.after}")
+            print(f"    {reason or 'NO REASON GIVEN'}")
     total = sum(len(mutants) for mutants in tried.values())
     alive_share = sum(one.outcome == SURVIVED for mutants in tried.values() for one in mutants) / total
     ratios["survivors of all"] = round(alive_share, 4)
-    finish("mutants", "Mutants of the core modules", rows, ratios, ("cosmic-ray", "pytest", "torch"),
+    finish(name, "Mutants of the core modules", rows, ratios, ("cosmic-ray", "pytest", "torch"),
            columns=("count", "unit", "what became of them"))  # fmt: skip
     if unexplained:
-        print(f"{unexplained} survivors have no reason: write the test that kills each, or the reason into {SURVIVORS.name}")
+        print(f"{unexplained} survivors have no reason: write a test that kills each, or why it may live")
     if alive_share >= MOST_SURVIVORS:
         print(f"{alive_share:.1%} of all mutants survive, {MOST_SURVIVORS:.0%} are too many")
     return int(bool(unexplained) or alive_share >= MOST_SURVIVORS)
@@ -186,19 +198,21 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
     given = parser.parse_args()
     os.chdir(ROOT)
-    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]["modules"]
-    chosen = {m: tests for m, tests in modules.items() if not given.words or any(word in m for word in given.words)}
+    chosen = {m: tests for m, tests in modules.items() if any(word in m for word in given.words or [""])}
     if missing := [path for m, tests in chosen.items() for path in (m, *tests) if not Path(path).is_file()]:
-        raise SystemExit(f"[tool.mutants.modules] in pyproject.toml names {', '.join(missing)}: there is no such file")
+        raise SystemExit(f"[tool.mutants.modules] in pyproject.toml names no file: {', '.join(missing)}")
     for name in BEFOREHAND:
         importlib.import_module(name)
+    gc.freeze()  # no fork looks through what is imported here
     tried, minutes = {}, {}
     for module, tests in chosen.items():
         begun = time.monotonic()
         tried[module] = try_all(module, tests, given.jobs)
         minutes[module] = (time.monotonic() - begun) / 60
-    return report(tried, minutes)
+    name = "-".join(["mutants", *(word.replace("/", "-") for word in given.words)])
+    return report(name, tried, minutes)
 
 
 if __name__ == "__main__":

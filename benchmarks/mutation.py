@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
-BINARY = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "FloorDiv": "Mul", "Mod": "FloorDiv", "Pow": "Mul",
-          "BitOr": "BitAnd", "BitAnd": "BitOr"}  # fmt: skip
+BINARY = {
+    "Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "FloorDiv": "Mul", "Mod": "FloorDiv",
+    "Pow": "Mul", "BitOr": "BitAnd", "BitAnd": "BitOr",
+}  # fmt: skip
 """One other operator for each: cosmic-ray's other ten mostly raise a TypeError, which any test notices."""
-COMPARISON = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "LtE", "LtE": "Lt", "Gt": "GtE", "GtE": "Gt", "Is": "IsNot",
-              "IsNot": "Is"}  # fmt: skip
+COMPARISON = {
+    "Eq": "NotEq", "NotEq": "Eq", "Lt": "LtE", "LtE": "Lt", "Gt": "GtE", "GtE": "Gt", "Is": "IsNot",
+    "IsNot": "Is",
+}  # fmt: skip
 OPERATORS = (
     *(f"ReplaceBinaryOperator_{one}_{other}" for one, other in BINARY.items()),
     *(f"ReplaceComparisonOperator_{one}_{other}" for one, other in COMPARISON.items()),
@@ -82,7 +86,8 @@ def _own(source: str) -> Iterator[tuple[str, str]]:
             for place, keyword in enumerate(node.keywords):
                 rest = [*node.keywords[:place], *node.keywords[place + 1 :]]
                 if keyword.arg:
-                    yield "LeaveOutKeyword", _put(source, node, ast.unparse(ast.Call(node.func, node.args, rest)))
+                    without = ast.unparse(ast.Call(node.func, node.args, rest))
+                    yield "LeaveOutKeyword", _put(source, node, without)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 if isinstance(argument, ast.Name) and argument.id != "self":
                     yield "ZeroForArgument", _put(source, argument, "0")
@@ -94,8 +99,9 @@ def _can_be_left_out(node: ast.stmt) -> bool:
         return isinstance(node.value, ast.Call)
     if isinstance(node, ast.Assign):
         names = {one.id for one in ast.walk(node.value) if isinstance(one, ast.Name)}
-        kept = (one for target in node.targets for one in ast.walk(target))
-        return any(isinstance(one, (ast.Attribute, ast.Subscript)) or getattr(one, "id", None) in names for one in kept)
+        targets = [one for target in node.targets for one in ast.walk(target)]
+        inside = any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in targets)
+        return inside or any(getattr(one, "id", None) in names for one in targets)
     return isinstance(node, ast.AugAssign)
 
 

@@ -210,10 +210,15 @@ def _per_class(confusion: NDArray[Any], auroc_C: Floats, aupr_C: Floats, classes
         for name in ("sensitivity", "specificity", "precision", "f1"):
             row[name] = _finite(binary[name][c])
         row |= {"auroc": _finite(auroc_C[c]), "aupr": _finite(aupr_C[c])}
-        empty = "the class has no image" if not row["n"] else "the class is never predicted"
-        row["undefined"] = {name: empty for name, value in row.items() if value is None}
+        row["undefined"] = {name: _why(row, name) for name, value in row.items() if value is None}
         rows[label] = row
     return rows
+
+
+def _why(row: Scores, name: str) -> str:
+    if not row["n"]:
+        return "the class has no image"
+    return "the class is never predicted" if name in ("precision", "f1") else "every image is of the class"
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

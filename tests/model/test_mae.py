@@ -230,3 +230,169 @@ def test_models_have_the_papers_sizes(
 def test_a_model_that_cannot_be_is_refused_with_a_remedy(config: Model, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         MaskedAutoencoder(config)
+
+
+def test_weights_begin_as_maes_do() -> None:
+    """Tokens normal with std 0.02, products Xavier-uniform (the patch embedding as one of 3 x 14 x 14 values), biases 0."""
+    torch.manual_seed(1)
+    model = MaskedAutoencoder(replace(CONFIG, decoder_width=256, decoder_heads=4))
+    for token in (model.cls_token, model.mask_token):
+        assert float(token.detach().std()) == pytest.approx(0.02, rel=0.25)
+        assert abs(float(token.detach().mean())) < 0.01
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert "decoder_embed" in linears
+    assert "decoder_pred" in linears
+    kernels = {n: (m.weight, m.bias) for n, m in linears.items()}
+    kernels["patch_embed.proj"] = model.patch_embed.proj.weight.flatten(1), model.patch_embed.proj.bias
+    for name, (weight, bias) in kernels.items():
+        bound = math.sqrt(6 / sum(weight.shape))
+        assert 0.99 * bound < weight.abs().max() <= bound, name
+        assert float(weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.02), name
+        assert bias is not None, name
+        assert not bias.any(), name
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert {m.eps for m in norms} == {1e-6}
+    assert all((m.weight == 1).all() and not m.bias.any() for m in norms)
+
+
+def test_blocks_are_as_deep_and_as_wide_as_the_config_says() -> None:
+    model = MaskedAutoencoder(replace(CONFIG, decoder_depth=3))
+    assert (len(model.blocks), len(model.decoder_blocks)) == (6, 3)
+    for block, width, heads in ((model.blocks[0], 192, 3), (model.decoder_blocks[2], 32, 2)):
+        assert block.mlp.fc1.weight.shape == (4 * width, width)
+        assert block.attn.num_heads == heads
+    assert model.pos_embed.shape == (1, 17, 192)
+    assert model.decoder_pos_embed.shape == (1, 17, 32)
+    assert model.decoder_pred.out_features == 3 * 14 * 14
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.75, 4), (0.8, 3), (0.9, 1), (0.5, 8), (0.7, 4)])
+def test_the_visible_patches_are_the_whole_number_below_their_share(ratio: float, kept: int) -> None:
+    assert MaskedAutoencoder(replace(CONFIG, mask_ratio=ratio)).kept == kept
+
+
+def test_the_smallest_noise_stays_visible(model: MaskedAutoencoder) -> None:
+    images, _ = images_and_noise(1, batch=1)
+    noise = torch.arange(16.0).flip(0)[None]
+    _, mask_BL = model.reconstruct(images, noise)
+    assert mask_BL.tolist() == [[1] * 12 + [0] * 4]
+
+
+def test_patches_are_cut_row_by_row_and_put_together_again() -> None:
+    """A 4 x 6 image of 2 x 2 patches: pixel (r, c) is 10 r + c, other channels are 100 and 200 more."""
+    grey = (10 * torch.arange(4)[:, None] + torch.arange(6))[None, None]
+    image = torch.cat([grey, grey + 100, grey + 200], dim=1)
+    patches = mae.patchify(image, 2)
+    assert patches.shape == (1, 6, 4, 3)
+    assert patches[0, :, :, 0].tolist() == [
+        [0, 1, 10, 11], [2, 3, 12, 13], [4, 5, 14, 15], [20, 21, 30, 31], [22, 23, 32, 33], [24, 25, 34, 35],
+    ]  # fmt: skip
+    assert torch.equal(patches[..., 1], patches[..., 0] + 100)
+    two = torch.cat([image, image + 1000])
+    again = mae.unpatchify(mae.patchify(two, 2).flatten(2), 2, (2, 3))
+    assert torch.equal(again, two)
+
+
+def test_rows_are_taken_whatever_they_hold() -> None:
+    ids = torch.tensor([[2, 0], [1, 1]])
+    flat = torch.tensor([[[1], [2], [3]], [[4], [5], [6]]])
+    assert mae.take(flat, ids)[..., 0].tolist() == [[3, 1], [5, 5]]
+    wide = torch.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2)
+    assert torch.equal(mae.take(wide, ids), torch.stack([wide[0, [2, 0]], wide[1, [1, 1]]]))
+
+
+def test_values_are_normalised_as_imagenets_channels() -> None:
+    rgb = torch.tensor([[[[0, 128, 255], [255, 0, 64]]]], dtype=torch.uint8)
+    values = [
+        (v / 255 - m) / s
+        for row in rgb[0, 0].tolist()
+        for v, m, s in zip(row, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+    ]
+    found = mae.normalise(rgb)
+    assert found.shape == (1, 1, 6)
+    assert found.dtype == torch.float32
+    assert found.flatten().tolist() == pytest.approx(values, abs=1e-6)
+    grey = torch.tensor([[[[0], [200]]]], dtype=torch.uint8)
+    assert torch.equal(mae.normalise(grey), mae.normalise(grey.expand(-1, -1, -1, 3)))
+
+
+def test_pixels_come_back_from_normalised_values_and_are_cut_to_a_byte() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mae.IMAGENET_MEAN, mae.IMAGENET_STD))
+    normed = (images.float() / 255 - mean) / std
+    assert torch.equal(mae.to_pixels(normed), images)
+    assert torch.equal(mae.to_pixels(normed + 0.4 / 255 / std), images)  # rounded
+    assert mae.to_pixels(torch.full((1, 3, 1, 2), 99.0)).flatten().tolist() == [255] * 6
+    assert mae.to_pixels(torch.full((1, 3, 1, 2), -99.0)).flatten().tolist() == [0] * 6
+
+
+def test_a_target_patch_is_less_its_mean_over_its_unbiased_spread() -> None:
+    """1, 2, 3, 6: mean 3, variance (4 + 1 + 0 + 9) / 3; a patch of one value becomes 0."""
+    target = torch.tensor([[[1.0, 2, 3, 6], [5, 5, 5, 5]]])
+    mean, var = mae.patch_statistics(target)
+    assert (mean.shape, var.shape) == ((1, 2, 1), (1, 2, 1))
+    assert mean.flatten().tolist() == [3, 5]
+    assert var.flatten().tolist() == pytest.approx([14 / 3, 0])
+    spread = math.sqrt(14 / 3 + 1e-6)
+    assert mae.normalise_patches(target)[0, 0].tolist() == pytest.approx([-2 / spread, -1 / spread, 0, 3 / spread])
+    assert not mae.normalise_patches(target)[0, 1].any()
+    faint = torch.tensor([[[0.0, 1e-3, 0, 1e-3]]])  # variance 1/3 of 1e-6: the small number added counts
+    assert mae.normalise_patches(faint)[0, 0].tolist() == pytest.approx([v * 5e-4 / math.sqrt(4e-6 / 3) for v in (-1, 1, -1, 1)])
+
+
+@pytest.mark.parametrize("norm_pix_loss", [True, False])
+def test_a_reconstruction_is_the_prediction_on_the_scale_of_the_patch(norm_pix_loss: bool) -> None:
+    model, (images, noise) = build(replace(CONFIG, norm_pix_loss=norm_pix_loss)), images_and_noise(3)
+    images[0] = 90  # one grey value: no spread to scale by
+    ids = noise.argsort(dim=1)
+    patches = mae.normalise(mae.patchify(images, 14))
+    with torch.no_grad():
+        visible = torch.gather(patches, 1, ids[:, :4, None].expand(-1, -1, patches.shape[2]))
+        pred = model.predict(model.decode(model.encode(visible, ids[:, :4]), ids))
+        if norm_pix_loss:
+            pred = pred * (patches.var(dim=2, keepdim=True) + 1e-6).sqrt() + patches.mean(dim=2, keepdim=True)
+    filled, mask_BL = model.reconstruct(images, noise)
+    expected = torch.where(mask_BL[..., None] == 1, pred, patches)
+    assert torch.equal(filled, mae.to_pixels(mae.unpatchify(expected, 14, (4, 4))))
+    assert filled.dtype == torch.uint8
+
+
+def test_a_reconstruction_keeps_nothing_for_a_backward_pass(model: MaskedAutoencoder) -> None:
+    seen: list[bool] = []
+    handle = model.norm.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    model.reconstruct(*images_and_noise(1))
+    handle.remove()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize(("again", "training", "passes"), [(True, True, 2), (True, False, 1), (False, True, 1)])
+def test_blocks_are_computed_again_in_training_alone_and_if_asked_for(again: bool, training: bool, passes: int) -> None:
+    model = MaskedAutoencoder(CONFIG, activation_checkpointing=again).train(training)
+    seen: list[int] = []
+    for block in (model.blocks[0], model.decoder_blocks[1]):
+        block.register_forward_pre_hook(lambda *_: seen.append(1))
+    model(*images_and_noise(1)).mean().backward()
+    assert len(seen) == 2 * passes
+    assert MaskedAutoencoder(CONFIG).activation_checkpointing is False
+
+
+def test_in_bf16_the_loss_is_fp32_and_near_the_fp32_one() -> None:
+    model, (images, noise) = build(CONFIG), images_and_noise(1)
+    exact = model(images, noise)
+    rough = build(CONFIG).to(torch.bfloat16)(images, noise)
+    assert exact.dtype == rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_size": (56, 60)}, "multiple of 14"),
+        ({"image_size": (60, 56)}, "multiple of 14"),
+        ({"decoder_width": 102, "decoder_heads": 2}, "decoder_width=102 must be a multiple of 4"),
+        ({"decoder_width": 32, "decoder_heads": 5}, "decoder_heads=5"),
+    ],
+)
+def test_each_size_that_does_not_divide_is_refused(change: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        MaskedAutoencoder(replace(CONFIG, **change))

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter, defaultdict
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retfound_dist.config import build
 from retfound_dist.errors import DataError
-from shards.plan import PARTS, assign_parts, fingerprint, shuffle
+from retfound_dist.schema import PackConfig
+from shards.plan import PARTS, Marks, Plan, assign_parts, fingerprint, make_plan, recipe, shuffle
 from shards.record import Scan
 
 SIX_TWO_TWO = (0.6, 0.2, 0.2)
@@ -113,3 +116,200 @@ def test_the_fingerprint_follows_every_name_size_and_field() -> None:
     ):
         assert fingerprint([other], {"quality": 95}) != same
     assert fingerprint([base], {"quality": 94}) != same
+
+
+def digest(seed: int, *names: str) -> bytes:
+    return hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+
+
+def plainly_split(scans: list[Scan], fractions: tuple[float, float, float], seed: int) -> dict[str, str]:
+    """The rule in the plainest words: for each label, patients with many images first, equal ones by their
+    hash, each to the part that lacks most images; an empty part gets the last patient of the fullest."""
+    patients: dict[tuple[str, str], list[Scan]] = defaultdict(list)
+    for one in scans:
+        patients[one.source, one.patient or ""].append(one)
+    labels = {
+        who: min(((-n, label) for label, n in Counter(s.label or "" for s in images).items()))[1]
+        for who, images in patients.items()
+    }
+    found = {}
+    for label in sorted(set(labels.values())):
+        mine = sorted(
+            (who for who in patients if labels[who] == label), key=lambda who: (-len(patients[who]), digest(seed, *who))
+        )
+        lacking = [share * sum(len(patients[who]) for who in mine) for share in fractions]
+        dealt = []
+        for who in mine:
+            part = max((place for place in range(3) if fractions[place] > 0), key=lambda place: lacking[place])
+            lacking[part] -= len(patients[who])
+            dealt.append(part)
+        for part in (place for place in range(3) if fractions[place] > 0 and place not in dealt):
+            fullest = max((place for place in range(3) if fractions[place] > 0), key=lambda place: dealt.count(place))
+            if dealt.count(fullest) > 1:
+                dealt[max(place for place, one in enumerate(dealt) if one == fullest)] = part
+        found |= {one.key: PARTS[part] for who, part in zip(mine, dealt, strict=True) for one in patients[who]}
+    return found
+
+
+FRACTIONS = st.sampled_from([SIX_TWO_TWO, (0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (0.7, 0.0, 0.3), (1.0, 0.0, 0.0)])
+MANY = st.dictionaries(st.sampled_from("ABCD"), st.lists(st.integers(1, 6), min_size=3, max_size=12), min_size=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MANY, st.integers(0, 99), FRACTIONS)
+def test_the_split_is_the_plain_rule(
+    sizes: dict[str, list[int]], seed: int, fractions: tuple[float, float, float]
+) -> None:
+    scans = corpus(sizes)
+    assert {s.key: s.split for s in assign_parts(scans, fractions, seed)} == plainly_split(scans, fractions, seed)
+
+
+def test_a_patient_counts_as_the_label_that_most_of_its_images_have_and_of_equals_as_the_first() -> None:
+    """Twelve patients of two A and one B each, twelve of one A and one B, and as many of two B and one A."""
+    scans = [
+        scan(f"{kind}{p}-{i}", label, f"{kind}{p}")
+        for kind, labels in (("most", "ABA"), ("tie", "BA"), ("few", "BAB"))
+        for p in range(12)
+        for i, label in enumerate(labels)
+    ]
+    done = {s.key: s.split for s in assign_parts(scans, SIX_TWO_TWO, 5)}
+    assert done == plainly_split(scans, SIX_TWO_TWO, 5)
+
+
+def test_patients_of_one_name_in_two_sources_are_two_patients() -> None:
+    scans = [replace(scan(f"{source}{p}-{i}", "A", f"p{p}"), source=source) for source in "st" for p in range(6) for i in range(2)]
+    done = assign_parts(scans, (0.5, 0.25, 0.25), 1)
+    assert {s.key: s.split for s in done} == plainly_split(scans, (0.5, 0.25, 0.25), 1)
+    part = {(s.source, s.patient): s.split for s in done}
+    assert any(part["s", f"p{p}"] != part["t", f"p{p}"] for p in range(6))
+
+
+def test_two_patients_fill_two_of_three_parts_and_one_patient_one() -> None:
+    two = {s.patient: s.split for s in assign_parts(corpus({"A": [3, 3, 1, 1]}), (0.5, 0.5, 0.0), 0)}
+    assert Counter(two.values()) == {"train": 2, "val": 2}
+    assert {s.split for s in assign_parts(corpus({"A": [4]}), (0.6, 0.4, 0.0), 0)} == {"train"}
+
+
+def test_an_empty_part_takes_the_smallest_patient_of_the_part_that_has_most() -> None:
+    """100, 3, 2 and 1 images at 98:1:1: all but the first go where the rule fills up."""
+    done = {s.patient: s.split for s in assign_parts(corpus({"A": [1, 100, 2, 3]}), (0.98, 0.01, 0.01), 0)}
+    scans = corpus({"A": [1, 100, 2, 3]})
+    assert done == {s.patient: plainly_split(scans, (0.98, 0.01, 0.01), 0)[s.key] for s in scans}
+    assert set(done.values()) == set(PARTS)
+
+
+def test_the_order_is_by_part_and_then_by_the_hash_of_seed_and_key() -> None:
+    scans = [scan(f"k{i}", split=(*PARTS, None)[i % 4]) for i in range(40)]
+    order = {"train": 0, "val": 1, "test": 2, None: 3}
+    for seed in (0, 7):
+        assert shuffle(scans, seed) == sorted(scans, key=lambda s: (order[s.split], digest(seed, s.key)))
+
+
+def test_a_name_that_is_no_valid_text_is_hashed_as_the_disk_has_it() -> None:
+    scans = [scan("a\udcff"), scan("b")]
+    found = shuffle(scans, 0)
+    assert found == sorted(scans, key=lambda s: hashlib.sha256(f"0\0{s.key}".encode(errors="surrogateescape")).digest())
+
+
+def plan_of(count: int, settings: dict[str, object] | None = None) -> Plan:
+    return Plan(tuple(scan(f"k{i}", "A", f"p{i}", "train") for i in range(count)), "", settings or {"quality": 95})
+
+
+def test_a_shards_mark_follows_from_the_settings_and_the_scans_up_to_the_next_shards_first() -> None:
+    plan, marks = plan_of(6), Marks(plan_of(6))
+    found = [marks.at(place) for place in range(7)]
+    assert len(set(found)) == 7
+    for place in range(7):  # asked alone, asked again, asked backwards
+        assert Marks(plan).at(place) == found[place]
+    assert [marks.at(place) for place in reversed(range(7))] == found[::-1]
+    assert marks.at(99) == found[6]
+    assert [marks.at(3), marks.at(3), marks.at(5), marks.at(0)] == [found[3], found[3], found[5], found[0]]
+
+
+@pytest.mark.parametrize("changed", range(6))
+def test_a_mark_changes_with_any_scan_before_it_or_at_it_and_with_none_behind(changed: int) -> None:
+    plan = plan_of(6)
+    scans = list(plan.scans)
+    scans[changed] = replace(scans[changed], size=9)
+    other = Marks(replace(plan, scans=tuple(scans)))
+    same = [Marks(plan).at(place) == other.at(place) for place in range(7)]
+    assert same == [place < changed for place in range(7)]
+
+
+def test_marks_change_with_the_settings_and_where_the_plan_goes_on() -> None:
+    longer, shorter = Marks(plan_of(7)), Marks(plan_of(6))
+    assert [longer.at(p) == shorter.at(p) for p in range(7)] == [True] * 6 + [False]
+    assert Marks(plan_of(6, {"quality": 94})).at(0) != Marks(plan_of(6)).at(0)
+
+
+def test_settings_are_told_apart_by_their_values_and_not_by_their_order() -> None:
+    scans = plan_of(2).scans
+    assert fingerprint(scans, {"a": 1, "b": 2}) == fingerprint(scans, {"b": 2, "a": 1})
+    assert fingerprint(scans, {"a": 1, "b": 2}) != fingerprint(scans, {"a": 2, "b": 1})
+    assert fingerprint(scans, {}) != fingerprint(scans[::-1], {})
+    assert fingerprint(scans, {}) != fingerprint(scans[:1], {})
+    assert fingerprint([replace(s, origin=f"elsewhere/{s.key}") for s in scans], {}) != fingerprint(scans, {})
+
+
+def config(**sections: dict[str, object]) -> PackConfig:
+    base: dict[str, dict[str, object]] = {"source": {"kind": "folder", "path": "from"}, "out": {"url": "to"}}
+    names = {**base, **sections}
+    return build(PackConfig, {name: base.get(name, {}) | sections.get(name, {}) for name in names}, "test")
+
+
+def test_a_plan_has_every_scan_in_its_part_and_order_and_takes_the_list_over() -> None:
+    scans = corpus({"A": [2] * 9, "B": [1] * 8})
+    given = list(scans)
+    made = make_plan(scans, config(split={"fractions": [0.6, 0.2, 0.2], "seed": 3}, out={"seed": 4}))
+    assert scans == []
+    assert list(made.scans) == shuffle(assign_parts(given, SIX_TWO_TWO, 3), 4)
+    assert made.recipe == recipe(config(split={"fractions": [0.6, 0.2, 0.2], "seed": 3}, out={"seed": 4}))
+    assert made.fingerprint == fingerprint(made.scans, made.recipe)
+    assert dict(made.kinds) == dict(made.notes) == {}
+
+
+def test_the_recipe_has_what_changes_the_bytes_of_shards_and_nothing_else() -> None:
+    base = recipe(config())
+    assert base["source"] == {"kind": "folder"}
+    assert set(base) == {"source", "image", "split", "out"}
+    assert set(base["out"]) == {"name", "shard_mb", "seed"}
+    for same in (config(out={"url": "elsewhere", "workers": 2}), config(source={"path": "elsewhere"})):
+        assert recipe(same) == base
+    changes = [
+        config(out={"seed": 1}), config(out={"shard_mb": 1.0}), config(out={"name": "x"}), config(split={"seed": 1}),
+        config(image={"quality": 90}), config(source={"kind": "octid"}),
+    ]  # fmt: skip
+    assert all(recipe(change) != base for change in changes)
+    drawn = recipe(config(source={"kind": "phantom"}, phantom={"patients": 3}))
+    assert drawn["phantom"]["patients"] == 3
+
+
+def test_the_recipe_of_several_sources_names_each_by_kind_and_name() -> None:
+    tree = {"sources": [{"kind": "folder", "path": "a", "name": "one"}, {"kind": "phantom", "name": "two"}],
+            "out": {"url": "to"}}  # fmt: skip
+    found = recipe(build(PackConfig, tree, "test"))
+    assert found["sources"] == [{"kind": "folder", "name": "one"}, {"kind": "phantom", "name": "two"}]
+    assert "phantom" in found
+    assert "source" not in found
+
+
+def test_a_plan_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        plan_of(1).fingerprint = "x"  # type: ignore[misc]
+
+
+def test_a_scan_whose_part_is_given_is_not_dealt_again_and_the_rest_is() -> None:
+    scans = [scan("a", patient="p", split="val"), *corpus({"A": [1] * 6})]
+    done = {s.key: s.split for s in assign_parts(scans, (0.5, 0.0, 0.5), 0)}
+    assert done["a"] == "val"
+    assert Counter(done.values()) == {"val": 1, "train": 3, "test": 3}
+
+
+def test_images_without_a_patient_may_have_parts_of_their_own_and_no_label_is_a_label() -> None:
+    scans = [scan("a", None, None, "train"), scan("b", None, None, "test"), scan("c", None)]
+    assert [s.split for s in assign_parts(scans, (0.0, 0.0, 0.0), 0)] == ["train", "test", None]
+    mixed = [scan(f"n{i}", None) for i in range(5)] + [scan(f"a{i}", "A") for i in range(5)]
+    done = assign_parts(mixed, SIX_TWO_TWO, 0)
+    assert Counter((s.label, s.split) for s in done) == {
+        (label, part): n for label in (None, "A") for part, n in (("train", 3), ("val", 1), ("test", 1))
+    }
