@@ -9,6 +9,7 @@ from typing import Any
 
 from retfound_dist import config as configs
 from retfound_dist.schema import PackConfig, PackOut
+from shards.burnt_in import compared_as
 from shards.committed import BESIDE
 from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
@@ -36,7 +37,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
         ["## Probably no B-scans", "", *_suspects(tree.get("suspects", {})), ""],
         ["## Near duplicates", "", *_near(tree["near_duplicates"]), ""],
-        ["## Burnt-in frames and marks", "", *_burnt_in(tree["burnt_in"], tree["framed"]), ""],
+        ["## Burnt-in frames and marks", "", *_burnt_in(tree), ""],
         ["## Licences and citations", "", *_citations(tree["sources"])],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
@@ -152,25 +153,34 @@ def _near(near: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {a} and {b} ({bits} of 256 bits differ)" for a, b, bits in near["first"][:10])
 
 
-def _burnt_in(found: Mapping[str, Any], framed: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    for name, (count, looked_at) in framed.items():
+def _burnt_in(tree: Mapping[str, Any]) -> Iterator[str]:
+    for name, (count, looked_at) in tree["framed"].items():
         if count:
             yield (
                 f"- {name}: {count} of {looked_at} images looked at have a bright line along an edge, part "
                 "of a frame; `image.trim=true` cuts it off"
             )
-    if not found:
-        yield "- marks: not looked for, no source has enough images of one size to be compared"
-    for name, one in found.items():
-        compared = f"{name}, {one['images']} images of {one['width']} x {one['height']} compared"
-        if not one["boxes"]:
-            yield f"- {compared}: none found"
-            continue
-        top, left, bottom, right = one["boxes"][0]
+    for name, (count, looked_at) in tree.get("not_compared", {}).items():
         yield (
-            f"- {compared}: {100 * one['share']:.2f} % of the pixels are bright and the same in all of them, "
-            f"most in rows {top} to {bottom}, columns {left} to {right}"
+            f"- {name}: marks were not looked for in {count} of {looked_at} images looked at: "
+            "too few to be compared"
         )
+    if not tree["burnt_in"]:
+        yield "- marks: not looked for in any image, no source has enough of them to be compared"
+    for name, compared in tree["burnt_in"].items():
+        yield from (f"- {name}, {_compared(one)}" for one in compared)
+
+
+def _compared(one: Mapping[str, Any]) -> str:
+    """What one comparison of images has found."""
+    text = f"{one['images']} images {compared_as(one)} compared"
+    if not one["boxes"]:
+        return f"{text}: none found"
+    top, left, bottom, right = one["boxes"][0]
+    return (
+        f"{text}: {100 * one['share']:.2f} % of the pixels are bright and the same in all of them, "
+        f"most in rows {top} to {bottom}, columns {left} to {right}"
+    )
 
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:

@@ -77,13 +77,19 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
         "suspects": {**old.get("suspects", {}), **new["suspects"]},
-        "burnt_in": old.get("burnt_in", {}),
+        "burnt_in": {source: _comparisons(found) for source, found in old.get("burnt_in", {}).items()},
+        "not_compared": old.get("not_compared", {}),
         "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
         "recipe": old["recipe"],
         "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
         "history": history,
     }
+
+
+def _comparisons(found: Any) -> list[dict[str, Any]]:
+    """What is burnt in, also as sets had it that were packed before sizes were compared with each other."""
+    return found if isinstance(found, list) else [{"how": "size", "example": "", **found}]
 
 
 def near_duplicates(

@@ -26,7 +26,7 @@ from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
-from shards.burnt_in import count_framed, find_burnt_in
+from shards.burnt_in import count_framed, count_not_compared, find_burnt_in
 from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
 from shards.manifest import make_manifest
@@ -141,8 +141,9 @@ def describe(
     url = config.out.url
     kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
     burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept)}
+    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept)}
     framed = {**manifest.get("framed", {}), **count_framed(kept)}
-    tree = {**manifest, "burnt_in": burnt_in, "framed": framed}
+    tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
     shown = examples(kept)
     page = draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)
     storage.write_bytes(storage.join(url, KEPT), page)

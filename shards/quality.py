@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from shards.burnt_in import boxes_in, compared_as
 from shards.sample import SAME, Skipped
 from shards.sheet import Tile, examples, reason_of, thumbnail
 from shards.suspects import pictured
@@ -55,7 +56,12 @@ def quality_page(
             (heading, [_shown(alike.get(key), key) for key in keys])
             for heading, keys in pictured(tree.get("suspects", {}))
         ],
-        burnt_in=[(name, found, _marked(kept, name, found)) for name, found in tree["burnt_in"].items()],
+        burnt_in=[
+            (name, one, compared_as(one), _marked(kept, name, one))
+            for name, compared in tree["burnt_in"].items()
+            for one in compared
+        ],
+        not_compared=[(name, *counts) for name, counts in tree.get("not_compared", {}).items()],
         framed=[(name, *counts) for name, counts in tree["framed"].items() if counts[0]],
         bars=_bars(image["histogram"]),
     )
@@ -97,14 +103,13 @@ def _shown(pixels: Pixels | None, key: str, note: str = "") -> dict[str, str]:
 
 def _marked(tiles: Sequence[Tile], source: str, found: Mapping[str, Any]) -> str:
     """A picture of the source with what is burnt in outlined; empty where nothing is."""
-    shape = (found["height"], found["width"])
-    mine = [tile.pixels for tile in tiles if tile.group == source and tile.pixels is not None]
-    pixels = next((one for one in mine if one.shape == shape), None)
+    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, found["example"]))
+    pixels = next(mine, None)
     if not found["boxes"] or pixels is None:
         return ""
-    shown = np.repeat(pixels[..., None], 3, axis=2)
-    for top, left, bottom, right in found["boxes"]:
-        line = max(1, shape[0] // 150)
+    shown = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
+    for top, left, bottom, right in boxes_in(found, *pixels.shape[:2]):
+        line = max(1, pixels.shape[0] // 150)
         inside = shown[top + line : bottom - line, left + line : right - line].copy()
         shown[top:bottom, left:right] = RED
         shown[top + line : bottom - line, left + line : right - line] = inside

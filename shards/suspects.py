@@ -77,12 +77,10 @@ def suspect_of(pixels: Pixels, came: Pixels) -> Suspect | None:
 
 
 def is_mask(pixels: Pixels) -> bool:
-    """Whether few levels, or few colours, make up the picture."""
-    if pixels.ndim == 3:
-        codes = (_thinned(pixels).reshape(-1, 3) >> 4).astype(np.int64) @ np.array([256, 16, 1])
-        counts = np.sort(np.bincount(codes, minlength=4096))[::-1]
-        return bool(counts[:8].sum() > 0.97 * counts.sum() and counts[:2].sum() < counts.sum())
+    """Whether few levels make up the picture, of colour each channel."""
     some = _thinned(pixels)
+    if some.ndim == 3:
+        return all(is_mask(some[..., channel]) for channel in range(3))
     share = np.bincount(some.ravel(), minlength=256) / some.size
     levels = int((share > RARE).sum())
     if levels <= FEW_LEVELS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.evaluate.dataset import load
 from retfound_dist.schema import EvalData
+from shards.sources.folder import list_folder
 from tests.evaluate.inputs import (
     CLASSES,
     class_folders,
@@ -242,3 +245,99 @@ def test_the_real_set_is_split_by_patient(test_data: Path) -> None:
     assert len(data.classes) == 7
     assert not set(data.parts["train"].patients) & set(data.parts["test"].patients)
     assert 0.57 < len(data.parts["train"]) / 1527 < 0.63
+
+
+def wrap(path: Path, below: str) -> Path:
+    """The folder moved down into `below` of itself."""
+    moved = path.with_name("moved")
+    path.rename(moved)
+    (path / below).parent.mkdir(parents=True)
+    moved.rename(path / below)
+    return path
+
+
+@pytest.mark.parametrize("below", ["Set", "Published/data"])
+@pytest.mark.parametrize("make", [class_folders, octid_folders])
+def test_a_set_a_level_too_high_is_the_set_itself(tmp_path: Path, make: Callable[[Path], Path], below: str) -> None:
+    plain = load(config(make(tmp_path / "set")), 28)
+    wrapped = load(config(wrap(tmp_path / "set", below)), 28)
+    assert wrapped.classes == plain.classes == CLASSES
+    assert wrapped.divided_by == plain.divided_by
+    assert {n: part.keys for n, part in wrapped.parts.items()} == {n: part.keys for n, part in plain.parts.items()}
+    assert wrapped.notes == (f"all images lie in {below}: the set is read there, {below} is no label",)
+    assert plain.notes == ()
+
+
+@pytest.mark.parametrize("listing_in", ["", "Set"])
+def test_a_listing_of_a_wrapped_set_brings_its_patients(tmp_path: Path, listing_in: str) -> None:
+    list_patients(class_folders(tmp_path / "set"))
+    rows = (tmp_path / "set" / "manifest.csv").read_text()
+    root = wrap(tmp_path / "set", "Set")
+    (root / "Set" / "manifest.csv").unlink()
+    if not listing_in:
+        rows = "\n".join(row if row.startswith("file") else f"Set/{row}" for row in rows.splitlines())
+    (root / listing_in / "manifest.csv").write_text(rows)
+    data = load(config(root), 28)
+    assert data.divided_by == "patient"
+    assert data.counts()["patients"] == {"train": 9, "val": 3, "test": 3}
+    assert data.skipped == ()
+
+
+def test_pack_and_evaluate_say_the_same_of_what_they_pass_over(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set")
+    for name in ("GONE/a.npy", "GONE/b.npy", "IM0001", "data.zip", "MH/.DS_Store"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(bytes(128) + b"DICM")
+    (root / "EMPTY").mkdir()
+    (root / "MH" / "out.jpg").symlink_to("/etc/passwd")
+    (root / "MH" / "loop").symlink_to("..")
+    os.mkfifo(root / "MH" / "pipe.jpg")
+    notes = load(config(root), 28).notes
+    packed = list_folder(str(root)).notes
+    assert notes == tuple(note.replace("source.follow_links", "data.follow_links") for note in packed)
+    assert len(notes) == 8
+    assert notes[0] == "folders without any image that is read: GONE (2 passed over, such as a.npy)"
+
+
+def test_a_hub_cache_is_evaluated_by_its_links(tmp_path: Path) -> None:
+    blobs = class_folders(tmp_path / "hub" / "blobs")
+    for number, path in enumerate(sorted(blobs.rglob("*.jpg"))):
+        path.rename(blobs / f"{number}.jpg")
+        link = tmp_path / "hub" / "data" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../blobs/{number}.jpg")
+    data = load(config(tmp_path / "hub"), 28)
+    assert data.classes == CLASSES
+    assert sum(len(part) for part in data.parts.values()) == 30
+    with pytest.raises(DataError, match=r"30 links that lead out of the folder.*data.follow_links=anywhere"):
+        load(config(tmp_path / "hub" / "data"), 28)
+    trusted = EvalData(path=str(tmp_path / "hub" / "data"), follow_links="anywhere")
+    assert sum(len(part) for part in load(trusted, 28).parts.values()) == 30
+
+
+def test_a_listing_beside_folders_cannot_reach_out_of_them(tmp_path: Path) -> None:
+    class_folders(tmp_path / "far")
+    root = class_folders(tmp_path / "set")
+    rows = [{"file": f"{c}/{c}_{i}.jpg", "label": c, "patient": f"{c}{i}"} for c in CLASSES for i in range(10)]
+    write_listing(root, [*rows, {"file": "../far/MH/MH_0.jpg", "label": "MH", "patient": "x"}])
+    (reason,) = [reason for key, reason in load(config(root), 28).skipped if key.startswith("..")]
+    assert "leads out of its folder" in reason
+
+
+def test_a_lone_class_is_refused_with_what_became_of_the_others(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set", classes=("MH",))
+    (root / "CSR").mkdir()
+    (root / "CSR" / "1.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"one class only \(MH\).*folders without any image that is read: CSR"):
+        load(config(root), 28)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "JPEG2000", "PPM"])
+def test_formats_are_read_by_their_content(tmp_path: Path, kind: str) -> None:
+    root = class_folders(tmp_path)
+    end = {"WEBP": "webp", "GIF": "gif", "JPEG2000": "jp2", "PPM": "pgm"}[kind]
+    for label, name in enumerate(CLASSES):
+        (root / name / f"more.{end}").write_bytes(image_bytes(label, 500, kind))
+    data = load(config(root), 28)
+    assert data.skipped == ()
+    assert sum(len(part) for part in data.parts.values()) == 33

@@ -77,6 +77,24 @@ def test_shards_and_parquet(held: tuple[str, Path, str], tmp_path: Path) -> None
     assert b'"step": 3' in table.schema.metadata[b"checkpoint"]
 
 
+def test_what_is_passed_over_is_said_and_links_are_followed_as_in_pack(
+    held: tuple[str, Path, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    url, images, out = held
+    far = tmp_path / "far.jpg"
+    far.write_bytes(next(images.rglob("*.jpg")).read_bytes())
+    (images / "far.jpg").symlink_to(far)
+    (images / "x.npy").write_bytes(b"x")
+    embed_command(url, str(images), out)
+    said = "".join(capsys.readouterr())
+    assert "note: passed over: 1 file .npy, such as x.npy: not an image" in said
+    assert "1 link that leads out of the folder, such as far.jpg -> " in said
+    assert "--follow-links follows them" in said
+    count = len(np.load(out)["keys"])
+    assert main(["embed", url, str(images), "--out", str(tmp_path / "more.npz"), "--follow-links"]) == 0
+    assert len(np.load(tmp_path / "more.npz")["keys"]) == count + 1
+
+
 def test_shards_are_read_once_each_and_not_held(
     held: tuple[str, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

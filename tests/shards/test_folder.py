@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pack_inputs import write_classes, write_image
+from pack_inputs import pack_config, scan_pixels, write_classes, write_image
+from PIL import Image
 
+from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
+from shards.commands import pack_command
+from shards.pack import pack
 from shards.record import Scan
 from shards.sources.folder import list_folder
+from shards.sources.octid import list_octid
 
 
 def by_origin(root: Path) -> dict[str, Scan]:
@@ -167,3 +173,78 @@ def test_octdl_is_read_with_its_patients(test_data: Path) -> None:
     assert len(scans) == len({s.key for s in scans}) == 1527
     assert len({s.patient for s in scans}) == 614
     assert sorted({s.label or "" for s in scans}) == ["AMD", "DME", "ERM", "NO", "RAO", "RVO", "VID"]
+
+
+def test_a_wrapped_set_gives_the_keys_labels_and_parts_of_the_set_itself(tmp_path: Path) -> None:
+    for part in ("Training", "Testing"):
+        write_classes(tmp_path / "up" / "Published" / part, {"CNV": 2, "NORMAL": 1})
+    (tmp_path / "up" / "__MACOSX").mkdir()
+    wrapped, plain = list_folder(str(tmp_path / "up")), list_folder(str(tmp_path / "up" / "Published"))
+    told = [[(s.key, s.label, s.split, s.read()) for s in found.scans] for found in (wrapped, plain)]
+    assert told[0] == told[1]
+    assert "all images lie in Published: the set is read there, Published is no label" in wrapped.notes
+
+
+@pytest.mark.parametrize("inside", ["", "Set/"])
+def test_a_listing_of_a_wrapped_set_is_read_from_above_and_from_within(tmp_path: Path, inside: str) -> None:
+    write_classes(tmp_path / "Set", {"A": 1, "B": 1})
+    above = "" if inside else "Set/"
+    text = f"file,label,patient\n{above}A/a_000.jpg,,p1\n{above}B/b_000.jpg,X,p2\n"
+    (tmp_path / inside / "manifest.csv").write_text(text)
+    scans = list_folder(str(tmp_path)).scans
+    assert [(s.key, s.label, s.patient) for s in scans] == [("A_a_000", "A", "p1"), ("B_b_000", "X", "p2")]
+    assert all(scan.read() for scan in scans)
+
+
+def test_a_hub_cache_packs_each_image_once_by_its_link(tmp_path: Path) -> None:
+    for seed, name in enumerate("AABB"):
+        blob = write_image(tmp_path / "hub" / "blobs" / f"{seed}.jpg", seed)
+        link = tmp_path / "hub" / "snapshots" / "main" / name / f"{seed}.jpg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    manifest = pack(pack_config(tmp_path / "hub", tmp_path / "out"))
+    assert manifest.sources["hub"]["labels"] == {"A": 2, "B": 2}
+    assert manifest.skipped == ()
+    with pytest.raises(DataError, match=r"4 links that lead out of the folder.*source.follow_links=anywhere"):
+        pack(pack_config(tmp_path / "hub" / "snapshots", tmp_path / "no"))
+    config = pack_config(tmp_path / "hub" / "snapshots", tmp_path / "out2")
+    again = pack(replace(config, source=replace(config.source, follow_links="anywhere")))
+    assert again.sources["snapshots"]["labels"] == {"A": 2, "B": 2}
+
+
+def test_what_is_passed_over_stands_in_terminal_manifest_and_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_classes(tmp_path / "in", {"A": 2, "B": 2})
+    (root / "C").mkdir()
+    (root / "C" / "1.npy").write_bytes(b"x")
+    (root / "E").mkdir()
+    (tmp_path / "pack.toml").write_text(f"[source]\npath = '{root}'\n[out]\nurl = '{tmp_path}/out'\nworkers = 1\n")
+    assert pack_command(str(tmp_path / "pack.toml"), []) == 0
+    out, card = capsys.readouterr().out, (tmp_path / "out" / "DATACARD.md").read_text()
+    notes = storage.read_json(f"{tmp_path}/out/manifest.json")["sources"]["in"]["notes"]
+    assert notes == [
+        "folders without any image that is read: C (1 passed over, such as 1.npy)",
+        "empty class folders: E",
+        "passed over: 1 file .npy, such as C/1.npy: not an image",
+    ]
+    for note in notes:
+        assert f"note: {note}" in out
+        assert f"- in: {note}" in card
+
+
+def test_an_adapter_of_a_published_set_counts_what_it_passes_over_too(tmp_path: Path) -> None:
+    for label in ("NORMAL", "MH"):
+        write_image(tmp_path / label / f"{label}1.jpeg")
+    (tmp_path / "MH" / "extra.npy").write_bytes(b"x")
+    assert "passed over: 1 file .npy, such as MH/extra.npy: not an image" in list_octid(str(tmp_path)).notes
+
+
+@pytest.mark.parametrize("end", ["webp", "jfif", "jpe", "gif", "jp2", "pgm", "ppm", "dib"])
+def test_every_extension_is_packed_not_only_listed(tmp_path: Path, end: str) -> None:
+    kinds = {"jfif": "JPEG", "jpe": "JPEG", "jp2": "JPEG2000", "pgm": "PPM", "dib": "BMP"}
+    for label, seed in (("A", 0), ("B", 1)):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        image = Image.fromarray(scan_pixels(seed))
+        image.save(tmp_path / "in" / label / f"1.{end}", kinds.get(end, end.upper()))
+    assert pack(pack_config(tmp_path / "in", tmp_path / "out")).samples == 2

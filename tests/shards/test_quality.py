@@ -33,13 +33,13 @@ def tiles(count: int, marked: bool) -> list[Tile]:
 
 
 def test_a_frame_and_a_logo_are_found_where_they_are() -> None:
-    found = find_burnt_in(tiles(20, marked=True))["clinic"]
+    (found,) = find_burnt_in(tiles(20, marked=True))["clinic"]
     assert found["boxes"] == [[0, 0, 6, 128], [80, 100, 88, 120]]
     assert found["share"] == pytest.approx((6 * 128 + 8 * 20) / (96 * 128), abs=1e-5)
 
 
 def test_tissue_is_not_taken_for_a_mark_and_few_images_say_nothing() -> None:
-    assert find_burnt_in(tiles(20, marked=False))["clinic"]["boxes"] == []
+    assert find_burnt_in(tiles(20, marked=False))["clinic"][0]["boxes"] == []
     assert find_burnt_in(tiles(7, marked=True)) == {}
 
 
@@ -48,7 +48,7 @@ def test_marks_of_a_jpeg_that_was_encoded_again_are_found(tmp_path: Path) -> Non
     for tile in tiles(20, marked=True):
         Image.fromarray(tile.pixels).save(tmp_path / "images" / f"{tile.key}.png")
     out = pack(pack_config(tmp_path / "images", tmp_path / "out", image={"quality": 95})).url
-    ((top, left, bottom, right), *_) = storage.read_json(f"{out}/manifest.json")["burnt_in"]["images"]["boxes"]
+    ((top, left, bottom, right), *_) = storage.read_json(f"{out}/manifest.json")["burnt_in"]["images"][0]["boxes"]
     assert (top, left, right) == (0, 0, 128)
     assert 4 <= bottom <= 7
     assert "bright and the same in all of them, most in rows 0 to" in Path(out, "DATACARD.md").read_text()
