@@ -118,7 +118,8 @@ def refusal(url: str, wanted: str) -> str:
     """`URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or WEIGHTS."""
     kind, instead = kind_at(url), _INSTEAD[wanted]
     names = {WEIGHTS: "a checkpoint or weights file"}
-    what = f"there is nothing at {url}" if kind == NOTHING else f"{url} is {kind}"
+    missing = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
+    what = f"{missing} {url}" if kind == NOTHING else f"{url} is {kind}"
     if kind not in (NOTHING, wanted):
         what += f", not {names.get(wanted, wanted)}"
     return f"{what}: {instead.get(kind, instead['']).format(url=url)}"

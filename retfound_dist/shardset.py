@@ -113,9 +113,9 @@ def image_digest(data: bytes) -> str:
 def read_manifest(url: str) -> Manifest:
     """The manifest of the shard set at a URL; ManifestError says what is wrong with it."""
     where = storage.join(url, MANIFEST)
-    if not storage.exists(where):
-        raise ManifestError(kinds.refusal(url, kinds.SHARDS))
     try:
+        if not storage.exists(where):
+            raise ManifestError(kinds.refusal(url, kinds.SHARDS))
         tree = storage.read_json(where)
     except StorageError as error:
         raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error

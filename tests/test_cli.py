@@ -46,12 +46,12 @@ MISTAKES = {
     "a wrong type": (["pretrain", PRETRAIN, "train.global_batch=many"], "train.global_batch='many'"),
     "a batch of 0": (["pretrain", PRETRAIN, "train.global_batch=0"], "greater than 0"),
     "both lengths": (["pretrain", PRETRAIN, "train.epochs=3", "train.steps=3"], "exactly one"),
-    "no such shards": (["pretrain", PRETRAIN, "data.shards={}/none", "run.url={}/r"], "not a committed shard set"),
+    "no such shards": (["pretrain", PRETRAIN, "data.shards={}/none", "run.url={}/r"], "there is nothing at"),
     "a later manifest": (["pretrain", PRETRAIN, "data.shards={}/later", "run.url={}/r"], "format 2"),
     "no such config": (["pretrain", "{}/none.toml"], "none.toml"),
     "a config that is not TOML": (["show", "{}/broken.toml"], "not TOML"),
     "an override without a value": (["show", PRETRAIN, "train.steps"], "key=value"),
-    "no shard set to verify": (["verify", "{}/empty"], "not a committed shard set"),
+    "no shard set to verify": (["verify", "{}/empty"], "is an empty folder, not a shard set"),
     "no checkpoint to export": (["export", "{}/weights.pth", "--format", "timm", "--out", "{}/o"], "not a weights file"),
     "a checkpoint that is not one": (
         ["evaluate", EVALUATE, "checkpoint={}/weights.pth", "data.path={}/one", "out.url={}/o"], "weights"

@@ -65,7 +65,7 @@ def test_what_is_no_manifest_is_one_line(tmp_path: Path, content: Any) -> None:
 
 @pytest.mark.parametrize("url", ["{}/none", "file://{}/none", "memory://none", "nosuch://none"])
 def test_a_url_without_a_set_is_one_line(tmp_path: Path, url: str) -> None:
-    with pytest.raises(ManifestError, match="is not a committed shard set") as caught:
+    with pytest.raises(ManifestError, match=r"there is nothing at|not a shard set") as caught:
         read_manifest(url.format(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.errors import WeightsError
-from retfound_dist.evaluate.start import identity_of, open_start, resolve, run_of
+from retfound_dist import commit
+from retfound_dist.errors import CheckpointError
+from retfound_dist.evaluate.start import identity_of, open_start, run_of
 from retfound_dist.schema import EvalModel
 from tests.evaluate.inputs import checkpoint
 
@@ -23,7 +24,7 @@ def test_a_run_means_its_newest_committed_checkpoint(tmp_path: Path) -> None:
     checkpoint(tmp_path, 3)
     newest = checkpoint(tmp_path, 9)
     (Path(checkpoint(tmp_path, 12)) / "COMMIT.json").unlink()
-    assert resolve(str(tmp_path)) == newest
+    assert commit.resolve(str(tmp_path)) == newest
     assert run_of(newest) == str(tmp_path)
 
 
@@ -34,5 +35,5 @@ def test_another_checkpoint_at_the_same_url_has_another_identity(tmp_path: Path)
 
 
 def test_a_folder_without_a_commit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="a folder without"):
+    with pytest.raises(CheckpointError, match="is an empty folder, not a checkpoint"):
         open_start(str(tmp_path), MODEL)

@@ -185,5 +185,5 @@ def test_the_last_step_comes_from_steps_or_from_epochs(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="there is nothing at"):
         watch(tmp_path)

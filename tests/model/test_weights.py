@@ -116,7 +116,7 @@ def test_a_file_that_is_no_weights_is_refused(content: bytes, tmp_path: Path) ->
 
 
 def test_a_folder_without_a_commit_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="folder without COMMIT"):
+    with pytest.raises(WeightsError, match="is an empty folder, not a checkpoint"):
         read_weights(str(tmp_path))
     with pytest.raises(WeightsError, match="no weights at"):
         read_weights(str(tmp_path / "none.pth"))

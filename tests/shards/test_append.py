@@ -82,7 +82,7 @@ def test_other_image_settings_are_refused(first: Path, more: PackConfig, tmp_pat
 
 def test_there_must_be_a_set_to_append_to(tmp_path: Path) -> None:
     write_image(tmp_path / "two" / "1.jpg")
-    with pytest.raises(ManifestError, match="not a committed shard set"):
+    with pytest.raises(ManifestError, match=r"there is nothing at|not a shard set"):
         append(pack_config(tmp_path / "two", tmp_path / "none"))
 
 

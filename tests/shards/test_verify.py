@@ -108,5 +108,5 @@ def test_a_key_in_two_shards_is_named(shard_set: Path) -> None:
 def test_what_is_not_a_committed_set_is_an_error(tmp_path: Path, shard_set: Path) -> None:
     (shard_set / "manifest.json").unlink()
     for url in (str(shard_set), str(tmp_path / "none"), "memory://nowhere"):
-        with pytest.raises(ManifestError, match="is not a committed shard set"):
+        with pytest.raises(ManifestError, match=r"there is nothing at|not a shard set"):
             verify(url)
