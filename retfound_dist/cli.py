@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
             "--allow-leak", action="store_true", help="go on though a patient is in two parts of the set"
         )
 
+    def forcible(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--force", action="store_true", help="replace what stands there already")
+
     pack = add("pack", _pack, "images -> tar shards and a manifest", config=True)
     pack.add_argument("--force", action="store_true", help="replace a shard set that is there already")
     pack.add_argument("--append", action="store_true", help="add the source to the set that is there")
@@ -113,9 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     batch = add("batch", _batch, "the keys of a pretraining step's batch, and its picture", config=True)
     batch.add_argument("--step", type=int, required=True, help="counted from 1, as in metrics.jsonl")
     batch.add_argument("--out", default="", metavar="F.png", help="contact sheet to write")
-    leaky(add("evaluate", _evaluate, "fine-tune one checkpoint on a labelled set and score it", config=True))
+    forcible(batch)
+    one = add("evaluate", _evaluate, "fine-tune one checkpoint on a labelled set and score it", config=True)
+    leaky(one)
+    forcible(one)
     leaky(add("watch", _watch, "evaluate every new checkpoint of a run, as they land", config=True))
-    leaky(add("compare", _compare, "several starting weights, several seeds, one table", config=True))
+    several = add("compare", _compare, "several starting weights, several seeds, one table", config=True)
+    leaky(several)
+    forcible(several)
     picture = add("reconstruct", _reconstruct, "original | masked | reconstruction, as a PNG")
     picture.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file with a decoder"
@@ -123,14 +131,17 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     picture.add_argument("--out", required=True, metavar="F.png", help="file to write")
     picture.add_argument("--seed", type=int, default=0, help="draws the masks")
+    forcible(picture)
     export = add("export", _export, "a checkpoint's weights for others to read")
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or weights file")
     export.add_argument("--format", required=True, choices=("mae", "timm", "safetensors", "hf"))
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
+    forcible(export)
     embed = add("embed", _embed, "features of a folder of images or a shard set")
     embed.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, a checkpoint or a weights file")
     embed.add_argument("images", metavar="IMAGES", help="a folder of images, or a shard set's URL")
     embed.add_argument("--out", required=True, metavar="F.npz", help="file to write: .npz or .parquet")
+    forcible(embed)
     embed.add_argument(
         "--follow-links", action="store_true", help="also links that lead out of the folder (one you trust)"
     )
@@ -141,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", help="the run's path or URL")
     report.add_argument("--out", default="", metavar="F.html", help="else: report.html in the run's folder")
     report.add_argument("--no-pictures", action="store_true", help="draw no new reconstructions")
+    forcible(report)
     report.add_argument("--price-per-gpu-hour", type=float, default=0.0, metavar="P", help="for its cost")
     dashboard = add("dashboard", _dashboard, "the runs below a URL as live pages, on this machine")
     dashboard.add_argument("url", metavar="URL", help="a folder or prefix with runs below it")
@@ -252,7 +264,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 def _batch(args: argparse.Namespace) -> int:
     from retfound_dist.stream.sheet import batch_command
 
-    return batch_command(args.config, args.overrides, args.step, args.out)
+    return batch_command(args.config, args.overrides, args.step, args.out, args.force)
 
 
 def _with_flags(args: argparse.Namespace) -> list[str]:
@@ -263,7 +275,7 @@ def _with_flags(args: argparse.Namespace) -> list[str]:
 def _evaluate(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.evaluate import evaluate_command
 
-    return evaluate_command(args.config, _with_flags(args), quiet=args.quiet)
+    return evaluate_command(args.config, _with_flags(args), quiet=args.quiet, force=args.force)
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -275,13 +287,13 @@ def _watch(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.compare import compare_command
 
-    return compare_command(args.config, _with_flags(args), quiet=args.quiet)
+    return compare_command(args.config, _with_flags(args), quiet=args.quiet, force=args.force)
 
 
 def _reconstruct(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.reconstruct import reconstruct_command
 
-    return reconstruct_command(args.checkpoint, args.images, args.out, seed=args.seed)
+    return reconstruct_command(args.checkpoint, args.images, args.out, seed=args.seed, force=args.force)
 
 
 def _embed(args: argparse.Namespace) -> int:
@@ -293,13 +305,14 @@ def _embed(args: argparse.Namespace) -> int:
         args.out,
         args.quiet,
         links="anywhere" if args.follow_links else "inside",
+        force=args.force,
     )
 
 
 def _export(args: argparse.Namespace) -> int:
     from retfound_dist.cockpit.card import export_command
 
-    return export_command(args.checkpoint, args.format, args.out)
+    return export_command(args.checkpoint, args.format, args.out, args.force)
 
 
 def _runs(args: argparse.Namespace) -> int:
@@ -312,7 +325,9 @@ def _report(args: argparse.Namespace) -> int:
     from retfound_dist.cockpit.report_command import report_command
 
     pictures, price = not args.no_pictures, args.price_per_gpu_hour
-    return report_command(args.run, args.out, pictures=pictures, price=price, quiet=args.quiet)
+    return report_command(
+        args.run, args.out, pictures=pictures, price=price, quiet=args.quiet, force=args.force
+    )
 
 
 def _dashboard(args: argparse.Namespace) -> int:

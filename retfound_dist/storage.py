@@ -152,6 +152,20 @@ def read_bytes(url: str) -> bytes:
         return bytes(file.read())
 
 
+def read_ends(url: str, count: int) -> bytes:
+    """The first and the last `count` bytes of a file, one after the other; all of a shorter one."""
+    total, (fs, path) = size(url), open_fs(url)
+    with explained(url, "read"):
+        if total <= 2 * count:
+            return read_bytes(url)
+        if is_local(url):
+            with open(path, "rb") as file:
+                head = file.read(count)
+                file.seek(total - count)
+                return head + file.read()
+        return bytes(fs.cat_file(path, 0, count)) + bytes(fs.cat_file(path, total - count, total))
+
+
 def read_json(url: str) -> Any:
     """A JSON file's content."""
     data = read_bytes(url)

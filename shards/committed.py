@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist import storage
+from retfound_dist import kinds, storage
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
 from shards.plan import Marks, Plan
@@ -31,6 +31,10 @@ from shards.statistics import Statistics
 MARKER = "packing.json"
 BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
 """What stands beside the manifest for people to look at."""
+_OTHERS = (
+    *(kinds.RUN, kinds.CHECKPOINT, kinds.UNCOMMITTED),
+    *(kinds.EVALUATION, kinds.COMPARISON, kinds.MODEL_FOLDER),
+)
 _OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
 _NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), r"[\w-]+-\d{6}\.(tar|idx)"])
 _UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
@@ -106,6 +110,15 @@ def read_existing(url: str) -> Manifest | None:
     names = storage.list_names(url)
     if MANIFEST in names:
         return read_manifest(url)
+    kind = kinds.kind_at(url)
+    if kind in _OTHERS:
+        raise DataError(f"out.url={url} is {kind}: give the shard set a folder of its own")
+    strange = [entry for entry in BESIDE if entry in names and MARKER not in names]
+    if strange:
+        raise DataError(
+            f"{storage.join(url, strange[0])} is there without a manifest, so this command did not write it: "
+            "choose another out.url, or remove it"
+        )
     tars = [entry for entry in names if entry.endswith(".tar")]
     if tars and MARKER not in names:
         raise DataError(

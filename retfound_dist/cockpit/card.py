@@ -13,10 +13,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from retfound_dist import storage
+from retfound_dist import kinds, outputs, storage
 from retfound_dist.cockpit.page import SCORES
 from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit, resolve
-from retfound_dist.errors import RetfoundError
+from retfound_dist.errors import ConfigError, RetfoundError
 from retfound_dist.shardset import Manifest, read_manifest
 
 NON_COMMERCIAL = "CC BY-NC 4.0"
@@ -49,21 +49,48 @@ class Card:
     """metrics.json of this checkpoint's evaluation."""
 
 
-def export_command(checkpoint: str, kind: str, out: str) -> int:
+def export_command(checkpoint: str, kind: str, out: str, force: bool = False) -> int:
     """`retfound export`: the weights, and their card beside them."""
     from retfound_dist.model.export import encoder_only, export
     from retfound_dist.model.weights import read_weights
 
     checkpoint = resolve(checkpoint)
     weights = read_weights(checkpoint)
-    export(weights, kind, out)
+    check_exported(out, kind, force)
     bare = kind in ("timm", "hf")
     state = encoder_only(weights.state) if bare else weights.state
     numbers, where = sum(value.numel() for value in state.values()), card_place(out, kind)
     only = bare or not weights.has_decoder
-    storage.write_text(where, make_card(storage.name(out), checkpoint, kind, numbers, weights.meta, only))
+    card = make_card(storage.name(out), checkpoint, kind, numbers, weights.meta, only)
+    size = export(weights, kind, out)
+    storage.write_text(where, card.replace("\n---\n", f"\n---\n<!-- {_signature(size)} -->\n", 1))
     print(f"{len(weights.state)} tensors of {checkpoint} written to {out} ({kind}); their card: {where}")
     return 0
+
+
+def check_exported(out: str, kind: str, force: bool) -> None:
+    """ConfigError where weights or a card stand that `retfound export` did not write, or changed ones."""
+    there = kinds.kind_at(out)
+    if there in (kinds.RUN, kinds.CHECKPOINT, kinds.SHARDS, kinds.EVALUATION, kinds.COMPARISON):
+        raise ConfigError(f"--out {out} is {there}: give exported weights a place of their own")
+    if kind != "hf" and storage.is_folder(out):
+        raise ConfigError(f"--out {out} is a folder, the name of a file is wanted: give {out}/NAME")
+    if kind == "hf" and storage.exists(out) and not storage.is_folder(out):
+        raise ConfigError(f"--out {out} is a file, a folder is wanted with --format hf: give another --out")
+    card, weights = card_place(out, kind), storage.join(out, "model.safetensors") if kind == "hf" else out
+    others = [storage.join(out, "config.json")] if kind == "hf" else []
+    standing = [place for place in (weights, card, *others) if storage.exists(place)]
+    if force or not standing:
+        return
+    said = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
+    ours = outputs.mark("export") in said
+    if not ours or (weights in standing and _signature(storage.size(weights)) not in said):
+        raise outputs.not_ours(standing[0], "export")
+
+
+def _signature(size: int) -> str:
+    """How a card says that the file it lies beside is ours."""
+    return f"{outputs.mark('export')}, {size} bytes"
 
 
 def make_card(

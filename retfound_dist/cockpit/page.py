@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from retfound_dist import outputs
 from retfound_dist.cockpit.charts import charts, compared_charts, time_bands
 from retfound_dist.cockpit.pictures import Pictures
 from retfound_dist.cockpit.runs import SCORE, RunFacts, config_differences, summary
@@ -99,7 +100,7 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
 
 def _render(name: str, **context: Any) -> str:
     style = Markup((resources.files("retfound_dist.cockpit") / "style.css").read_text())
-    return _templates().get_template(name).render(style=style, **context)
+    return _templates().get_template(name).render(style=style, mark=outputs.mark("report"), **context)
 
 
 @cache

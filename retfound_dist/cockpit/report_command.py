@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from retfound_dist import storage
+from retfound_dist import outputs, storage
 from retfound_dist.cockpit.page import run_page
 from retfound_dist.cockpit.pictures import draw_pictures, kept_pictures
 from retfound_dist.cockpit.runs import read_run
@@ -12,16 +12,19 @@ from retfound_dist.cockpit.runs import read_run
 REPORT = "report.html"
 
 
-def report_command(url: str, out: str, *, pictures: bool, price: float, quiet: bool) -> int:
+def report_command(
+    url: str, out: str, *, pictures: bool, price: float, quiet: bool, force: bool = False
+) -> int:
     """Write the page to `out`, or to the run's own report.html; ConfigError where there is no run."""
     run = read_run(url.rstrip("/"))
+    target = out or storage.join(run.url, REPORT)
+    outputs.check_free(target, "report", force)
 
     def say(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr)
 
     drawn = draw_pictures(run, say) if pictures else kept_pictures(run)
-    target = out or storage.join(run.url, REPORT)
     storage.write_text(target, run_page(run, drawn, price))
     if not quiet:
         print(target)

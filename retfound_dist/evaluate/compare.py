@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from retfound_dist import storage
+from retfound_dist import outputs, storage
 from retfound_dist.config import load, to_dict
 from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.evaluate import efficiency, results, texttables
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import headline, load_labelled, set_threads
+from retfound_dist.evaluate.occupied import check_place, check_rows, held_evaluation
 from retfound_dist.evaluate.paired import comparison
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import comparison_page
@@ -29,17 +30,22 @@ COMPARE, TABLE = "compare.json", "table.md"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
-def compare_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
+def compare_command(
+    config_path: str, overrides: Sequence[str], quiet: bool = False, force: bool = False
+) -> int:
     """Run `retfound compare`; raises RetfoundError for anything a person can mend."""
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
     _check_names(config)
+    check_place(config.out.url, force, comparison=True)
+    check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
+    outputs.check_free(report_url(config), "compare", force, "out.report")
     starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
     with Display(quiet) as show:
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
-        found = _make_rows(config, starts, sets, show)
+        found = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
         rows = found[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
@@ -80,7 +86,11 @@ def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig
 
 
 def _make_rows(
-    config: CompareConfig, starts: Mapping[str, Start], sets: Mapping[int, LabelledSet], show: Display
+    config: CompareConfig,
+    starts: Mapping[str, Start],
+    sets: Mapping[int, LabelledSet],
+    show: Display,
+    force: bool,
 ) -> dict[float, dict[str, Evaluation]]:
     """Share of labels -> row -> its evaluation: read where it is complete and the same, else made."""
     shares = list(dict.fromkeys([config.data.label_share, *config.label_shares]))
@@ -93,6 +103,8 @@ def _make_rows(
             show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
             rows[share, name] = held
         else:
+            check_place(row.out.url, force)
+            held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force)
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
         titled = {_title(name, share): row for (share, name), row in missing.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from retfound_dist import shardset, storage
+from retfound_dist import outputs, shardset, storage
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate import layouts
 from retfound_dist.evaluate.features import Features, features, frozen_encoder, npz, read_npz
@@ -35,6 +37,7 @@ from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.schema import EvalModel
 
+_PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
 PART = 512
 """Images of one part."""
 KINDS = (".npz", ".parquet")
@@ -54,13 +57,19 @@ class Embedded:
 
 
 def embed_command(
-    checkpoint: str, images: str, out: str, quiet: bool = False, links: Links = "inside"
+    checkpoint: str,
+    images: str,
+    out: str,
+    quiet: bool = False,
+    links: Links = "inside",
+    force: bool = False,
 ) -> int:
     """Write features and keys; raises RetfoundError for anything a person can mend."""
     if not out.endswith(KINDS):
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
     if out.endswith(".parquet"):
         _parquet()
+    outputs.check_free(out, "embed", force)
     start = open_start(checkpoint, EvalModel())
     items, notes = list_images(images, links)
     with Display(quiet) as show:
@@ -75,7 +84,7 @@ def embed_command(
         if not found.keys:
             raise DataError(f"none of the {len(items)} images of {images} can be read ({found.skipped[0]})")
         _write(found, start, out)
-        storage.delete(_parts_url(out))
+        _delete_parts(_parts_url(out))
         count, width = found.features.shape
         left_out = f"{len(found.skipped)} left out"
         show.say(f"{out}: {count} images x {width} features, {rate:,.1f} images/s, {left_out}")
@@ -189,6 +198,15 @@ def _parts_url(out: str) -> str:
     return f"{out}.parts"
 
 
+def _delete_parts(url: str) -> None:
+    """Our parts, and their folder where nothing else lies in it."""
+    for name in storage.list_names(url):
+        if _PART_NAME.fullmatch(name):
+            storage.delete(storage.join(url, name))
+    if not storage.list_names(url):
+        storage.delete(url)
+
+
 def _npz(part: Embedded, **more: Any) -> bytes:
     texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
     return npz({**texts, "features": part.features, **more})
@@ -200,17 +218,22 @@ def _read_part(url: str) -> Embedded:
     return Embedded(held["keys"].tolist(), rows, held["skipped"].tolist())
 
 
+def _made_by() -> NDArray[np.bytes_]:
+    return np.array(outputs.mark("embed").encode())  # as bytes: text would be stored with four a letter
+
+
 def _write(found: Embedded, start: Start, out: str) -> None:
     about = json.dumps(start.describe())
     if out.endswith(".npz"):
-        storage.write_bytes(out, _npz(found, checkpoint=np.array(about)))
+        storage.write_bytes(out, _npz(found, checkpoint=np.array(about), made_by=_made_by()))
         return
     arrow, parquet = _parquet()
     rows = arrow.FixedSizeListArray.from_arrays(found.features.reshape(-1), found.features.shape[1])
     table = arrow.table({"key": found.keys, "features": rows})
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "features.parquet")
-        parquet.write_table(table.replace_schema_metadata({"checkpoint": about}), path)
+        notes = {"checkpoint": about, "made_by": outputs.mark("embed")}
+        parquet.write_table(table.replace_schema_metadata(notes), path)
         storage.put_file(path, out)
 
 

@@ -21,6 +21,7 @@ from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.mistakes import worst_mistakes
+from retfound_dist.evaluate.occupied import check_place, held_evaluation
 from retfound_dist.evaluate.pictures import make_pictures
 from retfound_dist.evaluate.progress import Display, clock
 from retfound_dist.evaluate.report import evaluation_page
@@ -34,13 +35,21 @@ _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
 
 
-def evaluate_command(config_path: str, overrides: Sequence[str], quiet: bool = False) -> int:
+def evaluate_command(
+    config_path: str, overrides: Sequence[str], quiet: bool = False, force: bool = False
+) -> int:
     """Run `retfound evaluate`; raises RetfoundError for anything a person can mend."""
     config, _ = load(EvaluateConfig, config_path, overrides)
     set_threads(config.threads)
+    check_place(config.out.url, force)
     start = open_start(config.checkpoint, config.model)
     with Display(quiet) as show:
         data = load_labelled(config.data, start.image_size, show, config.external)
+        held = held_evaluation(start, data, config, force)
+        if held:
+            show.say(f"already evaluated, --force does it again; {headline(held)}")
+            show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
+            return 0
         evaluation = evaluate_start(start, data, config, show)
         show.begin("writing the report")
         page = evaluation_page(evaluation)

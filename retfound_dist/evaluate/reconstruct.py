@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from retfound_dist import commit, storage
+from retfound_dist import commit, outputs, storage
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -43,11 +44,14 @@ class Reconstruction:
         return self.original, self.masked, self.reconstruction, self.difference
 
 
-def reconstruct_command(checkpoint: str, images: Sequence[str], out: str, seed: int = 0) -> int:
+def reconstruct_command(
+    checkpoint: str, images: Sequence[str], out: str, seed: int = 0, force: bool = False
+) -> int:
     """Write one PNG with a row for each image; raises RetfoundError for anything a person can mend."""
+    outputs.check_free(out, "reconstruct", force)
     model = autoencoder_from(read_weights(commit.resolve(checkpoint)))
     pixels = [for_testing(_read(path), model.config.size) for path in images]
-    storage.write_bytes(out, png(sheet(reconstruct(model, pixels, seed))))
+    storage.write_bytes(out, png(sheet(reconstruct(model, pixels, seed)), outputs.mark("reconstruct")))
     return 0
 
 
@@ -81,10 +85,12 @@ def sheet(rows: Sequence[Reconstruction]) -> NDArray[np.uint8]:
     )
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG file's bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+def png(pixels: NDArray[np.uint8], software: str = "") -> bytes:
+    """A PNG file's bytes; `software`: what made it, as the file shall say."""
+    buffer, text = io.BytesIO(), PngInfo()
+    if software:
+        text.add_text("Software", software)
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True, pnginfo=text)
     return buffer.getvalue()
 
 

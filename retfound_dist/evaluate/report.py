@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from retfound_dist import outputs
 from retfound_dist.evaluate import wording
 from retfound_dist.evaluate.gallery import mistake_groups, reconstruction_blocks, shown
 from retfound_dist.evaluate.plots import (
@@ -99,6 +100,7 @@ def comparison_page(
     chosen = any("tuning" in row.metrics for row in rows.values())
     alike = "the same recipes to choose from" if chosen else "the same fine-tuning"
     return render(
+        "compare",
         title=f"Starting weights compared on {first['data']['path']}",
         subtitle=f"{len(rows)} starting weights, {alike} for each, {test}",
         alarms=alarms,
@@ -141,13 +143,13 @@ def nothing() -> dict[str, Any]:
     return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
 
 
-def render(**context: Any) -> str:
-    """The page of a context; StrictUndefined, so that nothing is left out unseen."""
+def render(made_by: str = "evaluate", **context: Any) -> str:
+    """The page of a context, which names its command; StrictUndefined, so that nothing is left out unseen."""
     loader = PackageLoader("retfound_dist.evaluate", ".")
     template = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return template.get_template("report.html.j2").render(**context)
+    return template.get_template("report.html.j2").render(mark=outputs.mark(made_by), **context)
 
 
 def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:

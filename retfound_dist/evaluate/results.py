@@ -37,6 +37,9 @@ METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "pictures.json",
     "report.html",
 )
+UNFINISHED = "unfinished.json"
+"""There while an evaluation is being written: files without a metrics.json are then ours."""
+FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
 """Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
 
@@ -71,6 +74,7 @@ class Evaluation:
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
     """Put an evaluation at a URL; an older one there stops counting first."""
+    storage.write_json(storage.join(url, UNFINISHED), {"note": "an evaluation that was not written whole"})
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
     some = {
@@ -89,6 +93,7 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     storage.write_json(storage.join(url, PICTURES), evaluation.pictures)
     storage.write_text(storage.join(url, REPORT), report)
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)
+    storage.delete(storage.join(url, UNFINISHED))
 
 
 def read(url: str) -> Evaluation | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from retfound_dist.config import differences, to_dict
 from retfound_dist.evaluate import results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import evaluate_start, headline
@@ -14,12 +12,10 @@ from retfound_dist.evaluate.external import load_with_external
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import evaluation_page
 from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.same import is_same
 from retfound_dist.evaluate.sidebyside import run_beside
 from retfound_dist.evaluate.start import Start, open_start
 from retfound_dist.schema import EvaluateConfig
-
-_HOW = ("out.url", "threads", "jobs", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
-"""Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
 
 
 def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
@@ -45,20 +41,3 @@ def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show:
 def _make(config: EvaluateConfig, show: Display) -> None:
     start = open_start(config.checkpoint, config.model)
     make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)
-
-
-def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config: EvaluateConfig) -> bool:
-    """Whether metrics.json came from these weights, these images and these settings."""
-    changed = [key for key, *_ in differences(metrics["config"], to_dict(config)) if key not in _HOW]
-    if start.kind != "none":
-        changed = [key for key in changed if not key.startswith("model.")]
-    return (
-        not changed
-        and metrics["checkpoint"]["sha256"] == start.identity
-        and metrics["data"]["fingerprint"] == data.fingerprint
-        and _external(metrics) == (data.external.fingerprint if data.external else None)
-    )
-
-
-def _external(metrics: Mapping[str, Any]) -> str | None:
-    return metrics["external"]["data"]["fingerprint"] if "external" in metrics else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from retfound_dist.model.foreign import State
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.model.weights import DECODER, HEAD, Weights
 
+HF_WEIGHTS, HF_CONFIG = "model.safetensors", "config.json"
 FORMATS = ("mae", "timm", "safetensors", "hf")
 ARCHITECTURES = {
     (384, 12, 16): "vit_small_patch16_224",
@@ -28,13 +30,14 @@ ARCHITECTURES = {
 """timm's names by width, depth and patch; any other shape is a small one with its own arguments."""
 
 
-def export(weights: Weights, kind: str, target: str) -> None:
+def export(weights: Weights, kind: str, target: str) -> int:
     """Write weights for others to read.
 
     `mae`: a .pth with MAE's and RETFound's keys under `model`; `timm`: a .pth that
     `timm.create_model(...)` without a head loads strictly; `safetensors`: MAE's keys with the config
     in the header; `hf`: a folder (config.json, model.safetensors) for
     `timm.create_model("local-dir:FOLDER")` or to be pushed to a hub. Every tensor as it was read.
+    Gives the bytes of the weights' file.
     """
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
@@ -42,9 +45,9 @@ def export(weights: Weights, kind: str, target: str) -> None:
         path = str(Path(folder) / "weights")
         if kind == "hf":
             safetensors.torch.save_file(_whole(encoder_only(weights.state)), path, metadata={"format": "pt"})
-            storage.put_file(path, storage.join(target, "model.safetensors"))
-            storage.write_json(storage.join(target, "config.json"), hub_config(weights))
-            return
+            storage.put_file(path, storage.join(target, HF_WEIGHTS))
+            storage.write_json(storage.join(target, HF_CONFIG), hub_config(weights))
+            return os.path.getsize(path)
         if kind == "mae":
             torch.save({"model": weights.state, "config": weights.meta.get("config", {})}, path)
         elif kind == "timm":
@@ -53,6 +56,7 @@ def export(weights: Weights, kind: str, target: str) -> None:
             header = {"format": "pt", "config": json.dumps(weights.meta.get("config", {}))}
             safetensors.torch.save_file(_whole(weights.state), path, metadata=header)
         storage.put_file(path, target)
+        return os.path.getsize(path)
 
 
 def encoder_only(state: State) -> State:

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from retfound_dist import storage
+from retfound_dist import outputs, storage
 from retfound_dist.config import load
 from retfound_dist.errors import ConfigError
 from retfound_dist.schema import PretrainConfig
@@ -65,14 +66,19 @@ def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image
 
 def write_sheet(batch: MicroBatch, out: str) -> None:
     """The contact sheet of a batch as a PNG at a path or URL."""
-    buffer = io.BytesIO()
-    contact_sheet(batch.images.numpy()[: len(batch.keys)], batch.keys).save(buffer, "PNG")
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text("Software", outputs.mark("batch"))
+    contact_sheet(batch.images.numpy()[: len(batch.keys)], batch.keys).save(buffer, "PNG", pnginfo=text)
     storage.write_bytes(out, buffer.getvalue())
 
 
-def batch_command(config_path: str, overrides: Sequence[str], step: int, out: str) -> int:
+def batch_command(
+    config_path: str, overrides: Sequence[str], step: int, out: str, force: bool = False
+) -> int:
     """`retfound batch`: prints the keys of a step's batch, draws it where `out` is given."""
     config, _ = load(PretrainConfig, config_path, overrides)
+    if out:
+        outputs.check_free(out, "batch", force)
     batch = read_step(config, read_manifest(config.data.shards), step)
     for line in describe(batch):
         print(line)
