@@ -26,7 +26,9 @@ _DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
 
 def check_pixel_count(height: int, width: int) -> None:
-    """ImageError where a header promises more than any B-scan has, before memory is taken for it."""
+    """ImageError where a header promises more than any B-scan has, before memory is taken for it, or none."""
+    if min(height, width) < 1:
+        raise ImageError(f"is {width}x{height} pixels")
     if height * width > MAX_PIXELS:
         raise ImageError(f"is {width}x{height} pixels: more than {MAX_PIXELS:,}")
 
