@@ -29,6 +29,7 @@ def to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         high = float(values.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    shown = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255)
+    with np.errstate(over="ignore"):  # far above the percentile: clipped
+        shown = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255)
     scaled: NDArray[np.uint8] = shown.astype(np.uint8)
     return scaled

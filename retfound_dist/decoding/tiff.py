@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist.decoding.samples import check_pixel_count, invert, over_black, scale, upright
+from retfound_dist.decoding.samples import (
+    check_numbers,
+    check_pixel_count,
+    invert,
+    over_black,
+    scale,
+    upright,
+)
 from retfound_dist.errors import ImageError
 
 MOST_PAGES = 1000
@@ -111,6 +118,7 @@ def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]
         raise ImageError(
             f"is a TIFF of {number} channels that does not say what they are: save it as grey or RGB"
         )
+    check_numbers(array)
     values = array[..., 0] if colours == 1 else array[..., :colours]
     return values, [array[..., place] for place in range(colours, number)]
 
