@@ -19,7 +19,8 @@ def to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Scaled as this module's docstring says, any shape; 8 bit stays as it is. ValueError: not finite."""
     if pixels.dtype == np.uint8:
         return pixels
-    values = pixels.astype(np.float32)
+    with np.errstate(over="ignore"):  # a double that is too large is not finite either
+        values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError("holds values that are not finite numbers")
     low = min(float(values.min()), 0.0)
@@ -28,7 +29,7 @@ def to_8_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         high = float(values.max())
     if high <= low:
         return np.zeros(pixels.shape, np.uint8)
-    scaled: NDArray[np.uint8] = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(
-        np.uint8
-    )
+    with np.errstate(over="ignore"):  # far above the percentile: clipped
+        shown = np.clip((values - low) * (255.0 / (high - low)) + 0.5, 0, 255)
+    scaled: NDArray[np.uint8] = shown.astype(np.uint8)
     return scaled

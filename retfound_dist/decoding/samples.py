@@ -26,7 +26,9 @@ _DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
 
 def check_pixel_count(height: int, width: int) -> None:
-    """ImageError where a header promises more than any B-scan has, before memory is taken for it."""
+    """ImageError where a header promises more than any B-scan has, before memory is taken for it, or none."""
+    if min(height, width) < 1:
+        raise ImageError(f"is {width}x{height} pixels")
     if height * width > MAX_PIXELS:
         raise ImageError(f"is {width}x{height} pixels: more than {MAX_PIXELS:,}")
 
@@ -35,8 +37,7 @@ def scale(values: Samples, bits: int = 0) -> Pixels:
     """Any depth to 8 bit; of 1 to 7 `bits` the largest value is white. ImageError: not finite, complex."""
     if values.dtype == np.bool_:
         return np.where(values, 255, 0).astype(np.uint8)
-    if values.dtype.kind not in "uif":
-        raise ImageError(f"has samples of type {values.dtype}: save it as 8 or 16 bit")
+    check_numbers(values)
     if values.dtype == np.uint8 and 0 < bits < 8:
         stretched: Pixels = np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
         return stretched
@@ -44,6 +45,12 @@ def scale(values: Samples, bits: int = 0) -> Pixels:
         return to_8_bit(values)
     except ValueError as error:
         raise ImageError(str(error)) from error
+
+
+def check_numbers(values: Samples) -> None:
+    """ImageError where samples are no whole or real numbers."""
+    if values.dtype.kind not in "buif":
+        raise ImageError(f"has samples of type {values.dtype}: save it as 8 or 16 bit")
 
 
 def invert(values: Samples, bits: int = 0) -> Samples:

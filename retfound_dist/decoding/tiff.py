@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import io
 import logging
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist.decoding.samples import check_pixel_count, invert, over_black, scale, upright
+from retfound_dist.decoding.samples import (
+    check_numbers,
+    check_pixel_count,
+    invert,
+    over_black,
+    scale,
+    upright,
+)
 from retfound_dist.errors import ImageError
 
+MOST_PAGES = 1000
+"""Pages that are counted."""
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE, _BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 """Photometric interpretations."""
@@ -52,13 +62,19 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 def _only_page(file: Any) -> Any:
     """The one full picture; previews and masks beside it do not count."""
-    pages = [page for page in file.pages if not (page.is_reduced or page.is_mask)]
+    pages, seen = [], set[int]()
+    for page in islice(file.pages, MOST_PAGES):
+        if page.offset in seen:
+            raise ImageError("is a TIFF whose directories run in a circle")
+        seen.add(page.offset)
+        pages += [] if page.is_reduced or page.is_mask else [page]
     frames = len(pages)
     if frames == 1:  # ImageJ and others keep a stack behind one directory
         sizes = [series.size for series in file.series if series.keyframe is pages[0]]
         frames = max(int(pages[0].imagedepth), *(size // max(1, pages[0].size) for size in sizes), 1)
     if frames != 1:
-        raise ImageError(f"holds {frames} pages: save one image a file")
+        several = f"{frames}" if frames < MOST_PAGES else f"{MOST_PAGES:,} or more"
+        raise ImageError(f"holds {several} pages: save one image a file")
     return pages[0]
 
 
@@ -102,6 +118,7 @@ def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]
         raise ImageError(
             f"is a TIFF of {number} channels that does not say what they are: save it as grey or RGB"
         )
+    check_numbers(array)
     values = array[..., 0] if colours == 1 else array[..., :colours]
     return values, [array[..., place] for place in range(colours, number)]
 

@@ -65,7 +65,7 @@ def list_device(
             shown[volumes[0].not_applied] += 1
     others = [file for file in every if file not in files and file not in used]
     notes = [*_counts(files, aside, scans), *_not_applied(shown), *_reasons(aside), *_strangers(others)]
-    notes += found.passed.lines(FOLLOW, named=False)
+    notes += found.passed.lines(FOLLOW, named=False) if ends == EVERY else []  # else the caller tells it
     if not scans:
         said = "".join(f"; {note}" for note in notes[1:])
         raise DataError(f"no device files with B-scans in {path}: it takes {', '.join(ends)}{said}")

@@ -7,6 +7,7 @@ from functools import partial
 from retfound_dist.schema import Phantom
 from shards.record import Scan
 from shards.sources import phantom as corpus
+from shards.sources.volume import eye_of
 
 
 def list_generated(config: Phantom, name: str = "") -> list[Scan]:
@@ -25,7 +26,7 @@ def list_generated(config: Phantom, name: str = "") -> list[Scan]:
             read=partial(corpus.render, scan, seed=config.seed, height=config.height, width=config.width),
             label=scan.label,
             patient=scan.patient,
-            eye=scan.eye,
+            eye=eye_of(scan.eye),
             volume=scan.volume,
             slice=scan.slice,
         )

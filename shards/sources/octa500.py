@@ -19,12 +19,12 @@ from retfound_dist.image_files import IMAGE_ENDS
 from shards.record import Listing, Scan
 from shards.sources.published import image_scan, list_files, natural, short_list, usable
 from shards.sources.tables import read_table
+from shards.sources.volume import eye_of
 
 VOLUMES = {"6mm": (range(10001, 10301), 400), "3mm": (range(10301, 10501), 304)}
 """Field -> (numbers of its volumes, slices a volume)."""
 TABLES = (".xlsx", ".csv")
 _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGNORECASE)
-_EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L"}
 
 
 def list_octa500(path: str, name: str = "", links: Links = "inside") -> Listing:
@@ -73,7 +73,7 @@ def _labels(root: str, tables: list[str]) -> tuple[dict[int, tuple[str | None, s
             fields = {key.strip().lower(): value for key, value in row.items()}
             eye = fields.get("os/od") or fields.get("eye") or ""
             if fields.get("id", "").isdigit() and fields.get("disease"):
-                known[int(fields["id"])] = (fields["disease"], _EYES.get(eye.upper()))
+                known[int(fields["id"])] = (fields["disease"], eye_of(eye))
     if not known:
         return {}, ["no table of labels (Text labels.xlsx): the images have no disease"]
     counts = Counter(disease for disease, _ in known.values())

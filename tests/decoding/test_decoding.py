@@ -341,3 +341,55 @@ def test_a_tiff_of_an_older_library_with_a_stack_in_one_directory_counts_its_pag
         writer.write(STACK, metadata={"axes": "TYX"})
     with pytest.raises(ImageError, match="holds 3 pages"):
         decode(buffer.getvalue())
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, flipped, overwritten, doubled or spliced, every other time near its beginning."""
+    out = bytearray(data)
+    near = len(out) if rng.integers(0, 2) else min(len(out), 400)
+    for _ in range(rng.integers(1, 4)):
+        at, more = int(rng.integers(0, near)), int(rng.integers(1, 64))
+        match int(rng.integers(0, 5)):
+            case 0:
+                del out[at:]
+            case 1:
+                out[at : at + 1] = bytes([int(rng.integers(0, 256))])
+            case 2:
+                out[at : at + 4] = b"\xff\xff\xff\x7f" if more % 2 else bytes(4)
+            case 3:
+                out[at:at] = out[at : at + more]
+            case _:
+                del out[at : at + more]
+    return bytes(out)
+
+
+def test_mutated_files_of_every_format_end_in_pixels_or_one_line() -> None:
+    rng, good, reasons = np.random.default_rng(0), 0, list[str]()
+    files = [data for data in everything().values() if data]
+    for number in range(1500):
+        try:
+            found = decode(mutated(files[number % len(files)], rng))
+            assert found.dtype == np.uint8
+            good += 1
+        except ImageError as error:
+            reasons.append(str(error))
+    assert all("\n" not in reason and 10 < len(reason) < 260 for reason in reasons)
+    assert 100 < good < 1400
+
+
+def test_a_tiff_whose_directories_run_in_a_circle_ends() -> None:
+    data = bytearray(tiff(PIXELS, metadata=None))
+    first = int.from_bytes(data[4:8], "little")
+    tags = int.from_bytes(data[first : first + 2], "little")
+    at = first + 2 + 12 * tags
+    data[at : at + 4] = data[4:8]
+    with pytest.raises(ImageError, match=r"run in a circle|holds"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, np.inf])
+def test_numbers_that_no_picture_has_are_refused_without_a_warning(value: float) -> None:
+    pixels = PIXELS.astype(np.float64)
+    pixels[3, 3] = value
+    with pytest.raises(ImageError, match="not finite"):
+        decode(tiff(pixels))

@@ -250,6 +250,24 @@ def test_a_file_that_ends_in_its_pixels_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_compressed_file_cut_short_is_an_error_and_not_left_aside(tmp_path: Path) -> None:
+    path = compressed(write_dicom(tmp_path / "a.dcm", STACK), uid.JPEGLSLossless, streams(STACK, "ls"))
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert not isinstance(caught.value, LeftAside)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_compressed_colour_is_rgb(tmp_path: Path, syntax: str) -> None:
+    shown = np.stack([STACK, STACK // 2, 255 - STACK], axis=-1)
+    path = write_dicom(tmp_path / "a.dcm", shown, SamplesPerPixel=3, PlanarConfiguration=0)
+    kind = {uid.JPEGLosslessSV1: "lossless", uid.JPEGLSLossless: "ls", uid.JPEG2000Lossless: "j2k"}[syntax]
+    colours = "YBR_RCT" if kind == "j2k" else "RGB"
+    compressed(path, syntax, streams(shown, kind), PhotometricInterpretation=colours)
+    assert (read(path) == shown).all()
+
+
 def test_missing_pixels_and_sizes_are_named(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", STACK)
     with pytest.raises(DataError, match="holds no pixel data"):
@@ -333,7 +351,7 @@ def test_other_modalities_and_directories_are_left_aside_counted_and_named(
     said = capsys.readouterr().out
     assert "2 x is DICOM of modality OP, not OPT" in said
     assert "1 x is a DICOMDIR" in said
-    assert "1 x is DICOM of modality (none), not OPT" in said
+    assert "1 x is DICOM of modality (unknown), not OPT" in said
     for path in folder.iterdir():
         path.unlink() if path.name == "a.dcm" else None
     assert main(["pack", str(config(tmp_path)), "--dry-run"]) == 2

@@ -61,10 +61,8 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
         samples = imagecodecs.jpeg2k_decode(src)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # turned into RGB by the codec
             runner.set_option("photometric_interpretation", "RGB")
-    elif runner.samples_per_pixel == 1:
-        samples = imagecodecs.jpeg8_decode(src)
     else:
-        raise ValueError("JPEG of colours without loss or of 12 bit is not read")
+        samples = imagecodecs.jpeg8_decode(src)
     if samples.size != runner.rows * runner.columns * runner.samples_per_pixel:
         raise ValueError(f"a frame of {samples.shape}, not of the size that the file says")
     runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)

@@ -32,9 +32,11 @@ def read_dicom(path: str) -> list[Volume]:
     if bare:
         _check_bare(path)
     file = dcmread(path, force=bare)
-    modality = str(file.get("Modality", "") or "")
     if str(file.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
         raise LeftAside("is a DICOMDIR, an index of other files")
+    modality = str(file.get("Modality", "") or "")
+    if not modality:
+        raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
     if modality != "OPT":
         raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
     if bare and not file.file_meta.get("TransferSyntaxUID"):
@@ -76,7 +78,8 @@ def _plain_syntax(file: Any) -> str:
 
 def _shown(modality: str) -> str:
     """A modality as DICOM has them; anything else may be what somebody has typed in."""
-    return modality if modality.isalpha() and modality.isupper() and len(modality) <= 8 else "(none)"
+    known = modality.isascii() and modality.isalpha() and modality.isupper() and len(modality) <= 8
+    return modality if known else "(unknown)"
 
 
 def _check_header(file: Any) -> None:

@@ -106,18 +106,20 @@ def _check_compressed(file: Any, count: int) -> None:
         raise DataError(
             f"holds {held} compressed frames, and NumberOfFrames says {count}: export it again"
         )
-    for place, frame in enumerate(generate_frames(data, number_of_frames=count, extended_offsets=offsets)):
-        _check_stream(frame, place, count)
+    colours = "GRAY" if int(file.get("SamplesPerPixel", 1)) == 1 else "RGB"
+    frames = generate_frames(data, number_of_frames=count, extended_offsets=offsets)
+    for number, frame in enumerate(frames, start=1):
+        _check_stream(frame, colours, f"{number} of {count}")
 
 
-def _check_stream(frame: bytes, place: int, count: int) -> None:
-    """A JPEG is decoded strictly; of other streams the end must be there."""
+def _check_stream(frame: bytes, colours: str, place: str) -> None:
+    """A JPEG of 8 bit is decoded strictly; of other streams the end must be there."""
     if frame[:2] not in (_JPEG, _JPEG2000):
         return
     if not frame.rstrip(b"\0").endswith(_END):
-        raise DataError(f"is cut short in frame {place + 1} of {count}: export it again")
+        raise DataError(f"is cut short in frame {place}: export it again")
     if frame[:2] == _JPEG and jpeg.bits(frame) == 8:
         try:
-            jpeg.decode(frame, "GRAY")
+            jpeg.decode(frame, colours)
         except ImageError as error:
-            raise DataError(f"has a frame ({place + 1} of {count}) that {error}") from error
+            raise DataError(f"has a frame ({place}) that {error}") from error
