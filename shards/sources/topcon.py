@@ -33,6 +33,7 @@ def list_topcon(path: str, name: str = "", links: Links = "inside") -> Listing:
     if raw:
         exports = list_device(path, name or "topcon", links, RAW)
         scans += exports.scans
-        notes += [*exports.notes, *found.passed.lines(FOLLOW, named=False)]
+        own = [note for note in exports.notes if not note.startswith("passed over: ")]  # images among them
+        notes += [*own, *found.passed.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
     return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -56,6 +56,32 @@ def test_every_file_and_field_is_there(done: Path) -> None:
         assert sum(map(sum, probed["confusion"])) == metrics["split"]["test"]
 
 
+def test_what_was_passed_over_stands_in_terminal_metrics_and_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path / "set")
+    (root / "LOST").mkdir()
+    (root / "LOST" / "1.npy").write_bytes(b"x")
+    other = class_folders(tmp_path / "other", each=4, seed=900)
+    (other / "x.tar").write_bytes(b"x")
+    (tmp_path / "e.toml").write_text(f"checkpoint = 'none'\n[data]\npath = '{root}'\n[out]\nurl = '{tmp_path}/out'\n")
+    more = ["seeds=[0]", "finetune.epochs=1", "probe.enabled=false", f"external.path={other}"]
+    assert evaluate_command(str(tmp_path / "e.toml"), [*TINY, *more]) == 0
+    said = "".join(capsys.readouterr())
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert metrics["notes"] == [
+        "folders without any image that is read: LOST (1 passed over, such as 1.npy)",
+        "passed over: 1 file .npy, such as LOST/1.npy: not an image",
+    ]
+    assert metrics["external"]["notes"] == ["passed over: 1 archive, such as x.tar: unpack it"]
+    for note in metrics["notes"]:
+        assert f"note: {note}" in said
+        assert note[1:] in page
+    assert "1 archive, such as x.tar" in said
+    assert "External set: passed over: 1 archive, such as x.tar: unpack it" in page
+
+
 def test_metrics_are_those_of_predictions_csv(done: Path) -> None:
     metrics = json.loads((done / "metrics.json").read_text())
     rows = list(csv.DictReader((done / "predictions.csv").open()))

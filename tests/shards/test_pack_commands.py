@@ -24,7 +24,7 @@ def test_packing_ends_with_a_short_summary(overrides: list[str], capsys: pytest.
     assert lines[0].startswith("packed 10 images in 3 shards")
     assert lines[1] == "  images: 10 images"
     assert [line.split(":")[0].strip() for line in lines[2:5]] == ["train", "val", "test"]
-    assert "  A/bad.jpg is not a JPEG, PNG, TIFF, BMP or WebP image" in lines
+    assert any(line.startswith("  A/bad.jpg is not a JPEG, PNG, TIFF, BMP, WebP") for line in lines)
     assert lines[-1].startswith("shard set: ")
     assert len(lines) <= 10
 
