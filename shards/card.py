@@ -9,6 +9,7 @@ from typing import Any
 
 from retfound_dist import config as configs
 from retfound_dist.schema import PackConfig, PackOut
+from shards.apart import card_lines
 from shards.burnt_in import compared_as
 from shards.committed import BESIDE
 from shards.sample import SAME, Skipped
@@ -31,7 +32,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         [f"[{QUALITY}]({QUALITY}) shows it: what was kept, what was not, what looks alike.", ""],
         ["```", command(config, config_file), "```", ""],
         ["## Sources", "", *_sources(tree["sources"]), ""],
-        ["## Parts", "", *_parts(shards, config), ""],
+        ["## Parts", "", *_parts(shards, config), "", *card_lines(tree["sources"]), ""],
         ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
         [f"![Examples of each source]({KEPT})", ""],
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
@@ -83,7 +84,7 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
     notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
     if notes:
         yield ""
-        yield "What was passed over, and what differs from the sets as they were published:"
+        yield "How lists were read, what was passed over, what differs from the published sets:"
         yield ""
         yield from (f"- {name}: {note}" for name, note in notes)
 
@@ -94,7 +95,7 @@ def _parts(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iterator[
         counts[shard["split"] or "(no part)"] += shard["samples"]
     yield ", ".join(f"{name} {count:,}" for name, count in counts.items()) + "."
     shares = list(config.split.fractions)
-    yield f"No patient is in two parts; split.fractions {shares}, seed {config.split.seed}."
+    yield f"split.fractions {shares}, seed {config.split.seed}."
 
 
 def _images(image: Mapping[str, Any]) -> Iterator[str]:
@@ -142,10 +143,11 @@ def _suspects(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _near(near: Mapping[str, Any]) -> Iterator[str]:
     if not near["pairs"]:
-        yield "No picture looks like one of another patient."
+        yield "No picture looks like one of another patient (of another volume, where none is known)."
         return
     yield (
-        f"{near['pairs']:,} pairs of pictures under different patients look alike, "
+        f"{near['pairs']:,} pairs of pictures under different patients (volumes, where none is known) "
+        "look alike, "
         f"{near['across_parts']:,} of them in different parts. They are kept; the first of those that "
         "`manifest.json` names:"
     )

@@ -11,6 +11,7 @@ from retfound_dist import storage
 from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_manifest
+from shards.apart import count_split, say_known, say_split
 from shards.append import append, plan_of
 from shards.card import QUALITY
 from shards.display import progress_display
@@ -90,7 +91,8 @@ def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
     """What a pack would find, by source, part and label."""
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):
-        lines += _describe_counts(source, count_scans([scan for scan in plan.scans if scan.source == source]))
+        scans = [scan for scan in plan.scans if scan.source == source]
+        lines += _describe_counts(source, {**count_scans(scans), "split_by": count_split(scans, plan)})
         lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
     return lines
 
@@ -122,6 +124,8 @@ def _size(manifest: Manifest) -> str:
 def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
     known = [f"{counts[what]:,} {what}" for what in ("patients", "volumes") if counts[what]]
     lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
+    apart = [text for text in (say_known(counts), say_split(counts.get("split_by", {}))) if text]
+    lines += [f"    {'; '.join(apart)}"] if apart else []
     rows = counts["splits"] or {"labels": counts}
     return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]
 

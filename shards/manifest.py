@@ -12,9 +12,11 @@ import numpy as np
 
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import FORMAT
+from shards.apart import count_split, count_straddling
 from shards.committed import Committed, shard_tree
+from shards.groups import Group, group_of
 from shards.pictures import near_pairs
-from shards.plan import PARTS, Group, Plan, group_of
+from shards.plan import PARTS, Plan
 from shards.record import Scan
 from shards.sample import Skipped
 from shards.statistics import describe, total
@@ -43,6 +45,8 @@ def make_manifest(
             name: {
                 "kind": plan.kinds.get(name, config.source.kind),
                 **count_scans(scans),
+                "split_by": count_split(scans, plan),
+                "straddling": count_straddling(scans),
                 "skipped": len(found) - len(scans),
                 "notes": list(plan.notes.get(name, ())),
             }
@@ -95,15 +99,16 @@ def _comparisons(found: Any) -> list[dict[str, Any]]:
 def near_duplicates(
     plan: Plan, shards: Sequence[Committed], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
-    """Pictures of different patients that look alike: reported, not left out."""
+    """Pictures of different patients (volumes, where none is known) that look alike: reported, kept."""
     out = {skip.key for skip in skipped}
     mine = [scan for scan in plan.scans if scan.key not in out]
     before = sum(done.shard.samples for done in shards) - len(mine)
     codes: dict[Group, int] = {}
     groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
     for place, scan in enumerate(mine, start=before):
-        known = scan.patient is not None
-        groups[place] = 1 + (2 * codes.setdefault(group_of(scan), len(codes)) if known else 2 * place + 1)
+        group = group_of(scan, plan.rule)
+        alone = isinstance(group, str)
+        groups[place] = 1 + (2 * place + 1 if alone else 2 * codes.setdefault(group, len(codes)))
     pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
 
     def part(place: int) -> str | None:
@@ -146,6 +151,7 @@ def _count(scans: Collection[Scan]) -> dict[str, Any]:
     return {
         "samples": len(scans),
         "patients": len({scan.patient for scan in scans} - {None}),
+        "patient_known": sum(scan.patient is not None for scan in scans),
         "volumes": len({scan.volume for scan in scans} - {None}),
         "labels": dict(sorted(labels.items())),
     }

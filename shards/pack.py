@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import class_names, storage
 from retfound_dist.config import differences
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.schema import PackConfig
@@ -33,6 +34,7 @@ from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
 from shards.plan import Plan, make_plan
 from shards.quality import PAIRS, quality_page
+from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
 from shards.sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
 from shards.sources import open_sources
@@ -63,10 +65,16 @@ def plan_pack(config: PackConfig) -> Plan:
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     opened = open_sources(config)
     kinds = {source.name: source.kind for source in opened}
-    notes = {source.name: source.notes for source in opened}
+    notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
     scans = [scan for source in opened for scan in source.scans]
     del opened
     return replace(make_plan(scans, config), kinds=kinds, notes=notes)
+
+
+def _label_doubts(scans: Sequence[Scan]) -> list[str]:
+    """Warnings where labels are no classes: packing does not need labels, `evaluate` will refuse these."""
+    doubts = class_names.doubts(Counter(scan.label for scan in scans if scan.label is not None))
+    return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:

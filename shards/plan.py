@@ -10,8 +10,9 @@ import hashlib
 import json
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,16 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist import config as configs
-from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
+from retfound_dist.units import TOGETHER
+from shards.groups import Fractions, Group, check_divisible, given_keys, given_parts, group_of, kind_of
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
 FORMAT = 5
 """Raised when the same config and scans would give other shards than before."""
-Group = tuple[str, str] | str
-"""(source, patient), or the key of an image whose patient is not known."""
-Fractions = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,19 @@ class Plan:
     """Kind of each source by its name."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each source by its name: what differs from the set as it was published."""
+    given: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    """Of each source: keys of the images whose part the source says; None: of all of them."""
+    rule: str = TOGETHER
+    """`split.unknown_patient`: what an image is kept together with where its patient is not known."""
+
+    def unit_kind(self, scan: Scan) -> str:
+        """What was kept together with a scan: its `patient`, `volume` or `folder`, or the `image` alone."""
+        return kind_of(group_of(scan, self.rule))
+
+    def split_kind(self, scan: Scan) -> str:
+        """How a scan came into its part: by its `source`, or by the kind of its unit."""
+        given = self.given.get(scan.source, frozenset())
+        return "source" if given is None or scan.key in given else self.unit_kind(scan)
 
 
 def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
@@ -51,7 +63,9 @@ def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
 
     Takes the list over: millions of scans are not held twice.
     """
-    parts = parts_of(scans, config.split.fractions, config.split.seed)
+    rule = config.split.unknown_patient
+    parts = parts_of(scans, config.split.fractions, config.split.seed, rule)
+    given = given_keys(scans)
     for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
         if scan.split != part:
             scans[place] = replace(scan, split=part)
@@ -59,42 +73,54 @@ def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
     ordered = tuple(shuffle(scans, config.out.seed))
     scans.clear()
     settings = recipe(config)
-    return Plan(ordered, fingerprint(ordered, settings), settings)
+    return Plan(ordered, fingerprint(ordered, settings), settings, given=given, rule=rule)
 
 
-def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[Scan]:
+def assign_parts(
+    scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER
+) -> list[Scan]:
     """The scans with their part (`parts_of`)."""
-    parts = parts_of(scans, fractions, seed)
+    parts = parts_of(scans, fractions, seed, rule)
     return [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
 
 
-def parts_of(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str | None]:
-    """The part of each scan: its source's own, else by patient so that labels are spread evenly.
+def parts_of(
+    scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER
+) -> list[str | None]:
+    """The part of each scan: its source's own, else by patient (volume, image), labels spread evenly.
 
-    With all fractions 0 only the source's own parts are kept.
+    With all fractions 0 only the source's own parts are kept. DataError where a split must divide a volume.
     """
-    given = _given_parts(scans)
-    parts = [scan.split or (given.get(group_of(scan)) if given else None) for scan in scans]
+    group = partial(group_of, rule=rule)
+    given = given_parts(scans, group)
+    parts = [scan.split or (given.get(group(scan)) if given else None) for scan in scans]
     if sum(fractions):
         free = array("q", (place for place, part in enumerate(parts) if part is None))
-        dealt = stratify([scans[place] for place in free], fractions, seed)
+        dealt = stratify([scans[place] for place in free], fractions, seed, group)
         for place, part in zip(free, dealt, strict=True):
             parts[place] = part
     return parts
 
 
-def stratify(scans: Sequence[Scan], fractions: Fractions, seed: int) -> list[str]:
-    """A part for each scan, one for all of a patient; every label comes as near to the fractions as it can.
+def stratify(
+    scans: Sequence[Scan], fractions: Fractions, seed: int, group: Callable[[Scan], Group]
+) -> list[str]:
+    """A part for each scan, one for all of a group; every label comes as near to the fractions as it can.
 
-    Label by label, patients with many images first, each to the part that lacks most images; then no
-    part stays without a label that has patients enough. Arrays only: this is done for millions.
+    Label by label, groups with many images first, each to the part that lacks most images; then no
+    part stays without a label that has groups enough. Arrays only: this is done for millions.
     """
-    number, label, words = _number_groups(scans, seed)
+    number, label, words = _number_groups(scans, seed, group)
+    check_divisible(len(label), scans, fractions)
     sizes = np.bincount(number, minlength=len(label))
     part = np.zeros(len(label), np.int8)
     for one in np.unique(label):
         groups = np.flatnonzero(label == one)
         groups = groups[np.lexsort((*words[groups].T[::-1], -sizes[groups]))]
+        part[groups] = _deal(sizes[groups].tolist(), fractions)
+    wanted = sum(share > 0 for share in fractions)
+    if len(np.unique(part)) < wanted <= len(label):  # labels of one group each would all go to train
+        groups = np.lexsort((*words.T[::-1], -sizes))
         part[groups] = _deal(sizes[groups].tolist(), fractions)
     return [PARTS[one] for one in part[number].tolist()]
 
@@ -115,7 +141,7 @@ def recipe(config: PackConfig) -> dict[str, Any]:
     kept = {
         **_sources(config),
         "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
-        "split": tree["split"],
+        "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != TOGETHER},
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
     return {**kept, "phantom": tree["phantom"]} if _is_drawn(config) else kept
@@ -170,29 +196,8 @@ def _row(scan: Scan) -> bytes:
     return json.dumps([scan.key, scan.origin, scan.size, scan.fields()], sort_keys=True).encode()
 
 
-def group_of(scan: Scan) -> Group:
-    """What must not straddle parts: the patient within a source, or the image itself."""
-    return scan.key if scan.patient is None else (scan.source, scan.patient)
-
-
-def _given_parts(scans: Sequence[Scan]) -> dict[Group, str]:
-    """The source's own part of each patient."""
-    part: dict[Group, str] = {}
-    for scan in scans:
-        if scan.split is None or scan.patient is None:
-            continue
-        known = part.setdefault(group_of(scan), scan.split)
-        if known != scan.split:
-            raise DataError(
-                f"patient {scan.patient} of source {scan.source} is in {known} and in {scan.split} "
-                f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
-                "and set split.fractions"
-            )
-    return part
-
-
 def _number_groups(
-    scans: Sequence[Scan], seed: int
+    scans: Sequence[Scan], seed: int, group_in: Callable[[Scan], Group]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
     """Each scan's group as a number; each group's commonest label as a number; (groups, 4) of its hash.
 
@@ -205,7 +210,7 @@ def _number_groups(
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     groups = 0
     for place, scan in enumerate(scans):
-        group, code = group_of(scan), names[scan.label or ""]
+        group, code = group_in(scan), names[scan.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
         if mine == groups:
             label[mine] = code

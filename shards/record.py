@@ -46,6 +46,8 @@ class Scan:
     slice: int | None = None
     split: str | None = None
     """`train`, `val` or `test` where the source brings a split."""
+    group: str | None = None
+    """Folder or file that may hold several volumes of one person: kept together where no patient is known."""
     extra: Callable[[], Mapping[str, Any]] | None = None
     """More fields for the sample's JSON, read when the image is; picklable."""
 
@@ -59,6 +61,7 @@ class Scan:
             "slice": self.slice,
             "source": self.source,
             "split": self.split,
+            **({"group": self.group} if self.patient is None and self.group is not None else {}),
         }
 
 

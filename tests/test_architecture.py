@@ -37,6 +37,12 @@ BASE = {
     "folder_layout",
     "image_files",
     "kinds",
+    "tables",
+    "columns",
+    "listings",
+    "sequences",
+    "units",
+    "class_names",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

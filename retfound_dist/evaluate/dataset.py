@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retfound_dist import class_names
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
 from retfound_dist.evaluate.leaks import find_leaks, pixel_digest
-from retfound_dist.evaluate.parts import parts_of, write_split
+from retfound_dist.evaluate.parts import parts_of, unit_kinds, write_split
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
 from retfound_dist.schema import EvalData
 
@@ -61,6 +63,8 @@ class ExternalSet:
     seen: int
     """Images that are in train or val too."""
     fingerprint: str
+    columns: str = ""
+    """Which columns were read of a list (`Listing.columns`)."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,18 @@ class LabelledSet:
     """Alphabetical; a class index is a place in it."""
     parts: dict[str, Part]
     divided_by: str
-    """`given` split, the split `file`'s, or by us by `patient` or by `image`."""
+    """`given` split, the split `file`'s, or by us by `patient`, `volume`, `folder` or `image`."""
     skipped: tuple[tuple[str, str], ...]
     """(key, reason) of every image left out."""
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    """What was passed over as no image, and how folders were read."""
+    """What was passed over as no image, and how folders and lists were read."""
     fingerprint: str
     """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
+    columns: str = ""
+    """Which columns were read of a list of the images; empty where there is none."""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """Images that are known by their `patient`, else by a `volume` or `folder`, else alone (`image`)."""
     seen: frozenset[str] = frozenset()
     """`leaks.pixel_digest` of every image of train and val."""
     external: ExternalSet | None = None
@@ -89,6 +97,7 @@ class LabelledSet:
         """Images and patients in each part, for metrics.json."""
         return {
             "by": self.divided_by,
+            "known_by": dict(self.kinds),
             **{name: len(part) for name, part in self.parts.items()},
             "patients": {name: count_patients(part.patients) for name, part in self.parts.items()},
             "per_class": {
@@ -112,6 +121,7 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     divided_by, divided = parts_of(listing.items, config, lambda item: not isinstance(_decode(item, 1), str))
     items = divided
     classes = tuple(sorted({item.label for item in items}))
+    check_labels([item.label for item in items], config)
     _check_classes(classes, items, config.path, listing.notes)
     decoded, faults = decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
@@ -121,7 +131,7 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     _check_classes(classes, items, config.path, listing.notes)
     images = [image for _, image, _ in whole]
     leaks = find_leaks(items, [digest for *_, digest in whole])
-    warnings = leaks.refuse(divided_by, config.path, config.allow_leak)
+    warnings = leaks.refuse(divided_by, config.path, config.allow_leak, config.unknown_patient)
     if config.split_file and divided_by != "file":
         write_split(config.split_file, divided)
     return LabelledSet(
@@ -131,8 +141,10 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
         skipped=skipped,
         warnings=warnings,
         notes=listing.notes,
+        columns=listing.columns,
         parts={name: _part(name, items, images, classes) for name in PARTS},
         fingerprint=fingerprint(items),
+        kinds=unit_kinds(items, config.unknown_patient),
         seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
     )
 
@@ -181,6 +193,23 @@ def check_budget(
         raise DataError(
             f"{len(skipped)} images of {where} cannot be used, more than data.bad_sample_budget="
             f"{budget} ({named}): mend them or raise the budget"
+        )
+
+
+def check_labels(labels: Sequence[str], config: EvalData) -> None:
+    """DataError where labels are no classes, and where a class has one image, which cannot be divided."""
+    if config.labels_as_given:
+        return
+    doubts = class_names.doubts(labels)
+    if doubts:
+        raise DataError(
+            f"{config.path}: {'; '.join(doubts)} (data.labels_as_given=true takes the labels as they are)"
+        )
+    single = sorted(label for label, count in Counter(labels).items() if count == 1)
+    if single:
+        raise DataError(
+            f"{config.path}: only one image of class {', '.join(single)}: a class needs images to train and "
+            "to test on; add some, or leave the class out"
         )
 
 

@@ -72,7 +72,10 @@ def load_labelled(
     show.begin(f"reading {config.path}")
     data = external.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
-    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {_how(data.divided_by)}")
+    how = wording.split(data.divided_by, data.kinds)
+    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {how}")
+    if data.columns:
+        show.say(data.columns)
     for note in data.notes:
         show.say(f"note: {note}")
     for key, reason in data.skipped[:10]:
@@ -80,6 +83,8 @@ def load_labelled(
     for warning in data.warnings:
         show.say(f"warning: {warning}")
     if data.external:
+        if data.external.columns:
+            show.say(data.external.columns)
         for note in data.external.notes:
             show.say(f"note: {data.external.path}: {note}")
         show.say(f"{data.external.path}: {wording.external(external.describe(data.external, data.classes))}")
@@ -125,7 +130,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
         "warnings": list(data.warnings),
         "notes": list(data.notes),
-        "data": {"path": data.path, "fingerprint": data.fingerprint},
+        "data": {"path": data.path, "fingerprint": data.fingerprint, "columns": data.columns},
         "versions": versions(),
         "seconds": round(time.monotonic() - began, 1),
         "config": to_dict(config),
@@ -201,7 +206,3 @@ def versions() -> dict[str, str]:
         else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     )
     return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}
-
-
-def _how(divided_by: str) -> str:
-    return {"given": "as given", "file": "as its file says"}.get(divided_by, f"by {divided_by}")

@@ -86,6 +86,7 @@ def load(
         left_out={label: count for label, count in sorted(held.items()) if label not in place},
         skipped=skipped,
         notes=listing.notes,
+        columns=listing.columns,
         seen=len(seen),
         fingerprint=dataset.fingerprint([item for item, *_ in whole]),
     )
@@ -166,5 +167,5 @@ def describe(held: ExternalSet, classes: Sequence[str]) -> dict[str, Any]:
         "skipped": [{"key": key, "reason": reason} for key, reason in held.skipped],
         "notes": list(held.notes),
         "warnings": [f"{held.seen} images are in the train or val part too"] if held.seen else [],
-        "data": {"path": held.path, "fingerprint": held.fingerprint},
+        "data": {"path": held.path, "fingerprint": held.fingerprint, "columns": held.columns},
     }

@@ -2,36 +2,40 @@
 
     <class>/**.jpg                    class folders; split by us
     train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
-    labels.csv                        columns file, label[, patient, split]; images wherever it says
+    labels.csv (.tsv, .xlsx)          retfound_dist/listings.py reads it; images wherever it says
     a shard set with labels           KEY.jpg|.png + KEY.json with label, patient, split
     Set/...                           class folders or parts one or more levels down (folder_layout)
 
 A `manifest.csv` beside the folders (the same columns) is the list then: an image that it does not name is
-kept out, for its patient is unknown.
+kept out, for its patient is unknown. Slices of one volume are told by their names
+(retfound_dist/sequences.py).
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from retfound_dist import shardset, storage
 from retfound_dist.errors import DataError, ManifestError
-from retfound_dist.folder_layout import layout_of, notes_of, nothing_found
+from retfound_dist.folder_layout import layout_of, notes_of, nothing_found, part_of
 from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import find_files, read_file
-from retfound_dist.shardset import SPLITS
+from retfound_dist.listings import LISTINGS, Listed, Row, find_listing, other_tables, read_listing
+from retfound_dist.sequences import Place, Sequences
 
-LISTING = "manifest.csv"
 PARTS = ("train", "val", "test")
 FOLLOW = "data.follow_links=anywhere"
 """How a user allows links that lead out of the folder."""
-_KINDS = "a folder of class folders, a CSV of file,label[,patient,split], or labelled shards"
+_GONE = "gone"
+_KINDS = (
+    "a folder of class folders, a list of file,label[,patient,split] (.csv, .tsv, .xlsx), or labelled shards"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Item:
     read: Callable[[], bytes]
     """The image file's bytes; OSError or StorageError where they cannot be had."""
     patient: str | None = None
+    volume: str | None = None
+    """Its slices stay together where the patient is not known."""
+    group: str | None = None
+    """Folder or file that may hold several volumes of one person, kept together in the same way."""
     split: str | None = None
     """`train`, `val` or `test` where the set brings a split."""
     identity: str = ""
@@ -58,7 +66,9 @@ class Listing:
     skipped: tuple[tuple[str, str], ...] = field(default=())
     """(key, reason) of images that are there and cannot be used."""
     notes: tuple[str, ...] = ()
-    """What was passed over because it is no image by name, and how folders were read."""
+    """What was passed over because it is no image by name, and how folders and lists were read."""
+    columns: str = ""
+    """Which columns of a list were read: `manifest.csv: file <- 'Filename', ...; not used: 'age'`."""
 
 
 def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Listing:
@@ -74,8 +84,8 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Li
     if not root.exists():
         raise DataError(f"{name}={url} does not exist: give {_KINDS}")
     if root.is_file():
-        if root.suffix.lower() != ".csv":
-            raise DataError(f"{name}={url} is a file, and no .csv: give {_KINDS}")
+        if root.suffix.lower() not in LISTINGS:
+            raise DataError(f"{name}={url} is a file, and no {', '.join(LISTINGS)}: give {_KINDS}")
         found = _list_csv(root)
     else:
         found = _list_folder(root, name, url, links)
@@ -88,9 +98,11 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Li
 
 
 def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:
-    files = find_files(str(root), links=links, used=(LISTING,))
+    where = find_listing(str(root))
+    files = find_files(str(root), links=links, used=(os.path.basename(where),) if where else ())
     layout = layout_of(files, name, url)
     items, skipped = [], []
+    sequences = Sequences([layout.own(file) for file in files.paths])
     for file, size in zip(files.paths, files.sizes, strict=True):
         split, label = layout.part_and_class(os.path.dirname(file))
         key = layout.own(file)
@@ -98,112 +110,108 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:
             skipped.append((key, "lies in no class folder"))
             continue
         read = partial(read_file, files.root, file, links)
-        items.append(Item(key, label, read, split=split, identity=str(size)))
+        place = sequences.of(key)
+        items.append(Item(key, label, read, None, place.volume, place.group, split, str(size)))
     found = Listing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
-    if (root / LISTING).is_file():
-        return _apply_listing(found, root, links, layout.inside)
-    if layout.inside and (root / layout.inside / LISTING).is_file():
-        return _apply_listing(found, root / layout.inside, links)
+    if where is None and layout.inside:
+        where = find_listing(str(root / layout.inside))
+    if where is not None:
+        inside = "" if Path(where).parent != root else layout.inside
+        return _apply_listing(found, Path(where).parent, read_listing(where), links, inside)
     if not items and not skipped:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
             + nothing_found(files, FOLLOW)
         )
-    return found
+    return replace(found, notes=(*other_tables(str(root)), *found.notes))
 
 
-def _apply_listing(found: Listing, root: Path, links: Links, inside: str = "") -> Listing:
+def _apply_listing(found: Listing, root: Path, listed: Listed, links: Links, inside: str = "") -> Listing:
     """The images as the listing says; `inside`: where the set begins below the listing's own folder."""
-    rows = _read_listing(root / LISTING)
+    rows = listed.rows
     if inside:
         rows = {file.removeprefix(f"{inside}/"): row for file, row in rows.items()}
-    files = {item.key: item for item in found.items}
+    files, sequences = {item.key: item for item in found.items}, Sequences(rows)
     items = []
     for file, row in rows.items():
-        item = files.get(file) or _item(root / inside, file, file.split("/")[0], links)
-        items.append(_as_listed(item, row, root / LISTING))
+        item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.of(file))
+        items.append(_as_listed(item, row))
+    loose = tuple((item.key, "has no label and lies in no class folder") for item in items if not item.label)
     unlisted = (
-        (key, f"is not listed in the {LISTING} beside it") for key in sorted(files.keys() - rows.keys())
+        (key, f"is not listed in the {listed.name} beside it") for key in sorted(files.keys() - rows.keys())
     )
     listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
-    skipped = (*listed_loose, *unlisted)
-    return Listing(tuple(sorted(items, key=lambda item: item.key)), skipped, found.notes)
+    return Listing(
+        tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
+        (*listed_loose, *unlisted, *loose),
+        (*listed.notes[1:], *listed.missing_note(_missing(items)), *found.notes),
+        listed.said,
+    )
 
 
 def _list_csv(path: Path) -> Listing:
-    """The images that a CSV names, by paths from its own folder or absolute ones."""
-    rows = _read_listing(path)
-    items = [_as_listed(_item(path.parent, file, "", "anywhere"), row, path) for file, row in rows.items()]
+    """The images that a list names, by paths from its own folder or absolute ones."""
+    listed = read_listing(str(path), ("file", "label"))
+    sequences = Sequences(listed.rows)
+    items = [
+        _as_listed(_item(path.parent, file, "", "anywhere", sequences.of(file)), row)
+        for file, row in listed.rows.items()
+    ]
     unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
-    return Listing(
-        tuple(sorted((item for item in items if item.label), key=lambda item: item.key)), unlabelled
-    )
+    labelled = sorted((item for item in items if item.label), key=lambda item: item.key)
+    notes = (*listed.notes[1:], *listed.missing_note(_missing(items)))
+    return Listing(tuple(labelled), unlabelled, notes, listed.said)
 
 
-def _item(root: Path, file: str, label: str, links: Links) -> Item:
+def _class_of(file: str) -> str:
+    folders = file.split("/")[:-1]
+    folders = folders[1:] if folders and part_of(folders[0]) else folders
+    return folders[0] if folders else ""
+
+
+def _missing(items: Sequence[Item]) -> list[str]:
+    return [item.key for item in items if item.identity == _GONE]
+
+
+def _item(root: Path, file: str, label: str, links: Links, place: Place) -> Item:
     path = root / file
-    size = str(path.stat().st_size) if path.exists() else "gone"
+    size = str(path.stat().st_size) if path.exists() else _GONE
     read = partial(read_file, os.path.realpath(root), file, links)
-    return Item(file, label, read, identity=size)
+    return Item(file, label, read, None, place.volume, place.group, None, size)
 
 
-def _as_listed(item: Item, row: dict[str, str], listing: Path) -> Item:
+def _as_listed(item: Item, row: Row) -> Item:
+    if row.volume is not None:
+        item = replace(item, volume=row.volume, group=None)
     return replace(
-        item,
-        label=row.get("label") or item.label,
-        patient=row.get("patient") or None,
-        split=_split_name(row.get("split"), item.key, listing) or item.split,
+        item, label=row.label or item.label, patient=row.patient, split=row.split or item.split
     )
-
-
-def _read_listing(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            if "file" not in columns or "label" not in columns:
-                raise DataError(
-                    f"{path} has columns {', '.join(columns) or 'none'}: "
-                    "its header must be file,label[,patient,split]"
-                )
-            rows = {}
-            for row in reader:
-                file = os.path.normpath(row["file"].strip()).replace(os.sep, "/")
-                if file in rows:
-                    raise DataError(
-                        f"{path} line {reader.line_num}: {file} is listed twice; keep one line a file"
-                    )
-                rows[file] = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
-            return rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one, or remove it") from error
-
-
-def _split_name(text: str | None, file: str, listing: Path) -> str | None:
-    if not text:
-        return None
-    if text.lower() not in SPLITS:
-        raise DataError(
-            f"{listing}: split {text!r} of {file} is not train, val or test; "
-            "correct it or leave it empty"
-        )
-    return SPLITS[text.lower()]
 
 
 def list_samples(url: str) -> Iterator[Item]:
-    """Every sample of a shard set, by key; one without a label has an empty one."""
+    """Every sample of a shard set, by key; one without a label has an empty one.
+
+    Of a set of several sources patients and volumes are told apart by their source, as in packing.
+    """
     found = []
-    for shard in shardset.read_manifest(url).shards:
+    manifest = shardset.read_manifest(url)
+    several = len(manifest.sources) > 1
+    for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
         for entry in shardset.read_index(url, shard):
             note = json.loads(bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]))
             label = "" if note.get("label") is None else str(note["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split
-            found.append(
-                Item(entry.key, label, partial(bytes, image), note.get("patient"), split, shard.sha256)
-            )
+            patient, volume, group = (_named(note, what, several) for what in ("patient", "volume", "group"))
+            read = partial(bytes, image)
+            found.append(Item(entry.key, label, read, patient, volume, group, split, shard.sha256))
     yield from sorted(found, key=lambda item: item.key)
+
+
+def _named(note: Mapping[str, Any], what: str, several: bool) -> str | None:
+    name = note.get(what)
+    return name if name is None or not several else f"{note.get('source')}/{name}"
 
 
 def _list_shards(url: str) -> Listing:

@@ -1,4 +1,4 @@
-"""What a split must keep apart and does not: one patient, or the same pixels, in two parts."""
+"""What a split must keep apart and does not: one patient, one volume, or the same pixels, in two parts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.layouts import PARTS, Item
 from retfound_dist.evaluate.pixels import Pixels
+from retfound_dist.units import TOGETHER
 
 _NAMED = 5
 
@@ -25,16 +26,22 @@ class Leaks:
     """What stands in two parts, a sentence each; empty where nothing does."""
 
     patients: str
+    volumes: str
+    """Of patients who are not known."""
     pixels: str
 
-    def refuse(self, divided_by: str, where: str, allowed: bool) -> tuple[str, ...]:
+    def refuse(
+        self, divided_by: str, where: str, allowed: bool, rule: str = TOGETHER
+    ) -> tuple[str, ...]:
         """The leaks as warnings; DataError where a split that was brought leaks and none insists.
 
         A split of ours, and so one read back from its file, may part identical images of patients that
-        nobody knows: that is a warning.
+        nobody knows: that is a warning. So are parted volumes where `data.unknown_patient=image` asks for it.
         """
-        found = [line for line in (self.patients, self.pixels) if line]
-        blamed = {"given": found, "file": [self.patients] if self.patients else []}.get(divided_by, [])
+        found = [line for line in (self.patients, self.volumes, self.pixels) if line]
+        firm = [line for line in (self.patients, self.volumes if rule == TOGETHER else "") if line]
+        given = [line for line in found if line != self.volumes or line in firm]
+        blamed = {"given": given, "file": firm}.get(divided_by, [])
         if blamed and not allowed:
             raise DataError(
                 f"{where}: {'; '.join(blamed)}: its scores would be too good; "
@@ -50,13 +57,16 @@ def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> Leaks:
     """
     patients = _straddling((item.patient, item.split, item.patient) for item in items if item.patient)
     leaky = set(patients)
+    units = ((item, item.group or item.volume) for item in items if item.patient is None)
+    volumes = _straddling((unit, item.split, str(unit)) for item, unit in units if unit is not None)
     pixels = _straddling(
         (digest, item.split, item.key)
         for item, digest in zip(items, digests, strict=True)
-        if item.patient not in leaky
+        if item.patient not in leaky and (item.group or item.volume) not in volumes
     )
     return Leaks(
         _sentence("patient", [f"{p} in {where}" for p, (_, where) in patients.items()]),
+        _sentence("volume", [f"{v} in {where}" for v, (_, where) in volumes.items()]),
         _sentence("identical image", [f"{' = '.join(keys)} in {where}" for keys, where in pixels.values()]),
     )
 

@@ -1,20 +1,23 @@
 """Which part each image of a labelled set is in: as a file says, as the set says, or divided by us.
 
-A split file is a CSV with the columns key and part (more may follow), such as the split.csv of every
-evaluation. What it says goes before the set's own split.
+A split file is a list with the columns key and part (more may follow), such as the split.csv of every
+evaluation. What it says goes before the set's own split. Without either, patients are divided; volumes where
+no patient is known; images where neither is (retfound_dist/units.py).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from retfound_dist import storage
+from retfound_dist import storage, units
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item
 from retfound_dist.evaluate.split import split_by_unit
+from retfound_dist.listings import read_split_file
 from retfound_dist.schema import EvalData
 
 _NAMED = 3
@@ -23,18 +26,23 @@ _NAMED = 3
 def parts_of(
     items: Sequence[Item], config: EvalData, readable: Callable[[Item], bool]
 ) -> tuple[str, tuple[Item, ...]]:
-    """How the set is divided (`file`, `given`, `patient`, `image`), and its items with their part.
+    """How the set is divided (`file`, `given`, `patient`, `volume`, `folder`, `image`), and its items with
+    their part.
 
     DataError where `data.split_file` does not fit; an image that is missing there and is not `readable`
     gets no part, for an evaluation's split.csv leaves it out.
     """
     if config.split_file and storage.exists(config.split_file):
         return "file", _as_filed(items, read_split(config.split_file), config, readable)
-    return assign_parts(items, config.fractions, config.split_seed, config.path)
+    return assign_parts(items, config.fractions, config.split_seed, config.path, config.unknown_patient)
 
 
 def assign_parts(
-    items: Sequence[Item], fractions: tuple[float, float, float], seed: int, where: str
+    items: Sequence[Item],
+    fractions: tuple[float, float, float],
+    seed: int,
+    where: str,
+    rule: str = units.TOGETHER,
 ) -> tuple[str, tuple[Item, ...]]:
     """The same without a file.
 
@@ -49,37 +57,38 @@ def assign_parts(
             "give each one or none"
         )
     if not given:
-        by = "patient" if all(item.patient for item in items) else "image"
-        return by, _divide(items, shares, seed)
+        return units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
     held = {item.split for item in items}
     if "val" not in held and "train" in held and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
         shares["test"] = 0.0
-        part = {item.key: item.split for item in _divide(train, shares, seed)}
+        part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
         items = [replace(item, split=part.get(item.key, item.split)) for item in items]
     return "given", tuple(items)
 
 
+def unit_kinds(items: Sequence[Item], rule: str) -> dict[str, int]:
+    """How many images are known by their patient, how many by a volume or folder, how many by neither."""
+    return dict(Counter(unit_of(item, rule)[0] for item in items))
+
+
+def unit_of(item: Item, rule: str) -> units.Unit:
+    """What a split of ours keeps in one part with an item."""
+    return units.unit_of(item.key, item.patient, item.group, item.volume, rule)
+
+
 def read_split(url: str) -> dict[str, str]:
     """Key -> part of a split file; DataError where it is none."""
+    name, parts = f"data.split_file={url}", dict[str, str]()
     try:
-        reader = csv.DictReader(io.StringIO(storage.read_bytes(url).decode("utf-8-sig"), newline=""))
-        columns = reader.fieldnames or []
-        rows = list(reader)
-    except (StorageError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"data.split_file={url} cannot be read ({error}): give a CSV of key,part") from error
-    if "key" not in columns or "part" not in columns:
-        raise DataError(
-            f"data.split_file={url} has columns {', '.join(columns) or 'none'}: its header must be key,part"
-        )
-    parts: dict[str, str] = {}
-    for line, row in enumerate(rows, 2):
-        if row["part"] not in PARTS:
-            raise DataError(
-                f"data.split_file={url} line {line}: part {row['part']!r} is not {', '.join(PARTS)}"
-            )
-        if parts.setdefault(row["key"], row["part"]) != row["part"]:
-            raise DataError(f"data.split_file={url} line {line}: {row['key']} is in two parts; choose one")
+        rows = list(read_split_file(url))
+    except (StorageError, DataError) as error:
+        raise DataError(f"data.split_file: {error}") from error
+    for line, key, part in rows:
+        if part not in PARTS:
+            raise DataError(f"{name} line {line}: part {part!r} is not {', '.join(PARTS)}")
+        if parts.setdefault(key, part) != part:
+            raise DataError(f"{name} line {line}: {key} is in two parts; choose one")
     return parts
 
 
@@ -115,7 +124,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
-def _divide(items: Sequence[Item], shares: dict[str, float], seed: int) -> tuple[Item, ...]:
-    units = [item.patient if item.patient is not None else item.key for item in items]
-    parts = split_by_unit([item.label for item in items], units, shares, seed)
+def _divide(items: Sequence[Item], shares: dict[str, float], seed: int, rule: str) -> tuple[Item, ...]:
+    kept = [unit_of(item, rule) for item in items]
+    # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
+    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in kept]
+    parts = split_by_unit([item.label for item in items], names, shares, seed)
     return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))

@@ -186,15 +186,11 @@ def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
         for name in ("train", "val", "test")
     )
-    how = {
-        "given": "as the set brings it",
-        "file": "as the split file says (data.split_file)",
-        "patient": "by us, by patient",
-        "image": "by us, by image (no patient is known)",
-    }
+    how = wording.split(split["by"], split.get("known_by", {}))
     return [
         ("Labelled set", metrics["data"]["path"]),
-        ("Parts", f"{parts}; split {how[split['by']]}"),
+        ("Parts", f"{parts}; split {how}"),
+        *([("Columns", metrics["data"]["columns"])] if metrics["data"].get("columns") else []),
         ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
         *_tuning(rows),
         ("Seeds", ", ".join(map(str, metrics["seeds"]))),

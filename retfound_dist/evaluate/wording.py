@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist import units
 from retfound_dist.schema import Alarm
 
 LABELS = {
@@ -121,6 +122,21 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     if undefined(metrics):
         said.append(undefined(metrics))
     return said
+
+
+def split(by: str, known_by: Mapping[str, int]) -> str:
+    """How the parts were made and how far patients are known: `by us, by volume (60 images, ...)`.
+
+    `known_by` is empty in evaluations of older versions.
+    """
+    words = units.in_words(known_by)
+    if by in ("given", "file"):
+        how = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
+        images, known = sum(known_by.values()), known_by.get("patient", 0)
+        if not images or known == images:
+            return how
+        return f"{how}; the patient of {images - known:,} of {images:,} images is not known"
+    return f"by us, {words}" if words else f"by us, by {by}"
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:

@@ -29,9 +29,11 @@ class EvalData:
     """The labelled set."""
 
     path: str
-    """Folder (train|val|test/<class>, or class folders), CSV of file,label, or URL of labelled shards."""
+    """Folder (train|val|test/<class>, or class folders), list of file,label (.csv, .tsv, .xlsx), or URL of
+    labelled shards."""
     fractions: Parts = (0.6, 0.2, 0.2)
-    """Shares of train, val and test where the set brings no split; by patient where patients are known."""
+    """Shares of train, val and test where the set brings no split; by patient where patients are known, by
+    volume where volumes are, else by image."""
     split_seed: Count = 0
     """Which patient falls where is a function of this seed."""
     split_file: str = ""
@@ -45,8 +47,15 @@ class EvalData:
     follow_links: Literal["inside", "anywhere"] = "inside"
     """Symbolic links that are followed: those to files and folders inside `path` (external.path too), or
     all. `anywhere` lets the folder name any file that you can read: set it for folders you trust."""
+    unknown_patient: Literal["volume", "image"] = "volume"
+    """Images whose patient is not known: `volume` keeps slices of one volume (as a list, a shard set or the
+    files' names tell) and a folder below a class folder in one part; `image` parts every image alone."""
+    labels_as_given: bool = False
+    """Take every different label for a class, even where labels look like measurements, dates, names or
+    several classes at once, or differ only by capitals."""
     allow_leak: bool = False
-    """Go on, with a warning, where a given split holds a patient or the same pixels in two parts."""
+    """Go on, with a warning, where a given split holds a patient, a volume or the same pixels in two
+    parts."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

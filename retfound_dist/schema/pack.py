@@ -84,12 +84,15 @@ class PackImage:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Split:
-    """Parts by patient (by image where no patient is known)."""
+    """Parts by patient; where no patient is known by volume, and by image where no volume is known either."""
 
     fractions: Parts = (0.0, 0.0, 0.0)
     """Shares of train, val and test, such as [0.6, 0.2, 0.2]; all zero: no split but the source's own."""
     seed: Count = 0
     """Which patient falls where is a function of this seed."""
+    unknown_patient: Literal["volume", "image"] = "volume"
+    """Images whose patient is not known: `volume` keeps slices of one volume (as a list, a device file or
+    the files' names tell) and a folder below a class folder in one part; `image` parts every image alone."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Split:

@@ -8,6 +8,9 @@ files and folders, so there is no label from them, and keys, volumes and message
 
     printf %s sub/folder/file.vol | sha256sum | cut -c1-8
 
+Where a file names no patient, its volumes are kept in one part, and so are the few files of one folder where
+there are several such folders: hospitals export a folder a patient, and both eyes lie in it.
+
 Decoded volumes are kept, up to CACHE_BYTES a process; slices are shuffled over shards, so that a larger
 folder is decoded more than once.
 """
@@ -17,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +45,8 @@ COMMON = (
     *(".txt", ".csv", ".xlsx", ".xls", ".json", ".ini", ".log", ".db"),
 )
 """Ends of names that a note may show; another may be part of a person's name."""
+MAX_PATIENT_FILES, MIN_PATIENT_FOLDERS = 16, 5
+"""A folder of more files, or one of few folders, is taken for a part of the set and not for a patient."""
 _kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
@@ -56,9 +62,11 @@ def list_device(
     aside: dict[str, str] = {}
     used: set[str] = set()
     shown: Counter[tuple[str, ...]] = Counter()
+    groups = patient_folders(files)
     for file, size in files.items():
         listed = list_file(root, file, size, name or "device", aside, links)
-        scans += listed
+        group = groups.get(os.path.dirname(file))
+        scans += [scan if scan.patient or not group else replace(scan, group=group) for scan in listed]
         if listed and listed[0].slice is not None:
             volumes = kept_volumes(root, file, links)
             used |= _beside(file, volumes)
@@ -80,6 +88,14 @@ def _is_device_file(root: str, file: str, ends: tuple[str, ...]) -> bool:
         return ends == EVERY and has_preamble(os.path.join(root, file))
     except OSError:
         return False
+
+
+def patient_folders(files: Iterable[str]) -> dict[str, str]:
+    """Folder -> a digest of its path, for folders that look like one patient's: few files, and many such."""
+    counts = Counter(os.path.dirname(file) for file in files)
+    inner = {folder: count for folder, count in counts.items() if folder and folder.lower() not in SPLITS}
+    small = [folder for folder, count in inner.items() if count <= MAX_PATIENT_FILES]
+    return {folder: f"d{_token(folder)}" for folder in small} if len(small) >= MIN_PATIENT_FOLDERS else {}
 
 
 def list_file(
@@ -114,9 +130,10 @@ def list_file(
             key=f"v{token}_{number}_{place:04d}",
             origin=f"v{token}{extension} volume {number} slice {place}",
             read=partial(read_slice, root, file, number, place, links),
-            patient=volume.patient or f"v{token}",
+            patient=volume.patient,
             eye=volume.eye,
             volume=f"v{token}_{number}",
+            group=f"v{token}" if len(volumes) > 1 else None,
             slice=place,
             **known,
         )

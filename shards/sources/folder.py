@@ -3,55 +3,47 @@
     <class>/*.jpg                     label from the folder
     train|val|test/<class>/*.jpg      OCTID's layout: split and label from the folders
     *.jpg                             no label
-    manifest.csv                      beside any of these; columns file, label, patient, split
+    manifest.csv                      beside any of these (or .tsv, .xlsx): retfound_dist/listings.py reads it
     Set/...                           any of these, one or more levels down (retfound_dist.folder_layout)
 
 Which files are found, which links are followed: retfound_dist.image_files.
 
 Where there is a `manifest.csv` it is the list: its rows say label, patient and split (an empty cell
 leaves it to the folders), and an image that it does not name is kept out, for its patient is unknown.
+Slices of one volume are told by their names (retfound_dist/sequences.py).
 """
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.folder_layout import Layout, layout_of, notes_of, nothing_found
 from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
-from retfound_dist.shardset import SPLITS
+from retfound_dist.listings import Row, find_listing, other_tables, read_listing
+from retfound_dist.sequences import Place, Sequences
 from shards.record import Listing, Pixels, Scan, printable, unique_keys
 
-LISTING = "manifest.csv"
 FOLLOW = "source.follow_links=anywhere"
 """How a user allows links that lead out of a source's folder."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What a listing says of one file."""
-
-    label: str | None
-    patient: str | None
-    split: str | None
 
 
 def list_folder(path: str, name: str = "", links: Links = "inside") -> Listing:
     """Every image below a folder, in the order of its path; DataError where there is none."""
     root = check_folder(path)
-    found = find_files(root, links=links, used=(LISTING,))
+    where = find_listing(root)
+    found = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
     layout = layout_of(found, shown=path)
-    base = listing_folder(root, layout)
-    rows = None if base is None else read_listing(os.path.join(root, base, LISTING))
-    if rows and base:
-        rows = {os.path.join(base, file): row for file, row in rows.items()}
+    if where is None and layout.inside:
+        where = find_listing(os.path.join(root, layout.inside))
+    rows, notes = _read_rows(root, where, found.paths) if where else (None, other_tables(root))
     if not found.paths and not rows:
         raise DataError(
             f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
@@ -59,20 +51,22 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> Listing:
         )
     files = zip(found.paths, found.sizes, strict=True)
     scans = scans_of(root, path, files, rows, name, layout, links)
-    return Listing(scans, notes_of(found, layout, FOLLOW))
+    return Listing(scans, (*notes, *notes_of(found, layout, FOLLOW)))
 
 
-def listing_folder(root: str, layout: Layout) -> str | None:
-    """Where the listing lies: in the root (`""`), or in the folder that the set begins in; None: nowhere."""
-    places = ("", layout.inside) if layout.inside else ("",)
-    return next((base for base in places if os.path.isfile(os.path.join(root, base, LISTING))), None)
+def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, Row], tuple[str, ...]]:
+    """A list's rows by path below the root, and what is to be said of them."""
+    listed, base, held = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
+    rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listed.rows.items()}
+    missing = [f for f in rows if f not in held and not os.path.lexists(os.path.join(root, f))]
+    return rows, (*listed.notes, *listed.missing_note(missing))
 
 
 def scans_of(
     root: str,
     path: str,
     files: Iterable[tuple[str, int | None]],
-    rows: Mapping[str, _Row] | None = None,
+    rows: Mapping[str, Row] | None = None,
     name: str = "",
     layout: Layout | None = None,
     links: Links = "inside",
@@ -90,10 +84,10 @@ def scans_of(
     paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
     del order
     source = name or os.path.basename(root) or "folder"
-    keys = unique_keys([layout.own(file) for file in paths] if layout.inside else paths)
-    known = lru_cache(maxsize=4096)(layout.part_and_class)
+    own = [layout.own(file) for file in paths] if layout.inside else paths
+    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(own)
     scans = []
-    for file, size, key in zip(paths, sizes, keys, strict=True):
+    for file, name_of, size, key in zip(paths, own, sizes, unique_keys(own), strict=True):
         split, label = known(os.path.dirname(file))
         scan = Scan(
             key=key,
@@ -103,6 +97,7 @@ def scans_of(
             size=size if size >= 0 else None,
             label=label,
             split=split,
+            **named_place(sequences.of(name_of)),
         )
         scans.append(scan if rows is None else _apply(rows.get(file), scan))
     return scans
@@ -121,36 +116,6 @@ class InFolder:
         return read_file(self.root, self.file, self.links)
 
 
-def read_listing(path: str) -> dict[str, _Row]:
-    """`manifest.csv` as file -> what it says; DataError names the line that is wrong."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or [])
-            if "file" not in columns:
-                raise DataError(
-                    f"{path} has no column 'file' (it has {', '.join(columns) or 'none'}): "
-                    "its header must be file,label,patient or file,label,patient,split"
-                )
-            rows: dict[str, _Row] = {}
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                file = os.path.normpath((row["file"] or "").strip().replace("\\", "/"))
-                if file in rows:
-                    raise DataError(f"{where}: {printable(file)} is listed twice; keep one line a file")
-                rows[file] = _parse_row(row, where)
-            return rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one, or remove it") from error
-
-
-def _parse_row(row: Mapping[str, str | None], where: str) -> _Row:
-    label, patient, split = ((row.get(name) or "").strip() or None for name in ("label", "patient", "split"))
-    if split and split.lower() not in SPLITS:
-        raise DataError(f"{where}: split {split!r} is not train, val or test; correct it or leave it empty")
-    return _Row(label, patient, SPLITS[split.lower()] if split else None)
-
-
 def check_folder(path: str) -> str:
     """The real path of a folder that is there; ConfigError or DataError."""
     if not path:
@@ -163,11 +128,31 @@ def check_folder(path: str) -> str:
     return root
 
 
-def _apply(row: _Row | None, scan: Scan) -> Scan:
+def named_place(place: Place) -> dict[str, Any]:
+    """Volume, slice and group of a scan, by what its file is called."""
+    volume, group = (None if name is None else _shown(name) for name in (place.volume, place.group))
+    return {"volume": volume, "slice": place.slice, "group": group}
+
+
+@lru_cache(maxsize=4096)
+def _shown(name: str) -> str:
+    return printable(name)
+
+
+def _apply(row: Row | None, scan: Scan) -> Scan:
     if row is None:
         return replace(scan, read=_not_listed)
-    return replace(scan, label=row.label or scan.label, patient=row.patient, split=row.split or scan.split)
+    return replace(scan, label=row.label or scan.label, split=row.split or scan.split, **who(row, scan))
+
+
+def who(row: Row, scan: Scan) -> dict[str, Any]:
+    """Patient, eye, volume and slice as a list says; where it names no volume, what the file's name tells."""
+    if row.volume is None:
+        place = scan.slice if row.slice is None else row.slice
+        return {"patient": row.patient, "eye": row.eye, "slice": place}
+    known = {"volume": row.volume, "slice": row.slice, "group": None}
+    return {"patient": row.patient, "eye": row.eye, **known}
 
 
 def _not_listed() -> bytes | Pixels:
-    raise DataError(f"is not listed in the {LISTING} beside it")
+    raise DataError("is not listed in the manifest beside it")

@@ -80,10 +80,9 @@ def _verdicts(root: str, tables: list[str]) -> dict[tuple[str | None, str], str]
     for table in tables:
         match = _TABLE.fullmatch(table)
         part = SPLITS.get(match["part"].lower()) if match else None
-        for row in read_table(os.path.join(root, table)):
-            fields = {key.lower(): value for key, value in row.items()}
+        for fields in read_table(os.path.join(root, table), "imgname|id", "gclabel|gcpred|label"):
             number = re.sub(r"\.\w+$", "", fields.get("imgname") or fields.get("id") or "").lstrip("0")
-            verdict = fields.get("gc_label") or fields.get("gc_pred") or fields.get("label")
+            verdict = fields.get("gclabel") or fields.get("gcpred") or fields.get("label")
             if number and verdict in ("0", "1"):
                 known[(part, number)] = "glaucoma" if verdict == "1" else "normal"
     return known

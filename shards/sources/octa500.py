@@ -69,9 +69,8 @@ def _labels(root: str, tables: list[str]) -> tuple[dict[int, tuple[str | None, s
     """Volume -> (disease, eye) from every table that has the columns."""
     known: dict[int, tuple[str | None, str | None]] = {}
     for table in tables:
-        for row in read_table(os.path.join(root, table)):
-            fields = {key.strip().lower(): value for key, value in row.items()}
-            eye = fields.get("os/od") or fields.get("eye") or ""
+        for fields in read_table(os.path.join(root, table), "id", "disease"):
+            eye = fields.get("osod") or fields.get("eye") or ""
             if fields.get("id", "").isdigit() and fields.get("disease"):
                 known[int(fields["id"])] = (fields["disease"], eye_of(eye))
     if not known:

@@ -10,7 +10,6 @@ beside the classes may join more of them (copies whose duplicates have been remo
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -20,8 +19,8 @@ from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
 from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import read_file
+from retfound_dist.listings import find_listing, read_listing
 from shards.record import Listing, Scan, unique_keys
-from shards.sources.folder import LISTING, read_listing
 from shards.sources.published import (
     compare_counts,
     count_labels,
@@ -41,7 +40,8 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> Listing:
     named = {file: match for file in found if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
     shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file, links))]
-    joined = join_patients(shared + _listed(root, {file: named[file]["patient"] for file in files}))
+    listed, told = _listed(root, {file: named[file]["patient"] for file in files})
+    joined = join_patients(shared + listed)
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
@@ -53,7 +53,8 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> Listing:
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
     stray = [file for file in found if file not in set(files)]
-    return usable(scans, path, [*notes, *ignored_note(stray, "not named <class>_<patient>_<n>"), *passed])
+    notes += ignored_note(stray, "not named <class>_<patient>_<n>")
+    return usable(scans, path, [*told, *notes, *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
@@ -74,11 +75,18 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     return {patient: find(patient) for patients in owners.values() for patient in patients}
 
 
-def _listed(root: str, patients: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(patient in the name, patient in the listing) of every file that a listing names."""
-    path = os.path.join(root, LISTING)
-    rows = read_listing(path) if os.path.isfile(path) else {}
-    return [(patients[file], f"listed {row.patient}") for file, row in rows.items() if file in patients]
+def _listed(root: str, patients: Mapping[str, str]) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """(patient in the name, patient in the listing) of every file that a listing names; its notes."""
+    where = find_listing(root)
+    if where is None:
+        return [], ()
+    listed = read_listing(where)
+    pairs = [
+        (patients[file], f"listed {row.patient}")
+        for file, row in listed.rows.items()
+        if file in patients and row.patient is not None
+    ]
+    return pairs, listed.notes
 
 
 def _picture(root: str, file: str, links: Links) -> str | None:

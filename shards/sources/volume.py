@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist.errors import DataError
+from retfound_dist.listings import is_known
 from retfound_dist.pixels import to_8_bit
 
 Image8 = NDArray[np.uint8]
@@ -40,9 +41,11 @@ class Volume:
 
 
 def pseudonym(number: object) -> str | None:
-    """A digest that tells patients apart and does not tell who they are; None for none."""
+    """A digest that tells patients apart and not who they are; None for none, `anonymous` or zeros."""
     text = str(number if number is not None else "").strip().strip("\0").strip()
-    return f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}" if text not in ("", "0", "None") else None
+    if not is_known(text) or not text.strip("0"):
+        return None
+    return f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def heidelberg_display(reflectance: NDArray[Any]) -> Image8:

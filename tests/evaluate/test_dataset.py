@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from collections import Counter
@@ -116,10 +117,11 @@ def test_a_listing_by_its_own_path_is_the_set_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "path,class\nx.jpg,MH\n", r"a\.csv has columns path, class: its header must be file,label"),
+        ("a.csv", "path,age\nx.jpg,40\n", r"a\.csv has no column 'label' \(it has 'path', 'age'\): its header must"),
+        ("a.csv", "path,class\nx.jpg,MH\n", r"a\.csv: none of its 1 files is there \(x\.jpg\)"),
         ("a.csv", "file,label\n", "no labelled images in data.path="),
-        ("a.csv", "file,label,split\nx.jpg,MH,holdout\n", "split 'holdout' of x.jpg is not train, val or test"),
-        ("a.txt", "file,label\n", r"a\.txt is a file, and no \.csv: give a folder"),
+        ("a.csv", "file,label,split\nx.jpg,MH,holdout\n", "line 2: split 'holdout' is not train, val or test"),
+        ("a.txt", "file,label\n", r"a\.txt is a file, and no \.csv, \.tsv, \.xlsx: give a folder"),
     ],
 )
 def test_a_file_that_lists_no_images_gets_one_line(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -341,3 +343,67 @@ def test_formats_are_read_by_their_content(tmp_path: Path, kind: str) -> None:
     data = load(config(root), 28)
     assert data.skipped == ()
     assert sum(len(part) for part in data.parts.values()) == 33
+
+
+def labels_list(root: Path, labels: list[str]) -> EvalData:
+    class_folders(root)
+    files = [f"{name}/{name}_{n}.jpg" for name in CLASSES for n in range(10)]
+    write_listing(root, [{"file": f, "label": label} for f, label in zip(files, labels, strict=True)])
+    return config(root / "manifest.csv")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([str(40 + n) for n in range(30)], "30 different numbers from 40 to 69: a measurement such as an age"),
+        (["AMD|DME" if n % 5 == 0 else ("AMD", "DME")[n % 2] for n in range(30)], r"'AMD\|DME' is several classes"),
+        ([("Normal", "normal", "AMD")[n % 3] for n in range(30)], "'Normal' and 'normal' differ only by capitals"),
+        (["CNV", *("AMD", "DME") * 14, "AMD"], "only one image of class CNV: a class needs images to train and"),
+        ([f"eye {n}" for n in range(30)], "30 images have 30 different labels"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_with_what_to_do(
+    tmp_path: Path, labels: list[str], says: str
+) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        load(labels_list(tmp_path, labels), 28)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_insists_gets_the_labels_as_they_are(tmp_path: Path) -> None:
+    given = labels_list(tmp_path, [("Normal", "normal", "AMD")[n % 3] for n in range(30)])
+    assert load(dataclasses.replace(given, labels_as_given=True), 28).classes == ("AMD", "Normal", "normal")
+
+
+def test_grades_are_classes_and_a_whole_number_of_excel_is_one_class(tmp_path: Path) -> None:
+    given = labels_list(tmp_path, [f"{n % 3}.0" if n % 2 else str(n % 3) for n in range(30)])
+    assert load(given, 28).classes == ("0", "1", "2")
+
+
+def test_a_list_in_excel_says_what_was_read_of_it(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    class_folders(tmp_path)
+    book = Workbook()
+    book.active.append(["File Name", "Diagnosis", "Patient ID", "Age"])
+    for name in CLASSES:
+        for n in range(10):
+            book.active.append([f"{name}/{name}_{n}.jpg", name, 100 * CLASSES.index(name) + n // 2, 40 + n])
+    book.save(tmp_path / "list.xlsx")
+    data = load(config(tmp_path / "list.xlsx"), 28)
+    assert (data.divided_by, data.kinds["patient"]) == ("patient", 30)
+    assert data.columns == (
+        "list.xlsx: file <- 'File Name', label <- 'Diagnosis', patient <- 'Patient ID'; not used: 'Age'"
+    )
+    (tmp_path / "list.xlsx").rename(tmp_path / "manifest.xlsx")
+    assert load(config(tmp_path), 28).fingerprint == data.fingerprint
+
+
+def test_a_listed_image_without_label_or_class_folder_is_left_out_by_name(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "loose.jpg").write_bytes(image_bytes(0, 99))
+    files = [f"{name}/{name}_{n}.jpg" for name in CLASSES for n in range(10)]
+    write_listing(tmp_path, [{"file": file, "patient": file} for file in [*files, "loose.jpg"]])
+    data = load(config(tmp_path), 28)
+    assert data.classes == CLASSES
+    assert data.skipped == (("loose.jpg", "has no label and lies in no class folder"),)

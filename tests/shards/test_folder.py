@@ -77,7 +77,7 @@ def test_images_beside_a_listing_that_omits_them_are_kept_out_by_name(tmp_path: 
     write_classes(tmp_path, {"A": 2})
     write_listing(tmp_path, "file,label,patient\nA/a_000.jpg,A,p1\nA/gone.jpg,A,p1\n")
     scans = by_origin(tmp_path)
-    with pytest.raises(DataError, match=r"not listed in the manifest.csv"):
+    with pytest.raises(DataError, match=r"not listed in the manifest beside it"):
         scans["A/a_001.jpg"].read()
     with pytest.raises(OSError):
         scans["A/gone.jpg"].read()
@@ -102,7 +102,7 @@ def test_a_wrong_listing_is_one_line_that_names_the_place(tmp_path: Path, text: 
 def test_a_listing_that_is_not_text_is_one_line(tmp_path: Path) -> None:
     write_classes(tmp_path, {"A": 1})
     (tmp_path / "manifest.csv").write_bytes(b"file,label\n\xff\xfe,A\n")
-    with pytest.raises(DataError, match="not a UTF-8 CSV"):
+    with pytest.raises(DataError, match=r"manifest.csv line 2 is not UTF-8 \(byte 0xFF"):
         list_folder(str(tmp_path))
 
 

@@ -23,7 +23,10 @@ def test_packing_ends_with_a_short_summary(overrides: list[str], capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("packed 10 images in 3 shards")
     assert lines[1] == "  images: 10 images"
-    assert [line.split(":")[0].strip() for line in lines[2:5]] == ["train", "val", "test"]
+    assert lines[2].strip() == (
+        "patient known of 0 of 10 images; split by image (10 images, their patients are not known)"
+    )
+    assert [line.split(":")[0].strip() for line in lines[3:6]] == ["train", "val", "test"]
     assert any(line.startswith("  A/bad.jpg is not a JPEG, PNG, TIFF, BMP, WebP") for line in lines)
     assert lines[-1].startswith("shard set: ")
     assert len(lines) <= 10

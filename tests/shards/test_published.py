@@ -175,7 +175,11 @@ def test_a_csv_list_gives_every_field_and_says_which_files_are_not_there(tmp_pat
         4,
         "val",
     )
-    assert found.notes == ("1 of 2 listed files are not there",)
+    assert found.notes[0].startswith("list.csv: file <- 'file', label <- 'label', patient <- 'patient'")
+    assert found.notes[1:] == (
+        "list.csv: volume is given for 1 of 2 files",
+        "list.csv: 1 of 2 listed files are not there: x/2.png",
+    )
 
 
 def test_a_csv_list_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:

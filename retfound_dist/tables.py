@@ -1,0 +1,251 @@
+"""Tables as people save them: CSV with any usual delimiter, tabs, UTF-16, Excel's .xlsx -> rows of text.
+
+    table = parse_table(data, "manifest.csv", count_known)
+    table.header, [(line, cells), ...]
+
+What is in the bytes decides, not the file's name. An encoding that cannot be told for sure is refused with
+the line where it shows, because a wrong guess turns every umlaut of a file name into another letter.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import datetime
+import io
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retfound_dist.errors import ConfigError, DataError
+
+DELIMITERS = (",", ";", "\t", "|")
+MAX_TABLE_BYTES = 400_000_000
+MAX_UNPACKED_BYTES = 200_000_000
+"""An xlsx is an archive; what unpacks to more is taken for a bomb."""
+_SAMPLE_ROWS = 50
+"""Rows from which the delimiter is told."""
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_OLD_EXCEL = bytes.fromhex("d0cf11e0")
+_EXACT_INTEGERS = 10**15
+"""Excel keeps 15 digits of a number; a longer one has lost its last digits."""
+
+Cells = tuple[str, ...]
+CountKnown = Callable[[Sequence[str]], int]
+"""How many cells of a row are names of columns that are looked for."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and the rows below it, every cell as stripped text."""
+
+    name: str
+    """How messages call it."""
+    header: Cells
+    rows: tuple[tuple[int, Cells], ...]
+    """(line of the file, cells); rows of empty cells are left out."""
+    notes: tuple[str, ...] = ()
+    """What was not read, one line each."""
+
+    def whole_rows(self) -> Iterator[tuple[int, Cells]]:
+        """Rows as wide as the header; DataError names the line of one that is not."""
+        width = len(self.header)
+        for line, cells in self.rows:
+            if len(cells) > width and not any(cells[width:]):
+                cells = cells[:width]
+            if len(cells) != width:
+                raise DataError(
+                    f"{self.name} line {line} has {len(cells)} cells, its header has {width} columns "
+                    f"({_short(cells)}): correct the line; a cell that holds the delimiter needs quotes"
+                )
+            yield line, cells
+
+    def records(self) -> list[dict[str, str]]:
+        """Rows by the plain name of their column; of two columns of a name the first counts."""
+        names = [plain_name(name) for name in self.header]
+        first = {name: at for at, name in reversed(list(enumerate(names))) if name}
+        return [{name: cells[at] for name, at in first.items()} for _, cells in self.whole_rows()]
+
+
+def plain_name(text: str) -> str:
+    """A column's name without case, accents, spaces and punctuation: `Patient ID` -> `patientid`."""
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(letter for letter in apart if letter.isalnum())
+
+
+def parse_table(data: bytes, name: str, count_known: CountKnown = lambda cells: 0) -> Table:
+    """The table in a file's bytes; DataError names line or encoding, ConfigError a missing openpyxl.
+
+    `count_known` decides between delimiters, and between the sheets of a workbook.
+    """
+    if len(data) > MAX_TABLE_BYTES:
+        raise DataError(f"{name} has {len(data):,} bytes, more than any list: give the right file")
+    if data.startswith(_OLD_EXCEL):
+        raise DataError(f"{name} is an old Excel file (.xls) or has a password: save it as .xlsx or CSV")
+    if data.startswith(b"PK\x03\x04"):
+        return _parse_xlsx(data, name, count_known)
+    return _parse_text(_decode(data, name), name, count_known)
+
+
+def _decode(data: bytes, name: str) -> str:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return _strictly(data[len(mark) :], encoding, name)
+    head = data[:2000]
+    if 0 in head:  # UTF-16 without a mark: every second byte of ASCII is 0
+        for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
+            if head[place::2].count(0) > 0.8 * len(head[place::2]) and 0 not in head[1 - place :: 2]:
+                return _strictly(data, encoding, name)
+        raise DataError(f"{name} is not a text file (it has zero bytes): save the list as CSV UTF-8 or .xlsx")
+    return _strictly(data, "utf-8", name)
+
+
+def _strictly(data: bytes, encoding: str, name: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(encoding, errors="replace")
+        line = 1 + len(re.findall(r"\r\n|\r|\n", before))
+        shown = data[error.start : error.start + 1]
+        guess = shown.decode("cp1252", errors="replace")
+        hint = f"; in Latin-1 it is {guess!r}" if encoding == "utf-8" and guess.isprintable() else ""
+        raise DataError(
+            f"{name} line {line} is not {encoding.upper()} (byte 0x{shown.hex().upper()}{hint}): "
+            "save the list as CSV UTF-8 or as .xlsx"
+        ) from error
+
+
+def _parse_text(text: str, name: str, count_known: CountKnown) -> Table:
+    skipped = 0
+    hint = re.match(r"\s*sep=(.)\r?\n", text)  # Excel's own hint
+    if hint:
+        delimiter, skipped, text = hint[1], 1, text[hint.end() :]
+    else:
+        delimiter = _delimiter(text, count_known)
+    reader, rows, begin = _reader(text, delimiter), list[tuple[int, Cells]](), 1
+    try:
+        for row in reader:
+            begin = reader.line_num + 1
+            cells = tuple(cell.strip() for cell in row)
+            if any(cells):
+                rows.append((reader.line_num + skipped, cells))
+    except csv.Error as error:
+        raise DataError(
+            f"{name} line {begin + skipped} is not CSV ({error}): a quote is opened and not closed, or "
+            "stands within a cell; correct it"
+        ) from error
+    return _table(name, rows)
+
+
+def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
+    stream = io.StringIO(text, newline="")
+    return csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+
+def _delimiter(text: str, count_known: CountKnown) -> str:
+    """The one that gives most known columns, then the one by which most rows are as wide as the first."""
+
+    def merit(delimiter: str) -> tuple[int, float, int]:
+        rows = []
+        try:
+            for row in _reader(text, delimiter, strict=False):
+                if any(map(str.strip, row)):
+                    rows.append([cell.strip() for cell in row])
+                if len(rows) == _SAMPLE_ROWS:
+                    break
+        except csv.Error:
+            pass  # reading it whole names the line
+        if not rows:
+            return 0, 0.0, 0
+        width = len(rows[0])
+        agreeing = sum(len(row) == width for row in rows) / len(rows)
+        return count_known(rows[0]), agreeing if width > 1 else 0.0, width
+
+    return max(DELIMITERS, key=merit)
+
+
+def _table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] = ()) -> Table:
+    header = rows[0][1] if rows else ()
+    while header and not header[-1] and all(not any(c[len(header) - 1 :]) for _, c in rows[1:]):
+        header = header[:-1]  # columns that Excel has kept without a name or a value
+    return Table(name, header, tuple(rows[1:]), notes)
+
+
+def _parse_xlsx(data: bytes, name: str, count_known: CountKnown) -> Table:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
+                raise DataError(f"{name} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: save it as CSV")
+        sheets = _sheets(data, name)
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:  # a damaged archive makes zlib, XML and openpyxl raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DataError(
+            f"cannot read the table {name} ({reason}): is it an .xlsx workbook? Save it again, or as CSV"
+        ) from error
+    rows, notes = _choose_sheet(sheets, name, count_known)
+    width = max((len(cells) for _, cells in rows), default=0)
+    return _table(name, [(line, cells + ("",) * (width - len(cells))) for line, cells in rows], notes)
+
+
+def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise ConfigError(
+            f"{name} needs openpyxl: pip install 'retfound-dist[devices]', or save it as CSV UTF-8"
+        ) from error
+    book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    found = {}
+    try:
+        for sheet in book.worksheets:
+            rows = [
+                (line, tuple(map(_cell, row)))
+                for line, row in enumerate(sheet.iter_rows(values_only=True), start=1)
+            ]
+            found[sheet.title] = [(line, cells) for line, cells in rows if any(cells)]
+    finally:
+        book.close()
+    return {title: rows for title, rows in found.items() if rows}
+
+
+def _choose_sheet(
+    sheets: dict[str, list[tuple[int, Cells]]], name: str, count_known: CountKnown
+) -> tuple[list[tuple[int, Cells]], tuple[str, ...]]:
+    if not sheets:
+        return [], ()
+    known = [title for title, rows in sheets.items() if count_known(rows[0][1])]
+    if len(known) > 1:
+        raise DataError(
+            f"{name} holds lists in {len(known)} sheets ({', '.join(known)}): keep one, or save it as CSV"
+        )
+    title = known[0] if known else next(iter(sheets))
+    others = [other for other in sheets if other != title]
+    notes = (f"{name}: sheet {title!r} is read, not {', '.join(map(repr, others))}",) if others else ()
+    return sheets[title], notes
+
+
+def _cell(cell: object) -> str:
+    """A cell as text; a number of more than Excel's 15 digits as 1.2E+15, as Excel writes it to CSV."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    if isinstance(cell, int) and not isinstance(cell, bool) and abs(cell) >= _EXACT_INTEGERS:
+        return f"{cell:.14E}"
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        cell = cell.date()
+    return "" if cell is None else str(cell).strip()
+
+
+def _short(cells: Sequence[str]) -> str:
+    text = ", ".join(repr(cell) for cell in cells)
+    return text if len(text) <= 100 else text[:97] + "..."
