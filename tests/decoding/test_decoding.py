@@ -137,7 +137,8 @@ def test_what_is_transparent_is_black_at_every_depth() -> None:
         saved(palette, "PNG", transparency=0),
     ):
         assert np.abs(decode(data).astype(int) - wanted).max() <= 1
-    premultiplied = tiff(channels(*[wanted] * 3, alpha), photometric="rgb", extrasamples=["assocalpha"])
+    half = np.full_like(alpha, 128)
+    premultiplied = tiff(channels(*[wanted] * 3, half), photometric="rgb", extrasamples=["assocalpha"])
     assert (decode(premultiplied) == wanted).all()
     with pytest.raises(ImageError, match="transparent everywhere"):
         decode(saved(channels(PIXELS, np.zeros_like(PIXELS)), "PNG"))
