@@ -166,9 +166,12 @@ def _not_applied(shown: Mapping[tuple[str, ...], int]) -> Iterator[str]:
         each.update(dict.fromkeys(kinds, count))
     if files:
         named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(each.items()))
-        yield (
-            f"{files:,} files say how to show their pixels ({named}), which is left aside: docs/datasets.md"
-        )
+        which = _files(range(files))
+        yield f"left aside: window or rescale of {which} ({named}); docs/datasets.md says why"
+
+
+def _files(some: Collection[object]) -> str:
+    return f"{len(some):,} file" + ("" if len(some) == 1 else "s")
 
 
 def _counts(files: Collection[str], aside: Collection[str], scans: Sequence[Scan]) -> Iterator[str]:
@@ -186,7 +189,8 @@ def _reasons(aside: Mapping[str, str]) -> Iterator[str]:
         by_reason[reason].append(f"v{_token(file)}{_extension(file)}")
     for reason, names in sorted(by_reason.items()):
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        yield f"left aside: {len(names):,} x {reason} ({', '.join(names[:NAMED])}{more})"
+        what = reason.removeprefix("is ")
+        yield f"left aside: {_files(names)}: {what} ({', '.join(names[:NAMED])}{more})"
 
 
 def _strangers(files: Sequence[str]) -> Iterator[str]:
@@ -196,7 +200,7 @@ def _strangers(files: Sequence[str]) -> Iterator[str]:
     rest = len(files) - sum(shown.values())
     parts = [f"{count:,} {end}" for end, count in shown.items()] + ([f"{rest:,} others"] if rest else [])
     if parts:
-        yield f"passed over: {len(files):,} files that are no device files: {', '.join(parts)}"
+        yield f"passed over: {_files(files)}, no device file by name or content: {', '.join(parts)}"
 
 
 def read_slice(root: str, file: str, number: int, place: int, links: Links = "inside") -> Pixels:

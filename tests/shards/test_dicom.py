@@ -109,7 +109,7 @@ def test_a_window_and_a_rescale_are_left_aside_and_said(tmp_path: Path) -> None:
     assert read_volumes(str(path))[0].not_applied == ("window", "rescale")
     notes = list_device(str(tmp_path)).notes
     assert notes[1] == (
-        "1 files say how to show their pixels (rescale 1, window 1), which is left aside: docs/datasets.md"
+        "left aside: window or rescale of 1 file (rescale 1, window 1); docs/datasets.md says why"
     )
 
 
@@ -323,7 +323,7 @@ def test_dicom_is_found_under_any_name_and_without_its_preamble(tmp_path: Path) 
     found = list_device(str(folder))
     assert sum(scan.slice is not None for scan in found.scans) == len(names) + 1
     assert not [scan for scan in found.scans if scan.slice is None]
-    assert "passed over: 1 files that are no device files: 1 others" in found.notes
+    assert "passed over: 1 file, no device file by name or content: 1 others" in found.notes
     assert not any(name.split(".")[0] in scan.origin for scan in found.scans for name in ("IM00001", "noise"))
 
 
@@ -350,9 +350,9 @@ def test_other_modalities_and_directories_are_left_aside_counted_and_named(
         read_volumes(str(path))
     assert main(["pack", str(config(tmp_path)), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "2 x is DICOM of modality OP, not OPT" in said
-    assert "1 x is a DICOMDIR" in said
-    assert "1 x is DICOM of modality (unknown), not OPT" in said
+    assert "left aside: 2 files: DICOM of modality OP, not OPT" in said
+    assert "1 file: a DICOMDIR" in said
+    assert "1 file: DICOM of modality (unknown), not OPT" in said
     for path in folder.iterdir():
         path.unlink() if path.name == "a.dcm" else None
     assert main(["pack", str(config(tmp_path)), "--dry-run"]) == 2
@@ -382,3 +382,13 @@ def test_the_patient_of_every_kind_of_file_is_the_digest_of_the_number(tmp_path:
     path = write_dicom(tmp_path / "a.dcm", STACK)
     assert read_volumes(str(path))[0].patient == pseudonym(NUMBER)
     assert read_volumes(str(change(path, PatientID="")))[0].patient is None
+
+
+def test_a_file_that_names_no_transfer_syntax_is_read_as_it_lies(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", STACK)
+    file = dcmread(path)
+    whole, name = path.read_bytes(), file.file_meta.TransferSyntaxUID
+    element = b"\x02\0\x10\0UI" + (20).to_bytes(2, "little") + str(name).encode().ljust(20, b"\0")
+    assert element in whole
+    path.write_bytes(whole.replace(element, b"\x02\0\x13\0SH" + element[6:8] + b"some other element".ljust(20)))
+    assert (read(path) == STACK).all()

@@ -75,9 +75,9 @@ def test_side_files_of_other_programs_are_left_aside_with_a_note(tmp_path: Path)
     assert all(scan.slice is not None for scan in found.scans)
     assert found.notes[0] == "1 files, 1 volumes"
     said = "\n".join(found.notes)
-    assert "left aside: 2 x is XML of another program, not a Heyex export (v" in said
-    assert "left aside: 1 x is a .mat file without an array of images" in said
-    assert "passed over: 7 files that are no device files: 5 .tif, 1 .txt, 1 others" in said
+    assert "left aside: 2 files: XML of another program, not a Heyex export (v" in said
+    assert "left aside: 1 file: a .mat file without an array of images" in said
+    assert "passed over: 7 files, no device file by name or content: 5 .tif, 1 .txt, 1 others" in said
     assert NAME not in said
 
 

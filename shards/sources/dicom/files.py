@@ -39,7 +39,7 @@ def read_dicom(path: str) -> list[Volume]:
         raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
     if modality != "OPT":
         raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
-    if bare and not file.file_meta.get("TransferSyntaxUID"):
+    if not file.file_meta.get("TransferSyntaxUID"):
         file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
     _check_header(file)
     slices = _slices(file, path)
@@ -67,7 +67,7 @@ def _check_bare(path: str) -> None:
 
 
 def _plain_syntax(file: Any) -> str:
-    """The transfer syntax that a file without file meta information was read with."""
+    """The transfer syntax that a file which names none was read with."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = file.original_encoding
