@@ -19,6 +19,7 @@ from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
 from shards.plan import Plan
 from shards.repair import repair
+from shards.sample import SAME
 from shards.suspects import suspect_lines
 from shards.verify import inspect
 
@@ -110,7 +111,8 @@ def summarise(manifest: Manifest) -> list[str]:
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")
-        lines += [f"  {skip['origin']} {skip['reason']}" for skip in manifest.skipped[:FEW]]
+        faults_first = sorted(manifest.skipped, key=lambda skip: skip["reason"].startswith(SAME))
+        lines += [f"  {skip['origin']} {skip['reason']}" for skip in faults_first[:FEW]]
         if len(manifest.skipped) > FEW:
             lines.append(f"  ... most often: {reasons.most_common(1)[0][0]}")
     return [*lines, f"shard set: {manifest.url}"]

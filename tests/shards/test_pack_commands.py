@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pack_inputs import write_classes
+from pack_inputs import write_classes, write_image
 
 from retfound_dist.errors import ConfigError
 from shards.commands import pack_command
@@ -61,3 +61,17 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert len(lines) == 11
     assert lines[-1].startswith("packing 11 of 11 (")
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_file_that_cannot_be_read_is_named_before_all_that_are_only_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        write_image(tmp_path / "in" / f"{number:02d}.png", 3)
+    (tmp_path / "in" / "zz.png").write_bytes(b"")
+    config = tmp_path / "c.toml"
+    config.write_text('[out]\nbad_sample_budget = 1\n')
+    pack_command(str(config), [f"source.path={tmp_path}/in", f"out.url={tmp_path}/out"])
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("kept out 12 images, all named in the manifest:")
+    assert said[at + 1] == "  zz.png is empty (0 bytes)"
