@@ -5,7 +5,7 @@ One rule for packing and for evaluating.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 KINDS = ("patient", "volume", "folder", "image")
 """What images can be kept together by, the surest first."""
@@ -28,6 +28,18 @@ def unit_of(key: str, patient: str | None, group: str | None, volume: str | None
     if unknown == TOGETHER and volume is not None:
         return "volume", volume
     return "image", key
+
+
+def patients_of_units(rows: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
+    """Volume or folder -> its patient, of rows (volume or folder, patient), where one patient is known of it.
+
+    So a volume stays whole where a list names the patient of some of its slices only.
+    """
+    held: dict[str, set[str]] = {}
+    for unit, patient in rows:
+        if unit is not None and patient is not None:
+            held.setdefault(unit, set()).add(patient)
+    return {unit: next(iter(patients)) for unit, patients in held.items() if len(patients) == 1}
 
 
 def weakest(counts: Mapping[str, int]) -> str:

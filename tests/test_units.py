@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from retfound_dist.units import in_words, unit_of, weakest
+from retfound_dist.units import in_words, patients_of_units, unit_of, weakest
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_a_split_is_called_by_its_weakest_unit() -> None:
     assert in_words({"patient": 1, "image": 4}) == (
         "by patient (1 image), by image (4 images, their patients are not known)"
     )
+
+
+def test_a_volume_has_the_one_patient_that_some_of_its_slices_name() -> None:
+    rows = [("v", "p"), ("v", None), ("w", "p"), ("w", "q"), (None, "r"), ("x", None)]
+    assert patients_of_units(rows) == {"v": "p"}

@@ -1,4 +1,4 @@
-"""95 % intervals by bootstrap over patients (over images where no patient is known), and over seeds.
+"""95 % intervals by bootstrap over patients (volumes, images where no patient is known), and over seeds.
 
 A resample draws as many patients as there are, with replacement; all images of a patient come along
 as often as it was drawn. So a resample is a weight for each image, and all resamples are scored at
@@ -10,6 +10,7 @@ Shapes: N images, C classes, R resamples, S seeds, K different draws of seeds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from retfound_dist.evaluate.metrics import (
     legacy_scores,
     macro_scores,
 )
+from retfound_dist.units import Unit, weakest
 
 Interval = list[float] | None
 Drawn = dict[str, dict[str, Floats]]
@@ -37,12 +39,22 @@ _MOST_UNDEFINED = 0.5
 """No interval where more resamples than this leave the score undefined."""
 
 
-def units_of(patients: Sequence[str | None], keys: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
-    """(`patient` or `image`, each image's unit number (N,))."""
-    known = all(p is not None for p in patients)
-    names = [str(p) for p in patients] if known else list(keys)
+def units_of(
+    patients: Sequence[str | None], keys: Sequence[str], units: Sequence[Unit] = ()
+) -> tuple[str, NDArray[np.int64]]:
+    """(`patient`, `volume`, `folder` or `image`, each image's unit number (N,)).
+
+    `units` are the images' own where they are known (`Part.units`): slices of one volume are one draw, not
+    many, for they say nearly the same. As soon as one image stands alone all do.
+    """
+    kind, names = "image", list(keys)
+    if all(p is not None for p in patients):
+        kind, names = "patient", [str(p) for p in patients]
+    elif units and weakest(Counter(one for one, _ in units)) != "image":
+        kind = weakest(Counter(one for one, _ in units))
+        names = [f"{one} {name}" for one, name in units]
     _, numbers = np.unique(names, return_inverse=True)
-    return "patient" if known else "image", numbers.astype(np.int64)
+    return kind, numbers.astype(np.int64)
 
 
 def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Floats:

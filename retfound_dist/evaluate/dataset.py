@@ -22,9 +22,10 @@ from retfound_dist import class_names
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
 from retfound_dist.evaluate.leaks import find_leaks, pixel_digest
-from retfound_dist.evaluate.parts import parts_of, unit_kinds, write_split
+from retfound_dist.evaluate.parts import parts_of, unit_kinds, unit_of, write_split
 from retfound_dist.evaluate.pixels import Pixels, decode_grey, for_testing, for_training
 from retfound_dist.schema import EvalData
+from retfound_dist.units import Unit
 
 Tick = Callable[[int, int], None]
 _NAMED = 5
@@ -40,6 +41,8 @@ class Part:
     patients: tuple[str | None, ...]
     images: tuple[Pixels, ...]
     """Grey: (H, W) each in train, (S, S) in val and test."""
+    units: tuple[Unit, ...] = ()
+    """What each image is known by: its patient, else its volume or folder, else itself; empty: not told."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -142,7 +145,7 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
         warnings=warnings,
         notes=listing.notes,
         columns=listing.columns,
-        parts={name: _part(name, items, images, classes) for name in PARTS},
+        parts={name: _part(name, items, images, classes, config.unknown_patient) for name in PARTS},
         fingerprint=fingerprint(items),
         kinds=unit_kinds(items, config.unknown_patient),
         seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
@@ -232,13 +235,16 @@ def _check_classes(
             )
 
 
-def _part(name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str]) -> Part:
+def _part(
+    name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str], rule: str
+) -> Part:
     rows = [i for i, item in enumerate(items) if item.split == name]
     return Part(
         keys=tuple(items[i].key for i in rows),
         labels=np.array([classes.index(items[i].label) for i in rows], dtype=np.int64),
         patients=tuple(items[i].patient for i in rows),
         images=tuple(images[i] for i in rows),
+        units=tuple(unit_of(items[i], rule) for i in rows),
     )
 
 

@@ -106,7 +106,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     probabilities_NC = bootstrap.mean_of(seeds_SNC).round(results.DIGITS)
     scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
     show.begin("bootstrap")
-    unit, units_N = bootstrap.units_of(test.patients, test.keys)
+    unit, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
     drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN)
     tree = {
@@ -117,6 +117,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
             "units": int(units_N.max()) + 1,
             "resamples": config.bootstrap,
             "seeds": len(outcomes),
+            **({} if unit in ("patient", "image") else {"unit_names": [name for _, name in test.units]}),
         },
         "classes": list(data.classes),
         "seeds": list(config.seeds),
@@ -172,7 +173,7 @@ def _probe(start: Start, data: LabelledSet, config: EvaluateConfig, show: Displa
     train, test = data.parts["train"], data.parts["test"]
     show.begin("linear probe and nearest neighbours")
     found = probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
-    _, units_N = bootstrap.units_of(test.patients, test.keys)
+    _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     return {
         method: probe.scored(
             test.labels, p_NC.round(results.DIGITS), units_N, data.classes, config.bootstrap

@@ -28,6 +28,7 @@ from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import find_files, read_file
 from retfound_dist.listings import LISTINGS, Listed, Row, find_listing, other_tables, read_listing
 from retfound_dist.sequences import Place, Sequences
+from retfound_dist.units import patients_of_units
 
 PARTS = ("train", "val", "test")
 FOLLOW = "data.follow_links=anywhere"
@@ -89,12 +90,25 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Li
         found = _list_csv(root)
     else:
         found = _list_folder(root, name, url, links)
+    found = _with_patients(found)
     if not found.items:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
             "train|val|test/<class>/*.jpg, or labelled shards, or be a CSV that names images"
         )
     return found
+
+
+def _with_patients(found: Listing) -> Listing:
+    """Every slice with its volume's patient, where some slices name one and others do not."""
+    owners = patients_of_units((item.group or item.volume, item.patient) for item in found.items)
+    items = tuple(
+        replace(item, patient=owners.get(item.group or item.volume or "")) if item.patient is None else item
+        for item in found.items
+    )
+    more = sum(a.patient is not b.patient for a, b in zip(items, found.items, strict=True))
+    note = f"the patient of {more:,} images is taken from other slices of their volume"
+    return replace(found, items=items, notes=(*found.notes, note)) if more else found
 
 
 def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:

@@ -25,7 +25,7 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
             raise DataError(
                 f"row {name} has other test images than the first row: evaluate all rows on one set"
             )
-    _, units_N = bootstrap.units_of(first.patients, first.keys)
+    _, units_N = bootstrap.units_of(first.patients, first.keys, first.units)
     weights_RN = bootstrap.resample(units_N, resamples, 0)
     whole = {name: bootstrap.over_seeds(r.labels_N, r.drawn_from, weights_RN) for name, r in rows.items()}
     drawn = {name: groups["macro"] for name, groups in whole.items()}

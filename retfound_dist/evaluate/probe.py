@@ -103,7 +103,7 @@ def scored(
 
 
 def _groups(part: Part) -> Groups:
-    return bootstrap.units_of(part.patients, part.keys)[1]
+    return bootstrap.units_of(part.patients, part.keys, part.units)[1]
 
 
 def _fitter(method: str, classes: int, probe: Probe) -> Fit:

@@ -41,7 +41,7 @@ class Development:
     patients: tuple[str | None, ...]
     labels_N: Labels
     unit: str
-    """`patient` or `image`."""
+    """`patient`, `volume`, `folder` or `image`."""
     units_N: NDArray[np.int64]
 
 
@@ -61,7 +61,8 @@ def development(data: LabelledSet) -> Development:
     keys = tuple(key for part in parts for key in part.keys)
     patients = tuple(patient for part in parts for patient in part.patients)
     labels_N = np.concatenate([part.labels for part in parts])
-    unit, units_N = bootstrap.units_of(patients, keys)
+    units = tuple(one for part in parts for one in part.units)
+    unit, units_N = bootstrap.units_of(patients, keys, units)
     if len(np.unique(labels_N)) < 2 or not probe.folds(labels_N, units_N, 2, 0):
         raise DataError(
             f"{data.path}: train and val hold {len(keys)} images of {len(np.unique(units_N))} {unit}s in "

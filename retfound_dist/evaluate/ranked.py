@@ -58,7 +58,7 @@ def _held(labels_N: Labels, probabilities_NC: Floats) -> list[int]:
 def _mean(evaluation: Evaluation, curve: Curve, place: int) -> Line | None:
     """Bootstrap over patients as for the scores; resamples without one of the classes are left out."""
     labels_N, p_NC = evaluation.labels_N, evaluation.probabilities_NC
-    _, units_N = bootstrap.units_of(evaluation.patients, evaluation.keys)
+    _, units_N = bootstrap.units_of(evaluation.patients, evaluation.keys, evaluation.units)
     weights_RN = np.vstack([np.ones(len(labels_N)), bootstrap.resample(units_N, RESAMPLES, 0)])
     held = _held(labels_N, p_NC)
     if not held:

@@ -26,6 +26,7 @@ from retfound_dist.errors import StorageError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.external import ExternalTest
 from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.units import Unit
 
 METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
@@ -65,6 +66,12 @@ class Evaluation:
     def classes(self) -> list[str]:
         """Alphabetical class names."""
         return list(self.metrics["classes"])
+
+    @property
+    def units(self) -> list[Unit]:
+        """Each test image's volume or folder, which a bootstrap draws; empty: it draws patients or images."""
+        how = self.metrics["bootstrap"]
+        return [(how["unit"], name) for name in how.get("unit_names", ())]
 
     @property
     def drawn_from(self) -> Floats:

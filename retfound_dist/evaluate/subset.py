@@ -32,7 +32,7 @@ def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:
     if share >= 1:
         return data
     train = data.parts[TRAIN]
-    kept = places(train.labels, bootstrap.units_of(train.patients, train.keys)[1], share, seed)
+    kept = places(train.labels, bootstrap.units_of(train.patients, train.keys, train.units)[1], share, seed)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
     return replace(data, parts={**data.parts, TRAIN: _take(train, kept)}, fingerprint=fingerprint)
 
@@ -55,4 +55,5 @@ def _take(part: Part, kept: Sequence[int] | NDArray[np.int64]) -> Part:
         labels=part.labels[kept],
         patients=tuple(part.patients[i] for i in kept),
         images=tuple(part.images[i] for i in kept),
+        units=tuple(part.units[i] for i in kept if part.units),
     )

@@ -75,11 +75,9 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
 def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
     """What the intervals cover and what they leave out; `row` names the weights where there are several."""
     how = metrics["bootstrap"]
-    unit = (
-        "patients"
-        if how["unit"] == "patient"
-        else "images (no patient is known, so they are too narrow if patients have several images)"
-    )
+    unit = f"{how['unit']}s"
+    if how["unit"] != "patient":
+        unit += f" (not every patient is known, so they are too narrow if patients have several {unit})"
     drawn = f"{how['resamples']:,} bootstrap resamples of the {how['units']} test {unit}"
     seeds = len(metrics["seeds"])
     if how.get("seeds", 1) > 1:

@@ -11,6 +11,7 @@ from importlib import import_module
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.folder_walk import Links
 from retfound_dist.schema import PackConfig, Phantom, Source
+from retfound_dist.units import patients_of_units
 from shards.record import Listing, Scan, safe_key
 
 ADAPTERS = {
@@ -59,7 +60,23 @@ def open_source(source: Source, phantom: Phantom) -> Listing:
         return Listing(list_generated(phantom, source.name))
     module = import_module(f"shards.sources.{ADAPTERS[source.kind]}")
     adapter: Callable[[str, str, Links], Listing] = getattr(module, f"list_{source.kind}")
-    return adapter(source.path, source.name, source.follow_links)
+    return _with_patients(adapter(source.path, source.name, source.follow_links))
+
+
+def _with_patients(listing: Listing) -> Listing:
+    """Every slice with its volume's patient, where some slices name one and others do not."""
+    if all(scan.patient is None for scan in listing.scans):
+        return listing
+    if not any(scan.patient is None and (scan.group or scan.volume) for scan in listing.scans):
+        return listing
+    owners = patients_of_units((scan.group or scan.volume, scan.patient) for scan in listing.scans)
+    scans = [
+        replace(scan, patient=owners.get(scan.group or scan.volume or "")) if scan.patient is None else scan
+        for scan in listing.scans
+    ]
+    more = sum(a.patient is not b.patient for a, b in zip(scans, listing.scans, strict=True))
+    note = f"the patient of {more:,} images is taken from other slices of their volume"
+    return Listing(scans, (*listing.notes, note)) if more else listing
 
 
 def _prefixed(scan: Scan) -> Scan:

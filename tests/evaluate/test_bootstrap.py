@@ -213,3 +213,13 @@ def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
     # where one row drew the first seed twice, so did the other
     low, high = sorted({*first.round(9)})[0], sorted({*first.round(9)})[-1]
     assert ((first.round(9) == high) == (second.round(9) == low)).all()
+
+
+def test_slices_of_one_volume_are_drawn_together_where_no_patient_is_known() -> None:
+    keys, unknown = ["a", "b", "c", "d"], [None] * 4
+    volumes = [("volume", "v"), ("volume", "v"), ("volume", "w"), ("folder", "w")]
+    kind, numbers = bootstrap.units_of(unknown, keys, volumes)
+    assert (kind, len(set(numbers.tolist())), numbers[0] == numbers[1]) == ("folder", 3, True)
+    assert bootstrap.units_of(unknown, keys, [*volumes[:3], ("image", "d")])[0] == "image"
+    assert bootstrap.units_of(["p", "p", "q", "q"], keys, volumes)[0] == "patient"
+    assert bootstrap.units_of(unknown, keys)[1].tolist() == [0, 1, 2, 3]

@@ -14,7 +14,7 @@ from retfound_dist import storage
 from retfound_dist.errors import CheckpointError, ConfigError, DataError, RetfoundError, WeightsError
 from retfound_dist.evaluate import bootstrap, results
 from retfound_dist.evaluate.evaluate import evaluate_command
-from tests.evaluate.inputs import CLASSES, TINY, checkpoint, class_folders, list_patients
+from tests.evaluate.inputs import CLASSES, TINY, checkpoint, class_folders, image_bytes, list_patients
 
 
 def evaluate(tmp_path: Path, *overrides: str, out: str = "") -> Path:
@@ -203,3 +203,20 @@ def test_seeds_side_by_side_are_the_same_seeds(tmp_path: Path) -> None:
     assert [row["seed"] for row in beside["per_seed"]] == [0, 1, 2]
     for a, b in zip(alone["per_seed"], beside["per_seed"], strict=True):
         assert b["macro"]["aupr"] == pytest.approx(a["macro"]["aupr"], abs=1e-3)
+
+
+def test_volumes_of_unknown_patients_are_split_and_drawn_whole_and_called_volumes(tmp_path: Path) -> None:
+    for label, name in enumerate(CLASSES):
+        for n in range(40):
+            where = tmp_path / "set" / name / f"eye{n // 4}_slice{n % 4}.jpg"
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_bytes(image_bytes(label, n))
+    out = evaluate(tmp_path, "probe.enabled=false")
+    held = results.read(str(out))
+    assert held is not None
+    assert (held.metrics["split"]["by"], held.metrics["split"]["known_by"]) == ("volume", {"volume": 120})
+    assert (held.metrics["bootstrap"]["unit"], held.metrics["bootstrap"]["units"]) == ("volume", 6)
+    assert len(held.units) == 24 == 4 * len(set(held.units))
+    page = (out / "report.html").read_text()
+    assert "by us, by volume (120 images, no patient is known)" in page
+    assert "6 test volumes (not every patient is known, so they are too narrow" in page

@@ -173,3 +173,17 @@ def test_a_split_file_may_be_spelt_as_lists_are(tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text(text.replace("Split", "Splti"))
     with pytest.raises(DataError, match=r"has no column 'part' .*'Splti' looks like 'part'"):
         load(config(tmp_path), 28)
+
+
+def test_slices_whose_row_names_no_patient_go_with_their_volume(tmp_path: Path) -> None:
+    lines = []
+    for label, name in enumerate(CLASSES):
+        for n in range(40):
+            where = tmp_path / "set" / name / f"eye{n // 4}_slice{n % 4}.jpg"
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_bytes(image_bytes(label, n))
+            lines.append(f"{name}/{where.name},{f'{name}{n // 4}' if n % 4 == 0 else ''}")
+    (tmp_path / "set" / "manifest.csv").write_text("file,patient\n" + "\n".join(lines) + "\n")
+    data = load(EvalData(path=str(tmp_path / "set")), 28)
+    assert (data.divided_by, data.kinds) == ("patient", {"patient": 120})
+    assert "the patient of 90 images is taken from other slices of their volume" in data.notes

@@ -167,3 +167,16 @@ def test_files_of_small_folders_are_kept_together_where_there_are_several(tmp_pa
     groups = patient_folders([*few, "P5/OD.img", "loose.img", *(f"large/{n}.img" for n in range(17))])
     assert set(groups) == {"P0", "P1", "P2", "P3", "P5"}
     assert not any("P" in token for token in groups.values())
+
+
+def test_slices_whose_row_names_no_patient_go_with_their_volume(tmp_path: Path) -> None:
+    lines = []
+    for v in range(6):
+        for n in range(4):
+            write_image(tmp_path / "set" / "AB"[v % 2] / f"V{v}" / f"slice_{n}.png", 100 * v + n)
+            lines.append(f"{'AB'[v % 2]}/V{v}/slice_{n}.png,{f'p{v}' if n == 0 else ''}")
+    (tmp_path / "set" / "manifest.csv").write_text("file,patient\n" + "\n".join(lines) + "\n")
+    manifest, card, _ = packed(tmp_path / "set", tmp_path / "out")
+    assert manifest.sources["set"]["patients"] == 6
+    assert "the patient of 18 images is taken from other slices of their volume" in card
+    assert f"{CLAIM}: every image's patient is known" in card
