@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from retfound_dist.heldout import held_out_part
 from retfound_dist.schema import Data
@@ -26,6 +28,10 @@ class DataFacts:
     source: str
     held_out: bool = True
     """Whether some patients can be kept from training; True where it is not known."""
+    patients: int | None = None
+    """Behind the images, at most; None: not known."""
+    volumes: int | None = None
+    """Behind the images; None: not known."""
 
     @property
     def samples(self) -> int:
@@ -44,7 +50,33 @@ def data_of(manifest: Manifest, data: Data, remote: bool) -> DataFacts:
     counts, sizes = tuple(s.samples for s in part), tuple(s.bytes for s in part)
     held_out = bool(held_out_part(data, manifest))
     where = f"{manifest.url}, part {data.split!r}"
-    return DataFacts(counts, sizes, remote, manifest.image, where, held_out)
+    patients, volumes = people_behind(manifest.sources, data.split)
+    return DataFacts(counts, sizes, remote, manifest.image, where, held_out, patients, volumes)
+
+
+def people_behind(sources: Mapping[str, Any], part: str) -> tuple[int | None, int | None]:
+    """(patients, volumes) behind a part's images, by the manifest's sources; None: not known of some source.
+
+    Each image whose own patient is not known may be of one more, so that patients are the most there can be.
+    """
+    found = [_counts(tree, part) for tree in sources.values()]
+    found = [counts for counts in found if counts.get("samples")]
+    if not found:
+        return None, None
+    patients = None
+    if all(counts.get("patients") for counts in found):
+        unknown = (c["samples"] - c["patient_known"] if "patient_known" in c else 0 for c in found)
+        patients = sum(counts["patients"] for counts in found) + sum(unknown)
+    known = all(counts.get("volumes") for counts in found)
+    return patients, sum(counts["volumes"] for counts in found) if known else None
+
+
+def _counts(source: Any, part: str) -> Mapping[str, Any]:
+    """A source's counts of one part; of a set without parts, all."""
+    if not isinstance(source, Mapping):
+        return {}
+    splits = source.get("splits") or {}
+    return source if part == "all" or not splits else splits.get(part, {})
 
 
 def assumed_data(samples: int, image_bytes: float, source: str) -> DataFacts:

@@ -31,6 +31,10 @@ class Facts:
     """Share of a step's slots that hold no image."""
     held_out: bool = True
     """Whether some patients are kept from training; True where it is not known."""
+    patients: int | None = None
+    """Behind the images, at most; None: not known."""
+    volumes: int | None = None
+    """Behind the images; None: not known."""
     image: Mapping[str, Any] = field(default_factory=dict)
     """The manifest's `image` section; empty where there is no shard set yet."""
 

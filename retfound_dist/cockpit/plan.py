@@ -160,6 +160,8 @@ def facts_of(data: DataFacts, cluster: Cluster | None, cut: Layout) -> Facts:
         micro_batch=cut.micro,
         padding=cut.padding / cut.padded,
         held_out=data.held_out,
+        patients=data.patients,
+        volumes=data.volumes,
         image=data.image,
     )
 

@@ -90,6 +90,8 @@ def to_tree(plan: RunPlan) -> dict[str, Any]:
         },
         "data": {
             "samples": plan.data.samples,
+            "patients": plan.data.patients,
+            "volumes": plan.data.volumes,
             "shards": len(plan.data.counts),
             "bytes": plan.data.bytes,
             "source": plan.data.source,
@@ -160,7 +162,11 @@ def lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str]:
     gpus = f"{plural(cluster.nodes, 'node')} x {cluster.gpus_per_node} {cluster.device.name}"
     yield f"  cluster      {gpus} ({cluster.source})"
     shards = plural(len(plan.data.counts), "shard")
+    behind = [(plan.data.patients, "patient"), (plan.data.volumes, "volume")]
+    of = ", ".join(plural(count, name) for count, name in behind if count is not None)
     yield f"  data         {plan.data.samples:,} images, {size(plan.data.bytes)} in {shards}"
+    if of:
+        yield f"               of {of}"
     yield f"               {plan.data.source}"
     whole = flops(plan.flops_per_image * plan.images)
     yield (

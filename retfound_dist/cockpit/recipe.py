@@ -9,7 +9,7 @@ al., *A foundation model for generalizable disease detection from retinal images
 
 from __future__ import annotations
 
-from retfound_dist.cockpit import rules_data, rules_recipe
+from retfound_dist.cockpit import rules_amount, rules_data, rules_recipe
 from retfound_dist.cockpit.findings import LEVELS, Facts, Finding, Rule
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.shapes import encoder_shape
@@ -20,7 +20,8 @@ _SMALL_NOTE = "a small network takes more than the recipe allows: counts as a no
 RULES: tuple[Rule, ...] = (
     rules_recipe.learning_rate,
     rules_recipe.batch_size,
-    rules_recipe.length,
+    rules_amount.length,
+    rules_amount.how_much_data,
     rules_recipe.warm_up,
     rules_recipe.target,
     rules_recipe.decay_and_betas,

@@ -1,4 +1,4 @@
-"""Rules on how a run learns: rate, batch, length, warm-up, target, decay, warm start. Pure."""
+"""Rules on how a run learns: rate, batch, warm-up, target, decay, warm start. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ MAE_WEIGHTS = {
     "vit_huge_patch14": "mae_pretrain_vit_huge.pth",
 }
 """Files that MAE's authors publish, by encoder."""
-FEW_EPOCHS, SHORT_EPOCHS = 100, 400
-"""MAE's shortest schedule, and half of its and RETFound's usual one."""
-FEW_IMAGES = 64e6
-"""Half of what MAE's shortest schedule sees: 100 epochs of ImageNet's 1.28 million."""
+SHORT_EPOCHS = 400
+"""Half of MAE's and RETFound's usual schedule."""
 
 
 def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
@@ -59,26 +57,6 @@ def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             "RETFound, methods: 1,792; MAE, table 8: 4,096",
             f"train.global_batch={BATCH}",
         )
-
-
-def length(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Too few epochs, and too few images seen, for masked pretraining."""
-    many = epochs(config, facts)
-    seen = many * facts.samples
-    if many < FEW_EPOCHS and seen < FEW_IMAGES:
-        level: Level = "serious"
-    elif many < SHORT_EPOCHS and seen < 4 * FEW_IMAGES:
-        level = "warning"
-    else:
-        return
-    yield Finding(
-        level,
-        "train.epochs" if config.train.epochs else "train.steps",
-        f"{many:.4g} epochs, {seen:,.0f} images seen",
-        "Masked pretraining is slow: it still gains between 800 and 1,600 epochs of 1.28 million images",
-        "MAE, figure 7; RETFound, methods: 800 epochs",
-        f"train.epochs={max(FEW_EPOCHS * 4, min(800, round(4 * FEW_IMAGES / facts.samples)))} or more",
-    )
 
 
 def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:

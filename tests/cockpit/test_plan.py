@@ -110,7 +110,7 @@ def test_pretrain_prints_the_plans_lines_before_its_first_step(
     manifest = make_set(tmp_path)
     config, _ = load(PretrainConfig, SEED, [f"data.shards={manifest.url}", "optim.warmup_epochs=0"])
     lines = recipe_lines(config, manifest, ranks=3)
-    assert lines[0].startswith("recipe check: 3 serious, 2 warnings, ")
+    assert lines[0].startswith("recipe check: 4 serious, 2 warnings, ")
     for key in ("optim.base_lr", "train.epochs", "optim.warmup_epochs"):
         assert any(line.startswith(f"- serious: {key}: ") for line in lines)
     assert any(
