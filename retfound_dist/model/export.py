@@ -14,9 +14,9 @@ import torch
 
 from retfound_dist import storage
 from retfound_dist.errors import WeightsError
-from retfound_dist.model.foreign import State
+from retfound_dist.model.containers import DECODER, State
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
-from retfound_dist.model.weights import DECODER, HEAD, Weights
+from retfound_dist.model.weights import HEAD, Weights
 
 HF_WEIGHTS, HF_CONFIG = "model.safetensors", "config.json"
 FORMATS = ("mae", "timm", "safetensors", "hf")
