@@ -81,7 +81,7 @@ def _none(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
     for pattern, family in FAMILIES:
         if any(re.search(pattern, name) for name in names):
             return WeightsError(
-                f"{url} holds {family}, which are not read here: give a ViT with MAE's or timm's names"
+                f"{url} holds {family}, which is not read here: give a ViT with MAE's or timm's names"
             )
     some = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
     return WeightsError(

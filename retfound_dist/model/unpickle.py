@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_pickle(path: str, url: str) -> Any:
     names: list[str] = []
     for _ in range(_MOST):
         try:
-            allowed: list[Any] = [argparse.Namespace, *((StandIn, name) for name in names)]
+            allowed: list[Any] = [argparse.Namespace, *((_stand_in(name), name) for name in names)]
             with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected pickle protocol")
                 tree = torch.load(path, map_location="cpu", weights_only=True)
@@ -64,12 +65,17 @@ def read_pickle(path: str, url: str) -> Any:
     raise unreadable(url, "too many kinds of objects")
 
 
+def _stand_in(name: str) -> type:
+    """For a class: a plain mapping for those that fill themselves like one (`AttributeDict`)."""
+    return OrderedDict if name.lower().endswith("dict") else StandIn
+
+
 def _unknown(path: str, said: str) -> list[str]:
     """Names of what the file refers to and the unpickler does not know: all, or in old files the first."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or _NAMED.findall(said)
     except (RuntimeError, ValueError, pickle.UnpicklingError):
-        return _NAMED.findall(said)
+        return [name if "." in name else f"builtins.{name}" for name in _NAMED.findall(said)]
 
 
 def _why(path: str) -> str:

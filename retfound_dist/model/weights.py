@@ -77,7 +77,7 @@ def split_part(url: str) -> tuple[str, str]:
 
 
 def read_weights(url: str) -> Weights:
-    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth` or `.bin`, `FILE#PART`
+    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth`, `.bin`, `FILE#PART`
     for one of several encoders in it; or timm's, by the name of a model that timm publishes."""
     if commit.is_checkpoint(url):
         return _read_checkpoint(url)
