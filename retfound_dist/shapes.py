@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from retfound_dist.errors import ConfigError
 from retfound_dist.schema import Model
 
+RESIZE = 256 / 224
+"""Shorter side over input side before the centre crop of images that are tested (RETFound)."""
+
 
 @dataclass(frozen=True)
 class Encoder:

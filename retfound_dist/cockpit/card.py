@@ -64,6 +64,8 @@ def export_command(checkpoint: str, kind: str, out: str, force: bool = False) ->
     card = make_card(storage.name(out), checkpoint, kind, numbers, weights.meta, only)
     size = export(weights, kind, out)
     storage.write_text(where, card.replace("\n---\n", f"\n---\n<!-- {_signature(size)} -->\n", 1))
+    if weights.remark:
+        print(weights.remark)
     print(f"{len(weights.state)} tensors of {checkpoint} written to {out} ({kind}); their card: {where}")
     return 0
 

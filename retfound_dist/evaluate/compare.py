@@ -42,6 +42,9 @@ def compare_command(
     outputs.check_free(report_url(config), "compare", force, "out.report")
     starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
     with Display(quiet) as show:
+        for name, start in starts.items():
+            if remark := start.remark():
+                show.say(f"{name}: {remark}")
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}

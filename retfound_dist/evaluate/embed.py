@@ -73,6 +73,8 @@ def embed_command(
     start = open_start(checkpoint, EvalModel())
     items, notes = list_images(images, links)
     with Display(quiet) as show:
+        if remark := start.remark():
+            show.say(remark)
         show.begin(f"features of {images}")
         began = time.monotonic()
         found, fresh = _in_parts(start, items, out, show)

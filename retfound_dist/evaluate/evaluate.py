@@ -44,6 +44,8 @@ def evaluate_command(
     check_place(config.out.url, force)
     start = open_start(config.checkpoint, config.model)
     with Display(quiet) as show:
+        if remark := start.remark():
+            show.say(remark)
         data = load_labelled(config.data, start.image_size, show, config.external)
         held = held_evaluation(start, data, config, force)
         if held:

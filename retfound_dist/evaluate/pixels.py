@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retfound_dist import decoding
+from retfound_dist.shapes import RESIZE as RESIZE
 
 Pixels = NDArray[np.uint8]
-RESIZE = 256 / 224
-"""Shorter side over input side before the centre crop (RETFound, test transform)."""
 TRAIN_RESIZE = 2.0
 """Training keeps more, so that a random crop of a quarter of the image is still sharp."""
 

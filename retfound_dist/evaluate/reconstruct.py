@@ -49,7 +49,10 @@ def reconstruct_command(
 ) -> int:
     """Write one PNG with a row for each image; raises RetfoundError for anything a person can mend."""
     outputs.check_free(out, "reconstruct", force)
-    model = autoencoder_from(read_weights(commit.resolve(checkpoint)))
+    weights = read_weights(commit.resolve(checkpoint))
+    model = autoencoder_from(weights)
+    if weights.remark:
+        print(weights.remark)
     pixels = [for_testing(_read(path), model.config.size) for path in images]
     storage.write_bytes(out, png(sheet(reconstruct(model, pixels, seed)), outputs.mark("reconstruct")))
     return 0

@@ -9,7 +9,7 @@ from retfound_dist import commit, storage
 from retfound_dist.errors import ConfigError
 from retfound_dist.model import hub
 from retfound_dist.model.mae import Encoder, encoder_shape
-from retfound_dist.model.weights import Weights, read_weights
+from retfound_dist.model.weights import Weights, read_weights, split_part
 from retfound_dist.schema import EvalModel
 
 NONE = "none"
@@ -28,6 +28,10 @@ class Start:
     """sha256 of the commit or file: tells another checkpoint at the same URL."""
     weights: Weights | None = None
 
+    def remark(self) -> str:
+        """A line on how a file of others was read; empty where there is nothing to say."""
+        return self.weights.remark if self.weights else ""
+
     def describe(self) -> dict[str, Any]:
         """What metrics.json says of it."""
         meta = self.weights.meta if self.weights else {}
@@ -38,6 +42,8 @@ class Start:
             "samples": meta.get("samples"),
             "sha256": self.identity,
             "image_size": self.image_size,
+            "part": self.weights.part if self.weights else "",
+            "notes": list(self.weights.notes) if self.weights else [],
             "encoder": {
                 "width": self.shape.width,
                 "depth": self.shape.depth,
@@ -51,6 +57,9 @@ def identity_of(url: str) -> str:
     """Tells whether weights at a URL are still the same: sha256 of the commit or file (remote file: size)."""
     if url == NONE:
         return NONE
+    url, part = split_part(url)
+    if part:
+        return f"{identity_of(url)}#{part}"
     if not storage.exists(url) and hub.is_name(url):
         url = hub.weights_file(url)
     if commit.is_checkpoint(url):

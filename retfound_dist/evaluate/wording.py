@@ -47,7 +47,8 @@ def of_start(checkpoint: Mapping[str, Any]) -> str:
     if checkpoint["kind"] == "none":
         return "random weights (no pretraining)"
     if checkpoint["step"] is None:
-        return f"the weights file {checkpoint['url']}"
+        part = f" ({checkpoint['part']})" if checkpoint.get("part") else ""
+        return f"the weights file {checkpoint['url']}{part}"
     seen = f"step {checkpoint['step']:,}, {checkpoint['samples']:,} images seen"
     return f"the checkpoint {checkpoint['url']} ({seen})"
 

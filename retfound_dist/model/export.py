@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ import torch
 
 from retfound_dist import storage
 from retfound_dist.errors import WeightsError
-from retfound_dist.model.foreign import State
+from retfound_dist.model.containers import DECODER, State
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
-from retfound_dist.model.weights import DECODER, HEAD, Weights
+from retfound_dist.model.weights import HEAD, Weights
+from retfound_dist.shapes import RESIZE
 
 HF_WEIGHTS, HF_CONFIG = "model.safetensors", "config.json"
 FORMATS = ("mae", "timm", "safetensors", "hf")
@@ -36,8 +38,8 @@ def export(weights: Weights, kind: str, target: str) -> int:
     `mae`: a .pth with MAE's and RETFound's keys under `model`; `timm`: a .pth that
     `timm.create_model(...)` without a head loads strictly; `safetensors`: MAE's keys with the config
     in the header; `hf`: a folder (config.json, model.safetensors) for
-    `timm.create_model("local-dir:FOLDER")` or to be pushed to a hub. Every tensor as it was read.
-    Gives the bytes of the weights' file.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` or to be pushed to a hub. Every tensor as it was
+    read. Gives the bytes of the weights' file.
     """
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
@@ -65,7 +67,10 @@ def encoder_only(state: State) -> State:
 
 
 def hub_config(weights: Weights) -> Mapping[str, Any]:
-    """timm's config.json: how to build the encoder, and how its input is normalised."""
+    """timm's config.json: how to build the encoder, and how its input is made.
+
+    The model's output is the mean of the normed patch tokens, as `retfound embed` gives it.
+    """
     shape = weights.shape
     height, width = (side * shape.patch for side in weights.grid)
     arguments = {
@@ -74,18 +79,21 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
         "embed_dim": shape.width,
         "depth": shape.depth,
         "num_heads": shape.heads,
+        "global_pool": "avg",
+        "fc_norm": False,
     }
     return {
         "architecture": ARCHITECTURES.get((shape.width, shape.depth, shape.patch), "vit_tiny_patch16_224"),
         "num_classes": 0,
         "num_features": shape.width,
-        "global_pool": "token",
+        "global_pool": "avg",
         "model_args": arguments,
         "pretrained_cfg": {
             "input_size": [3, height, width],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 0.875,
+            "crop_pct": _crop_share(min(height, width)),
+            "crop_mode": "center",
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
             "num_classes": 0,
@@ -94,6 +102,12 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
             "classifier": "head",
         },
     }
+
+
+def _crop_share(side: int) -> float:
+    """What timm divides the side by, and rounds down, for the size before the centre crop: 256/224 times."""
+    resized = round(side * RESIZE)
+    return 1 / RESIZE if math.floor(side * RESIZE) == resized else side / (resized + 0.5)
 
 
 def _whole(state: State) -> State:

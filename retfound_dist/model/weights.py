@@ -1,35 +1,32 @@
 """Weights in and out: MAE and RETFound files, timm (also by name), safetensors, our committed checkpoints.
 
-Inside, every set of weights bears MAE's key names (`foreign.py`). Files are read with `weights_only=True`; of
-Python objects only `argparse.Namespace` (MAE's and RETFound's files hold their arguments) is let in.
+Inside, every set of weights bears MAE's key names (`foreign.py`). Files run no code (`unpickle.py`).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import pickle
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from retfound_dist import commit, kinds, storage
 from retfound_dist.errors import WeightsError
 from retfound_dist.model import hub
-from retfound_dist.model.foreign import State, to_mae
+from retfound_dist.model.containers import DECODER, State
+from retfound_dist.model.foreign import Found, fault, to_mae
 from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
+from retfound_dist.model.unpickle import read_pickle, unreadable
 from retfound_dist.schema import Model
 
 HEAD = ("head.", "fc_norm.")
-DECODER = ("decoder", "mask_token")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,12 @@ class Weights:
     """Rows and columns of patches."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Step, samples and config where a committed checkpoint says them; a file of ours says its config."""
+    part: str = ""
+    """Where in a file of others they stood, such as `teacher.backbone`; empty: at its own level."""
+    left: tuple[str, ...] = ()
+    """Names of the tensors that stood beside them."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or done when they were read that a person should know."""
 
     @property
     def image_size(self) -> int:
@@ -56,16 +59,32 @@ class Weights:
         """Whether reconstructions can be drawn."""
         return "decoder_pred.weight" in self.state
 
+    @property
+    def place(self) -> str:
+        """The file, and where in it they stood."""
+        return f"{self.origin} ({self.part})" if self.part else self.origin
+
+    @property
+    def remark(self) -> str:
+        """A line on how a file of others was read; empty where there is nothing to say."""
+        return "; ".join([f"weights: {self.place}", *self.notes]) if self.part or self.notes else ""
+
+
+def split_part(url: str) -> tuple[str, str]:
+    """`FILE#PART` in two; a file whose own name has a # is no such thing."""
+    name, mark, part = url.rpartition("#")
+    return (name, part) if mark and part and not storage.exists(url) else (url, "")
+
 
 def read_weights(url: str) -> Weights:
-    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth` or `.bin`; or timm's,
-    by the name of a model that timm publishes."""
+    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth`, `.bin`, `FILE#PART`
+    for one of several encoders in it; or timm's, by the name of a model that timm publishes."""
     if commit.is_checkpoint(url):
         return _read_checkpoint(url)
+    origin, (url, part) = url, split_part(url)
     if not storage.exists(url):
         if hub.is_name(url):
-            state, _ = _read_file(hub.weights_file(url), url)
-            return _describe(url, state, {})
+            return _described(url, _read_file(hub.weights_file(url), url, part)[0], {})
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
     if storage.is_folder(url):
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
@@ -74,8 +93,8 @@ def read_weights(url: str) -> Weights:
         if not storage.is_local(url):
             path = str(Path(folder) / storage.name(url))
             storage.get_file(url, path)
-        state, config = _read_file(storage.local_path(path), url)
-        return _describe(url, state, {"config": config} if config else {})
+        found, config = _read_file(storage.local_path(path), url, part)
+        return _described(origin, found, {"config": config} if config else {})
 
 
 def _read_checkpoint(url: str) -> Weights:
@@ -87,36 +106,31 @@ def _read_checkpoint(url: str) -> Weights:
     return _describe(url, state, {"step": held.step, "samples": held.samples, "config": held.config})
 
 
-def _read_file(path: str, url: str) -> tuple[State, dict[str, Any]]:
+def _read_file(path: str, url: str, part: str) -> tuple[Found, dict[str, Any]]:
     """Tensors by MAE's names, and the config that a file of ours has beside them."""
-    try:
-        if path.endswith(".safetensors"):
+    if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
+        try:
             with safetensors.safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-            return to_mae(safetensors.torch.load_file(path), url), json.loads(header.get("config", "{}"))
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            tree = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = "no pickle of plain tensors"
-        raise WeightsError(
-            f"{url} is not a weights file that can be read safely ({reason}); "
-            "give a checkpoint folder, a .safetensors or a .pth of tensors"
-        ) from error
+                config = json.loads((file.metadata() or {}).get("config", "{}"))
+            tree: Any = safetensors.torch.load_file(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise unreadable(url, (str(error).splitlines() or [type(error).__name__])[0][:120]) from error
+        return to_mae(tree, url, part), config
+    tree = read_pickle(path, url)
     config = tree.get("config") if isinstance(tree, dict) else None
     ours = isinstance(config, dict) and "model" in config
-    return to_mae(tree, url), config if ours and config else {}
+    return to_mae(tree, url, part), config if ours and config else {}
+
+
+def _described(url: str, found: Found, meta: dict[str, Any]) -> Weights:
+    """Weights of a file."""
+    return replace(_describe(url, found.state, meta), part=found.part, left=found.left, notes=found.notes)
 
 
 def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
     """Read the encoder's shape off its tensors."""
-    needed = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
-    missing = [key for key in needed if key not in state]
-    if missing:
-        raise WeightsError(
-            f"{url} holds no ViT encoder: {', '.join(missing)} not among its {len(state)} tensors"
-        )
+    if why := fault(state):
+        raise WeightsError(f"{url} holds no ViT encoder that can be used: {why}")
     projection = state["patch_embed.proj.weight"]
     width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -156,14 +170,14 @@ class Loaded:
     unused: tuple[str, ...]
     fresh: tuple[str, ...]
 
-    def summary(self, origin: str) -> str:
+    def summary(self, weights: Weights) -> str:
         """One line for a person."""
-        text = f"{len(self.taken)} tensors from {origin}"
+        text = f"{len(self.taken)} tensors from {weights.place}"
         if self.unused:
             text += f"; not used: {_few(self.unused)}"
         if self.fresh:
             text += f"; starting afresh: {_few(self.fresh)}"
-        return text
+        return "; ".join([text, *weights.notes])
 
 
 def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Loaded:
@@ -183,7 +197,7 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
         shapes = {k: tuple(held[k].shape) if k in held else "missing" for k in absent[:3]}
         why = ", ".join(f"{k} {shape} for {tuple(own[k].shape)}" for k, shape in shapes.items())
         raise WeightsError(
-            f"{weights.origin} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
+            f"{weights.place} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
             f"do not match ({why}); "
             "choose the model.name the weights were made with"
         )
@@ -191,7 +205,7 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
     if any(k not in fits for k in decoder):
         fits = {k: v for k, v in fits.items() if not k.startswith(DECODER)}
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
-    unused = tuple(sorted(held.keys() - fits.keys()))
+    unused = tuple(sorted((held.keys() | set(weights.left)) - fits.keys()))
     return Loaded(tuple(sorted(fits)), unused, tuple(sorted(own.keys() - fits.keys())))
 
 

@@ -122,7 +122,7 @@ def _model(begin: Start, held: Commit | None) -> MaskedAutoencoder:
         if config.model.init == "none":
             return ""
         weights = read_weights(config.model.init)
-        return load_into(model, weights, model.grid).summary(weights.origin)
+        return load_into(model, weights, model.grid).summary(weights)
 
     if said := begin.group.on_main(fill):
         begin.display.say(said)

@@ -1,6 +1,7 @@
 """What is exported is read by others, bit by bit."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import timm
 import torch
 
 from retfound_dist.config import to_dict
-from retfound_dist.model.export import export
+from retfound_dist.model.export import _crop_share, export
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, patchify
 from retfound_dist.model.vit import normalise_images
 from retfound_dist.model.weights import Weights, autoencoder_from, read_weights
 from retfound_dist.schema import Data, Model, PretrainConfig, Run, Train
+from retfound_dist.shapes import RESIZE
 
 SMALL = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=1, decoder_heads=2)
 WIDE = replace(SMALL, image_size=(28, 84))
@@ -64,6 +66,12 @@ def test_timm_builds_the_encoder_from_the_exported_folder(config: Model, tmp_pat
     for name, value in safetensors.torch.load_file(tmp_path / "folder" / "model.safetensors").items():
         assert torch.equal(value, weights.state[name])
     assert json.loads((tmp_path / "folder" / "config.json").read_text())["num_features"] == 192
+
+
+def test_timm_scales_images_to_the_size_that_embed_does() -> None:
+    for side in sorted({*range(14, 1030, 14), *range(16, 1030, 16)}):
+        assert math.floor(side / _crop_share(side)) == round(side * RESIZE), side
+    assert _crop_share(224) == 0.875
 
 
 @pytest.mark.slow

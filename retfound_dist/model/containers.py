@@ -1,0 +1,87 @@
+"""Where in a file of others an encoder stands: in which container, behind which prefix.
+
+Training code nests its weights (`model`, `state_dict`, `teacher`, ...) and wrappers lengthen their names
+(`module.`, `_orig_mod.`, `backbone.`, ...), in any order and depth. What makes a whole encoder fit is taken;
+of several the teacher or moving average, then the plain one, then the student.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+WRAPPERS = {
+    "module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module",
+}  # fmt: skip
+"""What DDP, torch.compile, FSDP, recomputing and DeepSpeed put into names, anywhere."""
+AVERAGED = {"teacher", "ema", "target", "averaged"}
+TRAINED_ONLY = {"student", "momentum", "optimizer"}
+DECODER = ("decoder", "mask_token")
+_ANCHOR = re.compile(r"^(|.*?\.)(?:patch_embed\.proj\.weight|blocks\.0\.(?:\d+\.)?norm1\.weight)$")
+_CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")
+"""DINOv2's trainer holds its blocks in chunks: blocks.CHUNK.BLOCK, the block counted through."""
+_DEEPEST = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Tensors that may be an encoder, by names without prefix."""
+
+    part: str
+    """Container and prefix, such as `model.teacher.backbone`; empty: the file's own level."""
+    state: State
+    left: tuple[str, ...]
+    """Names beside it in the same container."""
+
+    @property
+    def preference(self) -> int:
+        """The smaller the better."""
+        words = {word for text in self.part.split(".") for word in text.lower().split("_")}
+        return 0 if words & AVERAGED else 2 if words & TRAINED_ONLY else 1
+
+
+def candidates(tree: Any) -> list[Candidate]:
+    """Every place in a file where the names of a ViT begin, in the file's order."""
+    found = []
+    for path, tensors in _containers(tree, ()):
+        names = {_unwrapped(name): value for name, value in tensors.items()}
+        prefixes = dict.fromkeys(match[1] for name in names if (match := _ANCHOR.match(name)))
+        found += [_candidate(path, names, prefix) for prefix in prefixes]
+    return found
+
+
+def tensors_of(tree: Any) -> State:
+    """All tensors of a file by their full names, for messages."""
+    return {".".join((*path, name)): v for path, held in _containers(tree, ()) for name, v in held.items()}
+
+
+def _containers(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], State]]:
+    """Mappings that hold tensors, with where they are."""
+    if not isinstance(tree, Mapping) or len(path) > _DEEPEST:
+        return
+    tensors = {str(name): value.detach() for name, value in tree.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield path, tensors
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _containers(value, (*path, str(name)))
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(word for word in name.split(".") if word not in WRAPPERS)
+
+
+def _candidate(path: tuple[str, ...], names: State, prefix: str) -> Candidate:
+    within = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
+    state = {_CHUNKED.sub(r"blocks.\1.", name): value for name, value in within.items()}
+    above = prefix.removesuffix("encoder.")
+    if above != prefix:  # its decoder may stand one level above
+        beside = {n.removeprefix(above): v for n, v in names.items() if n.startswith(above)}
+        state |= {n: v for n, v in beside.items() if n.startswith(DECODER)}
+    left = tuple(n for n in names if not n.startswith(prefix) and n.removeprefix(above) not in state)
+    return Candidate(".".join([*path, *filter(None, prefix.split("."))]), state, left)
