@@ -39,11 +39,25 @@ def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
     """What is started meanwhile inherits that these signals are blocked; here they arrive afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        resource_tracker.ensure_running()
+        with _environment("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
+            resource_tracker.ensure_running()  # it tidies up after a killed process, and would complain of it
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # starting the tracker has let some through again
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for processes that are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -71,10 +71,10 @@ class Failures:
         self,
         group: Group,
         watchdog: Watchdog,
-        clear: Callable[[], None] = lambda: None,
+        clear: Callable[[], object] = lambda: None,
         debug: bool = False,
     ) -> None:
-        """Every rank calls it; `watchdog` knows the step, `clear` makes room on the terminal.
+        """Every rank calls it; `watchdog` knows the step, `clear` ends what would come between the last words.
 
         `debug`: show tracebacks.
         """
@@ -117,11 +117,11 @@ class Failures:
                         self._leave_with(self._known() or known, None)
 
     def _leave_with(self, known: list[Failure], own: Failure | None) -> NoReturn:
+        self._clear()
         first = known[0]
         if first.explained:
             want_no_other_start()
         if self._world.is_main:
-            self._clear()
             self._print(known, own)
             with suppress(RuntimeError):
                 self._store.set(self._told, "yes")

@@ -66,7 +66,7 @@ def pretrain(
             return 0
         group = ds.start(world, config.train.threads)
         asked.together(display.warn if world.is_main else None)
-        failures = Failures(group, watchdog, display.end, debug)
+        failures = Failures(group, watchdog, lambda: (asked.ignore(), display.end()), debug)
         keeper, folder = Keeper(url), scratch.folder
         run_on(Start(config, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
         ds.stop()  # not after a failure: it would wait for a collective that never ends
