@@ -25,7 +25,7 @@ GRACE = 2.0
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell gives it."""
 ASKED_BEFORE = "RETFOUND_ASKED_TO_STOP"
-"""Environment variable: a file that is there once this host's ranks were asked (launch/slurm/node.sh)."""
+"""Environment variable of launch/slurm/node.sh: a file that is there once this host's ranks were asked."""
 
 
 class Stage(Enum):
@@ -52,6 +52,8 @@ class StopRequest:
         self.stage = Stage.ALONE
         self.say: Callable[[str], None] | None = None
         """Tells the person that the request has arrived."""
+        self._by_slurm = ASKED_BEFORE in os.environ
+        """Slurm asks at the time limit again, and ends who takes too long by itself."""
         self._until: float | None = None
         self.limit(max_minutes)
 
@@ -94,7 +96,8 @@ class StopRequest:
         interrupt, now = number == signal.SIGINT, time.monotonic()
         if self.stage is Stage.LEAVING:
             return
-        if self.asked_at and now - self.asked_at > (GRACE / 2 if interrupt else GRACE):
+        again = self.asked_at and now - self.asked_at > (GRACE / 2 if interrupt else GRACE)
+        if again and (interrupt or not self._by_slurm):
             os._exit(INTERRUPTED if interrupt else 128 + number)
         if self.stage is Stage.ALONE or (interrupt and self.stage is Stage.TOGETHER):
             self._leave(number)

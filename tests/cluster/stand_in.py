@@ -28,6 +28,9 @@ def leave(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "show":
+        print('{"train.grace_s": {"value": 60.0}}')
+        sys.exit()
     signal.signal(signal.SIGUSR1, leave)
     signal.signal(signal.SIGTERM, leave)
     note(f"start {rank} of {size}: {' '.join(sys.argv[1:])}")
