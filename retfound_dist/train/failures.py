@@ -81,18 +81,21 @@ class Failures:
         self._world, self._watchdog, self._clear, self._debug = group.world, watchdog, clear, debug
         self.at_end: list[Callable[[list[Failure]], None]] = []
         """Rank 0's: writes down why, lets go of what the run holds; the last one first."""
-        self._ended = False
+        self._ended = threading.Event()
         self._one = threading.RLock()
         self._store: Any = None
         if group.world.size > 1:
             name = group.share(uuid.uuid4().hex)  # the store may be older than this start
             self._said, self._told = f"retfound/{name}/failures", f"retfound/{name}/told"
             self._store = _connect()
-            threading.Thread(target=self._look, name="failures", daemon=True).start()
+            self._thread = threading.Thread(target=self._look, name="failures", daemon=True)
+            self._thread.start()
 
     def end(self) -> None:
-        """All went well."""
-        self._ended = True
+        """All went well. The thread is waited for: asking the store while Python ends, it would abort."""
+        self._ended.set()
+        if self._store is not None:
+            self._thread.join(STORE_S)
 
     def leave(self, error: BaseException) -> None:
         """Tell of this rank's error and leave; returns where there are no other ranks: the caller raises."""
@@ -108,12 +111,11 @@ class Failures:
 
     def _look(self) -> None:
         """The thread: another rank's failure ends this one, which may be waiting for it in a collective."""
-        while not self._ended:
-            time.sleep(LOOK_S)
+        while not self._ended.wait(LOOK_S):
             if known := self._known():
                 time.sleep(LOOK_S / 5)  # ranks that fail alike do so together
                 with self._one:
-                    if not self._ended:
+                    if not self._ended.is_set():
                         self._leave_with(self._known() or known, None)
 
     def _leave_with(self, known: list[Failure], own: Failure | None) -> NoReturn:
