@@ -71,11 +71,10 @@ class Failures:
         self,
         group: Group,
         watchdog: Watchdog,
-        clear: Callable[[], object] = lambda: None,
+        clear: Callable[[], None] = lambda: None,
         debug: bool = False,
     ) -> None:
-        """Every rank calls it; `watchdog` knows the step, `clear` ends what would come between the last words.
-
+        """Every rank calls it. `watchdog` knows the step; `clear` ends what would come between the last words;
         `debug`: show tracebacks.
         """
         self._world, self._watchdog, self._clear, self._debug = group.world, watchdog, clear, debug
@@ -84,6 +83,8 @@ class Failures:
         self._ended = threading.Event()
         self._one = threading.RLock()
         self._store: Any = None
+        self._gone = False
+        """Whether the store does not answer any more."""
         if group.world.size > 1:
             name = group.share(uuid.uuid4().hex)  # the store may be older than this start
             self._said, self._told = f"retfound/{name}/failures", f"retfound/{name}/told"
@@ -111,7 +112,7 @@ class Failures:
 
     def _look(self) -> None:
         """The thread: another rank's failure ends this one, which may be waiting for it in a collective."""
-        while not self._ended.wait(LOOK_S):
+        while not (self._gone or self._ended.wait(LOOK_S)):
             if known := self._known():
                 time.sleep(LOOK_S / 5)  # ranks that fail alike do so together
                 with self._one:
@@ -169,9 +170,11 @@ class Failures:
 
     def _known(self) -> list[Failure]:
         """What ranks have told so far, the first one first; nothing where the store is gone."""
-        with suppress(RuntimeError):
+        try:
             if self._store.check([self._said]):
                 return [Failure(**json.loads(line)) for line in self._store.get(self._said).splitlines()]
+        except RuntimeError:
+            self._gone = True
         return []
 
     def _wait(self, key: str) -> list[Failure]:

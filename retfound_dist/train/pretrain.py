@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from retfound_dist import commit, runlog
+from retfound_dist import commit, grace, runlog, shapes
 from retfound_dist import config as configs
 from retfound_dist.errors import RetfoundError
+from retfound_dist.grace import Need, known_graces
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
@@ -66,7 +67,12 @@ def pretrain(
             return 0
         group = ds.start(world, config.train.threads)
         asked.together(display.warn if world.is_main else None)
-        failures = Failures(group, watchdog, lambda: (asked.ignore(), display.end()), debug)
+
+        def clear() -> None:
+            asked.ignore()
+            display.end()
+
+        failures = Failures(group, watchdog, clear, debug)
         keeper, folder = Keeper(url), scratch.folder
         run_on(Start(config, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
         ds.stop()  # not after a failure: it would wait for a collective that never ends
@@ -129,7 +135,8 @@ def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[Desk | None
         assert lock is not None
         board = TensorBoard(url, start.keeper, start.scratch, step) if config.train.tensorboard else None
         runlog.write_config(url, start.tree)
-        desk = Desk(Journal(url, start.keeper, config.checkpoint.patience_s), lock, board)
+        journal = Journal(url, start.keeper, config.checkpoint.patience_s)
+        desk = Desk(journal, lock, board, known_graces(os.environ))
         start.failures.at_end.append(partial(_write_down, desk.journal))
 
     start.group.on_main(open_desk)
@@ -200,6 +207,8 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
         ready.held_out,
     )
     loop.recall(ready.state)
+    if desk:
+        _tell_grace(begin, desk, before["save"])
     if journal:
         journal.event(
             "start",
@@ -221,6 +230,17 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
     display.say(f"{ended} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}")
 
 
+def _tell_grace(begin: Start, desk: Desk, measured: Need | None) -> None:
+    """Say how long the run has to save when it is asked to stop, and what it needs."""
+    model, train, world = begin.config.model, begin.config.train, begin.group.world
+    state, weights = shapes.state_bytes(model, train.precision), 4 * shapes.parameters(model)
+    need = measured or grace.expected(state, weights, world.size // world.local_size)
+    said, warned = grace.lines(desk.graces, need, train.grace_s)
+    begin.display.say(said)
+    for line in warned:
+        begin.display.warn(line)
+
+
 def _before(url: str, start: int) -> dict[str, Any]:
     """What earlier starts of the run left: anomalies, time of the steps that count, when it all began."""
     rows = [row for row in runlog.read_metrics(url) if row["step"] <= start]
@@ -228,9 +248,12 @@ def _before(url: str, start: int) -> dict[str, Any]:
     useful = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
-    starts = [row["began"] for row in runlog.read_rows(url, runlog.EVENTS) if row["event"] == "start"]
+    events = runlog.read_rows(url, runlog.EVENTS)
+    starts = [row["began"] for row in events if row["event"] == "start"]
+    save = grace.measured(events, rows[-1]["step_s"] if rows else 0.0)
     anomalies = [row for row in runlog.read_rows(url, runlog.ANOMALIES) if row["step"] <= start]
-    return {"anomalies": anomalies, "useful_s": useful, "began": min([*starts, process_began()])}
+    began = min([*starts, process_began()])
+    return {"anomalies": anomalies, "useful_s": useful, "began": began, "save": save}
 
 
 def guarded(
