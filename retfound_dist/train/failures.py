@@ -74,7 +74,8 @@ class Failures:
         clear: Callable[[], None] = lambda: None,
         debug: bool = False,
     ) -> None:
-        """Every rank calls it. `watchdog` knows the step; `clear` ends what would come between the last words;
+        """Every rank calls it. `watchdog` knows the step; `clear` ends what would come between last words.
+
         `debug`: show tracebacks.
         """
         self._world, self._watchdog, self._clear, self._debug = group.world, watchdog, clear, debug

@@ -81,6 +81,7 @@ def test_a_cancelled_job_is_saved_and_does_not_start_again(slurm: Slurm, job: Jo
     assert "cancelled: not started again" in log
     assert "back into the queue" not in log
     assert "stopped as asked at step" in read_logs(job.logs)
+    assert "scancel (Slurm's KillWait): 30 s" in read_logs(job.logs)  # as it said at its start
 
 
 @pytest.mark.timeout(600)
