@@ -49,6 +49,8 @@ class StopRequest:
         self.asked_at = 0.0
         self.interrupted = False
         """Whether it was Ctrl-C."""
+        self.silent = False
+        """Whether another rank does the talking."""
         self.stage = Stage.ALONE
         self.say: Callable[[str], None] | None = None
         """Tells the person that the request has arrived."""
@@ -110,6 +112,7 @@ class StopRequest:
             self.say(f"asked to stop ({name}): {what}; asked again, leaving at once")
 
     def _leave(self, number: int) -> None:
-        why = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
-        print(f"retfound: {why}", file=sys.stderr, flush=True)
+        if not self.silent:
+            why = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
+            print(f"retfound: {why}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED if number == signal.SIGINT else 0)
