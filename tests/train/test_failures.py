@@ -53,7 +53,7 @@ def ranks(kind: str, count: int = 3) -> tuple[list[int], list[str], list[str], f
         subprocess.Popen(
             [sys.executable, "-c", RANK, kind], env=os.environ | where | {"RANK": str(rank)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        )
         for rank in range(count)
     ]
     begun = time.monotonic()
