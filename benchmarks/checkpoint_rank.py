@@ -18,6 +18,7 @@ from retfound_dist.schema import Checkpoint, Data, Model, PretrainConfig, Run, T
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import read_manifest
 from retfound_dist.train import engine as ds
+from retfound_dist.train.failures import Failures
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.pretrain import Start, run_on
@@ -72,8 +73,9 @@ def main() -> None:
         watchdog.start()
         with Display(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
             tree, keeper = to_dict(how), Keeper(url)
-            asked = StopRequest()
-            run_on(Start(how, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder))
+            asked, failures = StopRequest(), Failures(group, watchdog)
+            folder = scratch.folder
+            run_on(Start(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
         gc.collect()
     ds.stop()
 

@@ -55,6 +55,7 @@ heading "Checking every shard against its manifest: a few seconds"
 attempt retfound verify "$demo/shards"
 
 heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): some 4 minutes -> $demo/pretrain"
+give_torchrun_time_for_a_save configs/demo/pretrain.toml
 attempt torchrun --standalone --nproc-per-node=2 -m retfound_dist pretrain configs/demo/pretrain.toml \
   run.url="$demo/pretrain" data.shards="$demo/shards"
 

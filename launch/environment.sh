@@ -6,6 +6,7 @@
 #   RANKS_PER_NODE=8      ranks on each host (default: one for each GPU, or 1)
 #   IFACE=ib0             network interface that ranks talk over (default: they find out)
 #   OMP_NUM_THREADS=4     CPU threads of each rank (default: the host's cores shared between its ranks)
+#   TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300   seconds that ranks have to save (default: train.grace_s)
 #
 # S3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE are read from the
 # environment by the ranks themselves. No script here puts them on a command line or prints them.
@@ -46,3 +47,12 @@ if [ -z "${OMP_NUM_THREADS:-}" ]; then
   [ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1
 fi
 export RANKS_PER_NODE OMP_NUM_THREADS
+
+# torchrun ends its ranks so long after it was told to stop, whatever they are saving; unless told
+# otherwise after 30 s. With the arguments of pretrain: what their train.grace_s says.
+give_torchrun_time_for_a_save() {
+  [ -z "${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-}" ] || return 0
+  local read_grace='import json, sys; print(round(json.load(sys.stdin)["train.grace_s"]["value"]))'
+  TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$(python -m retfound_dist show "$@" --json | python -c "$read_grace") || exit 2
+  export TORCH_ELASTIC_SHUTDOWN_TIMEOUT
+}

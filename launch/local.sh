@@ -11,4 +11,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 if [ "$RANKS_PER_NODE" = 1 ]; then
   exec python -m retfound_dist pretrain "$@"
 fi
+give_torchrun_time_for_a_save "$@"
 exec torchrun --standalone --nproc-per-node="$RANKS_PER_NODE" -m retfound_dist pretrain "$@"

@@ -27,5 +27,6 @@ else
   meeting=(--node-rank="${NODE_RANK:?the number of this host, from 0}"
     --master-addr="${MASTER_ADDR:?the name or address of host 0}" --master-port="${MASTER_PORT:-29500}")
 fi
+give_torchrun_time_for_a_save "$@"
 exec torchrun --nnodes="$NNODES" --nproc-per-node="$RANKS_PER_NODE" "${rendezvous_address[@]}" "${meeting[@]}" \
   -m retfound_dist pretrain "$@"

@@ -233,6 +233,10 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    from retfound_dist.train.preempt import StopRequest
+
+    asked = StopRequest()
+    asked.listen()  # before anything slow: a signal meanwhile would be lost, or end the process anyhow
     from retfound_dist.config import load
     from retfound_dist.heldout import held_out_part
     from retfound_dist.schema import PretrainConfig
@@ -258,7 +262,7 @@ def _pretrain(args: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
     from retfound_dist.train.pretrain import guarded
 
-    return guarded(config, manifest, world, quiet=args.quiet)
+    return guarded(config, manifest, world, args.quiet, asked, args.debug)
 
 
 def _batch(args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ HOW = (
     "train.offload_optimizer",
     "train.threads",
     "train.max_minutes",
+    "train.grace_s",
     "train.hang_minutes",
     "train.bad_step_budget",
     "train.tensorboard",

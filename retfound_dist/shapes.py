@@ -132,6 +132,11 @@ def forward_flops(model: Model) -> int:
     return encoder + decoder + ends
 
 
+def state_bytes(model: Model, precision: str) -> int:
+    """Training state of a checkpoint: bf16 weights and AdamW's 12 bytes a parameter; in fp32 4 and 8."""
+    return parameters(model) * (14 if precision == "bf16" else 12)
+
+
 def training_flops(model: Model) -> int:
     """Forward and backward operations for one image: the backward pass costs twice the forward."""
     return 3 * forward_flops(model)

@@ -26,6 +26,7 @@ BASE = {
     "shapes",
     "memory",
     "heldout",
+    "grace",
     "drawing",
     "versions",
     "urls",

@@ -15,6 +15,7 @@ from retfound_dist.cockpit.recipe import check
 from retfound_dist.cockpit.traffic import Reads, node_reads
 from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import WHOLE, Shape, Work, forecast
+from retfound_dist.grace import Grace, Need, expected, too_short
 from retfound_dist.memory import Memory, largest_micro_batch, peak
 from retfound_dist.schema import PretrainConfig, Train
 from retfound_dist.stream.plan import Layout, layout
@@ -82,6 +83,8 @@ class RunPlan:
     """The one that runs: 0 runs as 1."""
     speed: Speed
     saves: Saves
+    to_save: Need
+    """From being asked to stop until all is saved."""
     reads: Reads
     findings: tuple[Finding, ...]
     within_hours: float
@@ -108,10 +111,16 @@ class RunPlan:
 
 
 def plan_run(
-    config: PretrainConfig, data: DataFacts, cluster: Cluster, rate: Rate | None, within_hours: float
+    config: PretrainConfig,
+    data: DataFacts,
+    cluster: Cluster,
+    rate: Rate | None,
+    within_hours: float,
+    graces: Sequence[Grace] = (),
 ) -> RunPlan:
     """The plan of a run on a cluster; `rate`: measured on one such GPU, where it was.
 
+    `graces`: how long those who may stop it are known to wait for a save.
     ConfigError for a model that cannot be built.
     """
     model, train = config.model, config.train
@@ -129,7 +138,10 @@ def plan_run(
     steps = train.steps or max(1, math.ceil(epochs * data.samples / train.global_batch - 1e-9))
     needed = steps * train.global_batch / (within_hours * 3600)
     speed = _speed(config, data, cluster, cut, stage, reads, rate, needed)
+    saves = _saves(config, steps, speed.step_s)
+    to_save = expected(saves.state_bytes, saves.weights_bytes, cluster.nodes, speed.step_s)
     found = _memory_findings(train, cluster, stages[stage - 1]) + check(config, facts_of(data, cluster, cut))
+    found += _grace_findings(train, graces, to_save)
     return RunPlan(
         cluster=cluster,
         data=data,
@@ -141,7 +153,8 @@ def plan_run(
         stages=stages,
         stage=stage,
         speed=speed,
-        saves=_saves(config, steps, speed.step_s),
+        saves=saves,
+        to_save=to_save,
         reads=reads,
         findings=tuple(found),
         within_hours=within_hours,
@@ -239,7 +252,7 @@ def _reached(work: Work, cluster: Cluster, cut: Layout, stage: int, rate: Rate) 
 
 
 def _saves(config: PretrainConfig, steps: int, step_s: float) -> Saves:
-    """Weights in fp32; state: bf16 weights and AdamW's 12 bytes a parameter (fp32: 4 and 8)."""
+    """Weights in fp32, and state."""
     every, keep = config.checkpoint.every_steps, config.checkpoint
     count = steps // every + (1 if steps % every else 0)
     states = min(count, keep.keep_last)
@@ -249,7 +262,7 @@ def _saves(config: PretrainConfig, steps: int, step_s: float) -> Saves:
     widths = shapes.encoder_shape(config.model.name).width + config.model.decoder_width
     fixed = (tokens.patches + 1) * widths
     trained = shapes.parameters(config.model)
-    state = trained * (14 if config.train.precision == "bf16" else 12)
+    state = shapes.state_bytes(config.model, config.train.precision)
     return Saves(count, 4.0 * (trained + fixed), float(state), states, every * step_s)
 
 
@@ -273,6 +286,23 @@ def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> lis
             "retfound_dist/memory.py",
             instead,
         )
+    ]
+
+
+def _grace_findings(train: Train, graces: Sequence[Grace], need: Need) -> list[Finding]:
+    """Whoever would end the run before it is saved."""
+    told = [Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"), *graces]
+    what = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
+    return [
+        Finding(
+            "warning",
+            "train.grace_s",
+            what.format(grace.source, grace.seconds),
+            "What was done since the last checkpoint would be lost",
+            "retfound_dist/grace.py",
+            grace.instead,
+        )
+        for grace in too_short(told, need)
     ]
 
 

@@ -18,6 +18,7 @@ from retfound_dist.cockpit.recipe import check
 from retfound_dist.cockpit.words import duration, flops, plural, size
 from retfound_dist.config import load
 from retfound_dist.errors import ConfigError, ManifestError
+from retfound_dist.grace import cancelling
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from retfound_dist.stream.plan import layout
@@ -44,7 +45,7 @@ def plan_command(
     data = _data(config, samples, image_kb)
     cluster = find_cluster(wish, os.environ)
     rate = measured_rate(read_results(), cluster.device.name, config.model.name)
-    found = plan_run(config, data, cluster, rate, within_hours)
+    found = plan_run(config, data, cluster, rate, within_hours, cancelling(os.environ))
     if as_json:
         print(json.dumps(to_tree(found), indent=1))
     else:
@@ -136,6 +137,7 @@ def to_tree(plan: RunPlan) -> dict[str, Any]:
             "state_bytes": saves.state_bytes,
             "total_bytes": saves.total_bytes,
             "every_s": saves.every_s,
+            "save_s": plan.to_save.seconds,
         },
         "store": {
             "bytes_per_node_and_epoch": reads.epoch_bytes,
@@ -192,6 +194,7 @@ def lines(plan: RunPlan, config: PretrainConfig, path: str) -> Iterator[str]:
         f"{size(saves.weights_bytes)}, state {size(saves.state_bytes)};"
     )
     yield f"               {size(saves.total_bytes)} at the end (state of {saves.kept_states} kept)"
+    yield f"               asked to stop, some {duration(plan.to_save.seconds)} until all is saved"
     cores = speed.images_per_s / DECODED / cluster.nodes
     yield f"  decoding     some {cores:,.1f} cores a node at {DECODED} images/s each"
     yield from _store_lines(plan)

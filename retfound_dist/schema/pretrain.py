@@ -137,6 +137,8 @@ class Train:
     """Commit a checkpoint and leave with 0 at this step though the schedule runs on; 0: never."""
     max_minutes: NonNegative = 0.0
     """Commit a checkpoint and leave with 0 so long after the start, as a signal would; 0: never."""
+    grace_s: NonNegative = 300.0
+    """Seconds a save may take after the run is asked to stop; `launch/` has torchrun wait so long."""
     hang_minutes: NonNegative = 30.0
     """Longest time for one step: after it all ranks print their stacks and leave with an error; 0: any."""
     bad_step_budget: Count = 10

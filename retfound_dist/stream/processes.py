@@ -11,22 +11,53 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import torch
 
 PRELOAD = "retfound_dist.stream.loader"
+NOT_THEIRS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that only the reading process answers: Slurm and torchrun send them to every process they find."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def fork_server(url: str) -> Any:
     """The multiprocessing context: children of a server that holds neither threads nor a filesystem.
 
-    What reading from `url` needs is imported there once, which spares each child half a second.
+    What reading from `url` needs is imported there once, which spares each child half a second. The server
+    starts here, deaf to `NOT_THEIRS`: its children would take its death for that of their reader.
     """
     forkserver.set_forkserver_preload([PRELOAD, "s3fs"] if url.startswith("s3://") else [PRELOAD])
+    with _held_back(NOT_THEIRS):
+        forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
+    """What is started meanwhile inherits that these signals are blocked; here they arrive afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        with _environment("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
+            resource_tracker.ensure_running()  # it tidies up after a killed process, and would complain of it
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # starting the tracker has let some through again
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for processes that are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -66,13 +97,13 @@ class Begin:
 
 def _begin_process() -> None:
     """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where another context than `fork_server` made it
     sys.excepthook = _unless_reader_left
     torch.set_num_threads(1)
     keep_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, NOT_THEIRS)
         threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -96,6 +96,8 @@ class Saver:
         self._saves, self._zero_stage = 0, 0
         self.last_good = last_good
         """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
+        self.took_s = 0.0
+        """Seconds from the beginning of its save to its commit; 0: this start has committed none yet."""
 
     def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
         """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
@@ -183,12 +185,13 @@ class Saver:
         if pending is None or pending.sealed is None or not pending.sealed.done() or self._fault():
             return
         self.last_good, self._pending = pending.at.step, None
+        self.took_s = time.perf_counter() - pending.begun
         if self._journal:
             self._journal.event(
                 "checkpoint",
                 step=pending.at.step,
                 stall_s=pending.stall_s,
-                took_s=time.perf_counter() - pending.begun,
+                took_s=self.took_s,
                 bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
             )
 

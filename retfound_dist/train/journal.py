@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
@@ -25,12 +26,14 @@ class Journal:
         self._flushed = 0.0
         self._asked: list[Future[None]] = []
         self._fault = ""
+        self._one = threading.RLock()  # a failure of another rank is written down by a thread
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to one of the logs."""
-        self._rows.setdefault(name, []).append(row)
-        if time.monotonic() - self._flushed >= self._pause:
-            self.flush()
+        with self._one:
+            self._rows.setdefault(name, []).append(row)
+            if time.monotonic() - self._flushed >= self._pause:
+                self.flush()
 
     def event(self, kind: str, **facts: Any) -> None:
         """Add a line to events.jsonl."""
@@ -38,9 +41,10 @@ class Journal:
 
     def flush(self) -> None:
         """Have all lines written; what is committed after this is committed after them."""
-        for name, rows in self._rows.items():
-            self._asked.append(self._keeper.ask(keeper.append, self._url, name, rows, self._patience_s))
-        self._rows, self._flushed = {}, time.monotonic()
+        with self._one:
+            for name, rows in self._rows.items():
+                self._asked.append(self._keeper.ask(keeper.append, self._url, name, rows, self._patience_s))
+            self._rows, self._flushed = {}, time.monotonic()
 
     def fault(self) -> str:
         """Why lines could not be written; empty when all is well."""

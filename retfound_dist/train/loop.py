@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from retfound_dist import runlog
 from retfound_dist.errors import RunConflictError, StorageError
+from retfound_dist.grace import Grace, Need, warnings
 from retfound_dist.model.cpu import has_bf16_instructions
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -39,6 +40,17 @@ class Desk:
     journal: Journal
     lock: RunLock
     board: TensorBoard | None = None
+    graces: Sequence[Grace] = ()
+    """How long those who may stop this run wait for a save."""
+    weighed: bool = False
+    """Whether they were held against a save of this start."""
+
+    def warn_of(self, need: Need, grace_s: float) -> list[str]:
+        """What to warn of once a save of this start was measured."""
+        if self.weighed:
+            return []
+        self.weighed = True
+        return warnings(self.graces, need, grace_s)
 
     def fault(self) -> str:
         """Why the run cannot go on; empty when it can."""
@@ -167,6 +179,10 @@ class Loop:
         }
         if saving and self.held_out:
             row["held_out_loss"] = self._score(done, self.held_out)
+        if self.desk and self.saver.took_s:
+            need = Need(rates["step_s"] + self.saver.took_s, "as measured")
+            for line in self.desk.warn_of(need, job.config.train.grace_s):
+                self.display.warn(line)
         self._records = []
         self.display.show(row, self.saver.last_good)
         for found in reckoned.anomalies:

@@ -1,18 +1,44 @@
 """Asked to stop, by a signal at any one rank or by the clock: all ranks leave at the same step.
 
-The first SIGTERM or SIGUSR1 is noted and the step is finished; a second one, more than `GRACE` seconds
-later, ends the process at once. (Schedulers often send both signals, or one of them twice, in one breath.)
+SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are blocked in all threads of the process and read by a thread of their
+own. So they arrive whatever the others are at, and no process started from here dies of a signal that Slurm
+or torchrun sends to every process. `listen` is called before anything slow is imported.
+
+The first signal is noted; the step is finished and saved. A second one, a little later, ends the process at
+once. (Schedulers often send both signals, or one of them twice, in one breath.) While there is nothing to
+save, the first one ends it. Needs no torch.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
-from types import FrameType
+from collections.abc import Callable
+from enum import Enum
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 GRACE = 2.0
+"""Seconds in which a second signal counts as the first; Ctrl-C comes from a person: half of it."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell gives it."""
+ASKED_BEFORE = "RETFOUND_ASKED_TO_STOP"
+"""Environment variable of launch/slurm/node.sh: a file that is there once this host's ranks were asked."""
+
+
+class Stage(Enum):
+    """How far this start of the run is: what a request to stop means."""
+
+    ALONE = "the ranks have not met"
+    """Leaves at once: nothing is to be saved, and nobody waits."""
+    TOGETHER = "the ranks set up"
+    """Noted; all ranks leave together, at the next of a few points (`pretrain.py`). Ctrl-C leaves at once."""
+    TRAINING = "steps are done"
+    """Noted; the vote after each step finds it."""
+    LEAVING = "all is saved"
+    """Too late to matter."""
 
 
 class StopRequest:
@@ -21,17 +47,38 @@ class StopRequest:
     def __init__(self, max_minutes: float = 0) -> None:
         """`max_minutes`: ask by itself that long after now; 0: never."""
         self.asked_at = 0.0
+        self.interrupted = False
+        """Whether it was Ctrl-C."""
+        self.silent = False
+        """Whether another rank does the talking."""
+        self.stage = Stage.ALONE
+        self.say: Callable[[str], None] | None = None
+        """Tells the person that the request has arrived."""
+        self._by_slurm = ASKED_BEFORE in os.environ
+        """Slurm asks at the time limit again, and ends who takes too long by itself."""
+        self._until: float | None = None
+        self.limit(max_minutes)
+
+    def limit(self, max_minutes: float) -> None:
+        """Ask by itself that long after now; 0: never."""
         self._until = time.monotonic() + 60 * max_minutes if max_minutes else None
 
     def listen(self) -> None:
-        """Take the signals from now on."""
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        """Take the signals from now on; to be called by the main thread, before others are started."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for number in SIGNALS:  # should a library let one through
+            signal.signal(number, lambda number, _: self._note(number))
+        threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
+        if os.path.exists(os.environ.get(ASKED_BEFORE, "")):
+            self._note(signal.SIGUSR1)
+
+    def together(self, say: Callable[[str], None] | None) -> None:
+        """The ranks have met: from now on they leave together; `say` tells the person, on rank 0."""
+        self.stage, self.say = Stage.TOGETHER, say
 
     def ignore(self) -> None:
-        """Let no signal break into the leaving: Python would restore the deadly defaults."""
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        """Let no signal break into the leaving."""
+        self.stage = Stage.LEAVING
 
     @property
     def asked(self) -> bool:
@@ -43,7 +90,29 @@ class StopRequest:
         """Whether the clock says so."""
         return self._until is not None and time.monotonic() >= self._until
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.asked_at and time.monotonic() - self.asked_at > GRACE:
-            os._exit(128 + number)
-        self.asked_at = self.asked_at or time.monotonic()
+    def _read_signals(self) -> None:
+        while True:
+            self._note(signal.sigwait(SIGNALS))
+
+    def _note(self, number: int) -> None:
+        interrupt, now = number == signal.SIGINT, time.monotonic()
+        if self.stage is Stage.LEAVING:
+            return
+        again = self.asked_at and now - self.asked_at > (GRACE / 2 if interrupt else GRACE)
+        if again and (interrupt or not self._by_slurm):
+            os._exit(INTERRUPTED if interrupt else 128 + number)
+        if self.stage is Stage.ALONE or (interrupt and self.stage is Stage.TOGETHER):
+            self._leave(number)
+        if self.asked_at:
+            return
+        self.interrupted, self.asked_at = interrupt, now
+        if self.say:
+            what = "saving after this step" if self.stage is Stage.TRAINING else "leaving when all ranks can"
+            name = "Ctrl-C" if interrupt else signal.Signals(number).name
+            self.say(f"asked to stop ({name}): {what}; asked again, leaving at once")
+
+    def _leave(self, number: int) -> None:
+        if not self.silent:
+            why = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
+            print(f"retfound: {why}", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED if number == signal.SIGINT else 0)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
-from retfound_dist import commit, runlog
+from retfound_dist import commit, grace, runlog, shapes
 from retfound_dist import config as configs
-from retfound_dist.errors import DataError, RetfoundError
+from retfound_dist.errors import RetfoundError
+from retfound_dist.grace import Need, known_graces
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
@@ -22,13 +23,14 @@ from retfound_dist.stream.loader import Stream, make_plan, open_stream
 from retfound_dist.train import engine as ds
 from retfound_dist.train.anomaly import Anomalies
 from retfound_dist.train.checkpoint import Saver
+from retfound_dist.train.failures import Failure, Failures
 from retfound_dist.train.job import run_steps
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.lock import RunLock
 from retfound_dist.train.loop import Desk, Loop
-from retfound_dist.train.preempt import StopRequest
-from retfound_dist.train.setup import Ready, make_ready
+from retfound_dist.train.preempt import INTERRUPTED, Stage, StopRequest
+from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_asked
 from retfound_dist.train.setup import Start as Start
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
@@ -40,9 +42,20 @@ HURRY_S = 5.0
 """How long logs and lock of a run that fails may take to be written."""
 
 
-def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bool = False) -> int:
-    """Run or resume; gives the exit code. Every rank of `world` calls it."""
-    asked, watchdog = StopRequest(config.train.max_minutes), Watchdog(world, config.train.hang_minutes)
+def pretrain(
+    config: PretrainConfig,
+    manifest: Manifest,
+    world: World,
+    quiet: bool = False,
+    asked: StopRequest | None = None,
+    debug: bool = False,
+) -> int:
+    """Run or resume; gives the exit code. Every rank of `world` calls it; `asked` is listening already."""
+    if asked is None:
+        asked = StopRequest()
+        asked.listen()
+    asked.limit(config.train.max_minutes)
+    watchdog = Watchdog(world, config.train.hang_minutes)
     watchdog.start()
     tree, url = configs.to_dict(config), config.run.url
     known = runlog.check_same_run(url, tree)
@@ -53,17 +66,21 @@ def pretrain(config: PretrainConfig, manifest: Manifest, world: World, quiet: bo
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
-        keeper = Keeper(url)
-        start = Start(config, tree, manifest, group, display, keeper, asked, watchdog, scratch.folder)
-        try:
-            run_on(start)
-        finally:
-            ds.stop()
-    return 0
+        asked.together(display.warn if world.is_main else None)
+
+        def clear() -> None:
+            asked.ignore()
+            display.end()
+
+        failures = Failures(group, watchdog, clear, debug)
+        keeper, folder = Keeper(url), scratch.folder
+        run_on(Start(config, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
+        ds.stop()  # not after a failure: it would wait for a collective that never ends
+    return INTERRUPTED if asked.interrupted else 0
 
 
 def run_on(start: Start) -> None:
-    """Run or resume on ranks that have met; every one of them calls it.
+    """Run or resume on ranks that have met; every one of them calls it. Where one of several fails, all end.
 
     Until all that the config names was read, the lock is all that is written to the run.
     """
@@ -73,7 +90,12 @@ def run_on(start: Start) -> None:
             with _stream(start, ready) as stream, _desk(start, lock, ready.step) as desk:
                 _run(start, ready, stream, desk)
         start.keeper.end()
-    except BaseException:
+        start.failures.end()
+    except StoppedError:
+        start.failures.end()
+        start.keeper.abandon()
+    except BaseException as error:
+        start.failures.leave(error)
         start.keeper.abandon()
         raise
 
@@ -82,17 +104,24 @@ def run_on(start: Start) -> None:
 def _locked(start: Start) -> Iterator[RunLock | None]:
     """The lock, on rank 0; RunConflictError on every rank when another run holds it."""
     lock = RunLock(start.config.run.url, start.display.say) if start.group.world.is_main else None
+    if lock:
+        start.failures.at_end.append(lambda _: _let_go(lock))
+    start.group.on_main(lambda: lock.take() if lock else None)
     try:
-        start.group.on_main(lambda: lock.take() if lock else None)
         yield lock
-    except BaseException:
-        if lock:  # torchrun ends this rank half a minute after the first that has left
-            leaving = threading.Thread(target=lock.release, daemon=True)
-            leaving.start()
-            leaving.join(HURRY_S)
+    except StoppedError:
+        if lock:
+            lock.release()
         raise
     if lock:
         lock.release()
+
+
+def _let_go(lock: RunLock) -> None:
+    """Release the lock of a run that fails; a store that does not answer is not waited for."""
+    leaving = threading.Thread(target=lock.release, daemon=True)
+    leaving.start()
+    leaving.join(HURRY_S)
 
 
 @contextmanager
@@ -106,20 +135,24 @@ def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[Desk | None
         assert lock is not None
         board = TensorBoard(url, start.keeper, start.scratch, step) if config.train.tensorboard else None
         runlog.write_config(url, start.tree)
-        desk = Desk(Journal(url, start.keeper, config.checkpoint.patience_s), lock, board)
+        journal = Journal(url, start.keeper, config.checkpoint.patience_s)
+        desk = Desk(journal, lock, board, known_graces(os.environ))
+        start.failures.at_end.append(partial(_write_down, desk.journal))
 
     start.group.on_main(open_desk)
-    try:
-        yield desk
-    except BaseException:
-        if desk:
-            desk.journal.close(longest_s=HURRY_S)
-        raise
+    yield desk
     if desk:
         if desk.board:
             desk.board.close()
         if why := desk.journal.close():
             start.display.warn(f"the last lines of the run's logs could not be written: {why}")
+
+
+def _write_down(journal: Journal, failures: Sequence[Failure]) -> None:
+    """Why the run fails, and the last lines of its logs."""
+    for failure in failures:
+        journal.event("failed", **failure.facts())
+    journal.close(longest_s=HURRY_S)
 
 
 def _stream(begin: Start, ready: Ready) -> Stream:
@@ -142,7 +175,8 @@ def _stream(begin: Start, ready: Ready) -> Stream:
 def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
     config, group, display, job, start = begin.config, begin.group, begin.display, ready.job, ready.step
     train, url, world = config.train, config.run.url, group.world
-    begin.asked.listen()
+    stop_if_asked(begin)
+    begin.asked.stage = Stage.TRAINING
     journal = desk.journal if desk else None
     saver = Saver(
         group,
@@ -173,6 +207,8 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
         ready.held_out,
     )
     loop.recall(ready.state)
+    if desk:
+        _tell_grace(begin, desk, before["save"])
     if journal:
         journal.event(
             "start",
@@ -194,6 +230,17 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
     display.say(f"{ended} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}")
 
 
+def _tell_grace(begin: Start, desk: Desk, measured: Need | None) -> None:
+    """Say how long the run has to save when it is asked to stop, and what it needs."""
+    model, train, world = begin.config.model, begin.config.train, begin.group.world
+    state, weights = shapes.state_bytes(model, train.precision), 4 * shapes.parameters(model)
+    need = measured or grace.expected(state, weights, world.size // world.local_size)
+    said, warned = grace.lines(desk.graces, need, train.grace_s)
+    begin.display.say(said)
+    for line in warned:
+        begin.display.warn(line)
+
+
 def _before(url: str, start: int) -> dict[str, Any]:
     """What earlier starts of the run left: anomalies, time of the steps that count, when it all began."""
     rows = [row for row in runlog.read_metrics(url) if row["step"] <= start]
@@ -201,18 +248,30 @@ def _before(url: str, start: int) -> dict[str, Any]:
     useful = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
-    starts = [row["began"] for row in runlog.read_rows(url, runlog.EVENTS) if row["event"] == "start"]
+    events = runlog.read_rows(url, runlog.EVENTS)
+    starts = [row["began"] for row in events if row["event"] == "start"]
+    save = grace.measured(events, rows[-1]["step_s"] if rows else 0.0)
     anomalies = [row for row in runlog.read_rows(url, runlog.ANOMALIES) if row["step"] <= start]
-    return {"anomalies": anomalies, "useful_s": useful, "began": min([*starts, process_began()])}
+    began = min([*starts, process_began()])
+    return {"anomalies": anomalies, "useful_s": useful, "began": began, "save": save}
 
 
-def guarded(config: PretrainConfig, manifest: Manifest, world: World, quiet: bool) -> int:
-    """`pretrain`, where of an error that all ranks share only rank 0 speaks."""
+def guarded(
+    config: PretrainConfig,
+    manifest: Manifest,
+    world: World,
+    quiet: bool,
+    asked: StopRequest | None = None,
+    debug: bool = False,
+) -> int:
+    """`pretrain`, where of an error before the ranks have met, which all share, only rank 0 speaks."""
     try:
-        return pretrain(config, manifest, world, quiet)
+        return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
         want_no_other_start()
-        if not world.is_main and not isinstance(error, DataError):
+        if not world.is_main:
+            if asked:
+                asked.silent = True
             time.sleep(2 * HURRY_S)  # torchrun ends all ranks when one has left: rank 0 speaks first
             os._exit(error.exit_code)
         raise

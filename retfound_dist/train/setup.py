@@ -22,6 +22,7 @@ from retfound_dist.schema import PretrainConfig
 from retfound_dist.shardset import Manifest
 from retfound_dist.train import engine as ds
 from retfound_dist.train import restore
+from retfound_dist.train.failures import Failures
 from retfound_dist.train.fit import find_micro_batch, give_back
 from retfound_dist.train.group import Group
 from retfound_dist.train.heldout import HeldOut, open_held_out
@@ -48,6 +49,11 @@ class Start:
     watchdog: Watchdog
     scratch: str
     """A folder that the ranks of this host share."""
+    failures: Failures
+
+
+class StoppedError(Exception):
+    """All ranks leave, as was asked of one of them, before the first step."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,14 @@ class Ready:
     """What the run itself remembered with its checkpoint."""
 
 
+def stop_if_asked(begin: Start) -> None:
+    """StoppedError on every rank where any was asked to stop while they set up; every rank calls it."""
+    if any(begin.group.gather(begin.asked.asked_at > 0)):
+        begin.asked.ignore()
+        begin.display.say("stopped as asked before the first step of this start: nothing new to save")
+        raise StoppedError
+
+
 def make_ready(begin: Start) -> Ready:
     """Read all that the config names and bring it to where the run stands; every rank calls it."""
     config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
@@ -76,6 +90,7 @@ def make_ready(begin: Start) -> Ready:
     held = group.on_main(
         lambda: restore.find(config.run.url, display.say, begin.scratch, config.checkpoint.patience_s)
     )
+    stop_if_asked(begin)
     model = _model(begin, held)
     stage, micro = ds.zero_stage(train, world.size), train.micro_batch
     if not torch.cuda.is_available():
@@ -85,6 +100,7 @@ def make_ready(begin: Start) -> Ready:
     group.spread(model)
     if should_compile(train.compile, group.device, stage):
         compile_model(model)
+    stop_if_asked(begin)
     if micro == "auto":
         fit = find_micro_batch(model, train, stage, 3 if manifest.image.get("colour") else 1, group)
         display.say(fit.describe())

@@ -59,6 +59,11 @@ class Watchdog:
         self._done, self._at = done, time.monotonic()
         self._arm()
 
+    @property
+    def done(self) -> int:
+        """The last step that this rank has done."""
+        return self._done
+
     @contextmanager
     def paused(self, grace_s: float = 0.0) -> Iterator[None]:
         """Around what this rank does by itself, may take long and has a bound of its own.

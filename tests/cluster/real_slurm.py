@@ -77,6 +77,14 @@ class Slurm:
             if found != state:
                 pytest.fail(f"job {job} is {found}, not {state}\n{read_logs(logs)[-8000:]}")
 
+    def lose(self, index: int) -> None:
+        """A node (1 or 2) without power: every process in its network is gone."""
+        run(INFRA / "slurm.sh", "kill", self.folder, str(index))
+
+    def bring_back(self, index: int) -> None:
+        """The node's daemon again; jobs may be placed there as soon as it has answered."""
+        run(INFRA / "slurm.sh", "node", self.folder, str(index), "slurmd", "-b", env=self.environment())
+
     def ceph(self) -> S3:
         """A Ceph RGW in the cluster's own network; it ends with the cluster."""
         need("radosgw", "radosgw-admin", "ceph-osd", "ceph-mon")

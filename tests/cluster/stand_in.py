@@ -2,7 +2,8 @@
 
 Every rank notes its starts and the signals it is asked to leave by in notes/rankN. Arguments:
 `linger` stays until a file `release` appears, `fail` leaves with 2, `hang` asks for another start and
-leaves with 3, the first time.
+leaves with 3, the first time; `grace` notes how long torchrun waits for a save. Its config has a
+train.grace_s of 60.
 """
 
 import os
@@ -28,8 +29,13 @@ def leave(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "show":
+        print('{"train.grace_s": {"value": 60.0}}')
+        sys.exit()
     signal.signal(signal.SIGUSR1, leave)
     signal.signal(signal.SIGTERM, leave)
+    if "grace" in sys.argv:
+        note(f"torchrun gives {os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT']} s")
     note(f"start {rank} of {size}: {' '.join(sys.argv[1:])}")
     if "fail" in sys.argv:
         print("retfound: a clear sentence about what is wrong", file=sys.stderr)

@@ -20,6 +20,11 @@ def test_local_starts_as_many_ranks_as_asked_for(clone: Path) -> None:
     assert notes(clone) == {f"rank{i}": [f"start {i} of 2: pretrain a.toml x=1 2"] for i in range(2)}
 
 
+def test_torchrun_waits_for_a_save_as_long_as_the_config_says(clone: Path) -> None:
+    real_parts.run("launch/local.sh", "a.toml", "grace", env=VENV | {"RANKS_PER_NODE": "2"}, cwd=clone)
+    assert [lines[0] for lines in notes(clone).values()] == ["torchrun gives 60 s"] * 2
+
+
 def test_scripts_without_a_config_say_how_to_call_them(clone: Path) -> None:
     for script in ("launch/local.sh", "launch/torchrun.sh"):
         done = real_parts.run(script, env=VENV, cwd=clone, check=False)

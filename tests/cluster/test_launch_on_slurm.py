@@ -48,15 +48,6 @@ def test_ranks_warned_of_the_time_limit_leave_and_the_job_runs_again(slurm: Slur
     assert notes(clone) == {name: [start, "SIGUSR1", start] for name, start in starts.items()}
 
 
-def test_a_cancelled_job_lets_its_ranks_leave_by_themselves(slurm: Slurm, clone: Path) -> None:
-    job = pretrain(slurm, clone, ["--nodes=2"], "linger")
-    wait_until(lambda: len(notes(clone)) == 2, 60, "both ranks have started")
-    slurm.control("scancel", job)
-    slurm.wait(job, clone / "logs", 60, state="CANCELLED")
-    asked = {"SIGTERM", "SIGUSR1"}
-    wait_until(lambda: all(asked & set(lines) for lines in notes(clone).values()), 20, "the ranks were asked")
-
-
 def test_a_failed_rank_fails_the_job_and_its_reason_is_in_the_job_log(slurm: Slurm, clone: Path) -> None:
     job = pretrain(slurm, clone, ["--nodes=2"], "fail")
     slurm.wait(job, clone / "logs", 120, state="FAILED")

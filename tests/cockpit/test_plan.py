@@ -15,6 +15,7 @@ from retfound_dist.cockpit.measured import Rate
 from retfound_dist.cockpit.plan import plan_run
 from retfound_dist.cockpit.plan_command import recipe_lines
 from retfound_dist.config import load
+from retfound_dist.grace import Grace
 from retfound_dist.schema import PretrainConfig
 from tests.stream.stream_inputs import make_set
 
@@ -45,6 +46,20 @@ def test_gpu_hours_are_steps_times_step_time_times_gpus(capsys: pytest.CaptureFi
     assert found["speed"]["hours"] == pytest.approx(hours)
     assert found["speed"]["gpu_hours"] == pytest.approx(15 * hours)
     assert found["speed"]["images_per_s"] == pytest.approx(1792 / found["speed"]["step_s"])
+
+
+def test_a_save_that_takes_longer_than_those_who_stop_a_run_wait_is_warned_of() -> None:
+    data, one = assumed_data(182_980, 5e4, ""), Cluster(1, 8, DEVICES[0])
+    slurm = Grace(20, "scancel", "scancel --signal=TERM JOB")
+
+    def warned(*overrides: str) -> list[str]:
+        config, _ = load(PretrainConfig, OCT, overrides)
+        found = plan_run(config, data, one, None, 168, [slurm])
+        assert 25 < found.to_save.seconds < 35
+        return [f.what.split(", ")[-1] for f in found.findings if f.key == "train.grace_s"]
+
+    assert warned() == ["scancel leaves it 20"]
+    assert warned("train.grace_s=10") == ["train.grace_s leaves it 10", "scancel leaves it 20"]
 
 
 def test_a_rate_that_was_measured_is_used_and_named() -> None:

@@ -106,7 +106,7 @@ def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    first = start(1, run, manifest.url, FP32, "train.steps=100000", "train.max_minutes=0.5")
+    first = start(1, run, manifest.url, FP32, "train.steps=100000")
     try:
         wait_for(lambda: len(metrics(run)) > 2)
         second = pretrain(1, run, manifest.url, FP32, "train.steps=100000")
@@ -114,6 +114,7 @@ def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(
         assert f"is being run by process {first.pid}" in second.stderr
         assert first.poll() is None
     finally:
+        first.send_signal(signal.SIGTERM)
         said = first.communicate(timeout=120)[1]
     assert first.returncode == 0, said
     assert "stopped as asked at step" in said

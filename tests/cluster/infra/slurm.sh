@@ -4,11 +4,12 @@
 #   NAME=rf NODES=2 slurm.sh up DIR      ready in some 2 s; NAME (at most 8 letters) tells clusters apart
 #   slurm.sh ctl DIR COMMAND...          run a command beside the controller (sbatch, squeue, an S3 server)
 #   slurm.sh node DIR I COMMAND...       run a command on node I
+#   slurm.sh kill DIR I                  end every process on node I at once, as without power
 #   slurm.sh down DIR                    end every process in the cluster's networks, and these
-# GPUS=2 gives each node two pretended GPUs. Pull a plug: ip netns pids NAME1 | xargs kill -9.
+# GPUS=2 gives each node two pretended GPUs.
 # Cut a link: ip -n NAMEsw link set v1 down.
 set -euo pipefail
-action=${1:?up, ctl, node or down}
+action=${1:?up, ctl, node, kill or down}
 dir=$(realpath -m "${2:?a scratch folder}")
 shift 2
 self=$(realpath "${BASH_SOURCE[0]}")
@@ -116,5 +117,6 @@ node)
   shift
   enter "$name$index" "node$index" "$@"
   ;;
-*) echo "$0: $action is not up, ctl, node or down" >&2; exit 2 ;;
+kill) ip netns pids "$name$1" | xargs --no-run-if-empty kill -9 ;;
+*) echo "$0: $action is not up, ctl, node, kill or down" >&2; exit 2 ;;
 esac
