@@ -248,7 +248,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     try:
         config, _ = load(PretrainConfig, args.config, args.overrides)
         check_model(config.model)
-        manifest = read_manifest(config.data.shards)
+        manifest = read_manifest(config.data.shards, config.data.first_shards)
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)
     except RetfoundError as error:

@@ -7,7 +7,7 @@ every file with its size and sha256. Without it there is no checkpoint.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from retfound_dist import kinds, storage
@@ -32,6 +32,7 @@ class Commit:
     batch_digest: str
     time: str
     config: dict[str, Any]
+    """The run's config.json: its settings and, as `shard_set`, what it trains on."""
     files: dict[str, storage.FileInfo]
 
 
@@ -53,7 +54,10 @@ def write_commit(commit: Commit) -> None:
 
 
 def read_commit(url: str) -> Commit:
-    """A checkpoint's commit; CheckpointError where there is none."""
+    """A checkpoint's commit; CheckpointError where there is none.
+
+    What a newer version wrote beside what is known here is passed over.
+    """
     where = storage.join(url, COMMIT)
     try:
         tree = storage.read_json(where)
@@ -64,9 +68,9 @@ def read_commit(url: str) -> Commit:
             f"{where} has format {tree.get('format')!r}, this version reads format {FORMAT}"
         )
     try:
-        files = {name: storage.FileInfo(**info) for name, info in tree.pop("files").items()}
-        del tree["format"]
-        return Commit(url=url, files=files, **tree)
+        files = {name: storage.FileInfo(**info) for name, info in tree["files"].items()}
+        known = {field.name for field in fields(Commit)} - {"url", "files"}
+        return Commit(url=url, files=files, **{key: tree[key] for key in tree.keys() & known})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{where} is damaged ({error}); use another checkpoint") from error
 

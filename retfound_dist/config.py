@@ -132,6 +132,29 @@ def key_names(kind: type, prefix: str = "") -> list[str]:
     return names
 
 
+def defaults(kind: type) -> Tree:
+    """Dotted key -> default of every key of a config class that has one, as JSON holds it."""
+    found: Tree = {}
+    hints = typing.get_type_hints(kind)
+    for one in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[one.name]):
+            below = defaults(typing.cast(type, hints[one.name]))
+            found |= {f"{one.name}.{key}": value for key, value in below.items()}
+        elif one.default is not dataclasses.MISSING:
+            found[one.name] = one.default
+        elif one.default_factory is not dataclasses.MISSING:
+            found[one.name] = one.default_factory()
+    tree: Tree = json.loads(json.dumps(found))
+    return tree
+
+
+def with_defaults(kind: type, tree: Mapping[str, Any]) -> Tree:
+    """(dotted key -> value) of a config that was written earlier: keys it lacks have today's defaults."""
+    flat = dict(flatten(tree))
+    tables = {key[:end] for key in flat for end, letter in enumerate(key) if letter == "."}
+    return {key: value for key, value in defaults(kind).items() if key not in tables} | flat
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, old value, new value) of every leaf that differs."""
     a, b = dict(flatten(old)), dict(flatten(new))

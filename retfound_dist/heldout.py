@@ -16,7 +16,7 @@ def held_out_part(data: Data, manifest: Manifest) -> Literal["", "val", "test"]:
     """
     wanted = data.held_out
     there = {shard.split for shard in manifest.shards if shard.samples}
-    if wanted == "none" or (wanted == "auto" and (data.split != "train" or "val" not in there)):
+    if wanted == "none" or (wanted == "auto" and (data.split not in ("train", "auto") or "val" not in there)):
         return ""
     part: Literal["val", "test"] = "test" if wanted == "test" else "val"
     if data.split in ("all", part):

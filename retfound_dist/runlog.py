@@ -7,9 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist import storage
-from retfound_dist.config import differences
-from retfound_dist.errors import RunConflictError, StorageError
+from retfound_dist import commit, storage, urls
+from retfound_dist.config import differences, flatten, key_names, with_defaults
+from retfound_dist.errors import ManifestError, RunConflictError, StorageError
+from retfound_dist.identity import SHARD_SET, what_changed
+from retfound_dist.schema import PretrainConfig
+from retfound_dist.shardset import Manifest
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 EVENTS, ANOMALIES = "events.jsonl", "anomalies.jsonl"
@@ -42,20 +45,79 @@ HOW = (
 """Keys that say how a run is carried out, never what it computes: free to change on a restart."""
 
 
-def check_same_run(url: str, config: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this run already; RunConflictError when it holds another one."""
+DATA = ("data.shards", "data.first_shards")
+"""Keys that say where the shard set is: what it holds decides, where a run's config says that."""
+
+
+def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | None = None) -> bool:
+    """Whether the folder holds this run already; RunConflictError when it holds another one.
+
+    A key that the run's config lacks, for it was written before there was one, has its default. The shard
+    set is the same where its content is (`manifest`: the set of today). A run that was begun before
+    fingerprints were kept is compared by the set's URL.
+    """
     where = storage.join(url, CONFIG)
     if not storage.exists(where):
         return False
-    changed = [d for d in differences(storage.read_json(where), config) if not d[0].startswith(HOW)]
+    held = storage.read_json(where)
+    _refuse_unknown(where, held)
+    old, new = settings(held), settings(config)
+    by_content = manifest is not None and SHARD_SET in held
+    free = (*HOW, *DATA) if by_content else HOW
+    changed = [
+        d
+        for d in differences(old, new)
+        if not d[0].startswith(free) and not _is_same_url(*d) and not _is_same_part(manifest, *d)
+    ]
     if changed:
-        shown = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, old, new in changed[:5])
+        shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunConflictError(
             f"{url} holds another run ({shown}{more}): "
             "start this one at a run.url of its own, or undo the change"
         )
+    if manifest is not None and by_content and (why := what_changed(held[SHARD_SET], manifest)):
+        raise RunConflictError(f"{url} cannot go on: {why}, or {new_run(url)}")
     return True
+
+
+def new_run(url: str) -> str:
+    """How to go on with a run's weights where the run itself cannot."""
+    steps = commit.list_steps(url)
+    if not steps:
+        return "begin a new run at another run.url"
+    newest = commit.checkpoint_url(url, steps[-1])
+    return f"begin a new run from its weights: model.init={newest} and another run.url"
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings by dotted key, with the defaults of keys it was written without; data left out."""
+    return with_defaults(PretrainConfig, {name: part for name, part in config.items() if name != SHARD_SET})
+
+
+def _refuse_unknown(where: str, held: Mapping[str, Any]) -> None:
+    """RunConflictError where the run was begun with settings that this version does not know."""
+    known = set(key_names(PretrainConfig))
+    flat = [key for key, _ in flatten(held) if not key.startswith((f"{SHARD_SET}.", *HOW))]
+    if strange := [key for key in flat if key not in known]:
+        raise RunConflictError(
+            f"{where} has settings that this version does not know ({', '.join(strange[:5])}): go on with "
+            "the version that began the run (events.jsonl names it), or start at another run.url"
+        )
+
+
+def _is_same_part(manifest: Manifest | None, key: str, was: Any, now: Any) -> bool:
+    """Whether `all` and `auto`, say, are the same shards of this set."""
+    if key != "data.split" or manifest is None:
+        return False
+    try:
+        return manifest.part(str(was)) == manifest.part(str(now))
+    except ManifestError:
+        return False
+
+
+def _is_same_url(key: str, was: Any, now: Any) -> bool:
+    return key in ("data.shards", "model.init") and urls.is_same(str(was), str(now))
 
 
 def write_config(url: str, config: Mapping[str, Any]) -> None:

@@ -38,6 +38,13 @@ def size_of(fs: Any, bucket: str, key: str) -> int | None:
         return None
 
 
+def mark_of(fs: Any, bucket: str, key: str) -> str:
+    """ETag, size and time of the object with this key; FileNotFoundError where there is none."""
+    about = fs.call_s3("head_object", Bucket=bucket, Key=key)
+    tag = about.get("ETag")
+    return f"{tag} {about['ContentLength']} {about.get('LastModified', '')}" if tag else ""
+
+
 def is_folder(fs: Any, bucket: str, key: str) -> bool:
     """Whether any key begins with `key/`; FileNotFoundError where there is no such bucket."""
     page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=_inside(key), MaxKeys=1)

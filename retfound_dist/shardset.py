@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from retfound_dist import kinds, storage
@@ -73,18 +73,34 @@ class Manifest:
     recipe: dict[str, Any] = field(default_factory=dict)
     """The settings it was packed with."""
     fingerprint: str = ""
-    """Of the settings and the images it was packed from."""
+    """Of the settings and sources it was packed with; `identity.set_fingerprint` is that of its content."""
     suspects: dict[str, Any] = field(default_factory=dict)
     """Source -> suspicion -> {"images", "of", "first"}: pictures that are probably no B-scans."""
     history: tuple[dict[str, Any], ...] = ()
     """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
 
+    def first(self, count: int) -> Manifest:
+        """The set as it was when it had so many shards: appending only adds behind; 0: all of it."""
+        if not count:
+            return self
+        if count > len(self.shards):
+            raise ManifestError(
+                f"data.first_shards={count}: {self.url} has {len(self.shards)} shards; give 0 for all"
+            )
+        shards = self.shards[:count]
+        return replace(self, shards=shards, samples=sum(shard.samples for shard in shards))
+
     def part(self, split: str) -> tuple[Shard, ...]:
-        """The shards of `train`, `val` or `test`, or of `all`; ManifestError when there are none."""
-        found = tuple(s for s in self.shards if split == "all" or s.split == split)
+        """The shards of `train`, `val` or `test`, of `all`, or of all but val and test (`auto`).
+
+        ManifestError when there are none.
+        """
+        parts = {shard.split for shard in self.shards}
+        wanted = {"all": parts, "auto": parts - {"val", "test"}}.get(split, {split})
+        found = tuple(shard for shard in self.shards if shard.split in wanted)
         if not found:
-            parts = sorted({s.split for s in self.shards if s.split})
-            held = f"it holds {', '.join(parts)}" if parts else "it was packed without split.fractions"
+            named = sorted(part for part in parts if part)
+            held = f"it holds {', '.join(named)}" if named else "it was packed without split.fractions"
             raise ManifestError(
                 f"{self.url} has no part {split!r}: {held}; set data.split=all or pack it with a split"
             )
@@ -110,8 +126,11 @@ def image_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def read_manifest(url: str) -> Manifest:
-    """The manifest of the shard set at a URL; ManifestError says what is wrong with it."""
+def read_manifest(url: str, first: int = 0) -> Manifest:
+    """The manifest of the shard set at a URL, of its `first` shards alone (0: all of them).
+
+    ManifestError says what is wrong with it.
+    """
     where = storage.join(url, MANIFEST)
     try:
         if not storage.exists(where):
@@ -125,7 +144,7 @@ def read_manifest(url: str) -> Manifest:
                 f"{where} has format {tree['format']!r}, this version reads format {FORMAT}: "
                 "read it with the version that packed it, or pack it again"
             )
-        return Manifest(
+        whole = Manifest(
             url=url,
             samples=int(tree["samples"]),
             shards=tuple(_shard(s) for s in tree["shards"]),
@@ -141,6 +160,7 @@ def read_manifest(url: str) -> Manifest:
     except (KeyError, TypeError, ValueError) as error:
         fault = f"{type(error).__name__}: {error}"
         raise ManifestError(f"{where} is not a shard manifest ({fault}); pack the set again") from error
+    return whole.first(first)
 
 
 def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:

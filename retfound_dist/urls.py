@@ -42,6 +42,15 @@ def join(url: str, *parts: str) -> str:
     return posixpath.join(url.rstrip("/") if len(url) > 1 else url, *parts)
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two URLs are spellings of one place: a trailing slash, `file://`, a relative path."""
+
+    def plain(url: str) -> str:
+        return os.path.abspath(local_path(url)) if is_local(url) else url.rstrip("/")
+
+    return plain(one) == plain(other)
+
+
 def name(url: str) -> str:
     """The last component of a URL."""
     return url.rstrip("/").rsplit("/", 1)[-1]

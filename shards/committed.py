@@ -2,10 +2,10 @@
 
     packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
-                    {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects"}:
-                    what the manifest will say of it, the mark of all that its bytes follow from (plan.Marks),
-                    the place in the plan where the next shard begins, and by what its pictures are
-                    known again
+                    {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects",
+                    "source_files", "source_pixels"}: what the manifest will say of it, the mark of all
+                    that its bytes follow from (plan.Marks), the place in the plan where the next shard
+                    begins, and by what its pictures are known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets.
@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from retfound_dist import kinds, storage
 from retfound_dist.errors import DataError
+from retfound_dist.image_digests import SOURCE_FILES, SOURCE_PIXELS
 from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
 from shards.plan import Marks, Plan
 from shards.sample import Skipped
 from shards.statistics import Statistics
 
 MARKER = "packing.json"
+SOURCES = (SOURCE_FILES, SOURCE_PIXELS)
 BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
 """What stands beside the manifest for people to look at."""
 _OTHERS = (
@@ -61,11 +63,13 @@ class Committed:
     names: str = ""
     """The samples' keys, a line each: a set of millions holds them in a few objects."""
     digests: NDArray[np.uint64] = field(default_factory=_no_digests)
-    """Of each sample's pixels (shards.pictures)."""
+    """Of each sample's pixels (retfound_dist.image_digests)."""
     looks: bytes = b""
     """Of each sample, one after the other."""
     suspects: Suspects = field(default_factory=dict)
     """Pictures that are probably no B-scan."""
+    sources: NDArray[np.uint64] | None = None
+    """(samples, 2) of each source's file and pixels; None in an index from before they were kept."""
 
     @property
     def keys(self) -> list[str]:
@@ -74,6 +78,7 @@ class Committed:
 
     def to_tree(self, mark: str) -> dict[str, Any]:
         """What an index file holds beside its samples."""
+        sources = [] if self.sources is None else self.sources.T.tolist()
         return {
             "shard": shard_tree(self.shard, index=False),
             "mark": mark,
@@ -83,6 +88,10 @@ class Committed:
             "digests": [f"{digest:016x}" for digest in self.digests.tolist()],
             "looks": self.looks.hex(),
             **({"suspects": self.suspects} if self.suspects else {}),
+            **{
+                name: [f"{digest:016x}" if digest else "" for digest in column]
+                for name, column in zip(SOURCES, sources, strict=False)
+            },
         }
 
 
@@ -194,7 +203,14 @@ def _parse(data: bytes, index: IndexFile) -> Committed:
         digests=np.array([int(digest, 16) for digest in tree["digests"]], np.uint64),
         looks=bytes.fromhex(tree["looks"]),
         suspects=tree.get("suspects", {}),
+        sources=_sources(tree),
     )
+
+
+def _sources(tree: dict[str, Any]) -> NDArray[np.uint64] | None:
+    if SOURCES[0] not in tree:
+        return None
+    return np.array([[int(text or "0", 16) for text in tree[name]] for name in SOURCES], np.uint64).T
 
 
 def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committed | None:

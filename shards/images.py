@@ -19,6 +19,7 @@ from retfound_dist import decoding
 from retfound_dist.decoding import check_pixel_count, check_sides, drop_colour, jpeg
 from retfound_dist.decoding.samples import scale
 from retfound_dist.errors import DataError
+from retfound_dist.image_digests import file_digest, grey_digest
 from retfound_dist.schema import PackImage
 from retfound_dist.schema.pack import Suspect
 from shards.frames import without_frame
@@ -48,6 +49,8 @@ class Stored:
     """The source's own compressed picture, not encoded again."""
     suspect: Suspect | None = None
     """What it probably is instead of a B-scan (shards.suspects)."""
+    source: tuple[int, int] = (0, 0)
+    """Digests of the source's file and of its grey pixels; 0: no file, and the same as `pixels`'s."""
 
 
 def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
@@ -60,10 +63,21 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
     pixels = check_sides(trim(whole) if image.trim else whole)
     if isinstance(content, bytes) and pixels.shape == whole.shape and _stays(content, image):
         data, levels = jpeg.without_metadata(content), check_levels(pixels)
-        return Stored(data, "jpg", pixels, levels, as_is=True, suspect=suspect_of(pixels, came))
+        source, suspect = source_digests(content, whole, pixels), suspect_of(pixels, came)
+        return Stored(data, "jpg", pixels, levels, as_is=True, suspect=suspect, source=source)
     pixels = scale_down(pixels, image.max_height)
     levels, suspect = check_levels(pixels), suspect_of(pixels, came)
-    return Stored(encode(pixels, image), image.format, pixels, levels, as_is=False, suspect=suspect)
+    source, data = source_digests(content, whole, pixels), encode(pixels, image)
+    return Stored(data, image.format, pixels, levels, as_is=False, suspect=suspect, source=source)
+
+
+def source_digests(content: bytes | Pixels, whole: Bytes8, packed: Bytes8) -> tuple[int, int]:
+    """By what the source is known again: its file, and its pixels where packing has changed them."""
+    unchanged = whole.ndim == 2 and whole.shape == packed.shape
+    return (
+        file_digest(content) if isinstance(content, bytes) else 0,
+        0 if unchanged else grey_digest(whole),
+    )
 
 
 def _stays(data: bytes, image: PackImage) -> bool:

@@ -1,6 +1,6 @@
-"""Which pictures are the same, and which look alike: digests of pixels and coarse looks.
+"""Which pictures look alike: coarse looks, beside the digests of equal ones (`retfound_dist.image_digests`).
 
-A digest tells equal pixels, whatever file they came in. A look is a difference hash: the picture
+A look is a difference hash: the picture
 reduced to 17x16 averages, one bit for each pair of neighbours (256 bits); copies that were re-encoded
 or scaled differ in a few bits, other eyes in some ninety. Both are sums of whole numbers, so that every
 machine finds the same.
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,13 +27,6 @@ MARGIN = 2
 """Levels by which a neighbour must be brighter: speckle in the dark does not count."""
 CROWD = 200
 """Where more pictures share a stretch of their look (dark frames), so many neighbours are compared."""
-
-
-def pixel_digest(pixels: NDArray[np.uint8]) -> int:
-    """64-bit xxHash (XXH3) of shape and pixels."""
-    height, width = pixels.shape[:2]
-    seed = (height << 32) + 4 * width + pixels.ndim
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed)
 
 
 def look(pixels: NDArray[np.uint8]) -> bytes:

@@ -95,10 +95,13 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
                 raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
             opened.add(sample, scan.source)
         shard = opened.close()
-        done = opened.record(shard, piece.next, piece.skipped)
-        index = index_bytes(opened.tar.entries, done.to_tree(marks.at(piece.next)))
-        info = storage.bytes_info(index)
-        built = replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256))
+        done, mark = opened.record(shard, piece.next, piece.skipped), marks.at(piece.next)
+        for record in (done, replace(done, sources=None)):  # as an index is now, and as it was before
+            index = index_bytes(opened.tar.entries, record.to_tree(mark))
+            info = storage.bytes_info(index)
+            built = replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256))
+            if built == wanted:
+                break
         if built != wanted:
             raise DataError(
                 f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "

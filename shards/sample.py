@@ -12,10 +12,11 @@ import numpy as np
 
 from retfound_dist.decoding import jpeg
 from retfound_dist.errors import DataError
+from retfound_dist.image_digests import pixel_digest
 from retfound_dist.schema import PackImage
 from retfound_dist.shardset import image_digest
 from shards.images import Histogram, Stored, prepare
-from shards.pictures import look, pixel_digest
+from shards.pictures import look
 from shards.record import Scan
 from shards.suspects import WHY, spelled
 from shards.ustar import member
@@ -44,6 +45,8 @@ class Sample:
     """(256,) see `shards.images.count_levels`."""
     digest: int
     """Of the pixels: equal for equal pictures."""
+    source: tuple[int, int]
+    """See `shards.images.Stored`."""
     look: bytes
     """See shards.pictures: nearly equal for pictures that look alike."""
     suspect: str | None = None
@@ -117,6 +120,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
         error=_error(scan.key, stored),
         histogram=stored.levels,
         digest=pixel_digest(stored.pixels),
+        source=stored.source,
         look=look(stored.pixels),
         suspect=stored.suspect,
     )

@@ -127,6 +127,7 @@ class OpenShard:
         self.path, self.name, self.split = path, name, split
         self.statistics = Statistics()
         self._digests: list[int] = []
+        self._sources: list[tuple[int, int]] = []
         self._looks = bytearray()
         self._suspects: Suspects = {}
         with _explained(path):
@@ -143,6 +144,7 @@ class OpenShard:
             self.tar.add(sample)
         self.statistics.add(sample)
         self._digests.append(sample.digest)
+        self._sources.append(sample.source)
         self._looks += sample.look
         if sample.suspect:
             found = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
@@ -152,8 +154,10 @@ class OpenShard:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
-        told = tuple(skipped)
-        return Committed(shard, place, told, self.statistics, names, digests, looks, self._suspects)
+        told, sources = tuple(skipped), np.array(self._sources, np.uint64)
+        return Committed(
+            shard, place, told, self.statistics, names, digests, looks, self._suspects, sources
+        )
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

@@ -44,6 +44,8 @@ BASE = {
     "sequences",
     "units",
     "class_names",
+    "identity",
+    "image_digests",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

@@ -26,6 +26,18 @@ def test_a_commit_reads_back_as_written(base: str, tmp_path: Path) -> None:
     assert commit.read_commit(held.url) == held
 
 
+def test_what_a_newer_version_writes_beside_is_passed_over_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    held = make(str(tmp_path), 100)
+    where = storage.join(held.url, commit.COMMIT)
+    tree = storage.read_json(where)
+    storage.write_json(where, {**tree, "of_the_future": {"a": 1}})
+    assert commit.read_commit(held.url) == held
+    del tree["step"]
+    storage.write_json(where, tree)
+    with pytest.raises(CheckpointError, match=r"damaged .*step"):
+        commit.read_commit(held.url)
+
+
 def test_a_folder_without_commit_does_not_exist_for_readers(tmp_path: Path) -> None:
     make(str(tmp_path), 2)
     make(str(tmp_path), 10)

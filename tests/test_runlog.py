@@ -1,9 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from retfound_dist import runlog
+from retfound_dist.config import to_dict
 from retfound_dist.errors import RunConflictError
+from retfound_dist.identity import SHARD_SET, describe_set
+from retfound_dist.schema import Data, PretrainConfig, Run, Train
+from retfound_dist.shardset import IndexFile, Manifest, Shard
 
 
 def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> None:
@@ -18,6 +23,75 @@ def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> Non
     )
     with pytest.raises(RunConflictError, match=r"train\.seed was 1 and is now 2.*run\.url"):
         runlog.check_same_run(url, {"train": {"seed": 2, "zero_stage": 1}, "checkpoint": {"every_steps": 5}})
+
+
+def a_set(url: str, *contents: str, split: str | None = None) -> Manifest:
+    """A manifest with a shard of ten samples for each content."""
+    shards = tuple(Shard(f"{i}.tar", 10, 1, c, split, IndexFile(f"{i}.idx", 1, "")) for i, c in enumerate(contents))
+    return Manifest(url, 10 * len(shards), shards, {}, {}, ())
+
+
+def a_run(manifest: Manifest, **data: Any) -> dict[str, Any]:
+    """The config.json of a run on a shard set."""
+    config = PretrainConfig(run=Run(url="r"), data=Data(shards=manifest.url, **data), train=Train(steps=4))
+    return {**to_dict(config), SHARD_SET: describe_set(manifest)}
+
+
+def test_a_run_s_data_are_known_by_content_not_by_url(tmp_path: Path) -> None:
+    url, begun = str(tmp_path), a_set("a/set", "1", "2")
+    runlog.write_config(url, a_run(begun))
+    for moved in ("a/set/", "s3://bucket/set", "/other/place"):
+        assert runlog.check_same_run(url, a_run(a_set(moved, "1", "2")), a_set(moved, "1", "2"))
+    grown = a_set("a/set", "1", "2", "3")
+    with pytest.raises(RunConflictError, match=r"a/set has grown .*data\.first_shards=2, or begin a new run at"):
+        runlog.check_same_run(url, a_run(grown), grown)
+    assert runlog.check_same_run(url, a_run(grown.first(2), first_shards=2), grown.first(2))
+    other = a_set("a/set", "1", "other")
+    with pytest.raises(RunConflictError, match=r"a/set .* is not the set that the run began with"):
+        runlog.check_same_run(url, a_run(other), other)
+
+
+def test_a_run_written_before_fingerprints_is_compared_by_url(tmp_path: Path) -> None:
+    url, manifest = str(tmp_path), a_set("a/set", "1")
+    tree = a_run(manifest)
+    del tree[SHARD_SET]
+    runlog.write_config(url, tree)
+    for same in ("a/set", "a/set/", f"{Path.cwd()}/a/set", f"file://{Path.cwd()}/a/set"):
+        assert runlog.check_same_run(url, a_run(a_set(same, "1")), a_set(same, "1"))
+    with pytest.raises(RunConflictError, match=r"data\.shards was 'a/set' and is now 's3://b/set'"):
+        runlog.check_same_run(url, a_run(a_set("s3://b/set", "1")), a_set("s3://b/set", "1"))
+
+
+def test_a_key_that_a_run_was_written_without_has_its_default(tmp_path: Path) -> None:
+    url, manifest = str(tmp_path), a_set("a/set", "1")
+    tree = a_run(manifest)
+    del tree["data"]["held_out_images"], tree["data"]["flip"], tree["optim"]
+    runlog.write_config(url, tree)
+    assert runlog.check_same_run(url, a_run(manifest), manifest)
+    with pytest.raises(RunConflictError, match=r"data\.flip was 0\.5 and is now 0\.25"):
+        runlog.check_same_run(url, a_run(manifest, flip=0.25), manifest)
+
+
+def test_a_key_that_this_version_does_not_know_is_named_unless_it_only_says_how(tmp_path: Path) -> None:
+    url, manifest = str(tmp_path), a_set("a/set", "1")
+    tree = a_run(manifest)
+    tree["checkpoint"]["of_the_future"] = 1
+    runlog.write_config(url, tree)
+    assert runlog.check_same_run(url, a_run(manifest), manifest)
+    tree["optim"]["of_the_future"] = 1
+    runlog.write_config(url, tree)
+    with pytest.raises(RunConflictError, match=r"does not know \(optim\.of_the_future\)"):
+        runlog.check_same_run(url, a_run(manifest), manifest)
+
+
+def test_a_part_by_another_name_is_the_same_where_it_is_the_same_shards(tmp_path: Path) -> None:
+    url, manifest = str(tmp_path), a_set("a/set", "1")
+    runlog.write_config(url, a_run(manifest, split="all"))
+    assert runlog.check_same_run(url, a_run(manifest, split="auto"), manifest)
+    parts = a_set("a/set", "1", split="val")
+    runlog.write_config(url, a_run(parts, split="all"))
+    with pytest.raises(RunConflictError, match=r"data\.split was 'all' and is now 'train'"):
+        runlog.check_same_run(url, a_run(parts, split="train"), parts)
 
 
 @pytest.mark.parametrize("base", ["disk", "memory://runlog"])

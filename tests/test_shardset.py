@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.errors import ManifestError
-from retfound_dist.shardset import Entry, parse_index, read_index, read_manifest
+from retfound_dist.shardset import Entry, Shard, parse_index, read_index, read_manifest
 
 INDEX = b'{"format":1,"more":{},"samples":[["k","jpg",512,5,1536,2,"ab"]]}\n'
 
@@ -39,6 +41,23 @@ def test_parts_are_shards_by_split_and_all_is_everything(tmp_path: Path) -> None
     assert [len(manifest.part(part)) for part in ("train", "val", "all")] == [2, 1, 3]
     with pytest.raises(ManifestError, match=r"has no part 'test': it holds train, val; set data\.split=all"):
         manifest.part("test")
+
+
+def test_auto_leaves_val_and_test_out_and_is_everything_where_there_are_no_parts(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path, tree()))
+    assert manifest.part("auto") == manifest.part("train")
+    none = dataclasses.replace(manifest, shards=tuple(replaced(manifest.shards, None)))
+    assert none.part("auto") == none.part("all")
+    mixed = dataclasses.replace(manifest, shards=(*manifest.shards, *none.shards))
+    assert mixed.part("auto") == (*manifest.part("train"), *none.shards)
+    tested = dataclasses.replace(manifest, shards=tuple(replaced(manifest.shards, "test")))
+    with pytest.raises(ManifestError, match=r"has no part 'auto': it holds test"):
+        tested.part("auto")
+
+
+def replaced(shards: Iterable[Shard], split: str | None) -> Iterator[Shard]:
+    """The shards as those of another part."""
+    return (dataclasses.replace(shard, split=split) for shard in shards)
 
 
 def test_an_index_is_checked_against_the_manifest(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from retfound_dist import kinds, outputs, storage
 from retfound_dist.cockpit.page import SCORES
 from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit, resolve
 from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.identity import set_fingerprint
 from retfound_dist.shardset import Manifest, read_manifest
 
+PARTS = {"auto": "auto: all but val and test"}
 NON_COMMERCIAL = "CC BY-NC 4.0"
 _KNOWN = (
     (re.compile(r"retfound|oct_weights|cfp_weights", re.I), "RETFound's", NON_COMMERCIAL),
@@ -133,7 +135,8 @@ def render(card: Card, encoder_only: bool) -> str:
         sources=_sources(card.manifest),
         scores=_score_rows(card.scores),
         image=card.manifest.image if card.manifest else {},
-        trained_part=card.config.get("data", {}).get("split", ""),
+        trained_part=PARTS.get(split := card.config.get("data", {}).get("split", ""), split),
+        fingerprint=set_fingerprint(card.manifest.shards)[:16] if card.manifest else "",
     )
 
 
@@ -169,7 +172,7 @@ def _manifest(config: Mapping[str, Any]) -> tuple[Manifest | None, str]:
     if not url:
         return None, "the weights came without a config"
     try:
-        return read_manifest(url), ""
+        return read_manifest(url, config["data"].get("first_shards", 0)), ""
     except RetfoundError as error:
         return None, " ".join(str(error).split())
 

@@ -89,8 +89,8 @@ def _images(run: RunFacts) -> list[Any]:
     from retfound_dist.stream.loader import open_stream
     from retfound_dist.world import World
 
-    config = build(PretrainConfig, run.config, where=run.url)
-    manifest = read_manifest(config.data.shards)
+    config = build(PretrainConfig, run.settings, where=run.url)
+    manifest = read_manifest(config.data.shards, config.data.first_shards)
     part = held_out_part(config.data, manifest) or config.data.split
     count = min(IMAGES, sum(shard.samples for shard in manifest.part(part)))
     whole = replace(config.data, split=part, workers=0, crop_scale=(1.0, 1.0), flip=0.0, cache_dir="")

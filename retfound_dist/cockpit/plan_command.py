@@ -66,7 +66,7 @@ def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
     url = config.data.shards
     known = None
     if storage.exists(storage.join(url, MANIFEST)):
-        known = data_of(read_manifest(url), config.data, not storage.is_local(url))
+        known = data_of(read_manifest(url, config.data.first_shards), config.data, not storage.is_local(url))
         if not samples and not image_kb:
             return known
     elif not samples and not (storage.is_local(url) and kinds.kind_at(url) in (kinds.NOTHING, kinds.EMPTY)):

@@ -77,7 +77,7 @@ def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             "no patients are held out",
             "Over-fitting shows in the loss on patients never trained on, and nowhere else this early",
             "docs/reading_the_report.md",
-            "pack with split.fractions=[0.98, 0.02, 0.0], then data.split='train'",
+            "pack with split.fractions=[0.98, 0.02, 0.0], then data.split='auto'",
         )
 
 

@@ -19,6 +19,7 @@ from retfound_dist.cockpit.found_runs import look
 from retfound_dist.cockpit.logs import read_log, read_tree
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+from retfound_dist.identity import SHARD_SET
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
@@ -76,6 +77,11 @@ class RunFacts:
     def name(self) -> str:
         """The folder's."""
         return storage.name(self.url)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config as it was given, without what the run keeps beside it."""
+        return {name: section for name, section in self.config.items() if name != SHARD_SET}
 
     @property
     def step(self) -> int:
@@ -177,9 +183,9 @@ def _scores(url: str) -> tuple[list[Score], list[str]]:
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """By run: the keys in which it is not as more than half of all runs; how a run is carried out left out.
 
-    Where no value has more than half, every run shows its own.
+    Where no value has more than half, every run shows its own. A shard set at several URLs is one.
     """
-    flat = {name: dict(flatten(tree)) for name, tree in configs.items()}
+    flat = {name: _with_one_url(tree, configs) for name, tree in configs.items()}
     keys = sorted({key for values in flat.values() for key in values if not key.startswith(runlog.HOW)})
     usual = {}
     for key in keys:
@@ -189,6 +195,16 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
         name: {key: values.get(key) for key in keys if json.dumps(values.get(key)) != usual[key]}
         for name, values in flat.items()
     }
+
+
+def _with_one_url(tree: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of a run by key; its shard set by the URL that the first run on that set gives it."""
+    values = {key: value for key, value in flatten(tree) if not key.startswith(f"{SHARD_SET}.")}
+    held = tree.get(SHARD_SET)
+    alike = (other for other in configs.values() if held and other.get(SHARD_SET) == held)
+    if (first := next(alike, None)) is not None:
+        values |= {key: value for key, value in flatten(first) if key in runlog.DATA}
+    return values
 
 
 def summary(run: RunFacts) -> dict[str, Any]:

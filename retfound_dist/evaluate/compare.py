@@ -15,15 +15,16 @@ from retfound_dist.config import load, to_dict
 from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.evaluate import efficiency, results, texttables
 from retfound_dist.evaluate.dataset import LabelledSet
-from retfound_dist.evaluate.evaluate import headline, load_labelled, set_threads
+from retfound_dist.evaluate.evaluate import headline, load_labelled, say_pretrained, set_threads
 from retfound_dist.evaluate.occupied import check_place, check_rows, held_evaluation
 from retfound_dist.evaluate.paired import comparison
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.report import comparison_page
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.row import complete_row, make_row, make_rows
-from retfound_dist.evaluate.start import Start, open_start
+from retfound_dist.evaluate.start import MEMORY, Start, open_start
 from retfound_dist.evaluate.subset import with_labels
+from retfound_dist.identity import Memory
 from retfound_dist.schema import CompareConfig, EvalOut, EvaluateConfig
 
 COMPARE, TABLE = "compare.json", "table.md"
@@ -40,7 +41,8 @@ def compare_command(
     check_place(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     outputs.check_free(report_url(config), "compare", force, "out.report")
-    starts = {name: open_start(url, config.model) for name, url in config.weights.items()}
+    memory = Memory(storage.join(config.out.url, MEMORY))
+    starts = {name: open_start(url, config.model, memory) for name, url in config.weights.items()}
     with Display(quiet) as show:
         for name, start in starts.items():
             if remark := start.remark():
@@ -104,6 +106,7 @@ def _make_rows(
         held = complete_row(starts[name], _share_of(sets, starts[name], row), row)
         if held:
             show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
+            say_pretrained(held.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: ")
             rows[share, name] = held
         else:
             check_place(row.out.url, force)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist import class_names
+from retfound_dist import class_names, image_digests
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.layouts import PARTS, Item, list_items
 from retfound_dist.evaluate.leaks import find_leaks, pixel_digest
@@ -43,6 +43,8 @@ class Part:
     """Grey: (H, W) each in train, (S, S) in val and test."""
     units: tuple[Unit, ...] = ()
     """What each image is known by: its patient, else its volume or folder, else itself; empty: not told."""
+    digests: tuple[tuple[int, ...], ...] = ()
+    """By what each image is known again (`retfound_dist.image_digests`)."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -86,7 +88,7 @@ class LabelledSet:
     notes: tuple[str, ...]
     """What was passed over as no image, and how folders and lists were read."""
     fingerprint: str
-    """sha256 over keys, labels, patients, parts and file sizes (shards: their sha256)."""
+    """sha256 over keys, labels, patients, parts and pixels."""
     columns: str = ""
     """Which columns were read of a list of the images; empty where there is none."""
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -129,11 +131,10 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     decoded, faults = decode_all(items, image_size, tick)
     skipped = (*listing.skipped, *faults)
     check_budget(skipped, len(faults), len(items), config.path, config.bad_sample_budget)
-    whole = [(item, *pair) for item, pair in zip(items, decoded, strict=True) if pair]
-    items = tuple(item for item, *_ in whole)
+    whole = [(item, image) for item, image in zip(items, decoded, strict=True) if image]
+    items, images = tuple(item for item, _ in whole), [image for _, image in whole]
     _check_classes(classes, items, config.path, listing.notes)
-    images = [image for _, image, _ in whole]
-    leaks = find_leaks(items, [digest for *_, digest in whole])
+    leaks = find_leaks(items, [image.digest for image in images])
     warnings = leaks.refuse(divided_by, config.path, config.allow_leak, config.unknown_patient)
     if config.split_file and divided_by != "file":
         write_split(config.split_file, divided)
@@ -146,19 +147,29 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
         notes=listing.notes,
         columns=listing.columns,
         parts={name: _part(name, items, images, classes, config.unknown_patient) for name in PARTS},
-        fingerprint=fingerprint(items),
+        fingerprint=fingerprint(items, images),
         kinds=unit_kinds(items, config.unknown_patient),
-        seen=frozenset(digest for item, _, digest in whole if item.split in ("train", "val")),
+        seen=frozenset(image.digest for item, image in whole if item.split in ("train", "val")),
     )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image of a set."""
+
+    pixels: Pixels
+    """As its part wants them."""
+    digest: str
+    """`leaks.pixel_digest` of all its pixels."""
+    digests: tuple[int, ...]
+    """See `Part.digests`."""
 
 
 def decode_all(
     items: Sequence[Item], side: int, tick: Tick | None
-) -> tuple[list[tuple[Pixels, str] | None], list[tuple[str, str]]]:
-    """(Pixels as the part wants them, digest of all there are) or None for each item; (key, reason) of those
-    that are None.
-    """
-    decoded: list[tuple[Pixels, str] | None] = []
+) -> tuple[list[Decoded | None], list[tuple[str, str]]]:
+    """Each item's image, or None; (key, reason) of those that are None."""
+    decoded: list[Decoded | None] = []
     faults = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
@@ -170,14 +181,16 @@ def decode_all(
     return decoded, faults
 
 
-def _decode(item: Item, side: int) -> tuple[Pixels, str] | str:
-    """Pixels as the item's part wants them and the digest of all there are, or what is wrong."""
+def _decode(item: Item, side: int) -> Decoded | str:
+    """The item's image, or what is wrong with it."""
     try:
-        pixels_HW = decode_grey(item.read())
+        data = item.read()
+        pixels_HW = decode_grey(data)
     except (ValueError, OSError, StorageError, DataError) as error:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     fitted = for_training if item.split == "train" else for_testing
-    return fitted(pixels_HW, side), pixel_digest(pixels_HW)
+    digests = (*image_digests.of_image(data, pixels_HW), *item.digests)
+    return Decoded(fitted(pixels_HW, side), pixel_digest(pixels_HW), digests)
 
 
 def check_budget(
@@ -236,19 +249,21 @@ def _check_classes(
 
 
 def _part(
-    name: str, items: Sequence[Item], images: Sequence[Pixels], classes: Sequence[str], rule: str
+    name: str, items: Sequence[Item], images: Sequence[Decoded], classes: Sequence[str], rule: str
 ) -> Part:
     rows = [i for i, item in enumerate(items) if item.split == name]
     return Part(
         keys=tuple(items[i].key for i in rows),
         labels=np.array([classes.index(items[i].label) for i in rows], dtype=np.int64),
         patients=tuple(items[i].patient for i in rows),
-        images=tuple(images[i] for i in rows),
+        images=tuple(images[i].pixels for i in rows),
         units=tuple(unit_of(items[i], rule) for i in rows),
+        digests=tuple(images[i].digests for i in rows),
     )
 
 
-def fingerprint(items: Sequence[Item]) -> str:
-    """sha256 over keys, labels, patients, parts and what tells each image's content."""
-    lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{i.identity}" for i in items)
+def fingerprint(items: Sequence[Item], images: Sequence[Decoded]) -> str:
+    """sha256 over keys, labels, patients, parts and pixels."""
+    rows = zip(items, images, strict=True)
+    lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{image.digest}" for i, image in rows)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -107,10 +107,7 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[Item], list[str
         raise DataError(
             f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(found, FOLLOW)}"
         )
-    items = [
-        Item(file, "", partial(read_file, found.root, file, links), identity=str(size))
-        for file, size in zip(found.paths, found.sizes, strict=True)
-    ]
+    items = [Item(file, "", partial(read_file, found.root, file, links)) for file in found.paths]
     return items, found.passed.lines(FOLLOW)
 
 
@@ -119,7 +116,8 @@ def _shard_images(url: str) -> Iterator[Item]:
     held = _Shards(url)
     for shard in shardset.read_manifest(url).shards:
         for entry in shardset.read_index(url, shard):
-            yield Item(entry.key, "", partial(held.image, shard, entry), identity=shard.sha256)
+            content = f"{shard.sha256} {entry.image_offset}"
+            yield Item(entry.key, "", partial(held.image, shard, entry), identity=content)
 
 
 class _Shards:
@@ -191,9 +189,18 @@ def _read(item: Item, side: int) -> Pixels | str:
 
 
 def _identity(start: Start, items: Sequence[Item]) -> str:
-    """Changes when the weights or any of the images do."""
-    text = json.dumps([start.identity, start.image_size, [(item.key, item.identity) for item in items]])
+    """Changes when the weights or any of the images do: of files the bytes are asked."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        content = list(pool.map(_content, items))
+    text = json.dumps([start.identity, start.image_size, [item.key for item in items], content])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _content(item: Item) -> str:
+    try:
+        return item.identity or storage.bytes_info(item.read()).sha256
+    except (OSError, StorageError) as error:
+        return f"cannot be read: {error}"
 
 
 def _parts_url(out: str) -> str:

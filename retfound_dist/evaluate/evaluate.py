@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from retfound_dist.config import load, to_dict
-from retfound_dist.evaluate import bootstrap, external, metrics, probe, results, wording
-from retfound_dist.evaluate.dataset import LabelledSet, count_patients
+from retfound_dist.evaluate import bootstrap, external, metrics, pretrained_on, probe, results, wording
+from retfound_dist.evaluate.dataset import LabelledSet, Part, count_patients
 from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.finetune import Outcome, best_device
 from retfound_dist.evaluate.metrics import Floats
@@ -50,6 +50,7 @@ def evaluate_command(
         held = held_evaluation(start, data, config, force)
         if held:
             show.say(f"already evaluated, --force does it again; {headline(held)}")
+            say_pretrained(pretrained_on.count(start, data.parts), show)
             show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
             return 0
         evaluation = evaluate_start(start, data, config, show)
@@ -96,6 +97,8 @@ def load_labelled(
 def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
+    seen = pretrained_on.count(start, data.parts)
+    say_pretrained(seen, show)
     first = tune(
         config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show)
     )
@@ -127,7 +130,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         **({"tuning": {"recipe": first.change, "tried": first.tried}} if first.tried else {}),
         **over_seeds(outcomes, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
-        "checkpoint": start.describe(),
+        "checkpoint": {**start.describe(), "pretrained_on": seen},
         "split": data.counts(),
         "patients": count_patients(test.patients),
         "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
@@ -139,12 +142,12 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         "config": to_dict(config),
     }
     tested = external_test(outcomes, data, config.bootstrap)
-    if tested:
-        tree["external"] = tested.metrics
+    if tested and data.external:
+        tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
     history = [row for outcome in outcomes for row in outcome.history]
-    seen = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
+    features = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
-    pictures = make_pictures(start, data, seen, mistakes, show.say)
+    pictures = make_pictures(start, data, features, mistakes, show.say)
     return Evaluation(
         metrics=tree,
         keys=test.keys,
@@ -156,6 +159,23 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
         seeds_SNC=seeds_SNC if len(outcomes) > 1 else None,
         external=tested,
     )
+
+
+def say_pretrained(seen: dict[str, Any], show: Display, row: str = "") -> None:
+    """A warning where test or val images were seen in pretraining; one quiet line where it is not known."""
+    if warning := wording.pretrained_warning(seen):
+        show.say(f"warning: {row}{warning}")
+    elif str(seen["how"]).startswith(pretrained_on.UNKNOWN):
+        show.say(f"{row}{wording.pretrained_note(seen)}")
+
+
+def with_pretrained(tree: dict[str, Any], start: Start, part: Part, show: Display) -> dict[str, Any]:
+    """The external test, with how many of its images the weights were pretrained on."""
+    seen = pretrained_on.count(start, {"test": part})
+    warning = wording.pretrained_external(seen)
+    if warning:
+        show.say(f"warning: {tree['data']['path']}: {warning}")
+    return {**tree, "pretrained_on": seen, "warnings": [*tree["warnings"], *([warning] if warning else [])]}
 
 
 def external_test(

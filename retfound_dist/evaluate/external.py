@@ -66,8 +66,8 @@ def load(
     decoded, faults = dataset.decode_all(wanted, image_size, tick)
     skipped = (*listing.skipped, *faults)
     dataset.check_budget(skipped, len(faults), len(wanted), config.path, rules.bad_sample_budget)
-    whole = [(item, *pair) for item, pair in zip(wanted, decoded, strict=True) if pair]
-    seen = [item.key for item, _, digest in whole if digest in data.seen]
+    whole = [(item, image) for item, image in zip(wanted, decoded, strict=True) if image]
+    seen = [item.key for item, image in whole if image.digest in data.seen]
     if seen and not rules.allow_leak:
         raise DataError(
             f"external.path={config.path}: {len(seen)} images are in the train or val part of {data.path} "
@@ -81,14 +81,15 @@ def load(
             keys=tuple(item.key for item, *_ in whole),
             labels=np.array([place[item.label] for item, *_ in whole], dtype=np.int64),
             patients=tuple(item.patient for item, *_ in whole),
-            images=tuple(image for _, image, _ in whole),
+            images=tuple(image.pixels for _, image in whole),
+            digests=tuple(image.digests for _, image in whole),
         ),
         left_out={label: count for label, count in sorted(held.items()) if label not in place},
         skipped=skipped,
         notes=listing.notes,
         columns=listing.columns,
         seen=len(seen),
-        fingerprint=dataset.fingerprint([item for item, *_ in whole]),
+        fingerprint=dataset.fingerprint([item for item, _ in whole], [image for _, image in whole]),
     )
 
 

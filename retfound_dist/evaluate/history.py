@@ -18,6 +18,7 @@ from retfound_dist.evaluate.alarms import Judged, Point
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.probed import Development, Probed, development
+from retfound_dist.evaluate.start import checkpoint_identity
 from retfound_dist.evaluate.watch_report import watch_page
 from retfound_dist.schema import Alarm, WatchConfig
 
@@ -57,7 +58,7 @@ class History:
         found = cls(config, development(data), data.fingerprint)
         for step in steps_with(config.run.url, probed.PROBE):
             held = probed.read(commit.evaluation_url(config.run.url, step))
-            if held and found._fits(held):
+            if held and found._fits(held) and _is_of(commit.checkpoint_url(config.run.url, step), held):
                 found.steps[step] = held
         return found
 
@@ -107,6 +108,7 @@ class History:
         return {
             "step": step,
             "samples": tree["checkpoint"]["samples"],
+            "pretrained_on": tree["checkpoint"].get("pretrained_on"),
             **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in probe.METHODS},
             "to_start": each.to_start and each.to_start.describe(),
             "to_best": each.to_best and each.to_best.describe(),
@@ -131,6 +133,13 @@ class History:
             and tree["probe"] == to_dict(self.config.probe)
             and tree["bootstrap"]["resamples"] == self.config.bootstrap
         )
+
+
+def _is_of(checkpoint: str, held: Probed) -> bool:
+    """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
+    if not commit.is_checkpoint(checkpoint):
+        return True
+    return bool(held.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retfound_dist import shardset, storage
+from retfound_dist import image_digests, shardset, storage
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.folder_layout import layout_of, notes_of, nothing_found, part_of
 from retfound_dist.folder_walk import Links
@@ -33,7 +33,6 @@ from retfound_dist.units import patients_of_units
 PARTS = ("train", "val", "test")
 FOLLOW = "data.follow_links=anywhere"
 """How a user allows links that lead out of the folder."""
-_GONE = "gone"
 _KINDS = (
     "a folder of class folders, a list of file,label[,patient,split] (.csv, .tsv, .xlsx), or labelled shards"
 )
@@ -56,7 +55,9 @@ class Item:
     split: str | None = None
     """`train`, `val` or `test` where the set brings a split."""
     identity: str = ""
-    """Changes when the image does: its size in bytes, or its shard's sha256."""
+    """Of a shard's sample: the digest that its index has of the image's bytes."""
+    digests: tuple[int, ...] = ()
+    """What a shard's index knows of the sample's source (`retfound_dist.image_digests`)."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:
     layout = layout_of(files, name, url)
     items, skipped = [], []
     sequences = Sequences([layout.own(file) for file in files.paths])
-    for file, size in zip(files.paths, files.sizes, strict=True):
+    for file in files.paths:
         split, label = layout.part_and_class(os.path.dirname(file))
         key = layout.own(file)
         if label is None:
@@ -125,7 +126,7 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> Listing:
             continue
         read = partial(read_file, files.root, file, links)
         place = sequences.of(key)
-        items.append(Item(key, label, read, None, place.volume, place.group, split, str(size)))
+        items.append(Item(key, label, read, None, place.volume, place.group, split))
     found = Listing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
     if where is None and layout.inside:
         where = find_listing(str(root / layout.inside))
@@ -158,7 +159,7 @@ def _apply_listing(found: Listing, root: Path, listed: Listed, links: Links, ins
     return Listing(
         tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
         (*listed_loose, *unlisted, *loose),
-        (*listed.notes[1:], *listed.missing_note(_missing(items)), *found.notes),
+        (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *found.notes),
         listed.said,
     )
 
@@ -173,7 +174,7 @@ def _list_csv(path: Path) -> Listing:
     ]
     unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
     labelled = sorted((item for item in items if item.label), key=lambda item: item.key)
-    notes = (*listed.notes[1:], *listed.missing_note(_missing(items)))
+    notes = (*listed.notes[1:], *listed.missing_note(_missing(path.parent, items)))
     return Listing(tuple(labelled), unlabelled, notes, listed.said)
 
 
@@ -183,15 +184,13 @@ def _class_of(file: str) -> str:
     return folders[0] if folders else ""
 
 
-def _missing(items: Sequence[Item]) -> list[str]:
-    return [item.key for item in items if item.identity == _GONE]
+def _missing(root: Path, items: Sequence[Item]) -> list[str]:
+    return [item.key for item in items if not (root / item.key).exists()]
 
 
 def _item(root: Path, file: str, label: str, links: Links, place: Place) -> Item:
-    path = root / file
-    size = str(path.stat().st_size) if path.exists() else _GONE
     read = partial(read_file, os.path.realpath(root), file, links)
-    return Item(file, label, read, None, place.volume, place.group, None, size)
+    return Item(file, label, read, None, place.volume, place.group)
 
 
 def _as_listed(item: Item, row: Row) -> Item:
@@ -210,6 +209,7 @@ def list_samples(url: str) -> Iterator[Item]:
     found = []
     manifest = shardset.read_manifest(url)
     several = len(manifest.sources) > 1
+    known = iter(image_digests.of_set(manifest).digests.tolist())
     for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
         for entry in shardset.read_index(url, shard):
@@ -218,8 +218,9 @@ def list_samples(url: str) -> Iterator[Item]:
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split
             patient, volume, group = (_named(note, what, several) for what in ("patient", "volume", "group"))
-            read = partial(bytes, image)
-            found.append(Item(entry.key, label, read, patient, volume, group, split, shard.sha256))
+            read, sources = partial(bytes, image), tuple(digest for digest in next(known) if digest)
+            content = entry.image_sha256
+            found.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
     yield from sorted(found, key=lambda item: item.key)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retfound_dist import storage
 from retfound_dist.config import to_dict
 from retfound_dist.errors import DataError, StorageError
-from retfound_dist.evaluate import bootstrap, probe
+from retfound_dist.evaluate import bootstrap, pretrained_on, probe
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.features import features_of
 from retfound_dist.evaluate.metrics import Floats, Labels
@@ -100,7 +100,10 @@ def probe_start(
         "bootstrap": {"unit": images.unit, "units": int(images.units_N.max()) + 1, "resamples": resamples},
         "classes": list(data.classes),
         "prediction": f"{settings.folds}-fold cross-validation over train and val",
-        "checkpoint": start.describe(),
+        "checkpoint": {
+            **start.describe(),
+            "pretrained_on": pretrained_on.count(start, {name: data.parts[name] for name in PARTS}),
+        },
         "data": {"path": data.path, "fingerprint": data.fingerprint},
         "probe": to_dict(settings),
         "seconds": round(time.monotonic() - began, 1),

@@ -31,6 +31,7 @@ from retfound_dist.evaluate.plots_predictions import (
     mean_plots,
 )
 from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.start import NONE
 from retfound_dist.evaluate.tables import (
     Ties,
     details,
@@ -162,9 +163,13 @@ def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What holds for all rows once, and each row's undefined scores under its name."""
-    common = [line for m in metrics.values() for line in wording.warnings(m) if line != wording.undefined(m)]
-    own = [f"\u201c{n}\u201d: {wording.undefined(m)}" for n, m in metrics.items() if wording.undefined(m)]
+    """What holds for all rows once; under its name what holds for a row: images seen before, no score."""
+    rows = {
+        name: (wording.pretrained_warning(m["checkpoint"].get("pretrained_on")), wording.undefined(m))
+        for name, m in metrics.items()
+    }
+    common = [line for n, m in metrics.items() for line in wording.warnings(m) if line not in rows[n]]
+    own = [f"\u201c{name}\u201d: {line}" for name, lines in rows.items() for line in lines if line]
     return [*dict.fromkeys(common), *own]
 
 
@@ -174,6 +179,16 @@ def _tuning(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     return [
         (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(how["recipe"], how["tried"]))
         for name, how in found.items()
+    ]
+
+
+def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """What each row's weights had seen of the set."""
+    return [
+        (f"Seen in pretraining{name and f', “{name}”'}", wording.pretrained_note(seen))
+        for name, row in rows.items()
+        if row.metrics["checkpoint"]["kind"] != NONE
+        and (seen := row.metrics["checkpoint"].get("pretrained_on"))
     ]
 
 
@@ -193,6 +208,7 @@ def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
         *([("Columns", metrics["data"]["columns"])] if metrics["data"].get("columns") else []),
         ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
         *_tuning(rows),
+        *_pretrained(rows),
         ("Seeds", ", ".join(map(str, metrics["seeds"]))),
         ("Versions", ", ".join(f"{key} {value}" for key, value in metrics["versions"].items())),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from retfound_dist.evaluate import results
+from retfound_dist.evaluate import pretrained_on, results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import evaluate_start, headline
 from retfound_dist.evaluate.external import load_with_external
@@ -19,9 +19,18 @@ from retfound_dist.schema import EvaluateConfig
 
 
 def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
-    """The evaluation at `config.out.url`, if whole and from the same weights, images and settings."""
+    """The evaluation at `config.out.url`, if whole and from the same weights, images and settings.
+
+    What it says of pretraining is of now: a shard set may have come within reach, or gone.
+    """
     held = results.read(config.out.url)
-    return held if held and is_same(held.metrics, start, data, config) else None
+    if held is None or not is_same(held.metrics, start, data, config):
+        return None
+    seen = pretrained_on.count(start, data.parts)
+    if str(seen["how"]).startswith(pretrained_on.UNKNOWN):
+        seen = held.metrics["checkpoint"].get("pretrained_on", seen)
+    held.metrics["checkpoint"]["pretrained_on"] = seen
+    return held
 
 
 def make_row(start: Start, data: LabelledSet, config: EvaluateConfig, show: Display) -> Evaluation:

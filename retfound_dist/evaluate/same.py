@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retfound_dist.config import differences, to_dict
+from retfound_dist.config import differences, to_dict, with_defaults
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.start import Start
 from retfound_dist.schema import EvaluateConfig
 
-_HOW = ("out.url", "threads", "jobs", "data.workers", "checkpoint", "data.split_file", "data.allow_leak")
-"""Settings that say where and how a row runs, not what comes out (weights are told by their sha256)."""
+_HOW = (
+    "out.url",
+    "threads",
+    "jobs",
+    "checkpoint",
+    "data.path",
+    "data.workers",
+    "data.split_file",
+    "data.allow_leak",
+    "external.path",
+)
+"""Settings that say where and how a row runs, not what comes out: content tells weights and images."""
 
 
 def is_same(metrics: Mapping[str, Any], start: Start, data: LabelledSet, config: EvaluateConfig) -> bool:
@@ -34,9 +44,8 @@ def changes(
         found.append(f"data are {there} there and {here} here{same}")
     if _external(metrics) != (data.external.fingerprint if data.external else None):
         found.append("the external set is another")
-    for key, old, new in differences(metrics["config"], to_dict(config)):
-        said = key == "data.path" and len(found) > 0
-        if key not in _HOW and not said and not (start.kind != "none" and key.startswith("model.")):
+    for key, old, new in differences(with_defaults(EvaluateConfig, metrics["config"]), to_dict(config)):
+        if key not in _HOW and not (start.kind != "none" and key.startswith("model.")):
             found.append(f"{key} is {old!r} there and {new!r} here")
     return found
 

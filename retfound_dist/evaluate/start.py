@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retfound_dist import commit, storage
-from retfound_dist.errors import ConfigError
+from retfound_dist.errors import ConfigError, WeightsError
+from retfound_dist.identity import Memory
 from retfound_dist.model import hub
 from retfound_dist.model.mae import Encoder, encoder_shape
 from retfound_dist.model.weights import Weights, read_weights, split_part
 from retfound_dist.schema import EvalModel
 
 NONE = "none"
+FACTS = 2
+"""Raised when other facts of weights are remembered than before."""
+MEMORY = "weights.json"
+"""Where a comparison or a watch keeps what it knows of weights, beside its results."""
+
+
+class Held:
+    """Weights that are read when they are first asked for."""
+
+    def __init__(self, url: str, sha256: str, weights: Weights | None = None) -> None:
+        self._url, self._sha256, self._weights = url, sha256, weights
+
+    def get(self) -> Weights:
+        """The weights; WeightsError where other ones stand there by now."""
+        if self._weights is None:
+            found = read_weights(self._url)
+            if found.sha256 != self._sha256:
+                raise WeightsError(f"{self._url} holds other weights than a moment ago: start again")
+            self._weights = found
+        return self._weights
 
 
 @dataclass(frozen=True)
@@ -25,52 +47,47 @@ class Start:
     shape: Encoder
     image_size: int
     identity: str
-    """sha256 of the commit or file: tells another checkpoint at the same URL."""
-    weights: Weights | None = None
+    """sha256 of the weights' file (and its `#PART`, where one is named): the same at any other URL, another
+    one for other weights at this URL."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """`Weights.meta`."""
+    held: Held | None = None
+    part: str = ""
+    """`Weights.part`."""
+    notes: tuple[str, ...] = ()
+    """`Weights.notes`."""
+    remarked: str = ""
+    """`Weights.remark`."""
+
+    @property
+    def weights(self) -> Weights | None:
+        """The weights, read now unless they were; None where the start is `none`."""
+        return self.held.get() if self.held else None
 
     def remark(self) -> str:
         """A line on how a file of others was read; empty where there is nothing to say."""
-        return self.weights.remark if self.weights else ""
+        return self.remarked
 
     def describe(self) -> dict[str, Any]:
         """What metrics.json says of it."""
-        meta = self.weights.meta if self.weights else {}
         return {
             "url": self.url,
             "kind": self.kind,
-            "step": meta.get("step"),
-            "samples": meta.get("samples"),
+            "step": self.meta.get("step"),
+            "samples": self.meta.get("samples"),
             "sha256": self.identity,
             "image_size": self.image_size,
-            "part": self.weights.part if self.weights else "",
-            "notes": list(self.weights.notes) if self.weights else [],
-            "encoder": {
-                "width": self.shape.width,
-                "depth": self.shape.depth,
-                "heads": self.shape.heads,
-                "patch": self.shape.patch,
-            },
+            "part": self.part,
+            "notes": list(self.notes),
+            "encoder": asdict(self.shape),
         }
 
 
-def identity_of(url: str) -> str:
-    """Tells whether weights at a URL are still the same: sha256 of the commit or file (remote file: size)."""
-    if url == NONE:
-        return NONE
-    url, part = split_part(url)
-    if part:
-        return f"{identity_of(url)}#{part}"
-    if not storage.exists(url) and hub.is_name(url):
-        url = hub.weights_file(url)
-    if commit.is_checkpoint(url):
-        return storage.bytes_info(storage.read_bytes(storage.join(url, commit.COMMIT))).sha256
-    if storage.is_local(url):
-        return storage.file_info(storage.local_path(url)).sha256
-    return f"{storage.size(url)} bytes"
+def open_start(checkpoint: str, model: EvalModel, memory: Memory | None = None) -> Start:
+    """Starting weights; a checkpoint's own shape and image size win over `model`.
 
-
-def open_start(checkpoint: str, model: EvalModel) -> Start:
-    """Read starting weights; a checkpoint's own shape and image size win over `model`."""
+    They are read now, unless the `memory` knows the file: then when they are needed.
+    """
     if checkpoint == NONE:
         shape = encoder_shape(model.name)
         if model.image_size % shape.patch:
@@ -79,10 +96,53 @@ def open_start(checkpoint: str, model: EvalModel) -> Start:
                 f"choose a multiple of {shape.patch}"
             )
         return Start(NONE, NONE, shape, model.image_size, NONE)
-    url = commit.resolve(checkpoint)
-    weights = read_weights(url)
-    kind = "checkpoint" if weights.meta else "file"
-    return Start(url, kind, weights.shape, weights.image_size, identity_of(url), weights)
+    url, memory = commit.resolve(checkpoint), memory or Memory()
+    mark = _mark(url)
+    facts, weights = memory.recall(url, mark), None
+    if facts is None:
+        weights = read_weights(url)
+        facts = {
+            "sha256": weights.sha256,
+            "encoder": asdict(weights.shape),
+            "image_size": weights.image_size,
+            "meta": weights.meta,
+            "part": weights.part,
+            "notes": list(weights.notes),
+            "remark": weights.remark,
+        }
+        if _mark(url) == mark:
+            memory.remember(url, mark, facts)
+    _, part = split_part(url)
+    return Start(
+        url=url,
+        kind="checkpoint" if facts["meta"] else "file",
+        shape=Encoder(**facts["encoder"]),
+        image_size=facts["image_size"],
+        identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],
+        meta=facts["meta"],
+        held=Held(url, facts["sha256"], weights),
+        part=facts["part"],
+        notes=tuple(facts["notes"]),
+        remarked=facts["remark"],
+    )
+
+
+def checkpoint_identity(url: str) -> str:
+    """sha256 of a committed checkpoint's weights, as its commit says; empty where it holds none."""
+    held = commit.read_commit(url).files.get(commit.WEIGHTS)
+    return held.sha256 if held else ""
+
+
+def _mark(url: str) -> str:
+    """Says without a download whether a file may have changed: of a checkpoint its weights' sha256."""
+    if commit.is_checkpoint(url):
+        mark = checkpoint_identity(url)
+    else:
+        url, _ = split_part(url)
+        if not storage.exists(url):
+            url = hub.weights_file(url) if hub.is_name(url) else ""
+        mark = storage.version_mark(url) if url else ""
+    return f"{FACTS} {mark}" if mark else ""
 
 
 def run_of(checkpoint: str) -> str | None:

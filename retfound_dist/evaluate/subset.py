@@ -56,4 +56,5 @@ def _take(part: Part, kept: Sequence[int] | NDArray[np.int64]) -> Part:
         patients=tuple(part.patients[i] for i in kept),
         images=tuple(part.images[i] for i in kept),
         units=tuple(part.units[i] for i in kept if part.units),
+        digests=tuple(part.digests[i] for i in kept),
     )

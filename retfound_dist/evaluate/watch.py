@@ -25,13 +25,15 @@ from retfound_dist.errors import (
     StorageError,
     WeightsError,
 )
-from retfound_dist.evaluate import probed, results, texttables
+from retfound_dist.evaluate import history as histories
+from retfound_dist.evaluate import pretrained_on, probed, results, texttables, wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.history import History, start_url, steps_with
 from retfound_dist.evaluate.progress import Display
-from retfound_dist.evaluate.row import make_row
-from retfound_dist.evaluate.start import NONE, Start, open_start
+from retfound_dist.evaluate.row import complete_row, make_row
+from retfound_dist.evaluate.start import MEMORY, NONE, Start, open_start
+from retfound_dist.identity import Memory
 from retfound_dist.schema import EvalOut, EvaluateConfig, WatchConfig
 from retfound_dist.shardset import read_manifest
 
@@ -57,7 +59,8 @@ def last_step(run: str) -> int | None:
         if train["steps"]:
             return int(train["steps"])
         data = config["data"]
-        samples = sum(shard.samples for shard in read_manifest(data["shards"]).part(data["split"]))
+        manifest = read_manifest(data["shards"], data.get("first_shards", 0))
+        samples = sum(shard.samples for shard in manifest.part(data["split"]))
         return max(1, math.ceil(float(train["epochs"]) * samples / int(train["global_batch"]) - 1e-9))
     except (StorageError, ManifestError, KeyError, TypeError):
         return None
@@ -73,8 +76,11 @@ class _Watch:
 
     def __init__(self, config: WatchConfig, show: Display) -> None:
         self.config, self.show, self.run = config, show, config.run.url
+        self._memory = Memory(storage.join(histories.folder(self.run), MEMORY))
         self._sets: dict[int, LabelledSet] = {}
         self._history: History | None = None
+        self._tuned: set[int] = set()
+        """Steps whose evaluation is there and of these weights, images and settings."""
         self._gone: set[int] = set()
         """Checkpoints that were deleted before they could be read."""
 
@@ -107,14 +113,24 @@ class _Watch:
         fresh = next((step for step in committed if step not in known), None)
         if fresh is not None:
             return "probe", fresh
-        tuned = steps_with(self.run, results.METRICS)
         wanted = due(sorted(known), self.config.finetune_every, last_step(self.run))
-        return next((("tune", step) for step in wanted if step in committed and step not in tuned), None)
+        todo = (step for step in wanted if step in committed and not self._is_tuned(step))
+        return next((("tune", step) for step in todo), None)
+
+    def _is_tuned(self, step: int) -> bool:
+        """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""
+        if step not in self._tuned and step in steps_with(self.run, results.METRICS):
+            start = open_start(commit.checkpoint_url(self.run, step), self.config.model, self._memory)
+            if complete_row(start, self._labelled(start.image_size), self._row(step)):
+                self._tuned.add(step)
+            else:
+                self.show.say(f"step {step:,}: evaluated before with other images or settings; once more")
+        return step in self._tuned
 
     def _do(self, what: str, step: int) -> None:
         """Read the past, or probe or fine-tune one checkpoint."""
         try:
-            start = open_start(commit.checkpoint_url(self.run, step), self.config.model)
+            start = open_start(commit.checkpoint_url(self.run, step), self.config.model, self._memory)
         except (CheckpointError, StorageError, WeightsError):
             if commit.is_checkpoint(commit.checkpoint_url(self.run, step)):
                 raise
@@ -139,8 +155,14 @@ class _Watch:
         self.show.say(_line(f"{step:,}", made.tree))
 
     def _finetune(self, step: int, start: Start, data: LabelledSet) -> None:
+        self.show.say(f"step {step:,}, fine-tuned:")
+        make_row(start, data, self._row(step), self.show)
+        self._tuned.add(step)
+
+    def _row(self, step: int) -> EvaluateConfig:
+        """The fine-tuning of a step's checkpoint."""
         config = self.config
-        row = EvaluateConfig(
+        return EvaluateConfig(
             checkpoint=commit.checkpoint_url(self.run, step),
             data=config.data,
             out=EvalOut(url=commit.evaluation_url(self.run, step)),
@@ -151,12 +173,13 @@ class _Watch:
             threads=config.threads,
             bootstrap=config.bootstrap,
         )
-        self.show.say(f"step {step:,}, fine-tuned:")
-        make_row(start, data, row, self.show)
 
     def _begin(self, checkpoint: Start, data: LabelledSet) -> History:
         """What is known from before, begun with the starting weights' probe."""
         config, history = self.config, History.of(self.config, data)
+        seen = pretrained_on.count(checkpoint, {name: data.parts[name] for name in probed.PARTS})
+        if note := wording.pretrained_probe(seen):
+            self.show.say(note)
         self.show.say(_header(config.probe.folds))
         begun = self._starting_weights(checkpoint)
         if begun:
@@ -175,7 +198,7 @@ class _Watch:
         if init == NONE:
             return Start(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
         try:
-            begun = open_start(init, self.config.model)
+            begun = open_start(init, self.config.model, self._memory)
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None

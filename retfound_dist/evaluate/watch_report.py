@@ -105,7 +105,8 @@ def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     said = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:
         said += f" The starting weights: {_told(watch['start'])}."
-    found = [said, *_beside_start(watch, last), _WHERE]
+    seen = wording.pretrained_probe(last.get("pretrained_on"))
+    found = [said, *_beside_start(watch, last), _WHERE, *([seen] if seen else [])]
     if not watch["alarms"]:
         found.append("No alarm was raised.")
     return [*found, wording.intervals(first.metrics)] if first else found

@@ -66,7 +66,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     said = [
         f"Fine-tuned from {of_start(metrics['checkpoint'])}, the classifier reaches "
         f"{told('auroc')}, {told('aupr')} and {told('balanced_accuracy')} "
-        f"(means over {classes} classes) on {who} that it had not seen.",
+        f"(means over {classes} classes) on {who} that fine-tuning had not seen.",
         _against_chance(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
         intervals(metrics),
     ]
@@ -102,6 +102,8 @@ def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
     said = list(metrics["warnings"])
+    if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
+        said.append(pretrained)
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
         said.append(f"{len(metrics['skipped'])} images were left out ({named})")
@@ -136,6 +138,52 @@ def split(by: str, known_by: Mapping[str, int]) -> str:
             return how
         return f"{how}; the patient of {images - known:,} of {images:,} images is not known"
     return f"by us, {words}" if words else f"by us, by {by}"
+
+
+def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
+    """Says it where val or test images were among those that the weights were pretrained on; else empty."""
+    if not seen or not any(seen.get(part) for part in ("val", "test")):
+        return ""
+    counts = ", ".join(_share_seen(seen, part) for part in ("test", "val", "train") if part in seen["of"])
+    return (
+        f"these weights were pretrained on images of this set ({counts}): scores on images that were seen "
+        "in pretraining do not tell how well new ones are read; pretrain without its val and test parts "
+        "(data.split=auto), or test on another set"
+    )
+
+
+def pretrained_note(seen: Mapping[str, Any] | None) -> str:
+    """What is known of the images that the weights were pretrained on, in one line."""
+    if not seen:
+        return "not looked at (an evaluation by an older version)"
+    if any(seen.get(part) is None for part in seen["of"]):
+        return f"whether these weights were pretrained on images of this set is {seen['how']}"
+    if not any(seen[part] for part in seen["of"]):
+        return f"no image of this set ({seen['how']})"
+    return f"{', '.join(_share_seen(seen, part) for part in seen['of'])} images ({seen['how']})"
+
+
+def pretrained_external(tree: Mapping[str, Any] | None) -> str:
+    """The same warning of an external set; empty where none of it was seen, or that is not known."""
+    if not tree or not tree.get("test"):
+        return ""
+    return f"the weights were pretrained on {tree['test']:,} of its {tree['of']['test']:,} images"
+
+
+def pretrained_probe(seen: Mapping[str, Any] | None) -> str:
+    """Of a watched run's probes: on how many of their images it pretrains; empty where on none."""
+    count = sum(seen.get(part) or 0 for part in seen["of"]) if seen else 0
+    if not seen or not count:
+        return ""
+    counts = ", ".join(_share_seen(seen, part) for part in seen["of"])
+    return (
+        f"The run pretrains on images that are probed here ({counts}): beside starting weights that never "
+        "saw them its checkpoints look better than on new images."
+    )
+
+
+def _share_seen(seen: Mapping[str, Any], part: str) -> str:
+    return f"{seen[part] or 0:,} of {seen['of'][part]:,} {part}"
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:

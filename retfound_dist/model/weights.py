@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class Weights:
     """Names of the tensors that stood beside them."""
     notes: tuple[str, ...] = ()
     """What was chosen or done when they were read that a person should know."""
+    sha256: str = ""
+    """Of the file they were read from, taken from the bytes that were read."""
 
     @property
     def image_size(self) -> int:
@@ -84,7 +87,8 @@ def read_weights(url: str) -> Weights:
     origin, (url, part) = url, split_part(url)
     if not storage.exists(url):
         if hub.is_name(url):
-            return _described(url, _read_file(hub.weights_file(url), url, part)[0], {})
+            found, _, sha256 = _read_file(hub.weights_file(url), url, part)
+            return replace(_described(url, found, {}), sha256=sha256)
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
     if storage.is_folder(url):
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
@@ -93,8 +97,8 @@ def read_weights(url: str) -> Weights:
         if not storage.is_local(url):
             path = str(Path(folder) / storage.name(url))
             storage.get_file(url, path)
-        found, config = _read_file(storage.local_path(path), url, part)
-        return _described(origin, found, {"config": config} if config else {})
+        found, config, sha256 = _read_file(storage.local_path(path), url, part)
+        return replace(_described(origin, found, {"config": config} if config else {}), sha256=sha256)
 
 
 def _read_checkpoint(url: str) -> Weights:
@@ -103,11 +107,21 @@ def _read_checkpoint(url: str) -> Weights:
         path = str(Path(folder) / commit.WEIGHTS)
         commit.fetch(held, commit.WEIGHTS, path)
         state = safetensors.torch.load_file(path)
-    return _describe(url, state, {"step": held.step, "samples": held.samples, "config": held.config})
+    meta = {"step": held.step, "samples": held.samples, "config": held.config}
+    return replace(_describe(url, state, meta), sha256=held.files[commit.WEIGHTS].sha256)
 
 
-def _read_file(path: str, url: str, part: str) -> tuple[Found, dict[str, Any]]:
-    """Tensors by MAE's names, and the config that a file of ours has beside them."""
+def _read_file(path: str, url: str, part: str) -> tuple[Found, dict[str, Any], str]:
+    """Tensors by MAE's names, the config that a file of ours has beside them, and the file's sha256."""
+    with storage.explained(url, "read"):
+        before, sha256 = os.stat(path), storage.file_info(path).sha256
+    found, config = _read_tensors(path, url, part)
+    if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:
+        raise WeightsError(f"{url} was written while it was read: start again when it is whole")
+    return found, config, sha256
+
+
+def _read_tensors(path: str, url: str, part: str) -> tuple[Found, dict[str, Any]]:
     if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
         try:
             with safetensors.safe_open(path, "pt") as file:

@@ -34,8 +34,10 @@ class Data:
 
     shards: str
     """Path or URL of the shard set."""
-    split: Literal["all", "train", "val", "test"] = "all"
-    """Which part of the shard set is trained on."""
+    split: Literal["auto", "all", "train", "val", "test"] = "all"
+    """Which part of the shard set is trained on; `auto`: all but val and test, where there are such parts."""
+    first_shards: Count = 0
+    """Only so many first shards of the set: a run that began before the set grew goes on; 0: all."""
     workers: Count = 4
     """Loader processes for each rank; 0 loads in the training process."""
     cache_dir: str = ""
@@ -55,7 +57,7 @@ class Data:
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
     held_out: Literal["auto", "none", "val", "test"] = "auto"
-    """Part never trained on whose loss is taken at each checkpoint; `auto`: val where split is train."""
+    """Part never trained on whose loss is taken at each checkpoint; `auto`: val where that is left out."""
     held_out_images: Positive = 512
     """Images of that part, fixed with their masks; all, where there are fewer."""
 

@@ -253,6 +253,7 @@ def open_stream(
     if unknown or (data and settings):
         raise ConfigError(f"open_stream: {sorted(unknown or settings)} is no setting, or given beside `data`")
     data = data or Data(shards=manifest.url, **settings)
+    manifest = manifest.first(data.first_shards)
     world = world or read_world(os.environ)
     plan = make_plan(manifest, data, global_batch, seed)
     cut = layout(global_batch, world.size, micro_batch or global_batch)

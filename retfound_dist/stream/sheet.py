@@ -79,7 +79,7 @@ def batch_command(
     config, _ = load(PretrainConfig, config_path, overrides)
     if out:
         outputs.check_free(out, "batch", force)
-    batch = read_step(config, read_manifest(config.data.shards), step)
+    batch = read_step(config, read_manifest(config.data.shards, config.data.first_shards), step)
     for line in describe(batch):
         print(line)
     if out:

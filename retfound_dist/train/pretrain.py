@@ -14,8 +14,9 @@ import torch
 
 from retfound_dist import commit, grace, runlog, shapes
 from retfound_dist import config as configs
-from retfound_dist.errors import RetfoundError
+from retfound_dist.errors import RetfoundError, RunConflictError
 from retfound_dist.grace import Need, known_graces
+from retfound_dist.identity import SHARD_SET, describe_set
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
@@ -29,6 +30,7 @@ from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.lock import RunLock
 from retfound_dist.train.loop import Desk, Loop
+from retfound_dist.train.old_run import check_old_run
 from retfound_dist.train.preempt import INTERRUPTED, Stage, StopRequest
 from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_asked
 from retfound_dist.train.setup import Start as Start
@@ -57,8 +59,9 @@ def pretrain(
     asked.limit(config.train.max_minutes)
     watchdog = Watchdog(world, config.train.hang_minutes)
     watchdog.start()
-    tree, url = configs.to_dict(config), config.run.url
-    known = runlog.check_same_run(url, tree)
+    url = config.run.url
+    tree = {**configs.to_dict(config), SHARD_SET: describe_set(manifest)}
+    known = runlog.check_same_run(url, tree, manifest)
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:
@@ -86,6 +89,7 @@ def run_on(start: Start) -> None:
     """
     try:
         with _locked(start) as lock:
+            _check_data(start)
             ready = make_ready(start)
             with _stream(start, ready) as stream, _desk(start, lock, ready.step) as desk:
                 _run(start, ready, stream, desk)
@@ -98,6 +102,18 @@ def run_on(start: Start) -> None:
         start.failures.leave(error)
         start.keeper.abandon()
         raise
+
+
+def _check_data(start: Start) -> None:
+    """RunConflictError where an old run had other data, or the ranks have read two states of the set."""
+    config = start.config
+    start.group.on_main(lambda: check_old_run(config, start.manifest))
+    told = start.group.gather(describe_set(start.manifest))
+    if any(each != told[0] for each in told):
+        raise RunConflictError(
+            f"{config.data.shards} changed while the ranks of {config.run.url} read it: start again when "
+            "packing is done"
+        )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Start:
 
     config: PretrainConfig
     tree: dict[str, Any]
-    """The config as plain values."""
+    """The config as plain values, with the shard set's fingerprint."""
     manifest: Manifest
     group: Group
     display: Display

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from retfound_dist import storage
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate import metrics, results
 from retfound_dist.evaluate.compare import compare_command
 from retfound_dist.evaluate.paired import comparison
-from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
+from retfound_dist.model.mae import MaskedAutoencoder
+from tests.evaluate.inputs import MODEL, TINY, checkpoint, class_folders, image_bytes, list_patients
 
 
-def compare(root: Path, *overrides: str) -> Path:
+def compare(root: Path, *overrides: str, force: bool = False) -> Path:
     """Run the command on three rows; gives the folder of its results."""
     config = root / "compare.toml"
     config.write_text(
@@ -22,7 +29,8 @@ def compare(root: Path, *overrides: str) -> Path:
         f'late = "{root}/run/checkpoints/step_00000012"\n[data]\npath = "{root / "set"}"\n'
         f'[out]\nurl = "{root / "out"}"\nreport = "{root / "page.html"}"\n'
     )
-    assert compare_command(str(config), [*TINY, "finetune.epochs=1", *overrides], quiet=True) == 0
+    given = [*TINY, "finetune.epochs=1", *overrides]
+    assert compare_command(str(config), given, quiet=True, force=force) == 0
     return root / "out"
 
 
@@ -89,7 +97,9 @@ def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) ->
         path.unlink()
     (run / "checkpoints" / "step_00000012").rmdir()
     checkpoint(run, 12, seed=5)
-    compare(done.parent, "threads=1")
+    with pytest.raises(ConfigError, match="its content has changed"):
+        compare(done.parent, "threads=1")
+    compare(done.parent, "threads=1", force=True)
     again = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
     assert {name for name in again if again[name] != stamps[name]} == {"late"}
 
@@ -184,3 +194,62 @@ def test_a_row_that_fails_side_by_side_is_one_line_and_the_others_are_kept(tmp_p
     with pytest.raises(DataError, match=r"lower finetune\.base_lr"):
         compare(tmp_path, "jobs=3", "finetune.base_lr=1e30")
     assert not (tmp_path / "out" / "compare.json").exists()
+
+
+def save_weights(url: str, seed: int) -> None:
+    """A .pth of a tiny encoder; of every seed with as many bytes."""
+    torch.manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"model": MaskedAutoencoder(MODEL).state_dict()}, buffer)
+    storage.write_bytes(url, buffer.getvalue())
+
+
+def rows_of_two_files_at_one_url(root: Path, url: str) -> list[dict[str, Any]]:
+    """`compare` of a weights file, again, and once more after another of its size has taken its place."""
+    config = root / "compare.toml"
+    config.write_text(
+        f'[weights]\nother = "{url}"\n[data]\npath = "{root / "set"}"\n[out]\nurl = "{root / "out"}"\n'
+    )
+    rows, sizes = [], set()
+    command = str(config), [*TINY, "finetune.epochs=1"]
+    for seed in (0, 0, 1):
+        save_weights(url, seed)
+        sizes.add(storage.size(url))
+        if seed:
+            with pytest.raises(ConfigError, match="its content has changed"):
+                compare_command(*command, quiet=True)
+        assert compare_command(*command, quiet=True, force=bool(seed)) == 0
+        rows.append(json.loads((root / "out" / "other" / "metrics.json").read_text()))
+    assert len(sizes) == 1
+    return rows
+
+
+def check_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """The first two are one evaluation, the third is of the other weights, from features to scores."""
+    first, again, other = rows
+    assert again == first
+    assert other["checkpoint"]["sha256"] != first["checkpoint"]["sha256"]
+    for what in ("per_class", "probe"):
+        assert other[what] != first[what], what
+
+
+def test_another_file_of_the_same_size_at_a_remote_url_is_another_row(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set", shade=8)
+    check_rows(rows_of_two_files_at_one_url(tmp_path, "memory://compare/weights.pth"))
+
+
+def test_rows_of_a_set_that_was_moved_are_not_run_again_and_of_changed_images_are(done: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(done.parent, tmp_path / "root")
+    stamps = {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")}
+    shutil.move(root / "set", root / "moved")
+    compare(root, f"data.path={root}/moved")
+    assert {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")} == stamps
+    image = root / "moved" / "MH" / "MH_0.jpg"
+    size, pixels = image.stat().st_size, image.read_bytes()
+    other = next(d for seed in range(1000) if len(d := image_bytes(1, 5000 + seed)) == size and d != pixels)
+    image.write_bytes(other)
+    with pytest.raises(ConfigError, match=r"data are .*set there and .*moved here"):
+        compare(root, f"data.path={root}/moved")
+    compare(root, f"data.path={root}/moved", force=True)
+    again = {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")}
+    assert all(again[name] != stamps[name] for name in again)

@@ -16,7 +16,7 @@ from retfound_dist.evaluate.pixels import decode_grey, for_testing
 from retfound_dist.model import mae
 from retfound_dist.model.weights import autoencoder_from, read_weights
 from retfound_dist.shardset import Shard
-from tests.evaluate.inputs import checkpoint, class_folders, shard_set
+from tests.evaluate.inputs import checkpoint, class_folders, image_bytes, shard_set
 
 
 @pytest.fixture
@@ -63,6 +63,31 @@ def test_what_was_embedded_is_not_embedded_again(
     assert calls == [5, 5, 5, 2]
     np.testing.assert_allclose(np.load(out)["features"], whole, atol=1e-5)
     assert not Path(f"{out}.parts").exists()
+
+
+def test_parts_of_other_images_of_the_same_sizes_or_of_other_weights_are_not_taken(
+    held: tuple[str, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, images, out = held
+    kept = Path(f"{out}.parts")
+    monkeypatch.setattr(embed, "_delete_parts", lambda where: None)  # as if ended just before the parts go
+    embed_command(url, str(images), out, quiet=True)
+    assert len(list(kept.iterdir())) == 1
+    Path(out).unlink()
+    path = images / "MH" / "MH_1.jpg"
+    data = path.read_bytes()
+    other = next(d for s in range(1000) if len(d := image_bytes(1, 5000 + s)) == len(data) and d != data)
+    path.write_bytes(other)
+    embed_command(url, str(images), out, quiet=True)
+    assert len(list(kept.iterdir())) == 2
+    fresh = str(tmp_path / "fresh.npz")
+    embed_command(url, str(images), fresh, quiet=True)
+    np.testing.assert_array_equal(np.load(out)["features"], np.load(fresh)["features"])
+    path.write_bytes(data)
+    embed_command(url, str(images), out, quiet=True, force=True)
+    assert len(list(kept.iterdir())) == 2
+    embed_command(checkpoint(tmp_path / "other", 3, seed=1), str(images), out, quiet=True, force=True)
+    assert len(list(kept.iterdir())) == 3
 
 
 def test_shards_and_parquet(held: tuple[str, Path, str], tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import io
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from retfound_dist import commit
-from retfound_dist.errors import CheckpointError
-from retfound_dist.evaluate.start import identity_of, open_start, run_of
+from retfound_dist import commit, storage
+from retfound_dist.errors import CheckpointError, WeightsError
+from retfound_dist.evaluate import start
+from retfound_dist.evaluate.start import open_start, run_of
+from retfound_dist.identity import Memory
+from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import EvalModel
+from tests.evaluate.inputs import MODEL as TINY_MODEL
 from tests.evaluate.inputs import checkpoint
 
 MODEL = EvalModel(name="vit_large_patch16", image_size=224)
@@ -29,9 +37,62 @@ def test_a_run_means_its_newest_committed_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_checkpoint_at_the_same_url_has_another_identity(tmp_path: Path) -> None:
-    one = identity_of(checkpoint(tmp_path / "a", 3, seed=0))
-    other = identity_of(checkpoint(tmp_path / "b", 3, seed=1))
-    assert one != other
+    one = open_start(checkpoint(tmp_path / "a", 3, seed=0), MODEL)
+    other = open_start(checkpoint(tmp_path / "b", 3, seed=1), MODEL)
+    assert one.identity != other.identity
+
+
+def file_of(seed: int, url: str) -> str:
+    """A .pth of a tiny encoder; of every seed with as many bytes."""
+    torch.manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"model": MaskedAutoencoder(TINY_MODEL).state_dict()}, buffer)
+    storage.write_bytes(url, buffer.getvalue())
+    return url
+
+
+def test_the_same_weights_anywhere_are_the_same_and_others_of_their_size_at_their_url_are_not(tmp_path: Path) -> None:
+    one = open_start(file_of(0, "memory://start/w.pth"), MODEL)
+    size = storage.size("memory://start/w.pth")
+    assert open_start(file_of(0, str(tmp_path / "copy.pth")), MODEL).identity == one.identity
+    other = open_start(file_of(1, "memory://start/w.pth"), MODEL)
+    assert storage.size("memory://start/w.pth") == size
+    assert other.identity != one.identity
+    assert one.identity == storage.file_info(str(tmp_path / "copy.pth")).sha256
+
+
+def test_a_checkpoint_whose_training_state_was_removed_is_the_same(tmp_path: Path) -> None:
+    url = checkpoint(tmp_path, 3)
+    before = open_start(url, MODEL).identity
+    commit.write_commit(replace(commit.read_commit(url), time="later"))
+    assert open_start(url, MODEL).identity == before == storage.file_info(f"{url}/{commit.WEIGHTS}").sha256
+
+
+def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    real = start.read_weights
+    monkeypatch.setattr(start, "read_weights", lambda url: reads.append(url) or real(url))
+    monkeypatch.setattr(storage, "SETTLED_S", 0.0)
+    path, where = file_of(0, str(tmp_path / "w.pth")), str(tmp_path / "weights.json")
+    first = open_start(path, MODEL, Memory(where))
+    again = open_start(path, MODEL, Memory(where))
+    assert reads == [path]
+    assert again.describe() == first.describe()
+    assert again.weights is not None
+    assert again.weights.sha256 == first.identity
+    assert reads == [path, path]
+    time.sleep(0.02)
+    file_of(1, path)
+    late = open_start(path, MODEL, Memory(where))
+    assert late.identity != first.identity
+    assert len(reads) == 3
+    remembered = open_start(path, MODEL, Memory(where))
+    time.sleep(0.02)
+    file_of(2, path)
+    with pytest.raises(WeightsError, match="other weights than a moment ago"):
+        _ = remembered.weights
 
 
 def test_a_folder_without_a_commit_is_refused(tmp_path: Path) -> None:

@@ -153,6 +153,25 @@ def test_other_labelled_images_mean_new_probes(tmp_path: Path) -> None:
     assert after["rows"][0] != before
 
 
+def test_another_checkpoint_of_the_same_step_is_probed_and_fine_tuned_anew(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set", shade=8)
+    run = tmp_path / "run"
+    checkpoint(run, 20)
+    assert watch(tmp_path) == 0
+    where = Path(evaluation_url(str(run), 20))
+    before = {name: (where / name).read_bytes() for name in ("metrics.json", "probe.json")}
+    storage.delete(checkpoint_url(str(run), 20))
+    checkpoint(run, 20, seed=7)
+    assert watch(tmp_path) == 0
+    for name, data in before.items():
+        old, new = json.loads(data), json.loads((where / name).read_bytes())
+        assert old["checkpoint"]["sha256"] != new["checkpoint"]["sha256"], name
+    storage.delete(checkpoint_url(str(run), 20))
+    checkpoint(run, 10)
+    assert watch(tmp_path, "finetune_every=0") == 0
+    assert [row["step"] for row in tree(run)["rows"]] == [10, 20], "what was removed keeps its probe"
+
+
 def test_an_uncommitted_checkpoint_is_not_seen(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     url = checkpoint(tmp_path / "run", 10)

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 
 from retfound_dist.errors import WeightsError
-from retfound_dist.evaluate.start import identity_of, open_start
+from retfound_dist.evaluate.start import open_start
 from retfound_dist.model.hub import FILE, is_name
 from retfound_dist.model.vit import build_encoder, normalise_images
 from retfound_dist.model.weights import load_into, read_weights
@@ -60,9 +60,9 @@ def test_a_timm_name_is_timm_s_own_encoder_without_network(cache: Path) -> None:
 
 def test_other_weights_under_the_same_name_have_another_identity(cache: Path) -> None:
     fetched(cache)
-    first = identity_of(NAME)
+    first = open_start(NAME, EvalModel()).identity
     fetched(cache, seed=1)
-    assert identity_of(NAME) != first
+    assert open_start(NAME, EvalModel()).identity != first
 
 
 def test_a_name_that_is_not_in_the_cache_and_cannot_be_fetched_gets_one_line(cache: Path) -> None:

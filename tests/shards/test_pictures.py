@@ -10,9 +10,10 @@ from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, wri
 from PIL import Image
 
 from retfound_dist.errors import DataError
+from retfound_dist.image_digests import pixel_digest
 from shards.images import check_levels, count_levels
 from shards.pack import pack
-from shards.pictures import ALIKE_BITS, LOOK_BYTES, look, near_pairs, pixel_digest
+from shards.pictures import ALIKE_BITS, LOOK_BYTES, look, near_pairs
 
 
 def test_equal_pixels_in_another_file_are_kept_once_and_named(tmp_path: Path) -> None:

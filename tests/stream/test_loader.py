@@ -1,6 +1,7 @@
 """The stream as a training loop reads it: real shards, real processes."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retfound_dist.errors import ConfigError, ManifestError
+from retfound_dist.schema import PackConfig, PackOut, Source
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream import MicroBatch, open_stream
 from retfound_dist.world import World
+from shards.append import append
+from tests.shards.pack_inputs import write_image
 from tests.stream.stream_inputs import make_set
 
 
@@ -51,6 +55,22 @@ def assert_same(one: dict, other: dict) -> None:
     for key, (image, noise) in one.items():
         assert torch.equal(image, other[key][0])
         assert torch.equal(noise, other[key][1])
+
+
+def test_the_first_shards_of_a_grown_set_give_the_batches_the_set_gave_before(tmp_path: Path) -> None:
+    before = make_set(tmp_path)
+    old = samples(read(before, 1, 0, 4))
+    for number in range(12):
+        write_image(tmp_path / "more" / f"{number}.png", 7000 + number)
+    out = PackOut(url=before.url, shard_mb=0.02, workers=1)
+    grown = append(PackConfig(source=Source(path=str(tmp_path / "more")), out=out))
+    assert samples(read(grown, 1, 0, 4)).keys() != old.keys()
+    for shards in (grown, grown.url):
+        with open_stream(
+            shards, 13, micro_batch=4, image_size=28, patches=4, seed=5, world=World(), stop_step=4,
+            workers=0, window_shards=2, first_shards=len(before.shards),
+        ) as stream:  # fmt: skip
+            assert_same(samples([list(stream)]), old)
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

@@ -45,13 +45,15 @@ def test_what_is_trained_on_is_never_held_out(manifest: Manifest, tmp_path: Path
     data = Data(shards=manifest.url)
     assert held_out_part(replace(data, split="train"), manifest) == "val"
     assert held_out_part(data, manifest) == ""
+    assert held_out_part(replace(data, split="auto"), manifest) == "val"
     assert held_out_part(replace(data, split="train", held_out="none"), manifest) == ""
     assert held_out_part(replace(data, split="train", held_out="test"), manifest) == "test"
     for split in ("all", "val"):
         with pytest.raises(ConfigError, match="trained on"):
             held_out_part(replace(data, split=split, held_out="val"), manifest)  # type: ignore[arg-type]
     whole = make_set(tmp_path)
-    assert held_out_part(data, whole) == ""
+    for split in ("all", "auto"):
+        assert held_out_part(replace(data, split=split), whole) == ""  # type: ignore[arg-type]
     with pytest.raises(ManifestError):
         held_out_part(replace(data, split="train", held_out="val"), whole)
 

@@ -1,0 +1,42 @@
+"""A run begun before fingerprints were kept: is the shard set of today the one it was trained on?
+
+The newest checkpoint holds the digest of its step's global batch. The same digest follows from the shard
+set and the config alone, so a set that grew or was packed anew is found without reading an image.
+"""
+
+from __future__ import annotations
+
+from retfound_dist import commit, runlog, storage
+from retfound_dist.errors import RunConflictError
+from retfound_dist.identity import SHARD_SET
+from retfound_dist.schema import PretrainConfig
+from retfound_dist.shardset import Manifest, read_index
+from retfound_dist.stream.loader import make_plan
+from retfound_dist.stream.plan import batch_digest
+
+
+def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
+    """RunConflictError where an old run's newest checkpoint was trained on other samples than these.
+
+    Nothing is asked of a run whose config holds its shard set's fingerprint, nor of one without a checkpoint.
+    """
+    url = config.run.url
+    where, steps = storage.join(url, runlog.CONFIG), commit.list_steps(url)
+    if not steps or not storage.exists(where) or SHARD_SET in storage.read_json(where):
+        return
+    held = commit.read_commit(commit.checkpoint_url(url, steps[-1]))
+    if digest_of(config, manifest, held.step) != held.batch_digest:
+        raise RunConflictError(
+            f"{url} cannot go on: step {held.step} was trained on other samples than {manifest.url} gives it "
+            "now, so the set has grown or was packed anew; where it has grown, data.first_shards=N names the "
+            f"shards that the run began with, or {runlog.new_run(url)}"
+        )
+
+
+def digest_of(config: PretrainConfig, manifest: Manifest, step: int) -> str:
+    """The batch digest of a step (1 is the first) as metrics.jsonl holds it; reads the indexes it needs."""
+    plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
+    part, batch = manifest.part(config.data.split), plan.batch(step - 1)
+    places = list(zip(batch.shard.tolist(), batch.index.tolist(), strict=True))
+    entries = {shard: read_index(manifest.url, part[shard]) for shard in {shard for shard, _ in places}}
+    return f"{batch_digest([entries[shard][index].key for shard, index in places]):016x}"

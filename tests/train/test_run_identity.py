@@ -1,0 +1,126 @@
+"""A run knows its shard set by what it holds: the same set goes on anywhere, another one never."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import commit
+from retfound_dist.config import load
+from retfound_dist.errors import RunConflictError
+from retfound_dist.evaluate import pretrained_on
+from retfound_dist.evaluate.dataset import load as load_labelled
+from retfound_dist.evaluate.start import open_start
+from retfound_dist.identity import SHARD_SET, describe_set
+from retfound_dist.schema import EvalData, EvalModel, PackConfig, PackOut, PretrainConfig, Source
+from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.train.old_run import check_old_run
+from shards.append import append
+from tests.shards.pack_inputs import write_image
+from tests.stream.stream_inputs import make_set
+from tests.train.launching import SMALL, expected_digests, metrics, pretrain
+
+pytestmark = pytest.mark.slow
+FP32 = ["train.precision=fp32", "train.steps=9", "checkpoint.every_steps=100"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def begun(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped at step 2."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    done = pretrain(1, run, manifest.url, *FP32, "train.stop_at_step=2")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def run(begun: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def grow(url: str, folder: Path) -> Manifest:
+    for number in range(12):
+        write_image(folder / "more" / f"{number}.png", 7000 + number)
+    out = PackOut(url=url, shard_mb=0.02, workers=1)
+    return append(PackConfig(source=Source(path=str(folder / "more")), out=out))
+
+
+def digests(shards: str, steps: int, *overrides: str) -> list[str]:
+    given = [f"data.shards={shards}", "run.url=unused", *SMALL, *FP32, *overrides]
+    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", given)
+    return expected_digests(config, shards, steps)
+
+
+def test_config_and_commit_hold_the_fingerprint_of_the_set(begun: Path, manifest: Manifest) -> None:
+    told = describe_set(manifest)
+    assert json.loads((begun / "config.json").read_text())[SHARD_SET] == told
+    assert commit.read_commit(commit.checkpoint_url(str(begun), 2)).config[SHARD_SET] == told
+
+
+def test_images_of_a_run_are_known_again_in_the_folder_they_were_packed_from(begun: Path, manifest: Manifest) -> None:
+    start = open_start(str(begun), EvalModel())
+    labelled = EvalData(path=str(Path(manifest.url).parent / "images"))
+    found = pretrained_on.count(start, load_labelled(labelled, start.image_size).parts)
+    assert found["how"] == "digests of pixels and files"
+    assert {part: found[part] for part in found["of"]} == found["of"]
+    assert sum(found["of"].values()) == 50
+
+
+def test_the_same_set_under_another_path_goes_on_with_the_same_batches(
+    run: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    shutil.copytree(manifest.url, tmp_path / "elsewhere")
+    again = pretrain(1, run, f"{tmp_path}/elsewhere/", *FP32, "train.stop_at_step=4", "data.split=auto")
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step 2" in again.stderr
+    assert [row["batch_digest"] for row in metrics(run)] == digests(manifest.url, 4)
+
+
+def test_a_grown_set_is_refused_until_the_run_is_pinned_to_the_shards_it_began_with(
+    run: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    url = str(shutil.copytree(manifest.url, tmp_path / "set"))
+    grown, first = grow(url, tmp_path), len(manifest.shards)
+    assert len(grown.shards) > first
+    before = (run / "config.json").read_bytes()
+    refused = pretrain(1, run, url, *FP32, "train.stop_at_step=4")
+    assert refused.returncode == 2
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("retfound:")]
+    assert "has grown since the run began" in line
+    assert f"data.first_shards={first}" in line
+    assert f"model.init={commit.checkpoint_url(str(run), 2)}" in line
+    assert (run / "config.json").read_bytes() == before
+    pinned = pretrain(1, run, url, *FP32, "train.stop_at_step=4", f"data.first_shards={first}")
+    assert pinned.returncode == 0, pinned.stderr
+    assert [row["batch_digest"] for row in metrics(run)] == digests(manifest.url, 4)
+    assert digests(url, 4)[2:] != digests(manifest.url, 4)[2:]
+
+
+def test_a_run_from_before_fingerprints_goes_on_and_a_set_that_grew_since_is_found_by_its_batches(
+    run: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    url = str(shutil.copytree(manifest.url, tmp_path / "set"))
+    for path in (run / "config.json", Path(commit.checkpoint_url(str(run), 2)) / commit.COMMIT):
+        tree = json.loads(path.read_text())
+        config = tree.get("config", tree)
+        del config[SHARD_SET], config["data"]["first_shards"], config["data"]["held_out_images"]
+        config["data"]["shards"] = url
+        path.write_text(json.dumps(tree))
+    again = pretrain(1, shutil.copytree(run, tmp_path / "again"), f"{url}/", *FP32, "train.stop_at_step=3")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again" / "config.json").read_text())[SHARD_SET] == describe_set(manifest)
+    assert [row["batch_digest"] for row in metrics(tmp_path / "again")] == digests(url, 3)
+    given = [f"data.shards={url}", f"run.url={run}", *SMALL, *FP32]
+    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", given)
+    check_old_run(config, read_manifest(url))
+    with pytest.raises(RunConflictError, match="step 2 was trained on other samples"):
+        check_old_run(config, grow(url, tmp_path))
+    check_old_run(config, read_manifest(url, len(manifest.shards)))
