@@ -20,7 +20,9 @@ FORMATS = ("PNG", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 _ORIENTATION = 0x0112
 _GREY_ALPHA, _RGB, _RGB_ALPHA = 4, 2, 6
 """PNG's colour types."""
-_PLAIN_NETPBM = re.compile(rb"P([56])((?:\s+(?:#[^\n]*\n\s*)*\d+){3})\s")
+_GAP = rb"\s+(?:#[^\n]*\n\s*)*"
+_NETPBM = re.compile(rb"P([2356])" + 3 * (_GAP + rb"(\d+)") + rb"\s")
+"""Kind, width, height and largest value of a PGM (2, 5) or PPM (3, 6); 5 and 6 are binary."""
 _OTHERS = (
     (b"%PDF", "a PDF: export the images from it"),
     (b"PK\3\4", "a zip archive: unpack it"),
@@ -83,11 +85,23 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     """Whether Pillow would cut samples of more than 8 bit; ImageError where nothing else reads them."""
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (_RGB, _GREY_ALPHA, _RGB_ALPHA)
-    if image.format == "PPM" and image.mode == "RGB":
-        header = _PLAIN_NETPBM.match(data)
-        if header and int(header[2].split()[-1]) > 255:
-            raise ImageError("is a PPM of more than 8 bit: save it as 16-bit PNG or TIFF")
+    if image.format == "PPM":
+        _check_netpbm(data)
     return image.format == "JPEG2000"
+
+
+def _check_netpbm(data: bytes) -> None:
+    """ImageError where Pillow would cut colour to 8 bit, or read the first of several pictures."""
+    header = _NETPBM.match(data)
+    if not header:
+        return
+    kind, *numbers = (int(text) for text in header.groups())
+    width, height, largest = numbers
+    if kind in (3, 6) and largest > 255:
+        raise ImageError("is a PPM of more than 8 bit: save it as 16-bit PNG or TIFF")
+    picture = width * height * (3 if kind == 6 else 1) * (2 if largest > 255 else 1)
+    if kind in (5, 6) and data[header.end() + picture :].lstrip().startswith(b"P"):
+        raise ImageError("holds several pages: save one image a file")
 
 
 def _decode_deep(image: Image.Image, data: bytes) -> NDArray[np.uint8]:

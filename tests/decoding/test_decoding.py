@@ -209,6 +209,8 @@ def refused() -> dict[str, tuple[bytes, str]]:
             bytes(imagecodecs.jpeg8_encode(deep, lossless=True, bitspersample=16)), "JPEG of 16 bit",
         ),
         "deep PPM": (b"P6 64 48 65535\n" + rgb(deep).astype(">u2").tobytes(), "PPM of more than 8 bit"),
+        "deep text PPM": (b"P3\n# deep\n64 48 4095\n" + b"7 " * 9216, "PPM of more than 8 bit"),
+        "two PGM": (2 * saved(PIXELS, "PPM"), "holds several pages"),
         "unnamed channels": (
             tiff(STACK[:2], photometric="minisblack", planarconfig="separate"), "does not say what they are",
         ),
