@@ -21,6 +21,7 @@ from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import read_manifest
 from retfound_dist.train import engine as ds
 from retfound_dist.train import pretrain
+from retfound_dist.train.failures import Failures
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.preempt import StopRequest
 from retfound_dist.train.setup import Ready, Start, make_ready
@@ -77,10 +78,10 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     group = ds.start(world, threads=1)
     for each in starts:
         with Display(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
-            keeper, asked = Keeper(each.config.run.url), StopRequest()
+            keeper, asked, watchdog = Keeper(each.config.run.url), StopRequest(), Watchdog(world, 0)
             start = Start(
                 each.config, to_dict(each.config), read_manifest(each.config.data.shards), group, display,
-                keeper, asked, Watchdog(world, 0), scratch.folder,
+                keeper, asked, watchdog, scratch.folder, Failures(group, watchdog),
             )  # fmt: skip
             pretrain.make_ready = partial(_dumped, each.dump) if each.dump else make_ready
             pretrain.run_on(start)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from retfound_dist import storage
-from retfound_dist.cli import main
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.schema import Model
 from tests.stream.stream_inputs import make_set
@@ -18,7 +20,7 @@ from tests.train.launching import ROOT, SMALL, metrics, pretrain
 CONFIG = str(ROOT / "configs/demo/pretrain.toml")
 WRONG = {
     "model.init=typo.pth": "no weights at typo.pth",
-    "model.init=SHARDS": "is a folder without",
+    "model.init=SHARDS": "is a shard set, not a checkpoint or weights file",
     "model.init=OTHER": "does not fit this encoder",
     "model.init=TEXT": "not a weights file",
     "model.name=vit_larg": "model.name='vit_larg' is not an encoder",
@@ -52,32 +54,51 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"SHARDS": make_set(root).url, **{key: str(root / name) for key, name in names.items()}}
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a start in this process puts into the environment goes with the test."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+Refused = tuple[int, list[str], bool]
+"""Exit code, lines, whether the run is there."""
+
+
+@pytest.fixture(scope="module")
+def refused(places: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Refused]:
+    """What became of each wrong setting, with a run on a disk and in memory."""
+    root = tmp_path_factory.mktemp("refused")
+    cases = [(setting, base) for setting in WRONG for base in ("disk", "memory")]
+    (root / "there").mkdir()
+    (root / "there" / "notes.txt").write_text("mine")
+    commands = []
+    for number, (setting, base) in enumerate([*cases, ("model.init=typo.pth", "there")]):
+        run = {"disk": f"{root}/{number}", "memory": f"memory://runs/{number}", "there": f"{root}/there"}[base]
+        key, _, value = setting.partition("=")
+        wrong = f"{key}={places.get(value, value)}"
+        args = [f"run.url={run}", f"data.shards={places['SHARDS']}", *SMALL, "train.steps=2", wrong]
+        commands.append((["pretrain", CONFIG, *args], run))
+    (root / "commands.json").write_text(json.dumps(commands))
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.refused", str(root / "commands.json")],
+        capture_output=True, text=True, env=env, cwd=ROOT, check=True, timeout=500,
+    )  # fmt: skip
+    assert [path.name for path in (root / "there").iterdir()] == ["notes.txt"]
+    found = json.loads(done.stdout)
+    return dict(zip([*cases, ("typo", "there")], found, strict=True))
 
 
 @pytest.mark.parametrize("base", ["disk", "memory"])
 @pytest.mark.parametrize("setting", WRONG, ids=[text.replace("/", "-") for text in WRONG])
 def test_a_wrong_setting_is_one_line_and_leaves_no_run(
-    setting: str,
-    base: str,
-    places: dict[str, str],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    alone: None,
+    setting: str, base: str, refused: dict[tuple[str, str], Refused]
 ) -> None:
-    run = str(tmp_path / "run") if base == "disk" else f"memory://runs/{tmp_path.name}"
-    key, _, value = setting.partition("=")
-    args = [f"run.url={run}", f"data.shards={places['SHARDS']}", *SMALL, "train.steps=2"]
-    assert main(["pretrain", CONFIG, *args, f"{key}={places.get(value, value)}"]) == 2
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("retfound:")]
+    code, said, there = refused[setting, base]
+    assert code == 2
     assert len(said) == 1
     assert WRONG[setting] in said[0]
-    assert not storage.exists(run)
+    assert not there
+
+
+def test_a_folder_that_is_there_is_left_as_it_was(refused: dict[tuple[str, str], Refused]) -> None:
+    """The fixture looks at what it holds."""
+    code, said, there = refused["typo", "there"]
+    assert (code, len(said), there) == (2, 1, True)
 
 
 @pytest.mark.slow
@@ -95,15 +116,3 @@ def test_on_two_ranks_the_line_is_said_once_and_the_corrected_command_starts(
     good = pretrain(2, run, places["SHARDS"], "train.steps=2", f"model.init={places['GOOD']}")
     assert good.returncode == 0, good.stderr
     assert [row["step"] for row in metrics(run)] == [1, 2]
-
-
-def test_a_run_that_is_there_is_left_as_it_was(
-    places: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], alone: None
-) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "notes.txt").write_text("mine")
-    args = [f"run.url={run}", f"data.shards={places['SHARDS']}", *SMALL, "train.steps=2", "model.init=typo.pth"]
-    assert main(["pretrain", CONFIG, *args]) == 2
-    assert [path.name for path in run.iterdir()] == ["notes.txt"]
-    assert "no weights at typo.pth" in capfd.readouterr().err
