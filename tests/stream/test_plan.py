@@ -253,3 +253,10 @@ def test_the_digest_of_known_keys_is_known_and_wraps_at_64_bits() -> None:
     assert batch_digest(["a"]) == 0xCA978112CA1BBDCA  # sha256("a") begins so
     many = batch_digest(["a"] * 3)
     assert many == 3 * 0xCA978112CA1BBDCA - 2 * 2**64
+
+
+def test_two_windows_of_equal_parts_take_turns_slot_by_slot() -> None:
+    """Both stand at (i + 1/2) / 40: of equal places the earlier window's comes first."""
+    plan = Plan((40, 40), seed=2, global_batch=80, window=1)
+    order = [plan.window_shards(0, w)[0] for w in (0, 1)]
+    assert plan.batch(0).shard.tolist() == order * 40
