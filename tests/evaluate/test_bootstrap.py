@@ -213,3 +213,18 @@ def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
     # where one row drew the first seed twice, so did the other
     low, high = sorted({*first.round(9)})[0], sorted({*first.round(9)})[-1]
     assert ((first.round(9) == high) == (second.round(9) == low)).all()
+
+
+def test_units_are_numbered_by_their_names() -> None:
+    unit, numbers = bootstrap.units_of(["b", "a", "b", "c"], ["1", "2", "3", "4"])
+    assert (unit, numbers.tolist()) == ("patient", [1, 0, 1, 2])
+    unit, numbers = bootstrap.units_of(["b", None, "b", "c"], ["4", "2", "3", "1"])
+    assert (unit, numbers.tolist()) == ("image", [3, 1, 2, 0])
+    assert numbers.dtype == np.int64
+
+
+def test_a_resample_counts_the_draws_of_its_units() -> None:
+    """The draws are numpy's from (seed, number of units): comparisons made before stay what they were."""
+    drawn = np.random.default_rng([7, 3]).integers(0, 3, size=(6, 3))
+    expected = [[(row == unit).sum() for unit in (0, 1, 2, 1)] for row in drawn]
+    assert bootstrap.resample(np.array([0, 1, 2, 1]), 6, seed=7).tolist() == expected
