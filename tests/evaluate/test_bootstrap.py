@@ -228,3 +228,15 @@ def test_a_resample_counts_the_draws_of_its_units() -> None:
     drawn = np.random.default_rng([7, 3]).integers(0, 3, size=(6, 3))
     expected = [[(row == unit).sum() for unit in (0, 1, 2, 1)] for row in drawn]
     assert bootstrap.resample(np.array([0, 1, 2, 1]), 6, seed=7).tolist() == expected
+
+
+def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_warning() -> None:
+    labels, p = predictions(40)
+    weights = np.random.default_rng(0).random((3, 40)) / 50
+    weights[2, labels == 1] = 0
+    with np.errstate(divide="raise", invalid="raise"):
+        area, average = bootstrap.weighted_ranking(labels == 1, p[:, 1], weights)
+    for r in (0, 1):
+        assert area[r] == pytest.approx(sk.roc_auc_score(labels == 1, p[:, 1], sample_weight=weights[r]))
+        assert average[r] == pytest.approx(sk.average_precision_score(labels == 1, p[:, 1], sample_weight=weights[r]))
+    assert np.isnan([area[2], average[2]]).all()
