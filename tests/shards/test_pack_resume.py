@@ -257,12 +257,14 @@ def spoiled_first_and_last(root: Path, url: Path, **sections: dict[str, Any]) ->
 def test_bad_images_count_over_restarts_and_each_is_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = spoiled_first_and_last(tmp_path / "images", tmp_path / "out")
-    allowed = pack_config(tmp_path / "images", tmp_path / "out", out={"bad_sample_budget": 2})
-    for at in (5, 3):  # after two shards, and after one more
-        with failing(monkeypatch, at, torn=True), pytest.raises(StorageError):
+    small = {"shard_mb": 0.01}
+    bad = spoiled_first_and_last(tmp_path / "images", tmp_path / "out", out=small)
+    allowed, strict = (
+        pack_config(tmp_path / "images", tmp_path / "out", out={**small, "bad_sample_budget": budget}) for budget in (2, 1)
+    )
+    for _ in range(2):  # two shards, and some more
+        with failing(monkeypatch, 5, torn=True), pytest.raises(StorageError):
             pack(allowed)
-    strict = pack_config(tmp_path / "images", tmp_path / "out", out={"bad_sample_budget": 1})
     with pytest.raises(DataError, match="2 of 20 images cannot be used"):
         pack(strict)
     manifest = pack(allowed)
