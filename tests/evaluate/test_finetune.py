@@ -118,6 +118,7 @@ def plain_finetuning(
     steps, peak = math.ceil(len(train) / recipe.batch), recipe.base_lr * recipe.batch / 256
     stream = batches(train.images, train.labels.tolist(), recipe, 28, seed, workers=0)
     losses, rates = [], []
+    torch.manual_seed(seed + 1)  # for stochastic depth
     model.train()
     for epoch in range(recipe.epochs):
         total = 0.0
@@ -155,7 +156,7 @@ def test_training_is_the_papers_recipe_written_out(data: LabelledSet, erasing: f
     )
     assert len(data.parts["train"]) % recipe.batch
     shape = encoder_shape("vit_demo_patch14")
-    ours, plain = (make_classifier(None, shape, 28, 3, 0.0, seed=4) for _ in range(2))
+    ours, plain = (make_classifier(None, shape, 28, 3, 0.4, seed=4) for _ in range(2))
     states: list[dict[str, torch.Tensor]] = []
     outcome = finetune(
         ours, data, 28, recipe, 4, workers=0,
