@@ -200,6 +200,8 @@ def test_a_difference_that_touches_zero_is_not_real() -> None:
     ones = np.ones(100)
     assert bootstrap.paired(3 * ones, ones) == {"ci95": [2.0, 2.0], "real": True}
     assert bootstrap.paired(ones, 3 * ones) == {"ci95": [-2.0, -2.0], "real": True}
+    assert bootstrap.paired(1.25 * ones, ones)["real"]
+    assert bootstrap.paired(ones, 1.25 * ones)["real"]
     assert bootstrap.paired(ones, ones) == {"ci95": [0.0, 0.0], "real": False}
     assert bootstrap.paired(ones * np.nan, ones) == {"ci95": None, "real": False}
 
