@@ -234,11 +234,13 @@ def test_a_resample_counts_the_draws_of_its_units() -> None:
 
 def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_warning() -> None:
     labels, p = predictions(40)
-    weights = np.random.default_rng(0).random((3, 40)) / 50
+    weights = np.random.default_rng(0).random((4, 40)) / 50
+    weights[1, np.argsort(-p[:, 1])[:5]] = 0  # the surest ones have no weight
     weights[2, labels == 1] = 0
+    weights[3, labels != 1] = 0
     with np.errstate(divide="raise", invalid="raise"):
         area, average = bootstrap.weighted_ranking(labels == 1, p[:, 1], weights)
     for r in (0, 1):
         assert area[r] == pytest.approx(sk.roc_auc_score(labels == 1, p[:, 1], sample_weight=weights[r]))
         assert average[r] == pytest.approx(sk.average_precision_score(labels == 1, p[:, 1], sample_weight=weights[r]))
-    assert np.isnan([area[2], average[2]]).all()
+    assert np.isnan([area[2:], average[2:]]).all()
