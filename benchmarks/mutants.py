@@ -179,6 +179,9 @@ def report(name: str, tried: dict[str, list[Tried]], minutes: dict[str, float]) 
             unexplained += reason is None
             print(f"{module}:{mutant.line}: {mutant.before}  ->  {mutant.after}")
             print(f"    {reason or 'NO REASON GIVEN'}")
+        here = {(module, mutant.before, mutant.after) for mutant in alive}
+        for _, before, after in (key for key in known if key[0] == module and key not in here):
+            print(f"{SURVIVORS.name}: {before}  ->  {after}\n    is killed now, or no longer made: remove it")
     total = sum(len(mutants) for mutants in tried.values())
     alive_share = sum(one.outcome == SURVIVED for mutants in tried.values() for one in mutants) / total
     ratios["survivors of all"] = round(alive_share, 4)

@@ -83,7 +83,7 @@ def over_seeds(
     """
     seeds, resamples = len(seeds_SNC), len(weights_RN)
     drawn_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
-    sets_KS, set_R = np.unique(np.sort(drawn_RS, axis=1), axis=0, return_inverse=True)
+    sets_KS, set_R = np.unique(np.sort(drawn_RS), axis=0, return_inverse=True)
     found: Drawn = {
         kind: {name: np.empty(resamples) for name in names}
         for kind, names in (("legacy", LEGACY), ("macro", MACRO))
@@ -161,12 +161,11 @@ def weighted_ranking(
     positive = np.cumsum(weights * truth_N[order], axis=1)[:, last_of_tie]
     negative = np.cumsum(weights * ~truth_N[order], axis=1)[:, last_of_tie]
     positives, negatives = positive[:, -1], negative[:, -1]
-    new_positive = np.diff(positive, axis=1, prepend=0)
-    new_negative = np.diff(negative, axis=1, prepend=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    new_positive = np.diff(positive, prepend=0)
+    new_negative = np.diff(negative, prepend=0)
+    seen = positive + negative
+    precision = positive / np.where(seen > 0, seen, 1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where the class has no weight, or all
         area = (new_negative * (positive - new_positive / 2)).sum(1) / (positives * negatives)
-        seen = positive + negative
-        precision = np.where(seen > 0, positive / np.where(seen > 0, seen, 1), 0.0)
         average = (new_positive * precision).sum(1) / positives
-    undefined = (positives == 0) | (negatives == 0)
-    return np.where(undefined, np.nan, area), np.where(undefined, np.nan, average)
+    return area, np.where(negatives == 0, np.nan, average)

@@ -74,7 +74,7 @@ class Plan:
         batch spans two windows both are spread evenly over the slots. So a rank that takes a run of
         neighbouring slots reads the same few shards all through a window.
         """
-        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch, dtype=np.int64)
+        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
         epochs, places = np.divmod(positions, self.samples)
         parts = [self._spread(int(e), places[epochs == e]) for e in np.unique(epochs)]
         shard, index, fraction = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -126,7 +126,7 @@ _local = threading.local()
 def sample_generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
     """What `generator` gives, in a fifth of the time: good until this thread's next call."""
     if not hasattr(_local, "draw"):
-        _local.draw = np.random.Generator(np.random.Philox(key=[0, 0]))
+        _local.draw = np.random.Generator(np.random.Philox())
         _local.state = _local.draw.bit_generator.state
         _local.key, _local.counter = (_local.state["state"][name] for name in ("key", "counter"))
     _local.key[:] = seed, purpose
@@ -140,7 +140,7 @@ def sample_generator(seed: int, purpose: int, epoch: int, item: int) -> np.rando
 def _epoch_order(counts: tuple[int, ...], seed: int, window: int, epoch: int) -> tuple[Ints, Ints]:
     """Shards in their order, and the place where each window begins (with the end behind)."""
     order = generator(seed, _SHARDS, epoch, 0).permutation(len(counts))
-    sizes = np.add.reduceat(np.asarray(counts, dtype=np.int64)[order], np.arange(0, len(counts), window))
+    sizes = np.add.reduceat(np.asarray(counts)[order], np.arange(0, len(counts), window))
     return order, np.concatenate([[0], np.cumsum(sizes)])
 
 
@@ -151,9 +151,9 @@ def _window_order(
     """The samples of a window in their order: the shard's rank in the window, the shard, the index in it."""
     order = _epoch_order(counts, seed, window, epoch)[0]
     shards = order[which * window : (which + 1) * window]
-    sizes = np.asarray(counts, dtype=np.int64)[shards]
+    sizes = np.asarray(counts)[shards]
     rank = np.repeat(np.arange(len(shards)), sizes)
-    index = np.concatenate([np.arange(n, dtype=np.int64) for n in sizes])
+    index = np.concatenate([np.arange(n) for n in sizes])
     shuffle = generator(seed, _WINDOW, epoch, which).permutation(len(rank))
     return rank[shuffle], shards[rank[shuffle]], index[shuffle]
 

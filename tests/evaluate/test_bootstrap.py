@@ -200,6 +200,8 @@ def test_a_difference_that_touches_zero_is_not_real() -> None:
     ones = np.ones(100)
     assert bootstrap.paired(3 * ones, ones) == {"ci95": [2.0, 2.0], "real": True}
     assert bootstrap.paired(ones, 3 * ones) == {"ci95": [-2.0, -2.0], "real": True}
+    assert bootstrap.paired(1.25 * ones, ones)["real"]
+    assert bootstrap.paired(ones, 1.25 * ones)["real"]
     assert bootstrap.paired(ones, ones) == {"ci95": [0.0, 0.0], "real": False}
     assert bootstrap.paired(ones * np.nan, ones) == {"ci95": None, "real": False}
 
@@ -223,3 +225,32 @@ def test_slices_of_one_volume_are_drawn_together_where_no_patient_is_known() -> 
     assert bootstrap.units_of(unknown, keys, [*volumes[:3], ("image", "d")])[0] == "image"
     assert bootstrap.units_of(["p", "p", "q", "q"], keys, volumes)[0] == "patient"
     assert bootstrap.units_of(unknown, keys)[1].tolist() == [0, 1, 2, 3]
+
+
+def test_units_are_numbered_by_their_names() -> None:
+    unit, numbers = bootstrap.units_of(["b", "a", "b", "c"], ["1", "2", "3", "4"])
+    assert (unit, numbers.tolist()) == ("patient", [1, 0, 1, 2])
+    unit, numbers = bootstrap.units_of(["b", None, "b", "c"], ["4", "2", "3", "1"])
+    assert (unit, numbers.tolist()) == ("image", [3, 1, 2, 0])
+    assert numbers.dtype == np.int64
+
+
+def test_a_resample_counts_the_draws_of_its_units() -> None:
+    """The draws are numpy's from (seed, number of units): comparisons made before stay what they were."""
+    drawn = np.random.default_rng([7, 3]).integers(0, 3, size=(6, 3))
+    expected = [[(row == unit).sum() for unit in (0, 1, 2, 1)] for row in drawn]
+    assert bootstrap.resample(np.array([0, 1, 2, 1]), 6, seed=7).tolist() == expected
+
+
+def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_warning() -> None:
+    labels, p = predictions(40)
+    weights = np.random.default_rng(0).random((4, 40)) / 50
+    weights[1, np.argsort(-p[:, 1])[:5]] = 0  # the surest ones have no weight
+    weights[2, labels == 1] = 0
+    weights[3, labels != 1] = 0
+    with np.errstate(divide="raise", invalid="raise"):
+        area, average = bootstrap.weighted_ranking(labels == 1, p[:, 1], weights)
+    for r in (0, 1):
+        assert area[r] == pytest.approx(sk.roc_auc_score(labels == 1, p[:, 1], sample_weight=weights[r]))
+        assert average[r] == pytest.approx(sk.average_precision_score(labels == 1, p[:, 1], sample_weight=weights[r]))
+    assert np.isnan([area[2:], average[2:]]).all()

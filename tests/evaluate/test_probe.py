@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate import probe
+from retfound_dist.evaluate import bootstrap, metrics, probe
 from retfound_dist.evaluate.dataset import Part, load
 from retfound_dist.evaluate.features import CACHE, features_of
 from retfound_dist.evaluate.probed import development
@@ -115,3 +119,92 @@ def test_too_few_images_to_probe_are_one_line(tmp_path: Path) -> None:
     data.parts.update(train=alone, val=empty)
     with pytest.raises(DataError, match="a probe needs two classes and two images of one"):
         development(data)
+
+
+def test_the_penalty_is_the_one_with_the_least_log_loss_among_the_fitted_images() -> None:
+    """Overlapping classes and three images a patient: neither the weakest nor the strongest penalty is the best."""
+    rng = np.random.default_rng(5)
+    labels, groups = np.repeat(rng.integers(0, 3, 30), 3), np.repeat(np.arange(30), 3)
+    rows = (np.eye(12)[labels] + 1.2 * rng.normal(size=(90, 12))).astype(np.float32)
+    tested = rng.normal(size=(7, 12)).astype(np.float32)
+    setting = Probe(strengths=(1e-5, 1e-2, 1e2), inner_folds=4)
+    losses = {}
+    for strength in setting.strengths:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+        losses[strength] = 0.0
+        for fitted, held in StratifiedGroupKFold(4, shuffle=True, random_state=0).split(rows, labels, groups):
+            p = model.fit(rows[fitted], labels[fitted]).predict_proba(rows[held])
+            losses[strength] -= np.log(p[np.arange(len(held)), labels[held]]).sum()
+    assert min(losses, key=losses.__getitem__) == 1e-2
+    best = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, max_iter=1000)).fit(rows, labels)
+    found = probe.held_out(rows, part(labels, [f"p{g}" for g in groups]), tested, 3, setting)["linear"]
+    np.testing.assert_allclose(found, best.predict_proba(tested), rtol=1e-5)
+    alone = probe.held_out(rows, part(labels), tested, 3, Probe(strengths=(1e2,)))["linear"]
+    other = make_pipeline(StandardScaler(), LogisticRegression(C=1e2, max_iter=1000)).fit(rows, labels)
+    np.testing.assert_allclose(alone, other.predict_proba(tested), rtol=1e-4, atol=1e-7)
+
+
+def test_where_one_class_alone_was_fitted_on_it_is_certain() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    found = probe.held_out(rows[:2], part(np.array([1, 1])), rows, 3, Probe())
+    for method in probe.METHODS:
+        assert found[method].tolist() == [[0, 1, 0]] * 4
+
+
+def test_neighbours_are_as_many_as_are_asked_for_or_there_are() -> None:
+    """The two nearest of (1, 0) are the first and the third."""
+    rows, tested = np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([[2, 0]], np.float32)
+    two = probe.held_out(rows, part(np.array([0, 1, 2])), tested, 3, Probe(temperature=0.5, neighbours=2))["knn"]
+    votes = np.exp(np.array([1, -np.inf, np.sqrt(0.5)]) / 0.5)
+    np.testing.assert_allclose(two[0], votes / votes.sum(), rtol=1e-5)
+    sharp = probe.held_out(rows, part(np.array([0, 1, 2])), tested, 3, Probe(temperature=1e-4, neighbours=20))["knn"]
+    np.testing.assert_allclose(sharp[0], [1, 0, 0])
+
+
+def test_every_image_is_predicted_by_the_fit_on_the_folds_that_it_is_not_in() -> None:
+    rows, labels = clusters(each=8)
+    groups, setting = np.arange(24) // 2, Probe(strengths=(0.1,), folds=4, neighbours=5)
+    found = probe.cross_validated(rows, labels, groups, 3, setting)
+    held = probe.folds(labels, groups, 4, 0)
+    assert sorted(np.concatenate([tested for _, tested in held])) == list(range(24))
+    for fitted, tested in held:
+        alone = probe.held_out(rows[fitted], part(labels[fitted]), rows[tested], 3, setting)
+        for method in probe.METHODS:
+            np.testing.assert_allclose(found[method][tested], alone[method], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "count", "folds"),
+    [
+        ([0, 1] * 6, range(12), 5, 5),
+        ([0, 1] * 6, range(12), 3, 3),
+        ([0, 1] * 6, [0, 1, 2] * 4, 5, 3),  # three patients
+        ([0, 1] * 6, [0] * 12, 5, 0),  # one patient
+        ([0, 0, 0, 1], range(4), 5, 3),  # three images of the commonest class
+        ([0, 1, 2], range(3), 5, 0),
+    ],
+)
+def test_there_are_no_more_folds_than_patients_or_images_of_a_class(
+    labels: list[int], groups: list[int], count: int, folds: int
+) -> None:
+    assert len(probe.folds(np.array(labels), np.array(groups), count, 0)) == folds
+
+
+def test_folds_follow_from_their_seed() -> None:
+    labels, groups = np.array([0, 1] * 20), np.arange(40)
+    first, same, other = ([t.tolist() for _, t in probe.folds(labels, groups, 4, seed)] for seed in (0, 0, 1))
+    assert first == same
+    assert first != other
+
+
+def test_a_method_s_scores_are_the_tables_and_its_intervals_those_over_patients() -> None:
+    _, labels = clusters(each=10)
+    p = np.random.default_rng(4).dirichlet(np.ones(3), 30) + np.eye(3)[labels] / 2
+    p /= p.sum(1, keepdims=True)
+    units = np.arange(30) // 3
+    found = probe.scored(labels, p, units, "ABC", 40)
+    table = metrics.evaluate(labels, p, "ABC")
+    assert {name: found[name] for name in table} == table
+    spans = bootstrap.intervals(bootstrap.scores(labels, p, bootstrap.resample(units, 40, 0)))
+    assert found["ci95"] == spans
+    assert set(found) == {*table, "ci95"}

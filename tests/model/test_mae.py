@@ -18,10 +18,12 @@ CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder
 def build(config: Model) -> MaskedAutoencoder:
     torch.manual_seed(0)
     model = MaskedAutoencoder(config).eval()
-    with torch.no_grad():  # biases and norms away from 0 and 1, so that none can be forgotten
+    with torch.no_grad():  # biases, norms, class positions away from 0 and 1, so that none can be forgotten
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        for positions in (model.pos_embed, model.decoder_pos_embed):  # other people's weights have such
+            positions[:, 0].add_(0.1 * torch.randn_like(positions[:, 0]))
     return model
 
 

@@ -86,6 +86,7 @@ def test_the_sources_own_split_is_kept_and_its_patients_follow_it() -> None:
     scans = [scan("a", patient="p", split="test"), scan("b", patient="p"), scan("c", patient="q")]
     assert [s.split for s in assign_parts(scans, (1.0, 0.0, 0.0), 0)] == ["test", "test", "train"]
     assert [s.split for s in assign_parts(scans, (0.0, 0.0, 0.0), 0)] == ["test", "test", None]
+    assert [s.split for s in assign_parts(scans[::-1], (0.0, 0.0, 0.0), 0)] == [None, "test", "test"]
 
 
 def test_a_split_that_parts_a_patient_is_an_error_that_names_the_patient() -> None:

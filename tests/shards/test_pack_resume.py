@@ -17,10 +17,10 @@ import pytest
 from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
-from retfound_dist.errors import StorageError
+from retfound_dist.errors import DataError, StorageError
 from retfound_dist.scratch import Scratch
 from shards import pack as packing
-from shards.pack import pack
+from shards.pack import pack, plan_pack
 from shards.record import Scan
 from shards.sample import make_sample
 from shards.verify import verify
@@ -242,3 +242,39 @@ def test_a_file_that_goes_away_while_packing_is_named_and_counted(images: Path, 
 
 def read_keys(out: Path, number: int) -> list[str]:
     return [row[0] for row in storage.read_json(f"{out}/oct-{number:06d}.idx")["samples"]]
+
+
+def spoiled_first_and_last(root: Path, url: Path, **sections: dict[str, Any]) -> list[str]:
+    """Twenty images, of which the first and the last of the plan are made unreadable; gives their keys."""
+    write_classes(root, {"A": 12, "B": 8})
+    scans = plan_pack(pack_config(root, url, **sections)).scans
+    for scan in (scans[0], scans[-1]):
+        path = next(path for path in root.rglob("*.jpg") if path.stem in scan.origin)
+        path.write_bytes(b"no image".ljust(path.stat().st_size, b"."))
+    return [scans[0].key, scans[-1].key]
+
+
+def test_bad_images_count_over_restarts_and_each_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"shard_mb": 0.01}
+    bad = spoiled_first_and_last(tmp_path / "images", tmp_path / "out", out=small)
+    allowed, strict = (
+        pack_config(tmp_path / "images", tmp_path / "out", out={**small, "bad_sample_budget": budget}) for budget in (2, 1)
+    )
+    for _ in range(2):  # two shards, and some more
+        with failing(monkeypatch, 5, torn=True), pytest.raises(StorageError):
+            pack(allowed)
+    with pytest.raises(DataError, match="2 of 20 images cannot be used"):
+        pack(strict)
+    manifest = pack(allowed)
+    assert [skip["key"] for skip in manifest.skipped] == bad
+    assert manifest.samples == 18
+
+
+def test_what_ends_a_pack_leaves_no_open_shard_behind(tmp_path: Path) -> None:
+    spoiled_first_and_last(tmp_path / "images", tmp_path / "out", out={"shard_mb": 1.0})
+    config = pack_config(tmp_path / "images", tmp_path / "out", out={"shard_mb": 1.0, "bad_sample_budget": 1})
+    with pytest.raises(DataError):
+        pack(config)
+    assert not [path.name for path in (tmp_path / "out").iterdir() if ".tar" in path.name]

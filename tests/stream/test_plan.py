@@ -253,3 +253,19 @@ def test_the_digest_of_known_keys_is_known_and_wraps_at_64_bits() -> None:
     assert batch_digest(["a"]) == 0xCA978112CA1BBDCA  # sha256("a") begins so
     many = batch_digest(["a"] * 3)
     assert many == 3 * 0xCA978112CA1BBDCA - 2 * 2**64
+
+
+def test_two_windows_of_equal_parts_take_turns_slot_by_slot() -> None:
+    """Both stand at (i + 1/2) / 40: of equal places the earlier window's comes first."""
+    plan = Plan((40, 40), seed=2, global_batch=80, window=1)
+    order = [plan.window_shards(0, w)[0] for w in (0, 1)]
+    assert plan.batch(0).shard.tolist() == order * 40
+
+
+def test_in_a_batch_the_samples_of_a_shard_stand_as_the_window_was_shuffled() -> None:
+    """One window of two shards of 40: the permutation's numbers below 40 are the first shard's, in their order."""
+    batch = Plan((40, 40), seed=2, global_batch=80, window=2).batch(0)
+    shuffled = generator(2, 2, 0, 0).permutation(80)
+    assert batch.index.tolist() == [n for n in shuffled if n < 40] + [n - 40 for n in shuffled if n >= 40]
+    order = generator(2, 1, 0, 0).permutation(2).tolist()
+    assert batch.shard.tolist() == [order[0]] * 40 + [order[1]] * 40

@@ -155,3 +155,22 @@ def test_a_missing_shard_is_named(manifest: Manifest) -> None:
     (Path(manifest.url) / manifest.shards[0].name).unlink()
     with pytest.raises(DataError, match=rf"{manifest.shards[0].name} is missing"):
         next(reader(manifest).read([(0, 0)]))
+
+
+def test_no_more_shards_stay_open_than_are_kept_and_the_ones_used_last_are(tmp_path: Path) -> None:
+    manifest = make_set(tmp_path, count=20, shard_mb=0.02)
+    reading = reader(manifest)
+    assert len(manifest.shards) > 2
+    order = [0, 1, 2, 1, 0]
+    for shard in order:
+        next(reading.read([(shard, 0)]))
+        assert len(reading._open) <= 2
+    assert list(reading._open) == [1, 0]
+
+
+def test_rows_that_are_all_wanted_are_decoded_strictly() -> None:
+    data = jpeg(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    half = len(data) // 2
+    zeroed = data[:half] + bytes(half - 2) + data[-2:]
+    with pytest.raises(ValueError):
+        decode(zeroed, True, lambda width, height: height)

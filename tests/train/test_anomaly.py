@@ -80,3 +80,55 @@ def test_a_leap_right_after_a_restart_is_marked_as_it_would_have_been() -> None:
     watch = Anomalies(budget=2, global_batch=3)
     watch.recall(before.state())
     assert [a["kind"] for a in watch.reckon([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
+
+
+def judged(before: list[float], loss: float) -> bool:
+    """Whether a loss after these is a leap."""
+    watch = Anomalies(budget=2, global_batch=1)
+    watch.reckon([record(step, value) for step, value in enumerate(before, 1)], ALONE)
+    found = watch.reckon([record(999, loss)], ALONE).anomalies
+    return [a["kind"] for a in found] == ["spike"]
+
+
+@pytest.mark.parametrize(
+    ("before", "threshold"),
+    [
+        ([2.9, 3.0, 3.1] * 20, 3.8),  # median 3, median distance from it 0.1: 3 + 8 x 0.1
+        ([3.0] * 60, 3.024),  # no spread: a thousandth of the median stands for it
+        ([-3.0] * 60, -2.976),
+        ([3.0] * 60 + [math.nan, math.inf] * 5, 3.024),  # what is not finite counts for nothing
+        ([50.0] * 150 + [3.0] * 101, 3.024),  # of the last 200 more than half are 3
+    ],
+)
+def test_a_leap_is_eight_usual_spreads_above_the_median_of_the_last_200(before: list[float], threshold: float) -> None:
+    assert not judged(before, threshold - 1e-4)
+    assert judged(before, threshold + 1e-4)
+    assert not judged(before, min(before) - 10)
+
+
+def test_the_first_fifty_losses_are_not_judged() -> None:
+    assert not judged([3.0] * (LEAST - 1), 1000.0)
+    assert judged([3.0] * LEAST, 1000.0)
+    assert LEAST == 50
+
+
+def test_the_gradients_norm_is_the_last_steps_and_every_loss_is_given_in_order() -> None:
+    watch = Anomalies(budget=2, global_batch=4)
+    found = watch.reckon([record(1, 4.0, norm=1.5), record(2, 8.0, norm=2.5), record(3, 2.0, norm=3.5)], ALONE)
+    assert found.losses == [1.0, 2.0, 0.5]
+    assert found.grad_norm == 3.5
+    assert watch.reckon([record(4, 1.0, norm=1.0), record(5, 1.0, norm=math.inf)], ALONE).grad_norm is None
+
+
+def test_all_bad_samples_of_several_passes_are_suspects_and_of_a_new_record_none() -> None:
+    passes = [torch.tensor([1.0, math.nan]), torch.tensor([math.inf, 1.0, 1.0])]
+    bad = StepRecord(1, torch.tensor(1.0), torch.tensor(1.0), 0, ["a", "b", "c", "d"], passes)
+    assert bad.suspects() == ["b", "c"]  # the last place is padding: it has no key
+    first, second = (StepRecord(n, torch.tensor(1.0), torch.tensor(1.0), 0) for n in (1, 2))
+    first.keys.append("x")
+    first.losses.append(torch.ones(1))
+    assert (second.keys, second.losses, second.suspects()) == ([], [], [])
+
+
+def test_a_spike_of_an_earlier_start_is_no_skipped_step() -> None:
+    assert Anomalies(2, 3, before=[{"kind": "spike", "step": 4}, {"kind": "skipped", "step": 5}]).skipped == 1

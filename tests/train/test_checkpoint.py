@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from retfound_dist import commit, storage
-from retfound_dist.errors import StorageError
+from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.schema import Checkpoint
 from retfound_dist.train import checkpoint, restore
+from retfound_dist.train.group import Group
+from retfound_dist.world import World
 from tests.test_commit import make
 
 
@@ -105,3 +108,27 @@ def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -
     assert not restore.needs_conversion(held, 2, 1)
     assert restore.needs_conversion(held, 3, 1)
     assert restore.needs_conversion(held, 2, 2)
+
+
+@pytest.mark.parametrize(("last_good", "said"), [(0, "there is none yet"), (7, "the last good one is of step 7")])
+def test_a_save_that_failed_on_another_rank_has_failed_on_this_one_too(tmp_path: Path, last_good: int, said: str) -> None:
+    class Two(Group):
+        def gather(self, value: object) -> list[object]:
+            return [value, "no space left"]
+
+    saver = checkpoint.Saver(
+        Two(World(0, 2, 0, 2), torch.device("cpu")), None, None, str(tmp_path), Checkpoint(), {}, str(tmp_path), {}, last_good,
+    )  # type: ignore[arg-type]  # fmt: skip
+    with pytest.raises(CheckpointError, match=rf"could not be saved, {said}: rank 1: no space left"):
+        saver.check()
+    assert saver.flags() == (0, 0)
+    saver.close()
+
+
+def test_a_state_that_is_kept_every_so_often_is_counted_by_steps_and_not_by_checkpoints(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    for step in (3, 6, 8, 9, 12, 13):
+        make(run, step)
+    checkpoint.prune(run, Checkpoint(keep_last=1, keep_every_steps=4), 12)
+    kept = [s for s in (3, 6, 8, 9, 12, 13) if commit.read_commit(commit.checkpoint_url(run, s)).files]
+    assert kept == [8, 12, 13]  # 13 lies beyond the newest: it is left alone

@@ -134,7 +134,7 @@ def test_a_row_s_speeds_follow_from_each_other(ran: Ran) -> None:
         assert row["data_wait_s"] <= row["rank_s"][0] <= row["step_s"]
         assert 0 < row["goodput"] <= 1
     assert shares == pytest.approx([shares[0]] * len(shares))
-    assert 0.1 < shares[0] / (flops / rate) < 10  # a processor's rate is measured, beside whatever else it does
+    assert 0.02 < shares[0] / (flops / rate) < 50  # a processor's rate is measured, beside whatever else it does
     assert times == sorted(times)
     first, last = ran.rows[0], ran.rows[-1]
     assert last["goodput"] * (last["time"] - first["time"]) <= sum(
