@@ -21,6 +21,8 @@ HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, SPECIAL = (
     "special",
 )
 OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
+HIDDEN_FILES = "hidden or of the operating system"
+"""How a sentence names them: nobody has to act on them."""
 _DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
 _DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
 _ARCHIVE_ENDS = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz2"))
@@ -140,7 +142,7 @@ def _sentence(kind: str, found: _Kind, follow: str, named: bool) -> str:
     files = f"{count} file{'' if one else 's'}"
     device = "`retfound pack` reads such files with source.kind=device"
     told = {
-        HIDDEN: f"{count} hidden or of the operating system{such}",
+        HIDDEN: f"{count} {HIDDEN_FILES}{such}",
         DICOM: f"{files} that look{'s' if one else ''} like DICOM{such}: {device}",
         DEVICE: f"{files} of the kinds that OCT devices write{such}: {device}",
         ARCHIVE: f"{count} archive{'' if one else 's'}{such}: unpack {'it' if one else 'them'}",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retfound_dist import units
+from retfound_dist.passed_over import HIDDEN_FILES
 from retfound_dist.schema import Alarm
 
 LABELS = {
@@ -107,8 +108,9 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
         said.append(f"{len(metrics['skipped'])} images were left out ({named})")
-    said += metrics.get("notes", [])
-    said += [f"external set: {note}" for note in metrics.get("external", {}).get("notes", [])]
+    said += _worth_a_warning(metrics.get("notes", []))
+    outside = metrics.get("external", {}).get("notes", [])
+    said += [f"external set: {note}" for note in _worth_a_warning(outside)]
     units = metrics["bootstrap"]["units"]
     if units < _FEW:
         said.append(
@@ -184,6 +186,10 @@ def pretrained_probe(seen: Mapping[str, Any] | None) -> str:
 
 def _share_seen(seen: Mapping[str, Any], part: str) -> str:
     return f"{seen[part] or 0:,} of {seen['of'][part]:,} {part}"
+
+
+def _worth_a_warning(notes: Sequence[str]) -> list[str]:
+    return [note for note in notes if HIDDEN_FILES not in note]  # metrics.json has those too
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:

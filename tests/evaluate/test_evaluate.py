@@ -62,6 +62,7 @@ def test_what_was_passed_over_stands_in_terminal_metrics_and_page(
     root = class_folders(tmp_path / "set")
     (root / "LOST").mkdir()
     (root / "LOST" / "1.npy").write_bytes(b"x")
+    (root / ".DS_Store").write_bytes(b"x")
     other = class_folders(tmp_path / "other", each=4, seed=900)
     (other / "x.tar").write_bytes(b"x")
     (tmp_path / "e.toml").write_text(f"checkpoint = 'none'\n[data]\npath = '{root}'\n[out]\nurl = '{tmp_path}/out'\n")
@@ -73,11 +74,12 @@ def test_what_was_passed_over_stands_in_terminal_metrics_and_page(
     assert metrics["notes"] == [
         "folders without any image that is read: LOST (1 passed over, such as 1.npy)",
         "passed over: 1 file .npy, such as LOST/1.npy: not an image",
+        "passed over: 1 hidden or of the operating system, such as .DS_Store",
     ]
     assert metrics["external"]["notes"] == ["passed over: 1 archive, such as x.tar: unpack it"]
     for note in metrics["notes"]:
         assert f"note: {note}" in said
-        assert note[1:] in page
+        assert (note[1:] in page) == (".DS_Store" not in note)
     assert "1 archive, such as x.tar" in said
     assert "External set: passed over: 1 archive, such as x.tar: unpack it" in page
 
