@@ -47,7 +47,10 @@ def check_same_run(url: str, config: Mapping[str, Any]) -> bool:
     where = storage.join(url, CONFIG)
     if not storage.exists(where):
         return False
-    changed = [d for d in differences(storage.read_json(where), config) if not d[0].startswith(HOW)]
+    held = storage.read_json(where)
+    if not isinstance(held, Mapping) or not isinstance(held.get("train"), Mapping):
+        raise RunConflictError(f"{where} is of another program: give this run a run.url of its own")
+    changed = [d for d in differences(held, config) if not d[0].startswith(HOW)]
     if changed:
         shown = ", ".join(f"{key} was {old!r} and is now {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

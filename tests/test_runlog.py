@@ -20,6 +20,13 @@ def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> Non
         runlog.check_same_run(url, {"train": {"seed": 2, "zero_stage": 1}, "checkpoint": {"every_steps": 5}})
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"architecture": "vit"}', '{"train": 5}'])
+def test_a_folder_of_another_program_is_no_run_to_go_on_with(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RunConflictError, match="is of another program: give this run a run.url of its own"):
+        runlog.check_same_run(str(tmp_path), {"train": {"seed": 1}})
+
+
 @pytest.mark.parametrize("base", ["disk", "memory://runlog"])
 def test_rows_survive_a_restart_and_a_step_done_again_counts_once(base: str, tmp_path: Path) -> None:
     url = str(tmp_path) if base == "disk" else base
