@@ -23,7 +23,7 @@ def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", ["[]", "3", "{}", '{"architecture": "vit"}', '{"train": 5}'])
 def test_a_folder_of_another_program_is_no_run_to_go_on_with(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunConflictError, match="is of another program: give this run a run.url of its own"):
+    with pytest.raises(RunConflictError, match="is of another program: give this run"):
         runlog.check_same_run(str(tmp_path), {"train": {"seed": 1}})
 
 
