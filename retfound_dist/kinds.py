@@ -11,6 +11,7 @@ from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from retfound_dist.image_files import IMAGE_ENDS
 
 CONFIG_LIMIT = 16 << 20
 """Bytes of a config.json of ours: it has some kilobytes."""
@@ -24,7 +25,7 @@ WEIGHTS, MODEL_FOLDER = "a weights file", "a model folder for timm or a hub"
 IMAGE, IMAGES = "an image", "a folder of images"
 _ENDINGS = {
     WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
-    IMAGE: (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2"),
+    IMAGE: (*IMAGE_ENDS, ".dcm"),
 }
 _BY_FILE = (
     ("manifest.json", SHARDS),

@@ -60,6 +60,8 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
     if not storage.exists(where):
         return False
     held = storage.read_json(where)
+    if not isinstance(held, Mapping) or not isinstance(held.get("train"), Mapping):
+        raise RunConflictError(f"{where} is of another program: give this run a run.url of its own")
     _refuse_unknown(where, held)
     old, new = settings(held), settings(config)
     by_content = manifest is not None and SHARD_SET in held

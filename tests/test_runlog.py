@@ -94,6 +94,13 @@ def test_a_part_by_another_name_is_the_same_where_it_is_the_same_shards(tmp_path
         runlog.check_same_run(url, a_run(parts, split="train"), parts)
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"architecture": "vit"}', '{"train": 5}'])
+def test_a_folder_of_another_program_is_no_run_to_go_on_with(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RunConflictError, match="is of another program: give this run"):
+        runlog.check_same_run(str(tmp_path), {"train": {"seed": 1}})
+
+
 @pytest.mark.parametrize("base", ["disk", "memory://runlog"])
 def test_rows_survive_a_restart_and_a_step_done_again_counts_once(base: str, tmp_path: Path) -> None:
     url = str(tmp_path) if base == "disk" else base

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
@@ -123,7 +123,7 @@ def test_urls_stay_urls() -> None:
 
 
 @given(acts=hostile_keys.ACTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_disk_and_memory_hold_exactly_the_keys_that_were_named(acts: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         hostile_keys.follow(folder, acts)

@@ -64,7 +64,11 @@ def test_a_file_that_the_store_will_not_delete_is_named(ceph_server: S3, monkeyp
 
 
 @given(acts=hostile_keys.ACTS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_a_store_holds_exactly_the_keys_that_were_named(s3: S3, acts: list[tuple[str, str, str]]) -> None:
     hostile_keys.follow(storage.join(s3.url, uuid.uuid4().hex), acts, each=False)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retfound_dist import storage
@@ -70,6 +70,7 @@ def gravest(facts: Facts, setting: str, value: int, batch: int) -> int:
     batch=st.sampled_from([16, 256, 1792, 8192]),
     share=st.floats(0.01, 1.0),
 )
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_less_is_never_judged_milder(
     samples: int, people: int | None, setting: str, value: int, batch: int, share: float
 ) -> None:
