@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from retfound_dist import storage
 from retfound_dist.config import load, to_dict
 from retfound_dist.evaluate import bootstrap, external, metrics, pretrained_on, probe, results, wording
 from retfound_dist.evaluate.dataset import LabelledSet, Part, count_patients
@@ -49,6 +50,8 @@ def evaluate_command(
         data = load_labelled(config.data, start.image_size, show, config.external)
         held = held_evaluation(start, data, config, force)
         if held:
+            if not storage.exists(storage.join(config.out.url, results.REPORT)):
+                storage.write_text(storage.join(config.out.url, results.REPORT), evaluation_page(held))
             show.say(f"already evaluated, --force does it again; {headline(held)}")
             say_pretrained(pretrained_on.count(start, data.parts), show)
             show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")

@@ -16,13 +16,13 @@ from retfound_dist.evaluate.results import Evaluation
 from tests.evaluate.inputs import CLASSES, TINY
 
 
-def evaluated(root: Path, checkpoint: str, *overrides: str) -> Path:
+def evaluated(root: Path, checkpoint: str, *overrides: str, force: bool = False) -> Path:
     """`retfound evaluate` of a checkpoint on `root/set`; gives the folder of its results."""
     config = root / "evaluate.toml"
     config.write_text(
         f'checkpoint = "{checkpoint}"\n[data]\npath = "{root / "set"}"\n[out]\nurl = "{root / "out"}"\n'
     )
-    assert evaluate_command(str(config), [*TINY, *overrides], quiet=True) == 0
+    assert evaluate_command(str(config), [*TINY, *overrides], quiet=True, force=force) == 0
     return root / "out"
 
 

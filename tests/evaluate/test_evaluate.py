@@ -17,13 +17,13 @@ from retfound_dist.evaluate.evaluate import evaluate_command
 from tests.evaluate.inputs import CLASSES, TINY, checkpoint, class_folders, image_bytes, list_patients
 
 
-def evaluate(tmp_path: Path, *overrides: str, out: str = "") -> Path:
+def evaluate(tmp_path: Path, *overrides: str, out: str = "", force: bool = False) -> Path:
     """Run the command; gives the folder of its results."""
     config = tmp_path / "evaluate.toml"
     config.write_text(
         f'checkpoint = "none"\n[data]\npath = "{tmp_path / "set"}"\n[out]\nurl = "{tmp_path / "out"}"\n'
     )
-    assert evaluate_command(str(config), [*TINY, *overrides], quiet=True) == 0
+    assert evaluate_command(str(config), [*TINY, *overrides], quiet=True, force=force) == 0
     return tmp_path / "out"
 
 
@@ -200,7 +200,7 @@ def test_seeds_side_by_side_are_the_same_seeds(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     one = evaluate(tmp_path, "checkpoint=none", "seeds=[0, 1, 2]", "threads=1")
     alone = json.loads((one / "metrics.json").read_text())
-    two = evaluate(tmp_path, "checkpoint=none", "seeds=[0, 1, 2]", "threads=2", "jobs=2")
+    two = evaluate(tmp_path, "checkpoint=none", "seeds=[0, 1, 2]", "threads=2", "jobs=2", force=True)
     beside = json.loads((two / "metrics.json").read_text())
     assert [row["seed"] for row in beside["per_seed"]] == [0, 1, 2]
     for a, b in zip(alone["per_seed"], beside["per_seed"], strict=True):

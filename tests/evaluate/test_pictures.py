@@ -137,13 +137,13 @@ def test_a_disk_that_fills_up_is_one_line_and_the_next_try_is_whole(tmp_path: Pa
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     (small_disk / "ballast").write_bytes(bytes(free - 80_000))
     with pytest.raises(StorageError) as caught:
-        evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]")
+        evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]", force=True)
     assert len(str(caught.value).splitlines()) == 1
     assert "No space left" in str(caught.value)
     assert caught.value.exit_code == 2
     assert results.read(str(out)) is None
     assert not (out / "report.html").exists()
     (small_disk / "ballast").unlink()
-    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]")
+    evaluated(tmp_path, "none", f"out.url={out}", "finetune.epochs=1", "seeds=[1]", force=True)
     assert results.read(str(out)) is not None
     assert "</html>" in (out / "report.html").read_text()
