@@ -16,11 +16,11 @@ from retfound_dist.schema.types import (
     Count,
     Fraction,
     NonNegative,
-    Pair,
     Parts,
     Positive,
     PositiveFloat,
     Seeds,
+    Shares,
 )
 
 
@@ -131,7 +131,7 @@ class Finetune:
     """timm's RandAugment string; empty: none."""
     random_erasing: Fraction = 0.25
     """Probability of random erasing."""
-    crop_scale: Pair = (0.08, 1.0)
+    crop_scale: Shares = (0.08, 1.0)
     """Area of the random crop in training (timm's default, used by RETFound)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`bf16`: products in bfloat16, weights in fp32, also on a CPU with instructions for it (fp32 on others);

@@ -14,9 +14,11 @@ from retfound_dist.schema.types import (
     Count,
     Fraction,
     NonNegative,
-    Pair,
     Positive,
     PositiveFloat,
+    Range,
+    Shares,
+    Steps,
 )
 
 
@@ -50,9 +52,9 @@ class Data:
     """Seconds without any answer from the store before the run stops with an error."""
     bad_sample_budget: Count = 100
     """Unreadable samples replaced by another (and named) before the run stops with an error."""
-    crop_scale: Pair = (0.2, 1.0)
+    crop_scale: Shares = (0.2, 1.0)
     """Area of the random crop as a share of the image (RETFound)."""
-    crop_ratio: Pair = (0.75, 1.3333333333333333)
+    crop_ratio: Range = (0.75, 1.3333333333333333)
     """Width over height of the random crop (torchvision's default, used by MAE)."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip."""
@@ -145,7 +147,7 @@ class Train:
     """Longest time for one step: after it all ranks print their stacks and leave with an error; 0: any."""
     bad_step_budget: Count = 10
     """Steps skipped because loss or gradient were not finite before the run stops with an error."""
-    profile_steps: tuple[Count, Count] = (0, 0)
+    profile_steps: Steps = (0, 0)
     """First and last step to trace with torch's profiler, into the run's `profiles/`; 0, 0: none."""
     tensorboard: bool = False
     """Write the logged numbers for TensorBoard too, into the run's `tensorboard/`."""

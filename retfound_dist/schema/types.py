@@ -2,7 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("falls", "should rise: give the smaller number first")
+    return pair
+
 
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -12,6 +20,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
-Pair = tuple[float, float]
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+"""Smallest and largest of something that is more than nothing."""
+Share = Annotated[float, Field(gt=0, le=1)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(_rising)]
+"""Smallest and largest share of a whole."""
+Steps = Annotated[tuple[Count, Count], AfterValidator(_rising)]
+"""First and last step."""
 Parts = tuple[float, float, float]
 Seeds = Annotated[tuple[int, ...], Field(min_length=1)]
