@@ -86,10 +86,10 @@ def test_an_unknown_key_names_its_nearest_neighbour(tmp_path: Path, override: st
         ("model.mask_ratio=1.0", "model.mask_ratio=1.0 should be less than 1"),
         ("train.epochs=0", "train.steps=0 and train.epochs=0: give exactly one"),
         ("optim.betas=[0.9]", "optim.betas"),
-        ("data.crop_scale=[1.0, 0.2]", "data.crop_scale=(1.0, 0.2) should rise: give the smaller number first"),
+        ("data.crop_scale=[1.0, 0.2]", "data.crop_scale=[1.0, 0.2] should rise: give the smaller number first"),
         ("data.crop_scale=[0.0, 0.2]", "data.crop_scale.0=0.0 should be greater than 0"),
-        ("data.crop_ratio=[2.0, 1.0]", "data.crop_ratio=(2.0, 1.0) should rise"),
-        ("train.profile_steps=[5, 2]", "train.profile_steps=(5, 2) should rise"),
+        ("data.crop_ratio=[2.0, 1.0]", "data.crop_ratio=[2.0, 1.0] should rise"),
+        ("train.profile_steps=[5, 2]", "train.profile_steps=[5, 2] should rise"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_wanted(tmp_path: Path, override: str, said: str) -> None:
