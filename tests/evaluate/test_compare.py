@@ -112,6 +112,7 @@ def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> results.Ev
     tree = {
         **dict.fromkeys(known),
         "checkpoint": {"kind": kind},
+        "bootstrap": {},
         **metrics.evaluate(labels, p, "ABC"),
         "ci95": span,
         "classes": list("ABC"),
