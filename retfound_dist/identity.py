@@ -15,12 +15,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import commit, storage
 from retfound_dist.errors import StorageError
 from retfound_dist.shardset import Manifest, Shard
 
 SHARD_SET = "shard_set"
 """Section of a run's `config.json`, and of the config in its COMMIT.json, that says what it trains on."""
+INIT_WEIGHTS = "init_weights"
+"""Section beside it that says which weights the run began from, as {"sha256": ...}; only with `model.init`."""
+KEPT = (SHARD_SET, INIT_WEIGHTS)
+"""The sections that are no settings."""
 
 
 def set_fingerprint(shards: Sequence[Shard]) -> str:
@@ -36,6 +40,23 @@ def describe_set(manifest: Manifest) -> dict[str, Any]:
         "shards": len(manifest.shards),
         "samples": manifest.samples,
     }
+
+
+def weights_sha256(url: str) -> str:
+    """sha256 of the weights' file at a path or URL, of a checkpoint's as its commit says; empty: none there.
+
+    A `#PART` of the name is left out: it chooses within the file.
+    """
+    if commit.is_checkpoint(url):
+        return commit.read_commit(url).files[commit.WEIGHTS].sha256
+    file = url if storage.exists(url) else url.rpartition("#")[0]
+    if not file or not storage.exists(file) or storage.is_folder(file):
+        return ""
+    digest = hashlib.sha256()
+    with storage.open_read(file) as stream, storage.explained(file, "read"):
+        while chunk := stream.read(storage.CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_beginning(held: Mapping[str, Any], manifest: Manifest) -> bool:

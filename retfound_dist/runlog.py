@@ -9,8 +9,8 @@ from typing import Any
 
 from retfound_dist import commit, storage, urls
 from retfound_dist.config import differences, flatten, key_names, with_defaults
-from retfound_dist.errors import ManifestError, RunConflictError, StorageError
-from retfound_dist.identity import SHARD_SET, what_changed
+from retfound_dist.errors import ManifestError, RetfoundError, RunConflictError, StorageError
+from retfound_dist.identity import INIT_WEIGHTS, KEPT, SHARD_SET, weights_sha256, what_changed
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.shardset import Manifest
 
@@ -71,6 +71,7 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
         for d in differences(old, new)
         if not d[0].startswith(free) and not _is_same_url(*d) and not _is_same_part(manifest, *d)
     ]
+    changed = [d for d in changed if not _is_same_init(held, *d)]
     if changed:
         shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -94,13 +95,13 @@ def new_run(url: str) -> str:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings by dotted key, with the defaults of keys it was written without; data left out."""
-    return with_defaults(PretrainConfig, {name: part for name, part in config.items() if name != SHARD_SET})
+    return with_defaults(PretrainConfig, {name: part for name, part in config.items() if name not in KEPT})
 
 
 def _refuse_unknown(where: str, held: Mapping[str, Any]) -> None:
     """RunConflictError where the run was begun with settings that this version does not know."""
     known = set(key_names(PretrainConfig))
-    flat = [key for key, _ in flatten(held) if not key.startswith((f"{SHARD_SET}.", *HOW))]
+    flat = [key for key, _ in flatten(held) if not key.startswith((*(f"{name}." for name in KEPT), *HOW))]
     if strange := [key for key in flat if key not in known]:
         raise RunConflictError(
             f"{where} has settings that this version does not know ({', '.join(strange[:5])}): go on with "
@@ -120,6 +121,29 @@ def _is_same_part(manifest: Manifest | None, key: str, was: Any, now: Any) -> bo
 
 def _is_same_url(key: str, was: Any, now: Any) -> bool:
     return key in ("data.shards", "model.init") and urls.is_same(str(was), str(now))
+
+
+def _is_same_init(held: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
+    """Whether the weights that a run began from have only moved: told by their content."""
+    known = held.get(INIT_WEIGHTS)
+    if key != "model.init" or not isinstance(known, Mapping) or _part_of(str(was)) != _part_of(str(now)):
+        return False
+    try:
+        return weights_sha256(str(now)) == known.get("sha256")
+    except RetfoundError:
+        return False
+
+
+def _part_of(init: str) -> str:
+    return "" if storage.exists(init) else init.rpartition("#")[2] if "#" in init else ""
+
+
+def init_weights(url: str) -> dict[str, Any]:
+    """What the run's config says of the weights that it began from; empty where it says nothing."""
+    where = storage.join(url, CONFIG)
+    held = storage.read_json(where) if storage.exists(where) else {}
+    known = held.get(INIT_WEIGHTS) if isinstance(held, Mapping) else None
+    return dict(known) if isinstance(known, Mapping) else {}
 
 
 def write_config(url: str, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from retfound_dist import runlog
 from retfound_dist.config import to_dict
 from retfound_dist.errors import RunConflictError
-from retfound_dist.identity import SHARD_SET, describe_set
+from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.schema import Data, PretrainConfig, Run, Train
 from retfound_dist.shardset import IndexFile, Manifest, Shard
 
@@ -82,6 +82,24 @@ def test_a_key_that_this_version_does_not_know_is_named_unless_it_only_says_how(
     runlog.write_config(url, tree)
     with pytest.raises(RunConflictError, match=r"does not know \(optim\.of_the_future\)"):
         runlog.check_same_run(url, a_run(manifest), manifest)
+
+
+def test_weights_that_a_run_began_from_are_known_by_content_not_by_path(tmp_path: Path) -> None:
+    url, manifest = str(tmp_path / "run"), a_set("a/set", "1")
+
+    def asked(init: Path | str) -> dict[str, Any]:
+        tree = a_run(manifest)
+        return {**tree, "model": {**tree["model"], "init": str(init)}}
+
+    first = tmp_path / "a.pth"
+    first.write_bytes(b"weights")
+    runlog.write_config(url, {**asked(first), INIT_WEIGHTS: {"sha256": hashlib.sha256(b"weights").hexdigest()}})
+    moved = first.rename(tmp_path / "moved.pth")
+    assert runlog.check_same_run(url, asked(moved), manifest)
+    (tmp_path / "other.pth").write_bytes(b"weightz")
+    for another in (tmp_path / "other.pth", tmp_path / "gone.pth", f"{moved}#teacher", "none"):
+        with pytest.raises(RunConflictError, match=r"model\.init was '.*a\.pth' and is now"):
+            runlog.check_same_run(url, asked(another), manifest)
 
 
 def test_a_part_by_another_name_is_the_same_where_it_is_the_same_shards(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from retfound_dist.cockpit.found_runs import look
 from retfound_dist.cockpit.logs import read_log, read_tree
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RetfoundError, StorageError
-from retfound_dist.identity import SHARD_SET
+from retfound_dist.identity import KEPT, SHARD_SET
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
@@ -81,7 +81,7 @@ class RunFacts:
     @property
     def settings(self) -> dict[str, Any]:
         """The config as it was given, without what the run keeps beside it."""
-        return {name: section for name, section in self.config.items() if name != SHARD_SET}
+        return {name: section for name, section in self.config.items() if name not in KEPT}
 
     @property
     def step(self) -> int:
@@ -199,7 +199,7 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
 
 def _with_one_url(tree: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings of a run by key; its shard set by the URL that the first run on that set gives it."""
-    values = {key: value for key, value in flatten(tree) if not key.startswith(f"{SHARD_SET}.")}
+    values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in KEPT}
     held = tree.get(SHARD_SET)
     alike = (other for other in configs.values() if held and other.get(SHARD_SET) == held)
     if (first := next(alike, None)) is not None:

@@ -202,6 +202,11 @@ class _Watch:
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None
+        known = runlog.init_weights(self.run)
+        if known and not begun.identity.startswith(known["sha256"]):
+            why = f"{init} holds other weights by now"
+            self.show.warn(f"no comparison with the run's starting weights: {why}")
+            return None
         return replace(begun, image_size=checkpoint.image_size)
 
     def _labelled(self, size: int) -> LabelledSet:

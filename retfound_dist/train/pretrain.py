@@ -16,7 +16,7 @@ from retfound_dist import commit, grace, runlog, shapes
 from retfound_dist import config as configs
 from retfound_dist.errors import RetfoundError, RunConflictError
 from retfound_dist.grace import Need, known_graces
-from retfound_dist.identity import SHARD_SET, describe_set
+from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
@@ -62,6 +62,8 @@ def pretrain(
     url = config.run.url
     tree = {**configs.to_dict(config), SHARD_SET: describe_set(manifest)}
     known = runlog.check_same_run(url, tree, manifest)
+    if begun := runlog.init_weights(url):
+        tree[INIT_WEIGHTS] = begun
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from retfound_dist.commit import Commit
+from retfound_dist.errors import RunConflictError
 from retfound_dist.heldout import held_out_part
+from retfound_dist.identity import INIT_WEIGHTS
 from retfound_dist.model.compiled import compile_model, should_compile
 from retfound_dist.model.cpu import suit_cpu
 from retfound_dist.model.mae import MaskedAutoencoder
@@ -40,7 +42,7 @@ class Start:
 
     config: PretrainConfig
     tree: dict[str, Any]
-    """The config as plain values, with the shard set's fingerprint."""
+    """The config as plain values and, on rank 0, `identity.KEPT`: shard set and first weights by content."""
     manifest: Manifest
     group: Group
     display: Display
@@ -138,6 +140,12 @@ def _model(begin: Start, held: Commit | None) -> MaskedAutoencoder:
         if config.model.init == "none":
             return ""
         weights = read_weights(config.model.init)
+        known = begin.tree.setdefault(INIT_WEIGHTS, {"sha256": weights.sha256})
+        if known["sha256"] != weights.sha256:
+            raise RunConflictError(
+                f"{config.model.init} holds other weights than {config.run.url} began from: "
+                "bring those back, or start at a run.url of its own"
+            )
         return load_into(model, weights, model.grid).summary(weights)
 
     if said := begin.group.on_main(fill):

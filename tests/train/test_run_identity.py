@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from retfound_dist import commit
 from retfound_dist.config import load
@@ -14,9 +15,10 @@ from retfound_dist.errors import RunConflictError
 from retfound_dist.evaluate import pretrained_on
 from retfound_dist.evaluate.dataset import load as load_labelled
 from retfound_dist.evaluate.start import open_start
-from retfound_dist.identity import SHARD_SET, describe_set
+from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.schema import EvalData, EvalModel, PackConfig, PackOut, PretrainConfig, Source
 from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.storage import file_info
 from retfound_dist.train.old_run import check_old_run
 from shards.append import append
 from tests.shards.pack_inputs import write_image
@@ -63,6 +65,37 @@ def test_config_and_commit_hold_the_fingerprint_of_the_set(begun: Path, manifest
     told = describe_set(manifest)
     assert json.loads((begun / "config.json").read_text())[SHARD_SET] == told
     assert commit.read_commit(commit.checkpoint_url(str(begun), 2)).config[SHARD_SET] == told
+
+
+def test_a_run_goes_on_with_the_weights_it_began_from_wherever_they_lie(
+    begun: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    first = tmp_path / "first.safetensors"
+    shutil.copy(Path(commit.checkpoint_url(str(begun), 2)) / commit.WEIGHTS, first)
+    run, given = tmp_path / "run", [*FP32, "train.steps=2"]
+    done = pretrain(1, run, manifest.url, *given, "train.stop_at_step=1", f"model.init={first}")
+    assert done.returncode == 0, done.stderr
+    told = {"sha256": file_info(str(first)).sha256}
+    assert json.loads((run / "config.json").read_text())[INIT_WEIGHTS] == told
+    assert commit.read_commit(commit.checkpoint_url(str(run), 1)).config[INIT_WEIGHTS] == told
+    moved = first.rename(tmp_path / "moved.safetensors")
+    done = pretrain(1, run, manifest.url, *given, f"model.init={moved}")
+    assert done.returncode == 0, done.stderr
+    assert commit.read_commit(commit.checkpoint_url(str(run), 2)).config[INIT_WEIGHTS] == told
+
+    shutil.rmtree(run / "checkpoints")  # as a start that was killed before its first checkpoint leaves it
+    moved.unlink()
+    shutil.copy(Path(commit.checkpoint_url(str(begun), 2)) / commit.WEIGHTS, moved)
+    moved.write_bytes(_with_other_bias(moved))
+    done = pretrain(1, run, manifest.url, *given, f"model.init={moved}")
+    assert done.returncode == 2
+    assert f"{moved} holds other weights than {run} began from" in done.stderr
+
+
+def _with_other_bias(path: Path) -> bytes:
+    state = safetensors.torch.load_file(path)
+    state["norm.bias"] = state["norm.bias"] + 1
+    return safetensors.torch.save(state)
 
 
 def test_images_of_a_run_are_known_again_in_the_folder_they_were_packed_from(begun: Path, manifest: Manifest) -> None:
