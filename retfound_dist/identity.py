@@ -22,7 +22,7 @@ from retfound_dist.shardset import Manifest, Shard
 SHARD_SET = "shard_set"
 """Section of a run's `config.json`, and of the config in its COMMIT.json, that says what it trains on."""
 INIT_WEIGHTS = "init_weights"
-"""Section beside it that says which weights the run began from, as {"sha256": ...}; only with `model.init`."""
+"""Section beside it that says which weights the run began from, {"sha256": ...}; only with `model.init`."""
 KEPT = (SHARD_SET, INIT_WEIGHTS)
 """The sections that are no settings."""
 

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any
 
