@@ -189,6 +189,13 @@ def _doubts(held: Sequence[Folders], tops: Sequence[str]) -> list[str]:
             f"the classes {_names(tops)} all hold {_names(same)}: if those are the classes, give each of "
             "the upper folders as a set of its own"
         ]
+    deep = [top for top, inner in kids.items() if len(inner) > 1]
+    if len(deep) > 1:
+        lower = f"{printable(deep[0])}/{printable(min(kids[deep[0]]))}"
+        return [
+            f"the labels are the upper folders ({_names(tops)}), not the folders in them such as {lower}: if "
+            "those are the classes, give each of the upper folders as a set of its own"
+        ]
     return []
 
 

@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, SPECIAL = (
+HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, TABLE, SPECIAL = (
     "hidden",
     "dicom",
     "device",
     "archive",
     "picture",
+    "table",
     "special",
 )
 OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
@@ -29,7 +30,14 @@ _ARCHIVE_ENDS = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2",
 _PICTURE_ENDS = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".nef", ".cr2", ".raw", ".tga", ".pcx")
 )
-_KIND_ENDS = {DICOM: _DICOM_ENDS, DEVICE: _DEVICE_ENDS, ARCHIVE: _ARCHIVE_ENDS, PICTURE: _PICTURE_ENDS}
+_TABLE_ENDS = frozenset((".csv", ".tsv", ".xlsx", ".xls", ".ods"))
+_KIND_ENDS = {
+    DICOM: _DICOM_ENDS,
+    DEVICE: _DEVICE_ENDS,
+    ARCHIVE: _ARCHIVE_ENDS,
+    PICTURE: _PICTURE_ENDS,
+    TABLE: _TABLE_ENDS,
+}
 _MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
 HEAD = 264
 """Bytes of a file by which DICOM and archives are known."""
@@ -147,6 +155,8 @@ def _sentence(kind: str, found: _Kind, follow: str, named: bool) -> str:
         DEVICE: f"{files} of the kinds that OCT devices write{such}: {device}",
         ARCHIVE: f"{count} archive{'' if one else 's'}{such}: unpack {'it' if one else 'them'}",
         PICTURE: f"{files} in a picture format that is not read{such}: save as PNG or TIFF",
+        TABLE: f"{count} table{'' if one else 's'}{such}: not read. Who is who is read from manifest.csv (or "
+        ".tsv, .xlsx) in the folder that is given, or from a table that is given itself",
         SPECIAL: f"{count} named like an image but no regular file (a pipe, a device){such}",
         OUT: f"{count} link{'' if one else 's'} that lead{'s' if one else ''} out of the folder{such}{allow}",
         GONE: f"{count} link{'' if one else 's'} to what is not there{such}: restore the target",

@@ -139,3 +139,8 @@ def test_thousands_of_empty_folders_make_one_short_line(tmp_path: Path) -> None:
     (line,) = vanished(found, layout_of(found))
     assert "1,990 more" in line
     assert len(line) < 300
+
+
+def test_labels_from_upper_folders_are_said_where_folders_below_them_may_be_the_classes(tmp_path: Path) -> None:
+    (note,) = layout_of(folder(tmp_path, "octdl/AMD/1.jpg", "octdl/NO/2.jpg", "oct2017/CNV/3.jpg", "oct2017/DME/4.jpg")).notes
+    assert note.startswith("the labels are the upper folders (oct2017, octdl), not the folders in them such as oct2017/CNV")

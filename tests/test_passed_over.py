@@ -29,6 +29,15 @@ def test_of_many_files_without_an_extension_only_some_are_opened() -> None:
     assert passed.count("dicom") == 3 * SNIFFED
 
 
+def test_a_table_that_is_not_read_says_which_one_would_be() -> None:
+    """A list a level too deep knows patients that nobody is told of."""
+    passed = PassedOver()
+    for name in ("octdl/manifest.csv", "octid/Labels.XLSX"):
+        passed.add_file(name, bytes)
+    (line,) = passed.lines()
+    assert line.startswith("passed over: 2 tables, such as octdl/manifest.csv: not read. Who is who is read from")
+
+
 def test_names_are_left_out_where_they_may_be_of_people() -> None:
     passed = PassedOver()
     passed.add_file("Jane Doe 1970.pdf", bytes)
