@@ -52,7 +52,8 @@ def pack_command(
         return 0
     found = existing_set(config, plan, force=force)
     if found:
-        _say([f"already packed: {_size(found)} at {found.url}"], quiet)
+        same = "files are known by name and size here: --force packs again where their content has changed"
+        _say([f"already packed: {_size(found)} at {found.url}", f"  {same}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path))

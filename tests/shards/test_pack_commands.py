@@ -36,7 +36,9 @@ def test_packing_again_says_that_it_is_done(overrides: list[str], capsys: pytest
     pack_command(PRESET, overrides, quiet=True)
     assert capsys.readouterr().out == ""
     assert pack_command(PRESET, overrides) == 0
-    assert capsys.readouterr().out.startswith("already packed: 10 images in 3 shards")
+    said = capsys.readouterr().out
+    assert said.startswith("already packed: 10 images in 3 shards")
+    assert "known by name and size here: --force packs again" in said
 
 
 def test_a_dry_run_lists_what_it_finds_and_writes_nothing(
