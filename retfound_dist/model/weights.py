@@ -28,6 +28,8 @@ from retfound_dist.model.unpickle import read_pickle, unreadable
 from retfound_dist.schema import Model
 
 HEAD = ("head.", "fc_norm.")
+MOCO, MOCO_SMALL = {"base_encoder", "momentum_encoder"}, 384
+"""MoCo v3's names, and the width where it has 12 heads (its `vits.py`), others 6: no tensor tells."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def _read_tensors(path: str, url: str, part: str) -> tuple[Found, dict[str, Any]
 
 def _described(url: str, found: Found, meta: dict[str, Any]) -> Weights:
     """Weights of a file."""
-    return replace(_describe(url, found.state, meta), part=found.part, left=found.left, notes=found.notes)
+    weights, notes = _describe(url, found.state, meta), found.notes
+    if weights.shape.width == MOCO_SMALL and MOCO & set(found.part.split(".")):
+        weights = replace(weights, shape=replace(weights.shape, heads=12))
+        notes = (*notes, "read with 12 heads, as MoCo v3's ViT-S has them")
+    return replace(weights, part=found.part, left=found.left, notes=notes)
 
 
 def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:

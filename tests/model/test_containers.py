@@ -84,6 +84,16 @@ def test_safetensors_with_prefixes_are_read_alike(tmp_path: Path) -> None:
     assert (weights.part, weights.state.keys()) == ("backbone", ENCODER.keys())
 
 
+def test_the_small_encoder_of_moco_v3_has_the_heads_of_its_paper(tmp_path: Path) -> None:
+    small = MaskedAutoencoder(Model(name="vit_small_patch16", image_size=32, decoder_width=32, decoder_depth=1, decoder_heads=2))
+    state = {k: v for k, v in small.state_dict().items() if not k.startswith(("decoder", "mask_token"))}
+    torch.save({"state_dict": under("module.momentum_encoder.", state)}, tmp_path / "moco.pth")
+    torch.save({"teacher": under("backbone.", state)}, tmp_path / "dino.pth")
+    moco, dino = (read_weights(str(tmp_path / name)) for name in ("moco.pth", "dino.pth"))
+    assert (moco.shape.heads, dino.shape.heads) == (12, 6)
+    assert "12 heads" in moco.notes[-1]
+
+
 def test_of_two_whole_encoders_one_is_taken_the_other_can_be_asked_for_and_is_another(tmp_path: Path) -> None:
     path = str(tmp_path / "w.pth")
     torch.save({"state_dict": under("encoder_q.") | under("encoder_k.", BLANK)}, path)
