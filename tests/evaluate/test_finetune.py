@@ -272,6 +272,12 @@ def test_without_weights_the_classifier_starts_from_the_seeds_noise_and_sin_cos_
     assert first.pos_embed.requires_grad
 
 
+def test_blocks_are_dropped_as_often_as_the_recipe_says_the_deepest_most() -> None:
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.4, 0)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
+    assert rates == pytest.approx(np.linspace(0, 0.4, len(rates)).tolist())
+
+
 def test_products_are_in_bf16_on_a_gpu_unless_fp32_is_asked_for_and_on_a_cpu_only_if_asked_for() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     found = {(p, d.type): in_bf16(replace(RECIPE, precision=p), d) for p in ("auto", "bf16", "fp32") for d in (cpu, gpu)}  # type: ignore[arg-type]
