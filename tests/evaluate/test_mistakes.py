@@ -54,6 +54,12 @@ def one_image(root: Path) -> None:
     (root / "MH" / "0.jpg").write_bytes(image_bytes(1, 0))
 
 
+def one_class(root: Path) -> None:
+    one_image(root)
+    for number in range(1, 5):
+        (root / "MH" / f"{number}.jpg").write_bytes(image_bytes(1, number))
+
+
 def one_image_each(root: Path) -> None:
     class_folders(root, each=1)
 
@@ -80,8 +86,9 @@ def patient_on_both_sides(root: Path) -> None:
     [
         (lambda root: absent(root, "train"), "no image of class MH in the train part: add images"),
         (lambda root: absent(root, "test"), "no image of class MH in the test part: add images"),
-        (one_image, "has one class only (MH): a classifier needs at least two"),
-        (one_image_each, "no image of class CSR, MH, NORMAL in the test part"),
+        (one_image, "only one image of class MH: a class needs images to train and to test on"),
+        (one_class, "has one class only (MH): a classifier needs at least two"),
+        (one_image_each, "only one image of class CSR, MH, NORMAL: a class needs images"),
         (lambda root: unreadable(root, 4), "12 images of"),
         (lambda root: unreadable(root, 10), "none of the 30 images in"),
         (patient_on_both_sides, "6 patients are in more than one part (CSR0 in train and test, CSR1 in"),
@@ -90,6 +97,7 @@ def patient_on_both_sides(root: Path) -> None:
         "class absent in train",
         "class absent in test",
         "one image",
+        "one class",
         "one image a class",
         "more unreadable files than the budget",
         "all files unreadable",
