@@ -39,6 +39,7 @@ def test_the_same_seed_gives_the_same_outcome_and_another_one_does_not(data: Lab
     assert (first.probabilities == second.probabilities).all()
     assert [r["train_loss"] for r in first.history] == [r["train_loss"] for r in second.history]
     assert (first.probabilities != other.probabilities).any()
+    assert (first.seed, other.seed) == (0, 1)
 
 
 def test_mixing_and_weights_change_the_outcome_and_keep_it_reproducible(data: LabelledSet) -> None:
