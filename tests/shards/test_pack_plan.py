@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retfound_dist.config import build
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
-from shards.plan import PARTS, Marks, Plan, assign_parts, fingerprint, make_plan, recipe, shuffle
+from shards.plan import PARTS, Marks, Plan, _fill_empty, assign_parts, fingerprint, make_plan, recipe, shuffle
 from shards.record import Scan
 
 SIX_TWO_TWO = (0.6, 0.2, 0.2)
@@ -314,3 +314,83 @@ def test_images_without_a_patient_may_have_parts_of_their_own_and_no_label_is_a_
     assert Counter((s.label, s.split) for s in done) == {
         (label, part): n for label in (None, "A") for part, n in (("train", 3), ("val", 1), ("test", 1))
     }
+
+
+def test_a_plan_made_by_an_earlier_version_is_known_again() -> None:
+    """What 0.1.0's first plans say of these scans: another format, or a new key in the recipe, packs all sets anew."""
+    scans = [
+        replace(scan(f"k{i}", "AB"[i % 2], f"p{i // 3}"), origin=f"A/k{i}.png", size=100 + i) for i in range(60)
+    ]
+    made = make_plan(scans, config(source={"path": "x"}, out={"url": "u"}, split={"fractions": [0.5, 0.25, 0.25]}))
+    assert made.fingerprint == "d0e17f5331c76295fcc2dbe81ca4ed1c1b4de89dddab31a6a7d0e98c1079892d"
+    assert [s.key for s in made.scans[:5]] == ["k14", "k57", "k39", "k48", "k10"]
+
+
+def test_settings_that_part_volumes_or_leave_suspects_out_are_in_the_recipe_where_they_are_set() -> None:
+    usual = recipe(config())
+    assert "unknown_patient" not in usual["split"]
+    assert "leave_out_suspects" not in usual["image"]
+    changed = recipe(config(split={"unknown_patient": "image"}, image={"leave_out_suspects": ["mask"]}))
+    assert changed["split"]["unknown_patient"] == "image"
+    assert list(changed["image"]["leave_out_suspects"]) == ["mask"]
+    assert usual["split"].keys() | {"unknown_patient"} == changed["split"].keys()
+    assert usual["image"].keys() | {"leave_out_suspects"} == changed["image"].keys()
+
+
+def volumes(rule: str, *, given: bool = False) -> Plan:
+    """Four volumes of six slices whose patient is not known; a fifth comes with its part."""
+    scans = [replace(scan(f"{v}{i}"), volume=v, slice=i) for v in "abcd" for i in range(6)]
+    if given:
+        scans += [replace(scan(f"e{i}", split="val"), volume="e", slice=i) for i in range(6)]
+    return make_plan(scans, config(split={"fractions": [0.5, 0.25, 0.25], "unknown_patient": rule}))
+
+
+def test_volumes_of_unknown_patients_stay_together_unless_the_plan_is_asked_to_part_them() -> None:
+    whole, parted = volumes("volume"), volumes("image")
+    assert (whole.rule, parted.rule) == ("volume", "image")
+    for plan, together in ((whole, True), (parted, False)):
+        parts = defaultdict(set)
+        for one in plan.scans:
+            parts[one.volume].add(one.split)
+        assert all(len(found) == 1 for found in parts.values()) == together
+        assert {plan.split_kind(one) for one in plan.scans} == {"volume" if together else "image"}
+
+
+def test_a_plan_says_of_each_scan_whether_its_source_or_the_split_gave_it_its_part() -> None:
+    plan = volumes("volume", given=True)
+    assert {plan.split_kind(one) for one in plan.scans if one.volume == "e"} == {"source"}
+    assert {plan.split_kind(one) for one in plan.scans if one.volume != "e"} == {"volume"}
+
+
+def test_slices_of_fewer_volumes_than_parts_are_refused() -> None:
+    scans = [replace(scan(f"a{i}"), volume="a", slice=i) for i in range(9)]
+    with pytest.raises(DataError, match="are of 1 volume "):
+        assign_parts(scans, SIX_TWO_TWO, 0)
+    assert {s.split for s in assign_parts(scans, SIX_TWO_TWO, 0, "image")} == set(PARTS)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_three_labels_of_one_patient_each_fill_three_parts_equal_ones_in_the_order_of_their_hash(seed: int) -> None:
+    scans = corpus({"A": [2], "B": [2], "C": [2]})
+    parts = {s.patient: s.split for s in assign_parts(scans, (0.4, 0.3, 0.3), seed)}
+    assert parts == dict(zip(sorted(parts, key=lambda p: digest(seed, "s", str(p))), PARTS, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_images_alone_are_dealt_by_label_in_the_order_of_the_hash_of_their_key(seed: int) -> None:
+    scans = [scan(f"{label}{i}", label) for label in "AB" for i in range(10)]
+    parts = {s.key: s.split for s in assign_parts(scans, (0.5, 0.3, 0.2), seed)}
+    for label in "AB":
+        lacking = [5.0, 3.0, 2.0]
+        for key in sorted((k for k in parts if k[0] == label), key=lambda key: digest(seed, key)):
+            part = max(range(3), key=lacking.__getitem__)
+            lacking[part] -= 1
+            assert parts[key] == PARTS[part]
+
+
+@pytest.mark.parametrize(
+    ("part", "filled"),
+    [([1, 1, 0], [1, 2, 0]), ([1, 0, 1, 1], [1, 0, 1, 2]), ([0, 1, 1, 1, 0], [0, 1, 1, 2, 0]), ([0, 1, 2], [0, 1, 2])],
+)
+def test_an_empty_part_gets_the_last_patient_of_whichever_part_is_fullest(part: list[int], filled: list[int]) -> None:
+    assert _fill_empty(part, (0, 1, 2)) == filled
