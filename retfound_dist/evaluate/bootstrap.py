@@ -45,12 +45,13 @@ def units_of(
     """(`patient`, `volume`, `folder` or `image`, each image's unit number (N,)).
 
     `units` are the images' own where they are known (`Part.units`): slices of one volume are one draw, not
-    many, for they say nearly the same. As soon as one image stands alone all do.
+    many, for they say nearly the same. The kind is the weakest one there is; what is known to belong together
+    is drawn together all the same.
     """
     kind, names = "image", list(keys)
     if all(p is not None for p in patients):
         kind, names = "patient", [str(p) for p in patients]
-    elif units and weakest(Counter(one for one, _ in units)) != "image":
+    elif units:
         kind = weakest(Counter(one for one, _ in units))
         names = [f"{one} {name}" for one, name in units]
     _, numbers = np.unique(names, return_inverse=True)

@@ -125,7 +125,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
             "units": int(units_N.max()) + 1,
             "resamples": config.bootstrap,
             "seeds": len(outcomes),
-            **({} if unit in ("patient", "image") else {"unit_names": [name for _, name in test.units]}),
+            **results.unit_names(unit, test.units),
         },
         "classes": list(data.classes),
         "seeds": list(config.seeds),

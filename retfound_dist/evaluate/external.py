@@ -22,6 +22,7 @@ from retfound_dist.evaluate import bootstrap, dataset, metrics
 from retfound_dist.evaluate.dataset import ExternalSet, LabelledSet, Part, Tick
 from retfound_dist.evaluate.layouts import list_items
 from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.evaluate.parts import unit_of
 from retfound_dist.evaluate.subset import load_share
 from retfound_dist.schema import EvalData, External
 
@@ -83,6 +84,7 @@ def load(
             patients=tuple(item.patient for item, *_ in whole),
             images=tuple(image.pixels for _, image in whole),
             digests=tuple(image.digests for _, image in whole),
+            units=tuple(unit_of(item, rules.unknown_patient) for item, _ in whole),
         ),
         left_out={label: count for label, count in sorted(held.items()) if label not in place},
         skipped=skipped,
@@ -144,7 +146,7 @@ def score(
         return renormalise(bootstrap.mean_of(some_SNC), classes, kept).round(digits)
 
     p_NM = together(seeds_SNC)
-    unit, units_N = bootstrap.units_of(part.patients, part.keys)
+    unit, units_N = bootstrap.units_of(part.patients, part.keys, part.units)
     weights_RN = bootstrap.resample(units_N, resamples, 0)
     drawn = bootstrap.over_seeds(part.labels, seeds_SNC, weights_RN, together)
     tree = {

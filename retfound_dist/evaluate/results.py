@@ -69,7 +69,7 @@ class Evaluation:
 
     @property
     def units(self) -> list[Unit]:
-        """Each test image's volume or folder, which a bootstrap draws; empty: it draws patients or images."""
+        """What a bootstrap draws each test image with; empty: its patient, or the image alone."""
         how = self.metrics["bootstrap"]
         return [(how["unit"], name) for name in how.get("unit_names", ())]
 
@@ -77,6 +77,13 @@ class Evaluation:
     def drawn_from(self) -> Floats:
         """(S, N, C): what a bootstrap over seeds draws from."""
         return self.probabilities_NC[None] if self.seeds_SNC is None else self.seeds_SNC
+
+
+def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
+    """What metrics.json keeps of `Part.units`, for a comparison to draw alike."""
+    if unit == "patient" or all(kind == "image" for kind, _ in units):
+        return {}
+    return {"unit_names": [f"{kind} {name}" for kind, name in units]}
 
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:

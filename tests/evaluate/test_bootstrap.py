@@ -222,7 +222,10 @@ def test_slices_of_one_volume_are_drawn_together_where_no_patient_is_known() -> 
     volumes = [("volume", "v"), ("volume", "v"), ("volume", "w"), ("folder", "w")]
     kind, numbers = bootstrap.units_of(unknown, keys, volumes)
     assert (kind, len(set(numbers.tolist())), numbers[0] == numbers[1]) == ("folder", 3, True)
-    assert bootstrap.units_of(unknown, keys, [*volumes[:3], ("image", "d")])[0] == "image"
+    kind, numbers = bootstrap.units_of(unknown, keys, [*volumes[:3], ("image", "d")])
+    assert (kind, len(set(numbers.tolist())), numbers[0] == numbers[1]) == ("image", 3, True)
+    alone = [("image", key) for key in keys]
+    assert bootstrap.units_of(unknown, keys, alone)[1].tolist() == bootstrap.units_of(unknown, keys)[1].tolist()
     assert bootstrap.units_of(["p", "p", "q", "q"], keys, volumes)[0] == "patient"
     assert bootstrap.units_of(unknown, keys)[1].tolist() == [0, 1, 2, 3]
 

@@ -222,3 +222,10 @@ def test_volumes_of_unknown_patients_are_split_and_drawn_whole_and_called_volume
     page = (out / "report.html").read_text()
     assert "by us, by volume (120 images, no patient is known)" in page
     assert "6 test volumes (not every patient is known, so they are too narrow" in page
+
+
+def test_what_is_drawn_together_is_kept_for_a_later_comparison_unless_patients_or_keys_say_it() -> None:
+    units = [("volume", "a"), ("image", "a"), ("patient", "p")]
+    assert results.unit_names("image", units) == {"unit_names": ["volume a", "image a", "patient p"]}
+    assert results.unit_names("patient", [("patient", "p")]) == {}
+    assert results.unit_names("image", [("image", "a"), ("image", "b")]) == results.unit_names("image", ()) == {}

@@ -390,7 +390,7 @@ def test_images_alone_are_dealt_by_label_in_the_order_of_the_hash_of_their_key(s
 
 @pytest.mark.parametrize(
     ("part", "filled"),
-    [([1, 1, 0], [1, 2, 0]), ([1, 0, 1, 1], [1, 0, 1, 2]), ([0, 1, 1, 1, 0], [0, 1, 1, 2, 0]), ([0, 1, 2], [0, 1, 2])],
+    [([1, 1, 0], [1, 2, 0]), ([1, 0, 1, 1], [1, 0, 1, 2]), ([0, 1, 1, 1, 0], [0, 1, 1, 2, 0]), ([0, 0, 0, 1, 1], [0, 0, 2, 1, 1]), ([0, 1, 2], [0, 1, 2])],
 )
 def test_an_empty_part_gets_the_last_patient_of_whichever_part_is_fullest(part: list[int], filled: list[int]) -> None:
     assert _fill_empty(part, (0, 1, 2)) == filled
