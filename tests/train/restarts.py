@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from retfound_dist.config import to_dict
+from retfound_dist.identity import SHARD_SET, describe_set
 from retfound_dist.schema import Checkpoint, Data, Model, Optim, PretrainConfig, Run, Train
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import read_manifest
@@ -78,9 +79,10 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     group = ds.start(world, threads=1)
     for each in starts:
         with Display(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
+            manifest = read_manifest(each.config.data.shards)
             keeper, asked, watchdog = Keeper(each.config.run.url), StopRequest(), Watchdog(world, 0)
             start = Start(
-                each.config, to_dict(each.config), read_manifest(each.config.data.shards), group, display,
+                each.config, {**to_dict(each.config), SHARD_SET: describe_set(manifest)}, manifest, group, display,
                 keeper, asked, watchdog, scratch.folder, Failures(group, watchdog),
             )  # fmt: skip
             pretrain.make_ready = partial(_dumped, each.dump) if each.dump else make_ready
