@@ -46,6 +46,11 @@ def names(count: int) -> Iterator[tuple[str, int | None]]:
         yield f"scans/{label}/{name}", 60_000 + number
 
 
+def digest(place: int, kind: int) -> int:
+    """64 bits that no other scan has."""
+    return (4 * place + kind) * 0x9E3779B97F4A7C15 % 2**64
+
+
 def hold_rows(count: int, folder: str) -> None:
     """Plan and manifest of so many rows, as `retfound pack` makes them."""
     out = PackOut(url=f"{folder}/set", shard_mb=10 * ROWS_A_SHARD / 1e6)
@@ -58,7 +63,7 @@ def hold_rows(count: int, folder: str) -> None:
                 place,
                 Sample(
                     scan.key, "jpg", b"0123456789", 10, "0" * 16, 0, 496, 512, True, True, None, histogram,
-                    place * 0x9E3779B97F4A7C15 % 2**64, rng.bytes(32),
+                    digest=digest(place, 1), source=(digest(place, 2), digest(place, 3)), look=rng.bytes(32),
                 ),
             )  # fmt: skip
         writer.commit(count)

@@ -57,38 +57,33 @@ def soon(condition: Callable[[], bool], seconds: float = 20) -> bool:
     return True
 
 
-def shared_memory() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith(("torch_", "sem.mp", "psm_"))}
-
-
-def held(names: set[str]) -> set[str]:
-    """Those that a living process has mapped: other tests may run beside this one.
-
-    Compared by inode, because a semaphore is mapped before it gets its name.
-    """
+def shared_memory(of: list[int]) -> set[str]:
+    """Names in /dev/shm that these processes have mapped: others may be of a test beside this one."""
     inodes = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):  # the process has ended
-            inodes |= {line.split()[4] for line in maps.read_text().splitlines() if " /dev/shm/" in line}
+    for pid in of:
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        inodes |= {int(line.split()[4]) for line in maps if " /dev/shm/" in line}
     found = set()
-    for name in names:
+    for entry in os.scandir("/dev/shm"):
         with suppress(FileNotFoundError):
-            if str(os.stat(f"/dev/shm/{name}").st_ino) in inodes:
-                found.add(name)
+            if entry.inode() in inodes:
+                found.add(entry.name)
     return found
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_loader_processes_end_with_their_reader(tmp_path: Path, how: signal.Signals) -> None:
-    before = shared_memory()
     process = start(tmp_path, stderr=subprocess.DEVNULL)
     children = family(process)
     assert len(children) >= 3  # the fork server and two workers at least
+    pids = [process.pid, *(child.pid for child in children)]
+    made = shared_memory(pids)
+    assert made  # the queues' semaphores
     process.send_signal(how)
     process.wait(20)
     assert soon(lambda: not any(child.is_running() for child in children))
-    left = shared_memory() - before  # may be of another test beside this one: then a process holds it
-    assert soon(lambda: not (left & shared_memory()) - held(left))
+    torchs = tuple(f"torch_{pid}_" for pid in pids)
+    assert soon(lambda: not [name for name in os.listdir("/dev/shm") if name in made or name.startswith(torchs)])
 
 
 HANDING_OVER = """
