@@ -62,7 +62,7 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
-    """What would be packed, without reading an image; `dry`: for a look, so that no secret is made and kept."""
+    """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     table_path(config)  # a place that cannot be is told before anything is read

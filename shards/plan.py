@@ -116,7 +116,7 @@ def stratify(
 
     Label by label, groups with many images first, each to the part that lacks most images; then no
     part stays without a label that has groups enough. Arrays only: this is done for millions. What is drawn
-    follows from names, also where digests stand for them: the split is the same with both, and with any secret.
+    follows from names, also where digests stand for them: the split is the same with both and any secret.
     """
     number, label, words = _number_groups(scans, seed, group)
     check_divisible(len(label), scans, fractions)

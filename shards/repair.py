@@ -49,9 +49,10 @@ def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
     if not shards:
         other = differences(manifest.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        what = (what or "the source holds other images now") + other_secret(manifest.recipe, plan.recipe)
         raise DataError(
             f"{config.out.url} was not packed from this config and these images "
-            f"({what or 'the source holds other images now'}{other_secret(manifest.recipe, plan.recipe)}): give --repair the config it was packed with"
+            f"({what}): give --repair the config it was packed with"
         )
     mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)

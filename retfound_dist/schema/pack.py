@@ -126,7 +126,7 @@ class PackOut:
     workers: Count = 0
     """Processes that decode and encode; 0: one for each core."""
     names_table: str = ""
-    """Local file for the names behind digests, which only you can read and which never goes to the set; empty:
+    """Local file for the names behind digests, readable by you alone, never in the set; empty:
     `~/.local/share/retfound/names/NAME-<digest of out.url>.csv`."""
 
 

@@ -3,8 +3,8 @@
     source.keys = "auto"      digests where names of files, folders, patients or labels tell of people
     source.keys = "digest"    always; "names": never
 
-Published sets and the phantom keep their keys: whoever published them has given them. Device files always have
-digests, for a patient's number is one that a hospital gave.
+Published sets and the phantom keep their keys: whoever published them has given them. Device files always
+have digests, for a patient's number is one that a hospital gave.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def choose(source: Source, listing: Listing, find_secret: Callable[[], Secret]) 
         return listing, Choice(keys, why, told, labels)
     secret = find_secret()
     name = source_name(listing.scans[0].source, source.name, secret)
-    hidden = Listing(hide(listing.scans, secret, name), quiet_notes(listing, nameless=source.kind == "device"))
-    return hidden, Choice(keys, why, told, labels, secret.mark)
+    notes = quiet_notes(listing, nameless=source.kind in DEVICES)
+    return Listing(hide(listing.scans, secret, name), notes), Choice(keys, why, told, labels, secret.mark)
 
 
 def judge(listing: Listing) -> tuple[Told, int]:
@@ -78,11 +78,8 @@ def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
 def sentence(tree: Mapping[str, Any]) -> str:
     """What was chosen for a source, from the manifest, for terminal and data card."""
     told = Told(0, tree["signs"])
-    signs = "; ".join(
-        part
-        for part in (f"{told.line()}" if told.line() else "", f"{tree['labels']:,} labels" if tree["labels"] else "")
-        if part
-    )
+    labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
+    signs = "; ".join(part for part in (told.line(), labels) if part)
     if tree["keys"] == DIGEST:
         reason = {
             ASKED: "source.keys=digest asks for it",

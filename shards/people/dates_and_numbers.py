@@ -17,21 +17,30 @@ _COUNTER = 10_000
 _MONTHS = (
     "jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|fevr(?:ier)?|mar(?:ch|s|zo)?|maerz|marz|apr(?:il)?|avr(?:il)?|abr(?:il)?|"
     "may|mai|mayo|june?|juni|juin|junio|july?|juli|juil(?:let)?|julio|aug(?:ust)?|aout|ago(?:sto)?|"
-    "sept?(?:ember)?|oct(?:ober|obre)?|okt(?:ober)?|nov(?:ember|embre)?|dec(?:ember|embre)?|dez(?:ember)?|dic(?:iembre)?"
+    "sept?(?:ember)?|oct(?:ober|obre)?|okt(?:ober)?|nov(?:ember|embre)?|dec(?:ember|embre)?|dez(?:ember)?|"
+    "dic(?:iembre)?"
 )
-_YEAR_FIRST = re.compile(r"(?<!\d)(\d{4})([-./ ])(\d{1,2})\2(\d{1,2})(?!\d)|(?<!\d)(\d{4})_(\d{2})_(\d{2})(?!\d)")
+_YEAR_FIRST = re.compile(
+    r"(?<!\d)(\d{4})([-./ ])(\d{1,2})\2(\d{1,2})(?!\d)|(?<!\d)(\d{4})_(\d{2})_(\d{2})(?!\d)"
+)
 _YEAR_LAST = re.compile(r"(?<!\d)(\d{1,2})([-._/ ])(\d{1,2})\2(\d{4})(?!\d)")
 _SHORT_YEAR = re.compile(r"(?<!\d)(\d{2})([-./])(\d{2})\2(\d{2})(?!\d)")
 _NAMED_MONTH = re.compile(
-    rf"(?<!\d)\d{{1,2}}(?P<gap>[-_. ]{{0,2}})(?P<month>{_MONTHS})(?P<after>[-_., ]{{0,2}})(?P<year>\d{{4}}|\d{{2}})(?!\d)|"
+    rf"(?<!\d)\d{{1,2}}(?P<gap>[-_. ]{{0,2}})(?P<month>{_MONTHS})(?P<after>[-_., ]{{0,2}})"
+    r"(?P<year>\d{4}|\d{2})(?!\d)|"
     rf"(?<![a-z])(?:{_MONTHS})[-_. ]{{0,2}}\d{{1,2}}[-_., ]{{1,2}}(?:19|20)\d\d(?!\d)"
 )
+_WHOLE = re.compile(r"\d{8}")
+_MONTH_FIRST = re.compile(rf"(?<![a-z])(?:{_MONTHS})")
 _EASTERN = re.compile(r"\d{4}\s*年\s*\d{1,2}\s*月|(?:昭和|平成|大正|令和)\s*\d+\s*年|\d{4}년\s*\d{1,2}월")
-_BORN = re.compile(r"(?<![a-z])(?:dob|born|birth(?:day|date)?|geb(?:oren)?|nacimiento|naissance)[-_ .:=]{0,2}\d{2,}")
+_BORN = re.compile(
+    r"(?<![a-z])(?:dob|born|birth(?:day|date)?|geb(?:oren)?|nacimiento|naissance)[-_ .:=]{0,2}\d{2,}"
+)
 _DIGITS = re.compile(r"\d+")
 _KEYWORD = re.compile(
     r"(?<![a-z])(?:mrn|ssn|nhs|nhi|hcn|dni|nif|cpf|cpr|pesel|bsn|curp|aadhaar|ohip|kvnr|uhid|ipno|opno|ipd|opd|"
-    r"pid|hn|accession|acc(?:ession)?[-_ ]?(?:no|nr)|(?:patient|pat|hosp|hospital|fall|case)[-_ ]?(?:id|no|nr|number))"
+    r"pid|hn|accession|acc(?:ession)?[-_ ]?(?:no|nr)|"
+    r"(?:patient|pat|hosp|hospital|fall|case)[-_ ]?(?:id|no|nr|number))"
     r"[-_ #:.=]{0,3}[a-z]{0,2}(\d{4,})"
 )
 _FORMS = re.compile(
@@ -40,11 +49,12 @@ _FORMS = re.compile(
     r"[\w.+-]+@[\w-]+\.[a-z]{2,}|(?<![\d.])(?:\d+\.){5,}\d+"
 )
 """Social security and health numbers, fiscal codes, e-mail addresses, DICOM's UIDs."""
-_HASH = re.compile(r"(?<![0-9a-z])(?=[0-9a-f-]*[a-f])(?=[0-9a-f-]*\d)(?:[0-9a-f]{12,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-z])")
-"""What is a digest or a UUID already tells nobody's name."""
-_SCHEME = re.compile(
-    r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|rvo|vid)_\d+_\d+|octid|octdl"
+_HASH = re.compile(
+    r"(?<![0-9a-z])(?=[0-9a-f-]*[a-f])(?=[0-9a-f-]*\d)"
+    r"(?:[0-9a-f]{12,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-z])"
 )
+"""What is a digest or a UUID already tells nobody's name."""
+_SCHEME = re.compile(r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|rvo|vid)_\d+_\d+|octid|octdl")
 """How published sets number their patients: OCT2017 and OCTDL."""
 
 
@@ -59,17 +69,40 @@ def holds_date(text: str) -> bool:
     if not any(letter.isdigit() for letter in plain):
         return False
     found = (
-        any(_is_day(int(a or d), int(b or e), int(c or f)) for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain))
+        any(
+            _is_day(int(a or d), int(b or e), int(c or f))
+            for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain)
+        )
         or any(_either(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
-        or any(int(c) > 31 and _either(1900 + int(c), int(a), int(b)) for a, _, b, c in _SHORT_YEAR.findall(plain))
+        or any(
+            int(c) > 31 and _either(1900 + int(c), int(a), int(b))
+            for a, _, b, c in _SHORT_YEAR.findall(plain)
+        )
     )
-    return found or any(_named(one) for one in _NAMED_MONTH.finditer(plain)) or bool(
-        _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
+    return (
+        found
+        or any(_named(one) for one in _NAMED_MONTH.finditer(plain))
+        or bool(
+            _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
+        )
     )
+
+
+def may_hold_date(zeros: str) -> bool:
+    """Whether a text whose digits are all zeros would hold a date with others; quick to ask of many alike."""
+    plain = zeros.casefold()
+    forms = (_WHOLE, _YEAR_FIRST, _YEAR_LAST, _SHORT_YEAR, _NAMED_MONTH, _EASTERN, _BORN)
+    return any(form.search(plain) for form in forms) or ("0000" in plain and bool(_MONTH_FIRST.search(plain)))
+
+
+def may_hold_identifier(zeros: str) -> bool:
+    """The same of an identifier."""
+    plain = zeros.casefold()
+    return bool(_FORMS.search(plain) or _KEYWORD.search(plain))
 
 
 def is_whole_date(digits: str) -> bool:
-    """Whether a number is a date with its century: 19500131, 31011950, 01311950; a time may follow the first."""
+    """Whether a number is a date with its century: 19500131 (a time may follow), 31011950, 01311950."""
     if len(digits) in (12, 14) and _is_clock(digits[8:]):
         return _is_day(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
     if len(digits) != 8:
@@ -85,9 +118,11 @@ def is_short_date(digits: str) -> bool:
 
 
 def holds_identifier(text: str) -> bool:
-    """Whether a text holds a number under a hospital's name for it, or of a form that only such numbers have."""
+    """Whether a text holds a number behind a hospital's word for it, or of a form that only such have."""
     plain = text.casefold()
-    return bool(_FORMS.search(plain)) or any(int(found) >= _COUNTER // 10 for found in _KEYWORD.findall(plain))
+    return bool(_FORMS.search(plain)) or any(
+        int(found) >= _COUNTER // 10 for found in _KEYWORD.findall(plain)
+    )
 
 
 def long_numbers(text: str) -> Iterator[tuple[str, str]]:
@@ -102,7 +137,7 @@ def long_numbers(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(found: re.Match[str]) -> bool:
-    """`oct` is a month and the name of this kind of image: it takes a whole year, and one sign on both sides."""
+    """`oct` is a month and a kind of image: it takes a whole year, and the same sign on both sides."""
     month, year = found["month"], found["year"]
     if month is None:
         return True

@@ -44,7 +44,8 @@ class Hidden:
 
     def __call__(self) -> bytes | Pixels:
         """The image, as the scan's own `read` gives it; errors come without its names."""
-        return _without_names(self.scan, self.scan.read)
+        content: bytes | Pixels = _without_names(self.scan, self.scan.read)
+        return content
 
 
 class HiddenExtra:
@@ -57,7 +58,8 @@ class HiddenExtra:
 
     def __call__(self) -> Mapping[str, Any]:
         """The scan's further fields."""
-        return _without_names(self.scan, self.scan.extra or dict)
+        fields: Mapping[str, Any] = _without_names(self.scan, self.scan.extra or dict)
+        return fields
 
 
 def named(scan: Scan) -> Scan:
@@ -81,7 +83,9 @@ def hide(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
     if len(count) == len(hidden):
         return hidden
     return [
-        scan if count[scan.key] == 1 else replace(scan, key=f"{scan.key}-{secret.digest('file', path_of(scan), 16)}")
+        scan
+        if count[scan.key] == 1
+        else replace(scan, key=f"{scan.key}-{secret.digest('file', path_of(scan), 16)}")
         for scan in hidden
     ]
 
@@ -125,7 +129,7 @@ def without_names(text: str, scan: Scan) -> str:
     """An error's text without the path of a scan's file, parts of it, and words of it that may be names."""
     path, spelt = path_of(scan), named(scan)
     parts = {path, spelt.origin, os.path.basename(path), os.path.splitext(os.path.basename(path))[0]}
-    parts |= {part for part in path.split("/")} | {spelt.patient or "", spelt.volume or ""}
+    parts |= set(path.split("/")) | {spelt.patient or "", spelt.volume or ""}
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, GONE) if len(part) > 2 and part != spelt.label else text
     words = {word.casefold() for word in _WORD.findall(path) if _is_telling(word)}
@@ -146,7 +150,9 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
         source=source,
         read=Hidden(scan),
         extra=HiddenExtra(scan) if scan.extra else None,
-        label=f"n{digest('label', scan.label)}" if scan.label in people and scan.label is not None else scan.label,
+        label=f"n{digest('label', scan.label)}"
+        if scan.label in people and scan.label is not None
+        else scan.label,
         patient=patient,
         volume=volume,
         slice=place,
@@ -157,8 +163,10 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
 def prefixed(scan: Scan) -> Scan:
     """A scan whose key begins with its source's name, in what it was called too."""
     key = safe_key(f"{scan.source}-{scan.key}")
-    return replace(scan, key=key, read=Hidden(prefixed(scan.read.scan))) if isinstance(scan.read, Hidden) else replace(
-        scan, key=key
+    return (
+        replace(scan, key=key, read=Hidden(prefixed(scan.read.scan)))
+        if isinstance(scan.read, Hidden)
+        else replace(scan, key=key)
     )
 
 
@@ -196,4 +204,6 @@ def _cut_note(note: str) -> str:
 
 def _tells(note: str, words: Iterable[str]) -> bool:
     held = {word.casefold() for word in _WORD.findall(note)}
-    return bool(held & set(words)) or any(is_person(word) for word in _WORD.findall(note) if plain_letters(word) != word)
+    return bool(held & set(words)) or any(
+        is_person(word) for word in _WORD.findall(note) if plain_letters(word) != word
+    )

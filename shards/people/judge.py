@@ -18,6 +18,8 @@ from shards.people.dates_and_numbers import (
     is_scheme,
     is_short_date,
     long_numbers,
+    may_hold_date,
+    may_hold_identifier,
 )
 from shards.people.persons import holds_person, is_person, is_surely_person
 
@@ -25,6 +27,7 @@ NAME, DATE, IDENTIFIER = "name", "date", "identifier"
 KINDS = (NAME, DATE, IDENTIFIER)
 DENSE, COUNTED = 10, 5
 """Numbers that span at most so many times their count are a counter, from so many of them on."""
+_ZEROS = str.maketrans("123456789", "000000000")
 MAX_CLASSES = 30
 """More labels than this are no classes: each is judged like the name of a file."""
 
@@ -43,7 +46,8 @@ class Told:
 
     def line(self) -> str:
         """`3 like a name, 1 like a date`; empty where nothing does."""
-        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in KINDS if self.kinds.get(kind))
+        held = [kind for kind in KINDS if self.kinds.get(kind)]
+        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in held)
 
 
 @dataclass(slots=True)
@@ -122,21 +126,18 @@ def is_name_of_person(text: str) -> bool:
 
 
 def names_in(path: str, label: str | None) -> list[str]:
-    """The names in a path below a source's folder that are judged: its class's folder is judged as a label."""
+    """The names in a path that are judged: its class's folder is left out, for it is judged as a label."""
     folder, name = os.path.split(path)
     folders = [part for part in folder.split("/") if part and part != label]
     return [*folders, os.path.splitext(name)[0]]
 
 
-@lru_cache(maxsize=4096)
 def _signs(part: str) -> frozenset[str]:
-    if is_scheme(part):
-        return frozenset()
-    return frozenset(
-        kind
-        for kind, holds in ((NAME, holds_person), (DATE, holds_date), (IDENTIFIER, holds_identifier))
-        if holds(part)
-    )
+    known, may_be_date, may_be_identifier, _ = _shape(part.translate(_ZEROS))
+    if not (may_be_date or may_be_identifier) or is_scheme(part):
+        return known
+    date = {DATE} if may_be_date and holds_date(part) else frozenset()
+    return known | date | ({IDENTIFIER} if may_be_identifier and holds_identifier(part) else frozenset())
 
 
 @lru_cache(maxsize=4096)
@@ -144,9 +145,18 @@ def _signs_of_cell(cell: str) -> frozenset[str]:
     return _signs(cell) | ({NAME} if is_person(cell) else frozenset())
 
 
-@lru_cache(maxsize=4096)
 def _long_numbers(part: str) -> tuple[tuple[str, str], ...]:
-    return () if is_scheme(part) else tuple(long_numbers(part))
+    if not _shape(part.translate(_ZEROS))[3] or is_scheme(part):
+        return ()
+    return tuple(long_numbers(part))
+
+
+@lru_cache(maxsize=65_536)
+def _shape(zeros: str) -> tuple[frozenset[str], bool, bool, bool]:
+    """What a name tells whatever its digits are: a person, and whether it may hold a date, an identifier, a
+    long number. Millions of names have few shapes."""
+    person = frozenset((NAME,)) if holds_person(zeros) else frozenset()
+    return person, may_hold_date(zeros), may_hold_identifier(zeros), "0" * DAYS_DIGITS in zeros
 
 
 def _is_surely_person_label(label: str) -> bool:

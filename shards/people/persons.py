@@ -2,9 +2,9 @@
 
     Smith_John_OD, MULLER Hans, JohnSmith, nguyen^thi, "García, José", Smith_J, 张伟, Иванов
 
-Known are common given names and surnames (names.txt), the shapes in which names are written, and what is nobody's
-name: diseases, devices, sides, words of data sets (harmless.txt). A word that is not known is no name alone, only
-beside another one, and only where both are written as names are.
+Known are common given names and surnames (names.txt), the shapes in which names are written, and what is
+nobody's name: diseases, devices, sides, words of data sets (harmless.txt). A word that is not known is no
+name alone, only beside another one, and only where both are written as names are.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
+from itertools import pairwise
 
 SHORT, LONG = 3, 4
 """Letters of a name that counts beside another one, and of one that counts alone."""
 _RUN = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"[A-ZÀ-ÖØ-Þ]+(?![a-zß-öø-ÿ])|[A-ZÀ-ÖØ-Þ]?[^\WA-ZÀ-ÖØ-Þ\d_]+")
+_FOREIGN = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff])*")
+"""Letters with the marks that Indian and Thai ones carry."""
 _BETWEEN = re.compile(r"[ _\-.'’]{0,3}")
 _FORMAL = re.compile(r"\s*[,^]\s*")
 """How lists and DICOM part surname and given name."""
 _VOWEL = re.compile(r"[aeiouy]")
 _TITLES = frozenset(("mr", "mrs", "ms", "miss", "herr", "frau", "mme", "sra", "sig", "herrn"))
 _SIDES = frozenset("LRlr")
-_WORDS_TOO = frozenset(("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black"))
+_WORDS_TOO = frozenset(
+    ("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black")
+)
 """Names that are words of images too: they count beside an unknown word that is written as a name."""
 _MAPPED = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe"})
 
@@ -69,7 +74,7 @@ def holds_person(text: str) -> bool:
     words = _words(text)
     if any(word.is_strong_name for word in words):
         return True
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     return any(_is_pair(text, a, b) or _is_formal(text, a, b) or _is_initial(text, a, b) for a, b in pairs)
 
 
@@ -90,7 +95,7 @@ def is_person(text: str) -> bool:
 def is_surely_person(text: str) -> bool:
     """`holds_person` of a class or a source, where a word that is not known is no sign: two known names."""
     words = _words(text)
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     return any(
         (a.is_known_name and b.is_known_name and (a.is_strong_name or b.is_strong_name) and _near(text, a, b))
         or (_is_formal(text, a, b) and (a.is_known_name or b.is_known_name))
@@ -128,7 +133,8 @@ def _is_initial(text: str, a: _Word, b: _Word) -> bool:
     """`Smith_J`, `J. Smith`; `_L` and `_R` are sides."""
     word, letter = (a, b) if len(b.text) == 1 else (b, a)
     gap = text[a.end : b.start]
-    if len(letter.text) != 1 or not letter.text.isupper() or letter.text in _SIDES or not gap.strip(" ") or len(gap) > 2:
+    is_initial = len(letter.text) == 1 and letter.text.isupper() and letter.text not in _SIDES
+    if not is_initial or not gap.strip(" ") or len(gap) > 2:
         return False
     return word.is_title and word.may_be_name and len(word.plain) >= LONG and gap[0] in "_.,-"
 
@@ -171,8 +177,7 @@ def _foreign_runs(text: str) -> list[str]:
     if text.isascii():
         return []
     text = unicodedata.normalize("NFC", text)
-    return [run[0] for run in re.finditer(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff])*", text)
-            if not _is_latin(run[0])]  # fmt: skip
+    return [run[0] for run in _FOREIGN.finditer(text) if not _is_latin(run[0])]
 
 
 def _is_foreign_name(run: str) -> bool:

@@ -1,7 +1,7 @@
-"""The secret that digests of names are keyed with: the user's own, the same for all packs that belong together.
+"""The secret that digests of names are keyed with: the user's own, one for all packs that belong together.
 
-    RETFOUND_SALT in the environment, else a file that only its owner can read, made when it is first needed:
-    $XDG_CONFIG_HOME/retfound/salt (~/.config/retfound/salt)
+RETFOUND_SALT in the environment, else a file that only its owner can read, made when it is first needed:
+$XDG_CONFIG_HOME/retfound/salt (~/.config/retfound/salt)
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def find_secret(env: Mapping[str, str] | None = None, *, make: bool = True) -> S
     given = env.get(SALT, "").strip()
     if given:
         if len(given) < LEAST:
-            raise ConfigError(f"{SALT} has {len(given)} characters, {LEAST} are the least: make one with {MAKE_ONE}")
+            least = f"{LEAST} are the least"
+            raise ConfigError(f"{SALT} has {len(given)} characters, {least}: make one with {MAKE_ONE}")
         return Secret(given.encode(), SALT)
     path = secret_path(env)
     if os.path.exists(path):
@@ -77,11 +78,12 @@ def _read(path: str) -> Secret:
         with open(path) as file:
             mode, text = os.fstat(file.fileno()).st_mode, file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the secret for names in {path} ({_why(error)}); set {SALT}") from error
+        raise ConfigError(f"cannot read the secret for names {path} ({_why(error)}): set {SALT}") from error
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(f"{path} can be read by others: chmod 600 {path}, or set {SALT}")
     if len(text) < LEAST:
-        raise ConfigError(f"{path} holds no secret of {LEAST} characters: restore it, or set {SALT} ({MAKE_ONE})")
+        what = f"holds no secret of {LEAST} characters"
+        raise ConfigError(f"{path} {what}: restore it, or set {SALT} ({MAKE_ONE})")
     return Secret(text.encode(), path)
 
 

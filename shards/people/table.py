@@ -20,7 +20,10 @@ from retfound_dist.schema import PackConfig
 from shards.people.hidden import Hidden, named, path_of
 from shards.record import Scan
 
-HEADER = ("source", "path", "key", "patient", "patient_digest", "volume", "volume_digest", "label", "label_digest")
+HEADER = (
+    *("source", "path", "key", "patient", "patient_digest"),
+    *("volume", "volume_digest", "label", "label_digest"),
+)
 _TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
@@ -33,14 +36,18 @@ def table_path(config: PackConfig, env: Mapping[str, str] | None = None) -> str:
         base = env.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
         return os.path.join(base, "retfound", "names", f"{config.out.name}-{_digest(config.out.url)}.csv")
     if not storage.is_local(wanted):
-        raise ConfigError(f"out.names_table={wanted} is not on this machine: names stay here, give a local path")
+        raise ConfigError(f"out.names_table={wanted} is not on this machine: names stay here, move it")
     path = os.path.abspath(storage.local_path(wanted))
     if os.path.isdir(path):
-        raise ConfigError(f"out.names_table={wanted} is a folder: give the table's own path, such as {path}/names.csv")
+        raise ConfigError(
+            f"out.names_table={wanted} is a folder: give the file's path, such as {path}/names.csv"
+        )
     if storage.is_local(config.out.url):
         folder = os.path.realpath(storage.local_path(config.out.url))
         if os.path.commonpath([folder, os.path.realpath(path)]) == folder:
-            raise ConfigError(f"out.names_table={wanted} lies in the shard set, which goes to others: choose another")
+            raise ConfigError(
+                f"out.names_table={wanted} lies in the shard set, which goes to others: move it"
+            )
     return path
 
 
@@ -60,7 +67,7 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
         _write(draft, path, (first, *hidden))
     except OSError as error:
         raise StorageError(
-            f"cannot write the table of names {path} ({error.strerror}): give out.names_table another local path"
+            f"cannot write the table of names {path} ({error.strerror}): give another out.names_table"
         ) from error
     finally:
         if os.path.exists(draft):

@@ -16,10 +16,10 @@ from retfound_dist.config import build
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
 from shards.pack import pack
-from shards.sources import device
-from shards.sources.device import list_device
 from shards.people.hidden import patient_digest
 from shards.people.secret import find_secret
+from shards.sources import device
+from shards.sources.device import list_device
 from shards.sources.volume import pseudonym
 from shards.sources.volumes import read_volumes
 

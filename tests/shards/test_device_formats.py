@@ -26,9 +26,9 @@ from PIL import Image
 from retfound_dist.cli import main
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import read_manifest
-from shards.sources.device import list_device
 from shards.people.hidden import patient_digest
 from shards.people.secret import find_secret
+from shards.sources.device import list_device
 from shards.sources.volume import pseudonym
 from shards.sources.volumes import read_volumes
 
