@@ -114,7 +114,7 @@ def is_whole_date(digits: str) -> bool:
 def is_short_date(digits: str) -> bool:
     """Whether six digits may be a date without its century: year first or last."""
     a, b, c = int(digits[:2]), int(digits[2:4]), int(digits[4:])
-    return _is_day(2000 + a, b, c) or _either(2000 + c, a, b)
+    return _is_day(1904 + a % 4, b, c) or _either(1904 + c % 4, a, b)  # of a century only leap years matter
 
 
 def holds_identifier(text: str) -> bool:

@@ -20,8 +20,8 @@ SHORT, LONG = 3, 4
 """Letters of a name that counts beside another one, and of one that counts alone."""
 _RUN = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"[A-ZÀ-ÖØ-Þ]+(?![a-zß-öø-ÿ])|[A-ZÀ-ÖØ-Þ]?[^\WA-ZÀ-ÖØ-Þ\d_]+")
-_FOREIGN = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff])*")
-"""Letters with the marks that Indian and Thai ones carry."""
+_FOREIGN = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff])*")
+"""Letters with the marks that those of India, Thailand, Burma and Cambodia carry."""
 _BETWEEN = re.compile(r"[ _\-.'’]{0,3}")
 _FORMAL = re.compile(r"\s*[,^]\s*")
 """How lists and DICOM part surname and given name."""
