@@ -32,6 +32,7 @@ from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
+from shards.people.choice import DIGEST
 from shards.people.secret import SALT, find_secret
 from shards.people.table import table_path, write_table
 from shards.plan import SECRET, Plan, make_plan
@@ -72,7 +73,13 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
     choices = {source.name: source.choice for source in opened}
     scans = [scan for source in opened for scan in source.scans]
     del opened
-    return replace(make_plan(scans, config, choices), kinds=kinds, notes=notes)
+    try:
+        plan = make_plan(scans, config, choices)
+    except DataError as error:
+        if not any(choice.keys == DIGEST for choice in choices.values()):
+            raise
+        raise DataError(f"{error} (to see the names: source.keys=names --dry-run)") from None
+    return replace(plan, kinds=kinds, notes=notes)
 
 
 def _label_doubts(scans: Sequence[Scan]) -> list[str]:

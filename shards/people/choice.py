@@ -61,7 +61,9 @@ def judge(listing: Listing) -> tuple[Told, int]:
     """What the names of a listing tell, and how many of its labels look like people."""
     judged = Judge()
     for scan in listing.scans:
-        judged.add(names_in(path_of(scan), scan.label), scan.patient)
+        path = path_of(scan)
+        own = [scan.volume] if scan.volume is not None and scan.volume not in path else []  # a list's own
+        judged.add([*own, *names_in(path, scan.label)], scan.patient)
     return judged.told(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
 
 

@@ -28,8 +28,9 @@ KINDS = (NAME, DATE, IDENTIFIER)
 DENSE, COUNTED = 10, 5
 """Numbers that span at most so many times their count are a counter, from so many of them on."""
 _ZEROS = str.maketrans("123456789", "000000000")
-MAX_CLASSES = 30
-"""More labels than this are no classes: each is judged like the name of a file."""
+FEW_CLASSES, MAX_CLASSES = 3, 30
+"""Of fewer labels than the first, most may look like people by chance. More than the second are no classes:
+each is judged like the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,12 @@ class Judge:
 def labels_of_people(labels: Iterable[str]) -> frozenset[str]:
     """The labels that look like people; all of them where more than half do."""
     known = frozenset(labels)
-    judged = _is_person_label if len(known) > MAX_CLASSES else _is_surely_person_label
-    found = frozenset(label for label in known if judged(label))
+    loosely = frozenset(label for label in known if _is_person_label(label))
+    if len(known) >= FEW_CLASSES and 2 * len(loosely) > len(known):
+        return known  # no set of classes has so many: of the names of diseases three in a hundred look so
+    if len(known) > MAX_CLASSES:
+        return loosely
+    found = frozenset(label for label in known if _is_surely_person_label(label))
     return known if 2 * len(found) > len(known) else found
 
 

@@ -262,6 +262,27 @@ def test_folders_of_people_are_neither_labels_nor_the_name_of_a_source(tmp_path:
     assert not telling_bytes(tmp_path / "out")
 
 
+def test_a_patient_in_two_parts_is_told_without_a_name(tmp_path: Path) -> None:
+    lines = ["file,label,patient,volume,split"]
+    for number, part in enumerate(("train", "val")):
+        write_image(tmp_path / "in" / "A" / f"{number}.png", number)
+        lines.append(f'A/{number}.png,A,"Nguyen, Thi",,{part}')
+    (tmp_path / "in" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"patient p[0-9a-f]{12} .*source.keys=names --dry-run") as caught:
+        plan_pack(pack_config(tmp_path / "in", tmp_path / "out"))
+    assert "Nguyen" not in str(caught.value)
+
+
+def test_a_volume_that_a_list_calls_after_a_person_is_seen_too(tmp_path: Path) -> None:
+    lines = ["file,label,volume"]
+    for number in range(2):
+        write_image(tmp_path / "in" / "A" / f"{number}.png", number)
+        lines.append(f"A/{number}.png,A,Smith_John_OD")
+    (tmp_path / "in" / "list.csv").write_text("\n".join(lines) + "\n")
+    pack(pack_config(tmp_path / "in" / "list.csv", tmp_path / "out", source={"kind": "csv"}))
+    assert not telling_bytes(tmp_path / "out")
+
+
 def test_errors_of_a_hidden_scan_come_without_its_names(tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "A" / "Smith_John_1.png", 1)
     write_image(tmp_path / "in" / "A" / "Smith_John_2.png", 2)

@@ -132,3 +132,5 @@ def test_folders_of_patients_taken_for_classes_are_seen() -> None:
     people = [f"{a.title()}_{b.title()}" for a, b in zip(CENSUS_SURNAMES, CENSUS_GIVEN, strict=True)]
     assert labels_of_people(people) == frozenset(people)
     assert labels_of_people(["AMD", "DME", "Smith_John"]) == {"Smith_John"}
+    assert labels_of_people(["Kowalski", "Rodriguez", "Tanaka", "patient4"]) == {"Kowalski", "Rodriguez", "Tanaka", "patient4"}
+    assert labels_of_people(["Wilson Disease", "Graves Ophthalmopathy", "Normal", "AMD"]) == frozenset()
