@@ -19,8 +19,10 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.shardset import Manifest
 from shards.append import append
 from shards.pack import pack, plan_pack
-from shards.people.hidden import named
+from shards.people.hidden import hide, named
+from shards.people.secret import find_secret
 from shards.people.table import table_path
+from shards.record import Scan
 from shards.repair import repair
 from shards.verify import inspect
 
@@ -281,6 +283,22 @@ def test_a_volume_that_a_list_calls_after_a_person_is_seen_too(tmp_path: Path) -
     (tmp_path / "in" / "list.csv").write_text("\n".join(lines) + "\n")
     pack(pack_config(tmp_path / "in" / "list.csv", tmp_path / "out", source={"kind": "csv"}))
     assert not telling_bytes(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [DataError, OSError, ValueError])
+def test_whatever_a_reader_says_comes_without_the_file_s_name(kind: type[Exception]) -> None:
+    path = "NORMAL/Szczepański_Grzegorz/eye 19500101.png"
+
+    def read() -> bytes:
+        raise kind(f"/data/{path}: the header of Szczepański, eye 19500101, is not a PNG's")
+
+    scan = Scan(key="k", origin=path, source="s", read=read, label="NORMAL")
+    (hidden,) = hide([scan], find_secret(), "s")
+    with pytest.raises(DataError) as caught:
+        hidden.read()
+    assert not [word for word in ("Szczepa", "Grzegorz", "19500101") if word in str(caught.value)]
+    assert kind is OSError or "is not a PNG's" in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
 
 
 def test_errors_of_a_hidden_scan_come_without_its_names(tmp_path: Path) -> None:
