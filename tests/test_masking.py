@@ -18,7 +18,7 @@ from retfound_dist.urls import LEAST_IN_FILES, check_spelling, mask
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLETOKEN"
-HUB = "hf_abcdefghijklmnopqrstuvwxyz"
+HUB = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
 SECRETS = (KEY, SECRET, TOKEN, HUB, "fe5f80f77d5fa3beca038a248ff027d0", "pa55word")
 SIGNED = (
     f"https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEY}%2F20261129%2Fs3"
@@ -57,6 +57,14 @@ def test_secrets_are_masked_wherever_they_stand(text: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
     assert mask(text, {}) == text
+
+
+def test_pictures_in_pages_stay_whole_and_what_stands_beside_them_is_masked() -> None:
+    picture = "data:image/png;base64," + "akiaAKIAtoken=abcSalthf+/" * 40_000 + "=="
+    page = f"<img src='{picture}'><p>{HOSTILE[0]}</p><img src='{picture}'>"
+    told = mask(page, {})
+    assert told.count(picture) == 2
+    assert SECRET not in told
 
 
 def test_what_the_environment_holds_is_masked_whoever_says_it() -> None:
