@@ -46,6 +46,9 @@ BASE = {
     "class_names",
     "identity",
     "image_digests",
+    "disks",
+    "leftovers",
+    "waiting",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
