@@ -5,7 +5,7 @@ every file with its size and sha256. Without it there is no checkpoint.
 
 The commit alone says which files are the checkpoint's. Every save writes to names of its own
 (`state-3f9a61c0/`), so nothing that a commit names is ever written again: a step that is saved once more is
-the old checkpoint until its new `COMMIT.json` takes the place of the old one, whole, and the new one from then on.
+the old checkpoint until the new `COMMIT.json` takes the place of the old one, whole; then it is the new one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ are put together, the state converted for another number of ranks."""
 _STEP = re.compile(r"^step_(\d{8,})$")
 _WEIGHTS = re.compile(r"^model(-[0-9a-f]+)?\.safetensors$")
 _STATE = re.compile(rf"^{STATE}(-[0-9a-f]+)?/(.+)$")
-_OURS = re.compile(rf"^(({STATE}|{PARTS}|{UNIVERSAL})(-[0-9a-f]+)?|model(-[0-9a-f]+)?\.safetensors(\.[0-9a-f]+\.tmp)?)$")
+_OURS = re.compile(
+    rf"^(({STATE}|{PARTS}|{UNIVERSAL})(-[0-9a-f]+)?|model(-[0-9a-f]+)?\.safetensors|.+\.[0-9a-f]{{8}}\.tmp)$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,9 @@ class Written:
     """The run's config.json: its settings and, as `shard_set`, what it trains on."""
     files: dict[str, FileInfo]
     generation: records.Count = 0
-    """Raised by each start that did not go on from the newest checkpoint: of two, the later generation is newer."""
+    """Raised by a start that did not go on from the newest checkpoint; a later one is newer at any step."""
     chosen: str = ""
-    """What `run.resume` insisted on in which job, where that began the generation; a restart of the job goes on."""
+    """What `run.resume` insisted on, and in which job: its restarts go on from what they have saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Commit(Written):
 
     @property
     def state(self) -> dict[str, str]:
-        """Files of the training state: the name of each, and the one it had when it was saved (`state/...`)."""
+        """Files of the training state: the name of each, and what a save calls it (`state/...`)."""
         found = {name: _STATE.match(name) for name in self.files}
         return {name: f"{STATE}/{match[2]}" for name, match in found.items() if match}
 
@@ -127,13 +129,14 @@ def read_commit(url: str) -> Commit:
         raise CheckpointError(str(error)) from error
     for name in held.files:
         if not _is_plain(name):
-            raise CheckpointError(f"{where} names a file {name!r} that lies outside of it; use another checkpoint")
+            raise CheckpointError(f"{where} names {name!r}, which lies elsewhere; use another checkpoint")
     return Commit(url=url, **{field.name: getattr(held, field.name) for field in fields(held)})
 
 
 def _is_plain(name: str) -> bool:
     """Whether a name is of a file below the folder: nothing climbs, nothing is absolute."""
-    return not re.search(r"[\x00-\x1f\\]", name) and all(part not in ("", ".", "..") for part in name.split("/"))
+    parts = name.split("/")
+    return not re.search(r"[\x00-\x1f\\]", name) and all(part not in ("", ".", "..") for part in parts)
 
 
 def is_checkpoint(url: str) -> bool:
@@ -196,6 +199,23 @@ def fetch(commit: Commit, name: str, target: str) -> None:
         if is_checkpoint(commit.url) and read_commit(commit.url) != commit:
             raise CheckpointError(f"{commit.url} was saved again while it was read: start again")
         raise CheckpointError(f"{where} differs from its commit ({why}); use another checkpoint")
+
+
+def fetch_weights(url: str, target: str) -> Commit:
+    """Copy a checkpoint's weights to a local path; gives the commit that they are of.
+
+    That is the new one where the step is saved again meanwhile.
+    """
+    held = read_commit(url)
+    try:
+        fetch(held, held.weights, target)
+    except CheckpointError:
+        now = read_commit(url)
+        if now == held:
+            raise
+        fetch(now, now.weights, target)
+        return now
+    return held
 
 
 def spare_names(held: Commit, names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Files that are known to be whole: read again before they are judged, compared after they are written.
 
-A byte may flip on its way from a store, and on its way to it. So a file is only called damaged when it was
-read from the store several times, and only called written when the store's own checksum, or a reading, says so.
+A byte may flip on its way from a store, and on its way to it. So a file is called damaged only when it was
+read from the store several times, and called written only when the store's checksum or a reading says so.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ def _s3_tag(path: str, size: int) -> str:
             return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
         if size > MOST_PARTS * PART_BYTES:
             return ""
-        parts = [hashlib.md5(part, usedforsecurity=False) for part in iter(lambda: file.read(PART_BYTES), b"")]
-    joined = b"".join(part.digest() for part in parts)
+        pieces = iter(lambda: file.read(PART_BYTES), b"")
+        parts = [hashlib.md5(piece, usedforsecurity=False).digest() for piece in pieces]
+    joined = b"".join(parts)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"

@@ -40,6 +40,7 @@ BASE = {
     "folder_layout",
     "image_files",
     "kinds",
+    "verified",
     "tables",
     "columns",
     "listings",

@@ -15,9 +15,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from retfound_dist import storage
-from retfound_dist.errors import RetfoundError, RunConflictError, StorageError
+from retfound_dist import records, storage, verified
+from retfound_dist.errors import RecordError, RetfoundError, RunConflictError, StorageError
 from retfound_dist.world import process_space
 
 LOCK = "LOCK.json"
@@ -59,6 +60,20 @@ def _job(env: Mapping[str, str]) -> str:
     return "" if meeting == "none" else f"torchrun {meeting}"
 
 
+def has_lost(run_url: str, lock_id: str) -> bool:
+    """Whether another start holds the run's lock by now; a lock that is gone or damaged is nobody's."""
+    where = storage.join(run_url, LOCK)
+    try:
+        held = records.read(where, dict[str, Any], "")
+    except RecordError:
+        return False
+    except StorageError as error:
+        if verified.is_missing(error):
+            return False
+        raise
+    return bool(held.get("id", lock_id) != lock_id)
+
+
 class RunLock:
     """The lock of one run, for rank 0."""
 
@@ -82,6 +97,11 @@ class RunLock:
         if now is None or now.id != self._mine.id:
             raise self._conflict(now or self._mine)
         self._thread.start()
+
+    @property
+    def id(self) -> str:
+        """Tells this holder's lock from all others."""
+        return self._mine.id
 
     def check(self) -> str:
         """Empty, or why this run has to stop."""
