@@ -222,11 +222,11 @@ def test_a_converted_state_is_taken_where_it_was_made_of_this_state_and_of_no_ot
     held = a_checkpoint(url, b"first")
     convert_once(held)
     done = commit.read_commit(storage.join(url, "universal"))
-    restore._fetch_converted(done, held, str(target))
+    restore._fetch_converted(done, held, str(target), 0)
     assert (target / "zero/part").read_bytes() == b"converted"
     again = a_checkpoint(url, b"other")  # the same step, second, ranks and size; another state
     with pytest.raises(CheckpointError, match="was made of another checkpoint's state"):
-        restore._fetch_converted(done, again, str(target))
+        restore._fetch_converted(done, again, str(target), 0)
     older = replace(done, files={k: v for k, v in done.files.items() if k != restore.SOURCE})
     with pytest.raises(CheckpointError, match="another checkpoint's state"):
-        restore._fetch_converted(older, held, str(target))
+        restore._fetch_converted(older, held, str(target), 0)
