@@ -181,7 +181,7 @@ def test_buffers_are_read_too_and_a_checkpoint_that_lacks_one_is_refused(tmp_pat
     url = str(tmp_path)
     held = commit.Commit(
         url=url, step=1, samples=1, world_size=1, zero_stage=1, precision="fp32", batch_digest="0", time="",
-        config={}, files={},
+        config={}, files={commit.WEIGHTS: storage.bytes_info(b"")},
     )  # fmt: skip
     state = {"running_mean": torch.tensor([1.0, 2.0, 3.0]), "running_var": torch.ones(3) * 7}
     safetensors.torch.save_file(state, tmp_path / commit.WEIGHTS)

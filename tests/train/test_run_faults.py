@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -158,6 +159,58 @@ def test_a_disk_that_is_full_is_tried_again_then_the_last_good_checkpoint_is_nam
     assert f"the last good one is of step {good[-1]}:" in last
     assert "No space left" in last
     assert "tried for 2 s" in last
+
+
+def test_a_full_scratch_disk_ends_a_start_by_name_and_passes_over_no_checkpoint(
+    manifest: Manifest, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, settings = tmp_path / "run", [FP32, "train.steps=6", "checkpoint.every_steps=2"]
+    assert pretrain(1, run, manifest.url, *settings, "train.stop_at_step=4").returncode == 0
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (5 << 20)))
+    done = pretrain(1, run, manifest.url, *settings)
+    assert done.returncode == 2
+    assert "passing over" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("retfound: the checkpoint cannot be loaded")
+    assert f"the disk of {small_disk}" in last
+    assert "is full" in last
+    assert commit.list_steps(str(run)) == [2, 4]
+    filler.unlink()
+    again = pretrain(1, run, manifest.url, *settings)
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step 4" in again.stderr
+
+
+def test_damaged_checkpoints_of_a_run_end_its_start_until_somebody_says_how_to_go_on(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run, settings = tmp_path / "run", [FP32, "train.steps=4", "checkpoint.every_steps=2"]
+    assert pretrain(1, run, manifest.url, *settings).returncode == 0
+    folder = run / "checkpoints"
+    (folder / "step_00000004/COMMIT.json").write_text("[]")
+    again = pretrain(1, run, manifest.url, *settings)
+    assert again.returncode == 0, again.stderr
+    assert "passing over the checkpoint of step 4" in again.stderr
+    assert "resuming at step 2" in again.stderr
+    assert commit.read_commit(str(folder / "step_00000004")).generation == 1
+    for commit_file in folder.glob("*/COMMIT.json"):
+        commit_file.write_text("{")
+    done = pretrain(1, run, manifest.url, *settings)
+    assert done.returncode == 2
+    assert "none can be used (step 4: " in done.stderr
+    assert "run.resume=none" in done.stderr.strip().splitlines()[-1]
+    done = pretrain(1, run, manifest.url, *settings, "run.resume=none")
+    assert done.returncode == 0, done.stderr
+    assert commit.read_commit(str(folder / "step_00000002")).state
+    done = pretrain(1, run, manifest.url, *settings, "run.resume=2")
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 2" in done.stderr
+    done = pretrain(1, run, manifest.url, *settings, "run.resume=3")
+    assert done.returncode == 2
+    assert "run.resume=3:" in done.stderr
+    assert "there is none" in done.stderr
 
 
 def test_tensorboard_and_profiler_leave_their_files_and_the_micro_batch_is_found(
