@@ -19,6 +19,7 @@ from typing import Any
 
 from retfound_dist import kinds, records, storage, verified
 from retfound_dist.errors import CheckpointError, FormatError, RecordError, StorageError
+from retfound_dist.names import plain_path
 from retfound_dist.storage import FileInfo
 
 FORMAT = 1
@@ -128,15 +129,8 @@ def read_commit(url: str) -> Commit:
     except RecordError as error:
         raise CheckpointError(str(error)) from error
     for name in held.files:
-        if not _is_plain(name):
-            raise CheckpointError(f"{where} names {name!r}, which lies elsewhere; use another checkpoint")
+        plain_path(name, where, CheckpointError)
     return Commit(url=url, **{field.name: getattr(held, field.name) for field in fields(held)})
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is of a file below the folder: nothing climbs, nothing is absolute."""
-    parts = name.split("/")
-    return not re.search(r"[\x00-\x1f\\]", name) and all(part not in ("", ".", "..") for part in parts)
 
 
 def is_checkpoint(url: str) -> bool:

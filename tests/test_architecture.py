@@ -49,6 +49,9 @@ BASE = {
     "class_names",
     "identity",
     "image_digests",
+    "names",
+    "exclusive",
+    "locks",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

@@ -166,7 +166,7 @@ def test_a_commit_of_a_later_format_ends_the_start(tmp_path: Path) -> None:
 def test_a_commit_that_names_files_elsewhere_is_no_checkpoint(name: str, tmp_path: Path) -> None:
     held = make(str(tmp_path), 1)
     commit.write_commit(replace(held, files={name: storage.bytes_info(b"abc")}))
-    with pytest.raises(CheckpointError, match="lies elsewhere"):
+    with pytest.raises(CheckpointError, match="do not use it"):
         commit.read_commit(held.url)
 
 
