@@ -119,7 +119,7 @@ def read_commit(url: str) -> Commit:
     another format, StorageError where it cannot be read."""
     where = storage.join(url, COMMIT)
     try:
-        held = records.read(where, Written, "use another checkpoint", format=FORMAT)
+        held = records.parse(verified.read(where), Written, where, "use another checkpoint", format=FORMAT)
     except StorageError as error:
         if verified.is_missing(error):
             raise CheckpointError(f"{url} is not a committed checkpoint: {error}") from error

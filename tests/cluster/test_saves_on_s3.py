@@ -84,16 +84,17 @@ def test_a_byte_that_flips_while_a_start_reads_passes_over_nothing(
     assert (held.step, said) == (STEP, [])
 
 
-def test_a_file_in_parts_is_known_by_the_checksum_of_its_parts_and_not_read_back(
-    proxy: Chaos, tmp_path: Path
+def test_a_file_is_known_by_the_checksum_of_a_store_that_has_one_and_is_not_read_back(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for size in (storage.PART_BYTES, 2 * storage.PART_BYTES, 2 * storage.PART_BYTES + 1):
-        (tmp_path / "file").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
-        url = f"{proxy.s3.url}/file"
-        proxy.set(rules=[rule("503", "/file", -1)])
-        info = verified.put(str(tmp_path / "file"), url)  # no GET is answered
-        proxy.set(rules=[])
-        assert info == storage.file_info(str(tmp_path / "file")) == verified.read_info(url)
+    with chaos(real_s3.with_new_bucket(ceph_server)) as seen:
+        real_s3.use(seen.s3, monkeypatch)
+        seen.set(rules=[rule("flip", "/file", -1)])
+        for size in (100, 2 * storage.PART_BYTES, 2 * storage.PART_BYTES + 1):  # whole, in parts
+            (tmp_path / "file").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+            info = verified.put(str(tmp_path / "file"), f"{seen.s3.url}/file")
+            assert info == storage.file_info(str(tmp_path / "file"))
+        assert seen.faults() == 0
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
