@@ -19,7 +19,7 @@ EVENTS, ANOMALIES = "events.jsonl", "anomalies.jsonl"
 ALARMS, WATCH = "alarms.jsonl", "evaluations/watch.json"
 """What `retfound watch` leaves: each alarm once, and its history."""
 HOW = (
-    "run.url",
+    "run.",
     "data.workers",
     "data.cache_dir",
     "data.cache_gb",
@@ -86,11 +86,10 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
 
 def new_run(url: str) -> str:
     """How to go on with a run's weights where the run itself cannot."""
-    steps = commit.list_steps(url)
-    if not steps:
+    newest = commit.newest(url)
+    if newest is None:
         return "begin a new run at another run.url"
-    newest = commit.checkpoint_url(url, steps[-1])
-    return f"begin a new run from its weights: model.init={newest} and another run.url"
+    return f"begin a new run from its weights: model.init={newest.url} and another run.url"
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ BASE = {
     "config",
     "decoding",
     "errors",
+    "records",
+    "json_faults",
     "storage",
     "world",
     "schema",
@@ -38,6 +40,7 @@ BASE = {
     "folder_layout",
     "image_files",
     "kinds",
+    "verified",
     "tables",
     "columns",
     "listings",
@@ -49,6 +52,9 @@ BASE = {
     "disks",
     "leftovers",
     "waiting",
+    "names",
+    "exclusive",
+    "locks",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

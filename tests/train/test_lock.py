@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from retfound_dist import locks as lock
 from retfound_dist import storage
 from retfound_dist.errors import RunConflictError
-from retfound_dist.train import lock
-from retfound_dist.train.lock import RunLock, this_holder
+from retfound_dist.locks import this_holder
+from retfound_dist.train.lock import RunLock
 
 TAKE = (
-    "import sys, time; from retfound_dist.train import lock; lock.BEAT_S = 0.2\n"
-    "held = lock.RunLock(sys.argv[1], print); held.take(); print('taken', flush=True); time.sleep(60)"
+    "import sys, time; from retfound_dist import locks; from retfound_dist.train.lock import RunLock; locks.BEAT_S = 0.2\n"
+    "held = RunLock(sys.argv[1], print); held.take(); print('taken', flush=True); time.sleep(60)"
 )
 
 
