@@ -19,6 +19,14 @@ class StorageError(RetfoundError):
     """A URL that cannot be read or written."""
 
 
+class RecordError(RetfoundError):
+    """A JSON file that is damaged: cut, empty, of other types, without a key."""
+
+
+class FormatError(RecordError):
+    """A JSON file of another format than this version reads: nothing is damaged."""
+
+
 class DataError(RetfoundError):
     """Images, folders or shards that are not what they should be."""
 

@@ -12,6 +12,8 @@ BASE = {
     "config",
     "decoding",
     "errors",
+    "records",
+    "json_faults",
     "storage",
     "world",
     "schema",
