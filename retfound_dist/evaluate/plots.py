@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retfound_dist import storage
+from retfound_dist import runlog
 from retfound_dist.errors import StorageError
 from retfound_dist.evaluate import figures, wording
 from retfound_dist.evaluate.figures import Line, Mark
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import run_of
+from retfound_dist.logrows import LossStep, each_step_once, read_log
 
 COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
@@ -148,15 +148,8 @@ def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
 def read_losses(run: str) -> tuple[list[int], list[float]]:
     """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
     try:
-        lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode(errors="replace").splitlines()
+        rows = each_step_once(read_log(run, runlog.METRICS, LossStep).rows)
     except StorageError:
         return [], []
-    losses: dict[int, float] = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            losses[int(row["step"])] = float(row["loss"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    steps = sorted(step for step in losses if np.isfinite(losses[step]))
-    return steps, [losses[step] for step in steps]
+    rows = [row for row in rows if row["loss"] is not None]
+    return [row["step"] for row in rows], [row["loss"] for row in rows]
