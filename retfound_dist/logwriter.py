@@ -48,7 +48,7 @@ class LogWriter:
 
         A number that is not finite becomes null: JSON has none.
         """
-        lines = b"".join(_line(row) for row in rows)
+        lines = b"".join(row_line(row) for row in rows)
         if storage.is_local(self._url):
             _add_in_place(storage.local_path(self._url), lines)
         else:
@@ -94,7 +94,8 @@ def append_rows(run_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     LogWriter(storage.join(run_url, name)).add(rows)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def row_line(row: Mapping[str, Any]) -> bytes:
+    """An object as a line of JSON; a number that is not finite becomes null."""
     try:
         text = json.dumps(row, allow_nan=False)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, TypeAlias
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from retfound_dist.logrows import StepNumber
@@ -13,9 +13,17 @@ from retfound_dist.records import Count
 _OPEN = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the tree."""
 Span: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
-Table: TypeAlias = dict[str, float | dict[str, Any] | None]
-"""Score -> value; None: undefined, then `undefined` says why."""
 Tree = dict[str, Any]
+
+
+def _scores_alone(table: dict[str, Any]) -> dict[str, Any]:
+    if strange := [name for name, value in table.items() if isinstance(value, dict) and name != "undefined"]:
+        raise ValueError(f"{strange[0]} is no score")
+    return table
+
+
+Table: TypeAlias = Annotated[dict[str, float | Tree | None], AfterValidator(_scores_alone)]
+"""Score -> value; None: undefined, then `undefined` says why."""
 
 
 @_OPEN
@@ -113,6 +121,17 @@ class EvaluationFile(TypedDict):
     external: NotRequired[ExternalNote]
     probe: NotRequired[dict[str, Tree]]
     tuning: NotRequired[Any]
+
+
+@_OPEN
+class EpochRow(TypedDict):
+    """A line of history.jsonl; None: not finite, or there was nothing to validate on."""
+
+    seed: int
+    epoch: Count
+    train_loss: float | None
+    val_loss: float | None
+    val_auroc: float | None
 
 
 @_OPEN

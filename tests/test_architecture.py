@@ -12,6 +12,7 @@ BASE = {
     "config",
     "decoding",
     "errors",
+    "unexpected",
     "records",
     "json_faults",
     "logrows",

@@ -37,13 +37,15 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
     losses, scores, marks = [], [], []
     for chosen in evaluation.metrics["per_seed"]:
         rows = [r for r in evaluation.history if r["seed"] == chosen["seed"]]
-        epochs = [r["epoch"] for r in rows]
-        losses.append(Line(epochs, [r["train_loss"] for r in rows], 0))
-        if rows[0]["val_loss"] is not None:
-            losses.append(Line(epochs, [r["val_loss"] for r in rows], 1))
-        if all(r["val_auroc"] is not None for r in rows):
-            scores.append(Line(epochs, [r["val_auroc"] for r in rows], 2))
-            marks.append(Mark(chosen["epoch"], rows[chosen["epoch"] - 1]["val_auroc"], "kept", 2))
+        for place, key in enumerate(("train_loss", "val_loss")):
+            known = {r["epoch"]: r[key] for r in rows if r[key] is not None}
+            if known:
+                losses.append(Line(list(known), list(known.values()), place))
+        known = {r["epoch"]: r["val_auroc"] for r in rows}
+        if known and all(score is not None for score in known.values()):
+            scores.append(Line(list(known), list(known.values()), 2))
+            if chosen["epoch"] in known:
+                marks.append(Mark(chosen["epoch"], known[chosen["epoch"]], "kept", 2))
     plots = [
         Plot(
             "Fine-tuning: loss",
