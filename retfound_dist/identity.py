@@ -49,7 +49,8 @@ def weights_sha256(url: str) -> str:
     A `#PART` of the name is left out: it chooses within the file.
     """
     if commit.is_checkpoint(url):
-        return commit.read_commit(url).files[commit.WEIGHTS].sha256
+        held = commit.read_commit(url)
+        return held.files[held.weights].sha256
     file = url if storage.exists(url) else url.rpartition("#")[0]
     if not file or not storage.exists(file) or storage.is_folder(file):
         return ""

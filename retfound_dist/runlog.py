@@ -23,7 +23,7 @@ from retfound_dist.shardset import Manifest
 WATCH = "evaluations/watch.json"
 """The history that `retfound watch` leaves."""
 HOW = (
-    "run.url",
+    "run.",
     "data.workers",
     "data.cache_dir",
     "data.cache_gb",
@@ -90,11 +90,10 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
 
 def new_run(url: str) -> str:
     """How to go on with a run's weights where the run itself cannot."""
-    steps = commit.list_steps(url)
-    if not steps:
+    newest = commit.newest(url)
+    if newest is None:
         return "begin a new run at another run.url"
-    newest = commit.checkpoint_url(url, steps[-1])
-    return f"begin a new run from its weights: model.init={newest} and another run.url"
+    return f"begin a new run from its weights: model.init={newest.url} and another run.url"
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ BASE = {
     "folder_layout",
     "image_files",
     "kinds",
+    "verified",
     "tables",
     "columns",
     "listings",

@@ -49,7 +49,9 @@ class Failure:
     """One line."""
     exit_code: int = EXIT_CODE
     explained: bool = False
-    """Whether it is one of our own errors: what to do is in it, and another start would end the same way."""
+    """Whether it is one of our own errors: what to do is in it."""
+    lasting: bool = False
+    """Whether another start would end the same way; where a store or a disk failed it may not."""
     traceback: str = ""
     """Of an error that is not our own."""
 
@@ -124,7 +126,7 @@ class Failures:
     def _leave_with(self, known: list[Failure], own: Failure | None) -> NoReturn:
         self._clear()
         first = known[0]
-        if first.explained:
+        if first.lasting:
             want_no_other_start()
         if self._world.is_main:
             self._print(known, own)
@@ -156,7 +158,7 @@ class Failures:
         text = " ".join(str(error).split())
         where = self._world.rank, platform.node(), self._watchdog.done
         if isinstance(error, RetfoundError):
-            return Failure(*where, text, error.exit_code, explained=True)
+            return Failure(*where, text, error.exit_code, explained=True, lasting=error.lasting)
         trace = "".join(traceback.format_exception(error))
         if _lost_another(error):
             text = "another rank ended without a word: it was killed, perhaps because memory ran out"

@@ -25,10 +25,12 @@ def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
     Nothing is asked of a run whose config holds its shard set's fingerprint, nor of one without a checkpoint.
     """
     url = config.run.url
-    where, steps = storage.join(url, runlog.CONFIG), commit.list_steps(url)
-    if not steps or not storage.exists(where) or SHARD_SET in storage.read_json(where):
+    where = storage.join(url, runlog.CONFIG)
+    if not storage.exists(where) or SHARD_SET in storage.read_json(where):
         return
-    held = commit.read_commit(commit.checkpoint_url(url, steps[-1]))
+    held = commit.newest(url)
+    if held is None:
+        return
     rows = [row for row in runlog.read_metrics(url) if row["step"] <= held.step]
     told = [(held.step, held.batch_digest)]
     told += [(row["step"], row["batch_digest"]) for row in rows[: -LOOKED_AT - 1 : -1]]

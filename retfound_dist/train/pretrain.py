@@ -33,6 +33,7 @@ from retfound_dist.train.lock import RunLock
 from retfound_dist.train.loop import Desk, Loop
 from retfound_dist.train.old_run import check_old_run
 from retfound_dist.train.preempt import INTERRUPTED, Stage, StopRequest
+from retfound_dist.train.resume import is_finished
 from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_asked
 from retfound_dist.train.setup import Start as Start
 from retfound_dist.train.telemetry import Display, process_began
@@ -68,7 +69,7 @@ def pretrain(
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:
-        if known and commit.list_steps(url)[-1:] == [steps]:
+        if known and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
@@ -207,6 +208,8 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
         begin.scratch,
         ready.fixed,
         start,
+        ready.choice,
+        desk.lock.id if desk else "",
         partial(begin.watchdog.paused, config.checkpoint.patience_s),
     )
     before = group.on_main(lambda: _before(url, start))
@@ -297,7 +300,8 @@ def guarded(
     try:
         return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
-        want_no_other_start()
+        if error.lasting:
+            want_no_other_start()
         if not world.is_main:
             if asked:
                 asked.silent = True
