@@ -131,6 +131,10 @@ class Alarm(TypedDict):
     """A line of alarms.jsonl."""
 
     message: str
+    step: NotRequired[StepNumber]
+    kind: NotRequired[str]
+    method: NotRequired[str]
+    metric: NotRequired[str]
 
 
 KINDS: dict[str, Any] = {METRICS: Step, EVENTS: AnyEvent, ANOMALIES: Anomaly, ALARMS: Alarm}

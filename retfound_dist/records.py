@@ -34,6 +34,8 @@ LIMIT = 1 << 30
 BOM = b"\xef\xbb\xbf"
 _OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
 """Whatever JSON reads as infinite looks so; most files hold nothing like it."""
+_LARGE = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
+_END = b"\n"
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def _tree(data: bytes) -> Any:
         tree = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(plain(str(error), data)) from error
-    if _OVERFLOW.search(data) and _overflows(tree):
-        raise ValueError("a number is too large")
+    if (found := _OVERFLOW.search(data)) and _overflows(tree):
+        found = _LARGE.search(data) or found
+        raise ValueError(f"line {data.count(_END, 0, found.end()) + 1}: a number is too large")
     return tree
 
 

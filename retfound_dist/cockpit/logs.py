@@ -28,4 +28,4 @@ def read_part(url: str, name: str, kind: type[T]) -> tuple[T | None, str]:
     try:
         return (records.read(where, kind, "it is left out") if storage.exists(where) else None), ""
     except RetfoundError as error:
-        return None, f"{name}: {error}"
+        return None, str(error).replace(where, name, 1)

@@ -179,7 +179,8 @@ def _checkpoints(url: str) -> tuple[list[int], list[str]]:
             commit.read_commit(commit.checkpoint_url(url, steps[-1]))
             break
         except RetfoundError as error:
-            faults.append(f"the checkpoint of step {steps.pop():,} is left out: {error}")
+            told = str(error).replace(f"{url}/", "")
+            faults.append(f"the checkpoint of step {steps.pop():,} is left out: {told}")
     return steps, faults
 
 

@@ -122,6 +122,7 @@ def test_damage_is_told_by_file_and_line(good: Path, damaged: Path) -> None:
         if not changed or name == "LOCK.json" or name == "config.json":
             assert not run.left_out, (run.name, run.left_out)
         elif kind != "keys-gone" and not (kind == "cut" and name in LOGS):
+            assert run.left_out, run.name
             (told,) = run.left_out
             assert "line" in told, (run.name, told)
             assert "COMMIT.json" in told or name.split("-")[-1] in told, (run.name, told)
