@@ -1,6 +1,6 @@
 """The `retfound` command: one subcommand for each job, one clear line for each mistake.
 
-Exit codes: 0 done; 1 a check found faults; 2 bad input; 130 interrupted.
+Exit codes: 0 done; 1 a check found faults; 2 bad input; 70 an error that nobody foresaw; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from retfound_dist.cockpit.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.unexpected import tell
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # a fault of ours: 1 would say that a check found something
+        return tell(error, args.debug)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -90,7 +90,8 @@ def make_app(
 
     def listed(request: Request) -> Response:
         runs, faults = kept.get("", lambda: read_all(url))
-        return JSONResponse({"runs": [summary(run) for run in runs], "faults": faults}, headers=HEADERS)
+        told = {"runs": [summary(run) for run in runs], "faults": [str(fault) for fault in faults]}
+        return JSONResponse(told, headers=HEADERS)
 
     return Starlette(
         routes=[
