@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 from retfound_dist import runlog, storage
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
+from retfound_dist.unexpected import tell
 from retfound_dist.urls import LEAST_IN_FILES, check_spelling, mask
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,3 +138,16 @@ def test_an_error_that_nobody_catches_and_one_of_a_worker_are_masked_too() -> No
         done = subprocess.run([sys.executable, "-c", program, SIGNED], capture_output=True, text=True, env=dict(os.environ))
         assert "ValueError" in done.stderr
         assert not [secret for secret in SECRETS if secret in done.stderr]
+
+
+def test_the_traceback_that_is_kept_for_a_report_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["retfound", "runs", SIGNED])
+    assert tell(ValueError(f"strange answer of s3://{KEY}:{SECRET}@bucket"), debug=False) == 70
+    kept = re.search(r"traceback is in (\S+?)[,:]", capfd.readouterr().err)
+    assert kept is not None
+    text = Path(kept[1]).read_text()
+    Path(kept[1]).unlink()
+    assert text.count("***") >= 2
+    assert not [secret for secret in SECRETS if secret in text]
