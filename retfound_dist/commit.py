@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from retfound_dist import kinds, records, storage, verified
+from retfound_dist import kinds, records, runconfig, storage, verified
 from retfound_dist.errors import CheckpointError, FormatError, RecordError, StorageError
 from retfound_dist.names import plain_path
 from retfound_dist.storage import FileInfo
@@ -157,7 +157,7 @@ def resolve(url: str) -> str:
         return checkpoint_url(url, steps[-1])
     kind = kinds.kind_at(url)
     if kind == kinds.RUN:
-        first = _first_save(storage.read_json(storage.join(url, "config.json")))
+        first = _first_save(runconfig.read_config(url))
         raise CheckpointError(
             f"{url} is a run without a checkpoint yet{first}: wait for it, or give other weights"
         )

@@ -27,6 +27,7 @@ from torch._C._distributed_c10d import TCPStore
 from retfound_dist.errors import RetfoundError
 from retfound_dist.train.group import Group
 from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
+from retfound_dist.unexpected import EXIT_CODE
 
 LOOK_S = 0.5
 """Between two looks at the store."""
@@ -46,7 +47,7 @@ class Failure:
     """The last one it had done."""
     error: str
     """One line."""
-    exit_code: int = 1
+    exit_code: int = EXIT_CODE
     explained: bool = False
     """Whether it is one of our own errors: what to do is in it."""
     lasting: bool = False

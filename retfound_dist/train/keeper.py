@@ -10,15 +10,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retfound_dist import commit, runlog, storage, verified
+from retfound_dist import commit, storage, verified
 from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.logwriter import LogWriter
 from retfound_dist.retry import Patience
 from retfound_dist.storage import FileInfo
 from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
+from retfound_dist.waiting import waiting
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
@@ -70,7 +72,8 @@ def insist(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
-            return function()
+            with waiting(patience.url, patience.seconds):
+                return function()
         except (StorageError, OSError) as error:
             if not patience.wait(error):
                 raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error
@@ -96,7 +99,14 @@ def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
 
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
-    insist(lambda: runlog.append_rows(url, name, rows), Patience(url, patience_s))
+    writer = _writer(storage.join(url, name))
+    insist(lambda: writer.add(rows), Patience(url, patience_s))
+
+
+@cache
+def _writer(url: str) -> LogWriter:
+    """The one writer of a log in this process: it knows what it has written."""
+    return LogWriter(url)
 
 
 def put_tree(folder: str, url: str) -> None:

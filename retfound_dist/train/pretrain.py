@@ -17,6 +17,7 @@ from retfound_dist import config as configs
 from retfound_dist.errors import RetfoundError, RunConflictError
 from retfound_dist.grace import Need, known_graces
 from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
+from retfound_dist.logrows import each_step_once, read_log
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import Manifest
@@ -212,6 +213,8 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
         partial(begin.watchdog.paused, config.checkpoint.patience_s),
     )
     before = group.on_main(lambda: _before(url, start))
+    for fault in before["faults"] if desk else ():
+        display.warn(fault)
     loop = Loop(
         job,
         group,
@@ -263,18 +266,26 @@ def _tell_grace(begin: Start, desk: Desk, measured: Need | None) -> None:
 
 
 def _before(url: str, start: int) -> dict[str, Any]:
-    """What earlier starts of the run left: anomalies, time of the steps that count, when it all began."""
-    rows = [row for row in runlog.read_metrics(url) if row["step"] <= start]
+    """What earlier starts of the run left: anomalies, time of the steps that count, when it all began.
+
+    Bad lines of its logs are left out; `faults` says so.
+    """
+    logs = {name: read_log(url, name) for name in (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES)}
+    rows = [row for row in each_step_once(logs[runlog.METRICS].rows) if row["step"] <= start]
     steps = [0, *(row["step"] for row in rows)]
     useful = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
-    events = runlog.read_rows(url, runlog.EVENTS)
+    events = logs[runlog.EVENTS].rows
     starts = [row["began"] for row in events if row["event"] == "start"]
     save = grace.measured(events, rows[-1]["step_s"] if rows else 0.0)
-    anomalies = [row for row in runlog.read_rows(url, runlog.ANOMALIES) if row["step"] <= start]
-    began = min([*starts, process_began()])
-    return {"anomalies": anomalies, "useful_s": useful, "began": began, "save": save}
+    return {
+        "anomalies": [row for row in logs[runlog.ANOMALIES].rows if row["step"] <= start],
+        "useful_s": useful,
+        "began": min([*starts, process_began()]),
+        "save": save,
+        "faults": [log.fault for log in logs.values() if log.fault],
+    }
 
 
 def guarded(
