@@ -245,6 +245,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.schema import PretrainConfig
     from retfound_dist.shapes import check_model
     from retfound_dist.shardset import read_manifest
+    from retfound_dist.train.watchdog import ends_alike, settle_another_start
     from retfound_dist.world import read_world
 
     world = read_world(os.environ)
@@ -255,6 +256,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)
     except RetfoundError as error:
+        settle_another_start(ends_alike(error))
         if world.is_main:
             raise
         return error.exit_code

@@ -26,7 +26,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from retfound_dist.errors import RetfoundError
 from retfound_dist.train.group import Group
-from retfound_dist.train.watchdog import Watchdog, want_no_other_start
+from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
 from retfound_dist.unexpected import EXIT_CODE
 
 LOOK_S = 0.5
@@ -126,8 +126,8 @@ class Failures:
     def _leave_with(self, known: list[Failure], own: Failure | None) -> NoReturn:
         self._clear()
         first = known[0]
-        if first.lasting:
-            want_no_other_start()
+        if first.explained:
+            settle_another_start(first.lasting)
         if self._world.is_main:
             self._print(known, own)
             with suppress(RuntimeError):
@@ -158,7 +158,7 @@ class Failures:
         text = " ".join(str(error).split())
         where = self._world.rank, platform.node(), self._watchdog.done
         if isinstance(error, RetfoundError):
-            return Failure(*where, text, error.exit_code, explained=True, lasting=error.lasting)
+            return Failure(*where, text, error.exit_code, explained=True, lasting=ends_alike(error))
         trace = "".join(traceback.format_exception(error))
         if _lost_another(error):
             text = "another rank ended without a word: it was killed, perhaps because memory ran out"

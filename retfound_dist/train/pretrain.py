@@ -38,7 +38,7 @@ from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_a
 from retfound_dist.train.setup import Start as Start
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
-from retfound_dist.train.watchdog import Watchdog, want_no_other_start
+from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
 from retfound_dist.versions import installed
 from retfound_dist.world import World
 
@@ -300,8 +300,7 @@ def guarded(
     try:
         return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
-        if error.lasting:
-            want_no_other_start()
+        settle_another_start(ends_alike(error))
         if not world.is_main:
             if asked:
                 asked.silent = True

@@ -26,7 +26,7 @@ from retfound_dist import commit, records, storage
 from retfound_dist.commit import UNIVERSAL, Commit
 from retfound_dist.errors import CheckpointError, RecordError, RetfoundError, StorageError
 from retfound_dist.train import engine as ds
-from retfound_dist.train import keeper
+from retfound_dist.train import keeper, state_files
 from retfound_dist.train.group import Group
 from retfound_dist.train.resume import ask
 from retfound_dist.train.universal import convert
@@ -66,7 +66,7 @@ def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
         module = next((name for name, saved in held.state.items() if saved == _MODULE), "")
         if not module:  # stage 3 has it in parts
             return ""
-        state = torch.load(_local(held, module, folder), map_location="cpu", mmap=True, weights_only=False)
+        state = state_files.read(_local(held, module, folder), storage.join(held.url, module), mmap=True)
         return _as_trained_with(own, state["module"], held)
 
 
@@ -141,6 +141,7 @@ def _fetch_all(held: Commit, names: Mapping[str, str], folder: str, patience_s: 
 
     with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
         list(pool.map(fetch, names))
+    state_files.check_folder(folder, held.url)
 
 
 def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
