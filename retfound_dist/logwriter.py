@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
-from retfound_dist import storage
+from retfound_dist import storage, urls
 from retfound_dist.errors import StorageError
 
 READINGS = 8
@@ -95,12 +95,12 @@ def append_rows(run_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def row_line(row: Mapping[str, Any]) -> bytes:
-    """An object as a line of JSON; a number that is not finite becomes null."""
+    """An object as a line of JSON without secrets; a number that is not finite becomes null."""
     try:
         text = json.dumps(row, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(row))
-    return text.encode() + b"\n"
+    return urls.mask(text, least=urls.LEAST_IN_FILES).encode() + b"\n"
 
 
 def _finite(value: Any) -> Any:

@@ -19,6 +19,7 @@ import torch
 from retfound_dist import disks, leftovers, waiting
 from retfound_dist.errors import DataError
 from retfound_dist.stream.handing_over import hand_over_in_memory
+from retfound_dist.terminal import guard
 
 PRELOAD = "retfound_dist.stream.loader"
 NOT_THEIRS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
@@ -130,6 +131,7 @@ def _turns() -> str:
 def _begin_process() -> None:
     """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where another context than `fork_server` made it
+    guard()
     sys.excepthook = _unless_reader_left
     torch.set_num_threads(1)
     keep_memory()
