@@ -140,6 +140,7 @@ READERS = {
     "retfound_dist/json_faults.py",
     "retfound_dist/logwriter.py",
     "retfound_dist/train/failures.py",  # messages between ranks
+    "retfound_dist/cockpit/dashboard.py",  # what it has just written
 }
 """Who may turn JSON into values by themselves."""
 NOT_YET = {
