@@ -101,12 +101,14 @@ def test_links_out_of_its_folder_are_not_followed_whatever_they_stand_for(tmp_pa
     (served / "half" / "metrics.jsonl").symlink_to(outside / "secret" / "metrics.jsonl")
     browser = TestClient(make_app(str(served), every_s=0, kept_s=0), base_url="http://127.0.0.1")
     found = browser.get("/runs.json").json()
-    steps = {Path(run["url"]).name: run["step"] for run in found["runs"]}
-    assert steps == {"own": 100, "half": 0}  # what lies outside is not read, the rest of that run is
+    runs = {Path(run["url"]).name: run for run in found["runs"]}
+    assert sorted(runs) == ["half", "own"]
+    assert runs["half"]["loss"] is None  # its log is left out
     assert sum("leads out of" in fault for fault in found["faults"]) == 1
     assert "0.0123" not in browser.get("/").text
     assert browser.get("/run", params={"id": "linked"}).status_code == 404
-    assert "metrics.jsonl leads out of" in browser.get("/run", params={"id": "half"}).text
+    assert "metrics.jsonl is not read: " in browser.get("/run", params={"id": "half"}).text
+    assert "leads out of" in browser.get("/run", params={"id": "half"}).text
 
 
 def test_links_in_a_circle_show_each_run_once(tmp_path: Path) -> None:
