@@ -54,13 +54,13 @@ def units_of(
     is drawn together all the same.
     """
     kind, names = "image", list(keys)
-    if all(p is not None for p in patients):
-        kind, names = "patient", [str(p) for p in patients]
+    if None not in patients:
+        kind, names = "patient", [*map(str, patients)]
     elif units:
         kind = weakest(Counter(one for one, _ in units))
         names = [f"{one} {name}" for one, name in units]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
-    return kind, np.fromiter((places[name] for name in names), np.int64, len(names))
+    return kind, np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
 
 def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Weights:

@@ -27,7 +27,7 @@ _EXACT = ((np.uint16, 2**16 - 1), (np.float32, 2**24))
 
 
 class Chunk:
-    """Some weightings, turned so that the weights of an image lie together, in each type that was asked for."""
+    """Some weightings, turned so that the weights of an image lie together, in each type asked for."""
 
     def __init__(self, weights_RN: Weights) -> None:
         self._weights_RN = weights_RN
@@ -80,12 +80,17 @@ class Ranking:
         return np.cumsum(self.positives.sums(chunk), axis=0), np.cumsum(self.negatives.sums(chunk), axis=0)
 
 
-def rank(truth_N: NDArray[np.bool_], score_N: Floats) -> Ranking:
-    """A class's ranking; ties are one place in it."""
+def rank(truth_N: NDArray[np.bool_], score_N: Floats, most: int | None = None) -> Ranking:
+    """A class's ranking; ties are one place in it.
+
+    `most`: the bends of so many scores of positives at the most, evenly spread over them: for figures.
+    """
     positives_P, negatives_Q = np.flatnonzero(truth_N), np.flatnonzero(~truth_N)
     positives_P = positives_P[np.argsort(-score_N[positives_P])]
     negatives_Q = negatives_Q[np.argsort(-score_N[negatives_Q])]
     scores_K = np.unique(-score_N[positives_P])
+    if most is not None and len(scores_K) > most:
+        scores_K = scores_K[np.linspace(0, len(scores_K) - 1, most).round().astype(np.int64)]
 
     def cut(order: Places) -> Stretches:
         falling = -score_N[order]
