@@ -167,6 +167,17 @@ def read_ends(url: str, count: int) -> bytes:
         return bytes(fs.cat_file(path, 0, count)) + bytes(fs.cat_file(path, total - count, total))
 
 
+def read_range(url: str, begin: int, end: int) -> bytes:
+    """The bytes of a file from `begin` to `end`, which is left out."""
+    fs, path = open_fs(url)
+    with explained(url, "read"):
+        if is_local(url):
+            with open(path, "rb") as file:
+                file.seek(begin)
+                return file.read(end - begin)
+        return bytes(fs.cat_file(path, begin, end))
+
+
 def read_json(url: str) -> Any:
     """A JSON file's content."""
     data = read_bytes(url)

@@ -46,6 +46,8 @@ BASE = {
     "class_names",
     "identity",
     "image_digests",
+    "foldermarks",
+    "runsummary",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

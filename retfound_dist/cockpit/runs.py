@@ -8,15 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retfound_dist import commit, kinds, runlog, storage
+from retfound_dist import commit, kinds, runlog, runsummary, storage
 from retfound_dist.cockpit.found_runs import look
 from retfound_dist.cockpit.logs import read_log, read_tree
+from retfound_dist.cockpit.runlist import MANY, Progress, Tick, plain_line, plain_table, read_each, texts
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RetfoundError, StorageError
 from retfound_dist.identity import KEPT, SHARD_SET
@@ -158,6 +160,27 @@ def read_run(url: str) -> RunFacts:
     )
 
 
+def read_brief(url: str) -> RunFacts:
+    """A run as far as a list shows it: by its summary, else all of it."""
+    held = runsummary.read(url)
+    if held is None:
+        return read_run(url)
+    return RunFacts(
+        url=url,
+        config=held.config,
+        rows=held.rows,
+        written=held.rows,
+        events=held.events,
+        anomalies=[],
+        checkpoints=held.checkpoints,
+        scores=[Score(scored.step, {"macro": scored.macro}) for scored in held.scores.values()],
+        alarms=held.alarms,
+        watch={},
+        locked=held.locked,
+        now=time.time(),
+    )
+
+
 def _has_config(url: str) -> bool:
     return storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
 
@@ -185,25 +208,30 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
 
     Where no value has more than half, every run shows its own. A shard set at several URLs is one.
     """
-    flat = {name: _with_one_url(tree, configs) for name, tree in configs.items()}
+    first: dict[str, Mapping[str, Any]] = {}
+    flat = {name: _with_one_url(tree, first) for name, tree in configs.items()}
     keys = sorted({key for values in flat.values() for key in values if not key.startswith(runlog.HOW)})
+    known: dict[Any, str] = {}
+    said = {name: texts({key: values.get(key) for key in keys}, known) for name, values in flat.items()}
     usual = {}
     for key in keys:
-        value, count = Counter(json.dumps(values.get(key)) for values in flat.values()).most_common(1)[0]
+        value, count = Counter(values[key] for values in said.values()).most_common(1)[0]
         usual[key] = value if 2 * count > len(flat) else None
     return {
-        name: {key: values.get(key) for key in keys if json.dumps(values.get(key)) != usual[key]}
+        name: {key: values.get(key) for key in keys if said[name][key] != usual[key]}
         for name, values in flat.items()
     }
 
 
-def _with_one_url(tree: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings of a run by key; its shard set by the URL that the first run on that set gives it."""
+def _with_one_url(tree: Mapping[str, Any], first: dict[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of a run by key; its shard set by the URL that the first run on that set gives it.
+
+    `first`: of each set, what the first run on it says of where the set is.
+    """
     values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in KEPT}
-    held = tree.get(SHARD_SET)
-    alike = (other for other in configs.values() if held and other.get(SHARD_SET) == held)
-    if (first := next(alike, None)) is not None:
-        values |= {key: value for key, value in flatten(first) if key in runlog.DATA}
+    if held := tree.get(SHARD_SET):
+        own = {key: value for key, value in values.items() if key in runlog.DATA}
+        values |= first.setdefault(json.dumps(held, sort_keys=True), own)
     return values
 
 
@@ -227,18 +255,23 @@ def summary(run: RunFacts) -> dict[str, Any]:
     }
 
 
-def read_all(url: str) -> tuple[list[RunFacts], list[str]]:
-    """Every run below a URL, and a line for each folder that looks like one and cannot be shown."""
+def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[str]]:
+    """Every run below a URL, as far as a list shows it, and a line for each folder that cannot be shown."""
     looked = look(url)
-    found, faults = [], list(looked.others)
-    for each in looked.runs:
-        try:
-            run = read_run(each)
-            summary(run)
+    found, faults = list[RunFacts](), list(looked.others)
+    for each, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
+        if isinstance(run, Exception):
+            faults.append(f"{each} cannot be shown: {fault_text(run)}")
+        else:
             found.append(run)
-        except Exception as error:  # other programs' files hold anything: one must not hide the rest
-            faults.append(f"{each} cannot be shown: {fault_text(error)}")
     return found, faults
+
+
+def _shown(url: str) -> RunFacts:
+    """A run that a list can show."""
+    run = read_brief(url)
+    summary(run)
+    return run
 
 
 def fault_text(error: Exception) -> str:
@@ -261,22 +294,26 @@ def check_folder(url: str) -> None:
 def runs_command(url: str, as_json: bool) -> int:
     """`retfound runs`: list them; 0, or StorageError where there is no folder at the URL."""
     check_folder(url)
-    runs, faults = read_all(url.rstrip("/") or "/")
+    runs, faults = read_all(url.rstrip("/") or "/", Progress(f"reading the runs below {url}"))
     differ = config_differences({run.url: run.config for run in runs})
     if as_json:
         print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))
     elif runs:
         console = Console(soft_wrap=False, highlight=False)
-        console.print(table(runs))
+        line = partial(console.print, markup=False) if len(runs) <= MANY else plain_line
+        if len(runs) <= MANY:
+            console.print(table(runs))
+        else:
+            print(*plain_table(HEADS, [_cells(run) for run in runs]), sep="\n")
         for run in runs:
             if run.alarms:
                 last = f"ALARM: {run.name}: {run.alarms[-1]['message']}"
-                console.print(last, markup=False, style="bold red")
+                line(last, style="bold red")
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
-                console.print(f"{run.name} differs: {said}", markup=False)
+                line(f"{run.name} differs: {said}")
             for text in run.left_out:
-                console.print(f"{run.name}: {text}", markup=False)
+                line(f"{run.name}: {text}")
     else:
         print(f"no runs at or below {url}, which is {kinds.kind_at(url)}")
     for fault in faults:
@@ -285,29 +322,35 @@ def runs_command(url: str, as_json: bool) -> int:
 
 
 STYLES = {"running": "green", "finished": "bold", "failed": "red", "silent": "yellow"}
+HEADS = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
 
 
 def table(runs: Sequence[RunFacts]) -> Table:
     """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
     found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
-    heads = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
-    for place, head in enumerate(heads):
+    for place, head in enumerate(HEADS):
         found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
     for run in runs:
-        one = summary(run)
-        total = f"/{one['steps']}" if one["steps"] else ""
-        best = one["best"]
-        found.add_row(
-            Text(run.name, style="bold"),
-            Text(one["state"], style=STYLES.get(one["state"], "")),
-            f"{one['step']}{total}",
-            _number(one["loss"], 4),
-            _number(one["held_out_loss"], 4),
-            _number(one["images_per_s"], 0),
-            str(one["checkpoint"] or "-"),
-            f"{best['value']:.3f} @{best['step']}" if best else "-",
-        )
+        name, state, *others = _cells(run)
+        found.add_row(Text(name, style="bold"), Text(state, style=STYLES.get(state, "")), *others)
     return found
+
+
+def _cells(run: RunFacts) -> list[str]:
+    """A run's line under `HEADS`."""
+    one = summary(run)
+    total = f"/{one['steps']}" if one["steps"] else ""
+    best = one["best"]
+    return [
+        run.name,
+        one["state"],
+        f"{one['step']}{total}",
+        _number(one["loss"], 4),
+        _number(one["held_out_loss"], 4),
+        _number(one["images_per_s"], 0),
+        str(one["checkpoint"] or "-"),
+        f"{best['value']:.3f} @{best['step']}" if best else "-",
+    ]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -189,9 +189,9 @@ def _prepare(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
 
 def _scores(predicted: _Predicted, weights_RN: Weights) -> Drawn:
     classes, chunk = predicted.classes, Chunk(weights_RN)
-    confusion_RCC = np.zeros((len(weights_RN), classes * classes))
-    confusion_RCC[:, predicted.cells] = predicted.by_cell.sums(chunk).T
-    confusion_RCC = confusion_RCC.reshape(-1, classes, classes)
+    cells_RX = np.zeros((len(weights_RN), classes * classes))
+    cells_RX[:, predicted.cells] = predicted.by_cell.sums(chunk).T
+    confusion_RCC = cells_RX.reshape(-1, classes, classes)
     ranked = [_areas(*ranking.counts(chunk)) for ranking in predicted.rankings]
     auroc_R, aupr_R = np.mean(ranked, axis=0)
     means_RB = weights_RN.astype(np.float64) @ predicted.numbers_NB / weights_RN.sum(1)[:, None]

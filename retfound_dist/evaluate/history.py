@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from retfound_dist import commit, runlog, storage
+from retfound_dist import commit, runlog, runsummary, storage
 from retfound_dist.config import to_dict
 from retfound_dist.evaluate import alarms, bootstrap, probe, probed, results
 from retfound_dist.evaluate.alarms import Judged, Point
@@ -99,6 +99,7 @@ class History:
         tuned = {step: results.read(commit.evaluation_url(run, step)) for step in steps}
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})
         storage.write_text(storage.join(folder(run), results.REPORT), page)
+        runsummary.refresh(run)
         return fresh
 
     def _row(self, each: Judged) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retfound_dist import runlog, storage
+from retfound_dist import runlog, runsummary, storage
 from retfound_dist.errors import RetfoundError, StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.storage import FileInfo
@@ -95,6 +95,11 @@ def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
     insist(lambda: runlog.append_rows(url, name, rows), Patience(url, patience_s))
+
+
+def summarise(url: str) -> None:
+    """Bring the run's small summary up to date."""
+    runsummary.refresh(url)
 
 
 def put_tree(folder: str, url: str) -> None:
