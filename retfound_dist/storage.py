@@ -164,7 +164,9 @@ def read_ends(url: str, count: int) -> bytes:
                 head = file.read(count)
                 file.seek(total - count)
                 return head + file.read()
-        return bytes(fs.cat_file(path, 0, count)) + bytes(fs.cat_file(path, total - count, total))
+        return bytes(fs.cat_file(path, start=0, end=count)) + bytes(
+            fs.cat_file(path, start=total - count, end=total)
+        )
 
 
 def read_range(url: str, begin: int, end: int) -> bytes:
@@ -175,7 +177,7 @@ def read_range(url: str, begin: int, end: int) -> bytes:
             with open(path, "rb") as file:
                 file.seek(begin)
                 return file.read(end - begin)
-        return bytes(fs.cat_file(path, begin, end))
+        return bytes(fs.cat_file(path, start=begin, end=end))
 
 
 def read_json(url: str) -> Any:
