@@ -129,7 +129,8 @@ def scores(
     predicted = _prepare(labels_N, probabilities_NC)
     if some_R is None:
         some_R = np.arange(len(weights_RN))
-    rows, found = max(1, _CHUNK // max(1, len(labels_N))), _empty(len(some_R))
+    rows = max(1, _CHUNK // max(1, len(labels_N)))
+    found = _empty(len(some_R))
     for start in range(0, len(some_R), rows):
         here = slice(start, start + rows)
         drawn = _scores(predicted, weights_RN[some_R[here]])
