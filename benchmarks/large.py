@@ -84,7 +84,7 @@ def make_run(where: Path, seed: int) -> Path:
     given = [f"run.url={url}", f"train.steps={STEPS}", "train.epochs=0", f"train.seed={seed}"]
     tree = to_dict(load(PretrainConfig, "configs/demo/pretrain.toml", given)[0])
     storage.write_json(f"{url}/config.json", tree)
-    step = {
+    step: dict[str, Any] = {
         "epoch": 1.0, "samples": 64, "loss": 0.5, "loss_mean": 0.5, "lr": 1e-4, "grad_norm": 1.0,
         "step_s": 10.0, "images_per_s": 6.4, "data_wait_s": 0.01, "world_size": 2, "time": 1.79e9,
     }  # fmt: skip

@@ -8,7 +8,6 @@ damage of any kind, is left to the reader of whole runs, which says what is wron
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,17 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from retfound_dist import kinds, runlog, storage
+from retfound_dist import commit, logrows, records, runlog, scorefiles, storage
 from retfound_dist.commit import COMMIT
-from retfound_dist.errors import StorageError
+from retfound_dist.errors import RecordError, RetfoundError, StorageError
 from retfound_dist.foldermarks import Mark, marks_of
 
 SUMMARY, LOCK = "summary.json", "LOCK.json"
-LOGS = (runlog.METRICS, runlog.EVENTS, runlog.ALARMS)
+LOGS = (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES, runlog.ALARMS)
 _FILES = frozenset((SUMMARY, LOCK, runlog.CONFIG, *LOGS))
 _FOLDERS = {"checkpoints": COMMIT, "evaluations": "metrics.json"}
-_STEP = re.compile(r"(checkpoints|evaluations)/step_(\d+)/[^/]+")
+_STEP = re.compile(r"(evaluations)/step_(\d+)/[^/]+")
+_COMMIT = re.compile(r"(checkpoints)/step_(\d{8,})/[^/]+")
 _SHOWN = ("auroc",)
 """Macro scores that a list shows."""
 Row = dict[str, Any]
@@ -70,6 +70,8 @@ class RunSummary:
     alarms: list[Row] = field(default_factory=list)
     checkpoints: list[int] = field(default_factory=list)
     """Steps that are committed, rising."""
+    newest: Mark | None = None
+    """Of the last of their commits, which was read."""
     scores: dict[str, Scored] = field(default_factory=dict)
     """By path; of committed evaluations."""
     locked: bool = False
@@ -110,9 +112,23 @@ def _held(url: str) -> RunSummary | None:
 
 
 def _config(url: str, held: RunSummary, mark: Mark | None) -> Row | None:
-    if mark is None or mark == held.config_mark:
-        return None if mark is None else held.config
-    return None if kinds.why_no_run(url) else dict(storage.read_json(storage.join(url, runlog.CONFIG)))
+    """The run's config, read again where it was written again; None where there is none, or damage."""
+    if mark is None:
+        return None
+    try:
+        return held.config if mark == held.config_mark else dict(runlog.read_config(url, remedy=""))
+    except (StorageError, RecordError):
+        return None
+
+
+def _is_whole(url: str, newest: Mark | None, known: Mark | None, steps: Sequence[int]) -> bool:
+    """Whether the newest commit can be read; one that was read before is not read again."""
+    if newest is None or newest == known:
+        return True
+    try:
+        return commit.read_commit(commit.checkpoint_url(url, steps[-1])).step == steps[-1]
+    except RetfoundError:
+        return False
 
 
 def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSummary | None:
@@ -127,7 +143,11 @@ def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSum
         if found is None:
             return None
         how_far[name], fresh[name] = found
-    steps = [int(m[2]) for path in marks if (m := _STEP.fullmatch(path)) and m[1] == "checkpoints"]
+    commits = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
+    steps = sorted(commits)
+    newest = commits[steps[-1]] if steps else None
+    if not _is_whole(url, newest, held.newest, steps):
+        return None
     return RunSummary(
         config=config,
         config_mark=marks[runlog.CONFIG],
@@ -135,7 +155,8 @@ def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSum
         rows=_kept_rows([*held.rows, *fresh[runlog.METRICS]]),
         events=_kept_events([*held.events, *fresh[runlog.EVENTS]]),
         alarms=[*held.alarms, *fresh[runlog.ALARMS]],
-        checkpoints=sorted(steps),
+        checkpoints=steps,
+        newest=newest,
         scores=scores,
         locked=LOCK in marks,
     )
@@ -153,33 +174,12 @@ def _added(url: str, name: str, before: Read, mark: Mark | None) -> tuple[Read, 
     lines = data[before.length : data.rfind(b"\n") + 1].splitlines(keepends=True)
     if not lines:
         return replace(before, tag=tag), []
-    rows = [_row(name, line) for line in lines]
-    if None in rows:
+    found = records.parse_lines(b"".join(lines), logrows.KINDS[name], name)
+    if found.bad or found.unread:
         return None
     last = lines[-1]
     far = Read(before.bytes + sum(map(len, lines)), zlib.crc32(last), len(last), tag)
-    return far, [row for row in rows if row is not None]
-
-
-def _row(name: str, line: bytes) -> Row | None:
-    """A line of a log with what a list shows of it; None: damage."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and _USABLE[name](row) else None
-
-
-def _numbers(row: Row, *names: str) -> bool:
-    values = [row.get(name) for name in names]
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-_USABLE = {
-    runlog.METRICS: lambda row: _numbers(row, "step", "epoch", "step_s", "images_per_s", "world_size"),
-    runlog.EVENTS: lambda row: _numbers(row, "time") and isinstance(row.get("event"), str),
-    runlog.ALARMS: lambda row: isinstance(row.get("message"), str),
-}
+    return far, [dict(row) for row in found.rows]
 
 
 def _kept_rows(rows: Sequence[Row]) -> list[Row]:
@@ -200,18 +200,22 @@ def _kept_events(events: Sequence[Row]) -> list[Row]:
     return last if turn is None or turn is events[-1] else [turn, *last]
 
 
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def _scores(url: str, held: Mapping[str, Scored], marks: Mapping[str, Mark]) -> dict[str, Scored] | None:
     """Every evaluation that is there; one whose file is the same is not read again. None: damage."""
     found = {}
     for path, mark in marks.items():
-        if not (step := _STEP.fullmatch(path)) or step[1] != "evaluations":
+        if not (step := _STEP.fullmatch(path)):
             continue
         if (known := held.get(path)) is not None and known.mark == mark:
             found[path] = known
             continue
         try:
-            macro = storage.read_json(storage.join(url, path))["macro"]
-            found[path] = Scored(int(step[2]), mark, {name: macro.get(name) for name in _SHOWN})
-        except (StorageError, RecursionError, KeyError, TypeError, AttributeError):
+            macro = records.read(storage.join(url, path), scorefiles.Scored, "")["macro"]
+            found[path] = Scored(int(step[2]), mark, {name: _number(macro.get(name)) for name in _SHOWN})
+        except (StorageError, RecordError):
             return None
     return found

@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from retfound_dist import commit, kinds, runlog, runsummary, storage
-from retfound_dist.cockpit.found_runs import look
-from retfound_dist.cockpit.logs import read_log, read_tree
+from retfound_dist.cockpit.found_runs import Fault, look
+from retfound_dist.cockpit.logs import read_log, read_part
 from retfound_dist.cockpit.runlist import MANY, Progress, Tick, plain_line, plain_table, read_each, texts
 from retfound_dist.config import flatten
-from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
+from retfound_dist.foreign_text import plain
 from retfound_dist.identity import KEPT, SHARD_SET
+from retfound_dist.logrows import each_step_once
+from retfound_dist.scorefiles import Scored, WatchFile
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
@@ -29,6 +32,8 @@ SCORE = "auroc"
 """The macro score by which evaluations are ranked."""
 LOCK = "LOCK.json"
 """`train/lock.py`'s: there while a process has the run."""
+DAMAGED = "damaged"
+"""State of a run whose folder cannot be read as one."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,10 @@ class RunFacts:
     def steps(self) -> int | None:
         """Length of the schedule; None where epochs are set and nothing is logged yet."""
         train = self.config["train"]
-        if train["steps"]:
+        if train.get("steps"):
             return int(train["steps"])
-        row = next((row for row in reversed(self.rows) if row["epoch"]), None)
-        return None if row is None else max(1, round(train["epochs"] * row["step"] / row["epoch"]))
+        row = next((row for row in reversed(self.rows) if row["epoch"] > 0), None)
+        return None if row is None else max(1, round(train.get("epochs", 0) * row["step"] / row["epoch"]))
 
     @property
     def seen(self) -> float:
@@ -117,7 +122,7 @@ class RunFacts:
             return "finished" if last["reason"] == "finished" else "stopped"
         if not self.locked:
             return "failed"
-        every = self.rows[-1]["step_s"] * self.config["train"]["log_every"] if self.rows else 0.0
+        every = self.rows[-1]["step_s"] * self.config["train"].get("log_every", 1) if self.rows else 0.0
         return "running" if self.now - self.seen < max(SILENT_S, 3 * every) else "silent"
 
     @property
@@ -134,29 +139,28 @@ class RunFacts:
 
 def read_run(url: str) -> RunFacts:
     """All that a run's folder says; ConfigError where there is none. What cannot be used is `left_out`."""
-    if not kinds.is_run(url):
-        what = kinds.refusal(url, kinds.RUN)
-        raise ConfigError(f"{what} ({kinds.why_no_run(url)})" if _has_config(url) else what)
+    config = _config(url)
     names = (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES, runlog.ALARMS)
     logs = {name: read_log(url, name) for name in names}
-    watch, fault = read_tree(url, runlog.WATCH)
-    scores, faults = _scores(url)
+    watch, watch_fault = read_part(url, runlog.WATCH, WatchFile)
+    checkpoints, commit_faults = _checkpoints(url)
+    scores, score_faults = _scores(url)
+    faults = [*(fault for _, fault in logs.values()), watch_fault, *commit_faults, *score_faults]
     written = logs[runlog.METRICS][0]
-    steps = {row["step"]: row for row in written}
     return RunFacts(
         url=url,
-        config=storage.read_json(storage.join(url, runlog.CONFIG)),
-        rows=[steps[step] for step in sorted(steps)],
+        config=config,
+        rows=each_step_once(written),
         written=written,
         events=logs[runlog.EVENTS][0],
         anomalies=list({(a["step"], a["kind"]): a for a in logs[runlog.ANOMALIES][0]}.values()),
-        checkpoints=commit.list_steps(url),
+        checkpoints=checkpoints,
         scores=scores,
         alarms=logs[runlog.ALARMS][0],
-        watch=watch,
+        watch=dict(watch or {}),
         locked=storage.exists(storage.join(url, LOCK)),
         now=time.time(),
-        left_out=[text for text in (*(fault for _, fault in logs.values()), fault, *faults) if text],
+        left_out=[text for text in faults if text],
     )
 
 
@@ -181,8 +185,27 @@ def read_brief(url: str) -> RunFacts:
     )
 
 
-def _has_config(url: str) -> bool:
-    return storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
+def _config(url: str) -> dict[str, Any]:
+    """The run's config; ConfigError says what stands there instead of a run."""
+    try:
+        return runlog.read_config(url, remedy="")
+    except (StorageError, RecordError) as error:
+        there = storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
+        what = kinds.refusal(url, kinds.RUN)
+        raise ConfigError(f"{what} ({error})" if there else what) from error
+
+
+def _checkpoints(url: str) -> tuple[list[int], list[str]]:
+    """Steps of the committed checkpoints up to the newest that can be read, and a line on each later one."""
+    steps, faults = commit.list_steps(url), list[str]()
+    while steps:
+        try:
+            commit.read_commit(commit.checkpoint_url(url, steps[-1]))
+            break
+        except RetfoundError as error:
+            told = str(error).replace(f"{url}/", "")
+            faults.append(f"the checkpoint of step {steps.pop():,} is left out: {told}")
+    return steps, faults
 
 
 def _scores(url: str) -> tuple[list[Score], list[str]]:
@@ -193,11 +216,9 @@ def _scores(url: str) -> tuple[list[Score], list[str]]:
         step = name.removeprefix("step_")
         if not name.startswith("step_") or not step.isdecimal():
             continue
-        tree, fault = read_tree(folder, f"{name}/metrics.json")
-        if tree and not isinstance(tree.get("macro"), dict):
-            fault = f"{name}/metrics.json is left out: it is not one of an evaluation"
-        elif tree:
-            found.append(Score(int(step), tree))
+        tree, fault = read_part(folder, f"{name}/metrics.json", Scored)
+        if tree:
+            found.append(Score(int(step), dict(tree)))
         if fault:
             faults.append(f"evaluations/{fault}")
     return found, faults
@@ -255,13 +276,13 @@ def summary(run: RunFacts) -> dict[str, Any]:
     }
 
 
-def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[str]]:
-    """Every run below a URL, as far as a list shows it, and a line for each folder that cannot be shown."""
+def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[Fault]]:
+    """Every run below a URL, as far as a list shows it, and the folders that cannot be shown."""
     looked = look(url)
     found, faults = list[RunFacts](), list(looked.others)
     for each, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
         if isinstance(run, Exception):
-            faults.append(f"{each} cannot be shown: {fault_text(run)}")
+            faults.append(Fault(each, f"cannot be shown: {fault_text(run)}", is_run=True))
         else:
             found.append(run)
     return found, faults
@@ -296,24 +317,27 @@ def runs_command(url: str, as_json: bool) -> int:
     check_folder(url)
     runs, faults = read_all(url.rstrip("/") or "/", Progress(f"reading the runs below {url}"))
     differ = config_differences({run.url: run.config for run in runs})
+    damaged = [fault for fault in faults if fault.is_run]
     if as_json:
-        print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))
-    elif runs:
+        told = [summary(run) | {"differences": differ[run.url]} for run in runs]
+        print(json.dumps([*told, *map(damaged_summary, damaged)], indent=1))
+    elif runs or damaged:
         console = Console(soft_wrap=False, highlight=False)
         line = partial(console.print, markup=False) if len(runs) <= MANY else plain_line
         if len(runs) <= MANY:
-            console.print(table(runs))
+            console.print(table(runs, damaged))
         else:
-            print(*plain_table(HEADS, [_cells(run) for run in runs]), sep="\n")
+            rows = [*map(_cells, runs), *map(_damaged_cells, damaged)]
+            print(*plain_table(HEADS, rows), sep="\n")
         for run in runs:
             if run.alarms:
-                last = f"ALARM: {run.name}: {run.alarms[-1]['message']}"
+                last = plain(f"ALARM: {run.name}: {run.alarms[-1]['message']}")
                 line(last, style="bold red")
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
-                line(f"{run.name} differs: {said}")
+                line(plain(f"{run.name} differs: {said}"))
             for text in run.left_out:
-                line(f"{run.name}: {text}")
+                line(plain(f"{run.name}: {text}"))
     else:
         print(f"no runs at or below {url}, which is {kinds.kind_at(url)}")
     for fault in faults:
@@ -321,11 +345,18 @@ def runs_command(url: str, as_json: bool) -> int:
     return 0
 
 
-STYLES = {"running": "green", "finished": "bold", "failed": "red", "silent": "yellow"}
 HEADS = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
 
 
-def table(runs: Sequence[RunFacts]) -> Table:
+def damaged_summary(fault: Fault) -> dict[str, Any]:
+    """The line of a run that cannot be read, as plain values."""
+    return {"url": fault.url, "name": storage.name(fault.url), "state": DAMAGED, "fault": str(fault)}
+
+
+STYLES = {"running": "green", "finished": "bold", "failed": "red", DAMAGED: "red", "silent": "yellow"}
+
+
+def table(runs: Sequence[RunFacts], damaged: Sequence[Fault] = ()) -> Table:
     """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
     found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
     for place, head in enumerate(HEADS):
@@ -333,6 +364,9 @@ def table(runs: Sequence[RunFacts]) -> Table:
     for run in runs:
         name, state, *others = _cells(run)
         found.add_row(Text(name, style="bold"), Text(state, style=STYLES.get(state, "")), *others)
+    for fault in damaged:
+        name, state, *others = _damaged_cells(fault)
+        found.add_row(Text(name, style="bold"), Text(state, style=STYLES[DAMAGED]), *others)
     return found
 
 
@@ -342,7 +376,7 @@ def _cells(run: RunFacts) -> list[str]:
     total = f"/{one['steps']}" if one["steps"] else ""
     best = one["best"]
     return [
-        run.name,
+        plain(run.name),
         one["state"],
         f"{one['step']}{total}",
         _number(one["loss"], 4),
@@ -351,6 +385,11 @@ def _cells(run: RunFacts) -> list[str]:
         str(one["checkpoint"] or "-"),
         f"{best['value']:.3f} @{best['step']}" if best else "-",
     ]
+
+
+def _damaged_cells(fault: Fault) -> list[str]:
+    """The line of a run that cannot be read."""
+    return [plain(storage.name(fault.url)), DAMAGED, *["-"] * (len(HEADS) - 2)]
 
 
 def _number(value: float | None, digits: int) -> str:

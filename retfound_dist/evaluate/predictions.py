@@ -34,7 +34,7 @@ class Predictions:
 
 
 def read_predictions(url: str, classes: Sequence[str]) -> Predictions:
-    """The file at a URL; KeyError for a column or class that is not there, ValueError for other damage."""
+    """The file at a URL; KeyError for a class that is not there, ValueError for other damage."""
     places = {name: place for place, name in enumerate(classes)}
     keys: list[str] = []
     patients: list[str | None] = []
@@ -82,12 +82,12 @@ def _blocks(url: str, wanted: Sequence[str]) -> Iterator[Block]:
         header = next(reader, [])
         missing = [name for name in wanted if name not in header]
         if missing:
-            raise KeyError(f"{url} has no column {missing[0]}")
+            raise ValueError(f"it has no column {missing[0]}")
         places = [header.index(name) for name in wanted]
         while rows := [row for row in islice(reader, BLOCK) if row]:
             columns = list(zip(*rows, strict=True))
             if len(columns) != len(header):
-                raise ValueError(f"{url} has rows of {len(columns)} cells, its header has {len(header)}")
+                raise ValueError(f"it has rows of {len(columns)} cells, its header has {len(header)}")
             yield [columns[place] for place in places]
 
 

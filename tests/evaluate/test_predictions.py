@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from retfound_dist import storage
+from retfound_dist.errors import RecordError
 from retfound_dist.evaluate import predictions, results
 from retfound_dist.evaluate.predictions import read_predictions, read_seeds
 from tests.evaluate import made
@@ -48,21 +49,22 @@ def test_seeds_come_back_and_other_images_or_seeds_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda text: text.replace("p_MH", "p_XX"), KeyError),
+        (lambda text: text.replace("p_MH", "p_XX"), ValueError),
         (lambda text: text.replace(",MH,", ",XX,"), KeyError),
         (lambda text: text.replace(",0.", ",zero."), ValueError),
         (lambda text: text + "a,b\n", ValueError),
-        (lambda text: "", KeyError),
+        (lambda text: "", ValueError),
     ],
 )
-def test_damage_is_an_error_and_the_evaluation_counts_as_not_there(change, error: type, tmp_path: Path) -> None:
+def test_damage_is_an_error_and_the_evaluation_says_which_file_it_is(change, error: type, tmp_path: Path) -> None:
     row = made.predictions(0, images=30)
     storage.write_text(str(tmp_path / "predictions.csv"), change(results.predictions_csv(row)))
     with pytest.raises(error):
         read_predictions(str(tmp_path / "predictions.csv"), CLASSES)
     storage.write_json(str(tmp_path / "metrics.json"), row.metrics)
     storage.write_text(str(tmp_path / "history.jsonl"), "")
-    assert results.read(str(tmp_path)) is None
+    with pytest.raises(RecordError, match=r"predictions\.csv is damaged \(.*evaluate again with --force"):
+        results.read(str(tmp_path))
 
 
 def test_many_rows_take_their_columns_and_little_more(tmp_path: Path) -> None:
