@@ -56,6 +56,8 @@ BASE = {
     "class_names",
     "identity",
     "image_digests",
+    "foldermarks",
+    "runsummary",
     "disks",
     "leftovers",
     "waiting",
