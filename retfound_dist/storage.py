@@ -15,13 +15,14 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
 import fsspec
 
-from retfound_dist import s3keys, store_errors, urls
+from retfound_dist import disks, s3keys, store_errors, urls, waiting
 from retfound_dist.errors import StorageError
 from retfound_dist.urls import is_local as is_local
 from retfound_dist.urls import join as join
@@ -34,6 +35,10 @@ PART_BYTES = 16 << 20
 """Of a file on S3 that is written in parts: of twice this size and more."""
 ATTEMPTS = 8
 """Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
+_BELOW: ContextVar[str] = ContextVar("below", default="")
+"""The only folder that may be read, where one is set."""
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """Size in bytes and sha256 (hex) of a file's content."""
@@ -57,6 +62,8 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
             },
         }
     try:
+        if scheme == "s3":
+            options["session"] = store_errors.listening_session(waiting.answered, waiting.out_of_patience)
         fs = fsspec.filesystem(scheme, skip_instance_cache=scheme == "s3", **options)
     except (ValueError, ImportError) as error:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
@@ -73,9 +80,27 @@ def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
     """
     urls.check_spelling(url)
     scheme = urls.scheme_of(url)
+    if scheme == "file":
+        _check_below(url)
     if scheme == "s3":
         _check_endpoint(os.environ)
     return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), urls.store_path(url)
+
+
+@contextmanager
+def only_below(url: str) -> Iterator[None]:
+    """In the block local files are opened and listed below a folder alone, wherever links lead."""
+    token = _BELOW.set(os.path.realpath(local_path(url)) if is_local(url) else "")
+    try:
+        yield
+    finally:
+        _BELOW.reset(token)
+
+
+def _check_below(url: str) -> None:
+    root = _BELOW.get()
+    if root and os.path.commonpath([root, os.path.realpath(local_path(url))]) != root:
+        raise StorageError(f"{url} leads out of {root}: links out of a served folder are not followed")
 
 
 def _check_endpoint(env: Mapping[str, str]) -> None:
@@ -90,10 +115,17 @@ def _check_endpoint(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def explained(url: str, doing: str) -> Iterator[None]:
-    """Turn whatever a backend raises into one clear line."""
+def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
+    """Turn whatever a backend raises into one clear line; a store that is waited for is named (`waiting`).
+
+    `wanted`: bytes of disk that are asked for.
+    """
     try:
-        yield
+        if urls.is_local(url):
+            yield
+        else:
+            with waiting.waiting(f"{url} (to {doing})"):
+                yield
     except StorageError:
         raise
     except FileNotFoundError as error:
@@ -111,6 +143,9 @@ def explained(url: str, doing: str) -> Iterator[None]:
         reason = store_errors.reason(error)
         if reason is None:
             raise
+        if isinstance(error, OSError) and disks.is_disk_trouble(error):
+            place = url if urls.is_local(url) else str(error.filename or "")
+            reason = disks.explain(error, urls.store_path(place), wanted) if place else reason
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
 
 
@@ -191,7 +226,7 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
 def write_bytes(url: str, data: bytes) -> None:
     """Write a file whole: readers see the old content or the new, never a part."""
     fs, path = open_fs(url)
-    with explained(url, "write"):
+    with explained(url, "write", len(data)):
         if is_local(url):
             _write_local(path, data)
         else:
@@ -199,8 +234,8 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_text(url: str, text: str) -> None:
-    """Write a UTF-8 text file whole."""
-    write_bytes(url, text.encode())
+    """Write a UTF-8 text file whole, without the secrets that a URL or an error in it may hold."""
+    write_bytes(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
 
 
 def write_json(url: str, value: Any) -> None:
@@ -248,7 +283,7 @@ def move_file(draft: str, url: str) -> None:
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
     fs, path = open_fs(url)
-    with explained(url, "write"):
+    with explained(url, "write", os.path.getsize(source)):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -269,19 +304,31 @@ def get_file(url: str, target: str) -> FileInfo:
     """Copy a URL to a local path, which appears whole; gives what was read."""
     part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, size = hashlib.sha256(), 0
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     try:
-        with open_read(url) as source, open(part, "wb") as file, explained(url, "read"):
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-        os.replace(part, target)
+        with open_read(url) as source, explained(url, "read"):
+            with explained(target, "write"):
+                os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+                file = open(part, "wb", buffering=0)  # noqa: SIM115  closed below
+            with file:
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    with explained(target, "write", size):
+                        _write_all(file, chunk)
+        with explained(target, "write"):
+            os.replace(part, target)
     except BaseException:
         if os.path.exists(part):
             os.unlink(part)
         raise
     return FileInfo(size, digest.hexdigest())
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """A file without a buffer writes as much as there is room for, and fails at the next try."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def abort_uploads(url: str) -> int:
@@ -400,6 +447,15 @@ def version_mark(url: str) -> str:
         if time.time() - max(info.st_mtime, info.st_ctime) < SETTLED_S:
             return ""
         return f"{info.st_dev}:{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+
+
+def checksum(url: str) -> str:
+    """The store's own checksum of a file, S3's ETag without its quotes; empty where a store has none."""
+    s3 = _on_s3(url)
+    if not s3:
+        return ""
+    with explained(url, "look at"):
+        return s3keys.mark_of(*s3).partition(" ")[0].strip('"')
 
 
 def file_info(path: str) -> FileInfo:

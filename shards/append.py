@@ -21,8 +21,9 @@ from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
 from shards.pack import CONFIG_FILE, describe, plan_pack, write_plan
+from shards.people.hidden import prefixed
+from shards.people.table import write_table
 from shards.plan import Plan, fingerprint
-from shards.record import safe_key
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def append(
         committed.finish(url)
         return base.manifest
     check_fits(plan, base)
+    write_table(config, plan.scans)
     mine = committed.recover(url, config.out.name, plan, base.manifest)
     writer = write_plan(config, plan, mine, base.shards, progress)
     if not writer.shards:
@@ -80,7 +82,7 @@ def plan_more(config: PackConfig) -> Plan:
     """The plan of the new sources; each key begins with its source's name, so that it is new to the set."""
     plan = plan_pack(config)
     several = len(config.all_sources) > 1
-    scans = [s if several else replace(s, key=safe_key(f"{s.source}-{s.key}")) for s in plan.scans]
+    scans = [scan if several else prefixed(scan) for scan in plan.scans]
     settings = {**plan.recipe, "appended": True}
     return replace(plan, scans=tuple(scans), recipe=settings, fingerprint=fingerprint(scans, settings))
 

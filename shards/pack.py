@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,10 @@ from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
-from shards.plan import Plan, make_plan
+from shards.people.choice import DIGEST
+from shards.people.secret import SALT, find_secret
+from shards.people.table import table_path, write_table
+from shards.plan import SECRET, Plan, make_plan
 from shards.quality import PAIRS, quality_page
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
@@ -59,16 +62,24 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     return existing_set(config, plan, force=force) or run_plan(config, plan, progress)
 
 
-def plan_pack(config: PackConfig) -> Plan:
-    """What would be packed, without reading an image."""
+def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
+    """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
-    opened = open_sources(config)
+    table_path(config)  # a place that cannot be is told before anything is read
+    opened = open_sources(config, partial(find_secret, make=not dry))
     kinds = {source.name: source.kind for source in opened}
     notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
+    choices = {source.name: source.choice for source in opened}
     scans = [scan for source in opened for scan in source.scans]
     del opened
-    return replace(make_plan(scans, config), kinds=kinds, notes=notes)
+    try:
+        plan = make_plan(scans, config, choices)
+    except DataError as error:
+        if not any(choice.keys == DIGEST for choice in choices.values()):
+            raise
+        raise DataError(f"{error} (to see the names: source.keys=names --dry-run)") from None
+    return replace(plan, kinds=kinds, notes=notes)
 
 
 def _label_doubts(scans: Sequence[Scan]) -> list[str]:
@@ -88,12 +99,20 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
     if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
         other = differences(found.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        what += other_secret(found.recipe, plan.recipe)
         raise DataError(
             f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
             f"({what or 'from other images'}): choose another out.url, or replace it with --force"
         )
     committed.finish(config.out.url)
     return found
+
+
+def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What to do where two packs have keyed their digests with different secrets."""
+    if not there.get(SECRET) or not here.get(SECRET) or there[SECRET] == here[SECRET]:
+        return ""
+    return f"; names were digested with another secret: set {SALT} to the one of that set"
 
 
 def run_plan(
@@ -104,6 +123,7 @@ def run_plan(
     `config_file`: how the data card calls the file the settings came from.
     """
     url = config.out.url
+    write_table(config, plan.scans)
     shards = committed.recover(url, config.out.name, plan)
     writer = write_plan(config, plan, shards, (), progress)
     if not writer.shards:

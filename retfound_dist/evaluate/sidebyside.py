@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from retfound_dist import leftovers
 from retfound_dist.evaluate.progress import Display
+from retfound_dist.terminal import guard
 
 T = TypeVar("T")
 _LOOK = 0.2
@@ -52,6 +54,7 @@ def run_beside(
     Work must be picklable (a `partial` of a module's function). `threads` are shared by all (0: all cores);
     process i uses GPU i modulo their number. Raises what a piece raises, after the others' end.
     """
+    leftovers.begin()
     context = get_context("spawn")
     queue, places = context.Queue(), context.Value("i", 0)
     jobs = min(jobs, len(work))
@@ -69,6 +72,7 @@ def _attach(queue: Any, places: Any, threads: int) -> None:
     _queue = queue
     with places.get_lock():
         place, places.value = places.value, places.value + 1
+    guard()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
