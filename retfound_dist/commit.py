@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from retfound_dist import kinds, storage
+from retfound_dist import kinds, names, storage
 from retfound_dist.errors import CheckpointError, StorageError
 
 FORMAT = 1
@@ -68,7 +68,8 @@ def read_commit(url: str) -> Commit:
             f"{where} has format {tree.get('format')!r}, this version reads format {FORMAT}"
         )
     try:
-        files = {name: storage.FileInfo(**info) for name, info in tree["files"].items()}
+        held = {names.plain_path(n, where, CheckpointError): info for n, info in tree["files"].items()}
+        files = {name: storage.FileInfo(**info) for name, info in held.items()}
         known = {field.name for field in fields(Commit)} - {"url", "files"}
         return Commit(url=url, files=files, **{key: tree[key] for key in tree.keys() & known})
     except (KeyError, TypeError) as error:

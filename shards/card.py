@@ -11,10 +11,10 @@ from retfound_dist import config as configs
 from retfound_dist.schema import PackConfig, PackOut
 from shards.apart import card_lines
 from shards.burnt_in import compared_as
-from shards.committed import BESIDE
 from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
 from shards.sources.citations import CITATIONS, OWN
+from shards.standing import BESIDE
 from shards.suspects import suspect_lines
 
 CARD, QUALITY, KEPT, OUT = BESIDE

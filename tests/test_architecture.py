@@ -51,6 +51,8 @@ BASE = {
     "names",
     "exclusive",
     "locks",
+    "set_counts",
+    "set_files",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

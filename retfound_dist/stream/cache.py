@@ -116,12 +116,7 @@ class ShardCache:
         if storage.bytes_info(data).sha256 != shard.index.sha256:
             os.unlink(self._index(shard))
             return self.entries(shard)
-        entries = parse_index(data)
-        if len(entries) != shard.samples:
-            raise ManifestError(
-                f"{shard.index.name} lists {len(entries)} samples, the manifest {shard.samples}"
-            )
-        return entries
+        return parse_index(data, shard, storage.join(self.url, shard.index.name))
 
     def _fetch_indexes(self, missing: Sequence[Shard]) -> list[Shard]:
         """One try; gives those that came with the wrong bytes."""

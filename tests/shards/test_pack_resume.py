@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, StorageError
+from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from shards import pack as packing
 from shards.pack import pack, plan_pack
@@ -40,6 +43,13 @@ def images(tmp_path: Path) -> Path:
     root = write_classes(tmp_path / "images", {"A": 12, "B": 8})
     (root / "A" / "bad.jpg").write_text("hi")
     return root
+
+
+AFTER = {
+    *(f"write_bytes {name}" for name in ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")),
+    *("delete packing.json", "delete LOCK.json"),
+}
+"""Changes that come after the manifest, by which the set stands."""
 
 
 @contextmanager
@@ -80,11 +90,12 @@ def test_a_failure_at_any_write_is_made_good_by_the_same_command(
             pack(pack_config(images, out, split=parted))
             break
         left = file_bytes(out) if out.exists() else {}
-        assert ("manifest.json" in left) == (changes[at] == "delete packing.json")
+        assert ("manifest.json" in left) == (changes[at] in AFTER)
         pack(pack_config(images, out, split=parted))
         assert file_bytes(out) == expected, changes[at]
         at += 1
     assert at > 2 * 3 + 2
+    assert set(changes) >= AFTER
 
 
 def test_work_that_was_committed_is_not_done_again(
@@ -114,18 +125,41 @@ def test_shards_of_another_config_are_not_mixed_in(
     assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
 
 
-def test_a_replacement_that_failed_midway_is_made_good(
+def test_a_replacement_that_failed_anywhere_leaves_the_old_set_or_the_new_one_and_is_made_good(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack(pack_config(images, tmp_path / "undisturbed"))
-    for at in range(1, 12):
-        pack(pack_config(images, tmp_path / "out", out={"seed": 5}), force=True)
-        with failing(monkeypatch, at, torn=True), pytest.raises(StorageError):
-            pack(pack_config(images, tmp_path / "out"), force=True)
-        left = file_bytes(tmp_path / "out")
-        assert "manifest.json" not in left or verify(f"{tmp_path}/out", 1) == []
-        pack(pack_config(images, tmp_path / "out"), force="manifest.json" in left)
-        assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
+    few = {"shard_mb": 0.04}
+    old, out = pack_config(images, tmp_path / "old", out={"seed": 5, **few}), tmp_path / "out"
+    pack(old)
+    config = pack_config(images, out, out=few)
+    before = file_bytes(tmp_path / "old")
+    pack_beside(tmp_path, config)
+    expected = file_bytes(tmp_path / "undisturbed")
+    replaced, at = 0, 0
+    while True:
+        storage.delete(str(out))
+        shutil.copytree(tmp_path / "old", out)
+        with failing(monkeypatch, at, torn=True) as changes, suppress(StorageError):
+            pack(config, force=True)
+            break
+        left = file_bytes(out)
+        if left["manifest.json"] == before["manifest.json"]:
+            assert left.items() >= before.items(), f"{changes[at]} changed the old set"
+        else:
+            replaced += 1
+            assert left["manifest.json"] == expected["manifest.json"]
+        assert verify(str(out), 1) == [], changes[at]
+        pack(config, force=True)
+        assert file_bytes(out) == expected, changes[at]
+        at += 1
+    assert replaced > len(before) - 4, "the old shards were removed one by one after the new manifest"
+    assert at > replaced + 5
+
+
+def pack_beside(tmp_path: Path, config: PackConfig) -> None:
+    """The set that `config` makes where another one stood, undisturbed."""
+    shutil.copytree(tmp_path / "old", tmp_path / "undisturbed")
+    pack(replace(config, out=replace(config.out, url=str(tmp_path / "undisturbed"))), force=True)
 
 
 def test_a_tar_that_lost_its_end_is_packed_again(images: Path, tmp_path: Path) -> None:
@@ -277,4 +311,4 @@ def test_what_ends_a_pack_leaves_no_open_shard_behind(tmp_path: Path) -> None:
     config = pack_config(tmp_path / "images", tmp_path / "out", out={"shard_mb": 1.0, "bad_sample_budget": 1})
     with pytest.raises(DataError):
         pack(config)
-    assert not [path.name for path in (tmp_path / "out").iterdir() if ".tar" in path.name]
+    assert not (tmp_path / "out").exists()
