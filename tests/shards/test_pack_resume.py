@@ -20,8 +20,10 @@ from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, StorageError
+from retfound_dist.identity import set_fingerprint
 from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import read_manifest
 from shards import pack as packing
 from shards.pack import pack, plan_pack
 from shards.record import Scan
@@ -34,7 +36,8 @@ from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from shards.pack import pack
 if __name__ == "__main__":
-    pack(load(PackConfig, sys.argv[1], sys.argv[2:])[0])
+    force = sys.argv[2:3] == ["--force"]
+    pack(load(PackConfig, sys.argv[1], sys.argv[2 + force :])[0], force=force)
 """
 
 
@@ -191,6 +194,33 @@ def test_kill_9_anywhere_ends_with_the_same_bytes_and_no_process_left(tmp_path: 
         wait_until_gone(children)
     subprocess.run([*command, f"out.url={out}"], check=True, timeout=120)
     assert file_bytes(out) == file_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_replacement_killed_anywhere_leaves_the_old_set_sound_until_the_new_one_is_whole(
+    tmp_path: Path,
+) -> None:
+    images = write_classes(tmp_path / "images", {"A": 40, "B": 24}, "png")
+    (tmp_path / "pack.py").write_text(SCRIPT)
+    (tmp_path / "pack.toml").write_text(f'[source]\npath = "{images}"\n[out]\nurl = ""\nshard_mb = 0.04\n')
+    command = [sys.executable, str(tmp_path / "pack.py"), str(tmp_path / "pack.toml")]
+    out = tmp_path / "out"
+    pack(pack_config(images, out, out={"seed": 5}))
+    before = file_bytes(out)
+    for shards in (1, 3):
+        process = subprocess.Popen([*command, "--force", f"out.url={out}", "out.workers=1"])
+        while process.poll() is None and len(list(out.glob("oct.2-*.idx"))) < shards:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert file_bytes(out).items() >= before.items()
+        assert verify(str(out), 1) == []
+    subprocess.run([*command, "--force", f"out.url={out}", "out.workers=1"], check=True, timeout=120)
+    alone = pack(pack_config(images, tmp_path / "alone", out={"shard_mb": 0.04}))
+    assert set_fingerprint(read_manifest(str(out)).shards) == set_fingerprint(alone.shards)
+    assert not before.keys() & {name for name in file_bytes(out) if name.endswith((".tar", ".idx"))}
+    assert not {"LOCK.json", "packing.json"} & file_bytes(out).keys()
+    assert verify(str(out), 1) == []
 
 
 def test_one_shard_is_open_at_a_time(
