@@ -14,12 +14,18 @@ from collections.abc import Callable, Sequence
 
 from retfound_dist.cockpit.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.terminal import guarded
 
 Command = Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn trouble into a line and an exit code."""
+    """Parse, run, and turn trouble into a line and an exit code; nothing printed holds a secret."""
+    with guarded():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parse(argv)
     try:
         check_config(args)

@@ -171,7 +171,8 @@ def append_rows(url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     What a killed run wrote in part goes.
     """
     where = storage.join(url, name)
-    data = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+    lines = (urls.mask(json.dumps(row, allow_nan=False), least=urls.LEAST_IN_FILES) for row in rows)
+    data = b"".join(line.encode() + b"\n" for line in lines)
     if not storage.is_local(where):
         before = storage.read_bytes(where) if storage.exists(where) else b""
         storage.write_bytes(where, _joined(before) + data)

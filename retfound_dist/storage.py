@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -34,6 +35,10 @@ PART_BYTES = 16 << 20
 """Of a file on S3 that is written in parts: of twice this size and more."""
 ATTEMPTS = 8
 """Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
+_BELOW: ContextVar[str] = ContextVar("below", default="")
+"""The only folder that may be read, where one is set."""
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """Size in bytes and sha256 (hex) of a file's content."""
@@ -73,9 +78,27 @@ def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
     """
     urls.check_spelling(url)
     scheme = urls.scheme_of(url)
+    if scheme == "file":
+        _check_below(url)
     if scheme == "s3":
         _check_endpoint(os.environ)
     return _filesystem(scheme, os.getpid(), attempts or ATTEMPTS), urls.store_path(url)
+
+
+@contextmanager
+def only_below(url: str) -> Iterator[None]:
+    """In the block local files are opened and listed below a folder alone, wherever links lead."""
+    token = _BELOW.set(os.path.realpath(local_path(url)) if is_local(url) else "")
+    try:
+        yield
+    finally:
+        _BELOW.reset(token)
+
+
+def _check_below(url: str) -> None:
+    root = _BELOW.get()
+    if root and os.path.commonpath([root, os.path.realpath(local_path(url))]) != root:
+        raise StorageError(f"{url} leads out of {root}: links out of a served folder are not followed")
 
 
 def _check_endpoint(env: Mapping[str, str]) -> None:
@@ -199,8 +222,8 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_text(url: str, text: str) -> None:
-    """Write a UTF-8 text file whole."""
-    write_bytes(url, text.encode())
+    """Write a UTF-8 text file whole, without the secrets that a URL or an error in it may hold."""
+    write_bytes(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
 
 
 def write_json(url: str, value: Any) -> None:

@@ -21,8 +21,9 @@ from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
 from shards.pack import CONFIG_FILE, commit, describe, plan_pack, write_plan
+from shards.people.hidden import prefixed
+from shards.people.table import write_table
 from shards.plan import Plan, fingerprint
-from shards.record import safe_key
 from shards.sample import Skipped
 from shards.standing import Series, files_of, generations, locked, read_mark
 
@@ -52,6 +53,7 @@ def append(
         if _holds(base.manifest, plan):
             return _finished(config, plan, base, config_file)
         check_fits(plan, base)
+        write_table(config, plan.scans)
         old = files_of(base.manifest.shards)
         series = Series(config.out.name, max(generations(config.out.name, old), default=1), len(base.shards))
         mine = committed.recover(url, series, plan, old)
@@ -107,7 +109,7 @@ def plan_more(config: PackConfig) -> Plan:
     """The plan of the new sources; each key begins with its source's name, so that it is new to the set."""
     plan = plan_pack(config)
     several = len(config.all_sources) > 1
-    scans = [s if several else replace(s, key=safe_key(f"{s.source}-{s.key}")) for s in plan.scans]
+    scans = [scan if several else prefixed(scan) for scan in plan.scans]
     settings = {**plan.recipe, "appended": True}
     return replace(plan, scans=tuple(scans), recipe=settings, fingerprint=fingerprint(scans, settings))
 

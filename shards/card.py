@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retfound_dist import config as configs
+from retfound_dist.foreign_text import fence, markdown, plain
 from retfound_dist.schema import PackConfig, PackOut
 from shards.apart import card_lines
 from shards.burnt_in import compared_as
+from shards.people.choice import DIGEST, sentence
 from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
 from shards.sources.citations import CITATIONS, OWN
@@ -18,6 +20,9 @@ from shards.standing import BESIDE
 from shards.suspects import suspect_lines
 
 CARD, QUALITY, KEPT, OUT = BESIDE
+PATHS = ("source.path", "root")
+LOCAL = ("out.url", "out.workers", "out.bad_sample_budget", "out.names_table")
+"""Settings of a machine: they change nothing in the set."""
 BARS, BAR_WIDTH = 16, 40
 """Rows of the intensity histogram, and letters in its longest bar."""
 
@@ -26,13 +31,15 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
     """Markdown from a manifest's tree and the config it was packed with; `config_file`: its file's name."""
     shards, image = tree["shards"], tree["image"]
     megabytes = sum(shard["bytes"] for shard in shards) / 1e6
+    again = command(config, config_file, hidden=_hidden(tree["sources"]))
     parts = [
         [f"# Data card: {tree['samples']:,} B-scans", ""],
         [f"{len(shards):,} shards, {megabytes:,.1f} MB, packed by {tree['packed_by']}.", ""],
         [f"[{QUALITY}]({QUALITY}) shows it: what was kept, what was not, what looks alike.", ""],
-        ["```", command(config, config_file), "```", ""],
+        [fence(again), again, fence(again), ""],
         ["## Sources", "", *_sources(tree["sources"]), ""],
-        ["## Parts", "", *_parts(shards, config), "", *card_lines(tree["sources"]), ""],
+        ["## Names", "", *_names(tree["sources"]), ""],
+        ["## Parts", "", *_parts(shards, config), "", *card_lines(_escaped(tree["sources"])), ""],
         ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
         [f"![Examples of each source]({KEPT})", ""],
         ["## Kept out", "", *_kept_out(tree["skipped"]), ""],
@@ -44,18 +51,46 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def command(config: PackConfig, config_file: str) -> str:
-    """The command that packs the same: every setting that changes what is packed and is not the default."""
-    tree, plain = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
-    default = dict(configs.flatten(plain))
+def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> str:
+    """The command that packs the same: every setting that changes what is packed and is not the default.
+
+    `hidden`: the set has digests for names, so that no path of the sources is told either.
+    """
+    tree, bare = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
+    default = dict(configs.flatten(bare))
     changed = [(k, v) for k, v in configs.flatten(tree) if default.get(k) != v and k != "sources"]
     drawn = any(source.kind == "phantom" for source in config.all_sources)
-    changed = [(k, v) for k, v in changed if k not in ("out.url", "out.workers", "out.bad_sample_budget")]
-    words = [shlex.quote(f"{k}={v}") for k, v in changed if drawn or not k.startswith("phantom.")]
-    lines = [" ".join([f"retfound pack {shlex.quote(config_file)} out.url=URL", *words])]
+    changed = [(k, "PATH" if hidden and k in PATHS else v) for k, v in changed if k not in LOCAL]
+    words = [shlex.quote(plain(f"{k}={v}")) for k, v in changed if drawn or not k.startswith("phantom.")]
+    file = "CONFIG.toml" if hidden else shlex.quote(plain(config_file))
+    lines = [" ".join([f"retfound pack {file} out.url=URL", *words])]
     for source in config.sources:
-        lines.append(f"# [[sources]] kind = {source.kind!r}, path = {source.path!r}")
+        path = "PATH" if hidden else plain(source.path)
+        lines.append(f"# [[sources]] kind = {source.kind!r}, path = {path!r}")
     return "\n".join(lines)
+
+
+def _hidden(sources: Mapping[str, Any]) -> bool:
+    return any(found.get("names", {}).get("keys") == DIGEST for found in sources.values())
+
+
+def _escaped(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources by names that Markdown takes for words."""
+    return {markdown(name): found for name, found in sources.items()}
+
+
+def _names(sources: Mapping[str, Any]) -> Iterator[str]:
+    """Whether names of people may be in the set, for each source, and who decided so."""
+    for name, found in sources.items():
+        told = sentence(found["names"]) if "names" in found else "not recorded by the version that packed it"
+        yield f"- {markdown(name)}: {markdown(told)}"
+    if _hidden(sources):
+        yield ""
+        yield (
+            "A digest (HMAC-SHA256) tells persons apart and not who they are, to all who lack the secret. "
+            "The table of names and the secret are with whoever packed the set, and no part of it. Pictures "
+            "are as they came."
+        )
 
 
 def histogram_lines(histogram: Sequence[int]) -> list[str]:
@@ -75,18 +110,18 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
     yield "| source | kind | images | patients | volumes | kept out | labels |"
     yield "|---|---|--:|--:|--:|--:|---|"
     for name, found in sources.items():
-        labels = ", ".join(f"{label} {count:,}" for label, count in found["labels"].items())
+        labels = ", ".join(f"{markdown(label)} {count:,}" for label, count in found["labels"].items())
         counts = " | ".join(
             f"{found[key]:,}" if found[key] or key in ("samples", "skipped") else "not known"
             for key in ("samples", "patients", "volumes", "skipped")
         )
-        yield f"| {name} | {found['kind']} | {counts} | {labels} |"
+        yield f"| {markdown(name)} | {found['kind']} | {counts} | {labels} |"
     notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
     if notes:
         yield ""
         yield "How lists were read, what was passed over, what differs from the published sets:"
         yield ""
-        yield from (f"- {name}: {note}" for name, note in notes)
+        yield from (f"- {markdown(name)}: {markdown(note)}" for name, note in notes)
 
 
 def _parts(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iterator[str]:
@@ -127,7 +162,8 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield "|---|--:|"
     same = SAME.strip()
     shown = {reason: "has the same pixels as one that is kept" for reason in reasons if reason in same}
-    yield from (f"| {shown.get(reason, reason)} | {count:,} |" for reason, count in reasons.most_common(30))
+    told = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))
+    yield from (f"| {reason} | {count:,} |" for reason, count in told)
     yield ""
     yield f"![What was kept out and why]({OUT})"
 
@@ -138,7 +174,7 @@ def _suspects(tree: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"They are kept; [{QUALITY}]({QUALITY}) shows some. `image.leave_out_suspects` leaves them out."
     yield ""
-    yield from (f"- {line}" for line in suspect_lines(tree))
+    yield from (f"- {markdown(line)}" for line in suspect_lines(tree))
 
 
 def _near(near: Mapping[str, Any]) -> Iterator[str]:
@@ -156,20 +192,20 @@ def _near(near: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _burnt_in(tree: Mapping[str, Any]) -> Iterator[str]:
-    for name, (count, looked_at) in tree["framed"].items():
+    for name, (count, looked_at) in _escaped(tree["framed"]).items():
         if count:
             yield (
                 f"- {name}: {count} of {looked_at} images looked at have a bright line along an edge, part "
                 "of a frame; `image.trim=true` cuts it off"
             )
-    for name, (count, looked_at) in tree.get("not_compared", {}).items():
+    for name, (count, looked_at) in _escaped(tree.get("not_compared", {})).items():
         yield (
             f"- {name}: marks were not looked for in {count} of {looked_at} images looked at: "
             "too few to be compared"
         )
     if not tree["burnt_in"]:
         yield "- marks: not looked for in any image, no source has enough of them to be compared"
-    for name, compared in tree["burnt_in"].items():
+    for name, compared in _escaped(tree["burnt_in"]).items():
         yield from (f"- {name}, {_compared(one)}" for one in compared)
 
 
@@ -186,6 +222,6 @@ def _compared(one: Mapping[str, Any]) -> str:
 
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:
-    for name, found in sources.items():
+    for name, found in _escaped(sources).items():
         licence, citation = CITATIONS.get(found["kind"], OWN)
         yield f"- {name}: licence {licence}. Citation: {citation}"

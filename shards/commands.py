@@ -17,6 +17,9 @@ from shards.card import QUALITY
 from shards.display import progress_display
 from shards.manifest import count_scans
 from shards.pack import existing_set, plan_pack, run_plan
+from shards.people.choice import DIGEST, HARMLESS, PUBLISHED, sentence
+from shards.people.secret import find_secret
+from shards.people.table import table_path
 from shards.plan import Plan
 from shards.repair import repair
 from shards.sample import SAME
@@ -44,9 +47,9 @@ def pack_command(
     if add and not dry_run:
         with progress_display("packing", "images", quiet=quiet) as progress:
             manifest = append(config, progress, os.path.basename(config_path))
-        _say(summarise(manifest), quiet)
+        _say([*summarise(manifest), *say_table(manifest, config)], quiet)
         return 0
-    plan = plan_pack(config)
+    plan = plan_pack(config, dry=dry_run)
     if dry_run:
         _say(describe_plan(plan, config), quiet)
         return 0
@@ -57,7 +60,7 @@ def pack_command(
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
-    _say(summarise(manifest), quiet)
+    _say([*summarise(manifest), *say_table(manifest, config)], quiet)
     return 0
 
 
@@ -97,7 +100,23 @@ def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
         scans = [scan for scan in plan.scans if scan.source == source]
         lines += _describe_counts(source, {**count_scans(scans), "split_by": count_split(scans, plan)})
         lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
+        lines += _say_names(plan.choices[source].to_tree()) if source in plan.choices else []
     return lines
+
+
+def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
+    """Where the names behind digests stand, and the secret; nothing where all keys are names."""
+    if not any(found.get("names", {}).get("keys") == DIGEST for found in manifest.sources.values()):
+        return []
+    where = find_secret(make=False).where
+    return [
+        f"names behind the digests: {table_path(config)} (on this machine, readable by you alone)",
+        f"their secret: {where}; keep it: with another one the same patient has another digest",
+    ]
+
+
+def _say_names(tree: Mapping[str, Any]) -> list[str]:
+    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {sentence(tree)}"]
 
 
 def summarise(manifest: Manifest) -> list[str]:
@@ -106,6 +125,7 @@ def summarise(manifest: Manifest) -> list[str]:
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)
         lines += [f"    note: {note}" for note in counts.get("notes", ())]
+        lines += _say_names(counts["names"]) if "names" in counts else []
     lines += [f"suspected: {line}" for line in suspect_lines(manifest.suspects)]
     if manifest.suspects:
         where = storage.join(manifest.url, QUALITY)

@@ -49,6 +49,7 @@ def make_manifest(
                 "straddling": count_straddling(scans),
                 "skipped": len(found) - len(scans),
                 "notes": list(plan.notes.get(name, ())),
+                **({"names": plan.choices[name].to_tree()} if name in plan.choices else {}),
             }
             for name, found in _by_source(plan.scans).items()
             for scans in [[scan for scan in found if scan.key not in out]]

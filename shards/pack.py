@@ -35,7 +35,10 @@ from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
 from shards.manifest import make_manifest
 from shards.parallel import available_cores, ordered_map
-from shards.plan import Plan, make_plan
+from shards.people.choice import DIGEST
+from shards.people.secret import SALT, find_secret
+from shards.people.table import table_path, write_table
+from shards.plan import SECRET, Plan, make_plan
 from shards.quality import PAIRS, quality_page
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
@@ -63,16 +66,24 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
 
 
-def plan_pack(config: PackConfig) -> Plan:
-    """What would be packed, without reading an image."""
+def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
+    """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
-    opened = open_sources(config)
+    table_path(config)  # a place that cannot be is told before anything is read
+    opened = open_sources(config, partial(find_secret, make=not dry))
     kinds = {source.name: source.kind for source in opened}
     notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
+    choices = {source.name: source.choice for source in opened}
     scans = [scan for source in opened for scan in source.scans]
     del opened
-    return replace(make_plan(scans, config), kinds=kinds, notes=notes)
+    try:
+        plan = make_plan(scans, config, choices)
+    except DataError as error:
+        if not any(choice.keys == DIGEST for choice in choices.values()):
+            raise
+        raise DataError(f"{error} (to see the names: source.keys=names --dry-run)") from None
+    return replace(plan, kinds=kinds, notes=notes)
 
 
 def _label_doubts(scans: Sequence[Scan]) -> list[str]:
@@ -94,6 +105,7 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
             return None
         other = differences(found.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        what += other_secret(found.recipe, plan.recipe)
         raise DataError(
             f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
             f"({what or 'from other images'}): choose another out.url, or replace it with --force"
@@ -107,6 +119,13 @@ def _is_unfinished(url: str, found: Manifest | None, plan: Plan) -> bool:
         return False
     mark = standing.read_mark(url)
     return mark is not None and mark.fingerprint in ("", plan.fingerprint)
+
+
+def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What to do where two packs have keyed their digests with different secrets."""
+    if not there.get(SECRET) or not here.get(SECRET) or there[SECRET] == here[SECRET]:
+        return ""
+    return f"; names were digested with another secret: set {SALT} to the one of that set"
 
 
 def run_plan(
@@ -127,6 +146,8 @@ def run_plan(
         if found := existing_set(config, plan, force=force):  # packed by another process meanwhile
             return found
         series, keep = _place(config, plan, force)
+        if not keep:
+            write_table(config, plan.scans)
         shards = committed.recover(url, series, plan, keep)
         writer = write_plan(config, plan, shards, (), progress, series, lock.confirm)
         if not writer.shards:
@@ -134,6 +155,8 @@ def run_plan(
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
         tree, pages = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
         lock.confirm()
+        if keep:  # until now the table was the old set's
+            write_table(config, plan.scans)
         commit(url, tree, pages)
         return read_manifest(url)
 

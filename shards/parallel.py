@@ -16,6 +16,7 @@ from typing import TypeVar
 from threadpoolctl import threadpool_limits
 
 from retfound_dist.errors import RetfoundError
+from retfound_dist.terminal import guard
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -79,6 +80,7 @@ def _start_worker() -> None:
     """Leave Ctrl-C to the parent, do not outlive it when it is killed, and use one core."""
     import numpy  # noqa: F401  loaded, so that its library is there to be limited
 
+    guard()
     threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -23,11 +23,15 @@ from retfound_dist import config as configs
 from retfound_dist.schema import PackConfig
 from retfound_dist.units import TOGETHER
 from shards.groups import Fractions, Group, check_divisible, given_keys, given_parts, group_of, kind_of
+from shards.people.choice import Choice
+from shards.people.hidden import named
 from shards.record import Scan
 
 PARTS = ("train", "val", "test")
 FORMAT = 5
 """Raised when the same config and scans would give other shards than before."""
+SECRET = "digest_secret"
+"""What a recipe says of the secret that names were digested with."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Plan:
     """Of each source by its name: what differs from the set as it was published."""
     given: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     """Of each source: keys of the images whose part the source says; None: of all of them."""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """Of each source: whether its keys are names or digests."""
     rule: str = TOGETHER
     """`split.unknown_patient`: what an image is kept together with where its patient is not known."""
 
@@ -58,7 +64,7 @@ class Plan:
         return "source" if given is None or scan.key in given else self.unit_kind(scan)
 
 
-def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
+def make_plan(scans: list[Scan], config: PackConfig, choices: Mapping[str, Choice] | None = None) -> Plan:
     """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles.
 
     Takes the list over: millions of scans are not held twice.
@@ -72,8 +78,9 @@ def make_plan(scans: list[Scan], config: PackConfig) -> Plan:
     del parts
     ordered = tuple(shuffle(scans, config.out.seed))
     scans.clear()
-    settings = recipe(config)
-    return Plan(ordered, fingerprint(ordered, settings), settings, given=given, rule=rule)
+    settings = recipe(config) | _secrets(choices or {})
+    mark = fingerprint(ordered, settings)
+    return Plan(ordered, mark, settings, given=given, choices=choices or {}, rule=rule)
 
 
 def assign_parts(
@@ -108,7 +115,8 @@ def stratify(
     """A part for each scan, one for all of a group; every label comes as near to the fractions as it can.
 
     Label by label, groups with many images first, each to the part that lacks most images; then no
-    part stays without a label that has groups enough. Arrays only: this is done for millions.
+    part stays without a label that has groups enough. Arrays only: this is done for millions. What is drawn
+    follows from names, also where digests stand for them: the split is the same with both and any secret.
     """
     number, label, words = _number_groups(scans, seed, group)
     check_divisible(len(label), scans, fractions)
@@ -151,6 +159,12 @@ def _sources(config: PackConfig) -> dict[str, Any]:
     if not config.sources:
         return {"source": {"kind": config.source.kind}}
     return {"sources": [{"kind": source.kind, "name": source.name} for source in config.sources]}
+
+
+def _secrets(choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """By source, the mark of the secret of its digests; nothing where there are none."""
+    marks = {source: choice.mark for source, choice in sorted(choices.items()) if choice.mark}
+    return {SECRET: marks} if marks else {}
 
 
 def _is_drawn(config: PackConfig) -> bool:
@@ -203,18 +217,20 @@ def _number_groups(
 
     Labels are numbered by name; of equally common ones a group has the first.
     """
-    names = {name: n for n, name in enumerate(sorted({scan.label or "" for scan in scans}))}
+    names = {name: n for n, name in enumerate(sorted({named(scan).label or "" for scan in scans}))}
     known: dict[Group, int] = {}
     number, label = np.zeros(len(scans), np.int64), np.zeros(len(scans), np.int64)
     words = np.zeros((len(scans), 4), np.uint64)
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     groups = 0
     for place, scan in enumerate(scans):
-        group, code = group_in(scan), names[scan.label or ""]
+        group, own = group_in(scan), named(scan)
+        code = names[own.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
         if mine == groups:
             label[mine] = code
-            words[mine] = np.frombuffer(_hash(seed, *([group] if isinstance(group, str) else group)), ">u8")
+            spelt = group if own is scan else group_in(own)
+            words[mine] = np.frombuffer(_hash(seed, *([spelt] if isinstance(spelt, str) else spelt)), ">u8")
             groups += 1
         if not isinstance(group, str):
             counts[mine][code] += 1

@@ -19,6 +19,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import IndexFile, Manifest, Shard, read_manifest
+from shards.pack import other_secret
 from shards.plan import Marks, Plan
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
@@ -49,9 +50,10 @@ def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
     if not shards:
         other = differences(manifest.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        what = (what or "the source holds other images now") + other_secret(manifest.recipe, plan.recipe)
         raise DataError(
             f"{config.out.url} was not packed from this config and these images "
-            f"({what or 'the source holds other images now'}): give --repair the config it was packed with"
+            f"({what}): give --repair the config it was packed with"
         )
     mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)

@@ -21,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("cluster" if part[0] == "cluster" else "/".join(part)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither make nor read this user's secret for names, and leave no table of names behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETFOUND_SALT", "a secret for tests only")
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("share")))
+        yield
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 160 MB: room for one checkpoint of a small run, not for two."""

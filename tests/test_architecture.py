@@ -36,6 +36,8 @@ BASE = {
     "store_errors",
     "outputs",
     "passed_over",
+    "foreign_text",
+    "terminal",
     "folder_walk",
     "folder_layout",
     "image_files",

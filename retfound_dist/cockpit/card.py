@@ -17,6 +17,7 @@ from retfound_dist import kinds, outputs, storage
 from retfound_dist.cockpit.page import SCORES
 from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit, resolve
 from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.foreign_text import code, markdown
 from retfound_dist.identity import set_fingerprint
 from retfound_dist.shardset import Manifest, read_manifest
 
@@ -123,6 +124,7 @@ def render(card: Card, encoder_only: bool) -> str:
     """The card as Markdown."""
     loader = PackageLoader("retfound_dist.cockpit", ".")
     templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    templates.filters.update(words=markdown, code=code)
     init = card.config.get("model", {}).get("init", "")
     whose, licence = licence_of(first_weights(init))
     return templates.get_template("card.md.j2").render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from retfound_dist import kinds, runlog, storage
@@ -23,7 +24,7 @@ class Found:
 def look(url: str, depth: int = DEPTH) -> Found:
     """The runs at or below a URL; a run's own folders and shard sets are not looked into."""
     found = Found()
-    _look(url, depth, found)
+    _look(url, depth, found, set())
     return found
 
 
@@ -32,7 +33,12 @@ def find_runs(url: str, depth: int = DEPTH) -> list[str]:
     return look(url, depth).runs
 
 
-def _look(url: str, depth: int, found: Found) -> None:
+def _look(url: str, depth: int, found: Found, seen: set[str]) -> None:
+    """`seen`: the real folders so far: a link to one of them is not followed again, nor in a circle."""
+    real = os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url
+    if real in seen:
+        return
+    seen.add(real)
     try:
         names = storage.list_names(url)
         if runlog.CONFIG in names:
@@ -49,4 +55,4 @@ def _look(url: str, depth: int, found: Found) -> None:
         return
     for name in folders:
         if not name.startswith("."):
-            _look(storage.join(url, name), depth - 1, found)
+            _look(storage.join(url, name), depth - 1, found, seen)

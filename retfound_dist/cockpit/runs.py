@@ -19,6 +19,7 @@ from retfound_dist.cockpit.found_runs import look
 from retfound_dist.cockpit.logs import read_log, read_tree
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+from retfound_dist.foreign_text import plain
 from retfound_dist.identity import KEPT, SHARD_SET
 
 SILENT_S = 300.0
@@ -270,13 +271,13 @@ def runs_command(url: str, as_json: bool) -> int:
         console.print(table(runs))
         for run in runs:
             if run.alarms:
-                last = f"ALARM: {run.name}: {run.alarms[-1]['message']}"
+                last = plain(f"ALARM: {run.name}: {run.alarms[-1]['message']}")
                 console.print(last, markup=False, style="bold red")
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
-                console.print(f"{run.name} differs: {said}", markup=False)
+                console.print(plain(f"{run.name} differs: {said}"), markup=False)
             for text in run.left_out:
-                console.print(f"{run.name}: {text}", markup=False)
+                console.print(plain(f"{run.name}: {text}"), markup=False)
     else:
         print(f"no runs at or below {url}, which is {kinds.kind_at(url)}")
     for fault in faults:
@@ -298,7 +299,7 @@ def table(runs: Sequence[RunFacts]) -> Table:
         total = f"/{one['steps']}" if one["steps"] else ""
         best = one["best"]
         found.add_row(
-            Text(run.name, style="bold"),
+            Text(plain(run.name), style="bold"),
             Text(one["state"], style=STYLES.get(one["state"], "")),
             f"{one['step']}{total}",
             _number(one["loss"], 4),

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from retfound_dist.evaluate.progress import Display
+from retfound_dist.terminal import guard
 
 T = TypeVar("T")
 _LOOK = 0.2
@@ -69,6 +70,7 @@ def _attach(queue: Any, places: Any, threads: int) -> None:
     _queue = queue
     with places.get_lock():
         place, places.value = places.value, places.value + 1
+    guard()
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())

@@ -7,6 +7,7 @@ from typing import Any
 
 from retfound_dist.evaluate import wording
 from retfound_dist.evaluate.tables import NAMES, Ties, Trees, score_table
+from retfound_dist.foreign_text import markdown as escaped
 
 SHOWN = ("auroc", "aupr", "balanced_accuracy")
 _WIDE = 21
@@ -40,7 +41,7 @@ def _markdown(kind: str, metrics: Trees, ties: Ties) -> str:
     table = score_table(kind, metrics, ties)
     rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
     for line in table["lines"]:
-        rows.append([line["name"], *map(_cell, line["cells"])])
+        rows.append([escaped(line["name"]), *map(_cell, line["cells"])])
     drawn = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return f"## {kind}\n\n{table['note']} In brackets: 95 % intervals.\n\n{drawn}"
 

@@ -39,6 +39,10 @@ class Source:
     follow_links: Literal["inside", "anywhere"] = "inside"
     """Symbolic links that are followed: those to files and folders inside `path`, or all. `anywhere` lets
     the folder name any file that you can read: set it for folders you trust."""
+    keys: Literal["auto", "digest", "names"] = "auto"
+    """What keys, patients and volumes are called: `digest`, a digest by a secret of your own (RETFOUND_SALT);
+    `names`, as files and lists call them; `auto`, digests where those look like a person, a date or an
+    identifier, and of device files (docs/privacy.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -121,6 +125,9 @@ class PackOut:
     """Unreadable images left out (and named) before packing stops with an error."""
     workers: Count = 0
     """Processes that decode and encode; 0: one for each core."""
+    names_table: str = ""
+    """Local file for the names behind digests, readable by you alone, never in the set; empty:
+    `~/.local/share/retfound/names/NAME-<digest of out.url>.csv`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from retfound_dist.terminal import guard
+
 PRELOAD = "retfound_dist.stream.loader"
 NOT_THEIRS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 """Signals that only the reading process answers: Slurm and torchrun send them to every process they find."""
@@ -98,6 +100,7 @@ class Begin:
 def _begin_process() -> None:
     """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where another context than `fork_server` made it
+    guard()
     sys.excepthook = _unless_reader_left
     torch.set_num_threads(1)
     keep_memory()

@@ -12,7 +12,10 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.folder_walk import Links
 from retfound_dist.schema import PackConfig, Phantom, Source
 from retfound_dist.units import patients_of_units
-from shards.record import Listing, Scan, safe_key
+from shards.people.choice import Choice, choose
+from shards.people.hidden import prefixed
+from shards.people.secret import Secret, find_secret
+from shards.record import Listing, Scan
 
 ADAPTERS = {
     "folder": "folder",
@@ -37,17 +40,22 @@ class Opened:
     kind: str
     scans: Sequence[Scan]
     notes: tuple[str, ...]
+    choice: Choice
+    """Whether its keys are names or digests."""
 
 
-def open_sources(config: PackConfig) -> list[Opened]:
-    """Every configured source, listed; with several, each key begins with its source's name."""
+def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[Opened]:
+    """Every configured source, listed; with several, each key begins with its source's name.
+
+    Names that tell of people are digests from here on (shards.people); `secret` gives what keys them.
+    """
     several = len(config.all_sources) > 1
     opened = []
     for source in config.all_sources:
         path = os.path.join(config.root, source.path) if config.root and source.path else source.path
-        listing = open_source(replace(source, path=path), config.phantom)
-        scans = [_prefixed(scan) for scan in listing.scans] if several else listing.scans
-        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes))
+        listing, choice = choose(source, open_source(replace(source, path=path), config.phantom), secret)
+        scans = [prefixed(scan) for scan in listing.scans] if several else listing.scans
+        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes, choice))
     _check_apart(opened)
     return opened
 
@@ -77,10 +85,6 @@ def _with_patients(listing: Listing) -> Listing:
     more = sum(a.patient is not b.patient for a, b in zip(scans, listing.scans, strict=True))
     note = f"the patient of {more:,} images is taken from other slices of their volume"
     return Listing(scans, (*listing.notes, note)) if more else listing
-
-
-def _prefixed(scan: Scan) -> Scan:
-    return replace(scan, key=safe_key(f"{scan.source}-{scan.key}"))
 
 
 def _check_apart(opened: Sequence[Opened]) -> None:

@@ -123,7 +123,7 @@ def list_file(
         if isinstance(error, LeftAside) and aside is not None:
             aside[file] = reason
             return []
-        read, volume = partial(_refuse, reason), f"v{token}"
+        read, volume = partial(_refuse, reason, file), f"v{token}"
         return [Scan(key=volume, origin=f"v{token}{extension}", read=read, volume=volume, **known)]
     return [
         Scan(
@@ -230,5 +230,6 @@ def _bytes(volumes: list[Volume]) -> int:
     return sum(scan.nbytes for volume in volumes for scan in volume.slices)
 
 
-def _refuse(reason: str) -> Pixels:
+def _refuse(reason: str, file: str) -> Pixels:
+    """`file` stands in the table of names (shards.people.hidden.path_of), never in what is said."""
     raise DataError(reason)

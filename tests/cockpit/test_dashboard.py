@@ -1,5 +1,6 @@
 """`retfound dashboard`: live pages of many runs, for this machine."""
 
+import json
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +69,70 @@ def test_only_runs_of_the_list_can_be_asked_for(browser: TestClient, tmp_path: P
     outside = make_run(str(tmp_path.parent / f"{tmp_path.name}-outside"))
     for wanted in (outside, f"../{Path(outside).name}", "/etc", "one/../../etc", ""):
         assert browser.get("/run", params={"id": wanted}).status_code == 404
+
+
+def test_it_answers_on_the_loopback_of_ipv6_to_its_own_name_alone(runs: str) -> None:
+    """A real request over ::1, with the brackets that a browser writes."""
+    command = [sys.executable, "-m", "retfound_dist", "dashboard", runs, "--host", "::1", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            found = re.match(r"http://\[::1\]:(\d+)  ", said)
+            assert found is not None, said
+            answer = urllib.request.urlopen(f"http://[::1]:{found[1]}/", timeout=20)
+            assert "Runs" in answer.read().decode()
+            evil = urllib.request.Request(f"http://[::1]:{found[1]}/", headers={"Host": "evil.example"})
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(evil, timeout=20)
+        finally:
+            process.kill()
+
+
+def test_links_out_of_its_folder_are_not_followed_whatever_they_stand_for(tmp_path: Path) -> None:
+    served, outside = tmp_path / "served", tmp_path / "outside"
+    make_run(str(served / "own"))
+    make_run(str(outside / "secret"), "optim.base_lr=0.0123")
+    (served / "linked").symlink_to(outside / "secret")
+    make_run(str(served / "half"))
+    (served / "half" / "metrics.jsonl").unlink()
+    (served / "half" / "metrics.jsonl").symlink_to(outside / "secret" / "metrics.jsonl")
+    (served / "own" / "pictures").mkdir(exist_ok=True)
+    browser = TestClient(make_app(str(served), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    found = browser.get("/runs.json").json()
+    assert [Path(run["url"]).name for run in found["runs"]] == ["own"]
+    assert sum("leads out of" in fault for fault in found["faults"]) == 2
+    assert "0.0123" not in browser.get("/").text
+    assert browser.get("/run", params={"id": "linked"}).status_code == 404
+    assert browser.get("/run", params={"id": "half"}).status_code == 502
+
+
+def test_links_in_a_circle_show_each_run_once(tmp_path: Path) -> None:
+    make_run(str(tmp_path / "a" / "one"))
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
+    (tmp_path / "again").symlink_to(tmp_path / "a" / "one")
+    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    found = browser.get("/runs.json").json()
+    assert len(found["runs"]) == 1
+    assert found["faults"] == []
+
+
+def test_a_secret_of_a_run_s_config_is_on_no_page(tmp_path: Path) -> None:
+    """Written by a version that did not mask."""
+    url = make_run(str(tmp_path / "one"))
+    config = Path(url) / "config.json"
+    tree = json.loads(config.read_text())
+    tree["data"]["shards"] = "s3://AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG@bucket/oct"
+    config.write_text(json.dumps(tree))
+    make_run(str(tmp_path / "two"))
+    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    for page in ("/", "/run?id=one", "/compare?run=one&run=two", "/runs.json"):
+        text = browser.get(page).text
+        assert "K7MDENG" not in text
+        assert "AKIAIOSFODNN7EXAMPLE" not in text
 
 
 def test_it_answers_to_no_other_name(runs: str) -> None:

@@ -37,7 +37,7 @@ def write_classes(root: Path, counts: dict[str, int], extension: str = "jpg") ->
     return root
 
 
-def pack_config(source: Path | str, url: Path | str, **sections: dict[str, Any]) -> PackConfig:
+def pack_config(source: Path | str, url: Path | str, /, **sections: dict[str, Any]) -> PackConfig:
     """A config that packs a folder into small shards in this process; sections override."""
     tree: dict[str, Any] = {
         "source": {"kind": "folder", "path": str(source)},

@@ -26,6 +26,8 @@ from PIL import Image
 from retfound_dist.cli import main
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import read_manifest
+from shards.people.hidden import patient_digest
+from shards.people.secret import find_secret
 from shards.sources.device import list_device
 from shards.sources.volume import pseudonym
 from shards.sources.volumes import read_volumes
@@ -203,7 +205,8 @@ def test_a_sound_file_of_every_format_packs_and_nothing_tells_whose_it_is(
     for secret in SECRETS:
         for coding in ("latin-1", "utf-8", "utf-16-le"):
             assert secret.encode(coding) not in whole, secret
-    assert str(PERSON).encode() in whole
+    assert str(PERSON).encode() not in whole
+    assert patient_digest(str(PERSON), find_secret().digest).encode() in whole
 
 
 @pytest.mark.parametrize("end", [".fda", ".fds", ".e2e", ".dcm"])

@@ -1,0 +1,1 @@
+"""Names of people in what a source calls its images: found, replaced by keyed digests, written apart."""

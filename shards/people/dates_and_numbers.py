@@ -1,0 +1,166 @@
+"""Dates, and numbers that hospitals give, in a name of a file, a folder or a patient (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from functools import lru_cache
+
+LONG = 7
+"""Digits from which a number may be a hospital's; shorter ones are counters of studies."""
+DAYS_DIGITS = 6
+"""Digits of a date without its century: such numbers count where a whole column of them is dates."""
+_FIRST_YEAR, _LAST_YEAR = 1900, 2049
+_COUNTER = 10_000
+"""A long number with a smaller value is a counter with zeros before it."""
+_MONTHS = (
+    "jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|fevr(?:ier)?|mar(?:ch|s|zo)?|maerz|marz|apr(?:il)?|avr(?:il)?|abr(?:il)?|"
+    "may|mai|mayo|june?|juni|juin|junio|july?|juli|juil(?:let)?|julio|aug(?:ust)?|aout|ago(?:sto)?|"
+    "sept?(?:ember)?|oct(?:ober|obre)?|okt(?:ober)?|nov(?:ember|embre)?|dec(?:ember|embre)?|dez(?:ember)?|"
+    "dic(?:iembre)?"
+)
+_YEAR_FIRST = re.compile(
+    r"(?<!\d)(\d{4})([-./ ])(\d{1,2})\2(\d{1,2})(?!\d)|(?<!\d)(\d{4})_(\d{2})_(\d{2})(?!\d)"
+)
+_YEAR_LAST = re.compile(r"(?<!\d)(\d{1,2})([-._/ ])(\d{1,2})\2(\d{4})(?!\d)")
+_SHORT_YEAR = re.compile(r"(?<!\d)(\d{2})([-./])(\d{2})\2(\d{2})(?!\d)")
+_NAMED_MONTH = re.compile(
+    rf"(?<!\d)\d{{1,2}}(?P<gap>[-_. ]{{0,2}})(?P<month>{_MONTHS})(?P<after>[-_., ]{{0,2}})"
+    r"(?P<year>\d{4}|\d{2})(?!\d)|"
+    rf"(?<![a-z])(?:{_MONTHS})[-_. ]{{0,2}}\d{{1,2}}[-_., ]{{1,2}}(?:19|20)\d\d(?!\d)"
+)
+_WHOLE = re.compile(r"\d{8}")
+_MONTH_FIRST = re.compile(rf"(?<![a-z])(?:{_MONTHS})")
+_EASTERN = re.compile(r"\d{4}\s*年\s*\d{1,2}\s*月|(?:昭和|平成|大正|令和)\s*\d+\s*年|\d{4}년\s*\d{1,2}월")
+_BORN = re.compile(
+    r"(?<![a-z])(?:dob|born|birth(?:day|date)?|geb(?:oren)?|nacimiento|naissance)[-_ .:=]{0,2}\d{2,}"
+)
+_DIGITS = re.compile(r"\d+")
+_KEYWORD = re.compile(
+    r"(?<![a-z])(?:mrn|ssn|nhs|nhi|hcn|dni|nif|cpf|cpr|pesel|bsn|curp|aadhaar|ohip|kvnr|uhid|ipno|opno|ipd|opd|"
+    r"pid|hn|accession|acc(?:ession)?[-_ ]?(?:no|nr)|"
+    r"(?:patient|pat|hosp|hospital|fall|case)[-_ ]?(?:id|no|nr|number))"
+    r"[-_ #:.=]{0,3}[a-z]{0,2}(\d{4,})"
+)
+_FORMS = re.compile(
+    r"(?<!\d)(?:\d{3}-\d{2}-\d{4}|\d{3}([- ])\d{3}\1\d{4}|\d{6}[-+]\d{4}|\d{6}[-+a]\d{3}[0-9a-z])(?![\da-z])|"
+    r"(?<![a-z])[a-z]{6}\d{2}[a-z]\d{2}[a-z]\d{3}[a-z](?![a-z\d])|"
+    r"[\w.+-]+@[\w-]+\.[a-z]{2,}|(?<![\d.])(?:\d+\.){5,}\d+"
+)
+"""Social security and health numbers, fiscal codes, e-mail addresses, DICOM's UIDs."""
+_HASH = re.compile(
+    r"(?<![0-9a-z])(?=[0-9a-f-]*[a-f])(?=[0-9a-f-]*\d)"
+    r"(?:[0-9a-f]{12,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-z])"
+)
+"""What is a digest or a UUID already tells nobody's name."""
+_SCHEME = re.compile(r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|rvo|vid)_\d+_\d+|octid|octdl")
+"""How published sets number their patients: OCT2017 and OCTDL."""
+
+
+def is_scheme(stem: str) -> bool:
+    """Whether a file is named as in a published set, whose numbers were given for publishing."""
+    return _SCHEME.fullmatch(stem.casefold()) is not None
+
+
+def holds_date(text: str) -> bool:
+    """Whether a text holds a whole date, in whatever order, with digits or a month's name."""
+    plain = text.casefold()
+    if not any(letter.isdigit() for letter in plain):
+        return False
+    found = (
+        any(
+            _is_day(int(a or d), int(b or e), int(c or f))
+            for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain)
+        )
+        or any(_either(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
+        or any(
+            int(c) > 31 and _either(1900 + int(c), int(a), int(b))
+            for a, _, b, c in _SHORT_YEAR.findall(plain)
+        )
+    )
+    return (
+        found
+        or any(_named(one) for one in _NAMED_MONTH.finditer(plain))
+        or bool(
+            _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
+        )
+    )
+
+
+def may_hold_date(zeros: str) -> bool:
+    """Whether a text whose digits are all zeros would hold a date with others; quick to ask of many alike."""
+    plain = zeros.casefold()
+    forms = (_WHOLE, _YEAR_FIRST, _YEAR_LAST, _SHORT_YEAR, _NAMED_MONTH, _EASTERN, _BORN)
+    return any(form.search(plain) for form in forms) or ("0000" in plain and bool(_MONTH_FIRST.search(plain)))
+
+
+def may_hold_identifier(zeros: str) -> bool:
+    """The same of an identifier."""
+    plain = zeros.casefold()
+    return bool(_FORMS.search(plain) or _KEYWORD.search(plain))
+
+
+def is_whole_date(digits: str) -> bool:
+    """Whether a number is a date with its century: 19500131 (a time may follow), 31011950, 01311950."""
+    if len(digits) in (12, 14) and _is_clock(digits[8:]):
+        return _is_day(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    if len(digits) != 8:
+        return False
+    first = _is_day(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    return first or _either(int(digits[4:]), int(digits[:2]), int(digits[2:4]))
+
+
+def is_short_date(digits: str) -> bool:
+    """Whether six digits may be a date without its century: year first or last."""
+    a, b, c = int(digits[:2]), int(digits[2:4]), int(digits[4:])
+    return _is_day(1904 + a % 4, b, c) or _either(1904 + c % 4, a, b)  # of a century only leap years matter
+
+
+def holds_identifier(text: str) -> bool:
+    """Whether a text holds a number behind a hospital's word for it, or of a form that only such have."""
+    plain = text.casefold()
+    return bool(_FORMS.search(plain)) or any(
+        int(found) >= _COUNTER // 10 for found in _KEYWORD.findall(plain)
+    )
+
+
+def long_numbers(text: str) -> Iterator[tuple[str, str]]:
+    """(what stands before it, digits) of each number that may be a hospital's or a date without a century."""
+    plain = _HASH.sub("", text.casefold())
+    for found in _DIGITS.finditer(plain):
+        digits = found[0]
+        if len(digits) < DAYS_DIGITS or is_whole_date(digits):
+            continue
+        if len(digits) == DAYS_DIGITS or int(digits) >= _COUNTER:
+            yield plain[max(0, found.start() - 12) : found.start()], digits
+
+
+def _named(found: re.Match[str]) -> bool:
+    """`oct` is a month and a kind of image: it takes a whole year, and the same sign on both sides."""
+    month, year = found["month"], found["year"]
+    if month is None:
+        return True
+    if len(year) == 4:
+        plausible = _FIRST_YEAR <= int(year) <= _LAST_YEAR
+        return plausible and (month != "oct" or found["gap"] == found["after"] != "_")
+    return month != "oct" and found["gap"] == found["after"] in ("", "-")
+
+
+@lru_cache(maxsize=65_536)
+def _is_day(year: int, month: int, day: int) -> bool:
+    if not (_FIRST_YEAR <= year <= _LAST_YEAR and 1 <= month <= 12 and 1 <= day <= 31):
+        return False
+    try:
+        date(year, month, day)
+    except ValueError:
+        return False
+    return True
+
+
+def _either(year: int, one: int, other: int) -> bool:
+    return _is_day(year, one, other) or _is_day(year, other, one)
+
+
+def _is_clock(digits: str) -> bool:
+    return all(int(digits[at : at + 2]) < (24 if at == 0 else 60) for at in range(0, len(digits), 2))

@@ -1,0 +1,220 @@
+"""Names of people in a name of a file, a folder or a patient (pure).
+
+    Smith_John_OD, MULLER Hans, JohnSmith, nguyen^thi, "García, José", Smith_J, 张伟, Иванов
+
+Known are common given names and surnames (names.txt), the shapes in which names are written, and what is
+nobody's name: diseases, devices, sides, words of data sets (harmless.txt). A word that is not known is no
+name alone, only beside another one, and only where both are written as names are.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from itertools import pairwise
+
+SHORT, LONG = 3, 4
+"""Letters of a name that counts beside another one, and of one that counts alone."""
+_RUN = re.compile(r"[^\W\d_]+")
+_CAMEL = re.compile(r"[A-ZÀ-ÖØ-Þ]+(?![a-zß-öø-ÿ])|[A-ZÀ-ÖØ-Þ]?[^\WA-ZÀ-ÖØ-Þ\d_]+")
+_FOREIGN = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff])*")
+"""Letters with the marks that those of India, Thailand, Burma and Cambodia carry."""
+_BETWEEN = re.compile(r"[ _\-.'’]{0,3}")
+_FORMAL = re.compile(r"\s*[,^]\s*")
+"""How lists and DICOM part surname and given name."""
+_VOWEL = re.compile(r"[aeiouy]")
+_TITLES = frozenset(("mr", "mrs", "ms", "miss", "herr", "frau", "mme", "sra", "sig", "herrn"))
+_SIDES = frozenset("LRlr")
+_WORDS_TOO = frozenset(
+    ("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black")
+)
+"""Names that are words of images too: they count beside an unknown word that is written as a name."""
+_MAPPED = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    plain: str
+    start: int
+    end: int
+
+    @property
+    def is_title(self) -> bool:
+        """Whether it is written as a name: `Smith` or `SMITH`."""
+        return self.text[0].isupper() and (self.text[1:].islower() or self.text.isupper())
+
+    @property
+    def is_known_name(self) -> bool:
+        return len(self.plain) >= SHORT and self.plain in _names()
+
+    @property
+    def is_strong_name(self) -> bool:
+        return self.plain in _strong()
+
+    @property
+    def is_harmless(self) -> bool:
+        plain = self.plain
+        return plain in _harmless() or (plain.endswith("s") and plain[:-1] in _harmless())
+
+    @property
+    def may_be_name(self) -> bool:
+        """An unknown word that can be spoken, or a known name."""
+        return self.is_known_name or (not self.is_harmless and _VOWEL.search(self.plain) is not None)
+
+
+@lru_cache(maxsize=65_536)
+def holds_person(text: str) -> bool:
+    """Whether a name of a file, a folder or a patient seems to hold a person's name."""
+    if any(_is_foreign_name(run) for run in _foreign_runs(text)):
+        return True
+    words = _words(text)
+    if any(word.is_strong_name for word in words):
+        return True
+    pairs = list(pairwise(words))
+    return any(_is_pair(text, a, b) or _is_formal(text, a, b) or _is_initial(text, a, b) for a, b in pairs)
+
+
+@lru_cache(maxsize=4096)
+def is_person(text: str) -> bool:
+    """`holds_person` of a cell that names a patient: there one word written as a name is enough."""
+    if holds_person(text):
+        return True
+    words = _words(text)
+    if not words or any(letter.isdigit() for letter in text):
+        return False
+    return all(word.may_be_name for word in words) and any(
+        word.is_known_name or (word.is_title and len(word.plain) > SHORT) for word in words
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_surely_person(text: str) -> bool:
+    """`holds_person` of a class or a source, where a word that is not known is no sign: two known names."""
+    words = _words(text)
+    pairs = list(pairwise(words))
+    return any(
+        (a.is_known_name and b.is_known_name and (a.is_strong_name or b.is_strong_name) and _near(text, a, b))
+        or (_is_formal(text, a, b) and (a.is_known_name or b.is_known_name))
+        for a, b in pairs
+    )
+
+
+def _is_pair(text: str, a: _Word, b: _Word) -> bool:
+    if not _near(text, a, b):
+        return False
+    if a.plain in _TITLES and b.is_title and b.may_be_name:
+        return True
+    if {a.plain, b.plain} & _WORDS_TOO and a.is_title and b.is_title:
+        other = b if a.plain in _WORDS_TOO else a
+        return other.may_be_name and len(other.plain) >= SHORT and not other.text.isupper()
+    if not (a.may_be_name and b.may_be_name) or max(len(a.plain), len(b.plain)) < LONG:
+        return a.is_known_name and b.is_known_name and a.is_title and b.is_title
+    if a.is_known_name and b.is_known_name:
+        return True
+    return min(len(a.plain), len(b.plain)) > 1 and a.is_title and b.is_title and _not_two_codes(a, b)
+
+
+def _not_two_codes(a: _Word, b: _Word) -> bool:
+    """Two unknown words in capitals are codes where one is short."""
+    both = a.text.isupper() and b.text.isupper() and len(a.text) > 1 < len(b.text)
+    return not both or a.is_known_name or b.is_known_name or min(len(a.text), len(b.text)) >= LONG
+
+
+def _is_formal(text: str, a: _Word, b: _Word) -> bool:
+    parted = _FORMAL.fullmatch(text[a.end : b.start]) is not None
+    return parted and not (a.is_harmless and b.is_harmless) and min(len(a.plain), len(b.plain)) > 1
+
+
+def _is_initial(text: str, a: _Word, b: _Word) -> bool:
+    """`Smith_J`, `J. Smith`; `_L` and `_R` are sides."""
+    word, letter = (a, b) if len(b.text) == 1 else (b, a)
+    gap = text[a.end : b.start]
+    is_initial = len(letter.text) == 1 and letter.text.isupper() and letter.text not in _SIDES
+    if not is_initial or not gap.strip(" ") or len(gap) > 2:
+        return False
+    return word.is_title and word.may_be_name and len(word.plain) >= LONG and gap[0] in "_.,-"
+
+
+def _near(text: str, a: _Word, b: _Word) -> bool:
+    return _BETWEEN.fullmatch(text[a.end : b.start]) is not None
+
+
+@lru_cache(maxsize=65_536)
+def _words(text: str) -> tuple[_Word, ...]:
+    """Words in Latin letters; `JohnSmith` is two, a single capital and what follows it is one."""
+    text = unicodedata.normalize("NFC", text)
+    found = []
+    for run in _RUN.finditer(text):
+        if not _is_latin(run[0]):
+            continue
+        whole = _word(run[0], run.start())
+        if whole.is_known_name or whole.is_harmless:
+            found.append(whole)
+            continue
+        found += [_word(part[0], run.start() + part.start()) for part in _CAMEL.finditer(run[0])]
+    return tuple(found)
+
+
+def _word(text: str, start: int) -> _Word:
+    return _Word(text, plain_letters(text), start, start + len(text))
+
+
+def plain_letters(text: str) -> str:
+    """Small letters without accents."""
+    apart = unicodedata.normalize("NFKD", text.casefold().translate(_MAPPED))
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+
+
+def _is_latin(text: str) -> bool:
+    return all("LATIN" in unicodedata.name(letter, "") for letter in text if letter.isalpha())
+
+
+def _foreign_runs(text: str) -> list[str]:
+    if text.isascii():
+        return []
+    text = unicodedata.normalize("NFC", text)
+    return [run[0] for run in _FOREIGN.finditer(text) if not _is_latin(run[0])]
+
+
+def _is_foreign_name(run: str) -> bool:
+    """A word of two letters or more in another script that is no word for eyes and images."""
+    known = _harmless_scripts()
+    if run in known or run.casefold() in known or plain_letters(run) in known:
+        return False
+    return len(run) > 1 and not (_is_made_of(run, known) or run in ("年", "月", "日"))
+
+
+def _is_made_of(run: str, known: frozenset[str]) -> bool:
+    """Whether a run of letters without spaces is made of known words."""
+    if not run:
+        return True
+    return any(run.startswith(word) and _is_made_of(run[len(word) :], known) for word in known if word)
+
+
+@cache
+def _harmless() -> frozenset[str]:
+    return _read("harmless.txt")
+
+
+@cache
+def _harmless_scripts() -> frozenset[str]:
+    return _read("harmless_scripts.txt") | frozenset("年月日")
+
+
+@cache
+def _strong() -> frozenset[str]:
+    return _read("names.txt")
+
+
+@cache
+def _names() -> frozenset[str]:
+    return _strong() | _read("short_names.txt")
+
+
+def _read(name: str) -> frozenset[str]:
+    text = (resources.files("shards.people") / name).read_text(encoding="utf-8")
+    return frozenset(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
