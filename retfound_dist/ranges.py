@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retfound_dist import storage
+from retfound_dist import storage, waiting
 from retfound_dist.retry import Patience, is_passing
 
 
@@ -57,8 +57,15 @@ def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
     StorageError when the store refuses, or has answered nothing for `patience_s`. A range that ends
     behind the file's end gives fewer bytes than asked for.
     """
+    if not ranges:
+        return []
+    with waiting.waiting(f"{ranges[0].url} (to read)", patience_s):
+        return _read_all(ranges, patience_s)
+
+
+def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
     found: list[bytes | None] = [None] * len(ranges)
-    patience = Patience(ranges[0].url if ranges else "", patience_s)
+    patience = Patience(ranges[0].url, patience_s)
     while missing := [number for number, data in enumerate(found) if data is None]:
         trouble: Exception | None = None
         for number, answer in zip(missing, _ask([ranges[n] for n in missing]), strict=True):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import random
-import sys
 import time
+import weakref
 from dataclasses import dataclass
 
-FIRST_WAIT, LONGEST_WAIT, SAID_AFTER = 0.1, 10.0, 10.0  # seconds
+from retfound_dist import waiting
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0  # seconds
 _LASTING = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EREMCHG, errno.ENOSPC}
 _LASTING_KINDS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PASSING_NAMES = {
@@ -39,17 +41,23 @@ def pause(tries: int, longest: float = LONGEST_WAIT) -> None:
 
 @dataclass
 class Patience:
-    """Waits between tries until `seconds` have gone by without any success."""
+    """Waits between tries until `seconds` have gone by without any success; `waiting` says so meanwhile."""
 
     url: str
     seconds: float
     _failing_since: float | None = None
     _tries: int = 0
-    _said: bool = False
+    _said: weakref.finalize[[int], Patience] | None = None
 
     def succeeded(self) -> None:
         """Begin anew: something arrived."""
         self._failing_since, self._tries = None, 0
+        self._be_silent()
+
+    def _be_silent(self) -> None:
+        if self._said:
+            self._said()
+            self._said = None
 
     def wait(self, error: BaseException) -> bool:
         """Sleep before the next try; False when it has been long enough."""
@@ -58,15 +66,12 @@ class Patience:
             self._failing_since = now
         failing = now - self._failing_since
         if failing >= self.seconds:
+            self._be_silent()
             return False
-        if failing > SAID_AFTER and not self._said:
-            self._said = True
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            print(
-                f"retfound: {self.url} does not answer ({reason}); asking for up to {self.seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+        if self._said is None:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            key = waiting.failing(self.url, self._failing_since, self.seconds, why)
+            self._said = weakref.finalize(self, waiting.end, key)
         pause(self._tries, min(LONGEST_WAIT, self.seconds - failing + 0.01))
         self._tries += 1
         return True

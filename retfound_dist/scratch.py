@@ -10,6 +10,9 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from retfound_dist import disks
+from retfound_dist.errors import StorageError
+
 GONE = ".gone"
 
 
@@ -21,9 +24,19 @@ class Scratch:
     """
 
     def __init__(self, kind: str, owner: str) -> None:
-        base = os.path.join(tempfile.gettempdir(), f"retfound-{kind}-{os.getuid()}-")
+        base = os.path.join(temporary_folder(), f"retfound-{kind}-{os.getuid()}-")
         _sweep(base)
         self.folder = base + owner
+        try:
+            self._enter()
+        except OSError as error:
+            raise StorageError(
+                f"cannot keep temporary files in {self.folder}: {disks.explain(error, self.folder)}; "
+                "set TMPDIR to a folder on another disk"
+            ) from error
+
+    def _enter(self) -> None:
+        """Make the folder, or join those that use it."""
         while True:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             try:
@@ -31,7 +44,7 @@ class Scratch:
             except FileNotFoundError:  # its last user removed it in between
                 continue
             fcntl.flock(self._users, fcntl.LOCK_SH)
-            if _same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
+            if is_same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
                 return
             self._users.close()
 
@@ -46,6 +59,26 @@ class Scratch:
         if not self._users.closed:
             _remove_unused(self.folder, self._users.fileno())
             self._users.close()
+
+
+def temporary_folder() -> str:
+    """$TMPDIR, or where Python puts temporary files; StorageError where that cannot be written to.
+
+    Python would go on elsewhere without a word, perhaps on a disk that is too small.
+    """
+    wanted = os.environ.get("TMPDIR", "")
+    if os.path.isdir(wanted) and tempfile.tempdir in (None, wanted):
+        try:
+            with tempfile.TemporaryFile(dir=wanted) as file:
+                file.write(b"room")
+                file.flush()
+        except OSError as error:
+            why = disks.explain(error, wanted)
+            raise StorageError(f"TMPDIR={wanted} cannot be used: {why}; set it to another folder") from error
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise StorageError(f"{error.strerror}: set TMPDIR to a folder that can be written to") from error
 
 
 def _sweep(base: str) -> None:
@@ -67,7 +100,8 @@ def _remove_unused(folder: str, users: int) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _same_file(descriptor: int, path: str) -> bool:
+def is_same_file(descriptor: int, path: str) -> bool:
+    """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

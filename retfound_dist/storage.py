@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import fsspec
 
-from retfound_dist import s3keys, store_errors, urls
+from retfound_dist import disks, s3keys, store_errors, urls, waiting
 from retfound_dist.errors import StorageError
 from retfound_dist.urls import is_local as is_local
 from retfound_dist.urls import join as join
@@ -62,6 +62,8 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
             },
         }
     try:
+        if scheme == "s3":
+            options["session"] = store_errors.listening_session(waiting.answered, waiting.out_of_patience)
         fs = fsspec.filesystem(scheme, skip_instance_cache=scheme == "s3", **options)
     except (ValueError, ImportError) as error:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
@@ -113,10 +115,17 @@ def _check_endpoint(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def explained(url: str, doing: str) -> Iterator[None]:
-    """Turn whatever a backend raises into one clear line."""
+def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
+    """Turn whatever a backend raises into one clear line; a store that is waited for is named (`waiting`).
+
+    `wanted`: bytes of disk that are asked for.
+    """
     try:
-        yield
+        if urls.is_local(url):
+            yield
+        else:
+            with waiting.waiting(f"{url} (to {doing})"):
+                yield
     except StorageError:
         raise
     except FileNotFoundError as error:
@@ -134,6 +143,9 @@ def explained(url: str, doing: str) -> Iterator[None]:
         reason = store_errors.reason(error)
         if reason is None:
             raise
+        if isinstance(error, OSError) and disks.is_disk_trouble(error):
+            place = url if urls.is_local(url) else str(error.filename or "")
+            reason = disks.explain(error, urls.store_path(place), wanted) if place else reason
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
 
 
@@ -214,7 +226,7 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
 def write_bytes(url: str, data: bytes) -> None:
     """Write a file whole: readers see the old content or the new, never a part."""
     fs, path = open_fs(url)
-    with explained(url, "write"):
+    with explained(url, "write", len(data)):
         if is_local(url):
             _write_local(path, data)
         else:
@@ -271,7 +283,7 @@ def move_file(draft: str, url: str) -> None:
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
     fs, path = open_fs(url)
-    with explained(url, "write"):
+    with explained(url, "write", os.path.getsize(source)):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -292,19 +304,31 @@ def get_file(url: str, target: str) -> FileInfo:
     """Copy a URL to a local path, which appears whole; gives what was read."""
     part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, size = hashlib.sha256(), 0
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     try:
-        with open_read(url) as source, open(part, "wb") as file, explained(url, "read"):
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-        os.replace(part, target)
+        with open_read(url) as source, explained(url, "read"):
+            with explained(target, "write"):
+                os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+                file = open(part, "wb", buffering=0)  # noqa: SIM115  closed below
+            with file:
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    with explained(target, "write", size):
+                        _write_all(file, chunk)
+        with explained(target, "write"):
+            os.replace(part, target)
     except BaseException:
         if os.path.exists(part):
             os.unlink(part)
         raise
     return FileInfo(size, digest.hexdigest())
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """A file without a buffer writes as much as there is room for, and fails at the next try."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def abort_uploads(url: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _REFUSED = {
     "InvalidAccessKeyId": "the store does not know this access key; check the credentials "
@@ -21,6 +23,8 @@ _BY_NAME = {
     "PartialCredentialsError": "half of the credentials is missing; set both AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY",
 }
+_QUERY = re.compile(r"(https?://[^\s\"'?]*)\?[^\s\"']*")
+"""Of an address: long, and in a signed one a secret."""
 _PACKAGES = {"botocore", "aiobotocore", "aiohttp", "s3fs"}
 
 
@@ -55,7 +59,37 @@ def reason(error: BaseException) -> str | None:
     ours = isinstance(error, OSError) or type(error).__module__.split(".")[0] in _PACKAGES
     if not ours and not str(error).startswith("Invalid endpoint"):  # botocore's ValueError
         return None
-    return " ".join(str(error).split()) or type(error).__name__
+    return _QUERY.sub(r"\1", " ".join(str(error).split())) or type(error).__name__
+
+
+class OutOfPatienceError(OSError):
+    """A request that is not sent again: its time is over."""
+
+
+def listening_session(answered: Callable[[str], None], over: Callable[[], bool]) -> Any:
+    """A session of aiobotocore's that tells each answer, or why there is none, and asks before each request
+    whether the time for it is over: botocore counts tries, not seconds."""
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+
+    last = ""
+
+    def received(response_dict: Any, exception: Any, **_: Any) -> None:
+        nonlocal last
+        status = (response_dict or {}).get("status_code", 0)
+        if exception is not None:
+            last = _QUERY.sub(r"\1", " ".join(str(exception).split()))[:200] or type(exception).__name__
+        else:
+            last = f"it answers {status}" if status >= 500 or status == 429 else ""
+        answered(last)
+
+    def before_send(**_: Any) -> None:
+        if over():
+            raise OutOfPatienceError(last or "it does not answer")
+
+    session = AioSession()
+    session.register("response-received.s3", received)
+    session.register("before-send.s3", before_send)
+    return session
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

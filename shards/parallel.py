@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from retfound_dist import leftovers
 from retfound_dist.errors import RetfoundError
 from retfound_dist.terminal import guard
 
@@ -43,6 +44,7 @@ def ordered_map(
             yield from map(function, items)
         return
     # Spawned, not forked: this process may hold threads and open S3 connections.
+    leftovers.begin()
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from retfound_dist import storage
+from retfound_dist import disks, storage
 from retfound_dist.errors import DataError, RetfoundError, StorageError
 from retfound_dist.schema import PackOut
 from retfound_dist.shardset import FieldsDigest, IndexFile, Shard
@@ -192,7 +192,7 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; free some space there"
+            f"cannot write {path}: {disks.explain(error, path)}; free some space there"
             + ("" if path.endswith(".tmp") else " or set TMPDIR")
             + ", then the same command goes on"
         ) from error

@@ -55,6 +55,9 @@ BASE = {
     "locks",
     "set_counts",
     "set_files",
+    "disks",
+    "leftovers",
+    "waiting",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},

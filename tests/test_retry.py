@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from retfound_dist import retry
+from retfound_dist import retry, waiting
 from retfound_dist.retry import Patience, is_passing
 
 
@@ -27,9 +27,11 @@ def test_what_will_not_pass_is_not(error: Exception) -> None:
     assert not is_passing(error)
 
 
-def test_patience_ends_and_success_renews_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def told() -> list[waiting._Wait]:
+    return [wait for wait in waiting._waits.values() if wait.what == "s3://bucket/x"]
+
+
+def test_patience_ends_and_success_renews_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(retry, "pause", lambda tries, longest=0.0: now.__setitem__(0, now[0] + 4))
@@ -37,9 +39,12 @@ def test_patience_ends_and_success_renews_it(
     while patience.wait(TimeoutError("late")):
         waits += 1
     assert waits == 5
-    assert capsys.readouterr().err.count("s3://bucket/x does not answer (late)") == 1
+    assert not told()
     patience.succeeded()
-    assert patience.wait(TimeoutError())
+    assert patience.wait(TimeoutError("again"))
+    assert [wait.why for wait in told()] == ["again"]  # what is waited for is said: tests/test_waiting.py
+    patience.succeeded()
+    assert not told()
 
 
 def test_pauses_grow_to_a_bound_and_are_never_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

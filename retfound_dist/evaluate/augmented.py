@@ -23,10 +23,12 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from retfound_dist import leftovers
 from retfound_dist.evaluate.pixels import Pixels
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.schema import Finetune
 from retfound_dist.scratch import Scratch
+from retfound_dist.stream.handing_over import hand_over_in_memory
 
 _ORDER, _IMAGE = 11, 12
 Row = tuple[int, int]
@@ -136,6 +138,7 @@ class Epochs(Sampler[list[Row]]):
 
 def _fork_server() -> BaseContext:
     """A server that imports torch and timm once, for all loader processes of this run."""
+    leftovers.begin()
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
@@ -153,5 +156,6 @@ def batches(
             batch_sampler=order,
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,
+            worker_init_fn=hand_over_in_memory if workers else None,
         )
         yield from loader

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from retfound_dist import leftovers
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.terminal import guard
 
@@ -53,6 +54,7 @@ def run_beside(
     Work must be picklable (a `partial` of a module's function). `threads` are shared by all (0: all cores);
     process i uses GPU i modulo their number. Raises what a piece raises, after the others' end.
     """
+    leftovers.begin()
     context = get_context("spawn")
     queue, places = context.Queue(), context.Value("i", 0)
     jobs = min(jobs, len(work))

@@ -10,7 +10,6 @@ after a crash the next one fetches again. Files used longest ago go first when t
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
-from retfound_dist import storage
+from retfound_dist import disks, storage
 from retfound_dist.errors import DataError, ManifestError, StorageError
 from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, parse_index
@@ -31,7 +30,6 @@ TRIES, INDEX_TRIES = 3, 8
 """Times that wrong bytes are fetched before they are taken for what the store holds."""
 DIFFERS_FOR = 600.0
 """Seconds for which a shard that differs from its manifest is not fetched again."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Copy(Enum):
@@ -53,11 +51,14 @@ class ShardCache:
         self.url, self.folder, self.limit = url, folder, limit
         self.only_needed, self.patience_s = only_needed, patience_s
         self._indexes: dict[str, bytes] = {}  # for which there was no room on disk
+        self.trouble = ""
+        """Why the last shard could not be kept."""
         try:
             os.makedirs(os.path.join(folder, ".locks"), exist_ok=True)
         except OSError as error:
             raise DataError(
-                f"cannot keep shards in {folder}: {error.strerror}; set data.cache_dir to a writable folder"
+                f"cannot keep shards in {folder}: {disks.explain(error, folder)}; set data.cache_dir to a "
+                "writable folder"
             ) from error
 
     def path(self, shard: Shard) -> str | None:
@@ -65,25 +66,30 @@ class ShardCache:
         path = self._path(shard.name, shard.sha256)
         with suppress(OSError):
             if os.stat(path).st_size == shard.bytes:
-                os.utime(path)
+                with suppress(OSError):  # a read-only cache is used as it is
+                    os.utime(path)
                 return path
         return None
 
     def fetch(self, shard: Shard, needed: Collection[str], wait: bool) -> Copy:
         """Have a copy of the shard; `needed` are paths (see `paths`) that must not make room for it."""
         path = self._path(shard.name, shard.sha256)
-        with self._locked(os.path.basename(path), wait) as mine:
-            if not mine:
-                return Copy.BUSY
-            if self.path(shard):
-                return Copy.READY
-            if _younger(path + ".differs", DIFFERS_FOR):
-                return Copy.DIFFERS
-            return self._fetch(shard, path, needed)
+        try:
+            with self._locked(os.path.basename(path), wait) as mine:
+                if not mine:
+                    return Copy.BUSY
+                if self.path(shard):
+                    return Copy.READY
+                if _younger(path + ".differs", DIFFERS_FOR):
+                    return Copy.DIFFERS
+                return self._fetch(shard, path, needed)
+        except OSError as error:  # full, read-only, failing: what is asked for is read from the store
+            self.trouble = disks.explain(error, self.folder, shard.bytes)
+            return Copy.NO_ROOM
 
     def forget(self, shard: Shard) -> None:
         """Remove the copy of a shard, found to be damaged."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # also of a cache that has become read-only
             os.unlink(self._path(shard.name, shard.sha256))
 
     def paths(self, shards: Collection[Shard]) -> set[str]:
@@ -97,12 +103,11 @@ class ShardCache:
         """
         if all(self._has_index(shard) for shard in shards):
             return
-        with self._locked("indexes", wait) as mine:
-            if not mine:
-                return
-            missing = [shard for shard in shards if not self._has_index(shard)]
-            for _ in range(INDEX_TRIES):
-                missing = self._fetch_indexes(missing)
+        try:
+            with self._locked("indexes", wait) as mine:
+                missing = self._fetch_missing(shards) if mine else []
+        except OSError:  # no lock can be had on such a disk: then in memory, for this process alone
+            missing = self._fetch_missing(shards)
         if missing:
             names = ", ".join(shard.index.name for shard in missing[:3])
             raise ManifestError(
@@ -112,11 +117,35 @@ class ShardCache:
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
         """The shard's index."""
         self.fetch_indexes([shard])
-        data = self._indexes.get(shard.index.name) or Path(self._index(shard)).read_bytes()
+        data = self._indexes.get(shard.index.name) or self._kept_index(shard)
         if storage.bytes_info(data).sha256 != shard.index.sha256:
-            os.unlink(self._index(shard))
-            return self.entries(shard)
+            with suppress(OSError):
+                os.unlink(self._index(shard))
+            data = self._asked_index(shard)
         return parse_index(data, shard, storage.join(self.url, shard.index.name))
+
+    def _kept_index(self, shard: Shard) -> bytes:
+        """What the disk holds; nothing where it fails."""
+        try:
+            return Path(self._index(shard)).read_bytes()
+        except OSError:
+            return b""
+
+    def _asked_index(self, shard: Shard) -> bytes:
+        """The index again, past a copy that is damaged, and perhaps cannot be removed."""
+        for _ in range(INDEX_TRIES):
+            if not self._fetch_indexes([shard]):
+                return self._indexes.get(shard.index.name) or self._kept_index(shard)
+        raise ManifestError(
+            f"{shard.index.name} of {self.url} differs from the manifest's sha256: pack the set again"
+        )
+
+    def _fetch_missing(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Fetch the indexes that are not here; gives those that always came with the wrong bytes."""
+        missing = [shard for shard in shards if not self._has_index(shard)]
+        for _ in range(INDEX_TRIES):
+            missing = self._fetch_indexes(missing)
+        return missing
 
     def _fetch_indexes(self, missing: Sequence[Shard]) -> list[Shard]:
         """One try; gives those that came with the wrong bytes."""
@@ -130,7 +159,7 @@ class ShardCache:
                 continue
             try:
                 storage.write_bytes(self._index(shard), data)
-            except (StorageError, OSError):  # a full disk
+            except (StorageError, OSError):  # a full or read-only disk
                 self._indexes[shard.index.name] = data
         count(Traffic(retries=len(wrong)))
         return wrong
@@ -158,12 +187,8 @@ class ShardCache:
                 count(Traffic(retries=1))
             Path(path + ".differs").touch()
             return Copy.DIFFERS
-        except OSError as error:
-            if error.errno in _FULL:
-                return Copy.NO_ROOM
-            raise
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(part)
 
     def _download(self, shard: Shard, part: str) -> str:
@@ -188,14 +213,31 @@ class ShardCache:
             removable = [entry for entry in held if entry[0] not in needed and self._is_free(entry[0])]
             while True:
                 fits = self.limit is None or total + size <= self.limit
-                if fits and not (self.only_needed and removable) and _allocate(part, size):
+                if fits and not (self.only_needed and removable) and self._allocate(part, size):
                     return True
+                if not fits:
+                    self.trouble = f"data.cache_gb={(self.limit or 0) / 1e9:g} is too little"
                 if not removable:
                     return False
                 path, _, gone = removable.pop(0)
                 with suppress(FileNotFoundError):
                     os.unlink(path)
                 total -= gone
+
+    def _allocate(self, path: str, size: int) -> bool:
+        """A file of `size` bytes with its disk space taken; False, and no file, where there is none."""
+        try:
+            with open(path, "wb") as file:
+                if size:
+                    os.posix_fallocate(file.fileno(), 0, size)
+            return True
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(path)
+            if error.errno not in disks.FULL:
+                raise
+            self.trouble = disks.explain(error, path, size)
+            return False
 
     def _held(self) -> Iterator[tuple[str, float, int]]:
         """Path, last use and bytes of every file that takes room."""
@@ -223,21 +265,6 @@ class ShardCache:
                 yield False
                 return
             yield True
-
-
-def _allocate(path: str, size: int) -> bool:
-    """A file of `size` bytes with its disk space taken; False, and no file, where there is none."""
-    try:
-        with open(path, "wb") as file:
-            if size:
-                os.posix_fallocate(file.fileno(), 0, size)
-        return True
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(path)
-        if error.errno in _FULL:
-            return False
-        raise
 
 
 def _younger(path: str, seconds: float) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retfound_dist import ranges, storage
+from retfound_dist import disks, ranges, storage
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
 from retfound_dist.ranges import Traffic
 from retfound_dist.schema import Data
@@ -30,10 +30,11 @@ from retfound_dist.stream.fetcher import Fetcher
 from retfound_dist.stream.job import Job
 from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
 from retfound_dist.stream.prefetch import FetchedShards
-from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
+from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden, semaphores_explained
 from retfound_dist.stream.reader import Reader
 from retfound_dist.world import World, read_world
 
+LESS_MEMORY = "set data.workers or train.micro_batch lower"
 ENDLESS = 1 << 40
 """Steps of a stream that nobody ends."""
 
@@ -85,6 +86,12 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             return self._read(*divmod(number, self.job.cut.accumulation))
         except RetfoundError as error:
             return error
+        except OSError as error:  # raised, it would pass for the end of this process
+            place = str(error.filename or self.job.cache_dir or self.job.manifest.url)
+            local = place if storage.is_local(place) else self.job.cache_dir
+            return DataError(f"cannot read from {place}: {disks.explain(error, local or os.sep)}")
+        except MemoryError:
+            return DataError(f"memory ran out in a loader process: {LESS_MEMORY}")
 
     def close(self) -> None:
         """End the threads that fetch ahead in this process."""
@@ -164,7 +171,8 @@ class Stream:
             if self.job.remote and self.job.data.workers:
                 self._fetcher = Fetcher(self.job)
                 self._fetcher.at(self._start)
-            iterator = self._iterator = iter(self._loader())
+            with semaphores_explained(self.job.data.workers):
+                iterator = self._iterator = iter(self._loader())
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
         return self._checked(iterator)
 
@@ -208,7 +216,7 @@ class Stream:
                 raise
             raise DataError(
                 f"a loader process died ({' '.join(str(error).split())[:200]}): if memory ran out, "
-                "set data.workers or train.micro_batch lower"
+                f"{LESS_MEMORY}"
             ) from error
 
     def _end(self) -> None:

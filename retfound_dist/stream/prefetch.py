@@ -221,5 +221,5 @@ class FetchedShards:
 
 def no_room(cache: ShardCache) -> str:
     """What is said when shards cannot be kept."""
-    why = "the disk is full" if cache.limit is None else f"data.cache_gb={cache.limit / 1e9:g} is too little"
-    return f"no room for more shards in {cache.folder} ({why}): reading samples straight from {cache.url}"
+    why = cache.trouble or "there is no room"
+    return f"shards cannot be kept in {cache.folder} ({why}): reading samples straight from {cache.url}"

@@ -11,16 +11,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from typing import Any
 
 import torch
 
+from retfound_dist import disks, leftovers, waiting
+from retfound_dist.errors import DataError
+from retfound_dist.stream.handing_over import hand_over_in_memory
 from retfound_dist.terminal import guard
 
 PRELOAD = "retfound_dist.stream.loader"
 NOT_THEIRS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 """Signals that only the reading process answers: Slurm and torchrun send them to every process they find."""
+_SEMAPHORES = 8, 3
+"""Of a DataLoader (torch 2.15) and of each of its processes; each is a file."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -30,6 +35,7 @@ def fork_server(url: str) -> Any:
     What reading from `url` needs is imported there once, which spares each child half a second. The server
     starts here, deaf to `NOT_THEIRS`: its children would take its death for that of their reader.
     """
+    leftovers.begin()
     forkserver.set_forkserver_preload([PRELOAD, "s3fs"] if url.startswith("s3://") else [PRELOAD])
     with _held_back(NOT_THEIRS):
         forkserver.ensure_running()
@@ -47,6 +53,22 @@ def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def semaphores_explained(workers: int) -> Iterator[None]:
+    """DataError where loader processes cannot be set up because /dev/shm, which holds semaphores, is full."""
+    try:
+        if workers:  # first, because PyTorch's half-made loader complains when it is dropped
+            disks.check_room(str(leftovers.SHM), _SEMAPHORES[0] + _SEMAPHORES[1] * workers)
+        yield
+    except OSError as error:
+        where = str(leftovers.SHM)
+        raise DataError(
+            f"processes cannot be started: {disks.explain(error, where)}. Their semaphores stand in {where}: "
+            "remove what is not used there, give the container more (docker run --shm-size=1g), or set "
+            "data.workers=0"
+        ) from error
 
 
 @contextmanager
@@ -85,6 +107,8 @@ class Begin:
     The fork server has the environment it was started with, which may be an older one.
     """
 
+    turns: str = field(default_factory=lambda: _turns())
+    """Where the processes of a rank take turns in saying what they wait for."""
     environment: dict[str, str] = field(
         default_factory=lambda: {k: v for k, v in os.environ.items() if k.startswith("AWS_")}, repr=False
     )
@@ -94,7 +118,14 @@ class Begin:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(self.environment)
+        waiting.share(self.turns)
         _begin_process()
+
+
+def _turns() -> str:
+    path = os.path.join(util.get_temp_dir(), "turns")
+    waiting.share(path)
+    return path
 
 
 def _begin_process() -> None:
@@ -104,6 +135,7 @@ def _begin_process() -> None:
     sys.excepthook = _unless_reader_left
     torch.set_num_threads(1)
     keep_memory()
+    hand_over_in_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, NOT_THEIRS)

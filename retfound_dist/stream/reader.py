@@ -7,8 +7,8 @@ replacement is the same at every world size.
 
 from __future__ import annotations
 
-import mmap
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from retfound_dist import decoding, retry, storage
+from retfound_dist import decoding, disks, retry, storage
 from retfound_dist.errors import DataError
 from retfound_dist.ranges import Range, Traffic, count, read_ranges
 from retfound_dist.shardset import Entry, Shard, image_digest, read_index
@@ -90,8 +90,29 @@ class _Open:
     """A shard that is being read from."""
 
     entries: tuple[Entry, ...]
-    data: mmap.mmap | bytes | None
-    """The local file in memory; None: ask the store."""
+    data: _LocalFile | None
+    """None: ask the store."""
+
+
+class _LocalFile:
+    """A shard on this machine's disk.
+
+    It is read, not mapped into memory: of a mapped file that is cut short, or whose disk fails, a process
+    gets no error but SIGBUS, which kills it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def image(self, entry: Entry) -> bytes:
+        """A sample's bytes; fewer where the file ends before. OSError when the disk fails."""
+        at, left, parts = entry.image_offset, entry.image_bytes, []
+        while left > 0 and (part := os.pread(self._file, left, at)):
+            parts.append(part)
+            at, left = at + len(part), left - len(part)
+        return b"".join(parts)
 
 
 class Reader:
@@ -120,7 +141,7 @@ class Reader:
         for number, (shard, index) in enumerate(places):
             rows = partial(needs, number) if needs else None
             found, entry = opened[shard], opened[shard].entries[index]
-            data = fetched.get((shard, index)) if found.data is None else _slice(found.data, entry)
+            data = self._local(shard, entry, found.data) if found.data else fetched.get((shard, index))
             try:
                 yield Sample(entry.key, self._checked(shard, entry, data, found.data is not None, rows))
             except ValueError as error:
@@ -146,8 +167,21 @@ class Reader:
 
     def _alone(self, shard: int, entry: Entry, rows: Rows | None) -> Pixels:
         found = self._opened(shard)
-        data = _slice(found.data, entry) if found.data is not None else self._ask(shard, entry)
+        data = self._local(shard, entry, found.data) if found.data else self._ask(shard, entry)
         return self._checked(shard, entry, data, found.data is not None, rows)
+
+    def _local(self, shard: int, entry: Entry, file: _LocalFile) -> bytes | None:
+        """A sample's bytes from the disk; None where they are to be asked of the store.
+
+        DataError where there is only this disk, and it fails: that is no fault of the sample.
+        """
+        try:
+            return file.image(entry)
+        except OSError as error:
+            if storage.is_local(self.source.url):
+                why = disks.explain(error, file.path)
+                raise DataError(f"cannot read {entry.key} in {file.path}: {why}") from error
+            return None
 
     def _checked(
         self, shard: int, entry: Entry, data: bytes | None, local: bool, rows: Rows | None
@@ -189,26 +223,21 @@ class Reader:
             shard = self.shards[number]
             path = self.source.path(shard)
             entries = found.entries if found else self.source.entries(shard)
-            found = _Open(entries, _mapped(path) if path else None)
+            found = _Open(entries, _opened_file(path) if path else None)
         self._open[number] = found
         while len(self._open) > self._keep:
             self._open.popitem(last=False)
         return found
 
 
-def _mapped(path: str) -> mmap.mmap | bytes | None:
-    """A file in memory; None where it has just been removed."""
+def _opened_file(path: str) -> _LocalFile | None:
+    """A local file; None where it has just been removed."""
     try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return b""  # which cannot be mapped
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _LocalFile(path)
     except FileNotFoundError:
         return None
-
-
-def _slice(data: mmap.mmap | bytes, entry: Entry) -> bytes:
-    return data[entry.image_offset : entry.image_offset + entry.image_bytes]
+    except OSError as error:
+        raise DataError(f"cannot open {path}: {disks.explain(error, path)}") from error
 
 
 def decode(data: bytes, grey: bool, rows: Rows | None = None) -> Pixels:

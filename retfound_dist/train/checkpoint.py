@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, storage
+from retfound_dist import commit, disks, storage
 from retfound_dist.commit import Commit
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.retry import Patience
@@ -212,8 +212,9 @@ class Saver:
             for path, value in state.items():
                 torch.save(value, path)
         except (RuntimeError, safetensors.SafetensorError) as error:  # how torch says that a disk is full
+            disk = f"the disk at {disks.mount_of(scratch)}, where {disks.room(scratch)}"
             raise OSError(
-                f"cannot write to {scratch}, is the disk full? TMPDIR names another ({error})"
+                f"cannot write to {scratch} on {disk}: is it full? TMPDIR names another ({error})"
             ) from error
 
     def _error(self, fault: str) -> CheckpointError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import subprocess
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from retfound_dist.errors import CheckpointError
 from retfound_dist.schema import Optim, Train
 from retfound_dist.stream.plan import Layout
+from retfound_dist.train import state_files
 from retfound_dist.train.alone import leave_out_copies
 from retfound_dist.train.group import Group
 from retfound_dist.world import World, launched_by_srun, whole_number
@@ -225,11 +227,21 @@ def _on_host(value: Any) -> Any:
 
 
 def load(engine: Any, folder: str, tag: str) -> dict[str, Any]:
-    """Read this rank's part of the training state below `folder/tag`; gives its client state."""
+    """Read this rank's part of the training state below `folder/tag`; gives its client state.
+
+    CheckpointError, and nothing is run, where a file holds more than DeepSpeed writes (`state_files`).
+    """
     settings = [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
     clip = engine.optimizer.clip_grad
-    with redirect_stdout(StringIO()):
-        path, client_state = engine.load_checkpoint(folder, tag=tag)
+    state_files.check_folder(os.path.join(folder, tag), tag)
+    try:
+        with redirect_stdout(StringIO()), state_files.reading():
+            path, client_state = engine.load_checkpoint(folder, tag=tag)
+    except (pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"DeepSpeed cannot load the training state ({type(error).__name__}: {_first_line(error)}): "
+            "use another checkpoint"
+        ) from error
     engine.optimizer.clip_grad = clip  # a state that stage 3 wrote holds none, and would end the clipping
     for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(own)  # stage 3 gives every group the first one's weight decay
@@ -239,6 +251,10 @@ def load(engine: Any, folder: str, tag: str) -> dict[str, Any]:
     if path is None:
         raise CheckpointError(f"DeepSpeed finds no training state in {folder}/{tag}")
     return dict(client_state)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 def _set_where_empty(name: str, value: str) -> None:

@@ -19,6 +19,7 @@ from retfound_dist.errors import RetfoundError, StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.storage import FileInfo
 from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
+from retfound_dist.waiting import waiting
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
@@ -70,7 +71,8 @@ def insist(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
-            return function()
+            with waiting(patience.url, patience.seconds):
+                return function()
         except (StorageError, OSError) as error:
             if not patience.wait(error):
                 raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error

@@ -25,7 +25,7 @@ from retfound_dist.commit import Commit
 from retfound_dist.errors import CheckpointError, RetfoundError, StorageError
 from retfound_dist.retry import Patience, is_passing
 from retfound_dist.train import engine as ds
-from retfound_dist.train import keeper
+from retfound_dist.train import keeper, state_files
 from retfound_dist.train.group import Group
 from retfound_dist.train.universal import UNIVERSAL, convert
 
@@ -119,7 +119,7 @@ def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
                 tensor.copy_(file.get_tensor(name))
         if _MODULE not in held.files:  # stage 3 has it in parts
             return ""
-        state = torch.load(_local(held, _MODULE, folder), map_location="cpu", mmap=True, weights_only=False)
+        state = state_files.read(_local(held, _MODULE, folder), storage.join(held.url, _MODULE), mmap=True)
         return _as_trained_with(own, state["module"], held)
 
 
@@ -188,6 +188,7 @@ def _fetch(held: Commit, part: str, scratch: str) -> None:
     names = [name for name in held.files if name.startswith(part + "/")]
     with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
         list(pool.map(lambda name: commit.fetch(held, name, os.path.join(scratch, name)), names))
+    state_files.check_folder(os.path.join(scratch, part), storage.join(held.url, part))
 
 
 def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
@@ -218,3 +219,4 @@ def _fetch_converted(done: Commit, held: Commit, folder: str) -> None:
         raise CheckpointError(f"{done.url} was made of another checkpoint's state")
     with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
         list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))
+    state_files.check_folder(folder, done.url)

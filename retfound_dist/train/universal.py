@@ -5,6 +5,7 @@ different files in it (deepspeed 0.19.8). What either misses is put there, from 
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from retfound_dist.errors import CheckpointError
+from retfound_dist.train import state_files
 from retfound_dist.train.engine import TAG
 
 UNIVERSAL = "universal"
@@ -25,12 +27,13 @@ _SHARDS = "fp32_flat_groups"
 def convert(folder: str) -> None:
     """Convert `folder/state` to `folder/universal`, which every stage and number of ranks loads.
 
-    DeepSpeed does it, in a process of its own.
+    DeepSpeed does it, in a process of its own, which reads by `state_files` too.
     """
+    state_files.check_folder(os.path.join(folder, TAG), TAG)
     command = [
         sys.executable,
         "-m",
-        "deepspeed.checkpoint.ds_to_universal",
+        __name__,
         "--inject_missing_state",
         "--input_folder",
         os.path.join(folder, TAG),
@@ -61,7 +64,7 @@ def _complete_names(folder: Path) -> dict[str, torch.Size]:
     for name in names:
         if not (folder / name).exists():
             shutil.copyfile(there, folder / name)
-    told = torch.load(there, map_location="cpu", weights_only=False)["param_shapes"]
+    told = state_files.read(there)["param_shapes"]
     return {name: shape for group in told for name, shape in group.items()}
 
 
@@ -79,7 +82,7 @@ def _complete_optimizer(folder: Path) -> None:
     """AdamW's step and groups, where each stage looks for them. The files are this process's child's."""
 
     where = folder / "optimizer_state.pt"
-    state: dict[str, Any] = torch.load(where, weights_only=False)
+    state: dict[str, Any] = state_files.read(where)
     parameters = [path for path in folder.iterdir() if path.is_dir()]
     if _OPTIMIZER in state:
         step = next(iter(state[_OPTIMIZER]["state"].values()))["step"]
@@ -90,3 +93,8 @@ def _complete_optimizer(folder: Path) -> None:
     state = {key: value for key, value in state.items() if key not in (_OPTIMIZER, _SHARDS)}
     state[_OPTIMIZER] = {"state": {0: {"step": step}}, _GROUPS: state[_GROUPS]}
     torch.save({"clip_grad": 0.0, "ds_version": version("deepspeed"), **state}, where)
+
+
+if __name__ == "__main__":
+    with state_files.reading():
+        runpy.run_module("deepspeed.checkpoint.ds_to_universal", run_name="__main__", alter_sys=True)

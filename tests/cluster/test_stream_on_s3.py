@@ -249,7 +249,7 @@ def test_a_full_disk_streams_and_says_so_once(
     assert_same(found, expected)
     said = {note for part in found for note in part.notes}
     assert len(said) == 1
-    assert "disk is full" in said.pop()
+    assert f"the disk at {small} is full" in said.pop()
 
 
 READ_ALL = """

@@ -79,7 +79,7 @@ def test_full_scratch_of_a_set_that_goes_elsewhere_is_one_line(
     monkeypatch.setattr(tempfile, "tempdir", str(tiny_disk))
     url = f"memory://{uuid.uuid4().hex}/set"
     config = pack_config(images, url, out={"shard_mb": 5.0})
-    with pytest.raises(StorageError, match=r"cannot write .*No space left on device; .*set TMPDIR"):
+    with pytest.raises(StorageError, match=r"cannot write .*No space left on device: .*; .*set TMPDIR"):
         pack(config)
     assert [path for path in tiny_disk.rglob("*") if path.is_file()] == []
     monkeypatch.undo()

@@ -229,6 +229,32 @@ def test_a_replacement_of_which_nothing_can_be_used_leaves_the_old_set_as_it_was
         assert file_bytes(tmp_path / "out") == before
 
 
+def test_a_replacement_that_comes_to_nothing_leaves_the_names_of_the_old_set(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETFOUND_SALT", "a secret of this test alone, long enough")
+    table = tmp_path / "names.csv"
+    hidden = {"source": {"keys": "digest"}, "out": {"names_table": str(table), "bad_sample_budget": 99}}
+    pack(build_config(images, tmp_path / "out", hidden))
+    before = table.read_bytes()
+    assert len(before.splitlines()) == 21
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    (tmp_path / "other" / "images" / "x.jpg").write_bytes(b"no image")
+    config = build_config(tmp_path / "other" / "images", tmp_path / "out", hidden)
+    with pytest.raises(DataError, match="none of 1 images can be used"):
+        pack(config, force=True)
+    assert table.read_bytes() == before
+    write_image(tmp_path / "other" / "images" / "y.jpg", 77)
+    pack(config, force=True)
+    assert len(table.read_bytes().splitlines()) == 3
+
+
+def build_config(source: Path, url: Path, more: dict[str, dict[str, Any]]) -> PackConfig:
+    """`pack_config` with more settings of the source."""
+    plain = pack_config(source, url, out=more["out"])
+    return replace(plain, source=replace(plain.source, **more["source"]))
+
+
 def test_a_replacement_that_is_broken_off_leaves_the_old_set_sound_and_goes_on(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

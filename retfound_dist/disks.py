@@ -1,0 +1,89 @@
+"""What an error of a disk means: which disk, how full it is, what was asked of it, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from contextlib import suppress
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""No room, for now."""
+_FEW_FILES = 16
+"""With fewer inodes left it is these that are short."""
+_DISK = {*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EFBIG}
+
+
+def is_disk_trouble(error: BaseException | None) -> bool:
+    """Whether this machine failed: a full, broken or read-only disk, no memory, no files."""
+    return isinstance(error, OSError) and error.errno in _DISK
+
+
+def explain(error: OSError, path: str, wanted: int = 0) -> str:
+    """Why something could not be done at a path, in words; `wanted`: bytes that were asked for."""
+    asked = f", {size(wanted)} asked for" if wanted else ""
+    if error.errno == errno.ENOSPC:
+        left = free_files(path)
+        if left is not None and left < _FEW_FILES:
+            return f"the disk at {mount_of(path)} has no room for more files ({left} inodes are left)"
+        return f"No space left on device: the disk at {mount_of(path)} is full ({room(path)}{asked})"
+    if error.errno == errno.EDQUOT:
+        return f"your quota on the disk at {mount_of(path)} is used up ({room(path)}{asked})"
+    if error.errno == errno.EROFS:
+        return f"the disk at {mount_of(path)} is read-only"
+    if error.errno == errno.EIO:
+        return f"the disk at {mount_of(path)} fails (input/output error): look at it, or use another"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many files are open in this process (at most {limit}: raise it with ulimit -n)"
+    if error.errno == errno.ENOMEM:
+        return "this machine's memory ran out"
+    if error.errno == errno.EFBIG:
+        return f"the disk at {mount_of(path)} takes no file of this size{asked}"
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def check_room(folder: str, files: int) -> None:
+    """OSError (no space) where a folder's disk does not take so many more small files."""
+    found = os.statvfs(_existing(folder))
+    few = found.f_files and found.f_favail < files
+    if few or found.f_bavail * found.f_frsize < files * resource.getpagesize():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+
+
+def mount_of(path: str) -> str:
+    """Where the disk that holds a path (or will) is mounted."""
+    place = _existing(path)
+    while not os.path.ismount(place):
+        place = os.path.dirname(place)
+    return place
+
+
+def room(path: str) -> str:
+    """`X of Y are free`, for this user."""
+    found = os.statvfs(_existing(path))
+    return f"{size(found.f_bavail * found.f_frsize)} of {size(found.f_blocks * found.f_frsize)} are free"
+
+
+def free_files(path: str) -> int | None:
+    """How many more files the disk takes; None where it does not count them."""
+    with suppress(OSError):
+        found = os.statvfs(_existing(path))
+        return found.f_favail if found.f_files else None
+    return None
+
+
+def size(count: int) -> str:
+    """Bytes for a person: `1.5 GB`."""
+    number, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while number >= 1000 and len(units) > 1:
+        number, units = number / 1000, units[1:]
+    return f"{number:.3g} {units[0]}"
+
+
+def _existing(path: str) -> str:
+    """The path, or the nearest folder above it that is there."""
+    place = os.path.realpath(path)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return place

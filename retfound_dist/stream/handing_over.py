@@ -1,0 +1,57 @@
+"""How a loader process hands tensors to its reader: in anonymous memory, not in /dev/shm.
+
+PyTorch puts them into /dev/shm, which a container limits (Docker: 64 MB) and whose names a kill can leave
+behind. Memory from memfd_create(2) has no name and no limit but the machine's. Where there is none of it, the
+bytes go through the pipe, which is slower and needs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from multiprocessing.reduction import DupFd, ForkingPickler
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import rebuild_storage_empty, rebuild_storage_fd
+
+_AT_ONCE = 1 << 30
+"""Bytes of one write; Linux takes at most 2 GB."""
+
+
+def hand_over_in_memory(_: int = 0) -> None:
+    """Have this process send tensors so; where its sharing is set up already, from now on."""
+    ForkingPickler.register(torch.UntypedStorage, _reduce)
+
+
+def _reduce(storage: torch.UntypedStorage) -> Any:
+    """What ForkingPickler sends for the memory of a tensor."""
+    if storage.nbytes() == 0:
+        return rebuild_storage_empty, (type(storage),)
+    data = memoryview(_as_bytes(storage).numpy())  # type: ignore[arg-type]
+    try:
+        file = os.memfd_create("retfound-batch")
+    except OSError:
+        return _rebuild, (bytes(data),)
+    try:
+        for start in range(0, len(data), _AT_ONCE):
+            _write(file, data[start : start + _AT_ONCE])
+        return rebuild_storage_fd, (type(storage), DupFd(file), len(data))
+    except OSError:
+        return _rebuild, (bytes(data),)
+    finally:
+        os.close(file)
+
+
+def _write(file: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(file, data) :]
+
+
+def _rebuild(data: bytes) -> torch.UntypedStorage:
+    storage: torch.UntypedStorage = torch.UntypedStorage(len(data))  # type: ignore[no-untyped-call]
+    _as_bytes(storage).numpy()[:] = memoryview(data)
+    return storage
+
+
+def _as_bytes(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -1,0 +1,149 @@
+"""What this process waits for at a store is said within ten seconds, and every ten seconds again.
+
+`waiting` surrounds each thing that is asked of a store, `answered` notes each answer. A thread looks once a
+second. Whoever asks again by patience says so by `failing`: then the line tells how long yet, and until when.
+Of a rank's processes one speaks, and of a node's ranks the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+SAY_AFTER, SAY_EVERY = 7.0, 10.0
+"""Seconds until the first word, and from one to the next."""
+PLAIN_S = 120.0
+"""Seconds for which a store that does not answer is asked, where no config says how long."""
+_LOOK = 1.0
+_ONE_TRY = 10.0
+"""Seconds that a request may take until it has failed: with less left none is begun."""
+
+
+@dataclass
+class _Wait:
+    """Something that was asked of a store and has not come."""
+
+    what: str
+    since: float
+    until: float
+    why: str = ""
+
+
+_lock = threading.Lock()
+_waits: dict[int, _Wait] = {}
+_last_answer = _last_said = 0.0
+_trouble = ""
+_thread: threading.Thread | None = None
+_shared = ""
+"""A file that the processes of a rank take turns by; empty: this process is alone."""
+
+
+@contextmanager
+def waiting(what: str, seconds: float = PLAIN_S) -> Iterator[None]:
+    """Something is asked of a store, for `seconds` at most; `what`: the URL, and what for."""
+    now = time.monotonic()
+    key = _begin(_Wait(what, now, now + seconds))
+    try:
+        yield
+    finally:
+        end(key)
+
+
+def failing(what: str, since: float, seconds: float, why: str) -> int:
+    """It has failed since then (monotonic), and is asked again for so long; gives a key for `end`."""
+    return _begin(_Wait(what, since, since + seconds, why))
+
+
+def end(key: int) -> None:
+    """It has come, or is given up."""
+    with _lock:
+        _waits.pop(key, None)
+
+
+def answered(why: str = "") -> None:
+    """A store has answered this process; `why`: it could not do what was asked, or could not be reached."""
+    global _last_answer, _trouble
+    _trouble = why
+    if not why:
+        _last_answer = time.monotonic()
+
+
+def out_of_patience() -> bool:
+    """Whether what has been waited for longest has had its time, without any answer meanwhile."""
+    with _lock:
+        if not _waits:
+            return False
+        oldest = min(_waits.values(), key=lambda wait: wait.since)
+    limit = oldest.until - oldest.since
+    return time.monotonic() - max(oldest.since, _last_answer) > limit - min(_ONE_TRY, limit / 4)
+
+
+def share(path: str) -> None:
+    """Take turns in speaking with all processes that were given this file."""
+    global _shared
+    _shared = path
+
+
+def _begin(wait: _Wait) -> int:
+    global _thread
+    with _lock:
+        key = id(wait)
+        _waits[key] = wait
+        if _thread is None or not _thread.is_alive():  # a fork leaves the thread behind
+            _thread = threading.Thread(target=_look, name="waiting", daemon=True)
+            _thread.start()
+    return key
+
+
+def _look() -> None:
+    while True:
+        time.sleep(_LOOK)
+        with _lock:
+            waits = list(_waits.values())
+        if waits:
+            line = due(waits, time.monotonic(), time.time())
+            if line and may_speak(os.environ) and _take_turn():
+                print(line, file=sys.stderr, flush=True)
+
+
+def due(waits: list[_Wait], now: float, clock: float) -> str:
+    """The line that is to be said now, or nothing. The one that lasts longest speaks for all."""
+    global _last_said
+    oldest = min(waits, key=lambda wait: wait.since)
+    silent = now - max(oldest.since, 0.0 if oldest.why else _last_answer)
+    if silent < SAY_AFTER or now - _last_said < SAY_EVERY - _LOOK / 2:
+        return ""
+    _last_said = now
+    last = max(waits, key=lambda wait: wait.until)
+    why = oldest.why or _trouble
+    left = max(0.0, last.until - now)
+    until = time.strftime("%H:%M:%S", time.localtime(clock + left))
+    return (
+        f"retfound: waiting for {oldest.what}, without an answer for {silent:.0f} s"
+        f"{f' ({why})' if why else ''}; giving up in {left:.0f} s, at {until}, at the latest"
+    )
+
+
+def may_speak(env: Mapping[str, str]) -> bool:
+    """Whether this is the first rank of its node, or no rank at all."""
+    return env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "")).strip() in ("", "0")
+
+
+def _take_turn() -> bool:
+    """Whether no other process that shares the file has spoken just now."""
+    if not _shared:
+        return True
+    with suppress(OSError), open(_shared, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        held = os.fstat(file.fileno())
+        if held.st_size and time.time() - held.st_mtime < SAY_EVERY - _LOOK:
+            return False
+        file.truncate(0)
+        file.write(b"said")
+    return True

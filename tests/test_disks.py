@@ -1,0 +1,94 @@
+"""A disk that is full, read-only or failing is named: which, how much is free, what was asked. On real ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import disks, storage
+from retfound_dist.errors import StorageError
+from retfound_dist.scratch import Scratch
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB and 39 files."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a small disk")
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=40", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def read_only(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_with_what_is_free_and_what_was_asked(tiny_disk: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        storage.write_bytes(f"{tiny_disk}/a/big", bytes(100_000))
+    said = str(caught.value)
+    assert said.startswith(f"cannot write {tiny_disk}/a/big: No space left on device")
+    assert f"the disk at {tiny_disk} is full (" in said
+    assert "of 65.5 kB are free, 100 kB asked for)" in said
+    assert list((tiny_disk / "a").iterdir()) == []
+
+
+def test_a_copy_names_the_disk_it_goes_to_and_not_the_store_it_comes_from(tiny_disk: Path) -> None:
+    storage.write_bytes("memory://disks/big", bytes(100_000))
+    with pytest.raises(StorageError, match=rf"cannot write {tiny_disk}/big: .* the disk at {tiny_disk} is full"):
+        storage.get_file("memory://disks/big", f"{tiny_disk}/big")
+    assert list(tiny_disk.iterdir()) == []
+    source = tiny_disk.parent / "source"
+    source.write_bytes(bytes(100_000))
+    with pytest.raises(StorageError, match=rf"cannot write {tiny_disk}/put: .*{tiny_disk} is full .*100 kB asked"):
+        storage.put_file(str(source), f"{tiny_disk}/put")
+
+
+def test_no_room_for_more_files_and_a_read_only_disk_are_other_words(tiny_disk: Path) -> None:
+    for number in range(39):
+        (tiny_disk / str(number)).touch()
+    with pytest.raises(StorageError, match=rf"the disk at {tiny_disk} has no room for more files"):
+        storage.write_bytes(f"{tiny_disk}/more", b"")
+    read_only(tiny_disk)
+    with pytest.raises(StorageError, match=rf"cannot write {tiny_disk}/x: the disk at {tiny_disk} is read-only"):
+        storage.write_bytes(f"{tiny_disk}/x", b"")
+
+
+def test_a_full_tmpdir_is_refused_and_not_replaced_by_another_folder(
+    tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tiny_disk))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    Scratch("disks", "owner").close()
+    filled = subprocess.run(["dd", "if=/dev/zero", f"of={tiny_disk}/filler"], capture_output=True, check=False)
+    assert b"No space left" in filled.stderr
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(StorageError, match=rf"TMPDIR={tiny_disk} cannot be used: .*{tiny_disk} is full"):
+        Scratch("disks", "owner")
+    (tiny_disk / "filler").unlink()
+    read_only(tiny_disk)
+    with pytest.raises(StorageError, match=rf"TMPDIR={tiny_disk} cannot be used: .*is read-only"):
+        Scratch("disks", "owner")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EIO, "the disk at .* fails"), (errno.EDQUOT, "your quota on the disk at"),
+        (errno.EMFILE, r"too many files are open in this process \(at most \d+"), (errno.ENOMEM, "memory ran out"),
+        (errno.EXDEV, "Invalid cross-device link"),
+    ],
+)  # fmt: skip
+def test_each_trouble_has_its_words(number: int, said: str, tmp_path: Path) -> None:
+    text = disks.explain(OSError(number, os.strerror(number)), str(tmp_path / "not" / "there"))
+    assert re.search(said, text)

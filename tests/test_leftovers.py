@@ -1,0 +1,89 @@
+"""What a killed job's processes shared is removed by the next start; what a living one shares is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import leftovers
+
+OWNER = """
+import os, sys, time
+from multiprocessing import get_context, util
+from retfound_dist import leftovers
+leftovers.begin()
+leftovers.begin()  # once is enough
+context = get_context("spawn")
+lock, queue = context.Lock(), context.Queue()
+print(lock._semlock.name.lstrip("/"), util.get_temp_dir(), flush=True)
+if sys.argv[1:]:
+    sys.exit()
+time.sleep(60)
+"""
+NEXT = "from retfound_dist import leftovers; leftovers.begin()"
+
+
+def start(tmp_path: Path, *more: str) -> tuple[subprocess.Popen[str], Path, Path]:
+    """A process that shares a semaphore and a folder, in a process group of its own; gives both."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, *more], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert owner.stdout is not None
+    name, folder = owner.stdout.readline().split()
+    return owner, leftovers.SHM / f"sem.{name}", Path(folder)
+
+
+def next_start(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", NEXT], check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+
+
+def test_what_a_killed_job_left_goes_at_the_next_start_and_what_a_living_one_uses_stays(tmp_path: Path) -> None:
+    dead, old, old_folder = start(tmp_path)
+    alive, used, used_folder = start(tmp_path)
+    strange = leftovers.SHM / f"sem.mp-strange{os.getpid()}"
+    strange.write_bytes(b"")
+    try:
+        os.killpg(dead.pid, signal.SIGKILL)  # with its resource tracker, as a container that ends
+        dead.wait()
+        assert old.exists()
+        assert old_folder.is_dir()
+        next_start(tmp_path)
+        assert not old.exists()
+        assert not old_folder.exists()
+        assert not list(leftovers.SHM.glob(f"{old.name.removeprefix('sem.').rsplit('-', 1)[0]}*"))
+        assert used.exists()
+        assert used_folder.is_dir()
+        assert strange.exists()
+    finally:
+        strange.unlink()
+        os.killpg(alive.pid, signal.SIGKILL)
+        alive.wait()
+        next_start(tmp_path)
+    assert not used.exists()
+
+
+def test_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
+    owner, semaphore, folder = start(tmp_path, "end")
+    assert owner.wait(30) == 0
+    assert not semaphore.exists()
+    assert not folder.exists()
+    assert not list(leftovers.SHM.glob(f"{semaphore.name.removeprefix('sem.').rsplit('-', 1)[0]}*"))
+
+
+def test_a_lock_of_another_user_is_not_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(leftovers, "SHM", tmp_path)
+    base = f"mp-retfound-{os.getuid()}-"
+    for name in (f"{base}dead.owner", f"sem.{base}dead-1", "sem.mp-other"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    assert leftovers.sweep(base) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(leftovers, "SHM", tmp_path)
+    assert leftovers.sweep(base) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["sem.mp-other"]
