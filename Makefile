@@ -5,6 +5,7 @@
 # make bench-stream           the stream beside other loaders: images/s on one core (5 minutes)
 # make bench-remote           the same from S3 behind latency, beside local disk (10 minutes)
 # make bench-storm            a run on S3 killed thirty times: the same run still, and what a kill costs (6 minutes)
+# make bench-chaos            an hour of kills, flipped bits, full disks and second writers over four commands (1 hour)
 # make bench-shuffle          how well it mixes, what it asks of the store (10 seconds)
 # make bench-scaling          two ranks against the model of many; what it says of 1 to 256 GPUs (4 minutes)
 # make bench-train            the usual training loop, then ours, one saving at a time (20 minutes on two cores)
@@ -33,7 +34,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-checkpoint bench-train bench-pack bench-pretraining mutants clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining mutants clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -98,6 +99,9 @@ bench-scaling: $(STAMP)
 
 bench-storm: $(STAMP)
 	python -m benchmarks.storm
+
+bench-chaos: $(STAMP)
+	python -m benchmarks.chaos $(if $(MINUTES),--minutes $(MINUTES))
 
 bench-train: $(STAMP)
 	python -m benchmarks.train_speed

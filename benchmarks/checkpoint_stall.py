@@ -101,7 +101,8 @@ def run_all(ranks: int, cases: Sequence[Case], shards: str, scratch: Path) -> No
 def read(url: str) -> Found:
     """What a run wrote down."""
     saves = [row for row in runlog.read_rows(url, runlog.EVENTS) if row["event"] == "checkpoint"]
-    alone, beside = [], []
+    alone: list[float] = []
+    beside: list[float] = []
     for row in runlog.read_metrics(url)[WARM_UP:]:
         written = any(is_beside(row, save) for save in saves)
         (beside if written else alone).append(row["step_s"])
@@ -122,7 +123,7 @@ def begun(save: dict[str, Any]) -> float:
 
 def is_beside(row: dict[str, Any], save: dict[str, Any]) -> bool:
     """Whether a step ran while a checkpoint was being written."""
-    return begun(save) < row["time"] and row["time"] - row["step_s"] < save["time"]
+    return bool(begun(save) < row["time"] and row["time"] - row["step_s"] < save["time"])
 
 
 def shown(found: dict[Case, Found]) -> list[list[str]]:

@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.images < 4:
+        parser.error("--images: at least 4, for a quarter of them is packed as well")
     if args.do:
         start = time.perf_counter()
         {"rows": hold_rows, "pixels": hold_pixels}[args.do](args.count, args.folder)

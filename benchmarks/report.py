@@ -73,8 +73,9 @@ def finish(
     packages: Sequence[str],
     where: str = "",
     columns: tuple[str, str, str] = ("median", "unit", "range of rounds"),
+    folder: Path = RESULTS,
 ) -> Path:
-    """Print the table and write `results/NAME-DATE-MACHINE.json`; `where` replaces the machine's name."""
+    """Print the table and write FOLDER/NAME-DATE-MACHINE.json; `where` replaces the machine's name."""
     table = Table(title=title, title_justify="left")
     for column in ("", *columns):
         table.add_column(column, justify="right" if column == columns[0] else "left", overflow="fold")
@@ -84,18 +85,19 @@ def finish(
     console.print(table)
     for key, value in ratios.items():
         console.print(f"  {key} = {value:g}", highlight=False)
+    today, device = date.today().isoformat(), where or machine()
     tree = {
         "name": name,
-        "date": date.today().isoformat(),
-        "machine": where or machine(),
+        "date": today,
+        "machine": device,
         "versions": versions(*packages),
         "command": command(),
         "rows": [asdict(row) for row in rows],
         "ratios": ratios,
     }
-    short = "".join(c if c.isalnum() else "-" for c in tree["machine"].lower())  # type: ignore[union-attr]
-    path = RESULTS / f"{name}-{tree['date']}-{'-'.join(filter(None, short.split('-')))}.json"
-    path.parent.mkdir(exist_ok=True)
+    short = "".join(c if c.isalnum() else "-" for c in device.lower())
+    path = folder / f"{name}-{today}-{'-'.join(filter(None, short.split('-')))}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tree, indent=1) + "\n")
     console.print(f"[dim]{path}[/]", highlight=False)
     return path

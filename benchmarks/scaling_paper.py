@@ -19,6 +19,7 @@ from retfound_dist.cockpit.cluster import (
     OUTSIDE_LATENCY,
     OVERLAP,
 )
+from retfound_dist.errors import ConfigError
 from retfound_dist.forecast import (
     ASSUMPTIONS,
     WHOLE,
@@ -107,13 +108,16 @@ class Paper:
             net = MaskedAutoencoder(self.config.model)
         sizes = [p.numel() for p in net.parameters() if p.requires_grad]
         small = sum(n for n in sizes if n <= WHOLE)
-        batch = self.config.train.global_batch
+        batch, micro = self.config.train.global_batch, self.config.train.micro_batch
+        if micro == "auto":
+            raise ConfigError(f"{PRESET}: a forecast needs train.micro_batch as a number")
+        self.micro = micro
         self.work = Work(sum(sizes), training_flops(net), batch, small, 2, shuffle_quality.BYTES)
         self.reread = {nodes: copies(nodes, batch) for nodes in sorted({nodes_of(n) for n in GPUS})}
 
     def shape(self, gpus: int, stage: int) -> Shape:
         """How the preset's batch is cut."""
-        cut = layout(self.work.global_batch, gpus, self.config.train.micro_batch)
+        cut = layout(self.work.global_batch, gpus, self.micro)
         return Shape(gpus, cut.micro, cut.accumulation, stage)
 
     def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> Step:

@@ -15,7 +15,7 @@ import statistics
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,9 @@ def job(stage: int, ranks: int) -> Job:
 def batches(work: Job, patches: int) -> Iterator[MicroBatch]:
     """Random images without end."""
     draw = torch.Generator().manual_seed(0)
-    micro, side = work.cut.micro, work.config.model.image_size
+    micro, (height, width) = work.cut.micro, work.config.model.size
     while True:
-        images = torch.randint(0, 256, (micro, 1, side, side), dtype=torch.uint8, generator=draw)
+        images = torch.randint(0, 256, (micro, 1, height, width), dtype=torch.uint8, generator=draw)
         yield MicroBatch(0, images, torch.rand(micro, patches, generator=draw), torch.ones(micro), [], 0)
 
 
@@ -133,11 +133,12 @@ def links(group: Group, rounds: int) -> dict[str, dict[str, Any]]:
     whole = torch.zeros(PAYLOAD // group.world.size * group.world.size, device=group.device)
     part = torch.zeros(len(whole) // group.world.size, device=group.device)
     found = {}
-    for name, call in {
+    calls: dict[str, Callable[[], Any]] = {
         "all_reduce": lambda: dist.all_reduce(whole),
         "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole),
         "all_gather": lambda: dist.all_gather_into_tensor(whole, part),
-    }.items():
+    }
+    for name, call in calls.items():
         call()
         times, before = [], sent()
         for _ in range(rounds):
@@ -157,7 +158,9 @@ def main() -> None:
     group = ds.start(world, job(1, world.size).config.train.threads)
     trainers = {stage: Trainer(group, stage) for stage in STAGES}
     first = trainers[STAGES[0]]
-    found: dict[str, Any] = {stage: {"seconds": [], "sent": [], "update": []} for stage in STAGES}
+    found: dict[int, dict[str, list[float]]] = {
+        stage: {"seconds": [], "sent": [], "update": []} for stage in STAGES
+    }
     for _ in range(steps):
         for stage, trainer in trainers.items():
             seconds, count = trainer.step()
@@ -165,7 +168,7 @@ def main() -> None:
             found[stage]["sent"].append(statistics.mean(group.gather(count)))
             found[stage]["update"].append(trainer.update_s)
     report = {
-        "stages": found,
+        "stages": {str(stage): kinds for stage, kinds in found.items()},
         "links": links(group, 5) if world.size > 1 else {},
         "parameters": first.parameters,
         "small_parameters": first.small,

@@ -33,14 +33,19 @@ def bad_checkpoints(run: str, last: int) -> Iterator[str]:
     steps = commit.list_steps(run)
     if steps[-1:] != [last]:
         yield f"the newest committed checkpoint is {steps[-1:]}, not {last}"
-    for step in steps:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                held = commit.read_commit(commit.checkpoint_url(run, step))
-                for name in held.files:
-                    commit.fetch(held, name, os.path.join(folder, "file"))
-            except RetfoundError as error:
-                yield str(error)
+    yield from filter(None, (damage(run, step) for step in steps))
+
+
+def damage(run: str, step: int) -> str:
+    """What is wrong with a committed checkpoint; empty for one whose files are as its commit says."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            held = commit.read_commit(commit.checkpoint_url(run, step))
+            for name in held.files:
+                commit.fetch(held, name, os.path.join(folder, "file"))
+        except RetfoundError as error:
+            return str(error)
+    return ""
 
 
 def wrong_starts(lives: Sequence[Life]) -> Iterator[str]:
@@ -55,7 +60,7 @@ def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:
     """Processes that outlived their trainer, and shared memory in what they had in place of /dev/shm."""
     sessions = {life.process.pid for life in lives}
     end = time.monotonic() + 10
-    while (alive := _of_sessions(sessions)) and time.monotonic() < end:
+    while (alive := of_sessions(sessions)) and time.monotonic() < end:
         time.sleep(0.2)
     yield from (f"process {pid} outlived its trainer: {what}" for pid, what in alive.items())
     if lost := sorted(path.name for path in memory.iterdir()):
@@ -69,7 +74,7 @@ def left_on_disk(scratch: Path) -> Iterator[str]:
         yield f"{len(left)} scratch folders are left in TMPDIR: {', '.join(left[:5])}"
 
 
-def _of_sessions(sessions: set[int]) -> dict[int, str]:
+def of_sessions(sessions: set[int]) -> dict[int, str]:
     """Processes that descend from a trainer, which led a session: pid to command."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):

@@ -59,7 +59,8 @@ Batches = Iterator[Any]
 
 def usual(data: bytes) -> torch.Tensor:
     """JPEG to (3, 224, 224) fp32, as MAE's code base and most others do it."""
-    return USUAL(Image.open(io.BytesIO(data)).convert("RGB"))
+    image: torch.Tensor = USUAL(Image.open(io.BytesIO(data)).convert("RGB"))
+    return image
 
 
 def fast(data: bytes) -> torch.Tensor:
@@ -104,7 +105,7 @@ def with_mosaic(images: list[bytes], folder: Path, make: Callable[[bytes], torch
             for data in images:
                 writer.write({"jpg": data})
 
-    class Images(StreamingDataset):
+    class Images(StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, index: int) -> torch.Tensor:
             return make(super().__getitem__(index)["jpg"])
 
@@ -122,7 +123,7 @@ def with_litdata(images: list[bytes], folder: Path, make: Callable[[bytes], torc
                 fn=_itself, inputs=images, output_dir=str(folder), chunk_bytes="64MB", num_workers=1
             )
 
-    class Images(litdata.StreamingDataset):
+    class Images(litdata.StreamingDataset):  # type: ignore[misc]
         def __getitem__(self, index: Any) -> torch.Tensor:
             return make(super().__getitem__(index))
 

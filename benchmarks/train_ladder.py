@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, normalise_patches, patchify, take
@@ -80,7 +81,7 @@ class Climber(MaskedAutoencoder):
         """Itself, on a rung."""
         self.rung = rung
         for module in self.modules():
-            if hasattr(module, "fused_attn"):
+            if isinstance(module, Attention):
                 module.fused_attn = rung.sdpa
         return self
 
@@ -124,7 +125,7 @@ class MasterAdamW:
         wide = [{**group, "params": [masters[p] for p in group["params"]]} for group in groups]  # type: ignore[attr-defined]
         self.adamw = torch.optim.AdamW(wide, lr=1e-5, betas=(0.9, 0.95), fused=fused)
         for p in self.held:
-            p.register_post_accumulate_grad_hook(lambda q: self._keep(masters[q], q))
+            p.register_post_accumulate_grad_hook(lambda q: self._keep(masters[q], q))  # type: ignore[no-untyped-call]
         for p in self.masters:
             p.grad = torch.zeros_like(p)
 
@@ -139,8 +140,8 @@ class MasterAdamW:
     def step(self) -> None:
         """Move the fp32 weights, copy them to the bf16 ones, clear the gradients."""
         self.adamw.step()
-        torch._foreach_copy_(self.held, self.masters)
-        torch._foreach_zero_([p.grad for p in self.masters])
+        torch._foreach_copy_([*self.held], [*self.masters])
+        torch._foreach_zero_([p.grad for p in self.masters if p.grad is not None])
 
     def zero_grad(self) -> None:
         """Nothing: `step` cleared them."""

@@ -59,7 +59,7 @@ def shards(folder: str) -> str:
 
     eyes = Phantom(patients=64, slices=16, height=496, width=512)
     config = PackConfig(source=Source(kind="phantom"), phantom=eyes, out=PackOut(url=f"{folder}/shards"))
-    pack(config, quiet=True)
+    pack(config)
     return f"{folder}/shards"
 
 
@@ -125,6 +125,8 @@ def main() -> None:
                 held[rung.label].append(found)
         table = Path(folder, "trace")
         text = table.read_text() if table.exists() else ""
+    if all("fault" in found for each in held.values() for found in each):
+        sys.exit(f"no rung could be run: {held[rungs[0].label][0]['fault']}")
     path = report(rungs, held, asked)
     if text:
         path.with_suffix(".operators.txt").write_text(text)

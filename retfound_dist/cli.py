@@ -1,6 +1,6 @@
 """The `retfound` command: one subcommand for each job, one clear line for each mistake.
 
-Exit codes: 0 done; 1 a check found faults; 2 bad input; 130 interrupted.
+Exit codes: 0 done; 1 a check found faults; 2 bad input; 70 an error that nobody foresaw; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from retfound_dist.cockpit.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
 from retfound_dist.terminal import guarded
+from retfound_dist.unexpected import tell
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -41,6 +42,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # a fault of ours: 1 would say that a check found something
+        return tell(error, args.debug)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -248,6 +251,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.schema import PretrainConfig
     from retfound_dist.shapes import check_model
     from retfound_dist.shardset import read_manifest
+    from retfound_dist.train.watchdog import ends_alike, settle_another_start
     from retfound_dist.world import read_world
 
     world = read_world(os.environ)
@@ -258,6 +262,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)
     except RetfoundError as error:
+        settle_another_start(ends_alike(error))
         if world.is_main:
             raise
         return error.exit_code

@@ -2,38 +2,98 @@
 
 A checkpoint is a folder `RUN/checkpoints/step_00000100/` whose `COMMIT.json`, written last, names
 every file with its size and sha256. Without it there is no checkpoint.
+
+The commit alone says which files are the checkpoint's. Every save writes to names of its own
+(`state-3f9a61c0/`), so nothing that a commit names is ever written again: a step that is saved once more is
+the old checkpoint until the new `COMMIT.json` takes the place of the old one, whole; then it is the new one.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from retfound_dist import kinds, names, storage
-from retfound_dist.errors import CheckpointError, StorageError
+from retfound_dist import kinds, records, runconfig, storage, verified
+from retfound_dist.errors import CheckpointError, FormatError, RecordError, StorageError
+from retfound_dist.names import plain_path
+from retfound_dist.storage import FileInfo
 
 FORMAT = 1
 COMMIT = "COMMIT.json"
 WEIGHTS = "model.safetensors"
+STATE, PARTS, UNIVERSAL = "state", "parts", "universal"
+"""Folders of a checkpoint, which bear the mark of their save: training state, weights of each rank until they
+are put together, the state converted for another number of ranks."""
 _STEP = re.compile(r"^step_(\d{8,})$")
+_WEIGHTS = re.compile(r"^model(-[0-9a-f]+)?\.safetensors$")
+_STATE = re.compile(rf"^{STATE}(-[0-9a-f]+)?/(.+)$")
+_OURS = re.compile(
+    rf"^(({STATE}|{PARTS}|{UNIVERSAL})(-[0-9a-f]+)?|model(-[0-9a-f]+)?\.safetensors|.+\.[0-9a-f]{{8}}\.tmp)$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Commit:
-    """What a committed checkpoint says of itself."""
+class Written:
+    """What COMMIT.json holds."""
 
-    url: str
-    step: int
-    samples: int
-    world_size: int
-    zero_stage: int
+    step: records.Count
+    samples: records.Count
+    world_size: records.Count
+    zero_stage: records.Count
     precision: str
     batch_digest: str
     time: str
     config: dict[str, Any]
     """The run's config.json: its settings and, as `shard_set`, what it trains on."""
-    files: dict[str, storage.FileInfo]
+    files: dict[str, FileInfo]
+    generation: records.Count = 0
+    """Raised by a start that did not go on from the newest checkpoint; a later one is newer at any step."""
+    chosen: str = ""
+    """What `run.resume` insisted on, and in which job: its restarts go on from what they have saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit(Written):
+    """What a committed checkpoint says of itself."""
+
+    url: str
+
+    @property
+    def weights(self) -> str:
+        """Name of the weights' file; CheckpointError where there is none."""
+        if found := [name for name in self.files if _WEIGHTS.match(name)]:
+            return found[0]
+        raise CheckpointError(f"{self.url} holds no {WEIGHTS}; use another checkpoint")
+
+    @property
+    def state(self) -> dict[str, str]:
+        """Files of the training state: the name of each, and what a save calls it (`state/...`)."""
+        found = {name: _STATE.match(name) for name in self.files}
+        return {name: f"{STATE}/{match[2]}" for name, match in found.items() if match}
+
+
+def new_mark() -> str:
+    """What sets the names of one save apart from those of all others."""
+    return uuid.uuid4().hex[:8]
+
+
+def marked(name: str, mark: str) -> str:
+    """The name at which a save puts one of its files: `state/x` at `state-3f9a61c0/x`."""
+    folder, slash, rest = name.partition("/")
+    return f"{folder}-{mark}{slash}{rest}"
+
+
+def weights_name(url: str, mark: str) -> str:
+    """The name for the weights of a save whose other files are there: the plain one where it is alone.
+
+    Of two that save one step at a time each has put its state before it looks, so one of them sees the other.
+    """
+    own = {f"{STATE}-{mark}", f"{PARTS}-{mark}"}
+    return f"model-{mark}.safetensors" if set(storage.list_names(url)) - own else WEIGHTS
 
 
 def checkpoint_url(run_url: str, step: int) -> str:
@@ -47,33 +107,30 @@ def evaluation_url(run_url: str, step: int) -> str:
 
 
 def write_commit(commit: Commit) -> None:
-    """Commit a checkpoint whose files are all in place."""
+    """Commit a checkpoint whose files are all in place; an older commit of the step ends with it."""
     tree = asdict(commit)
     del tree["url"]
-    storage.write_json(storage.join(commit.url, COMMIT), {"format": FORMAT, **tree})
+    text = json.dumps({"format": FORMAT, **tree}, indent=1, allow_nan=False) + "\n"
+    verified.write(storage.join(commit.url, COMMIT), text.encode())
 
 
 def read_commit(url: str) -> Commit:
-    """A checkpoint's commit; CheckpointError where there is none.
-
-    What a newer version wrote beside what is known here is passed over.
-    """
+    """A checkpoint's commit; CheckpointError where there is none or it is damaged, FormatError where it is of
+    another format, StorageError where it cannot be read."""
     where = storage.join(url, COMMIT)
     try:
-        tree = storage.read_json(where)
+        held = records.parse(verified.read(where), Written, where, "use another checkpoint", format=FORMAT)
     except StorageError as error:
-        raise CheckpointError(f"{url} is not a committed checkpoint: {error}") from error
-    if tree.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{where} has format {tree.get('format')!r}, this version reads format {FORMAT}"
-        )
-    try:
-        held = {names.plain_path(n, where, CheckpointError): info for n, info in tree["files"].items()}
-        files = {name: storage.FileInfo(**info) for name, info in held.items()}
-        known = {field.name for field in fields(Commit)} - {"url", "files"}
-        return Commit(url=url, files=files, **{key: tree[key] for key in tree.keys() & known})
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is damaged ({error}); use another checkpoint") from error
+        if verified.is_missing(error):
+            raise CheckpointError(f"{url} is not a committed checkpoint: {error}") from error
+        raise
+    except FormatError:
+        raise
+    except RecordError as error:
+        raise CheckpointError(str(error)) from error
+    for name in held.files:
+        plain_path(name, where, CheckpointError)
+    return Commit(url=url, **{field.name: getattr(held, field.name) for field in fields(held)})
 
 
 def is_checkpoint(url: str) -> bool:
@@ -100,7 +157,7 @@ def resolve(url: str) -> str:
         return checkpoint_url(url, steps[-1])
     kind = kinds.kind_at(url)
     if kind == kinds.RUN:
-        first = _first_save(storage.read_json(storage.join(url, "config.json")))
+        first = _first_save(runconfig.read_config(url))
         raise CheckpointError(
             f"{url} is a run without a checkpoint yet{first}: wait for it, or give other weights"
         )
@@ -114,11 +171,56 @@ def _first_save(config: dict[str, Any]) -> str:
     return f"; its first comes at step {min(ends):,}" if ends else ""
 
 
+def newest(run_url: str) -> Commit | None:
+    """The last step's commit that can be read; a damaged one says nothing of the run."""
+    for step in reversed(list_steps(run_url)):
+        try:
+            return read_commit(checkpoint_url(run_url, step))
+        except (CheckpointError, FormatError):
+            continue
+    return None
+
+
 def fetch(commit: Commit, name: str, target: str) -> None:
-    """Copy one file of a checkpoint to a local path and check it against the commit."""
+    """Copy one file of a checkpoint to a local path and check it against the commit.
+
+    CheckpointError where it is not the file that was committed, StorageError where it cannot be read.
+    """
     if name not in commit.files:
         raise CheckpointError(f"{commit.url} holds no {name}; use another checkpoint")
-    if storage.get_file(storage.join(commit.url, name), target) != commit.files[name]:
-        raise CheckpointError(
-            f"{storage.join(commit.url, name)} differs from its commit; use another checkpoint"
-        )
+    where = storage.join(commit.url, name)
+    if why := verified.fetch(where, target, commit.files[name]):
+        if is_checkpoint(commit.url) and read_commit(commit.url) != commit:
+            raise CheckpointError(f"{commit.url} was saved again while it was read: start again")
+        raise CheckpointError(f"{where} differs from its commit ({why}); use another checkpoint")
+
+
+def fetch_weights(url: str, target: str) -> Commit:
+    """Copy a checkpoint's weights to a local path; gives the commit that they are of.
+
+    That is the new one where the step is saved again meanwhile.
+    """
+    held = read_commit(url)
+    try:
+        fetch(held, held.weights, target)
+    except CheckpointError:
+        now = read_commit(url)
+        if now == held:
+            raise
+        fetch(now, now.weights, target)
+        return now
+    return held
+
+
+def spare_names(held: Commit, names: Sequence[str]) -> list[str]:
+    """Of the entries of a checkpoint's folder those that a save left and its commit does not name.
+
+    A converted state stands beside: it is not spare where there is a state that it is of.
+    """
+    named = {name.partition("/")[0] for name in held.files}
+    converted = bool(held.state)
+    return [
+        name
+        for name in names
+        if _OURS.match(name) and name not in named and not (converted and name.startswith(UNIVERSAL))
+    ]

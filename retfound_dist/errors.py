@@ -9,6 +9,8 @@ class RetfoundError(Exception):
     """Anything this project can explain in one line."""
 
     exit_code = 2
+    lasting = True
+    """Whether another start would end the same way, so that a scheduler need not try it."""
 
 
 class ConfigError(RetfoundError):
@@ -17,6 +19,8 @@ class ConfigError(RetfoundError):
 
 class StorageError(RetfoundError):
     """A URL that cannot be read or written."""
+
+    lasting = False
 
 
 class RecordError(RetfoundError):
@@ -41,6 +45,12 @@ class ManifestError(DataError):
 
 class CheckpointError(RetfoundError):
     """A checkpoint that is missing, uncommitted or damaged."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint that could not be saved: a store or a disk failed, and the run itself is good."""
+
+    lasting = False
 
 
 class WeightsError(RetfoundError):

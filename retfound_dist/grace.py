@@ -83,7 +83,7 @@ def expected(state_bytes: float, weights_bytes: float, hosts: int, step_s: float
 
 def measured(events: Sequence[Mapping[str, Any]], step_s: float = 0.0) -> Need | None:
     """From the run's own events: the longest of its last saves; None where it has none."""
-    took = [float(row["took_s"]) for row in events if row["event"] == "checkpoint"][-5:]
+    took = [row["took_s"] for row in events if row["event"] == "checkpoint" and "took_s" in row][-5:]
     return Need(step_s + max(took), "as measured in this run") if took else None
 
 

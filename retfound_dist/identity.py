@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from retfound_dist import commit, storage
-from retfound_dist.errors import StorageError
+from retfound_dist import commit, records, storage
+from retfound_dist.errors import RecordError, StorageError
 from retfound_dist.shardset import Manifest, Shard, lasting_name
 
 SHARD_SET = "shard_set"
@@ -52,7 +53,8 @@ def weights_sha256(url: str) -> str:
     A `#PART` of the name is left out: it chooses within the file.
     """
     if commit.is_checkpoint(url):
-        return commit.read_commit(url).files[commit.WEIGHTS].sha256
+        held = commit.read_commit(url)
+        return held.files[held.weights].sha256
     file = url if storage.exists(url) else url.rpartition("#")[0]
     if not file or not storage.exists(file) or storage.is_folder(file):
         return ""
@@ -90,7 +92,8 @@ def what_changed(held: Mapping[str, Any], manifest: Manifest) -> str:
 class Memory:
     """What was found out of files, kept in a small JSON file, believed while the store's mark is the same.
 
-    What cannot be read or written is not remembered: that costs a download, never an error.
+    What cannot be read or written, or is not what was written, is not remembered: that costs a download,
+    never an error.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -98,27 +101,31 @@ class Memory:
         self._url = url
         self._rows: dict[str, dict[str, Any]] = {}
         if url:
-            try:
-                tree = storage.read_json(url) if storage.exists(url) else {}
-            except StorageError:
-                tree = {}
-            rows = tree if isinstance(tree, dict) else {}
-            self._rows = {key: row for key, row in rows.items() if isinstance(row, dict)}
+            with suppress(StorageError, RecordError):
+                self._rows = records.read(url, dict[str, dict[str, Any]], "") if storage.exists(url) else {}
 
     def recall(self, url: str, mark: str) -> dict[str, Any] | None:
         """What was remembered of the file at a URL under this mark; None: read it. No mark, no memory."""
-        row = self._rows.get(url)
-        if not mark or row is None or row.get("mark") != mark or not isinstance(row.get("facts"), dict):
+        row = self._rows.get(url, {})
+        facts = row.get("facts")
+        if not mark or not isinstance(facts, dict) or row != _remembered(mark, facts):
             return None
-        return dict(row["facts"])
+        return dict(facts)
 
     def remember(self, url: str, mark: str, facts: Mapping[str, Any]) -> None:
         """Keep what was found out of the file that bore this mark before and after it was read."""
-        if not mark or self._rows.get(url) == {"mark": mark, "facts": facts}:
+        row = _remembered(mark, facts)
+        if not mark or self._rows.get(url) == row:
             return
-        self._rows[url] = {"mark": mark, "facts": dict(facts)}
+        self._rows[url] = row
         if self._url:
             try:
                 storage.write_json(self._url, self._rows)
             except StorageError:
                 self._url = ""
+
+
+def _remembered(mark: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a memory; its sum tells when a byte of it has changed since."""
+    text = json.dumps([mark, facts], sort_keys=True)
+    return {"mark": mark, "facts": dict(facts), "sum": hashlib.sha256(text.encode()).hexdigest()}

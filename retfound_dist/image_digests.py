@@ -8,18 +8,18 @@ found; pictures that only look alike are not.
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist import storage
-from retfound_dist.errors import ManifestError
+from retfound_dist import records, storage
+from retfound_dist.errors import ManifestError, RecordError
 from retfound_dist.shardset import Manifest, Shard, image_digest
 
 Digests = NDArray[np.uint64]
@@ -28,6 +28,7 @@ SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS = "source_files", "source_pixels", "d
 COLUMNS = 4
 STORED, PACKED, SOURCES = 1, 2, 3
 INDEXES_AT_ONCE = 16
+_REMEDY = "pack the set again"
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> int:
@@ -101,11 +102,13 @@ def _of_shard(url: str, shard: Shard) -> Known:
     if storage.bytes_info(data).sha256 != shard.index.sha256:
         raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
     try:
-        tree = json.loads(data)
+        tree = records.parse(data, dict[str, Any], where, _REMEDY)
         stored = [row[6] for row in tree["samples"]]
         level = SOURCES if SOURCE_FILES in tree else PACKED if PACKED_PIXELS in tree else STORED
         lists = [tree.get(name, [""] * len(stored)) for name in (SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS)]
         columns = [[int(text or "0", 16) for text in texts] for texts in (*lists, stored)]
         return Known(np.array(columns, np.uint64).T, level)
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ManifestError(f"{where} is of an older version of this software: pack again") from error
+        raise ManifestError(f"{where} is of an older version of this software: {_REMEDY}") from error

@@ -6,15 +6,12 @@ A person who gives a run where a checkpoint belongs is told that it is a run, an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from retfound_dist import storage
-from retfound_dist.errors import StorageError
+from retfound_dist.errors import RecordError, StorageError
 from retfound_dist.image_files import IMAGE_ENDS
+from retfound_dist.runconfig import read_config
 
-CONFIG_LIMIT = 16 << 20
-"""Bytes of a config.json of ours: it has some kilobytes."""
 NOTHING, EMPTY = "nothing", "an empty folder"
 FILE, FOLDER = "a file", "a folder of other files"
 SHARDS, TARS = "a shard set", "a folder of tar files without a manifest"
@@ -94,25 +91,11 @@ def is_run(url: str) -> bool:
 
 def why_no_run(url: str) -> str:
     """Why a folder with a config.json is no run; empty where it is one."""
-    where = storage.join(url, "config.json")
     try:
-        if storage.size(where) > CONFIG_LIMIT:
-            return f"its config.json has {storage.size(where) / 1e6:,.0f} MB"
-        tree = storage.read_json(where)
-    except StorageError as error:
-        return str(error)
-    except RecursionError:
-        return "its config.json is nested too deep"
-    return "" if is_run_config(tree) else "its config.json is of another program"
-
-
-def is_run_config(tree: Any) -> bool:
-    """Whether a config.json's content is a pretraining run's."""
-    train = tree.get("train") if isinstance(tree, Mapping) else None
-    if not isinstance(train, Mapping):
-        return False
-    lengths = [train[key] for key in ("steps", "epochs") if key in train]
-    return bool(lengths) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in lengths)
+        read_config(url, remedy="")
+    except (StorageError, RecordError) as error:
+        return str(error).replace(storage.join(url, "config.json"), "its config.json", 1)
+    return ""
 
 
 def refusal(url: str, wanted: str) -> str:

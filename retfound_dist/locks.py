@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from retfound_dist import storage
-from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist import records, storage
+from retfound_dist.errors import FormatError, RecordError, RetfoundError, StorageError
 from retfound_dist.exclusive import Made, write_new
 from retfound_dist.world import process_space
 
@@ -88,8 +88,8 @@ class FolderLock:
 
     def take(self) -> None:
         """Have the lock, or the `conflict`; from then on it is counted up."""
-        held = self._read()
-        if held and not self._abandoned(held):
+        held = self._stands()
+        if isinstance(held, bytes) or (held and not self._abandoned(held)):
             self._wait_for_silence(held)
         self._made_folder = storage.is_local(self._folder) and not storage.is_folder(self._folder)
         if not self._put():
@@ -120,19 +120,21 @@ class FolderLock:
             with suppress(OSError):
                 os.rmdir(storage.local_path(self._folder))
 
-    def _wait_for_silence(self, held: Holder) -> None:
+    def _wait_for_silence(self, held: Holder | bytes) -> None:
+        """Return when nobody counts the lock up; a holder that lives puts a damaged one (its bytes) right."""
+        who = held.described if isinstance(held, Holder) else f"somebody whose {LOCK} is damaged"
+        over = "" if isinstance(held, Holder) else f" (who knows that nobody does deletes {self._url})"
         self._say(
-            f"{self._folder} was held by {held.described}: "
-            f"waiting up to {STILL_S:.0f} s to see whether it runs"
+            f"{self._folder} was held by {who}: waiting up to {STILL_S:.0f} s to see whether it runs{over}"
         )
         until = time.monotonic() + STILL_S
         while time.monotonic() < until:
             time.sleep(1)
-            now = self._read()
+            now = self._stands()
             if now is None:
                 return
             if now != held:
-                raise self._conflict(now)
+                raise self._conflict(now if isinstance(now, Holder) else None)
 
     def _abandoned(self, held: Holder) -> bool:
         if held.job and held.job == self._mine.job:
@@ -164,17 +166,24 @@ class FolderLock:
     def _is_mine(self, held: Holder | None) -> bool:
         return held is not None and held.id == self._mine.id
 
-    def _read(self) -> Holder | None:
-        if not storage.exists(self._url):
-            return None
+    def _stands(self) -> Holder | bytes | None:
+        """Who holds the lock, or the bytes of a damaged one; None: nobody. FormatError: a later version."""
         try:
-            return Holder(**storage.read_json(self._url))
-        except TypeError:
-            return None  # not ours to understand: our own takes its place
+            data = storage.read_bytes(self._url) if storage.exists(self._url) else None
+            return None if data is None else records.read(self._url, Holder, "")
+        except FormatError:
+            raise
+        except RecordError:
+            return data
         except StorageError:
             if storage.exists(self._url):
                 raise
             return None
+
+    def _read(self) -> Holder | None:
+        """Who holds the lock; None: nobody, or nobody can tell."""
+        held = self._stands()
+        return held if isinstance(held, Holder) else None
 
     def _write(self) -> None:
         storage.write_json(self._url, asdict(self._mine))

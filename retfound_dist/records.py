@@ -18,6 +18,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
+from typing_extensions import is_typeddict
 
 from retfound_dist import storage
 from retfound_dist.errors import FormatError, RecordError
@@ -33,6 +34,8 @@ LIMIT = 1 << 30
 BOM = b"\xef\xbb\xbf"
 _OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
 """Whatever JSON reads as infinite looks so; most files hold nothing like it."""
+_LARGE = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
+_END = b"\n"
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Lines(Generic[T]):
     """The first FEW bad ones."""
     cut: bool = False
     """Whether the last line has no end and cannot be read: it is being written, or its writer was killed."""
+    unread: str = ""
+    """Why the file was not read at all."""
 
     @property
     def fault(self) -> str:
-        """A sentence about the bad lines; empty where there are none."""
+        """A sentence about what is left out; empty where that is nothing."""
         if not self.bad:
-            return ""
+            return self.unread
         first = self.named[0]
         return (
             f"{self.bad:,} of {self.total:,} lines of {self.where} cannot be read and are left out "
@@ -73,9 +78,9 @@ class Lines(Generic[T]):
 def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = LIMIT) -> T:
     """A JSON file as a value of a kind; what seems damaged is fetched a second time before it is judged.
 
-    `remedy`: what a person does about a damaged file. `format`: what the file's `format` has to be; None: it
-    needs none, and one that it has is 1. Raises StorageError where the file cannot be read, RecordError
-    where it is damaged, FormatError where it is of another format.
+    `remedy`: what a person does about a damaged file; empty: that is said elsewhere. `format`: what the
+    file's `format` has to be; None: it needs none, and one that it has is 1. Raises StorageError where the
+    file cannot be read, RecordError where it is damaged, FormatError where it is of another format.
     """
     data = _fetch(url, limit)
     try:
@@ -96,11 +101,15 @@ def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | 
         tree = _tree(data)
         _check_format(tree, where, 1 if format is None else format, needed=format is not None)
         found: T = _adapter(kind).validate_json(data, strict=True)
-        return found
+        return tree if is_typeddict(kind) else found  # with its keys in their order
     except ValidationError as error:
-        raise RecordError(f"{where} is damaged: {faults_of(error, data)}; {remedy}") from error
+        raise _damaged(where, faults_of(error, data), remedy) from error
     except ValueError as error:
-        raise RecordError(f"{where} is damaged: {error}; {remedy}") from error
+        raise _damaged(where, str(error), remedy) from error
+
+
+def _damaged(where: str, why: str, remedy: str) -> RecordError:
+    return RecordError(f"{where} is damaged: {why}" + (f"; {remedy}" if remedy else ""))
 
 
 def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
@@ -156,8 +165,9 @@ def _tree(data: bytes) -> Any:
         tree = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(plain(str(error), data)) from error
-    if _OVERFLOW.search(data) and _overflows(tree):
-        raise ValueError("a number is too large")
+    if (found := _OVERFLOW.search(data)) and _overflows(tree):
+        found = _LARGE.search(data) or found
+        raise ValueError(f"line {data.count(_END, 0, found.end()) + 1}: a number is too large")
     return tree
 
 

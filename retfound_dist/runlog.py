@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from retfound_dist import commit, storage, urls
 from retfound_dist.config import differences, flatten, key_names, with_defaults
-from retfound_dist.errors import ManifestError, RetfoundError, RunConflictError, StorageError
+from retfound_dist.errors import ManifestError, RetfoundError, RunConflictError
 from retfound_dist.identity import INIT_WEIGHTS, KEPT, SHARD_SET, weights_sha256, what_changed
+from retfound_dist.logrows import ALARMS as ALARMS
+from retfound_dist.logrows import ANOMALIES as ANOMALIES
+from retfound_dist.logrows import EVENTS as EVENTS
+from retfound_dist.logrows import METRICS as METRICS
+from retfound_dist.logrows import AnyStep, Row, each_step_once, read_log
+from retfound_dist.logwriter import append_rows as append_rows
+from retfound_dist.runconfig import CONFIG as CONFIG
+from retfound_dist.runconfig import read_config as read_config
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.shardset import Manifest
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
-EVENTS, ANOMALIES = "events.jsonl", "anomalies.jsonl"
-ALARMS, WATCH = "alarms.jsonl", "evaluations/watch.json"
-"""What `retfound watch` leaves: each alarm once, and its history."""
+WATCH = "evaluations/watch.json"
+"""The history that `retfound watch` leaves."""
 HOW = (
-    "run.url",
+    "run.",
     "data.workers",
     "data.cache_dir",
     "data.cache_gb",
@@ -52,6 +56,8 @@ DATA = ("data.shards", "data.first_shards")
 def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | None = None) -> bool:
     """Whether the folder holds this run already; RunConflictError when it holds another one.
 
+    RecordError where its config is damaged.
+
     A key that the run's config lacks, for it was written before there was one, has its default. The shard
     set is the same where its content is (`manifest`: the set of today). A run that was begun before
     fingerprints were kept is compared by the set's URL.
@@ -59,9 +65,7 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
     where = storage.join(url, CONFIG)
     if not storage.exists(where):
         return False
-    held = storage.read_json(where)
-    if not isinstance(held, Mapping) or not isinstance(held.get("train"), Mapping):
-        raise RunConflictError(f"{where} is of another program: give this run a run.url of its own")
+    held = read_config(url)
     _refuse_unknown(where, held)
     old, new = settings(held), settings(config)
     by_content = manifest is not None and SHARD_SET in held
@@ -86,11 +90,10 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
 
 def new_run(url: str) -> str:
     """How to go on with a run's weights where the run itself cannot."""
-    steps = commit.list_steps(url)
-    if not steps:
+    newest = commit.newest(url)
+    if newest is None:
         return "begin a new run at another run.url"
-    newest = commit.checkpoint_url(url, steps[-1])
-    return f"begin a new run from its weights: model.init={newest} and another run.url"
+    return f"begin a new run from its weights: model.init={newest.url} and another run.url"
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,10 +143,8 @@ def _part_of(init: str) -> str:
 
 def init_weights(url: str) -> dict[str, Any]:
     """What the run's config says of the weights that it began from; empty where it says nothing."""
-    where = storage.join(url, CONFIG)
-    held = storage.read_json(where) if storage.exists(where) else {}
-    known = held.get(INIT_WEIGHTS) if isinstance(held, Mapping) else None
-    return dict(known) if isinstance(known, Mapping) else {}
+    held = read_config(url) if storage.exists(storage.join(url, CONFIG)) else {}
+    return dict(held.get(INIT_WEIGHTS, {}))
 
 
 def write_config(url: str, config: Mapping[str, Any]) -> None:
@@ -151,56 +152,11 @@ def write_config(url: str, config: Mapping[str, Any]) -> None:
     storage.write_json(storage.join(url, CONFIG), config)
 
 
-def read_rows(url: str, name: str) -> list[dict[str, Any]]:
-    """All whole lines of one of the run's logs, as they were written; none where there is no such log."""
-    where = storage.join(url, name)
-    if not storage.exists(where):
-        return []
-    return [json.loads(line) for line in _whole_lines(storage.read_bytes(where))]
+def read_rows(url: str, name: str) -> list[Row]:
+    """The objects in one of the run's logs, as they were written; none where there is no such log."""
+    return read_log(url, name, Row).rows
 
 
-def read_metrics(url: str) -> list[dict[str, Any]]:
-    """The run's logged steps in order, each once: of a step done twice the later line counts."""
-    steps = {row["step"]: row for row in read_rows(url, METRICS)}
-    return [steps[step] for step in sorted(steps)]
-
-
-def append_rows(url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add objects as lines to one of the run's logs: in place on a disk, whole on an object store.
-
-    What a killed run wrote in part goes.
-    """
-    where = storage.join(url, name)
-    lines = (urls.mask(json.dumps(row, allow_nan=False), least=urls.LEAST_IN_FILES) for row in rows)
-    data = b"".join(line.encode() + b"\n" for line in lines)
-    if not storage.is_local(where):
-        before = storage.read_bytes(where) if storage.exists(where) else b""
-        storage.write_bytes(where, _joined(before) + data)
-        return
-    path = storage.local_path(where)
-    if os.path.exists(path) and not _ends_whole(path):
-        storage.write_bytes(where, _joined(storage.read_bytes(where)))
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(path, "ab") as file:
-            file.write(data)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _ends_whole(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(0, os.SEEK_END)
-        if not file.tell():
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
-
-
-def _whole_lines(data: bytes) -> list[bytes]:
-    """Lines that were written to their end; a killed run may leave a part of one."""
-    return [line for line in data[: data.rfind(b"\n") + 1].splitlines() if line.endswith(b"}")]
-
-
-def _joined(data: bytes) -> bytes:
-    return b"".join(line + b"\n" for line in _whole_lines(data))
+def read_metrics(url: str) -> list[Row]:
+    """The run's logged steps in order, each once."""
+    return each_step_once(read_log(url, METRICS, AnyStep).rows)

@@ -449,6 +449,15 @@ def version_mark(url: str) -> str:
         return f"{info.st_dev}:{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
 
+def checksum(url: str) -> str:
+    """The store's own checksum of a file, S3's ETag without its quotes; empty where a store has none."""
+    s3 = _on_s3(url)
+    if not s3:
+        return ""
+    with explained(url, "look at"):
+        return s3keys.mark_of(*s3).partition(" ")[0].strip('"')
+
+
 def file_info(path: str) -> FileInfo:
     """Size and sha256 of a local file."""
     digest, total = hashlib.sha256(), 0

@@ -4,7 +4,7 @@ import pytest
 
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError
+from retfound_dist.errors import CheckpointError, FormatError
 from tests.hostile_names import HOSTILE
 
 
@@ -35,7 +35,7 @@ def test_what_a_newer_version_writes_beside_is_passed_over_and_what_is_missing_i
     assert commit.read_commit(held.url) == held
     del tree["step"]
     storage.write_json(where, tree)
-    with pytest.raises(CheckpointError, match=r"damaged .*step"):
+    with pytest.raises(CheckpointError, match=r"damaged: .*step is missing"):
         commit.read_commit(held.url)
 
 
@@ -64,7 +64,7 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     held = make(str(tmp_path), 1)
     tree = storage.read_json(storage.join(held.url, commit.COMMIT))
     storage.write_json(storage.join(held.url, commit.COMMIT), {**tree, "format": 2})
-    with pytest.raises(CheckpointError, match="format 2"):
+    with pytest.raises(FormatError, match="has format 2, this version reads format 1"):
         commit.read_commit(held.url)
 
 

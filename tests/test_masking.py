@@ -16,6 +16,7 @@ from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
 from retfound_dist.urls import LEAST_IN_FILES, check_spelling, mask
 
+ROOT = Path(__file__).resolve().parent.parent
 KEY, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLETOKEN"
 HUB = "hf_abcdefghijklmnopqrstuvwxyz"
 SECRETS = (KEY, SECRET, TOKEN, HUB, "fe5f80f77d5fa3beca038a248ff027d0", "pa55word")
@@ -78,7 +79,7 @@ def test_a_url_with_credentials_is_refused_in_a_line_without_them(url: str) -> N
         ["show", "configs/pack_folder.toml", "out.url=URL"], ["show", "configs/pack_folder.toml", "out.url=URL", "--json"],
         ["show", "configs/pretrain_vitl_oct.toml", "model.init=URL"], ["embed", "URL", "images", "--out", "f.npz"],
         ["plan", "configs/pretrain_vitl_oct.toml", "data.shards=URL"], ["runs", "x", "--strange=URL"],
-        ["pack", "configs/demo/pack.toml", "out.url=URL"], ["pretrain", "configs/pretrain_vitl_oct.toml", "data.shards=URL"],
+        ["pack", "configs/demo/pack.toml", "out.url=URL"],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("url", [f"s3://{KEY}:{SECRET}@bucket/x", SIGNED])
@@ -88,6 +89,15 @@ def test_no_command_prints_a_secret(command: list[str], url: str, capfd: pytest.
     said = capfd.readouterr()
     assert "***" in said.out + said.err
     assert not [secret for secret in SECRETS if secret in said.out + said.err]
+
+
+def test_a_rank_that_cannot_begin_prints_no_secret() -> None:
+    """In a process of its own, for a rank takes the signals of its process over."""
+    command = [sys.executable, "-m", "retfound_dist", "pretrain", "configs/pretrain_vitl_oct.toml", f"data.shards={SIGNED}"]
+    done = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "***" in done.stderr
+    assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
 
 
 def test_files_of_a_run_and_pages_hold_no_secret(tmp_path: Path) -> None:

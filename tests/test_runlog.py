@@ -6,7 +6,7 @@ import pytest
 
 from retfound_dist import runlog
 from retfound_dist.config import to_dict
-from retfound_dist.errors import RunConflictError
+from retfound_dist.errors import FormatError, RecordError, RunConflictError
 from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.schema import Data, PretrainConfig, Run, Train
 from retfound_dist.shardset import IndexFile, Manifest, Shard
@@ -15,20 +15,24 @@ from retfound_dist.shardset import IndexFile, Manifest, Shard
 def test_what_a_run_is_may_not_change_and_how_it_runs_may(tmp_path: Path) -> None:
     url, config = (
         str(tmp_path / "run"),
-        {"train": {"seed": 1, "zero_stage": 1}, "checkpoint": {"every_steps": 5}},
+        {"train": {"steps": 4, "seed": 1, "zero_stage": 1}, "checkpoint": {"every_steps": 5}},
     )
     assert not runlog.check_same_run(url, config)
     runlog.write_config(url, config)
     assert runlog.check_same_run(
-        url, {"train": {"seed": 1, "zero_stage": 2}, "checkpoint": {"every_steps": 9}}
+        url, {"train": {"steps": 4, "seed": 1, "zero_stage": 2}, "checkpoint": {"every_steps": 9}}
     )
     with pytest.raises(RunConflictError, match=r"train\.seed was 1 and is now 2.*run\.url"):
-        runlog.check_same_run(url, {"train": {"seed": 2, "zero_stage": 1}, "checkpoint": {"every_steps": 5}})
+        runlog.check_same_run(
+            url, {"train": {"steps": 4, "seed": 2, "zero_stage": 1}, "checkpoint": {"every_steps": 5}}
+        )
 
 
 def a_set(url: str, *contents: str, split: str | None = None) -> Manifest:
     """A manifest with a shard of ten samples for each content."""
-    shards = tuple(Shard(f"{i}.tar", 10, 1, c, split, IndexFile(f"{i}.idx", 1, "")) for i, c in enumerate(contents))
+    shards = tuple(
+        Shard(f"{i}.tar", 10, 1, c, split, IndexFile(f"{i}.idx", 1, "")) for i, c in enumerate(contents)
+    )
     return Manifest(url, 10 * len(shards), shards, {}, {}, ())
 
 
@@ -44,7 +48,9 @@ def test_a_run_s_data_are_known_by_content_not_by_url(tmp_path: Path) -> None:
     for moved in ("a/set/", "s3://bucket/set", "/other/place"):
         assert runlog.check_same_run(url, a_run(a_set(moved, "1", "2")), a_set(moved, "1", "2"))
     grown = a_set("a/set", "1", "2", "3")
-    with pytest.raises(RunConflictError, match=r"a/set has grown .*data\.first_shards=2, or begin a new run at"):
+    with pytest.raises(
+        RunConflictError, match=r"a/set has grown .*data\.first_shards=2, or begin a new run at"
+    ):
         runlog.check_same_run(url, a_run(grown), grown)
     assert runlog.check_same_run(url, a_run(grown.first(2), first_shards=2), grown.first(2))
     other = a_set("a/set", "1", "other")
@@ -94,7 +100,9 @@ def test_weights_that_a_run_began_from_are_known_by_content_not_by_path(tmp_path
 
     first = tmp_path / "a.pth"
     first.write_bytes(b"weights")
-    runlog.write_config(url, {**asked(first), INIT_WEIGHTS: {"sha256": hashlib.sha256(b"weights").hexdigest()}})
+    runlog.write_config(
+        url, {**asked(first), INIT_WEIGHTS: {"sha256": hashlib.sha256(b"weights").hexdigest()}}
+    )
     moved = first.rename(tmp_path / "moved.pth")
     assert runlog.check_same_run(url, asked(moved), manifest)
     (tmp_path / "other.pth").write_bytes(b"weightz")
@@ -116,26 +124,43 @@ def test_a_part_by_another_name_is_the_same_where_it_is_the_same_shards(tmp_path
 @pytest.mark.parametrize("content", ["[]", "3", "{}", '{"architecture": "vit"}', '{"train": 5}'])
 def test_a_folder_of_another_program_is_no_run_to_go_on_with(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunConflictError, match="is of another program: give this run"):
+    with pytest.raises(
+        RecordError, match=r"config\.json is damaged or of another program: line 1: .*give this run a"
+    ):
         runlog.check_same_run(str(tmp_path), {"train": {"seed": 1}})
+
+
+def test_a_config_of_a_later_format_is_refused_and_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"format": 2, "training": {"steps": 4}}')
+    with pytest.raises(
+        FormatError, match=r"config\.json has format 2, this version reads format 1: use the version"
+    ):
+        runlog.check_same_run(str(tmp_path), {"train": {"seed": 1}})
+
+
+def a_step(step: int, loss: float) -> dict[str, Any]:
+    """A line of metrics.jsonl."""
+    counts = {"step": step, "samples": 8 * step, "world_size": 1}
+    rates = {"lr": 1e-3, "grad_norm": None, "images_per_s": 8.0, "data_wait_s": 0, "step_s": 1.0}
+    return {**counts, "epoch": step / 10, "loss": loss, **rates}
 
 
 @pytest.mark.parametrize("base", ["disk", "memory://runlog"])
 def test_rows_survive_a_restart_and_a_step_done_again_counts_once(base: str, tmp_path: Path) -> None:
     url = str(tmp_path) if base == "disk" else base
     for step in (1, 2, 3):
-        runlog.append_rows(url, runlog.METRICS, [{"step": step, "loss": step / 10}])
-    runlog.append_rows(url, runlog.METRICS, [{"step": 3, "loss": 9.0}])
+        runlog.append_rows(url, runlog.METRICS, [a_step(step, step / 10)])
+    runlog.append_rows(url, runlog.METRICS, [a_step(3, 9.0)])
     assert len(runlog.read_rows(url, runlog.METRICS)) == 4
     assert [row["loss"] for row in runlog.read_metrics(url)] == [0.1, 0.2, 9.0]
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
-    runlog.append_rows(str(tmp_path), runlog.METRICS, [{"step": 1, "loss": 0.5}])
+    runlog.append_rows(str(tmp_path), runlog.METRICS, [a_step(1, 0.5)])
     with open(tmp_path / runlog.METRICS, "a") as file:
         file.write('{"step": 2, "lo')
     assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1]
-    runlog.append_rows(str(tmp_path), runlog.METRICS, [{"step": 2, "loss": 0.4}])
+    runlog.append_rows(str(tmp_path), runlog.METRICS, [a_step(2, 0.4)])
     assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1, 2]
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist import kinds, outputs, storage
+from retfound_dist.cockpit.logs import read_part
 from retfound_dist.cockpit.page import SCORES
 from retfound_dist.commit import evaluation_url, is_checkpoint, read_commit, resolve
 from retfound_dist.errors import ConfigError, RetfoundError
 from retfound_dist.foreign_text import code, markdown
 from retfound_dist.identity import set_fingerprint
+from retfound_dist.scorefiles import Scored
 from retfound_dist.shardset import Manifest, read_manifest
 
 PARTS = {"auto": "auto: all but val and test"}
@@ -50,6 +52,8 @@ class Card:
     """Why the manifest could not be read."""
     scores: Mapping[str, Any] | None = None
     """metrics.json of this checkpoint's evaluation."""
+    scores_fault: str = ""
+    """Why it could not be read."""
 
 
 def export_command(checkpoint: str, kind: str, out: str, force: bool = False) -> int:
@@ -115,7 +119,7 @@ def make_card(
         config,
         manifest,
         fault,
-        _scores(origin, meta.get("step")),
+        *_scores(origin, meta.get("step")),
     )
     return render(card, encoder_only)
 
@@ -179,13 +183,13 @@ def _manifest(config: Mapping[str, Any]) -> tuple[Manifest | None, str]:
         return None, " ".join(str(error).split())
 
 
-def _scores(origin: str, step: int | None) -> Mapping[str, Any] | None:
+def _scores(origin: str, step: int | None) -> tuple[Mapping[str, Any] | None, str]:
+    """The scores beside the checkpoint's run, and why they cannot be read; neither where there are none."""
     run, found, _ = origin.rstrip("/").rpartition("/checkpoints/")
     if not found or step is None:
-        return None
-    where = storage.join(evaluation_url(run, step), "metrics.json")
-    found_tree: Mapping[str, Any] | None = storage.read_json(where) if storage.exists(where) else None
-    return found_tree
+        return None, ""
+    tree, fault = read_part(evaluation_url(run, step), "metrics.json", Scored)
+    return (dict(tree) if tree else None), fault
 
 
 def _sources(manifest: Manifest | None) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retfound_dist import storage
-from retfound_dist.cockpit.found_runs import find_runs
+from retfound_dist.cockpit.found_runs import Fault, find_runs
 from retfound_dist.cockpit.page import compare_page, index_page, run_id, run_page
 from retfound_dist.cockpit.pictures import kept_pictures
 from retfound_dist.cockpit.runs import RunFacts, check_folder, fault_text, read_all, read_run, summary
@@ -78,7 +78,7 @@ def make_app(
                 raise ConfigError(f"no run {wanted!r} below {url}")
             return kept.get(known[wanted], lambda: read_run(known[wanted]))
 
-    def everything() -> tuple[list[RunFacts], list[str]]:
+    def everything() -> tuple[list[RunFacts], list[Fault]]:
         with storage.only_below(url):
             return kept.get("", lambda: read_all(url))
 
@@ -100,7 +100,7 @@ def make_app(
 
     def listed(request: Request) -> Response:
         runs, faults = everything()
-        tree = {"runs": [summary(run) for run in runs], "faults": faults}
+        tree = {"runs": [summary(run) for run in runs], "faults": [str(fault) for fault in faults]}
         return JSONResponse(json.loads(mask(json.dumps(tree))), headers=HEADERS)
 
     return Starlette(

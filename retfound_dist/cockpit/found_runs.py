@@ -1,4 +1,4 @@
-"""Which folders below a URL are runs, and which only look like one."""
+"""Which folders below a URL are runs, which are damaged ones, and which only look like one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from retfound_dist.errors import StorageError
 
 DEPTH = 3
 """How many folders below the URL runs are looked for."""
+MARKS = {runlog.METRICS, runlog.EVENTS, "checkpoints"}
+"""What stands in a run's folder beside its config, and in no other program's."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A folder that cannot be shown as a run."""
+
+    url: str
+    why: str
+    is_run: bool = False
+    """Whether it is a run of ours that is damaged, and has a row in lists."""
+
+    def __str__(self) -> str:
+        """A line for a person."""
+        return f"{self.url} {self.why}"
 
 
 @dataclass
@@ -17,8 +33,8 @@ class Found:
     """What was found below a URL, in order."""
 
     runs: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    """`URL is not a run: why`, of folders with a config.json of something else or that cannot be read."""
+    others: list[Fault] = field(default_factory=list)
+    """Folders with a config.json of something else, that are damaged, or that cannot be read."""
 
 
 def look(url: str, depth: int = DEPTH) -> Found:
@@ -40,19 +56,29 @@ def _look(url: str, depth: int, found: Found, seen: set[str]) -> None:
         return
     seen.add(real)
     try:
-        names = storage.list_names(url)
+        names = set(storage.list_names(url))
+        if runlog.CONFIG in names and not (why := kinds.why_no_run(url)):
+            found.runs.append(url)
+            return
+        if damage := _damage(names, why if runlog.CONFIG in names else ""):
+            found.others.append(Fault(url, damage, is_run=True))
+            return
         if runlog.CONFIG in names:
-            why = kinds.why_no_run(url)
-            if not why:
-                found.runs.append(url)
-                return
-            found.others.append(f"{url} is not a run: {why}")
+            found.others.append(Fault(url, f"is not a run: {why}"))
         if depth == 0 or "manifest.json" in names:
             return
         folders = storage.list_folders(url) if names else []
     except StorageError as error:
-        found.others.append(f"{url} cannot be looked into: {error}")
+        found.others.append(Fault(url, f"cannot be looked into: {error}"))
         return
     for name in folders:
         if not name.startswith("."):
             _look(storage.join(url, name), depth - 1, found, seen)
+
+
+def _damage(names: set[str], why: str) -> str:
+    """What is wrong with a folder that holds a run's files and no config that can be read; empty: no run."""
+    marks = sorted(MARKS & names)
+    if len(marks) < 2:
+        return ""
+    return "is a damaged run: " + (why or f"it has {' and '.join(marks)}, and no config.json")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from retfound_dist import records
+from retfound_dist.errors import RecordError, StorageError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 """Where a clone of the repository keeps them; an installed package has none."""
@@ -22,17 +27,34 @@ class Rate:
     """File and row."""
 
 
-def read_results(folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
-    """(file's name, content) of every result there is; files that are no results are passed over."""
-    found = []
+@with_config(ConfigDict(extra="allow"))
+class ResultRow(TypedDict):
+    """A row of a result, as far as a plan counts with it."""
+
+    label: str
+    value: float
+    unit: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class Result(TypedDict):
+    """A benchmark's result, as far as a plan counts with it."""
+
+    name: str
+    rows: list[ResultRow]
+    machine: NotRequired[str]
+    command: NotRequired[str]
+
+
+def read_results(folder: Path = RESULTS) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """(file's name, content) of every result there is, and a line on each file that is left out."""
+    found, faults = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            tree = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(tree, dict) and isinstance(tree.get("rows"), list):
-            found.append((path.name, tree))
-    return found
+            found.append((path.name, dict(records.read(str(path), Result, "it is left out"))))
+        except (StorageError, RecordError) as error:
+            faults.append(str(error))
+    return found, faults
 
 
 def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str) -> Rate | None:

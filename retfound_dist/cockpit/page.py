@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from retfound_dist import outputs
 from retfound_dist.cockpit.charts import charts, compared_charts, time_bands
+from retfound_dist.cockpit.found_runs import Fault
 from retfound_dist.cockpit.pictures import Pictures
 from retfound_dist.cockpit.runs import SCORE, RunFacts, config_differences, summary
 from retfound_dist.cockpit.words import duration, plural, size
@@ -59,14 +60,15 @@ def run_page(
     )
 
 
-def index_page(url: str, runs: Sequence[RunFacts], faults: Sequence[str], every_s: int) -> str:
+def index_page(url: str, runs: Sequence[RunFacts], faults: Sequence[Fault], every_s: int) -> str:
     """The list of runs; a run's `id` is its URL below the one that is served."""
     differ = config_differences({run.url: run.config for run in runs})
     return _render(
         "index.html.j2",
         title="Runs",
         url=url,
-        faults=faults,
+        faults=[str(fault) for fault in faults if not fault.is_run],
+        damaged=[(run_id(url, fault.url) or fault.url, fault.why) for fault in faults if fault.is_run],
         score=SCORE.upper(),
         runs=[_index_row(url, run, differ[run.url]) for run in runs],
         now=_clock(max((run.now for run in runs), default=0.0)) if runs else "now",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -44,7 +45,10 @@ def plan_command(
     config, _ = load(PretrainConfig, config_path, overrides)
     data = _data(config, samples, image_kb)
     cluster = find_cluster(wish, os.environ)
-    rate = measured_rate(read_results(), cluster.device.name, config.model.name)
+    results, faults = read_results()
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    rate = measured_rate(results, cluster.device.name, config.model.name)
     found = plan_run(config, data, cluster, rate, within_hours, cancelling(os.environ))
     if as_json:
         print(json.dumps(to_tree(found), indent=1))

@@ -15,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from retfound_dist import commit, kinds, runlog, storage
-from retfound_dist.cockpit.found_runs import look
-from retfound_dist.cockpit.logs import read_log, read_tree
+from retfound_dist.cockpit.found_runs import Fault, look
+from retfound_dist.cockpit.logs import read_log, read_part
 from retfound_dist.config import flatten
-from retfound_dist.errors import ConfigError, RetfoundError, StorageError
+from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
 from retfound_dist.foreign_text import plain
 from retfound_dist.identity import KEPT, SHARD_SET
+from retfound_dist.logrows import each_step_once
+from retfound_dist.scorefiles import Scored, WatchFile
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
@@ -28,6 +30,8 @@ SCORE = "auroc"
 """The macro score by which evaluations are ranked."""
 LOCK = "LOCK.json"
 """`train/lock.py`'s: there while a process has the run."""
+DAMAGED = "damaged"
+"""State of a run whose folder cannot be read as one."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,10 @@ class RunFacts:
     def steps(self) -> int | None:
         """Length of the schedule; None where epochs are set and nothing is logged yet."""
         train = self.config["train"]
-        if train["steps"]:
+        if train.get("steps"):
             return int(train["steps"])
-        row = next((row for row in reversed(self.rows) if row["epoch"]), None)
-        return None if row is None else max(1, round(train["epochs"] * row["step"] / row["epoch"]))
+        row = next((row for row in reversed(self.rows) if row["epoch"] > 0), None)
+        return None if row is None else max(1, round(train.get("epochs", 0) * row["step"] / row["epoch"]))
 
     @property
     def seen(self) -> float:
@@ -116,7 +120,7 @@ class RunFacts:
             return "finished" if last["reason"] == "finished" else "stopped"
         if not self.locked:
             return "failed"
-        every = self.rows[-1]["step_s"] * self.config["train"]["log_every"] if self.rows else 0.0
+        every = self.rows[-1]["step_s"] * self.config["train"].get("log_every", 1) if self.rows else 0.0
         return "running" if self.now - self.seen < max(SILENT_S, 3 * every) else "silent"
 
     @property
@@ -133,34 +137,52 @@ class RunFacts:
 
 def read_run(url: str) -> RunFacts:
     """All that a run's folder says; ConfigError where there is none. What cannot be used is `left_out`."""
-    if not kinds.is_run(url):
-        what = kinds.refusal(url, kinds.RUN)
-        raise ConfigError(f"{what} ({kinds.why_no_run(url)})" if _has_config(url) else what)
+    config = _config(url)
     names = (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES, runlog.ALARMS)
     logs = {name: read_log(url, name) for name in names}
-    watch, fault = read_tree(url, runlog.WATCH)
-    scores, faults = _scores(url)
+    watch, watch_fault = read_part(url, runlog.WATCH, WatchFile)
+    checkpoints, commit_faults = _checkpoints(url)
+    scores, score_faults = _scores(url)
+    faults = [*(fault for _, fault in logs.values()), watch_fault, *commit_faults, *score_faults]
     written = logs[runlog.METRICS][0]
-    steps = {row["step"]: row for row in written}
     return RunFacts(
         url=url,
-        config=storage.read_json(storage.join(url, runlog.CONFIG)),
-        rows=[steps[step] for step in sorted(steps)],
+        config=config,
+        rows=each_step_once(written),
         written=written,
         events=logs[runlog.EVENTS][0],
         anomalies=list({(a["step"], a["kind"]): a for a in logs[runlog.ANOMALIES][0]}.values()),
-        checkpoints=commit.list_steps(url),
+        checkpoints=checkpoints,
         scores=scores,
         alarms=logs[runlog.ALARMS][0],
-        watch=watch,
+        watch=dict(watch or {}),
         locked=storage.exists(storage.join(url, LOCK)),
         now=time.time(),
-        left_out=[text for text in (*(fault for _, fault in logs.values()), fault, *faults) if text],
+        left_out=[text for text in faults if text],
     )
 
 
-def _has_config(url: str) -> bool:
-    return storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
+def _config(url: str) -> dict[str, Any]:
+    """The run's config; ConfigError says what stands there instead of a run."""
+    try:
+        return runlog.read_config(url, remedy="")
+    except (StorageError, RecordError) as error:
+        there = storage.is_folder(url) and storage.exists(storage.join(url, runlog.CONFIG))
+        what = kinds.refusal(url, kinds.RUN)
+        raise ConfigError(f"{what} ({error})" if there else what) from error
+
+
+def _checkpoints(url: str) -> tuple[list[int], list[str]]:
+    """Steps of the committed checkpoints up to the newest that can be read, and a line on each later one."""
+    steps, faults = commit.list_steps(url), list[str]()
+    while steps:
+        try:
+            commit.read_commit(commit.checkpoint_url(url, steps[-1]))
+            break
+        except RetfoundError as error:
+            told = str(error).replace(f"{url}/", "")
+            faults.append(f"the checkpoint of step {steps.pop():,} is left out: {told}")
+    return steps, faults
 
 
 def _scores(url: str) -> tuple[list[Score], list[str]]:
@@ -171,11 +193,9 @@ def _scores(url: str) -> tuple[list[Score], list[str]]:
         step = name.removeprefix("step_")
         if not name.startswith("step_") or not step.isdecimal():
             continue
-        tree, fault = read_tree(folder, f"{name}/metrics.json")
-        if tree and not isinstance(tree.get("macro"), dict):
-            fault = f"{name}/metrics.json is left out: it is not one of an evaluation"
-        elif tree:
-            found.append(Score(int(step), tree))
+        tree, fault = read_part(folder, f"{name}/metrics.json", Scored)
+        if tree:
+            found.append(Score(int(step), dict(tree)))
         if fault:
             faults.append(f"evaluations/{fault}")
     return found, faults
@@ -228,8 +248,8 @@ def summary(run: RunFacts) -> dict[str, Any]:
     }
 
 
-def read_all(url: str) -> tuple[list[RunFacts], list[str]]:
-    """Every run below a URL, and a line for each folder that looks like one and cannot be shown."""
+def read_all(url: str) -> tuple[list[RunFacts], list[Fault]]:
+    """Every run below a URL, and the folders that look like one and cannot be shown."""
     looked = look(url)
     found, faults = [], list(looked.others)
     for each in looked.runs:
@@ -238,7 +258,7 @@ def read_all(url: str) -> tuple[list[RunFacts], list[str]]:
             summary(run)
             found.append(run)
         except Exception as error:  # other programs' files hold anything: one must not hide the rest
-            faults.append(f"{each} cannot be shown: {fault_text(error)}")
+            faults.append(Fault(each, f"cannot be shown: {fault_text(error)}", is_run=True))
     return found, faults
 
 
@@ -264,11 +284,13 @@ def runs_command(url: str, as_json: bool) -> int:
     check_folder(url)
     runs, faults = read_all(url.rstrip("/") or "/")
     differ = config_differences({run.url: run.config for run in runs})
+    damaged = [fault for fault in faults if fault.is_run]
     if as_json:
-        print(json.dumps([summary(run) | {"differences": differ[run.url]} for run in runs], indent=1))
-    elif runs:
+        told = [summary(run) | {"differences": differ[run.url]} for run in runs]
+        print(json.dumps([*told, *map(damaged_summary, damaged)], indent=1))
+    elif runs or damaged:
         console = Console(soft_wrap=False, highlight=False)
-        console.print(table(runs))
+        console.print(table(runs, damaged))
         for run in runs:
             if run.alarms:
                 last = plain(f"ALARM: {run.name}: {run.alarms[-1]['message']}")
@@ -285,10 +307,15 @@ def runs_command(url: str, as_json: bool) -> int:
     return 0
 
 
-STYLES = {"running": "green", "finished": "bold", "failed": "red", "silent": "yellow"}
+def damaged_summary(fault: Fault) -> dict[str, Any]:
+    """The line of a run that cannot be read, as plain values."""
+    return {"url": fault.url, "name": storage.name(fault.url), "state": DAMAGED, "fault": str(fault)}
 
 
-def table(runs: Sequence[RunFacts]) -> Table:
+STYLES = {"running": "green", "finished": "bold", "failed": "red", DAMAGED: "red", "silent": "yellow"}
+
+
+def table(runs: Sequence[RunFacts], damaged: Sequence[Fault] = ()) -> Table:
     """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
     found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
     heads = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
@@ -307,6 +334,11 @@ def table(runs: Sequence[RunFacts]) -> Table:
             _number(one["images_per_s"], 0),
             str(one["checkpoint"] or "-"),
             f"{best['value']:.3f} @{best['step']}" if best else "-",
+        )
+    for fault in damaged:
+        cells = ["-"] * (len(heads) - 2)
+        found.add_row(
+            Text(storage.name(fault.url), style="bold"), Text(DAMAGED, style=STYLES[DAMAGED]), *cells
         )
     return found
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from retfound_dist import outputs, storage
 from retfound_dist.config import load, to_dict
-from retfound_dist.errors import ConfigError, StorageError
+from retfound_dist.errors import ConfigError, RecordError, StorageError
 from retfound_dist.evaluate import efficiency, results, texttables
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import headline, load_labelled, say_pretrained, set_threads
@@ -103,14 +103,16 @@ def _make_rows(
     rows: dict[tuple[float, str], Evaluation] = {}
     missing: dict[tuple[float, str], EvaluateConfig] = {}
     for (share, name), row in wanted.items():
-        held = complete_row(starts[name], _share_of(sets, starts[name], row), row)
+        held = _complete(starts[name], _share_of(sets, starts[name], row), row)
         if held:
+            if held.left_out:
+                show.warn(f"{_title(name, share)}: {held.left_out}")
             show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
             say_pretrained(held.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: ")
             rows[share, name] = held
         else:
             check_place(row.out.url, force)
-            held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force)
+            held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
         titled = {_title(name, share): row for (share, name), row in missing.items()}
@@ -121,6 +123,14 @@ def _make_rows(
             show.say(f"{_title(name, share)}: {starts[name].url}")
             rows[share, name] = make_row(starts[name], _share_of(sets, starts[name], row), row, show)
     return {share: {name: rows[share, name] for name in config.weights} for share in shares}
+
+
+def _complete(start: Start, data: LabelledSet, row: EvaluateConfig) -> Evaluation | None:
+    """The row where it can be taken as it stands; `held_evaluation` says what to do about another one."""
+    try:
+        return complete_row(start, data, row)
+    except RecordError:
+        return None
 
 
 def _share_of(sets: Mapping[int, LabelledSet], start: Start, row: EvaluateConfig) -> LabelledSet:

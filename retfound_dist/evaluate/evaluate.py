@@ -48,12 +48,14 @@ def evaluate_command(
         if remark := start.remark():
             show.say(remark)
         data = load_labelled(config.data, start.image_size, show, config.external)
-        held = held_evaluation(start, data, config, force)
+        held = held_evaluation(start, data, config, force, show.warn)
         if held:
             if not storage.exists(storage.join(config.out.url, results.REPORT)):
                 storage.write_text(storage.join(config.out.url, results.REPORT), evaluation_page(held))
             show.say(f"already evaluated, --force does it again; {headline(held)}")
             say_pretrained(pretrained_on.count(start, data.parts), show)
+            if held.left_out:
+                show.warn(held.left_out)
             show.say(f"report: {config.out.url.rstrip('/')}/{results.REPORT}")
             return 0
         evaluation = evaluate_start(start, data, config, show)

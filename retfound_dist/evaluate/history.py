@@ -8,11 +8,13 @@ alarms.jsonl  RUN/: each alarm once, as it was raised
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from retfound_dist import commit, runlog, storage
 from retfound_dist.config import to_dict
+from retfound_dist.errors import FormatError, RecordError
 from retfound_dist.evaluate import alarms, bootstrap, probe, probed, results
 from retfound_dist.evaluate.alarms import Judged, Point
 from retfound_dist.evaluate.dataset import LabelledSet
@@ -20,8 +22,10 @@ from retfound_dist.evaluate.metrics import Floats
 from retfound_dist.evaluate.probed import Development, Probed, development
 from retfound_dist.evaluate.start import checkpoint_identity
 from retfound_dist.evaluate.watch_report import watch_page
+from retfound_dist.logrows import read_log
 from retfound_dist.schema import Alarm, WatchConfig
 
+T = TypeVar("T")
 _STEP = re.compile(r"^step_(\d{8,})$")
 
 
@@ -48,16 +52,21 @@ class History:
     config: WatchConfig
     images: Development
     fingerprint: str
+    warn: Callable[[str], None]
     start: Probed | None = None
     steps: dict[int, Probed] = field(default_factory=dict)
     _drawn: dict[int, Point] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, config: WatchConfig, data: LabelledSet) -> History:
-        """What stands in the run's folder already, from the same images and settings."""
-        found = cls(config, development(data), data.fingerprint)
+    def of(cls, config: WatchConfig, data: LabelledSet, warn: Callable[[str], None]) -> History:
+        """What stands in the run's folder already, from the same images and settings.
+
+        `warn` is told of files that are damaged, each once.
+        """
+        found = cls(config, development(data), data.fingerprint, warn)
         for step in steps_with(config.run.url, probed.PROBE):
-            held = probed.read(commit.evaluation_url(config.run.url, step))
+            held = found._told(probed.read, commit.evaluation_url(config.run.url, step))
             if held and found._fits(held) and _is_of(commit.checkpoint_url(config.run.url, step), held):
                 found.steps[step] = held
         return found
@@ -90,21 +99,22 @@ class History:
     def write(self) -> list[dict[str, Any]]:
         """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
         tree, run = self.tree(), self.config.run.url
-        known = {_name(row) for row in runlog.read_rows(run, runlog.ALARMS)}
+        known = {_name(row) for row in read_log(run, runlog.ALARMS).rows}
         fresh = [row for row in tree["alarms"] if _name(row) not in known]
         if fresh:
             runlog.append_rows(run, runlog.ALARMS, fresh)
         storage.write_json(storage.join(run, runlog.WATCH), tree)
         steps = steps_with(run, results.METRICS)
-        tuned = {step: results.read(commit.evaluation_url(run, step)) for step in steps}
+        tuned = {step: self._told(results.read, commit.evaluation_url(run, step)) for step in steps}
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})
         storage.write_text(storage.join(folder(run), results.REPORT), page)
         return fresh
 
     def _row(self, each: Judged) -> dict[str, Any]:
         tree, step = self.steps[each.point.step].tree, each.point.step
-        where = storage.join(commit.evaluation_url(self.config.run.url, step), results.METRICS)
-        tuned = storage.read_json(where) if storage.exists(where) else None
+        where = commit.evaluation_url(self.config.run.url, step)
+        there = storage.exists(storage.join(where, results.METRICS))
+        tuned = self._told(results.read_metrics, where) if there else None
         return {
             "step": step,
             "samples": tree["checkpoint"]["samples"],
@@ -114,6 +124,18 @@ class History:
             "to_best": each.to_best and each.to_best.describe(),
             "finetuned": tuned and {k: tuned[k] for k in ("macro", "ci95")},
         }
+
+    def _told(self, read: Callable[[str], T], url: str) -> T | None:
+        """What is read; None where it is damaged, which is said once."""
+        try:
+            return read(url)
+        except FormatError:
+            raise
+        except RecordError as error:
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                self.warn(str(error))
+            return None
 
     def _point(self, step: int, held: Probed) -> Point:
         if step not in self._drawn:
@@ -143,4 +165,4 @@ def _is_of(checkpoint: str, held: Probed) -> bool:
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("step", "kind", "method", "metric"))
+    return tuple(row.get(key) for key in ("step", "kind", "method", "metric"))

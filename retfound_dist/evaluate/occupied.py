@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from retfound_dist import kinds, outputs, storage
-from retfound_dist.errors import ConfigError, StorageError
+from retfound_dist import kinds, outputs, records, storage
+from retfound_dist.errors import ConfigError, RecordError
 from retfound_dist.evaluate import results
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.same import changes
 from retfound_dist.evaluate.start import Start
 from retfound_dist.schema import EvaluateConfig
+from retfound_dist.scorefiles import ComparisonFile
 
 _OTHERS = (
     kinds.RUN,
@@ -45,34 +46,36 @@ def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
 
 
 def held_evaluation(
-    start: Start, data: LabelledSet, config: EvaluateConfig, force: bool
+    start: Start, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
     """The same evaluation where it is whole already; None where it is to be made.
 
-    ConfigError, with the difference, where another one stands there and `force` is not given.
+    ConfigError, with the difference, where another one stands there and `force` is not given; RecordError
+    where its metrics.json is damaged or of another program.
     """
     url = config.out.url
-    where = storage.join(url, results.METRICS)
-    if force or not storage.exists(where):
+    if force or not storage.exists(storage.join(url, results.METRICS)):
         return None
-    try:
-        found = changes(storage.read_json(where), start, data, config)
-    except (StorageError, KeyError, TypeError, AttributeError):
-        raise outputs.not_ours(where, "evaluate", "out.url") from None
+    found = changes(results.read_metrics(url), start, data, config)
     if found:
         raise ConfigError(_refusal(url, "evaluation", found))
-    return results.read(url)
+    try:
+        return results.read(url)
+    except RecordError as error:  # what was to be seen of it by metrics.json is the same: nothing is lost
+        say(f"it is made again: {error}")
+        return None
 
 
 def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
-    """ConfigError where a comparison stands at `where` with rows that the new one would not show."""
+    """ConfigError where a comparison stands at `where` with rows that the new one would not show.
+
+    RecordError where it is damaged or of another program.
+    """
     if force or not storage.exists(where):
         return
-    try:
-        held = storage.read_json(where)["config"]["weights"]
-        lost = [name for name in held if name not in weights]
-    except (StorageError, KeyError, TypeError):
-        raise outputs.not_ours(where, "compare", "out.url") from None
+    remedy = "give another out.url, or compare again with --force"
+    held = records.read(where, ComparisonFile, remedy)["config"]["weights"]
+    lost = [name for name in held if name not in weights]
     if lost:
         raise ConfigError(
             _refusal(where, "comparison", [f"weights.{name} is in that one and not in this" for name in lost])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retfound_dist import storage
+from retfound_dist import runlog
 from retfound_dist.errors import StorageError
 from retfound_dist.evaluate import figures, wording
 from retfound_dist.evaluate.figures import Line, Mark
 from retfound_dist.evaluate.results import Evaluation
 from retfound_dist.evaluate.start import run_of
+from retfound_dist.logrows import LossStep, each_step_once, read_log
 
 COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
@@ -37,13 +37,15 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
     losses, scores, marks = [], [], []
     for chosen in evaluation.metrics["per_seed"]:
         rows = [r for r in evaluation.history if r["seed"] == chosen["seed"]]
-        epochs = [r["epoch"] for r in rows]
-        losses.append(Line(epochs, [r["train_loss"] for r in rows], 0))
-        if rows[0]["val_loss"] is not None:
-            losses.append(Line(epochs, [r["val_loss"] for r in rows], 1))
-        if all(r["val_auroc"] is not None for r in rows):
-            scores.append(Line(epochs, [r["val_auroc"] for r in rows], 2))
-            marks.append(Mark(chosen["epoch"], rows[chosen["epoch"] - 1]["val_auroc"], "kept", 2))
+        for place, key in enumerate(("train_loss", "val_loss")):
+            known = {r["epoch"]: r[key] for r in rows if r[key] is not None}
+            if known:
+                losses.append(Line(list(known), list(known.values()), place))
+        known = {r["epoch"]: r["val_auroc"] for r in rows}
+        if known and all(score is not None for score in known.values()):
+            scores.append(Line(list(known), list(known.values()), 2))
+            if chosen["epoch"] in known:
+                marks.append(Mark(chosen["epoch"], known[chosen["epoch"]], "kept", 2))
     plots = [
         Plot(
             "Fine-tuning: loss",
@@ -148,15 +150,8 @@ def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
 def read_losses(run: str) -> tuple[list[int], list[float]]:
     """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
     try:
-        lines = storage.read_bytes(storage.join(run, "metrics.jsonl")).decode(errors="replace").splitlines()
+        rows = each_step_once(read_log(run, runlog.METRICS, LossStep).rows)
     except StorageError:
         return [], []
-    losses: dict[int, float] = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            losses[int(row["step"])] = float(row["loss"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    steps = sorted(step for step in losses if np.isfinite(losses[step]))
-    return steps, [losses[step] for step in steps]
+    rows = [row for row in rows if row["loss"] is not None]
+    return [row["step"] for row in rows], [row["loss"] for row in rows]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist import storage
+from retfound_dist import records, storage
 from retfound_dist.config import to_dict
-from retfound_dist.errors import DataError, StorageError
+from retfound_dist.errors import DataError, FormatError, RecordError
 from retfound_dist.evaluate import bootstrap, pretrained_on, probe
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.features import features_of
@@ -27,8 +27,10 @@ from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.results import DIGITS
 from retfound_dist.evaluate.start import Start
 from retfound_dist.schema import Probe
+from retfound_dist.scorefiles import ProbeFile
 
 PROBE, PREDICTIONS = "probe.json", "probe_predictions.csv"
+REMEDY = "the probe is made again"
 PARTS = ("train", "val")
 """What `watch` looks at; the test part is for the end."""
 
@@ -76,7 +78,13 @@ def probe_start(
     start: Start, data: LabelledSet, settings: Probe, resamples: int, folder: str, show: Display
 ) -> Probed:
     """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
-    held = read(folder)
+    try:
+        held = read(folder)
+    except FormatError:
+        raise
+    except RecordError as error:
+        show.warn(str(error))
+        held = None
     if held and _is_same(held.tree, start, data, settings, resamples):
         return held
     began, images = time.monotonic(), development(data)
@@ -114,18 +122,20 @@ def probe_start(
 
 
 def read(folder: str) -> Probed | None:
-    """The probe in a folder, or None where there is none or it cannot be read."""
+    """The probe in a folder, or None where there is none; RecordError where it is damaged."""
+    place, where = storage.join(folder, PROBE), storage.join(folder, PREDICTIONS)
+    if not storage.exists(place):
+        return None
+    tree: dict[str, Any] = dict(records.read(place, ProbeFile, REMEDY))
     try:
-        tree = storage.read_json(storage.join(folder, PROBE))
-        text = storage.read_bytes(storage.join(folder, PREDICTIONS)).decode()
-        rows = list(csv.DictReader(io.StringIO(text)))
+        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(where).decode())))
         found = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
             for method in probe.METHODS
         }
-        return Probed(tree, found)
-    except (StorageError, ValueError, KeyError, TypeError):
-        return None
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+    return Probed(tree, found)
 
 
 def _write(folder: str, made: Probed, images: Development) -> None:

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from retfound_dist import storage
-from retfound_dist.errors import StorageError
+from retfound_dist import records, storage
+from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.external import ExternalTest
 from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.logwriter import row_line
+from retfound_dist.scorefiles import EpochRow, EvaluationFile
 from retfound_dist.units import Unit
 
 METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
@@ -40,6 +41,8 @@ METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
 )
 UNFINISHED = "unfinished.json"
 """There while an evaluation is being written: files without a metrics.json are then ours."""
+REMEDY = "evaluate again with --force, or give another out.url"
+"""What to do about files of an evaluation that are damaged."""
 FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
 """Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
@@ -61,6 +64,8 @@ class Evaluation:
     """Each seed's own probabilities, where there are several; `probabilities_NC` is their mean."""
     external: ExternalTest | None = None
     """Where another set was tested; not read back: its scores are in `metrics`."""
+    left_out: str = ""
+    """A sentence about lines of history.jsonl that could not be read; the curves lack them."""
 
     @property
     def classes(self) -> list[str]:
@@ -101,34 +106,42 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
         else:
             storage.write_text(storage.join(url, name), text)
     storage.write_text(storage.join(url, SPLIT), split_csv(data))
-    storage.write_text(
-        storage.join(url, HISTORY), "".join(json.dumps(row) + "\n" for row in evaluation.history)
-    )
+    storage.write_bytes(storage.join(url, HISTORY), b"".join(map(row_line, evaluation.history)))
     storage.write_json(storage.join(url, PICTURES), evaluation.pictures)
     storage.write_text(storage.join(url, REPORT), report)
     storage.write_json(storage.join(url, METRICS), evaluation.metrics)
     storage.delete(storage.join(url, UNFINISHED))
 
 
+def read_metrics(url: str) -> dict[str, Any]:
+    """metrics.json of the evaluation at a URL; RecordError where it is damaged or of another program."""
+    return dict(records.read(storage.join(url, METRICS), EvaluationFile, REMEDY))
+
+
 def read(url: str) -> Evaluation | None:
-    """The evaluation at a URL, or None where there is none or it cannot be read."""
+    """The evaluation at a URL, or None where there is none; RecordError where its files are damaged."""
+    if not storage.exists(storage.join(url, METRICS)):
+        return None
+    metrics = read_metrics(url)
+    if not storage.exists(storage.join(url, PREDICTIONS)):
+        raise RecordError(f"{storage.join(url, PREDICTIONS)} is not there; {REMEDY}")
+    history = records.read_lines(storage.join(url, HISTORY), EpochRow)
+    classes, where = metrics["classes"], storage.join(url, PREDICTIONS)
     try:
-        metrics = storage.read_json(storage.join(url, METRICS))
-        rows = _rows(storage.read_bytes(storage.join(url, PREDICTIONS)).decode())
-        lines = storage.read_bytes(storage.join(url, HISTORY)).decode().splitlines()
-        classes = metrics["classes"]
+        rows = _rows(storage.read_bytes(where).decode())
         return Evaluation(
             metrics=metrics,
             keys=tuple(r["key"] for r in rows),
             patients=tuple(r["patient"] or None for r in rows),
             labels_N=np.array([classes.index(r["label"]) for r in rows], dtype=np.int64),
             probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
-            history=[json.loads(line) for line in lines],
+            history=[dict(row) for row in history.rows],
             pictures=_pictures(url),
             seeds_SNC=_of_seeds(url, metrics, [r["key"] for r in rows]),
+            left_out=history.fault,
         )
-    except (StorageError, ValueError, KeyError, TypeError):
-        return None
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
 
 
 def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats | None:
@@ -144,8 +157,7 @@ def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats 
 
 def _pictures(url: str) -> dict[str, Any]:
     where = storage.join(url, PICTURES)
-    tree = storage.read_json(where) if storage.exists(where) else {}
-    return tree if isinstance(tree, dict) else {}
+    return records.read(where, dict[str, Any], REMEDY) if storage.exists(where) else {}
 
 
 def predictions_csv(evaluation: Evaluation) -> str:

@@ -21,7 +21,8 @@ from retfound_dist.schema import EvaluateConfig
 def complete_row(start: Start, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
     """The evaluation at `config.out.url`, if whole and from the same weights, images and settings.
 
-    What it says of pretraining is of now: a shard set may have come within reach, or gone.
+    RecordError where it is damaged. What it says of pretraining is of now: a shard set may have come within
+    reach, or gone.
     """
     held = results.read(config.out.url)
     if held is None or not is_same(held.metrics, start, data, config):

@@ -128,9 +128,9 @@ def open_start(checkpoint: str, model: EvalModel, memory: Memory | None = None) 
 
 
 def checkpoint_identity(url: str) -> str:
-    """sha256 of a committed checkpoint's weights, as its commit says; empty where it holds none."""
-    held = commit.read_commit(url).files.get(commit.WEIGHTS)
-    return held.sha256 if held else ""
+    """sha256 of a committed checkpoint's weights, as its commit says; CheckpointError where it holds none."""
+    held = commit.read_commit(url)
+    return held.files[held.weights].sha256
 
 
 def _mark(url: str) -> str:

@@ -20,7 +20,9 @@ from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
     FaultsFoundError,
+    FormatError,
     ManifestError,
+    RecordError,
     RetfoundError,
     StorageError,
     WeightsError,
@@ -34,6 +36,7 @@ from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.row import complete_row, make_row
 from retfound_dist.evaluate.start import MEMORY, NONE, Start, open_start
 from retfound_dist.identity import Memory
+from retfound_dist.logrows import read_log
 from retfound_dist.schema import EvalOut, EvaluateConfig, WatchConfig
 from retfound_dist.shardset import read_manifest
 
@@ -54,15 +57,15 @@ def watch_command(config_path: str, overrides: Sequence[str], quiet: bool = Fals
 def last_step(run: str) -> int | None:
     """The step on which the run ends, from its config.json; None where that cannot be known."""
     try:
-        config = storage.read_json(storage.join(run, runlog.CONFIG))
+        config = runlog.read_config(run)
         train = config["train"]
-        if train["steps"]:
+        if train.get("steps"):
             return int(train["steps"])
         data = config["data"]
         manifest = read_manifest(data["shards"], data.get("first_shards", 0))
         samples = sum(shard.samples for shard in manifest.part(data["split"]))
         return max(1, math.ceil(float(train["epochs"]) * samples / int(train["global_batch"]) - 1e-9))
-    except (StorageError, ManifestError, KeyError, TypeError):
+    except (StorageError, RecordError, ManifestError, KeyError):
         return None
 
 
@@ -121,10 +124,17 @@ class _Watch:
         """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""
         if step not in self._tuned and step in steps_with(self.run, results.METRICS):
             start = open_start(commit.checkpoint_url(self.run, step), self.config.model, self._memory)
-            if complete_row(start, self._labelled(start.image_size), self._row(step)):
-                self._tuned.add(step)
-            else:
-                self.show.say(f"step {step:,}: evaluated before with other images or settings; once more")
+            why = "evaluated before with other images or settings"
+            try:
+                if complete_row(start, self._labelled(start.image_size), self._row(step)):
+                    self._tuned.add(step)
+                    why = ""
+            except FormatError:
+                raise
+            except RecordError as error:
+                why = str(error)
+            if why:
+                self.show.say(f"step {step:,}: {why}; once more")
         return step in self._tuned
 
     def _do(self, what: str, step: int) -> None:
@@ -176,7 +186,7 @@ class _Watch:
 
     def _begin(self, checkpoint: Start, data: LabelledSet) -> History:
         """What is known from before, begun with the starting weights' probe."""
-        config, history = self.config, History.of(self.config, data)
+        config, history = self.config, History.of(self.config, data, self.show.warn)
         seen = pretrained_on.count(checkpoint, {name: data.parts[name] for name in probed.PARTS})
         if note := wording.pretrained_probe(seen):
             self.show.say(note)
@@ -194,7 +204,7 @@ class _Watch:
 
     def _starting_weights(self, checkpoint: Start) -> Start | None:
         """What the run began from, at its checkpoints' image size; None (and said) if it cannot be read."""
-        init = str(storage.read_json(storage.join(self.run, runlog.CONFIG))["model"].get("init", NONE))
+        init = runlog.read_config(self.run).get("model", {}).get("init", NONE)
         if init == NONE:
             return Start(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
         try:
@@ -216,8 +226,10 @@ class _Watch:
 
     def _end(self) -> None:
         """FaultsFoundError where there are alarms, of this watch or an earlier one."""
-        raised = runlog.read_rows(self.run, runlog.ALARMS)
-        if raised:
+        log = read_log(self.run, runlog.ALARMS)
+        if log.fault:
+            self.show.warn(log.fault)
+        if raised := log.rows:
             kinds = f"{len(raised)} alarm{'s' if len(raised) > 1 else ''}"
             where = storage.join(self.run, runlog.ALARMS)
             raise FaultsFoundError(f"{kinds} in {where}; the last: {raised[-1]['message']}")

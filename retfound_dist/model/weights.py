@@ -104,13 +104,12 @@ def read_weights(url: str) -> Weights:
 
 
 def _read_checkpoint(url: str) -> Weights:
-    held = commit.read_commit(url)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / commit.WEIGHTS)
-        commit.fetch(held, commit.WEIGHTS, path)
+        held = commit.fetch_weights(url, path)
         state = safetensors.torch.load_file(path)
     meta = {"step": held.step, "samples": held.samples, "config": held.config}
-    return replace(_describe(url, state, meta), sha256=held.files[commit.WEIGHTS].sha256)
+    return replace(_describe(url, state, meta), sha256=held.files[held.weights].sha256)
 
 
 def _read_file(path: str, url: str, part: str) -> tuple[Found, dict[str, Any], str]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
-from retfound_dist.schema.pretrain import Run
 from retfound_dist.schema.types import (
     STRICT,
     Count,
@@ -250,10 +249,18 @@ class CompareConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class WatchedRun:
+    """The run that is followed."""
+
+    url: str
+    """Path or URL of the run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class WatchConfig:
     """`retfound watch`: every new checkpoint of a run evaluated as it lands."""
 
-    run: Run
+    run: WatchedRun
     data: EvalData
     seeds: Seeds = (0,)
     """One fine-tuning for each checkpoint and seed."""

@@ -28,6 +28,8 @@ class Run:
 
     url: str
     """Path or URL where config, metrics and checkpoints of this run are kept."""
+    resume: Literal["auto", "none"] | Positive = "auto"
+    """`auto`: go on from the newest checkpoint. `none`: begin again; a step: go on from its checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

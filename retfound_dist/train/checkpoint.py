@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, disks, storage
+from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError, StorageError
+from retfound_dist.errors import CheckpointError, FormatError, RunConflictError, SaveError, StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.schema import Checkpoint
 from retfound_dist.storage import FileInfo
@@ -35,8 +34,17 @@ from retfound_dist.train import keeper
 from retfound_dist.train.group import Group
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
-from retfound_dist.train.universal import UNIVERSAL
-from retfound_dist.train.weights import PARTS, Shapes, assemble, group_shapes, own_part, part_name
+from retfound_dist.train.lock import has_lost
+from retfound_dist.train.resume import FROM_THE_BEGINNING, Choice
+from retfound_dist.train.weights import (
+    Shapes,
+    assemble,
+    disk_named,
+    group_shapes,
+    own_part,
+    part_name,
+    write_tensors,
+)
 
 TIDY_S = 30.0
 """Seconds for which removing old files is tried again; the next save tries anew."""
@@ -79,18 +87,22 @@ class Saver:
         scratch: str,
         fixed: dict[str, Tensor],
         last_good: int = 0,
+        choice: Choice = FROM_THE_BEGINNING,
+        lock_id: str = "",
         at_ease: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
 
+        `choice`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits nothing.
         `at_ease`: around what this rank waits for by itself; what ranks do together is not within it.
         """
         self._at_ease = at_ease
         self._group, self._keeper, self._journal = group, keeper, journal
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
+        self._choice, self._lock_id, self._mark = choice, lock_id, ""
         self._fixed = os.path.join(scratch, "fixed.safetensors")
         if group.world.is_main:
-            safetensors.torch.save_file(fixed, self._fixed)
+            write_tensors(fixed, self._fixed)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
@@ -104,6 +116,7 @@ class Saver:
         begun = time.perf_counter()
         self.finish_save()
         self._saves += 1
+        self._mark = self._group.share(commit.new_mark())
         scratch = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
         told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
         state = ds.snapshot(engine, scratch, told)
@@ -122,7 +135,7 @@ class Saver:
         return int(pending.sealed is None and pending.part.done()), int(bool(self._fault()))
 
     def finish_save(self) -> None:
-        """Wait until what was saved is committed, or CheckpointError; every rank must call it."""
+        """Wait until what was saved is committed, or SaveError; every rank must call it."""
         if not self._saves:
             return
         self.seal()
@@ -150,7 +163,8 @@ class Saver:
             pending.sealed.set_result(None)
             return
         files = {name: info for part in parts for name, info in sorted(part.items())}
-        weights = [files.pop(part_name(rank)) for rank in range(self._group.world.size)]
+        ranks = range(self._group.world.size)
+        weights = [files.pop(commit.marked(part_name(rank), self._mark)) for rank in ranks]
         held = Commit(
             url=commit.checkpoint_url(self._url, pending.at.step),
             **asdict(pending.at),
@@ -160,14 +174,28 @@ class Saver:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             config=self._config,
             files=files,
+            generation=self._choice.generation,
+            chosen=self._choice.chosen,
         )
         if self._journal:
             self._journal.flush()
-        job = Sealing(self._url, held, weights, pending.shapes, self._fixed, self._scratch, self._settings)
-        pending.sealed = self._keeper.ask(seal, job)
+        pending.sealed = self._keeper.ask(
+            seal,
+            Sealing(
+                self._url,
+                held,
+                self._mark,
+                weights,
+                pending.shapes,
+                self._fixed,
+                self._scratch,
+                self._settings,
+                self._lock_id,
+            ),
+        )
 
     def check(self) -> None:
-        """All ranks together: CheckpointError where a save of any of them has failed."""
+        """All ranks together: SaveError where a save of any of them has failed."""
         faults = [f"rank {rank}: {why}" for rank, why in enumerate(self._group.gather(self._fault())) if why]
         if faults:
             raise self._error(faults[0])
@@ -200,27 +228,23 @@ class Saver:
         patience_s = self._settings.patience_s
         try:
             keeper.insist(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
-            return self._keeper.ask(keeper.upload, scratch, url, patience_s).result()
+            return self._keeper.ask(keeper.upload, scratch, url, patience_s, self._mark).result()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _write_scratch(self, scratch: str, state: dict[str, Any]) -> None:
-        try:
-            path = os.path.join(scratch, part_name(self._group.world.rank))
+        path = os.path.join(scratch, part_name(self._group.world.rank))
+        with disk_named(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            safetensors.torch.save_file(own_part(state), path)
-            for path, value in state.items():
+        write_tensors(own_part(state), path)
+        for path, value in state.items():
+            with disk_named(path):
                 torch.save(value, path)
-        except (RuntimeError, safetensors.SafetensorError) as error:  # how torch says that a disk is full
-            disk = f"the disk at {disks.mount_of(scratch)}, where {disks.room(scratch)}"
-            raise OSError(
-                f"cannot write to {scratch} on {disk}: is it full? TMPDIR names another ({error})"
-            ) from error
 
-    def _error(self, fault: str) -> CheckpointError:
+    def _error(self, fault: str) -> SaveError:
         step = self._pending.at.step if self._pending else self.last_good
         good = f"the last good one is of step {self.last_good}" if self.last_good else "there is none yet"
-        return CheckpointError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")
+        return SaveError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")
 
 
 @dataclass(frozen=True)
@@ -230,20 +254,28 @@ class Sealing:
     run_url: str
     held: Commit
     """All but the weights' file."""
+    mark: str
+    """Of this save's names."""
     parts: list[FileInfo]
     """Of the weights, by rank."""
     shapes: Shapes
     fixed: str
     scratch: str
     settings: Checkpoint
+    lock_id: str = ""
+    """Who has to hold the run's lock when this is committed; empty: nobody."""
 
 
 def seal(job: Sealing) -> None:
     """Put the weights together, commit, then let go of what is no longer needed."""
     held, patience = job.held, Patience(job.held.url, job.settings.patience_s)
     with tempfile.TemporaryDirectory(dir=job.scratch) as scratch:
-        made = keeper.insist(lambda: assemble(held.url, job.parts, job.shapes, job.fixed, scratch), patience)
-    keeper.insist(lambda: commit.write_commit(replace(held, files=held.files | made)), patience)
+        made = keeper.insist(
+            lambda: assemble(held.url, job.mark, job.parts, job.shapes, job.fixed, scratch), patience
+        )
+    patience.succeeded()
+    whole = replace(held, files=held.files | made)
+    keeper.insist(lambda: _commit(job, whole), patience)
     try:
         keeper.insist(
             lambda: prune(job.run_url, job.settings, held.step),
@@ -256,8 +288,15 @@ def seal(job: Sealing) -> None:
         )
 
 
+def _commit(job: Sealing, whole: Commit) -> None:
+    """Write the commit, unless another start has the run by now: then its checkpoints count."""
+    if job.lock_id and has_lost(job.run_url, job.lock_id):
+        raise RunConflictError(f"{job.run_url} is being run by another start: step {whole.step} is not saved")
+    commit.write_commit(whole)
+
+
 def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
-    """Remove the training state of old checkpoints, and all parts that were put together.
+    """Remove the training state of old checkpoints, and whatever saves left that no commit names.
 
     The last `keep_last` states up to `newest`, which has just been committed, stay, and all weights, so that
     every checkpoint can still be evaluated. What stands beyond `newest` was passed over when the run was
@@ -269,12 +308,21 @@ def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
         kept = step in steps[-keep.keep_last :] or (
             keep.keep_every_steps and step % keep.keep_every_steps == 0
         )
-        url = commit.checkpoint_url(run_url, step)
-        spare = {PARTS} if kept else {PARTS, ds.TAG, UNIVERSAL}
-        found = sorted(spare & set(storage.list_names(url)))
-        if ds.TAG in found:
-            held = commit.read_commit(url)
-            files = {name: info for name, info in held.files.items() if not name.startswith(ds.TAG + "/")}
-            commit.write_commit(replace(held, files=files))
-        for name in found:
-            storage.delete(storage.join(url, name))
+        _tidy(commit.checkpoint_url(run_url, step), bool(kept))
+
+
+def _tidy(url: str, kept: bool) -> None:
+    """One committed checkpoint's folder; `kept`: with its training state. A damaged commit is left alone."""
+    names = storage.list_names(url)
+    if set(names) <= {commit.COMMIT, commit.WEIGHTS}:
+        return
+    try:
+        held = commit.read_commit(url)
+    except (CheckpointError, FormatError):
+        return
+    if held.state and not kept:
+        files = {name: info for name, info in held.files.items() if name not in held.state}
+        held = replace(held, files=files)
+        commit.write_commit(held)
+    for name in commit.spare_names(held, names):
+        storage.delete(storage.join(url, name))

@@ -26,7 +26,8 @@ from torch._C._distributed_c10d import TCPStore
 
 from retfound_dist.errors import RetfoundError
 from retfound_dist.train.group import Group
-from retfound_dist.train.watchdog import Watchdog, want_no_other_start
+from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
+from retfound_dist.unexpected import EXIT_CODE
 
 LOOK_S = 0.5
 """Between two looks at the store."""
@@ -46,9 +47,11 @@ class Failure:
     """The last one it had done."""
     error: str
     """One line."""
-    exit_code: int = 1
+    exit_code: int = EXIT_CODE
     explained: bool = False
-    """Whether it is one of our own errors: what to do is in it, and another start would end the same way."""
+    """Whether it is one of our own errors: what to do is in it."""
+    lasting: bool = False
+    """Whether another start would end the same way; where a store or a disk failed it may not."""
     traceback: str = ""
     """Of an error that is not our own."""
 
@@ -124,7 +127,7 @@ class Failures:
         self._clear()
         first = known[0]
         if first.explained:
-            want_no_other_start()
+            settle_another_start(first.lasting)
         if self._world.is_main:
             self._print(known, own)
             with suppress(RuntimeError):
@@ -155,7 +158,7 @@ class Failures:
         text = " ".join(str(error).split())
         where = self._world.rank, platform.node(), self._watchdog.done
         if isinstance(error, RetfoundError):
-            return Failure(*where, text, error.exit_code, explained=True)
+            return Failure(*where, text, error.exit_code, explained=True, lasting=ends_alike(error))
         trace = "".join(traceback.format_exception(error))
         if _lost_another(error):
             text = "another rank ended without a word: it was killed, perhaps because memory ran out"

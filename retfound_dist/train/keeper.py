@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retfound_dist import runlog, storage
+from retfound_dist import commit, storage, verified
 from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.logwriter import LogWriter
 from retfound_dist.retry import Patience
 from retfound_dist.storage import FileInfo
 from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
@@ -78,25 +79,34 @@ def insist(function: Callable[[], T], patience: Patience) -> T:
                 raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error
 
 
-def upload(folder: str, url: str, patience_s: float) -> dict[str, FileInfo]:
-    """Copy all files below a folder; gives them by their name below it (not DeepSpeed's helper scripts)."""
+def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str, FileInfo]:
+    """Copy all files below a folder and see that they arrived (not DeepSpeed's helper scripts).
+
+    Gives them by their name below the URL, which is marked as one save's where there is a `mark`.
+    """
     paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".py"]
     names = [path.relative_to(folder).as_posix() for path in paths]
+    names = [commit.marked(name, mark) if mark else name for name in names]
     put = partial(_put, url=url, patience_s=patience_s)
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         return dict(zip(names, pool.map(put, paths, names), strict=True))
 
 
 def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
-    target, patience = storage.join(url, name), Patience(url, patience_s)
-    info = insist(lambda: storage.file_info(str(path)), patience)
-    insist(lambda: storage.put_file(str(path), target), patience)
-    return info
+    """What arrives damaged is sent again, as what does not arrive."""
+    return insist(lambda: verified.put(str(path), storage.join(url, name)), Patience(url, patience_s))
 
 
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
-    insist(lambda: runlog.append_rows(url, name, rows), Patience(url, patience_s))
+    writer = _writer(storage.join(url, name))
+    insist(lambda: writer.add(rows), Patience(url, patience_s))
+
+
+@cache
+def _writer(url: str) -> LogWriter:
+    """The one writer of a log in this process: it knows what it has written."""
+    return LogWriter(url)
 
 
 def put_tree(folder: str, url: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
-from retfound_dist.errors import RunConflictError
-from retfound_dist.locks import FolderLock, Holder
+from retfound_dist import records, storage, verified
+from retfound_dist.errors import RecordError, RunConflictError, StorageError
+from retfound_dist.locks import LOCK, FolderLock, Holder
 
 
 class RunLock(FolderLock):
@@ -14,6 +16,30 @@ class RunLock(FolderLock):
 
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
         super().__init__(run_url, say, lambda held: _conflict(run_url, held), os.environ)
+
+    @property
+    def id(self) -> str:
+        """Tells this holder's lock from all others."""
+        return self._mine.id
+
+
+def has_lost(run_url: str, lock_id: str) -> bool:
+    """Whether another start holds the run's lock by now; asks the store.
+
+    A lock that is gone or damaged is nobody's. One of another is read twice, for a byte can flip on its way.
+    """
+    return all(_holder(run_url) not in ("", lock_id) for _ in range(2))
+
+
+def _holder(run_url: str) -> str:
+    try:
+        return str(records.read(storage.join(run_url, LOCK), dict[str, Any], "").get("id", ""))
+    except RecordError:
+        return ""
+    except StorageError as error:
+        if verified.is_missing(error):
+            return ""
+        raise
 
 
 def _conflict(run_url: str, held: Holder | None) -> RunConflictError:

@@ -25,13 +25,15 @@ def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
     Nothing is asked of a run whose config holds its shard set's fingerprint, nor of one without a checkpoint.
     """
     url = config.run.url
-    where, steps = storage.join(url, runlog.CONFIG), commit.list_steps(url)
-    if not steps or not storage.exists(where) or SHARD_SET in storage.read_json(where):
+    where = storage.join(url, runlog.CONFIG)
+    if not storage.exists(where) or SHARD_SET in runlog.read_config(url):
         return
-    held = commit.read_commit(commit.checkpoint_url(url, steps[-1]))
+    held = commit.newest(url)
+    if held is None:
+        return
     rows = [row for row in runlog.read_metrics(url) if row["step"] <= held.step]
     told = [(held.step, held.batch_digest)]
-    told += [(row["step"], row["batch_digest"]) for row in rows[: -LOOKED_AT - 1 : -1]]
+    told += [(row["step"], str(row.get("batch_digest"))) for row in rows[: -LOOKED_AT - 1 : -1]]
     # One that agrees is enough: where a bad sample was replaced, the digest is not the planned one.
     if not any(digest_of(config, manifest, step) == digest for step, digest in told):
         raise RunConflictError(

@@ -17,6 +17,7 @@ from retfound_dist import config as configs
 from retfound_dist.errors import RetfoundError, RunConflictError
 from retfound_dist.grace import Need, known_graces
 from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
+from retfound_dist.logrows import each_step_once, read_log
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.set_counts import check_counts
@@ -33,11 +34,12 @@ from retfound_dist.train.lock import RunLock
 from retfound_dist.train.loop import Desk, Loop
 from retfound_dist.train.old_run import check_old_run
 from retfound_dist.train.preempt import INTERRUPTED, Stage, StopRequest
+from retfound_dist.train.resume import is_finished
 from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_asked
 from retfound_dist.train.setup import Start as Start
 from retfound_dist.train.telemetry import Display, process_began
 from retfound_dist.train.trace import TensorBoard
-from retfound_dist.train.watchdog import Watchdog, want_no_other_start
+from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
 from retfound_dist.versions import installed
 from retfound_dist.world import World
 
@@ -68,7 +70,7 @@ def pretrain(
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:
-        if known and commit.list_steps(url)[-1:] == [steps]:
+        if known and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
@@ -212,9 +214,13 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
         begin.scratch,
         ready.fixed,
         start,
+        ready.choice,
+        desk.lock.id if desk else "",
         partial(begin.watchdog.paused, config.checkpoint.patience_s),
     )
     before = group.on_main(lambda: _before(url, start))
+    for fault in before["faults"] if desk else ():
+        display.warn(fault)
     loop = Loop(
         job,
         group,
@@ -266,18 +272,26 @@ def _tell_grace(begin: Start, desk: Desk, measured: Need | None) -> None:
 
 
 def _before(url: str, start: int) -> dict[str, Any]:
-    """What earlier starts of the run left: anomalies, time of the steps that count, when it all began."""
-    rows = [row for row in runlog.read_metrics(url) if row["step"] <= start]
+    """What earlier starts of the run left: anomalies, time of the steps that count, when it all began.
+
+    Bad lines of its logs are left out; `faults` says so.
+    """
+    logs = {name: read_log(url, name) for name in (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES)}
+    rows = [row for row in each_step_once(logs[runlog.METRICS].rows) if row["step"] <= start]
     steps = [0, *(row["step"] for row in rows)]
     useful = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
-    events = runlog.read_rows(url, runlog.EVENTS)
+    events = logs[runlog.EVENTS].rows
     starts = [row["began"] for row in events if row["event"] == "start"]
     save = grace.measured(events, rows[-1]["step_s"] if rows else 0.0)
-    anomalies = [row for row in runlog.read_rows(url, runlog.ANOMALIES) if row["step"] <= start]
-    began = min([*starts, process_began()])
-    return {"anomalies": anomalies, "useful_s": useful, "began": began, "save": save}
+    return {
+        "anomalies": [row for row in logs[runlog.ANOMALIES].rows if row["step"] <= start],
+        "useful_s": useful,
+        "began": min([*starts, process_began()]),
+        "save": save,
+        "faults": [log.fault for log in logs.values() if log.fault],
+    }
 
 
 def guarded(
@@ -292,7 +306,7 @@ def guarded(
     try:
         return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
-        want_no_other_start()
+        settle_another_start(ends_alike(error))
         if not world.is_main:
             if asked:
                 asked.silent = True

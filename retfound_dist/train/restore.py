@@ -1,4 +1,4 @@
-"""Resuming: the newest checkpoint that is whole, brought to this number of ranks and ZeRO stage.
+"""Resuming: the checkpoint that a start goes on from, brought to this number of ranks and ZeRO stage.
 
 A state of another number of ranks or another stage is converted through DeepSpeed's universal format, once:
 the result stands beside the checkpoint, committed like it, for the next start. What is not trained is no part
@@ -8,87 +8,33 @@ of that format, and is read from the checkpoint's weights.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from retfound_dist import commit, storage
-from retfound_dist.commit import Commit
-from retfound_dist.errors import CheckpointError, RetfoundError, StorageError
-from retfound_dist.retry import Patience, is_passing
+from retfound_dist import commit, records, storage
+from retfound_dist.commit import UNIVERSAL, Commit
+from retfound_dist.errors import CheckpointError, RecordError, RetfoundError, StorageError
 from retfound_dist.train import engine as ds
 from retfound_dist.train import keeper, state_files
 from retfound_dist.train.group import Group
-from retfound_dist.train.universal import UNIVERSAL, convert
+from retfound_dist.train.resume import ask
+from retfound_dist.train.universal import convert
 
-Say = Callable[[str], None]
 SOURCE = "source.json"
 """Beside a converted state: size and sha256 of each file that it was made of."""
-_MODULE = f"{ds.TAG}/mp_rank_00_model_states.pt"
+_MODULE = f"{commit.STATE}/mp_rank_00_model_states.pt"
 """Where stages 1 and 2 keep the working copy of all weights."""
-
-
-def find(run_url: str, say: Say, scratch: str, patience_s: float) -> Commit | None:
-    """The newest checkpoint whose files all match their commit; what is passed over is named.
-
-    A store that does not answer is asked for `patience_s`, then StorageError: the checkpoint may be good.
-    """
-    for step in reversed(commit.list_steps(run_url)):
-        patience = Patience(run_url, patience_s)
-        while True:
-            try:
-                held = _verified(commit.checkpoint_url(run_url, step), scratch)
-            except (RetfoundError, OSError) as error:
-                if storage.is_local(run_url) or not _may_pass(error):
-                    say(f"passing over the checkpoint of step {step}: {error}")
-                    break
-                if not patience.wait(error):
-                    raise StorageError(
-                        f"the checkpoint of step {step} cannot be read, and may be good: {error} (tried for "
-                        f"{patience_s:.0f} s); start again when the store answers"
-                    ) from error
-            else:
-                if held:
-                    return held
-                break
-    return None
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Whether the store failed, not the checkpoint."""
-    while isinstance(error, RetfoundError):
-        error = error.__cause__
-    return error is not None and is_passing(error)
-
-
-def _verified(url: str, scratch: str) -> Commit | None:
-    """A checkpoint that is whole; None where its training state has been removed."""
-    held = commit.read_commit(url)
-    if not any(name.startswith(ds.TAG + "/") for name in held.files):
-        return None
-    _verify(held, scratch)
-    return held
-
-
-def _verify(held: Commit, scratch: str) -> None:
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        for name, info in held.files.items():
-            where = storage.join(held.url, name)
-            if storage.is_local(where):
-                path = storage.local_path(where)
-                found = storage.file_info(path) if os.path.exists(path) else None
-            else:
-                found = storage.get_file(where, os.path.join(folder, "file"))
-            if found != info:
-                raise CheckpointError(f"{where} differs from its commit")
 
 
 def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
@@ -110,16 +56,17 @@ def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
     """
     own = untrained(model)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        with safe_open(_local(held, commit.WEIGHTS, folder), "pt") as file:
+        with safe_open(_local(held, held.weights, folder), "pt") as file:
             absent = own.keys() - set(file.keys())
             if absent:
                 names = ", ".join(sorted(absent))
                 raise CheckpointError(f"{held.url} holds no {names}; use another checkpoint")
             for name, tensor in own.items():
                 tensor.copy_(file.get_tensor(name))
-        if _MODULE not in held.files:  # stage 3 has it in parts
+        module = next((name for name, saved in held.state.items() if saved == _MODULE), "")
+        if not module:  # stage 3 has it in parts
             return ""
-        state = state_files.read(_local(held, _MODULE, folder), storage.join(held.url, _MODULE), mmap=True)
+        state = state_files.read(_local(held, module, folder), storage.join(held.url, module), mmap=True)
         return _as_trained_with(own, state["module"], held)
 
 
@@ -161,7 +108,7 @@ def restore(
         if converting:
             _in_turns(group, scratch, lambda: _fetch_universal(held, scratch, patience_s))
         else:
-            _in_turns(group, scratch, lambda: _fetch(held, ds.TAG, scratch))
+            _in_turns(group, scratch, lambda: _fetch_all(held, held.state, scratch, patience_s))
         told = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
         group.share(None)
         return dict(told.get(ds.RUN_STATE, {}))
@@ -173,50 +120,60 @@ def restore(
 def _in_turns(group: Group, scratch: str, fetch: Callable[[], None]) -> None:
     """Rank 0 first, then one rank of each other host; what goes wrong anywhere is every rank's error."""
     for turn in (group.world.is_main, not group.world.is_main and group.world.local_rank == 0):
-        fault = ""
+        fault: RetfoundError | None = None
         if turn:
             try:
                 fetch()
-            except (RetfoundError, OSError) as error:
-                fault = str(error)
-        if faults := [text for text in group.gather(fault) if text]:
-            raise CheckpointError(f"the checkpoint cannot be loaded: {faults[0]}")
+            except (RetfoundError, OSError, MemoryError) as error:
+                kind = CheckpointError if isinstance(error, RetfoundError) and error.lasting else StorageError
+                why = str(error) or "memory is short"
+                fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {why}")
+        if faults := [each for each in group.gather(fault) if each]:
+            raise faults[0]
 
 
-def _fetch(held: Commit, part: str, scratch: str) -> None:
-    """Copy the files below `part` of a checkpoint into scratch, checked."""
-    names = [name for name in held.files if name.startswith(part + "/")]
+def _fetch_all(held: Commit, names: Mapping[str, str], folder: str, patience_s: float) -> None:
+    """Copy files of a checkpoint into a folder, each checked; by name: what it is called there."""
+
+    def fetch(name: str) -> None:
+        get = partial(commit.fetch, held, name, os.path.join(folder, names[name]))
+        ask(held.url, patience_s, f"the checkpoint of step {held.step}", get)
+
     with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
-        list(pool.map(lambda name: commit.fetch(held, name, os.path.join(scratch, name)), names))
-    state_files.check_folder(os.path.join(scratch, part), storage.join(held.url, part))
+        list(pool.map(fetch, names))
+    state_files.check_folder(folder, held.url)
 
 
 def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
     """The converted state; converted and put beside the checkpoint where that has not been done."""
-    beside = storage.join(held.url, UNIVERSAL)
     folder = os.path.join(scratch, UNIVERSAL)
-    if commit.is_checkpoint(beside):
+    beside = [name for name in storage.list_names(held.url) if name.partition("-")[0] == UNIVERSAL]
+    for name in beside:
+        done = storage.join(held.url, name)
         try:
-            _fetch_converted(commit.read_commit(beside), held, folder)
-            return
-        except RetfoundError as error:
+            if commit.is_checkpoint(done):
+                _fetch_converted(commit.read_commit(done), held, folder, patience_s)
+                return
+        except (CheckpointError, RecordError) as error:  # a store that fails is no reason to convert
             shutil.rmtree(folder, ignore_errors=True)
             print(f"retfound: the converted state is made anew: {error}", file=sys.stderr)
-    _fetch(held, ds.TAG, scratch)
+    _fetch_all(held, held.state, scratch, patience_s)
     convert(scratch)
     storage.write_json(os.path.join(folder, SOURCE), _source(held))
-    files = keeper.upload(folder, beside, patience_s)
-    commit.write_commit(replace(held, url=beside, files=files))
+    made = storage.join(held.url, commit.marked(UNIVERSAL, commit.new_mark()))
+    files = keeper.upload(folder, made, patience_s)
+    commit.write_commit(replace(held, url=made, files=files))
+    for name in beside:
+        storage.delete(storage.join(held.url, name))
 
 
 def _source(held: Commit) -> dict[str, Any]:
     """What a converted state is made of, by content."""
-    return {name: asdict(info) for name, info in held.files.items() if name.startswith(ds.TAG + "/")}
+    return {saved: asdict(held.files[name]) for name, saved in held.state.items()}
 
 
-def _fetch_converted(done: Commit, held: Commit, folder: str) -> None:
-    if SOURCE not in done.files or storage.read_json(storage.join(done.url, SOURCE)) != _source(held):
+def _fetch_converted(done: Commit, held: Commit, folder: str, patience_s: float) -> None:
+    where = storage.join(done.url, SOURCE)
+    if SOURCE not in done.files or records.read(where, dict[str, Any], "") != _source(held):
         raise CheckpointError(f"{done.url} was made of another checkpoint's state")
-    with ThreadPoolExecutor(keeper.FILES_AT_ONCE) as pool:
-        list(pool.map(lambda name: commit.fetch(done, name, os.path.join(folder, name)), done.files))
-    state_files.check_folder(folder, done.url)
+    _fetch_all(done, {name: name for name in done.files}, folder, patience_s)

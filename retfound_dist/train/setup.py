@@ -5,6 +5,7 @@ A first start that names something wrong (weights, a model, a batch) ends here, 
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ from retfound_dist.train.job import Job, make_job
 from retfound_dist.train.keeper import Keeper
 from retfound_dist.train.optim import parameter_groups
 from retfound_dist.train.preempt import StopRequest
+from retfound_dist.train.resume import FROM_THE_BEGINNING, Choice, choose, job_of
 from retfound_dist.train.telemetry import Display
 from retfound_dist.train.watchdog import Watchdog
 
@@ -75,6 +77,8 @@ class Ready:
     load_s: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
     """What the run itself remembered with its checkpoint."""
+    choice: Choice = FROM_THE_BEGINNING
+    """Why it stands there."""
 
 
 def stop_if_asked(begin: Start) -> None:
@@ -89,9 +93,8 @@ def make_ready(begin: Start) -> Ready:
     """Read all that the config names and bring it to where the run stands; every rank calls it."""
     config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
     train, world = config.train, group.world
-    held = group.on_main(
-        lambda: restore.find(config.run.url, display.say, begin.scratch, config.checkpoint.patience_s)
-    )
+    choice = group.on_main(lambda: _choose(begin))
+    held = choice.held
     stop_if_asked(begin)
     model = _model(begin, held)
     stage, micro = ds.zero_stage(train, world.size), train.micro_batch
@@ -124,7 +127,13 @@ def make_ready(begin: Start) -> Ready:
     held_out = open_held_out(config, manifest, group, job.cut.micro, model.patches)
     if held_out:
         display.say(f"held out: {held_out.count} images of {held_out_part(config.data, manifest)!r}")
-    return Ready(job, model, engine, fixed, held_out, stage, held.step if held else 0, load_s, state)
+    step = held.step if held else 0
+    return Ready(job, model, engine, fixed, held_out, stage, step, load_s, state, choice)
+
+
+def _choose(begin: Start) -> Choice:
+    config, job = begin.config, job_of(os.environ, begin.group.world.launcher)
+    return choose(config.run.url, config.run.resume, begin.display.say, config.checkpoint.patience_s, job)
 
 
 def _model(begin: Start, held: Commit | None) -> MaskedAutoencoder:

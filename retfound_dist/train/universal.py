@@ -4,6 +4,7 @@ different files in it (deepspeed 0.19.8). What either misses is put there, from 
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import shutil
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 
+from retfound_dist import verified
+from retfound_dist.commit import UNIVERSAL
 from retfound_dist.errors import CheckpointError
 from retfound_dist.train import state_files
 from retfound_dist.train.engine import TAG
+from retfound_dist.train.weights import FULL_BELOW
 
-UNIVERSAL = "universal"
 _OPTIMIZER, _GROUPS = "optimizer_state_dict", "param_groups"
 _SHARDS = "fp32_flat_groups"
 
@@ -49,6 +52,9 @@ def convert(folder: str) -> None:
     }
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
+        if shutil.disk_usage(folder).free < FULL_BELOW:
+            with verified.here(os.path.join(folder, UNIVERSAL)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise CheckpointError(f"the checkpoint could not be converted to this number of ranks: {reason}")
     target = Path(folder, UNIVERSAL)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from retfound_dist.errors import RetfoundError
 from retfound_dist.world import World
 
 HUNG, ORPHANED = 3, 4
@@ -38,6 +39,28 @@ def want_no_other_start() -> None:
     if path := os.environ.get(AGAIN):
         with suppress(OSError):
             os.unlink(path)
+
+
+def ends_alike(error: BaseException) -> bool:
+    """Whether another start would end the same way: not where a store or a disk failed, or was the cause."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, RetfoundError) and not each.lasting:
+            return False
+        each = each.__cause__
+    return True
+
+
+def settle_another_start(alike: bool) -> None:
+    """Tell who started this whether another start is of use, after an error that says what it is.
+
+    An error of a store takes no wish back. A job that Slurm has started again had done steps before: it is
+    to outlive a store that fails still.
+    """
+    if alike:
+        want_no_other_start()
+    elif os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
+        ask_for_another_start()
 
 
 class Watchdog:

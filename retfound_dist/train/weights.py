@@ -8,26 +8,33 @@ end to end and cut the whole into equal parts; stage 3 cuts every tensor, padded
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, storage
-from retfound_dist.errors import CheckpointError
+from retfound_dist import commit, storage, verified
+from retfound_dist.commit import PARTS
+from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.storage import FileInfo
 
-PARTS = "parts"
+FULL_BELOW = 1 << 20
+"""Bytes that a disk has left where torch, which keeps the reason to itself, has failed because it is full."""
 Shapes = list[dict[str, tuple[int, ...]]]
 """Names and shapes of the trained tensors, by parameter group, in order."""
 _FLAT, _CUT = "single_partition_of_fp32_groups", "fp32_flat_groups"
 
 
 def part_name(rank: int) -> str:
-    """A rank's file below the checkpoint, until it is committed."""
+    """A rank's file, as a save calls it, until the weights are put together."""
     return f"{PARTS}/{rank:05d}.safetensors"
 
 
@@ -74,20 +81,40 @@ def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
 
 
 def assemble(
-    url: str, parts: Sequence[FileInfo], shapes: Shapes, fixed: str, scratch: str
+    url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, fixed: str, scratch: str
 ) -> dict[str, FileInfo]:
-    """Make `model.safetensors` of the parts at a checkpoint's URL; gives it by its name.
+    """Make the weights' file of the parts at a checkpoint's URL; gives it by its name.
 
-    `fixed`: a local file with the untrained tensors, which DeepSpeed has rounded to the working precision.
+    `mark`: the save's. `fixed`: a local file with the untrained tensors, which DeepSpeed has rounded to the
+    working precision. StorageError where a store or a disk fails: then it is worth another try.
     """
     held = []
     for rank, info in enumerate(parts):
-        where, path = storage.join(url, part_name(rank)), os.path.join(scratch, "part")
-        if storage.get_file(where, path) != info:
-            raise CheckpointError(f"{where} differs from what rank {rank} wrote")
+        where, path = storage.join(url, commit.marked(part_name(rank), mark)), os.path.join(scratch, "part")
+        if why := verified.fetch(where, path, info):
+            raise StorageError(f"{where} is not what rank {rank} wrote: {why}")
         held.append(safetensors.torch.load_file(path))
     weights = merge(held, shapes) | safetensors.torch.load_file(fixed)
     path = os.path.join(scratch, commit.WEIGHTS)
-    safetensors.torch.save_file(weights, path)
-    storage.put_file(path, storage.join(url, commit.WEIGHTS))
-    return {commit.WEIGHTS: storage.file_info(path)}
+    write_tensors(weights, path)
+    name = commit.weights_name(url, mark)
+    return {name: verified.put(path, storage.join(url, name))}
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
+    """Write a local safetensors file; StorageError names the disk where it takes no more."""
+    with disk_named(path):
+        safetensors.torch.save_file(dict(tensors), path)
+
+
+@contextmanager
+def disk_named(path: str) -> Iterator[None]:
+    """StorageError that names the disk of a local file where torch or safetensors could not write it."""
+    with verified.here(path):
+        try:
+            yield
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            known = re.search(r"os error (\d+)", str(error))
+            full = shutil.disk_usage(os.path.dirname(path)).free < FULL_BELOW
+            number = int(known[1]) if known else errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number) if known or full else str(error)) from error

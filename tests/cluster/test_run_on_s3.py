@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retfound_dist import commit, storage
+from retfound_dist.train.watchdog import AGAIN
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import wait_until
@@ -30,15 +31,17 @@ def proxy(rclone_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]
 
 
 def test_a_bucket_that_is_gone_for_good_ends_the_run_and_names_the_last_good_checkpoint(
-    proxy: Chaos, tmp_path: Path
+    proxy: Chaos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards, run = make_set(tmp_path).url, f"{proxy.s3.url}/run"
+    shards, run, wanted = make_set(tmp_path).url, f"{proxy.s3.url}/run", tmp_path / "start_again"
+    monkeypatch.setenv(AGAIN, str(wanted))
     process = start(2, run, shards, *SETTINGS, "checkpoint.patience_s=5")
     wait_until(lambda: len(commit.list_steps(run)) > 1, 120, "two commits")
     proxy.set(down=True)
     _, said = process.communicate(timeout=300)
     proxy.set(down=False)
     assert process.returncode != 0
+    assert wanted.exists()  # Slurm starts it again: it is the store that failed
     line = [line for line in said.splitlines() if line.startswith("retfound: ")][-1]
     last = commit.list_steps(run)[-1]
     assert f"could not be saved, the last good one is of step {last}:" in line

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
+from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
 from retfound_dist.errors import DataError
@@ -106,8 +107,8 @@ def plain_finetuning(
 ) -> tuple[list[float], list[float]]:
     """The recipe as the papers have it, written out: the mean loss and the last rate of each epoch.
 
-    The batches are the ones that `finetune` reads; rectangles are erased by timm's operator, with the draws of
-    (seed, 13, epoch, step).
+    The batches are the ones that `finetune` reads; timm's operators erase rectangles, with the draws of
+    (seed, 13, epoch, step), and mix images, with those of (seed, 14, epoch, step).
     """
     train, classes = data.parts["train"], len(data.classes)
     decay = {n: 0.0 if p.ndim <= 1 or n in ("cls_token", "pos_embed") else recipe.weight_decay
@@ -139,6 +140,11 @@ def plain_finetuning(
             assert (shown != whole).any() == (recipe.random_erasing > 0)
             smooth = torch.full((len(labels), classes), recipe.label_smoothing / classes)
             smooth[torch.arange(len(labels)), labels] += 1 - recipe.label_smoothing
+            if recipe.mixup:
+                pairs = len(labels) // 2 * 2
+                mix = Mixup(recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=classes)
+                with drawing((seed, 14, epoch, step)):
+                    shown[:pairs], smooth[:pairs] = mix(shown[:pairs], labels[:pairs])
             loss = -(smooth * model(shown).log_softmax(1)).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -149,12 +155,13 @@ def plain_finetuning(
     return losses, rates
 
 
-@pytest.mark.parametrize("erasing", [0.0, 1.0])
-def test_training_is_the_papers_recipe_written_out(data: LabelledSet, erasing: float) -> None:
-    """Layer decay, warm-up and cosine, weight decay, smoothing, erasing; a last batch that is smaller."""
+@pytest.mark.parametrize(("erasing", "mixup"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.8)])
+def test_training_is_the_papers_recipe_written_out(data: LabelledSet, erasing: float, mixup: float) -> None:
+    """Layer decay, warm-up and cosine, weight decay, smoothing, erasing, mixing; a last batch that is smaller."""
     recipe = replace(
-        RECIPE, epochs=2, batch=7, warmup_epochs=1.5, layer_decay=0.5, random_erasing=erasing, weight_decay=0.3
-    )
+        RECIPE, epochs=2, batch=7, warmup_epochs=1.5, layer_decay=0.5, random_erasing=erasing, mixup=mixup,
+        weight_decay=0.3,
+    )  # fmt: skip
     assert len(data.parts["train"]) % recipe.batch
     shape = encoder_shape("vit_demo_patch14")
     ours, plain = (make_classifier(None, shape, 28, 3, 0.4, seed=4) for _ in range(2))

@@ -4,28 +4,13 @@ import pytest
 import torch
 
 from retfound_dist import commit, storage
-from retfound_dist.errors import CheckpointError, StorageError
+from retfound_dist.errors import SaveError
 from retfound_dist.schema import Checkpoint
 from retfound_dist.train import checkpoint, restore
 from retfound_dist.train.group import Group
+from retfound_dist.train.resume import choose
 from retfound_dist.world import World
 from tests.test_commit import make
-
-
-def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Path) -> None:
-    run, said = str(tmp_path), []
-    for step in (1, 2, 3):
-        make(run, step)
-    storage.write_bytes(storage.join(commit.checkpoint_url(run, 3), "state/part"), b"abX")
-    storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
-    found = restore.find(run, said.append, str(tmp_path), 0)
-    assert found is not None
-    assert found.step == 1
-    assert ["step 3" in said[0], "step 2" in said[1], len(said)] == [True, True, 2]
-
-
-def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
-    assert restore.find(str(tmp_path), print, str(tmp_path), 0) is None
 
 
 def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:
@@ -64,43 +49,13 @@ def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed
         storage.write_bytes(storage.join(commit.checkpoint_url(run, step), "state/part"), b"abX")
     make(run, 12)  # resumed at 10, asked to stop at 12
     checkpoint.prune(run, Checkpoint(keep_last=keep_last), 12)
-    found = restore.find(run, said.append, run, 0)
+    found = choose(run, "auto", said.append, 0).held
     assert found is not None
     assert found.step == 12
     assert [text.split(":")[0] for text in said] == [
         f"passing over the checkpoint of step {step}" for step in (30, 20)
     ]
     assert storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part")) == (keep_last == 2)
-
-
-def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, said, left, get = "memory://does-not-answer", list[str](), [2], storage.get_file
-    for step in (1, 2):
-        make(run, step)
-
-    def busy(url: str, target: str) -> storage.FileInfo:
-        left[0] -= 1
-        if left[0] >= 0:
-            with storage.explained(url, "read"):
-                raise ConnectionResetError("the store is restarted")
-        return get(url, target)
-
-    monkeypatch.setattr(storage, "get_file", busy)
-    found = restore.find(run, said.append, str(tmp_path), 60)
-    assert found is not None
-    assert (found.step, said) == (2, [])
-    left[0] = 1000
-    with pytest.raises(
-        StorageError, match=r"step 2 cannot be read, and may be good: .*restarted.*tried for 1 s"
-    ):
-        restore.find(run, said.append, str(tmp_path), 1)
-    left[0] = 0
-    storage.delete(storage.join(commit.checkpoint_url(run, 2), "state/part"))
-    found = restore.find(run, said.append, str(tmp_path), 60)
-    assert found is not None
-    assert (found.step, len(said)) == (1, 1)
 
 
 def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:
@@ -119,7 +74,7 @@ def test_a_save_that_failed_on_another_rank_has_failed_on_this_one_too(tmp_path:
     saver = checkpoint.Saver(
         Two(World(0, 2, 0, 2), torch.device("cpu")), None, None, str(tmp_path), Checkpoint(), {}, str(tmp_path), {}, last_good,
     )  # type: ignore[arg-type]  # fmt: skip
-    with pytest.raises(CheckpointError, match=rf"could not be saved, {said}: rank 1: no space left"):
+    with pytest.raises(SaveError, match=rf"could not be saved, {said}: rank 1: no space left"):
         saver.check()
     assert saver.flags() == (0, 0)
     saver.close()

@@ -69,7 +69,7 @@ def ours(text: str) -> list[str]:
 @pytest.mark.slow
 def test_a_rank_that_fails_takes_the_others_out_of_their_collective_and_is_named_once_by_rank_0() -> None:
     codes, wrote, said, took = ranks("one")
-    assert codes == [1, 1, 1]
+    assert codes == [70, 70, 70]
     assert took < 100  # the collective would wait for half an hour
     (line,) = ours(said[0])
     assert line.startswith("retfound: rank 1 (")

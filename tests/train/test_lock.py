@@ -13,7 +13,7 @@ import pytest
 
 from retfound_dist import locks as lock
 from retfound_dist import storage
-from retfound_dist.errors import RunConflictError
+from retfound_dist.errors import FormatError, RunConflictError
 from retfound_dist.locks import this_holder
 from retfound_dist.train.lock import RunLock
 
@@ -104,3 +104,46 @@ def test_who_was_taken_over_while_it_slept_notices(tmp_path: Path, holder: "subp
     assert "process 4711" in mine.check()
     mine.release()
     assert held(tmp_path).pid == 4711
+
+
+DAMAGED = [b"", b"[]", b'{"id": "a", "host"', b"[" * 9999]
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_a_damaged_lock_is_taken_over_after_silence_and_says_how_to_do_so_at_once(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "STILL_S", 0.9)
+    where = tmp_path / lock.LOCK
+    where.write_bytes(data)
+    said: list[str] = []
+    mine = RunLock(str(tmp_path), said.append)
+    mine.take()
+    assert "somebody whose LOCK.json is damaged: waiting up to" in said[0]
+    assert f"deletes {where})" in said[0]
+    assert held(tmp_path).pid == os.getpid()
+    mine.release()
+
+
+def test_a_damaged_lock_whose_holder_lives_is_not_taken_over(
+    tmp_path: Path, holder: "subprocess.Popen[str]"
+) -> None:
+    (tmp_path / lock.LOCK).write_bytes(b'{"id": ')
+    with pytest.raises(RunConflictError, match=r"is being run by"):
+        RunLock(str(tmp_path), print).take()
+    assert held(tmp_path).pid == holder.pid
+
+
+def test_a_lock_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / lock.LOCK).write_text('{"format": 2, "owner": "a later version"}')
+    with pytest.raises(FormatError, match=r"LOCK\.json has format 2"):
+        RunLock(str(tmp_path), print).take()
+    assert "a later version" in (tmp_path / lock.LOCK).read_text()
+
+
+def test_a_key_of_a_later_version_in_a_lock_is_no_damage(tmp_path: Path) -> None:
+    there = {**asdict(replace(this_holder({}), host="node7", place="node7", pid=1)), "queue": "gpu"}
+    storage.write_json(storage.join(str(tmp_path), lock.LOCK), there)
+    said: list[str] = []
+    RunLock(str(tmp_path), said.append).take()
+    assert "process 1 on node7" in said[0]

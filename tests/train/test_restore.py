@@ -181,7 +181,7 @@ def test_buffers_are_read_too_and_a_checkpoint_that_lacks_one_is_refused(tmp_pat
     url = str(tmp_path)
     held = commit.Commit(
         url=url, step=1, samples=1, world_size=1, zero_stage=1, precision="fp32", batch_digest="0", time="",
-        config={}, files={},
+        config={}, files={commit.WEIGHTS: storage.bytes_info(b"")},
     )  # fmt: skip
     state = {"running_mean": torch.tensor([1.0, 2.0, 3.0]), "running_var": torch.ones(3) * 7}
     safetensors.torch.save_file(state, tmp_path / commit.WEIGHTS)
@@ -222,11 +222,11 @@ def test_a_converted_state_is_taken_where_it_was_made_of_this_state_and_of_no_ot
     held = a_checkpoint(url, b"first")
     convert_once(held)
     done = commit.read_commit(storage.join(url, "universal"))
-    restore._fetch_converted(done, held, str(target))
+    restore._fetch_converted(done, held, str(target), 0)
     assert (target / "zero/part").read_bytes() == b"converted"
     again = a_checkpoint(url, b"other")  # the same step, second, ranks and size; another state
     with pytest.raises(CheckpointError, match="was made of another checkpoint's state"):
-        restore._fetch_converted(done, again, str(target))
+        restore._fetch_converted(done, again, str(target), 0)
     older = replace(done, files={k: v for k, v in done.files.items() if k != restore.SOURCE})
     with pytest.raises(CheckpointError, match="another checkpoint's state"):
-        restore._fetch_converted(older, held, str(target))
+        restore._fetch_converted(older, held, str(target), 0)

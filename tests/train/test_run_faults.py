@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -51,13 +52,14 @@ def test_a_state_converted_once_stands_beside_its_checkpoint(manifest: Manifest,
     run = tmp_path / "run"
     settings = [FP32, "train.steps=9", "checkpoint.every_steps=100"]
     assert pretrain(2, run, manifest.url, *settings, "train.stop_at_step=3").returncode == 0
-    cached = run / "checkpoints" / "step_00000003" / "universal"
+    checkpoint = run / "checkpoints/step_00000003"
     for ranks, extra in ((1, "train.offload_optimizer=true"), (3, "train.zero_stage=3")):
         # each goes on from step 3: what the one before has added is taken away
         storage.delete(commit.checkpoint_url(str(run), 5))
         again = pretrain(ranks, run, manifest.url, *settings, "train.stop_at_step=5", extra)
         assert again.returncode == 0, again.stderr
         assert "resuming at step 3 (written by 2 ranks" in again.stderr
+        [cached] = checkpoint.glob("universal-*")
         done = commit.read_commit(str(cached))
         if ranks == 1:
             first = done
@@ -77,7 +79,8 @@ def test_a_converted_state_that_is_damaged_is_made_anew(manifest: Manifest, tmp_
         assert "resuming at step 3" in again.stderr
         assert ("the converted state is made anew" in again.stderr) == (stop == 5)
         storage.delete(commit.checkpoint_url(str(run), stop))
-        part = next((run / "checkpoints" / "step_00000003" / "universal").rglob("exp_avg.pt"))
+        [cached] = (run / "checkpoints/step_00000003").glob("universal-*")
+        part = next(cached.rglob("exp_avg.pt"))
         part.write_bytes(part.read_bytes()[:-7] + b"damaged")
 
 
@@ -156,6 +159,54 @@ def test_a_disk_that_is_full_is_tried_again_then_the_last_good_checkpoint_is_nam
     assert f"the last good one is of step {good[-1]}:" in last
     assert "No space left" in last
     assert "tried for 2 s" in last
+
+
+def test_a_full_scratch_disk_ends_a_start_by_name_and_passes_over_no_checkpoint(
+    manifest: Manifest, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, settings = tmp_path / "run", [FP32, "train.steps=6", "checkpoint.every_steps=2"]
+    assert pretrain(1, run, manifest.url, *settings, "train.stop_at_step=4").returncode == 0
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (5 << 20)))
+    done = pretrain(1, run, manifest.url, *settings)
+    assert done.returncode == 2
+    assert "passing over" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("retfound: the checkpoint cannot be loaded")
+    assert f"the disk of {small_disk}" in last
+    assert "is full" in last
+    assert commit.list_steps(str(run)) == [2, 4]
+    filler.unlink()
+    again = pretrain(1, run, manifest.url, *settings)
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step 4" in again.stderr
+
+
+def test_damaged_checkpoints_of_a_run_end_its_start_until_somebody_says_how_to_go_on(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    run, settings = tmp_path / "run", [FP32, "train.steps=4", "checkpoint.every_steps=2"]
+    assert pretrain(1, run, manifest.url, *settings).returncode == 0
+    folder = run / "checkpoints"
+    (folder / "step_00000004/COMMIT.json").write_text("[]")
+    again = pretrain(1, run, manifest.url, *settings)
+    assert again.returncode == 0, again.stderr
+    assert "passing over the checkpoint of step 4" in again.stderr
+    assert "resuming at step 2" in again.stderr
+    assert commit.read_commit(str(folder / "step_00000004")).generation == 1
+    for commit_file in folder.glob("*/COMMIT.json"):
+        commit_file.write_text("{")
+    done = pretrain(1, run, manifest.url, *settings)
+    assert done.returncode == 2
+    assert "none can be used (step 4: " in done.stderr
+    assert "run.resume=none" in done.stderr.strip().splitlines()[-1]
+    done = pretrain(1, run, manifest.url, *settings, "run.resume=none")
+    assert done.returncode == 0, done.stderr
+    assert commit.read_commit(str(folder / "step_00000002")).state
+    done = pretrain(1, run, manifest.url, *settings, "run.resume=2")
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 2" in done.stderr
 
 
 def test_tensorboard_and_profiler_leave_their_files_and_the_micro_batch_is_found(

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 
-from retfound_dist.train.watchdog import HUNG, ORPHANED
+from retfound_dist.errors import CheckpointError, ConfigError, ManifestError, SaveError, StorageError
+from retfound_dist.train.watchdog import AGAIN, HUNG, ORPHANED, ends_alike, settle_another_start
 
 HANG = (
     "import time; from retfound_dist.train.watchdog import Watchdog; from retfound_dist.world import World\n"
@@ -84,3 +87,29 @@ def test_a_rank_without_torchrun_stays_when_its_shell_goes() -> None:
     assert rank.is_running()
     assert rank.status() != psutil.STATUS_ZOMBIE
     rank.kill()
+
+
+def test_an_error_of_a_store_takes_no_wish_for_another_start_back_and_a_queued_job_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = tmp_path / "start_again"
+    monkeypatch.setenv(AGAIN, str(wish))
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    refused = ManifestError("the set cannot be read")
+    refused.__cause__ = StorageError("503")
+    for error, alike in (
+        (StorageError("503"), False), (SaveError("no room"), False), (refused, False),
+        (ConfigError("a typo"), True), (CheckpointError("none can be used"), True), (ManifestError("cut"), True),
+    ):  # fmt: skip
+        wish.touch()
+        assert ends_alike(error) == alike
+        settle_another_start(ends_alike(error))
+        assert wish.exists() != alike
+    wish.unlink(missing_ok=True)
+    settle_another_start(alike=False)
+    assert not wish.exists()  # nothing was done yet
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    settle_another_start(alike=False)
+    assert wish.exists()
+    settle_another_start(alike=True)
+    assert not wish.exists()

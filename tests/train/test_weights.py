@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from retfound_dist import commit, storage
-from retfound_dist.errors import CheckpointError
+from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.train.weights import assemble, group_shapes, merge, own_part, part_name
 
 SHAPES = [{"a": (3, 4), "b": (5,)}, {"c": (2, 3)}]
@@ -67,16 +67,16 @@ def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tm
     url, infos = "memory://weights/checkpoint", []
     for rank, part in enumerate(end_to_end(2)):
         safetensors.torch.save_file(part, tmp_path / "p")
-        storage.put_file(str(tmp_path / "p"), storage.join(url, part_name(rank)))
+        storage.put_file(str(tmp_path / "p"), storage.join(url, commit.marked(part_name(rank), "a1")))
         infos.append(storage.file_info(str(tmp_path / "p")))
     fixed = tmp_path / "fixed"
     safetensors.torch.save_file({"pos_embed": torch.ones(4)}, fixed)
-    made = assemble(url, infos, SHAPES, str(fixed), str(tmp_path))
+    made = assemble(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
     storage.get_file(storage.join(url, commit.WEIGHTS), str(tmp_path / "model"))
     assert made == {commit.WEIGHTS: storage.file_info(str(tmp_path / "model"))}
     found = safetensors.torch.load_file(tmp_path / "model")
     assert set(found) == {*NAMES, "pos_embed"}
     assert all(torch.equal(found[name], value) for name, value in weights().items())
-    storage.write_bytes(storage.join(url, part_name(1)), b"rotten")
-    with pytest.raises(CheckpointError, match="rank 1"):
-        assemble(url, infos, SHAPES, str(fixed), str(tmp_path))
+    storage.write_bytes(storage.join(url, commit.marked(part_name(1), "a1")), b"rotten")
+    with pytest.raises(StorageError, match="rank 1"):
+        assemble(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))

@@ -8,10 +8,11 @@ there tells what has happened so far:
      "rules": [{"fault": "503", "share": 0.3, "match": ".tar", "times": 5}]}
 
 `latency` (seconds) is added to each request; `down` refuses every connection. A rule holds for GETs (or
-what `methods` says) whose path contains `match`, a `share` of them, `times` times (-1: always). Faults:
+what `methods` says) whose path contains `match` and not `unless`, a `share` of them, `times` times (-1:
+always). Faults:
 `503` and `500` (answers), `reset` (half a body, then RST), `early` (half a body, then the end), `short`
-(half a body and a length that agrees), `flip` (a bit of the body), `stall` (never an answer), `lost` (the
-server does as asked, its answer becomes an RST).
+(half a body and a length that agrees), `flip` (a bit of the body), `damage` (a bit of what the client sends),
+`stall` (never an answer), `lost` (the server does as asked, its answer becomes an RST).
 """
 
 import asyncio
@@ -30,6 +31,8 @@ def broken(method, path):
     """The fault of this request."""
     for rule in settings["rules"]:
         if method not in rule.get("methods", ["GET"]):
+            continue
+        if rule.get("unless") and rule["unless"] in path:
             continue
         if rule.get("match", "") in path and rule.get("times", -1) and draw.random() < rule.get("share", 1.0):
             rule["times"] = rule.get("times", -1) - 1
@@ -67,6 +70,16 @@ async def copy(reader, writer, size):
         counts["bytes"] += len(data)
         writer.write(data)
         await writer.drain()
+
+
+async def pass_on(reader, writer, size, damaged):
+    """Pass on what the client sends, whole or with one bit of it flipped."""
+    if damaged and size:
+        await copy(reader, writer, size // 2)
+        byte = await reader.readexactly(1)
+        writer.write(bytes([byte[0] ^ 1]))
+        size -= size // 2 + 1
+    await copy(reader, writer, size)
 
 
 async def copy_chunked(reader, writer):
@@ -147,7 +160,7 @@ async def serve(reader, writer):
             if "100-continue" in headers.get("expect", ""):
                 _, _, more = await read_head(up_reader)
                 writer.write(more)
-            await copy(reader, up_writer, int(headers.get("content-length", 0)))
+            await pass_on(reader, up_writer, int(headers.get("content-length", 0)), fault == "damage")
             await answer(reader, writer, up_reader, fault, method)
         reset(writer)
     except (OSError, asyncio.IncompleteReadError, RuntimeError):

@@ -1,0 +1,134 @@
+"""A step that is saved over its commit: the old checkpoint with its old files, or the new one with its new."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retfound_dist import commit, storage, verified
+from retfound_dist.errors import CheckpointError, RunConflictError
+from retfound_dist.schema import Checkpoint
+from retfound_dist.train import checkpoint
+from tests.train import saves
+from tests.train.saves import STEP, save, value_of
+
+
+def names_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_save(run: str, number: int, value: float) -> bool:
+    """A save in a process of its own, killed before that write; whether it was."""
+    child = os.fork()
+    if not child:
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                saves.die_before(number, run)
+                save(run, value, scratch)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(status := os.waitpid(child, 0)[1]) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def storm(run_of: Callable[[int], str], scratch: Path) -> list[float]:
+    """Killed before each write of a save over a commit in turn: what readers found after each; 1 old, 2 new."""
+    found, number = list[float](), 0
+    while True:
+        number += 1
+        run = run_of(number)
+        killed = killed_save(run, number, 2.0)
+        url = commit.checkpoint_url(run, STEP)
+        assert commit.list_steps(run) == [STEP]
+        found.append(value_of(commit.read_commit(url), scratch))
+        save(run, 3.0, str(scratch))  # the next start saves the step once more
+        assert value_of(commit.read_commit(url), scratch) == 3.0
+        assert set(storage.list_names(url)) == {commit.COMMIT} | {
+            name.partition("/")[0] for name in commit.read_commit(url).files
+        }
+        if not killed:
+            return found
+
+
+@pytest.mark.slow
+def test_killed_before_any_write_of_a_save_over_a_commit_the_checkpoint_is_the_old_one_or_the_new_one(
+    tmp_path: Path,
+) -> None:
+    save(str(tmp_path / "first"), 1.0, str(tmp_path))
+
+    def run_of(number: int) -> str:
+        shutil.copytree(tmp_path / "first", tmp_path / f"run{number}")
+        return str(tmp_path / f"run{number}")
+
+    found = storm(run_of, tmp_path)
+    assert len(found) > 20
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (1.0, 2.0)
+
+
+def test_a_step_that_is_saved_once_has_its_weights_at_their_usual_name(tmp_path: Path) -> None:
+    held = save(str(tmp_path), 1.0, str(tmp_path))
+    assert held.weights == commit.WEIGHTS
+    assert names_below(Path(held.url)) == {commit.COMMIT, *held.files}
+    assert sorted(held.state.values()) == ["state/rank_0.pt", "state/rank_1.pt"]
+
+
+def test_a_save_beside_another_that_is_under_way_touches_none_of_its_files(tmp_path: Path) -> None:
+    """A start that was stopped in mid-upload wakes up when another has saved the step: its files are its own."""
+    run, url = str(tmp_path / "run"), commit.checkpoint_url(str(tmp_path / "run"), STEP)
+    sleeping = storage.join(url, commit.marked("state/rank_0.pt", "0a0a0a0a"))
+    storage.write_bytes(sleeping, b"half of a save")
+    held = save(run, 1.0, str(tmp_path))
+    assert held.weights != commit.WEIGHTS
+    storage.write_bytes(storage.join(url, commit.WEIGHTS), b"what the sleeper puts at the usual name")
+    assert value_of(commit.read_commit(url), tmp_path) == 1.0
+
+
+def test_who_has_lost_the_lock_commits_nothing_over_the_one_who_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(tmp_path / "run")
+    held = save(run, 1.0, str(tmp_path))
+    storage.write_json(storage.join(run, "LOCK.json"), {"id": "another"})
+    usual = checkpoint.Sealing
+    monkeypatch.setattr(saves, "Sealing", lambda *args: usual(*args, lock_id="mine"))
+    with pytest.raises(RunConflictError, match="run by another start: step 8 is not saved"):
+        save(run, 2.0, str(tmp_path))
+    assert commit.read_commit(held.url) == held
+    storage.write_json(storage.join(run, "LOCK.json"), {"id": "mine"})
+    assert value_of(save(run, 2.0, str(tmp_path)), tmp_path) == 2.0
+
+
+def test_a_reader_of_the_old_commit_is_told_that_the_step_was_saved_again_or_reads_the_new(
+    tmp_path: Path,
+) -> None:
+    run = str(tmp_path / "run")
+    old = save(run, 1.0, str(tmp_path))
+    new = save(run, 2.0, str(tmp_path))
+    with pytest.raises(CheckpointError, match="was saved again while it was read: start again"):
+        commit.fetch(old, old.weights, str(tmp_path / "copy"))
+    assert commit.fetch_weights(new.url, str(tmp_path / "copy")) == new
+    assert storage.file_info(str(tmp_path / "copy")) == new.files[new.weights]
+
+
+def test_a_damaged_commit_in_between_ends_no_save_and_nothing_of_a_stranger_is_removed(tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    for step in (2, 4, 6):
+        save(run, 1.0, str(tmp_path), step)
+    where = Path(commit.checkpoint_url(run, 4)) / commit.COMMIT
+    where.write_text("[]")
+    (where.parent / "notes.txt").write_text("a person's")
+    (where.parent.parent / "step_00000002/notes.txt").write_text("a person's")
+    save(run, 1.0, str(tmp_path), 8, Checkpoint(keep_last=1, patience_s=0))
+    kept = [step for step in (2, 6, 8) if commit.read_commit(commit.checkpoint_url(run, step)).state]
+    assert kept == [8]
+    for step in (2, 4):
+        assert (Path(commit.checkpoint_url(run, step)) / "notes.txt").exists()
+    assert any(name.startswith("state") for name in os.listdir(where.parent))
+    held = commit.read_commit(commit.checkpoint_url(run, 2))
+    assert [verified.why_differs(storage.join(held.url, name), info) for name, info in held.files.items()] == [""]
