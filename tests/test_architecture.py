@@ -64,6 +64,11 @@ BASE = {
     "names",
     "exclusive",
     "locks",
+    "set_counts",
+    "set_files",
+    "disks",
+    "leftovers",
+    "waiting",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
