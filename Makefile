@@ -12,6 +12,7 @@
 # make bench-pack [IMAGES=folder]   packing beside its bare work, its memory, kill -9 twenty times (25 minutes)
 # make bench-pretraining [IMAGES=OCTDL]   does pretraining help on real images; what a bad run looks like (1 hour)
 # make bench-checkpoint       how long a checkpoint stops a run, how slow it is until that is written (5 minutes)
+# make bench-large            a list of 1.6 million images, 10,000 runs, pages and intervals of many predictions (5 minutes)
 # make mutants                faults in the core modules that the tests would not notice (45 minutes on two cores)
 # make docs                   the pages and figures in docs/ that are made by commands
 # make docs-figures           docs/report.png: a small run, its report, a picture of it (3 minutes)
@@ -34,7 +35,7 @@ SCRIPTS := .ci/run .ci/install-system-packages $(wildcard launch/*.sh launch/slu
 export PATH := $(BIN):$(PATH)
 export VENV RUNS IMAGES
 
-.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining mutants clean
+.PHONY: docs docs-figures demo test test-fast test-cluster lint setup bench-stream bench-shuffle bench-remote bench-scaling bench-storm bench-chaos bench-checkpoint bench-train bench-pack bench-pretraining bench-large mutants clean
 
 demo: $(STAMP)
 	@launch/demo.sh
@@ -121,6 +122,9 @@ bench-pretraining: $(STAMP)
 
 bench-checkpoint: $(STAMP)
 	python -m benchmarks.checkpoint_stall
+
+bench-large: $(STAMP)
+	python -m benchmarks.large
 
 mutants: $(STAMP)
 	python -m benchmarks.mutants

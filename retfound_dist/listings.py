@@ -14,12 +14,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from typing import Any
 
 from retfound_dist import storage
 from retfound_dist.columns import FIELDS, SPLIT_FILE, find_columns, known_counter
 from retfound_dist.errors import DataError
 from retfound_dist.shardset import SPLITS
-from retfound_dist.tables import Table, parse_table
+from retfound_dist.tables import Table, check_size, parse_table
 
 LISTINGS = (".csv", ".tsv", ".xlsx")
 """How the name of a list ends."""
@@ -108,29 +111,38 @@ def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
     name = os.path.basename(path)
     try:
         with open(path, "rb") as stream:
-            data = stream.read()
+            check_size(os.fstat(stream.fileno()).st_size, path)
+            table = parse_table(stream.read(), path, known_counter(FIELDS))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its rights") from error
-    table = parse_table(data, path, known_counter(FIELDS))
     _check_header(table)
     columns = find_columns(table, FIELDS, needed, EXAMPLE)
-    root = os.path.realpath(os.path.dirname(path))
-    rows: dict[str, Row] = {}
-    for line, cells in table.whole_rows():
-        told = {field: cells[at] for field, at in columns.places.items()}
-        where = f"{path} line {line}"
-        file = _file(told["file"], where, root)
-        if file in rows:
-            raise DataError(f"{where}: {file} is listed twice (line {rows[file].line}); keep one line a file")
-        rows[file] = _row(line, told, where)
+    rows = _rows(table, columns.places, os.path.realpath(os.path.dirname(path)))
     rows, joined = _joined(rows)
     said = f"{name}: {columns.said}"
     sheets = (note.replace(path, name) for note in table.notes)
     return Listed(name, rows, said, (said, *sheets, *joined, *_counts(name, rows, columns.places)))
 
 
+def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:
+    """The rows by file; DataError names the line of one that cannot be right."""
+    others, rows = [(field, at) for field, at in places.items() if field != "file"], dict[str, Row]()
+    for line, cells in table.whole_rows():
+        if not cells[places["file"]]:
+            raise DataError(f"{table.name} line {line} has no file: fill its cell, or remove the line")
+        try:
+            file = _file(cells[places["file"]], root)
+            if file in rows:
+                raise ValueError(f"{file} is listed twice (line {rows[file].line}); keep one line a file")
+            rows[file] = Row(line, **{field: _value(field, cells[at]) for field, at in others})
+        except ValueError as error:
+            raise DataError(f"{table.name} line {line}: {error}") from None
+    return rows
+
+
 def read_split_file(url: str) -> Iterator[tuple[int, str, str]]:
     """(line, key, part as it stands there) of a split file; DataError where it is none."""
+    check_size(storage.size(url), url)
     table = parse_table(storage.read_bytes(url), url, known_counter(SPLIT_FILE))
     columns = find_columns(table, SPLIT_FILE, ("key", "part"), "key,part")
     for line, cells in table.whole_rows():
@@ -152,16 +164,16 @@ def _check_header(table: Table) -> None:
             f"{table.name} has no header, its first line is of an image ({first}): "
             f"put a line with the columns' names above it, such as {EXAMPLE}"
         )
-    for line, cells in table.rows[:10]:
+    for line, cells in islice(table.rows, 10):
         if known(cells) > 1:
             raise DataError(
                 f"{table.name}: its header stands in line {line}, below other lines: remove what is above it"
             )
 
 
-def _file(text: str, where: str, root: str) -> str:
-    if not text:
-        raise DataError(f"{where} has no file: fill its cell, or remove the line")
+def _file(text: str, root: str) -> str:
+    if _ERROR_CELL.fullmatch(text):
+        raise ValueError(f"file is {text}: correct this cell")
     path = os.path.normpath(text.replace("\\", "/"))
     if os.path.isabs(path):
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
@@ -170,25 +182,24 @@ def _file(text: str, where: str, root: str) -> str:
     return path
 
 
-def _row(line: int, told: Mapping[str, str], where: str) -> Row:
-    for field, text in told.items():
-        if _ERROR_CELL.fullmatch(text):
-            raise DataError(f"{where}: {field} is {text}: correct this cell")
-        if field in ("patient", "volume") and _SHORTENED.fullmatch(text):
-            raise DataError(
-                f"{where}: {field} {text!r} is a number that Excel has shortened, so that different ones "
-                "look alike: format the column as text and enter it again"
-            )
-    known = {field: text if is_known(text) else "" for field, text in told.items()}
-    return Row(
-        line=line,
-        label=_whole(told.get("label", "")) or None,
-        patient=_whole(known.get("patient", "")) or None,
-        eye=_eye(known.get("eye", ""), where),
-        volume=_whole(known.get("volume", "")) or None,
-        slice=_slice(_whole(known.get("slice", "")), where),
-        split=_split(known.get("split", ""), where),
-    )
+@lru_cache(maxsize=1 << 17)
+def _value(field: str, text: str) -> Any:
+    """What a cell says, the same object for the same text; ValueError says what is wrong with it."""
+    if _ERROR_CELL.fullmatch(text):
+        raise ValueError(f"{field} is {text}: correct this cell")
+    if field == "label":
+        return _whole(text) or None
+    if field in ("patient", "volume") and _SHORTENED.fullmatch(text):
+        raise ValueError(
+            f"{field} {text!r} is a number that Excel has shortened, so that different ones "
+            "look alike: format the column as text and enter it again"
+        )
+    known = text if is_known(text) else ""
+    return {"eye": _eye, "slice": _slice, "split": _split}.get(field, _name)(known)
+
+
+def _name(text: str) -> str | None:
+    return _whole(text) or None
 
 
 def _whole(text: str) -> str:
@@ -196,28 +207,29 @@ def _whole(text: str) -> str:
     return re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", " ".join(text.split()))
 
 
-def _eye(text: str, where: str) -> str | None:
+def _eye(text: str) -> str | None:
     if text and text.casefold() not in _EYES:
-        raise DataError(
-            f"{where}: eye {text!r} is not R or L (OD, OS, right, left): correct it or leave it empty; "
+        raise ValueError(
+            f"eye {text!r} is not R or L (OD, OS, right, left): correct it or leave it empty; "
             "call the column 'x_eye' if it is something else"
         )
     return _EYES[text.casefold()] if text else None
 
 
-def _slice(text: str, where: str) -> int | None:
+def _slice(text: str) -> int | None:
+    text = _whole(text)
     if text and not text.isdigit():
-        raise DataError(
-            f"{where}: slice {text!r} is not a number: correct it or leave it empty; "
+        raise ValueError(
+            f"slice {text!r} is not a number: correct it or leave it empty; "
             "call the column 'x_slice' if it is something else"
         )
     return int(text) if text else None
 
 
-def _split(text: str, where: str) -> str | None:
+def _split(text: str) -> str | None:
     if text and text.lower() not in SPLITS:
-        raise DataError(
-            f"{where}: split {text!r} is not train, val or test: correct it or leave it empty; "
+        raise ValueError(
+            f"split {text!r} is not train, val or test: correct it or leave it empty; "
             "call the column 'x_split' if it is something else"
         )
     return SPLITS[text.lower()] if text else None

@@ -54,7 +54,7 @@ def is_folder(fs: Any, bucket: str, key: str) -> bool:
 def names_in(fs: Any, bucket: str, key: str) -> tuple[set[str], set[str]]:
     """Names of the folders, and of the files, directly in a folder."""
     inside, folders, files = _inside(key), set(), set()
-    for page in _pages(fs, Bucket=bucket, Prefix=inside, Delimiter="/"):
+    for page in pages(fs, Bucket=bucket, Prefix=inside, Delimiter="/"):
         folders |= {each["Prefix"][len(inside) : -1] for each in page.get("CommonPrefixes", [])}
         files |= {each["Key"][len(inside) :] for each in page.get("Contents", [])}
     return folders - {""}, files - {""}
@@ -63,7 +63,7 @@ def names_in(fs: Any, bucket: str, key: str) -> tuple[set[str], set[str]]:
 def keys_of(fs: Any, bucket: str, key: str) -> list[str]:
     """The key itself where it is an object, and every key that begins with `key/`."""
     found = [key] if size_of(fs, bucket, key) is not None else []
-    for page in _pages(fs, Bucket=bucket, Prefix=_inside(key)):
+    for page in pages(fs, Bucket=bucket, Prefix=_inside(key)):
         found += [each["Key"] for each in page.get("Contents", [])]
     return found
 
@@ -99,7 +99,7 @@ def _inside(key: str) -> str:
     return f"{key}/" if key else ""
 
 
-def _pages(fs: Any, **asked: Any) -> Iterator[dict[str, Any]]:
+def pages(fs: Any, **asked: Any) -> Iterator[dict[str, Any]]:
     """The pages of a listing."""
     while True:
         page = fs.call_s3("list_objects_v2", **asked)

@@ -199,7 +199,20 @@ def read_ends(url: str, count: int) -> bytes:
                 head = file.read(count)
                 file.seek(total - count)
                 return head + file.read()
-        return bytes(fs.cat_file(path, 0, count)) + bytes(fs.cat_file(path, total - count, total))
+        return bytes(fs.cat_file(path, start=0, end=count)) + bytes(
+            fs.cat_file(path, start=total - count, end=total)
+        )
+
+
+def read_range(url: str, begin: int, end: int) -> bytes:
+    """The bytes of a file from `begin` to `end`, which is left out."""
+    fs, path = open_fs(url)
+    with explained(url, "read"):
+        if is_local(url):
+            with open(path, "rb") as file:
+                file.seek(begin)
+                return file.read(end - begin)
+        return bytes(fs.cat_file(path, start=begin, end=end))
 
 
 def read_json(url: str) -> Any:

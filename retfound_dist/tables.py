@@ -13,19 +13,24 @@ import codecs
 import csv
 import datetime
 import io
+import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from retfound_dist.errors import ConfigError, DataError
 
 DELIMITERS = (",", ";", "\t", "|")
-MAX_TABLE_BYTES = 400_000_000
-MAX_UNPACKED_BYTES = 200_000_000
-"""An xlsx is an archive; what unpacks to more is taken for a bomb."""
+LIMIT_KEY = "RETFOUND_TABLE_GB"
+"""Environment variable with another limit, in GB."""
+LIMIT_GB = 4.0
+"""Of a table, and of what an .xlsx unpacks to: some 50 million rows. More is a wrong file, or a bomb."""
+EXCEL_ROWS = 1_048_576
+"""A sheet of Excel holds no more."""
 _SAMPLE_ROWS = 50
 """Rows from which the delimiter is told."""
 _BOMS = (
@@ -35,6 +40,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _OLD_EXCEL = bytes.fromhex("d0cf11e0")
 _EXACT_INTEGERS = 10**15
 """Excel keeps 15 digits of a number; a longer one has lost its last digits."""
@@ -51,8 +57,9 @@ class Table:
     name: str
     """How messages call it."""
     header: Cells
-    rows: tuple[tuple[int, Cells], ...]
-    """(line of the file, cells); rows of empty cells are left out."""
+    rows: Iterable[tuple[int, Cells]]
+    """(line of the file, cells); rows of empty cells are left out. Text is parsed anew each time it is gone
+    through, because millions of rows would not fit as objects."""
     notes: tuple[str, ...] = ()
     """What was not read, one line each."""
 
@@ -82,13 +89,30 @@ def plain_name(text: str) -> str:
     return "".join(letter for letter in apart if letter.isalnum())
 
 
+def check_size(size: int, name: str) -> None:
+    """DataError where a file of so many bytes is no table that anybody wrote."""
+    limit = _limit()
+    if size > limit:
+        raise DataError(
+            f"{name} has {size / 1e9:,.1f} GB, more than the {limit / 1e9:g} GB of any list: give the right "
+            f"file, or allow more with {LIMIT_KEY}"
+        )
+
+
+def _limit() -> float:
+    text = os.environ.get(LIMIT_KEY, "")
+    try:
+        return 1e9 * (float(text) if text else LIMIT_GB)
+    except ValueError:
+        raise ConfigError(f"{LIMIT_KEY}={text} is not a number: give gigabytes, as {LIMIT_GB:g}") from None
+
+
 def parse_table(data: bytes, name: str, count_known: CountKnown = lambda cells: 0) -> Table:
     """The table in a file's bytes; DataError names line or encoding, ConfigError a missing openpyxl.
 
     `count_known` decides between delimiters, and between the sheets of a workbook.
     """
-    if len(data) > MAX_TABLE_BYTES:
-        raise DataError(f"{name} has {len(data):,} bytes, more than any list: give the right file")
+    check_size(len(data), name)
     if data.startswith(_OLD_EXCEL):
         raise DataError(f"{name} is an old Excel file (.xls) or has a password: save it as .xlsx or CSV")
     if data.startswith(b"PK\x03\x04"):
@@ -131,24 +155,60 @@ def _parse_text(text: str, name: str, count_known: CountKnown) -> Table:
         delimiter, skipped, text = hint[1], 1, text[hint.end() :]
     else:
         delimiter = _delimiter(text, count_known)
-    reader, rows, begin = _reader(text, delimiter), list[tuple[int, Cells]](), 1
-    try:
-        for row in reader:
-            begin = reader.line_num + 1
-            cells = tuple(cell.strip() for cell in row)
-            if any(cells):
-                rows.append((reader.line_num + skipped, cells))
-    except csv.Error as error:
-        raise DataError(
-            f"{name} line {begin + skipped} is not CSV ({error}): a quote is opened and not closed, or "
-            "stands within a cell; correct it"
-        ) from error
-    return _table(name, rows)
+    rows = _TextRows(text, delimiter, skipped, name)
+    _, header = next(iter(rows), (0, ()))
+    width = max((_filled(cells) for _, cells in rows.below), default=0)  # all of it is CSV, or it is said now
+    while header and not header[-1] and len(header) > width:
+        header = header[:-1]  # columns that Excel has kept without a name or a value
+    return Table(name, header, rows.below)
+
+
+@dataclass(frozen=True)
+class _TextRows:
+    """Rows of a text that are parsed as they are gone through."""
+
+    text: str
+    delimiter: str
+    skipped: int
+    """Lines of the file before the text."""
+    name: str
+    leave_out: int = 0
+    """Rows at the beginning."""
+
+    @property
+    def below(self) -> _TextRows:
+        """Those below the header."""
+        return replace(self, leave_out=1)
+
+    def __iter__(self) -> Iterator[tuple[int, Cells]]:
+        return islice(self._all(), self.leave_out, None)
+
+    def _all(self) -> Iterator[tuple[int, Cells]]:
+        reader, begin = _reader(self.text, self.delimiter), 1
+        try:
+            for row in reader:
+                begin = reader.line_num + 1
+                cells = tuple(map(str.strip, row))
+                if any(cells):
+                    yield reader.line_num + self.skipped, cells
+        except csv.Error as error:
+            raise DataError(
+                f"{self.name} line {begin + self.skipped} is not CSV ({error}): a quote is opened and not "
+                "closed, or stands within a cell; correct it"
+            ) from error
+
+
+def _filled(cells: Cells) -> int:
+    """Cells up to the last that is not empty."""
+    filled = len(cells)
+    while filled and not cells[filled - 1]:
+        filled -= 1
+    return filled
 
 
 def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
-    stream = io.StringIO(text, newline="")
-    return csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=strict)
+    lines = (found[0] for found in _LINE.finditer(text))  # io.StringIO takes four bytes a letter
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
 def _delimiter(text: str, count_known: CountKnown) -> str:
@@ -183,8 +243,11 @@ def _table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] 
 def _parse_xlsx(data: bytes, name: str, count_known: CountKnown) -> Table:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
-                raise DataError(f"{name} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: save it as CSV")
+            if sum(entry.file_size for entry in archive.infolist()) > _limit():
+                raise DataError(
+                    f"{name} unpacks to more than {_limit() / 1e9:g} GB: save it as CSV, or allow more "
+                    f"with {LIMIT_KEY}"
+                )
         sheets = _sheets(data, name)
     except (ConfigError, DataError):
         raise
@@ -214,6 +277,11 @@ def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
                 for line, row in enumerate(sheet.iter_rows(values_only=True), start=1)
             ]
             found[sheet.title] = [(line, cells) for line, cells in rows if any(cells)]
+            if len(rows) >= EXCEL_ROWS and found[sheet.title][-1][0] >= EXCEL_ROWS:
+                raise DataError(
+                    f"{name}: sheet {sheet.title!r} is full to Excel's last row, {EXCEL_ROWS:,}: what came "
+                    "after it is not in the file; save the whole list as CSV UTF-8"
+                )
     finally:
         book.close()
     return {title: rows for title, rows in found.items() if rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,19 @@ def test_a_list_is_found_whatever_its_case_and_another_table_is_named(tmp_path: 
     (tmp_path / "manifest.xlsx").write_text("file\n")
     with pytest.raises(DataError, match=r"holds two lists, Manifest.CSV and manifest.xlsx"):
         find_listing(str(tmp_path))
+
+
+def test_a_list_of_many_images_takes_the_memory_of_its_rows(tmp_path: Path) -> None:
+    """100,000 rows: names of patients, volumes and labels are held once, text is parsed as it is gone through."""
+    text = "".join(f"A/{n:07d}.jpg,{'AB'[n % 2]},p{n // 500},v{n // 50},{n % 50}\n" for n in range(100_000))
+    (tmp_path / "manifest.csv").write_text(f"file,label,patient,volume,slice\n{text}")
+    tracemalloc.start()
+    try:
+        found = read_listing(str(tmp_path / "manifest.csv"))
+        assert tracemalloc.get_traced_memory()[1] < 600 * 100_000
+    finally:
+        tracemalloc.stop()
+    assert len(found.rows) == 100_000
+    last = found.rows["A/0099999.jpg"]
+    assert (last.line, last.label, last.patient, last.volume, last.slice) == (100_001, "B", "p199", "v1999", 49)
+    assert found.rows["A/0099998.jpg"].volume is last.volume

@@ -5,15 +5,17 @@ from __future__ import annotations
 import datetime
 import io
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
+from retfound_dist import tables
 from retfound_dist.columns import FIELDS, known_counter
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.tables import Table, parse_table, plain_name
+from retfound_dist.tables import Table, _parse_xlsx, check_size, parse_table, plain_name
 
 HEADER = ("file", "label", "patient")
 ROWS = [("A/im0.jpg", "A", "p1"), ("A/im 1.jpg", "A", ""), ("B/Größe.jpg", "B", "p2")]
@@ -65,13 +67,14 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 def test_a_delimiter_within_cells_does_not_win() -> None:
     notes = "\n".join(f"A/{n}.jpg;A, or B, or C" for n in range(5))
     table = parse(f"file;label\n{notes}\n".encode())
-    assert table.rows[0][1] == ("A/0.jpg", "A, or B, or C")
-    assert parse(b'file,label\n"a,1.jpg","A; B"\n').rows[0][1] == ("a,1.jpg", "A; B")
+    assert next(iter(table.rows))[1] == ("A/0.jpg", "A, or B, or C")
+    quoted = parse(b'file,label\n"a,1.jpg","A; B"\n')
+    assert list(quoted.whole_rows()) == [(2, ("a,1.jpg", "A; B"))]
 
 
 def test_excels_hint_of_the_delimiter_is_no_header() -> None:
     table = parse(b"sep=;\r\nfile;label\r\na.jpg;A\r\n")
-    assert (table.header, table.rows) == (("file", "label"), ((3, ("a.jpg", "A")),))
+    assert (table.header, tuple(table.rows)) == (("file", "label"), ((3, ("a.jpg", "A")),))
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,38 @@ def test_any_text_in_quoted_cells_comes_back(rows: list[tuple[str, ...]], delimi
     table = parse(stream.getvalue().encode("utf-16" if wide else "utf-8"))
     assert table.header == HEADER
     assert [cells for _, cells in table.whole_rows()] == rows
+
+
+def test_what_is_larger_than_any_list_is_refused_and_the_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_size(3_900_000_000, "list.csv")
+    with pytest.raises(DataError, match=r"list.csv has 5.0 GB, more than the 4 GB of any list: .*RETFOUND_TABLE_GB"):
+        check_size(5_000_000_000, "list.csv")
+    monkeypatch.setenv("RETFOUND_TABLE_GB", "6")
+    check_size(5_000_000_000, "list.csv")
+    monkeypatch.setenv("RETFOUND_TABLE_GB", "0.000001")
+    with pytest.raises(DataError, match="unpacks to more than 1e-06 GB: save it as CSV, or allow more with"):
+        _parse_xlsx(workbook_bytes, "list.csv", lambda cells: 0)
+    monkeypatch.setenv("RETFOUND_TABLE_GB", "much")
+    with pytest.raises(ConfigError, match="RETFOUND_TABLE_GB=much is not a number: give gigabytes"):
+        check_size(5, "list.csv")
+
+
+def test_a_sheet_that_is_full_is_refused_because_what_came_after_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("file", "label"), ("a.jpg", "A"), ("b.jpg", "B")]
+    monkeypatch.setattr(tables, "EXCEL_ROWS", 4)
+    assert len(list(parse(workbook(images=rows)).rows)) == 2
+    monkeypatch.setattr(tables, "EXCEL_ROWS", 3)
+    with pytest.raises(DataError, match=r"sheet 'images' is full to Excel's last row, 3: .* save the whole list as CSV"):
+        parse(workbook(images=rows))
+
+
+def test_rows_can_be_gone_through_again_and_are_not_held() -> None:
+    text = "file,label,patient\n" + "".join(f"A/{n:06d}.jpg,A,p{n}\n" for n in range(50_000))
+    data = text.encode()
+    tracemalloc.start()
+    try:
+        table = parse(data)
+        assert sum(1 for _ in table.whole_rows()) == sum(1 for _ in table.rows) == 50_000
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * len(data)
+    finally:
+        tracemalloc.stop()

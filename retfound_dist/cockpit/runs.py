@@ -8,15 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retfound_dist import commit, kinds, runlog, storage
+from retfound_dist import commit, kinds, runlog, runsummary, storage
 from retfound_dist.cockpit.found_runs import Fault, look
 from retfound_dist.cockpit.logs import read_log, read_part
+from retfound_dist.cockpit.runlist import MANY, Progress, Tick, plain_line, plain_table, read_each, texts
 from retfound_dist.config import flatten
 from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
 from retfound_dist.foreign_text import plain
@@ -162,6 +164,27 @@ def read_run(url: str) -> RunFacts:
     )
 
 
+def read_brief(url: str) -> RunFacts:
+    """A run as far as a list shows it: by its summary, else all of it."""
+    held = runsummary.read(url)
+    if held is None:
+        return read_run(url)
+    return RunFacts(
+        url=url,
+        config=held.config,
+        rows=held.rows,
+        written=held.rows,
+        events=held.events,
+        anomalies=[],
+        checkpoints=held.checkpoints,
+        scores=[Score(scored.step, {"macro": scored.macro}) for scored in held.scores.values()],
+        alarms=held.alarms,
+        watch={},
+        locked=held.locked,
+        now=time.time(),
+    )
+
+
 def _config(url: str) -> dict[str, Any]:
     """The run's config; ConfigError says what stands there instead of a run."""
     try:
@@ -206,25 +229,30 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
 
     Where no value has more than half, every run shows its own. A shard set at several URLs is one.
     """
-    flat = {name: _with_one_url(tree, configs) for name, tree in configs.items()}
+    first: dict[str, Mapping[str, Any]] = {}
+    flat = {name: _with_one_url(tree, first) for name, tree in configs.items()}
     keys = sorted({key for values in flat.values() for key in values if not key.startswith(runlog.HOW)})
+    known: dict[Any, str] = {}
+    said = {name: texts({key: values.get(key) for key in keys}, known) for name, values in flat.items()}
     usual = {}
     for key in keys:
-        value, count = Counter(json.dumps(values.get(key)) for values in flat.values()).most_common(1)[0]
+        value, count = Counter(values[key] for values in said.values()).most_common(1)[0]
         usual[key] = value if 2 * count > len(flat) else None
     return {
-        name: {key: values.get(key) for key in keys if json.dumps(values.get(key)) != usual[key]}
+        name: {key: values.get(key) for key in keys if said[name][key] != usual[key]}
         for name, values in flat.items()
     }
 
 
-def _with_one_url(tree: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings of a run by key; its shard set by the URL that the first run on that set gives it."""
+def _with_one_url(tree: Mapping[str, Any], first: dict[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of a run by key; its shard set by the URL that the first run on that set gives it.
+
+    `first`: of each set, what the first run on it says of where the set is.
+    """
     values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in KEPT}
-    held = tree.get(SHARD_SET)
-    alike = (other for other in configs.values() if held and other.get(SHARD_SET) == held)
-    if (first := next(alike, None)) is not None:
-        values |= {key: value for key, value in flatten(first) if key in runlog.DATA}
+    if held := tree.get(SHARD_SET):
+        own = {key: value for key, value in values.items() if key in runlog.DATA}
+        values |= first.setdefault(json.dumps(held, sort_keys=True), own)
     return values
 
 
@@ -248,18 +276,23 @@ def summary(run: RunFacts) -> dict[str, Any]:
     }
 
 
-def read_all(url: str) -> tuple[list[RunFacts], list[Fault]]:
-    """Every run below a URL, and the folders that look like one and cannot be shown."""
+def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[Fault]]:
+    """Every run below a URL, as far as a list shows it, and the folders that cannot be shown."""
     looked = look(url)
-    found, faults = [], list(looked.others)
-    for each in looked.runs:
-        try:
-            run = read_run(each)
-            summary(run)
+    found, faults = list[RunFacts](), list(looked.others)
+    for each, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
+        if isinstance(run, Exception):
+            faults.append(Fault(each, f"cannot be shown: {fault_text(run)}", is_run=True))
+        else:
             found.append(run)
-        except Exception as error:  # other programs' files hold anything: one must not hide the rest
-            faults.append(Fault(each, f"cannot be shown: {fault_text(error)}", is_run=True))
     return found, faults
+
+
+def _shown(url: str) -> RunFacts:
+    """A run that a list can show."""
+    run = read_brief(url)
+    summary(run)
+    return run
 
 
 def fault_text(error: Exception) -> str:
@@ -282,7 +315,7 @@ def check_folder(url: str) -> None:
 def runs_command(url: str, as_json: bool) -> int:
     """`retfound runs`: list them; 0, or StorageError where there is no folder at the URL."""
     check_folder(url)
-    runs, faults = read_all(url.rstrip("/") or "/")
+    runs, faults = read_all(url.rstrip("/") or "/", Progress(f"reading the runs below {url}"))
     differ = config_differences({run.url: run.config for run in runs})
     damaged = [fault for fault in faults if fault.is_run]
     if as_json:
@@ -290,21 +323,29 @@ def runs_command(url: str, as_json: bool) -> int:
         print(json.dumps([*told, *map(damaged_summary, damaged)], indent=1))
     elif runs or damaged:
         console = Console(soft_wrap=False, highlight=False)
-        console.print(table(runs, damaged))
+        line = partial(console.print, markup=False) if len(runs) <= MANY else plain_line
+        if len(runs) <= MANY:
+            console.print(table(runs, damaged))
+        else:
+            rows = [*map(_cells, runs), *map(_damaged_cells, damaged)]
+            print(*plain_table(HEADS, rows), sep="\n")
         for run in runs:
             if run.alarms:
                 last = plain(f"ALARM: {run.name}: {run.alarms[-1]['message']}")
-                console.print(last, markup=False, style="bold red")
+                line(last, style="bold red")
             if differ[run.url]:
                 said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
-                console.print(plain(f"{run.name} differs: {said}"), markup=False)
+                line(plain(f"{run.name} differs: {said}"))
             for text in run.left_out:
-                console.print(plain(f"{run.name}: {text}"), markup=False)
+                line(plain(f"{run.name}: {text}"))
     else:
         print(f"no runs at or below {url}, which is {kinds.kind_at(url)}")
     for fault in faults:
         print(fault, file=sys.stderr if as_json else sys.stdout)
     return 0
+
+
+HEADS = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
 
 
 def damaged_summary(fault: Fault) -> dict[str, Any]:
@@ -318,29 +359,37 @@ STYLES = {"running": "green", "finished": "bold", "failed": "red", DAMAGED: "red
 def table(runs: Sequence[RunFacts], damaged: Sequence[Fault] = ()) -> Table:
     """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
     found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
-    heads = ("run", "state", "step", "loss", "held out", "img/s", "saved", f"best {SCORE.upper()}")
-    for place, head in enumerate(heads):
+    for place, head in enumerate(HEADS):
         found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
     for run in runs:
-        one = summary(run)
-        total = f"/{one['steps']}" if one["steps"] else ""
-        best = one["best"]
-        found.add_row(
-            Text(plain(run.name), style="bold"),
-            Text(one["state"], style=STYLES.get(one["state"], "")),
-            f"{one['step']}{total}",
-            _number(one["loss"], 4),
-            _number(one["held_out_loss"], 4),
-            _number(one["images_per_s"], 0),
-            str(one["checkpoint"] or "-"),
-            f"{best['value']:.3f} @{best['step']}" if best else "-",
-        )
+        name, state, *others = _cells(run)
+        found.add_row(Text(name, style="bold"), Text(state, style=STYLES.get(state, "")), *others)
     for fault in damaged:
-        cells = ["-"] * (len(heads) - 2)
-        found.add_row(
-            Text(storage.name(fault.url), style="bold"), Text(DAMAGED, style=STYLES[DAMAGED]), *cells
-        )
+        name, state, *others = _damaged_cells(fault)
+        found.add_row(Text(name, style="bold"), Text(state, style=STYLES[DAMAGED]), *others)
     return found
+
+
+def _cells(run: RunFacts) -> list[str]:
+    """A run's line under `HEADS`."""
+    one = summary(run)
+    total = f"/{one['steps']}" if one["steps"] else ""
+    best = one["best"]
+    return [
+        plain(run.name),
+        one["state"],
+        f"{one['step']}{total}",
+        _number(one["loss"], 4),
+        _number(one["held_out_loss"], 4),
+        _number(one["images_per_s"], 0),
+        str(one["checkpoint"] or "-"),
+        f"{best['value']:.3f} @{best['step']}" if best else "-",
+    ]
+
+
+def _damaged_cells(fault: Fault) -> list[str]:
+    """The line of a run that cannot be read."""
+    return [plain(storage.name(fault.url)), DAMAGED, *["-"] * (len(HEADS) - 2)]
 
 
 def _number(value: float | None, digits: int) -> str:

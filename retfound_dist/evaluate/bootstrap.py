@@ -1,9 +1,10 @@
 """95 % intervals by bootstrap over patients (volumes, images where no patient is known), and over seeds.
 
 A resample draws as many patients as there are, with replacement; all images of a patient come along
-as often as it was drawn. So a resample is a weight for each image, and all resamples are scored at
-once. The scores are those of `metrics`, weighted; tests hold them equal to scikit-learn's. Where there are
-several fine-tunings, a resample draws as many of them too, and scores the mean of their probabilities.
+as often as it was drawn. So a resample is a weight for each image, and many resamples are scored at
+once (`stretches` adds the weights up). The scores are those of `metrics`, weighted; tests hold them equal to
+scikit-learn's. Where there are several fine-tunings, a resample draws as many of them too, and scores the
+mean of their probabilities.
 
 Shapes: N images, C classes, R resamples, S seeds, K different draws of seeds.
 """
@@ -11,7 +12,8 @@ Shapes: N images, C classes, R resamples, S seeds, K different draws of seeds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,14 @@ from retfound_dist.evaluate.metrics import (
     legacy_scores,
     macro_scores,
 )
+from retfound_dist.evaluate.stretches import Chunk, Ranking, Stretches, Weights, by_number, rank
 from retfound_dist.units import Unit, weakest
 
 Interval = list[float] | None
 Drawn = dict[str, dict[str, Floats]]
 """`legacy` and `macro`, each score for each resample (R,); NaN where not defined there."""
+Tick = Callable[[int, int], None]
+"""Told how many resamples are scored, of how many."""
 LEVEL = 0.95
 _CHUNK = 4_000_000
 """Weights scored at a time."""
@@ -49,23 +54,24 @@ def units_of(
     is drawn together all the same.
     """
     kind, names = "image", list(keys)
-    if all(p is not None for p in patients):
-        kind, names = "patient", [str(p) for p in patients]
+    if None not in patients:
+        kind, names = "patient", [*map(str, patients)]
     elif units:
         kind = weakest(Counter(one for one, _ in units))
         names = [f"{one} {name}" for one, name in units]
-    _, numbers = np.unique(names, return_inverse=True)
-    return kind, numbers.astype(np.int64)
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return kind, np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
 
-def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Floats:
-    """(R, N): how often each image is in each resample."""
+def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Weights:
+    """(R, N): how often each image is in each resample; whole numbers in as few bytes as they need."""
     count = int(units_N.max()) + 1
     draw = np.random.default_rng([seed, count])
-    drawn = draw.integers(0, count, size=(resamples, count))
-    times_RU = np.zeros((resamples, count))
-    np.add.at(times_RU, (np.arange(resamples)[:, None], drawn), 1.0)
-    return times_RU[:, units_N]
+    rows = []
+    for _ in range(resamples):
+        times_U = np.bincount(draw.integers(0, count, size=count), minlength=count)
+        rows.append(times_U.astype(np.min_scalar_type(times_U.max()))[units_N])
+    return np.stack(rows)
 
 
 def mean_of(seeds_SNC: Floats) -> Floats:
@@ -75,7 +81,11 @@ def mean_of(seeds_SNC: Floats) -> Floats:
 
 
 def over_seeds(
-    labels_N: Labels, seeds_SNC: Floats, weights_RN: Floats, together: Callable[[Floats], Floats] = mean_of
+    labels_N: Labels,
+    seeds_SNC: Floats,
+    weights_RN: Weights,
+    together: Callable[[Floats], Floats] = mean_of,
+    tick: Tick | None = None,
 ) -> Drawn:
     """Scores of what the seeds say together, each resample by a draw of the seeds.
 
@@ -85,30 +95,51 @@ def over_seeds(
     seeds, resamples = len(seeds_SNC), len(weights_RN)
     drawn_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
     sets_KS, set_R = np.unique(np.sort(drawn_RS), axis=0, return_inverse=True)
-    found: Drawn = {
-        kind: {name: np.empty(resamples) for name in names}
-        for kind, names in (("legacy", LEGACY), ("macro", MACRO))
-    }
+    found, done = _empty(resamples), 0
     for place, set_S in enumerate(sets_KS):
-        here_R = set_R.reshape(-1) == place
-        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN[here_R])
+        here_R = np.flatnonzero(set_R.reshape(-1) == place)
+        told = _from(done, resamples, tick)
+        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN, told, here_R)
         for kind, group in found.items():
             for name, values_R in group.items():
                 values_R[here_R] = drawn[kind][name]
+        done += len(here_R)
     return found
 
 
-def scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> Drawn:
-    """The scores of one set of predictions in every resample."""
+def _empty(resamples: int) -> Drawn:
+    """Room for the scores of so many resamples."""
+    kinds = (("legacy", LEGACY), ("macro", MACRO))
+    return {kind: {name: np.empty(resamples) for name in names} for kind, names in kinds}
+
+
+def _from(done: int, total: int, tick: Tick | None) -> Tick | None:
+    """A tick of a part, told as one of the whole."""
+    return None if tick is None else lambda more, _: tick(done + more, total)
+
+
+def scores(
+    labels_N: Labels,
+    probabilities_NC: Floats,
+    weights_RN: Weights,
+    tick: Tick | None = None,
+    some_R: NDArray[np.int64] | None = None,
+) -> Drawn:
+    """The scores of one set of predictions in every resample, or in some of them."""
+    predicted = _prepare(labels_N, probabilities_NC)
+    if some_R is None:
+        some_R = np.arange(len(weights_RN))
     rows = max(1, _CHUNK // max(1, len(labels_N)))
-    chunks = [
-        _scores(labels_N, probabilities_NC, weights_RN[start : start + rows])
-        for start in range(0, len(weights_RN), rows)
-    ]
-    return {
-        kind: {name: np.concatenate([chunk[kind][name] for chunk in chunks]) for name in names}
-        for kind, names in (("legacy", LEGACY), ("macro", MACRO))
-    }
+    found = _empty(len(some_R))
+    for start in range(0, len(some_R), rows):
+        here = slice(start, start + rows)
+        drawn = _scores(predicted, weights_RN[some_R[here]])
+        for kind, group in found.items():
+            for name, values_R in group.items():
+                values_R[here] = drawn[kind][name]
+        if tick is not None:
+            tick(min(start + rows, len(some_R)), len(some_R))
+    return found
 
 
 def intervals(drawn: Drawn) -> dict[str, dict[str, Interval]]:
@@ -131,42 +162,63 @@ def paired(one: Floats, other: Floats) -> dict[str, Any]:
     return {"ci95": span, "real": span is not None and (span[0] > 0 or span[1] < 0)}
 
 
-def _scores(labels_N: Labels, probabilities_NC: Floats, weights_RN: Floats) -> Drawn:
+@dataclass(frozen=True)
+class _Predicted:
+    """What is the same in every resample."""
+
+    classes: int
+    cells: NDArray[np.int64]
+    """Cells of the confusion matrix that hold an image: truth times C, plus prediction."""
+    by_cell: Stretches
+    rankings: list[Ranking]
+    numbers_NB: Floats
+    """Gaps in each bin of the calibration error, and last -ln p(true class)."""
+
+
+def _prepare(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
     classes = probabilities_NC.shape[1]
-    cells = np.eye(classes * classes)[labels_N * classes + probabilities_NC.argmax(1)]
-    confusion_RCC = (weights_RN @ cells).reshape(-1, classes, classes)
-    total_R = weights_RN.sum(1)
-    ranked = [weighted_ranking(labels_N == c, probabilities_NC[:, c], weights_RN) for c in range(classes)]
-    curves = {"auroc": _mean(pair[0] for pair in ranked), "aupr": _mean(pair[1] for pair in ranked)}
+    cells, by_cell = by_number(labels_N * classes + probabilities_NC.argmax(1))
     true_N = np.clip(probabilities_NC, _TINY, None)[np.arange(len(labels_N)), labels_N]
-    gaps_RB = weights_RN @ calibration_gaps(labels_N, probabilities_NC)
-    extra = {"log_loss": weights_RN @ -np.log(true_N) / total_R, "ece": np.abs(gaps_RB).sum(1) / total_R}
+    return _Predicted(
+        classes,
+        cells,
+        by_cell,
+        [rank(labels_N == c, probabilities_NC[:, c]) for c in range(classes)],
+        np.column_stack([calibration_gaps(labels_N, probabilities_NC), -np.log(true_N)]),
+    )
+
+
+def _scores(predicted: _Predicted, weights_RN: Weights) -> Drawn:
+    classes, chunk = predicted.classes, Chunk(weights_RN)
+    cells_RX = np.zeros((len(weights_RN), classes * classes))
+    cells_RX[:, predicted.cells] = predicted.by_cell.sums(chunk).T
+    confusion_RCC = cells_RX.reshape(-1, classes, classes)
+    ranked = [_areas(*ranking.counts(chunk)) for ranking in predicted.rankings]
+    auroc_R, aupr_R = np.mean(ranked, axis=0)
+    means_RB = weights_RN.astype(np.float64) @ predicted.numbers_NB / weights_RN.sum(1)[:, None]
+    curves = {"auroc": auroc_R, "aupr": aupr_R}
+    extra = {"log_loss": means_RB[:, -1], "ece": np.abs(means_RB[:, :-1]).sum(1)}
     return {
         "legacy": legacy_scores(confusion_RCC) | curves,
         "macro": macro_scores(confusion_RCC) | curves | extra,
     }
 
 
-def _mean(values: Iterable[Floats]) -> Floats:
-    total: Floats = np.mean(list(values), axis=0)
-    return total
-
-
 def weighted_ranking(
-    truth_N: NDArray[np.bool_], score_N: Floats, weights_RN: Floats
+    truth_N: NDArray[np.bool_], score_N: Floats, weights_RN: Weights
 ) -> tuple[Floats, Floats]:
     """AUROC and average precision of one class for each weighting, (R,) both; ties as in scikit-learn."""
-    order = np.argsort(-score_N, kind="stable")
-    last_of_tie = np.flatnonzero(np.append(np.diff(score_N[order]) != 0, True))
-    weights = weights_RN[:, order]
-    positive = np.cumsum(weights * truth_N[order], axis=1)[:, last_of_tie]
-    negative = np.cumsum(weights * ~truth_N[order], axis=1)[:, last_of_tie]
-    positives, negatives = positive[:, -1], negative[:, -1]
-    new_positive = np.diff(positive, prepend=0)
-    new_negative = np.diff(negative, prepend=0)
-    seen = positive + negative
-    precision = positive / np.where(seen > 0, seen, 1)
+    return _areas(*rank(truth_N, score_N).counts(Chunk(weights_RN)))
+
+
+def _areas(positive_VR: Floats, negative_VR: Floats) -> tuple[Floats, Floats]:
+    """The same from true and false positives at each bend of the class's curves."""
+    positives_R, negatives_R = positive_VR[-1], negative_VR[-1]
+    new_positive_VR = np.diff(positive_VR, axis=0, prepend=0)
+    new_negative_VR = np.diff(negative_VR, axis=0, prepend=0)
+    seen_VR = positive_VR + negative_VR
+    precision_VR = positive_VR / np.where(seen_VR > 0, seen_VR, 1)
     with np.errstate(invalid="ignore"):  # 0 / 0 where the class has no weight, or all
-        area = (new_negative * (positive - new_positive / 2)).sum(1) / (positives * negatives)
-        average = (new_positive * precision).sum(1) / positives
-    return area, np.where(negatives == 0, np.nan, average)
+        area_R = (new_negative_VR * (positive_VR - new_positive_VR / 2)).sum(0) / (positives_R * negatives_R)
+        average_R = (new_positive_VR * precision_VR).sum(0) / positives_R
+    return area_R, np.where(negatives_R == 0, np.nan, average_R)

@@ -118,7 +118,7 @@ def evaluate_start(start: Start, data: LabelledSet, config: EvaluateConfig, show
     show.begin("bootstrap")
     unit, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
-    drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN)
+    drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN, tick=show.advance)
     tree = {
         **scored,
         "ci95": bootstrap.intervals(drawn),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from retfound_dist import commit, runlog, storage
+from retfound_dist import commit, runlog, runsummary, storage
 from retfound_dist.config import to_dict
 from retfound_dist.errors import FormatError, RecordError
 from retfound_dist.evaluate import alarms, bootstrap, probe, probed, results
@@ -108,6 +108,7 @@ class History:
         tuned = {step: self._told(results.read, commit.evaluation_url(run, step)) for step in steps}
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})
         storage.write_text(storage.join(folder(run), results.REPORT), page)
+        runsummary.refresh(run)
         return fresh
 
     def _row(self, each: Judged) -> dict[str, Any]:

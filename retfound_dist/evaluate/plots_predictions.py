@@ -38,9 +38,9 @@ def class_plots(evaluation: Evaluation) -> list[Plot]:
             (i, f"{c} {wording.score(per_class[c][name], None)}") for i, c in enumerate(evaluation.classes)
         ]
 
-    y, p = evaluation.labels_N, evaluation.probabilities_NC
-    roc = figures.curves(ranked.roc_lines(y, p), _FALSE, _TRUE, unit_square=True, diagonal=True)
-    pr = figures.curves(ranked.pr_lines(y, p), "recall", "precision", unit_square=True)
+    found = ranked.class_curves(evaluation.labels_N, evaluation.probabilities_NC)
+    roc = figures.curves([one.roc for one in found], _FALSE, _TRUE, unit_square=True, diagonal=True)
+    pr = figures.curves([one.pr for one in found], "recall", "precision", unit_square=True)
     return [
         Plot(
             "ROC, each class against the rest",
@@ -60,12 +60,11 @@ def class_plots(evaluation: Evaluation) -> list[Plot]:
 def mean_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
     """ROC and precision-recall curves, mean over classes with bands, one colour a row."""
     legend = list(enumerate(rows)) if len(rows) > 1 else []
-    roc = [line for i, row in enumerate(rows.values()) if (line := ranked.mean_roc(row, i))]
-    pr = [line for i, row in enumerate(rows.values()) if (line := ranked.mean_pr(row, i))]
-    if not roc or not pr:
+    found = [both for i, row in enumerate(rows.values()) if (both := ranked.mean_curves(row, i))]
+    if not found:
         return []
-    drawn_roc = figures.curves(roc, _FALSE, _TRUE, unit_square=True, diagonal=True)
-    drawn_pr = figures.curves(pr, "recall", "precision", unit_square=True)
+    drawn_roc = figures.curves([both.roc for both in found], _FALSE, _TRUE, unit_square=True, diagonal=True)
+    drawn_pr = figures.curves([both.pr for both in found], "recall", "precision", unit_square=True)
     return [
         Plot("ROC, mean over classes", Markup(drawn_roc), _BAND, legend),
         Plot("Precision and recall, mean over classes", Markup(drawn_pr), _BAND, legend),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -13,6 +13,8 @@ from rich.text import Text
 
 _PLAIN_EVERY = 20.0
 """Seconds between plain lines on the same thing."""
+_PLAIN_FIRST = 5.0
+"""Seconds until the first one."""
 _BESIDE = 40
 """Columns of a live line that bar, count and time left take."""
 _TELLING = 0.02
@@ -33,9 +35,9 @@ class _Left(ProgressColumn):
 class Display:
     """One thing is under way at a time: `begin`, `advance`; `say` prints a line that stays."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, stream: IO[str] | None = None) -> None:
         self.quiet = quiet
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Console(quiet=quiet, highlight=False, file=stream)
         self.live = self.console.is_terminal and not quiet
         self.console.soft_wrap = not self.live  # a terminal's lines break between words
         self._progress = Progress(
@@ -47,7 +49,7 @@ class Display:
             disable=not self.live,
         )
         self._task: TaskID | None = None
-        self._what, self._started, self._said = "", 0.0, 0.0
+        self._what, self._started, self._said, self._pause = "", 0.0, 0.0, 0.0
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -66,13 +68,13 @@ class Display:
         """A line that stays, in red where there are colours."""
         self.console.print(text, markup=False, style="bold red")
 
-    def begin(self, what: str) -> None:
-        """Something new is under way."""
+    def begin(self, what: str, since: float | None = None) -> None:
+        """Something new is under way; `since`: a time.monotonic() where it has been for a while."""
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(self._fitting(what), total=None)
-        self._what, self._started = what, time.monotonic()
-        self._said = self._started
+        self._what, self._started = what, time.monotonic() if since is None else since
+        self._said, self._pause = self._started, _PLAIN_FIRST
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """How far it is; with the time left on the live line, and now and then on a plain one."""
@@ -80,8 +82,8 @@ class Display:
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total, description=self._fitting(what))
         now = time.monotonic()
-        if not self.live and now - self._said > _PLAIN_EVERY and done < total:
-            self._said = now
+        if not self.live and now - self._said > min(self._pause, _PLAIN_EVERY) and done < total:
+            self._said, self._pause = now, _PLAIN_EVERY
             left = (now - self._started) / max(done, 1) * (total - done)
             guess = f", {clock(left)} left" if done >= _TELLING * total else ""
             self.say(f"{what}: {done} of {total}{guess}")

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from retfound_dist import records, storage
 from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.external import ExternalTest
 from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.evaluate.predictions import read_predictions, read_seeds
 from retfound_dist.logwriter import row_line
 from retfound_dist.scorefiles import EpochRow, EvaluationFile
 from retfound_dist.units import Unit
@@ -128,16 +127,16 @@ def read(url: str) -> Evaluation | None:
     history = records.read_lines(storage.join(url, HISTORY), EpochRow)
     classes, where = metrics["classes"], storage.join(url, PREDICTIONS)
     try:
-        rows = _rows(storage.read_bytes(where).decode())
+        said = read_predictions(where, classes)
         return Evaluation(
             metrics=metrics,
-            keys=tuple(r["key"] for r in rows),
-            patients=tuple(r["patient"] or None for r in rows),
-            labels_N=np.array([classes.index(r["label"]) for r in rows], dtype=np.int64),
-            probabilities_NC=np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows]),
+            keys=said.keys,
+            patients=said.patients,
+            labels_N=said.labels_N,
+            probabilities_NC=said.probabilities_NC,
             history=[dict(row) for row in history.rows],
             pictures=_pictures(url),
-            seeds_SNC=_of_seeds(url, metrics, [r["key"] for r in rows]),
+            seeds_SNC=_of_seeds(url, metrics, said.keys),
             left_out=history.fault,
         )
     except (ValueError, KeyError, TypeError, csv.Error) as error:
@@ -148,11 +147,7 @@ def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats 
     where, seeds, classes = storage.join(url, OF_SEEDS), metrics["seeds"], metrics["classes"]
     if len(seeds) < 2 or not storage.exists(where):
         return None
-    rows = _rows(storage.read_bytes(where).decode())
-    if [(int(r["seed"]), r["key"]) for r in rows] != [(seed, key) for seed in seeds for key in keys]:
-        raise ValueError(f"{where} holds other images or seeds than {PREDICTIONS}")
-    found = np.array([[float(r[f"p_{c}"]) for c in classes] for r in rows])
-    return found.reshape(len(seeds), len(keys), len(classes))
+    return read_seeds(where, seeds, keys, classes)
 
 
 def _pictures(url: str) -> dict[str, Any]:
@@ -218,7 +213,3 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))

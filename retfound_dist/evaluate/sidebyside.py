@@ -37,7 +37,7 @@ class Relay(Display):
         """A line that stays on screen."""
         _queue.put((self.name, text))
 
-    def begin(self, what: str) -> None:
+    def begin(self, what: str, since: float | None = None) -> None:
         """Something new is under way."""
         self.what = what
 

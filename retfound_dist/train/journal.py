@@ -14,6 +14,8 @@ from retfound_dist.train.keeper import Keeper
 
 FLUSH_S = 15.0
 """Rows for an object store, which takes whole files, wait up to so long."""
+SUMMARY_S = 15.0
+"""A run's summary is written anew so often: who reads it adds what the logs have gained since."""
 
 
 class Journal:
@@ -23,7 +25,7 @@ class Journal:
         self._url, self._keeper, self._patience_s = run_url, keeper, patience_s
         self._pause = 0.0 if storage.is_local(run_url) else FLUSH_S
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
-        self._flushed = 0.0
+        self._flushed = self._summed = 0.0
         self._asked: list[Future[None]] = []
         self._fault = ""
         self._one = threading.RLock()  # a failure of another rank is written down by a thread
@@ -45,6 +47,13 @@ class Journal:
             for name, rows in self._rows.items():
                 self._asked.append(self._keeper.ask(keeper.append, self._url, name, rows, self._patience_s))
             self._rows, self._flushed = {}, time.monotonic()
+            if self._flushed - self._summed >= SUMMARY_S:
+                self._summarise()
+
+    def _summarise(self) -> None:
+        """Nobody waits for it, and without it nothing is lost."""
+        self._summed = time.monotonic()
+        self._keeper.ask(keeper.summarise, self._url)
 
     def fault(self) -> str:
         """Why lines could not be written; empty when all is well."""
@@ -56,5 +65,6 @@ class Journal:
     def close(self, longest_s: float | None = None) -> str:
         """Wait until all is written, or so long; gives the fault."""
         self.flush()
+        self._summarise()
         wait(self._asked, timeout=longest_s)
         return self.fault()

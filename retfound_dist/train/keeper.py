@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retfound_dist import commit, storage, verified
+from retfound_dist import commit, runsummary, storage, verified
 from retfound_dist.errors import RetfoundError, StorageError
 from retfound_dist.logwriter import LogWriter
 from retfound_dist.retry import Patience
@@ -107,6 +107,11 @@ def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: f
 def _writer(url: str) -> LogWriter:
     """The one writer of a log in this process: it knows what it has written."""
     return LogWriter(url)
+
+
+def summarise(url: str) -> None:
+    """Bring the run's small summary up to date."""
+    runsummary.refresh(url)
 
 
 def put_tree(folder: str, url: str) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from retfound_dist.evaluate import bootstrap, metrics
+from tests.evaluate.test_stretches import slow_counts
 
 
 def predictions(n: int = 200, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -257,3 +260,84 @@ def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_
         assert area[r] == pytest.approx(sk.roc_auc_score(labels == 1, p[:, 1], sample_weight=weights[r]))
         assert average[r] == pytest.approx(sk.average_precision_score(labels == 1, p[:, 1], sample_weight=weights[r]))
     assert np.isnan([area[2:], average[2:]]).all()
+
+
+def slow_scores(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> bootstrap.Drawn:
+    """The same the long way: every distinct score of every class, every resample in floats."""
+    weights, classes = weights.astype(float), p.shape[1]
+    cells = np.eye(classes**2)[labels * classes + p.argmax(1)]
+    confusion = (weights @ cells).reshape(-1, classes, classes)
+    ranked = []
+    for c in range(classes):
+        positive, negative = slow_counts(labels == c, p[:, c], weights)
+        new_positive, new_negative = np.diff(positive, prepend=0), np.diff(negative, prepend=0)
+        precision = positive / np.maximum(positive + negative, 1)
+        total, others = positive[:, -1], negative[:, -1]
+        with np.errstate(invalid="ignore"):
+            area = (new_negative * (positive - new_positive / 2)).sum(1) / (total * others)
+            average = (new_positive * precision).sum(1) / total
+        ranked.append((area, np.where(others == 0, np.nan, average)))
+    auroc, aupr = np.mean(ranked, axis=0)
+    curves = {"auroc": auroc, "aupr": aupr}
+    true = np.clip(p, 1e-12, None)[np.arange(len(labels)), labels]
+    extra = {
+        "log_loss": weights @ -np.log(true) / weights.sum(1),
+        "ece": np.abs(weights @ metrics.calibration_gaps(labels, p)).sum(1) / weights.sum(1),
+    }
+    return {
+        "legacy": metrics.legacy_scores(confusion) | curves,
+        "macro": metrics.macro_scores(confusion) | curves | extra,
+    }
+
+
+@pytest.mark.parametrize(("n", "classes", "units"), [(60, 2, 60), (300, 7, 50), (900, 12, 200), (40, 9, 12)])
+def test_scores_are_those_of_the_long_way_also_where_they_are_not_defined(n: int, classes: int, units: int) -> None:
+    """Those of counts alone to the last bit; sums of fractions to the order in which they are added."""
+    labels, p = predictions(n, classes)
+    weights = bootstrap.resample(np.arange(n) % units, 60, 0)
+    slow, quick = slow_scores(labels, p, weights), bootstrap.scores(labels, p, weights)
+    for kind, group in slow.items():
+        for name, values in group.items():
+            exact = name not in ("aupr", "log_loss", "ece")
+            np.testing.assert_allclose(quick[kind][name], values, rtol=0 if exact else 1e-13, err_msg=name)
+
+
+def test_resamples_take_a_byte_an_image_and_hold_what_needs_more() -> None:
+    assert bootstrap.resample(np.arange(500), 20, 0).dtype == np.uint8
+    many = bootstrap.resample(np.zeros(3, dtype=np.int64), 4, 0)
+    assert (many == 1).all()
+
+
+def test_memory_grows_with_the_weights_of_a_chunk_not_with_all_resamples_or_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """30 classes, 8,000 images, 500 resamples: 32 MB as floats, and 58 MB as a table of cells, are never made."""
+    labels, p = predictions(8000, 30)
+    weights = bootstrap.resample(np.arange(8000), 500, 0)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 20 * 8000)
+    tracemalloc.start()
+    try:
+        bootstrap.scores(labels, p, weights)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_progress_counts_each_resample_once_whatever_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, p = predictions(50)
+    weights = bootstrap.resample(np.arange(50), 23, 0)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 5 * 50)
+    told: list[tuple[int, int]] = []
+    bootstrap.scores(labels, p, weights, lambda *both: told.append(both))
+    assert told == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
+    told.clear()
+    bootstrap.over_seeds(labels, np.stack([p, p[::-1]]), weights, tick=lambda *both: told.append(both))
+    assert told == sorted(told)
+    assert (told[-1], {total for _, total in told}, len(told) == len(set(told))) == ((23, 23), {23}, True)
+
+
+def test_some_resamples_are_scored_as_among_all() -> None:
+    labels, p = predictions(50)
+    weights, some = bootstrap.resample(np.arange(50), 20, 0), np.array([3, 4, 17])
+    all_of_them = bootstrap.scores(labels, p, weights)["macro"]["aupr"]
+    assert bootstrap.scores(labels, p, weights, None, some)["macro"]["aupr"].tolist() == all_of_them[some].tolist()

@@ -24,6 +24,23 @@ def test_without_a_terminal_it_prints_plain_lines_now_and_then(
     assert lines[1] == "[brackets] stay"
 
 
+def test_plain_lines_begin_after_five_seconds_and_then_come_every_twenty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_s = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock_s[0])
+    with Display() as show:
+        show.begin("bootstrap")
+        for done in range(1, 60):
+            clock_s[0] += 1
+            show.advance(done, 60)
+        show.begin("reading", since=clock_s[0] - 6)
+        show.advance(1, 2)
+    assert [line.split(" of")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "bootstrap: 6", "bootstrap: 27", "bootstrap: 48", "reading: 1",
+    ]  # fmt: skip
+
+
 def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(quiet=True) as show:
         show.begin("fine-tuning")
@@ -33,7 +50,7 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_live_line_stays_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "Console", lambda **more: Console(file=out, force_terminal=True, width=80, **more))
+    monkeypatch.setattr(progress, "Console", lambda **more: Console(**more | {"file": out, "force_terminal": True, "width": 80}))
     out = io.StringIO()
     with Display() as show:
         show.begin("fine-tuning s3://bucket/with/a/long/path/runs/vitl/checkpoints/step_00000100, seed 0")

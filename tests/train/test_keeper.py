@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import runlog, storage
+from retfound_dist import runlog, runsummary, storage
 from retfound_dist.errors import StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.train import keeper
 from retfound_dist.train.journal import Journal
 from retfound_dist.train.keeper import Keeper
+from tests.cockpit.made_runs import make_run, row
 
 
 def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
@@ -80,6 +81,21 @@ def test_the_journal_waits_for_nothing_and_loses_nothing(tmp_path: Path) -> None
     assert [row["step"] for row in runlog.read_metrics(str(tmp_path))] == [1, 2]
     assert [row["event"] for row in runlog.read_rows(str(tmp_path), runlog.EVENTS)] == ["start"]
     mine.end()
+
+
+def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
+    url = make_run(str(tmp_path / "run"), last=50, ended=False)
+    mine = Keeper(url)
+    journal = Journal(url, mine, 1.0)
+    journal.write("metrics.jsonl", row(55, 2, 1.8e9, {}))
+    journal.event("end", step=55, reason="stopped")
+    assert journal.close() == ""
+    mine.end()
+    held = runsummary.read(url)
+    assert held is not None
+    assert (held.rows[-1]["step"], held.events[-1]["reason"], held.checkpoints) == (55, "stopped", [50])
+    tree = storage.read_json(f"{url}/{runsummary.SUMMARY}")
+    assert tree["rows"][-1]["step"] == 55
 
 
 def test_a_journal_that_cannot_write_says_so_until_it_is_heard(tmp_path: Path) -> None:
