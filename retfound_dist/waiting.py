@@ -49,9 +49,9 @@ _shared = ""
 
 
 @contextmanager
-def waiting(what: str, seconds: float = PLAIN_S) -> Iterator[None]:
-    """Something is asked of a store, for `seconds` at most; `what`: the URL, and what for."""
-    with _registered(what, seconds):
+def waiting(what: str, seconds: float = 0.0) -> Iterator[None]:
+    """Something is asked of a store, for `seconds` at most (0: PLAIN_S); `what`: the URL, and what for."""
+    with _registered(what, seconds or PLAIN_S):
         yield
 
 

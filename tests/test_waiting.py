@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import ranges, storage, waiting
+from retfound_dist import storage, waiting
 from retfound_dist.errors import StorageError
-from retfound_dist.ranges import Range
 
 SAID = re.compile(
     r"retfound: waiting for (\S+) \(to .+\), without an answer for (\d+) s.*; giving up in (\d+) s, "
@@ -87,8 +86,6 @@ def test_patience_ends_when_it_was_told_to(endpoint: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(waiting, "PLAIN_S", 4.0)
     with pytest.raises(StorageError, match="cannot look at s3://bucket/x: Read timeout"):
         storage.exists("s3://bucket/x")  # one try, where eight would have taken minutes
-    with pytest.raises(StorageError, match=r"cannot read \(asked for 3 s\) s3://bucket/x"):
-        ranges.read_ranges([Range("s3://bucket/x", 0, 1)], 3.0)
     assert waiting._waits == {}
     storage._filesystem.cache_clear()
 
