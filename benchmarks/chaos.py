@@ -40,6 +40,8 @@ def table(found: Sequence[Outcome]) -> list[Row]:
     for fault in PLACES:
         groups[fault] = [outcome for outcome in found if outcome.episode.fault == fault]
     rows += [Row(name, len(group), "episodes", _counted(group)) for name, group in groups.items() if group]
+    met = sum(outcome.met for outcome in found)
+    rows.append(Row("met by their fault", met, "episodes", "the others had ended"))
     endings = Counter(outcome.ending.split(" (")[0] for outcome in found)
     rows += [Row(f"struck, {ending}", times, "episodes") for ending, times in endings.most_common()]
     return [*rows, Row("left in TMPDIR and memory", sum(outcome.scratch for outcome in found), "files")]
@@ -65,7 +67,8 @@ def storm(args: argparse.Namespace) -> Iterator[Outcome]:
             if time.monotonic() > end:
                 return
             outcome = places.live(episode)
-            print(f"{episode}: {outcome.ending}", flush=True)
+            late = "" if outcome.met else "; the fault came too late"
+            print(f"{episode}: {outcome.ending}{late}", flush=True)
             for line in outcome.broken:
                 print(f"  {line}", flush=True)
             for line in outcome.said if outcome.broken else ():

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos_faults import DISK, S3, WRITERS, Episode, strike
+from benchmarks.chaos_faults import DISK, S3, WRITERS, Episode, rules, strike
 from benchmarks.chaos_jobs import JOBS, RUN, SET, Job, Result, differences, readable
 from benchmarks.chaos_processes import Watched, untold
 from benchmarks.chaos_rooms import Rooms
@@ -35,6 +35,8 @@ class Outcome:
     episode: Episode
     ending: str = ""
     """How the job that was struck left."""
+    met: bool = False
+    """Whether the fault came while the job ran."""
     said: list[str] = field(default_factory=list)
     """Its last lines."""
     lost: list[str] = field(default_factory=list)
@@ -107,9 +109,10 @@ class Storm:
     def _struck(self, episode: Episode, job: Job, place: Place, usual: Usual, outcome: Outcome) -> bool:
         """The start that meets the fault, or two at once; whether one of them ended well."""
         name = f"episode-{episode.number}"
+        before = place.proxy.faults() if place.proxy else 0
         first = self._start(job, place, name, "struck")
         self._wait_for(episode, first, place.folder / name, usual)
-        both = [first]
+        both, outcome.met = [first], first.code is None
         if episode.fault == WRITERS:
             both.append(self._start(job, place, name, "second"))
         elif first.code is None:
@@ -119,6 +122,7 @@ class Storm:
             outcome.untold += untold(process.code or 0, process.said, process.killed)
         if place.proxy:
             place.proxy.set(rules=[], down=False)
+            outcome.met = outcome.met and not (rules(episode) and place.proxy.faults() == before)
         self._rooms.widen()
         outcome.said = [line for process in both for line in process.said.splitlines()[-SAID:]]
         outcome.ending = ", ".join(f"left with {process.code}" for process in both)

@@ -17,9 +17,9 @@ from tests.cluster.real_faults import Chaos
 COMMANDS = ("pack", "pretrain", "embed", "evaluate")
 """Commands that the storm is over; a new one (`predict`) is added here and in `chaos_jobs.JOBS`."""
 DISK, S3 = "disk", "S3"
-KILL, WRITERS, FULL = "kill -9", "two writers", "full disk"
+KILL, WRITERS, FULL, READ = "kill -9", "two writers", "full disk", "flip read"
 PLACES = {
-    KILL: (DISK, S3), WRITERS: (DISK, S3), FULL: (DISK, S3), "flip read": (S3,), "flip written": (S3,),
+    KILL: (DISK, S3), WRITERS: (DISK, S3), FULL: (DISK, S3), READ: (S3,), "flip written": (S3,),
     "reset": (S3,), "503": (S3,), "stall": (S3,), "outage": (S3,),
 }  # fmt: skip
 """Faults, and where each can be met; `flip`: one bit of one body."""
@@ -45,7 +45,8 @@ class Episode:
     place: str
     fault: str
     moment: float
-    """When: share of the usual time or, `by_files`, of the files that the job usually leaves."""
+    """When: share of the usual time or, `by_files`, of the files that the job usually leaves (those come late
+    where a job reads first and writes at its end)."""
     by_files: bool
     amount: float
     """How much of it, from the least to the most."""
@@ -77,7 +78,8 @@ def episodes(seed: int, commands: Sequence[str] = COMMANDS) -> Iterator[Episode]
             room = draw.choice(rooms_of(kind[0], kind[1]))
             number += 1
             if kind[0] in commands:
-                yield Episode(number, *kind, shares[0], shares[1] > 0.4, shares[2], shares[3], room)
+                by_files = shares[1] > 0.4 and kind[0] != "embed" and kind[2] != READ
+                yield Episode(number, *kind, shares[0], by_files, shares[2], shares[3], room)
 
 
 def rooms_of(command: str, place: str) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def rules(episode: Episode) -> list[dict[str, Any]]:
         return {"share": 0.5, "times": 1 + int(episode.amount * most)}
 
     kinds: dict[str, list[dict[str, Any]]] = {
-        "flip read": [{"fault": "flip", "methods": ["GET"], "unless": NO_LIST, **some(3)}],
+        READ: [{"fault": "flip", "methods": ["GET"], "unless": NO_LIST, **some(3)}],
         "flip written": [{"fault": "damage", "methods": ["PUT"], **some(3)}],
         "reset": [
             {"fault": "reset", "methods": ["GET"], **some(6)},

@@ -62,8 +62,9 @@ def hold_rows(count: int, folder: str) -> None:
             writer.take(
                 place,
                 Sample(
-                    scan.key, "jpg", b"0123456789", 10, "0" * 16, 0, 496, 512, True, True, None, histogram,
-                    digest=digest(place, 1), source=(digest(place, 2), digest(place, 3)), look=rng.bytes(32),
+                    scan.key, "jpg", b"0123456789", 10, "0" * 16, 0, (None, None, None), 496, 512, True, True,
+                    None, histogram, digest=digest(place, 1),
+                    source=(digest(place, 2), digest(place, 3)), look=rng.bytes(32),
                 ),
             )  # fmt: skip
         writer.commit(count)

@@ -18,7 +18,7 @@ from typing import Any
 
 from retfound_dist import commit, records, storage
 from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.shardset import Manifest, Shard
+from retfound_dist.shardset import Manifest, Shard, lasting_name
 
 SHARD_SET = "shard_set"
 """Section of a run's `config.json`, and of the config in its COMMIT.json, that says what it trains on."""
@@ -29,8 +29,12 @@ KEPT = (SHARD_SET, INIT_WEIGHTS)
 
 
 def set_fingerprint(shards: Sequence[Shard]) -> str:
-    """sha256 over name, part, number of samples and sha256 of each shard, in order."""
-    rows = [[shard.name, shard.split, shard.samples, shard.sha256] for shard in shards]
+    """sha256 over name, part, number of samples and sha256 of each shard, in order.
+
+    The name is that of a first packing: a set that replaced one of the same content is the same. Labels and
+    patients lie in the shards, so what the manifest holds of them beside (`fields_sha256`) does not count.
+    """
+    rows = [[lasting_name(shard.name), shard.split, shard.samples, shard.sha256] for shard in shards]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

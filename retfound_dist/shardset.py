@@ -1,7 +1,7 @@
 """A shard set as it stands at a URL: `manifest.json`, tar shards and one index file a shard.
 
     manifest.json   {"format": 1, "samples": N, "shards": [{"name", "samples", "bytes", "sha256",
-                     "split", "index": {"name", "bytes", "sha256"}}], "sources": {...},
+                     "split", "index": {"name", "bytes", "sha256"}, "fields_sha256"}], "sources": {...},
                      "image": {...}, "skipped": [{"key", "origin", "reason"}], "classes": [...],
                      "recipe": {...}, "fingerprint"}
     oct-000000.tar  for each sample KEY.jpg (KEY.png, KEY.webp), then KEY.json
@@ -10,18 +10,22 @@
                      the tar; of the sha256 of the image's bytes the first 16 hex digits
 
 The manifest is written last: without it there is no set. Packing writes these, the stream and the
-evaluator read them.
+evaluator read them. A shard of a set that replaced another one may be called `oct.2-000000.tar`. Sets packed
+by older versions have no `fields_sha256`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from retfound_dist import kinds, storage
-from retfound_dist.errors import ManifestError, StorageError
+from retfound_dist import kinds, names, records, storage
+from retfound_dist.errors import ManifestError, RecordError, StorageError
+from retfound_dist.set_files import IndexFile as IndexFile
+from retfound_dist.set_files import ManifestFile, index_rows
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -35,15 +39,8 @@ SPLITS = {
     "testing": "test",
 }
 """Folder and column names of the parts, as data sets spell them."""
-
-
-@dataclass(frozen=True)
-class IndexFile:
-    """A shard's index file."""
-
-    name: str
-    bytes: int
-    sha256: str
+_GENERATION = re.compile(r"\.\d+(?=-\d{6}\.tar$)")
+_PACK_AGAIN = "pack the set again, or bring this file back from a copy"
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,8 @@ class Shard:
     sha256: str
     split: str | None
     index: IndexFile
+    fields_sha256: str = ""
+    """See `FieldsDigest`; empty in sets that were packed before it was kept."""
 
 
 @dataclass(frozen=True)
@@ -126,66 +125,97 @@ def image_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def read_manifest(url: str, first: int = 0) -> Manifest:
+def lasting_name(shard: str) -> str:
+    """A shard's name without its generation: `oct-000003.tar` for `oct.2-000003.tar` of a replaced set."""
+    return _GENERATION.sub("", shard)
+
+
+class FieldsDigest:
+    """sha256 over key, part, label and patient of a shard's samples, in order: what an edit would change."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, key: str, split: object, label: object, patient: object) -> None:
+        """The next sample."""
+        self._digest.update(json.dumps([key, split, label, patient]).encode() + b"\n")
+
+    def hex(self) -> str:
+        """Of all samples so far."""
+        return self._digest.hexdigest()
+
+
+def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest:
     """The manifest of the shard set at a URL, of its `first` shards alone (0: all of them).
 
-    ManifestError says what is wrong with it.
+    ManifestError says what is wrong with it. Unless it is to be `counted`, its total may be another than
+    the sum of its shards: `verify` names that beside all else.
     """
     where = storage.join(url, MANIFEST)
     try:
         if not storage.exists(where):
             raise ManifestError(kinds.refusal(url, kinds.SHARDS))
-        tree = storage.read_json(where)
+        held = records.read(where, ManifestFile, _PACK_AGAIN, format=FORMAT)
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
     except StorageError as error:
         raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error
-    try:
-        if tree["format"] != FORMAT:
-            raise ManifestError(
-                f"{where} has format {tree['format']!r}, this version reads format {FORMAT}: "
-                "read it with the version that packed it, or pack it again"
-            )
-        whole = Manifest(
-            url=url,
-            samples=int(tree["samples"]),
-            shards=tuple(_shard(s) for s in tree["shards"]),
-            sources=dict(tree["sources"]),
-            image=dict(tree["image"]),
-            skipped=tuple(tree["skipped"]),
-            classes=tuple(tree.get("classes", ())),
-            recipe=dict(tree.get("recipe", {})),
-            fingerprint=str(tree.get("fingerprint", "")),
-            suspects=dict(tree.get("suspects", {})),
-            history=tuple(tree.get("history", ())),
+    whole = Manifest(
+        url=url,
+        samples=held.samples,
+        shards=tuple(Shard(**vars(row)) for row in held.shards),
+        sources=held.sources,
+        image=held.image,
+        skipped=tuple(map(dict, held.skipped)),
+        classes=tuple(held.classes),
+        recipe=held.recipe,
+        fingerprint=held.fingerprint,
+        suspects=held.suspects,
+        history=tuple(map(dict, held.history)),
+    )
+    total = sum(shard.samples for shard in whole.shards)
+    if counted and total != whole.samples:
+        raise ManifestError(
+            f"{where} says {whole.samples:,} samples, its shards sum to {total:,}: one of these counts was "
+            f"changed, and with it every batch; run retfound verify {url}"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        fault = f"{type(error).__name__}: {error}"
-        raise ManifestError(f"{where} is not a shard manifest ({fault}); pack the set again") from error
     return whole.first(first)
 
 
 def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
-    """A shard's index, checked against the manifest's sha256."""
+    """A shard's index, checked against the manifest's sha256 and number of samples."""
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:
         raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
-    return parse_index(data)
+    return parse_index(data, shard, where)
 
 
-def parse_index(data: bytes) -> tuple[Entry, ...]:
-    """The entries in an index file's bytes."""
+def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
+    """The entries in the bytes of a shard's index file; `where` is what messages call it.
+
+    ManifestError where there are more or fewer than the manifest says, or they lie outside the shard.
+    """
     try:
-        return tuple(Entry(*row) for row in json.loads(data)["samples"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ManifestError("a shard's index is of an older version of this software: pack again") from error
+        rows = index_rows(data)
+    except ValueError as error:
+        raise ManifestError(
+            f"{where} is not an index that this version reads: {error}; {_PACK_AGAIN}"
+        ) from error
+    check_count(shard, len(rows), where)
+    entries = tuple(Entry(*row) for row in rows)
+    for name in (*(entry.key for entry in entries), *{entry.extension for entry in entries}):
+        names.plain_name(name, where, ManifestError)
+    ends = (max(e.image_offset + e.image_bytes, e.json_offset + e.json_bytes) for e in entries)
+    if max(ends, default=0) > shard.bytes:
+        raise ManifestError(f"{where} tells of samples behind the end of {shard.name}; {_PACK_AGAIN}")
+    return entries
 
 
-def _shard(tree: dict[str, Any]) -> Shard:
-    return Shard(
-        name=str(tree["name"]),
-        samples=int(tree["samples"]),
-        bytes=int(tree["bytes"]),
-        sha256=str(tree["sha256"]),
-        split=tree.get("split"),
-        index=IndexFile(**tree["index"]),
-    )
+def check_count(shard: Shard, found: int, where: str) -> None:
+    """ManifestError where a shard's index holds another number of samples than the manifest says."""
+    if found != shard.samples:
+        raise ManifestError(
+            f"{where} holds {found:,} samples, the manifest says {shard.samples:,} of {shard.name}: one of "
+            f"them was changed, and with it every batch; {_PACK_AGAIN}"
+        )

@@ -86,7 +86,12 @@ def listening_session(answered: Callable[[str], None], over: Callable[[], bool])
         if over():
             raise OutOfPatienceError(last or "it does not answer")
 
+    def send_at_once(params: Any, **_: Any) -> None:
+        """aiohttp waits for `100 Continue` without end: a store that stalls would hold a write for ever."""
+        params["headers"].pop("Expect", None)
+
     session = AioSession()
+    session.register("before-call.s3", send_at_once)
     session.register("response-received.s3", received)
     session.register("before-send.s3", before_send)
     return session

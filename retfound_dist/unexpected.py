@@ -8,6 +8,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from retfound_dist.urls import mask
+
 EXIT_CODE = 70
 """`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of what it was given."""
 _OURS = (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "shards")
@@ -47,7 +49,7 @@ def _keep(text: str) -> str:
     try:
         number, path = tempfile.mkstemp(prefix="retfound-error-", suffix=".txt")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{' '.join(sys.argv)}\n{text}")
+            file.write(mask(f"{' '.join(sys.argv)}\n{text}"))  # it is sent to others
     except OSError:
         return ""
     return path

@@ -6,15 +6,13 @@ read from the store several times, and called written only when the store's chec
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from retfound_dist import storage
+from retfound_dist import disks, storage
 from retfound_dist.errors import StorageError
 from retfound_dist.retry import pause
 from retfound_dist.storage import CHUNK, PART_BYTES, FileInfo
@@ -25,7 +23,6 @@ MOST_READINGS = 4 * READINGS
 """A store that gives something else each time is not asked for ever."""
 MOST_PARTS = 10_000
 """Of one object on S3; a longer file is cut into larger parts than usual."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -167,19 +164,8 @@ def here(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {_disk_trouble(path, error)}") from error
-
-
-def _disk_trouble(path: str, error: OSError) -> str:
-    instead = "set TMPDIR to a folder on another disk"
-    if error.errno not in FULL:
-        return f"{error.strerror or error}; {instead}"
-    folder = os.path.dirname(os.path.abspath(path))
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    disk = shutil.disk_usage(folder)
-    room = f"{disk.free / 1e6:,.0f} of {disk.total / 1e6:,.0f} MB are free"
-    return f"the disk of {folder} is full ({room}): make room there, or {instead}"
+        why = disks.explain(error, path)
+        raise StorageError(f"cannot write {path}: {why}; set TMPDIR to a folder on another disk") from error
 
 
 def _store_agrees(url: str, path: str, size: int) -> bool:

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from retfound_dist import urls
+
 SAY_AFTER, SAY_EVERY = 7.0, 10.0
 """Seconds until the first word, and from one to the next."""
 PLAIN_S = 120.0
@@ -33,6 +35,8 @@ class _Wait:
     since: float
     until: float
     why: str = ""
+    quiet: bool = False
+    """Only says how long the others may take."""
 
 
 _lock = threading.Lock()
@@ -47,8 +51,24 @@ _shared = ""
 @contextmanager
 def waiting(what: str, seconds: float = PLAIN_S) -> Iterator[None]:
     """Something is asked of a store, for `seconds` at most; `what`: the URL, and what for."""
+    with _registered(what, seconds):
+        yield
+
+
+@contextmanager
+def limited(what: str, seconds: float) -> Iterator[None]:
+    """Whatever is asked of a store meanwhile may take so long; nothing is said of what is done between."""
+    with _registered(what, seconds, quiet=True):
+        yield
+
+
+@contextmanager
+def _registered(what: str, seconds: float, quiet: bool = False) -> Iterator[None]:
+    if urls.is_local(what):
+        yield
+        return
     now = time.monotonic()
-    key = _begin(_Wait(what, now, now + seconds))
+    key = _begin(_Wait(what, now, now + seconds, quiet=quiet))
     try:
         yield
     finally:
@@ -81,7 +101,16 @@ def out_of_patience() -> bool:
             return False
         oldest = min(_waits.values(), key=lambda wait: wait.since)
     limit = oldest.until - oldest.since
-    return time.monotonic() - max(oldest.since, _last_answer) > limit - min(_ONE_TRY, limit / 4)
+    return time.monotonic() > _end_of(oldest) - min(_ONE_TRY, limit / 4)
+
+
+def _begun(wait: _Wait) -> float:
+    """Since when there is no answer: what has failed counts from its first failure."""
+    return wait.since if wait.why else max(wait.since, _last_answer)
+
+
+def _end_of(wait: _Wait) -> float:
+    return _begun(wait) + wait.until - wait.since
 
 
 def share(path: str) -> None:
@@ -113,16 +142,18 @@ def _look() -> None:
 
 
 def due(waits: list[_Wait], now: float, clock: float) -> str:
-    """The line that is to be said now, or nothing. The one that lasts longest speaks for all."""
+    """The line that is to be said now, or nothing. The one that began first speaks for all."""
     global _last_said
-    oldest = min(waits, key=lambda wait: wait.since)
-    silent = now - max(oldest.since, 0.0 if oldest.why else _last_answer)
+    heard = [wait for wait in waits if not wait.quiet]
+    if not heard:
+        return ""
+    oldest = min(heard, key=lambda wait: wait.since)
+    silent = now - _begun(oldest)
     if silent < SAY_AFTER or now - _last_said < SAY_EVERY - _LOOK / 2:
         return ""
     _last_said = now
-    last = max(waits, key=lambda wait: wait.until)
     why = oldest.why or _trouble
-    left = max(0.0, last.until - now)
+    left = max(0.0, _end_of(min(waits, key=lambda wait: wait.since)) - now)
     until = time.strftime("%H:%M:%S", time.localtime(clock + left))
     return (
         f"retfound: waiting for {oldest.what}, without an answer for {silent:.0f} s"

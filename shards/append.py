@@ -13,17 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retfound_dist import storage
+from retfound_dist import records, storage
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
-from shards.pack import CONFIG_FILE, describe, plan_pack, write_plan
+from shards.pack import CONFIG_FILE, commit, describe, plan_pack, write_plan
 from shards.people.hidden import prefixed
 from shards.people.table import write_table
 from shards.plan import Plan, fingerprint
+from shards.sample import Skipped
+from shards.standing import Series, files_of, generations, locked, read_mark
 
 
 @dataclass(frozen=True)
@@ -40,35 +42,60 @@ def append(
 ) -> Manifest:
     """Add the configured sources to the set at `out.url`; at once where they are in it already.
 
-    Raises DataError when there is no set, it has a source of this name or other image settings, or a
-    shard of it cannot be read.
+    Raises DataError when there is no set, it has a source of this name or other image settings, a shard of
+    it cannot be read, or another process packs there.
     """
     url = config.out.url
-    base = read_base(url)
+    read_manifest(url)  # before a lock is written to what is no set
     plan = plan_more(config)
-    if plan.fingerprint in {part["fingerprint"] for part in base.manifest.history}:
-        committed.finish(url)
-        return base.manifest
-    check_fits(plan, base)
-    write_table(config, plan.scans)
-    mine = committed.recover(url, config.out.name, plan, base.manifest)
-    writer = write_plan(config, plan, mine, base.shards, progress)
-    if not writer.shards:
-        raise DataError(
-            f"nothing in the new sources can be added to {url}: every image is bad or there already"
-        )
-    merged = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
-    tree = describe(plan, config, merged, [*base.shards, *writer.shards], writer.skipped, config_file)
-    storage.write_json(storage.join(url, MANIFEST), tree)
-    committed.finish(url)
-    return read_manifest(url)
+    with locked(url) as lock:
+        base = read_base(url)
+        if _holds(base.manifest, plan):
+            return _finished(config, plan, base, config_file)
+        check_fits(plan, base)
+        write_table(config, plan.scans)
+        old = files_of(base.manifest.shards)
+        series = Series(config.out.name, max(generations(config.out.name, old), default=1), len(base.shards))
+        mine = committed.recover(url, series, plan, old)
+        writer = write_plan(config, plan, mine, base.shards, progress, series, lock.confirm)
+        if not writer.shards:
+            raise DataError(
+                f"nothing in the new sources can be added to {url}: every image is bad or there already"
+            )
+        merged = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
+        shards = [*base.shards, *writer.shards]
+        tree, pages = describe(plan, config, merged, shards, writer.skipped, config_file)
+        lock.confirm()
+        commit(url, tree, pages)
+        return read_manifest(url)
+
+
+def _holds(manifest: Manifest, plan: Plan) -> bool:
+    return plan.fingerprint in {part["fingerprint"] for part in manifest.history}
+
+
+def _finished(config: PackConfig, plan: Plan, base: Base, config_file: str) -> Manifest:
+    """The set as it stands, with the pages that a killed append did not come to."""
+    url, mark = config.out.url, read_mark(config.out.url)
+    if mark is not None and mark.fingerprint in ("", plan.fingerprint):
+        keys = {scan.key for scan in plan.scans}
+        skipped = [Skipped(**row) for row in base.manifest.skipped if row["key"] in keys]
+        tree, pages = describe(plan, config, base.tree, base.shards, skipped, config_file)
+        commit(url, tree, pages)
+    return base.manifest
 
 
 def read_base(url: str) -> Base:
     """The set at a URL with what its index files hold."""
-    manifest = read_manifest(url)
+    manifest, where = read_manifest(url), storage.join(url, MANIFEST)
     shards = tuple(committed.read_record(url, shard) for shard in manifest.shards)
-    return Base(manifest, storage.read_json(storage.join(url, MANIFEST)), shards)
+    tree = records.read(where, dict[str, Any], "pack the set again")
+    if missing := [key for key in ("history", "near_duplicates", "classes", "recipe") if key not in tree]:
+        raise DataError(
+            f"{where} has no {missing[0]}, so an older version packed it: nothing can be appended to it; "
+            "pack the set again"
+        )
+    return Base(manifest, tree, shards)
 
 
 def plan_of(config: PackConfig) -> Plan:

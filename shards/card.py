@@ -12,11 +12,11 @@ from retfound_dist.foreign_text import fence, markdown, plain
 from retfound_dist.schema import PackConfig, PackOut
 from shards.apart import card_lines
 from shards.burnt_in import compared_as
-from shards.committed import BESIDE
 from shards.people.choice import DIGEST, sentence
 from shards.sample import SAME, Skipped
 from shards.sheet import reason_of
 from shards.sources.citations import CITATIONS, OWN
+from shards.standing import BESIDE
 from shards.suspects import suspect_lines
 
 CARD, QUALITY, KEPT, OUT = BESIDE

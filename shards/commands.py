@@ -59,7 +59,7 @@ def pack_command(
         _say([f"already packed: {_size(found)} at {found.url}", f"  {same}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
-        manifest = run_plan(config, plan, progress, os.path.basename(config_path))
+        manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
     _say([*summarise(manifest), *say_table(manifest, config)], quiet)
     return 0
 
@@ -85,10 +85,11 @@ def verify_command(
         report = inspect(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
-        _say([*report.faults, f"{url}: faults found: {len(report.faults)}; {hint}"], quiet=False)
+        found = f"{url}: faults found: {len(report.faults)}; {hint}"
+        _say([*report.faults, *report.notes, found], quiet=False)
         return 1
     manifest = read_manifest(url)
-    _say([f"{url}: {_size(manifest)}, all sound"], quiet)
+    _say([*report.notes, f"{url}: {_size(manifest)}, all sound"], quiet)
     return 0
 
 

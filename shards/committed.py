@@ -1,6 +1,5 @@
-"""What stands at a shard set's URL: the records that let packing go on, and the clearing of left-overs.
+"""The shards that stand at a set's URL: the records that let packing go on after a kill.
 
-    packing.json    written before the first tar, removed after the manifest: a set is being packed here
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
                     {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects",
                     "source_files", "source_pixels"}: what the manifest will say of it, the mark of all
@@ -8,13 +7,13 @@
                     begins, and by what its pictures are known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
-at most a few `.tmp` files beside their targets.
+at most a few `.tmp` files beside their targets (standing.py has the names).
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,24 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist import kinds, storage
-from retfound_dist.errors import DataError
+from retfound_dist.errors import DataError, FormatError, ManifestError, RecordError
 from retfound_dist.image_digests import SOURCE_FILES, SOURCE_PIXELS
 from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
 from shards.plan import Marks, Plan
 from shards.sample import Skipped
+from shards.standing import BESIDE, MARKER, Series, files_of, ours_in, sweep
 from shards.statistics import Statistics
 
-MARKER = "packing.json"
 SOURCES = (SOURCE_FILES, SOURCE_PIXELS)
-BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
-"""What stands beside the manifest for people to look at."""
 _OTHERS = (
     *(kinds.RUN, kinds.CHECKPOINT, kinds.UNCOMMITTED),
     *(kinds.EVALUATION, kinds.COMPARISON, kinds.MODEL_FOLDER),
 )
-_OURS = re.compile(r"[\w-]+-\d{6}\.(tar|idx)")
-_NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), r"[\w-]+-\d{6}\.(tar|idx)"])
-_UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
 Suspects = dict[str, dict[str, tuple[int, list[str]]]]
@@ -104,21 +98,28 @@ def shard_tree(shard: Shard, *, index: bool = True) -> dict[str, Any]:
         "sha256": shard.sha256,
         "split": shard.split,
     }
+    if shard.fields_sha256:
+        tree["fields_sha256"] = shard.fields_sha256
     if index:
         tree["index"] = {"name": shard.index.name, "bytes": shard.index.bytes, "sha256": shard.index.sha256}
     return tree
 
 
-def shard_name(name: str, number: int) -> str:
-    """Name of a shard without its extension."""
-    return f"{name}-{number:06d}"
+def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
+    """The manifest at the URL, None where there is none yet; DataError for shards of unknown origin.
 
-
-def read_existing(url: str) -> Manifest | None:
-    """The manifest at the URL, None where there is none yet; DataError for shards of unknown origin."""
+    A manifest that cannot be read is none where the set is to be `replaced`.
+    """
     names = storage.list_names(url)
     if MANIFEST in names:
-        return read_manifest(url)
+        try:
+            return read_manifest(url)
+        except ManifestError as error:
+            if not _is_damaged(error):
+                raise
+            if replaced and ours_in(url):
+                return None
+            raise ManifestError(f"{error}; --force replaces it") from error
     kind = kinds.kind_at(url)
     if kind in _OTHERS:
         raise DataError(f"out.url={url} is {kind}: give the shard set a folder of its own")
@@ -137,47 +138,26 @@ def read_existing(url: str) -> Manifest | None:
     return None
 
 
-def recover(url: str, name: str, plan: Plan, base: Manifest | None = None) -> list[Committed]:
-    """The shards of this plan that an interrupted pack has committed; removes all its other left-overs.
+def _is_damaged(error: ManifestError) -> bool:
+    """Whether a manifest is damaged: not of a later format, and no trouble of the store."""
+    cause = error.__cause__
+    return cause is None or (isinstance(cause, RecordError) and not isinstance(cause, FormatError))
 
-    Where the source has lost or gained files since, the shards before the first change are kept.
-    `base`: the set that they come after; its files are not touched.
+
+def recover(url: str, series: Series, plan: Plan, keep: Collection[str] = ()) -> list[Committed]:
+    """The shards of this plan that an interrupted pack has committed; removes its other left-overs.
+
+    Where the source has lost or gained files since, the shards before the first change are kept. `keep`:
+    files of the set that stands there, which nobody touches.
     """
     names = set(storage.list_names(url))
-    before = base.shards if base else ()
     kept: list[Committed] = []
     marks = Marks(plan)
-    while found := _read_record(url, shard_name(name, len(before) + len(kept)), names, marks):
+    while found := _read_record(url, series.stem(len(kept)), names, marks):
         kept.append(found)
-    shards = [*before, *(done.shard for done in kept)]
-    own = {file for shard in shards for file in (shard.name, shard.index.name)}
-    stale = [entry for entry in names - own if _OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)]
-    for entry in sorted(stale):
-        storage.delete(storage.join(url, entry))
+    sweep(url, {*keep, *files_of([done.shard for done in kept])})
     storage.abort_uploads(url)
     return kept
-
-
-def mark(url: str) -> None:
-    """Say at the URL that a set is being packed there."""
-    storage.write_json(
-        storage.join(url, MARKER), {"note": "unfinished shard set: the same pack command goes on from here"}
-    )
-
-
-def discard(url: str, manifest: Manifest) -> None:
-    """Remove a committed set: its manifest first, so that nobody reads a part of it."""
-    mark(url)
-    for entry in (MANIFEST, *BESIDE):
-        storage.delete(storage.join(url, entry))
-    for shard in manifest.shards:
-        storage.delete(storage.join(url, shard.name))
-        storage.delete(storage.join(url, shard.index.name))
-
-
-def finish(url: str) -> None:
-    """Take the mark away: the set is complete."""
-    storage.delete(storage.join(url, MARKER))
 
 
 def read_record(url: str, shard: Shard) -> Committed:
@@ -188,7 +168,7 @@ def read_record(url: str, shard: Shard) -> Committed:
         raise DataError(f"{where} differs from the manifest: run retfound verify {url} --repair first")
     try:
         return _parse(data, shard.index)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where} is of an older version of this software: pack the set again") from error
 
 
@@ -226,5 +206,5 @@ def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committe
             return None
         info = storage.bytes_info(data)
         return _parse(data, IndexFile(index, info.bytes, info.sha256))
-    except (KeyError, TypeError, ValueError):
-        return None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return None  # of another version, or damaged: this shard is packed again

@@ -5,7 +5,10 @@
 Scans are planned (plan.py), read and encoded in parallel but kept in order (sample.py, parallel.py),
 and collected into shards in local scratch. A shard is put whole, then its index, which commits it;
 the manifest comes last. Killed anywhere, the same command goes on after the last committed shard
-and ends with the same bytes, whatever the number of workers.
+and ends with the same bytes, whatever the number of workers. One process packs at a URL (standing.py).
+
+A set that replaces another is packed beside it. Until its manifest is written the old set stands as it
+was; then the old shards are removed.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
 from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
-from shards import committed
+from shards import committed, standing
 from shards.burnt_in import count_framed, count_not_compared, find_burnt_in
 from shards.card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.committed import Committed
@@ -41,6 +44,7 @@ from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
 from shards.sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
 from shards.sources import open_sources
+from shards.standing import Series, locked
 from shards.suspects import pictured
 from shards.writer import ShardWriter, first_few
 
@@ -59,7 +63,7 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     stands at `out.url` and `force` is not given.
     """
     plan = plan_pack(config)
-    return existing_set(config, plan, force=force) or run_plan(config, plan, progress)
+    return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
@@ -89,14 +93,16 @@ def _label_doubts(scans: Sequence[Scan]) -> list[str]:
 
 
 def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:
-    """The set at `out.url` if it is this plan's; another one is an error, or removed by `force`."""
-    found = committed.read_existing(config.out.url)
+    """The set at `out.url` if it is this plan's and complete; another one is an error, unless by `force`.
+
+    None: it is to be packed, or was not finished.
+    """
+    found = committed.read_existing(config.out.url, replaced=force)
     if found is None:
         return None
-    if force:
-        committed.discard(config.out.url, found)
-        return None
     if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
+        if force:
+            return None
         other = differences(found.recipe, plan.recipe)
         what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
         what += other_secret(found.recipe, plan.recipe)
@@ -104,8 +110,15 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
             f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
             f"({what or 'from other images'}): choose another out.url, or replace it with --force"
         )
-    committed.finish(config.out.url)
-    return found
+    return None if force or _is_unfinished(config.out.url, found, plan) else found
+
+
+def _is_unfinished(url: str, found: Manifest | None, plan: Plan) -> bool:
+    """Whether this plan's manifest was written, and what comes after it perhaps not."""
+    if found is None or found.fingerprint != plan.fingerprint:
+        return False
+    mark = standing.read_mark(url)
+    return mark is not None and mark.fingerprint in ("", plan.fingerprint)
 
 
 def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -116,23 +129,71 @@ def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def run_plan(
-    config: PackConfig, plan: Plan, progress: Progress | None = None, config_file: str = CONFIG_FILE
+    config: PackConfig,
+    plan: Plan,
+    progress: Progress | None = None,
+    config_file: str = CONFIG_FILE,
+    *,
+    force: bool = False,
 ) -> Manifest:
-    """Pack a plan onto a URL that holds no set, going on after the shards it has committed before.
+    """Pack a plan onto a URL, going on after the shards it has committed before.
 
-    `config_file`: how the data card calls the file the settings came from.
+    `config_file`: how the data card calls the file the settings came from. `force`: what stands there is
+    replaced once the new set is complete.
     """
     url = config.out.url
-    write_table(config, plan.scans)
-    shards = committed.recover(url, config.out.name, plan)
-    writer = write_plan(config, plan, shards, (), progress)
-    if not writer.shards:
-        raise DataError(_nothing_usable(writer.skipped))
-    tree = make_manifest(plan, config, writer.shards, writer.skipped)
-    manifest = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
-    storage.write_json(storage.join(url, MANIFEST), manifest)
-    committed.finish(url)
-    return read_manifest(url)
+    with locked(url) as lock:
+        if found := existing_set(config, plan, force=force):  # packed by another process meanwhile
+            return found
+        series, keep = _place(config, plan, force)
+        if not keep:
+            write_table(config, plan.scans)
+        shards = committed.recover(url, series, plan, keep)
+        writer = write_plan(config, plan, shards, (), progress, series, lock.confirm)
+        if not writer.shards:
+            raise DataError(_nothing_usable(writer.skipped))
+        tree = make_manifest(plan, config, writer.shards, writer.skipped)
+        tree, pages = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
+        lock.confirm()
+        if keep:  # until now the table was the old set's
+            write_table(config, plan.scans)
+        commit(url, tree, pages)
+        return read_manifest(url)
+
+
+def _place(config: PackConfig, plan: Plan, force: bool) -> tuple[Series, set[str]]:
+    """The names of this plan's shards, and the files that stand there and stay until it is committed."""
+    url, name = config.out.url, config.out.name
+    old = committed.read_existing(url, replaced=force)
+    if old is not None:
+        keep = standing.files_of(old.shards)
+        if _is_unfinished(url, old, plan):
+            return Series(name, max(standing.generations(name, keep), default=1)), keep
+        return Series(name, standing.free_generation(name, keep)), keep
+    if not storage.exists(storage.join(url, MANIFEST)):
+        return Series(name), set()
+    # A manifest that cannot be read: which files it names is not known, so none is touched.
+    there, mark = standing.ours_in(url), standing.read_mark(url)
+    if mark is not None and mark.fingerprint == plan.fingerprint:
+        series = Series(name, mark.generation)
+    else:
+        series = Series(name, standing.free_generation(name, there))
+    return series, {file for file in there if series.generation not in standing.generations(name, [file])}
+
+
+def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
+    """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
+    storage.write_json(storage.join(url, MANIFEST), tree)
+    for name in standing.BESIDE:
+        where = storage.join(url, name)
+        if name in pages:
+            storage.write_bytes(where, pages[name])
+        else:
+            storage.delete(where)
+    standing.sweep(
+        url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
+    )
+    standing.finish(url)
 
 
 def write_plan(
@@ -141,12 +202,14 @@ def write_plan(
     shards: Sequence[Committed],
     base: Sequence[Committed],
     progress: Progress | None,
+    series: Series,
+    confirm: Callable[[], None],
 ) -> ShardWriter:
     """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
     start = shards[-1].next if shards else 0
     with (
         Scratch("pack", uuid.uuid4().hex) as scratch,
-        ShardWriter(config.out, plan, scratch.folder, shards, base) as writer,
+        ShardWriter(config.out, plan, scratch.folder, shards, base, series, confirm) as writer,
         closing(samples(config, plan, start)) as results,
     ):
         for place, result in enumerate(results, start=start):
@@ -164,8 +227,8 @@ def describe(
     shards: Sequence[Committed],
     skipped: Sequence[Skipped],
     config_file: str,
-) -> dict[str, Any]:
-    """Data card, quality page and pictures, beside the manifest and before it; gives the whole manifest."""
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The whole manifest; data card, quality page and pictures that stand beside it, by their names."""
     url = config.out.url
     kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
     burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept)}
@@ -173,18 +236,16 @@ def describe(
     framed = {**manifest.get("framed", {}), **count_framed(kept)}
     tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
     shown = examples(kept)
-    page = draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)
-    storage.write_bytes(storage.join(url, KEPT), page)
+    pages = {KEPT: draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
     if dropped:
-        page = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
-        storage.write_bytes(storage.join(url, OUT), page)
+        pages[OUT] = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
     pairs = tree["near_duplicates"]["first"][:PAIRS]
     wanted = [key for a, b, _ in pairs for key in (a, b)]
     wanted += [key for _, keys in pictured(tree.get("suspects", {})) for key in keys]
     alike = read_keys(url, shards, wanted)
-    storage.write_text(storage.join(url, QUALITY), quality_page(tree, kept, dropped, alike))
-    storage.write_text(storage.join(url, CARD), make_card(tree, config, config_file))
-    return tree
+    pages[QUALITY] = quality_page(tree, kept, dropped, alike).encode()
+    pages[CARD] = make_card(tree, config, config_file).encode()
+    return tree, pages
 
 
 def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -23,6 +23,7 @@ from shards.pack import other_secret
 from shards.plan import Marks, Plan
 from shards.record import Scan
 from shards.sample import Sample, Skipped, make_sample
+from shards.standing import locked
 from shards.tarshard import index_bytes
 from shards.writer import OpenShard
 
@@ -56,8 +57,9 @@ def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
         )
     mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)
-    for piece in mine:
-        _rebuild(config, marks, piece)
+    with locked(config.out.url) as lock:
+        for piece in mine:
+            _rebuild(config, marks, piece, lock.confirm)
     return [piece.shard.name for piece in mine]
 
 
@@ -87,7 +89,7 @@ def pieces(manifest: Manifest, plan: Plan, shards: Sequence[Shard]) -> Iterator[
         before = after
 
 
-def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
+def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[], None]) -> None:
     url, wanted = config.out.url, piece.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
         opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)
@@ -97,6 +99,8 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
                 raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
             opened.add(sample, scan.source)
         shard = opened.close()
+        if not wanted.fields_sha256:
+            shard = replace(shard, fields_sha256="")  # packed before it was kept
         done, mark = opened.record(shard, piece.next, piece.skipped), marks.at(piece.next)
         for record in (done, replace(done, sources=None)):  # as an index is now, and as it was before
             index = index_bytes(opened.tar.entries, record.to_tree(mark))
@@ -109,5 +113,6 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece) -> None:
                 f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "
                 "software has changed since it was packed; pack the set again with --force"
             )
+        confirm()
         storage.put_file(opened.path, storage.join(url, wanted.name))
         storage.write_bytes(storage.join(url, wanted.index.name), index)

@@ -34,6 +34,8 @@ class Sample:
     image_sha256: str
     """See `retfound_dist.shardset.image_digest`."""
     json_bytes: int
+    told: tuple[Any, Any, Any]
+    """Part, label and patient, as the JSON says them."""
     height: int
     width: int
     grey: bool
@@ -113,6 +115,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> Sample:
         image_bytes=len(stored.data),
         image_sha256=image_digest(stored.data),
         json_bytes=len(fields),
+        told=(tree["split"], tree["label"], tree["patient"]),
         height=height,
         width=width,
         grey=stored.pixels.ndim == 2,

@@ -11,17 +11,26 @@ import json
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Any
 
 from retfound_dist import storage
-from retfound_dist.errors import DataError, StorageError
-from retfound_dist.shardset import Entry, Manifest, Shard, image_digest, parse_index, read_manifest
+from retfound_dist.errors import DataError, ManifestError, StorageError
+from retfound_dist.shardset import (
+    Entry,
+    FieldsDigest,
+    Manifest,
+    Shard,
+    image_digest,
+    parse_index,
+    read_manifest,
+)
 from shards.images import decode
 from shards.parallel import available_cores, ordered_map
+from shards.standing import MARKER
 
 SMALL_SET = 100_000_000
 """Bytes."""
@@ -44,6 +53,8 @@ class Report:
     """One line each; empty for a sound set."""
     bad: tuple[str, ...]
     """Names of the shards that have faults."""
+    notes: tuple[str, ...] = ()
+    """What is no fault, and a person should know."""
 
 
 def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -56,8 +67,9 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
 
 def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
     """`verify` with the names of the bad shards."""
-    manifest = read_manifest(url)
-    faults, keys = _set_faults(manifest), Counter[str]()
+    manifest = read_manifest(url, counted=False)
+    faults, notes = _set_faults(manifest)
+    keys = Counter[str]()
     bad: list[str] = []
     count = min(workers or _wanted_workers(manifest), len(manifest.shards))
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
@@ -68,7 +80,7 @@ def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | N
         if progress:
             progress(number, len(manifest.shards))
     faults += [f"key {key} is in the set {n} times" for key, n in sorted(keys.items()) if n > 1]
-    return Report(tuple(faults), tuple(bad))
+    return Report(tuple(faults), tuple(bad), tuple(notes))
 
 
 def check_shard(shard: Shard, *, url: str) -> Checked:
@@ -93,16 +105,30 @@ def _wanted_workers(manifest: Manifest) -> int:
     return available_cores() if sum(shard.bytes for shard in manifest.shards) > SMALL_SET else 1
 
 
-def _set_faults(manifest: Manifest) -> list[str]:
-    """What is wrong with the set as a whole."""
-    faults = []
+def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
+    """What is wrong with the set as a whole, and what is to be known of it."""
+    faults, notes = [], []
     total = sum(shard.samples for shard in manifest.shards)
     if total != manifest.samples:
         faults.append(f"manifest.json says {manifest.samples:,} samples, its shards sum to {total:,}")
     named = Counter(shard.name for shard in manifest.shards)
     faults += [f"{name} is in manifest.json {n} times" for name, n in named.items() if n > 1]
-    tars = (name for name in storage.list_names(manifest.url) if name.endswith(".tar"))
-    return faults + [f"{name} is not in manifest.json" for name in tars if name not in named]
+    there = storage.list_names(manifest.url)
+    strange = [name for name in there if name.endswith(".tar") and name not in named]
+    if strange and MARKER in there:
+        notes.append(
+            f"{len(strange)} tar files ({strange[0]}) are of a pack that was not finished: they are no part "
+            "of the set; the same pack command goes on with them"
+        )
+    else:
+        faults += [f"{name} is not in manifest.json" for name in strange]
+    old = sum(not shard.fields_sha256 for shard in manifest.shards)
+    if old:
+        notes.append(
+            f"labels and patients of {old:,} of {len(manifest.shards):,} shards could not be held against "
+            "manifest.json: an older version packed them, without a digest of these"
+        )
+    return faults, notes
 
 
 def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[str]]:
@@ -112,7 +138,10 @@ def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[
         return None, [f"{shard.index.name} is missing or cannot be read"]
     if storage.bytes_info(data).sha256 != shard.index.sha256:
         return None, [f"{shard.index.name} differs from the manifest's sha256"]
-    return parse_index(data), []
+    try:
+        return parse_index(data, shard, shard.index.name), []
+    except ManifestError as error:
+        return None, [str(error)]
 
 
 def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> Iterator[str]:
@@ -125,12 +154,18 @@ def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> I
         return
     if len(members) != 2 * shard.samples:
         yield f"holds {len(members)} files, {shard.samples} samples have {2 * shard.samples}"
+    told: dict[str, dict[str, Any]] = {}
     with open(path, "rb") as file:
         for entry in entries or ():
-            yield from _sample_faults(file, entry, members)
+            yield from _sample_faults(file, entry, members, told)
+    if entries is not None and len(told) == len(entries):
+        yield from _told_faults(shard, told)
 
 
-def _sample_faults(file: IO[bytes], entry: Entry, members: dict[str, tuple[int, int]]) -> Iterator[str]:
+def _sample_faults(
+    file: IO[bytes], entry: Entry, members: dict[str, tuple[int, int]], told: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """What is wrong with one sample; its JSON goes into `told`, by its key."""
     image = (entry.image_offset, entry.image_bytes)
     fields = (entry.json_offset, entry.json_bytes)
     if (members.get(f"{entry.key}.{entry.extension}"), members.get(f"{entry.key}.json")) != (image, fields):
@@ -144,10 +179,28 @@ def _sample_faults(file: IO[bytes], entry: Entry, members: dict[str, tuple[int, 
             yield f"{entry.key} is not of the size its JSON says"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
+        told[entry.key] = known
     except DataError as error:
         yield f"{entry.key} {error}"
     except Exception as error:  # damaged bytes make decoders raise anything
         yield f"{entry.key} cannot be read ({error})"
+
+
+def _told_faults(shard: Shard, told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Whether the samples say the part, labels and patients that the manifest knows of."""
+    parts = Counter(known.get("split") for known in told.values())
+    for part, count in parts.items():
+        if part != shard.split:
+            yield f"{count} of its samples say part {_spelled(part)}, manifest.json {_spelled(shard.split)}"
+    digest = FieldsDigest()
+    for key, known in told.items():
+        digest.add(key, known.get("split"), known.get("label"), known.get("patient"))
+    if shard.fields_sha256 not in ("", digest.hex()):
+        yield "the part, label or patient of a sample differs from the manifest's digest of them"
+
+
+def _spelled(part: object) -> str:
+    return "none" if part is None else str(part)
 
 
 def _read_at(file: IO[bytes], offset: int, size: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -11,14 +11,15 @@ from types import TracebackType
 import numpy as np
 
 from retfound_dist import disks, storage
-from retfound_dist.errors import DataError, StorageError
+from retfound_dist.errors import DataError, RetfoundError, StorageError
 from retfound_dist.schema import PackOut
-from retfound_dist.shardset import IndexFile, Shard
-from shards import committed
+from retfound_dist.shardset import FieldsDigest, IndexFile, Shard
+from shards import standing
 from shards.committed import Committed, Suspects
 from shards.plan import Marks, Plan
 from shards.sample import SAME, Sample, Skipped
 from shards.seen import Seen
+from shards.standing import Series
 from shards.statistics import Statistics
 from shards.suspects import NAMED
 from shards.tarshard import TarShard, index_bytes
@@ -37,19 +38,23 @@ class ShardWriter:
         folder: str,
         shards: Sequence[Committed],
         base: Sequence[Committed] = (),
+        series: Series | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         """Go on after `shards`, with `folder` as scratch for an open shard that is to go to another machine.
 
-        `base`: shards of the set that this plan is appended to.
+        `base`: shards of the set that this plan is appended to. `confirm` is called before each shard is
+        put, and raises where this process must not write there any more.
         """
-        self._first = len(base)
+        self._series = series or Series(out.name, first=len(base))
+        self._confirm = confirm
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
         self._out, self._plan, self._folder = out, plan, folder
         self._bad = sum(skip.is_bad for skip in self.skipped)
         self._recorded = len(self.skipped)  # so many of them stand in a committed shard's index
         self._open: OpenShard | None = None
-        self._marked = False
+        self._marked, self._put = False, bool(shards)
         self._marks = Marks(plan)
         self._seen = Seen((*base, *shards))
 
@@ -61,6 +66,9 @@ class ShardWriter:
     ) -> None:
         if self._open:
             self._open.drop()
+        if error is not None and self._marked and not self._put:
+            with suppress(RetfoundError):
+                standing.finish(self._out.url)  # nothing was put there: it is as it was
 
     def take(self, place: int, result: Sample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
@@ -88,7 +96,9 @@ class ShardWriter:
         done = self._open.record(shard, place, self.skipped[self._recorded :])
         index = index_bytes(self._open.tar.entries, done.to_tree(self._marks.at(place)))
         info = storage.bytes_info(index)
+        self._confirm()
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
+        self._put = True
         storage.move_file(self._open.path, storage.join(self._out.url, shard.name))
         storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
         self.shards.append(done)
@@ -97,9 +107,9 @@ class ShardWriter:
 
     def _begin(self, split: str | None) -> OpenShard:
         if not self._marked:
-            committed.mark(self._out.url)
+            standing.mark(self._out.url, self._plan.fingerprint, self._series.generation)
             self._marked = True
-        name = f"{committed.shard_name(self._out.name, self._first + len(self.shards))}.tar"
+        name = f"{self._series.stem(len(self.shards))}.tar"
         url = storage.join(self._out.url, name)
         return OpenShard(storage.draft_path(url, self._folder), name, split)
 
@@ -126,6 +136,7 @@ class OpenShard:
         """Begin a tar at a path, for one part; `name` is what it will be called."""
         self.path, self.name, self.split = path, name, split
         self.statistics = Statistics()
+        self._fields = FieldsDigest()
         self._digests: list[int] = []
         self._sources: list[tuple[int, int]] = []
         self._looks = bytearray()
@@ -143,6 +154,7 @@ class OpenShard:
         with _explained(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
+        self._fields.add(sample.key, *sample.told)
         self._digests.append(sample.digest)
         self._sources.append(sample.source)
         self._looks += sample.look
@@ -155,9 +167,7 @@ class OpenShard:
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
         told, sources = tuple(skipped), np.array(self._sources, np.uint64)
-        return Committed(
-            shard, place, told, self.statistics, names, digests, looks, self._suspects, sources
-        )
+        return Committed(shard, place, told, self.statistics, names, digests, looks, self._suspects, sources)
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""
@@ -165,7 +175,8 @@ class OpenShard:
             sha256 = self.tar.close()
             self._stream.close()
         index = IndexFile(self.name.removesuffix(".tar") + ".idx", 0, "")
-        return Shard(self.name, len(self.tar.entries), self.tar.length, sha256, self.split, index)
+        count, length = len(self.tar.entries), self.tar.length
+        return Shard(self.name, count, length, sha256, self.split, index, self._fields.hex())
 
     def drop(self) -> None:
         """Remove the unfinished file."""

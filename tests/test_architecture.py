@@ -64,6 +64,11 @@ BASE = {
     "names",
     "exclusive",
     "locks",
+    "set_counts",
+    "set_files",
+    "disks",
+    "leftovers",
+    "waiting",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
@@ -132,3 +137,37 @@ def test_help_answers_without_anything_heavy() -> None:
 def test_packing_needs_no_torch() -> None:
     code = "import sys, shards.commands; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+READERS = {
+    "retfound_dist/records.py",  # the reader
+    "retfound_dist/storage.py",  # `read_json`, for tests
+    "retfound_dist/config.py",  # plain values of a config of ours
+    "retfound_dist/schema/evaluate.py",
+    "retfound_dist/json_faults.py",
+    "retfound_dist/logwriter.py",
+    "retfound_dist/train/failures.py",  # messages between ranks
+    "retfound_dist/cockpit/dashboard.py",  # what it has just written
+}
+"""Who may turn JSON into values by themselves."""
+NOT_YET = {
+    "retfound_dist/shardset.py",
+    "retfound_dist/set_counts.py",
+    "retfound_dist/runsummary.py",
+    "shards/append.py",
+    "shards/committed.py",
+    "shards/verify.py",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_json_files_have_one_reader(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    if name not in READERS | NOT_YET:
+        calls = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+        }
+        strange = calls & {"json.loads", "json.load", "storage.read_json", "from_json", "read_json"}
+        assert not strange, f"{name} reads JSON by {strange}: use retfound_dist.records"

@@ -5,6 +5,7 @@ import pytest
 from retfound_dist import commit, storage
 from retfound_dist.commit import Commit
 from retfound_dist.errors import CheckpointError, FormatError
+from tests.hostile_names import HOSTILE
 
 
 def make(run: str, step: int) -> Commit:
@@ -65,3 +66,15 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     storage.write_json(storage.join(held.url, commit.COMMIT), {**tree, "format": 2})
     with pytest.raises(FormatError, match="has format 2, this version reads format 1"):
         commit.read_commit(held.url)
+
+
+@pytest.mark.parametrize("name", [n for n in HOSTILE if isinstance(n, str) and n != "sub/a.tar"])
+def test_a_commit_whose_file_leads_elsewhere_is_refused_before_any_use(tmp_path: Path, name: str) -> None:
+    held = make(str(tmp_path), 1)
+    where = storage.join(held.url, commit.COMMIT)
+    tree = storage.read_json(where)
+    tree["files"][name] = tree["files"]["state/part"]
+    storage.write_json(where, tree)
+    with pytest.raises(CheckpointError) as caught:
+        commit.read_commit(held.url)
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,11 +15,12 @@ import pytest
 from retfound_dist import runlog, storage
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
+from retfound_dist.unexpected import tell
 from retfound_dist.urls import LEAST_IN_FILES, check_spelling, mask
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY, SECRET, TOKEN = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLETOKEN"
-HUB = "hf_abcdefghijklmnopqrstuvwxyz"
+HUB = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
 SECRETS = (KEY, SECRET, TOKEN, HUB, "fe5f80f77d5fa3beca038a248ff027d0", "pa55word")
 SIGNED = (
     f"https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEY}%2F20261129%2Fs3"
@@ -57,6 +59,14 @@ def test_secrets_are_masked_wherever_they_stand(text: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
     assert mask(text, {}) == text
+
+
+def test_pictures_in_pages_stay_whole_and_what_stands_beside_them_is_masked() -> None:
+    picture = "data:image/png;base64," + "akiaAKIAtoken=abcSalthf+/" * 40_000 + "=="
+    page = f"<img src='{picture}'><p>{HOSTILE[0]}</p><img src='{picture}'>"
+    told = mask(page, {})
+    assert told.count(picture) == 2
+    assert SECRET not in told
 
 
 def test_what_the_environment_holds_is_masked_whoever_says_it() -> None:
@@ -128,3 +138,16 @@ def test_an_error_that_nobody_catches_and_one_of_a_worker_are_masked_too() -> No
         done = subprocess.run([sys.executable, "-c", program, SIGNED], capture_output=True, text=True, env=dict(os.environ))
         assert "ValueError" in done.stderr
         assert not [secret for secret in SECRETS if secret in done.stderr]
+
+
+def test_the_traceback_that_is_kept_for_a_report_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["retfound", "runs", SIGNED])
+    assert tell(ValueError(f"strange answer of s3://{KEY}:{SECRET}@bucket"), debug=False) == 70
+    kept = re.search(r"traceback is in (\S+?)[,:]", capfd.readouterr().err)
+    assert kept is not None
+    text = Path(kept[1]).read_text()
+    Path(kept[1]).unlink()
+    assert text.count("***") >= 2
+    assert not [secret for secret in SECRETS if secret in text]

@@ -9,16 +9,25 @@ import pytest
 
 from retfound_dist import storage
 from retfound_dist.errors import ManifestError
-from retfound_dist.shardset import Entry, Shard, parse_index, read_index, read_manifest
+from retfound_dist.shardset import (
+    Entry,
+    IndexFile,
+    Shard,
+    parse_index,
+    read_index,
+    read_manifest,
+)
+from tests.hostile_names import HOSTILE
 
 INDEX = b'{"format":1,"more":{},"samples":[["k","jpg",512,5,1536,2,"ab"]]}\n'
+SHARD = Shard("a-000000.tar", 1, 2048, "0", None, IndexFile("a.idx", 65, "0"))
 
 
 def tree(**changes: Any) -> dict[str, Any]:
     info = storage.bytes_info(INDEX)
     index = {"name": "a-000000.idx", "bytes": info.bytes, "sha256": info.sha256}
     shards = [
-        {"name": f"a-{i:06d}.tar", "samples": 1, "bytes": 9, "sha256": "0", "split": split, "index": index}
+        {"name": f"a-{i:06d}.tar", "samples": 1, "bytes": 2048, "sha256": "0", "split": split, "index": index}
         for i, split in enumerate(["train", "train", "val"])
     ]
     return {"format": 1, "samples": 3, "shards": shards, "sources": {}, "image": {}, "skipped": [], **changes}
@@ -70,16 +79,74 @@ def test_an_index_is_checked_against_the_manifest(tmp_path: Path) -> None:
 
 
 def test_a_later_format_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="has format 2, this version reads format 1: read it with"):
+    with pytest.raises(ManifestError, match="has format 2, this version reads format 1: use the version"):
         read_manifest(write(tmp_path, tree(format=2)))
 
 
 @pytest.mark.parametrize(
-    "content", [[], 5, {}, {"format": 1}, tree(shards=[{"name": "x"}]), tree(samples="many")]
+    ("content", "said"),
+    [
+        ([], "line 1: it is a list"),
+        (5, "line 1: it is 5"),
+        (None, "line 1: it is null"),
+        ({}, "format is missing"),
+        ({"format": 1}, "samples is missing"),
+        (tree(shards=[{"name": "x"}]), r"shards\[0\].samples is missing"),
+        (tree(shards={}), "shards is an object"),
+        (tree(samples="many"), "samples is 'many'"),
+        (tree(samples=True), "samples is true"),
+        (tree(samples=-3), "samples is -3"),
+        (tree(skipped=[{"key": "x"}]), r"skipped\[0\].origin is missing"),
+        (tree(history=[[]]), r"history\[0\] is a list"),
+    ],
 )
-def test_what_is_no_manifest_is_one_line(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(ManifestError, match="is not a shard manifest"):
+def test_what_is_no_manifest_is_one_line_that_names_the_place(
+    tmp_path: Path, content: Any, said: str
+) -> None:
+    with pytest.raises(
+        ManifestError, match=f"manifest.json is damaged: .*{said}.*; pack the set again"
+    ) as caught:
         read_manifest(write(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_of_a_later_minor_version_is_no_damage(tmp_path: Path) -> None:
+    later = tree(colour_space={"kind": "grey"})
+    later["shards"][0]["codec"] = "webp"
+    assert read_manifest(write(tmp_path, later)).samples == 3
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_a_total_that_is_not_the_sum_is_refused_and_both_are_told(tmp_path: Path, samples: int) -> None:
+    url = write(tmp_path, tree(samples=samples))
+    with pytest.raises(
+        ManifestError, match=f"says {samples} samples, its shards sum to 3: .*run retfound verify"
+    ):
+        read_manifest(url)
+    assert read_manifest(url, counted=False).samples == samples
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("place", ["shard", "index"])
+def test_a_name_that_leads_elsewhere_is_refused_before_any_use(tmp_path: Path, name: Any, place: str) -> None:
+    bad = tree()
+    part = bad["shards"][1] if place == "shard" else bad["shards"][1]["index"]
+    part["name"] = name
+    with pytest.raises(
+        ManifestError, match=r"manifest\.json is damaged: .*(name is|hex escape).*pack the set again"
+    ) as caught:
+        read_manifest(write(tmp_path, bad))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["shard", "index"])
+def test_a_digest_that_is_a_path_is_refused(tmp_path: Path, place: str) -> None:
+    """A cache names its copies by them."""
+    bad = tree()
+    part = bad["shards"][1] if place == "shard" else bad["shards"][1]["index"]
+    part["sha256"] = "/../../../evil"
+    with pytest.raises(ManifestError, match=r"sha256 is '/../../../evil'"):
+        read_manifest(write(tmp_path, bad))
 
 
 @pytest.mark.parametrize("url", ["{}/none", "file://{}/none", "memory://none", "nosuch://none"])
@@ -90,5 +157,39 @@ def test_a_url_without_a_set_is_one_line(tmp_path: Path, url: str) -> None:
 
 
 def test_an_index_of_an_older_version_is_refused() -> None:
-    with pytest.raises(ManifestError, match="older version"):
-        parse_index(b'{"format":1,"samples":[["k","jpg",512,5,1536,2]]}')
+    with pytest.raises(
+        ManifestError, match=r"a.idx is not an index that this version reads: .*pack the set again"
+    ):
+        parse_index(b'{"format":1,"samples":[["k","jpg",512,5,1536,2]]}', SHARD, "a.idx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00\xff", b"null", b"[]", b"[" * 5000, b'{"format":1}', b'{"format":2,"samples":[]}', INDEX[:-20],
+     INDEX.replace(b"512", b"-5"), INDEX.replace(b'"k"', b"7")],
+)  # fmt: skip
+def test_what_is_no_index_is_one_line(content: bytes) -> None:
+    with pytest.raises(ManifestError, match=r"a.idx is not an index that this version reads") as caught:
+        parse_index(content, SHARD, "a.idx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_an_index_of_another_number_of_samples_is_refused(samples: int) -> None:
+    shard = dataclasses.replace(SHARD, samples=samples)
+    with pytest.raises(
+        ManifestError, match=rf"a.idx holds 1 samples, the manifest says {samples} of a-000000.tar"
+    ):
+        parse_index(INDEX, shard, "a.idx")
+
+
+def test_a_sample_behind_the_end_of_its_shard_is_refused() -> None:
+    with pytest.raises(ManifestError, match=r"a.idx tells of samples behind the end of a-000000.tar"):
+        parse_index(INDEX.replace(b"1536", b"2047"), SHARD, "a.idx")
+
+
+@pytest.mark.parametrize("key", ["../../evil", "/etc/passwd", "a\\\\b", "c:x", "", "\\u0000"])
+def test_a_key_that_is_a_path_is_refused(key: str) -> None:
+    """Features, pictures and caches are named by keys."""
+    with pytest.raises(ManifestError, match=r"a.idx names|no index|leads|not an index"):
+        parse_index(INDEX.replace(b'"k"', f'"{key}"'.encode()), SHARD, "a.idx")

@@ -49,6 +49,14 @@ def test_it_is_one_line_with_its_place_and_where_the_rest_is(tmp_path: Path) -> 
     assert kept.stat().st_mode & 0o077 == 0
 
 
+def test_no_secret_is_kept(tmp_path: Path) -> None:
+    done = retfound("KeyError('s3://AKIAX:hunter2hunter2@bucket/run')", ["runs", str(tmp_path)], tmp_path)
+    (kept,) = tmp_path.glob("retfound-error-*.txt")
+    assert "hunter2" not in done.stderr
+    assert "s3://" in kept.read_text()
+    assert "hunter2" not in kept.read_text()
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = retfound("RecursionError()", ["runs", str(tmp_path), "--debug"], tmp_path)
     assert done.returncode == 70

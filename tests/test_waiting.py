@@ -104,6 +104,12 @@ def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: 
     assert "for 18 s" in waiting.due(waits, 118.0, 0.0)
     monkeypatch.setattr(waiting, "_last_answer", 125.0)
     assert waiting.due(waits, 130.0, 0.0) == ""
+    whole = waiting._Wait("s3://b", 90.0, 690.0, quiet=True)
+    assert waiting.due([whole], 150.0, 0.0) == ""
+    assert "waiting for s3://b/x (to read), without an answer for 25 s; giving up in 575 s" in waiting.due(
+        [*waits, whole], 150.0, 0.0
+    )
+    monkeypatch.setattr(waiting, "_last_said", 0.0)
     failing = waiting._Wait("s3://b/y", 100.0, 400.0, "it answers 503")
     assert "for 30 s (it answers 503); giving up in 270 s" in waiting.due([failing], 130.0, 0.0)
 

@@ -233,6 +233,8 @@ def cost(run: RunFacts, price: float) -> list[tuple[str, str]]:
         time = goodput(run.events, run.written)
     except (TrainingError, KeyError):
         return found
+    if time.wall_s <= 0:
+        return found
     parts = {
         "Steps that count": time.useful_s,
         "Done again": time.redo_s,

@@ -151,9 +151,8 @@ def _in_parts(start: Start, items: Sequence[Item], out: str, show: Display) -> t
     for begin in range(0, len(items), PART):
         some = items[begin : begin + PART]
         where = storage.join(folder, f"{_identity(start, some)}.npz")
-        if storage.exists(where):
-            part = _read_part(where)
-        else:
+        part = _read_part(where) if storage.exists(where) else None
+        if part is None:
             model = model or frozen_encoder(start)
             part = _embed(model, start, some, tick)
             fresh += len(some)
@@ -221,10 +220,14 @@ def _npz(part: Embedded, **more: Any) -> bytes:
     return npz({**texts, "features": part.features, **more})
 
 
-def _read_part(url: str) -> Embedded:
-    held = read_npz(url)
-    rows = held["features"].astype(np.float32)
-    return Embedded(held["keys"].tolist(), rows, held["skipped"].tolist())
+def _read_part(url: str) -> Embedded | None:
+    """A part that is kept; None where it is damaged, so that it is made again."""
+    try:
+        held = read_npz(url)
+        rows = held["features"].astype(np.float32)
+        return Embedded(held["keys"].tolist(), rows, held["skipped"].tolist())
+    except (DataError, KeyError):
+        return None
 
 
 def _made_by() -> NDArray[np.bytes_]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist import storage
-from retfound_dist.errors import StorageError
+from retfound_dist.errors import DataError, RetfoundError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.finetune import best_device
 from retfound_dist.evaluate.pixels import Pixels, for_testing
@@ -28,6 +30,10 @@ from retfound_dist.model.weights import load_into
 Features = NDArray[np.float32]
 CACHE = "features.npz"
 BATCH = 64
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
+    AttributeError, TypeError,  # what is no archive is one bare array
+)  # fmt: skip
 OnStep = Callable[[int, int], None]
 
 
@@ -86,18 +92,21 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
-    """All arrays of a .npz file; pickled ones are refused."""
+    """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
     with storage.open_read(url) as file, tempfile.TemporaryFile() as copy:
         copy.write(file.read())
         copy.seek(0)
-        with np.load(copy, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        try:
+            with np.load(copy, allow_pickle=False) as held:
+                return {name: held[name] for name in held.files}
+        except _DAMAGE as error:
+            raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
 
 
 def _read(where: str, identity: str) -> dict[str, Features]:
     try:
         held = read_npz(where) if storage.exists(where) else {}
-    except (StorageError, ValueError, OSError, EOFError):
+    except RetfoundError:
         return {}  # a cache that cannot be read is no cache
     if str(held.pop("identity", "")) != identity:
         return {}

@@ -13,7 +13,6 @@ kept out, for its patient is unknown. Slices of one volume are told by their nam
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retfound_dist import image_digests, shardset, storage
+from retfound_dist import image_digests, records, shardset, storage
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.folder_layout import layout_of, notes_of, nothing_found, part_of
 from retfound_dist.folder_walk import Links
@@ -213,7 +212,12 @@ def list_samples(url: str) -> Iterator[Item]:
     for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
         for entry in shardset.read_index(url, shard):
-            note = json.loads(bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]))
+            note = records.parse(
+                bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]),
+                dict[str, Any],
+                f"{entry.key}.json of {storage.join(url, shard.name)}",
+                "pack the set again",
+            )
             label = "" if note.get("label") is None else str(note["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split

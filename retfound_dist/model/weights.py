@@ -5,7 +5,6 @@ Inside, every set of weights bears MAE's key names (`foreign.py`). Files run no 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -17,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from retfound_dist import commit, kinds, storage
+from retfound_dist import commit, kinds, records, storage
 from retfound_dist.errors import WeightsError
 from retfound_dist.model import hub
 from retfound_dist.model.containers import DECODER, State
@@ -126,11 +125,12 @@ def _read_tensors(path: str, url: str, part: str) -> tuple[Found, dict[str, Any]
     if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
         try:
             with safetensors.safe_open(path, "pt") as file:
-                config = json.loads((file.metadata() or {}).get("config", "{}"))
+                text = (file.metadata() or {}).get("config", "{}")
+            kept: dict[str, Any] = records.parse(text.encode(), dict[str, Any], f"the config in {url}", "")
             tree: Any = safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
             raise unreadable(url, (str(error).splitlines() or [type(error).__name__])[0][:120]) from error
-        return to_mae(tree, url, part), config
+        return to_mae(tree, url, part), kept
     tree = read_pickle(path, url)
     config = tree.get("config") if isinstance(tree, dict) else None
     ours = isinstance(config, dict) and "model" in config

@@ -23,6 +23,7 @@ from retfound_dist.errors import ConfigError, DataError, RetfoundError
 from retfound_dist.ranges import Traffic
 from retfound_dist.schema import Data
 from retfound_dist.scratch import Scratch
+from retfound_dist.set_counts import check_counts
 from retfound_dist.shardset import Manifest, read_manifest
 from retfound_dist.stream.augment import Augment, Draw, apply, draw
 from retfound_dist.stream.fetcher import Fetcher
@@ -245,6 +246,7 @@ def open_stream(
     start_step: int = 0,
     stop_step: int | None = None,
     data: Data | None = None,
+    counted: bool = False,
     **settings: Any,
 ) -> Stream:
     """This rank's micro-batches from `start_step` up to, not including, `stop_step` (without end: None).
@@ -252,8 +254,8 @@ def open_stream(
     `shards` is a URL or a manifest that was read; `micro_batch` the most samples of one micro-batch (all
     of this rank's share of `global_batch`: None); `image_size` a side in pixels, or height and width;
     `patches` the length of each sample's mask noise; `world` this process's place (from torchrun's or
-    Slurm's environment: None). All else is set as in the config's `[data]`, by `data` or by name:
-    `workers=8, cache_dir="/scratch", split="train"`.
+    Slurm's environment: None); `counted`: that `check_counts` was asked already, once for all ranks. All
+    else is set as in the config's `[data]`, by `data` or by name: `workers=8, split="train"`.
     ManifestError, StorageError or DataError say what is wrong with the shards.
     """
     manifest = read_manifest(shards) if isinstance(shards, str) else shards
@@ -263,6 +265,8 @@ def open_stream(
     data = data or Data(shards=manifest.url, **settings)
     manifest = manifest.first(data.first_shards)
     world = world or read_world(os.environ)
+    if not counted:
+        check_counts(manifest.url, manifest.part(data.split), data.patience_s)
     plan = make_plan(manifest, data, global_batch, seed)
     cut = layout(global_batch, world.size, micro_batch or global_batch)
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)

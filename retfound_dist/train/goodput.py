@@ -6,6 +6,7 @@ one for each logged step. From both follows, without a clock or a file, where th
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,15 +87,36 @@ def _steps(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Seconds of the steps that count, and of those done again later.
 
     A row stands for the steps since the one before it; a process logs its first step, so a row that
-    goes back stands for one.
+    goes back stands for one. Stretches are counted and not steps: a damaged row may name any step.
     """
-    counts: dict[int, float] = {}
     total, before = 0.0, 0
+    stretches: list[tuple[int, int, float]] = []
     for row in rows:
-        step = int(row["step"])
-        for number in range(before + 1 if step > before else step, step + 1):
-            counts[number] = float(row["step_s"])
-            total += counts[number]
+        step, seconds = int(row["step"]), float(row["step_s"])
+        first = before + 1 if step > before else step
+        stretches.append((first, step, seconds))
+        total += (step - first + 1) * seconds
         before = step
-    useful = sum(counts.values())
+    useful, covered = 0.0, _Covered()
+    for first, last, seconds in reversed(stretches):  # of a step done twice the later row counts
+        useful += covered.add(first, last) * seconds
     return useful, total - useful
+
+
+class _Covered:
+    """Steps that were counted, as stretches that do not touch, rising."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+
+    def add(self, first: int, last: int) -> int:
+        """Cover a stretch; gives how many of its steps were not covered before."""
+        low = bisect_left(self._lasts, first - 1)
+        high = bisect_right(self._firsts, last + 1)
+        held = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
+        fresh = last - first + 1 - sum(max(0, min(last, b) - max(first, a) + 1) for a, b in held)
+        if low < high:
+            first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
+        self._firsts[low:high], self._lasts[low:high] = [first], [last]
+        return fresh

@@ -69,6 +69,7 @@ def open_held_out(
         world=group.world,
         stop_step=1,
         data=whole,
+        counted=True,
     ) as stream:
         return HeldOut(count, list(stream))
 

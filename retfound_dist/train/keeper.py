@@ -20,7 +20,7 @@ from retfound_dist.logwriter import LogWriter
 from retfound_dist.retry import Patience
 from retfound_dist.storage import FileInfo
 from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden
-from retfound_dist.waiting import waiting
+from retfound_dist.waiting import limited
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
@@ -72,7 +72,7 @@ def insist(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
-            with waiting(patience.url, patience.seconds):
+            with limited(patience.url, patience.seconds):
                 return function()
         except (StorageError, OSError) as error:
             if not patience.wait(error):

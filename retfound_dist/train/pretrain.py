@@ -20,6 +20,7 @@ from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.logrows import each_step_once, read_log
 from retfound_dist.schema import PretrainConfig
 from retfound_dist.scratch import Scratch
+from retfound_dist.set_counts import check_counts
 from retfound_dist.shardset import Manifest
 from retfound_dist.stream.loader import Stream, make_plan, open_stream
 from retfound_dist.train import engine as ds
@@ -109,8 +110,12 @@ def run_on(start: Start) -> None:
 
 
 def _check_data(start: Start) -> None:
-    """RunConflictError where an old run had other data, or the ranks have read two states of the set."""
-    config = start.config
+    """RunConflictError where an old run had other data, or the ranks have read two states of the set.
+
+    ManifestError on every rank where its counts are not those of its indexes.
+    """
+    config, held = start.config, start.manifest
+    start.group.on_main(lambda: check_counts(held.url, held.shards, config.data.patience_s))
     start.group.on_main(lambda: check_old_run(config, start.manifest))
     told = start.group.gather(describe_set(start.manifest))
     if any(each != told[0] for each in told):
@@ -189,6 +194,7 @@ def _stream(begin: Start, ready: Ready) -> Stream:
         start_step=ready.step,
         stop_step=ready.job.last,
         data=config.data,
+        counted=True,
     )
 
 

@@ -20,6 +20,7 @@ from retfound_dist import commit, storage, verified
 from retfound_dist.commit import Commit
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.retry import Patience, is_passing
+from retfound_dist.waiting import limited
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -216,7 +217,8 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
     patience = Patience(url, min(LOCAL_S, patience_s) if storage.is_local(url) else patience_s)
     while True:
         try:
-            return question()
+            with limited(url, patience.seconds):
+                return question()
         except MemoryError as error:
             raise StorageError(
                 f"{what} cannot be read: this machine's memory is too short; nothing is passed over for it: "

@@ -94,7 +94,7 @@ class Judge:
         for part in parts:
             found |= _signs(part)
             self._add_numbers(part)
-        if cell is not None and not (is_scheme(parts[-1]) and cell in parts[-1]):
+        if cell is not None and not (is_scheme(parts[-1]) and cell.isdigit()):
             found |= _signs_of_cell(cell)
             self._add_numbers(cell)
         for kind in found:

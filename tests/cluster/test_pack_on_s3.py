@@ -18,16 +18,19 @@ from retfound_dist import storage
 from retfound_dist.cli import main
 from retfound_dist.config import build
 from retfound_dist.errors import StorageError
+from retfound_dist.exclusive import Made, write_new
 from retfound_dist.schema import PackConfig
 from shards import committed
 from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
+from shards.standing import Series
 from shards.verify import inspect, verify
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import ROOT, clean_environment
 from tests.cluster.real_s3 import S3
+from tests.pack_race import race
 
 WRITES = ["PUT", "POST", "DELETE"]
 
@@ -91,6 +94,53 @@ def test_bad_shards_on_s3_are_found_and_rebuilt_there(s3: S3, images: Path) -> N
     assert inspect(config.out.url, 2).faults == ()
 
 
+def test_of_packs_that_begin_at_one_moment_one_alone_writes(s3: S3, images: Path, tmp_path: Path) -> None:
+    """Ceph lets one lock through; rclone takes all, and the packs find out by reading."""
+    source, env = str(images / "one"), clean_environment(s3.environment())
+    winners = race(source, f"{s3.url}/set", tmp_path / "go", rivals=4, env=env)
+    assert len(winners) == 1
+    out = {"url": str(tmp_path / "alone"), "shard_mb": 0.02, "workers": 1, "seed": winners[0]}
+    pack(build(PackConfig, {"source": {"path": source}, "out": out}, "test"))
+    assert content(f"{s3.url}/set") == content(tmp_path / "alone")
+
+
+def test_a_lock_is_put_where_none_stands_and_a_store_that_ignores_the_condition_is_found_out(
+    s3: S3, request: pytest.FixtureRequest
+) -> None:
+    honours = "ceph" in request.node.name
+    where = f"{s3.url}/set/LOCK.json"
+    assert write_new(where, b"one") is (Made.NEW if honours else Made.UNSURE)
+    assert write_new(where, b"two") is (Made.THERE if honours else Made.UNSURE)
+    assert storage.read_bytes(where) == (b"one" if honours else b"two")
+
+
+def test_a_set_on_s3_that_is_replaced_stands_until_the_new_one_is_committed(
+    s3: S3, images: Path, tmp_path: Path
+) -> None:
+    url = f"{s3.url}/set"
+    pack(config_of(images / "two", url))
+    before = content(url)
+
+    def look(done: int, total: int) -> None:
+        if done < total:
+            assert done % 16 or content(url).items() >= before.items()
+        else:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(config_of(images / "one", url), force=True, progress=look)
+    assert content(url).items() >= before.items()
+    report = inspect(url, 1)
+    assert report.faults == ()
+    assert "are of a pack that was not finished" in report.notes[0]
+    pack(config_of(images / "two", tmp_path / "set"))
+    for place in (url, tmp_path / "set"):
+        pack(config_of(images / "one", place), force=True)
+    assert content(url) == content(tmp_path / "set")
+    assert not before.keys() & {name for name in content(url) if name.endswith((".tar", ".idx"))}
+    assert verify(url, 1) == []
+
+
 @pytest.mark.parametrize("fault", ["503", "500", "lost"])
 def test_faults_while_packing_and_appending_are_asked_again_and_change_no_byte(
     proxy: Chaos, images: Path, tmp_path: Path, fault: str
@@ -121,7 +171,7 @@ def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(
     assert "\n" not in str(caught.value)
     assert proxy.s3.secret not in str(caught.value)
     proxy.set(down=False)
-    assert committed.recover(url, "oct", plan_pack(config))
+    assert committed.recover(url, Series("oct"), plan_pack(config))
     assert "manifest.json" not in storage.list_names(url)
     pack(config)
     assert content(url) == content(tmp_path / "set")

@@ -15,7 +15,7 @@ from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import S3
 from tests.train.saves import STEP, save, value_of
-from tests.train.test_save_again import storm
+from tests.train.test_sealing import storm
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from retfound_dist import storage
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
 from tests import hostile_keys
+from tests.cluster.real_faults import chaos
 from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
 
 
@@ -243,3 +244,17 @@ def one_line(error: StorageError, server: S3, url: str) -> None:
     assert url in text
     assert server.key not in text
     assert server.secret not in text
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_a_request_that_is_never_answered_is_sent_again(
+    method: str, rclone_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with chaos(with_new_bucket(rclone_server)) as proxy:
+        use(proxy.s3, monkeypatch)
+        url = f"{proxy.s3.url}/file"
+        storage.write_bytes(url, b"before")
+        proxy.set(rules=[{"fault": "stall", "methods": [method], "times": 1}])
+        storage.write_bytes(url, b"after")
+        assert storage.read_bytes(url) == b"after"
+        assert proxy.faults() == 1

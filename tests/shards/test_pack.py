@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, wri
 from PIL import Image
 
 from retfound_dist import storage
+from retfound_dist.cli import main
 from retfound_dist.config import load
 from retfound_dist.errors import ConfigError, DataError, ManifestError
+from retfound_dist.identity import set_fingerprint
 from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import Manifest, read_index
 from shards.pack import pack
@@ -193,6 +196,99 @@ def test_force_replaces_a_set_and_leaves_nothing_of_it(images: Path, tmp_path: P
     beside = ["DATACARD.md", "examples.jpg", "manifest.json"]
     assert names == [*beside, "oct-000000.idx", "oct-000000.tar", "quality.html"]
     assert manifest.samples == 20
+
+
+def test_a_set_that_is_replaced_by_the_same_one_is_the_same_under_other_names(
+    images: Path, tmp_path: Path
+) -> None:
+    config = pack_config(images, tmp_path / "out")
+    first = pack(config)
+    again = pack(config, force=True)
+    assert [shard.name for shard in again.shards] == [n.name.replace("oct-", "oct.2-") for n in first.shards]
+    assert set_fingerprint(again.shards) == set_fingerprint(first.shards), "a run on it goes on"
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith("oct-")]
+    third = pack(config, force=True)
+    assert third.shards == first.shards, "the first names were free again"
+    assert pack(config) == third
+    assert verify(third.url, 1) == []
+
+
+def test_a_replacement_of_which_nothing_can_be_used_leaves_the_old_set_as_it_was(
+    images: Path, tmp_path: Path
+) -> None:
+    pack(pack_config(images, tmp_path / "out"))
+    before = file_bytes(tmp_path / "out")
+    for number in range(30):
+        path = tmp_path / "bad" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no image")
+    for budget, said in ((100, "none of 30 images can be used"), (2, "3 of 30 images cannot be used")):
+        config = pack_config(tmp_path / "bad", tmp_path / "out", out={"bad_sample_budget": budget})
+        with pytest.raises(DataError, match=said):
+            pack(config, force=True)
+        assert file_bytes(tmp_path / "out") == before
+
+
+def test_a_replacement_that_comes_to_nothing_leaves_the_names_of_the_old_set(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETFOUND_SALT", "a secret of this test alone, long enough")
+    table = tmp_path / "names.csv"
+    hidden = {"source": {"keys": "digest"}, "out": {"names_table": str(table), "bad_sample_budget": 99}}
+    pack(build_config(images, tmp_path / "out", hidden))
+    before = table.read_bytes()
+    assert len(before.splitlines()) == 21
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    (tmp_path / "other" / "images" / "x.jpg").write_bytes(b"no image")
+    config = build_config(tmp_path / "other" / "images", tmp_path / "out", hidden)
+    with pytest.raises(DataError, match="none of 1 images can be used"):
+        pack(config, force=True)
+    assert table.read_bytes() == before
+    write_image(tmp_path / "other" / "images" / "y.jpg", 77)
+    pack(config, force=True)
+    assert len(table.read_bytes().splitlines()) == 3
+
+
+def build_config(source: Path, url: Path, more: dict[str, dict[str, Any]]) -> PackConfig:
+    """`pack_config` with more settings of the source."""
+    plain = pack_config(source, url, out=more["out"])
+    return replace(plain, source=replace(plain.source, **more["source"]))
+
+
+def test_a_replacement_that_is_broken_off_leaves_the_old_set_sound_and_goes_on(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(pack_config(images, tmp_path / "out", out={"seed": 4}))
+    before = file_bytes(tmp_path / "out")
+    for name in COUNTS:
+        (images / name / "zz.jpg").write_bytes(b"no image")
+    config = pack_config(images, tmp_path / "out", out={"bad_sample_budget": 1})
+    with pytest.raises(DataError, match="2 of 22 images cannot be used"):
+        pack(config, force=True)
+    assert file_bytes(tmp_path / "out").items() >= before.items()
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert "are of a pack that was not finished" in capsys.readouterr().out
+    with pytest.raises(DataError, match="packed otherwise"):
+        pack(config)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("oct.2-*.tar")}
+    assert kept
+    manifest = pack(replace(config, out=replace(config.out, bad_sample_budget=2)), force=True)
+    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("oct.2-*.tar")}
+    assert times.items() >= kept.items()
+    assert manifest.samples == 20
+    assert verify(manifest.url, 1) == []
+
+
+def test_a_set_whose_manifest_is_damaged_is_refused_and_replaced_by_force(images: Path, tmp_path: Path) -> None:
+    config = pack_config(images, tmp_path / "out")
+    pack(config)
+    for damaged in (b"", b"[]", b'{"format": 1}'):
+        (tmp_path / "out" / "manifest.json").write_bytes(damaged)
+        with pytest.raises(ManifestError, match=r"is damaged: .*; --force replaces it"):
+            pack(config)
+        manifest = pack(config, force=True)
+        assert verify(manifest.url, 1) == []
+        assert len(list((tmp_path / "out").glob("*.tar"))) == len(manifest.shards)
 
 
 def test_tars_of_somebody_else_are_not_touched(images: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, StorageError
+from retfound_dist.identity import set_fingerprint
+from retfound_dist.schema import PackConfig
 from retfound_dist.scratch import Scratch
+from retfound_dist.shardset import read_manifest
 from shards import pack as packing
 from shards.pack import pack, plan_pack
 from shards.record import Scan
@@ -31,7 +36,8 @@ from retfound_dist.config import load
 from retfound_dist.schema import PackConfig
 from shards.pack import pack
 if __name__ == "__main__":
-    pack(load(PackConfig, sys.argv[1], sys.argv[2:])[0])
+    force = sys.argv[2:3] == ["--force"]
+    pack(load(PackConfig, sys.argv[1], sys.argv[2 + force :])[0], force=force)
 """
 
 
@@ -40,6 +46,13 @@ def images(tmp_path: Path) -> Path:
     root = write_classes(tmp_path / "images", {"A": 12, "B": 8})
     (root / "A" / "bad.jpg").write_text("hi")
     return root
+
+
+AFTER = {
+    *(f"write_bytes {name}" for name in ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")),
+    *("delete packing.json", "delete LOCK.json"),
+}
+"""Changes that come after the manifest, by which the set stands."""
 
 
 @contextmanager
@@ -80,11 +93,12 @@ def test_a_failure_at_any_write_is_made_good_by_the_same_command(
             pack(pack_config(images, out, split=parted))
             break
         left = file_bytes(out) if out.exists() else {}
-        assert ("manifest.json" in left) == (changes[at] == "delete packing.json")
+        assert ("manifest.json" in left) == (changes[at] in AFTER)
         pack(pack_config(images, out, split=parted))
         assert file_bytes(out) == expected, changes[at]
         at += 1
     assert at > 2 * 3 + 2
+    assert set(changes) >= AFTER
 
 
 def test_work_that_was_committed_is_not_done_again(
@@ -114,18 +128,41 @@ def test_shards_of_another_config_are_not_mixed_in(
     assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
 
 
-def test_a_replacement_that_failed_midway_is_made_good(
+def test_a_replacement_that_failed_anywhere_leaves_the_old_set_or_the_new_one_and_is_made_good(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack(pack_config(images, tmp_path / "undisturbed"))
-    for at in range(1, 12):
-        pack(pack_config(images, tmp_path / "out", out={"seed": 5}), force=True)
-        with failing(monkeypatch, at, torn=True), pytest.raises(StorageError):
-            pack(pack_config(images, tmp_path / "out"), force=True)
-        left = file_bytes(tmp_path / "out")
-        assert "manifest.json" not in left or verify(f"{tmp_path}/out", 1) == []
-        pack(pack_config(images, tmp_path / "out"), force="manifest.json" in left)
-        assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "undisturbed")
+    few = {"shard_mb": 0.04}
+    old, out = pack_config(images, tmp_path / "old", out={"seed": 5, **few}), tmp_path / "out"
+    pack(old)
+    config = pack_config(images, out, out=few)
+    before = file_bytes(tmp_path / "old")
+    pack_beside(tmp_path, config)
+    expected = file_bytes(tmp_path / "undisturbed")
+    replaced, at = 0, 0
+    while True:
+        storage.delete(str(out))
+        shutil.copytree(tmp_path / "old", out)
+        with failing(monkeypatch, at, torn=True) as changes, suppress(StorageError):
+            pack(config, force=True)
+            break
+        left = file_bytes(out)
+        if left["manifest.json"] == before["manifest.json"]:
+            assert left.items() >= before.items(), f"{changes[at]} changed the old set"
+        else:
+            replaced += 1
+            assert left["manifest.json"] == expected["manifest.json"]
+        assert verify(str(out), 1) == [], changes[at]
+        pack(config, force=True)
+        assert file_bytes(out) == expected, changes[at]
+        at += 1
+    assert replaced > len(before) - 4, "the old shards were removed one by one after the new manifest"
+    assert at > replaced + 5
+
+
+def pack_beside(tmp_path: Path, config: PackConfig) -> None:
+    """The set that `config` makes where another one stood, undisturbed."""
+    shutil.copytree(tmp_path / "old", tmp_path / "undisturbed")
+    pack(replace(config, out=replace(config.out, url=str(tmp_path / "undisturbed"))), force=True)
 
 
 def test_a_tar_that_lost_its_end_is_packed_again(images: Path, tmp_path: Path) -> None:
@@ -157,6 +194,33 @@ def test_kill_9_anywhere_ends_with_the_same_bytes_and_no_process_left(tmp_path: 
         wait_until_gone(children)
     subprocess.run([*command, f"out.url={out}"], check=True, timeout=120)
     assert file_bytes(out) == file_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_replacement_killed_anywhere_leaves_the_old_set_sound_until_the_new_one_is_whole(
+    tmp_path: Path,
+) -> None:
+    images = write_classes(tmp_path / "images", {"A": 40, "B": 24}, "png")
+    (tmp_path / "pack.py").write_text(SCRIPT)
+    (tmp_path / "pack.toml").write_text(f'[source]\npath = "{images}"\n[out]\nurl = ""\nshard_mb = 0.04\n')
+    command = [sys.executable, str(tmp_path / "pack.py"), str(tmp_path / "pack.toml")]
+    out = tmp_path / "out"
+    pack(pack_config(images, out, out={"seed": 5}))
+    before = file_bytes(out)
+    for shards in (1, 3):
+        process = subprocess.Popen([*command, "--force", f"out.url={out}", "out.workers=1"])
+        while process.poll() is None and len(list(out.glob("oct.2-*.idx"))) < shards:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert file_bytes(out).items() >= before.items()
+        assert verify(str(out), 1) == []
+    subprocess.run([*command, "--force", f"out.url={out}", "out.workers=1"], check=True, timeout=120)
+    alone = pack(pack_config(images, tmp_path / "alone", out={"shard_mb": 0.04}))
+    assert set_fingerprint(read_manifest(str(out)).shards) == set_fingerprint(alone.shards)
+    assert not before.keys() & {name for name in file_bytes(out) if name.endswith((".tar", ".idx"))}
+    assert not {"LOCK.json", "packing.json"} & file_bytes(out).keys()
+    assert verify(str(out), 1) == []
 
 
 def test_one_shard_is_open_at_a_time(
@@ -277,4 +341,4 @@ def test_what_ends_a_pack_leaves_no_open_shard_behind(tmp_path: Path) -> None:
     config = pack_config(tmp_path / "images", tmp_path / "out", out={"shard_mb": 1.0, "bad_sample_budget": 1})
     with pytest.raises(DataError):
         pack(config)
-    assert not [path.name for path in (tmp_path / "out").iterdir() if ".tar" in path.name]
+    assert not (tmp_path / "out").exists()

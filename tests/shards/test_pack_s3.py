@@ -11,6 +11,7 @@ from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from retfound_dist.exclusive import Made, write_new
 from shards.pack import pack
 from shards.verify import verify
 
@@ -60,6 +61,12 @@ def test_packing_on_s3_goes_on_after_the_last_committed_shard(bucket: str, tmp_p
     storage.write_json(f"{bucket}/oct/packing.json", {})
     assert pack(pack_config(images, f"{bucket}/oct")).shards == plain.shards
     assert "packing.json" not in storage.list_names(f"{bucket}/oct")
+
+
+def test_a_file_is_written_where_none_stands_and_never_over_another(bucket: str) -> None:
+    assert write_new(f"{bucket}/set/LOCK.json", b"one") is Made.NEW
+    assert write_new(f"{bucket}/set/LOCK.json", b"two") is Made.THERE
+    assert storage.read_bytes(f"{bucket}/set/LOCK.json") == b"one"
 
 
 def test_a_bucket_that_is_not_there_is_one_line_without_the_secret(bucket: str, tmp_path: Path) -> None:

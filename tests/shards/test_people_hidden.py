@@ -252,6 +252,12 @@ def test_what_looks_harmless_keeps_its_names_unless_digests_are_asked_for(tmp_pa
     assert all(key.startswith("i") and len(key) == 13 for key in fields_of(tmp_path / "asked"))
 
 
+@pytest.mark.parametrize("folder", ["octdl", "kermany"])
+def test_published_sets_keep_their_names_as_plain_folders_too(test_data: Path, tmp_path: Path, folder: str) -> None:
+    plan = plan_pack(pack_config(test_data / folder, tmp_path / "out"))
+    assert {choice.keys for choice in plan.choices.values()} == {"names"}
+
+
 def test_folders_of_people_are_neither_labels_nor_the_name_of_a_source(tmp_path: Path) -> None:
     root = tmp_path / "Smith_John_19500101"
     for number in range(3):

@@ -7,7 +7,11 @@ import pytest
 from pack_inputs import pack_config, write_classes
 
 from retfound_dist import storage
+from retfound_dist.cli import main
+from retfound_dist.config import build
 from retfound_dist.errors import ManifestError
+from retfound_dist.identity import set_fingerprint
+from retfound_dist.schema import PackConfig
 from retfound_dist.shardset import read_index, read_manifest
 from shards.commands import verify_command
 from shards.pack import pack
@@ -103,6 +107,100 @@ def test_a_key_in_two_shards_is_named(shard_set: Path) -> None:
     assert faults[0].startswith("manifest.json says 20 samples")
     assert len(faults) == 1 + first["samples"]
     assert all(fault.endswith("is in the set 2 times") for fault in faults[1:])
+
+
+def change_json(shard_set: Path, field: str) -> str:
+    """Change a field of the first sample's JSON, and put every sha256 right; gives the shard's name."""
+    manifest = json.loads((shard_set / "manifest.json").read_text())
+    row = manifest["shards"][0]
+    entry = read_index(str(shard_set), read_manifest(str(shard_set)).shards[0])[0]
+    tar = bytearray((shard_set / row["name"]).read_bytes())
+    place = slice(entry.json_offset, entry.json_offset + entry.json_bytes)
+    value = json.loads(tar[place])[field]
+    other = ("Y" if value.startswith("X") else "X") + value[1:]
+    tar[place] = tar[place].replace(f'"{field}":"{value}"'.encode(), f'"{field}":"{other}"'.encode())
+    (shard_set / row["name"]).write_bytes(tar)
+    row["sha256"] = storage.file_info(str(shard_set / row["name"])).sha256
+    storage.write_json(f"{shard_set}/manifest.json", manifest)
+    return str(row["name"])
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A set in parts, of which labels and patients are known."""
+    images = write_classes(tmp_path / "images", {"A": 12, "B": 8})
+    names = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.jpg"))
+    rows = [f"{name},{name[0]},P{number:02d}" for number, name in enumerate(names)]
+    (images / "list.csv").write_text("\n".join(["file,label,patient", *rows]) + "\n")
+    tree = {
+        "source": {"kind": "csv", "path": str(images / "list.csv")},
+        "split": {"fractions": [0.5, 0.3, 0.2]},
+        "out": {"url": str(tmp_path / "out"), "shard_mb": 0.02, "workers": 1},
+    }
+    pack(build(PackConfig, tree, "test"))
+    assert verify(f"{tmp_path}/out", 1) == []
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("field", ["label", "patient", "split"])
+def test_an_edited_label_patient_or_part_is_found_though_every_sha256_was_put_right(
+    listed: Path, field: str
+) -> None:
+    name = change_json(listed, field)
+    faults = verify(str(listed), 1)
+    assert f"{name}: the part, label or patient of a sample differs from the manifest's digest of them" in faults
+
+
+def test_a_shard_that_was_moved_to_another_part_is_found(listed: Path) -> None:
+    manifest = json.loads((listed / "manifest.json").read_text())
+    row = next(row for row in manifest["shards"] if row["split"] == "test")
+    row["split"] = "train"
+    storage.write_json(f"{listed}/manifest.json", manifest)
+    count = row["samples"]
+    assert verify(str(listed), 1) == [f"{row['name']}: {count} of its samples say part test, manifest.json train"]
+
+
+def test_a_set_that_was_packed_before_digests_were_kept_is_sound_and_the_lack_is_told(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((listed / "manifest.json").read_text())
+    before = set_fingerprint(read_manifest(str(listed)).shards)
+    for row in manifest["shards"]:
+        del row["fields_sha256"]
+    storage.write_json(f"{listed}/manifest.json", manifest)
+    assert verify_command(str(listed), workers=1) == 0
+    said = capsys.readouterr().out
+    count = len(manifest["shards"])
+    assert f"labels and patients of {count} of {count} shards could not be held against manifest.json" in said
+    assert "all sound" in said
+    assert set_fingerprint(read_manifest(str(listed)).shards) == before, "runs on old sets go on"
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_count_that_is_not_the_index_s_is_named(shard_set: Path, by: int) -> None:
+    manifest = json.loads((shard_set / "manifest.json").read_text())
+    manifest["shards"][1]["samples"] += by
+    manifest["samples"] += by
+    storage.write_json(f"{shard_set}/manifest.json", manifest)
+    faults = verify(str(shard_set), 1)
+    assert any("oct-000001.idx holds" in fault for fault in faults)
+    assert all(fault.startswith("oct-000001") for fault in faults)
+
+
+def test_the_path_of_another_file_tells_nothing_of_it(
+    shard_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "secret.tar"
+    secret.write_bytes(bytes(12345))
+    for name in (str(secret), "../secret.tar"):
+        manifest = json.loads((shard_set / "manifest.json").read_text())
+        manifest["shards"][0]["name"] = name
+        storage.write_json(f"{shard_set}/manifest.json", manifest)
+        assert main(["verify", str(shard_set)]) == 2
+        said = capsys.readouterr()
+        assert "12,345" not in said.out + said.err
+        assert "leads to another folder" in said.err
+        assert len(said.err.splitlines()) == 1
 
 
 def test_what_is_not_a_committed_set_is_an_error(tmp_path: Path, shard_set: Path) -> None:

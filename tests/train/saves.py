@@ -20,8 +20,8 @@ import torch
 from retfound_dist import commit
 from retfound_dist.commit import Commit
 from retfound_dist.schema import Checkpoint
-from retfound_dist.train import checkpoint, keeper
-from retfound_dist.train.checkpoint import Sealing
+from retfound_dist.train import keeper
+from retfound_dist.train.sealing import Sealing, seal
 from retfound_dist.train.weights import part_name
 
 STEP = 8
@@ -50,7 +50,7 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
         time="2026-01-01T00:00:00+00:00", config={}, files=files,
     )  # fmt: skip
     settings = keep or Checkpoint(keep_last=9, patience_s=5.0)
-    checkpoint.seal(Sealing(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
+    seal(Sealing(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
     return commit.read_commit(url)
 
 

@@ -1,5 +1,6 @@
 """A run's time split into parts, by events and rows made by hand."""
 
+import random
 from typing import Any
 
 import pytest
@@ -77,3 +78,27 @@ def test_the_parts_add_up_to_the_wall_time() -> None:
 def test_a_run_without_events_says_so() -> None:
     with pytest.raises(TrainingError, match="none of 0 events is a start"):
         goodput([], [row(1, 1)])
+
+
+def by_step(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """The same as `goodput` finds, by counting every step."""
+    counts: dict[int, float] = {}
+    total, before = 0.0, 0
+    for each in rows:
+        for number in range(before + 1 if each["step"] > before else each["step"], each["step"] + 1):
+            counts[number] = each["step_s"]
+            total += each["step_s"]
+        before = each["step"]
+    return sum(counts.values()), total - sum(counts.values())
+
+
+def test_stretches_of_steps_count_as_each_step_does() -> None:
+    draw = random.Random(0)
+    for _ in range(500):
+        rows = [row(draw.randint(0, 30), 0, draw.random()) for _ in range(draw.randint(0, 25))]
+        found = goodput([start(0, 1)], rows)
+        assert (found.useful_s, found.redo_s) == pytest.approx(by_step(rows), abs=1e-9)
+
+
+def test_a_row_that_names_an_impossible_step_costs_no_time() -> None:
+    assert goodput([start(0, 1)], [row(10**11, 2), row(3, 3)]).redo_s == 1

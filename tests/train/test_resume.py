@@ -102,7 +102,7 @@ def test_a_disk_that_cannot_be_read_ends_the_start_and_says_nothing_of_the_check
         make(run, step)
     os.unlink(state_of(run, 2))
     os.symlink("/proc/self/mem", state_of(run, 2))  # EIO by a real read
-    with pytest.raises(StorageError, match=r"step 2 cannot be read: .*Input/output error.*run.resume=STEP"):
+    with pytest.raises(StorageError, match=r"step 2 cannot be read: .*input/output error.*run.resume=STEP"):
         choose(run, "auto", said.append, 0.2)
     assert said == []
     assert step_of(choose(run, 1, said.append, 0.2)) == 1

@@ -174,7 +174,7 @@ def test_a_full_scratch_disk_ends_a_start_by_name_and_passes_over_no_checkpoint(
     assert "passing over" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("retfound: the checkpoint cannot be loaded")
-    assert f"the disk of {small_disk}" in last
+    assert f"the disk at {small_disk}" in last
     assert "is full" in last
     assert commit.list_steps(str(run)) == [2, 4]
     filler.unlink()

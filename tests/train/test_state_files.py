@@ -159,10 +159,10 @@ def test_a_resume_from_a_forged_state_leaves_with_2_and_one_line(tmp_path: Path)
     begun = pretrain(1, run, manifest.url, "train.steps=2", "train.stop_at_step=1")
     assert begun.returncode == 0, begun.stderr
     place = commit.checkpoint_url(str(run), 1)
-    state = next(Path(place, ds.TAG).glob("*optim_states.pt"))
+    state = next(Path(place).rglob("*optim_states.pt"))
     state.write_bytes(forgeries(tmp_path / "mark")["call"])
     tree = json.loads(Path(place, commit.COMMIT).read_text())
-    tree["files"][f"{ds.TAG}/{state.name}"] = asdict(storage.file_info(str(state)))
+    tree["files"][state.relative_to(place).as_posix()] = asdict(storage.file_info(str(state)))
     Path(place, commit.COMMIT).write_text(json.dumps(tree))
     again = pretrain(1, run, manifest.url, "train.steps=2")
     assert again.returncode == 2, again.stderr

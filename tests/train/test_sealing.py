@@ -1,4 +1,4 @@
-"""A step that is saved over its commit: the old checkpoint with its old files, or the new one with its new."""
+"""The end of a save: the old checkpoint with its old files or the new one with its new; what goes, what stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from retfound_dist import commit, storage, verified
 from retfound_dist.errors import CheckpointError, RunConflictError
 from retfound_dist.schema import Checkpoint
-from retfound_dist.train import checkpoint
+from retfound_dist.train.resume import choose
+from retfound_dist.train.sealing import Sealing, prune
+from tests.test_commit import make
 from tests.train import saves
 from tests.train.saves import STEP, save, value_of
 
@@ -95,8 +97,7 @@ def test_who_has_lost_the_lock_commits_nothing_over_the_one_who_has_it(
     run = str(tmp_path / "run")
     held = save(run, 1.0, str(tmp_path))
     storage.write_json(storage.join(run, "LOCK.json"), {"id": "another"})
-    usual = checkpoint.Sealing
-    monkeypatch.setattr(saves, "Sealing", lambda *args: usual(*args, lock_id="mine"))
+    monkeypatch.setattr(saves, "Sealing", lambda *args: Sealing(*args, lock_id="mine"))
     with pytest.raises(RunConflictError, match="run by another start: step 8 is not saved"):
         save(run, 2.0, str(tmp_path))
     assert commit.read_commit(held.url) == held
@@ -132,3 +133,57 @@ def test_a_damaged_commit_in_between_ends_no_save_and_nothing_of_a_stranger_is_r
     assert any(name.startswith("state") for name in os.listdir(where.parent))
     held = commit.read_commit(commit.checkpoint_url(run, 2))
     assert [verified.why_differs(storage.join(held.url, name), info) for name, info in held.files.items()] == [""]
+
+
+def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    for step in (10, 20, 30, 40, 50):
+        make(run, step)
+    prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
+    assert commit.list_steps(run) == [10, 20, 30, 40, 50]
+    kept = [s for s in (10, 20, 30, 40, 50) if commit.read_commit(commit.checkpoint_url(run, s)).files]
+    assert kept == [20, 40, 50]
+    assert not storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part"))
+    prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
+    assert commit.list_steps(run) == [10, 20, 30, 40, 50]
+
+
+def test_what_could_not_be_removed_once_is_removed_the_next_time(tmp_path: Path) -> None:
+    run, keep = str(tmp_path), Checkpoint(keep_last=1, keep_every_steps=20)
+    for step in (10, 20, 30):
+        make(run, step)
+        storage.write_text(storage.join(commit.checkpoint_url(run, step), "parts/0"), "x")
+    prune(run, keep, 30)
+    storage.write_text(storage.join(commit.checkpoint_url(run, 10), "state/part"), "x")
+    prune(run, keep, 30)
+    names = [storage.list_names(commit.checkpoint_url(run, step)) for step in (10, 20, 30)]
+    assert names == [["COMMIT.json"], ["COMMIT.json", "state"], ["COMMIT.json", "state"]]
+
+
+@pytest.mark.parametrize("keep_last", [1, 2])
+def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed_over(
+    tmp_path: Path, keep_last: int
+) -> None:
+    run, said = str(tmp_path), list[str]()
+    for step in (10, 20, 30):
+        make(run, step)
+    for step in (20, 30):
+        storage.write_bytes(storage.join(commit.checkpoint_url(run, step), "state/part"), b"abX")
+    make(run, 12)  # resumed at 10, asked to stop at 12
+    prune(run, Checkpoint(keep_last=keep_last), 12)
+    found = choose(run, "auto", said.append, 0).held
+    assert found is not None
+    assert found.step == 12
+    assert [text.split(":")[0] for text in said] == [
+        f"passing over the checkpoint of step {step}" for step in (30, 20)
+    ]
+    assert storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part")) == (keep_last == 2)
+
+
+def test_a_state_that_is_kept_every_so_often_is_counted_by_steps_and_not_by_checkpoints(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    for step in (3, 6, 8, 9, 12, 13):
+        make(run, step)
+    prune(run, Checkpoint(keep_last=1, keep_every_steps=4), 12)
+    kept = [s for s in (3, 6, 8, 9, 12, 13) if commit.read_commit(commit.checkpoint_url(run, s)).files]
+    assert kept == [8, 12, 13]  # 13 lies beyond the newest: it is left alone
