@@ -66,9 +66,6 @@ BASE = {
     "locks",
     "set_counts",
     "set_files",
-    "disks",
-    "leftovers",
-    "waiting",
 }
 MAY_IMPORT = {
     "shards": {"shards", "base"},
