@@ -94,7 +94,13 @@ def make_run(where: Path, seed: int) -> Path:
     for name, lines in (("metrics", rows), ("events", [start | {"zero_stage": 1}, end])):
         storage.write_text(f"{url}/{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     for saved in (STEPS // 2, STEPS):
-        storage.write_json(f"{commit.checkpoint_url(url, saved)}/COMMIT.json", {"format": 1})
+        where_saved = commit.checkpoint_url(url, saved)
+        commit.write_commit(
+            commit.Commit(
+                url=where_saved, step=saved, samples=64 * saved, world_size=2, zero_stage=1, precision="bf16",
+                batch_digest="0" * 16, time="", config=tree, files={},
+            )
+        )  # fmt: skip
         storage.write_json(f"{commit.evaluation_url(url, saved)}/metrics.json", {"macro": {"auroc": 0.9}})
     return where
 
