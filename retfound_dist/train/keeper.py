@@ -36,9 +36,14 @@ class Keeper:
         self.ask(os.getpid)  # starts it, which takes seconds
 
     def ask(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Have a function of a module called there."""
-        with main_module_hidden():
-            return self._pool.submit(function, *args)
+        """Have a function of a module called there; a process that is gone fails what is asked of it."""
+        try:
+            with main_module_hidden():
+                return self._pool.submit(function, *args)
+        except BrokenProcessPool as error:
+            gone: Future[T] = Future()
+            gone.set_exception(error)
+            return gone
 
     def end(self) -> None:
         """After all that was asked for."""

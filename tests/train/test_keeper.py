@@ -38,6 +38,7 @@ def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     assert not waiting.done()
     os.kill(process, signal.SIGKILL)
     assert "died" in keeper.fault(waiting)
+    assert "died" in keeper.fault(mine.ask(os.getpid)), "what is asked of the dead fails like what it was doing"
 
 
 def test_what_fails_for_a_while_is_tried_until_it_works() -> None:
