@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.small_disks import disk_at
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,13 +34,8 @@ def _own_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 160 MB: room for one checkpoint of a small run, not for two."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a small disk")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_at(tmp_path / "small", "size=160m") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -15,18 +15,14 @@ import pytest
 from retfound_dist import disks, storage
 from retfound_dist.errors import StorageError
 from retfound_dist.scratch import Scratch
+from tests.small_disks import disk_at
 
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 kB and 39 files."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a small disk")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=40", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disk_at(tmp_path / "tiny", "size=64k,nr_inodes=40") as folder:
+        yield folder
 
 
 def read_only(folder: Path) -> None:

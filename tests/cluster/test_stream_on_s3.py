@@ -25,6 +25,7 @@ from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import clean_environment, need_root
 from tests.cluster.real_s3 import S3
+from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
 from tests.stream.test_sheet import write_config
 
@@ -238,14 +239,9 @@ def test_a_full_disk_streams_and_says_so_once(
     remote: Manifest, expected: list[MicroBatch], tmp_path: Path
 ) -> None:
     need_root()
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(small)], check=True)
-    try:
+    with disk_at(tmp_path / "small", "size=40k") as small:
         found = read(remote, cache_dir=str(small))
         assert not list(small.glob("*.part"))
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
     assert_same(found, expected)
     said = {note for part in found for note in part.notes}
     assert len(said) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import uuid
@@ -19,18 +18,14 @@ from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
 from shards.verify import inspect
+from tests.small_disks import disk_at
 
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with room for a part of a set."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a small disk")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_at(tmp_path / "tiny", "size=200k") as folder:
+        yield folder
 
 
 def enlarge(disk: Path) -> None:
