@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tests.cluster.real_parts import INFRA, wait_until
@@ -45,7 +46,7 @@ def chaos(server: S3) -> Iterator[Chaos]:
     )
     try:
         for port in (first, first + 1):
-            wait_until(lambda port=port: answers(port), 20, "the proxy answers")
+            wait_until(partial(answers, port), 20, "the proxy answers")
         assert process.poll() is None, "the proxy's ports were taken meanwhile"
         seen = replace(server, endpoint=f"http://127.0.0.1:{first}")
         yield Chaos(seen, f"http://127.0.0.1:{first + 1}/")
