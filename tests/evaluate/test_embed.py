@@ -126,7 +126,7 @@ def test_shards_are_read_once_each_and_not_held(
     root = shard_set(tmp_path / "shards", [{"key": f"k{i}", "label": None} for i in range(2)])
     tree = json.loads((root / "manifest.json").read_text())
     (only,) = tree["shards"]
-    tree["shards"] = [{**only, "name": f"oct-{i}.tar"} for i in range(5)]
+    tree |= {"samples": 10, "shards": [{**only, "name": f"oct-{i}.tar"} for i in range(5)]}
     (root / "manifest.json").write_text(json.dumps(tree))
     for shard in tree["shards"]:
         (root / shard["name"]).write_bytes((root / only["name"]).read_bytes())
