@@ -73,10 +73,7 @@ class Watched:
             yield f"it hangs: after {LIMIT_S:.0f} s it has not ended"
             self._kill_all()
             return
-        end = time.monotonic() + GONE_S
-        while (left := of_sessions({self.pid})) and time.monotonic() < end:
-            time.sleep(0.1)
-        if left:
+        if left := self._left():
             yield f"{len(left)} processes outlive it: {'; '.join(sorted(left.values()))[:300]}"
             self._kill_all()
 
@@ -85,6 +82,14 @@ class Watched:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        self._left()
+
+    def _left(self) -> dict[int, str]:
+        """What of it still runs after a while."""
+        end = time.monotonic() + GONE_S
+        while (left := of_sessions({self.pid})) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
 
 
 def untold(code: int, said: str, killed: bool) -> Iterator[str]:

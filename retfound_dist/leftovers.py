@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 import uuid
 from contextlib import suppress
 from multiprocessing import current_process, util
 from pathlib import Path
 from typing import IO, Any
 
-from retfound_dist.errors import RetfoundError
+from retfound_dist.errors import RetfoundError, StorageError
 from retfound_dist.scratch import Scratch, is_same_file
 
 SHM = Path("/dev/shm")
 """Where glibc keeps named semaphores (`sem.NAME`)."""
 _LONGEST = 107 - len("/listener-12345678")
 """Letters of a folder that a socket's path has room for: unix(7)."""
+_SHORT = "/tmp", "/var/tmp", "/dev/shm"
+"""Where sockets go if $TMPDIR has too long a path for them, as a job's own may be, or a full disk."""
 _held: dict[int, Any] = {}
 """By process number: what the owner holds until it ends."""
 
@@ -53,13 +56,21 @@ def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
 def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
     if settings.get("tempdir"):
         return None
-    with suppress(RetfoundError, OSError):
-        scratch = Scratch("mp", uuid.uuid4().hex[:8])
-        if len(scratch.folder) <= _LONGEST:
-            settings["tempdir"] = scratch.folder
-            util.Finalize(None, scratch.close, exitpriority=-200)
-            return scratch
-        scratch.close()
+    owner = uuid.uuid4().hex[:8]
+    for place in (tempfile.gettempdir(), *_SHORT):
+        with suppress(RetfoundError, OSError):
+            scratch = Scratch("mp", owner, place)
+            if len(os.fsencode(scratch.folder)) <= _LONGEST:
+                settings["tempdir"] = scratch.folder
+                util.Finalize(None, scratch.close, exitpriority=-200)
+                return scratch
+            scratch.close()
+    if len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678") > _LONGEST:
+        raise StorageError(
+            "worker processes cannot be started: their sockets need a folder whose path has at most "
+            f"{_LONGEST} bytes, {tempfile.gettempdir()} is longer, and {', '.join(_SHORT)} cannot be written to: set "
+            "TMPDIR to a folder with a shorter path"
+        )
     return None
 
 

@@ -23,8 +23,9 @@ class Scratch:
     process that wants one of its kind here. A lock tells whether one is used; it ends with its holder.
     """
 
-    def __init__(self, kind: str, owner: str) -> None:
-        base = os.path.join(temporary_folder(), f"retfound-{kind}-{os.getuid()}-")
+    def __init__(self, kind: str, owner: str, below: str = "") -> None:
+        """`below`: another folder than $TMPDIR, where its disk or the length of its path matters."""
+        base = os.path.join(below or temporary_folder(), f"retfound-{kind}-{os.getuid()}-")
         _sweep(base)
         self.folder = base + owner
         try:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -43,6 +43,7 @@ _lock = threading.Lock()
 _waits: dict[int, _Wait] = {}
 _last_answer = _last_said = 0.0
 _trouble = ""
+_silent = False
 _thread: threading.Thread | None = None
 _shared = ""
 """A file that the processes of a rank take turns by; empty: this process is alone."""
@@ -97,11 +98,24 @@ def answered(why: str = "") -> None:
 def out_of_patience() -> bool:
     """Whether what has been waited for longest has had its time, without any answer meanwhile."""
     with _lock:
-        if not _waits:
-            return False
-        oldest = min(_waits.values(), key=lambda wait: wait.since)
-    limit = oldest.until - oldest.since
-    return time.monotonic() > _end_of(oldest) - min(_ONE_TRY, limit / 4)
+        waits = list(_waits.values())
+    asked = _asked_first(waits)
+    if asked is None:
+        return False
+    seconds = _seconds(waits)
+    silent_since = max(asked.since, _last_answer)
+    return time.monotonic() > silent_since + seconds - min(_ONE_TRY, seconds / 4)
+
+
+def be_silent() -> None:
+    """Say no more: this process has had its last word, and will not wait so long."""
+    global _silent
+    _silent = True
+
+
+def _asked_first(waits: Sequence[_Wait]) -> _Wait | None:
+    """What a store was asked for before the rest; only while something is asked does time count."""
+    return min((wait for wait in waits if not wait.quiet), key=_since, default=None)
 
 
 def _begun(wait: _Wait) -> float:
@@ -109,8 +123,14 @@ def _begun(wait: _Wait) -> float:
     return wait.since if wait.why else max(wait.since, _last_answer)
 
 
-def _end_of(wait: _Wait) -> float:
-    return _begun(wait) + wait.until - wait.since
+def _seconds(waits: Sequence[_Wait]) -> float:
+    """How long all may take without an answer: the one that began first says so."""
+    first = min(waits, key=_since)
+    return first.until - first.since
+
+
+def _since(wait: _Wait) -> float:
+    return wait.since
 
 
 def share(path: str) -> None:
@@ -135,7 +155,7 @@ def _look() -> None:
         time.sleep(_LOOK)
         with _lock:
             waits = list(_waits.values())
-        if waits:
+        if waits and not _silent:
             line = due(waits, time.monotonic(), time.time())
             if line and may_speak(os.environ) and _take_turn():
                 print(line, file=sys.stderr, flush=True)
@@ -144,16 +164,15 @@ def _look() -> None:
 def due(waits: list[_Wait], now: float, clock: float) -> str:
     """The line that is to be said now, or nothing. The one that began first speaks for all."""
     global _last_said
-    heard = [wait for wait in waits if not wait.quiet]
-    if not heard:
+    oldest = _asked_first(waits)
+    if oldest is None:
         return ""
-    oldest = min(heard, key=lambda wait: wait.since)
     silent = now - _begun(oldest)
     if silent < SAY_AFTER or now - _last_said < SAY_EVERY - _LOOK / 2:
         return ""
     _last_said = now
     why = oldest.why or _trouble
-    left = max(0.0, _end_of(min(waits, key=lambda wait: wait.since)) - now)
+    left = max(0.0, _begun(oldest) + _seconds(waits) - now)
     until = time.strftime("%H:%M:%S", time.localtime(clock + left))
     return (
         f"retfound: waiting for {oldest.what}, without an answer for {silent:.0f} s"

@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from retfound_dist import leftovers
+from retfound_dist.errors import StorageError
 
 OWNER = """
 import os, sys, time
 from multiprocessing import get_context, util
 from retfound_dist import leftovers
+from retfound_dist.errors import StorageError
 leftovers.begin()
 leftovers.begin()  # once is enough
 context = get_context("spawn")
@@ -43,7 +46,11 @@ def next_start(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", NEXT], check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
 
 
-def test_what_a_killed_job_left_goes_at_the_next_start_and_what_a_living_one_uses_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("letters", [10, 150])  # a socket's path may have 107
+def test_what_a_killed_job_left_goes_at_the_next_start_and_what_a_living_one_uses_stays(
+    letters: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("t" * letters)
     dead, old, old_folder = start(tmp_path)
     alive, used, used_folder = start(tmp_path)
     strange = leftovers.SHM / f"sem.mp-strange{os.getpid()}"
@@ -74,6 +81,18 @@ def test_a_process_that_ends_leaves_nothing(tmp_path: Path) -> None:
     assert not semaphore.exists()
     assert not folder.exists()
     assert not list(leftovers.SHM.glob(f"{semaphore.name.removeprefix('sem.').rsplit('-', 1)[0]}*"))
+
+
+def test_a_long_tmpdir_and_nowhere_else_to_go_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("t" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(leftovers, "_SHORT", ("/proc/nowhere",))
+    with pytest.raises(StorageError, match=r"at most 89 bytes, .* set TMPDIR to a folder with a shorter path"):
+        leftovers._name_sockets({})
+    assert list(long.iterdir()) == []
 
 
 def test_a_lock_of_another_user_is_not_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,25 @@ def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: 
     monkeypatch.setattr(waiting, "_last_said", 0.0)
     failing = waiting._Wait("s3://b/y", 100.0, 400.0, "it answers 503")
     assert "for 30 s (it answers 503); giving up in 270 s" in waiting.due([failing], 130.0, 0.0)
+
+
+def test_time_counts_only_while_something_is_asked_and_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: 200.0)
+    monkeypatch.setattr(waiting, "_last_answer", 0.0)
+    whole = waiting._Wait("s3://b", 100.0, 110.0, quiet=True)
+    asked = waiting._Wait("s3://b/x (to list)", 195.0, 315.0)
+    refused = waiting._Wait("s3://b/y", 101.0, 111.0, "access denied")
+    for waits, answer, over in (
+        ([whole], 0.0, False),  # nothing is asked: between two requests this machine works
+        ([whole, asked], 0.0, False),
+        ([whole, replace(asked, since=190.0)], 0.0, True),
+        ([whole, replace(asked, since=190.0)], 195.0, False),
+        ([whole, refused, asked], 0.0, True),
+        ([whole, refused, asked], 199.0, False),  # it answers, so this request may be asked
+    ):
+        monkeypatch.setattr(waiting, "_waits", dict(enumerate(waits)))
+        monkeypatch.setattr(waiting, "_last_answer", answer)
+        assert waiting.out_of_patience() == over, (waits, answer)
 
 
 def test_of_a_node_s_ranks_the_first_speaks() -> None:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from retfound_dist import waiting
 from retfound_dist.errors import RetfoundError
 from retfound_dist.train.group import Group
 from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
@@ -141,6 +142,7 @@ class Failures:
         os._exit(first.exit_code)
 
     def _close(self, known: list[Failure]) -> None:
+        waiting.be_silent()  # who closes hurries, and the reason is the last word
         for close in reversed(self.at_end):
             close(known)
 

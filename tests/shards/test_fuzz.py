@@ -158,12 +158,15 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -
     assert "more than" in str(getattr(result, "reason", ""))
 
 
-def test_a_table_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_a_table_that_unpacks_to_gigabytes_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import zipfile
 
     write_octa500(tmp_path / "o")
     with zipfile.ZipFile(tmp_path / "o" / "Text labels.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/worksheets/sheet1.xml", bytes(300_000_000))
+    monkeypatch.setenv("RETFOUND_TABLE_GB", "0.2")
     with pytest.raises(DataError, match="unpacks to more than"):
         open_source(Source(kind="octa500", path=str(tmp_path / "o")), Phantom())
 

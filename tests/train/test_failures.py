@@ -117,11 +117,13 @@ def test_what_ends_only_rank_1_is_told_once_on_the_terminal_and_in_the_log_and_n
     _, said = agent.communicate(timeout=60)
     assert agent.returncode != 0
     (event,) = [row for row in runlog.read_rows(str(run), runlog.EVENTS) if row["event"] == "failed"]
-    assert (event["rank"], event["step"]) == (1, metrics(run)[-1]["step"])
+    assert event["rank"] == 1
+    assert event["step"] - metrics(run)[-1]["step"] in (0, 1)  # a step's row is written after the step
     (line,) = ours(said)
     assert line.startswith(f"retfound: rank 1 ({event['host']}): {event['error']}")
     assert ("a loader process died" in line) == (what == "loader")
     assert ("Traceback" in event.get("traceback", "")) == (what == "memory")
     assert said.count('retfound_dist/train/loop.py"') == (what == "memory")  # shown for --debug, once
     assert not (run / "LOCK.json").exists()
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    alive = psutil.wait_procs(family, timeout=10)[1]
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
