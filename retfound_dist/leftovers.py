@@ -68,8 +68,8 @@ def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
     if len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678") > _LONGEST:
         raise StorageError(
             "worker processes cannot be started: their sockets need a folder whose path has at most "
-            f"{_LONGEST} bytes, {tempfile.gettempdir()} is longer, and {', '.join(_SHORT)} cannot be written to: set "
-            "TMPDIR to a folder with a shorter path"
+            f"{_LONGEST} bytes, {tempfile.gettempdir()} is longer, and {', '.join(_SHORT)} cannot be "
+            "written to: set TMPDIR to a folder with a shorter path"
         )
     return None
 
