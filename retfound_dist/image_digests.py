@@ -56,9 +56,13 @@ def of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
 
 def from_hex(texts: Sequence[str]) -> Digests:
     """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where one is none."""
-    whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
+    why = "a digest is not 16 hex digits"
+    try:
+        whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
+    except ValueError as error:
+        raise ValueError(why) from error
     if len(whole) != 8 * len(texts):
-        raise ValueError("more than 16 digits")
+        raise ValueError(why)
     return np.frombuffer(whole, ">u8").astype(np.uint64)
 
 
@@ -126,10 +130,11 @@ def _of_shard(url: str, shard: Shard) -> Known:
         level = SOURCES if index.source_files is not None else PACKED if index.digests is not None else STORED
         stored, none = [row[6] for row in index.samples], [""] * len(index.samples)
         lists = (index.source_files, index.source_pixels, index.digests, stored)
+        if any(texts is not None and len(texts) != len(stored) for texts in lists):
+            raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
         columns = [from_hex(none if texts is None else texts) for texts in lists]
         return Known(np.stack(columns, axis=1), level)
     except RecordError as error:
         raise ManifestError(str(error)) from error
     except ValueError as error:
-        why = f"its digests are not one of 16 hex digits for each sample ({error})"
-        raise ManifestError(str(records.damaged(where, why, _REMEDY))) from error
+        raise ManifestError(str(records.damaged(where, str(error), _REMEDY))) from error

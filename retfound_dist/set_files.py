@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
 from retfound_dist import names
@@ -60,14 +60,45 @@ class ShardRow:
     fields_sha256: Hex = ""
 
 
+class SourcePart(TypedDict, total=False):
+    """What is counted of a source, or of one part of it."""
+
+    samples: Count
+    patients: Count
+    patient_known: Count
+    volumes: Count
+    labels: dict[str, Count]
+
+
+@with_config(extra="allow")
+class SourceFacts(SourcePart, total=False):
+    """One of the manifest's sources, as far as plans and cards go by it."""
+
+    kind: str
+    splits: dict[str, SourcePart]
+
+
+@with_config(extra="allow")
+class ImageFacts(TypedDict, total=False):
+    """The manifest's `image`, as far as plans and cards go by it."""
+
+    grey: Count
+    colour: Count
+    median_height: Count
+    median_width: Count
+    mean: float
+    std: float
+    histogram: list[Count]
+
+
 @dataclass(frozen=True)
 class ManifestFile:
     """manifest.json."""
 
     samples: Count
     shards: list[ShardRow]
-    sources: dict[str, Any]
-    image: dict[str, Any]
+    sources: dict[str, SourceFacts]
+    image: ImageFacts
     skipped: list[Skip]
     classes: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)

@@ -199,14 +199,9 @@ def _record(data: bytes, where: str, remedy: str) -> Record:
 
 def _committed(record: Record, index: IndexFile, where: str, remedy: str) -> Committed:
     try:
-        digests, sources = from_hex(record.digests), _sources(record)
-        looks = bytes.fromhex(record.looks)
+        digests, sources, looks = from_hex(record.digests), _sources(record), _looks(record)
     except ValueError as error:
-        raise records.damaged(
-            where, f"digests and looks are no hex digits of their lengths ({error})", remedy
-        ) from error
-    if len(looks) != LOOK_BYTES * record.shard.samples:
-        raise records.damaged(where, f"looks holds {len(looks):,} bytes, not {LOOK_BYTES} a sample", remedy)
+        raise records.damaged(where, str(error), remedy) from error
     return Committed(
         shard=Shard(**vars(record.shard), index=index),
         next=record.next,
@@ -218,6 +213,17 @@ def _committed(record: Record, index: IndexFile, where: str, remedy: str) -> Com
         suspects=record.suspects,
         sources=sources,
     )
+
+
+def _looks(record: Record) -> bytes:
+    why = f"looks is not {2 * LOOK_BYTES} hex digits a sample"
+    try:
+        looks = bytes.fromhex(record.looks)
+    except ValueError as error:
+        raise ValueError(why) from error
+    if len(looks) != LOOK_BYTES * record.shard.samples:
+        raise ValueError(why)
+    return looks
 
 
 def _sources(record: Record) -> NDArray[np.uint64] | None:

@@ -26,7 +26,7 @@ class ShardHead:
     samples: Count
     bytes: Count
     sha256: Hex
-    split: str | None = None
+    split: str | None
     fields_sha256: Hex = ""
 
 
