@@ -8,10 +8,10 @@ found; pictures that only look alike are not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -20,7 +20,8 @@ from PIL import Image
 
 from retfound_dist import records, storage
 from retfound_dist.errors import ManifestError, RecordError
-from retfound_dist.shardset import Manifest, Shard, image_digest
+from retfound_dist.set_files import IndexRow
+from retfound_dist.shardset import FORMAT, Manifest, Shard, image_digest
 
 Digests = NDArray[np.uint64]
 SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS = "source_files", "source_pixels", "digests"
@@ -51,6 +52,29 @@ def file_digest(data: bytes) -> int:
 def of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
     """The digests of an image file and of its grey pixels."""
     return file_digest(data), pixel_digest(pixels_HW), int(image_digest(data), 16)
+
+
+def from_hex(texts: Sequence[str]) -> Digests:
+    """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where one is none."""
+    why = "a digest is not 16 hex digits"
+    try:
+        whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
+    except ValueError as error:
+        raise ValueError(why) from error
+    if len(whole) != 8 * len(texts):
+        raise ValueError(why)
+    return np.frombuffer(whole, ">u8").astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """An index as far as it holds digests."""
+
+    format: int
+    samples: list[IndexRow]
+    source_files: list[str] | None = None
+    source_pixels: list[str] | None = None
+    digests: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,13 +126,15 @@ def _of_shard(url: str, shard: Shard) -> Known:
     if storage.bytes_info(data).sha256 != shard.index.sha256:
         raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
     try:
-        tree = records.parse(data, dict[str, Any], where, _REMEDY)
-        stored = [row[6] for row in tree["samples"]]
-        level = SOURCES if SOURCE_FILES in tree else PACKED if PACKED_PIXELS in tree else STORED
-        lists = [tree.get(name, [""] * len(stored)) for name in (SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS)]
-        columns = [[int(text or "0", 16) for text in texts] for texts in (*lists, stored)]
-        return Known(np.array(columns, np.uint64).T, level)
+        index = records.parse_large(data, _Index, where, _REMEDY, format=FORMAT)
+        level = SOURCES if index.source_files is not None else PACKED if index.digests is not None else STORED
+        stored, none = [row[6] for row in index.samples], [""] * len(index.samples)
+        lists = (index.source_files, index.source_pixels, index.digests, stored)
+        if any(texts is not None and len(texts) != len(stored) for texts in lists):
+            raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
+        columns = [from_hex(none if texts is None else texts) for texts in lists]
+        return Known(np.stack(columns, axis=1), level)
     except RecordError as error:
         raise ManifestError(str(error)) from error
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ManifestError(f"{where} is of an older version of this software: {_REMEDY}") from error
+    except ValueError as error:
+        raise ManifestError(str(records.damaged(where, str(error), _REMEDY))) from error

@@ -130,7 +130,7 @@ class Anomaly(TypedDict):
 class Alarm(TypedDict):
     """A line of alarms.jsonl."""
 
-    message: str
+    message: Annotated[str, Field(min_length=1)]
     step: NotRequired[StepNumber]
     kind: NotRequired[str]
     method: NotRequired[str]

@@ -103,12 +103,27 @@ def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | 
         found: T = _adapter(kind).validate_json(data, strict=True)
         return tree if is_typeddict(kind) else found  # with its keys in their order
     except ValidationError as error:
-        raise _damaged(where, faults_of(error, data), remedy) from error
+        raise damaged(where, faults_of(error, data), remedy) from error
     except ValueError as error:
-        raise _damaged(where, str(error), remedy) from error
+        raise damaged(where, str(error), remedy) from error
 
 
-def _damaged(where: str, why: str, remedy: str) -> RecordError:
+def parse_large(data: bytes, kind: type[T], where: str, remedy: str, *, format: int) -> T:
+    """`parse` in one pass, for files of many rows; the kind names every type, has `format`, and no floats.
+
+    Nothing of such a kind can be NaN or infinite, so no tree of the whole file is made and walked.
+    """
+    try:
+        found: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
+    except ValueError:
+        return parse(data, kind, where, remedy, format=format)  # which says what is wrong
+    if len(data) > LIMIT or getattr(found, "format") != format:  # noqa: B009  of any kind
+        return parse(data, kind, where, remedy, format=format)
+    return found
+
+
+def damaged(where: str, why: str, remedy: str) -> RecordError:
+    """The error of a file whose values do not go together: the same line as for what `parse` finds."""
     return RecordError(f"{where} is damaged: {why}" + (f"; {remedy}" if remedy else ""))
 
 

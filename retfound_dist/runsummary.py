@@ -15,11 +15,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from retfound_dist import commit, logrows, records, runlog, scorefiles, storage
 from retfound_dist.commit import COMMIT
-from retfound_dist.errors import RecordError, RetfoundError, StorageError
+from retfound_dist.errors import FormatError, RecordError, RetfoundError, StorageError
 from retfound_dist.foldermarks import Mark, marks_of
 
 SUMMARY, LOCK = "summary.json", "LOCK.json"
@@ -77,9 +75,6 @@ class RunSummary:
     locked: bool = False
 
 
-_READER = TypeAdapter(RunSummary)
-
-
 def read(url: str) -> RunSummary | None:
     """The run's summary, brought up to date; None where it has none, or none that can be trusted."""
     marks = marks_of(url, _FILES, _FOLDERS)
@@ -87,6 +82,19 @@ def read(url: str) -> RunSummary | None:
         return None
     held = _held(url)
     return _up_to_date(url, held, marks) if held else None
+
+
+def damage(url: str) -> str:
+    """A sentence where the run's summary is damaged; empty where it is sound, of a later version or none."""
+    where = storage.join(url, SUMMARY)
+    try:
+        if storage.exists(where):
+            records.read(where, RunSummary, "all logs are read instead: remove this file")
+    except (FormatError, StorageError):
+        pass
+    except RecordError as error:
+        return str(error)
+    return ""
 
 
 def refresh(url: str) -> None:
@@ -106,8 +114,8 @@ def refresh(url: str) -> None:
 
 def _held(url: str) -> RunSummary | None:
     try:
-        return _READER.validate_json(storage.read_bytes(storage.join(url, SUMMARY)))
-    except (ValidationError, StorageError):
+        return records.read(storage.join(url, SUMMARY), RunSummary, "")
+    except (RecordError, StorageError):
         return None
 
 

@@ -94,10 +94,46 @@ class SetNote(TypedDict):
 
 
 @_OPEN
+class MethodScores(TypedDict):
+    """A probe's scores by one method."""
+
+    macro: Table
+    ci95: Intervals
+
+
+@_OPEN
+class ClassRow(TypedDict):
+    """The scores of one class."""
+
+    n: Count
+    predicted: NotRequired[Count]
+    sensitivity: float | None
+    specificity: float | None
+    precision: float | None
+    f1: float | None
+    auroc: float | None
+    aupr: float | None
+
+
+@_OPEN
+class SplitNote(TypedDict):
+    """How many images are in each part."""
+
+    train: Count
+    val: Count
+    test: Count
+
+
+@_OPEN
 class ExternalNote(TypedDict):
     """Of the external set that was tested too."""
 
     data: SetNote
+    legacy: Table
+    macro: Table
+    ci95: Intervals
+    per_class: dict[str, ClassRow]
+    confusion: list[list[int]]
 
 
 @_OPEN
@@ -106,7 +142,7 @@ class EvaluationFile(TypedDict):
 
     legacy: Table
     macro: Table
-    per_class: dict[str, Tree]
+    per_class: dict[str, ClassRow]
     confusion: list[list[int]]
     ci95: Intervals
     classes: list[str]
@@ -116,10 +152,10 @@ class EvaluationFile(TypedDict):
     data: SetNote
     config: Tree
     per_seed: list[SeedRow]
-    split: Tree
+    split: SplitNote
     versions: dict[str, str]
     external: NotRequired[ExternalNote]
-    probe: NotRequired[dict[str, Tree]]
+    probe: NotRequired[dict[str, MethodScores] | None]
     tuning: NotRequired[Any]
 
 
@@ -135,14 +171,6 @@ class EpochRow(TypedDict):
 
 
 @_OPEN
-class MethodScores(TypedDict):
-    """A probe's scores by one method."""
-
-    macro: Table
-    ci95: Intervals
-
-
-@_OPEN
 class ProbeFile(TypedDict):
     """probe.json."""
 
@@ -153,6 +181,7 @@ class ProbeFile(TypedDict):
     checkpoint: WeightsNote
     data: SetNote
     probe: Tree
+    images: NotRequired[Count]
 
 
 @_OPEN

@@ -7,12 +7,13 @@ at its beginning: that part is enough. The whole index is held against the manif
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
-from retfound_dist import storage
+from retfound_dist import records, storage
+from retfound_dist.errors import RecordError
 from retfound_dist.ranges import Range, read_ranges
+from retfound_dist.set_files import HeadShard
 from retfound_dist.shardset import Shard, check_count, read_index
 
 HEAD_BYTES = 2048
@@ -40,7 +41,6 @@ def count_in(head: bytes) -> int | None:
     """The number of samples that the beginning of an index tells of; None where it tells none."""
     found = _HEAD.match(head)
     try:
-        count = json.loads(found[1]).get("samples") if found else None
-    except ValueError:
-        return None
-    return count if type(count) is int else None
+        return records.parse(found[1], HeadShard, "", "").samples if found else None
+    except RecordError:
+        return None  # the whole index is read instead, and says what is wrong with it

@@ -1,19 +1,14 @@
-"""What stands in a shard set's JSON files, typed: lists for objects, a name that is a path, a cut file.
-
-An index is not read by `records`: the manifest holds its sha256, and a stream reads hundreds of them.
-"""
+"""What stands in a shard set's JSON files, typed: lists for objects, a name that is a path, a cut file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
 from retfound_dist import names
-from retfound_dist.json_faults import why_bad
 from retfound_dist.records import Count
 
 
@@ -65,14 +60,45 @@ class ShardRow:
     fields_sha256: Hex = ""
 
 
+class SourcePart(TypedDict, total=False):
+    """What is counted of a source, or of one part of it."""
+
+    samples: Count
+    patients: Count
+    patient_known: Count
+    volumes: Count
+    labels: dict[str, Count]
+
+
+@with_config(extra="allow")
+class SourceFacts(SourcePart, total=False):
+    """One of the manifest's sources, as far as plans and cards go by it."""
+
+    kind: str
+    splits: dict[str, SourcePart]
+
+
+@with_config(extra="allow")
+class ImageFacts(TypedDict, total=False):
+    """The manifest's `image`, as far as plans and cards go by it."""
+
+    grey: Count
+    colour: Count
+    median_height: Count
+    median_width: Count
+    mean: float
+    std: float
+    histogram: list[Count]
+
+
 @dataclass(frozen=True)
 class ManifestFile:
     """manifest.json."""
 
     samples: Count
     shards: list[ShardRow]
-    sources: dict[str, Any]
-    image: dict[str, Any]
+    sources: dict[str, SourceFacts]
+    image: ImageFacts
     skipped: list[Skip]
     classes: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -81,20 +107,38 @@ class ManifestFile:
     history: list[Part] = field(default_factory=list)
 
 
+IndexRow = tuple[str, str, Count, Count, Count, Count, str]
+"""A sample in an index, as `shardset.Entry` has it."""
+
+
 @dataclass(frozen=True)
-class _Index:
-    format: Literal[1]
-    samples: list[tuple[str, str, Count, Count, Count, Count, str]]
+class Index:
+    """The part of an index file that every reader needs."""
+
+    format: int
+    samples: list[IndexRow]
 
 
-def index_rows(data: bytes) -> list[tuple[str, str, int, int, int, int, str]]:
-    """The samples in an index file's bytes; ValueError says what is wrong with them."""
-    try:
-        return _adapter().validate_json(data, strict=True).samples
-    except ValidationError as error:
-        raise ValueError(why_bad(error, data)) from error
+@dataclass(frozen=True)
+class HeadShard:
+    """The shard, as the beginning of an index has it."""
+
+    samples: Count
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[_Index]:
-    return TypeAdapter(_Index)
+class SampleFields(TypedDict):
+    """KEY.json in a shard, as far as it is read; sets that others made have what they know."""
+
+    label: NotRequired[str | int | None]
+    patient: NotRequired[str | int | None]
+    volume: NotRequired[str | int | None]
+    group: NotRequired[str | int | None]
+    source: NotRequired[str | None]
+    split: NotRequired[str | None]
+
+
+class PackedFields(SampleFields):
+    """KEY.json as packing writes it."""
+
+    height: Count
+    width: Count

@@ -24,8 +24,8 @@ from typing import Any
 
 from retfound_dist import kinds, names, records, storage
 from retfound_dist.errors import ManifestError, RecordError, StorageError
+from retfound_dist.set_files import Index, ManifestFile
 from retfound_dist.set_files import IndexFile as IndexFile
-from retfound_dist.set_files import ManifestFile, index_rows
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -164,8 +164,8 @@ def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest
         url=url,
         samples=held.samples,
         shards=tuple(Shard(**vars(row)) for row in held.shards),
-        sources=held.sources,
-        image=held.image,
+        sources={name: dict(source) for name, source in held.sources.items()},
+        image=dict(held.image),
         skipped=tuple(map(dict, held.skipped)),
         classes=tuple(held.classes),
         recipe=held.recipe,
@@ -197,11 +197,9 @@ def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
     ManifestError where there are more or fewer than the manifest says, or they lie outside the shard.
     """
     try:
-        rows = index_rows(data)
-    except ValueError as error:
-        raise ManifestError(
-            f"{where} is not an index that this version reads: {error}; {_PACK_AGAIN}"
-        ) from error
+        rows = records.parse_large(data, Index, where, _PACK_AGAIN, format=FORMAT).samples
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
     check_count(shard, len(rows), where)
     entries = tuple(Entry(*row) for row in rows)
     for name in (*(entry.key for entry in entries), *{entry.extension for entry in entries}):

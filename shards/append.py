@@ -9,14 +9,14 @@ already are not packed again; patients are told apart by source, as everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from retfound_dist import records, storage
 from retfound_dist.errors import DataError
 from retfound_dist.schema import PackConfig
-from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
+from retfound_dist.shardset import FORMAT, MANIFEST, Manifest, read_manifest
 from shards import committed
 from shards.committed import Committed
 from shards.manifest import make_manifest, merge
@@ -25,7 +25,10 @@ from shards.people.hidden import prefixed
 from shards.people.table import write_table
 from shards.plan import Plan, fingerprint
 from shards.sample import Skipped
+from shards.set_kinds import PackedManifest
 from shards.standing import Series, files_of, generations, locked, read_mark
+
+_REMEDY = "pack the set again"
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,15 @@ def read_base(url: str) -> Base:
     """The set at a URL with what its index files hold."""
     manifest, where = read_manifest(url), storage.join(url, MANIFEST)
     shards = tuple(committed.read_record(url, shard) for shard in manifest.shards)
-    tree = records.read(where, dict[str, Any], "pack the set again")
+    data = storage.read_bytes(where)
+    tree: Mapping[str, Any] = records.parse(data, dict[str, Any], where, _REMEDY)
     if missing := [key for key in ("history", "near_duplicates", "classes", "recipe") if key not in tree]:
         raise DataError(
             f"{where} has no {missing[0]}, so an older version packed it: nothing can be appended to it; "
             "pack the set again"
         )
-    return Base(manifest, tree, shards)
+    tree = records.parse(data, PackedManifest, where, _REMEDY, format=FORMAT)
+    return Base(manifest, dict(tree), shards)
 
 
 def plan_of(config: PackConfig) -> Plan:

@@ -155,7 +155,7 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     if not skipped:
         yield "Nothing."
         return
-    reasons = Counter(reason_of(Skipped(**row)) for row in skipped)
+    reasons = Counter(reason_of(Skipped.of(row)) for row in skipped)
     yield f"{len(skipped):,} scans; `manifest.json` names each of them."
     yield ""
     yield "| reason | scans |"

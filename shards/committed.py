@@ -12,24 +12,26 @@ at most a few `.tmp` files beside their targets (standing.py has the names).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist import kinds, storage
+from retfound_dist import kinds, records, storage
 from retfound_dist.errors import DataError, FormatError, ManifestError, RecordError
-from retfound_dist.image_digests import SOURCE_FILES, SOURCE_PIXELS
-from retfound_dist.shardset import MANIFEST, IndexFile, Manifest, Shard, read_manifest
+from retfound_dist.image_digests import SOURCE_FILES, SOURCE_PIXELS, from_hex
+from retfound_dist.shardset import FORMAT, MANIFEST, IndexFile, Manifest, Shard, read_manifest
+from shards.pictures import LOOK_BYTES
 from shards.plan import Marks, Plan
 from shards.sample import Skipped
-from shards.standing import BESIDE, MARKER, Series, files_of, ours_in, sweep
+from shards.set_kinds import Record
+from shards.standing import BESIDE, MARKER, Series, files_of, ours_in, say, sweep
 from shards.statistics import Statistics
 
 SOURCES = (SOURCE_FILES, SOURCE_PIXELS)
+_REMEDY = "an older version of this software may have packed it: pack the set again"
 _OTHERS = (
     *(kinds.RUN, kinds.CHECKPOINT, kinds.UNCOMMITTED),
     *(kinds.EVALUATION, kinds.COMPARISON, kinds.MODEL_FOLDER),
@@ -147,14 +149,21 @@ def _is_damaged(error: ManifestError) -> bool:
 def recover(url: str, series: Series, plan: Plan, keep: Collection[str] = ()) -> list[Committed]:
     """The shards of this plan that an interrupted pack has committed; removes its other left-overs.
 
-    Where the source has lost or gained files since, the shards before the first change are kept. `keep`:
-    files of the set that stands there, which nobody touches.
+    Where the source has lost or gained files since, the shards before the first change are kept; before a
+    damaged record too, which is said. `keep`: files of the set that stands there, which nobody touches.
+    FormatError where a later version has packed here: its shards are left alone.
     """
     names = set(storage.list_names(url))
     kept: list[Committed] = []
     marks = Marks(plan)
-    while found := _read_record(url, series.stem(len(kept)), names, marks):
-        kept.append(found)
+    try:
+        while found := _read_record(url, series.stem(len(kept)), names, marks):
+            kept.append(found)
+    except FormatError:
+        raise
+    except RecordError as error:
+        again = sum(f"{series.stem(number)}.idx" in names for number in range(len(kept), len(names)))
+        say(f"{error}; shards that are packed again from there on: {again:,}")
     sweep(url, {*keep, *files_of([done.shard for done in kept])})
     storage.abort_uploads(url)
     return kept
@@ -167,44 +176,72 @@ def read_record(url: str, shard: Shard) -> Committed:
     if storage.bytes_info(data).sha256 != shard.index.sha256:
         raise DataError(f"{where} differs from the manifest: run retfound verify {url} --repair first")
     try:
-        return _parse(data, shard.index)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{where} is of an older version of this software: pack the set again") from error
+        return _committed(_record(data, where, _REMEDY), shard.index, where, _REMEDY)
+    except RecordError as error:
+        raise DataError(str(error)) from error
 
 
-def _parse(data: bytes, index: IndexFile) -> Committed:
-    tree = json.loads(data)
+def _record(data: bytes, where: str, remedy: str) -> Record:
+    """An index's bytes with one entry of each list for each sample; RecordError where they are not that."""
+    record = records.parse_large(data, Record, where, remedy, format=FORMAT)
+    lists: dict[str, Sized | None] = {
+        "samples": record.samples,
+        "digests": record.digests,
+        SOURCE_FILES: record.source_files,
+        SOURCE_PIXELS: record.source_pixels,
+    }
+    for name, held in lists.items():
+        if held is not None and len(held) != record.shard.samples:
+            why = f"{name} has {len(held):,} entries, its shard {record.shard.samples:,} samples"
+            raise records.damaged(where, why, remedy)
+    return record
+
+
+def _committed(record: Record, index: IndexFile, where: str, remedy: str) -> Committed:
+    try:
+        digests, sources, looks = from_hex(record.digests), _sources(record), _looks(record)
+    except ValueError as error:
+        raise records.damaged(where, str(error), remedy) from error
     return Committed(
-        shard=Shard(**tree["shard"], index=index),
-        next=tree["next"],
-        skipped=tuple(Skipped(**row) for row in tree["skipped"]),
-        statistics=Statistics.from_tree(tree["statistics"]),
-        names="\n".join(row[0] for row in tree["samples"]),
-        digests=np.array([int(digest, 16) for digest in tree["digests"]], np.uint64),
-        looks=bytes.fromhex(tree["looks"]),
-        suspects=tree.get("suspects", {}),
-        sources=_sources(tree),
+        shard=Shard(**vars(record.shard), index=index),
+        next=record.next,
+        skipped=tuple(Skipped(**row) for row in record.skipped),
+        statistics=Statistics.from_tree(record.statistics),
+        names="\n".join(row[0] for row in record.samples),
+        digests=digests,
+        looks=looks,
+        suspects=record.suspects,
+        sources=sources,
     )
 
 
-def _sources(tree: dict[str, Any]) -> NDArray[np.uint64] | None:
-    if SOURCES[0] not in tree:
+def _looks(record: Record) -> bytes:
+    why = f"looks is not {2 * LOOK_BYTES} hex digits a sample"
+    try:
+        looks = bytes.fromhex(record.looks)
+    except ValueError as error:
+        raise ValueError(why) from error
+    if len(looks) != LOOK_BYTES * record.shard.samples:
+        raise ValueError(why)
+    return looks
+
+
+def _sources(record: Record) -> NDArray[np.uint64] | None:
+    if record.source_files is None or record.source_pixels is None:
         return None
-    return np.array([[int(text or "0", 16) for text in tree[name]] for name in SOURCES], np.uint64).T
+    return np.stack([from_hex(record.source_files), from_hex(record.source_pixels)], axis=1)
 
 
 def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committed | None:
-    """The record of a shard of this plan whose tar is there in full, else None."""
+    """The record of a shard of this plan whose tar is there in full, else None; RecordError for damage."""
     tar, index = f"{stem}.tar", f"{stem}.idx"
     if tar not in names or index not in names:
         return None
-    data = storage.read_bytes(storage.join(url, index))
-    try:
-        tree = json.loads(data)
-        is_whole = tree["shard"]["bytes"] == storage.size(storage.join(url, tar))
-        if not is_whole or tree["mark"] != marks.at(tree["next"]):
-            return None
-        info = storage.bytes_info(data)
-        return _parse(data, IndexFile(index, info.bytes, info.sha256))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return None  # of another version, or damaged: this shard is packed again
+    where = storage.join(url, index)
+    data = storage.read_bytes(where)
+    record = _record(data, where, "")
+    is_whole = record.shard.bytes == storage.size(storage.join(url, tar))
+    if not is_whole or record.mark != marks.at(record.next):
+        return None
+    info = storage.bytes_info(data)
+    return _committed(record, IndexFile(index, info.bytes, info.sha256), where, "")

@@ -38,7 +38,7 @@ def quality_page(
         loader=PackageLoader("shards", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     image, near = tree["image"], tree["near_duplicates"]
-    reasons = Counter(reason_of(Skipped(**row)) for row in tree["skipped"])
+    reasons = Counter(reason_of(Skipped.of(row)) for row in tree["skipped"])
     page: str = environment.get_template("quality.html.j2").render(
         tree=tree,
         image=image,

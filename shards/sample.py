@@ -85,6 +85,11 @@ class Skipped:
         """Whether it counts against the budget of bad images: no duplicate, not left out on request."""
         return not self.reason.startswith((SAME, LIKE))
 
+    @staticmethod
+    def of(row: Mapping[str, str]) -> Skipped:
+        """What `row` gave; what a later version tells besides is passed over."""
+        return Skipped(row["key"], row["origin"], row["reason"])
+
     def row(self) -> dict[str, str]:
         """How it stands in the manifest."""
         return {"key": self.key, "origin": self.origin, "reason": self.reason}

@@ -116,7 +116,7 @@ def locked(url: str) -> Iterator[FolderLock]:
     A killed process's lock is taken over as that of a run is (`retfound_dist.locks`). Processes of one
     scheduler's job are rivals here, not each other's restarts.
     """
-    lock = FolderLock(url, _say, lambda held: _conflict(url, held), env={})
+    lock = FolderLock(url, say, lambda held: _conflict(url, held), env={})
     lock.take()
     try:
         yield lock
@@ -129,5 +129,6 @@ def _conflict(url: str, held: Holder | None) -> DataError:
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line for whoever watches, at once."""
     print(f"retfound: {text}", file=sys.stderr, flush=True)

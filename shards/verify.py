@@ -7,7 +7,6 @@ A remote shard is fetched to local scratch, one at a time for each process.
 
 from __future__ import annotations
 
-import json
 import tarfile
 import tempfile
 from collections import Counter
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from retfound_dist import storage
-from retfound_dist.errors import DataError, ManifestError, StorageError
+from retfound_dist import records, storage
+from retfound_dist.errors import DataError, ManifestError, RecordError, StorageError
+from retfound_dist.set_files import PackedFields
 from retfound_dist.shardset import (
     Entry,
     FieldsDigest,
@@ -174,12 +174,14 @@ def _sample_faults(
     try:
         data = _read_at(file, *image)
         shape = decode(data).shape[:2]
-        known = json.loads(_read_at(file, *fields))
+        known = records.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
         if shape != (known["height"], known["width"]):
             yield f"{entry.key} is not of the size its JSON says"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
-        told[entry.key] = known
+        told[entry.key] = dict(known)
+    except RecordError as error:
+        yield str(error)
     except DataError as error:
         yield f"{entry.key} {error}"
     except Exception as error:  # damaged bytes make decoders raise anything

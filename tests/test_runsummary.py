@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,8 +120,11 @@ NOT_USED = [replace_the_log, shorten_the_log, lose_the_log, damage_the_log, dama
 def test_a_list_shows_what_the_whole_run_says(change: Callable[[str], None], run: str) -> None:
     change(run)
     whole, brief = read_run(run), read_brief(run)
+    damaged = f"{storage.join(run, runsummary.SUMMARY)} is damaged: line 1: it is cut off; "
     assert summary(brief) == summary(whole)
-    assert (brief.config, brief.left_out) == (whole.config, whole.left_out)
+    told = [text for text in brief.left_out if text not in whole.left_out]
+    assert (brief.config, brief.left_out) == (whole.config, [*whole.left_out, *told])
+    assert [text[: len(damaged)] for text in told] == ([damaged] if change is damage_the_summary else [])
     assert (runsummary.read(run) is not None) == (change in TRUSTED)
     runsummary.refresh(run)
     assert summary(read_brief(run)) == summary(whole)
@@ -160,18 +164,18 @@ def test_of_a_long_log_a_list_reads_only_what_was_added(tmp_path: Path, monkeypa
     runlog.append_rows(url, runlog.METRICS, [row(step, 2, BEGAN, {}) for step in range(101, 3000)])
     runsummary.refresh(url)
     asked: list[tuple[str, int]] = []
-    bare_range, bare_whole = storage.read_range, storage.read_bytes
+    bare_range, bare_whole = storage.read_range, storage.open_read
 
     def read_range(where: str, begin: int, end: int) -> bytes:
         asked.append((storage.name(where), end - begin))
         return bare_range(where, begin, end)
 
-    def read_bytes(where: str) -> bytes:
+    def open_read(where: str) -> Any:
         asked.append((storage.name(where), 0))
         return bare_whole(where)
 
     monkeypatch.setattr(storage, "read_range", read_range)
-    monkeypatch.setattr(storage, "read_bytes", read_bytes)
+    monkeypatch.setattr(storage, "open_read", open_read)
     assert summary(read_brief(url))["step"] == 2999
     assert asked == [("summary.json", 0)]
     asked.clear()

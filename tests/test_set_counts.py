@@ -90,7 +90,8 @@ def test_a_missing_index_is_one_line(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     "head",
     [b"", b"{}", b"null", b"\xff", b'{"format":1,"shard":{}', b'{"format":1,"shard":{"samples":"4"}}',
-     b'{"format":1,"shard":{"samples":true}}', b'{"format":1,"shard":{,}}'],
+     b'{"format":1,"shard":{"samples":true}}', b'{"format":1,"shard":{,}}',
+     b'{"format":1,"shard":{"samples":-1}}', b'{"format":1,"shard":{"samples":' + b"[" * 1900 + b"}"],
 )  # fmt: skip
 def test_what_is_no_head_tells_no_count(head: bytes) -> None:
     assert count_in(head) is None

@@ -158,20 +158,44 @@ def test_a_url_without_a_set_is_one_line(tmp_path: Path, url: str) -> None:
 
 def test_an_index_of_an_older_version_is_refused() -> None:
     with pytest.raises(
-        ManifestError, match=r"a.idx is not an index that this version reads: .*pack the set again"
+        ManifestError, match=r"a.idx is damaged: line 1: samples\[0\]\[6\] is missing; pack the set again"
     ):
         parse_index(b'{"format":1,"samples":[["k","jpg",512,5,1536,2]]}', SHARD, "a.idx")
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"\x00\xff", b"null", b"[]", b"[" * 5000, b'{"format":1}', b'{"format":2,"samples":[]}', INDEX[:-20],
-     INDEX.replace(b"512", b"-5"), INDEX.replace(b'"k"', b"7")],
+    ("content", "why"),
+    [(b"", "it is empty"), (b"\x00\xff", "line 1: "), (b"null", "it is null"), (b"[]", "it is a list"),
+     (b"[" * 5000, "line 1: it is nested too deep"), (b"{}", "line 1: format is missing"),
+     (INDEX.replace(b"{}", b"[" * 5000 + b"]" * 5000), "line 1: it is nested too deep"),
+     (b'{"format":1}', "line 1: samples is missing"), (INDEX[:-20], "line 1: it is cut off"),
+     (INDEX.replace(b"512", b"-5"), r"line 1: samples\[0\]\[2\] is -5"),
+     (INDEX.replace(b"512", b"5.0"), r"samples\[0\]\[2\] is 5.0"),
+     (INDEX.replace(b"512", b"true"), r"samples\[0\]\[2\] is true"),
+     (INDEX.replace(b"512", b"1e999"), r"line 1: a number is too large"),
+     (INDEX.replace(b'"k"', b"7"), r"samples\[0\]\[0\] is 7"),
+     (INDEX.replace(b"[[", b"[").replace(b"]]", b"]"), r"samples\[0\] is 'k'"),
+     (INDEX.replace(b'"ab"', b'"ab",1'), r"samples\[0\] is a list"),
+     (INDEX + INDEX, "line 2: something stands behind its end")],
+    ids=lambda content: content[:30].decode(errors="replace") if isinstance(content, bytes) else "",
 )  # fmt: skip
-def test_what_is_no_index_is_one_line(content: bytes) -> None:
-    with pytest.raises(ManifestError, match=r"a.idx is not an index that this version reads") as caught:
+def test_what_is_no_index_is_one_line_that_names_the_place(content: bytes, why: str) -> None:
+    with pytest.raises(ManifestError, match=f"^a.idx is damaged: .*{why}.*; pack the set again") as caught:
         parse_index(content, SHARD, "a.idx")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("found", [b"2", b"0", b'"1"', b"true", b"1.0", b"null"])
+def test_an_index_of_another_format_is_refused_and_not_called_damaged(found: bytes) -> None:
+    later = INDEX.replace(b'"format":1', b'"format":' + found)
+    with pytest.raises(ManifestError, match=r"^a.idx has format .*, this version reads format 1: use the ve"):
+        parse_index(later, SHARD, "a.idx")
+
+
+def test_an_index_of_a_later_minor_version_is_read() -> None:
+    later = INDEX.replace(b'"more":{}', b'"more":{"e":[1.5e300,null]},"colour":"red"')
+    assert parse_index(later, SHARD, "a.idx") == parse_index(INDEX, SHARD, "a.idx")
 
 
 @pytest.mark.parametrize("samples", [0, 2])
@@ -191,5 +215,5 @@ def test_a_sample_behind_the_end_of_its_shard_is_refused() -> None:
 @pytest.mark.parametrize("key", ["../../evil", "/etc/passwd", "a\\\\b", "c:x", "", "\\u0000"])
 def test_a_key_that_is_a_path_is_refused(key: str) -> None:
     """Features, pictures and caches are named by keys."""
-    with pytest.raises(ManifestError, match=r"a.idx names|no index|leads|not an index"):
+    with pytest.raises(ManifestError, match=r"a.idx names|leads|a.idx is damaged"):
         parse_index(INDEX.replace(b'"k"', f'"{key}"'.encode()), SHARD, "a.idx")

@@ -32,6 +32,10 @@ _KNOWN = (
 """Published weights by their files' names, whose they are and their licence (NOTICE)."""
 
 
+_SHOWN = {"grey", "colour", "median_height", "median_width", "mean", "std"}
+"""Of the manifest's `image`, what a card tells."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What a card is made of."""
@@ -140,7 +144,7 @@ def render(card: Card, encoder_only: bool) -> str:
         config=card.config,
         sources=_sources(card.manifest),
         scores=_score_rows(card.scores),
-        image=card.manifest.image if card.manifest else {},
+        image=card.manifest.image if card.manifest and card.manifest.image.keys() >= _SHOWN else {},
         trained_part=PARTS.get(split := card.config.get("data", {}).get("split", ""), split),
         fingerprint=set_fingerprint(card.manifest.shards)[:16] if card.manifest else "",
     )

@@ -184,14 +184,14 @@ def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
 def _probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
     """One score of a run's probes, each with its interval, and of its starting weights."""
     known = [(row["step"], row["linear"]) for row in run.watch["rows"]]
-    known = [(step, tree) for step, tree in known if tree["macro"][name] is not None]
+    known = [(step, tree) for step, tree in known if tree["macro"].get(name) is not None]
     for step, tree in known:
-        if span := tree["ci95"]["macro"][name]:
+        if span := tree["ci95"]["macro"].get(name):
             axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-    _line(axes, [(step, tree["macro"][name]) for step, tree in known], place, dots=True)
+    _line(axes, [(step, tree["macro"].get(name)) for step, tree in known], place, dots=True)
     start = (run.watch.get("start") or {}).get("linear")
-    if start and start["macro"][name] is not None:
-        axes.axhline(start["macro"][name], color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
+    if start and start["macro"].get(name) is not None:
+        axes.axhline(start["macro"].get(name), color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
 
 
 def compared_charts(runs: Sequence[RunFacts]) -> list[Chart]:

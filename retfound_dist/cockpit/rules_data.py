@@ -44,7 +44,7 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Pixels unlike those that the input's normalisation is made for."""
     image = facts.image
-    if not image.get("histogram"):
+    if not sum(image.get("histogram", ())) or not image.keys() >= {"mean", "std"}:
         return
     total = sum(image["histogram"])
     shift = (image["mean"] / 255 - IMAGENET_MEAN) / IMAGENET_STD

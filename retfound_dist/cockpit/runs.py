@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -168,7 +168,8 @@ def read_brief(url: str) -> RunFacts:
     """A run as far as a list shows it: by its summary, else all of it."""
     held = runsummary.read(url)
     if held is None:
-        return read_run(url)
+        whole, fault = read_run(url), runsummary.damage(url)
+        return replace(whole, left_out=[*whole.left_out, fault]) if fault else whole
     return RunFacts(
         url=url,
         config=held.config,

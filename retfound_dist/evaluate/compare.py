@@ -142,7 +142,7 @@ def _title(name: str, share: float) -> str:
 
 
 def _read(row: EvaluateConfig) -> Evaluation:
-    held = results.read(row.out.url)
+    held = results.read_whole(row.out.url)
     if held is None:
         raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
     return held

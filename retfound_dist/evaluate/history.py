@@ -105,7 +105,7 @@ class History:
             runlog.append_rows(run, runlog.ALARMS, fresh)
         storage.write_json(storage.join(run, runlog.WATCH), tree)
         steps = steps_with(run, results.METRICS)
-        tuned = {step: self._told(results.read, commit.evaluation_url(run, step)) for step in steps}
+        tuned = {step: self._told(results.read_whole, commit.evaluation_url(run, step)) for step in steps}
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})
         storage.write_text(storage.join(folder(run), results.REPORT), page)
         runsummary.refresh(run)

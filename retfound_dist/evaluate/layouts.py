@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retfound_dist import image_digests, records, shardset, storage
+from retfound_dist import image_digests, records, set_files, shardset, storage
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.folder_layout import layout_of, notes_of, nothing_found, part_of
 from retfound_dist.folder_walk import Links
@@ -214,7 +214,7 @@ def list_samples(url: str) -> Iterator[Item]:
         for entry in shardset.read_index(url, shard):
             note = records.parse(
                 bytes(data[entry.json_offset : entry.json_offset + entry.json_bytes]),
-                dict[str, Any],
+                set_files.SampleFields,
                 f"{entry.key}.json of {storage.join(url, shard.name)}",
                 "pack the set again",
             )

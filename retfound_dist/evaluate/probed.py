@@ -129,6 +129,8 @@ def read(folder: str) -> Probed | None:
     tree: dict[str, Any] = dict(records.read(place, ProbeFile, REMEDY))
     try:
         rows = list(csv.DictReader(io.StringIO(storage.read_bytes(where).decode())))
+        if not rows or len(rows) != tree.get("images", len(rows)):
+            raise ValueError(f"it has {len(rows):,} rows, {PROBE} tells of other images")
         found = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
             for method in probe.METHODS

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ from retfound_dist import records, storage
 from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.external import ExternalTest
-from retfound_dist.evaluate.metrics import Floats, Labels
+from retfound_dist.evaluate.metrics import LEGACY, MACRO, Floats, Labels
+from retfound_dist.evaluate.picture_kinds import PicturesFile
 from retfound_dist.evaluate.predictions import read_predictions, read_seeds
 from retfound_dist.logwriter import row_line
 from retfound_dist.scorefiles import EpochRow, EvaluationFile
@@ -45,6 +46,9 @@ REMEDY = "evaluate again with --force, or give another out.url"
 FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
 """Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
+
+_SHOWN = {"legacy": LEGACY, "macro": MACRO}
+"""Scores in every table of each kind."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,33 @@ def read_metrics(url: str) -> dict[str, Any]:
     return dict(records.read(storage.join(url, METRICS), EvaluationFile, REMEDY))
 
 
+def read_whole(url: str) -> Evaluation | None:
+    """`read` for a page of several: RecordError too where a score that it shows is missing."""
+    held = read(url)
+    if held is not None and (lacking := _lacking(held.metrics)):
+        raise records.damaged(storage.join(url, METRICS), f"{lacking} is missing", REMEDY)
+    return held
+
+
+def _lacking(tree: Mapping[str, Any]) -> str:
+    """The first score that pages show and this metrics.json does not hold; empty where it is whole."""
+    tables = {name: tree[name] for name in _SHOWN}
+    tables |= {f"ci95.{name}": tree["ci95"].get(name, {}) for name in _SHOWN}
+    for seed, row in enumerate(tree["per_seed"]):
+        tables |= {f"per_seed[{seed}].{name}": row[name] for name in _SHOWN}
+    if external := tree.get("external"):
+        tables |= {f"external.{name}": external[name] for name in _SHOWN}
+        tables |= {f"external.ci95.{name}": external["ci95"].get(name, {}) for name in _SHOWN}
+    wanted = ((where, score) for where in tables for score in _SHOWN[where.rpartition(".")[2]])
+    found = next(((where, score) for where, score in wanted if score not in tables[where]), None)
+    if found:
+        return ".".join(found)
+    for kind, probe in (tree.get("probe") or {}).items():
+        if score := next((s for s in MACRO if s in probe["macro"] and s not in probe["ci95"]["macro"]), ""):
+            return f"probe.{kind}.ci95.macro.{score}"
+    return next((f"per_class.{name}" for name in tree["classes"] if name not in tree["per_class"]), "")
+
+
 def read(url: str) -> Evaluation | None:
     """The evaluation at a URL, or None where there is none; RecordError where its files are damaged."""
     if not storage.exists(storage.join(url, METRICS)):
@@ -152,7 +183,7 @@ def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats 
 
 def _pictures(url: str) -> dict[str, Any]:
     where = storage.join(url, PICTURES)
-    return records.read(where, dict[str, Any], REMEDY) if storage.exists(where) else {}
+    return dict(records.read(where, PicturesFile, REMEDY)) if storage.exists(where) else {}
 
 
 def predictions_csv(evaluation: Evaluation) -> str:

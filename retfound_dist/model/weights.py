@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from retfound_dist import commit, kinds, records, storage
-from retfound_dist.errors import WeightsError
+from retfound_dist.config import build
+from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.model import hub
 from retfound_dist.model.containers import DECODER, State
 from retfound_dist.model.foreign import Found, fault, to_mae
@@ -161,7 +162,7 @@ def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
 def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns: as the config says, else a square."""
     if meta.get("config"):
-        rows, columns = (side // patch for side in _config_of(meta).size)
+        rows, columns = (side // patch for side in _config_of(meta, url).size)
         if rows * columns == patches:
             return rows, columns
     side = math.isqrt(patches)
@@ -173,12 +174,18 @@ def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int
     return side, side
 
 
-def _config_of(meta: dict[str, Any]) -> Model:
-    """The model's section, as JSON gave it."""
-    section: dict[str, Any] = dict(meta["config"]["model"])
-    if isinstance(section.get("image_size"), list):
-        section["image_size"] = tuple(section["image_size"])
-    return Model(**section)
+def _config_of(meta: dict[str, Any], where: str) -> Model:
+    """The model's section, as JSON gave it; WeightsError where it is none."""
+    config = meta["config"]
+    section = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(section, dict):
+        raise WeightsError(f"the config in {where} has no section model: use another checkpoint or file")
+    try:
+        return build(Model, section, "model")
+    except ConfigError as error:
+        raise WeightsError(
+            f"the config in {where} cannot be used: {error}; use another checkpoint or file"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,12 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
     return Loaded(tuple(sorted(fits)), unused, tuple(sorted(own.keys() - fits.keys())))
 
 
+def _decoder_size(weights: Weights) -> tuple[int, int]:
+    """Width and depth of the decoder that is there."""
+    width = weights.state["decoder_embed.weight"].shape[0]
+    return width, 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
+
+
 def _few(names: tuple[str, ...]) -> str:
     groups = sorted({name.split(".")[0] for name in names})
     return ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
@@ -239,7 +252,14 @@ def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
         raise WeightsError(
             f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed"
         )
-    config = _config_of(weights.meta) if weights.meta else _model_config(weights)
+    config = _config_of(weights.meta, weights.origin) if weights.meta else _model_config(weights)
+    width, depth = _decoder_size(weights)
+    if (config.decoder_width, config.decoder_depth) != (width, depth) or width % config.decoder_heads:
+        raise WeightsError(
+            f"{weights.origin} holds a decoder of width {width} and depth {depth}, its config tells of width "
+            f"{config.decoder_width}, depth {config.decoder_depth} and {config.decoder_heads} heads: "
+            "use another checkpoint or file"
+        )
     model = MaskedAutoencoder(config)
     load_into(model, weights, model.grid)
     return model.eval()
@@ -250,8 +270,7 @@ def _model_config(weights: Weights) -> Model:
     names = [name for name, shape in ENCODERS.items() if shape == weights.shape]
     if not names:
         raise WeightsError(f"{weights.origin} holds an encoder of {weights.shape}, which has no name here")
-    width = weights.state["decoder_embed.weight"].shape[0]
-    depth = 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
+    width, depth = _decoder_size(weights)
     heads = 16 if width % 16 == 0 and width >= 256 else max(1, width // 32)
     return Model(
         name=names[0],

@@ -88,7 +88,8 @@ def sentence(tree: Mapping[str, Any]) -> str:
             NUMBERS: "device files hold numbers that hospitals give",
             LOOKS: f"images that look like people: {signs}",
         }[tree["why"]]
-        return f"keys, patients and volumes are keyed digests ({reason}); secret {tree['secret']}"
+        secret = tree.get("secret", "not recorded")
+        return f"keys, patients and volumes are keyed digests ({reason}); secret {secret}"
     if tree["why"] == PUBLISHED:
         return "keys are those of the set as it was published"
     if tree["why"] == HARMLESS:
