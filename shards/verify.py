@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 from retfound_dist import storage
 from retfound_dist.errors import DataError, ManifestError, StorageError
+from retfound_dist.scratch import temporary
 from retfound_dist.shardset import (
     Entry,
     FieldsDigest,
@@ -214,7 +214,7 @@ def _local_copy(url: str) -> Iterator[str]:
     if storage.is_local(url):
         yield storage.local_path(url)
         return
-    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as folder:
+    with temporary(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)
         yield path
