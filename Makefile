@@ -41,7 +41,8 @@ demo: $(STAMP)
 	@launch/demo.sh
 
 # Two tests at a time, on one thread each: most of them wait for imports, for processes and for stores.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
+# They start hundreds of processes: without bytecode files each would compile the package anew.
+SIDE_BY_SIDE := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
 
 test: lint
 	$(SIDE_BY_SIDE) --durations=15

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
+import shutil
 from contextlib import suppress
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """No room, for now."""
 _FEW_FILES = 16
 """With fewer inodes left it is these that are short."""
-_DISK = {*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EFBIG}
+_DISK = {*FULL, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
+_MACHINE = {*_DISK, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+FULL_BELOW = 1 << 20
+"""Bytes: a disk with less was full when a library could not write, whatever it says."""
 
 
 def is_disk_trouble(error: BaseException | None) -> bool:
     """Whether this machine failed: a full, broken or read-only disk, no memory, no files."""
-    return isinstance(error, OSError) and error.errno in _DISK
+    return isinstance(error, OSError) and error.errno in _MACHINE
+
+
+def trouble_behind(error: Exception, folder: str) -> OSError | None:
+    """The trouble of a folder's disk that made an error; None where it was something else.
+
+    safetensors tells it in words (`os error 28`), torch only that it could not write. What names a file
+    elsewhere is another disk's.
+    """
+    if isinstance(error, OSError):
+        named = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+        here = not named or any(_is_below(name, folder) for name in named)
+        return error if here and error.errno in _DISK else None
+    if not isinstance(error, RuntimeError) and type(error).__name__ != "SafetensorError":
+        return None
+    known = re.search(r"os error (\d+)", str(error))
+    full = shutil.disk_usage(_existing(folder)).free < FULL_BELOW
+    number = int(known[1]) if known else errno.ENOSPC if full else 0
+    return OSError(number, os.strerror(number)) if number in _DISK else None
 
 
 def explain(error: OSError, path: str, wanted: int = 0) -> str:
@@ -79,6 +102,11 @@ def size(count: int) -> str:
     while number >= 1000 and len(units) > 1:
         number, units = number / 1000, units[1:]
     return f"{number:.3g} {units[0]}"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
 
 
 def _existing(path: str) -> str:

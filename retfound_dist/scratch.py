@@ -7,13 +7,17 @@ import os
 import shutil
 import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retfound_dist import disks
 from retfound_dist.errors import StorageError
 
 GONE = ".gone"
+_ELSEWHERE = "set TMPDIR to a folder on another disk"
+_PYTHONS_CHOICE = "/tmp", "/var/tmp", "/usr/tmp"
+"""Where Python puts temporary files that $TMPDIR does not take."""
 
 
 class Scratch:
@@ -33,7 +37,7 @@ class Scratch:
         except OSError as error:
             raise StorageError(
                 f"cannot keep temporary files in {self.folder}: {disks.explain(error, self.folder)}; "
-                "set TMPDIR to a folder on another disk"
+                f"{_ELSEWHERE}"
             ) from error
 
     def _enter(self) -> None:
@@ -68,7 +72,7 @@ def temporary_folder() -> str:
     Python would go on elsewhere without a word, perhaps on a disk that is too small.
     """
     wanted = os.environ.get("TMPDIR", "")
-    if os.path.isdir(wanted) and tempfile.tempdir in (None, wanted):
+    if os.path.isdir(wanted) and tempfile.tempdir in (None, wanted, os.getcwd(), *_PYTHONS_CHOICE):
         try:
             with tempfile.TemporaryFile(dir=wanted) as file:
                 file.write(b"room")
@@ -76,10 +80,39 @@ def temporary_folder() -> str:
         except OSError as error:
             why = disks.explain(error, wanted)
             raise StorageError(f"TMPDIR={wanted} cannot be used: {why}; set it to another folder") from error
+        return os.path.abspath(wanted)
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
         raise StorageError(f"{error.strerror}: set TMPDIR to a folder that can be written to") from error
+
+
+@contextmanager
+def temporary(below: str = "", prefix: str = "retfound-") -> Iterator[str]:
+    """A folder for one thing, removed when the block ends; StorageError where its disk takes no more.
+
+    `below`: another folder than $TMPDIR.
+    """
+    base = below or temporary_folder()
+    with disk_named(base), tempfile.TemporaryDirectory(prefix=prefix, dir=base) as folder:
+        yield folder
+
+
+@contextmanager
+def disk_named(folder: str) -> Iterator[None]:
+    """StorageError that names a temporary folder's disk, whoever found in the block that it takes no more."""
+    try:
+        yield
+    except StorageError as error:
+        if not disks.is_disk_trouble(error.__cause__) or folder not in str(error) or "TMPDIR" in str(error):
+            raise
+        raise StorageError(f"{error}; {_ELSEWHERE}") from error.__cause__
+    except Exception as error:
+        trouble = disks.trouble_behind(error, folder)
+        if trouble is None:
+            raise
+        why = disks.explain(trouble, folder)
+        raise StorageError(f"cannot keep temporary files in {folder}: {why}; {_ELSEWHERE}") from error
 
 
 def _sweep(base: str) -> None:

@@ -8,7 +8,6 @@ A remote shard is fetched to local scratch, one at a time for each process.
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 from retfound_dist import records, storage
 from retfound_dist.errors import DataError, ManifestError, RecordError, StorageError
+from retfound_dist.scratch import temporary
 from retfound_dist.set_files import PackedFields
 from retfound_dist.shardset import (
     Entry,
@@ -216,7 +216,7 @@ def _local_copy(url: str) -> Iterator[str]:
     if storage.is_local(url):
         yield storage.local_path(url)
         return
-    with tempfile.TemporaryDirectory(prefix="retfound-verify-") as folder:
+    with temporary(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)
         yield path

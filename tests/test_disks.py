@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from retfound_dist import disks, storage
 from retfound_dist.errors import StorageError
-from retfound_dist.scratch import Scratch
+from retfound_dist.scratch import Scratch, disk_named, temporary, temporary_folder
 from tests.small_disks import disk_at
 
 
@@ -75,6 +78,59 @@ def test_a_full_tmpdir_is_refused_and_not_replaced_by_another_folder(
     read_only(tiny_disk)
     with pytest.raises(StorageError, match=rf"TMPDIR={tiny_disk} cannot be used: .*is read-only"):
         Scratch("disks", "owner")
+
+
+def test_python_s_own_choice_of_another_folder_does_not_hide_a_full_tmpdir(
+    tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tiny_disk))
+    subprocess.run(["dd", "if=/dev/zero", f"of={tiny_disk}/filler"], capture_output=True, check=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert tempfile.gettempdir() != str(tiny_disk)  # whoever imports torch has asked already
+    with pytest.raises(StorageError, match=rf"TMPDIR={tiny_disk} cannot be used: .*{tiny_disk} is full"):
+        temporary_folder()
+    (tiny_disk / "filler").unlink()
+    assert temporary_folder() == str(tiny_disk)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(bytes(100_000)),
+        lambda path: torch.save(torch.zeros(25_000), path),
+        lambda path: safetensors.torch.save_file({"x": torch.zeros(25_000)}, path),
+        lambda path: shutil.copyfile(torch.__file__, path),
+        lambda path: storage.write_bytes(str(path), bytes(100_000)),
+    ],
+    ids=["Python", "torch", "safetensors", "a copy", "ours"],
+)
+def test_whoever_finds_no_room_for_temporary_files_their_disk_is_named(
+    write: Callable[[Path], object], tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tiny_disk))
+    with pytest.raises(StorageError, match=rf"the disk at {tiny_disk} is full \(.*; set TMPDIR to"):
+        with temporary() as folder:
+            write(Path(folder) / "file")
+    assert list(tiny_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/elsewhere"), OSError(errno.EMFILE, "Too many open files"),
+        FileNotFoundError(errno.ENOENT, "No such file"), ValueError("os error 28"), RuntimeError("shapes differ"),
+    ],
+)  # fmt: skip
+def test_what_is_not_the_trouble_of_that_disk_stays_what_it_is(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as caught, disk_named(str(tmp_path)):
+        raise error
+    assert caught.value is error
+
+
+def test_a_disk_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken").symlink_to("/proc/self/mem")  # EIO by a real read
+    with pytest.raises(StorageError, match=r"the disk at /proc fails .*look at it, or use another"):
+        storage.read_bytes(str(tmp_path / "broken"))
 
 
 @pytest.mark.parametrize(

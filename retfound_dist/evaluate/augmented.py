@@ -27,7 +27,7 @@ from retfound_dist import leftovers
 from retfound_dist.evaluate.pixels import Pixels
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.schema import Finetune
-from retfound_dist.scratch import Scratch
+from retfound_dist.scratch import Scratch, disk_named
 from retfound_dist.stream.handing_over import hand_over_in_memory
 
 _ORDER, _IMAGE = 11, 12
@@ -149,7 +149,8 @@ def batches(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
-        file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
+        with disk_named(scratch.folder):
+            file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
         order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
             Augmented(file, labels, recipe, side, seed),

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from retfound_dist.folder_layout import nothing_found
 from retfound_dist.folder_walk import Links
 from retfound_dist.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.schema import EvalModel
+from retfound_dist.scratch import temporary
 
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
 PART = 512
@@ -242,7 +242,7 @@ def _write(found: Embedded, start: Start, out: str) -> None:
     arrow, parquet = _parquet()
     rows = arrow.FixedSizeListArray.from_arrays(found.features.reshape(-1), found.features.shape[1])
     table = arrow.table({"key": found.keys, "features": rows})
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         path = str(Path(folder) / "features.parquet")
         notes = {"checkpoint": about, "made_by": outputs.mark("embed")}
         parquet.write_table(table.replace_schema_metadata(notes), path)

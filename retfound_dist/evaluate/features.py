@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -85,22 +85,19 @@ def features_of(
 
 def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """A .npz file's bytes."""
-    with tempfile.TemporaryFile() as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.seek(0)
-        return file.read()
+    file = BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
 
 
 def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
     """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
-    with storage.open_read(url) as file, tempfile.TemporaryFile() as copy:
-        copy.write(file.read())
-        copy.seek(0)
-        try:
-            with np.load(copy, allow_pickle=False) as held:
-                return {name: held[name] for name in held.files}
-        except _DAMAGE as error:
-            raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
+    data = BytesIO(storage.read_bytes(url))
+    try:
+        with np.load(data, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except _DAMAGE as error:
+        raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
 
 
 def _read(where: str, identity: str) -> dict[str, Features]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from retfound_dist.errors import WeightsError
 from retfound_dist.model.containers import DECODER, State
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.model.weights import HEAD, Weights
+from retfound_dist.scratch import temporary
 from retfound_dist.shapes import RESIZE
 
 HF_WEIGHTS, HF_CONFIG = "model.safetensors", "config.json"
@@ -43,7 +43,7 @@ def export(weights: Weights, kind: str, target: str) -> int:
     """
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         path = str(Path(folder) / "weights")
         if kind == "hf":
             safetensors.torch.save_file(_whole(encoder_only(weights.state)), path, metadata={"format": "pt"})

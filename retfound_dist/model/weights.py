@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.unpickle import read_pickle, unreadable
 from retfound_dist.schema import Model
+from retfound_dist.scratch import temporary
 
 HEAD = ("head.", "fc_norm.")
 MOCO, MOCO_SMALL = {"base_encoder", "momentum_encoder"}, 384
@@ -94,17 +96,25 @@ def read_weights(url: str) -> Weights:
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
     if storage.is_folder(url):
         raise WeightsError(kinds.refusal(url, kinds.WEIGHTS))
-    with tempfile.TemporaryDirectory() as folder:
-        path = url
-        if not storage.is_local(url):
-            path = str(Path(folder) / storage.name(url))
-            storage.get_file(url, path)
-        found, config, sha256 = _read_file(storage.local_path(path), url, part)
+    with _local_copy(url) as path:
+        found, config, sha256 = _read_file(path, url, part)
         return replace(_described(origin, found, {"config": config} if config else {}), sha256=sha256)
 
 
+@contextmanager
+def _local_copy(url: str) -> Iterator[str]:
+    """The path of a local file, or of a copy of a remote one that goes when the block ends."""
+    if storage.is_local(url):
+        yield storage.local_path(url)
+        return
+    with temporary() as folder:
+        path = str(Path(folder) / storage.name(url))
+        storage.get_file(url, path)
+        yield path
+
+
 def _read_checkpoint(url: str) -> Weights:
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         path = str(Path(folder) / commit.WEIGHTS)
         held = commit.fetch_weights(url, path)
         state = safetensors.torch.load_file(path)

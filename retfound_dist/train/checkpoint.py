@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, verified
+from retfound_dist import commit, scratch
 from retfound_dist.commit import Commit
 from retfound_dist.errors import SaveError
 from retfound_dist.retry import Patience
@@ -112,13 +112,13 @@ class Saver:
         self.finish_save()
         self._saves += 1
         self._mark = self._group.share(commit.new_mark())
-        with verified.here(os.path.join(self._scratch, "checkpoint")):
-            scratch = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
         told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
-        state = ds.snapshot(engine, scratch, told)
+        with scratch.disk_named(self._scratch):
+            folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
+            state = ds.snapshot(engine, folder, told)
         self._zero_stage = engine.zero_optimization_stage()
         url = commit.checkpoint_url(self._url, at.step)
-        part = self._writer.submit(self._write, scratch, state, url)
+        part = self._writer.submit(self._write, folder, state, url)
         shapes = group_shapes(state) if self._group.world.is_main else []
         self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
 

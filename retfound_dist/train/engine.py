@@ -108,6 +108,17 @@ def start(world: World, threads: int) -> Group:
     return Group(world, device, hosts)
 
 
+def _leave_muon_uncompiled() -> None:
+    """DeepSpeed asks in each step whether the optimizer is Muon, and would import torch's compiler to ask."""
+    from deepspeed.runtime import compiler
+
+    compile_, compiler.compile = compiler.compile, lambda: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        compiler.compile = compile_
+
+
 def stop() -> None:
     """Leave the process group."""
     if dist.is_initialized():
@@ -125,6 +136,7 @@ def build(
     """A DeepSpeed engine around the model with torch's AdamW; `universal` loads a converted state."""
     import deepspeed
 
+    _leave_muon_uncompiled()
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, eps=optim.eps, fused=True)
     settings = ds_config(train, optim, cut, universal)
     with redirect_stdout(StringIO()):

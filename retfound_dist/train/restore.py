@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from retfound_dist import commit, records, storage
 from retfound_dist.commit import UNIVERSAL, Commit
 from retfound_dist.errors import CheckpointError, RecordError, RetfoundError, StorageError
+from retfound_dist.scratch import temporary
 from retfound_dist.train import engine as ds
 from retfound_dist.train import keeper, state_files
 from retfound_dist.train.group import Group
@@ -55,7 +55,7 @@ def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
     in the working precision: those are taken where the two differ.
     """
     own = untrained(model)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with temporary(scratch) as folder:
         with safe_open(_local(held, held.weights, folder), "pt") as file:
             absent = own.keys() - set(file.keys())
             if absent:

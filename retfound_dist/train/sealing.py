@@ -6,7 +6,6 @@ Rank 0's keeper does it. A checkpoint exists from its COMMIT.json on.
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 
 from retfound_dist import commit, storage
@@ -14,6 +13,7 @@ from retfound_dist.commit import Commit
 from retfound_dist.errors import CheckpointError, FormatError, RunConflictError, StorageError
 from retfound_dist.retry import Patience
 from retfound_dist.schema import Checkpoint
+from retfound_dist.scratch import temporary
 from retfound_dist.storage import FileInfo
 from retfound_dist.train import keeper
 from retfound_dist.train.lock import has_lost
@@ -45,7 +45,7 @@ class Sealing:
 def seal(job: Sealing) -> None:
     """Put the weights together, commit, then let go of what is no longer needed."""
     held, patience = job.held, Patience(job.held.url, job.settings.patience_s)
-    with tempfile.TemporaryDirectory(dir=job.scratch) as scratch:
+    with temporary(job.scratch) as scratch:
         made = keeper.insist(
             lambda: assemble(held.url, job.mark, job.parts, job.shapes, job.fixed, scratch), patience
         )

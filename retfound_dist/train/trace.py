@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from retfound_dist import storage
 from retfound_dist.errors import ConfigError
+from retfound_dist.scratch import temporary
 from retfound_dist.train import keeper
 from retfound_dist.train.keeper import Keeper
 
@@ -75,7 +75,7 @@ class Profiler:
         profile.stop()
         name = f"steps_{self._first:08d}-{step:08d}_rank_{self._rank}"
         where = storage.join(self._url, PROFILES, name)
-        with tempfile.TemporaryDirectory() as scratch:
+        with temporary() as scratch:
             path = os.path.join(scratch, "trace.json.gz")
             profile.export_chrome_trace(path)
             storage.put_file(path, f"{where}.json.gz")

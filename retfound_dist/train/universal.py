@@ -18,10 +18,10 @@ import torch
 
 from retfound_dist import verified
 from retfound_dist.commit import UNIVERSAL
+from retfound_dist.disks import FULL_BELOW
 from retfound_dist.errors import CheckpointError
 from retfound_dist.train import state_files
 from retfound_dist.train.engine import TAG
-from retfound_dist.train.weights import FULL_BELOW
 
 _OPTIMIZER, _GROUPS = "optimizer_state_dict", "param_groups"
 _SHARDS = "fp32_flat_groups"

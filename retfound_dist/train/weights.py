@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,13 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from retfound_dist import commit, storage, verified
+from retfound_dist import commit, disks, storage, verified
 from retfound_dist.commit import PARTS
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.storage import FileInfo
 
-FULL_BELOW = 1 << 20
-"""Bytes that a disk has left where torch, which keeps the reason to itself, has failed because it is full."""
 Shapes = list[dict[str, tuple[int, ...]]]
 """Names and shapes of the trained tensors, by parameter group, in order."""
 _FLAT, _CUT = "single_partition_of_fp32_groups", "fp32_flat_groups"
@@ -114,7 +110,5 @@ def disk_named(path: str) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, safetensors.SafetensorError) as error:
-            known = re.search(r"os error (\d+)", str(error))
-            full = shutil.disk_usage(os.path.dirname(path)).free < FULL_BELOW
-            number = int(known[1]) if known else errno.ENOSPC if full else errno.EIO
-            raise OSError(number, os.strerror(number) if known or full else str(error)) from error
+            known = disks.trouble_behind(error, os.path.dirname(path))
+            raise known or OSError(errno.EIO, str(error)) from error

@@ -141,17 +141,18 @@ def test_a_set_on_s3_that_is_replaced_stands_until_the_new_one_is_committed(
     assert verify(url, 1) == []
 
 
-@pytest.mark.parametrize("fault", ["503", "500", "lost"])
+@pytest.mark.parametrize("faults", [("503", "500"), ("lost",)])
 def test_faults_while_packing_and_appending_are_asked_again_and_change_no_byte(
-    proxy: Chaos, images: Path, tmp_path: Path, fault: str
+    proxy: Chaos, images: Path, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:
     for url in (tmp_path / "set", f"{proxy.s3.url}/set"):
         pack(config_of(images / "one", url))
         append(config_of(images / "two", url))
-        proxy.set(seed=3, rules=[{"fault": fault, "share": 0.25, "methods": ["GET", *WRITES]}])
-    proxy.set(rules=[])
+        each = {"share": 0.25 / len(faults), "methods": ["GET", *WRITES]}
+        proxy.set(seed=3, rules=[{"fault": fault, **each} for fault in faults])
+    met = proxy.set(rules=[])["faults"]
     assert content(f"{proxy.s3.url}/set") == content(tmp_path / "set")
-    assert proxy.faults() >= 5
+    assert all(met.get(fault, 0) >= 5 // len(faults) for fault in faults), met
 
 
 def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(

@@ -155,7 +155,7 @@ def test_where_not_one_image_fits_the_way_out_is_said(monkeypatch: pytest.Monkey
 def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: bool, tmp_path: Path) -> None:
     """Growth of a process's resident memory over a model, DeepSpeed's engine and its steps: within 10 %.
 
-    Of two tries the smaller counts: what an allocator leaves lying about on a busy machine is not needed.
+    One that takes more is tried once more: what an allocator leaves lying about on a busy machine is not needed.
     """
     if precision == "bf16" and not has_bf16_instructions():
         pytest.skip("this processor multiplies bf16 by way of fp32, which keeps fp32 copies")
@@ -163,11 +163,6 @@ def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: 
     spec = {"stage": stage, "precision": precision, "recompute": recompute, "micro": 16}
     out = tmp_path / "taken"
     script = [sys.executable, "-m", "tests.train.one_step", json.dumps(spec), str(out)]
-    taken = []
-    for _ in range(2):
-        done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        taken.append(int(out.read_text()))
     predicted = peak(
         model,
         ranks=1,
@@ -177,4 +172,9 @@ def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: 
         activation_checkpointing=recompute,
         gpu=False,
     )
+    taken = []
+    while len(taken) < 2 and min(taken, default=math.inf) > 1.1 * predicted.total:
+        done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        taken.append(int(out.read_text()))
     assert min(taken) == pytest.approx(predicted.total, rel=0.1)
