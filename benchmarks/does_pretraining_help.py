@@ -71,8 +71,7 @@ class Stage:
 
     def last(self, run: str) -> str:
         """The newest checkpoint of a run."""
-        url = str(self.out / run)
-        return commit.checkpoint_url(url, commit.list_steps(url)[-1])
+        return commit.resolve(str(self.out / run))
 
 
 def processor_s() -> float:

@@ -14,11 +14,13 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from retfound_dist import kinds, records, runconfig, storage, verified
-from retfound_dist.errors import CheckpointError, FormatError, RecordError, StorageError
+from retfound_dist.errors import CheckpointError, FormatError, RecordError, RetfoundError, StorageError
 from retfound_dist.names import plain_path
 from retfound_dist.storage import FileInfo
 
@@ -28,6 +30,11 @@ WEIGHTS = "model.safetensors"
 STATE, PARTS, UNIVERSAL = "state", "parts", "universal"
 """Folders of a checkpoint, which bear the mark of their save: training state, weights of each rank until they
 are put together, the state converted for another number of ranks."""
+Errors = tuple[type[RetfoundError], ...]
+AT_ONCE = 8
+"""Commits that are read side by side."""
+UNUSABLE = (CheckpointError, FormatError)
+"""A commit that is damaged, or of another format: it says nothing of the run."""
 _STEP = re.compile(r"^step_(\d{8,})$")
 _WEIGHTS = re.compile(r"^model(-[0-9a-f]+)?\.safetensors$")
 _STATE = re.compile(rf"^{STATE}(-[0-9a-f]+)?/(.+)$")
@@ -145,16 +152,60 @@ def list_steps(run_url: str) -> list[int]:
     return sorted(step for step in steps if is_checkpoint(checkpoint_url(run_url, step)))
 
 
+@dataclass(frozen=True)
+class Found:
+    """A step of a run with a COMMIT.json."""
+
+    step: int
+    held: Commit | None
+    fault: RetfoundError | None = None
+    """Why there is no commit to read."""
+    generation: int = 0
+    """The commit's. One that cannot be read may be the newest, so it counts as of the last generation."""
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Of two the larger is newer: a later generation at any step, then the later step."""
+        return self.generation, self.step
+
+
+def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[Found]:
+    """The commits of these steps, in this order; faults of the `tolerated` kinds are told, others raised."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(partial(_find, run_url, tolerated), steps))
+    last = max((each.generation for each in found), default=0)
+    return [each if each.held else replace(each, generation=last) for each in found]
+
+
+def by_age(run_url: str, tolerated: Errors = UNUSABLE) -> list[Found]:
+    """Every committed checkpoint of a run, the newest last; the one place that says which is newer.
+
+    A fault of the `tolerated` kinds is told with its step, others are raised.
+    """
+    return sorted(read_commits(run_url, list_steps(run_url), tolerated), key=lambda each: each.age)
+
+
+def _find(run_url: str, tolerated: Errors, step: int) -> Found:
+    url = checkpoint_url(run_url, step)
+    try:
+        held = read_commit(url)
+        if held.step != step:
+            raise CheckpointError(f"{url}: its {COMMIT} is of step {held.step}; use another checkpoint")
+    except tolerated as error:
+        return Found(step, None, error)
+    return Found(step, held, generation=held.generation)
+
+
 def resolve(url: str) -> str:
     """The weights meant by a URL: a run's URL means its newest committed checkpoint, all else itself.
 
+    A newest one that is damaged is meant too: who reads it says so, and no older one takes its place unasked.
     CheckpointError where it is something of ours that holds no weights, or a run without a checkpoint.
     """
     if not storage.is_folder(url) or is_checkpoint(url):
         return url
-    steps = list_steps(url)
-    if steps:
-        return checkpoint_url(url, steps[-1])
+    if found := by_age(url):
+        return checkpoint_url(url, found[-1].step)
     kind = kinds.kind_at(url)
     if kind == kinds.RUN:
         first = _first_save(runconfig.read_config(url))
@@ -172,13 +223,8 @@ def _first_save(config: dict[str, Any]) -> str:
 
 
 def newest(run_url: str) -> Commit | None:
-    """The last step's commit that can be read; a damaged one says nothing of the run."""
-    for step in reversed(list_steps(run_url)):
-        try:
-            return read_commit(checkpoint_url(run_url, step))
-        except (CheckpointError, FormatError):
-            continue
-    return None
+    """The newest commit that can be read; None where there is none."""
+    return next((each.held for each in reversed(by_age(run_url)) if each.held), None)
 
 
 def fetch(commit: Commit, name: str, target: str) -> None:

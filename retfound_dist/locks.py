@@ -27,6 +27,8 @@ from retfound_dist.world import process_space
 
 LOCK = "LOCK.json"
 BEAT_S, STILL_S, SETTLE_S = 10.0, 35.0, 0.5
+TRIES = 3
+"""Times that a new lock which arrived damaged is written again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ def _job(env: Mapping[str, str]) -> str:
     return "" if meeting == "none" else f"torchrun {meeting}"
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two ids of holders are of one; a letter may differ, for a bit can flip as a lock is written.
+
+    Its holder then stays the holder, and puts it right as it counts the lock up.
+    """
+    return len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) <= 1
+
+
 class FolderLock:
     """The lock of one folder, for one process of those that write there together."""
 
@@ -94,6 +104,7 @@ class FolderLock:
         self._made_folder = storage.is_local(self._folder) and not storage.is_folder(self._folder)
         if not self._put():
             time.sleep(SETTLE_S)
+        self._put_right()
         self.confirm()
         self._thread.start()
 
@@ -114,7 +125,7 @@ class FolderLock:
         self._thread.join(BEAT_S)
         with suppress(RetfoundError):
             held = self._read()
-            if held and held.id == self._mine.id:
+            if self._is_mine(held):
                 storage.delete(self._url)
         if self._made_folder:
             with suppress(OSError):
@@ -148,6 +159,13 @@ class FolderLock:
             return False
         return write_new(self._url, (json.dumps(asdict(self._mine)) + "\n").encode()) is not Made.UNSURE
 
+    def _put_right(self) -> None:
+        """Write the lock again where it arrived so damaged that nobody is named in it."""
+        for _ in range(TRIES):
+            if not isinstance(self._stands(), bytes):
+                return
+            self._write()
+
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
             with suppress(RetfoundError):
@@ -164,7 +182,7 @@ class FolderLock:
         return held if self._is_mine(held) else self._read()
 
     def _is_mine(self, held: Holder | None) -> bool:
-        return held is not None and held.id == self._mine.id
+        return held is not None and is_same(held.id, self._mine.id)
 
     def _stands(self) -> Holder | bytes | None:
         """Who holds the lock, or the bytes of a damaged one; None: nobody. FormatError: a later version."""

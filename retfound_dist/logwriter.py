@@ -61,7 +61,10 @@ class LogWriter:
             if self._tried.endswith(lines) and found == self._tried:
                 self._held, self._mark, self._tried = found, "", b""  # it had arrived
                 return
-            held = _ended(found) if held is None else _merged(held, found, lines)
+            if held is None:
+                held = _ended(found)
+            elif not _is_damage_of(self._tried, found):
+                held = _merged(held, found, lines)
         self._mark, self._tried = "", held + lines
         storage.write_bytes(self._url, self._tried)
         mark = self._mark_now()
@@ -74,13 +77,13 @@ class LogWriter:
         return storage.version_mark(self._url) if storage.exists(self._url) else ""
 
     def _arrived(self, mark: str) -> bool:
-        """Whether the store holds what was sent last. Where its tag does not say so it is read back, once."""
+        """Whether the store holds what was sent last. Where its tag does not say so it is read back."""
         told = _MD5.match(mark)
         if not told:
             return True
         if int(told[2]) == len(self._tried):
             if not self._tags_are_md5:
-                return True
+                return storage.read_bytes(self._url) == self._tried  # read damaged, it is sent again
             if _md5(self._tried) == told[1]:
                 return True
         if _read_alike(self._url) != self._tried:
@@ -133,6 +136,11 @@ def _read_alike(url: str) -> bytes:
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _is_damage_of(sent: bytes, found: bytes) -> bool:
+    """Whether it is what was sent with a byte that flipped on the way, and no line of somebody else's."""
+    return len(sent) == len(found) and sum(a != b for a, b in zip(sent, found, strict=True)) == 1
 
 
 def _merged(held: bytes, found: bytes, coming: bytes) -> bytes:

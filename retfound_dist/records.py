@@ -31,6 +31,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A digest in hex."""
 LIMIT = 1 << 30
 """Bytes of a file that is read."""
+MOST_READINGS = 8
+"""Times that a file is read again that gives something else each time."""
 BOM = b"\xef\xbb\xbf"
 _OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
 """Whatever JSON reads as infinite looks so; most files hold nothing like it."""
@@ -76,20 +78,22 @@ class Lines(Generic[T]):
 
 
 def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = LIMIT) -> T:
-    """A JSON file as a value of a kind; what seems damaged is fetched a second time before it is judged.
+    """A JSON file as a value of a kind; it is damaged where two readings one after the other are alike.
 
     `remedy`: what a person does about a damaged file; empty: that is said elsewhere. `format`: what the
     file's `format` has to be; None: it needs none, and one that it has is 1. Raises StorageError where the
     file cannot be read, RecordError where it is damaged, FormatError where it is of another format.
     """
     data = _fetch(url, limit)
-    try:
-        return parse(data, kind, url, remedy, format=format)
-    except RecordError:
-        again = _fetch(url, limit)
-        if again == data:
-            raise
-    return parse(again, kind, url, remedy, format=format)
+    for _ in range(MOST_READINGS):
+        try:
+            return parse(data, kind, url, remedy, format=format)
+        except RecordError:
+            again = _fetch(url, limit)
+            if again == data:
+                raise
+            data = again
+    return parse(data, kind, url, remedy, format=format)
 
 
 def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | None = None) -> T:

@@ -53,6 +53,16 @@ class Scored:
     macro: dict[str, float | None]
 
 
+@dataclass(frozen=True)
+class Committed:
+    """A checkpoint whose commit was read."""
+
+    step: int
+    mark: Mark
+    """Of the commit."""
+    generation: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """One run."""
@@ -66,13 +76,17 @@ class RunSummary:
     events: list[Row] = field(default_factory=list)
     """The last start or end, and the last of any kind."""
     alarms: list[Row] = field(default_factory=list)
-    checkpoints: list[int] = field(default_factory=list)
-    """Steps that are committed, rising."""
-    newest: Mark | None = None
-    """Of the last of their commits, which was read."""
+    commits: list[Committed] = field(default_factory=list)
+    """By rising step."""
     scores: dict[str, Scored] = field(default_factory=dict)
     """By path; of committed evaluations."""
     locked: bool = False
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps that are committed, the newest checkpoint's last."""
+        found = [commit.Found(each.step, None, generation=each.generation) for each in self.commits]
+        return [each.step for each in sorted(found, key=lambda each: each.age)]
 
 
 def read(url: str) -> RunSummary | None:
@@ -129,21 +143,23 @@ def _config(url: str, held: RunSummary, mark: Mark | None) -> Row | None:
         return None
 
 
-def _is_whole(url: str, newest: Mark | None, known: Mark | None, steps: Sequence[int]) -> bool:
-    """Whether the newest commit can be read; one that was read before is not read again."""
-    if newest is None or newest == known:
-        return True
+def _commits(url: str, held: Sequence[Committed], marks: Mapping[str, Mark]) -> list[Committed] | None:
+    """Every commit that is there; one whose file is the same is not read again. None: damage."""
+    there = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
+    known = {each.step: each for each in held if there.get(each.step) == each.mark}
     try:
-        return commit.read_commit(commit.checkpoint_url(url, steps[-1])).step == steps[-1]
+        read = commit.read_commits(url, sorted(there.keys() - known.keys()), tolerated=())
     except RetfoundError:
-        return False
+        return None
+    known |= {each.step: Committed(each.step, there[each.step], each.generation) for each in read}
+    return [known[step] for step in sorted(known)]
 
 
 def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSummary | None:
     """With what was written since; None where a log is not the one that was read, or anything is damaged."""
     config = _config(url, held, marks.get(runlog.CONFIG))
-    scores = _scores(url, held.scores, marks)
-    if config is None or scores is None:
+    scores, commits = _scores(url, held.scores, marks), _commits(url, held.commits, marks)
+    if config is None or scores is None or commits is None:
         return None
     how_far, fresh = {}, {}
     for name in LOGS:
@@ -151,11 +167,6 @@ def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSum
         if found is None:
             return None
         how_far[name], fresh[name] = found
-    commits = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
-    steps = sorted(commits)
-    newest = commits[steps[-1]] if steps else None
-    if not _is_whole(url, newest, held.newest, steps):
-        return None
     return RunSummary(
         config=config,
         config_mark=marks[runlog.CONFIG],
@@ -163,8 +174,7 @@ def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, Mark]) -> RunSum
         rows=_kept_rows([*held.rows, *fresh[runlog.METRICS]]),
         events=_kept_events([*held.events, *fresh[runlog.EVENTS]]),
         alarms=[*held.alarms, *fresh[runlog.ALARMS]],
-        checkpoints=steps,
-        newest=newest,
+        commits=commits,
         scores=scores,
         locked=LOCK in marks,
     )

@@ -77,11 +77,16 @@ def put(path: str, url: str) -> FileInfo:
 
 
 def write(url: str, data: bytes) -> None:
-    """Write a small file whole and read it back; StorageError where another content stands there."""
-    storage.write_bytes(url, data)
-    _forget(url)
-    if storage.read_bytes(url) != data:
-        raise StorageError(f"{url} did not arrive as it was sent")
+    """Write a small file whole and read it back; StorageError where another content stands there.
+
+    What arrived damaged is sent again.
+    """
+    for _ in range(MOST_READINGS):
+        storage.write_bytes(url, data)
+        _forget(url)
+        if storage.read_bytes(url) == data:
+            return
+    raise StorageError(f"{url} did not arrive as it was sent")
 
 
 def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:

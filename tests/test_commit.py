@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,45 @@ def test_a_folder_without_commit_does_not_exist_for_readers(tmp_path: Path) -> N
     assert commit.list_steps(str(tmp_path / "none")) == []
     with pytest.raises(CheckpointError, match="not a committed checkpoint"):
         commit.read_commit(commit.checkpoint_url(str(tmp_path), 12))
+
+
+def make_later(run: str, step: int, generation: int) -> Commit:
+    """A checkpoint of a start that did not go on from the newest one of its time."""
+    held = replace(make(run, step), generation=generation)
+    commit.write_commit(held)
+    return held
+
+
+@pytest.mark.parametrize("base", ["disk", "memory://went-back"])
+def test_of_a_run_that_went_back_the_newest_checkpoint_is_what_was_saved_since(base: str, tmp_path: Path) -> None:
+    run = str(tmp_path) if base == "disk" else base
+    for step in (2, 4, 8):
+        make(run, step)
+    assert commit.resolve(run) == commit.checkpoint_url(run, 8)
+    for step, generation in ((5, 1), (6, 1), (2, 2)):  # back to step 4, then to the beginning
+        held = make_later(run, step, generation)
+        assert commit.resolve(run) == held.url
+        assert commit.newest(run) == held
+    assert [each.step for each in commit.by_age(run)] == [4, 8, 5, 6, 2]
+
+
+def test_a_damaged_commit_beyond_the_newest_is_not_passed_over_without_a_word(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    make(run, 4)
+    make(run, 8)
+    for step in (5, 6):
+        held = make_later(run, step, 1)
+    storage.write_text(storage.join(held.url, commit.COMMIT), "[]")
+    storage.write_text(storage.join(commit.checkpoint_url(run, 4), commit.COMMIT), "[]")
+    found = commit.by_age(run)
+    assert [each.step for each in found] == [8, 4, 5, 6]
+    assert "damaged" in str(found[-1].fault)
+    assert commit.resolve(run) == held.url  # whoever reads it says what is wrong
+    known = commit.newest(run)
+    assert known is not None
+    assert known.step == 5
+    with pytest.raises(CheckpointError, match="damaged"):
+        commit.by_age(run, ())
 
 
 def test_a_file_that_differs_from_its_commit_is_refused(tmp_path: Path) -> None:

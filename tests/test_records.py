@@ -208,6 +208,21 @@ def test_what_was_damaged_on_the_way_is_fetched_again(
     assert len(fetched) == 2
 
 
+def test_a_file_is_damaged_where_two_readings_are_alike_and_not_where_each_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, fetched = str(tmp_path / "w.json"), []
+    storage.write_bytes(where, changed())
+
+    def flipped(url: str, limit: int) -> bytes:
+        fetched.append(url)
+        return b"{" * len(fetched) if len(fetched) < 4 else storage.read_bytes(url)
+
+    monkeypatch.setattr(records, "_fetch", flipped)
+    assert records.read(where, Whole, "", format=1).share == 1
+    assert len(fetched) == 4
+
+
 LINE = b'{"step": 1, "loss": 0.5}'
 BAD_LINES = {
     b"[]": "it is a list",

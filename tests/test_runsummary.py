@@ -61,6 +61,20 @@ def save(url: str) -> None:
     write_checkpoint(url, 150, storage.read_json(storage.join(url, runlog.CONFIG)))
 
 
+def save_after_going_back(url: str) -> None:
+    start_again(url)
+    assert read_run(url).state == "finished"
+    write_checkpoint(url, 70, storage.read_json(storage.join(url, runlog.CONFIG)), generation=1)
+    assert read_run(url).checkpoints == [50, 100, 70]
+    assert read_run(url).state != "finished"  # it has yet to get there again
+    assert summary(read_brief(url))["checkpoint"] == 70
+
+
+def save_once_more_after_going_back(url: str) -> None:
+    write_checkpoint(url, 50, storage.read_json(storage.join(url, runlog.CONFIG)), generation=1)
+    assert summary(read_brief(url))["checkpoint"] == 50
+
+
 def begin_a_save(url: str) -> None:
     storage.write_bytes(storage.join(checkpoint_url(url, 200), "model.safetensors"), b"half")
 
@@ -111,7 +125,7 @@ def nothing(url: str) -> None: ...
 
 
 TRUSTED = [nothing, add_rows, add_to_a_torn_line, go_back, start_again, evaluate_again, raise_an_alarm, save,
-           begin_a_save, remove_a_checkpoint, lengthen]  # fmt: skip
+           save_after_going_back, save_once_more_after_going_back, begin_a_save, remove_a_checkpoint, lengthen]  # fmt: skip
 NOT_USED = [replace_the_log, shorten_the_log, lose_the_log, damage_the_log, damage_an_evaluation,
             damage_the_summary, a_later_format]  # fmt: skip
 

@@ -59,7 +59,8 @@ def kept_pictures(run: RunFacts) -> Pictures | None:
 def draw_pictures(run: RunFacts, say: Callable[[str], None]) -> Pictures | None:
     """Draw what is missing, then as `kept_pictures`; a run whose shards or weights are gone says so."""
     try:
-        missing = [s for s in spread(run.checkpoints) if not storage.exists(_strip(run, f"step_{s:08d}"))]
+        shown = spread(sorted(run.checkpoints))
+        missing = [s for s in shown if not storage.exists(_strip(run, f"step_{s:08d}"))]
         if missing:
             _draw(run, missing)
     except RetfoundError as error:

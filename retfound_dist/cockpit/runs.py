@@ -69,6 +69,7 @@ class RunFacts:
     anomalies: list[dict[str, Any]]
     """Each once, also of steps that were done again."""
     checkpoints: list[int]
+    """Steps that are committed, the newest checkpoint's last: the highest, but in a run that went back."""
     scores: list[Score]
     alarms: list[dict[str, Any]]
     """Of `retfound watch`."""
@@ -197,16 +198,13 @@ def _config(url: str) -> dict[str, Any]:
 
 
 def _checkpoints(url: str) -> tuple[list[int], list[str]]:
-    """Steps of the committed checkpoints up to the newest that can be read, and a line on each later one."""
-    steps, faults = commit.list_steps(url), list[str]()
-    while steps:
-        try:
-            commit.read_commit(commit.checkpoint_url(url, steps[-1]))
-            break
-        except RetfoundError as error:
-            told = str(error).replace(f"{url}/", "")
-            faults.append(f"the checkpoint of step {steps.pop():,} is left out: {told}")
-    return steps, faults
+    """Steps of the committed checkpoints by age up to the newest readable one; a line on each later one."""
+    found, faults = commit.by_age(url, (RetfoundError,)), list[str]()
+    while found and found[-1].held is None:
+        bad = found.pop()
+        told = str(bad.fault).replace(f"{url}/", "")
+        faults.append(f"the checkpoint of step {bad.step:,} is left out: {told}")
+    return [each.step for each in found], faults
 
 
 def _scores(url: str) -> tuple[list[Score], list[str]]:

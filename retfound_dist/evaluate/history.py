@@ -67,7 +67,7 @@ class History:
         found = cls(config, development(data), data.fingerprint, warn)
         for step in steps_with(config.run.url, probed.PROBE):
             held = found._told(probed.read, commit.evaluation_url(config.run.url, step))
-            if held and found._fits(held) and _is_of(commit.checkpoint_url(config.run.url, step), held):
+            if held and found._fits(held) and is_of(commit.checkpoint_url(config.run.url, step), held):
                 found.steps[step] = held
         return found
 
@@ -92,9 +92,15 @@ class History:
             "run": self.config.run.url,
             "start": self.start.tree if self.start else None,
             "rows": [self._row(each) for each in judged],
+            "newest": self.newest(),
             "alarms": alarms.alarms(judged, self.config.alarm),
             "config": to_dict(self.config),
         }
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint that was probed; None where none was."""
+        there = [each.step for each in commit.by_age(self.config.run.url) if each.step in self.steps]
+        return there[-1] if there else max(self.steps, default=None)
 
     def write(self) -> list[dict[str, Any]]:
         """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
@@ -158,7 +164,7 @@ class History:
         )
 
 
-def _is_of(checkpoint: str, held: Probed) -> bool:
+def is_of(checkpoint: str, held: Probed) -> bool:
     """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
     if not commit.is_checkpoint(checkpoint):
         return True

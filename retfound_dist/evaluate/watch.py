@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,8 @@ from retfound_dist.evaluate import history as histories
 from retfound_dist.evaluate import pretrained_on, probed, results, texttables, wording
 from retfound_dist.evaluate.dataset import LabelledSet
 from retfound_dist.evaluate.evaluate import load_labelled, set_threads
-from retfound_dist.evaluate.history import History, start_url, steps_with
+from retfound_dist.evaluate.history import History, is_of, start_url, steps_with
+from retfound_dist.evaluate.probed import Probed
 from retfound_dist.evaluate.progress import Display
 from retfound_dist.evaluate.row import complete_row, make_row
 from retfound_dist.evaluate.start import MEMORY, NONE, Start, open_start
@@ -97,7 +98,7 @@ class _Watch:
                 changed = time.monotonic()
                 continue
             end, idle = last_step(self.run), (time.monotonic() - changed) / 60
-            if end is not None and self._history and end in self._history.steps:
+            if end is not None and self._is_over(end):
                 self.show.say(f"the run has reached its last step, {end}")
                 break
             if self.config.stop_after_minutes and idle >= self.config.stop_after_minutes:
@@ -114,11 +115,33 @@ class _Watch:
             return ("begin", committed[0]) if committed else None
         known = self._history.steps
         fresh = next((step for step in committed if step not in known), None)
+        end = last_step(self.run)
+        if fresh is None and end is not None and self._is_saved_again(end, known):
+            fresh = end
+            self._tuned.discard(end)
         if fresh is not None:
             return "probe", fresh
-        wanted = due(sorted(known), self.config.finetune_every, last_step(self.run))
+        wanted = due(sorted(known), self.config.finetune_every, end)
         todo = (step for step in wanted if step in committed and not self._is_tuned(step))
         return next((("tune", step) for step in todo), None)
+
+    def _is_over(self, end: int) -> bool:
+        """Whether the checkpoint of the run's last step was probed and is its newest, or is gone.
+
+        A run that went back has an older one of its last step until it gets there once more.
+        """
+        if self._history is None or end not in self._history.steps:
+            return False
+        newest = commit.newest(self.run)
+        return (
+            newest is None
+            or newest.step == end
+            or not commit.is_checkpoint(commit.checkpoint_url(self.run, end))
+        )
+
+    def _is_saved_again(self, step: int, known: Mapping[int, Probed]) -> bool:
+        """Whether other weights were committed in place of those that were probed."""
+        return step in known and not is_of(commit.checkpoint_url(self.run, step), known[step])
 
     def _is_tuned(self, step: int) -> bool:
         """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""

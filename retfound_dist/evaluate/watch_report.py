@@ -101,7 +101,7 @@ def _trees(watch: Watch) -> dict[str, Any]:
 def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     if not watch["rows"]:
         return ["No checkpoint was probed yet."]
-    last = watch["rows"][-1]
+    last = next((row for row in watch["rows"] if row["step"] == watch.get("newest")), watch["rows"][-1])
     said = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:
         said += f" The starting weights: {_told(watch['start'])}."

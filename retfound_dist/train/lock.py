@@ -8,7 +8,7 @@ from typing import Any
 
 from retfound_dist import records, storage, verified
 from retfound_dist.errors import RecordError, RunConflictError, StorageError
-from retfound_dist.locks import LOCK, FolderLock, Holder
+from retfound_dist.locks import LOCK, FolderLock, Holder, is_same
 
 
 class RunLock(FolderLock):
@@ -28,7 +28,7 @@ def has_lost(run_url: str, lock_id: str) -> bool:
 
     A lock that is gone or damaged is nobody's. One of another is read twice, for a byte can flip on its way.
     """
-    return all(_holder(run_url) not in ("", lock_id) for _ in range(2))
+    return all((held := _holder(run_url)) and not is_same(held, lock_id) for _ in range(2))
 
 
 def _holder(run_url: str) -> str:

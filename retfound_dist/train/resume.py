@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from retfound_dist import commit, storage, verified
-from retfound_dist.commit import Commit
+from retfound_dist.commit import Commit, Found
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.retry import Patience, is_passing
 from retfound_dist.waiting import limited
@@ -27,8 +26,6 @@ Say = Callable[[str], None]
 Ask = Callable[..., Any]
 Resume = Literal["auto", "none"] | int
 """As `run.resume`."""
-AT_ONCE = 8
-"""Commits that are read side by side."""
 NO_STATE = "it holds weights only: its training state was removed, or never copied here"
 LOCAL_S = 5.0
 """Longest patience with a local disk: what it cannot read now it can rarely read later."""
@@ -49,21 +46,6 @@ class Choice:
 
 
 FROM_THE_BEGINNING = Choice()
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A step with a COMMIT.json."""
-
-    step: int
-    held: Commit | None
-    why: str = ""
-    """Why there is no commit to read."""
-
-    @property
-    def age(self) -> tuple[int, int]:
-        """Of two the larger is newer."""
-        return self.held.generation if self.held else 0, self.step
 
 
 @dataclass(frozen=True)
@@ -113,8 +95,7 @@ def choose(run_url: str, resume: Resume, say: Say, patience_s: float, job: Job =
     CheckpointError where there are checkpoints and none can be used, or not the one that was asked for.
     """
     asking = partial(ask, run_url, patience_s)
-    found = asking(f"the checkpoints of {run_url}", partial(_read_commits, run_url))
-    found.sort(key=lambda each: each.age, reverse=True)
+    found = asking(f"the checkpoints of {run_url}", partial(_newest_first, run_url))
     if resume == "auto" or any(each.held and job.has_obeyed(resume, each.held.chosen) for each in found):
         choice = _newest(run_url, found, say, asking)
     elif resume == "none":
@@ -126,7 +107,7 @@ def choose(run_url: str, resume: Resume, say: Say, patience_s: float, job: Job =
     if resume != "auto" and behind:
         where = f"step {held.step}" if held else "the beginning"
         say(f"from {where}, as run.resume={resume} says; checkpoints passed over for it: {_steps(behind)}")
-    generation = max((each.age[0] for each in found), default=0) + bool(behind)
+    generation = max((each.generation for each in found), default=0) + bool(behind)
     return Choice(held, generation, job.chosen(resume))
 
 
@@ -135,11 +116,10 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
 
     Damage is no end: what the start then finds is said by `choose`.
     """
-    if resume not in ("auto", steps) or commit.list_steps(run_url)[-1:] != [steps]:
+    if resume not in ("auto", steps) or steps not in commit.list_steps(run_url):
         return False
-    found = _read_commits(run_url)
-    newest = max(found, key=lambda each: each.age)
-    last = newest if resume == "auto" else found[-1]
+    found = _newest_first(run_url)
+    last = found[0] if resume == "auto" else next(each for each in found if each.step == steps)
     if last.step != steps or last.held is None:
         return False
     try:
@@ -153,11 +133,11 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
         raise
 
 
-def _newest(run_url: str, found: Sequence[_Found], say: Say, asking: Ask) -> Choice:
+def _newest(run_url: str, found: Sequence[Found], say: Say, asking: Ask) -> Choice:
     """The newest that is whole."""
     bad = []
     for each in found:
-        why = each.why or _why_not(each, asking)
+        why = _why_not(each, asking)
         if not why:
             return Choice(each.held)
         if why != NO_STATE:
@@ -173,10 +153,10 @@ def _newest(run_url: str, found: Sequence[_Found], say: Say, asking: Ask) -> Cho
     )
 
 
-def _that(run_url: str, step: int, found: Sequence[_Found], asking: Ask) -> Commit:
+def _that(run_url: str, step: int, found: Sequence[Found], asking: Ask) -> Commit:
     """The checkpoint of the step that was asked for."""
     each = next((each for each in found if each.step == step), None)
-    why = (each.why or _why_not(each, asking)) if each else "there is none"
+    why = _why_not(each, asking) if each else "there is none"
     if each and each.held and not why:
         return each.held
     others = [other for other in found if other.held and other.held.state and other.step != step]
@@ -184,26 +164,17 @@ def _that(run_url: str, step: int, found: Sequence[_Found], asking: Ask) -> Comm
     raise CheckpointError(f"run.resume={step}: {run_url} has no such checkpoint to use ({why}); {instead}")
 
 
-def _read_commits(run_url: str) -> list[_Found]:
-    """Every commit of the run by rising step; FormatError where a later version wrote one."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(partial(_read, run_url), commit.list_steps(run_url)))
+def _newest_first(run_url: str) -> list[Found]:
+    """Every commit of the run; FormatError where a later version wrote one."""
+    return commit.by_age(run_url, (CheckpointError,))[::-1]
 
 
-def _read(run_url: str, step: int) -> _Found:
-    try:
-        held = commit.read_commit(commit.checkpoint_url(run_url, step))
-    except CheckpointError as error:
-        return _Found(step, None, str(error))
-    if held.step != step:
-        return _Found(step, None, f"its {commit.COMMIT} is of step {held.step}")
-    return _Found(step, held)
-
-
-def _why_not(each: _Found, asking: Ask) -> str:
-    """Why a checkpoint whose commit is read cannot be used; empty where it can."""
+def _why_not(each: Found, asking: Ask) -> str:
+    """Why a checkpoint cannot be used; empty where it can."""
     held = each.held
-    if held is None or not held.state:
+    if held is None:
+        return str(each.fault)
+    if not held.state:
         return NO_STATE
     for name, info in held.files.items():
         where = storage.join(held.url, name)
@@ -234,7 +205,7 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
                 ) from error
 
 
-def _steps(found: Sequence[_Found]) -> str:
+def _steps(found: Sequence[Found]) -> str:
     """`steps 2, 4 and 6`; the newest of many."""
     steps = sorted(each.step for each in found)
     many = "the newest of them " if len(steps) > 2 * SHOWN else ""

@@ -74,12 +74,12 @@ def _commit(job: Sealing, whole: Commit) -> None:
 def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
     """Remove the training state of old checkpoints, and whatever saves left that no commit names.
 
-    The last `keep_last` states up to `newest`, which has just been committed, stay, and all weights, so that
-    every checkpoint can still be evaluated. What stands beyond `newest` was passed over when the run was
-    resumed: it is left alone, and counts for nothing. A commit is rewritten before its state goes. What could
-    not be removed once is removed the next time.
+    The newest `keep_last` states up to step `newest`, which has just been committed, stay, and all weights,
+    so that every checkpoint can still be evaluated. What stands beyond that step was passed over when the run
+    was resumed: it is left alone, and counts for nothing. A commit is rewritten before its state goes. What
+    could not be removed once is removed the next time.
     """
-    steps = [step for step in commit.list_steps(run_url) if step <= newest]
+    steps = [each.step for each in commit.by_age(run_url) if each.step <= newest]
     for step in steps:
         kept = step in steps[-keep.keep_last :] or (
             keep.keep_every_steps and step % keep.keep_every_steps == 0

@@ -59,6 +59,22 @@ def test_a_writer_does_not_read_again_what_it_has_written(faulty: Chaos) -> None
     assert numbers(url) == list(range(5))
 
 
+def test_what_arrives_damaged_is_sent_again_though_the_tag_of_the_store_is_no_checksum(
+    rclone_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with chaos(real_s3.with_new_bucket(rclone_server)) as seen:
+        real_s3.use(seen.s3, monkeypatch)
+        writer, url = LogWriter(f"{seen.s3.url}/log.jsonl"), f"{seen.s3.url}/log.jsonl"
+        writer.add([{"n": 0}])
+        writer._tags_are_md5 = False  # as of a bucket that is encrypted by a key of the user's own
+        for n in range(1, 5):
+            seen.set(rules=[{"fault": "damage", "methods": ["PUT"], "match": "log.jsonl", "times": 1}])
+            with pytest.raises(StorageError, match="it arrived damaged"):
+                writer.add([{"n": n}])
+            writer.add([{"n": n}])  # as the keeper does
+        assert numbers(url) == list(range(5))
+
+
 def test_an_answer_that_is_lost_adds_no_line_twice(faulty: Chaos) -> None:
     url = storage.join(faulty.s3.url, "run", "events.jsonl")
     writer = LogWriter(url)

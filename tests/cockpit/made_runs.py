@@ -54,12 +54,12 @@ def row(step: int, ranks: int, time: float, how: dict[str, Any]) -> dict[str, An
     return found
 
 
-def write_checkpoint(url: str, step: int, tree: dict[str, Any]) -> None:
+def write_checkpoint(url: str, step: int, tree: dict[str, Any], generation: int = 0) -> None:
     """A commit without files."""
     where = commit.checkpoint_url(url, step)
     commit.write_commit(
         Commit(url=where, step=step, samples=64 * step, world_size=2, zero_stage=1, precision="bf16",
-               batch_digest="0", time="", config=tree, files={})
+               batch_digest="0", time="", config=tree, files={}, generation=generation)
     )  # fmt: skip
 
 

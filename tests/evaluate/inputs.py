@@ -120,7 +120,7 @@ def shard_set(root: Path, samples: Sequence[dict[str, str | None]]) -> Path:
     return root
 
 
-def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20) -> str:
+def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20, generation: int = 0) -> str:
     """A committed checkpoint of a tiny autoencoder, with the run's config.json and metrics.jsonl."""
     url = commit.checkpoint_url(str(run), step)
     Path(url).mkdir(parents=True)
@@ -144,6 +144,7 @@ def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20) -> str:
             time="2026-01-01T00:00:00Z",
             config=config,
             files={commit.WEIGHTS: storage.file_info(file)},
+            generation=generation,
         )
     )
     return url

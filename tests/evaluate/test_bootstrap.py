@@ -262,6 +262,25 @@ def test_weights_need_not_be_whole_numbers_and_a_resample_without_a_class_is_no_
     assert np.isnan([area[2:], average[2:]]).all()
 
 
+def test_a_ranking_that_negatives_lead_is_scored_as_by_scikit_learn() -> None:
+    draw = np.random.default_rng(3)
+    truth, score = draw.random(100) < 0.2, np.round(draw.random(100), 2)
+    score[~truth] += 0.05
+    weights = draw.poisson(1, (5, 100)).astype(np.uint8)
+    assert score[~truth].max() > score[truth].max()
+    for r, found in enumerate(zip(*bootstrap.weighted_ranking(truth, score, weights), strict=True)):
+        asked = [of(truth, score, sample_weight=weights[r]) for of in (sk.roc_auc_score, sk.average_precision_score)]
+        assert found == pytest.approx(asked)
+
+
+def test_a_class_that_no_image_has_is_without_a_ranking() -> None:
+    """As where a part was cut from a larger set."""
+    none = np.zeros(4, bool)
+    found = bootstrap.weighted_ranking(none, np.arange(4.0), np.ones((2, 4), np.uint8))
+    assert np.isnan(found).all()
+    assert np.shape(found) == (2, 2)
+
+
 def slow_scores(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> bootstrap.Drawn:
     """The same the long way: every distinct score of every class, every resample in floats."""
     weights, classes = weights.astype(float), p.shape[1]

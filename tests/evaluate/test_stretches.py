@@ -48,6 +48,14 @@ def test_a_ranking_of_few_bends_keeps_the_first_the_last_and_exact_counts() -> N
     assert few[0][-2, 0] == truth.sum()
 
 
+@pytest.mark.parametrize(
+    ("images", "kind"),
+    [(0, np.uint16), (2**16 - 1, np.uint16), (2**16, np.float32), (2**24, np.float32), (2**24 + 1, np.float64)],
+)
+def test_a_type_is_used_up_to_the_last_sum_that_it_holds(images: int, kind: type) -> None:
+    assert Chunk(np.ones((2, 5), np.uint8)).for_sums_of(images).dtype == kind
+
+
 @pytest.mark.parametrize(("images", "kind"), [(200, np.uint16), (60_000, np.float32), (2**24, np.float64)])
 def test_whole_numbers_are_added_in_a_type_that_holds_their_sum(images: int, kind: type) -> None:
     chunk = Chunk(np.full((2, 5), 255, np.uint8))
@@ -61,6 +69,22 @@ def test_the_largest_sums_of_each_type_are_exact() -> None:
         weights = np.full((1, images), most, np.uint8)
         whole = Stretches(np.arange(images), np.array([0, images]))
         assert whole.sums(Chunk(weights)).tolist() == [[images * most]]
+
+
+def test_sums_of_stretches_can_be_added_up_further_without_rounding() -> None:
+    """Each fits a small type, all of them do not."""
+    for images, count in ((200, 3), (60_000, 3)):
+        weights = np.full((1, images * count), 255, np.uint8)
+        found = Stretches(np.arange(images * count), np.arange(count + 1) * images).sums(Chunk(weights))
+        assert found.dtype == np.float64
+        assert np.cumsum(found, axis=0)[-1, 0] == images * count * 255
+
+
+def test_of_no_images_and_of_no_weightings_there_are_no_sums() -> None:
+    distinct, found = by_number(np.array([], np.int64))
+    assert distinct.tolist() == []
+    assert found.sums(Chunk(np.ones((2, 0), np.uint8))).shape == (0, 2)
+    assert by_number(np.array([7, 2, 7]))[1].sums(Chunk(np.ones((0, 3), np.uint8))).shape == (2, 0)
 
 
 def test_images_are_summed_by_their_number_and_empty_stretches_are_zero() -> None:

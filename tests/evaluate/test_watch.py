@@ -172,6 +172,32 @@ def test_another_checkpoint_of_the_same_step_is_probed_and_fine_tuned_anew(tmp_p
     assert [row["step"] for row in tree(run)["rows"]] == [10, 20], "what was removed keeps its probe"
 
 
+def test_a_run_that_went_back_is_watched_until_its_newest_checkpoint_is_of_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "set")
+    run, waited = tmp_path / "run", list[float]()
+    for step in (10, 20):
+        checkpoint(run, step)
+    checkpoint(run, 15, generation=1)  # back to step 10
+    assert watch(tmp_path, "finetune_every=0") == 0  # by stop_after_minutes
+    page = (run / "evaluations" / "report.html").read_text()
+    assert "The newest checkpoint, step 15:" in page
+    before = (Path(evaluation_url(str(run), 20)) / "probe.json").read_bytes()
+
+    def arrive(seconds: float) -> None:
+        """The run gets to its last step once more while it is waited for."""
+        waited.append(seconds)
+        storage.delete(checkpoint_url(str(run), 20))
+        checkpoint(run, 20, seed=7, generation=1)
+
+    monkeypatch.setattr("time.sleep", arrive)
+    assert watch(tmp_path, "finetune_every=0", "stop_after_minutes=0") == 0
+    assert len(waited) == 1  # then the run has reached its last step
+    assert (Path(evaluation_url(str(run), 20)) / "probe.json").read_bytes() != before
+    assert "The newest checkpoint, step 20:" in (run / "evaluations" / "report.html").read_text()
+
+
 def test_an_uncommitted_checkpoint_is_not_seen(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     url = checkpoint(tmp_path / "run", 10)

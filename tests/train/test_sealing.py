@@ -16,7 +16,7 @@ from retfound_dist.errors import CheckpointError, RunConflictError
 from retfound_dist.schema import Checkpoint
 from retfound_dist.train.resume import choose
 from retfound_dist.train.sealing import Sealing, prune
-from tests.test_commit import make
+from tests.test_commit import make, make_later
 from tests.train import saves
 from tests.train.saves import STEP, save, value_of
 
@@ -178,6 +178,17 @@ def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed
         f"passing over the checkpoint of step {step}" for step in (30, 20)
     ]
     assert storage.exists(storage.join(commit.checkpoint_url(run, 10), "state/part")) == (keep_last == 2)
+
+
+def test_in_a_run_that_went_back_states_are_kept_of_what_was_saved_since(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    for step in (10, 20, 30):
+        make(run, step)
+    for step in (12, 14, 24):  # back to step 10
+        make_later(run, step, 1)
+    prune(run, Checkpoint(keep_last=2), 24)
+    kept = [s for s in (10, 12, 14, 20, 24, 30) if commit.read_commit(commit.checkpoint_url(run, s)).files]
+    assert kept == [14, 24, 30]  # 20 is nearer to 24 by its step alone
 
 
 def test_a_state_that_is_kept_every_so_often_is_counted_by_steps_and_not_by_checkpoints(tmp_path: Path) -> None:

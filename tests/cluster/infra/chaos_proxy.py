@@ -12,7 +12,8 @@ what `methods` says) whose path contains `match` and not `unless`, a `share` of 
 always). Faults:
 `503` and `500` (answers), `reset` (half a body, then RST), `early` (half a body, then the end), `short`
 (half a body and a length that agrees), `flip` (a bit of the body), `damage` (a bit of what the client sends),
-`stall` (never an answer), `lost` (the server does as asked, its answer becomes an RST).
+`stall` (never an answer), `lost` (the server does as asked, its answer becomes an RST). `flip` and `damage` take
+the bit in the middle; where the rule says `"anywhere": true`, any: no two of them are alike then.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ draw = random.Random(0)
 
 
 def broken(method, path):
-    """The fault of this request."""
+    """The fault of this request, and where in a body it strikes: so much of it lies before, and which bit."""
     for rule in settings["rules"]:
         if method not in rule.get("methods", ["GET"]):
             continue
@@ -37,8 +38,8 @@ def broken(method, path):
         if rule.get("match", "") in path and rule.get("times", -1) and draw.random() < rule.get("share", 1.0):
             rule["times"] = rule.get("times", -1) - 1
             counts["faults"][rule["fault"]] = counts["faults"].get(rule["fault"], 0) + 1
-            return rule["fault"]
-    return ""
+            return rule["fault"], *((draw.random(), draw.randrange(8)) if rule.get("anywhere") else (0.5, 0))
+    return "", 0.0, 0
 
 
 def reset(writer):
@@ -72,13 +73,14 @@ async def copy(reader, writer, size):
         await writer.drain()
 
 
-async def pass_on(reader, writer, size, damaged):
+async def pass_on(reader, writer, size, damaged, share, bit):
     """Pass on what the client sends, whole or with one bit of it flipped."""
     if damaged and size:
-        await copy(reader, writer, size // 2)
+        before = int(size * share)
+        await copy(reader, writer, before)
         byte = await reader.readexactly(1)
-        writer.write(bytes([byte[0] ^ 1]))
-        size -= size // 2 + 1
+        writer.write(bytes([byte[0] ^ 1 << bit]))
+        size -= before + 1
     await copy(reader, writer, size)
 
 
@@ -93,7 +95,7 @@ async def copy_chunked(reader, writer):
             return
 
 
-async def answer(reader, writer, upstream, fault, method):
+async def answer(reader, writer, upstream, method, fault, share, bit):
     """Pass on one answer, or what a fault leaves of it."""
     first, headers, head = await read_head(upstream) or ("", {}, b"")
     if not head:
@@ -116,7 +118,7 @@ async def answer(reader, writer, upstream, fault, method):
     bodyless = method == "HEAD" or first.split()[1] in ("204", "304")
     if fault == "flip" and size:
         body = bytearray(await upstream.readexactly(size))
-        body[size // 2] ^= 1
+        body[int(size * share)] ^= 1 << bit
         writer.write(bytes(body))
     elif headers.get("transfer-encoding", "") == "chunked" and not bodyless:
         await copy_chunked(upstream, writer)
@@ -140,7 +142,7 @@ async def serve(reader, writer):
                 return reset(writer)
             if settings["latency"]:
                 await asyncio.sleep(settings["latency"])
-            fault = broken(method, path)
+            fault, share, bit = broken(method, path)
             if fault == "stall":
                 await asyncio.sleep(3600)
             if fault in ("500", "503"):
@@ -160,8 +162,9 @@ async def serve(reader, writer):
             if "100-continue" in headers.get("expect", ""):
                 _, _, more = await read_head(up_reader)
                 writer.write(more)
-            await pass_on(reader, up_writer, int(headers.get("content-length", 0)), fault == "damage")
-            await answer(reader, writer, up_reader, fault, method)
+            size = int(headers.get("content-length", 0))
+            await pass_on(reader, up_writer, size, fault == "damage", share, bit)
+            await answer(reader, writer, up_reader, method, fault, share, bit)
         reset(writer)
     except (OSError, asyncio.IncompleteReadError, RuntimeError):
         pass
