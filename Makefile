@@ -60,7 +60,7 @@ lint: $(STAMP)
 	else echo "shellcheck is not installed: the shell scripts were not read"; test -z "$$CI"; fi
 
 docs: $(STAMP)
-	python -m retfound_dist.cockpit.manual
+	python -m retfound_dist.config.generated_docs
 
 docs-figures: $(STAMP)
 	launch/figures.sh

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.storm_checks import damage
-from retfound_dist import commit, runlog
-from retfound_dist.evaluate import results
-from retfound_dist.evaluate.features import read_npz
-from retfound_dist.shardset import MANIFEST
+from retfound_dist.evaluate.probe.frozen_features import read_npz
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.formats import checkpoint_folder, run_folder
+from retfound_dist.formats.shard_set import MANIFEST
 from tests.train.launching import SMALL
 
 SET, RUN, FEATURES, EVALUATION = "set", "run", "features.npz", "evaluation"
@@ -89,11 +89,11 @@ def _digest(path: Path) -> str:
 def _steps(folder: Path) -> Result:
     """Digest and loss of each step of a run that is at its end; a step done twice is there twice."""
     run = str(folder / RUN)
-    if commit.list_steps(run)[-1:] != [STEPS]:
+    if checkpoint_folder.list_steps(run)[-1:] != [STEPS]:
         return {}
     found: Result = {f"step {step}": "not logged" for step in range(1, STEPS + 1)}
     seen: dict[int, int] = {}
-    for row in runlog.read_rows(run, runlog.METRICS):
+    for row in run_folder.read_rows(run, run_folder.METRICS):
         step = int(row["step"])
         seen[step] = seen.get(step, 0) + 1
         again = f", time {seen[step]}" if seen[step] > 1 else ""
@@ -112,17 +112,18 @@ def _features(folder: Path) -> Result:
 def _scores(folder: Path) -> Result:
     """The numbers of an evaluation and its predictions."""
     where = folder / EVALUATION
-    if not (where / results.METRICS).exists():
+    if not (where / evaluation_files.METRICS).exists():
         return {}
-    tree = json.loads((where / results.METRICS).read_text())
+    tree = json.loads((where / evaluation_files.METRICS).read_text())
     return {name: tree[name] for name in SCORES} | {
-        name: _digest(where / name) for name in (results.PREDICTIONS, results.OF_SEEDS, results.SPLIT)
+        name: _digest(where / name)
+        for name in (evaluation_files.PREDICTIONS, evaluation_files.OF_SEEDS, evaluation_files.SPLIT)
     }
 
 
 def _half_run(folder: Path, _: Result) -> list[str]:
     run = str(folder / RUN)
-    return [text for step in commit.list_steps(run) if (text := damage(run, step))]
+    return [text for step in checkpoint_folder.list_steps(run) if (text := damage(run, step))]
 
 
 def _half(result: Callable[[Path], Result]) -> Callable[[Path, Result], list[str]]:
@@ -156,7 +157,9 @@ def _shards(folder: Path, whole: Result) -> dict[str, int]:
 def _checkpoint(folder: Path, _: Result) -> dict[str, int]:
     """The newest checkpoint that is right."""
     run = str(folder / RUN)
-    return {RUN: max((step for step in commit.list_steps(run) if not damage(run, step)), default=0)}
+    return {
+        RUN: max((step for step in checkpoint_folder.list_steps(run) if not damage(run, step)), default=0)
+    }
 
 
 def _nothing_kept(_: Path, __: Result) -> dict[str, int]:

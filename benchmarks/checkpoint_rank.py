@@ -13,18 +13,19 @@ import os
 import sys
 from pathlib import Path
 
-from retfound_dist.config import to_dict
-from retfound_dist.schema import Checkpoint, Data, Model, PretrainConfig, Run, Train
-from retfound_dist.scratch import Scratch
-from retfound_dist.shardset import read_manifest
-from retfound_dist.train import engine as ds
-from retfound_dist.train.failures import Failures
-from retfound_dist.train.keeper import Keeper
-from retfound_dist.train.preempt import StopRequest
-from retfound_dist.train.pretrain import Start, run_on
-from retfound_dist.train.telemetry import Display
-from retfound_dist.train.watchdog import Watchdog
-from retfound_dist.world import read_world
+from retfound_dist.config.loading import to_dict
+from retfound_dist.config.schema import Checkpoint, Data, Model, PretrainConfig, Run, Train
+from retfound_dist.formats.shard_set import read_manifest
+from retfound_dist.io.scratch import Scratch
+from retfound_dist.runtime.world import read_world
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.logs.telemetry import TrainingDisplay
+from retfound_dist.train.pretrain import run_on
+from retfound_dist.train.ranks.preemption import StopRequest
+from retfound_dist.train.ranks.rank_failures import RankFailures
+from retfound_dist.train.ranks.upload_process import UploadProcess
+from retfound_dist.train.ranks.watchdog import Watchdog
+from retfound_dist.train.run_setup import RunContext
 
 BATCH, SAVES = 8, 3
 """Images a step; saves of a run, the last of them at its end."""
@@ -71,11 +72,11 @@ def main() -> None:
         how = config(shards, url, model, every, world.size)
         watchdog = Watchdog(world, how.train.hang_minutes)
         watchdog.start()
-        with Display(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
-            tree, keeper = to_dict(how), Keeper(url)
-            asked, failures = StopRequest(), Failures(group, watchdog)
+        with TrainingDisplay(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
+            tree, keeper = to_dict(how), UploadProcess(url)
+            asked, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder
-            run_on(Start(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
+            run_on(RunContext(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
         gc.collect()
     ds.stop()
 

@@ -31,8 +31,8 @@ from rich.console import Console
 from benchmarks.checkpoint_rank import BATCH, SAVES
 from benchmarks.report import Row, finish, median_of
 from benchmarks.scaling_paper import CLUSTERS, Paper, table
-from retfound_dist import runlog
-from retfound_dist.schema import PackConfig, PackOut, Phantom, Source
+from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
+from retfound_dist.formats import run_folder
 from shards.pack import pack
 from tests.cluster.real_s3 import rclone, with_new_bucket
 
@@ -100,10 +100,10 @@ def run_all(ranks: int, cases: Sequence[Case], shards: str, scratch: Path) -> No
 
 def read(url: str) -> Found:
     """What a run wrote down."""
-    saves = [row for row in runlog.read_rows(url, runlog.EVENTS) if row["event"] == "checkpoint"]
+    saves = [row for row in run_folder.read_rows(url, run_folder.EVENTS) if row["event"] == "checkpoint"]
     alone: list[float] = []
     beside: list[float] = []
-    for row in runlog.read_metrics(url)[WARM_UP:]:
+    for row in run_folder.read_metrics(url)[WARM_UP:]:
         written = any(is_beside(row, save) for save in saves)
         (beside if written else alone).append(row["step_s"])
     return Found(

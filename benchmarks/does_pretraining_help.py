@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, finish
-from retfound_dist import commit, runlog
-from retfound_dist.evaluate import bootstrap, results
-from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.formats import checkpoint_folder, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = Path(__file__).parent / "presets"
@@ -71,7 +72,7 @@ class Stage:
 
     def last(self, run: str) -> str:
         """The newest checkpoint of a run."""
-        return commit.resolve(str(self.out / run))
+        return checkpoint_folder.resolve(str(self.out / run))
 
 
 def processor_s() -> float:
@@ -131,7 +132,7 @@ def watch(stage: Stage, run: str) -> list[dict[str, Any]]:
         *(f"data.path={stage.out}/shards", "data.workers=0", "finetune_every=0", "poll_seconds=1"),
         ok=(0, 1),
     )
-    alarms = runlog.read_rows(str(stage.out / run), "alarms.jsonl")
+    alarms = run_folder.read_rows(str(stage.out / run), "alarms.jsonl")
     if bool(alarms) != bool(code):
         raise AssertionError(f"watch left with {code} but alarms.jsonl of {run} holds {len(alarms)} lines")
     return alarms
@@ -139,7 +140,7 @@ def watch(stage: Stage, run: str) -> list[dict[str, Any]]:
 
 def evaluation(stage: Stage, share: float, name: str) -> Evaluation:
     """A row of a comparison."""
-    found = results.read(str(stage.out / f"labels_{share:g}" / name))
+    found = evaluation_files.read(str(stage.out / f"labels_{share:g}" / name))
     assert found is not None, (share, name)
     return found
 

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 
 from benchmarks.report import Row, finish
+from retfound_dist.config.schema import EvalData, EvalModel, Finetune
 from retfound_dist.errors import RetfoundError
-from retfound_dist.evaluate.finetune import finetune, make_classifier
-from retfound_dist.evaluate.start import open_start
-from retfound_dist.evaluate.subset import load_share
-from retfound_dist.schema import EvalData, EvalModel, Finetune
+from retfound_dist.evaluate.data.label_subset import load_share
+from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.finetune.finetuning import finetune, make_classifier
 
 MODEL = EvalModel(name="vit_demo_patch14", image_size=112)
 BASE = Finetune(

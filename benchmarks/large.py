@@ -37,7 +37,7 @@ Work = Callable[[], None]
 
 def read_list(folder: Path, rows: int) -> Work:
     """A CSV of so many images with seven columns."""
-    from retfound_dist.listings import read_listing
+    from retfound_dist.listing.image_lists import read_listing
 
     path = folder / "list.csv"
     with path.open("w") as file:
@@ -58,14 +58,14 @@ def read_list(folder: Path, rows: int) -> Work:
 
 def list_runs(folder: Path, count: int) -> Work:
     """So many finished runs with summaries: 100 logged steps, two checkpoints, two evaluations each."""
-    from retfound_dist import runsummary
-    from retfound_dist.cockpit.runs import runs_command
+    from retfound_dist.formats import run_summary
+    from retfound_dist.runs.run_list import runs_command
 
     first = make_run(folder / "first", seed=0)
     for n in range(count):
         where = folder / "runs" / f"{n // 100:03d}" / f"run{n:05d}"
         copy_run(first, where, seed=n % 7)
-        runsummary.refresh(str(where))
+        run_summary.refresh(str(where))
 
     def work() -> None:
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
@@ -76,9 +76,10 @@ def list_runs(folder: Path, count: int) -> Work:
 
 def make_run(where: Path, seed: int) -> Path:
     """A run's folder, made without training."""
-    from retfound_dist import commit, storage
-    from retfound_dist.config import load, to_dict
-    from retfound_dist.schema import PretrainConfig
+    from retfound_dist.config.loading import load, to_dict
+    from retfound_dist.config.schema import PretrainConfig
+    from retfound_dist.formats import checkpoint_folder
+    from retfound_dist.io import storage
 
     url = str(where)
     given = [f"run.url={url}", f"train.steps={STEPS}", "train.epochs=0", f"train.seed={seed}"]
@@ -94,14 +95,16 @@ def make_run(where: Path, seed: int) -> Path:
     for name, lines in (("metrics", rows), ("events", [start | {"zero_stage": 1}, end])):
         storage.write_text(f"{url}/{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     for saved in (STEPS // 2, STEPS):
-        where_saved = commit.checkpoint_url(url, saved)
-        commit.write_commit(
-            commit.Commit(
+        where_saved = checkpoint_folder.checkpoint_url(url, saved)
+        checkpoint_folder.write_commit(
+            checkpoint_folder.Commit(
                 url=where_saved, step=saved, samples=64 * saved, world_size=2, zero_stage=1, precision="bf16",
                 batch_digest="0" * 16, time="", config=tree, files={},
             )
         )  # fmt: skip
-        storage.write_json(f"{commit.evaluation_url(url, saved)}/metrics.json", {"macro": {"auroc": 0.9}})
+        storage.write_json(
+            f"{checkpoint_folder.evaluation_url(url, saved)}/metrics.json", {"macro": {"auroc": 0.9}}
+        )
     return where
 
 
@@ -116,17 +119,17 @@ def copy_run(first: Path, where: Path, seed: int) -> None:
 
 def draw_page(folder: Path, images: int) -> Work:
     """Read an evaluation of so many predictions and five classes, and draw its page."""
-    from retfound_dist.evaluate import results
-    from retfound_dist.evaluate.report import evaluation_page
+    from retfound_dist.evaluate.report.evaluation_page import evaluation_page
+    from retfound_dist.evaluate.results import evaluation_files
 
     made = made_evaluation(images, FEW_CLASSES)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made.history))
     (folder / "metrics.json").write_text(json.dumps(made.metrics))
     with (folder / "predictions.csv").open("w") as file:
-        file.write(results.predictions_csv(made))
+        file.write(evaluation_files.predictions_csv(made))
 
     def work() -> None:
-        held = results.read(str(folder))
+        held = evaluation_files.read(str(folder))
         assert held is not None
         assert "</html>" in evaluation_page(held)
 
@@ -135,8 +138,8 @@ def draw_page(folder: Path, images: int) -> Work:
 
 def resample(folder: Path, images: int) -> Work:
     """Score 50 classes in 1,000 resamples of patients, and draw the page."""
-    from retfound_dist.evaluate import bootstrap
-    from retfound_dist.evaluate.report import evaluation_page
+    from retfound_dist.evaluate.report.evaluation_page import evaluation_page
+    from retfound_dist.evaluate.scores import bootstrap
 
     made = made_evaluation(images, CLASSES)
 
@@ -154,8 +157,8 @@ def made_evaluation(images: int, classes: int) -> Any:
     """An evaluation of drawn predictions: four images a patient, a classifier that is often right."""
     import numpy as np
 
-    from retfound_dist.evaluate import metrics
-    from retfound_dist.evaluate.results import DIGITS, Evaluation
+    from retfound_dist.evaluate.results.evaluation_files import DIGITS, Evaluation
+    from retfound_dist.evaluate.scores import metrics
 
     draw, names = np.random.default_rng(0), [f"class{c:02d}" for c in range(classes)]
     labels_N = draw.integers(0, classes, images)

@@ -133,7 +133,7 @@ def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
     """Every mutant of a module; the sound module must pass first, and what it takes sets the limit."""
     mutants = mutants_of(module, (ROOT / module).read_text())
     started = time.monotonic()
-    (_, outcome), = wait({begin(tests, None): (None, started)}, 600)
+    ((_, outcome),) = wait({begin(tests, None): (None, started)}, 600)
     if outcome != SURVIVED:
         raise SystemExit(f"{', '.join(tests)}: fail without any fault in {module}; correct them first")
     sound = time.monotonic() - started

@@ -24,14 +24,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import Row, finish
-from retfound_dist import storage
-from retfound_dist.schema import PackConfig, PackOut, Source, Split
-from shards.manifest import make_manifest
+from retfound_dist.config.schema import PackConfig, PackOut, Source, Split
+from retfound_dist.io import storage
 from shards.pack import pack
-from shards.plan import make_plan
-from shards.sample import Sample
-from shards.sources.folder import scans_of
-from shards.writer import ShardWriter
+from shards.planning.pack_plan import make_plan
+from shards.sources.folders.folder import scans_of
+from shards.write.manifest import make_manifest
+from shards.write.packed_sample import PackedSample
+from shards.write.shard_writer import ShardWriter
 
 PATIENTS, ROWS_A_SHARD, SIDE = 3_200, 10_000, 1_000
 LIMIT = 1e9
@@ -61,7 +61,7 @@ def hold_rows(count: int, folder: str) -> None:
         for place, scan in enumerate(plan.scans):
             writer.take(
                 place,
-                Sample(
+                PackedSample(
                     scan.key, "jpg", b"0123456789", 10, "0" * 16, 0, (None, None, None), 496, 512, True, True,
                     None, histogram, digest=digest(place, 1),
                     source=(digest(place, 2), digest(place, 3)), look=rng.bytes(32),

@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.report import Row, finish, median_of
-from retfound_dist import storage
 from retfound_dist.errors import RetfoundError
-from retfound_dist.shardset import MANIFEST, read_manifest
+from retfound_dist.formats.shard_set import MANIFEST, read_manifest
+from retfound_dist.io import storage
 from tests.cluster.real_parts import ROOT, clean_environment
 from tests.cluster.real_s3 import rclone, with_new_bucket
 

@@ -33,9 +33,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import Row, finish, median_of
-from retfound_dist.decoding import jpeg
-from retfound_dist.schema import PackConfig, PackImage, PackOut, Source
-from shards.images import decode, encode, scale_down
+from retfound_dist.config.schema import PackConfig, PackImage, PackOut, Source
+from retfound_dist.images import jpeg
+from shards.images.preparation import decode, encode, scale_down
 from shards.pack import pack
 
 PACKAGES = ("numpy", "pillow", "simplejpeg", "xxhash")

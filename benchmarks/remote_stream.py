@@ -27,11 +27,11 @@ import torch
 from PIL import Image, ImageChops
 
 from benchmarks.report import Row, finish, median_of
-from retfound_dist import storage
-from retfound_dist.schema import PackConfig, PackOut, Phantom, Source
-from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.io import storage
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.fetcher import Fetcher
+from retfound_dist.stream.fetch_process import Fetcher
 from shards.pack import pack
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import rclone, with_new_bucket
@@ -42,7 +42,7 @@ SHIFT, QUALITY = 8, 90
 PLAN = """
 import resource, time
 import numpy
-from retfound_dist.stream.plan import Plan
+from retfound_dist.stream.batch_plan import Plan
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 plan = Plan((1280,) * 1250, seed=0, global_batch=1792, window=16)
 plan.batch(0)

@@ -1,4 +1,4 @@
-"""How a run would scale: two ranks held against the model of `retfound_dist/forecast.py`, then its numbers.
+"""How a run would scale: two ranks held against the model of `retfound_dist/estimate/forecast.py`, then its numbers.
 
     make bench-scaling         (or: python -m benchmarks.scaling)
 
@@ -29,7 +29,16 @@ from rich.console import Console
 from benchmarks.report import Row, finish, median_of
 from benchmarks.scaling_paper import predictions
 from benchmarks.scaling_rank import PAYLOAD, STAGES
-from retfound_dist.forecast import PASS_BYTES, STEP_BYTES, UPDATE_BYTES, Machine, Shape, Step, Work, forecast
+from retfound_dist.estimate.forecast import (
+    PASS_BYTES,
+    STEP_BYTES,
+    UPDATE_BYTES,
+    Machine,
+    Shape,
+    StepTime,
+    Work,
+    forecast,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 Pick = Callable[[Sequence[float]], float]
@@ -92,7 +101,7 @@ def calibrated(found: dict[int, dict[str, Any]], ranks: int, stage: int, pick: P
     )
 
 
-def predicted(found: dict[int, dict[str, Any]], ranks: int, stage: int, pick: Pick) -> Step:
+def predicted(found: dict[int, dict[str, Any]], ranks: int, stage: int, pick: Pick) -> StepTime:
     """What the model says of so many ranks here."""
     here = found[ranks]
     work = Work(here["parameters"], here["flops_per_image"], here["global_batch"], here["small_parameters"])
@@ -128,7 +137,7 @@ def compared(found: dict[int, dict[str, Any]]) -> tuple[list[Row], dict[str, flo
     return rows, ratios
 
 
-def parts(step: Step) -> str:
+def parts(step: StepTime) -> str:
     """Where a predicted step's time goes."""
     own = step.update_s + step.copying_s
     return f"passes {step.compute_s:.3f}, memory {own:.3f}, sending {step.exposed_s:.3f}"

@@ -1,4 +1,4 @@
-"""What `retfound_dist/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
+"""What `retfound_dist/estimate/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,17 @@ import torch
 from rich.table import Table
 
 from benchmarks import shuffle_quality
-from retfound_dist import config as configs
-from retfound_dist.cockpit.cluster import (
-    ACHIEVED,
-    INSIDE_LATENCY,
-    LAUNCH,
-    LINK,
-    OUTSIDE_LATENCY,
-    OVERLAP,
-)
+from retfound_dist.config import loading as configs
+from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.errors import ConfigError
-from retfound_dist.forecast import (
+from retfound_dist.estimate.forecast import (
     ASSUMPTIONS,
     WHOLE,
-    Failures,
+    FailureRate,
     Machine,
     Save,
     Shape,
-    Step,
+    StepTime,
     Work,
     best_interval,
     efficiency,
@@ -37,8 +30,15 @@ from retfound_dist.forecast import (
 )
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import PretrainConfig
-from retfound_dist.stream.plan import Plan, layout
+from retfound_dist.plan.cluster import (
+    ACHIEVED,
+    INSIDE_LATENCY,
+    LAUNCH,
+    LINK,
+    OUTSIDE_LATENCY,
+    OVERLAP,
+)
+from retfound_dist.stream.batch_plan import BatchPlan, layout
 
 PRESET = Path(__file__).resolve().parent.parent / "configs" / "pretrain_vitl_oct.toml"
 STAGES = (1, 2, 3)
@@ -120,7 +120,7 @@ class Paper:
         cut = layout(self.work.global_batch, gpus, self.micro)
         return Shape(gpus, cut.micro, cut.accumulation, stage)
 
-    def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> Step:
+    def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> StepTime:
         """A step of it on a cluster."""
         reread = self.reread[nodes_of(gpus)]
         return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **how)
@@ -148,7 +148,7 @@ def copies(nodes: int, batch: int) -> float:
     """How many nodes read a shard, in the mean, with the default window."""
     if nodes == 1:
         return 1.0
-    plan = Plan(shuffle_quality.counts(), 0, batch, 16)
+    plan = BatchPlan(shuffle_quality.counts(), 0, batch, 16)
     return sum(len(found) for found in shuffle_quality.fetched(plan, nodes)) / len(plan.counts)
 
 
@@ -205,7 +205,7 @@ def speeds(paper: Paper, name: str, machine: Machine) -> Table:
     return table(f"{title} at ZeRO 1", heads, rows)
 
 
-def rated(paper: Paper, machine: Machine, gpus: int, stage: int, step: Step) -> str:
+def rated(paper: Paper, machine: Machine, gpus: int, stage: int, step: StepTime) -> str:
     """Images per second, and efficiency against one GPU."""
     share = efficiency(paper.step(machine, 1, stage), step, gpus)
     return f"{step.images_per_s:,.0f} {share:4.0%}"
@@ -254,11 +254,11 @@ def failures(paper: Paper, name: str, machine: Machine) -> Table:
         interval = every * step
         cells = []
         for hours in MTBF_H:
-            failing = Failures(hours * HOUR, nodes_of(gpus), found.stall_s, RESTART, found.behind_s)
+            failing = FailureRate(hours * HOUR, nodes_of(gpus), found.stall_s, RESTART, found.behind_s)
             best = best_interval(failing)
             kept = f"{goodput(interval, failing):.1%}, best {goodput(best, failing):.1%}"
             cells.append(f"{kept} / {best / step:,.0f}")
-        never = Failures(math.inf, 1, found.stall_s, 0.0, found.behind_s)
+        never = FailureRate(math.inf, 1, found.stall_s, 0.0, found.behind_s)
         rows.append([str(gpus), f"{interval:.0f} s", f"{1 - goodput(interval, never):.1%}", *cells])
     title = f"Predicted goodput every {every} steps, and the best / every so many steps; ZeRO 1, {name}"
     return table(title, heads, rows)

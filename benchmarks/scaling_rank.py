@@ -23,22 +23,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from retfound_dist.forecast import WHOLE
-from retfound_dist.model.cpu import suit_cpu
+from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
+from retfound_dist.estimate.forecast import WHOLE
+from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.model.cpu_bf16 import suit_cpu
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import Data, Model, PretrainConfig, Run, Train
-from retfound_dist.shardset import Manifest
+from retfound_dist.runtime.world import read_world
+from retfound_dist.stream.batch_plan import BatchPlan, layout
 from retfound_dist.stream.loader import MicroBatch
-from retfound_dist.stream.plan import Plan, layout
-from retfound_dist.train import engine as ds
-from retfound_dist.train.account import Account
-from retfound_dist.train.group import Group
-from retfound_dist.train.job import Job
-from retfound_dist.train.optim import parameter_groups
-from retfound_dist.train.step import take_step
-from retfound_dist.train.telemetry import Clock
-from retfound_dist.world import read_world
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.health.sample_faults import SampleFaults
+from retfound_dist.train.logs.telemetry import Clock
+from retfound_dist.train.parameter_groups import parameter_groups
+from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.schedule import RunSchedule
+from retfound_dist.train.train_step import take_step
 
 STAGES, WARM_UP, PAYLOAD = (1, 2, 3), 2, 16_000_000
 SMALL = Model(name="vit_small_patch16", image_size=112, decoder_width=192, decoder_depth=2, decoder_heads=6)
@@ -67,7 +67,7 @@ def acknowledged(descriptor: int) -> int:
         return int(struct.unpack_from("Q", info, BYTES_ACKED)[0])
 
 
-def job(stage: int, ranks: int) -> Job:
+def job(stage: int, ranks: int) -> RunSchedule:
     """A run's constants, without a shard set."""
     gpu = torch.cuda.is_available()
     batch, micro = LARGE_BATCH if gpu else SMALL_BATCH
@@ -76,10 +76,12 @@ def job(stage: int, ranks: int) -> Job:
     model = Model() if gpu else SMALL
     config = PretrainConfig(run=Run(url=""), data=Data(shards=""), model=model, train=train)
     nothing = Manifest("", 0, (), {}, {}, ())
-    return Job(config, nothing, Plan((100_000,), 0, batch, 1), layout(batch, ranks, micro), train.steps)
+    return RunSchedule(
+        config, nothing, BatchPlan((100_000,), 0, batch, 1), layout(batch, ranks, micro), train.steps
+    )
 
 
-def batches(work: Job, patches: int) -> Iterator[MicroBatch]:
+def batches(work: RunSchedule, patches: int) -> Iterator[MicroBatch]:
     """Random images without end."""
     draw = torch.Generator().manual_seed(0)
     micro, (height, width) = work.cut.micro, work.config.model.size
@@ -91,7 +93,7 @@ def batches(work: Job, patches: int) -> Iterator[MicroBatch]:
 class Trainer:
     """A model and its engine at one stage."""
 
-    def __init__(self, group: Group, stage: int) -> None:
+    def __init__(self, group: RankGroup, stage: int) -> None:
         self.group, self.job = group, job(stage, group.world.size)
         config = self.job.config
         torch.manual_seed(config.train.seed)
@@ -116,19 +118,19 @@ class Trainer:
         """One step of the trainer: seconds, and bytes sent."""
         self.group.sum(torch.zeros((), device=self.group.device))
         before, begun = sent(), wait(self.group)
-        take_step(self.engine, self.batches, self.job, self.group, Clock(), Account(0), 0)
+        take_step(self.engine, self.batches, self.job, self.group, Clock(), SampleFaults(0), 0)
         self.group.sum(torch.zeros((), device=self.group.device))
         return wait(self.group) - begun, sent() - before
 
 
-def wait(group: Group) -> float:
+def wait(group: RankGroup) -> float:
     """The time, once the device is done."""
     if group.device.type == "cuda":
         torch.cuda.synchronize(group.device)
     return time.perf_counter()
 
 
-def links(group: Group, rounds: int) -> dict[str, dict[str, Any]]:
+def links(group: RankGroup, rounds: int) -> dict[str, dict[str, Any]]:
     """Seconds of a collective on 64 MB of fp32, and the bytes each rank sends for one byte of it."""
     whole = torch.zeros(PAYLOAD // group.world.size * group.world.size, device=group.device)
     part = torch.zeros(len(whole) // group.world.size, device=group.device)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Row, finish
-from retfound_dist.schema import Data
-from retfound_dist.stream.cache import PART_BYTES
-from retfound_dist.stream.plan import Plan, layout, rank_share
+from retfound_dist.config.schema import Data
+from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
 from retfound_dist.stream.prefetch import Lookahead
-from shards.plan import shuffle
-from shards.record import Scan
+from retfound_dist.stream.shard_cache import PART_BYTES
+from shards.images.scan import Scan
+from shards.planning.pack_plan import shuffle
 
 SAMPLES, VOLUMES, BATCH, BYTES, SHARD_BYTES = 182_980, 600, 1792, 50_000, 64_000_000
 RANKS = 8
@@ -52,13 +52,13 @@ def distinct(batches: Sequence[Ints]) -> float:
 
 def quality(volumes: Ints, window: int) -> float:
     """Distinct volumes a batch, over those of a uniform permutation."""
-    plan = Plan(counts(), 0, BATCH, window)
+    plan = BatchPlan(counts(), 0, BATCH, window)
     steps = range(SAMPLES // BATCH)
     uniform = np.random.default_rng(0).permutation(SAMPLES)[: len(steps) * BATCH].reshape(-1, BATCH)
     return distinct([volumes[plan.batch(k).sample] for k in steps]) / distinct(list(volumes[uniform]))
 
 
-def held(plan: Plan, nodes: int) -> float:
+def held(plan: BatchPlan, nodes: int) -> float:
     """The most bytes of shards that one node holds at any step of an epoch."""
     cut = layout(BATCH, nodes * RANKS, BATCH)
     most = 0
@@ -70,7 +70,7 @@ def held(plan: Plan, nodes: int) -> float:
     return most
 
 
-def fetched(plan: Plan, nodes: int) -> list[set[int]]:
+def fetched(plan: BatchPlan, nodes: int) -> list[set[int]]:
     """The shards that each node reads in an epoch, window by window counted anew."""
     cut = layout(BATCH, nodes * RANKS, BATCH)
     found: list[set[int]] = [set() for _ in range(nodes)]
@@ -92,7 +92,7 @@ def qualities(window: int) -> Iterator[Row]:
 
 def costs(window: int) -> Iterator[Row]:
     """One row for each number of nodes."""
-    plan = Plan(counts(), 0, BATCH, window)
+    plan = BatchPlan(counts(), 0, BATCH, window)
     for nodes in NODES:
         shards = fetched(plan, nodes)
         copies = sum(len(found) for found in shards) / len(plan.counts)

@@ -32,10 +32,11 @@ from benchmarks.storm_checks import (
     wrong_starts,
 )
 from benchmarks.storm_lives import AIMS, EVERY, Life, Say, Store, lives
-from retfound_dist import runlog, storage
-from retfound_dist.config import load
-from retfound_dist.schema import PackConfig, PackOut, Phantom, PretrainConfig, Source
-from retfound_dist.train.goodput import Goodput, goodput
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PackConfig, PackOut, Phantom, PretrainConfig, Source
+from retfound_dist.formats import run_folder
+from retfound_dist.io import storage
+from retfound_dist.runs.goodput import Goodput, goodput
 from shards.pack import pack
 from tests.cluster.real_parts import clean_environment
 from tests.cluster.real_s3 import S3, rclone, with_new_bucket
@@ -96,7 +97,7 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
         store = Store(folder / "server" / "data" / s3.bucket / "run")
         lived = list(lives(command, env, store, kills, random.Random(seed), say))
         config, _ = load(PretrainConfig, CONFIG, overrides)
-        rows = runlog.read_rows(run, runlog.METRICS)
+        rows = run_folder.read_rows(run, run_folder.METRICS)
         broken = [
             *wrong_batches(rows, expected_digests(config, shards, steps)),
             *bad_checkpoints(run, steps),
@@ -104,7 +105,7 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
             *left_behind(lived, memory),
             *left_on_disk(scratch),
         ]
-        split = goodput(_events(lived, runlog.read_rows(run, runlog.EVENTS)), rows)
+        split = goodput(_events(lived, run_folder.read_rows(run, run_folder.EVENTS)), rows)
         return Storm(lived, rows, split, broken, len(list(scratch.glob("retfound-*"))))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.storm_lives import Life
-from retfound_dist import commit
 from retfound_dist.errors import RetfoundError
+from retfound_dist.formats import checkpoint_folder
 
 LEFT_OVER = 3
 """Scratch folders that may be left: those of the last processes, never one for each kill."""
@@ -30,7 +30,7 @@ def wrong_batches(rows: Sequence[dict[str, Any]], expected: Sequence[str]) -> It
 
 def bad_checkpoints(run: str, last: int) -> Iterator[str]:
     """Committed checkpoints with a file that is missing or differs in size or sha256."""
-    steps = commit.list_steps(run)
+    steps = checkpoint_folder.list_steps(run)
     if steps[-1:] != [last]:
         yield f"the newest committed checkpoint is {steps[-1:]}, not {last}"
     yield from filter(None, (damage(run, step) for step in steps))
@@ -40,9 +40,9 @@ def damage(run: str, step: int) -> str:
     """What is wrong with a committed checkpoint; empty for one whose files are as its commit says."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            held = commit.read_commit(commit.checkpoint_url(run, step))
+            held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step))
             for name in held.files:
-                commit.fetch(held, name, os.path.join(folder, "file"))
+                checkpoint_folder.fetch(held, name, os.path.join(folder, "file"))
         except RetfoundError as error:
             return str(error)
     return ""

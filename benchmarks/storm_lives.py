@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retfound_dist import commit
 from retfound_dist.errors import TrainingError
+from retfound_dist.formats import checkpoint_folder
 from tests.cluster.real_parts import ROOT
 
 EVERY = 3
@@ -66,21 +66,25 @@ class Store:
 
     def committed(self) -> int:
         """The newest committed step, 0 for none."""
-        return max(commit.list_steps(str(self.folder)), default=0)
+        return max(checkpoint_folder.list_steps(str(self.folder)), default=0)
 
     def commits(self) -> int:
         """How many checkpoints are committed."""
-        return len(commit.list_steps(str(self.folder)))
+        return len(checkpoint_folder.list_steps(str(self.folder)))
 
     def saving_since(self, since: float) -> bool:
         """Whether a checkpoint has been begun after a moment, and is not committed."""
         newest = max(self._checkpoints(), key=_changed, default=None)
-        return newest is not None and _changed(newest) >= since and not (newest / commit.COMMIT).exists()
+        return (
+            newest is not None
+            and _changed(newest) >= since
+            and not (newest / checkpoint_folder.COMMIT).exists()
+        )
 
     def save_s(self) -> float:
         """Seconds from the first file of the newest committed checkpoint to its commit."""
         for folder in reversed(self._checkpoints()):
-            if (folder / commit.COMMIT).exists():
+            if (folder / checkpoint_folder.COMMIT).exists():
                 files = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
                 return max(files) - min(files)
         return 0.5

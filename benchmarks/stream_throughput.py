@@ -30,13 +30,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from benchmarks.report import Row, finish, median_of
-from retfound_dist.schema import PackConfig, PackImage, PackOut, Phantom, Source
-from retfound_dist.shardset import Manifest, Shard, read_index
+from retfound_dist.config.schema import PackConfig, PackImage, PackOut, Phantom, Source
+from retfound_dist.formats.shard_set import Manifest, Shard, read_index
 from retfound_dist.stream import open_stream
 from retfound_dist.stream.augment import Augment, apply, crop_box, draw, resize
-from retfound_dist.stream.plan import sample_generator
-from retfound_dist.stream.processes import keep_memory
-from retfound_dist.stream.reader import decode
+from retfound_dist.stream.batch_plan import sample_generator
+from retfound_dist.stream.sample_reader import decode
+from retfound_dist.stream.worker_processes import keep_memory
 from shards.pack import pack
 
 BATCH = 64

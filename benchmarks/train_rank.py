@@ -1,6 +1,6 @@
 """One rung of `benchmarks.train_speed`, in a process of its own, so that its memory is its own.
 
-    python -m benchmarks.train_rank SPEC.json OUT.json
+python -m benchmarks.train_rank SPEC.json OUT.json
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import torch
 from torch import Tensor
 
 from benchmarks.train_ladder import Climber, MasterAdamW, Rung, rgb
-from retfound_dist.model.compiled import compile_model
-from retfound_dist.model.cpu import suit_cpu
+from retfound_dist.config.schema import Data, Model, Optim, PretrainConfig, Run, Train
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.model.compilation import compile_model
+from retfound_dist.model.cpu_bf16 import suit_cpu
 from retfound_dist.model.flops import matrix_rate, training_flops
-from retfound_dist.schema import Data, Model, Optim, PretrainConfig, Run, Train
-from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.runtime.world import World
+from retfound_dist.stream.batch_plan import BatchPlan, layout
 from retfound_dist.stream.loader import MicroBatch, open_stream
-from retfound_dist.stream.plan import Plan, layout
-from retfound_dist.train import engine as ds
-from retfound_dist.train.account import Account
-from retfound_dist.train.fit import Meter, give_back
-from retfound_dist.train.group import Group
-from retfound_dist.train.job import Job
-from retfound_dist.train.optim import parameter_groups
-from retfound_dist.train.step import take_step
-from retfound_dist.train.telemetry import Clock
-from retfound_dist.world import World
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.micro_batch import Meter, give_back
+from retfound_dist.train.health.sample_faults import SampleFaults
+from retfound_dist.train.logs.telemetry import Clock
+from retfound_dist.train.parameter_groups import parameter_groups
+from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.schedule import RunSchedule
+from retfound_dist.train.train_step import take_step
 
 SEED, LR = 0, 1e-5
 
@@ -96,7 +96,7 @@ class OwnLoop:
 
     def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
         batch, micro = spec["batch"], rung.micro or spec["micro"]
-        self.group = Group(World(), device)
+        self.group = RankGroup(World(), device)
         how: Any = {"zero_stage": rung.zero, "precision": rung.precision, "threads": spec["threads"]}
         self.config = PretrainConfig(
             run=Run(url=""),
@@ -107,13 +107,13 @@ class OwnLoop:
         )
         self.manifest = Manifest("", 0, (), {}, {}, ())
         cut = layout(batch, 1, micro)
-        self.job = Job(self.config, self.manifest, Plan((100_000,), 0, batch, 1), cut, 10_000)
+        self.job = RunSchedule(self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000)
         groups = parameter_groups(model, self.config.optim)
         self.engine = ds.build(model.to(device), groups, self.config.train, self.config.optim, cut)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
         """One step; gives the batch's mean loss."""
-        record = take_step(self.engine, batches, self.job, self.group, Clock(), Account(0), 0)
+        record = take_step(self.engine, batches, self.job, self.group, Clock(), SampleFaults(0), 0)
         return record.loss / self.job.cut.global_batch
 
     def stream(self, patches: int, steps: int) -> Any:

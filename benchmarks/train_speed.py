@@ -32,7 +32,7 @@ from rich.table import Table
 
 from benchmarks.report import Row, finish, median_of
 from benchmarks.train_ladder import Rung, climb
-from retfound_dist.schema import Model, PackConfig, PackOut, Phantom, Source
+from retfound_dist.config.schema import Model, PackConfig, PackOut, Phantom, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIKE = {"fp32": 1e-4, "autocast": 2e-2, "bf16": 2e-2}

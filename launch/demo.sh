@@ -82,7 +82,7 @@ attempt retfound reconstruct "$last" "${pictures[@]}" --out "$demo/reconstructio
 printf '\n'
 python - "$demo/pretrain" <<'END'
 import sys
-from retfound_dist.runlog import read_metrics
+from retfound_dist.formats.run_folder import read_metrics
 loss = {row["step"]: row["loss"] for row in read_metrics(sys.argv[1])}
 last = max(loss)
 print(f"The loss:    {loss[10]:.3f} at step 10, {loss[last]:.3f} at step {last} ({loss[last] / loss[10] - 1:+.0%})")

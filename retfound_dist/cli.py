@@ -12,10 +12,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from retfound_dist.cockpit.missing_config import check_config
+from retfound_dist.config.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
-from retfound_dist.terminal import guarded
-from retfound_dist.unexpected import tell
+from retfound_dist.runtime.terminal import guarded
+from retfound_dist.runtime.unexpected_error import tell
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Arguments; `key=value` may stand behind options too, which argparse alone does not take."""
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:
-        from retfound_dist.cockpit.completion import answer
+        from retfound_dist.config.completion import answer
 
         answer(parser)
     args, more = parser.parse_known_args(argv)
@@ -192,7 +192,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from retfound_dist.config import flatten, load_any, to_dict
+    from retfound_dist.config.loading import flatten, load_any, to_dict
 
     if args.keys:
         return _show_keys(args)
@@ -214,7 +214,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _show_keys(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.keys import commands_for, key_lines, keys_tree
+    from retfound_dist.config.reference import commands_for, key_lines, keys_tree
 
     commands = commands_for(args.config)
     if args.json:
@@ -225,8 +225,8 @@ def _show_keys(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.cluster import Wish
-    from retfound_dist.cockpit.plan_command import plan_command
+    from retfound_dist.plan.cluster import Wish
+    from retfound_dist.plan.plan_command import plan_command
 
     wish = Wish(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
     return plan_command(
@@ -242,17 +242,17 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from retfound_dist.train.preempt import StopRequest
+    from retfound_dist.train.ranks.preemption import StopRequest
 
     asked = StopRequest()
     asked.listen()  # before anything slow: a signal meanwhile would be lost, or end the process anyhow
-    from retfound_dist.config import load
-    from retfound_dist.heldout import held_out_part
-    from retfound_dist.schema import PretrainConfig
-    from retfound_dist.shapes import check_model
-    from retfound_dist.shardset import read_manifest
-    from retfound_dist.train.watchdog import ends_alike, settle_another_start
-    from retfound_dist.world import read_world
+    from retfound_dist.config.loading import load
+    from retfound_dist.config.schema import PretrainConfig
+    from retfound_dist.estimate.model_shapes import check_model
+    from retfound_dist.formats.shard_set import read_manifest
+    from retfound_dist.runtime.world import read_world
+    from retfound_dist.stream.held_out_part import held_out_part
+    from retfound_dist.train.ranks.watchdog import ends_alike, settle_another_start
 
     world = read_world(os.environ)
     try:
@@ -267,7 +267,7 @@ def _pretrain(args: argparse.Namespace) -> int:
             raise
         return error.exit_code
     if world.is_main and not args.quiet:
-        from retfound_dist.cockpit.plan_command import recipe_lines
+        from retfound_dist.plan.plan_command import recipe_lines
 
         for line in recipe_lines(config, manifest, world.size):
             print(line, file=sys.stderr)
@@ -277,7 +277,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _batch(args: argparse.Namespace) -> int:
-    from retfound_dist.stream.sheet import batch_command
+    from retfound_dist.stream.batch_sheet import batch_command
 
     return batch_command(args.config, args.overrides, args.step, args.out, args.force)
 
@@ -288,31 +288,31 @@ def _with_flags(args: argparse.Namespace) -> list[str]:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from retfound_dist.evaluate.evaluate import evaluate_command
+    from retfound_dist.evaluate.commands.evaluate import evaluate_command
 
     return evaluate_command(args.config, _with_flags(args), quiet=args.quiet, force=args.force)
 
 
 def _watch(args: argparse.Namespace) -> int:
-    from retfound_dist.evaluate.watch import watch_command
+    from retfound_dist.evaluate.commands.watch import watch_command
 
     return watch_command(args.config, _with_flags(args), quiet=args.quiet)
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from retfound_dist.evaluate.compare import compare_command
+    from retfound_dist.evaluate.commands.compare import compare_command
 
     return compare_command(args.config, _with_flags(args), quiet=args.quiet, force=args.force)
 
 
 def _reconstruct(args: argparse.Namespace) -> int:
-    from retfound_dist.evaluate.reconstruct import reconstruct_command
+    from retfound_dist.evaluate.probe.reconstruct import reconstruct_command
 
     return reconstruct_command(args.checkpoint, args.images, args.out, seed=args.seed, force=args.force)
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from retfound_dist.evaluate.embed import embed_command
+    from retfound_dist.evaluate.commands.embed import embed_command
 
     return embed_command(
         args.checkpoint,
@@ -325,19 +325,19 @@ def _embed(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.card import export_command
+    from retfound_dist.runs.model_card import export_command
 
     return export_command(args.checkpoint, args.format, args.out, args.force)
 
 
 def _runs(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.runs import runs_command
+    from retfound_dist.runs.run_list import runs_command
 
     return runs_command(args.url, args.json)
 
 
 def _report(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.report_command import report_command
+    from retfound_dist.runs.report_command import report_command
 
     pictures, price = not args.no_pictures, args.price_per_gpu_hour
     return report_command(
@@ -346,13 +346,13 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _dashboard(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.dashboard import dashboard_command
+    from retfound_dist.runs.dashboard import dashboard_command
 
     return dashboard_command(args.url, args.host, args.port, args.quiet)
 
 
 def _completion(args: argparse.Namespace) -> int:
-    from retfound_dist.cockpit.completion import shell_code
+    from retfound_dist.config.completion import shell_code
 
     print(shell_code(args.shell))
     return 0

@@ -13,20 +13,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retfound_dist import records, storage
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
-from retfound_dist.schema import PackConfig
-from retfound_dist.shardset import FORMAT, MANIFEST, Manifest, read_manifest
-from shards import committed
-from shards.committed import Committed
-from shards.manifest import make_manifest, merge
+from retfound_dist.formats.shard_set import FORMAT, MANIFEST, Manifest, read_manifest
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader
 from shards.pack import CONFIG_FILE, commit, describe, plan_pack, write_plan
-from shards.people.hidden import prefixed
-from shards.people.table import write_table
-from shards.plan import Plan, fingerprint
-from shards.sample import Skipped
-from shards.set_kinds import PackedManifest
-from shards.standing import Series, files_of, generations, locked, read_mark
+from shards.people.names_table import write_table
+from shards.people.pseudonyms import prefixed
+from shards.planning.pack_plan import PackPlan, fingerprint
+from shards.write import committed_shards
+from shards.write.committed_shards import Committed
+from shards.write.manifest import make_manifest, merge
+from shards.write.packed_sample import Skipped
+from shards.write.set_ownership import Series, files_of, generations, locked, read_mark
+from shards.write.set_records import PackedManifest
 
 _REMEDY = "pack the set again"
 
@@ -59,7 +60,7 @@ def append(
         write_table(config, plan.scans)
         old = files_of(base.manifest.shards)
         series = Series(config.out.name, max(generations(config.out.name, old), default=1), len(base.shards))
-        mine = committed.recover(url, series, plan, old)
+        mine = committed_shards.recover(url, series, plan, old)
         writer = write_plan(config, plan, mine, base.shards, progress, series, lock.confirm)
         if not writer.shards:
             raise DataError(
@@ -73,11 +74,11 @@ def append(
         return read_manifest(url)
 
 
-def _holds(manifest: Manifest, plan: Plan) -> bool:
+def _holds(manifest: Manifest, plan: PackPlan) -> bool:
     return plan.fingerprint in {part["fingerprint"] for part in manifest.history}
 
 
-def _finished(config: PackConfig, plan: Plan, base: Base, config_file: str) -> Manifest:
+def _finished(config: PackConfig, plan: PackPlan, base: Base, config_file: str) -> Manifest:
     """The set as it stands, with the pages that a killed append did not come to."""
     url, mark = config.out.url, read_mark(config.out.url)
     if mark is not None and mark.fingerprint in ("", plan.fingerprint):
@@ -91,26 +92,26 @@ def _finished(config: PackConfig, plan: Plan, base: Base, config_file: str) -> M
 def read_base(url: str) -> Base:
     """The set at a URL with what its index files hold."""
     manifest, where = read_manifest(url), storage.join(url, MANIFEST)
-    shards = tuple(committed.read_record(url, shard) for shard in manifest.shards)
+    shards = tuple(committed_shards.read_record(url, shard) for shard in manifest.shards)
     data = storage.read_bytes(where)
-    tree: Mapping[str, Any] = records.parse(data, dict[str, Any], where, _REMEDY)
+    tree: Mapping[str, Any] = json_reader.parse(data, dict[str, Any], where, _REMEDY)
     if missing := [key for key in ("history", "near_duplicates", "classes", "recipe") if key not in tree]:
         raise DataError(
             f"{where} has no {missing[0]}, so an older version packed it: nothing can be appended to it; "
             "pack the set again"
         )
-    tree = records.parse(data, PackedManifest, where, _REMEDY, format=FORMAT)
+    tree = json_reader.parse(data, PackedManifest, where, _REMEDY, format=FORMAT)
     return Base(manifest, dict(tree), shards)
 
 
-def plan_of(config: PackConfig) -> Plan:
+def plan_of(config: PackConfig) -> PackPlan:
     """The plan by which this config's images came into the set at `out.url`: packed or appended."""
     known = {part["fingerprint"] for part in read_manifest(config.out.url).history}
     plan, more = plan_pack(config), plan_more(config)
     return more if more.fingerprint in known else plan
 
 
-def plan_more(config: PackConfig) -> Plan:
+def plan_more(config: PackConfig) -> PackPlan:
     """The plan of the new sources; each key begins with its source's name, so that it is new to the set."""
     plan = plan_pack(config)
     several = len(config.all_sources) > 1
@@ -119,7 +120,7 @@ def plan_more(config: PackConfig) -> Plan:
     return replace(plan, scans=tuple(scans), recipe=settings, fingerprint=fingerprint(scans, settings))
 
 
-def check_fits(plan: Plan, base: Base) -> None:
+def check_fits(plan: PackPlan, base: Base) -> None:
     """DataError where the new sources and the set do not go together."""
     known = set(base.manifest.sources) & set(plan.kinds)
     if known:

@@ -7,24 +7,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist import storage
-from retfound_dist.config import load
-from retfound_dist.schema import PackConfig
-from retfound_dist.shardset import Manifest, read_manifest
-from shards.apart import count_split, say_known, say_split
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PackConfig
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.io import storage
 from shards.append import append, plan_of
-from shards.card import QUALITY
 from shards.display import progress_display
-from shards.manifest import count_scans
+from shards.images.suspects import suspect_lines
 from shards.pack import existing_set, plan_pack, run_plan
-from shards.people.choice import DIGEST, HARMLESS, PUBLISHED, sentence
+from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, sentence
+from shards.people.names_table import table_path
 from shards.people.secret import find_secret
-from shards.people.table import table_path
-from shards.plan import Plan
+from shards.planning.pack_plan import PackPlan
+from shards.planning.patient_counts import count_split, say_known, say_split
 from shards.repair import repair
-from shards.sample import SAME
-from shards.suspects import suspect_lines
+from shards.report.data_card import QUALITY
 from shards.verify import inspect
+from shards.write.manifest import count_scans
+from shards.write.packed_sample import SAME
 
 FEW = 5
 """Skipped images named in the closing summary; the manifest names all."""
@@ -93,7 +93,7 @@ def verify_command(
     return 0
 
 
-def describe_plan(plan: Plan, config: PackConfig) -> list[str]:
+def describe_plan(plan: PackPlan, config: PackConfig) -> list[str]:
     """What a pack would find, by source, part and label."""
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):

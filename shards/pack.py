@@ -2,10 +2,10 @@
 
     manifest = pack(config)
 
-Scans are planned (plan.py), read and encoded in parallel but kept in order (sample.py, parallel.py),
+Scans are planned (pack_plan.py), read and encoded in parallel but kept in order (packed_sample.py, ordered_map.py),
 and collected into shards in local scratch. A shard is put whole, then its index, which commits it;
 the manifest comes last. Killed anywhere, the same command goes on after the last committed shard
-and ends with the same bytes, whatever the number of workers. One process packs at a URL (standing.py).
+and ends with the same bytes, whatever the number of workers. One process packs at a URL (set_ownership.py).
 
 A set that replaces another is packed beside it. Until its manifest is written the old set stands as it
 was; then the old shards are removed.
@@ -23,30 +23,31 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from retfound_dist import class_names, storage
-from retfound_dist.config import differences
+from retfound_dist.config.loading import differences
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.schema import PackConfig
-from retfound_dist.scratch import Scratch
-from retfound_dist.shardset import MANIFEST, Manifest, read_manifest
-from shards import committed, standing
-from shards.burnt_in import count_framed, count_not_compared, find_burnt_in
-from shards.card import CARD, KEPT, OUT, QUALITY, make_card
-from shards.committed import Committed
-from shards.manifest import make_manifest
-from shards.parallel import available_cores, ordered_map
-from shards.people.choice import DIGEST
+from retfound_dist.formats.shard_set import MANIFEST, Manifest, read_manifest
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import Scratch
+from retfound_dist.listing import class_names
+from shards.images.scan import Scan
+from shards.images.suspects import pictured
+from shards.ordered_map import available_cores, ordered_map
+from shards.people.name_policy import DIGEST
+from shards.people.names_table import table_path, write_table
 from shards.people.secret import SALT, find_secret
-from shards.people.table import table_path, write_table
-from shards.plan import SECRET, Plan, make_plan
-from shards.quality import PAIRS, quality_page
-from shards.record import Scan
-from shards.sample import Sample, Skipped, make_sample
-from shards.sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
-from shards.sources import open_sources
-from shards.standing import Series, locked
-from shards.suspects import pictured
-from shards.writer import ShardWriter, first_few
+from shards.planning.pack_plan import SECRET, PackPlan, make_plan
+from shards.report.burnt_in import count_framed, count_not_compared, find_burnt_in
+from shards.report.contact_sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
+from shards.report.data_card import CARD, KEPT, OUT, QUALITY, make_card
+from shards.report.quality_page import PAIRS, quality_page
+from shards.sources.adapters import open_sources
+from shards.write import committed_shards, set_ownership
+from shards.write.committed_shards import Committed
+from shards.write.manifest import make_manifest
+from shards.write.packed_sample import PackedSample, Skipped, make_sample
+from shards.write.set_ownership import Series, locked
+from shards.write.shard_writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
 """Called with the number of scans done and of all scans."""
@@ -66,7 +67,7 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
     return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
 
 
-def plan_pack(config: PackConfig, *, dry: bool = False) -> Plan:
+def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
     """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
@@ -92,12 +93,12 @@ def _label_doubts(scans: Sequence[Scan]) -> list[str]:
     return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
-def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Manifest | None:
+def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> Manifest | None:
     """The set at `out.url` if it is this plan's and complete; another one is an error, unless by `force`.
 
     None: it is to be packed, or was not finished.
     """
-    found = committed.read_existing(config.out.url, replaced=force)
+    found = committed_shards.read_existing(config.out.url, replaced=force)
     if found is None:
         return None
     if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
@@ -113,11 +114,11 @@ def existing_set(config: PackConfig, plan: Plan, *, force: bool = False) -> Mani
     return None if force or _is_unfinished(config.out.url, found, plan) else found
 
 
-def _is_unfinished(url: str, found: Manifest | None, plan: Plan) -> bool:
+def _is_unfinished(url: str, found: Manifest | None, plan: PackPlan) -> bool:
     """Whether this plan's manifest was written, and what comes after it perhaps not."""
     if found is None or found.fingerprint != plan.fingerprint:
         return False
-    mark = standing.read_mark(url)
+    mark = set_ownership.read_mark(url)
     return mark is not None and mark.fingerprint in ("", plan.fingerprint)
 
 
@@ -130,7 +131,7 @@ def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def run_plan(
     config: PackConfig,
-    plan: Plan,
+    plan: PackPlan,
     progress: Progress | None = None,
     config_file: str = CONFIG_FILE,
     *,
@@ -148,7 +149,7 @@ def run_plan(
         series, keep = _place(config, plan, force)
         if not keep:
             write_table(config, plan.scans)
-        shards = committed.recover(url, series, plan, keep)
+        shards = committed_shards.recover(url, series, plan, keep)
         writer = write_plan(config, plan, shards, (), progress, series, lock.confirm)
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
@@ -161,44 +162,46 @@ def run_plan(
         return read_manifest(url)
 
 
-def _place(config: PackConfig, plan: Plan, force: bool) -> tuple[Series, set[str]]:
+def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set[str]]:
     """The names of this plan's shards, and the files that stand there and stay until it is committed."""
     url, name = config.out.url, config.out.name
-    old = committed.read_existing(url, replaced=force)
+    old = committed_shards.read_existing(url, replaced=force)
     if old is not None:
-        keep = standing.files_of(old.shards)
+        keep = set_ownership.files_of(old.shards)
         if _is_unfinished(url, old, plan):
-            return Series(name, max(standing.generations(name, keep), default=1)), keep
-        return Series(name, standing.free_generation(name, keep)), keep
+            return Series(name, max(set_ownership.generations(name, keep), default=1)), keep
+        return Series(name, set_ownership.free_generation(name, keep)), keep
     if not storage.exists(storage.join(url, MANIFEST)):
         return Series(name), set()
     # A manifest that cannot be read: which files it names is not known, so none is touched.
-    there, mark = standing.ours_in(url), standing.read_mark(url)
+    there, mark = set_ownership.ours_in(url), set_ownership.read_mark(url)
     if mark is not None and mark.fingerprint == plan.fingerprint:
         series = Series(name, mark.generation)
     else:
-        series = Series(name, standing.free_generation(name, there))
-    return series, {file for file in there if series.generation not in standing.generations(name, [file])}
+        series = Series(name, set_ownership.free_generation(name, there))
+    return series, {
+        file for file in there if series.generation not in set_ownership.generations(name, [file])
+    }
 
 
 def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
     """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
     storage.write_json(storage.join(url, MANIFEST), tree)
-    for name in standing.BESIDE:
+    for name in set_ownership.BESIDE:
         where = storage.join(url, name)
         if name in pages:
             storage.write_bytes(where, pages[name])
         else:
             storage.delete(where)
-    standing.sweep(
+    set_ownership.sweep(
         url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
     )
-    standing.finish(url)
+    set_ownership.finish(url)
 
 
 def write_plan(
     config: PackConfig,
-    plan: Plan,
+    plan: PackPlan,
     shards: Sequence[Committed],
     base: Sequence[Committed],
     progress: Progress | None,
@@ -221,7 +224,7 @@ def write_plan(
 
 
 def describe(
-    plan: Plan,
+    plan: PackPlan,
     config: PackConfig,
     manifest: dict[str, Any],
     shards: Sequence[Committed],
@@ -248,7 +251,7 @@ def describe(
     return tree, pages
 
 
-def samples(config: PackConfig, plan: Plan, start: int) -> Generator[Sample | Skipped]:
+def samples(config: PackConfig, plan: PackPlan, start: int) -> Generator[PackedSample | Skipped]:
     """The samples of the plan from `start` on, in order."""
     left = len(plan.scans) - start
     workers = 1 if left < FEW else config.out.workers or available_cores()

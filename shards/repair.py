@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from retfound_dist import storage
-from retfound_dist.config import differences
+from retfound_dist.config.loading import differences
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
-from retfound_dist.schema import PackConfig
-from retfound_dist.scratch import Scratch
-from retfound_dist.shardset import IndexFile, Manifest, Shard, read_manifest
+from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard, read_manifest
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import Scratch
+from shards.images.scan import Scan
 from shards.pack import other_secret
-from shards.plan import Marks, Plan
-from shards.record import Scan
-from shards.sample import Sample, Skipped, make_sample
-from shards.standing import locked
-from shards.tarshard import index_bytes
-from shards.writer import OpenShard
+from shards.planning.pack_plan import Marks, PackPlan
+from shards.write.packed_sample import PackedSample, Skipped, make_sample
+from shards.write.set_ownership import locked
+from shards.write.shard_writer import OpenShard
+from shards.write.tar_shard import index_bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Piece:
     """Scans kept out between this shard and the one before."""
 
 
-def repair(config: PackConfig, plan: Plan, bad: Sequence[str]) -> list[str]:
+def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     """Rebuild the named shards of the set at `config.out.url`; gives the names of those that are whole again.
 
     Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
@@ -73,7 +73,7 @@ def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
     return ()
 
 
-def pieces(manifest: Manifest, plan: Plan, shards: Sequence[Shard]) -> Iterator[Piece]:
+def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[Piece]:
     """Which scans each shard holds (pure)."""
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
     kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
@@ -95,7 +95,7 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[
         opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)
         for scan in piece.scans:
             sample = make_sample(scan, image=config.image)
-            if not isinstance(sample, Sample):
+            if not isinstance(sample, PackedSample):
                 raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
             opened.add(sample, scan.source)
         shard = opened.close()

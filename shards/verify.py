@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from retfound_dist import records, storage
 from retfound_dist.errors import DataError, ManifestError, RecordError, StorageError
-from retfound_dist.scratch import temporary
-from retfound_dist.set_files import PackedFields
-from retfound_dist.shardset import (
+from retfound_dist.formats.shard_set import (
     Entry,
     FieldsDigest,
     Manifest,
@@ -28,9 +25,13 @@ from retfound_dist.shardset import (
     parse_index,
     read_manifest,
 )
-from shards.images import decode
-from shards.parallel import available_cores, ordered_map
-from shards.standing import MARKER
+from retfound_dist.formats.shard_set_files import PackedFields
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import temporary
+from retfound_dist.records import json_reader
+from shards.images.preparation import decode
+from shards.ordered_map import available_cores, ordered_map
+from shards.write.set_ownership import MARKER
 
 SMALL_SET = 100_000_000
 """Bytes."""
@@ -174,7 +175,7 @@ def _sample_faults(
     try:
         data = _read_at(file, *image)
         shape = decode(data).shape[:2]
-        known = records.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
+        known = json_reader.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
         if shape != (known["height"], known["width"]):
             yield f"{entry.key} is not of the size its JSON says"
         elif image_digest(data) != entry.image_sha256:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from retfound_dist import storage
+from retfound_dist.io import storage
 
 NAMED = (
     "oct1", "oct[1]", "oct[!a]", "oct?", "oct*", "*", "**", "o{c,d}t", "a b", " a", "a ", "100%", "%2F", "%20", "a+b",
@@ -23,7 +23,9 @@ NAMES = st.one_of(
 )
 KEYS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 ACTS = st.lists(
-    st.tuples(st.sampled_from(["write", "write", "write", "put", "delete", "delete", "copy", "look"]), KEYS, KEYS),
+    st.tuples(
+        st.sampled_from(["write", "write", "write", "put", "delete", "delete", "copy", "look"]), KEYS, KEYS
+    ),
     min_size=2,
     max_size=14,
 )

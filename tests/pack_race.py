@@ -10,9 +10,9 @@ from pathlib import Path
 RACE = """
 import sys, time
 from pathlib import Path
-from retfound_dist.config import build
+from retfound_dist.config.loading import build
 from retfound_dist.errors import RetfoundError
-from retfound_dist.schema import PackConfig
+from retfound_dist.config.schema import PackConfig
 from shards.pack import pack, plan_pack, run_plan
 source, url, go, seed = sys.argv[1:5]
 out = {"url": url, "shard_mb": 0.02, "workers": 1, "seed": int(seed)}

@@ -17,7 +17,9 @@ def disk_at(folder: Path, options: str = "") -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a disk")
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", *(["-o", options] if options else []), "tmpfs", folder], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", *(["-o", options] if options else []), "tmpfs", folder], check=True
+    )
     try:
         yield folder
     finally:

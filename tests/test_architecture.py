@@ -1,88 +1,140 @@
-"""Who may import whom (docs/design.md), and that nothing heavy happens at import."""
+"""The house is as docs/design.md draws it: which modules a room holds, and which rooms it may import."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {
-    "config",
-    "decoding",
-    "errors",
-    "unexpected",
-    "records",
-    "json_faults",
-    "logrows",
-    "logwriter",
-    "runconfig",
-    "scorefiles",
-    "storage",
-    "world",
-    "schema",
-    "shardset",
-    "commit",
-    "runlog",
-    "retry",
-    "scratch",
-    "ranges",
-    "pixels",
-    "forecast",
-    "shapes",
-    "memory",
-    "heldout",
-    "grace",
-    "drawing",
-    "versions",
-    "urls",
-    "s3keys",
-    "store_errors",
-    "outputs",
-    "passed_over",
-    "foreign_text",
-    "terminal",
-    "folder_walk",
-    "folder_layout",
-    "image_files",
-    "kinds",
-    "verified",
-    "tables",
-    "columns",
-    "listings",
-    "sequences",
-    "units",
-    "class_names",
-    "identity",
-    "image_digests",
-    "foldermarks",
-    "runsummary",
-    "disks",
-    "leftovers",
-    "waiting",
-    "names",
-    "exclusive",
-    "locks",
-    "set_counts",
-    "set_files",
-}
-MAY_IMPORT = {
-    "shards": {"shards", "base"},
-    "base": {"base"},
-    "stream": {"base", "stream"},
-    "model": {"base", "model"},
-    "train": {"base", "stream", "model", "train"},
-    "evaluate": {"base", "stream", "model", "evaluate"},
-    "cockpit": {"base", "stream", "model", "train", "evaluate", "cockpit"},
-    "cli": {"cli", "base", "stream", "model", "train", "evaluate", "shards", "cockpit"},
-}
 ONLY_IN = {
-    "deepspeed": {"retfound_dist/train/engine.py"},
-    "webdataset": {"retfound_dist/stream/reader.py", "shards/pack.py"},
-    "fsspec": {"retfound_dist/storage.py"},
+    "deepspeed": {"retfound_dist/train/engine/deepspeed_engine.py"},
+    "webdataset": {"retfound_dist/stream/sample_reader.py", "shards/pack.py"},
+    "fsspec": {"retfound_dist/io/storage.py"},
 }
+WITHOUT_TORCH = {"base", "plan", "shards"}
+MOST_MODULES = 12
+WITHOUT_TESTS: list[str] = [
+    "adapters",
+    "cached_evaluation",
+    "channels",
+    "citations",
+    "committed_shards",
+    "comparison_row",
+    "contact_sheet",
+    "dates_and_numbers",
+    "dicom_codecs",
+    "dicom_files",
+    "dicom_frames",
+    "display",
+    "duke_dme",
+    "e2e",
+    "errors",
+    "evaluate_settings",
+    "evaluation_files",
+    "existing_results",
+    "eye",
+    "feature_projection",
+    "fetch_process",
+    "figures",
+    "findings",
+    "folder_lock",
+    "folder_state",
+    "folder_walk",
+    "gallery",
+    "generated",
+    "goals",
+    "gray_pixels",
+    "held_out_part",
+    "image_encoding",
+    "jpeg",
+    "json_faults",
+    "kermany",
+    "label_tables",
+    "lesions",
+    "list_columns",
+    "listed",
+    "log_rows",
+    "manifest",
+    "name_policy",
+    "names_table",
+    "octa500",
+    "octdl",
+    "octid",
+    "old_run_data",
+    "optics",
+    "pack_settings",
+    "packed_sample",
+    "page_image_files",
+    "paired_differences",
+    "parallel_runs",
+    "person_names",
+    "plan_command",
+    "prediction_plots",
+    "pretrain_settings",
+    "probe_results",
+    "raster",
+    "readable_logs",
+    "reconstructions",
+    "rules_data",
+    "rules_recipe",
+    "run_config",
+    "run_logger",
+    "run_page",
+    "s3_keys",
+    "score_files",
+    "score_tables",
+    "seeds",
+    "set_layouts",
+    "setting_types",
+    "shard_set_files",
+    "shard_writer",
+    "single_rank",
+    "statistics",
+    "store_errors",
+    "stream_spec",
+    "tar_shard",
+    "tensor_transfer",
+    "text_tables",
+    "tiff",
+    "tissue",
+    "topcon",
+    "topcon_raw",
+    "training_plots",
+    "url_kinds",
+    "versions",
+    "volume",
+    "watch_history",
+    "wording",
+    "zeiss_img",
+]
 FILES = sorted([*(ROOT / "retfound_dist").rglob("*.py"), *(ROOT / "shards").rglob("*.py")])
+
+
+def drawing() -> tuple[dict[str, set[str]], dict[str, list[str]], dict[str, set[str]]]:
+    """The drawing in docs/design.md: blocks a block may import, rooms of a block in order, modules of a room."""
+    (text,) = re.findall(r"```\n(base\n.*?)```", (ROOT / "docs/design.md").read_text(), re.DOTALL)
+    may, rooms, modules = {}, {}, {}
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            block, _, others = (part.strip() for part in line.partition("<-"))
+            may[block] = set(re.findall(r"\w+", others))
+            rooms[block] = []
+        elif not line.startswith("   "):
+            room, *names = line.split()
+            room = room.rstrip("/")
+            rooms[block].append(room)
+            modules[room] = set(names)
+        else:
+            modules[room] |= set(line.split())
+    return may, rooms, modules
+
+
+MAY_IMPORT, ROOMS, MODULES = drawing()
+BLOCK_OF = {room: block for block, rooms in ROOMS.items() for room in rooms}
 
 
 def imports(path: Path) -> set[str]:
@@ -97,29 +149,69 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def room(module: str) -> str | None:
-    """Which part of the house a module belongs to."""
-    parts = module.split(".")
-    if parts[0] == "shards":
-        return "shards"
-    if parts[0] != "retfound_dist" or len(parts) == 1:
+def room_of(module: str) -> str | None:
+    """The room of a module, by its dotted name; None where it is no module of ours."""
+    path = ROOT / module.replace(".", "/")
+    if not path.with_suffix(".py").exists() and not (path / "__init__.py").exists():
         return None
-    return "base" if parts[1] in BASE else "cli" if parts[1] in ("cli", "__main__") else parts[1]
+    name = module.removeprefix("retfound_dist").lstrip(".").replace(".", "/")
+    if name in ("", "__main__"):
+        return "cli"
+    return name if name in MODULES else name.rpartition("/")[0]
+
+
+def test_the_drawing_shows_every_module() -> None:
+    there: dict[str, set[str]] = {room: set() for room in ("errors", "cli")}
+    for path in FILES:
+        folder = path.parent.relative_to(ROOT).as_posix().removeprefix("retfound_dist").lstrip("/")
+        if not path.name.startswith("__") and folder:
+            there.setdefault(folder, set()).add(path.stem)
+    assert there == MODULES
+    loose = {path.stem for path in (ROOT / "retfound_dist").glob("*.py")}
+    assert loose == {"__init__", "__main__", "cli", "errors"}
+
+
+def test_no_room_is_crowded_and_no_name_occurs_twice() -> None:
+    assert {room: len(names) for room, names in MODULES.items() if len(names) > MOST_MODULES} == {}
+    modules = Counter(name for names in MODULES.values() for name in names)
+    classes = Counter(
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in (modules + classes).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_module_imports_only_what_lies_below_it(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    own = (
-        room(name.removesuffix(".py").replace("/", ".")) if not name.endswith("dist/__init__.py") else "base"
-    )
-    assert own in MAY_IMPORT, f"{name} lies outside the house"
+def test_every_module_imports_only_what_it_may(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    own = room_of(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    assert own in BLOCK_OF, f"{name} is not in the drawing"
+    block = BLOCK_OF[own]
+    above = ROOMS[block][: ROOMS[block].index(own) + 1]
     for module in imports(path):
-        other = room(module)
-        assert other is None or other == "__init__" or other in MAY_IMPORT[own], f"{name} imports {module}"
+        other = room_of(module)
+        if other not in (None, "cli"):
+            may = MAY_IMPORT[block]
+            assert other in above or "all" in may or BLOCK_OF[str(other)] in may, f"{name} imports {module}"
         top = module.split(".")[0]
         assert name in ONLY_IN.get(top, {name}), f"{name} imports {module}"
-        assert not (own in ("shards", "base") and top == "torch"), f"{name} imports torch"
+        assert not (block in WITHOUT_TORCH and top == "torch"), f"{name} imports torch"
+
+
+def test_every_room_says_what_it_holds_and_what_it_may_import() -> None:
+    for room in MODULES:
+        folder = ROOT / room if room.startswith("shards") else ROOT / "retfound_dist" / room
+        if folder.is_dir() and not (folder / "schema").is_dir():
+            text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+            assert "ay import" in text, f"{folder}/__init__.py"
+
+
+def test_every_module_has_tests_of_its_name() -> None:
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").rglob("test_*.py")}
+    without = sorted({name for names in MODULES.values() for name in names} - tested)
+    assert without == WITHOUT_TESTS
 
 
 def test_help_answers_without_anything_heavy() -> None:
@@ -137,14 +229,14 @@ def test_packing_needs_no_torch() -> None:
 
 
 READERS = {
-    "retfound_dist/records.py",  # the reader
-    "retfound_dist/storage.py",  # `read_json`, for tests
-    "retfound_dist/config.py",  # plain values of a config of ours
-    "retfound_dist/schema/evaluate.py",
-    "retfound_dist/json_faults.py",
-    "retfound_dist/logwriter.py",
-    "retfound_dist/train/failures.py",  # messages between ranks
-    "retfound_dist/cockpit/dashboard.py",  # what it has just written
+    "retfound_dist/records/json_reader.py",  # the reader
+    "retfound_dist/io/storage.py",  # `read_json`, for tests
+    "retfound_dist/config/loading.py",  # plain values of a config of ours
+    "retfound_dist/config/schema/evaluate_settings.py",
+    "retfound_dist/records/json_faults.py",
+    "retfound_dist/formats/log_writer.py",
+    "retfound_dist/train/ranks/rank_failures.py",  # messages between ranks
+    "retfound_dist/runs/dashboard.py",  # what it has just written
 }
 """Who may turn JSON into values by themselves."""
 JSON = {"json.loads", "json.load"}
@@ -162,4 +254,4 @@ def test_json_files_have_one_reader(path: Path) -> None:
             if isinstance(node, ast.Call)
         }
         strange = {call for call in calls if call in JSON or call.rpartition(".")[2] in PARSERS}
-        assert not strange, f"{name} reads JSON by {strange}: use retfound_dist.records"
+        assert not strange, f"{name} reads JSON by {strange}: use retfound_dist.records.json_reader"

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.chaos_faults import COMMANDS, FULL, KILL, PLACES, episodes, kill, rooms_of, rules
 from benchmarks.chaos_jobs import JOBS, RUN, SET, alike, differences, readable
 from benchmarks.chaos_processes import Watched, untold
-from retfound_dist.schema import PackConfig, PackOut, Phantom, Source
+from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
 from shards.pack import pack
 
 ROUND = len(COMMANDS) * (sum(map(len, PLACES.values())) + 4)  # kills come thrice in each of two places
@@ -32,7 +32,9 @@ def test_a_storm_over_some_commands_has_the_same_episodes_of_them() -> None:
 
 def test_each_round_has_every_fault_of_every_command_in_every_place() -> None:
     for begin in (0, ROUND):
-        counts = Counter((one.command, one.fault, one.place) for one in islice(episodes(1), begin, begin + ROUND))
+        counts = Counter(
+            (one.command, one.fault, one.place) for one in islice(episodes(1), begin, begin + ROUND)
+        )
         assert set(counts) == {(c, f, p) for c in COMMANDS for f, places in PLACES.items() for p in places}
         assert counts["pack", KILL, "disk"] == 3
 
@@ -61,7 +63,10 @@ def watched(script: str, folder: Path) -> Watched:
         ("import sys; print('retfound: one', file=sys.stderr); sys.exit(2)", ""),
         ("import sys; sys.exit(2)", "0 lines"),
         ("import sys; print('retfound: one\\nretfound: two', file=sys.stderr); sys.exit(2)", "2 lines"),
-        ("import sys; print('retfound: S does not answer (..)\\nretfound: one', file=sys.stderr); sys.exit(2)", ""),
+        (
+            "import sys; print('retfound: S does not answer (..)\\nretfound: one', file=sys.stderr); sys.exit(2)",
+            "",
+        ),
         ("1 / 0", "Traceback"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGBUS)", "left with -7"),
         ("import sys; sys.exit(130)", ""),
@@ -84,7 +89,9 @@ sys.exit(child.wait() != 0)
 """
 
 
-@pytest.mark.parametrize(("victim", "main", "child"), [(0.1, True, False), (0.6, True, True), (0.9, False, True)])
+@pytest.mark.parametrize(
+    ("victim", "main", "child"), [(0.1, True, False), (0.6, True, True), (0.9, False, True)]
+)
 def test_a_kill_meets_the_main_process_or_all_or_one_of_the_others(
     victim: float, main: bool, child: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,8 +95,8 @@ def test_every_preset_is_a_good_config(config: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_papers_presets_hold_the_papers_numbers() -> None:
-    from retfound_dist.config import load
-    from retfound_dist.schema import PretrainConfig
+    from retfound_dist.config.loading import load
+    from retfound_dist.config.schema import PretrainConfig
 
     oct_, cfp, seed = (
         load(PretrainConfig, f"configs/pretrain_{n}.toml")[0] for n in ("vitl_oct", "vitl_cfp", "seed")

@@ -9,14 +9,14 @@ from benchmarks.mutants import reasons
 from benchmarks.mutation import mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = '''
+SOURCE = """
 def scaled(values: list[float], share: float | None = None) -> float:
     total = sum(values, start=0)
     if total > 5:
         total = total / share
     values.append(total)
     return total
-'''
+"""
 
 
 def test_faults_are_the_usual_ones_and_what_this_code_goes_wrong_by_and_none_in_annotations() -> None:
@@ -56,7 +56,10 @@ def test_every_module_and_test_that_is_named_is_there() -> None:
 def test_every_survivor_that_has_a_reason_is_a_line_of_its_module() -> None:
     known = reasons()
     assert len(known) > 10
-    lines = {module: {" ".join(line.split()) for line in (ROOT / module).read_text().split("\n")} for module, _, _ in known}
+    lines = {
+        module: {" ".join(line.split()) for line in (ROOT / module).read_text().split("\n")}
+        for module, _, _ in known
+    }
     for (module, before, after), reason in known.items():
         assert before in lines[module], (module, before)
         assert before != after

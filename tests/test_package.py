@@ -108,7 +108,11 @@ def test_what_is_declared_has_a_tested_version() -> None:
     ours = re.compile(r"retfound-dist\[(.+)\]")  # an extra that holds other extras
     extras = tree["project"]["optional-dependencies"]
     nested = [name for text in extras["dev"] if (found := ours.match(text)) for name in found[1].split(",")]
-    for text in [*tree["project"]["dependencies"], *extras["dev"], *(t for name in nested for t in extras[name])]:
+    for text in [
+        *tree["project"]["dependencies"],
+        *extras["dev"],
+        *(t for name in nested for t in extras[name]),
+    ]:
         if not ours.match(text):
             assert re.split(r"[\[<>=~! ;]", text)[0].lower().replace("_", "-") in pinned, text
 

@@ -9,38 +9,44 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import kinds
 from retfound_dist.cli import main
-from tests.cockpit.made_runs import make_run
+from retfound_dist.formats import url_kinds
 from tests.evaluate import inputs
+from tests.runs.made_runs import make_run
 
 ROOT = Path(__file__).resolve().parent.parent
-PRETRAIN, EVALUATE, COMPARE = (f"{ROOT}/configs/demo/{name}.toml" for name in ("pretrain", "evaluate", "compare"))
+PRETRAIN, EVALUATE, COMPARE = (
+    f"{ROOT}/configs/demo/{name}.toml" for name in ("pretrain", "evaluate", "compare")
+)
 PACK, WATCH = f"{ROOT}/configs/pack_folder.toml", f"{ROOT}/configs/watch_octid.toml"
 
 THINGS = {
-    "run": kinds.RUN,
-    "fresh": kinds.RUN,
-    "run/checkpoints/step_00000010": kinds.CHECKPOINT,
-    "run/checkpoints/step_00000020": kinds.UNCOMMITTED,
-    "shards": kinds.SHARDS,
-    "packing": kinds.UNFINISHED_SHARDS,
-    "tars": kinds.TARS,
-    "images": kinds.IMAGES,
-    "images/CSR/CSR_0.jpg": kinds.IMAGE,
-    "evaluation": kinds.EVALUATION,
-    "comparison": kinds.COMPARISON,
-    "hub": kinds.MODEL_FOLDER,
-    "hub/model.safetensors": kinds.WEIGHTS,
-    "notes.txt": kinds.FILE,
-    "notes": kinds.FOLDER,
-    "empty": kinds.EMPTY,
-    "none": kinds.NOTHING,
+    "run": url_kinds.RUN,
+    "fresh": url_kinds.RUN,
+    "run/checkpoints/step_00000010": url_kinds.CHECKPOINT,
+    "run/checkpoints/step_00000020": url_kinds.UNCOMMITTED,
+    "shards": url_kinds.SHARDS,
+    "packing": url_kinds.UNFINISHED_SHARDS,
+    "tars": url_kinds.TARS,
+    "images": url_kinds.IMAGES,
+    "images/CSR/CSR_0.jpg": url_kinds.IMAGE,
+    "evaluation": url_kinds.EVALUATION,
+    "comparison": url_kinds.COMPARISON,
+    "hub": url_kinds.MODEL_FOLDER,
+    "hub/model.safetensors": url_kinds.WEIGHTS,
+    "notes.txt": url_kinds.FILE,
+    "notes": url_kinds.FOLDER,
+    "empty": url_kinds.EMPTY,
+    "none": url_kinds.NOTHING,
 }
 """Path below the fixture's folder -> what it is."""
 
 HOLDS_WEIGHTS = {"run", "run/checkpoints/step_00000010", "hub/model.safetensors"}
-FOLDERS = {name for name in THINGS if name not in ("notes.txt", "hub/model.safetensors", "images/CSR/CSR_0.jpg", "none")}
+FOLDERS = {
+    name
+    for name in THINGS
+    if name not in ("notes.txt", "hub/model.safetensors", "images/CSR/CSR_0.jpg", "none")
+}
 COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "verify": (["verify", "{url}"], {"shards"}),
     "runs": (["runs", "{url}"], FOLDERS),
@@ -49,20 +55,34 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
     "export": (["export", "{url}", "--format", "timm", "--out", "{out}/w.pth"], HOLDS_WEIGHTS),
     "embed": (["embed", "{url}", "{root}/images", "--out", "{out}/f.npz"], HOLDS_WEIGHTS),
     "embed images": (["embed", "{root}/run", "{url}", "--out", "{out}/f.npz"], {"shards", "images"}),
-    "reconstruct": (["reconstruct", "{url}", "{root}/images/CSR/CSR_0.jpg", "--out", "{out}/r.png"], HOLDS_WEIGHTS),
-    "reconstruct images": (["reconstruct", "{root}/run", "{url}", "--out", "{out}/r.png"], {"images/CSR/CSR_0.jpg"}),
-    "evaluate": (["evaluate", EVALUATE, "checkpoint={url}", "data.path={root}/images", "out.url={out}/e"], HOLDS_WEIGHTS),
+    "reconstruct": (
+        ["reconstruct", "{url}", "{root}/images/CSR/CSR_0.jpg", "--out", "{out}/r.png"],
+        HOLDS_WEIGHTS,
+    ),
+    "reconstruct images": (
+        ["reconstruct", "{root}/run", "{url}", "--out", "{out}/r.png"],
+        {"images/CSR/CSR_0.jpg"},
+    ),
+    "evaluate": (
+        ["evaluate", EVALUATE, "checkpoint={url}", "data.path={root}/images", "out.url={out}/e"],
+        HOLDS_WEIGHTS,
+    ),
     "evaluate images": (
-        ["evaluate", EVALUATE, "checkpoint=none", "data.path={url}", "out.url={out}/e"], {"shards", "images"}
+        ["evaluate", EVALUATE, "checkpoint=none", "data.path={url}", "out.url={out}/e"],
+        {"shards", "images"},
     ),
     "compare": (
-        ["compare", COMPARE, 'weights={{last="{url}"}}', "data.path={root}/images", "out.url={out}/c"], HOLDS_WEIGHTS
+        ["compare", COMPARE, 'weights={{last="{url}"}}', "data.path={root}/images", "out.url={out}/c"],
+        HOLDS_WEIGHTS,
     ),
     "watch": (["watch", WATCH, "run.url={url}", "data.path={root}/images"], {"run", "fresh"}),
     "pretrain": (["pretrain", PRETRAIN, "data.shards={url}", "run.url={out}/r"], {"shards"}),
     "plan": (["plan", PRETRAIN, "data.shards={url}"], {"shards", "none", "empty"}),
     "batch": (["batch", PRETRAIN, "data.shards={url}", "--step", "1"], {"shards"}),
-    "pack": (["pack", PACK, "source.path={url}", "out.url={out}/s"], FOLDERS - {"empty", "notes", "packing", "tars"}),
+    "pack": (
+        ["pack", PACK, "source.path={url}", "out.url={out}/s"],
+        FOLDERS - {"empty", "notes", "packing", "tars"},
+    ),
     "config": (["evaluate", "{url}"], set()),
 }
 """A command line with one URL in it, and those things that it takes (what becomes of these is not looked at)."""
@@ -107,8 +127,8 @@ def tree(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_each_thing_is_known_for_what_it_is(thing: str, root: Path) -> None:
-    assert kinds.kind_at(str(root / thing)) == THINGS[thing]
-    assert kinds.kind_at(f"{root / thing}/" if thing in FOLDERS else str(root / thing)) == THINGS[thing]
+    assert url_kinds.kind_at(str(root / thing)) == THINGS[thing]
+    assert url_kinds.kind_at(f"{root / thing}/" if thing in FOLDERS else str(root / thing)) == THINGS[thing]
 
 
 @pytest.mark.parametrize(("name", "thing"), CASES)

@@ -6,13 +6,13 @@ import time
 
 import torch
 
-from retfound_dist import shapes
+from retfound_dist.estimate import model_shapes
 from retfound_dist.model.mae import MaskedAutoencoder
 
 
 def forward_flops(model: MaskedAutoencoder) -> int:
     """Forward operations for one image: visible patches in the encoder, all patches in the decoder."""
-    return shapes.forward_flops(model.config)
+    return model_shapes.forward_flops(model.config)
 
 
 def training_flops(model: MaskedAutoencoder) -> int:

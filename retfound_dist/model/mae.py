@@ -14,13 +14,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from retfound_dist.model.cpu import linear
+from retfound_dist.config.schema import Model
+from retfound_dist.estimate.model_shapes import ENCODERS as ENCODERS
+from retfound_dist.estimate.model_shapes import Encoder as Encoder
+from retfound_dist.estimate.model_shapes import check_model
+from retfound_dist.estimate.model_shapes import encoder_shape as encoder_shape
+from retfound_dist.model.cpu_bf16 import linear
 from retfound_dist.model.positions import sincos_positions
-from retfound_dist.schema import Model
-from retfound_dist.shapes import ENCODERS as ENCODERS
-from retfound_dist.shapes import Encoder as Encoder
-from retfound_dist.shapes import check_model
-from retfound_dist.shapes import encoder_shape as encoder_shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from retfound_dist.stream.plan import sample_generator
+from retfound_dist.stream.batch_plan import sample_generator
 
 Pixels = NDArray[np.uint8]
 _AUGMENT = 3

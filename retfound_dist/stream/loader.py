@@ -18,21 +18,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retfound_dist import disks, ranges, storage
+from retfound_dist.config.schema import Data
 from retfound_dist.errors import ConfigError, DataError, RetfoundError
-from retfound_dist.ranges import Traffic
-from retfound_dist.schema import Data
-from retfound_dist.scratch import Scratch
-from retfound_dist.set_counts import check_counts
-from retfound_dist.shardset import Manifest, read_manifest
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.formats.shard_set_counts import check_counts
+from retfound_dist.io import byte_ranges, disk_errors, storage
+from retfound_dist.io.byte_ranges import ReadTraffic
+from retfound_dist.io.scratch import Scratch
+from retfound_dist.runtime.world import World, read_world
 from retfound_dist.stream.augment import Augment, Draw, apply, draw
-from retfound_dist.stream.fetcher import Fetcher
-from retfound_dist.stream.job import Job
-from retfound_dist.stream.plan import Plan, batch_digest, layout, rank_slots
+from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, layout, rank_slots
+from retfound_dist.stream.fetch_process import Fetcher
 from retfound_dist.stream.prefetch import FetchedShards
-from retfound_dist.stream.processes import Begin, fork_server, main_module_hidden, semaphores_explained
-from retfound_dist.stream.reader import Reader
-from retfound_dist.world import World, read_world
+from retfound_dist.stream.sample_reader import Reader
+from retfound_dist.stream.stream_spec import StreamSpec
+from retfound_dist.stream.worker_processes import (
+    Begin,
+    fork_server,
+    main_module_hidden,
+    semaphores_explained,
+)
 
 LESS_MEMORY = "set data.workers or train.micro_batch lower"
 ENDLESS = 1 << 40
@@ -59,7 +64,7 @@ class MicroBatch:
     """What could not be read and was replaced, each SHARD/KEY: REASON."""
     notes: list[str] = field(default_factory=list)
     """What a person should know."""
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: ReadTraffic = field(default_factory=ReadTraffic)
     """What was asked of the store since this process's last micro-batch."""
 
     def pin_memory(self) -> MicroBatch:
@@ -75,11 +80,11 @@ class MicroBatch:
 class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     """Micro-batch `step x accumulation + pass` of one rank, by number; an error is given, not raised."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: StreamSpec) -> None:
         self.job = job
         self._reader: Reader | None = None
         self._fetched: FetchedShards | None = None
-        self._counted = Traffic()
+        self._counted = ReadTraffic()
 
     def __getitem__(self, number: int) -> MicroBatch | RetfoundError:
         try:
@@ -89,7 +94,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         except OSError as error:  # raised, it would pass for the end of this process
             place = str(error.filename or self.job.cache_dir or self.job.manifest.url)
             local = place if storage.is_local(place) else self.job.cache_dir
-            return DataError(f"cannot read from {place}: {disks.explain(error, local or os.sep)}")
+            return DataError(f"cannot read from {place}: {disk_errors.explain(error, local or os.sep)}")
         except MemoryError:
             return DataError(f"memory ran out in a loader process: {LESS_MEMORY}")
 
@@ -102,7 +107,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _read(self, step: int, micro_step: int) -> MicroBatch:
         job = self.job
         if self._reader is None:
-            self._counted = ranges.traffic()
+            self._counted = byte_ranges.traffic()
             self._fetched = self._begin_fetching() if job.remote else None
             self._reader = job.reader(self._fetched)
         if self._fetched:
@@ -123,7 +128,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             apply(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
-        before, self._counted = self._counted, ranges.traffic()
+        before, self._counted = self._counted, byte_ranges.traffic()
         return MicroBatch(
             step,
             torch.from_numpy(images),
@@ -154,7 +159,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
 class Stream:
     """Iterates over micro-batches; leaving its `with` block (or `close`) ends the loader processes."""
 
-    def __init__(self, job: Job, start_step: int, scratch: Scratch | None) -> None:
+    def __init__(self, job: StreamSpec, start_step: int, scratch: Scratch | None) -> None:
         self.job = job
         self._scratch = scratch
         self._start = start_step
@@ -228,10 +233,10 @@ class Stream:
         self._batches.close()
 
 
-def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> Plan:
+def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> BatchPlan:
     """The order of the part of the shard set that is trained on."""
     counts = tuple(shard.samples for shard in manifest.part(data.split))
-    return Plan(counts, seed, global_batch, min(data.window_shards, len(counts)))
+    return BatchPlan(counts, seed, global_batch, min(data.window_shards, len(counts)))
 
 
 def open_stream(
@@ -275,4 +280,4 @@ def open_stream(
     scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir
     stop = ENDLESS if stop_step is None else stop_step
-    return Stream(Job(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)
+    return Stream(StreamSpec(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)

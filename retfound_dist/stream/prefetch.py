@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retfound_dist.errors import RetfoundError
-from retfound_dist.shardset import Entry, Shard
-from retfound_dist.stream.cache import Copy, ShardCache
-from retfound_dist.stream.plan import Plan, Refs
+from retfound_dist.formats.shard_set import Entry, Shard
+from retfound_dist.stream.batch_plan import BatchPlan, Refs
+from retfound_dist.stream.shard_cache import Copy, ShardCache
 
 BEHIND = 8
 """Steps for which shards are kept after use: other processes of the node may be that late."""
@@ -23,7 +23,7 @@ SHARDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Need:
+class NeededShards:
     """The shards of some steps, by position in the part."""
 
     own: tuple[int, ...]
@@ -35,11 +35,11 @@ class Need:
 class Lookahead:
     """What this rank and its node read from a step on, to the end of the window after its own."""
 
-    def __init__(self, plan: Plan, own: slice, node: slice, stop_step: int) -> None:
+    def __init__(self, plan: BatchPlan, own: slice, node: slice, stop_step: int) -> None:
         self._plan, self._own, self._node, self._stop = plan, own, node, stop_step
         self._steps: deque[tuple[int, tuple[int, ...], frozenset[int]]] = deque()
 
-    def at(self, step: int) -> Need:
+    def at(self, step: int) -> NeededShards:
         """The need at a step; steps must not go back by more than `BEHIND`."""
         end = self._end(step)
         begin = max(self._steps[-1][0] + 1 if self._steps else 0, step - BEHIND)
@@ -49,7 +49,7 @@ class Lookahead:
         while self._steps and self._steps[0][0] < step - BEHIND:
             self._steps.popleft()
         own = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
-        return Need(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
+        return NeededShards(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
 
     def window(self, step: int) -> tuple[int, int]:
         """Epoch and number of the last window that a step reads from."""
@@ -85,7 +85,7 @@ class Prefetcher:
         ]
         self._step, self._ended = -1, False
         self._moved = threading.Condition()
-        self._need = Need((), frozenset())
+        self._need = NeededShards((), frozenset())
         self._needed: set[str] = set()
         self.notes: deque[str] = deque()
         """What a person should know."""

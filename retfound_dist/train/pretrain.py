@@ -1,4 +1,4 @@
-"""The run: shards in, committed checkpoints out. Sets up what `loop.py` runs."""
+"""The run: shards in, committed checkpoints out. Sets up what `trainer.py` runs."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from typing import Any
 
 import torch
 
-from retfound_dist import commit, grace, runlog, shapes
-from retfound_dist import config as configs
+from retfound_dist.config import loading as configs
+from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.errors import RetfoundError, RunConflictError
-from retfound_dist.grace import Need, known_graces
-from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
-from retfound_dist.logrows import each_step_once, read_log
-from retfound_dist.schema import PretrainConfig
-from retfound_dist.scratch import Scratch
-from retfound_dist.set_counts import check_counts
-from retfound_dist.shardset import Manifest
+from retfound_dist.estimate import model_shapes, save_time
+from retfound_dist.estimate.save_time import SaveTime, known_graces
+from retfound_dist.formats import checkpoint_folder, run_folder
+from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, describe_set
+from retfound_dist.formats.log_rows import each_step_once, read_log
+from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.formats.shard_set_counts import check_counts
+from retfound_dist.io.scratch import Scratch
+from retfound_dist.runtime.versions import installed
+from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import Stream, make_plan, open_stream
-from retfound_dist.train import engine as ds
-from retfound_dist.train.anomaly import Anomalies
-from retfound_dist.train.checkpoint import Saver
-from retfound_dist.train.failures import Failure, Failures
-from retfound_dist.train.job import run_steps
-from retfound_dist.train.journal import Journal
-from retfound_dist.train.keeper import Keeper
-from retfound_dist.train.lock import RunLock
-from retfound_dist.train.loop import Desk, Loop
-from retfound_dist.train.old_run import check_old_run
-from retfound_dist.train.preempt import INTERRUPTED, Stage, StopRequest
-from retfound_dist.train.resume import is_finished
-from retfound_dist.train.setup import Ready, StoppedError, make_ready, stop_if_asked
-from retfound_dist.train.setup import Start as Start
-from retfound_dist.train.telemetry import Display, process_began
-from retfound_dist.train.trace import TensorBoard
-from retfound_dist.train.watchdog import Watchdog, ends_alike, settle_another_start
-from retfound_dist.versions import installed
-from retfound_dist.world import World
+from retfound_dist.train.checkpoint.checkpoint_saver import Saver
+from retfound_dist.train.checkpoint.resume import is_finished
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.health.anomalies import Anomalies
+from retfound_dist.train.health.run_lock import RunLock
+from retfound_dist.train.logs.profiling import TensorBoard
+from retfound_dist.train.logs.run_logger import RunLogger
+from retfound_dist.train.logs.telemetry import TrainingDisplay, process_began
+from retfound_dist.train.old_run_data import check_old_run
+from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
+from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
+from retfound_dist.train.ranks.upload_process import UploadProcess
+from retfound_dist.train.ranks.watchdog import Watchdog, ends_alike, settle_another_start
+from retfound_dist.train.run_setup import ReadyRun, StoppedError, make_ready, stop_if_asked
+from retfound_dist.train.run_setup import RunContext as Start
+from retfound_dist.train.schedule import run_steps
+from retfound_dist.train.trainer import RankZeroState, Trainer
 
 HURRY_S = 5.0
 """How long logs and lock of a run that fails may take to be written."""
@@ -64,12 +65,15 @@ def pretrain(
     watchdog.start()
     url = config.run.url
     tree = {**configs.to_dict(config), SHARD_SET: describe_set(manifest)}
-    known = runlog.check_same_run(url, tree, manifest)
-    if begun := runlog.init_weights(url):
+    known = run_folder.check_same_run(url, tree, manifest)
+    if begun := run_folder.init_weights(url):
         tree[INIT_WEIGHTS] = begun
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
-    with Display(steps, shown=world.is_main and not quiet) as display, Scratch("run", world.owner) as scratch:
+    with (
+        TrainingDisplay(steps, shown=world.is_main and not quiet) as display,
+        Scratch("run", world.owner) as scratch,
+    ):
         if known and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
@@ -80,8 +84,8 @@ def pretrain(
             asked.ignore()
             display.end()
 
-        failures = Failures(group, watchdog, clear, debug)
-        keeper, folder = Keeper(url), scratch.folder
+        failures = RankFailures(group, watchdog, clear, debug)
+        keeper, folder = UploadProcess(url), scratch.folder
         run_on(Start(config, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
         ds.stop()  # not after a failure: it would wait for a collective that never ends
     return INTERRUPTED if asked.interrupted else 0
@@ -150,18 +154,18 @@ def _let_go(lock: RunLock) -> None:
 
 
 @contextmanager
-def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[Desk | None]:
+def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[RankZeroState | None]:
     """The run's config and its logs, on rank 0."""
     config, url = start.config, start.config.run.url
-    desk: Desk | None = None
+    desk: RankZeroState | None = None
 
     def open_desk() -> None:
         nonlocal desk
         assert lock is not None
         board = TensorBoard(url, start.keeper, start.scratch, step) if config.train.tensorboard else None
-        runlog.write_config(url, start.tree)
-        journal = Journal(url, start.keeper, config.checkpoint.patience_s)
-        desk = Desk(journal, lock, board, known_graces(os.environ))
+        run_folder.write_config(url, start.tree)
+        journal = RunLogger(url, start.keeper, config.checkpoint.patience_s)
+        desk = RankZeroState(journal, lock, board, known_graces(os.environ))
         start.failures.at_end.append(partial(_write_down, desk.journal))
 
     start.group.on_main(open_desk)
@@ -173,14 +177,14 @@ def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[Desk | None
             start.display.warn(f"the last lines of the run's logs could not be written: {why}")
 
 
-def _write_down(journal: Journal, failures: Sequence[Failure]) -> None:
+def _write_down(journal: RunLogger, failures: Sequence[Failure]) -> None:
     """Why the run fails, and the last lines of its logs."""
     for failure in failures:
         journal.event("failed", **failure.facts())
     journal.close(longest_s=HURRY_S)
 
 
-def _stream(begin: Start, ready: Ready) -> Stream:
+def _stream(begin: Start, ready: ReadyRun) -> Stream:
     """This rank's batches from where the run stands."""
     config = begin.config
     return open_stream(
@@ -198,7 +202,7 @@ def _stream(begin: Start, ready: Ready) -> Stream:
     )
 
 
-def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
+def _run(begin: Start, ready: ReadyRun, stream: Stream, desk: RankZeroState | None) -> None:
     config, group, display, job, start = begin.config, begin.group, begin.display, ready.job, ready.step
     train, url, world = config.train, config.run.url, group.world
     stop_if_asked(begin)
@@ -221,7 +225,7 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
     before = group.on_main(lambda: _before(url, start))
     for fault in before["faults"] if desk else ():
         display.warn(fault)
-    loop = Loop(
+    loop = Trainer(
         job,
         group,
         ready.engine,
@@ -257,15 +261,17 @@ def _run(begin: Start, ready: Ready, stream: Stream, desk: Desk | None) -> None:
     if journal:
         journal.event("end", step=done, reason="finished" if done == job.steps else "stopped")
     ended = "finished" if done == job.steps else "stopped as asked" if done < job.last else "stopped"
-    display.say(f"{ended} at step {done} of {job.steps}; checkpoint {commit.checkpoint_url(url, done)}")
+    display.say(
+        f"{ended} at step {done} of {job.steps}; checkpoint {checkpoint_folder.checkpoint_url(url, done)}"
+    )
 
 
-def _tell_grace(begin: Start, desk: Desk, measured: Need | None) -> None:
+def _tell_grace(begin: Start, desk: RankZeroState, measured: SaveTime | None) -> None:
     """Say how long the run has to save when it is asked to stop, and what it needs."""
     model, train, world = begin.config.model, begin.config.train, begin.group.world
-    state, weights = shapes.state_bytes(model, train.precision), 4 * shapes.parameters(model)
-    need = measured or grace.expected(state, weights, world.size // world.local_size)
-    said, warned = grace.lines(desk.graces, need, train.grace_s)
+    state, weights = model_shapes.state_bytes(model, train.precision), 4 * model_shapes.parameters(model)
+    need = measured or save_time.expected(state, weights, world.size // world.local_size)
+    said, warned = save_time.lines(desk.graces, need, train.grace_s)
     begin.display.say(said)
     for line in warned:
         begin.display.warn(line)
@@ -276,17 +282,19 @@ def _before(url: str, start: int) -> dict[str, Any]:
 
     Bad lines of its logs are left out; `faults` says so.
     """
-    logs = {name: read_log(url, name) for name in (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES)}
-    rows = [row for row in each_step_once(logs[runlog.METRICS].rows) if row["step"] <= start]
+    logs = {
+        name: read_log(url, name) for name in (run_folder.METRICS, run_folder.EVENTS, run_folder.ANOMALIES)
+    }
+    rows = [row for row in each_step_once(logs[run_folder.METRICS].rows) if row["step"] <= start]
     steps = [0, *(row["step"] for row in rows)]
     useful = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
-    events = logs[runlog.EVENTS].rows
+    events = logs[run_folder.EVENTS].rows
     starts = [row["began"] for row in events if row["event"] == "start"]
-    save = grace.measured(events, rows[-1]["step_s"] if rows else 0.0)
+    save = save_time.measured(events, rows[-1]["step_s"] if rows else 0.0)
     return {
-        "anomalies": [row for row in logs[runlog.ANOMALIES].rows if row["step"] <= start],
+        "anomalies": [row for row in logs[run_folder.ANOMALIES].rows if row["step"] <= start],
         "useful_s": useful,
         "began": min([*starts, process_began()]),
         "save": save,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
+from retfound_dist.io import storage
 from tests.cluster import real_parts, real_s3, real_slurm
 from tests.cluster.real_s3 import S3
 from tests.cluster.real_slurm import Slurm

@@ -53,4 +53,3 @@ def chaos(server: S3) -> Iterator[Chaos]:
     finally:
         process.terminate()
         process.wait(10)
-

@@ -26,7 +26,9 @@ class Hosts:
     folder: Path
     count: int
 
-    def start(self, index: int, *command: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, index: int, *command: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a command on a host (1 is the first), in the root of the repository."""
         venv = str(Path(sys.executable).parents[1])
         with (self.folder / f"node{index}.log").open("ab") as log:
@@ -81,7 +83,11 @@ class Hosts:
         serve = [program, "serve", "s3", "--addr", "10.99.0.254:19000", "--vfs-cache-mode", "off", str(data)]
         with (self.folder / "rclone.log").open("ab") as log:
             process = subprocess.Popen(
-                [SCRIPT, "ctl", self.folder, *serve], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [SCRIPT, "ctl", self.folder, *serve],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         try:
             probe = "exec 3<>/dev/tcp/10.99.0.254/19000"

@@ -43,12 +43,23 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300,
-        check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    timeout: float = 300,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
     """Run a command; on failure show what it said."""
     done = subprocess.run(
-        [str(part) for part in command], env=clean_environment(env), cwd=cwd, timeout=timeout,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [str(part) for part in command],
+        env=clean_environment(env),
+        cwd=cwd,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if check and done.returncode != 0:
         pytest.fail(f"{' '.join(map(str, command))}\nleft with {done.returncode}:\n{done.stdout[-4000:]}")

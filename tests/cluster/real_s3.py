@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import storage
+from retfound_dist.io import storage
 from tests.cluster.real_parts import INFRA, clean_environment, need, run, wait_until
 
 
@@ -146,7 +146,10 @@ def start_rclone(server: S3, folder: Path) -> subprocess.Popen[bytes]:
     with (folder.parent / "rclone.log").open("ab") as log:
         process = subprocess.Popen(
             [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(folder)],
-            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     wait_until(lambda: answers(port), 20, "rclone serves S3")
     return process

@@ -33,19 +33,38 @@ class Slurm:
 
     folder: Path
 
-    def control(self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT,
-                timeout: float = 300, check: bool = True) -> str:
+    def control(
+        self,
+        *command: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        timeout: float = 300,
+        check: bool = True,
+    ) -> str:
         """Run a command beside the controller; gives what it printed."""
-        return run(INFRA / "slurm.sh", "ctl", self.folder, *command, env=self.environment(env), cwd=cwd,
-                   timeout=timeout, check=check).stdout.strip()
+        return run(
+            INFRA / "slurm.sh",
+            "ctl",
+            self.folder,
+            *command,
+            env=self.environment(env),
+            cwd=cwd,
+            timeout=timeout,
+            check=check,
+        ).stdout.strip()
 
-    def node(self, index: int, *command: str | Path, env: Mapping[str, str] | None = None,
-             cwd: Path = ROOT) -> subprocess.Popen[str]:
+    def node(
+        self, index: int, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> subprocess.Popen[str]:
         """Start a command on a node (1 or 2), outside any job."""
         return subprocess.Popen(
             [str(INFRA / "slurm.sh"), "node", str(self.folder), str(index), *map(str, command)],
-            env=clean_environment(self.environment(env)), cwd=cwd, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=clean_environment(self.environment(env)),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -53,12 +72,19 @@ class Slurm:
         venv = str(Path(sys.executable).parents[1])
         return {"SLURM_CONF": str(self.folder / "slurm.conf"), "VENV": venv} | dict(extra or {})
 
-    def submit(self, *arguments: str | Path, logs: Path, env: Mapping[str, str] | None = None,
-               cwd: Path = ROOT) -> str:
+    def submit(
+        self, *arguments: str | Path, logs: Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> str:
         """Submit a batch script; its log is `logs`/JOB.log. Gives the job's number."""
         logs.mkdir(parents=True, exist_ok=True)
-        return self.control("sbatch", "--parsable", f"--output={logs}/%j.log", *arguments,
-                            env={"LOGS": str(logs)} | dict(env or {}), cwd=cwd)
+        return self.control(
+            "sbatch",
+            "--parsable",
+            f"--output={logs}/%j.log",
+            *arguments,
+            env={"LOGS": str(logs)} | dict(env or {}),
+            cwd=cwd,
+        )
 
     def field(self, job: str, name: str) -> str:
         """A field of `scontrol show job`, such as JobState or Restarts."""
@@ -67,6 +93,7 @@ class Slurm:
 
     def wait(self, job: str, logs: Path, seconds: float, state: str = "COMPLETED") -> None:
         """Wait for a job to end in `state`; on any other end fail with all its logs."""
+
         def ended() -> bool:
             return self.field(job, "JobState") not in UNFINISHED
 
@@ -89,8 +116,13 @@ class Slurm:
         """A Ceph RGW in the cluster's own network; it ends with the cluster."""
         need("radosgw", "radosgw-admin", "ceph-osd", "ceph-mon")
         server = new_credentials("http://10.99.0.254:19000")
-        self.control(INFRA / "ceph-rgw.sh", "up", self.folder / "ceph", "19000",
-                     env=server.environment() | {"BIND": "10.99.0.254"})
+        self.control(
+            INFRA / "ceph-rgw.sh",
+            "up",
+            self.folder / "ceph",
+            "19000",
+            env=server.environment() | {"BIND": "10.99.0.254"},
+        )
         return server
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import commit, locks, runlog, storage, verified
-from retfound_dist.train.lock import RunLock, has_lost
+from retfound_dist.formats import checkpoint_folder, run_folder
+from retfound_dist.io import storage, verified_files
+from retfound_dist.records import folder_lock
+from retfound_dist.train.health.run_lock import RunLock, has_lost
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import S3
@@ -36,14 +38,23 @@ def proxy(rclone_server: S3) -> Iterator[Chaos]:
 def rule(fault: str, match: str, **more: Any) -> dict[str, Any]:
     """Any bit of what is sent (`damage`) or read (`flip`); a listing has no checksum to be known by."""
     methods = ["PUT"] if fault == "damage" else ["GET"]
-    return {"fault": fault, "methods": methods, "match": match, "unless": "list-type", "anywhere": True, **more}
+    return {
+        "fault": fault,
+        "methods": methods,
+        "match": match,
+        "unless": "list-type",
+        "anywhere": True,
+        **more,
+    }
 
 
 def sure() -> list[dict[str, Any]]:
     """Each save is hit, and each kind of file that a resume reads."""
     names = ("/state-", "/COMMIT.json")
     saves = [rule("damage", f"step_{step:08d}{name}", times=1) for step in SAVED for name in names]
-    reads = [rule("flip", f"step_{STOP:08d}{name}", times=1) for name in ("/COMMIT.json", "/state-", "/model")]
+    reads = [
+        rule("flip", f"step_{STOP:08d}{name}", times=1) for name in ("/COMMIT.json", "/state-", "/model")
+    ]
     return [*saves, *reads]
 
 
@@ -65,11 +76,13 @@ def test_a_run_and_its_resume_lose_nothing_while_bytes_flip_on_their_way(
 
     clean = real_s3.S3(rclone_server.endpoint, proxy.s3.key, proxy.s3.secret, proxy.s3.bucket)
     real_s3.use(clean, monkeypatch)
-    assert commit.list_steps(run) == SAVED
+    assert checkpoint_folder.list_steps(run) == SAVED
     for step in SAVED:
-        held = commit.read_commit(commit.checkpoint_url(run, step))
+        held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step))
         assert held.state
-        assert {name: verified.read_info(storage.join(held.url, name)) for name in held.files} == held.files
+        assert {
+            name: verified_files.read_info(storage.join(held.url, name)) for name in held.files
+        } == held.files
     rows = storage.read_bytes(f"{run}/metrics.jsonl").splitlines()
     assert [json.loads(row)["step"] for row in rows] == list(range(1, STEPS + 1))
 
@@ -84,7 +97,7 @@ def test_a_bit_that_flips_in_a_small_file_ends_no_start(
 ) -> None:
     real_s3.use(proxy.s3, monkeypatch)
     tree = {"train": {"steps": 20}, "model": {"name": "vit_demo_patch14"}}
-    monkeypatch.setattr(locks, "SETTLE_S", 0.01)
+    monkeypatch.setattr(folder_lock, "SETTLE_S", 0.01)
     for number in range(6):  # other bits of it
         run = f"{proxy.s3.url}/run{number}"
         proxy.set(seed=number, rules=[rule(fault, name, times=1)])
@@ -93,9 +106,9 @@ def test_a_bit_that_flips_in_a_small_file_ends_no_start(
             lock.take()
             lock.confirm()
             assert not has_lost(run, lock.id)
-            assert runlog.check_same_run(run, tree) == storage.exists(f"{run}/config.json")
-            runlog.write_config(run, tree)
+            assert run_folder.check_same_run(run, tree) == storage.exists(f"{run}/config.json")
+            run_folder.write_config(run, tree)
             lock.release()
             assert not storage.exists(f"{run}/LOCK.json")
         assert proxy.set()["rules"][0]["times"] == 0
-        assert runlog.read_config(run) == tree
+        assert run_folder.read_config(run) == tree

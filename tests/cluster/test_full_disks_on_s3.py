@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import commit, storage
 from retfound_dist.cli import main
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.io import storage
 from shards.pack import pack
 from tests.cluster import real_s3
 from tests.cluster.real_s3 import S3
@@ -53,7 +54,7 @@ def words(server: S3, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     pack(pack_config(images, remote))
     made = pretrain(1, folder / "run", remote, "train.precision=fp32", "train.steps=1")
     assert made.returncode == 0, made.stderr
-    local = f"{commit.checkpoint_url(str(folder / 'run'), 1)}/{commit.WEIGHTS}"
+    local = f"{checkpoint_folder.checkpoint_url(str(folder / 'run'), 1)}/{checkpoint_folder.WEIGHTS}"
     weights = storage.join(server.url, "weights.safetensors")
     storage.put_file(local, weights)
     (folder / "pack.toml").write_text(
@@ -137,8 +138,8 @@ def test_a_run_without_room_for_temporary_files_names_their_disk_and_goes_on_wit
         done = pretrain(1, run, words["set"], *settings)
         assert done.returncode == 2, done.stderr
         assert_named(done.stderr.strip().splitlines()[-1], tmpdir_with.folder)
-        assert commit.list_steps(run) == []
+        assert checkpoint_folder.list_steps(run) == []
     tmpdir_with.leave(95_000_000)
     done = pretrain(1, run, words["set"], *settings)
     assert done.returncode == 0, done.stderr
-    assert commit.list_steps(run) == [2]
+    assert checkpoint_folder.list_steps(run) == [2]

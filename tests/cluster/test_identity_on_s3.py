@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
-from retfound_dist.config import load
-from retfound_dist.evaluate import start
-from retfound_dist.evaluate.compare import compare_command
-from retfound_dist.identity import Memory
-from retfound_dist.schema import EvalModel, PretrainConfig
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import EvalModel, PretrainConfig
+from retfound_dist.evaluate.commands.compare import compare_command
+from retfound_dist.evaluate.data import starting_weights
+from retfound_dist.formats.content_identity import IdentityCache
+from retfound_dist.io import storage
 from tests.cluster.real_s3 import S3, use, with_new_bucket
+from tests.evaluate.commands.test_compare import (
+    check_rows,
+    rows_of_two_files_at_one_url,
+    save_weights,
+)
 from tests.evaluate.inputs import TINY, class_folders
-from tests.evaluate.test_compare import check_rows, rows_of_two_files_at_one_url, save_weights
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import SMALL, expected_digests, metrics, pretrain
 
@@ -36,14 +40,14 @@ def test_another_file_of_the_same_size_at_a_url_is_another_row_and_a_known_one_n
     url = storage.join(s3.url, "weights.pth")
     check_rows(rows_of_two_files_at_one_url(tmp_path, url))
     reads: list[str] = []
-    real = start.read_weights
-    monkeypatch.setattr(start, "read_weights", lambda where: reads.append(where) or real(where))
+    real = starting_weights.read_weights
+    monkeypatch.setattr(starting_weights, "read_weights", lambda where: reads.append(where) or real(where))
     assert compare_command(str(tmp_path / "compare.toml"), [*TINY, "finetune.epochs=1"], quiet=True) == 0
     assert reads == []
-    memory = Memory(str(tmp_path / "out" / "weights.json"))
-    known = start.open_start(url, EvalModel(), memory).identity
+    memory = IdentityCache(str(tmp_path / "out" / "weights.json"))
+    known = starting_weights.open_start(url, EvalModel(), memory).identity
     save_weights(url, 2)
-    assert start.open_start(url, EvalModel(), memory).identity != known
+    assert starting_weights.open_start(url, EvalModel(), memory).identity != known
     assert reads == [url]
 
 

@@ -34,8 +34,13 @@ def test_scripts_without_a_config_say_how_to_call_them(clone: Path) -> None:
 
 def test_two_hosts_meet_at_a_fixed_master(slurm: Slurm, clone: Path) -> None:
     hosts = [
-        slurm.node(i + 1, "launch/torchrun.sh", "a.toml", cwd=clone,
-                   env={"NNODES": "2", "NODE_RANK": str(i), "MASTER_ADDR": "node1", "RANKS_PER_NODE": "2"})
+        slurm.node(
+            i + 1,
+            "launch/torchrun.sh",
+            "a.toml",
+            cwd=clone,
+            env={"NNODES": "2", "NODE_RANK": str(i), "MASTER_ADDR": "node1", "RANKS_PER_NODE": "2"},
+        )
         for i in range(2)
     ]
     for host in hosts:

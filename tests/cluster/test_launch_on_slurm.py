@@ -27,7 +27,9 @@ def test_two_nodes_give_one_rank_for_each_gpu(slurm: Slurm, clone: Path) -> None
     slurm.wait(job, clone / "logs", 90)
     assert notes(clone) == {f"rank{i}": [f"start {i} of 4: pretrain a.toml run.url=x y"] for i in range(4)}
     assert {path.name for path in (clone / "logs").iterdir()} == {
-        f"{job}.log", "pretrain-node1.log", "pretrain-node2.log",
+        f"{job}.log",
+        "pretrain-node1.log",
+        "pretrain-node2.log",
     }
 
 
@@ -63,11 +65,19 @@ def test_a_rank_that_hung_has_the_job_started_again(slurm: Slurm, clone: Path) -
 
 
 def test_an_array_of_seeds_gives_each_a_folder_of_its_own(slurm: Slurm, clone: Path) -> None:
-    slurm.submit("--array=3-4", "launch/slurm/evaluate.sbatch", "e.toml", "checkpoint=c", logs=clone / "logs",
-                 cwd=clone, env={"OUT": "s3://b/o"})
+    slurm.submit(
+        "--array=3-4",
+        "launch/slurm/evaluate.sbatch",
+        "e.toml",
+        "checkpoint=c",
+        logs=clone / "logs",
+        cwd=clone,
+        env={"OUT": "s3://b/o"},
+    )
     wait_until(lambda: len(notes(clone).get("rank0", [])) == 2, 90, "both have started")
     assert sorted(notes(clone)["rank0"]) == [
-        f"start 0 of 1: evaluate e.toml checkpoint=c seeds=[{seed}] out.url=s3://b/o/seed_{seed}" for seed in (3, 4)
+        f"start 0 of 1: evaluate e.toml checkpoint=c seeds=[{seed}] out.url=s3://b/o/seed_{seed}"
+        for seed in (3, 4)
     ]
 
 
@@ -88,29 +98,65 @@ def test_a_job_without_a_config_says_how_to_call_it(slurm: Slurm, clone: Path) -
 
 
 @pytest.mark.timeout(1500)
-def test_pack_pretrain_preempted_on_two_nodes_and_evaluate_on_s3(slurm: Slurm, slurm_ceph: S3, tmp_path: Path) -> None:
+def test_pack_pretrain_preempted_on_two_nodes_and_evaluate_on_s3(
+    slurm: Slurm, slurm_ceph: S3, tmp_path: Path
+) -> None:
     s3 = real_s3.with_new_bucket(slurm_ceph, slurm.control)
     aws, logs = s3.environment(), tmp_path / "logs"
     shards, run, result = f"{s3.url}/shards", f"{s3.url}/run", f"{s3.url}/evaluation"
 
-    slurm.control("retfound", "pack", "configs/demo/pack.toml", "phantom.patients=30", "phantom.slices=4",
-                  f"out.url={shards}", env=aws)
+    slurm.control(
+        "retfound",
+        "pack",
+        "configs/demo/pack.toml",
+        "phantom.patients=30",
+        "phantom.slices=4",
+        f"out.url={shards}",
+        env=aws,
+    )
     slurm.control("retfound", "verify", shards, env=aws)
     training = slurm.submit(
-        "--nodes=2", "launch/slurm/pretrain.sbatch", "configs/demo/pretrain.toml", f"run.url={run}",
-        f"data.shards={shards}", "train.steps=60", "train.log_every=1", "train.global_batch=8",
-        "train.micro_batch=4", "train.threads=1", "checkpoint.every_steps=20", logs=logs, env=aws,
+        "--nodes=2",
+        "launch/slurm/pretrain.sbatch",
+        "configs/demo/pretrain.toml",
+        f"run.url={run}",
+        f"data.shards={shards}",
+        "train.steps=60",
+        "train.log_every=1",
+        "train.global_batch=8",
+        "train.micro_batch=4",
+        "train.threads=1",
+        "checkpoint.every_steps=20",
+        logs=logs,
+        env=aws,
     )
     checkpoint = f"{run}/checkpoints/step_00000060"
     evaluation = slurm.submit(
-        f"--dependency=afterok:{training}", "launch/slurm/evaluate.sbatch", "configs/demo/evaluate.toml",
-        f"checkpoint={checkpoint}", f"data.path={shards}", f"out.url={result}", "finetune.epochs=1",
-        "finetune.warmup_epochs=0", "bootstrap=20", logs=logs, env=aws,
+        f"--dependency=afterok:{training}",
+        "launch/slurm/evaluate.sbatch",
+        "configs/demo/evaluate.toml",
+        f"checkpoint={checkpoint}",
+        f"data.path={shards}",
+        f"out.url={result}",
+        "finetune.epochs=1",
+        "finetune.warmup_epochs=0",
+        "bootstrap=20",
+        logs=logs,
+        env=aws,
     )
     watching = slurm.submit(
-        f"--dependency=afterok:{training}", "launch/slurm/watch.sbatch", "configs/watch_octid.toml",
-        f"run.url={run}", f"data.path={shards}", "finetune.epochs=1", "finetune.warmup_epochs=0",
-        "bootstrap=20", "seeds=[0]", "alarm.least=1", logs=logs, env=aws,  # of 20 images nothing can be said
+        f"--dependency=afterok:{training}",
+        "launch/slurm/watch.sbatch",
+        "configs/watch_octid.toml",
+        f"run.url={run}",
+        f"data.path={shards}",
+        "finetune.epochs=1",
+        "finetune.warmup_epochs=0",
+        "bootstrap=20",
+        "seeds=[0]",
+        "alarm.least=1",
+        logs=logs,
+        env=aws,  # of 20 images nothing can be said
     )
     early = f"{run}/checkpoints/step_00000020/COMMIT.json"
     wait_until(lambda: exists(slurm, aws, early), 300, "a commit", every=1)

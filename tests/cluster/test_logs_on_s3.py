@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
 from retfound_dist.errors import StorageError
-from retfound_dist.logwriter import LogWriter
+from retfound_dist.formats.log_writer import LogWriter
+from retfound_dist.io import storage
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import S3

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import commit, runlog
-from retfound_dist.config import load
-from retfound_dist.schema import PretrainConfig
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.formats import checkpoint_folder, run_folder
 from tests.cluster import real_hosts
 from tests.cluster.real_hosts import Hosts
 from tests.cluster.real_parts import wait_until
@@ -37,7 +37,14 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 def s3(hosts: Hosts) -> Iterator[S3]:
     """A server that all hosts reach, with a shard set."""
     with hosts.s3() as server:
-        pack = ["-m", "retfound_dist", "pack", "configs/demo/pack.toml", "phantom.patients=20", "phantom.height=64"]
+        pack = [
+            "-m",
+            "retfound_dist",
+            "pack",
+            "configs/demo/pack.toml",
+            "phantom.patients=20",
+            "phantom.height=64",
+        ]
         small = ["phantom.width=64", "out.shard_mb=0.02", "out.workers=1", f"out.url={server.url}/set"]
         hosts.between(sys.executable, *pack, *small, env=server.environment())
         yield server
@@ -51,12 +58,12 @@ def quiet(hosts: Hosts) -> Iterator[None]:
         hosts.kill(index + 1)
 
 
-def start(
-    hosts: Hosts, index: int, s3: S3, run: str, *overrides: str, **how: str
-) -> subprocess.Popen[bytes]:
+def start(hosts: Hosts, index: int, s3: S3, run: str, *overrides: str, **how: str) -> subprocess.Popen[bytes]:
     """launch/torchrun.sh on a host: becomes torchrun, the agent there."""
     urls = [f"run.url={s3.url}/{run}", f"data.shards={s3.url}/set"]
-    return hosts.start(index, "launch/torchrun.sh", CONFIG, *urls, *OURS, *overrides, env=s3.environment() | how)
+    return hosts.start(
+        index, "launch/torchrun.sh", CONFIG, *urls, *OURS, *overrides, env=s3.environment() | how
+    )
 
 
 def folder(hosts: Hosts, s3: S3, name: str) -> Path:
@@ -65,7 +72,7 @@ def folder(hosts: Hosts, s3: S3, name: str) -> Path:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    return runlog.read_metrics(str(run))
+    return run_folder.read_metrics(str(run))
 
 
 def ranks(hosts: Hosts, index: int) -> list[list[str]]:
@@ -92,13 +99,17 @@ def test_a_run_goes_on_without_a_lost_host_and_with_it_when_it_is_back(hosts: Ho
         lost_at = max(row["step"] for row in rows(run) if row["world_size"] == 2)
         agents[2] = go(3)
         wait_until(lambda: at(3, after=lost_at), 60, "they go on at three")
-        wait_until(lambda: commit.list_steps(str(run))[-1:] == [STEPS], 90, "the run ends", every=0.5)
+        wait_until(
+            lambda: checkpoint_folder.list_steps(str(run))[-1:] == [STEPS], 90, "the run ends", every=0.5
+        )
         wait_until(lambda: all(agent.poll() == 0 for agent in agents), 30, "every agent leaves")
     except BaseException:
         print(hosts.logs())
         raise
     wait_until(hosts.idle, 10, "nothing is left on any host")
-    config, _ = load(PretrainConfig, CONFIG, [*OURS, f"run.url={run}", f"data.shards={folder(hosts, s3, 'set')}"])
+    config, _ = load(
+        PretrainConfig, CONFIG, [*OURS, f"run.url={run}", f"data.shards={folder(hosts, s3, 'set')}"]
+    )
     expected = expected_digests(config, str(folder(hosts, s3, "set")), STEPS)
     written = metrics(run)
     assert {row["step"] for row in written} == set(range(1, STEPS + 1))
@@ -115,7 +126,9 @@ def test_a_run_goes_on_without_a_host_whose_link_is_cut(hosts: Hosts, s3: S3) ->
     for index in (1, 2, 3):
         start(hosts, index, s3, "cut", *settings, **how)
     try:
-        wait_until(lambda: bool(commit.list_steps(str(run))), 120, "three hosts train and have saved")
+        wait_until(
+            lambda: bool(checkpoint_folder.list_steps(str(run))), 120, "three hosts train and have saved"
+        )
         hosts.cut(3)
         wait_until(lambda: any(row["world_size"] == 2 for row in rows(run)), 240, "the others go on")
         wait_until(lambda: not ranks(hosts, 3), 60, "its rank has left")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import commit, runlog
+from retfound_dist.formats import checkpoint_folder, run_folder
 from tests.cluster.real_parts import INFRA, need, read_logs, wait_until
 from tests.cluster.real_s3 import S3, new_credentials, rclone_environment, with_new_bucket
 from tests.cluster.real_slurm import Slurm
@@ -58,23 +58,23 @@ def test_a_job_whose_bucket_is_gone_is_queued_again_and_goes_on_at_the_last_good
         run = str(data / s3.bucket / "run")  # as this process sees it
         where = [f"run.url={s3.url}/run", f"data.shards={shards}"]
         job = slurm.submit("launch/slurm/pretrain.sbatch", *SETTINGS, *where, logs=logs, env=s3.environment())
-        await_that(logs, lambda: len(commit.list_steps(run)) > 0, 90, "a commit")
-    last = commit.list_steps(run)[-1]
+        await_that(logs, lambda: len(checkpoint_folder.list_steps(run)) > 0, 90, "a commit")
+    last = checkpoint_folder.list_steps(run)[-1]
 
     def restarts() -> int:
         return int(slurm.field(job, "Restarts"))
 
     await_that(logs, lambda: restarts() == 1, 90, "the job is queued again")
-    assert commit.list_steps(run)[-1] == last
+    assert checkpoint_folder.list_steps(run)[-1] == last
     with served(slurm, server, data):
-        await_that(logs, lambda: commit.list_steps(run)[-1] > last, 90, "it saves again")
+        await_that(logs, lambda: checkpoint_folder.list_steps(run)[-1] > last, 90, "it saves again")
         slurm.control("scancel", "--signal=TERM", job)  # as long as it needs, and no other start
         slurm.wait(job, logs, 60)
     said = read_logs(logs)
     assert re.findall(r"resuming at step (\d+)", said) == [str(last)]
     assert said.count("back into the queue") == restarts() == 1
-    rows = [row["step"] for row in runlog.read_metrics(run)]
-    assert rows == list(range(1, commit.list_steps(run)[-1] + 1))
+    rows = [row["step"] for row in run_folder.read_metrics(run)]
+    assert rows == list(range(1, checkpoint_folder.list_steps(run)[-1] + 1))
     assert s3.secret not in said
 
 

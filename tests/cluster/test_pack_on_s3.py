@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfound_dist import storage
 from retfound_dist.cli import main
-from retfound_dist.config import build
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import StorageError
-from retfound_dist.exclusive import Made, write_new
-from retfound_dist.schema import PackConfig
-from shards import committed
+from retfound_dist.io import storage
+from retfound_dist.records.exclusive_write import Made, write_new
 from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
-from shards.standing import Series
 from shards.verify import inspect, verify
+from shards.write import committed_shards
+from shards.write.set_ownership import Series
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import ROOT, clean_environment
@@ -52,7 +52,11 @@ def draw(path: Path, seed: int, height: int = 48, width: int = 64) -> None:
 
 def config_of(source: Path, url: Path | str, workers: int = 1, shard_mb: float = 0.04) -> PackConfig:
     out = {"url": str(url), "shard_mb": shard_mb, "workers": workers}
-    return build(PackConfig, {"source": {"path": str(source)}, "out": out, "split": {"fractions": [0.5, 0.3, 0.2]}}, "test")
+    return build(
+        PackConfig,
+        {"source": {"path": str(source)}, "out": out, "split": {"fractions": [0.5, 0.3, 0.2]}},
+        "test",
+    )
 
 
 def content(url: Path | str) -> dict[str, bytes]:
@@ -156,7 +160,11 @@ def test_faults_while_packing_and_appending_are_asked_again_and_change_no_byte(
 
 
 def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(
-    proxy: Chaos, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    proxy: Chaos,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(storage, "ATTEMPTS", 2)  # of eight, which take two minutes
     pack(config_of(images / "one", tmp_path / "set"))
@@ -172,7 +180,7 @@ def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(
     assert "\n" not in str(caught.value)
     assert proxy.s3.secret not in str(caught.value)
     proxy.set(down=False)
-    assert committed.recover(url, Series("oct"), plan_pack(config))
+    assert committed_shards.recover(url, Series("oct"), plan_pack(config))
     assert "manifest.json" not in storage.list_names(url)
     pack(config)
     assert content(url) == content(tmp_path / "set")

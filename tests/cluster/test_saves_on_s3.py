@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import commit, storage, verified
 from retfound_dist.errors import StorageError
-from retfound_dist.train.resume import choose
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.io import storage, verified_files
+from retfound_dist.train.checkpoint.resume import choose
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import S3
+from tests.train.checkpoint.test_finalize import storm
 from tests.train.saves import STEP, save, value_of
-from tests.train.test_sealing import storm
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def test_killed_between_any_two_requests_of_a_save_over_a_commit_it_is_the_old_o
 
 @pytest.mark.parametrize("fault", ["damage", "flip"])
 @pytest.mark.parametrize("match", ["/state-", "/parts-", "/model", "/COMMIT.json"])
-def test_a_byte_that_flips_on_its_way_costs_no_save(fault: str, match: str, proxy: Chaos, tmp_path: Path) -> None:
+def test_a_byte_that_flips_on_its_way_costs_no_save(
+    fault: str, match: str, proxy: Chaos, tmp_path: Path
+) -> None:
     run = f"{proxy.s3.url}/run"
     save(run, 1.0, str(tmp_path))
     proxy.set(rules=[rule(fault, match, 2)])
@@ -66,7 +69,7 @@ def test_an_upload_that_always_arrives_damaged_ends_the_save_and_leaves_the_old_
     with pytest.raises(StorageError, match=r"did not arrive as it was sent: .*tried for 5 s|tried for 5 s"):
         save(run, 2.0, str(tmp_path))
     proxy.set(rules=[])
-    assert commit.read_commit(old.url) == old
+    assert checkpoint_folder.read_commit(old.url) == old
     assert value_of(old, tmp_path) == 1.0
 
 
@@ -92,7 +95,7 @@ def test_a_file_is_known_by_the_checksum_of_a_store_that_has_one_and_is_not_read
         seen.set(rules=[rule("flip", "/file", -1)])
         for size in (100, 2 * storage.PART_BYTES, 2 * storage.PART_BYTES + 1):  # whole, in parts
             (tmp_path / "file").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
-            info = verified.put(str(tmp_path / "file"), f"{seen.s3.url}/file")
+            info = verified_files.put(str(tmp_path / "file"), f"{seen.s3.url}/file")
             assert info == storage.file_info(str(tmp_path / "file"))
         assert seen.faults() == 0
 

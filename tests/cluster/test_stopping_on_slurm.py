@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import commit, runlog
+from retfound_dist.formats import checkpoint_folder, run_folder
 from tests.cluster.real_parts import read_logs, wait_until
 from tests.cluster.real_slurm import Slurm
 from tests.stream.stream_inputs import make_set
@@ -39,7 +39,7 @@ class Job:
             raise
 
     def rows(self) -> list[dict[str, Any]]:
-        return runlog.read_rows(str(self.run), runlog.METRICS)
+        return run_folder.read_rows(str(self.run), run_folder.METRICS)
 
     def step(self) -> int:
         """The last one it did; 0: none."""
@@ -55,7 +55,7 @@ class Job:
 
     def saved(self) -> int:
         """The step of the newest checkpoint; 0: none."""
-        return (commit.list_steps(str(self.run)) or [0])[-1]
+        return (checkpoint_folder.list_steps(str(self.run)) or [0])[-1]
 
     def saves_and_starts_again(self, restarts: int) -> int:
         """Wait for it; gives the step that it saved at, which is the last one it did."""

@@ -1,4 +1,4 @@
-"""retfound_dist.storage against real S3 servers."""
+"""retfound_dist.io.storage against real S3 servers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from retfound_dist import storage
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
+from retfound_dist.io import storage
 from tests import hostile_keys
 from tests.cluster.real_faults import chaos
 from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
@@ -51,7 +51,9 @@ def test_an_empty_file_is_a_file(s3: S3, tmp_path: Path) -> None:
     assert storage.get_file(url, str(tmp_path / "out")).bytes == 0
 
 
-def test_a_file_that_the_store_will_not_delete_is_named(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_the_store_will_not_delete_is_named(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3 answers a delete of many files with 200, and says which have failed inside."""
     s3 = with_new_bucket(ceph_server)
     use(s3, monkeypatch)
@@ -107,7 +109,9 @@ def test_a_file_and_a_folder_of_one_name_are_told_apart(
     assert storage.list_names(s3.url) == ["a-b", "ab"]
 
 
-def test_a_folder_of_more_files_than_a_page_goes_whole(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_more_files_than_a_page_goes_whole(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """S3 lists and deletes a thousand at a time."""
     s3 = with_new_bucket(ceph_server)
     use(s3, monkeypatch)
@@ -187,7 +191,9 @@ def test_a_missing_bucket_is_one_line_with_its_url(s3: S3) -> None:
         assert "aws s3 mb s3://no-such-bucket-here" in str(caught.value)
 
 
-def test_a_missing_bucket_is_told_by_whatever_looks_at_it(ceph_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bucket_is_told_by_whatever_looks_at_it(
+    ceph_server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use(ceph_server, monkeypatch)
     for act in (storage.exists, storage.is_folder, storage.list_names, storage.size, storage.delete):
         with pytest.raises(StorageError, match="create it: aws s3 mb s3://no-such-bucket-here"):

@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 import torch
 
-from retfound_dist import storage
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
-from retfound_dist.shardset import Manifest, read_index, read_manifest
+from retfound_dist.formats.shard_set import Manifest, read_index, read_manifest
+from retfound_dist.io import storage
+from retfound_dist.runtime.world import World
 from retfound_dist.stream import MicroBatch, open_stream
-from retfound_dist.world import World
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import clean_environment, need_root
 from tests.cluster.real_s3 import S3
 from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
-from tests.stream.test_sheet import write_config
+from tests.stream.test_batch_sheet import write_config
 
 STEPS = 9
 
@@ -134,7 +134,9 @@ def test_a_server_killed_and_started_again_is_waited_for(
             found += [next(batches), next(batches)]
             process.kill()
             process.wait()
-            timer = threading.Timer(6, lambda: restarted.append(real_s3.start_rclone(server, tmp_path / "data")))
+            timer = threading.Timer(
+                6, lambda: restarted.append(real_s3.start_rclone(server, tmp_path / "data"))
+            )
             restarted: list[subprocess.Popen[bytes]] = []
             timer.start()
             found += batches
@@ -189,17 +191,23 @@ def test_a_missing_shard_is_one_line_at_once(
 ) -> None:
     gone = remote.shards[0].name
     storage.delete(storage.join(remote.url, gone))
-    one_line(["batch", write_config(tmp_path, remote.url), "--step", "3", "train.global_batch=60"], capsys, gone)
+    one_line(
+        ["batch", write_config(tmp_path, remote.url), "--step", "3", "train.global_batch=60"], capsys, gone
+    )
 
 
-def test_a_missing_bucket_is_one_line(
-    s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one_line(["batch", write_config(tmp_path, "s3://no-such-bucket-here/set"), "--step", "1"], capsys, "no-such-")
+def test_a_missing_bucket_is_one_line(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one_line(
+        ["batch", write_config(tmp_path, "s3://no-such-bucket-here/set"), "--step", "1"], capsys, "no-such-"
+    )
 
 
 def test_wrong_keys_are_one_line(
-    local: Manifest, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    local: Manifest,
+    s3: S3,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     remote = upload(local, s3)
     real_s3.use(dataclasses.replace(s3, secret="WRONG" + s3.secret), monkeypatch)
@@ -251,7 +259,7 @@ def test_a_full_disk_streams_and_says_so_once(
 READ_ALL = """
 import sys
 from retfound_dist.stream import open_stream
-from retfound_dist.world import World
+from retfound_dist.runtime.world import World
 url, cache, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 world = World(rank, 2, rank, local_size=2)
 with open_stream(url, 10, seed=2, image_size=32, patches=4, world=world, stop_step=9, workers=2,

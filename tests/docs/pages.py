@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from retfound_dist.model.export import export
-from retfound_dist.model.weights import read_weights
+from retfound_dist.model.weights.export import export
+from retfound_dist.model.weights.weight_files import read_weights
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
 ROOT = Path(__file__).resolve().parents[2]

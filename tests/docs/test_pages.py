@@ -47,7 +47,10 @@ def test_every_command_that_a_page_names_exists() -> None:
         check=True,
         cwd=ROOT,
     ).stdout
-    for page in [*DOCS.glob("*.md"), *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "README"))]:
+    for page in [
+        *DOCS.glob("*.md"),
+        *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "README")),
+    ]:
         for command in re.findall(r"`retfound ([a-z]+)[ `]", page.read_text()):
             assert re.search(rf"^    {command}\b", shown, re.M), f"{page.name} names retfound {command}"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import cli, schema
-from retfound_dist.config import load
+from retfound_dist import cli
+from retfound_dist.config import schema
+from retfound_dist.config.loading import load
 from tests.docs.pages import DOCS, ROOT
 from tests.stream.stream_inputs import make_set
 

@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from retfound_dist import commit, storage
+from retfound_dist.config.schema import Model
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.shard_set import image_digest
+from retfound_dist.io import storage
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import Model
-from retfound_dist.shardset import image_digest
 
 CLASSES = ("CSR", "MH", "NORMAL")
 MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -122,18 +123,18 @@ def shard_set(root: Path, samples: Sequence[dict[str, str | None]]) -> Path:
 
 def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20, generation: int = 0) -> str:
     """A committed checkpoint of a tiny autoencoder, with the run's config.json and metrics.jsonl."""
-    url = commit.checkpoint_url(str(run), step)
+    url = checkpoint_folder.checkpoint_url(str(run), step)
     Path(url).mkdir(parents=True)
     torch.manual_seed(seed + step)
     state = MaskedAutoencoder(MODEL).state_dict()
-    file = f"{url}/{commit.WEIGHTS}"
+    file = f"{url}/{checkpoint_folder.WEIGHTS}"
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, file)
     config = {"model": dataclasses.asdict(MODEL), "train": {"steps": steps}}
     storage.write_json(str(run / "config.json"), config)
     lines = [json.dumps({"step": s, "loss": 1.0 - s / 100}) for s in range(1, steps + 1)]
     storage.write_text(str(run / "metrics.jsonl"), "\n".join(lines) + "\n")
-    commit.write_commit(
-        commit.Commit(
+    checkpoint_folder.write_commit(
+        checkpoint_folder.Commit(
             url=url,
             step=step,
             samples=step * 8,
@@ -143,7 +144,7 @@ def checkpoint(run: Path, step: int, seed: int = 0, steps: int = 20, generation:
             batch_digest="0",
             time="2026-01-01T00:00:00Z",
             config=config,
-            files={commit.WEIGHTS: storage.file_info(file)},
+            files={checkpoint_folder.WEIGHTS: storage.file_info(file)},
             generation=generation,
         )
     )

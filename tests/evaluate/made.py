@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from retfound_dist.evaluate import bootstrap, metrics
-from retfound_dist.evaluate.encoding import picture_text
-from retfound_dist.evaluate.evaluate import evaluate_command
-from retfound_dist.evaluate.results import Evaluation
+from retfound_dist.evaluate.commands.evaluate import evaluate_command
+from retfound_dist.evaluate.data.image_encoding import picture_text
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.scores import bootstrap, metrics
 from tests.evaluate.inputs import CLASSES, TINY
 
 
@@ -98,7 +98,11 @@ def made_pictures(seed: int, images: int = 90, mistakes: int = 6, side: int = 56
         }
         for i in range(mistakes)
     ]
-    column = {"step": 5 + seed, "reconstruction": [drawn() for _ in range(5)], "difference": [drawn() for _ in range(5)]}
+    column = {
+        "step": 5 + seed,
+        "reconstruction": [drawn() for _ in range(5)],
+        "difference": [drawn() for _ in range(5)],
+    }
     return {
         "mistakes": {"seed": 0, "wrong": 9, "images": wrong},
         "features": {"points": draw.normal(size=(images, 2)).round(4).tolist(), "explained": [0.3, 0.1]},
@@ -144,4 +148,9 @@ def watch_tree(steps: int, alarms: bool = False) -> dict[str, Any]:
         "message": f"step {1000 * steps:,} is worse than the best before it: linear probe, AUPR \u22120.300",
     }
     start = {"linear": scored(0.45), "knn": scored(0.4)}
-    return {"run": "s3://bucket/runs/vitl", "start": start, "rows": rows, "alarms": [raised] if alarms else []}
+    return {
+        "run": "s3://bucket/runs/vitl",
+        "start": start,
+        "rows": rows,
+        "alarms": [raised] if alarms else [],
+    }

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import runlog
 from retfound_dist.cli import main
-from retfound_dist.commit import evaluation_url
 from retfound_dist.errors import FormatError, RecordError
-from retfound_dist.evaluate import probed, results
-from retfound_dist.evaluate.occupied import check_rows
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.existing_results import check_rows
+from retfound_dist.evaluate.watching import probe_results
+from retfound_dist.formats import run_folder
+from retfound_dist.formats.checkpoint_folder import evaluation_url
+from tests.evaluate.commands.test_watch import watch
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 from tests.evaluate.made import evaluated
-from tests.evaluate.test_watch import watch
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a list": lambda good: b"[]",
@@ -64,13 +65,13 @@ def test_an_evaluation_whose_metrics_are_damaged_is_refused_by_line_and_left_alo
         assert line.endswith("evaluate again with --force, or give another out.url")
         assert metrics.read_bytes() == spoil(good)
         with pytest.raises(RecordError, match="is damaged"):
-            results.read(str(whole / "out"))
+            evaluation_files.read(str(whole / "out"))
     later = json.dumps({"format": 2, **json.loads(good)}).encode()
     metrics.write_bytes(later)
     assert again(whole) == 2
     assert "has format 2, this version reads format 1" in capsys.readouterr().err
     with pytest.raises(FormatError):
-        results.read(str(whole / "out"))
+        evaluation_files.read(str(whole / "out"))
     metrics.write_bytes(json.dumps({"of_the_future": [1], **json.loads(good)}).encode())
     assert again(whole) == 0
     metrics.write_bytes(good)
@@ -80,7 +81,7 @@ def test_a_curve_that_lost_lines_is_said_and_the_scores_are_read(whole: Path) ->
     history = whole / "out" / "history.jsonl"
     good = history.read_bytes()
     history.write_bytes(b"{broken\n" + good)
-    held = results.read(str(whole / "out"))
+    held = evaluation_files.read(str(whole / "out"))
     assert held is not None
     assert len(held.history) == len(good.splitlines())
     assert "1 of 3 lines of" in held.left_out
@@ -119,16 +120,16 @@ def test_a_watch_makes_damaged_probes_again_and_goes_on_past_damaged_scores(
     checkpoint(run, 10)
     assert watch(tmp_path, "finetune_every=0") == 0
     where = Path(evaluation_url(str(run), 10))
-    good = json.loads((where / probed.PROBE).read_text())
-    (where / probed.PROBE).write_text("[]")
-    (where / results.METRICS).write_text('{"macro": 5')
-    (run / runlog.ALARMS).write_text('{broken\n[]\n{"message": 7}\n')
+    good = json.loads((where / probe_results.PROBE).read_text())
+    (where / probe_results.PROBE).write_text("[]")
+    (where / evaluation_files.METRICS).write_text('{"macro": 5')
+    (run / run_folder.ALARMS).write_text('{broken\n[]\n{"message": 7}\n')
     capsys.readouterr()
     more = ["finetune_every=0", "poll_seconds=0.01", "stop_after_minutes=0.0005"]
     assert main(["watch", str(tmp_path / "watch.toml"), *TINY, *more]) == 0
     said = capsys.readouterr().out
-    assert json.loads((where / probed.PROBE).read_text())["linear"] == good["linear"]
-    assert (where / results.METRICS).read_text() == '{"macro": 5'
+    assert json.loads((where / probe_results.PROBE).read_text())["linear"] == good["linear"]
+    assert (where / evaluation_files.METRICS).read_text() == '{"macro": 5'
     assert "probe.json is damaged: line 1: it is a list" in said
     assert "metrics.json is damaged: line 1: it is cut off" in said
     assert "3 of 3 lines of" in said

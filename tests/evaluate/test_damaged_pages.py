@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from retfound_dist import commit, records, storage
 from retfound_dist.cli import main
 from retfound_dist.errors import RecordError
-from retfound_dist.evaluate.picture_kinds import PicturesFile
-from tests.cockpit.made_runs import make_run
+from retfound_dist.evaluate.results.page_image_files import PicturesFile
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader
 from tests.evaluate.inputs import checkpoint, image_bytes
+from tests.runs.made_runs import make_run
 
 HEAT = [[0.1, 0.2], [0.3, 0.4]]
 MISTAKE = {"key": "k", "label": "A", "predicted": "B", "probabilities": {"A": 0.1}, "image": "AAAA",
@@ -38,13 +40,13 @@ SEEN = {"labels": ["A"], "original": ["x"], "masked": ["x"],
 )
 def test_pictures_that_no_page_can_show_are_one_line(tree: dict[str, Any], why: str) -> None:
     with pytest.raises(RecordError, match=rf"^p.json is damaged: line 1: .*{why}") as caught:
-        records.parse(json.dumps(tree).encode(), PicturesFile, "p.json", "evaluate again")
+        json_reader.parse(json.dumps(tree).encode(), PicturesFile, "p.json", "evaluate again")
     assert "\n" not in str(caught.value)
 
 
 def test_pictures_that_could_not_be_had_are_none() -> None:
     held = {"mistakes": None, "features": None, "reconstructions": None, "of_the_future": 1}
-    assert records.parse(json.dumps(held).encode(), PicturesFile, "p.json", "") == held
+    assert json_reader.parse(json.dumps(held).encode(), PicturesFile, "p.json", "") == held
 
 
 @pytest.mark.parametrize(
@@ -54,11 +56,11 @@ def test_a_checkpoint_whose_config_is_no_model_is_one_line(
     model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = checkpoint(tmp_path / "run", 10)
-    tree = storage.read_json(storage.join(url, commit.COMMIT))
+    tree = storage.read_json(storage.join(url, checkpoint_folder.COMMIT))
     tree["config"]["model"] = {**tree["config"]["model"], **model} if isinstance(model, dict) else model
-    done = commit.read_commit(url)
+    done = checkpoint_folder.read_commit(url)
     done.config.update(tree["config"])
-    commit.write_commit(done)
+    checkpoint_folder.write_commit(done)
     (tmp_path / "a.jpg").write_bytes(image_bytes(0, 0))
     assert main(["reconstruct", url, str(tmp_path / "a.jpg"), "--out", str(tmp_path / "o.png")]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.evaluate.report import comparison_page, evaluation_page
-from retfound_dist.evaluate.watch_report import watch_page
+from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
+from retfound_dist.evaluate.report.watch_page import watch_page
 from tests.evaluate.browser import look
 from tests.evaluate.made import made_pictures, predictions, watch_tree
 
@@ -19,7 +19,9 @@ def page(kind: str) -> str:
     """An evaluation, a comparison of four, or a watched run with twenty checkpoints and an alarm."""
     rows = {"evaluation": 1, "comparison": 4, "watch": 20}[kind]
     many = {
-        f"step_{1000 * i:08d}": predictions(i, images=345, patients=120, pictures=made_pictures(i, 345, side=224))
+        f"step_{1000 * i:08d}": predictions(
+            i, images=345, patients=120, pictures=made_pictures(i, 345, side=224)
+        )
         for i in range(rows)
     }
     if kind == "evaluation":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.train_ladder import Climber, Rung, climb, rgb
-from retfound_dist.schema import Model
+from retfound_dist.config.schema import Model
 
 CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=1, decoder_heads=2)
 RUNGS = [rung for rung in climb(False, 4) if rung.precision == "fp32" and not rung.compiled]

@@ -1,8 +1,8 @@
 import torch
 
+from retfound_dist.config.schema import Model
 from retfound_dist.model.flops import forward_flops, matrix_rate
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import Model
 
 
 def test_vit_large_costs_what_the_profiler_counts() -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from retfound_dist.config.schema import Model
 from retfound_dist.errors import ConfigError
 from retfound_dist.model import mae
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import Model
 
 CONFIG = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=2, decoder_heads=2)
 
@@ -336,10 +336,14 @@ def test_a_target_patch_is_less_its_mean_over_its_unbiased_spread() -> None:
     assert mean.flatten().tolist() == [3, 5]
     assert var.flatten().tolist() == pytest.approx([14 / 3, 0])
     spread = math.sqrt(14 / 3 + 1e-6)
-    assert mae.normalise_patches(target)[0, 0].tolist() == pytest.approx([-2 / spread, -1 / spread, 0, 3 / spread])
+    assert mae.normalise_patches(target)[0, 0].tolist() == pytest.approx(
+        [-2 / spread, -1 / spread, 0, 3 / spread]
+    )
     assert not mae.normalise_patches(target)[0, 1].any()
     faint = torch.tensor([[[0.0, 1e-3, 0, 1e-3]]])  # variance 1/3 of 1e-6: the small number added counts
-    assert mae.normalise_patches(faint)[0, 0].tolist() == pytest.approx([v * 5e-4 / math.sqrt(4e-6 / 3) for v in (-1, 1, -1, 1)])
+    assert mae.normalise_patches(faint)[0, 0].tolist() == pytest.approx(
+        [v * 5e-4 / math.sqrt(4e-6 / 3) for v in (-1, 1, -1, 1)]
+    )
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
@@ -367,8 +371,12 @@ def test_a_reconstruction_keeps_nothing_for_a_backward_pass(model: MaskedAutoenc
     assert seen == [False]
 
 
-@pytest.mark.parametrize(("again", "training", "passes"), [(True, True, 2), (True, False, 1), (False, True, 1)])
-def test_blocks_are_computed_again_in_training_alone_and_if_asked_for(again: bool, training: bool, passes: int) -> None:
+@pytest.mark.parametrize(
+    ("again", "training", "passes"), [(True, True, 2), (True, False, 1), (False, True, 1)]
+)
+def test_blocks_are_computed_again_in_training_alone_and_if_asked_for(
+    again: bool, training: bool, passes: int
+) -> None:
     model = MaskedAutoencoder(CONFIG, activation_checkpointing=again).train(training)
     seen: list[int] = []
     for block in (model.blocks[0], model.decoder_blocks[1]):

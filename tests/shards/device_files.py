@@ -90,7 +90,9 @@ def write_e2e(path: Path, series: Sequence[Series], *, lead: int = 0, per_direct
         entries = entries.ljust(44 * per_directory, b"\0")
         body += _e2e_head(b"MDbDir") + struct.pack("<4I", per_directory, at, before, 0) + entries + contents
         before, position = at, begin + len(contents)
-    whole = _e2e_head(b"CMDb") + _e2e_head(b"MDbMDir") + struct.pack("<4I", per_directory, before, 0, 0) + body
+    whole = (
+        _e2e_head(b"CMDb") + _e2e_head(b"MDbMDir") + struct.pack("<4I", per_directory, before, 0, 0) + body
+    )
     path.write_bytes(b"E2EMultipleVolumeFile".ljust(lead, b"\0")[:lead] + whole)
     return path
 
@@ -120,7 +122,9 @@ def _e2e_chunks(one: Series) -> list[tuple[tuple[int, ...], int, int, bytes]]:
 def write_vol(path: Path, values: Pixels, eye: str = "OD") -> Path:
     """HSF-OCT: header of 2048 bytes, no fundus, B-scans of 32-bit floats."""
     count, height, width = values.shape
-    head = b"HSF-OCT-103\0" + struct.pack("<3I3d2I2dId", width, count, height, 0.01, 0.1, 0.004, 0, 0, 1, 1, 0, 0)
+    head = b"HSF-OCT-103\0" + struct.pack(
+        "<3I3d2I2dId", width, count, height, 0.01, 0.1, 0.004, 0, 0, 1, 1, 0, 0
+    )
     head += eye.encode().ljust(4, b"\0") + struct.pack("<QiI", 132_000_000_000_000_000, 3, 256) + bytes(32)
     days = (BIRTH - date(1899, 12, 30)).days
     head += struct.pack("<I", 77) + NUMBER.encode().ljust(24, b"\0") + struct.pack("<dI", days, 1) + bytes(24)
@@ -197,7 +201,9 @@ def write_bioptigen(path: Path, stack: Pixels, *, scans: int | None = None) -> P
     head += whole("SCANS", each) + whole("FRAMES", count // each) + whole("DOPPLERFLAG", 0)
     head += field("CONFIG", b"") + bytes(4)
     for scan in stack:
-        head += field("FRAMEDATA", b"") + field("FRAMEDATETIME", struct.pack("<8H", 2020, 1, 3, 2, 3, 4, 5, 6))
+        head += field("FRAMEDATA", b"") + field(
+            "FRAMEDATETIME", struct.pack("<8H", 2020, 1, 3, 2, 3, 4, 5, 6)
+        )
         head += real("FRAMETIMESTAMP") + whole("FRAMELINES", width)
         head += field("FRAMESAMPLES", np.ascontiguousarray(scan.T).astype("<u2").tobytes()) + bytes(4)
     path.write_bytes(head)

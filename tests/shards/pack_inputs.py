@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist.config import build
-from retfound_dist.schema import PackConfig
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import PackConfig
 
 
 def scan_pixels(seed: int = 0, height: int = 48, width: int = 64) -> NDArray[np.uint8]:

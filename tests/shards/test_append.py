@@ -8,8 +8,8 @@ import pytest
 from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, ManifestError
-from retfound_dist.schema import PackConfig
 from shards.append import append
 from shards.pack import pack
 from shards.verify import verify

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pack_inputs import file_bytes, pack_config, write_classes
 
-from retfound_dist import storage
 from retfound_dist.errors import StorageError
+from retfound_dist.io import storage
 from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
@@ -82,9 +82,7 @@ def test_full_scratch_of_a_set_that_goes_elsewhere_is_one_line(
     storage.delete(url)
 
 
-def test_a_repair_that_fills_the_disk_can_be_run_again(
-    images: Path, tmp_path: Path, tiny_disk: Path
-) -> None:
+def test_a_repair_that_fills_the_disk_can_be_run_again(images: Path, tmp_path: Path, tiny_disk: Path) -> None:
     enlarge(tiny_disk)
     config = pack_config(images, tiny_disk / "set")
     pack(config)

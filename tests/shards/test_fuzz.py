@@ -16,11 +16,12 @@ from pack_inputs import write_image
 from PIL import Image
 from published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
 
+from retfound_dist.config.schema import PackImage, Phantom, Source
 from retfound_dist.errors import DataError
-from retfound_dist.schema import PackImage, Phantom, Source
-from shards.record import Scan
-from shards.sample import make_sample
-from shards.sources import ADAPTERS, device, open_source
+from shards.images.scan import Scan
+from shards.sources.adapters import ADAPTERS, open_source
+from shards.sources.devices import device
+from shards.write.packed_sample import make_sample
 
 PICTURES = ("jpg", "png", "tif", "bmp", "webp")
 

@@ -13,13 +13,13 @@ import webdataset
 from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
 from PIL import Image
 
-from retfound_dist import storage
 from retfound_dist.cli import main
-from retfound_dist.config import load
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ConfigError, DataError, ManifestError
-from retfound_dist.identity import set_fingerprint
-from retfound_dist.schema import PackConfig
-from retfound_dist.shardset import Manifest, read_index
+from retfound_dist.formats.content_identity import set_fingerprint
+from retfound_dist.formats.shard_set import Manifest, read_index
+from retfound_dist.io import storage
 from shards.pack import pack
 from shards.verify import verify
 
@@ -279,7 +279,9 @@ def test_a_replacement_that_is_broken_off_leaves_the_old_set_sound_and_goes_on(
     assert verify(manifest.url, 1) == []
 
 
-def test_a_set_whose_manifest_is_damaged_is_refused_and_replaced_by_force(images: Path, tmp_path: Path) -> None:
+def test_a_set_whose_manifest_is_damaged_is_refused_and_replaced_by_force(
+    images: Path, tmp_path: Path
+) -> None:
     config = pack_config(images, tmp_path / "out")
     pack(config)
     for damaged in (b"", b"[]", b'{"format": 1}'):

@@ -18,22 +18,22 @@ from typing import Any
 import pytest
 from pack_inputs import file_bytes, pack_config, write_classes
 
-from retfound_dist import storage
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, StorageError
-from retfound_dist.identity import set_fingerprint
-from retfound_dist.schema import PackConfig
-from retfound_dist.scratch import Scratch
-from retfound_dist.shardset import read_manifest
+from retfound_dist.formats.content_identity import set_fingerprint
+from retfound_dist.formats.shard_set import read_manifest
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import Scratch
 from shards import pack as packing
+from shards.images.scan import Scan
 from shards.pack import pack, plan_pack
-from shards.record import Scan
-from shards.sample import make_sample
 from shards.verify import verify
+from shards.write.packed_sample import make_sample
 
 SCRIPT = """
 import sys
-from retfound_dist.config import load
-from retfound_dist.schema import PackConfig
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PackConfig
 from shards.pack import pack
 if __name__ == "__main__":
     force = sys.argv[2:3] == ["--force"]
@@ -223,9 +223,7 @@ def test_a_replacement_killed_anywhere_leaves_the_old_set_sound_until_the_new_on
     assert verify(str(out), 1) == []
 
 
-def test_one_shard_is_open_at_a_time(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_shard_is_open_at_a_time(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
     def move(draft: str, url: str) -> None:
@@ -295,7 +293,9 @@ def test_a_file_that_goes_away_while_packing_is_named_and_counted(images: Path, 
     config = pack_config(images, tmp_path / "out")
 
     last = [scan.key for scan in packing.plan_pack(config).scans if scan.key != "A_bad"][-1]
-    manifest = pack(config, progress=lambda done, total: (images / f"{last[0]}" / f"{last[2:]}.jpg").unlink(True))
+    manifest = pack(
+        config, progress=lambda done, total: (images / f"{last[0]}" / f"{last[2:]}.jpg").unlink(True)
+    )
     assert {skip["key"]: skip["reason"] for skip in manifest.skipped}[last] == (
         "cannot be read (No such file or directory)"
     )
@@ -324,7 +324,8 @@ def test_bad_images_count_over_restarts_and_each_is_named_once(
     small = {"shard_mb": 0.01}
     bad = spoiled_first_and_last(tmp_path / "images", tmp_path / "out", out=small)
     allowed, strict = (
-        pack_config(tmp_path / "images", tmp_path / "out", out={**small, "bad_sample_budget": budget}) for budget in (2, 1)
+        pack_config(tmp_path / "images", tmp_path / "out", out={**small, "bad_sample_budget": budget})
+        for budget in (2, 1)
     )
     for _ in range(2):  # two shards, and some more
         with failing(monkeypatch, 5, torn=True), pytest.raises(StorageError):

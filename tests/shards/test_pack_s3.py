@@ -9,9 +9,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pack_inputs import file_bytes, pack_config, write_classes
 
-from retfound_dist import storage
 from retfound_dist.errors import StorageError
-from retfound_dist.exclusive import Made, write_new
+from retfound_dist.io import storage
+from retfound_dist.records.exclusive_write import Made, write_new
 from shards.pack import pack
 from shards.verify import verify
 
@@ -71,7 +71,9 @@ def test_a_file_is_written_where_none_stands_and_never_over_another(bucket: str)
 
 def test_a_bucket_that_is_not_there_is_one_line_without_the_secret(bucket: str, tmp_path: Path) -> None:
     images = write_classes(tmp_path / "images", {"A": 2})
-    with pytest.raises(StorageError, match="cannot list s3://nowhere/oct: there is no bucket nowhere") as caught:
+    with pytest.raises(
+        StorageError, match="cannot list s3://nowhere/oct: there is no bucket nowhere"
+    ) as caught:
         pack(pack_config(images, "s3://nowhere/oct"))
     assert "\n" not in str(caught.value)
     assert "hidden-secret" not in str(caught.value)

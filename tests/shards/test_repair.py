@@ -7,8 +7,8 @@ import pytest
 from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
-from retfound_dist.schema import PackConfig
 from shards.append import append, plan_of
 from shards.pack import pack, plan_pack
 from shards.repair import pieces, repair

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pack_inputs import pack_config, write_classes
 
-from retfound_dist import storage
 from retfound_dist.cli import main
-from retfound_dist.config import build
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ManifestError
-from retfound_dist.identity import set_fingerprint
-from retfound_dist.schema import PackConfig
-from retfound_dist.shardset import read_index, read_manifest
+from retfound_dist.formats.content_identity import set_fingerprint
+from retfound_dist.formats.shard_set import read_index, read_manifest
+from retfound_dist.io import storage
 from shards.commands import verify_command
 from shards.pack import pack
 from shards.verify import verify
@@ -148,7 +148,9 @@ def test_an_edited_label_patient_or_part_is_found_though_every_sha256_was_put_ri
 ) -> None:
     name = change_json(listed, field)
     faults = verify(str(listed), 1)
-    assert f"{name}: the part, label or patient of a sample differs from the manifest's digest of them" in faults
+    assert (
+        f"{name}: the part, label or patient of a sample differs from the manifest's digest of them" in faults
+    )
 
 
 def test_a_shard_that_was_moved_to_another_part_is_found(listed: Path) -> None:
@@ -157,7 +159,9 @@ def test_a_shard_that_was_moved_to_another_part_is_found(listed: Path) -> None:
     row["split"] = "train"
     storage.write_json(f"{listed}/manifest.json", manifest)
     count = row["samples"]
-    assert verify(str(listed), 1) == [f"{row['name']}: {count} of its samples say part test, manifest.json train"]
+    assert verify(str(listed), 1) == [
+        f"{row['name']}: {count} of its samples say part test, manifest.json train"
+    ]
 
 
 def test_a_set_that_was_packed_before_digests_were_kept_is_sound_and_the_lack_is_told(

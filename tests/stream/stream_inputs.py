@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retfound_dist.schema import PackConfig, PackOut, Source
-from retfound_dist.shardset import Manifest
+from retfound_dist.config.schema import PackConfig, PackOut, Source
+from retfound_dist.formats.shard_set import Manifest
 from shards.pack import pack
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from retfound_dist.stream.augment import Augment, Draw, apply, crop_box, draw, resize
-from retfound_dist.stream.plan import generator
+from retfound_dist.stream.batch_plan import generator
 
 HOW = Augment(size=(28, 28), patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
 
@@ -156,13 +156,17 @@ def test_a_crop_may_be_the_whole_image() -> None:
     assert crop_box(generator(0, 3, 0, 0), 1, 1, (1.0, 1.0), (1.0, 1.0)) == (0, 0, 1, 1)
 
 
-@pytest.mark.parametrize(("shape", "size"), [((10, 9), (5, 5)), ((11, 9), (4, 6)), ((13, 5), (7, 5)), ((6, 6), (6, 6))])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((10, 9), (5, 5)), ((11, 9), (4, 6)), ((13, 5), (7, 5)), ((6, 6), (6, 6))]
+)
 def test_a_crop_that_has_the_size_already_is_left_as_it_is_and_any_width_and_height_is_resized(
     shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
     """Heights and widths of every remainder by four: rows and columns are resized four at a time."""
     for extra in range(4):
-        pixels = np.random.default_rng(extra).integers(0, 256, (shape[0] + extra, shape[1] + extra), dtype=np.uint8)
+        pixels = np.random.default_rng(extra).integers(
+            0, 256, (shape[0] + extra, shape[1] + extra), dtype=np.uint8
+        )
         theirs = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
         assert np.abs(resize(pixels, size)[0] - theirs).max() <= 2
         assert np.array_equal(resize(pixels, pixels.shape)[0], pixels)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
-from retfound_dist.shardset import Manifest
+from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.io import storage
 from retfound_dist.stream.loader import MicroBatch, open_stream
 from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
@@ -30,7 +30,7 @@ except RetfoundError as error:
 
 def read_with_shm(url: str, tmp_path: Path, options: str) -> list[str]:
     """What a reader with two loader processes prints, in a mount namespace where /dev/shm is a disk of its own."""
-    script = tmp_path / "reader.py"
+    script = tmp_path / "sample_reader.py"
     script.write_text(READER)
     command = 'mount -t tmpfs -o "$0" tmpfs /dev/shm && exec "$@"'
     done = subprocess.run(
@@ -59,11 +59,15 @@ def test_a_tiny_shm_changes_no_batch_and_a_full_one_is_named(manifest: Manifest,
 
 
 def read(manifest: Manifest, **settings: object) -> list[MicroBatch]:
-    with open_stream(manifest, global_batch=8, image_size=32, patches=4, stop_step=8, workers=0, **settings) as stream:  # type: ignore[arg-type]
+    with open_stream(
+        manifest, global_batch=8, image_size=32, patches=4, stop_step=8, workers=0, **settings
+    ) as stream:  # type: ignore[arg-type]
         return list(stream)
 
 
-def test_a_read_only_cache_gives_the_same_batches_and_is_told_once(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_read_only_cache_gives_the_same_batches_and_is_told_once(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     url = "memory://bad-machine/set"
     for name in storage.list_names(manifest.url):
         storage.put_file(f"{manifest.url}/{name}", f"{url}/{name}")

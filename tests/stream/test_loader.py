@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retfound_dist.config.schema import PackConfig, PackOut, Source
 from retfound_dist.errors import ConfigError, ManifestError
-from retfound_dist.schema import PackConfig, PackOut, Source
-from retfound_dist.shardset import Manifest
+from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.runtime.world import World
 from retfound_dist.stream import MicroBatch, open_stream
-from retfound_dist.world import World
 from shards.append import append
 from tests.shards.pack_inputs import write_image
 from tests.stream.stream_inputs import make_set

@@ -6,15 +6,15 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retfound_dist import ranges
-from retfound_dist.shardset import read_manifest
+from retfound_dist.formats.shard_set import read_manifest
+from retfound_dist.io import byte_ranges
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.plan import Plan, layout, rank_share
+from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
 from retfound_dist.stream.prefetch import BEHIND, Lookahead
 from tests.stream.stream_inputs import make_set
 
 PLANS = st.builds(
-    Plan,
+    BatchPlan,
     st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple),
     st.integers(0, 100),
     st.integers(1, 70),
@@ -25,7 +25,7 @@ PLANS = st.builds(
 @given(PLANS, st.integers(0, 60), st.integers(1, 5), st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
-    plan: Plan, start: int, world: int, data: st.DataObject
+    plan: BatchPlan, start: int, world: int, data: st.DataObject
 ) -> None:
     cut = layout(plan.global_batch, world, 8)
     rank = data.draw(st.integers(0, world - 1))
@@ -42,7 +42,7 @@ def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
 @given(st.integers(1, 40), st.integers(1, 8))
 @settings(max_examples=20, deadline=None)
 def test_no_more_than_three_windows_are_held(shards: int, window: int) -> None:
-    plan = Plan((1000,) * shards, 0, 50, min(window, shards))
+    plan = BatchPlan((1000,) * shards, 0, 50, min(window, shards))
     ahead = Lookahead(plan, slice(0, 50), slice(0, 50), 10000)
     for step in range(0, 200, 7):
         assert len(ahead.at(step).node) <= 3 * plan.window
@@ -50,7 +50,7 @@ def test_no_more_than_three_windows_are_held(shards: int, window: int) -> None:
 
 def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path: Path) -> None:
     remote = make_set(tmp_path, count=40, url="memory://remote-set")
-    before = ranges.traffic()
+    before = byte_ranges.traffic()
     with open_stream(
         read_manifest(remote.url),
         5,
@@ -66,7 +66,7 @@ def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path
     keys = [key for part in parts for key in part.keys]
     assert sorted(keys[:40]) == sorted(keys[40:])
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(remote.shards)
-    fetched = ranges.traffic() - before
+    fetched = byte_ranges.traffic() - before
     once = sum(shard.bytes + shard.index.bytes for shard in remote.shards)
     assert fetched.bytes < 2 * once  # the first batches ask for single samples besides
     assert sum(part.traffic.bytes for part in parts) <= fetched.bytes

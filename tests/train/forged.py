@@ -115,5 +115,7 @@ def forgeries(mark: Path) -> dict[str, bytes]:
         "a tensor of a call": _zipped(Calls(tensor, call, 0, (1,), (1,), False, OrderedDict())),
         "two records": _twice(call),
         "dotted": _getattr(str(mark)),
-        "program": _with_records({"data.pkl": pickle.dumps(call, 2), "constants.pkl": b"", "version": b"3\n"}),
+        "program": _with_records(
+            {"data.pkl": pickle.dumps(call, 2), "constants.pkl": b"", "version": b"3\n"}
+        ),
     }

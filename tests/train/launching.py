@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retfound_dist.schema import PretrainConfig
-from retfound_dist.shardset import read_index, read_manifest
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.formats.shard_set import read_index, read_manifest
+from retfound_dist.stream.batch_plan import batch_digest
 from retfound_dist.stream.loader import make_plan
-from retfound_dist.stream.plan import batch_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

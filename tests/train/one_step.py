@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from retfound_dist.model.cpu import suit_cpu
+from retfound_dist.config.schema import Model, Optim, Train
+from retfound_dist.model.cpu_bf16 import suit_cpu
 from retfound_dist.model.mae import MaskedAutoencoder
-from retfound_dist.schema import Model, Optim, Train
-from retfound_dist.stream.plan import layout
-from retfound_dist.train import engine as ds
-from retfound_dist.train.fit import Meter, give_back
-from retfound_dist.train.optim import parameter_groups
-from retfound_dist.world import World
+from retfound_dist.runtime.world import World
+from retfound_dist.stream.batch_plan import layout
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.micro_batch import Meter, give_back
+from retfound_dist.train.parameter_groups import parameter_groups
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from retfound_dist import storage
 from retfound_dist.cli import main
+from retfound_dist.io import storage
 
 
 def refused(words: list[str], run: str) -> tuple[int, list[str], bool]:

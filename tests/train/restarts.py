@@ -15,21 +15,21 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from retfound_dist.config import to_dict
-from retfound_dist.identity import SHARD_SET, describe_set
-from retfound_dist.schema import Checkpoint, Data, Model, Optim, PretrainConfig, Run, Train
-from retfound_dist.scratch import Scratch
-from retfound_dist.shardset import read_manifest
-from retfound_dist.train import engine as ds
+from retfound_dist.config.loading import to_dict
+from retfound_dist.config.schema import Checkpoint, Data, Model, Optim, PretrainConfig, Run, Train
+from retfound_dist.formats.content_identity import SHARD_SET, describe_set
+from retfound_dist.formats.shard_set import read_manifest
+from retfound_dist.io.scratch import Scratch
+from retfound_dist.runtime.world import World
 from retfound_dist.train import pretrain
-from retfound_dist.train.failures import Failures
-from retfound_dist.train.keeper import Keeper
-from retfound_dist.train.preempt import StopRequest
-from retfound_dist.train.setup import Ready, Start, make_ready
-from retfound_dist.train.telemetry import Display
-from retfound_dist.train.watchdog import Watchdog
-from retfound_dist.train.weights import group_shapes, merge, own_part
-from retfound_dist.world import World
+from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, own_part
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.logs.telemetry import TrainingDisplay
+from retfound_dist.train.ranks.preemption import StopRequest
+from retfound_dist.train.ranks.rank_failures import RankFailures
+from retfound_dist.train.ranks.upload_process import UploadProcess
+from retfound_dist.train.ranks.watchdog import Watchdog
+from retfound_dist.train.run_setup import ReadyRun, RunContext, make_ready
 
 MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
 
@@ -78,12 +78,12 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     world = World(rank, ranks, rank, owner=f"restarts{port}")
     group = ds.start(world, threads=1)
     for each in starts:
-        with Display(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
+        with TrainingDisplay(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
             manifest = read_manifest(each.config.data.shards)
-            keeper, asked, watchdog = Keeper(each.config.run.url), StopRequest(), Watchdog(world, 0)
-            start = Start(
+            keeper, asked, watchdog = UploadProcess(each.config.run.url), StopRequest(), Watchdog(world, 0)
+            start = RunContext(
                 each.config, {**to_dict(each.config), SHARD_SET: describe_set(manifest)}, manifest, group, display,
-                keeper, asked, watchdog, scratch.folder, Failures(group, watchdog),
+                keeper, asked, watchdog, scratch.folder, RankFailures(group, watchdog),
             )  # fmt: skip
             pretrain.make_ready = partial(_dumped, each.dump) if each.dump else make_ready
             pretrain.run_on(start)
@@ -92,7 +92,7 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     ds.stop()
 
 
-def _dumped(where: str, start: Start) -> Ready:
+def _dumped(where: str, start: RunContext) -> ReadyRun:
     """Ready, with what it trains on from here written down: fp32 weights, working copies, the rest."""
     import deepspeed
 

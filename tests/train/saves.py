@@ -17,12 +17,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from retfound_dist import commit
-from retfound_dist.commit import Commit
-from retfound_dist.schema import Checkpoint
-from retfound_dist.train import keeper
-from retfound_dist.train.sealing import Sealing, seal
-from retfound_dist.train.weights import part_name
+from retfound_dist.config.schema import Checkpoint
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.checkpoint_folder import Commit
+from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, seal
+from retfound_dist.train.checkpoint.merge_weights import part_name
+from retfound_dist.train.ranks import upload_process
 
 STEP = 8
 RANKS = 2
@@ -32,7 +32,12 @@ _S3_WRITES = ("put_object", "delete_object", "delete_objects", "complete_multipa
 
 def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoint | None = None) -> Commit:
     """Save a step: its state and its weights hold the value."""
-    mark, url, files, parts = commit.new_mark(), commit.checkpoint_url(run, step), {}, []
+    mark, url, files, parts = (
+        checkpoint_folder.new_mark(),
+        checkpoint_folder.checkpoint_url(run, step),
+        {},
+        [],
+    )
     for rank in range(RANKS):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             (Path(folder) / "state").mkdir()
@@ -40,8 +45,8 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
             part = Path(folder) / part_name(rank)
             part.parent.mkdir()
             safetensors.torch.save_file({"0": torch.full((4,), value)}, part)
-            found = keeper.upload(folder, url, 5.0, mark)
-            parts.append(found.pop(commit.marked(part_name(rank), mark)))
+            found = upload_process.upload(folder, url, 5.0, mark)
+            parts.append(found.pop(checkpoint_folder.marked(part_name(rank), mark)))
             files |= found
     fixed = str(Path(scratch) / "fixed")
     safetensors.torch.save_file({"fixed": torch.full((2,), value)}, fixed)
@@ -50,15 +55,15 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
         time="2026-01-01T00:00:00+00:00", config={}, files=files,
     )  # fmt: skip
     settings = keep or Checkpoint(keep_last=9, patience_s=5.0)
-    seal(Sealing(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
-    return commit.read_commit(url)
+    seal(CheckpointToFinalize(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
+    return checkpoint_folder.read_commit(url)
 
 
 def value_of(held: Commit, scratch: Path) -> float:
     """The one value of all files of a checkpoint, each checked against the commit; fails where there are two."""
     found = set()
     for name in held.files:
-        commit.fetch(held, name, str(scratch / "file"))
+        checkpoint_folder.fetch(held, name, str(scratch / "file"))
         if name == held.weights:
             found |= {float(v) for t in safetensors.torch.load_file(scratch / "file").values() for v in t}
         else:

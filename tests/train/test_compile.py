@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from retfound_dist import commit
+from retfound_dist.formats import checkpoint_folder
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
 
@@ -23,7 +23,9 @@ def test_a_run_begun_compiled_goes_on_plain_and_is_the_same_run(tmp_path: Path) 
     assert [r["batch_digest"] for r in compiled] == [r["batch_digest"] for r in plain]
     assert [r["loss"] for r in compiled] == pytest.approx([r["loss"] for r in plain], rel=1e-4)
     states = [
-        safetensors.torch.load_file(f"{commit.checkpoint_url(str(tmp_path / name), 4)}/{commit.WEIGHTS}")
+        safetensors.torch.load_file(
+            f"{checkpoint_folder.checkpoint_url(str(tmp_path / name), 4)}/{checkpoint_folder.WEIGHTS}"
+        )
         for name in runs
     ]
     assert states[0].keys() == states[1].keys()

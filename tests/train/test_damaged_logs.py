@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import logrows, runlog
+from retfound_dist.formats import log_rows, run_folder
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import pretrain
 
 pytestmark = pytest.mark.slow
-LOGS = (runlog.METRICS, runlog.EVENTS, runlog.ANOMALIES)
+LOGS = (run_folder.METRICS, run_folder.EVENTS, run_folder.ANOMALIES)
 BAD = (
     b"{broken\n",
     b"[]\n",
@@ -25,10 +25,10 @@ def test_bad_lines_in_all_logs_stop_no_resume(tmp_path: Path) -> None:
     shards, run = make_set(tmp_path / "set").url, tmp_path / "run"
     settings = ["train.precision=fp32", "train.steps=9", "train.log_every=1", "checkpoint.every_steps=100"]
     assert pretrain(1, run, shards, *settings, "train.stop_at_step=2").returncode == 0
-    whole = {name: logrows.read_log(str(run), name) for name in LOGS}
+    whole = {name: log_rows.read_log(str(run), name) for name in LOGS}
     assert [log.fault for log in whole.values()] == ["", "", ""]  # all that a run writes is of its kind
-    assert len(whole[runlog.METRICS].rows) == 2
-    assert {"start", "checkpoint", "end"} <= {row["event"] for row in whole[runlog.EVENTS].rows}
+    assert len(whole[run_folder.METRICS].rows) == 2
+    assert {"start", "checkpoint", "end"} <= {row["event"] for row in whole[run_folder.EVENTS].rows}
     before = {}
     for name in LOGS:
         good = (run / name).read_bytes() if (run / name).exists() else b""
@@ -39,9 +39,11 @@ def test_bad_lines_in_all_logs_stop_no_resume(tmp_path: Path) -> None:
     for name in LOGS:
         assert f"lines of {run / name} cannot be read and are left out (the first is line 1: " in done.stderr
         assert done.stderr.count(f"{name} cannot be read") == 1
-    for name in (runlog.METRICS, runlog.EVENTS):
+    for name in (run_folder.METRICS, run_folder.EVENTS):
         now = (run / name).read_bytes()
         assert now.startswith(before[name])
         assert b"cut off" not in now
-    steps = [row["step"] for row in runlog.each_step_once(logrows.read_log(str(run), runlog.METRICS).rows)]
+    steps = [
+        row["step"] for row in run_folder.each_step_once(log_rows.read_log(str(run), run_folder.METRICS).rows)
+    ]
     assert steps == [1, 2, 3, 4]

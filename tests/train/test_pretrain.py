@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import commit
-from retfound_dist.schema import Data, Optim, PretrainConfig, Run, Train
-from retfound_dist.shardset import Manifest, read_index
-from retfound_dist.train.job import make_job
+from retfound_dist.config.schema import Data, Optim, PretrainConfig, Run, Train
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.shard_set import Manifest, read_index
+from retfound_dist.train.schedule import make_job
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
 
@@ -89,10 +89,10 @@ def test_bf16_on_two_ranks_trains_commits_and_names_every_field(manifest: Manife
     rows = metrics(run)
     assert [r["step"] for r in rows] == [1, 2, 3]
     assert set(rows[0]) >= FIELDS
-    assert commit.list_steps(str(run)) == [2, 3]
-    held = commit.read_commit(commit.checkpoint_url(str(run), 3))
+    assert checkpoint_folder.list_steps(str(run)) == [2, 3]
+    held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(run), 3))
     assert (held.world_size, held.samples, held.batch_digest) == (2, 30, rows[-1]["batch_digest"])
-    assert commit.WEIGHTS in held.files
+    assert checkpoint_folder.WEIGHTS in held.files
     assert json.loads((run / "config.json").read_text())["train"]["global_batch"] == 10
     again = pretrain(1, tmp_path / "again", manifest.url, "train.steps=3")
     assert again.returncode == 0, again.stderr

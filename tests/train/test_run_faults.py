@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from retfound_dist import commit, runlog, storage
-from retfound_dist.shardset import Manifest
-from retfound_dist.train.watchdog import AGAIN, HUNG
+from retfound_dist.formats import checkpoint_folder, run_folder
+from retfound_dist.formats.shard_set import Manifest
+from retfound_dist.io import storage
+from retfound_dist.train.ranks.watchdog import AGAIN, HUNG
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain, start
 
@@ -36,7 +37,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named_until_the_budge
     assert done.returncode != 0
     assert "bad_step_budget=3" in done.stderr
     assert not re.search(r'File ".*retfound_dist/', done.stderr)  # no traceback of ours
-    found = runlog.read_rows(str(run), runlog.ANOMALIES)
+    found = run_folder.read_rows(str(run), run_folder.ANOMALIES)
     assert [row["kind"] for row in found] == ["skipped"] * len(found)
     assert len(found) > 3
     assert all(len(row["keys"]) == 10 for row in found)
@@ -55,12 +56,12 @@ def test_a_state_converted_once_stands_beside_its_checkpoint(manifest: Manifest,
     checkpoint = run / "checkpoints/step_00000003"
     for ranks, extra in ((1, "train.offload_optimizer=true"), (3, "train.zero_stage=3")):
         # each goes on from step 3: what the one before has added is taken away
-        storage.delete(commit.checkpoint_url(str(run), 5))
+        storage.delete(checkpoint_folder.checkpoint_url(str(run), 5))
         again = pretrain(ranks, run, manifest.url, *settings, "train.stop_at_step=5", extra)
         assert again.returncode == 0, again.stderr
         assert "resuming at step 3 (written by 2 ranks" in again.stderr
         [cached] = checkpoint.glob("universal-*")
-        done = commit.read_commit(str(cached))
+        done = checkpoint_folder.read_commit(str(cached))
         if ranks == 1:
             first = done
         assert done == first
@@ -78,7 +79,7 @@ def test_a_converted_state_that_is_damaged_is_made_anew(manifest: Manifest, tmp_
         assert again.returncode == 0, again.stderr
         assert "resuming at step 3" in again.stderr
         assert ("the converted state is made anew" in again.stderr) == (stop == 5)
-        storage.delete(commit.checkpoint_url(str(run), stop))
+        storage.delete(checkpoint_folder.checkpoint_url(str(run), stop))
         [cached] = (run / "checkpoints/step_00000003").glob("universal-*")
         part = next(cached.rglob("exp_avg.pt"))
         part.write_bytes(part.read_bytes()[:-7] + b"damaged")
@@ -96,7 +97,7 @@ def test_another_start_is_wanted_where_a_rank_was_killed_and_not_where_the_run_e
     agent.communicate(timeout=120)
     assert agent.returncode != 0
     assert again.exists()
-    step = commit.list_steps(str(run))[-1:] or [0]
+    step = checkpoint_folder.list_steps(str(run))[-1:] or [0]
     done = pretrain(2, run, manifest.url, FP32, "train.steps=100000", f"train.stop_at_step={step[0] + 3}")
     assert done.returncode == 0, done.stderr
     assert not again.exists()
@@ -122,7 +123,7 @@ def test_a_second_run_on_the_same_url_is_refused_and_the_first_goes_on(
     assert first.returncode == 0, said
     assert "stopped as asked at step" in said
     assert not (run / "LOCK.json").exists()
-    assert commit.list_steps(str(run))[-1] == metrics(run)[-1]["step"]
+    assert checkpoint_folder.list_steps(str(run))[-1] == metrics(run)[-1]["step"]
 
 
 def test_when_a_rank_hangs_the_others_show_their_stacks_and_all_leave_with_an_error(
@@ -154,7 +155,7 @@ def test_a_disk_that_is_full_is_tried_again_then_the_last_good_checkpoint_is_nam
     )
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    good = commit.list_steps(str(run))
+    good = checkpoint_folder.list_steps(str(run))
     assert f"the checkpoint of step {good[-1] + 3} could not be saved" in last
     assert f"the last good one is of step {good[-1]}:" in last
     assert "No space left" in last
@@ -176,7 +177,7 @@ def test_a_full_scratch_disk_ends_a_start_by_name_and_passes_over_no_checkpoint(
     assert last.startswith("retfound: the checkpoint cannot be loaded")
     assert f"the disk at {small_disk}" in last
     assert "is full" in last
-    assert commit.list_steps(str(run)) == [2, 4]
+    assert checkpoint_folder.list_steps(str(run)) == [2, 4]
     filler.unlink()
     again = pretrain(1, run, manifest.url, *settings)
     assert again.returncode == 0, again.stderr
@@ -194,7 +195,7 @@ def test_damaged_checkpoints_of_a_run_end_its_start_until_somebody_says_how_to_g
     assert again.returncode == 0, again.stderr
     assert "passing over the checkpoint of step 4" in again.stderr
     assert "resuming at step 2" in again.stderr
-    assert commit.read_commit(str(folder / "step_00000004")).generation == 1
+    assert checkpoint_folder.read_commit(str(folder / "step_00000004")).generation == 1
     for commit_file in folder.glob("*/COMMIT.json"):
         commit_file.write_text("{")
     done = pretrain(1, run, manifest.url, *settings)
@@ -203,7 +204,7 @@ def test_damaged_checkpoints_of_a_run_end_its_start_until_somebody_says_how_to_g
     assert "run.resume=none" in done.stderr.strip().splitlines()[-1]
     done = pretrain(1, run, manifest.url, *settings, "run.resume=none")
     assert done.returncode == 0, done.stderr
-    assert commit.read_commit(str(folder / "step_00000002")).state
+    assert checkpoint_folder.read_commit(str(folder / "step_00000002")).state
     done = pretrain(1, run, manifest.url, *settings, "run.resume=2")
     assert done.returncode == 0, done.stderr
     assert "resuming at step 2" in done.stderr
@@ -243,7 +244,7 @@ def test_the_log_tells_the_starts_the_checkpoints_and_the_end(manifest: Manifest
             f"train.stop_at_step={stop}",
         )
         assert done.returncode == 0, done.stderr
-    events = runlog.read_rows(str(run), runlog.EVENTS)
+    events = run_folder.read_rows(str(run), run_folder.EVENTS)
     assert [(e["event"], e["step"]) for e in events] == [
         ("start", 0), ("checkpoint", 2), ("checkpoint", 4), ("end", 4),
         ("start", 4), ("checkpoint", 6), ("end", 6),

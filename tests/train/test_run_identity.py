@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from retfound_dist import commit
-from retfound_dist.config import build, load
+from retfound_dist.config.loading import build, load
+from retfound_dist.config.schema import (
+    EvalData,
+    EvalModel,
+    PackConfig,
+    PackOut,
+    PretrainConfig,
+    Source,
+)
 from retfound_dist.errors import RunConflictError
-from retfound_dist.evaluate import pretrained_on
-from retfound_dist.evaluate.dataset import load as load_labelled
-from retfound_dist.evaluate.start import open_start
-from retfound_dist.identity import INIT_WEIGHTS, SHARD_SET, describe_set
-from retfound_dist.schema import EvalData, EvalModel, PackConfig, PackOut, PretrainConfig, Source
-from retfound_dist.shardset import Manifest, read_manifest
-from retfound_dist.storage import file_info
-from retfound_dist.train.old_run import check_old_run
+from retfound_dist.evaluate.data import pretraining_overlap
+from retfound_dist.evaluate.data.labelled_set import load as load_labelled
+from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, describe_set
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.io.storage import file_info
+from retfound_dist.train.old_run_data import check_old_run
 from shards.append import append
 from tests.shards.pack_inputs import write_image
 from tests.stream.stream_inputs import make_set
@@ -64,28 +71,37 @@ def digests(shards: str, steps: int, *overrides: str) -> list[str]:
 def test_config_and_commit_hold_the_fingerprint_of_the_set(begun: Path, manifest: Manifest) -> None:
     told = describe_set(manifest)
     assert json.loads((begun / "config.json").read_text())[SHARD_SET] == told
-    assert commit.read_commit(commit.checkpoint_url(str(begun), 2)).config[SHARD_SET] == told
+    assert (
+        checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(begun), 2)).config[SHARD_SET]
+        == told
+    )
 
 
 def test_a_run_goes_on_with_the_weights_it_began_from_wherever_they_lie(
     begun: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     first = tmp_path / "first.safetensors"
-    shutil.copy(Path(commit.checkpoint_url(str(begun), 2)) / commit.WEIGHTS, first)
+    shutil.copy(Path(checkpoint_folder.checkpoint_url(str(begun), 2)) / checkpoint_folder.WEIGHTS, first)
     run, given = tmp_path / "run", [*FP32, "train.steps=2"]
     done = pretrain(1, run, manifest.url, *given, "train.stop_at_step=1", f"model.init={first}")
     assert done.returncode == 0, done.stderr
     told = {"sha256": file_info(str(first)).sha256}
     assert json.loads((run / "config.json").read_text())[INIT_WEIGHTS] == told
-    assert commit.read_commit(commit.checkpoint_url(str(run), 1)).config[INIT_WEIGHTS] == told
+    assert (
+        checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(run), 1)).config[INIT_WEIGHTS]
+        == told
+    )
     moved = first.rename(tmp_path / "moved.safetensors")
     done = pretrain(1, run, manifest.url, *given, f"model.init={moved}")
     assert done.returncode == 0, done.stderr
-    assert commit.read_commit(commit.checkpoint_url(str(run), 2)).config[INIT_WEIGHTS] == told
+    assert (
+        checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(run), 2)).config[INIT_WEIGHTS]
+        == told
+    )
 
     shutil.rmtree(run / "checkpoints")  # as a start that was killed before its first checkpoint leaves it
     moved.unlink()
-    shutil.copy(Path(commit.checkpoint_url(str(begun), 2)) / commit.WEIGHTS, moved)
+    shutil.copy(Path(checkpoint_folder.checkpoint_url(str(begun), 2)) / checkpoint_folder.WEIGHTS, moved)
     moved.write_bytes(_with_other_bias(moved))
     done = pretrain(1, run, manifest.url, *given, f"model.init={moved}")
     assert done.returncode == 2
@@ -98,10 +114,12 @@ def _with_other_bias(path: Path) -> bytes:
     return safetensors.torch.save(state)
 
 
-def test_images_of_a_run_are_known_again_in_the_folder_they_were_packed_from(begun: Path, manifest: Manifest) -> None:
+def test_images_of_a_run_are_known_again_in_the_folder_they_were_packed_from(
+    begun: Path, manifest: Manifest
+) -> None:
     start = open_start(str(begun), EvalModel())
     labelled = EvalData(path=str(Path(manifest.url).parent / "images"))
-    found = pretrained_on.count(start, load_labelled(labelled, start.image_size).parts)
+    found = pretraining_overlap.count(start, load_labelled(labelled, start.image_size).parts)
     assert found["how"] == "digests of pixels and files"
     assert {part: found[part] for part in found["of"]} == found["of"]
     assert sum(found["of"].values()) == 50
@@ -129,7 +147,7 @@ def test_a_grown_set_is_refused_until_the_run_is_pinned_to_the_shards_it_began_w
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("retfound:")]
     assert "has grown since the run began" in line
     assert f"data.first_shards={first}" in line
-    assert f"model.init={commit.checkpoint_url(str(run), 2)}" in line
+    assert f"model.init={checkpoint_folder.checkpoint_url(str(run), 2)}" in line
     assert (run / "config.json").read_bytes() == before
     pinned = pretrain(1, run, url, *FP32, "train.stop_at_step=4", f"data.first_shards={first}")
     assert pinned.returncode == 0, pinned.stderr
@@ -137,17 +155,21 @@ def test_a_grown_set_is_refused_until_the_run_is_pinned_to_the_shards_it_began_w
     assert digests(url, 4)[2:] != digests(manifest.url, 4)[2:]
 
 
-def test_a_replaced_bad_sample_does_not_make_an_old_run_s_set_another_one(run: Path, manifest: Manifest) -> None:
+def test_a_replaced_bad_sample_does_not_make_an_old_run_s_set_another_one(
+    run: Path, manifest: Manifest
+) -> None:
     tree = json.loads((run / "config.json").read_text())
     del tree[SHARD_SET]
     (run / "config.json").write_text(json.dumps(tree))
     config = build(PretrainConfig, {**tree, "run": {"url": str(run)}}, "config.json")
     check_old_run(config, manifest)
-    where = Path(commit.checkpoint_url(str(run), 2)) / commit.COMMIT
+    where = Path(checkpoint_folder.checkpoint_url(str(run), 2)) / checkpoint_folder.COMMIT
     where.write_text(json.dumps(json.loads(where.read_text()) | {"batch_digest": "0" * 16}))
     check_old_run(config, manifest)  # step 1 agrees
     log = (run / "metrics.jsonl").read_text().splitlines()
-    (run / "metrics.jsonl").write_text("".join(json.dumps(json.loads(line) | {"batch_digest": "0" * 16}) + "\n" for line in log))
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(json.loads(line) | {"batch_digest": "0" * 16}) + "\n" for line in log)
+    )
     with pytest.raises(RunConflictError, match="was trained on other samples"):
         check_old_run(config, manifest)
 
@@ -156,7 +178,10 @@ def test_a_run_from_before_fingerprints_goes_on_and_a_set_that_grew_since_is_fou
     run: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     url = str(shutil.copytree(manifest.url, tmp_path / "set"))
-    for path in (run / "config.json", Path(commit.checkpoint_url(str(run), 2)) / commit.COMMIT):
+    for path in (
+        run / "config.json",
+        Path(checkpoint_folder.checkpoint_url(str(run), 2)) / checkpoint_folder.COMMIT,
+    ):
         tree = json.loads(path.read_text())
         config = tree.get("config", tree)
         del config[SHARD_SET], config["data"]["first_shards"], config["data"]["held_out_images"]

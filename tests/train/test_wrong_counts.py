@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import storage
+from retfound_dist.io import storage
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import pretrain
 

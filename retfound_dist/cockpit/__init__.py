@@ -1,1 +1,0 @@
-"""Know before, see during, find after: the plan and its recipe check, lists, pages and cards of runs."""

@@ -1,0 +1,63 @@
+"""Completion in the shell, by argcomplete: commands, flags, files and, behind a config, its keys.
+
+eval "$(retfound completion bash)"        (zsh the same; fish: retfound completion fish | source)
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import argcomplete
+from argcomplete.completers import FilesCompleter
+
+from retfound_dist.config.reference import COMMANDS, keys_of
+from retfound_dist.errors import RetfoundError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def shell_code(shell: str) -> str:
+    """What the shell is to evaluate."""
+    return str(argcomplete.shellcode(["retfound"], shell=shell))
+
+
+def answer(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell that asks (`_ARGCOMPLETE` is set), and leave."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                _teach(sub, complete_shown if name == "show" else complete_file)
+    argcomplete.autocomplete(parser, always_complete_options="long")
+
+
+def _teach(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
+    for action in sub._actions:
+        if action.dest == "overrides":
+            action.completer = complete_key  # type: ignore[attr-defined]
+        elif action.dest == "config":
+            action.completer = complete_config  # type: ignore[attr-defined]
+
+
+def complete_file(prefix: str, **_: Any) -> list[str]:
+    """Config files."""
+    return list(FilesCompleter(("toml",))(prefix))
+
+
+def complete_shown(prefix: str, **_: Any) -> list[str]:
+    """What `show --keys` takes: config files and commands."""
+    return [*complete_file(prefix), *(name for name in COMMANDS if name.startswith(prefix))]
+
+
+def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """`key=` of every key that the config given before may have; of all commands where that says nothing."""
+    kinds = list(COMMANDS.values())
+    try:
+        from retfound_dist.config.loading import kind_of, read_toml
+
+        kinds = [kind_of(read_toml(parsed_args.config), parsed_args.config)]
+    except (RetfoundError, AttributeError, TypeError):
+        pass
+    names = {key.name for kind in kinds for key in keys_of(kind)}
+    return sorted(f"{name}=" for name in names if name.startswith(prefix))

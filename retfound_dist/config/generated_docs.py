@@ -1,0 +1,95 @@
+"""What in `docs/` is made by a command: `docs/config.md`, and the output below each `$ retfound ...`.
+
+    python -m retfound_dist.config.generated_docs            write them anew
+    python -m retfound_dist.config.generated_docs --check    exit 1 and name what is not as the code says
+
+In a page, a block that begins with the line ```console and whose first line is `$ retfound plan ...` or
+`$ retfound show ...` holds that command's output and is made anew; other blocks stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from retfound_dist.config.reference import COMMANDS, keys_of, sections_of
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
+HEAD = """# Settings
+
+Every key of every config, made from `retfound_dist/schema/` by `python -m retfound_dist.config.generated_docs`; the
+same at the prompt: `retfound show --keys [pretrain]`. A value is given in the file or as an override,
+`optim.base_lr=3e-4`; `retfound show CONFIG.toml` prints what holds, and where each value came from.
+"""
+
+
+def config_page() -> str:
+    """`docs/config.md`."""
+    return "\n".join([HEAD, *(line for command in COMMANDS for line in _section(command))])
+
+
+def _section(command: str) -> Iterator[str]:
+    kind = COMMANDS[command]
+    yield f"## retfound {command}"
+    yield ""
+    for name, meaning in sections_of(kind):
+        yield f"- `{name}`: {meaning}"
+    yield ""
+    yield "| key | type | default | unit | meaning | source |"
+    yield "|---|---|---|---|---|---|"
+    for key in keys_of(kind):
+        default = key.default if key.default == "required" else f"`{key.default}`"
+        meaning = key.meaning.replace(f" ({key.source})", "") if key.source else key.meaning
+        cells = (f"`{key.name}`", key.type, default, key.unit, meaning, key.source)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
+
+
+def made_anew(page: str) -> str:
+    """A page with the output of its commands as it is now."""
+    return MADE.sub(lambda found: f"```console\n$ {found[1]}\n{output(found[1])}```", page)
+
+
+def output(command: str) -> str:
+    """What a `retfound` command prints, run in the repository's root with nothing of Slurm around it."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    words = [sys.executable, "-m", "retfound_dist", *shlex.split(command)[1:]]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return "".join(line.rstrip() + "\n" for line in done.stdout.splitlines())
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """(file, content as it should be) of every page with something made in it."""
+    yield ROOT / "docs" / "config.md", config_page()
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        text = path.read_text()
+        if path.name != "config.md" and MADE.search(text):
+            yield path, made_anew(text)
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    ask.add_argument(
+        "--check", action="store_true", help="write nothing; 1 when a page is not as it should be"
+    )
+    asked, stale = ask.parse_args(), 0
+    for path, text in pages():
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if not asked.check:
+            path.write_text(text)
+        print(f"{path.relative_to(ROOT)}: {'not as the code says' if asked.check else 'written'}")
+    return int(bool(stale and asked.check))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

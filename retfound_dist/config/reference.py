@@ -1,0 +1,177 @@
+"""Every config key there is, from the schema's own annotations and docstrings: `retfound show --keys`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from retfound_dist.config import schema
+from retfound_dist.errors import ConfigError
+
+COMMANDS = {
+    "pack": schema.PackConfig,
+    "pretrain": schema.PretrainConfig,
+    "evaluate": schema.EvaluateConfig,
+    "watch": schema.WatchConfig,
+    "compare": schema.CompareConfig,
+}
+"""Command and the class of its config."""
+_UNITS = (
+    (r"pixel", "pixels"),
+    (r"(?<![a-z])GB(?![a-z])", "GB (10^9 bytes)"),
+    (r"(?<![a-z])MB(?![a-z])", "MB (10^6 bytes)"),
+    (r"(?<![a-z])mm(?![a-z])", "mm"),
+)
+_BY_NAME = (
+    (r"_s$", "s"),
+    (r"seconds", "s"),
+    (r"minutes", "min"),
+    (r"epochs$", "epochs"),
+    (r"(^|_)steps?$|_every$", "steps"),
+    (r"batch", "images"),
+    (r"workers$", "processes"),
+    (r"threads$", "threads"),
+    (r"shards$", "shards"),
+    (r"fraction|mask_ratio|flip$", "share, 0 to 1"),
+)
+_SOURCE = re.compile(r"\(((?:[^()]|\([^()]*\))*\b(?:MAE|RETFound|torchvision|timm|Zhou|He et al)[^()]*)\)")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting."""
+
+    name: str
+    """Dotted, as in an override."""
+    type: str
+    default: str
+    """As TOML; `required` where there is none."""
+    unit: str
+    """Empty where it has none."""
+    meaning: str
+    source: str
+    """Where the default is from, where its docstring says."""
+
+
+def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
+    """Every key of a config class, in its order."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    described = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], prefix + field.name
+        bare = _bare(hint)
+        if dataclasses.is_dataclass(bare):
+            yield from keys_of(typing.cast(type, bare), f"{name}.")
+            continue
+        meaning = " ".join((described[field.name].description or "").split())
+        source = _SOURCE.search(meaning) or _SOURCE.search(" ".join((kind.__doc__ or "").split()))
+        words = type_name(hint)
+        unit = _unit(field.name, meaning) if re.search("integer|number", words) else ""
+        yield Key(name, words, _default(field), unit, meaning, source[1] if source else "")
+
+
+def sections_of(kind: type) -> Iterator[tuple[str, str]]:
+    """(name, meaning) of a config's sections."""
+    for field in dataclasses.fields(kind):
+        found = _bare(typing.get_type_hints(kind)[field.name])
+        if dataclasses.is_dataclass(found):
+            yield field.name, " ".join((found.__doc__ or "").split())
+
+
+def type_name(hint: Any) -> str:
+    """An annotation in words: `integer >= 1`, `"jpg" or "png"`, `two numbers`."""
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, *limits = typing.get_args(hint)
+        return " ".join([type_name(inner), *_bounds(limits)])
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(json.dumps(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(each) for each in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return _tuple_name(typing.get_args(hint))
+    if typing.get_origin(hint) is dict:
+        key, value = typing.get_args(hint)
+        return f"table of {type_name(key)} = {type_name(value)}"
+    if hint is Any:
+        return "value"
+    return {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "nothing"}.get(
+        hint, str(hint)
+    )
+
+
+def _tuple_name(parts: Sequence[Any]) -> str:
+    if len(parts) == 2 and parts[1] is Ellipsis:
+        return f"list of {type_name(parts[0])}"
+    return f"[{', '.join(type_name(part) for part in parts)}]"
+
+
+def _bounds(limits: Sequence[Any]) -> Iterator[str]:
+    for limit in limits:
+        for each in getattr(limit, "metadata", [limit]):
+            for kind, sign in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
+                if isinstance(each, kind):
+                    yield f"{sign} {getattr(each, kind.__name__.lower()):g}"
+            if isinstance(each, MinLen):
+                yield f"of {each.min_length} or more"
+
+
+def _bare(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    value = getattr(value, "default", value)  # pydantic's own Field(...)
+    if value is dataclasses.MISSING or repr(value) == "PydanticUndefined":
+        return "required"
+    return json.dumps(value)
+
+
+def _unit(name: str, meaning: str) -> str:
+    for pattern, unit in _BY_NAME:
+        if re.search(pattern, name):
+            return unit
+    return next((unit for pattern, unit in _UNITS if re.search(pattern, meaning)), "")
+
+
+def commands_for(text: str) -> list[str]:
+    """The commands that `show --keys TEXT` means: all, one by its name, or the one that a file is for."""
+    if not text:
+        return list(COMMANDS)
+    if text in COMMANDS:
+        return [text]
+    if not text.endswith(".toml"):
+        raise ConfigError(f"show --keys {text}: give a config file or one of {', '.join(COMMANDS)}")
+    from retfound_dist.config.loading import kind_of, read_toml
+
+    kind = kind_of(read_toml(text), text)
+    return [name for name, each in COMMANDS.items() if each is kind]
+
+
+def key_lines(commands: Sequence[str]) -> Iterator[str]:
+    """For a person: the key with its type and default, its meaning below it."""
+    for number, command in enumerate(commands):
+        if number:
+            yield ""
+        yield f"retfound {command}"
+        for key in keys_of(COMMANDS[command]):
+            unit = f"; {key.unit}" if key.unit else ""
+            default = key.default if key.default == "required" else f"default {key.default}"
+            yield f"  {key.name}  ({key.type}; {default}{unit})"
+            cited = key.source and key.source not in key.meaning
+            yield f"      {key.meaning}" + (f" ({key.source})" if cited else "")
+
+
+def keys_tree(commands: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """The same as plain values."""
+    return {name: [dataclasses.asdict(key) for key in keys_of(COMMANDS[name])] for name in commands}

@@ -1,0 +1,4 @@
+"""Closed formulas: parameters, memory, time, the time that a save takes. No torch, no device.
+
+May import `config` and `errors`.
+"""

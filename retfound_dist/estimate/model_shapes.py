@@ -1,0 +1,142 @@
+"""The autoencoder in numbers: parameters and arithmetic from its shape alone; pure, no torch.
+
+`retfound_dist/model/mae.py` builds what is counted here; tests hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from retfound_dist.config.schema import Model
+from retfound_dist.errors import ConfigError
+
+RESIZE = 256 / 224
+"""Shorter side over input side before the centre crop of images that are tested (RETFound)."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A ViT encoder's shape."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+
+
+ENCODERS = {
+    "vit_demo_patch14": Encoder(192, 6, 3, 14),
+    "vit_small_patch16": Encoder(384, 12, 6, 16),
+    "vit_base_patch16": Encoder(768, 12, 12, 16),
+    "vit_large_patch16": Encoder(1024, 24, 16, 16),
+    "vit_large_patch14": Encoder(1024, 24, 16, 14),
+    "vit_huge_patch14": Encoder(1280, 32, 16, 14),
+}
+
+
+def encoder_shape(name: str) -> Encoder:
+    """The shape behind `model.name`."""
+    if name not in ENCODERS:
+        raise ConfigError(f"model.name={name!r} is not an encoder: choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]
+
+
+def check_model(model: Model) -> None:
+    """ConfigError for settings that no autoencoder can be built with."""
+    shape = encoder_shape(model.name)
+    if any(side % shape.patch for side in model.size):
+        raise ConfigError(
+            f"model.image_size={model.image_size} is not a multiple of the patch of {model.name}: "
+            f"choose a multiple of {shape.patch}"
+        )
+    if model.decoder_width % model.decoder_heads or model.decoder_width % 4:
+        raise ConfigError(
+            f"model.decoder_width={model.decoder_width} must be a multiple of 4 and of "
+            f"model.decoder_heads={model.decoder_heads}"
+        )
+    count = tokens(model)
+    if not 0 < count.kept < count.patches:
+        raise ConfigError(
+            f"model.mask_ratio={model.mask_ratio:g} keeps {count.kept} of {count.patches} patches: "
+            "choose one that keeps some and removes some"
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How many tokens a pass handles for one image."""
+
+    patches: int
+    """L: all patches."""
+    kept: int
+    """V: those the encoder sees, int(L x (1 - mask ratio))."""
+    values: int
+    """K: numbers a patch, 3 x patch x patch."""
+
+    @property
+    def encoder(self) -> int:
+        """Visible patches and the class token."""
+        return self.kept + 1
+
+    @property
+    def decoder(self) -> int:
+        """All patches and the class token."""
+        return self.patches + 1
+
+    @property
+    def removed(self) -> int:
+        """R: the patches that are predicted."""
+        return self.patches - self.kept
+
+
+def tokens(model: Model) -> Tokens:
+    """Of an image under a model's settings."""
+    patch = encoder_shape(model.name).patch
+    patches = (model.size[0] // patch) * (model.size[1] // patch)
+    return Tokens(patches, int(patches * (1 - model.mask_ratio)), 3 * patch**2)
+
+
+def parameter_sizes(model: Model) -> Iterator[int]:
+    """Elements of every trained tensor, in no particular order."""
+    shape, values = encoder_shape(model.name), tokens(model).values
+    wide, narrow = shape.width, model.decoder_width
+    yield from (wide * values, wide, wide)  # patch projection and its bias, class token
+    for width, depth in ((wide, shape.depth), (narrow, model.decoder_depth)):
+        for _ in range(depth):
+            yield from (3 * width**2, 3 * width, width**2, width)  # attention
+            yield from (4 * width**2, 4 * width, 4 * width**2, width)  # perceptron
+            yield from (width,) * 4  # two norms
+        yield from (width, width)  # last norm
+    yield from (wide * narrow, narrow, narrow, narrow * values, values)  # embed, mask token, prediction
+
+
+def parameters(model: Model) -> int:
+    """Trained parameters."""
+    return sum(parameter_sizes(model))
+
+
+def block_flops(count: int, width: int) -> int:
+    """Forward operations of one transformer block on one image: 24 n d^2 (products) + 4 n^2 d (attention)."""
+    return 24 * count * width**2 + 4 * count**2 * width
+
+
+def forward_flops(model: Model) -> int:
+    """Forward operations for one image: visible patches in the encoder, all patches in the decoder."""
+    shape, count = encoder_shape(model.name), tokens(model)
+    encoder = shape.depth * block_flops(count.encoder, shape.width)
+    encoder += 2 * count.kept * count.values * shape.width
+    decoder = model.decoder_depth * block_flops(count.decoder, model.decoder_width)
+    ends = 2 * count.encoder * shape.width * model.decoder_width
+    ends += 2 * count.removed * count.values * model.decoder_width
+    return encoder + decoder + ends
+
+
+def state_bytes(model: Model, precision: str) -> int:
+    """Training state of a checkpoint: bf16 weights and AdamW's 12 bytes a parameter; in fp32 4 and 8."""
+    return parameters(model) * (14 if precision == "bf16" else 12)
+
+
+def training_flops(model: Model) -> int:
+    """Forward and backward operations for one image: the backward pass costs twice the forward."""
+    return 3 * forward_flops(model)

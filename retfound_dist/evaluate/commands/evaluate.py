@@ -1,0 +1,249 @@
+"""`retfound evaluate`: one checkpoint, fine-tuned on a labelled set and scored.
+
+retfound evaluate configs/evaluate_octid.toml checkpoint=RUN/checkpoints/step_00080000
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from retfound_dist.config.loading import load, to_dict
+from retfound_dist.config.schema import EvalData, EvaluateConfig, External
+from retfound_dist.evaluate.data import external_validation, pretraining_overlap
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, count_patients
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device
+from retfound_dist.evaluate.finetune.recipe_search import tune
+from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, over_seeds
+from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
+from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe.frozen_features import features_of
+from retfound_dist.evaluate.report.evaluation_page import evaluation_page
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.existing_results import check_place, held_evaluation
+from retfound_dist.evaluate.results.page_images import make_pictures
+from retfound_dist.evaluate.scores import bootstrap, metrics, wording
+from retfound_dist.evaluate.scores.metrics import Floats
+from retfound_dist.io import storage
+from retfound_dist.runtime.progress import ProgressDisplay, clock
+
+_PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
+PREDICTION = "mean of the seeds' probabilities"
+
+
+def evaluate_command(
+    config_path: str, overrides: Sequence[str], quiet: bool = False, force: bool = False
+) -> int:
+    """Run `retfound evaluate`; raises RetfoundError for anything a person can mend."""
+    config, _ = load(EvaluateConfig, config_path, overrides)
+    set_threads(config.threads)
+    check_place(config.out.url, force)
+    start = open_start(config.checkpoint, config.model)
+    with ProgressDisplay(quiet) as show:
+        if remark := start.remark():
+            show.say(remark)
+        data = load_labelled(config.data, start.image_size, show, config.external)
+        held = held_evaluation(start, data, config, force, show.warn)
+        if held:
+            if not storage.exists(storage.join(config.out.url, evaluation_files.REPORT)):
+                storage.write_text(
+                    storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(held)
+                )
+            show.say(f"already evaluated, --force does it again; {headline(held)}")
+            say_pretrained(pretraining_overlap.count(start, data.parts), show)
+            if held.left_out:
+                show.warn(held.left_out)
+            show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
+            return 0
+        evaluation = evaluate_start(start, data, config, show)
+        show.begin("writing the report")
+        page = evaluation_page(evaluation)
+        evaluation_files.write(config.out.url, evaluation, data, page)
+        show.say(headline(evaluation))
+        show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
+    return 0
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of torch; 0 leaves its default, which follows OMP_NUM_THREADS."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def load_labelled(
+    config: EvalData, image_size: int, show: ProgressDisplay, other: External | None = None
+) -> LabelledSet:
+    """Decode the labelled set, and the external one, while showing how far it is."""
+    show.begin(f"reading {config.path}")
+    data = external_validation.load_with_external(config, other, image_size, show.advance)
+    parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
+    how = wording.split(data.divided_by, data.kinds)
+    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {how}")
+    if data.columns:
+        show.say(data.columns)
+    for note in data.notes:
+        show.say(f"note: {note}")
+    for key, reason in data.skipped[:10]:
+        show.say(f"left out: {key}: {reason}")
+    for warning in data.warnings:
+        show.say(f"warning: {warning}")
+    if data.external:
+        if data.external.columns:
+            show.say(data.external.columns)
+        for note in data.external.notes:
+            show.say(f"note: {data.external.path}: {note}")
+        show.say(
+            f"{data.external.path}: {wording.external(external_validation.describe(data.external, data.classes))}"
+        )
+    return data
+
+
+def evaluate_start(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
+) -> Evaluation:
+    """Fine-tune once for each seed and score the mean of their predictions."""
+    began = time.monotonic()
+    seen = pretraining_overlap.count(start, data.parts)
+    say_pretrained(seen, show)
+    first = tune(config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show))
+    if first.tried:
+        show.say(f"chosen by val: {wording.tuning(first.change, first.tried)}")
+    mistakes = worst_mistakes(first.model, data, first.outcome)
+    outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
+    test = data.parts["test"]
+    seeds_SNC: Floats = np.stack([o.probabilities for o in outcomes]).round(evaluation_files.DIGITS)
+    probabilities_NC = bootstrap.mean_of(seeds_SNC).round(evaluation_files.DIGITS)
+    scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
+    show.begin("bootstrap")
+    unit, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
+    weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
+    drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN, tick=show.advance)
+    tree = {
+        **scored,
+        "ci95": bootstrap.intervals(drawn),
+        "bootstrap": {
+            "unit": unit,
+            "units": int(units_N.max()) + 1,
+            "resamples": config.bootstrap,
+            "seeds": len(outcomes),
+            **evaluation_files.unit_names(unit, test.units),
+        },
+        "classes": list(data.classes),
+        "seeds": list(config.seeds),
+        "prediction": PREDICTION,
+        **({"tuning": {"recipe": first.change, "tried": first.tried}} if first.tried else {}),
+        **over_seeds(outcomes, data),
+        **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
+        "checkpoint": {**start.describe(), "pretrained_on": seen},
+        "split": data.counts(),
+        "patients": count_patients(test.patients),
+        "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
+        "warnings": list(data.warnings),
+        "notes": list(data.notes),
+        "data": {"path": data.path, "fingerprint": data.fingerprint, "columns": data.columns},
+        "versions": versions(),
+        "seconds": round(time.monotonic() - began, 1),
+        "config": to_dict(config),
+    }
+    tested = external_test(outcomes, data, config.bootstrap)
+    if tested and data.external:
+        tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
+    history = [row for outcome in outcomes for row in outcome.history]
+    features = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
+    show.begin("pictures")
+    pictures = make_pictures(start, data, features, mistakes, show.say)
+    return Evaluation(
+        metrics=tree,
+        keys=test.keys,
+        patients=test.patients,
+        labels_N=test.labels,
+        probabilities_NC=probabilities_NC,
+        history=history,
+        pictures=pictures,
+        seeds_SNC=seeds_SNC if len(outcomes) > 1 else None,
+        external=tested,
+    )
+
+
+def say_pretrained(seen: dict[str, Any], show: ProgressDisplay, row: str = "") -> None:
+    """A warning where test or val images were seen in pretraining; one quiet line where it is not known."""
+    if warning := wording.pretrained_warning(seen):
+        show.say(f"warning: {row}{warning}")
+    elif str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
+        show.say(f"{row}{wording.pretrained_note(seen)}")
+
+
+def with_pretrained(
+    tree: dict[str, Any], start: StartingWeights, part: SplitPart, show: ProgressDisplay
+) -> dict[str, Any]:
+    """The external test, with how many of its images the weights were pretrained on."""
+    seen = pretraining_overlap.count(start, {"test": part})
+    warning = wording.pretrained_external(seen)
+    if warning:
+        show.say(f"warning: {tree['data']['path']}: {warning}")
+    return {**tree, "pretrained_on": seen, "warnings": [*tree["warnings"], *([warning] if warning else [])]}
+
+
+def external_test(
+    outcomes: Sequence[Outcome], data: LabelledSet, resamples: int
+) -> external_validation.ExternalTest | None:
+    """The external set by the mean of the seeds' probabilities; None where none is given."""
+    said = [o.external for o in outcomes if o.external is not None]
+    if data.external is None or not said:
+        return None
+    return external_validation.score(
+        data.external, np.stack(said), data.classes, resamples, evaluation_files.DIGITS
+    )
+
+
+def _probe(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
+) -> dict[str, Any]:
+    """Each probe, fitted on train, scored on test."""
+    show.begin(f"features of {start.url}")
+    rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
+    train, test = data.parts["train"], data.parts["test"]
+    show.begin("linear probe and nearest neighbours")
+    found = linear_probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
+    return {
+        method: linear_probe.scored(
+            test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
+        )
+        for method, p_NC in found.items()
+    }
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The scores that matter most, on one line."""
+
+    def text(name: str) -> str:
+        value, span = evaluation.metrics["macro"][name], evaluation.metrics["ci95"]["macro"][name]
+        if value is None:
+            return "undefined"
+        return f"{value:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+
+    size = f"{len(evaluation.keys)} images, {clock(evaluation.metrics['seconds'])}"
+    return (
+        f"test ({size}): AUROC {text('auroc')}, AUPR {text('aupr')}, "
+        f"balanced accuracy {text('balanced_accuracy')}"
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    device, threads = best_device(), torch.get_num_threads()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    )
+    return {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}, "device": name}

@@ -1,0 +1,60 @@
+"""Fewer labels: nested, stratified subsets of a train part.
+
+The images of each class are put into one order that follows from the seed alone, patient by patient; a
+share of the labels is a beginning of it. So a smaller subset lies inside every larger one, every class
+keeps its share (one image at least), and few labels are those of few patients, as they are in practice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.config.schema import EvalData
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, Tick, load
+from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores.metrics import Labels
+
+TRAIN = "train"
+
+
+def load_share(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
+    """A labelled set with `label_share` of its train part; raises DataError as `dataset.load` does."""
+    return with_labels(load(config, image_size, tick), config.label_share, config.split_seed)
+
+
+def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:
+    """The set with so much of its train part; val and test as they are."""
+    if share >= 1:
+        return data
+    train = data.parts[TRAIN]
+    kept = places(train.labels, bootstrap.units_of(train.patients, train.keys, train.units)[1], share, seed)
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
+    return replace(data, parts={**data.parts, TRAIN: _take(train, kept)}, fingerprint=fingerprint)
+
+
+def places(labels_N: Labels, units_N: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    """Which images a share keeps, rising."""
+    generator = np.random.default_rng([seed, 31])
+    rank_N = generator.permutation(int(units_N.max()) + 1)[units_N]
+    kept = []
+    for label in np.unique(labels_N):
+        own = np.flatnonzero(labels_N == label)
+        ordered = own[np.argsort(rank_N[own], kind="stable")]
+        kept.append(ordered[: max(1, round(share * len(own)))])
+    return np.sort(np.concatenate(kept))
+
+
+def _take(part: SplitPart, kept: Sequence[int] | NDArray[np.int64]) -> SplitPart:
+    return SplitPart(
+        keys=tuple(part.keys[i] for i in kept),
+        labels=part.labels[kept],
+        patients=tuple(part.patients[i] for i in kept),
+        images=tuple(part.images[i] for i in kept),
+        units=tuple(part.units[i] for i in kept if part.units),
+        digests=tuple(part.digests[i] for i in kept),
+    )

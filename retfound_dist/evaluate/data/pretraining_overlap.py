@@ -1,0 +1,115 @@
+"""Which images of a labelled set some weights were pretrained on, counted by part.
+
+The config of a run (in its COMMIT.json, and in files exported from it) names the shard set, its fingerprint
+and the part; the set's indexes hold digests of every sample and of its source. No image of it is read. A run
+that began from another run's checkpoint has seen that one's images too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from retfound_dist.errors import ManifestError, RetfoundError
+from retfound_dist.evaluate.data.labelled_set import SplitPart
+from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.content_identity import SHARD_SET, is_beginning, set_fingerprint
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.images import image_digests
+from retfound_dist.images.image_digests import Known
+
+UNKNOWN, NO_PRETRAINING = "unknown", "no pretraining"
+LONGEST = 8
+"""Runs that are followed from one to the one it began from."""
+HOW = {
+    image_digests.SOURCES: "digests of pixels and files",
+    image_digests.PACKED: "digests of packed pixels (the set holds none of its sources)",
+    image_digests.STORED: "digests of stored files alone (the set holds none of pixels)",
+}
+_read: dict[tuple[str, str], Known] = {}
+"""What was read in this process, by fingerprint and part; the last few."""
+
+
+def count(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, Any]:
+    """Images of each part that the weights were pretrained on, of how many, and how that is known.
+
+    None in place of a count where it is not known; `how` says why.
+    """
+    of = {name: len(part) for name, part in parts.items()}
+    if start.kind == NONE:
+        return {**dict.fromkeys(of, 0), "of": of, "how": NO_PRETRAINING}
+    sets, gaps = _sets(start.meta.get("config"))
+    level = min((known.level for known in sets), default=image_digests.SOURCES)
+    digests = np.unique(np.concatenate([np.zeros(0, np.uint64), *(known.sorted() for known in sets)]))
+    found = {
+        name: int(image_digests.are_known(list(part.digests), digests).sum()) for name, part in parts.items()
+    }
+    if sets and level == image_digests.STORED and not any(found.values()):
+        sets, gaps = [], ["its shard set holds no digests of pixels: pack it again"]
+    if not sets:
+        return {**dict.fromkeys(of), "of": of, "how": f"{UNKNOWN}: {'; '.join(gaps)}"}
+    return {**found, "of": of, "how": "; ".join([HOW[level], *gaps])}
+
+
+def _sets(config: Mapping[str, Any] | None) -> tuple[list[Known], list[str]]:
+    """What is known of the sets that the weights have seen, and what is not known, in words."""
+    found, gaps = [], []
+    for place, each in enumerate(_chain(config)):
+        if isinstance(each, str):
+            gaps.append(each)
+            continue
+        try:
+            found.append(_images(each))
+        except RetfoundError as error:
+            gaps.append(" ".join(str(error).split()))
+        except (KeyError, TypeError, AttributeError):
+            why = "they come without the config of a run" if not place else "a run before it kept no config"
+            gaps.append(why)
+    return found, gaps
+
+
+def _chain(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str]:
+    """The run's config, and those of the runs that it began from; a text where one cannot be followed."""
+    each: Any = config or {}
+    for _ in range(LONGEST):
+        yield each
+        init = str(each.get("model", {}).get("init", NONE))
+        if init == NONE:
+            return
+        try:
+            url = checkpoint_folder.resolve(init)
+            if not checkpoint_folder.is_checkpoint(url):
+                yield f"what {init} had seen, from which the run began, is not known"
+                return
+            each = checkpoint_folder.read_commit(url).config
+        except RetfoundError as error:
+            yield f"{init}, from which the run began, cannot be read ({error})"
+            return
+
+
+def _images(config: Mapping[str, Any]) -> Known:
+    """Of the images that a run trains on; ManifestError or StorageError where that cannot be known."""
+    data, held = config["data"], config.get(SHARD_SET)
+    try:
+        manifest = read_manifest(data["shards"])
+    except RetfoundError as error:
+        raise ManifestError(f"the shard set it was trained on cannot be read at {data['shards']}") from error
+    if held is None:
+        manifest = manifest.first(data.get("first_shards", 0))
+    elif is_beginning(held, manifest):
+        manifest = manifest.first(held["shards"])
+    else:
+        raise ManifestError(f"{manifest.url} is not the shard set any more that the run was trained on")
+    return _known(manifest, data["split"])
+
+
+def _known(manifest: Manifest, split: str) -> Known:
+    place = set_fingerprint(manifest.shards), split
+    if place not in _read:
+        if len(_read) > 3:
+            _read.pop(next(iter(_read)))
+        _read[place] = image_digests.of_part(manifest, split)
+    return _read[place]

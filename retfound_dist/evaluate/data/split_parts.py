@@ -1,0 +1,133 @@
+"""Which part each image of a labelled set is in: as a file says, as the set says, or divided by us.
+
+A split file is a list with the columns key and part (more may follow), such as the split.csv of every
+evaluation. What it says goes before the set's own split. Without either, patients are divided; volumes where
+no patient is known; images where neither is (retfound_dist/listing/split_units.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from retfound_dist.config.schema import EvalData
+from retfound_dist.errors import DataError, StorageError
+from retfound_dist.evaluate.data.patient_split import split_by_unit
+from retfound_dist.evaluate.data.set_layouts import PARTS, Item
+from retfound_dist.io import storage
+from retfound_dist.listing import split_units
+from retfound_dist.listing.image_lists import read_split_file
+
+_NAMED = 3
+
+
+def parts_of(
+    items: Sequence[Item], config: EvalData, readable: Callable[[Item], bool]
+) -> tuple[str, tuple[Item, ...]]:
+    """How the set is divided (`file`, `given`, `patient`, `volume`, `folder`, `image`), and its items with
+    their part.
+
+    DataError where `data.split_file` does not fit; an image that is missing there and is not `readable`
+    gets no part, for an evaluation's split.csv leaves it out.
+    """
+    if config.split_file and storage.exists(config.split_file):
+        return "file", _as_filed(items, read_split(config.split_file), config, readable)
+    return assign_parts(items, config.fractions, config.split_seed, config.path, config.unknown_patient)
+
+
+def assign_parts(
+    items: Sequence[Item],
+    fractions: tuple[float, float, float],
+    seed: int,
+    where: str,
+    rule: str = split_units.TOGETHER,
+) -> tuple[str, tuple[Item, ...]]:
+    """The same without a file.
+
+    A split that the set brings wins; where it has no val part, one is taken out of train.
+    """
+    shares = dict(zip(PARTS, fractions, strict=True))
+    given = sum(item.split is not None for item in items)
+    if 0 < given < len(items):
+        loose = next(item.key for item in items if item.split is None)
+        raise DataError(
+            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
+            "give each one or none"
+        )
+    if not given:
+        return split_units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
+    held = {item.split for item in items}
+    if "val" not in held and "train" in held and shares["val"] > 0:
+        train = [item for item in items if item.split == "train"]
+        shares["test"] = 0.0
+        part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
+        items = [replace(item, split=part.get(item.key, item.split)) for item in items]
+    return "given", tuple(items)
+
+
+def unit_kinds(items: Sequence[Item], rule: str) -> dict[str, int]:
+    """How many images are known by their patient, how many by a volume or folder, how many by neither."""
+    return dict(Counter(unit_of(item, rule)[0] for item in items))
+
+
+def unit_of(item: Item, rule: str) -> split_units.Unit:
+    """What a split of ours keeps in one part with an item."""
+    return split_units.unit_of(item.key, item.patient, item.group, item.volume, rule)
+
+
+def read_split(url: str) -> dict[str, str]:
+    """Key -> part of a split file; DataError where it is none."""
+    name, parts = f"data.split_file={url}", dict[str, str]()
+    try:
+        rows = list(read_split_file(url))
+    except (StorageError, DataError) as error:
+        raise DataError(f"data.split_file: {error}") from error
+    for line, key, part in rows:
+        if part not in PARTS:
+            raise DataError(f"{name} line {line}: part {part!r} is not {', '.join(PARTS)}")
+        if parts.setdefault(key, part) != part:
+            raise DataError(f"{name} line {line}: {key} is in two parts; choose one")
+    return parts
+
+
+def write_split(url: str, items: Sequence[Item]) -> None:
+    """Put down each item's part, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("key", "part"), *((item.key, item.split) for item in items)])
+    storage.write_text(url, text.getvalue())
+
+
+def _as_filed(
+    items: Sequence[Item], parts: dict[str, str], config: EvalData, readable: Callable[[Item], bool]
+) -> tuple[Item, ...]:
+    keys = {item.key for item in items}
+    gone = [key for key in parts if key not in keys]
+    missing = [item for item in items if item.key not in parts]
+    faults = []
+    if gone:
+        faults.append(f"{len(gone)} of its images are not in the set ({_some(gone)})")
+    if any(map(readable, missing)):
+        names = _some([item.key for item in missing])
+        faults.append(f"{len(missing)} images of the set are not in it ({names})")
+    if faults:
+        raise DataError(
+            f"data.split_file={config.split_file} does not fit {config.path}: {'; '.join(faults)}: "
+            "give this set's own, or another name for a new split"
+        )
+    return tuple(replace(item, split=parts.get(item.key)) for item in items)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _divide(items: Sequence[Item], shares: dict[str, float], seed: int, rule: str) -> tuple[Item, ...]:
+    kept = [unit_of(item, rule) for item in items]
+    # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
+    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in kept]
+    parts = split_by_unit([item.label for item in items], names, shares, seed)
+    return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))

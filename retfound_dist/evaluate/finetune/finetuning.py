@@ -1,0 +1,212 @@
+"""Fine-tune a classifier on the train part, choose the epoch on val, look at test once.
+
+Shapes: B batch, N images, S side, C classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data.random_erasing import RandomErasing
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from retfound_dist.config.schema import Finetune
+from retfound_dist.errors import DataError
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
+from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_rate, parameter_groups
+from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
+from retfound_dist.evaluate.finetune.training_batches import batches, drawing
+from retfound_dist.evaluate.scores import metrics
+from retfound_dist.evaluate.scores.metrics import Floats
+from retfound_dist.model.cpu_bf16 import has_bf16_instructions, suit_cpu
+from retfound_dist.model.mae import Encoder
+from retfound_dist.model.positions import sincos_positions
+from retfound_dist.model.vit import build_classifier, normalise_images
+from retfound_dist.model.weights.weight_files import Weights, load_into
+
+State = dict[str, Tensor]
+_TEST_BATCH = 64
+_ERASE = 13
+OnEpoch = Callable[[dict[str, Any]], None]
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One fine-tuning."""
+
+    seed: int
+    history: list[dict[str, Any]]
+    """One row an epoch: seed, epoch, train_loss, lr, val_loss, val_auroc, val, seconds."""
+    epoch: int
+    """The one chosen, from 1."""
+    probabilities: Floats
+    """Of the test part (N, C), by the chosen epoch."""
+    external: Floats | None = None
+    """Of the external set, where there is one (N, C)."""
+
+
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def in_bf16(recipe: Finetune, device: torch.device) -> bool:
+    """Whether products are in bf16: on a GPU unless fp32 is asked for, on a CPU if asked for and able."""
+    if device.type == "cpu":
+        return recipe.precision == "bf16" and has_bf16_instructions()
+    return recipe.precision != "fp32"
+
+
+def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
+    """The context that a forward pass runs in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device))
+
+
+def make_classifier(
+    weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
+) -> VisionTransformer:
+    """The classifier before its first step; without weights it starts from noise and sin-cos positions."""
+    torch.manual_seed(seed)
+    model = build_classifier(shape, image_size, classes, drop_path)
+    grid = (image_size // shape.patch, image_size // shape.patch)
+    if weights is None:
+        with torch.no_grad():
+            model.pos_embed.copy_(sincos_positions(shape.width, grid))
+    else:
+        load_into(model, weights, grid)
+    return model
+
+
+def finetune(
+    model: VisionTransformer,
+    data: LabelledSet,
+    side: int,
+    recipe: Finetune,
+    seed: int,
+    workers: int,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Outcome:
+    """Train, choose, predict. The same seed on the same machine gives the same outcome."""
+    device = next(model.parameters()).device
+    if device.type == "cpu" and in_bf16(recipe, device):
+        suit_cpu(model, "bf16")
+    train, val = data.parts["train"], data.parts["val"]
+    stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
+    weights_C = class_weights(train.labels, len(data.classes), recipe)
+    mix = Mixer(recipe, len(data.classes), seed)
+    training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
+    torch.manual_seed(seed + 1)
+    history: list[dict[str, Any]] = []
+    kept: State = {}
+    with closing(stream):
+        for epoch in range(recipe.epochs):
+            started = time.monotonic()
+            loss, lr = training.run_epoch(epoch, stream)
+            row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr}
+            row |= _validate(model, val, data.classes, recipe)
+            history.append({**row, "seconds": round(time.monotonic() - started, 2)})
+            if choose_epoch(history) == epoch:
+                kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            if on_epoch:
+                on_epoch(history[-1])
+    model.load_state_dict(kept)
+    external = predict(model, data.external.part, recipe) if data.external else None
+    tested = predict(model, data.parts["test"], recipe)
+    return Outcome(seed, history, choose_epoch(history) + 1, tested, external)
+
+
+class _Training:
+    """What stays the same from epoch to epoch."""
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        recipe: Finetune,
+        mix: Mixer,
+        weights_C: Tensor | None,
+        steps: int,
+        on_step: OnStep | None,
+    ) -> None:
+        self.model, self.recipe, self.mix, self.steps, self.on_step = model, recipe, mix, steps, on_step
+        self.device = next(model.parameters()).device
+        self.weights_C = None if weights_C is None else weights_C.to(self.device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
+        self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(self.device))
+
+    def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+        """(mean training loss, last learning rate of the head)."""
+        self.model.train()
+        total, seen, lr = torch.zeros((), device=self.device), 0, 0.0
+        for step in range(self.steps):
+            lr = learning_rate(epoch + step / self.steps, self.recipe)
+            loss, count = self._step(epoch, step, lr, *next(stream))
+            total, seen = total + loss * count, seen + count
+            if self.on_step:
+                self.on_step(epoch * self.steps + step + 1, self.recipe.epochs * self.steps)
+        mean = float(total) / seen
+        if not np.isfinite(mean):
+            raise _diverged(f"the training loss became {mean} in epoch {epoch + 1}", self.recipe)
+        return mean, lr
+
+    def _step(
+        self, epoch: int, step: int, lr: float, images_B3SS: Tensor, labels_B: Tensor
+    ) -> tuple[Tensor, int]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
+        with drawing((self.mix.seed, _ERASE, epoch, step)):
+            images = self.erase(images)
+        images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
+        with precision_of(self.recipe, self.device):
+            logits_BC = self.model(images)
+        loss = training_loss(logits_BC, targets_BC, self.weights_C)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach(), len(labels_B)
+
+
+def _validate(
+    model: VisionTransformer, val: SplitPart, classes: tuple[str, ...], recipe: Finetune
+) -> dict[str, Any]:
+    """Val loss, AUROC over the classes that val holds, and every macro score; None without a val part."""
+    if not len(val):
+        return {"val_loss": None, "val_auroc": None, "val": None}
+    probabilities_NC = predict(model, val, recipe)
+    auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
+    held = auroc_C[np.isfinite(auroc_C)]
+    return {
+        "val_loss": metrics.mean_log_loss(val.labels, probabilities_NC),
+        "val_auroc": float(held.mean()) if len(held) else None,
+        "val": metrics.evaluate(val.labels, probabilities_NC, classes)["macro"],
+    }
+
+
+@torch.inference_mode()
+def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floats:
+    """Probabilities (N, C) of a part whose images are (S, S)."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for start in range(0, len(part), _TEST_BATCH):
+        images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
+        with precision_of(recipe, device):
+            logits = model(normalise_images(images.to(device)))
+        found.append(logits.float().softmax(1).double().cpu().numpy())
+    probabilities_NC = np.concatenate(found)
+    if not np.isfinite(probabilities_NC).all():  # a last step can spoil weights whose loss was still finite
+        raise _diverged("the fine-tuned weights give probabilities that are not numbers", recipe)
+    return probabilities_NC
+
+
+def _diverged(what: str, recipe: Finetune) -> DataError:
+    return DataError(f"{what}: lower finetune.base_lr={recipe.base_lr:g}")

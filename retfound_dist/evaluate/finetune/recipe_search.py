@@ -1,0 +1,58 @@
+"""The same tuning for every starting weights: recipes tried with one seed, chosen by validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+from retfound_dist.config.schema import Finetune
+from retfound_dist.evaluate.finetune.finetuning import Outcome
+
+Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
+"""One fine-tuning with the first seed."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of the first seed, by the recipe that was chosen."""
+
+    recipe: Finetune
+    outcome: Outcome
+    model: VisionTransformer
+    change: dict[str, Any]
+    """The table of `try_recipes` that was chosen; empty where there was no choice."""
+    tried: list[dict[str, Any]]
+    """`recipe` and `val_auroc` of each table tried, for metrics.json; empty where there was no choice."""
+
+
+def tune(recipe: Finetune, run: Run) -> Tuned:
+    """Try every table of `try_recipes` (or the recipe as it is), keep that with the best validation AUROC.
+
+    Without a validation AUROC the first is kept; of equals the first too.
+    """
+    if not recipe.try_recipes:
+        return Tuned(recipe, *run(recipe), {}, [])
+    best: Tuned | None = None
+    tried: list[dict[str, Any]] = []
+    for change in recipe.try_recipes:
+        variant = recipe.with_change(change)
+        found = Tuned(variant, *run(variant), change, tried)
+        tried.append({"recipe": change, "val_auroc": val_auroc(found.outcome)})
+        if best is None or _rank(found) > _rank(best):
+            best = found
+    assert best is not None
+    return best
+
+
+def val_auroc(outcome: Outcome) -> float | None:
+    """Of the epoch that was kept."""
+    value: float | None = outcome.history[outcome.epoch - 1]["val_auroc"]
+    return value
+
+
+def _rank(found: Tuned) -> float:
+    value = val_auroc(found.outcome)
+    return -1.0 if value is None else value

@@ -1,0 +1,92 @@
+"""Several fine-tunings of the same weights, alike but for the seed: one by one, or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from timm.models.vision_transformer import VisionTransformer
+
+from retfound_dist.config.schema import EvaluateConfig, Finetune
+from retfound_dist.evaluate.data.external_validation import load_with_external
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device, finetune, make_classifier
+from retfound_dist.evaluate.finetune.parallel_runs import run_beside
+from retfound_dist.evaluate.scores import metrics
+from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
+
+
+def one_seed(
+    start: StartingWeights,
+    data: LabelledSet,
+    config: EvaluateConfig,
+    recipe: Finetune,
+    seed: int,
+    show: ProgressDisplay,
+) -> tuple[Outcome, VisionTransformer]:
+    """What came of it, and the model as it was at the epoch chosen."""
+    model = make_classifier(
+        start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
+    ).to(best_device())
+    show.begin(f"fine-tuning {start.url}, seed {seed}")
+    outcome = finetune(
+        model,
+        data,
+        start.image_size,
+        recipe,
+        seed,
+        config.data.workers,
+        on_step=show.advance,
+        on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
+    )
+    return outcome, model
+
+
+def later_seeds(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, show: ProgressDisplay
+) -> list[Outcome]:
+    """All seeds but the first, `config.jobs` at a time."""
+    seeds = config.seeds[1:]
+    if config.jobs < 2 or len(seeds) < 2:
+        return [one_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
+    show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
+    work = {f"seed {seed}": partial(_alone, config, recipe, seed) for seed in seeds}
+    return list(run_beside(work, config.jobs, config.threads, show).values())
+
+
+def _alone(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
+    """One seed in a process that has read weights and images itself."""
+    start = open_start(config.checkpoint, config.model)
+    data = load_with_external(config.data, config.external, start.image_size)
+    return one_seed(start, data, config, recipe, seed, show)[0]
+
+
+def over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
+    """Each seed's own scores, and their mean and spread (standard deviation, n - 1)."""
+    test = data.parts["test"]
+    rows = []
+    for outcome in outcomes:
+        scored = metrics.evaluate(test.labels, outcome.probabilities, data.classes)
+        rows.append(
+            {
+                "seed": outcome.seed,
+                "epoch": outcome.epoch,
+                "legacy": scored["legacy"],
+                "macro": scored["macro"],
+            }
+        )
+    spread: dict[str, Any] = {}
+    for kind, names in (("legacy", metrics.LEGACY), ("macro", metrics.MACRO)):
+        values = {name: [row[kind][name] for row in rows] for name in names}
+        spread[kind] = {name: _mean_std(found) for name, found in values.items()}
+    return {"per_seed": rows, "over_seeds": spread}
+
+
+def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}

@@ -1,0 +1,162 @@
+"""Training batches: each image's crop, flip and RandAugment follow from (seed, epoch, image) alone.
+
+So a batch is the same with any number of loader processes. They start from a fork server, not by
+forking this process, whose threads would not survive that; pixels reach them through one file.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retfound_dist.config.schema import Finetune
+from retfound_dist.evaluate.data.gray_pixels import Pixels
+from retfound_dist.io.scratch import Scratch, disk_named
+from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
+from retfound_dist.runtime import worker_leftovers
+from retfound_dist.stream.tensor_transfer import hand_over_in_memory
+
+_ORDER, _IMAGE = 11, 12
+Row = tuple[int, int]
+"""(epoch, image number)."""
+
+
+class PixelFile:
+    """Grey images of any size in one flat file, opened anew in each process."""
+
+    def __init__(self, images: Sequence[Pixels], path: str) -> None:
+        self.path = path
+        self.shapes = [image.shape for image in images]
+        self.offsets = np.cumsum([0, *(image.size for image in images)])
+        with open(path, "wb") as file:
+            for image in images:
+                file.write(np.ascontiguousarray(image).data)
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        return np.memmap(self.path, dtype=np.uint8, mode="r")
+
+    def __getitem__(self, index: int) -> Pixels:
+        return self._bytes[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
+
+
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """(3, S, S) uint8 and the label for a Row."""
+
+    def __init__(
+        self, images: PixelFile, labels: Sequence[int], recipe: Finetune, side: int, seed: int
+    ) -> None:
+        self.images, self.labels, self.recipe, self.side, self.seed = images, labels, recipe, side, seed
+
+    @cached_property
+    def transform(self) -> Any:
+        """timm's: crop (bicubic), flip, RandAugment; random erasing is done on the whole batch."""
+        transform = create_transform(
+            self.side,
+            is_training=True,
+            use_prefetcher=True,
+            scale=self.recipe.crop_scale,
+            interpolation="bicubic",
+            auto_augment=self.recipe.randaugment or None,
+            color_jitter=None,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        )
+        for step in transform.transforms:
+            for operation in getattr(step, "ops", ()):
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = _posterize
+        return transform
+
+    def __getitem__(self, row: Row) -> tuple[Tensor, int]:
+        epoch, index = row
+        image = Image.fromarray(self.images[index]).convert("RGB")
+        with drawing((self.seed, _IMAGE, epoch, index)):
+            return self.transform(image), self.labels[index]
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Keep the upper bits; timm also asks for 0 of them, which Pillow 13 refuses."""
+    return ImageOps.posterize(image, max(1, bits))
+
+
+class drawing:
+    """Python's, NumPy's and torch's generators, seeded by a key for a while and put back afterwards."""
+
+    def __init__(self, key: Sequence[int]) -> None:
+        self.seed = int(np.random.default_rng(key).integers(2**31))
+
+    def __enter__(self) -> None:
+        self.before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self.seed)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        random.setstate(self.before[0])
+        np.random.set_state(self.before[1])
+        torch.set_rng_state(self.before[2])
+
+
+class Epochs(Sampler[list[Row]]):
+    """Batches of all epochs in one stream, shuffled anew in each, the last one smaller."""
+
+    def __init__(self, images: int, epochs: int, batch: int, seed: int) -> None:
+        self.images, self.epochs, self.batch, self.seed = images, epochs, batch, seed
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self.images // self.batch)
+
+    def __len__(self) -> int:
+        return self.steps * self.epochs
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for epoch in range(self.epochs):
+            order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(self.images)
+            for start in range(0, self.images, self.batch):
+                yield [(epoch, int(index)) for index in order[start : start + self.batch]]
+
+
+def _fork_server() -> BaseContext:
+    """A server that imports torch and timm once, for all loader processes of this run."""
+    worker_leftovers.begin()
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def batches(
+    images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
+    with Scratch("pixels", uuid.uuid4().hex) as scratch:
+        with disk_named(scratch.folder):
+            file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
+        order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
+        loader = DataLoader(
+            Augmented(file, labels, recipe, side, seed),
+            batch_sampler=order,
+            num_workers=workers,
+            multiprocessing_context=_fork_server() if workers else None,
+            worker_init_fn=hand_over_in_memory if workers else None,
+        )
+        yield from loader

@@ -1,0 +1,35 @@
+"""Frozen features on paper: their two main directions, before anything is fine-tuned.
+
+Shapes: N images, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from retfound_dist.evaluate.probe.frozen_features import Features
+
+_DIGITS = 4
+_FEWEST = 3
+"""Two directions of fewer images show nothing."""
+
+
+def project(features_ND: Features) -> dict[str, Any] | None:
+    """`points` (N, 2) and the share of variance `explained` by both; None of fewer than three images.
+
+    Each feature is brought to mean 0 and variance 1 first: a few of a ViT's are far larger than the rest.
+    """
+    if len(features_ND) < _FEWEST:
+        return None
+    scaled = StandardScaler().fit_transform(features_ND.astype(np.float64))
+    if not scaled.any():
+        return None
+    pca = PCA(2, svd_solver="full").fit(scaled)
+    return {
+        "points": pca.transform(scaled).round(_DIGITS).tolist(),
+        "explained": [round(float(share), _DIGITS) for share in pca.explained_variance_ratio_],
+    }

@@ -1,0 +1,119 @@
+"""Frozen features: what an encoder says of an image before anything is fine-tuned; of a set, cached.
+
+Shapes: N images, S side, D the encoder's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+
+from retfound_dist.errors import DataError, RetfoundError
+from retfound_dist.evaluate.data.gray_pixels import Pixels, for_testing
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
+from retfound_dist.evaluate.finetune.finetuning import best_device
+from retfound_dist.io import storage
+from retfound_dist.model.positions import sincos_positions
+from retfound_dist.model.vit import build_encoder, normalise_images
+from retfound_dist.model.weights.weight_files import load_into
+
+Features = NDArray[np.float32]
+CACHE = "features.npz"
+BATCH = 64
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
+    AttributeError, TypeError,  # what is no archive is one bare array
+)  # fmt: skip
+OnStep = Callable[[int, int], None]
+
+
+def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
+    """The encoder of some starting weights, in eval mode; `none` is noise with sin-cos positions."""
+    torch.manual_seed(seed)
+    model = build_encoder(start.shape, start.image_size)
+    grid = (start.image_size // start.shape.patch,) * 2
+    if start.weights is None:
+        with torch.no_grad():
+            model.pos_embed.copy_(sincos_positions(start.shape.width, grid))
+    else:
+        load_into(model, start.weights, grid)
+    return model.to(best_device()).eval()
+
+
+@torch.inference_mode()
+def features(model: VisionTransformer, images: Sequence[Pixels], tick: OnStep | None = None) -> Features:
+    """Mean of the last norm's patch tokens (N, D) in fp32, of grey images (S, S)."""
+    device = next(model.parameters()).device
+    found = np.empty((len(images), model.num_features), np.float32)
+    for begin in range(0, len(images), BATCH):
+        batch = torch.from_numpy(np.stack(images[begin : begin + BATCH])[:, None]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            tokens = model.forward_features(normalise_images(batch))
+        found[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
+        if tick:
+            tick(min(begin + BATCH, len(images)), len(images))
+    return found
+
+
+def features_of(
+    start: StartingWeights, data: LabelledSet, parts: Sequence[str], folder: str, tick: OnStep | None = None
+) -> dict[str, Features]:
+    """Features of these parts, (N, D) each, in the order of their keys: read from `folder`/features.npz where
+    they are those of the same weights and images, else computed and put there."""
+    where, identity = storage.join(folder, CACHE), _identity(start, data)
+    held = _read(where, identity)
+    missing = [name for name in parts if name not in held]
+    if missing:
+        model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
+        for name in missing:
+            images = [for_testing(image, start.image_size) for image in data.parts[name].images]
+            held[name] = features(model, images, tick and _later(tick, done, total))
+            done += len(images)
+        storage.write_bytes(where, npz({"identity": np.array(identity), **held}))
+    return {name: held[name] for name in parts}
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """A .npz file's bytes."""
+    file = BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
+    """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
+    data = BytesIO(storage.read_bytes(url))
+    try:
+        with np.load(data, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except _DAMAGE as error:
+        raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
+
+
+def _read(where: str, identity: str) -> dict[str, Features]:
+    try:
+        held = read_npz(where) if storage.exists(where) else {}
+    except RetfoundError:
+        return {}  # a cache that cannot be read is no cache
+    if str(held.pop("identity", "")) != identity:
+        return {}
+    return {name: rows.astype(np.float32) for name, rows in held.items()}
+
+
+def _identity(start: StartingWeights, data: LabelledSet) -> str:
+    text = json.dumps([start.identity, start.describe()["encoder"], start.image_size, data.fingerprint])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _later(tick: OnStep, done: int, total: int) -> OnStep:
+    return lambda now, _: tick(done + now, total)

@@ -1,0 +1,214 @@
+"""`report.html`: one self-contained page for one evaluation, or for several side by side.
+
+The page is a template and a context; everything shown is computed here from what is committed, so that
+an old evaluation draws the same page again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from retfound_dist.evaluate.data.starting_weights import NONE
+from retfound_dist.evaluate.report.gallery import mistake_groups, reconstruction_blocks, shown
+from retfound_dist.evaluate.report.prediction_plots import (
+    CALIBRATION,
+    FEATURES,
+    calibration_plots,
+    class_plots,
+    feature_plots,
+    mean_plots,
+)
+from retfound_dist.evaluate.report.score_tables import (
+    Ties,
+    details,
+    external_details,
+    external_tables,
+    probe_tables,
+    score_table,
+)
+from retfound_dist.evaluate.report.training_plots import (
+    Plot,
+    compared_curves,
+    finetune_plots,
+    pretraining_plots,
+    whisker_plots,
+)
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.scores import wording
+from retfound_dist.io import output_files
+
+
+def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
+    """The page of one evaluation; `alarms` are shown in red at its top."""
+    metrics = evaluation.metrics
+    one = {"": evaluation}
+    return render(
+        title=f"Evaluation on {metrics['data']['path']}",
+        subtitle=f"Starting weights: {wording.of_start(metrics['checkpoint'])}",
+        alarms=alarms,
+        summary=[
+            *wording.summary(metrics),
+            "Whether this checkpoint is better than none takes a comparison: retfound compare.",
+        ],
+        warnings=wording.warnings(metrics),
+        tables=[
+            score_table("macro", {"": metrics}),
+            score_table("legacy", {"": metrics}),
+            *probe_tables({"": metrics}),
+            *external_tables({"": metrics}),
+        ],
+        lead=[],
+        plots=[
+            *pretraining_plots({"": metrics}),
+            *finetune_plots(evaluation),
+            *class_plots(evaluation),
+            *mean_plots(one),
+            *(
+                replace(plot, title=title, note=f"{plot.note}. {note}")
+                for title, note, plots in _sections(one)
+                for plot in plots
+            ),
+        ],
+        sections=[],
+        reconstructions=reconstruction_blocks(one),
+        mistakes=mistake_groups(one),
+        rows=[details("", evaluation), *external_details("", evaluation)],
+        own_plots={},
+        left_out=0,
+        facts=_facts(one),
+    )
+
+
+def comparison_page(
+    rows: Mapping[str, Evaluation],
+    sentences: Sequence[str],
+    alarms: Sequence[str] = (),
+    more: Sequence[Plot] = (),
+    ties: Ties | None = None,
+) -> str:
+    """The same page with more rows; `more` are plots that lead it with the others."""
+    below = compared(rows, ties)
+    below["lead"] = [*below["lead"], *more]
+    name, evaluation = next(iter(rows.items()))
+    first = evaluation.metrics
+    test = f"{first['split']['test']} test images" + (
+        f" of {first['patients']} patients" if first["patients"] else ""
+    )
+    chosen = any("tuning" in row.metrics for row in rows.values())
+    alike = "the same recipes to choose from" if chosen else "the same fine-tuning"
+    return render(
+        "compare",
+        title=f"Starting weights compared on {first['data']['path']}",
+        subtitle=f"{len(rows)} starting weights, {alike} for each, {test}",
+        alarms=alarms,
+        summary=[*sentences, wording.intervals(first, name)],
+        **below,
+    )
+
+
+def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[str, Any]:
+    """What the page shows of several evaluations. Of many, a few have curves and pictures of their own."""
+    metrics = {name: row.metrics for name, row in rows.items()}
+    few = shown(rows)
+    return {
+        "warnings": _shared_warnings(metrics),
+        "tables": [
+            score_table("macro", metrics, ties),
+            score_table("legacy", metrics, ties),
+            *probe_tables(metrics),
+            *external_tables(metrics),
+        ],
+        "lead": whisker_plots(metrics),
+        "plots": [
+            *pretraining_plots({name: row.metrics for name, row in few.items()}),
+            *compared_curves(few),
+            *mean_plots(few),
+        ],
+        "sections": _sections(few),
+        "reconstructions": reconstruction_blocks(few),
+        "mistakes": mistake_groups(few),
+        "rows": [d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
+        "own_plots": {name: class_plots(row) for name, row in few.items()},
+        "left_out": len(rows) - len(few),
+        "facts": _facts(rows),
+    }
+
+
+def nothing() -> dict[str, Any]:
+    """The same of no evaluation."""
+    lists = ("warnings", "tables", "lead", "plots", "sections", "reconstructions", "mistakes", "rows")
+    return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
+
+
+def render(made_by: str = "evaluate", **context: Any) -> str:
+    """The page of a context, which names its command; StrictUndefined, so that nothing is left out unseen."""
+    loader = PackageLoader("retfound_dist.evaluate.report", ".")
+    template = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return template.get_template("report.html.j2").render(mark=output_files.mark(made_by), **context)
+
+
+def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
+    """Small multiples, one for each row: title, note, plots."""
+    held = [
+        ("Calibration", CALIBRATION, calibration_plots(rows)),
+        ("Frozen features", FEATURES, feature_plots(rows)),
+    ]
+    return [(title, note, plots) for title, note, plots in held if plots]
+
+
+def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What holds for all rows once; under its name what holds for a row: images seen before, no score."""
+    rows = {
+        name: (wording.pretrained_warning(m["checkpoint"].get("pretrained_on")), wording.undefined(m))
+        for name, m in metrics.items()
+    }
+    common = [line for n, m in metrics.items() for line in wording.warnings(m) if line not in rows[n]]
+    own = [f"\u201c{name}\u201d: {line}" for name, lines in rows.items() for line in lines if line]
+    return [*dict.fromkeys(common), *own]
+
+
+def _tuning(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """The recipe that val chose for each row that had a choice."""
+    found = {name: row.metrics["tuning"] for name, row in rows.items() if "tuning" in row.metrics}
+    return [
+        (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(how["recipe"], how["tried"]))
+        for name, how in found.items()
+    ]
+
+
+def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """What each row's weights had seen of the set."""
+    return [
+        (f"Seen in pretraining{name and f', “{name}”'}", wording.pretrained_note(seen))
+        for name, row in rows.items()
+        if row.metrics["checkpoint"]["kind"] != NONE
+        and (seen := row.metrics["checkpoint"].get("pretrained_on"))
+    ]
+
+
+def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    metrics = next(iter(rows.values())).metrics
+    split = metrics["split"]
+    recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
+    parts = ", ".join(
+        f"{name} {split[name]} images"
+        + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
+        for name in ("train", "val", "test")
+    )
+    how = wording.split(split["by"], split.get("known_by", {}))
+    return [
+        ("Labelled set", metrics["data"]["path"]),
+        ("Parts", f"{parts}; split {how}"),
+        *([("Columns", metrics["data"]["columns"])] if metrics["data"].get("columns") else []),
+        ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
+        *_tuning(rows),
+        *_pretrained(rows),
+        ("Seeds", ", ".join(map(str, metrics["seeds"]))),
+        ("Versions", ", ".join(f"{key} {value}" for key, value in metrics["versions"].items())),
+    ]

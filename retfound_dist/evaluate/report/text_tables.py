@@ -1,0 +1,51 @@
+"""A comparison's scores as text: a few columns for a terminal, all of them as Markdown for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retfound_dist.evaluate.report.score_tables import NAMES, Ties, Trees, score_table
+from retfound_dist.evaluate.scores import wording
+from retfound_dist.files.untrusted_text import markdown as escaped
+
+SHOWN = ("auroc", "aupr", "balanced_accuracy")
+_WIDE = 21
+
+
+def terminal(metrics: Trees) -> list[str]:
+    """The scores that matter most of each row, with intervals."""
+    first = max(len("weights"), *map(len, metrics))
+    head = f"{'weights':<{first}}{heading(SHOWN)}"
+    return [head, *(f"{name:<{first}}{scores(tree, SHOWN)}" for name, tree in metrics.items())]
+
+
+def heading(names: Sequence[str]) -> str:
+    """The names of scores, over the columns of `scores`."""
+    return "".join(f"  {wording.LABELS[name]:>{_WIDE}}" for name in names)
+
+
+def scores(tree: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Macro scores with their intervals, in columns."""
+    macro, spans = tree["macro"], tree["ci95"]["macro"]
+    cells = (wording.score(macro[name], spans[name]) for name in names)
+    return "".join(f"  {cell:>{_WIDE}}" for cell in cells)
+
+
+def markdown(metrics: Trees, ties: Ties) -> str:
+    """Both definitions, every score with its interval."""
+    return "\n".join(_markdown(kind, metrics, ties) for kind in NAMES)
+
+
+def _markdown(kind: str, metrics: Trees, ties: Ties) -> str:
+    table = score_table(kind, metrics, ties)
+    rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
+    for line in table["lines"]:
+        rows.append([escaped(line["name"]), *map(_cell, line["cells"])])
+    drawn = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"## {kind}\n\n{table['note']} In brackets: 95 % intervals.\n\n{drawn}"
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    value = f"**{cell['value']}**" if cell["best"] else cell["value"]
+    return value + (" \u2248" if cell["tied"] else "") + (f" [{cell['span']}]" if cell["span"] else "")

@@ -1,0 +1,61 @@
+"""Is an evaluation that stands somewhere the one that is asked for? By weights, images and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retfound_dist.config.loading import differences, to_dict, with_defaults
+from retfound_dist.config.schema import EvaluateConfig
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
+
+_HOW = (
+    "out.url",
+    "threads",
+    "jobs",
+    "checkpoint",
+    "data.path",
+    "data.workers",
+    "data.split_file",
+    "data.allow_leak",
+    "external.path",
+)
+"""Settings that say where and how a row runs, not what comes out: content tells weights and images."""
+
+
+def is_same(
+    metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
+) -> bool:
+    """Whether metrics.json came from these weights, these images and these settings."""
+    return not changes(metrics, start, data, config)
+
+
+def changes(
+    metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
+) -> list[str]:
+    """In what metrics.json came from other weights, images or settings, a sentence each."""
+    held, found = metrics["checkpoint"], []
+    if held["sha256"] != start.identity:
+        there, here = _told(held), _told(start.describe())
+        same = " (its content has changed)" if there == here else ""
+        found.append(f"checkpoint is {there} there and {here} here{same}")
+    if metrics["data"]["fingerprint"] != data.fingerprint:
+        there, here = metrics["data"]["path"], data.path
+        same = " (its images, labels or split have changed)" if there == here else ""
+        found.append(f"data are {there} there and {here} here{same}")
+    if _external(metrics) != (data.external.fingerprint if data.external else None):
+        found.append("the external set is another")
+    for key, old, new in differences(with_defaults(EvaluateConfig, metrics["config"]), to_dict(config)):
+        if key not in _HOW and not (start.kind != "none" and key.startswith("model.")):
+            found.append(f"{key} is {old!r} there and {new!r} here")
+    return found
+
+
+def _told(checkpoint: Mapping[str, Any]) -> str:
+    step = f" (step {checkpoint['step']:,})" if checkpoint.get("step") else ""
+    return f"{checkpoint['url']}{step}"
+
+
+def _external(metrics: Mapping[str, Any]) -> str | None:
+    return metrics["external"]["data"]["fingerprint"] if "external" in metrics else None

@@ -1,0 +1,92 @@
+"""What stands where an evaluation or a comparison shall be written: the same, another, or something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from retfound_dist.config.schema import EvaluateConfig
+from retfound_dist.errors import ConfigError, RecordError
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.cached_evaluation import changes
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.formats import url_kinds
+from retfound_dist.formats.score_files import ComparisonFile
+from retfound_dist.io import output_files, storage
+from retfound_dist.records import json_reader
+
+_OTHERS = (
+    url_kinds.RUN,
+    url_kinds.CHECKPOINT,
+    url_kinds.UNCOMMITTED,
+    url_kinds.SHARDS,
+    url_kinds.UNFINISHED_SHARDS,
+    url_kinds.TARS,
+    url_kinds.MODEL_FOLDER,
+)
+FEW = 4
+"""Differences that are shown."""
+
+
+def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
+    """ConfigError where `out.url` belongs to something else: nothing is mixed with an evaluation."""
+    kind, own = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
+    if kind in _OTHERS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {own}:
+        raise ConfigError(f"out.url={url} is {kind}: give {own} a folder of its own")
+    if not storage.is_folder(url) and storage.exists(url):
+        raise ConfigError(f"out.url={url} is {kind}, a folder is wanted: give another out.url")
+    if force or kind == own:
+        return
+    names = set(storage.list_names(url))
+    if evaluation_files.UNFINISHED in names or comparison:
+        return
+    strange = sorted(names & set(evaluation_files.FILES))
+    if strange:
+        raise output_files.not_ours(storage.join(url, strange[0]), "evaluate", "out.url")
+
+
+def held_evaluation(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
+) -> Evaluation | None:
+    """The same evaluation where it is whole already; None where it is to be made.
+
+    ConfigError, with the difference, where another one stands there and `force` is not given; RecordError
+    where its metrics.json is damaged or of another program.
+    """
+    url = config.out.url
+    if force or not storage.exists(storage.join(url, evaluation_files.METRICS)):
+        return None
+    found = changes(evaluation_files.read_metrics(url), start, data, config)
+    if found:
+        raise ConfigError(_refusal(url, "evaluation", found))
+    try:
+        return evaluation_files.read(url)
+    except RecordError as error:  # what was to be seen of it by metrics.json is the same: nothing is lost
+        say(f"it is made again: {error}")
+        return None
+
+
+def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
+    """ConfigError where a comparison stands at `where` with rows that the new one would not show.
+
+    RecordError where it is damaged or of another program.
+    """
+    if force or not storage.exists(where):
+        return
+    remedy = "give another out.url, or compare again with --force"
+    held = json_reader.read(where, ComparisonFile, remedy)["config"]["weights"]
+    lost = [name for name in held if name not in weights]
+    if lost:
+        raise ConfigError(
+            _refusal(where, "comparison", [f"weights.{name} is in that one and not in this" for name in lost])
+        )
+
+
+def _refusal(url: str, what: str, found: list[str]) -> str:
+    more = f", and {len(found) - FEW} more" if len(found) > FEW else ""
+    return (
+        f"{url} holds another {what} ({'; '.join(found[:FEW])}{more}): "
+        "give another out.url, or replace it with --force"
+    )

@@ -1,0 +1,124 @@
+"""What only the models can show, kept beside the scores as pictures.json: pages are drawn from files.
+
+mistakes          the worst ones of the first seed, with heat maps (`worst_mistakes.py`)
+features          two directions of the frozen features of the test part (`feature_projection.py`)
+reconstructions   a few test images filled in by this checkpoint and by earlier ones of its run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from retfound_dist.errors import RetfoundError
+from retfound_dist.evaluate.data.image_encoding import picture_text
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, run_of
+from retfound_dist.evaluate.probe.feature_projection import project
+from retfound_dist.evaluate.probe.frozen_features import Features
+from retfound_dist.evaluate.probe.reconstruct import Reconstruction, reconstruct
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.model.weights.weight_files import Weights, autoencoder_from, read_weights
+
+PICTURES = 5
+"""Test images whose reconstruction is shown, one of each class first."""
+GAIN = 3
+"""Differences are shown so many times larger, else they are too dark to see."""
+_MASK_SEED = 0
+
+
+def make_pictures(
+    start: StartingWeights,
+    data: LabelledSet,
+    seen_ND: Features,
+    mistakes: dict[str, Any],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The whole of pictures.json; parts that cannot be had (no decoder, too few images) are None.
+
+    `seen_ND`: frozen features of the test part.
+    """
+    return {
+        "mistakes": mistakes,
+        "features": project(seen_ND),
+        "reconstructions": reconstructions(start, data, say),
+    }
+
+
+def reconstructions(
+    start: StartingWeights, data: LabelledSet, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The same images and masks for the first, the middle and this checkpoint of a run.
+
+    None without a decoder (`none`, an encoder alone). An earlier checkpoint that cannot be read is said and
+    left out.
+    """
+    if start.weights is None or not start.weights.has_decoder:
+        return None
+    test = data.parts["test"]
+    places = chosen(test)
+    images = [test.images[i] for i in places]
+    try:
+        own = _filled_in(start.weights, images)
+    except RetfoundError as error:
+        say(f"no reconstructions: {error}")
+        return None
+    if own is None:
+        return None
+    columns = []
+    for step in earlier_steps(start):
+        try:
+            url = checkpoint_folder.checkpoint_url(str(run_of(start.url)), step)
+            found = _filled_in(read_weights(url), images)
+        except RetfoundError as error:
+            say(f"no reconstruction by step {step}: {error}")
+            continue
+        if found:
+            columns.append(_column(step, found))
+    columns.append(_column(start.describe()["step"], own))
+    return {
+        "keys": [test.keys[i] for i in places],
+        "labels": [data.classes[test.labels[i]] for i in places],
+        "image_size": start.image_size,
+        "patch": start.shape.patch,
+        "original": [picture_text(one.original) for one in own],
+        "masked": [picture_text(one.masked) for one in own],
+        "checkpoints": columns,
+    }
+
+
+def earlier_steps(start: StartingWeights) -> list[int]:
+    """The first and the middle of the run's committed steps before this checkpoint, as far as there are."""
+    run, step = run_of(start.url), start.describe()["step"]
+    if run is None or step is None:
+        return []
+    steps = [s for s in checkpoint_folder.list_steps(run) if s <= step]
+    return sorted({steps[0], steps[(len(steps) - 1) // 2]} - {step}) if steps else []
+
+
+def chosen(test: SplitPart) -> list[int]:
+    """Places of the test images to show: the first of each class in turn."""
+    labels = test.labels
+    ranked = sorted((int((labels[:i] == labels[i]).sum()), int(labels[i]), i) for i in range(len(labels)))
+    return [place for *_, place in ranked[:PICTURES]]
+
+
+def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] | None:
+    """None where the images are not of the size that the decoder was trained for."""
+    model = autoencoder_from(weights)
+    size = images[0].shape
+    return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
+
+
+def _column(step: int | None, found: Sequence[Reconstruction]) -> dict[str, Any]:
+    return {
+        "step": step,
+        "reconstruction": [picture_text(one.reconstruction) for one in found],
+        "difference": [picture_text(_raised(one.difference)) for one in found],
+    }
+
+
+def _raised(difference: Any) -> Any:
+    return np.minimum(difference.astype(int) * GAIN, 255).astype(np.uint8)

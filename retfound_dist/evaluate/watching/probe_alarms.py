@@ -1,0 +1,107 @@
+"""When a run goes wrong: a probe worse than that of the run's own starting weights, or one that has fallen.
+
+Worse means by more than the paired 95 % interval, and by more than a trifle: both checkpoints are scored on
+the same bootstrap resamples of the same images, and the interval of the difference lies below 0. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from retfound_dist.config.schema import Alarm
+from retfound_dist.evaluate.scores import bootstrap, wording
+from retfound_dist.evaluate.scores.metrics import Floats
+
+Kind = Literal["worse_than_start", "falling"]
+START = "start"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint's probe on one score."""
+
+    step: int
+    """0: the starting weights."""
+    value: float | None
+    drawn_R: Floats
+    """The score in each resample."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """By how much a checkpoint is above another."""
+
+    other: int
+    difference: float | None
+    ci95: bootstrap.Interval
+    least: float
+    """The smallest difference that counts."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether the whole interval is below 0, and the difference large enough to count."""
+        if self.difference is None or self.ci95 is None:
+            return False
+        return self.ci95[1] < 0 and self.difference <= -self.least
+
+    def describe(self) -> dict[str, Any]:
+        """For watch.json."""
+        return {"step": self.other, "difference": self.difference, "ci95": self.ci95, "worse": self.worse}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A checkpoint beside the starting weights and the best one before it; None where there is none."""
+
+    point: Point
+    to_start: Gap | None
+    to_best: Gap | None
+
+
+def judge(start: Point | None, points: Sequence[Point], least: float) -> list[Judged]:
+    """Every checkpoint, rising, beside what came before."""
+    found = []
+    best: Point | None = None
+    for point in points:
+        to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
+        found.append(Judged(point, to_start, to_best))
+        if point.value is not None and (best is None or best.value is None or point.value > best.value):
+            best = point
+    return found
+
+
+def gap(point: Point, other: Point, least: float) -> Gap:
+    """The paired difference of two checkpoints."""
+    if point.value is None or other.value is None:
+        return Gap(other.step, None, None, least)
+    span = bootstrap.paired(point.drawn_R, other.drawn_R)["ci95"]
+    return Gap(other.step, point.value - other.value, span, least)
+
+
+def alarms(judged: Sequence[Judged], rule: Alarm) -> list[dict[str, Any]]:
+    """The rows of alarms.jsonl: a checkpoint and kind each, from the `patience`-th in a row on."""
+    rows: list[dict[str, Any]] = []
+    in_a_row: dict[Kind, int] = {"worse_than_start": 0, "falling": 0}
+    for each in judged:
+        gaps: Mapping[Kind, Gap | None] = {"worse_than_start": each.to_start, "falling": each.to_best}
+        for kind, found in gaps.items():
+            in_a_row[kind] = in_a_row[kind] + 1 if found and found.worse else 0
+            if found and in_a_row[kind] >= rule.patience:
+                rows.append(_row(kind, each.point, found, rule))
+    return rows
+
+
+def _row(kind: Kind, point: Point, found: Gap, rule: Alarm) -> dict[str, Any]:
+    return {
+        "step": point.step,
+        "kind": kind,
+        "method": rule.method,
+        "metric": rule.metric,
+        "value": point.value,
+        "against_step": found.other,
+        "difference": found.difference,
+        "ci95": found.ci95,
+        "message": wording.alarm(kind, point.step, found.other, rule, found.difference, found.ci95),
+    }

@@ -1,0 +1,173 @@
+"""A checkpoint's probe as it stands in a folder: cross-validated on train and val, written and read whole.
+
+features.npz            the frozen features
+probe_predictions.csv   every image of train and val: key, patient, label, <method>_p_<CLASS>...
+probe.json              scores and intervals; written last, so without it there is no probe
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.config.loading import to_dict
+from retfound_dist.config.schema import Probe
+from retfound_dist.errors import DataError, FormatError, RecordError
+from retfound_dist.evaluate.data import pretraining_overlap
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
+from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe.frozen_features import features_of
+from retfound_dist.evaluate.results.evaluation_files import DIGITS
+from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores.metrics import Floats, Labels
+from retfound_dist.formats.score_files import ProbeFile
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader
+from retfound_dist.runtime.progress import ProgressDisplay
+
+PROBE, PREDICTIONS = "probe.json", "probe_predictions.csv"
+REMEDY = "the probe is made again"
+PARTS = ("train", "val")
+"""What `watch` looks at; the test part is for the end."""
+
+
+@dataclass(frozen=True)
+class Development:
+    """The images that are not for testing."""
+
+    keys: tuple[str, ...]
+    patients: tuple[str | None, ...]
+    labels_N: Labels
+    unit: str
+    """`patient`, `volume`, `folder` or `image`."""
+    units_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A checkpoint's probe."""
+
+    tree: dict[str, Any]
+    """probe.json: `linear` and `knn` with their scores, `checkpoint`, `data` and how it was made."""
+    probabilities: dict[str, Floats]
+    """(N, C) of each method, in the order of the development images."""
+
+
+def development(data: LabelledSet) -> Development:
+    """Train and val of a set; DataError where they cannot be cross-validated."""
+    parts = [data.parts[name] for name in PARTS]
+    keys = tuple(key for part in parts for key in part.keys)
+    patients = tuple(patient for part in parts for patient in part.patients)
+    labels_N = np.concatenate([part.labels for part in parts])
+    units = tuple(one for part in parts for one in part.units)
+    unit, units_N = bootstrap.units_of(patients, keys, units)
+    if len(np.unique(labels_N)) < 2 or not linear_probe.folds(labels_N, units_N, 2, 0):
+        raise DataError(
+            f"{data.path}: train and val hold {len(keys)} images of {len(np.unique(units_N))} {unit}s in "
+            f"{len(np.unique(labels_N))} classes: a probe needs two classes and two {unit}s of one; "
+            "give more labelled images"
+        )
+    return Development(keys, patients, labels_N, unit, units_N)
+
+
+def probe_start(
+    start: StartingWeights,
+    data: LabelledSet,
+    settings: Probe,
+    resamples: int,
+    folder: str,
+    show: ProgressDisplay,
+) -> Probed:
+    """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
+    try:
+        held = read(folder)
+    except FormatError:
+        raise
+    except RecordError as error:
+        show.warn(str(error))
+        held = None
+    if held and _is_same(held.tree, start, data, settings, resamples):
+        return held
+    began, images = time.monotonic(), development(data)
+    show.begin(f"features of {start.url}")
+    rows = features_of(start, data, PARTS, folder, show.advance)
+    show.begin("linear probe and nearest neighbours")
+    found = linear_probe.cross_validated(
+        np.concatenate([rows[name] for name in PARTS]),
+        images.labels_N,
+        images.units_N,
+        len(data.classes),
+        settings,
+    )
+    found = {method: p_NC.round(DIGITS) for method, p_NC in found.items()}
+    tree = {
+        **{
+            method: linear_probe.scored(images.labels_N, p_NC, images.units_N, data.classes, resamples)
+            for method, p_NC in found.items()
+        },
+        "images": len(images.keys),
+        "bootstrap": {"unit": images.unit, "units": int(images.units_N.max()) + 1, "resamples": resamples},
+        "classes": list(data.classes),
+        "prediction": f"{settings.folds}-fold cross-validation over train and val",
+        "checkpoint": {
+            **start.describe(),
+            "pretrained_on": pretraining_overlap.count(start, {name: data.parts[name] for name in PARTS}),
+        },
+        "data": {"path": data.path, "fingerprint": data.fingerprint},
+        "probe": to_dict(settings),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    made = Probed(tree, found)
+    _write(folder, made, images)
+    return made
+
+
+def read(folder: str) -> Probed | None:
+    """The probe in a folder, or None where there is none; RecordError where it is damaged."""
+    place, where = storage.join(folder, PROBE), storage.join(folder, PREDICTIONS)
+    if not storage.exists(place):
+        return None
+    tree: dict[str, Any] = dict(json_reader.read(place, ProbeFile, REMEDY))
+    try:
+        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(where).decode())))
+        if not rows or len(rows) != tree.get("images", len(rows)):
+            raise ValueError(f"it has {len(rows):,} rows, {PROBE} tells of other images")
+        found = {
+            method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
+            for method in linear_probe.METHODS
+        }
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+    return Probed(tree, found)
+
+
+def _write(folder: str, made: Probed, images: Development) -> None:
+    storage.delete(storage.join(folder, PROBE))
+    classes, text = made.tree["classes"], io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{method}_p_{c}" for method in made.probabilities for c in classes]
+    writer.writerow(["key", "patient", "label", *columns])
+    all_NP = np.concatenate(list(made.probabilities.values()), axis=1)
+    for key, patient, label, p_P in zip(images.keys, images.patients, images.labels_N, all_NP, strict=True):
+        writer.writerow([key, patient or "", classes[label], *(f"{p:.{DIGITS}f}" for p in p_P)])
+    storage.write_text(storage.join(folder, PREDICTIONS), text.getvalue())
+    storage.write_json(storage.join(folder, PROBE), made.tree)
+
+
+def _is_same(
+    tree: dict[str, Any], start: StartingWeights, data: LabelledSet, settings: Probe, resamples: int
+) -> bool:
+    return bool(
+        tree["checkpoint"]["sha256"] == start.identity
+        and tree["checkpoint"]["image_size"] == start.image_size
+        and tree["data"]["fingerprint"] == data.fingerprint
+        and tree["probe"] == to_dict(settings)
+        and tree["bootstrap"]["resamples"] == resamples
+    )

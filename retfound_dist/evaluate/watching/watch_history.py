@@ -1,0 +1,190 @@
+"""What a watch knows of a run: every checkpoint's probe beside the starting weights' and the best before it.
+
+watch.json    RUN/evaluations/: rows, alarms, the starting weights
+report.html   RUN/evaluations/: the same as a page
+alarms.jsonl  RUN/: each alarm once, as it was raised
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from retfound_dist.config.loading import to_dict
+from retfound_dist.config.schema import Alarm, WatchConfig
+from retfound_dist.errors import FormatError, RecordError
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import checkpoint_identity
+from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.report.watch_page import watch_page
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores.metrics import Floats
+from retfound_dist.evaluate.watching import probe_alarms, probe_results
+from retfound_dist.evaluate.watching.probe_alarms import Judged, Point
+from retfound_dist.evaluate.watching.probe_results import Development, Probed, development
+from retfound_dist.formats import checkpoint_folder, run_folder, run_summary
+from retfound_dist.formats.log_rows import read_log
+from retfound_dist.io import storage
+
+T = TypeVar("T")
+_STEP = re.compile(r"^step_(\d{8,})$")
+
+
+def folder(run: str) -> str:
+    """Where a run's evaluations stand."""
+    return storage.join(run, "evaluations")
+
+
+def start_url(run: str) -> str:
+    """Where the probe of the run's starting weights stands."""
+    return storage.join(folder(run), probe_alarms.START)
+
+
+def steps_with(run: str, name: str) -> list[int]:
+    """Steps whose folder of evaluations holds a file, rising; their checkpoints may be gone since."""
+    found = [int(m.group(1)) for n in storage.list_names(folder(run)) if (m := _STEP.match(n))]
+    return sorted(
+        s for s in found if storage.exists(storage.join(checkpoint_folder.evaluation_url(run, s), name))
+    )
+
+
+@dataclass
+class History:
+    """The probes of one run on one labelled set."""
+
+    config: WatchConfig
+    images: Development
+    fingerprint: str
+    warn: Callable[[str], None]
+    start: Probed | None = None
+    steps: dict[int, Probed] = field(default_factory=dict)
+    _drawn: dict[int, Point] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, config: WatchConfig, data: LabelledSet, warn: Callable[[str], None]) -> History:
+        """What stands in the run's folder already, from the same images and settings.
+
+        `warn` is told of files that are damaged, each once.
+        """
+        found = cls(config, development(data), data.fingerprint, warn)
+        for step in steps_with(config.run.url, probe_results.PROBE):
+            held = found._told(probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step))
+            if (
+                held
+                and found._fits(held)
+                and is_of(checkpoint_folder.checkpoint_url(config.run.url, step), held)
+            ):
+                found.steps[step] = held
+        return found
+
+    def add(self, step: int, made: Probed) -> None:
+        """Take in a checkpoint's probe; 0 is the starting weights'."""
+        self._drawn.pop(step, None)
+        if step:
+            self.steps[step] = made
+        else:
+            self.start = made
+
+    def judged(self) -> list[Judged]:
+        """Every checkpoint beside what came before."""
+        start = self._point(0, self.start) if self.start else None
+        points = [self._point(step, self.steps[step]) for step in sorted(self.steps)]
+        return probe_alarms.judge(start, points, self.config.alarm.least)
+
+    def tree(self) -> dict[str, Any]:
+        """watch.json."""
+        judged = self.judged()
+        return {
+            "run": self.config.run.url,
+            "start": self.start.tree if self.start else None,
+            "rows": [self._row(each) for each in judged],
+            "newest": self.newest(),
+            "alarms": probe_alarms.alarms(judged, self.config.alarm),
+            "config": to_dict(self.config),
+        }
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint that was probed; None where none was."""
+        there = [
+            each.step for each in checkpoint_folder.by_age(self.config.run.url) if each.step in self.steps
+        ]
+        return there[-1] if there else max(self.steps, default=None)
+
+    def write(self) -> list[dict[str, Any]]:
+        """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
+        tree, run = self.tree(), self.config.run.url
+        known = {_name(row) for row in read_log(run, run_folder.ALARMS).rows}
+        fresh = [row for row in tree["alarms"] if _name(row) not in known]
+        if fresh:
+            run_folder.append_rows(run, run_folder.ALARMS, fresh)
+        storage.write_json(storage.join(run, run_folder.WATCH), tree)
+        steps = steps_with(run, evaluation_files.METRICS)
+        tuned = {
+            step: self._told(evaluation_files.read_whole, checkpoint_folder.evaluation_url(run, step))
+            for step in steps
+        }
+        page = watch_page(tree, {step: held for step, held in tuned.items() if held})
+        storage.write_text(storage.join(folder(run), evaluation_files.REPORT), page)
+        run_summary.refresh(run)
+        return fresh
+
+    def _row(self, each: Judged) -> dict[str, Any]:
+        tree, step = self.steps[each.point.step].tree, each.point.step
+        where = checkpoint_folder.evaluation_url(self.config.run.url, step)
+        there = storage.exists(storage.join(where, evaluation_files.METRICS))
+        tuned = self._told(evaluation_files.read_metrics, where) if there else None
+        return {
+            "step": step,
+            "samples": tree["checkpoint"]["samples"],
+            "pretrained_on": tree["checkpoint"].get("pretrained_on"),
+            **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in linear_probe.METHODS},
+            "to_start": each.to_start and each.to_start.describe(),
+            "to_best": each.to_best and each.to_best.describe(),
+            "finetuned": tuned and {k: tuned[k] for k in ("macro", "ci95")},
+        }
+
+    def _told(self, read: Callable[[str], T], url: str) -> T | None:
+        """What is read; None where it is damaged, which is said once."""
+        try:
+            return read(url)
+        except FormatError:
+            raise
+        except RecordError as error:
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                self.warn(str(error))
+            return None
+
+    def _point(self, step: int, held: Probed) -> Point:
+        if step not in self._drawn:
+            rule = self.config.alarm
+            drawn_R = self._resampled(held.probabilities[rule.method], rule)
+            self._drawn[step] = Point(step, held.tree[rule.method]["macro"][rule.metric], drawn_R)
+        return self._drawn[step]
+
+    def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
+        weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
+        return bootstrap.scores(self.images.labels_N, probabilities_NC, weights_RN)["macro"][rule.metric]
+
+    def _fits(self, held: Probed) -> bool:
+        tree = held.tree
+        return bool(
+            tree["data"]["fingerprint"] == self.fingerprint
+            and tree["probe"] == to_dict(self.config.probe)
+            and tree["bootstrap"]["resamples"] == self.config.bootstrap
+        )
+
+
+def is_of(checkpoint: str, held: Probed) -> bool:
+    """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
+    if not checkpoint_folder.is_checkpoint(checkpoint):
+        return True
+    return bool(held.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
+
+
+def _name(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(key) for key in ("step", "kind", "method", "metric"))

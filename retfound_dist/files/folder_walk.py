@@ -1,0 +1,247 @@
+"""The walk behind `image_files.find_files`: every folder once, links followed safely, all else counted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from retfound_dist.errors import DataError
+from retfound_dist.files.skipped_files import (
+    AGAIN,
+    CYCLE,
+    GONE,
+    HEAD,
+    HIDDEN,
+    LINKED,
+    OUT,
+    SPECIAL,
+    PassedOver,
+    is_hidden,
+    printable,
+)
+
+Links = Literal["inside", "anywhere"]
+"""Which links are followed: those whose target lies in the folder, or all."""
+
+
+@dataclass
+class Tally:
+    """What one folder holds directly."""
+
+    images: int = 0
+    passed: int = 0
+    example: str = ""
+    """One of those that were passed over."""
+    folders: int = 0
+
+
+@dataclass
+class FolderFiles:
+    """The files of a folder, and what was passed over."""
+
+    root: str
+    """Real path."""
+    links: Links
+    paths: list[str] = field(default_factory=list)
+    """Below `root`, sorted."""
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    """Bytes of each."""
+    passed: PassedOver = field(default_factory=PassedOver)
+    folders: dict[str, Tally] = field(default_factory=dict)
+    """Every folder that was entered, by its path below `root` (`""`: the root itself)."""
+
+
+def is_below(root: str, real: str) -> bool:
+    """Whether a real path lies in a real folder."""
+    return os.path.commonpath([root, real]) == root
+
+
+def _identity(info: os.stat_result) -> int:
+    """One number for a file on this machine."""
+    return (info.st_dev * 0x9E3779B97F4A7C15 + info.st_ino) % 2**64
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: str
+    holders: tuple[int, ...]
+    """Identities of the folders that this one is reached through, itself the last."""
+    linked: bool
+    """Whether a link is on the way."""
+
+
+class Walk:
+    """Own folders first, then folders behind links in the order of their paths: the same for every disk."""
+
+    def __init__(self, root: str, ends: tuple[str, ...], links: Links, used: frozenset[str]) -> None:
+        """Of a real path."""
+        self._found, self._ends, self._used = FolderFiles(root, links), ends, used
+        self._identities, self._by_link = array("Q"), bytearray()
+        self._links: deque[tuple[str, tuple[int, ...]]] = deque()
+        self._linked_folders: set[int] = set()
+
+    def run(self) -> None:
+        """Enter everything; DataError where a folder cannot be listed."""
+        root = self._found.root
+        self._enter(_Folder("", (_identity(_stat(root, "")),), False))
+        while self._links:
+            waiting = sorted(self._links)
+            self._links.clear()
+            for path, holders in waiting:
+                self._follow(path, holders)
+
+    def result(self) -> FolderFiles:
+        """The files in the order of their paths, each once."""
+        found = self._found
+        order = sorted(range(len(found.paths)), key=found.paths.__getitem__)
+        if any(self._by_link):
+            order = self._once(order)
+        found.paths, found.sizes = (
+            [found.paths[place] for place in order],
+            array("q", (found.sizes[place] for place in order)),
+        )
+        return found
+
+    def _once(self, order: list[int]) -> list[int]:
+        """Without second links to a file, and without files that a link stands for."""
+        first: dict[int, int] = {}
+        for place in order:
+            if self._by_link[place]:
+                first.setdefault(self._identities[place], place)
+        kept = []
+        for place in order:
+            if first.get(self._identities[place], place) == place:
+                kept.append(place)
+            else:
+                self._drop(AGAIN if self._by_link[place] else LINKED, self._found.paths[place])
+        return kept
+
+    def _drop(self, kind: str, path: str) -> None:
+        tally = self._found.folders[os.path.dirname(path)]
+        tally.images -= 1
+        self._pass(kind, path, tally)
+
+    def _pass(self, kind: str, path: str, tally: Tally) -> None:
+        self._found.passed.add(kind, path)
+        tally.passed += kind != HIDDEN
+        tally.example = tally.example or path
+
+    def _follow(self, path: str, holders: tuple[int, ...]) -> None:
+        """Enter the folder behind a link, unless it was entered by a link or holds this one."""
+        identity = _identity(_stat(self._found.root, path))
+        tally = self._found.folders[os.path.dirname(path)]
+        if identity in holders:
+            self._pass(CYCLE, self._arrow(path), tally)
+        elif identity in self._linked_folders:
+            self._pass(AGAIN, self._arrow(path), tally)
+        else:
+            self._linked_folders.add(identity)
+            self._enter(_Folder(path, (*holders, identity), True))
+
+    def _enter(self, top: _Folder) -> None:
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            tally = self._found.folders[folder.path] = Tally()
+            below: list[str] = []
+            try:
+                with os.scandir(os.path.join(self._found.root, folder.path)) as entries:
+                    for entry in entries:
+                        if self._take(entry, folder, tally):
+                            below.append(os.path.join(folder.path, entry.name))
+                folders += self._below(folder, sorted(below, reverse=True), tally)
+            except OSError as error:
+                where = printable(os.path.join(self._found.root, folder.path))
+                raise DataError(f"cannot list {where}: {error.strerror}; check its rights") from error
+            tally.folders += len(below)
+
+    def _below(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
+        """The subfolders to enter; behind a link each real folder once."""
+        entered = []
+        for path in paths:
+            identity = _identity(_stat(self._found.root, path))
+            if folder.linked and identity in self._linked_folders:
+                self._pass(AGAIN, path, tally)
+                continue
+            if folder.linked:
+                self._linked_folders.add(identity)
+            entered.append(_Folder(path, (*folder.holders, identity), folder.linked))
+        return entered
+
+    def _take(self, entry: os.DirEntry[str], folder: _Folder, tally: Tally) -> bool:
+        """List or count one entry; True for a subfolder, which the caller enters."""
+        path = os.path.join(folder.path, entry.name)
+        if is_hidden(entry.name):
+            self._found.passed.add(HIDDEN, path)
+        elif entry.is_symlink():
+            self._take_link(entry, path, folder, tally)
+        elif entry.is_dir(follow_symlinks=False):
+            return True
+        elif entry.name.lower().endswith(self._ends):
+            self._list(path, entry.stat(follow_symlinks=False), folder.linked, tally)
+        elif folder.path or entry.name not in self._used:
+            self._pass_file(path, tally)
+        return False
+
+    def _take_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: Tally) -> None:
+        real = os.path.realpath(entry.path)
+        named_so = entry.name.lower().endswith(self._ends)
+        try:
+            info = os.stat(real)
+        except OSError:  # nothing there, or a ring of links
+            self._pass(GONE, self._arrow(path), tally)
+            return
+        is_folder = stat.S_ISDIR(info.st_mode)
+        outside = self._found.links == "inside" and not is_below(self._found.root, real)
+        if outside and (is_folder or named_so):
+            self._pass(OUT, self._arrow(path), tally)
+        elif is_folder:
+            tally.folders += 1
+            self._links.append((path, folder.holders))
+        elif named_so:
+            self._list(path, info, True, tally)
+        elif not outside and (folder.path or entry.name not in self._used):
+            self._pass_file(path, tally)
+        elif outside:  # not to be opened, only counted
+            self._found.passed.add_file(path, bytes)
+            tally.passed += 1
+
+    def _list(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
+        if not stat.S_ISREG(info.st_mode):
+            self._pass(SPECIAL, path, tally)
+            return
+        self._found.paths.append(path)
+        self._found.sizes.append(info.st_size)
+        self._identities.append(_identity(info))
+        self._by_link.append(by_link)
+        tally.images += 1
+
+    def _pass_file(self, path: str, tally: Tally) -> None:
+        self._found.passed.add_file(path, lambda: _head(os.path.join(self._found.root, path)))
+        tally.passed += 1
+        tally.example = tally.example or path
+
+    def _arrow(self, path: str) -> str:
+        try:
+            return f"{path} -> {os.readlink(os.path.join(self._found.root, path))}"
+        except OSError:
+            return path
+
+
+def _stat(root: str, path: str) -> os.stat_result:
+    return os.stat(os.path.join(root, path))
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file; none of what is no regular file or cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with open(descriptor, "rb", buffering=0) as stream:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return (stream.read(HEAD) or b"") if is_regular else b""

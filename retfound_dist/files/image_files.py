@@ -1,0 +1,70 @@
+"""Image files below a folder: one list for `pack`, `evaluate`, `compare`, `watch` and `embed`.
+
+    found = find_files("data/octid")
+    found.paths                 sorted, below found.root
+    found.passed.lines()        whatever was passed over, counted and named
+
+Links inside the folder are followed: to a file, to a folder. What leads out of the folder is passed over
+and named, unless links = "anywhere"; what leads back to a folder that holds the link always is. A file
+that is found by a link and by its own path is listed once, by the link: hub caches name files so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from functools import lru_cache
+
+from retfound_dist.errors import DataError
+from retfound_dist.files.folder_walk import FolderFiles, Links, Walk, is_below
+
+IMAGE_ENDS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pgm", ".ppm", ".pbm", ".pnm"),
+)
+"""How the names of image files end. What is in a file its content decides (the decoder)."""
+NAMED_ENDS = "jpg, png, tif, bmp, webp, gif, jp2 or pgm"
+"""The same in short, for messages."""
+MAX_FILE_BYTES = 256_000_000
+"""No single B-scan is larger; what is, is not read into memory."""
+
+
+def find_files(
+    root: str, ends: tuple[str, ...] = IMAGE_ENDS, links: Links = "inside", used: Collection[str] = ()
+) -> FolderFiles:
+    """All files whose names end so; DataError where a folder cannot be listed.
+
+    `used`: names in the root folder that the caller reads otherwise (a listing), not to be counted.
+    """
+    walk = Walk(os.path.realpath(root), ends, links, frozenset(used))
+    walk.run()
+    return walk.result()
+
+
+def read_file(root: str, file: str, links: Links = "inside") -> bytes:
+    """The bytes of a regular file below `root`; DataError where a link leads out, or it is too large."""
+    folder, name = os.path.split(file)
+    path = os.path.join(_real_folder(root, folder, links), name)
+    if os.path.islink(path) or name == "..":
+        path = _inside(root, os.path.realpath(path), links)
+    # A pipe or a device must not be waited for, and what was checked must be what is opened.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as stream:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise DataError("is not a regular file")
+        if info.st_size > MAX_FILE_BYTES:
+            raise DataError(f"has {info.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} of any B-scan")
+        return stream.readall()
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(root: str, folder: str, links: Links) -> str:
+    return _inside(root, os.path.realpath(os.path.join(root, folder)), links)
+
+
+def _inside(root: str, real: str, links: Links) -> str:
+    if links == "inside" and not is_below(root, real):
+        raise DataError("leads out of its folder (by a symbolic link or ..)")
+    return real

@@ -1,0 +1,48 @@
+"""Text that others wrote (names of files, classes, runs), before it is shown where some of it is obeyed.
+
+plain(text)       one printable line: no escape sequences, no signs that turn the direction of writing
+markdown(text)    plain, and nothing of it is a tag, a link, a picture, a heading or the edge of a cell
+fence(text)       the marks around a block of code that its text cannot end
+"""
+
+from __future__ import annotations
+
+import re
+
+from retfound_dist.files.skipped_files import printable
+
+_TAGS = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|"})
+_SIGNS = str.maketrans({":": "&#58;", "@": "&#64;", ".": "&#46;"})
+_MARKS = re.compile(r"([\\`*\[\]~$!])")
+_EDGE_LINES = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+"""An underscore inside a word means nothing, at its edge it may."""
+_ADDRESS = re.compile(
+    r"(?i)\b[a-z][a-z0-9+.-]*:(?=//)|\b(?:mailto|xmpp|javascript|vbscript|data):(?=\S)|\bwww\.|(?<=\S)@(?=\S)"
+)
+"""What Markdown turns into links by itself."""
+_FIRST = re.compile(r"^(\d*)([#+=:.)-])")
+_TICKS = re.compile(r"`+")
+
+
+def plain(text: object) -> str:
+    """A text as one printable line; what a terminal would obey becomes `?`."""
+    return printable(" ".join(str(text).split()))
+
+
+def markdown(text: object) -> str:
+    """A text as plain words in Markdown, in a line, an item of a list or a cell of a table."""
+    safe = _MARKS.sub(r"\\\1", plain(text)).translate(_TAGS)
+    safe = _EDGE_LINES.sub(r"\\_", safe)
+    safe = _ADDRESS.sub(lambda found: found[0].translate(_SIGNS), safe)
+    return _FIRST.sub(r"\1\\\2", safe)
+
+
+def code(text: object) -> str:
+    """A text between two backticks, which it cannot end."""
+    return plain(text).replace("`", "'").replace("|", "\\|")
+
+
+def fence(text: str) -> str:
+    """Backticks that begin and end a block of code with this text in it."""
+    longest = max((len(found) for found in _TICKS.findall(text)), default=0)
+    return "`" * max(3, longest + 1)

@@ -1,0 +1,221 @@
+"""A shard set as it stands at a URL: `manifest.json`, tar shards and one index file a shard.
+
+    manifest.json   {"format": 1, "samples": N, "shards": [{"name", "samples", "bytes", "sha256",
+                     "split", "index": {"name", "bytes", "sha256"}, "fields_sha256"}], "sources": {...},
+                     "image": {...}, "skipped": [{"key", "origin", "reason"}], "classes": [...],
+                     "recipe": {...}, "fingerprint"}
+    oct-000000.tar  for each sample KEY.jpg (KEY.png, KEY.webp), then KEY.json
+    oct-000000.idx  {"format": 1, "samples": [[key, extension, image offset, image bytes,
+                     json offset, json bytes, image sha256], ...], ...}: where each sample lies in
+                     the tar; of the sha256 of the image's bytes the first 16 hex digits
+
+The manifest is written last: without it there is no set. Packing writes these, the stream and the
+evaluator read them. A shard of a set that replaced another one may be called `oct.2-000000.tar`. Sets packed
+by older versions have no `fields_sha256`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from retfound_dist.errors import ManifestError, RecordError, StorageError
+from retfound_dist.formats import url_kinds
+from retfound_dist.formats.shard_set_files import Index, ManifestFile
+from retfound_dist.formats.shard_set_files import IndexFile as IndexFile
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader, plain_names
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder and column names of the parts, as data sets spell them."""
+_GENERATION = re.compile(r"\.\d+(?=-\d{6}\.tar$)")
+_PACK_AGAIN = "pack the set again, or bring this file back from a copy"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar shard as the manifest describes it."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    split: str | None
+    index: IndexFile
+    fields_sha256: str = ""
+    """See `FieldsDigest`; empty in sets that were packed before it was kept."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A committed shard set."""
+
+    url: str
+    samples: int
+    shards: tuple[Shard, ...]
+    sources: dict[str, Any]
+    image: dict[str, Any]
+    skipped: tuple[dict[str, Any], ...]
+    classes: tuple[str, ...] = ()
+    """Every label, sorted: a class's index is its place here."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The settings it was packed with."""
+    fingerprint: str = ""
+    """Of the settings and sources it was packed with; `identity.set_fingerprint` is that of its content."""
+    suspects: dict[str, Any] = field(default_factory=dict)
+    """Source -> suspicion -> {"images", "of", "first"}: pictures that are probably no B-scans."""
+    history: tuple[dict[str, Any], ...] = ()
+    """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
+
+    def first(self, count: int) -> Manifest:
+        """The set as it was when it had so many shards: appending only adds behind; 0: all of it."""
+        if not count:
+            return self
+        if count > len(self.shards):
+            raise ManifestError(
+                f"data.first_shards={count}: {self.url} has {len(self.shards)} shards; give 0 for all"
+            )
+        shards = self.shards[:count]
+        return replace(self, shards=shards, samples=sum(shard.samples for shard in shards))
+
+    def part(self, split: str) -> tuple[Shard, ...]:
+        """The shards of `train`, `val` or `test`, of `all`, or of all but val and test (`auto`).
+
+        ManifestError when there are none.
+        """
+        parts = {shard.split for shard in self.shards}
+        wanted = {"all": parts, "auto": parts - {"val", "test"}}.get(split, {split})
+        found = tuple(shard for shard in self.shards if shard.split in wanted)
+        if not found:
+            named = sorted(part for part in parts if part)
+            held = f"it holds {', '.join(named)}" if named else "it was packed without split.fractions"
+            raise ManifestError(
+                f"{self.url} has no part {split!r}: {held}; set data.split=all or pack it with a split"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one sample lies in its shard: offsets and lengths in bytes."""
+
+    key: str
+    extension: str
+    image_offset: int
+    image_bytes: int
+    json_offset: int
+    json_bytes: int
+    image_sha256: str
+    """See `image_digest`."""
+
+
+def image_digest(data: bytes) -> str:
+    """What an index holds of an image's bytes: the first 16 hex digits of their sha256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def lasting_name(shard: str) -> str:
+    """A shard's name without its generation: `oct-000003.tar` for `oct.2-000003.tar` of a replaced set."""
+    return _GENERATION.sub("", shard)
+
+
+class FieldsDigest:
+    """sha256 over key, part, label and patient of a shard's samples, in order: what an edit would change."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, key: str, split: object, label: object, patient: object) -> None:
+        """The next sample."""
+        self._digest.update(json.dumps([key, split, label, patient]).encode() + b"\n")
+
+    def hex(self) -> str:
+        """Of all samples so far."""
+        return self._digest.hexdigest()
+
+
+def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest:
+    """The manifest of the shard set at a URL, of its `first` shards alone (0: all of them).
+
+    ManifestError says what is wrong with it. Unless it is to be `counted`, its total may be another than
+    the sum of its shards: `verify` names that beside all else.
+    """
+    where = storage.join(url, MANIFEST)
+    try:
+        if not storage.exists(where):
+            raise ManifestError(url_kinds.refusal(url, url_kinds.SHARDS))
+        held = json_reader.read(where, ManifestFile, _PACK_AGAIN, format=FORMAT)
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
+    except StorageError as error:
+        raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error
+    whole = Manifest(
+        url=url,
+        samples=held.samples,
+        shards=tuple(Shard(**vars(row)) for row in held.shards),
+        sources={name: dict(source) for name, source in held.sources.items()},
+        image=dict(held.image),
+        skipped=tuple(map(dict, held.skipped)),
+        classes=tuple(held.classes),
+        recipe=held.recipe,
+        fingerprint=held.fingerprint,
+        suspects=held.suspects,
+        history=tuple(map(dict, held.history)),
+    )
+    total = sum(shard.samples for shard in whole.shards)
+    if counted and total != whole.samples:
+        raise ManifestError(
+            f"{where} says {whole.samples:,} samples, its shards sum to {total:,}: one of these counts was "
+            f"changed, and with it every batch; run retfound verify {url}"
+        )
+    return whole.first(first)
+
+
+def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
+    """A shard's index, checked against the manifest's sha256 and number of samples."""
+    where = storage.join(url, shard.index.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
+    return parse_index(data, shard, where)
+
+
+def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
+    """The entries in the bytes of a shard's index file; `where` is what messages call it.
+
+    ManifestError where there are more or fewer than the manifest says, or they lie outside the shard.
+    """
+    try:
+        rows = json_reader.parse_large(data, Index, where, _PACK_AGAIN, format=FORMAT).samples
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
+    check_count(shard, len(rows), where)
+    entries = tuple(Entry(*row) for row in rows)
+    for name in (*(entry.key for entry in entries), *{entry.extension for entry in entries}):
+        plain_names.plain_name(name, where, ManifestError)
+    ends = (max(e.image_offset + e.image_bytes, e.json_offset + e.json_bytes) for e in entries)
+    if max(ends, default=0) > shard.bytes:
+        raise ManifestError(f"{where} tells of samples behind the end of {shard.name}; {_PACK_AGAIN}")
+    return entries
+
+
+def check_count(shard: Shard, found: int, where: str) -> None:
+    """ManifestError where a shard's index holds another number of samples than the manifest says."""
+    if found != shard.samples:
+        raise ManifestError(
+            f"{where} holds {found:,} samples, the manifest says {shard.samples:,} of {shard.name}: one of "
+            f"them was changed, and with it every batch; {_PACK_AGAIN}"
+        )

@@ -1,0 +1,144 @@
+"""What stands in a shard set's JSON files, typed: lists for objects, a name that is a path, a cut file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, Field, with_config
+from typing_extensions import TypedDict
+
+from retfound_dist.records import plain_names
+from retfound_dist.records.json_reader import Count
+
+
+def _plain(name: str) -> str:
+    if why := plain_names.why_not_plain(name):
+        raise ValueError(f"{ascii(name)[:120]} {why}: such a name is never written here")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A shard's index file."""
+
+    name: Name
+    bytes: Count
+    sha256: Hex
+
+
+class Skip(TypedDict):
+    """A scan that was kept out."""
+
+    key: str
+    origin: str
+    reason: str
+
+
+class PackRecord(TypedDict):
+    """A pack or an append that made the set."""
+
+    fingerprint: str
+    shards: Count
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """One of the manifest's shards, as it stands in the file."""
+
+    name: Name
+    samples: Count
+    bytes: Count
+    sha256: Hex
+    index: IndexFile
+    split: str | None = None
+    fields_sha256: Hex = ""
+
+
+class SourcePart(TypedDict, total=False):
+    """What is counted of a source, or of one part of it."""
+
+    samples: Count
+    patients: Count
+    patient_known: Count
+    volumes: Count
+    labels: dict[str, Count]
+
+
+@with_config(extra="allow")
+class SourceFacts(SourcePart, total=False):
+    """One of the manifest's sources, as far as plans and cards go by it."""
+
+    kind: str
+    splits: dict[str, SourcePart]
+
+
+@with_config(extra="allow")
+class ImageFacts(TypedDict, total=False):
+    """The manifest's `image`, as far as plans and cards go by it."""
+
+    grey: Count
+    colour: Count
+    median_height: Count
+    median_width: Count
+    mean: float
+    std: float
+    histogram: list[Count]
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """manifest.json."""
+
+    samples: Count
+    shards: list[ShardRow]
+    sources: dict[str, SourceFacts]
+    image: ImageFacts
+    skipped: list[Skip]
+    classes: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    suspects: dict[str, Any] = field(default_factory=dict)
+    history: list[PackRecord] = field(default_factory=list)
+
+
+IndexRow = tuple[str, str, Count, Count, Count, Count, str]
+"""A sample in an index, as `shardset.Entry` has it."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """The part of an index file that every reader needs."""
+
+    format: int
+    samples: list[IndexRow]
+
+
+@dataclass(frozen=True)
+class HeadShard:
+    """The shard, as the beginning of an index has it."""
+
+    samples: Count
+
+
+class SampleFields(TypedDict):
+    """KEY.json in a shard, as far as it is read; sets that others made have what they know."""
+
+    label: NotRequired[str | int | None]
+    patient: NotRequired[str | int | None]
+    volume: NotRequired[str | int | None]
+    group: NotRequired[str | int | None]
+    source: NotRequired[str | None]
+    split: NotRequired[str | None]
+
+
+class PackedFields(SampleFields):
+    """KEY.json as packing writes it."""
+
+    height: Count
+    width: Count

@@ -1,0 +1,126 @@
+"""What stands at a URL: a run, a checkpoint, a shard set, images, ...; so that a refusal can say it.
+
+A person who gives a run where a checkpoint belongs is told that it is a run, and what to give instead.
+"""
+
+from __future__ import annotations
+
+import re
+
+from retfound_dist.errors import RecordError, StorageError
+from retfound_dist.files.image_files import IMAGE_ENDS
+from retfound_dist.formats.run_config import read_config
+from retfound_dist.io import storage
+
+NOTHING, EMPTY = "nothing", "an empty folder"
+FILE, FOLDER = "a file", "a folder of other files"
+SHARDS, TARS = "a shard set", "a folder of tar files without a manifest"
+UNFINISHED_SHARDS = "a shard set whose packing was not finished"
+RUN, CHECKPOINT, UNCOMMITTED = "a run", "a checkpoint", "a checkpoint that was never committed"
+EVALUATION, COMPARISON = "an evaluation", "a comparison"
+WEIGHTS, MODEL_FOLDER = "a weights file", "a model folder for timm or a hub"
+IMAGE, IMAGES = "an image", "a folder of images"
+_ENDINGS = {
+    WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
+    IMAGE: (*IMAGE_ENDS, ".dcm"),
+}
+_BY_FILE = (
+    ("manifest.json", SHARDS),
+    ("packing.json", UNFINISHED_SHARDS),
+    ("COMMIT.json", CHECKPOINT),
+    ("compare.json", COMPARISON),
+    ("metrics.json", EVALUATION),
+)
+_PACK_IT = "retfound pack configs/pack_folder.toml source.path={url} out.url=SHARDS"
+_INSTEAD: dict[str, dict[str, str]] = {
+    SHARDS: {
+        NOTHING: "check the URL, or pack your images to it first: retfound pack CONFIG.toml out.url={url}",
+        IMAGES: f"pack it first: {_PACK_IT}",
+        IMAGE: f"pack its folder first: {_PACK_IT.replace('{url}', 'IMAGES')}",
+        UNFINISHED_SHARDS: "run the same `retfound pack` command again, it goes on where it was",
+        RUN: "give the shard set it was trained on, which is data.shards in its config.json",
+        "": f"give what `retfound pack` wrote, or pack your images: {_PACK_IT.replace('{url}', 'IMAGES')}",
+    },
+    RUN: {
+        NOTHING: "check the URL",
+        CHECKPOINT: "give the folder of its run, two levels up",
+        UNCOMMITTED: "give the folder of its run, two levels up",
+        "": "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists those there are",
+    },
+    WEIGHTS: {
+        NOTHING: "check the path, or give `none` or the name of a timm model",
+        RUN: "give one of its checkpoints, {url}/checkpoints/step_...",
+        UNCOMMITTED: "its saving was cut off; give an earlier checkpoint of the run",
+        EVALUATION: "give the checkpoint that was evaluated, which is checkpoint.url in its metrics.json",
+        SHARDS: "give a checkpoint or weights file; images go into another argument",
+        IMAGES: "give a checkpoint or weights file; images go into another argument",
+        IMAGE: "give a checkpoint or weights file; images go into another argument",
+        MODEL_FOLDER: "give the model.safetensors in it",
+        "": "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
+    },
+}
+"""By what is wanted and what is there: what to give instead."""
+_STEP = re.compile(r"^step_\d{8,}$")
+
+
+def kind_at(url: str) -> str:
+    """One of the kinds above; StorageError where the store cannot be asked."""
+    if not storage.is_folder(url):
+        return _kind_of_file(storage.name(url)) if storage.exists(url) else NOTHING
+    names = set(storage.list_names(url))
+    if not names:
+        return EMPTY
+    if "config.json" in names and is_run(url):
+        return RUN
+    found = next((kind for file, kind in _BY_FILE if file in names), None)
+    if found:
+        return found
+    if _STEP.match(storage.name(url)) and "checkpoints/step_" in url:
+        return UNCOMMITTED
+    if "config.json" in names and "model.safetensors" in names:
+        return MODEL_FOLDER
+    if any(name.endswith(".tar") for name in names):
+        return TARS
+    return IMAGES if _holds_images(url, names) else FOLDER
+
+
+def is_run(url: str) -> bool:
+    """Whether the folder's config.json is one of a pretraining run."""
+    return not why_no_run(url)
+
+
+def why_no_run(url: str) -> str:
+    """Why a folder with a config.json is no run; empty where it is one."""
+    try:
+        read_config(url, remedy="")
+    except (StorageError, RecordError) as error:
+        return str(error).replace(storage.join(url, "config.json"), "its config.json", 1)
+    return ""
+
+
+def refusal(url: str, wanted: str) -> str:
+    """`URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or WEIGHTS."""
+    kind, instead = kind_at(url), _INSTEAD[wanted]
+    names = {WEIGHTS: "a checkpoint or weights file"}
+    missing = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
+    what = f"{missing} {url}" if kind == NOTHING else f"{url} is {kind}"
+    if kind not in (NOTHING, wanted):
+        what += f", not {names.get(wanted, wanted)}"
+    return f"{what}: {instead.get(kind, instead['']).format(url=url)}"
+
+
+def _kind_of_file(name: str) -> str:
+    return next((kind for kind, ends in _ENDINGS.items() if name.lower().endswith(ends)), FILE)
+
+
+def _holds_images(url: str, names: set[str], depth: int = 2) -> bool:
+    """Whether images lie in the folder, or in the first of its folders."""
+    if any(_kind_of_file(name) == IMAGE for name in names):
+        return True
+    if depth == 0:
+        return False
+    for name in storage.list_folders(url)[:3]:
+        inner = storage.join(url, name)
+        if _holds_images(inner, set(storage.list_names(inner)), depth - 1):
+            return True
+    return False

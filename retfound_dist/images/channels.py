@@ -1,0 +1,116 @@
+"""Samples as a file holds them -> 8-bit pixels: alpha, inversion, depth, orientation, colour.
+
+Shapes: H W pixels of an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retfound_dist.errors import ImageError
+from retfound_dist.images.gray_scaling import to_8_bit
+
+Pixels = NDArray[np.uint8]
+Samples = NDArray[Any]
+MAX_PIXELS = 50_000_000
+"""Larger images are taken for decompression bombs and not decoded."""
+GREY_TOLERANCE = 16
+"""Levels by which R, G and B of a grey pixel may differ: JPEG's chroma noise stays below."""
+COLOUR_SHARE = 0.02
+"""A picture is colour where more than this share of its pixels are: coloured marks take less, tissue more."""
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
+
+
+def check_pixel_count(height: int, width: int) -> None:
+    """ImageError where a header promises more than any B-scan has, before memory is taken for it, or none."""
+    if min(height, width) < 1:
+        raise ImageError(f"is {width}x{height} pixels")
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"is {width}x{height} pixels: more than {MAX_PIXELS:,}")
+
+
+def scale(values: Samples, bits: int = 0) -> Pixels:
+    """Any depth to 8 bit; of 1 to 7 `bits` the largest value is white. ImageError: not finite, complex."""
+    if values.dtype == np.bool_:
+        return np.where(values, 255, 0).astype(np.uint8)
+    check_numbers(values)
+    if values.dtype == np.uint8 and 0 < bits < 8:
+        stretched: Pixels = np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
+        return stretched
+    try:
+        return to_8_bit(values)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
+
+
+def check_numbers(values: Samples) -> None:
+    """ImageError where samples are no whole or real numbers."""
+    if values.dtype.kind not in "buif":
+        raise ImageError(f"has samples of type {values.dtype}: save it as 8 or 16 bit")
+
+
+def invert(values: Samples, bits: int = 0) -> Samples:
+    """MinIsWhite to black at 0. `bits`: of a sample, where the file says how many are used.
+
+    A 12-bit scan in 16-bit samples is inverted about 4,095: about 65,535 all of it would be white.
+    """
+    if values.dtype == np.bool_:
+        return ~values
+    if values.dtype.kind == "f":
+        top = 1.0 if values.size and values.min() >= 0 and values.max() <= 1 else values.max(initial=0)
+        return np.asarray(top - values)
+    if values.dtype.kind == "i":
+        return np.invert(values)  # -1 - v: the range of signed values turned over
+    if not bits:
+        highest = int(values.max(initial=0))
+        bits = next(depth for depth in _DEPTHS if highest < 2**depth)
+    return np.asarray(values.dtype.type(2**bits - 1) - values)
+
+
+def over_black(values: Samples, alpha: Samples) -> Samples:
+    """(H, W) or (H, W, 3) laid over black by alpha (H, W), an unsigned integer or a share of 0 to 1."""
+    if not alpha.any():
+        raise ImageError("is transparent everywhere: save it without its alpha channel")
+    opaque = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
+    if (alpha == opaque).all():
+        return values
+    share = alpha.astype(np.float64) / opaque
+    shown = values * (share if values.ndim == 2 else share[..., None])
+    return shown if values.dtype.kind == "f" else np.round(shown).astype(values.dtype)
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF or TIFF orientation: 1 upright, 2-8 turned or mirrored; others count as upright."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def drop_colour(pixels: Pixels) -> Pixels:
+    """(H, W) of a picture that is grey but for a small share of its pixels, else the (H, W, 3) it was."""
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    off_grey = np.count_nonzero(spread > GREY_TOLERANCE)
+    return pixels if off_grey > COLOUR_SHARE * spread.size else to_grey(pixels)
+
+
+def to_grey(pixels: Pixels) -> Pixels:
+    """(H, W): the luminance (ITU-R 601-2) of colour; grey as it is."""
+    if pixels.ndim == 2:
+        return pixels
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
+
+
+def to_rgb(pixels: Pixels) -> Pixels:
+    """(H, W, 3): grey repeated, colour as it is."""
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

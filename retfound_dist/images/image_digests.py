@@ -1,0 +1,141 @@
+"""By what an image is known again, whatever file it comes in: 64-bit digests of its bytes and its pixels.
+
+Packing may cut, scale, turn grey and encode again, so a shard's index keeps four digests of each sample:
+of the source's file, of its pixels in grey, of the pixels as they were packed, and of the stored file. An
+image is the same as a sample where any digest of the one is among those of the other. Equal pictures are
+found; pictures that only look alike are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from PIL import Image
+
+from retfound_dist.errors import ManifestError, RecordError
+from retfound_dist.formats.shard_set import FORMAT, Manifest, Shard, image_digest
+from retfound_dist.formats.shard_set_files import IndexRow
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader
+
+Digests = NDArray[np.uint64]
+SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS = "source_files", "source_pixels", "digests"
+"""Lists in an index, 16 hex digits a sample; empty: not known, or (source pixels) the same as packed."""
+COLUMNS = 4
+STORED, PACKED, SOURCES = 1, 2, 3
+INDEXES_AT_ONCE = 16
+_REMEDY = "pack the set again"
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> int:
+    """64-bit xxHash (XXH3) of shape and pixels."""
+    height, width = pixels.shape[:2]
+    seed = (height << 32) + 4 * width + pixels.ndim
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed)
+
+
+def grey_digest(pixels: NDArray[np.uint8]) -> int:
+    """The same of (H, W), or of (H, W, 3) turned grey."""
+    return pixel_digest(pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L")))
+
+
+def file_digest(data: bytes) -> int:
+    """64-bit xxHash (XXH3) of a file's bytes."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
+    """The digests of an image file and of its grey pixels."""
+    return file_digest(data), pixel_digest(pixels_HW), int(image_digest(data), 16)
+
+
+def from_hex(texts: Sequence[str]) -> Digests:
+    """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where one is none."""
+    why = "a digest is not 16 hex digits"
+    try:
+        whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
+    except ValueError as error:
+        raise ValueError(why) from error
+    if len(whole) != 8 * len(texts):
+        raise ValueError(why)
+    return np.frombuffer(whole, ">u8").astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """An index as far as it holds digests."""
+
+    format: int
+    samples: list[IndexRow]
+    source_files: list[str] | None = None
+    source_pixels: list[str] | None = None
+    digests: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """The images of a shard set, or of a part of it."""
+
+    digests: Digests
+    """(samples, COLUMNS), in the set's order; 0: not known."""
+    level: int
+    """What every index holds: SOURCES, else PACKED pixels' digests, else those of STORED files alone."""
+
+    def sorted(self) -> Digests:
+        """All digests, each once, rising."""
+        found: Digests = np.unique(self.digests)
+        return np.delete(found, np.flatnonzero(found == 0))
+
+
+def of_set(manifest: Manifest) -> Known:
+    """What is known of a shard set's images from its indexes: no image is read.
+
+    ManifestError or StorageError where an index cannot be read.
+    """
+    with ThreadPoolExecutor(INDEXES_AT_ONCE) as pool:
+        found = list(pool.map(partial(_of_shard, manifest.url), manifest.shards))
+    rows = [known.digests for known in found]
+    none = np.zeros((0, COLUMNS), np.uint64)
+    return Known(np.concatenate([none, *rows]), min((known.level for known in found), default=SOURCES))
+
+
+def of_part(manifest: Manifest, split: str) -> Known:
+    """The same of a part (`Manifest.part`)."""
+    return of_set(replace(manifest, shards=manifest.part(split)))
+
+
+def are_known(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:
+    """(N,) whether any digest of an image is among the known ones, which are sorted."""
+    lengths = [len(row) for row in rows]
+    flat = np.array([digest for row in rows for digest in row], np.uint64)
+    if not len(known) or not len(flat):
+        return np.zeros(len(rows), np.bool_)
+    place = np.minimum(np.searchsorted(known, flat), len(known) - 1)
+    owner = np.repeat(np.arange(len(rows)), lengths)
+    return np.bincount(owner, weights=(known[place] == flat) & (flat != 0), minlength=len(rows)) > 0
+
+
+def _of_shard(url: str, shard: Shard) -> Known:
+    where = storage.join(url, shard.index.name)
+    data = storage.read_bytes(where)
+    if storage.bytes_info(data).sha256 != shard.index.sha256:
+        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
+    try:
+        index = json_reader.parse_large(data, _Index, where, _REMEDY, format=FORMAT)
+        level = SOURCES if index.source_files is not None else PACKED if index.digests is not None else STORED
+        stored, none = [row[6] for row in index.samples], [""] * len(index.samples)
+        lists = (index.source_files, index.source_pixels, index.digests, stored)
+        if any(texts is not None and len(texts) != len(stored) for texts in lists):
+            raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
+        columns = [from_hex(none if texts is None else texts) for texts in lists]
+        return Known(np.stack(columns, axis=1), level)
+    except RecordError as error:
+        raise ManifestError(str(error)) from error
+    except ValueError as error:
+        raise ManifestError(str(json_reader.damaged(where, str(error), _REMEDY))) from error

@@ -1,0 +1,146 @@
+"""PNG, BMP, WebP, GIF, JPEG 2000 and PBM/PGM/PPM: Pillow, and imagecodecs where Pillow cuts 16 bit to 8."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from retfound_dist.errors import ImageError
+from retfound_dist.images.channels import MAX_PIXELS, check_pixel_count, over_black, scale, upright
+
+FORMATS = ("PNG", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
+"""Pillow's names."""
+_ORIENTATION = 0x0112
+_GREY_ALPHA, _RGB, _RGB_ALPHA = 4, 2, 6
+"""PNG's colour types."""
+_GAP = rb"\s+(?:#[^\n]*\n\s*)*"
+_NETPBM = re.compile(rb"P([2356])" + 3 * (_GAP + rb"(\d+)") + rb"\s")
+"""Kind, width, height and largest value of a PGM (2, 5) or PPM (3, 6); 5 and 6 are binary."""
+_OTHERS = (
+    (b"%PDF", "a PDF: export the images from it"),
+    (b"PK\3\4", "a zip archive: unpack it"),
+    (b"\0asm", "no image"),
+    (b"\x89HDF", "an HDF5 file: export the images from it"),
+    (b"\x93NUMPY", "a NumPy array: save it as PNG or TIFF"),
+    (b"\xff\x0a", "a JPEG XL image: save it as PNG"),
+    (b"8BPS", "a Photoshop file: save it as PNG or TIFF"),
+)
+_opening = threading.Lock()
+"""Warnings are switched off while a header is read, and that is not safe between threads."""
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says what cannot be read right."""
+    try:
+        image, turn = _open(data)
+        if _is_deep_colour(image, data):
+            return upright(_decode_deep(image, data), turn)
+        return upright(_to_8_bit(image), turn)
+    except ImageError:
+        raise
+    except Exception as error:  # damaged bytes make decoders raise anything
+        said = (str(error).splitlines() or [""])[0][:160]
+        raise ImageError(f"is an image that cannot be read ({said or type(error).__name__})") from error
+
+
+def _open(data: bytes) -> tuple[Image.Image, int]:
+    """The image, of which only the header was read, and its orientation."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes, which are refused here, and of strange EXIF
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(_what_it_is(data)) from None
+        except Image.DecompressionBombError:
+            raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from None
+        check_pixel_count(image.height, image.width)
+        pages = int(getattr(image, "n_frames", 1))
+        if pages > 1:
+            raise ImageError(f"holds {pages} pages: save one image a file")
+        return image, int(image.getexif().get(_ORIENTATION, 1) or 1)
+
+
+def _what_it_is(data: bytes) -> str:
+    """Why these bytes are no image, in words that help to find the fault."""
+    if not data:
+        return "is empty (0 bytes)"
+    if data[128:132] == b"DICM":
+        return 'is a DICOM file: pack it with source.kind="device"'
+    if data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page or XML, not an image: download it again"
+    for begin, name in _OTHERS:
+        if data.startswith(begin):
+            return f"is {name}"
+    return "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000 or PBM/PGM/PPM image"
+
+
+def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow would cut samples of more than 8 bit; ImageError where nothing else reads them."""
+    if image.format == "PNG":
+        return data[24] == 16 and data[25] in (_RGB, _GREY_ALPHA, _RGB_ALPHA)
+    if image.format == "PPM":
+        _check_netpbm(data)
+    return image.format == "JPEG2000"
+
+
+def _check_netpbm(data: bytes) -> None:
+    """ImageError where Pillow would cut colour to 8 bit, or read the first of several pictures."""
+    header = _NETPBM.match(data)
+    if not header:
+        return
+    kind, *numbers = (int(text) for text in header.groups())
+    width, height, largest = numbers
+    if kind in (3, 6) and largest > 255:
+        raise ImageError("is a PPM of more than 8 bit: save it as 16-bit PNG or TIFF")
+    picture = width * height * (3 if kind == 6 else 1) * (2 if largest > 255 else 1)
+    if kind in (5, 6) and data[header.end() + picture :].lstrip().startswith(b"P"):
+        raise ImageError("holds several pages: save one image a file")
+
+
+def _decode_deep(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    import imagecodecs
+
+    return _over_black(imagecodecs.png_decode(data) if image.format == "PNG" else deep_jpeg2000(data))
+
+
+def deep_jpeg2000(data: bytes) -> NDArray[Any]:
+    """Samples of a JPEG 2000 in the depth that they are stored in; ImageError."""
+    import imagecodecs
+
+    try:
+        return np.asarray(imagecodecs.jpeg2k_decode(data))
+    except Exception as error:
+        raise ImageError(f"is a JPEG 2000 image that cannot be read ({error})") from error
+
+
+def _over_black(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W), (H, W, 1 to 4) samples of any depth; an even number of channels ends in alpha."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    if values.ndim == 2 or channels in (1, 3):
+        return scale(values.reshape(values.shape[:2]) if channels == 1 else values)
+    if channels not in (2, 4):
+        raise ImageError(f"has {channels} channels: save it as grey or RGB")
+    shown = values[..., 0] if channels == 2 else values[..., :3]
+    return scale(over_black(shown, values[..., -1]))
+
+
+def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) of what Pillow reads whole."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.array(image)
+        if isinstance(transparent, int):
+            values[values == transparent] = 0
+        return scale(values)
+    if image.mode == "CMYK":
+        raise ImageError("is of CMYK (print colours): save it as grey or RGB")
+    if transparent is not None or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):
+        return _over_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

@@ -1,0 +1,130 @@
+"""TIFF and BigTIFF through tifffile and imagecodecs: Pillow misreads what is deeper than 8 bit.
+
+Pillow gives MinIsWhite of 12 and 16 bit and floats as negatives, cuts 16-bit colour to its top byte and
+reads planar 16-bit colour as noise.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.errors import ImageError
+from retfound_dist.images.channels import (
+    check_numbers,
+    check_pixel_count,
+    invert,
+    over_black,
+    scale,
+    upright,
+)
+
+MOST_PAGES = 1000
+"""Pages that are counted."""
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WHITE, _BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+"""Photometric interpretations."""
+_READ = (_WHITE, _BLACK, _RGB, _PALETTE)
+_OTHERS = {4: "a mask", 5: "CMYK, print colours", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
+_JPEG = (6, 7)
+"""Compressions."""
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+"""Kinds of extra samples: colours are multiplied by alpha already, or not yet."""
+_PLANAR = 2
+"""Planar configuration: each channel by itself."""
+_ORIENTATION = 274
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether these bytes begin as a TIFF does."""
+    return data[:4] in _MAGIC
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says what cannot be read right."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it then raises
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            return _decode_page(_only_page(file), len(data))
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged file makes the codecs raise anything
+        said = (str(error).splitlines() or [""])[0][:160]
+        raise ImageError(f"is a TIFF that cannot be read ({said or type(error).__name__})") from error
+
+
+def _only_page(file: Any) -> Any:
+    """The one full picture; previews and masks beside it do not count."""
+    pages, seen = [], set[int]()
+    for page in islice(file.pages, MOST_PAGES):
+        if page.offset in seen:
+            raise ImageError("is a TIFF whose directories run in a circle")
+        seen.add(page.offset)
+        pages += [] if page.is_reduced or page.is_mask else [page]
+    frames = len(pages)
+    if frames == 1:  # ImageJ and others keep a stack behind one directory
+        sizes = [series.size for series in file.series if series.keyframe is pages[0]]
+        frames = max(int(pages[0].imagedepth), *(size // max(1, pages[0].size) for size in sizes), 1)
+    if frames != 1:
+        several = f"{frames}" if frames < MOST_PAGES else f"{MOST_PAGES:,} or more"
+        raise ImageError(f"holds {several} pages: save one image a file")
+    return pages[0]
+
+
+def _decode_page(page: Any, file_bytes: int) -> NDArray[np.uint8]:
+    check_pixel_count(page.imagelength, page.imagewidth)
+    photometric = int(page.photometric)
+    if not (photometric in _READ or (photometric == _YCBCR and int(page.compression) in _JPEG)):
+        name = _OTHERS.get(photometric, f"photometric interpretation {photometric}")
+        raise ImageError(f"is a TIFF of another colour space ({name}): save it as grey or RGB")
+    _check_whole(page, file_bytes)
+    values, extra = _samples(page, 3 if photometric in (_RGB, _YCBCR) else 1)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    if photometric == _PALETTE:
+        values = _through_palette(values, page.colormap)
+        bits = 8
+    if photometric == _WHITE:
+        values = invert(values, bits if bits <= 8 else 0)
+    for kind, alpha in zip(page.extrasamples, extra, strict=False):
+        if int(kind) == _UNASSOCIATED:
+            values = over_black(values, alpha)
+    tag = page.tags.get(_ORIENTATION)
+    return upright(scale(values, bits), int(tag.value) if tag else 1)
+
+
+def _check_whole(page: Any, file_bytes: int) -> None:
+    """Codecs fill what is missing with grey or zeros: every strip and tile must be in the file."""
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if not places or any(not size or start + size > file_bytes for start, size in places):
+        raise ImageError("is a TIFF that is cut short, or has parts left out")
+
+
+def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """(H, W) or (H, W, 3) samples, and the (H, W) ones beside them (alpha)."""
+    array, number = page.asarray(), int(page.samplesperpixel)
+    shape = (int(page.imagelength), int(page.imagewidth))
+    if int(page.planarconfig) == _PLANAR:
+        array = np.moveaxis(array.reshape(number, *shape), 0, -1)
+    array = array.reshape(*shape, number)
+    alphas = [kind for kind in page.extrasamples if int(kind) in (_ASSOCIATED, _UNASSOCIATED)]
+    if number < colours or (colours == 1 and number != 1 + len(alphas)):
+        raise ImageError(
+            f"is a TIFF of {number} channels that does not say what they are: save it as grey or RGB"
+        )
+    check_numbers(array)
+    values = array[..., 0] if colours == 1 else array[..., :colours]
+    return values, [array[..., place] for place in range(colours, number)]
+
+
+def _through_palette(indices: NDArray[Any], table: NDArray[Any] | None) -> NDArray[np.uint8]:
+    if table is None or indices.dtype.kind not in "ub" or int(indices.max(initial=0)) >= table.shape[1]:
+        raise ImageError("is a TIFF whose palette does not fit its pixels: save it as grey or RGB")
+    levels = table if table.max() < 256 else table >> 8  # old writers fill 8 of the 16 bits
+    return np.ascontiguousarray(np.moveaxis(levels.astype(np.uint8)[:, indices.astype(np.intp)], 0, -1))

@@ -1,0 +1,185 @@
+"""URLs as text: a path, `file://`, `s3://` or `memory://`; nothing here looks at a store.
+
+URLs stay strings: `pathlib` would turn `s3://bucket` into `s3:/bucket`.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from retfound_dist.errors import StorageError
+
+_SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_NEARLY = re.compile(r"^\s*(s3|s3a|s3n|gs|gcs|az|abfs|memory|file|https?):/*(.*)$", re.IGNORECASE | re.DOTALL)
+"""What a person meant as a URL: one slash or none, or a space before it."""
+_OF_S3 = {"s3a": "s3", "s3n": "s3"}
+"""Hadoop's names for S3."""
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL is a plain path or `file://`."""
+    return scheme_of(url) == "file"
+
+
+def scheme_of(url: str) -> str:
+    """`file`, `s3`, `memory`, ... in small letters."""
+    found = _SCHEME.match(url)
+    return found[1].lower() if found else "file"
+
+
+def local_path(url: str) -> str:
+    """The path behind a local URL."""
+    check_spelling(url)
+    if not is_local(url):
+        raise StorageError(f"{url} is not on this machine's disk: give a local path here")
+    return os.path.expanduser(url[len("file://") :] if _SCHEME.match(url) else url)
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path components to a URL."""
+    return posixpath.join(url.rstrip("/") if len(url) > 1 else url, *parts)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two URLs are spellings of one place: a trailing slash, `file://`, a relative path."""
+
+    def plain(url: str) -> str:
+        return os.path.abspath(local_path(url)) if is_local(url) else url.rstrip("/")
+
+    return plain(one) == plain(other)
+
+
+def name(url: str) -> str:
+    """The last component of a URL."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
+
+
+def bucket_of(url: str) -> str:
+    """The bucket of an S3 URL."""
+    return _rest(url).partition("/")[0]
+
+
+def key_of(url: str) -> str:
+    """The key of an S3 URL, as it is written, without slashes at its end."""
+    return _rest(url).partition("/")[2].rstrip("/")
+
+
+def store_path(url: str) -> str:
+    """What the store of a URL calls the file there: exactly the key that is written."""
+    scheme = scheme_of(url)
+    if scheme == "file":
+        return os.path.abspath(local_path(url))
+    rest = _rest(url).rstrip("/")
+    return "/" + rest.lstrip("/") if scheme == "memory" else f"{scheme}://{rest}"
+
+
+def check_spelling(url: str) -> None:
+    """StorageError for what is nearly a URL, with the right spelling; a path named `s3:` is nobody's."""
+    if not url.strip():
+        raise StorageError("an empty path was given: give a path, or a URL such as s3://BUCKET/FOLDER")
+    if "\0" in url:
+        raise StorageError(f"{url!r} holds a zero byte: no file can be named so")
+    near, scheme = _NEARLY.match(url), scheme_of(url)
+    if _USER.search(url) or (scheme == "s3" and "@" in bucket_of(url)):
+        raise StorageError(
+            f"{mask(url)} holds credentials: take them out of the URL; they belong into the AWS environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile); renew them if others have seen them"
+        )
+    if near and (not _SCHEME.match(url) or scheme in _OF_S3):
+        raise StorageError(f"{url} is not a URL that can be opened: write {_well_spelt(near[1], near[2])}")
+    if scheme in ("http", "https"):
+        raise StorageError(
+            f"{url} is a web address: give a local path or s3://BUCKET/FOLDER "
+            "(the address of your own S3 server goes into the environment variable AWS_ENDPOINT_URL)"
+        )
+    if scheme == "file":
+        return
+    if not _rest(url).strip("/") or (scheme == "s3" and not bucket_of(url)):
+        raise StorageError(f"{url} names no bucket: write {scheme}://BUCKET/FOLDER")
+    if {".", ".."} & set(_rest(url).split("/")):
+        raise StorageError(f"{url} has . or .. between slashes, which no store follows: write the URL out")
+
+
+def _well_spelt(scheme: str, rest: str) -> str:
+    scheme = _OF_S3.get(scheme.lower(), scheme.lower())
+    return f"file:///{rest}, or the plain path /{rest}" if scheme == "file" else f"{scheme}://{rest}"
+
+
+def _rest(url: str) -> str:
+    found = _SCHEME.match(url)
+    return url[found.end() :] if found else url
+
+
+MASK = "***"
+_USER = re.compile(r"(?<=://)[^\s/@'\"<>\\]*:(?!\d{1,5}(?:[/?#]|$))[^\s@'\"<>\\]*@|(?<=://)[^\s/:@'\"<>\\]+@")
+"""`KEY:SECRET@` or `TOKEN@` before a host or bucket; a secret may hold slashes, a port is none."""
+_NAMED = re.compile(
+    r"(?i)((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|x-goog-(?:signature|credential)|"
+    r"(?<=[?&])(?:signature|sig|token|key|access_token|secret|password|pwd|se|sp))=|"
+    r"[\"']?(?:aws_)?(?:secret_?access_?key|session_?token|access_?key_?id|security_?token)[\"']?\s*[=:]\s*[\"']?|"
+    r"[\"']?(?:hf_token|hugging_?face_?hub_token|retfound_salt|password)[\"']?\s*[=:]\s*[\"']?|"
+    r"authorization[\"']?\s*[=:]\s*[\"']?(?:basic\s+|bearer\s+)?|\bbearer\s+(?=\S{16})|credential=|signature=)"
+    r"([^\s&'\",;<>\\]+)"
+)
+"""A value behind its name: in a query, a header, a dump of settings, JSON."""
+_FORMS = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{30,}\b")
+"""Access keys and tokens that are known by their form."""
+_PICTURE = re.compile(r"(;base64,[A-Za-z0-9+/=]+)")
+"""Pictures in pages: long, and by chance full of what looks like a sign."""
+_SECRET_NAMES = (
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "RETFOUND_SALT"),
+)
+_JSON_KEY = re.compile(r"\"\s*:\s*$")
+LEAST, LEAST_IN_FILES = 8, 16
+"""Characters of a value of the environment that is masked wherever it stands: shorter ones are words too, and
+what is read again must not change by chance."""
+_SIGNS = (
+    *("amz-", "goog-", "secret", "token", "access", "passw", "pwd", "salt", "bearer", "authoriz"),
+    *("credential", "signature", "sig=", "key=", "se=", "sp=", "akia", "asia", "hf_"),
+)
+"""One of these, in small letters, stands in every text that a pattern below `_USER` finds something in."""
+
+
+def mask(text: str, env: Mapping[str, str] | None = None, least: int = LEAST) -> str:
+    """A text without secrets: credentials in URLs, signatures, tokens, and what the environment holds.
+
+    The one function that all ways out share: terminals and logs (retfound_dist.runtime.terminal), text files
+    (storage.write_text), live pages. Texts without secrets come back as they are.
+    """
+    if _PICTURE.search(text):
+        parts = _PICTURE.split(text)
+        return "".join(part if place % 2 else mask(part, env, least) for place, part in enumerate(parts))
+    env = os.environ if env is None else env
+    for value in _secrets(tuple(env.get(name, "") for name in _SECRET_NAMES), least):
+        if value in text:
+            text = text.replace(value, MASK)
+    if "://" in text:
+        text = _USER.sub(f"{MASK}@", text)
+    if not _has_sign(text):
+        return text
+    return "\n".join(_mask_line(line) if _has_sign(line) else line for line in text.split("\n"))
+
+
+def _has_sign(text: str) -> bool:
+    small = text.lower()
+    return any(sign in small for sign in _SIGNS)
+
+
+def _mask_line(line: str) -> str:
+    return _FORMS.sub(MASK, _NAMED.sub(_hide_value, line))
+
+
+@lru_cache(maxsize=8)
+def _secrets(values: tuple[str, ...], least: int) -> tuple[str, ...]:
+    return tuple(sorted({value for value in values if len(value) >= least}, key=len, reverse=True))
+
+
+def _hide_value(found: re.Match[str]) -> str:
+    """Behind a JSON key and without a quotation mark stands no text: it is left, so that JSON stays JSON."""
+    is_bare = _JSON_KEY.search(found[1]) is not None
+    return found[0] if is_bare or found[2].startswith(MASK) else f"{found[1]}{MASK}"

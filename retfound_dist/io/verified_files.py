@@ -1,0 +1,195 @@
+"""Files that are known to be whole: read again before they are judged, compared after they are written.
+
+A byte may flip on its way from a store, and on its way to it. So a file is called damaged only when it was
+read from the store several times, and called written only when the store's checksum or a reading says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from retfound_dist.errors import StorageError
+from retfound_dist.io import disk_errors, storage
+from retfound_dist.io.retry import pause
+from retfound_dist.io.storage import CHUNK, PART_BYTES, FileInfo
+
+READINGS = 3
+"""Times that a file is read at least before it is judged; the last two must agree."""
+MOST_READINGS = 4 * READINGS
+"""A store that gives something else each time is not asked for ever."""
+MOST_PARTS = 10_000
+"""Of one object on S3; a longer file is cut into larger parts than usual."""
+_LOST = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether an error of `storage` says that there is no such file, and not that it cannot be read."""
+    return isinstance(error.__cause__ or error, _LOST)
+
+
+def read_info(url: str) -> FileInfo:
+    """Size and sha256 of a file as its store holds it now, not as this machine remembers it."""
+    digest, total = hashlib.sha256(), 0
+    for chunk in _chunks(url):
+        digest.update(chunk)
+        total += len(chunk)
+    return FileInfo(total, digest.hexdigest())
+
+
+def read(url: str) -> bytes:
+    """A small file that nothing else vouches for: what two readings one after the other have in common."""
+    seen = list[bytes]()
+    while len(seen) < 2 or seen[-1] != seen[-2]:
+        if len(seen) == MOST_READINGS:
+            raise StorageError(f"cannot read {url}: each of {len(seen)} readings gave something else")
+        _forget(url)
+        seen.append(storage.read_bytes(url))
+    return seen[-1]
+
+
+def why_differs(url: str, expected: FileInfo) -> str:
+    """Why a file is not the one of this size and sha256, judged by several readings; empty: it is that one.
+
+    StorageError where it cannot be read, which says nothing about what it holds.
+    """
+    return _read_until_sure(lambda: read_info(url), expected)
+
+
+def fetch(url: str, target: str, expected: FileInfo) -> str:
+    """Copy a file to a local path, where it appears whole; gives why it is not as expected, or nothing.
+
+    StorageError where it cannot be read, or this machine's disk takes no more.
+    """
+    return _read_until_sure(lambda: _download(url, target), expected)
+
+
+def put(path: str, url: str) -> FileInfo:
+    """Copy a local file to a URL and see that it arrived; StorageError where another content stands there."""
+    info = storage.file_info(path)
+    storage.put_file(path, url)
+    if not _store_agrees(url, path, info.bytes) and (found := read_info(url)) != info:
+        raise StorageError(f"{url} did not arrive as it was sent: {_difference(found, info)}")
+    return info
+
+
+def write(url: str, data: bytes) -> None:
+    """Write a small file whole and read it back; StorageError where another content stands there.
+
+    What arrived damaged is sent again.
+    """
+    for _ in range(MOST_READINGS):
+        storage.write_bytes(url, data)
+        _forget(url)
+        if storage.read_bytes(url) == data:
+            return
+    raise StorageError(f"{url} did not arrive as it was sent")
+
+
+def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
+    seen: list[FileInfo | None] = []
+    while len(seen) < READINGS or (seen[-1] != seen[-2] and len(seen) < MOST_READINGS):
+        if seen:
+            pause(len(seen))
+        try:
+            seen.append(read())
+        except StorageError as error:
+            if not is_missing(error):
+                raise
+            seen.append(None)
+        if seen[-1] == expected:
+            return ""
+    return _difference(seen[-1], expected)
+
+
+def _difference(found: FileInfo | None, expected: FileInfo) -> str:
+    if found is None:
+        return "it is not there"
+    if found.bytes != expected.bytes:
+        return f"it has {found.bytes:,} bytes, not {expected.bytes:,}"
+    return f"its sha256 is {found.sha256[:12]}..., not {expected.sha256[:12]}..."
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    _forget(url)
+    with storage.open_read(url) as file:
+        while True:
+            with storage.explained(url, "read"):
+                chunk = file.read(CHUNK)
+            if not chunk:
+                return
+            yield chunk
+
+
+def _forget(url: str) -> None:
+    """Have the next reading of a local file come from its disk, as far as the system lets it."""
+    if not storage.is_local(url):
+        return
+    try:
+        number = os.open(storage.local_path(url), os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return  # whoever reads it says so
+    try:
+        os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        pass  # no file of a disk
+    finally:
+        os.close(number)
+
+
+def _download(url: str, target: str) -> FileInfo:
+    part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+    digest, total = hashlib.sha256(), 0
+    try:
+        with here(part):
+            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        with here(part), open(part, "wb") as file:
+            for chunk in _chunks(url):
+                digest.update(chunk)
+                total += len(chunk)
+                file.write(chunk)
+        with here(part):
+            os.replace(part, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+    return FileInfo(total, digest.hexdigest())
+
+
+@contextmanager
+def here(path: str) -> Iterator[None]:
+    """StorageError that names this machine's disk where a local file cannot be written.
+
+    What cannot be read from a store is a StorageError already, and stays what it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = disk_errors.explain(error, path)
+        raise StorageError(f"cannot write {path}: {why}; set TMPDIR to a folder on another disk") from error
+
+
+def _store_agrees(url: str, path: str, size: int) -> bool:
+    """Whether the store's own checksum is that of the file; False where it has none that we know."""
+    tag = storage.checksum(url)
+    return bool(tag) and tag == _s3_tag(path, size)
+
+
+def _s3_tag(path: str, size: int) -> str:
+    """What S3 calls a file that `storage.put_file` has sent: the MD5 of it, or of the MD5s of its parts.
+
+    Encrypted by a key of the user's own it has another name, and is read back.
+    """
+    with open(path, "rb") as file:
+        if size < 2 * PART_BYTES:
+            return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+        if size > MOST_PARTS * PART_BYTES:
+            return ""
+        pieces = iter(lambda: file.read(PART_BYTES), b"")
+        parts = [hashlib.md5(piece, usedforsecurity=False).digest() for piece in pieces]
+    joined = b"".join(parts)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"

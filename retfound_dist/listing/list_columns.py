@@ -1,0 +1,207 @@
+"""Which column of a list is the file, the label, the patient: usual names are known, doubtful ones refused.
+
+A header counts without case, accents, spaces and punctuation. A column that is not known and looks like a
+patient, a label or a part is an error, for to read on without it would put patients into two parts or lose
+the labels without a word. A column whose name begins with `x_` is never read and never doubted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from retfound_dist.errors import DataError
+from retfound_dist.listing.table_files import CountKnown, Table, plain_name
+
+FIELDS: dict[str, str] = {
+    "file": "file files filename filepath fname image imagefile imagename imagepath imagefilename img "
+    "imgfile imgname imgpath imgfilename path relpath relativepath fullpath picture",
+    "label": "label labels class classes classname classlabel diagnosis diagnoses dx disease category "
+    "condition target groundtruth gt pathology",
+    "patient": "patient patients patientid patientno patientnr patientnum patientnumber patientcode "
+    "patientkey patientuid patientidentifier pat patid patno patnr patnum patnumber ptid pid "
+    "subject subjects subjectid subjectno subjectnr subjectnum subjectnumber subjectcode subj "
+    "subjid participant participantid person personid mrn medicalrecordnumber",
+    "eye": "eye eyes laterality side eyeside eyelaterality odos osod",
+    "volume": "volume volumeid volumename vol volid scan scanid acquisition acquisitionid series seriesid "
+    "seriesuid seriesinstanceuid stack stackid cube cubeid",
+    "slice": "slice sliceid sliceno slicenr slicenum slicenumber sliceindex bscan bscanid bscanno "
+    "bscannumber bscanindex frame frameno framenr framenumber frameindex instancenumber",
+    "split": "split set part partition subset fold traintest trainvaltest traintestsplit phase",
+}
+"""What a list may say of an image, and the plain names of the columns that say it."""
+SPLIT_FILE: dict[str, str] = {
+    "key": f"key sample samplekey imagekey {FIELDS['file']}",
+    "part": FIELDS["split"],
+}
+"""The columns of a split file."""
+GUARDED = ("patient", "label", "split", "part")
+"""What must not be lost because of a spelling."""
+_OTHER_LANGUAGES = {
+    "file": "datei dateiname dateipfad bild bilddatei bildname fichier nomfichier nomdefichier chemin "
+    "archivo imagen nombrearchivo immagine arquivo imagem",
+    "label": "diagnose klasse befund krankheit etikett diagnostic classe etiquette maladie diagnostico "
+    "clase etiqueta enfermedad diagnosi classificazione",
+    "patient": "patientin patientennummer patientennr proband probandin sujet identifiantpatient paciente "
+    "idpaciente sujeto paziente idpaziente",
+    "split": "teil aufteilung partie ensemble particion conjunto",
+}
+_STEMS = {
+    "patient": ("patient", "subject", "participant", "proband"),
+    "label": ("label", "class", "diagnos", "disease"),
+}
+_HARMLESS = (
+    *("age", "sex", "gender", "birth", "dob", "weight", "height", "race", "ethnic", "date", "year", "time"),
+    *("count", "group", "history", "comment", "note", "type", "status", "source", "duration", "eye", "visit"),
+    *("score", "prob", "confiden", "version", "quality", "onset", "reader", "grader", "annotator", "rater"),
+    *("labeler", "labeller", "labeledby", "labelledby", "classifier", "city", "country", "smok"),
+)
+"""`patient_age` tells nothing of who the patient is."""
+_DOUBTFUL = (
+    "id eyeid examid examinationid visitid sessionid case caseid caseno casenumber study studyid record "
+    "recordid code individual identifier name"
+)
+"""May be the patient: refused where images share a value of it and no patient is named."""
+_IGNORED = ("x_", "x-", "x ")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what."""
+
+    places: Mapping[str, int]
+    """Field -> its column."""
+    said: str
+    """`file <- 'Filename', label <- 'class'; not used: 'age'`."""
+
+
+def find_columns(table: Table, fields: Mapping[str, str], needed: Sequence[str], example: str) -> Columns:
+    """The columns of the fields; DataError where a needed one is missing, or one is twice or doubtful.
+
+    `example`: a good header, for messages.
+    """
+    names = {plain: field for field, plains in fields.items() for plain in plains.split()}
+    places: dict[str, int] = {}
+    unused = []
+    for at, title in enumerate(table.header):
+        field = None if title.lower().startswith(_IGNORED) else names.get(plain_name(title))
+        if field is None:
+            unused.append(at)
+        elif field in places:
+            raise DataError(
+                f"{table.name}: columns {table.header[places[field]]!r} and {title!r} both mean {field!r}: "
+                f"remove one, or call it {'x_' + title!r} so that it is not read"
+            )
+        else:
+            places[field] = at
+    missing = [field for field in needed if field not in places]
+    if missing:
+        raise DataError(_missing(table, missing, places, fields, example))
+    for at in unused:
+        _refuse_doubtful(table, at, places, fields)
+    found = ", ".join(f"{field} <- {table.header[at]!r}" for field, at in places.items())
+    named = [_with_nearest(table.header[at], names) for at in unused if table.header[at]]
+    return Columns(places, found + (f"; not used: {', '.join(named)}" if named else ""))
+
+
+def known_counter(fields: Mapping[str, str]) -> CountKnown:
+    """How many cells of a row are names of the fields' columns, for `parse_table`."""
+    names = {plain for plains in fields.values() for plain in plains.split()}
+    return lambda cells: sum(plain_name(cell) in names for cell in cells)
+
+
+def looks_like(title: str, fields: Mapping[str, str]) -> str | None:
+    """The field that an unknown column's name is near to: a typing error, another language, `patient_xyz`."""
+    plain = plain_name(title)
+    if title.lower().startswith(_IGNORED) or len(plain) < 3:
+        return None
+    for field in fields:
+        if plain in _OTHER_LANGUAGES.get(field, "").split():
+            return field
+    if any(word in plain for word in _HARMLESS if word not in ("eye", "age", "sex")) or _is_of_person(plain):
+        return None
+    for field in fields:
+        if any(stem in plain for stem in _STEMS.get(field, ())):
+            return field
+    for field, plains in fields.items():
+        if any(_is_typing_error(plain, known) for known in plains.split()):
+            return field
+    return None
+
+
+def _is_of_person(plain: str) -> bool:
+    """`patientage`, `agepatient`, `patientsex`, `eyeofpatient`, which no name of a field contains."""
+    words = ("age", "sex", "eye")
+    return len(plain) > 4 and (plain.startswith(words) or plain.endswith(words))
+
+
+def _is_typing_error(plain: str, known: str) -> bool:
+    """One letter too many, too few or another, or two letters swapped; two such in long names."""
+    allowed = 0 if len(known) < 5 else 1 if len(known) < 8 else 2
+    if abs(len(plain) - len(known)) > allowed:
+        return False
+    return 0 < _distance(plain, known) <= allowed
+
+
+def _distance(a: str, b: str) -> int:
+    """Letters to insert, delete, replace or swap with a neighbour (Damerau, Levenshtein)."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        row = [i]
+        for j, other in enumerate(b, start=1):
+            cost = min(row[j - 1] + 1, last[j] + 1, last[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def _refuse_doubtful(table: Table, at: int, places: Mapping[str, int], fields: Mapping[str, str]) -> None:
+    title = table.header[at]
+    field = looks_like(title, fields)
+    if field in GUARDED and field not in places:
+        raise DataError(
+            f"{table.name}: column {title!r} is not known and looks like {field!r}: call it {field!r}, or "
+            f"{'x_' + title!r} if it is something else (columns x_... are not read)"
+        )
+    if "patient" not in fields or "patient" in places or plain_name(title) not in _DOUBTFUL.split():
+        return
+    if title.lower().startswith(_IGNORED):
+        return
+    values = [cells[at] for _, cells in table.rows if len(cells) > at and cells[at]]
+    if len(set(values)) < len(values):
+        raise DataError(
+            f"{table.name}: column {title!r} has the same value for several images and no column is the "
+            f"patient: call it 'patient' if it is one, 'volume' if it is an eye, an examination or a scan, "
+            f"or {'x_' + title!r} if images that share it may be parted (columns x_... are not read)"
+        )
+
+
+def _missing(
+    table: Table, missing: Sequence[str], places: Mapping[str, int], fields: Mapping[str, str], example: str
+) -> str:
+    if not table.header:
+        return f"{table.name} is empty: its first line must be a header such as {example}"
+    held = ", ".join(repr(title) for title in table.header)
+    near = {
+        field: title
+        for field in fields
+        if field not in places
+        for title in reversed(table.header)
+        if looks_like(title, fields) == field
+    }
+    hints = [f"{title!r} looks like {field!r}" for field, title in near.items()]
+    hint = f"; {', '.join(hints)}: rename them if so" if hints else ""
+    return (
+        f"{table.name} has no column {' and no column '.join(map(repr, missing))} (it has {held}): "
+        f"its header must be such as {example}{hint}"
+    )
+
+
+def _with_nearest(title: str, names: Mapping[str, str]) -> str:
+    plain = plain_name(title)
+    near = [] if title.lower().startswith(_IGNORED) else difflib.get_close_matches(plain, names, 1, 0.8)
+    return f"{title!r} (nearest known: {names[near[0]]!r})" if near else repr(title)

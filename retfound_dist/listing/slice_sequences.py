@@ -1,0 +1,152 @@
+"""Which images of a folder are slices of one volume, told from their names alone (pure).
+
+    slice_000.tif ... slice_029.tif          one volume, whatever folder they lie in
+    P01_slice_001.png, P02_slice_001.png     a volume each
+    AMD/V1/001.png ... AMD/V1/049.png        a folder below a class folder: kept together, and a volume where
+                                             its images are numbered one after the other
+    V001/..., V002/..., more than 30 folders these are no classes: the images of each are kept together
+
+Ordinary class folders (`AMD/amd_001.jpg`, `NORMAL/NORMAL206.jpeg`) are none of these. What this finds counts
+only where no patient is known; `split.unknown_patient=image` sets it aside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from retfound_dist.listing.folder_layout import part_of
+
+MAX_CLASS_FOLDERS = 30
+"""More folders at the top than this are volumes or patients, not classes."""
+MAX_TOGETHER = 2048
+"""Images; a folder of more is not one eye (the largest OCT volumes have some 1,000 slices)."""
+_SLICE = re.compile(
+    r"(?P<before>(?:.*[^a-z])?)(?:slices?|b[-_ ]?scans?|frames?|slc)[-_ .]*(?P<number>\d+)"
+    r"(?:[-_ ]?of[-_ ]?\d+)?",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image belongs, as far as names tell."""
+
+    volume: str | None = None
+    slice: int | None = None
+    group: str | None = None
+    """The folder that it is kept together with."""
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What the names of a folder's images have in common; few numbers, for there may be millions of names."""
+
+    images: int = 0
+    numbered: int = 0
+    """Images whose names end in a number with the same text before it as the first one's."""
+    sliced: int = 0
+    """Images that call themselves slices."""
+    before: str | None = None
+    lowest: int = 0
+    highest: int = 0
+
+    def add(self, stem: str) -> None:
+        """Count an image in."""
+        match = _NUMBERED.fullmatch(stem)
+        self.images += 1
+        if match is None or match["before"] != (self.before if self.numbered else match["before"]):
+            return
+        number = int(match["number"])
+        self.lowest = min(self.lowest, number) if self.numbered else number
+        self.highest = max(self.highest, number)
+        self.before = match["before"]
+        self.numbered += 1
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether all are numbered, and without large gaps."""
+        whole = 1 < self.images == self.numbered <= MAX_TOGETHER
+        return whole and self.highest - self.lowest < 2 * self.images
+
+
+class Sequences:
+    """What the names of all files below a folder tell; `of(file)` of one of them."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._slices: dict[str, int] = defaultdict(int)
+        self._folders: dict[str, _Folder] = defaultdict(_Folder)
+        self._below: dict[str, int] = defaultdict(int)
+        tops = set()
+        for file in files:
+            folder, stem = _cut(file)
+            match = _SLICE.fullmatch(stem)
+            if match:
+                self._slices[_volume(folder, match)] += 1
+                self._folders[folder].sliced += 1
+            self._folders[folder].add(stem)
+            self._count(folder)
+            tops.add(_class_folder(folder))
+        self._tops_are_groups = len(tops - {""}) > MAX_CLASS_FOLDERS
+        self._groups: dict[str, str | None] = {}
+
+    def of(self, file: str) -> Place:
+        """The volume, slice and group of a file."""
+        folder, stem = _cut(file)
+        if folder not in self._groups:
+            group = self._group(folder)
+            self._groups[folder] = None if group is not None and self._is_one_volume(group) else group
+        group = self._groups[folder]
+        match = _SLICE.fullmatch(stem)
+        volume, number = None, None
+        if match and self._slices[_volume(folder, match)] > 1:
+            volume, number = _volume(folder, match), int(match["number"])
+        elif self._group(folder) is not None and self._folders[folder].is_sequence:
+            found = _NUMBERED.fullmatch(stem)
+            volume, number = folder, int(found["number"]) if found else None
+        return Place(volume, number, group)
+
+    def _count(self, folder: str) -> None:
+        while folder.strip("/"):  # an absolute path ends at "/"
+            self._below[folder] += 1
+            folder = os.path.dirname(folder)
+
+    def _is_one_volume(self, group: str) -> bool:
+        """Whether all images below a folder are slices of one volume that bears its name."""
+        held = self._folders.get(group)
+        if held is None or held.images != self._below[group]:
+            return False
+        return self._slices.get(group) == held.images or (held.is_sequence and not held.sliced)
+
+    def _group(self, folder: str) -> str | None:
+        """The highest folder below the class folder that is small enough for one eye."""
+        top = _class_folder(folder)
+        if not top:
+            return None
+        inner = folder[len(top) + 1 :].split("/") if len(folder) > len(top) else []
+        candidates = [top] if self._tops_are_groups else []
+        candidates += ["/".join([top, *inner[: depth + 1]]) for depth in range(len(inner))]
+        return next((one for one in candidates if 1 < self._below[one] <= MAX_TOGETHER), None)
+
+
+def _cut(file: str) -> tuple[str, str]:
+    folder, name = os.path.split(file)
+    return folder, os.path.splitext(name)[0]
+
+
+@lru_cache(maxsize=4096)
+def _class_folder(folder: str) -> str:
+    """The class folder of a folder, with its part; empty for what lies in none."""
+    parts = folder.split("/") if folder else []
+    depth = 2 if any(part_of(part) for part in parts[:2]) else 1
+    return "/".join(parts[:depth]) if len(parts) >= depth else ""
+
+
+def _volume(folder: str, match: re.Match[str]) -> str:
+    before = match["before"].rstrip("-_ .")
+    return "/".join(part for part in (folder, before) if part) or "slices"

@@ -1,0 +1,295 @@
+"""Weights in and out: MAE and RETFound files, timm (also by name), safetensors, our committed checkpoints.
+
+Inside, every set of weights bears MAE's key names (`foreign_layouts.py`). Files run no code (`safe_unpickle.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import Model
+from retfound_dist.errors import ConfigError, WeightsError
+from retfound_dist.formats import checkpoint_folder, url_kinds
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import temporary
+from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
+from retfound_dist.model.positions import resample_positions
+from retfound_dist.model.weights import timm_hub
+from retfound_dist.model.weights.containers import DECODER, State
+from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, fault, to_mae
+from retfound_dist.model.weights.safe_unpickle import read_pickle, unreadable
+from retfound_dist.records import json_reader
+
+HEAD = ("head.", "fc_norm.")
+MOCO, MOCO_SMALL = {"base_encoder", "momentum_encoder"}, 384
+"""MoCo v3's names, and the width where it has 12 heads (its `vits.py`), others 6: no tensor tells."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An encoder's weights, with the decoder's where the file has them."""
+
+    origin: str
+    """Where they were read."""
+    state: State
+    """MAE's key names; fp32 or as stored."""
+    shape: Encoder
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Step, samples and config where a committed checkpoint says them; a file of ours says its config."""
+    part: str = ""
+    """Where in a file of others they stood, such as `teacher.backbone`; empty: at its own level."""
+    left: tuple[str, ...] = ()
+    """Names of the tensors that stood beside them."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or done when they were read that a person should know."""
+    sha256: str = ""
+    """Of the file they were read from, taken from the bytes that were read."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square of as many patches: exact but for inputs that are not square."""
+        return math.isqrt(self.grid[0] * self.grid[1]) * self.shape.patch
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether reconstructions can be drawn."""
+        return "decoder_pred.weight" in self.state
+
+    @property
+    def place(self) -> str:
+        """The file, and where in it they stood."""
+        return f"{self.origin} ({self.part})" if self.part else self.origin
+
+    @property
+    def remark(self) -> str:
+        """A line on how a file of others was read; empty where there is nothing to say."""
+        return "; ".join([f"weights: {self.place}", *self.notes]) if self.part or self.notes else ""
+
+
+def split_part(url: str) -> tuple[str, str]:
+    """`FILE#PART` in two; a file whose own name has a # is no such thing."""
+    name, mark, part = url.rpartition("#")
+    return (name, part) if mark and part and not storage.exists(url) else (url, "")
+
+
+def read_weights(url: str) -> Weights:
+    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth`, `.bin`, `FILE#PART`
+    for one of several encoders in it; or timm's, by the name of a model that timm publishes."""
+    if checkpoint_folder.is_checkpoint(url):
+        return _read_checkpoint(url)
+    origin, (url, part) = url, split_part(url)
+    if not storage.exists(url):
+        if timm_hub.is_name(url):
+            found, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
+            return replace(_described(url, found, {}), sha256=sha256)
+        raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
+    if storage.is_folder(url):
+        raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
+    with _local_copy(url) as path:
+        found, config, sha256 = _read_file(path, url, part)
+        return replace(_described(origin, found, {"config": config} if config else {}), sha256=sha256)
+
+
+@contextmanager
+def _local_copy(url: str) -> Iterator[str]:
+    """The path of a local file, or of a copy of a remote one that goes when the block ends."""
+    if storage.is_local(url):
+        yield storage.local_path(url)
+        return
+    with temporary() as folder:
+        path = str(Path(folder) / storage.name(url))
+        storage.get_file(url, path)
+        yield path
+
+
+def _read_checkpoint(url: str) -> Weights:
+    with temporary() as folder:
+        path = str(Path(folder) / checkpoint_folder.WEIGHTS)
+        held = checkpoint_folder.fetch_weights(url, path)
+        state = safetensors.torch.load_file(path)
+    meta = {"step": held.step, "samples": held.samples, "config": held.config}
+    return replace(_describe(url, state, meta), sha256=held.files[held.weights].sha256)
+
+
+def _read_file(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any], str]:
+    """Tensors by MAE's names, the config that a file of ours has beside them, and the file's sha256."""
+    with storage.explained(url, "read"):
+        before, sha256 = os.stat(path), storage.file_info(path).sha256
+    found, config = _read_tensors(path, url, part)
+    if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:
+        raise WeightsError(f"{url} was written while it was read: start again when it is whole")
+    return found, config, sha256
+
+
+def _read_tensors(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any]]:
+    if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                text = (file.metadata() or {}).get("config", "{}")
+            kept: dict[str, Any] = json_reader.parse(
+                text.encode(), dict[str, Any], f"the config in {url}", ""
+            )
+            tree: Any = safetensors.torch.load_file(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise unreadable(url, (str(error).splitlines() or [type(error).__name__])[0][:120]) from error
+        return to_mae(tree, url, part), kept
+    tree = read_pickle(path, url)
+    config = tree.get("config") if isinstance(tree, dict) else None
+    ours = isinstance(config, dict) and "model" in config
+    return to_mae(tree, url, part), config if ours and config else {}
+
+
+def _described(url: str, found: ForeignEncoder, meta: dict[str, Any]) -> Weights:
+    """Weights of a file."""
+    weights, notes = _describe(url, found.state, meta), found.notes
+    if weights.shape.width == MOCO_SMALL and MOCO & set(found.part.split(".")):
+        weights = replace(weights, shape=replace(weights.shape, heads=12))
+        notes = (*notes, "read with 12 heads, as MoCo v3's ViT-S has them")
+    return replace(weights, part=found.part, left=found.left, notes=notes)
+
+
+def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
+    """Read the encoder's shape off its tensors."""
+    if why := fault(state):
+        raise WeightsError(f"{url} holds no ViT encoder that can be used: {why}")
+    projection = state["patch_embed.proj.weight"]
+    width, patch = projection.shape[0], projection.shape[-1]
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    heads = 16 if width == 1280 else max(1, width // 64)
+    grid = _grid(url, state["pos_embed"].shape[1] - 1, patch, meta)
+    return Weights(url, state, Encoder(width, depth, heads, patch), grid, meta)
+
+
+def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns: as the config says, else a square."""
+    if meta.get("config"):
+        rows, columns = (side // patch for side in _config_of(meta, url).size)
+        if rows * columns == patches:
+            return rows, columns
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise WeightsError(
+            f"{url} holds positions for {patches} patches, which make no square, and does not say its grid: "
+            "give the checkpoint itself, or its safetensors export"
+        )
+    return side, side
+
+
+def _config_of(meta: dict[str, Any], where: str) -> Model:
+    """The model's section, as JSON gave it; WeightsError where it is none."""
+    config = meta["config"]
+    section = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(section, dict):
+        raise WeightsError(f"the config in {where} has no section model: use another checkpoint or file")
+    try:
+        return build(Model, section, "model")
+    except ConfigError as error:
+        raise WeightsError(
+            f"the config in {where} cannot be used: {error}; use another checkpoint or file"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a set of weights: names taken, left over and not found."""
+
+    taken: tuple[str, ...]
+    unused: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def summary(self, weights: Weights) -> str:
+        """One line for a person."""
+        text = f"{len(self.taken)} tensors from {weights.place}"
+        if self.unused:
+            text += f"; not used: {_few(self.unused)}"
+        if self.fresh:
+            text += f"; starting afresh: {_few(self.fresh)}"
+        return "; ".join([text, *weights.notes])
+
+
+def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Loaded:
+    """Copy weights into an autoencoder or a classifier; WeightsError unless the whole encoder fits.
+
+    Positions are resampled to `grid`. A decoder of another shape, the head and `fc_norm` start afresh.
+    """
+    held = dict(weights.state)
+    for name in ("pos_embed", "decoder_pos_embed"):
+        if name in held:
+            held[name] = resample_positions(held[name], weights.grid, grid)
+    own = model.state_dict()
+    fits = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape and not k.startswith(HEAD)}
+    encoder = [k for k in own if not k.startswith((*HEAD, *DECODER))]
+    absent = [k for k in encoder if k not in fits]
+    if absent:
+        shapes = {k: tuple(held[k].shape) if k in held else "missing" for k in absent[:3]}
+        why = ", ".join(f"{k} {shape} for {tuple(own[k].shape)}" for k, shape in shapes.items())
+        raise WeightsError(
+            f"{weights.place} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
+            f"do not match ({why}); "
+            "choose the model.name the weights were made with"
+        )
+    decoder = [k for k in own if k.startswith(DECODER)]
+    if any(k not in fits for k in decoder):
+        fits = {k: v for k, v in fits.items() if not k.startswith(DECODER)}
+    model.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
+    unused = tuple(sorted((held.keys() | set(weights.left)) - fits.keys()))
+    return Loaded(tuple(sorted(fits)), unused, tuple(sorted(own.keys() - fits.keys())))
+
+
+def _decoder_size(weights: Weights) -> tuple[int, int]:
+    """Width and depth of the decoder that is there."""
+    width = weights.state["decoder_embed.weight"].shape[0]
+    return width, 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
+
+
+def _few(names: tuple[str, ...]) -> str:
+    groups = sorted({name.split(".")[0] for name in names})
+    return ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
+
+
+def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
+    """The autoencoder a checkpoint or file was saved from, in eval mode, ready to reconstruct."""
+    if not weights.has_decoder:
+        raise WeightsError(
+            f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed"
+        )
+    config = _config_of(weights.meta, weights.origin) if weights.meta else _model_config(weights)
+    width, depth = _decoder_size(weights)
+    if (config.decoder_width, config.decoder_depth) != (width, depth) or width % config.decoder_heads:
+        raise WeightsError(
+            f"{weights.origin} holds a decoder of width {width} and depth {depth}, its config tells of width "
+            f"{config.decoder_width}, depth {config.decoder_depth} and {config.decoder_heads} heads: "
+            "use another checkpoint or file"
+        )
+    model = MaskedAutoencoder(config)
+    load_into(model, weights, model.grid)
+    return model.eval()
+
+
+def _model_config(weights: Weights) -> Model:
+    """Of a file without a config: its grid is square."""
+    names = [name for name, shape in ENCODERS.items() if shape == weights.shape]
+    if not names:
+        raise WeightsError(f"{weights.origin} holds an encoder of {weights.shape}, which has no name here")
+    width, depth = _decoder_size(weights)
+    heads = 16 if width % 16 == 0 and width >= 256 else max(1, width // 32)
+    return Model(
+        name=names[0],
+        image_size=weights.image_size,
+        decoder_width=width,
+        decoder_depth=depth,
+        decoder_heads=heads,
+    )

@@ -1,0 +1,50 @@
+"""The recipe check: what in a pretraining config is known to end badly, before the money is spent. Pure.
+
+    for finding in check(config, facts):
+        print(finding.line())
+
+Sources: MAE is He et al., *Masked Autoencoders Are Scalable Vision Learners*, CVPR 2022; RETFound is Zhou et
+al., *A foundation model for generalizable disease detection from retinal images*, Nature 2023.
+"""
+
+from __future__ import annotations
+
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.estimate.model_shapes import encoder_shape
+from retfound_dist.plan.recipe_check import rules_amount, rules_data, rules_recipe
+from retfound_dist.plan.recipe_check.findings import LEVELS, Facts, Finding, Rule
+
+SMALLEST_WIDTH = 768
+"""ViT-B: MAE and RETFound say nothing of narrower encoders."""
+_SMALL_NOTE = "a small network takes more than the recipe allows: counts as a note"
+RULES: tuple[Rule, ...] = (
+    rules_recipe.learning_rate,
+    rules_recipe.batch_size,
+    rules_amount.length,
+    rules_amount.how_much_data,
+    rules_recipe.warm_up,
+    rules_recipe.target,
+    rules_recipe.decay_and_betas,
+    rules_recipe.warm_start,
+    rules_data.mask_ratio,
+    rules_data.image_statistics,
+    rules_data.held_out,
+    rules_data.padding,
+    rules_data.shard_count,
+    rules_data.cache,
+)
+
+
+def check(config: PretrainConfig, facts: Facts) -> list[Finding]:
+    """Every risk that the rules find, the gravest first."""
+    found = [finding for rule in RULES for finding in rule(config, facts)]
+    if encoder_shape(config.model.name).width < SMALLEST_WIDTH:
+        found = [_softened(finding) for finding in found]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _softened(finding: Finding) -> Finding:
+    if not finding.source.startswith(("MAE", "RETFound")):
+        return finding
+    why = f"{finding.why}; {_SMALL_NOTE}"
+    return Finding("note", finding.key, finding.what, why, finding.source, finding.instead)

@@ -1,0 +1,131 @@
+"""Rules on what is read and how it is spread: mask ratio, pixels, padding, shards, cache. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.plan.recipe_check.findings import Facts, Finding
+
+MASK = {"grey": 0.75, "colour": 0.85}
+"""The presets' mask ratios: OCT is grey, colour fundus photographs are not."""
+IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
+"""Of a grey pixel, on 0 to 1: the mean over the three channels' values."""
+
+
+def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """A mask ratio unlike the modality's."""
+    ratio = config.model.mask_ratio
+    if not 0.5 <= ratio <= 0.9:
+        yield Finding(
+            "serious",
+            "model.mask_ratio",
+            f"{ratio:g} of the patches removed",
+            "Below 0.5 the task is interpolation, above 0.9 there is little to go by",
+            "MAE, figure 5",
+            f"model.mask_ratio={MASK['grey']}",
+        )
+        return
+    grey, colour = facts.image.get("grey", 0), facts.image.get("colour", 0)
+    kind = "grey" if grey > colour else "colour"
+    wanted = sorted(MASK.values()) if not grey and not colour else [MASK[kind]]
+    if all(abs(ratio - each) > 0.026 for each in wanted):
+        images = f"{kind} images" if grey or colour else "OCT (0.75) or colour fundus photographs (0.85)"
+        yield Finding(
+            "warning",
+            "model.mask_ratio",
+            f"{ratio:g} is not the preset's for {images}",
+            "The ratio sets how hard the task is, and differs between modalities",
+            "RETFound, methods; published accounts of it swap the two",
+            " or ".join(f"model.mask_ratio={each:g}" for each in wanted),
+        )
+
+
+def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Pixels unlike those that the input's normalisation is made for."""
+    image = facts.image
+    if not sum(image.get("histogram", ())) or not image.keys() >= {"mean", "std"}:
+        return
+    total = sum(image["histogram"])
+    shift = (image["mean"] / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    spread = image["std"] / 255 / IMAGENET_STD
+    ends = (image["histogram"][0] + image["histogram"][-1]) / total
+    blank = spread < 0.15 or ends > 0.8
+    if abs(shift) <= 1 and 0.5 <= spread <= 2 and not blank:
+        return
+    far = blank or abs(shift) > 1.9 or not 0.3 <= spread <= 2.5
+    why = "Inputs are normalised with ImageNet's mean and spread, as RETFound's are and its weights want"
+    if far:
+        why += "; images so dark, bright or flat come from a wrong window or packing"
+    yield Finding(
+        "warning" if far else "note",
+        "data.shards",
+        f"pixels have mean {image['mean']:.0f} and spread {image['std']:.0f} of 255, "
+        f"ImageNet's 115 and 58: mean off by {shift:+.1f} spreads, {ends:.0%} fully black or white",
+        why,
+        "the shards' histogram in manifest.json",
+        "look at `retfound batch CONFIG --step 1 --out sheet.png`, then pack again" if far else "nothing",
+    )
+
+
+def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """No patients by whom over-fitting would show."""
+    if not facts.held_out and config.data.held_out != "none":
+        yield Finding(
+            "note",
+            "data.held_out",
+            "no patients are held out",
+            "Over-fitting shows in the loss on patients never trained on, and nowhere else this early",
+            "docs/reading_the_report.md",
+            "pack with split.fractions=[0.98, 0.02, 0.0], then data.split='auto'",
+        )
+
+
+def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """A number of ranks at which much of a step is padding."""
+    if facts.padding > 0.02:
+        ranks, batch = facts.ranks, config.train.global_batch
+        good = max((n for n in range(1, ranks + 1) if batch % n == 0), default=1)
+        yield Finding(
+            "serious" if facts.padding > 0.25 else "warning",
+            "train.global_batch",
+            f"{facts.padding:.1%} of the work of {ranks} ranks is padding",
+            f"{batch:,} does not spread evenly over {ranks} ranks in passes of {facts.micro_batch}",
+            "the batch arithmetic of retfound_dist/stream/batch_plan.py",
+            f"{good} ranks, or another train.micro_batch",
+        )
+
+
+def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Fewer shards than there are readers."""
+    wanted = max(1, facts.ranks) * max(1, config.data.workers)
+    if facts.shards >= wanted:
+        return
+    fewer = max(1, facts.shards // max(1, facts.ranks))
+    yield Finding(
+        "warning" if facts.remote else "note",
+        "data.shards",
+        f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {config.data.workers} workers",
+        "Readers that give each worker its own shards starve or hang; this one does not"
+        + (", but several nodes fetch each shard" if facts.remote else ""),
+        "docs/stream.md; WebDataset: at least one shard a worker",
+        f"pack again with a smaller out.shard_mb, or data.workers={fewer}",
+    )
+
+
+def cache(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """A cache that does not hold the shards that are shuffled together."""
+    if not config.data.cache_gb or not facts.remote or not facts.largest_shard_bytes:
+        return
+    window = min(config.data.window_shards, facts.shards) * facts.largest_shard_bytes / 1e9
+    if config.data.cache_gb < 3 * window:
+        small = config.data.cache_gb < window
+        much = "less than one window" if small else "fewer than three windows"
+        yield Finding(
+            "serious" if small else "warning",
+            "data.cache_gb",
+            f"{config.data.cache_gb:g} GB hold {much} of {window:.2g} GB",
+            "Samples that do not fit are read one by one from the store, each time",
+            "docs/stream.md: a node holds at most three windows",
+            f"data.cache_gb={3 * window:.1f} or more, or a smaller data.window_shards",
+        )

@@ -1,0 +1,90 @@
+"""Write a file only where none stands yet, as far as its store can promise that.
+
+A disk can, and S3 can where it honours `If-None-Match: *` (AWS and Ceph do). A store that ignores the
+condition (rclone) is found out by asking twice, and then nothing is promised.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+from retfound_dist.io import storage, store_errors, urls
+
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
+_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"}
+
+
+class Made(Enum):
+    """What came of it."""
+
+    NEW = "it was written, and nothing stood there"
+    THERE = "something stands there, which was not touched"
+    UNSURE = "it was written, perhaps over something"
+
+
+def write_new(url: str, data: bytes) -> Made:
+    """Write a file whole where none stands; StorageError where the store refuses."""
+    scheme = urls.scheme_of(url)
+    with storage.explained(url, "write"):
+        if scheme == "file":
+            return _new_on_disk(storage.open_fs(url)[1], data)
+        if scheme == "s3":
+            return _new_on_s3(url, data)
+    if storage.exists(url):
+        return Made.THERE
+    storage.write_bytes(url, data)
+    return Made.UNSURE
+
+
+def _new_on_disk(path: str, data: bytes) -> Made:
+    """A whole file beside it is given the name, which fails where the name is taken."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)
+        return Made.NEW
+    except FileExistsError:
+        return Made.THERE
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.exists(path):
+            return Made.THERE
+        os.replace(part, path)
+        return Made.UNSURE
+    finally:
+        with suppress(OSError):
+            os.unlink(part)
+
+
+def _new_on_s3(url: str, data: bytes) -> Made:
+    fs, bucket, key = storage.open_fs(url)[0], urls.bucket_of(url), urls.key_of(url)
+    first = _put_new(fs, bucket, key, data)
+    if first is not Made.NEW:
+        return first
+    # A store that takes the same again has not looked at the condition.
+    return Made.NEW if _put_new(fs, bucket, key, data) is Made.THERE else Made.UNSURE
+
+
+def _put_new(fs: Any, bucket: str, key: str, data: bytes) -> Made:
+    try:
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except Exception as error:
+        code = store_errors.code_of(error)
+        if code in _THERE:
+            return Made.THERE
+        if code not in _UNKNOWN:
+            raise
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data)
+        return Made.UNSURE
+    return Made.NEW

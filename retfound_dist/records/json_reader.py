@@ -1,0 +1,220 @@
+"""The one reader of JSON files: bytes at a URL -> a typed value, or one line that says what is wrong.
+
+    holder = records.read(url, Holder, "delete it to take the run over")
+    log = records.read_lines(url, Step)      # log.rows, log.fault
+
+A kind is anything pydantic takes: a plain frozen dataclass, a TypedDict, `dict[str, Any]`. Types are strict:
+`"3"` and `true` are no numbers, and no number is NaN or infinite. Keys that a kind does not know are passed
+over, for a later version may have written them; another `format` is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import is_typeddict
+
+from retfound_dist.errors import FormatError, RecordError
+from retfound_dist.io import storage
+from retfound_dist.records.json_faults import FEW, faults_of, plain, shown, why_bad
+
+T = TypeVar("T")
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A number of things, of bytes or of steps."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A digest in hex."""
+LIMIT = 1 << 30
+"""Bytes of a file that is read."""
+MOST_READINGS = 8
+"""Times that a file is read again that gives something else each time."""
+BOM = b"\xef\xbb\xbf"
+_OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+"""Whatever JSON reads as infinite looks so; most files hold nothing like it."""
+_LARGE = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
+_END = b"\n"
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that is no row of its kind."""
+
+    line: int
+    """Counted from 1."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Lines(Generic[T]):
+    """What a file of JSON lines holds."""
+
+    where: str
+    rows: list[T] = field(default_factory=list)
+    """The good lines, in order."""
+    total: int = 0
+    bad: int = 0
+    named: tuple[BadLine, ...] = ()
+    """The first FEW bad ones."""
+    cut: bool = False
+    """Whether the last line has no end and cannot be read: it is being written, or its writer was killed."""
+    unread: str = ""
+    """Why the file was not read at all."""
+
+    @property
+    def fault(self) -> str:
+        """A sentence about what is left out; empty where that is nothing."""
+        if not self.bad:
+            return self.unread
+        first = self.named[0]
+        return (
+            f"{self.bad:,} of {self.total:,} lines of {self.where} cannot be read and are left out "
+            f"(the first is line {first.line:,}: {first.why})"
+        )
+
+
+def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = LIMIT) -> T:
+    """A JSON file as a value of a kind; it is damaged where two readings one after the other are alike.
+
+    `remedy`: what a person does about a damaged file; empty: that is said elsewhere. `format`: what the
+    file's `format` has to be; None: it needs none, and one that it has is 1. Raises StorageError where the
+    file cannot be read, RecordError where it is damaged, FormatError where it is of another format.
+    """
+    data = _fetch(url, limit)
+    for _ in range(MOST_READINGS):
+        try:
+            return parse(data, kind, url, remedy, format=format)
+        except RecordError:
+            again = _fetch(url, limit)
+            if again == data:
+                raise
+            data = again
+    return parse(data, kind, url, remedy, format=format)
+
+
+def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | None = None) -> T:
+    """The bytes of a JSON file as a value of a kind; `where` is what messages call it."""
+    if len(data) > LIMIT:
+        raise RecordError(f"{where} has more than {LIMIT:,} bytes and is not read; {remedy}")
+    data = data.removeprefix(BOM)
+    try:
+        tree = _tree(data)
+        _check_format(tree, where, 1 if format is None else format, needed=format is not None)
+        found: T = _adapter(kind).validate_json(data, strict=True)
+        return tree if is_typeddict(kind) else found  # with its keys in their order
+    except ValidationError as error:
+        raise damaged(where, faults_of(error, data), remedy) from error
+    except ValueError as error:
+        raise damaged(where, str(error), remedy) from error
+
+
+def parse_large(data: bytes, kind: type[T], where: str, remedy: str, *, format: int) -> T:
+    """`parse` in one pass, for files of many rows; the kind names every type, has `format`, and no floats.
+
+    Nothing of such a kind can be NaN or infinite, so no tree of the whole file is made and walked.
+    """
+    try:
+        found: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
+    except ValueError:
+        return parse(data, kind, where, remedy, format=format)  # which says what is wrong
+    if len(data) > LIMIT or getattr(found, "format") != format:  # noqa: B009  of any kind
+        return parse(data, kind, where, remedy, format=format)
+    return found
+
+
+def damaged(where: str, why: str, remedy: str) -> RecordError:
+    """The error of a file whose values do not go together: the same line as for what `parse` finds."""
+    return RecordError(f"{where} is damaged: {why}" + (f"; {remedy}" if remedy else ""))
+
+
+def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
+    """A file of JSON lines; bad lines are counted and named, never an error. No such file: no lines.
+
+    Raises StorageError where the file cannot be read, RecordError where it is longer than `limit`.
+    """
+    return parse_lines(_fetch(url, limit), kind, url) if storage.exists(url) else Lines(url)
+
+
+def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
+    """The same of the file's bytes."""
+    texts = data.removeprefix(BOM).split(b"\n")
+    rest, rows, named, bad, total = texts.pop(), list[T](), list[BadLine](), 0, 0
+    validate, strange = _adapter(kind).validate_json, b"NaN" in data or b"Infinity" in data
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        total += 1
+        try:
+            row = validate(text, strict=True)
+            if strange or _overflows(row):
+                _tree(text)
+            rows.append(row)
+        except ValueError as error:
+            bad += 1
+            if len(named) < FEW:
+                named.append(BadLine(number, why_bad(error, text)))
+    whole = parse_lines(rest + b"\n", kind, where).rows if rest.strip() else []
+    return Lines(where, rows + whole, total + len(whole), bad, tuple(named), bool(rest.strip()) and not whole)
+
+
+def _fetch(url: str, limit: int) -> bytes:
+    with storage.open_read(url) as file, storage.explained(url, "read"):
+        data = bytes(file.read(limit + 1))
+    if len(data) > limit:
+        raise RecordError(f"{url} has more than {limit:,} bytes and is not read: it is none of ours")
+    return data
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return _kept_adapter(kind)
+
+
+@lru_cache(maxsize=64)
+def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _tree(data: bytes) -> Any:
+    """The value that JSON stands for; ValueError, in plain words, where it is none."""
+    try:
+        tree = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(plain(str(error), data)) from error
+    if (found := _OVERFLOW.search(data)) and _overflows(tree):
+        found = _LARGE.search(data) or found
+        raise ValueError(f"line {data.count(_END, 0, found.end()) + 1}: a number is too large")
+    return tree
+
+
+def _overflows(tree: Any) -> bool:
+    """Whether a number in it was too large to be held."""
+    todo = [tree]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, float):
+            if math.isinf(value):
+                return True
+        elif isinstance(value, list | tuple):
+            todo += value
+        elif not isinstance(value, str | int):
+            todo += (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
+    return False
+
+
+def _check_format(tree: Any, where: str, format: int, needed: bool) -> None:
+    """FormatError where the file is of another format, ValueError where it has to name one and does not."""
+    if not isinstance(tree, dict) or ("format" not in tree and not needed):
+        return
+    if "format" not in tree:
+        raise ValueError("line 1: format is missing")
+    found = tree["format"]
+    if type(found) is int and found == format:
+        return
+    raise FormatError(
+        f"{where} has format {shown(found)}, this version reads format {format}: "
+        "use the version of this software that wrote it"
+    )

@@ -1,0 +1,118 @@
+"""What a person sees while it runs: a live line in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+_PLAIN_EVERY = 20.0
+"""Seconds between plain lines on the same thing."""
+_PLAIN_FIRST = 5.0
+"""Seconds until the first one."""
+_BESIDE = 40
+"""Columns of a live line that bar, count and time left take."""
+_TELLING = 0.02
+"""Share that must be done before the time left can be told: the start is slower than the rest."""
+
+
+class _Left(ProgressColumn):
+    """How much is done and how long the rest takes; nothing where neither is known."""
+
+    def render(self, task: Task) -> Text:
+        """For rich."""
+        if task.total is None:
+            return Text("")
+        left = "" if task.time_remaining is None else f"  {clock(task.time_remaining)} left"
+        return Text(f"{task.completed:.0f}/{task.total:.0f}{left}")
+
+
+class ProgressDisplay:
+    """One thing is under way at a time: `begin`, `advance`; `say` prints a line that stays."""
+
+    def __init__(self, quiet: bool = False, stream: IO[str] | None = None) -> None:
+        self.quiet = quiet
+        self.console = Console(quiet=quiet, highlight=False, file=stream)
+        self.live = self.console.is_terminal and not quiet
+        self.console.soft_wrap = not self.live  # a terminal's lines break between words
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            _Left(table_column=Column(no_wrap=True)),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self._task: TaskID | None = None
+        self._what, self._started, self._said, self._pause = "", 0.0, 0.0, 0.0
+
+    def __enter__(self) -> ProgressDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays on screen."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line that stays, in red where there are colours."""
+        self.console.print(text, markup=False, style="bold red")
+
+    def begin(self, what: str, since: float | None = None) -> None:
+        """Something new is under way; `since`: a time.monotonic() where it has been for a while."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(self._fitting(what), total=None)
+        self._what, self._started = what, time.monotonic() if since is None else since
+        self._said, self._pause = self._started, _PLAIN_FIRST
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """How far it is; with the time left on the live line, and now and then on a plain one."""
+        what = f"{self._what} {note}".strip()
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, description=self._fitting(what))
+        now = time.monotonic()
+        if not self.live and now - self._said > min(self._pause, _PLAIN_EVERY) and done < total:
+            self._said, self._pause = now, _PLAIN_EVERY
+            left = (now - self._started) / max(done, 1) * (total - done)
+            guess = f", {clock(left)} left" if done >= _TELLING * total else ""
+            self.say(f"{what}: {done} of {total}{guess}")
+
+    def _fitting(self, what: str) -> str:
+        return shortened(what, max(20, self.console.width - _BESIDE))
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters: the first word and the end, where a path says which it is."""
+    if len(text) <= most:
+        return text
+    head = text.split(" ", 1)[0] + " " if " " in text[: most // 2] else ""
+    return f"{head}…{text[len(head) - most + 1 :]}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch of fine-tuning in words."""
+    text = f"seed {row['seed']} epoch {row['epoch']}/{epochs}: train loss {row['train_loss']:.3f}"
+    if row["val_loss"] is not None:
+        text += f", val loss {row['val_loss']:.3f}"
+    if row["val_auroc"] is not None:
+        text += f", val AUROC {row['val_auroc']:.3f}"
+    return f"{text}  ({row['seconds']:.1f} s)"

@@ -1,0 +1,105 @@
+"""Semaphores and sockets of worker processes bear their owner's name, so that the next start can remove them.
+
+Python names a semaphore `mp-RANDOM` and a folder of sockets `pymp-RANDOM`: after a kill -9 of a whole job
+nobody knows whose they are. Here both are named after a file that their owner has locked for as long as it
+lives, however it ends. A lock that can be had is the proof that the owner is dead; process numbers are none,
+for they come again, and containers share /dev/shm while each counts its own. What bears no such name is left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import uuid
+from contextlib import suppress
+from multiprocessing import current_process, util
+from pathlib import Path
+from typing import IO, Any
+
+from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.io.scratch import Scratch, is_same_file
+
+SHM = Path("/dev/shm")
+"""Where glibc keeps named semaphores (`sem.NAME`)."""
+_LONGEST = 107 - len("/listener-12345678")
+"""Letters of a folder that a socket's path has room for: unix(7)."""
+_SHORT = "/tmp", "/var/tmp", "/dev/shm"
+"""Where sockets go if $TMPDIR has too long a path for them, as a job's own may be, or a full disk."""
+_held: dict[int, Any] = {}
+"""By process number: what the owner holds until it ends."""
+
+
+def begin() -> None:
+    """Name what this process's workers will share after it, and remove what dead owners left; once a process.
+
+    To be called before the first worker; its workers inherit the names.
+    """
+    if os.getpid() in _held or current_process().name != "MainProcess":
+        return
+    settings: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
+    _held[os.getpid()] = (_name_semaphores(settings), _name_sockets(settings))
+
+
+def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
+    base = f"mp-retfound-{os.getuid()}-"
+    with suppress(OSError):  # no /dev/shm, or one that is full: what needs it will say so
+        sweep(base)
+        token = uuid.uuid4().hex[:12]
+        owner = _locked(SHM / f"{base}{token}.owner")
+        settings["semprefix"] = f"/{base}{token}"
+        util.Finalize(None, _remove, (owner.name, os.getpid()), exitpriority=-200)
+        return owner
+    return None
+
+
+def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
+    if settings.get("tempdir"):
+        return None
+    owner = uuid.uuid4().hex[:8]
+    for place in (tempfile.gettempdir(), *_SHORT):
+        with suppress(RetfoundError, OSError):
+            scratch = Scratch("mp", owner, place)
+            if len(os.fsencode(scratch.folder)) <= _LONGEST:
+                settings["tempdir"] = scratch.folder
+                util.Finalize(None, scratch.close, exitpriority=-200)
+                return scratch
+            scratch.close()
+    if len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678") > _LONGEST:
+        raise StorageError(
+            "worker processes cannot be started: their sockets need a folder whose path has at most "
+            f"{_LONGEST} bytes, {tempfile.gettempdir()} is longer, and {', '.join(_SHORT)} cannot be "
+            "written to: set TMPDIR to a folder with a shorter path"
+        )
+    return None
+
+
+def sweep(base: str) -> int:
+    """Remove the semaphores of this user's owners that are dead; gives how many names went."""
+    gone = 0
+    for path in SHM.glob(f"{base}*.owner"):
+        with suppress(OSError), open(path, "rb+") as owner:
+            if os.fstat(owner.fileno()).st_uid != os.getuid():
+                continue
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it lives
+            for name in [*SHM.glob(f"sem.{path.stem}-*"), path]:
+                with suppress(OSError):
+                    name.unlink()
+                    gone += 1
+    return gone
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """A file that is locked as long as this process lives; made anew where a sweep came between."""
+    while True:
+        owner = open(path, "xb")  # noqa: SIM115  held until this process ends
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        if is_same_file(owner.fileno(), str(path)):
+            return owner
+        owner.close()
+
+
+def _remove(path: str, pid: int) -> None:
+    if os.getpid() == pid:
+        with suppress(OSError):
+            os.unlink(path)

@@ -1,0 +1,100 @@
+"""The global batch of a step, to be looked at: its keys, and its images as the model gets them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.errors import ConfigError
+from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.io import output_files, storage
+from retfound_dist.runtime.world import World
+from retfound_dist.stream.loader import MicroBatch, open_stream
+
+THUMB, CAPTION, GAP = 112, 14, 4  # pixels
+_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+
+
+def read_step(config: PretrainConfig, manifest: Manifest, step: int) -> MicroBatch:
+    """The whole global batch of a step, counted from 1 as in metrics.jsonl."""
+    if step < 1:
+        raise ConfigError(f"--step {step}: steps are counted from 1, as in metrics.jsonl")
+    with open_stream(
+        manifest,
+        config.train.global_batch,
+        image_size=config.model.image_size,
+        seed=config.train.seed,
+        world=World(),
+        start_step=step - 1,
+        stop_step=step,
+        data=replace(config.data, workers=0),
+    ) as stream:
+        return next(iter(stream))
+
+
+def describe(batch: MicroBatch) -> Iterator[str]:
+    """Lines for a person: the step and its digest, then slot and key of each sample."""
+    yield f"step {batch.step + 1}: {len(batch.keys)} samples, batch_digest {batch.digest:016x}"
+    for fault in batch.faults:
+        yield f"replaced: {fault}"
+    for slot, key in enumerate(batch.keys):
+        yield f"{slot:6d}  {key}"
+
+
+def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image:
+    """(n, C, h, w) uint8 and their keys as one picture, slots running line by line."""
+    columns = max(1, math.ceil(math.sqrt(len(keys))))
+    width, height = THUMB + GAP, THUMB + CAPTION + GAP
+    sheet = Image.new("RGB", (columns * width + GAP, math.ceil(len(keys) / columns) * height + GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
+    for slot, (image, key) in enumerate(zip(images, keys, strict=True)):
+        left, top = GAP + slot % columns * width, GAP + slot // columns * height
+        picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        sheet.paste(picture.resize((THUMB, THUMB), Image.Resampling.BILINEAR), (left, top))
+        draw.text((left, top + THUMB + 1), _fit(f"{slot} {key}", font), fill=_INK, font=font)
+    return sheet
+
+
+def write_sheet(batch: MicroBatch, out: str) -> None:
+    """The contact sheet of a batch as a PNG at a path or URL."""
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text("Software", output_files.mark("batch"))
+    contact_sheet(batch.images.numpy()[: len(batch.keys)], batch.keys).save(buffer, "PNG", pnginfo=text)
+    storage.write_bytes(out, buffer.getvalue())
+
+
+def batch_command(
+    config_path: str, overrides: Sequence[str], step: int, out: str, force: bool = False
+) -> int:
+    """`retfound batch`: prints the keys of a step's batch, draws it where `out` is given."""
+    config, _ = load(PretrainConfig, config_path, overrides)
+    if out:
+        output_files.check_free(out, "batch", force)
+    batch = read_step(config, read_manifest(config.data.shards, config.data.first_shards), step)
+    for line in describe(batch):
+        print(line)
+    if out:
+        write_sheet(batch, out)
+        print(f"contact sheet: {out}")
+    return 0
+
+
+def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, cut in its middle to the width of a thumbnail."""
+    if font.getlength(text) <= THUMB:
+        return text
+    for kept in range(len(text) - 1, 2, -1):
+        head, tail = (kept + 1) // 2, kept // 2
+        short = f"{text[:head]}…{text[len(text) - tail :]}"
+        if font.getlength(short) <= THUMB:
+            return short
+    return text[:3]

@@ -1,0 +1,244 @@
+"""Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
+
+`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's
+names. A save copies each rank's state to host memory, which is all that the step waits for; a thread writes
+it to local scratch (`TMPDIR`), the keeper's process copies that to the run's URL, and rank 0's puts the
+weights together (`merge_weights.py`) and commits. A checkpoint exists from its COMMIT.json on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retfound_dist.config.schema import Checkpoint
+from retfound_dist.errors import SaveError
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.checkpoint_folder import Commit
+from retfound_dist.io import scratch
+from retfound_dist.io.retry import Patience
+from retfound_dist.io.storage import FileInfo
+from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, seal
+from retfound_dist.train.checkpoint.merge_weights import (
+    Shapes,
+    disk_named,
+    group_shapes,
+    own_part,
+    part_name,
+    write_tensors,
+)
+from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.logs.run_logger import RunLogger
+from retfound_dist.train.ranks import upload_process
+from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.ranks.upload_process import UploadProcess
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is: what COMMIT.json says beside its files."""
+
+    step: int
+    samples: int
+    batch_digest: str
+
+
+@dataclass
+class _Pending:
+    """A save under way."""
+
+    at: Position
+    part: Future[dict[str, FileInfo]]
+    shapes: Shapes
+    """Of all weights; on rank 0."""
+    stall_s: float
+    """How long training stood still for it."""
+    begun: float
+    sealed: Future[None] | None = None
+
+
+class Saver:
+    """Saves one after the other; a new one waits for the commit of the one before."""
+
+    def __init__(
+        self,
+        group: RankGroup,
+        keeper: UploadProcess,
+        journal: RunLogger | None,
+        run_url: str,
+        settings: Checkpoint,
+        config: dict[str, Any],
+        scratch: str,
+        fixed: dict[str, Tensor],
+        last_good: int = 0,
+        choice: ResumePoint = FROM_THE_BEGINNING,
+        lock_id: str = "",
+        at_ease: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
+
+        `choice`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits nothing.
+        `at_ease`: around what this rank waits for by itself; what ranks do together is not within it.
+        """
+        self._at_ease = at_ease
+        self._group, self._keeper, self._journal = group, keeper, journal
+        self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
+        self._choice, self._lock_id, self._mark = choice, lock_id, ""
+        self._fixed = os.path.join(scratch, "fixed.safetensors")
+        if group.world.is_main:
+            write_tensors(fixed, self._fixed)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: _Pending | None = None
+        self._saves, self._zero_stage = 0, 0
+        self.last_good = last_good
+        """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
+        self.took_s = 0.0
+        """Seconds from the beginning of its save to its commit; 0: this start has committed none yet."""
+
+    def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
+        """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
+        begun = time.perf_counter()
+        self.finish_save()
+        self._saves += 1
+        self._mark = self._group.share(checkpoint_folder.new_mark())
+        told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        with scratch.disk_named(self._scratch):
+            folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
+            state = ds.snapshot(engine, folder, told)
+        self._zero_stage = engine.zero_optimization_stage()
+        url = checkpoint_folder.checkpoint_url(self._url, at.step)
+        part = self._writer.submit(self._write, folder, state, url)
+        shapes = group_shapes(state) if self._group.world.is_main else []
+        self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
+
+    def flags(self) -> tuple[int, int]:
+        """For the vote after each step: whether this rank's part is there to be sealed, and any failure."""
+        pending = self._pending
+        if pending is None:
+            return 0, 0
+        self._note_commit()
+        return int(pending.sealed is None and pending.part.done()), int(bool(self._fault()))
+
+    def finish_save(self) -> None:
+        """Wait until what was saved is committed, or SaveError; every rank must call it."""
+        if not self._saves:
+            return
+        self.seal()
+        if self._pending is not None and self._pending.sealed is not None:
+            with self._at_ease():
+                self._pending.sealed.exception()
+            self._note_commit()
+        self.check()
+
+    def close(self) -> None:
+        """After the last save."""
+        self._writer.shutdown(wait=False)
+
+    def seal(self) -> None:
+        """All ranks together, once every part is there: rank 0 asks for the commit."""
+        pending = self._pending
+        if pending is None or pending.sealed is not None:
+            return
+        with self._at_ease():
+            pending.part.exception()
+        self.check()
+        parts = self._group.gather(pending.part.result())
+        pending.sealed = Future()
+        if not self._group.world.is_main:
+            pending.sealed.set_result(None)
+            return
+        files = {name: info for part in parts for name, info in sorted(part.items())}
+        ranks = range(self._group.world.size)
+        weights = [files.pop(checkpoint_folder.marked(part_name(rank), self._mark)) for rank in ranks]
+        held = Commit(
+            url=checkpoint_folder.checkpoint_url(self._url, pending.at.step),
+            **asdict(pending.at),
+            world_size=self._group.world.size,
+            zero_stage=self._zero_stage,
+            precision=self._config["train"]["precision"],
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=self._config,
+            files=files,
+            generation=self._choice.generation,
+            chosen=self._choice.chosen,
+        )
+        if self._journal:
+            self._journal.flush()
+        pending.sealed = self._keeper.ask(
+            seal,
+            CheckpointToFinalize(
+                self._url,
+                held,
+                self._mark,
+                weights,
+                pending.shapes,
+                self._fixed,
+                self._scratch,
+                self._settings,
+                self._lock_id,
+            ),
+        )
+
+    def check(self) -> None:
+        """All ranks together: SaveError where a save of any of them has failed."""
+        faults = [f"rank {rank}: {why}" for rank, why in enumerate(self._group.gather(self._fault())) if why]
+        if faults:
+            raise self._error(faults[0])
+
+    def _fault(self) -> str:
+        """Why the save under way has failed here; empty when it has not, so far."""
+        if self._pending is None:
+            return ""
+        ended = [f for f in (self._pending.part, self._pending.sealed) if f is not None and f.done()]
+        return next((why for why in map(upload_process.fault, ended) if why), "")
+
+    def _note_commit(self) -> None:
+        """When the save under way has been committed: it is the last good one."""
+        pending = self._pending
+        if pending is None or pending.sealed is None or not pending.sealed.done() or self._fault():
+            return
+        self.last_good, self._pending = pending.at.step, None
+        self.took_s = time.perf_counter() - pending.begun
+        if self._journal:
+            self._journal.event(
+                "checkpoint",
+                step=pending.at.step,
+                stall_s=pending.stall_s,
+                took_s=self.took_s,
+                bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
+            )
+
+    def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:
+        """This rank's files to scratch and on to the run's URL."""
+        patience_s = self._settings.patience_s
+        try:
+            upload_process.insist(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
+            return self._keeper.ask(upload_process.upload, scratch, url, patience_s, self._mark).result()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _write_scratch(self, scratch: str, state: dict[str, Any]) -> None:
+        path = os.path.join(scratch, part_name(self._group.world.rank))
+        with disk_named(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_tensors(own_part(state), path)
+        for path, value in state.items():
+            with disk_named(path):
+                torch.save(value, path)
+
+    def _error(self, fault: str) -> SaveError:
+        step = self._pending.at.step if self._pending else self.last_good
+        good = f"the last good one is of step {self.last_good}" if self.last_good else "there is none yet"
+        return SaveError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")

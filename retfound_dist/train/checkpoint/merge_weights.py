@@ -1,0 +1,118 @@
+"""All weights in fp32, put together from what each rank holds of them: behind the run, not in it.
+
+With a save every rank writes its part of the fp32 weights besides its training state; when all parts are at
+the run's URL, rank 0's keeper makes `model.safetensors` of them. No rank waits for another, and no device is
+asked. The layout of the parts is DeepSpeed's (0.19.8): stages 1 and 2 lay the tensors of a parameter group
+end to end and cut the whole into equal parts; stage 3 cuts every tensor, padded to a multiple of the ranks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from retfound_dist.errors import CheckpointError, StorageError
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.checkpoint_folder import PARTS
+from retfound_dist.io import disk_errors, storage, verified_files
+from retfound_dist.io.storage import FileInfo
+
+Shapes = list[dict[str, tuple[int, ...]]]
+"""Names and shapes of the trained tensors, by parameter group, in order."""
+_FLAT, _CUT = "single_partition_of_fp32_groups", "fp32_flat_groups"
+
+
+def part_name(rank: int) -> str:
+    """A rank's file, as a save calls it, until the weights are put together."""
+    return f"{PARTS}/{rank:05d}.safetensors"
+
+
+def own_part(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """This rank's fp32 weights out of its snapshot: one flat tensor a group, or one in all (stage 3)."""
+    held = next(value["optimizer_state_dict"] for value in state.values() if "optimizer_state_dict" in value)
+    if _FLAT in held:
+        return {str(number): part.contiguous() for number, part in enumerate(held[_FLAT])}
+    return {"all": torch.cat([part.flatten() for part in held[_CUT]])}
+
+
+def group_shapes(state: Mapping[str, Any]) -> Shapes:
+    """What the parts hold, out of rank 0's snapshot."""
+    told = next(value["param_shapes"] for value in state.values() if "param_shapes" in value)
+    return [{name: tuple(shape) for name, shape in group.items()} for group in told]
+
+
+def merge(parts: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Tensor]:
+    """The weights by name, from all ranks' parts in order."""
+    if "all" in parts[0]:
+        return _merge_cut([part["all"] for part in parts], shapes)
+    weights: dict[str, Tensor] = {}
+    for number, group in enumerate(shapes):
+        flat = torch.cat([part[str(number)] for part in parts])
+        sizes = [torch.Size(shape).numel() for shape in group.values()]
+        if sum(sizes) > len(flat):
+            raise CheckpointError(f"the parts hold {len(flat)} numbers, the model has {sum(sizes)}")
+        pieces = torch.split(flat[: sum(sizes)], sizes)
+        for (name, shape), piece in zip(group.items(), pieces, strict=True):
+            weights[name] = piece.reshape(shape).clone()
+    return weights
+
+
+def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
+    named = {name: torch.Size(shape) for group in shapes for name, shape in group.items()}
+    sizes = [-(-shape.numel() // len(parts)) for shape in named.values()]
+    if sum(sizes) > len(parts[0]):
+        raise CheckpointError(f"the parts hold {len(parts[0])} numbers each, the model needs {sum(sizes)}")
+    pieces = zip(*(torch.split(part[: sum(sizes)], sizes) for part in parts), strict=True)
+    return {
+        name: torch.cat(piece)[: shape.numel()].reshape(shape)
+        for (name, shape), piece in zip(named.items(), pieces, strict=True)
+    }
+
+
+def assemble(
+    url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, fixed: str, scratch: str
+) -> dict[str, FileInfo]:
+    """Make the weights' file of the parts at a checkpoint's URL; gives it by its name.
+
+    `mark`: the save's. `fixed`: a local file with the untrained tensors, which DeepSpeed has rounded to the
+    working precision. StorageError where a store or a disk fails: then it is worth another try.
+    """
+    held = []
+    for rank, info in enumerate(parts):
+        where, path = (
+            storage.join(url, checkpoint_folder.marked(part_name(rank), mark)),
+            os.path.join(scratch, "part"),
+        )
+        if why := verified_files.fetch(where, path, info):
+            raise StorageError(f"{where} is not what rank {rank} wrote: {why}")
+        held.append(safetensors.torch.load_file(path))
+    weights = merge(held, shapes) | safetensors.torch.load_file(fixed)
+    path = os.path.join(scratch, checkpoint_folder.WEIGHTS)
+    write_tensors(weights, path)
+    name = checkpoint_folder.weights_name(url, mark)
+    return {name: verified_files.put(path, storage.join(url, name))}
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
+    """Write a local safetensors file; StorageError names the disk where it takes no more."""
+    with disk_named(path):
+        safetensors.torch.save_file(dict(tensors), path)
+
+
+@contextmanager
+def disk_named(path: str) -> Iterator[None]:
+    """StorageError that names the disk of a local file where torch or safetensors could not write it."""
+    with verified_files.here(path):
+        try:
+            yield
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            known = disk_errors.trouble_behind(error, os.path.dirname(path))
+            raise known or OSError(errno.EIO, str(error)) from error

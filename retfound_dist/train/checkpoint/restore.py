@@ -1,0 +1,182 @@
+"""Resuming: the checkpoint that a start goes on from, brought to this number of ranks and ZeRO stage.
+
+A state of another number of ranks or another stage is converted through DeepSpeed's universal format, once:
+the result stands beside the checkpoint, committed like it, for the next start. What is not trained is no part
+of that format, and is read from the checkpoint's weights.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from retfound_dist.errors import CheckpointError, RecordError, RetfoundError, StorageError
+from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.checkpoint_folder import UNIVERSAL, Commit
+from retfound_dist.io import storage
+from retfound_dist.io.scratch import temporary
+from retfound_dist.records import json_reader
+from retfound_dist.train.checkpoint.resume import ask
+from retfound_dist.train.checkpoint.universal import convert
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine import state_files
+from retfound_dist.train.ranks import upload_process
+from retfound_dist.train.ranks.collectives import RankGroup
+
+SOURCE = "source.json"
+"""Beside a converted state: size and sha256 of each file that it was made of."""
+_MODULE = f"{checkpoint_folder.STATE}/mp_rank_00_model_states.pt"
+"""Where stages 1 and 2 keep the working copy of all weights."""
+
+
+def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
+    """Whether the state was written by another number of ranks or ZeRO stage."""
+    return (held.world_size, held.zero_stage) != (world_size, zero_stage)
+
+
+def untrained(model: nn.Module) -> dict[str, Tensor]:
+    """What no optimizer moves: frozen parameters, and buffers that are saved; no copies."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in trained}
+
+
+def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
+    """Put all that is not trained into a model in fp32, as the checkpoint has it; gives a remark, or nothing.
+
+    Earlier versions committed fresh positions after a resume. The state tells which the run was trained with,
+    in the working precision: those are taken where the two differ.
+    """
+    own = untrained(model)
+    with temporary(scratch) as folder:
+        with safe_open(_local(held, held.weights, folder), "pt") as file:
+            absent = own.keys() - set(file.keys())
+            if absent:
+                names = ", ".join(sorted(absent))
+                raise CheckpointError(f"{held.url} holds no {names}; use another checkpoint")
+            for name, tensor in own.items():
+                tensor.copy_(file.get_tensor(name))
+        module = next((name for name, saved in held.state.items() if saved == _MODULE), "")
+        if not module:  # stage 3 has it in parts
+            return ""
+        state = state_files.read(_local(held, module, folder), storage.join(held.url, module), mmap=True)
+        return _as_trained_with(own, state["module"], held)
+
+
+def _as_trained_with(own: Mapping[str, Tensor], working: Mapping[str, Tensor], held: Commit) -> str:
+    wrong = [
+        name
+        for name, tensor in own.items()
+        if name in working and not torch.equal(tensor.to(working[name].dtype), working[name])
+    ]
+    for name in wrong:
+        own[name].copy_(working[name])
+    if not wrong:
+        return ""
+    return f"{', '.join(wrong)} as the run was trained with; the weights of step {held.step} hold others"
+
+
+def _local(held: Commit, name: str, folder: str) -> str:
+    """A local path of a checkpoint's file: itself, or a copy that is checked."""
+    where = storage.join(held.url, name)
+    if storage.is_local(where):
+        return storage.local_path(where)
+    path = os.path.join(folder, "file")
+    checkpoint_folder.fetch(held, name, path)
+    return path
+
+
+def restore(
+    group: RankGroup, engine: Any, held: Commit, zero_stage: int, patience_s: float, scratch: str
+) -> dict[str, Any]:
+    """Bring the engine to a checkpoint's state; every rank must call it. Gives what `Saver.save` was told.
+
+    `scratch`: a folder that all ranks of a host share.
+    """
+    scratch = os.path.join(scratch, "restore")
+    if group.world.local_rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)
+    converting = needs_conversion(held, group.world.size, zero_stage)
+    try:
+        if converting:
+            _in_turns(group, scratch, lambda: _fetch_universal(held, scratch, patience_s))
+        else:
+            _in_turns(group, scratch, lambda: _fetch_all(held, held.state, scratch, patience_s))
+        told = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
+        group.share(None)
+        return dict(told.get(ds.RUN_STATE, {}))
+    finally:
+        if group.world.local_rank == 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _in_turns(group: RankGroup, scratch: str, fetch: Callable[[], None]) -> None:
+    """Rank 0 first, then one rank of each other host; what goes wrong anywhere is every rank's error."""
+    for turn in (group.world.is_main, not group.world.is_main and group.world.local_rank == 0):
+        fault: RetfoundError | None = None
+        if turn:
+            try:
+                fetch()
+            except (RetfoundError, OSError, MemoryError) as error:
+                kind = CheckpointError if isinstance(error, RetfoundError) and error.lasting else StorageError
+                why = str(error) or "memory is short"
+                fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {why}")
+        if faults := [each for each in group.gather(fault) if each]:
+            raise faults[0]
+
+
+def _fetch_all(held: Commit, names: Mapping[str, str], folder: str, patience_s: float) -> None:
+    """Copy files of a checkpoint into a folder, each checked; by name: what it is called there."""
+
+    def fetch(name: str) -> None:
+        get = partial(checkpoint_folder.fetch, held, name, os.path.join(folder, names[name]))
+        ask(held.url, patience_s, f"the checkpoint of step {held.step}", get)
+
+    with ThreadPoolExecutor(upload_process.FILES_AT_ONCE) as pool:
+        list(pool.map(fetch, names))
+    state_files.check_folder(folder, held.url)
+
+
+def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
+    """The converted state; converted and put beside the checkpoint where that has not been done."""
+    folder = os.path.join(scratch, UNIVERSAL)
+    beside = [name for name in storage.list_names(held.url) if name.partition("-")[0] == UNIVERSAL]
+    for name in beside:
+        done = storage.join(held.url, name)
+        try:
+            if checkpoint_folder.is_checkpoint(done):
+                _fetch_converted(checkpoint_folder.read_commit(done), held, folder, patience_s)
+                return
+        except (CheckpointError, RecordError) as error:  # a store that fails is no reason to convert
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"retfound: the converted state is made anew: {error}", file=sys.stderr)
+    _fetch_all(held, held.state, scratch, patience_s)
+    convert(scratch)
+    storage.write_json(os.path.join(folder, SOURCE), _source(held))
+    made = storage.join(held.url, checkpoint_folder.marked(UNIVERSAL, checkpoint_folder.new_mark()))
+    files = upload_process.upload(folder, made, patience_s)
+    checkpoint_folder.write_commit(replace(held, url=made, files=files))
+    for name in beside:
+        storage.delete(storage.join(held.url, name))
+
+
+def _source(held: Commit) -> dict[str, Any]:
+    """What a converted state is made of, by content."""
+    return {saved: asdict(held.files[name]) for name, saved in held.state.items()}
+
+
+def _fetch_converted(done: Commit, held: Commit, folder: str, patience_s: float) -> None:
+    where = storage.join(done.url, SOURCE)
+    if SOURCE not in done.files or json_reader.read(where, dict[str, Any], "") != _source(held):
+        raise CheckpointError(f"{done.url} was made of another checkpoint's state")
+    _fetch_all(done, {name: name for name in done.files}, folder, patience_s)

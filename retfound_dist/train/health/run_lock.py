@@ -1,0 +1,50 @@
+"""One run, one writer: the lock of a run's folder (`retfound_dist.records.folder_lock`), and what a second run is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from retfound_dist.errors import RecordError, RunConflictError, StorageError
+from retfound_dist.io import storage, verified_files
+from retfound_dist.records import json_reader
+from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same
+
+
+class RunLock(FolderLock):
+    """The lock of one run, for rank 0; a requeued job follows its earlier start at once."""
+
+    def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
+        super().__init__(run_url, say, lambda held: _conflict(run_url, held), os.environ)
+
+    @property
+    def id(self) -> str:
+        """Tells this holder's lock from all others."""
+        return self._mine.id
+
+
+def has_lost(run_url: str, lock_id: str) -> bool:
+    """Whether another start holds the run's lock by now; asks the store.
+
+    A lock that is gone or damaged is nobody's. One of another is read twice, for a byte can flip on its way.
+    """
+    return all((held := _holder(run_url)) and not is_same(held, lock_id) for _ in range(2))
+
+
+def _holder(run_url: str) -> str:
+    try:
+        return str(json_reader.read(storage.join(run_url, LOCK), dict[str, Any], "").get("id", ""))
+    except RecordError:
+        return ""
+    except StorageError as error:
+        if verified_files.is_missing(error):
+            return ""
+        raise
+
+
+def _conflict(run_url: str, held: Holder | None) -> RunConflictError:
+    who = held.described if held else "another process, which took its LOCK.json away"
+    return RunConflictError(
+        f"{run_url} is being run by {who}: wait for it or stop it, or give this run a run.url of its own"
+    )

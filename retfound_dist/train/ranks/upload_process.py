@@ -1,0 +1,127 @@
+"""A process of its own for what takes time at the run's store: uploads, commits, logs.
+
+It does one thing after the other, in the order they were asked for, and ends with its rank.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.formats import checkpoint_folder, run_summary
+from retfound_dist.formats.log_writer import LogWriter
+from retfound_dist.io import storage, verified_files
+from retfound_dist.io.retry import Patience
+from retfound_dist.io.slow_store import limited
+from retfound_dist.io.storage import FileInfo
+from retfound_dist.stream.worker_processes import Begin, fork_server, main_module_hidden
+
+T = TypeVar("T")
+FILES_AT_ONCE = 8
+
+
+class UploadProcess:
+    """The rank's end."""
+
+    def __init__(self, run_url: str) -> None:
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
+        )
+        self.ask(os.getpid)  # starts it, which takes seconds
+
+    def ask(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Have a function of a module called there; a process that is gone fails what is asked of it."""
+        try:
+            with main_module_hidden():
+                return self._pool.submit(function, *args)
+        except BrokenProcessPool as error:
+            gone: Future[T] = Future()
+            gone.set_exception(error)
+            return gone
+
+    def end(self) -> None:
+        """After all that was asked for."""
+        self._pool.shutdown(wait=True)
+
+    def abandon(self) -> None:
+        """At once, with what is under way: for a process that is about to leave with an error."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
+def _begin(begin: Begin) -> None:
+    begin()
+    storage.ATTEMPTS = 2  # `insist` asks again
+
+
+def fault(done: Future[Any]) -> str:
+    """Why something that was asked for failed; empty when it did not."""
+    error = done.exception()
+    if error is None:
+        return ""
+    if isinstance(error, BrokenProcessPool):
+        return "the process that writes to the run's store died: was memory short?"
+    if isinstance(error, (RetfoundError, OSError)):
+        return str(error)
+    raise error
+
+
+def insist(function: Callable[[], T], patience: Patience) -> T:
+    """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
+    while True:
+        try:
+            with limited(patience.url, patience.seconds):
+                return function()
+        except (StorageError, OSError) as error:
+            if not patience.wait(error):
+                raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error
+
+
+def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str, FileInfo]:
+    """Copy all files below a folder and see that they arrived (not DeepSpeed's helper scripts).
+
+    Gives them by their name below the URL, which is marked as one save's where there is a `mark`.
+    """
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".py"]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    names = [checkpoint_folder.marked(name, mark) if mark else name for name in names]
+    put = partial(_put, url=url, patience_s=patience_s)
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(put, paths, names), strict=True))
+
+
+def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
+    """What arrives damaged is sent again, as what does not arrive."""
+    return insist(lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s))
+
+
+def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
+    """Add lines to one of the run's logs."""
+    writer = _writer(storage.join(url, name))
+    insist(lambda: writer.add(rows), Patience(url, patience_s))
+
+
+@cache
+def _writer(url: str) -> LogWriter:
+    """The one writer of a log in this process: it knows what it has written."""
+    return LogWriter(url)
+
+
+def summarise(url: str) -> None:
+    """Bring the run's small summary up to date."""
+    run_summary.refresh(url)
+
+
+def put_tree(folder: str, url: str) -> None:
+    """Copy a folder that is written to meanwhile, as far as it is."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            storage.put_file(os.fspath(path), storage.join(url, path.relative_to(folder).as_posix()))

@@ -1,0 +1,129 @@
+"""A run that cannot go on by itself ends itself: when a step takes for ever, or torchrun is gone.
+
+Every rank has one. A hang of one rank stops them all, so each shows where it stands, and all leave with
+an error for the scheduler to start them again. (Stacks hold code positions, never data.)
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from retfound_dist.errors import RetfoundError
+from retfound_dist.runtime.world import World
+
+HUNG, ORPHANED = 3, 4
+"""Exit codes."""
+LOOK_S = 1.0
+LATE_S = 10.0
+"""So long after a hang should have been seen the process is ended from outside of Python."""
+AGAIN = "RETFOUND_START_AGAIN"
+"""Environment variable: the file that is there while another start should follow (pretrain.sbatch)."""
+
+
+def ask_for_another_start() -> None:
+    """Tell who started this that the run is to be started again, should it end now."""
+    if path := os.environ.get(AGAIN):
+        with suppress(OSError), open(path, "a"):
+            pass
+
+
+def want_no_other_start() -> None:
+    """Tell who started this that the run is over, or that another start would end as this one did."""
+    if path := os.environ.get(AGAIN):
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def ends_alike(error: BaseException) -> bool:
+    """Whether another start would end the same way: not where a store or a disk failed, or was the cause."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, RetfoundError) and not each.lasting:
+            return False
+        each = each.__cause__
+    return True
+
+
+def settle_another_start(alike: bool) -> None:
+    """Tell who started this whether another start is of use, after an error that says what it is.
+
+    An error of a store takes no wish back. A job that Slurm has started again had done steps before: it is
+    to outlive a store that fails still.
+    """
+    if alike:
+        want_no_other_start()
+    elif os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
+        ask_for_another_start()
+
+
+class Watchdog:
+    """A thread beside the loop; `step` tells it that all is well."""
+
+    def __init__(self, world: World, minutes: float) -> None:
+        """`minutes`: the longest time for one step; 0: any."""
+        self._world, self._longest = world, 60 * minutes
+        self._done, self._at = 0, math.inf
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Watch for the launcher from now on, for steps from the first call of `step` on."""
+        self._thread.start()
+
+    def step(self, done: int) -> None:
+        """So many steps are done."""
+        self._done, self._at = done, time.monotonic()
+        self._arm()
+
+    @property
+    def done(self) -> int:
+        """The last step that this rank has done."""
+        return self._done
+
+    @contextmanager
+    def paused(self, grace_s: float = 0.0) -> Iterator[None]:
+        """Around what this rank does by itself, may take long and has a bound of its own.
+
+        Until the next step there is so much more time: other ranks may still be at it.
+        """
+        self._at = math.inf
+        faulthandler.cancel_dump_traceback_later()
+        yield
+        self._at = time.monotonic() + grace_s
+        self._arm(grace_s)
+
+    def end(self) -> None:
+        """Watch no more."""
+        self._ended.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self, grace_s: float = 0.0) -> None:
+        """For a hang in foreign code that holds Python's lock: there no thread of Python's gets a word in."""
+        if self._longest:
+            late = self._longest + grace_s + LATE_S
+            faulthandler.dump_traceback_later(late, exit=True, file=sys.stderr)
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            if self._world.launcher and os.getppid() != self._world.launcher:
+                self._leave(ORPHANED, "torchrun is gone: leaving, so that another may start")
+            since = time.monotonic() - self._at
+            if self._longest and since > self._longest:
+                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+                ask_for_another_start()
+                self._leave(
+                    HUNG,
+                    f"no step for {since / 60:.1f} min (train.hang_minutes) after step {self._done}: "
+                    "the stacks are above; leaving with an error so that the job is started again",
+                )
+
+    def _leave(self, code: int, why: str) -> None:
+        print(f"retfound: rank {self._world.rank}: {why}", file=sys.stderr, flush=True)
+        os._exit(code)

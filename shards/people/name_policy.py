@@ -1,0 +1,102 @@
+"""Names or digests, for each source: what is chosen, why, and what the manifest says of it.
+
+    source.keys = "auto"      digests where names of files, folders, patients or labels tell of people
+    source.keys = "digest"    always; "names": never
+
+Published sets and the phantom keep their keys: whoever published them has given them. Device files always
+have digests, for a patient's number is one that a hospital gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retfound_dist.config.schema import Source
+from shards.images.scan import SourceListing
+from shards.people.identifying_names import Judge, Told, labels_of_people, names_in
+from shards.people.pseudonyms import hide, path_of, quiet_notes, source_name
+from shards.people.secret import Secret
+
+DIGEST, NAMES = "digest", "names"
+JUDGED = frozenset(("folder", "csv"))
+"""Kinds whose names are the user's own."""
+DEVICES = frozenset(("device",))
+ASKED, LOOKS, HARMLESS, PUBLISHED, NUMBERS = "asked", "looks", "harmless", "published", "numbers"
+"""Why keys are what they are."""
+
+
+@dataclass(frozen=True)
+class NamePolicy:
+    """What was decided for a source."""
+
+    keys: str
+    why: str
+    told: Told
+    labels: int = 0
+    """Labels that look like people."""
+    mark: str = ""
+    """Of the secret that digests are keyed with."""
+
+    def to_tree(self) -> dict[str, Any]:
+        """How it stands in the manifest."""
+        tree = {"keys": self.keys, "why": self.why, "signs": dict(self.told.kinds), "labels": self.labels}
+        return {**tree, "secret": self.mark} if self.mark else tree
+
+
+def choose(
+    source: Source, listing: SourceListing, find_secret: Callable[[], Secret]
+) -> tuple[SourceListing, NamePolicy]:
+    """The listing as it is to be packed, and what was chosen; the secret is asked for where it is needed."""
+    told, labels = judge(listing) if source.kind in JUDGED else (Told(len(listing.scans)), 0)
+    keys, why = _chosen(source, told.is_harmless and not labels)
+    if keys == NAMES:
+        return listing, NamePolicy(keys, why, told, labels)
+    secret = find_secret()
+    name = source_name(listing.scans[0].source, source.name, secret)
+    notes = quiet_notes(listing, nameless=source.kind in DEVICES)
+    return SourceListing(hide(listing.scans, secret, name), notes), NamePolicy(
+        keys, why, told, labels, secret.mark
+    )
+
+
+def judge(listing: SourceListing) -> tuple[Told, int]:
+    """What the names of a listing tell, and how many of its labels look like people."""
+    judged = Judge()
+    for scan in listing.scans:
+        path = path_of(scan)
+        own = [scan.volume] if scan.volume is not None and scan.volume not in path else []  # a list's own
+        judged.add([*own, *names_in(path, scan.label)], scan.patient)
+    return judged.told(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
+
+
+def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
+    if source.keys != "auto":
+        return source.keys, ASKED
+    if source.kind in DEVICES:
+        return DIGEST, NUMBERS
+    if source.kind not in JUDGED:
+        return NAMES, PUBLISHED
+    return (NAMES, HARMLESS) if harmless else (DIGEST, LOOKS)
+
+
+def sentence(tree: Mapping[str, Any]) -> str:
+    """What was chosen for a source, from the manifest, for terminal and data card."""
+    told = Told(0, tree["signs"])
+    labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
+    signs = "; ".join(part for part in (told.line(), labels) if part)
+    if tree["keys"] == DIGEST:
+        reason = {
+            ASKED: "source.keys=digest asks for it",
+            NUMBERS: "device files hold numbers that hospitals give",
+            LOOKS: f"images that look like people: {signs}",
+        }[tree["why"]]
+        secret = tree.get("secret", "not recorded")
+        return f"keys, patients and volumes are keyed digests ({reason}); secret {secret}"
+    if tree["why"] == PUBLISHED:
+        return "keys are those of the set as it was published"
+    if tree["why"] == HARMLESS:
+        return "keys are the names of the files: none looks like a person, a date or an identifier"
+    found = f"of the images {signs}" if signs else "none was seen that looks like a person"
+    return f"keys are the names of the files, because source.keys=names says so: {found}"

@@ -1,0 +1,70 @@
+"""Which scans must stay in one part: those of a patient, else of a volume or folder (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from retfound_dist.errors import DataError
+from retfound_dist.listing.split_units import TOGETHER, unit_of
+from shards.images.scan import Scan
+
+Group = tuple[str, ...] | str
+"""(source, patient), (source, `volume` or `folder`, its name), or the key of an image alone."""
+Fractions = tuple[float, float, float]
+
+
+def kind_of(group: Group) -> str:
+    """`patient`, `volume`, `folder` or `image`."""
+    return "image" if isinstance(group, str) else "patient" if len(group) == 2 else group[1]
+
+
+def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
+    """What must not straddle parts: patient, volume or folder within a source, or the image itself."""
+    kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
+    if kind == "image":
+        return scan.key
+    return (scan.source, name) if kind == "patient" else (scan.source, kind, name)
+
+
+def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
+    """The source's own part of each patient and volume; DataError where one is in two."""
+    part: dict[Group, str] = {}
+    for scan in scans:
+        mine = group(scan) if scan.split is not None else ""
+        if scan.split is None or isinstance(mine, str):
+            continue
+        known = part.setdefault(mine, scan.split)
+        if known != scan.split:
+            what = f"{kind_of(mine)} {mine[-1]}"
+            raise DataError(
+                f"{what} of source {scan.source} is in {known} and in {scan.split} "
+                f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
+                "and set split.fractions"
+            )
+    return part
+
+
+def given_keys(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
+    """`Plan.given`, in few objects: nearly always a source says the part of all images or of none."""
+    counts = Counter(scan.source for scan in scans)
+    given = Counter(scan.source for scan in scans if scan.split is not None)
+    found: dict[str, frozenset[str] | None] = {}
+    for source in given:
+        keys = (scan.key for scan in scans if scan.source == source and scan.split is not None)
+        found[source] = None if given[source] == counts[source] else frozenset(keys)
+    return found
+
+
+def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:
+    """DataError where slices whose patient is not known are of fewer volumes than parts are wanted."""
+    wanted = sum(share > 0 for share in fractions)
+    if groups >= wanted or len(scans) < wanted or any(scan.patient for scan in scans):
+        return
+    named = sorted({str(scan.group or scan.volume) for scan in scans})
+    raise DataError(
+        f"split.fractions asks for {wanted} parts, but the {len(scans):,} images are of {groups} volume"
+        f"{'s' if groups > 1 else ''} ({', '.join(named)}) and no patient is known: slices of one eye must "
+        "stay together; leave split.fractions out, name the patients in a manifest.csv, or part the slices "
+        "all the same with split.unknown_patient=image"
+    )

@@ -1,0 +1,134 @@
+"""quality.html: one self-contained page to look at before a shard set is trusted (pure).
+
+What was kept, by source, what was kept out and why, pictures that look alike, what is burnt in, and the
+levels. Thumbnails are in the page; nothing is loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from shards.images.suspects import pictured
+from shards.report.burnt_in import boxes_in, compared_as
+from shards.report.contact_sheet import Tile, examples, reason_of, thumbnail
+from shards.write.packed_sample import SAME, Skipped
+
+PAIRS = 8
+"""Pairs that look alike on the page."""
+BARS = 64
+"""Bars of the histogram."""
+RED = np.array([230, 60, 50], np.uint8)
+Pixels = NDArray[np.uint8]
+
+
+def quality_page(
+    tree: Mapping[str, Any], kept: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
+) -> str:
+    """HTML from a manifest's tree and the pictures of the set; `alike`: by key, of pairs and suspects."""
+    environment = Environment(
+        loader=PackageLoader("shards.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    image, near = tree["image"], tree["near_duplicates"]
+    reasons = Counter(reason_of(Skipped.of(row)) for row in tree["skipped"])
+    page: str = environment.get_template("quality.html.j2").render(
+        tree=tree,
+        image=image,
+        megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
+        facts=_facts(tree, image),
+        kept=_groups(examples(kept)),
+        dropped=[_shown(tile.pixels, tile.key, tile.note) for tile in dropped],
+        same=SAME,
+        reasons=reasons.most_common(),
+        pairs=[
+            (_shown(alike.get(a), a), _shown(alike.get(b), b), bits) for a, b, bits in near["first"][:PAIRS]
+        ],
+        near=near,
+        suspects=[
+            (heading, [_shown(alike.get(key), key) for key in keys])
+            for heading, keys in pictured(tree.get("suspects", {}))
+        ],
+        burnt_in=[
+            (name, one, compared_as(one), _marked(kept, name, one))
+            for name, compared in tree["burnt_in"].items()
+            for one in compared
+        ],
+        not_compared=[(name, *counts) for name, counts in tree.get("not_compared", {}).items()],
+        framed=[(name, *counts) for name, counts in tree["framed"].items() if counts[0]],
+        bars=_bars(image["histogram"]),
+    )
+    return page
+
+
+def _facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str, str]]:
+    encoded = image["grey"] + image["colour"] - image["stored_as_is"]
+    loss = "none" if image["format"] != "jpg" or not encoded else "not measured"
+    if image["psnr_db"] is not None:
+        loss = f"{image['psnr_db']} dB ({image['psnr_images']:,} images measured)"
+    stored = ", ".join(
+        [f"{image['stored_as_is']:,} as they came"] * bool(image["stored_as_is"])
+        + [f"{encoded:,} as {image['format']}"] * bool(encoded)
+    )
+    return [
+        ("B-scans", f"{tree['samples']:,}"),
+        ("kept out", f"{len(tree['skipped']):,}"),
+        ("alike under other patients", f"{tree['near_duplicates']['pairs']:,} pairs"),
+        ("bytes an image", f"{image['bytes_per_image']:,.0f}"),
+        ("stored", stored),
+        ("encoding loss (PSNR)", loss),
+        ("median size", f"{image['median_width']} x {image['median_height']}"),
+        ("grey / colour", f"{image['grey']:,} / {image['colour']:,}"),
+        ("mean and spread", f"{image['mean']:.0f} and {image['std']:.0f} of 255"),
+    ]
+
+
+def _groups(tiles: Sequence[Tile]) -> list[tuple[str, list[dict[str, str]]]]:
+    groups: dict[str, list[dict[str, str]]] = {}
+    for tile in tiles:
+        groups.setdefault(tile.group, []).append(_shown(tile.pixels, tile.key, tile.note))
+    return list(groups.items())
+
+
+def _shown(pixels: Pixels | None, key: str, note: str = "") -> dict[str, str]:
+    return {"picture": _data(thumbnail(pixels)) if pixels is not None else "", "key": key, "note": note}
+
+
+def _marked(tiles: Sequence[Tile], source: str, found: Mapping[str, Any]) -> str:
+    """A picture of the source with what is burnt in outlined; empty where nothing is."""
+    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, found["example"]))
+    pixels = next(mine, None)
+    if not found["boxes"] or pixels is None:
+        return ""
+    shown = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
+    for top, left, bottom, right in boxes_in(found, *pixels.shape[:2]):
+        line = max(1, pixels.shape[0] // 150)
+        inside = shown[top + line : bottom - line, left + line : right - line].copy()
+        shown[top:bottom, left:right] = RED
+        shown[top + line : bottom - line, left + line : right - line] = inside
+    picture = Image.fromarray(shown)
+    picture.thumbnail((512, 512))
+    return _data(picture)
+
+
+def _data(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _bars(histogram: Sequence[int]) -> list[tuple[float, float]]:
+    """(left, height) of each bar, in per cent of the picture."""
+    width = len(histogram) // BARS
+    counts = [sum(histogram[at : at + width]) for at in range(0, len(histogram), width)]
+    return [(100 * n / BARS, round(100 * count / (max(counts) or 1), 2)) for n, count in enumerate(counts)]

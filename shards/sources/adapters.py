@@ -1,0 +1,98 @@
+"""One adapter for each kind of dataset; each is a function that lists scans without decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from retfound_dist.config.schema import PackConfig, Phantom, Source
+from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.files.folder_walk import Links
+from retfound_dist.listing.split_units import patients_of_units
+from shards.images.scan import Scan, SourceListing
+from shards.people.name_policy import NamePolicy, choose
+from shards.people.pseudonyms import prefixed
+from shards.people.secret import Secret, find_secret
+
+ADAPTERS = {
+    "folder": "folders.folder",
+    "csv": "folders.listed",
+    "device": "devices.device",
+    "octid": "datasets.octid",
+    "octdl": "datasets.octdl",
+    "kermany": "datasets.kermany",
+    "octa500": "datasets.octa500",
+    "duke_dme": "datasets.duke_dme",
+    "goals": "datasets.goals",
+    "topcon": "datasets.topcon",
+}
+"""Kind -> module with `list_<kind>(path, name)`, imported when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One source and what it holds."""
+
+    name: str
+    kind: str
+    scans: Sequence[Scan]
+    notes: tuple[str, ...]
+    choice: NamePolicy
+    """Whether its keys are names or digests."""
+
+
+def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[Opened]:
+    """Every configured source, listed; with several, each key begins with its source's name.
+
+    Names that tell of people are digests from here on (shards.people); `secret` gives what keys them.
+    """
+    several = len(config.all_sources) > 1
+    opened = []
+    for source in config.all_sources:
+        path = os.path.join(config.root, source.path) if config.root and source.path else source.path
+        listing, choice = choose(source, open_source(replace(source, path=path), config.phantom), secret)
+        scans = [prefixed(scan) for scan in listing.scans] if several else listing.scans
+        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes, choice))
+    _check_apart(opened)
+    return opened
+
+
+def open_source(source: Source, phantom: Phantom) -> SourceListing:
+    """Every scan of one source, in a fixed order."""
+    if source.kind == "phantom":
+        from shards.sources.phantom.generated import list_generated
+
+        return SourceListing(list_generated(phantom, source.name))
+    module = import_module(f"shards.sources.{ADAPTERS[source.kind]}")
+    adapter: Callable[[str, str, Links], SourceListing] = getattr(module, f"list_{source.kind}")
+    return _with_patients(adapter(source.path, source.name, source.follow_links))
+
+
+def _with_patients(listing: SourceListing) -> SourceListing:
+    """Every slice with its volume's patient, where some slices name one and others do not."""
+    if all(scan.patient is None for scan in listing.scans):
+        return listing
+    if not any(scan.patient is None and (scan.group or scan.volume) for scan in listing.scans):
+        return listing
+    owners = patients_of_units((scan.group or scan.volume, scan.patient) for scan in listing.scans)
+    scans = [
+        replace(scan, patient=owners.get(scan.group or scan.volume or "")) if scan.patient is None else scan
+        for scan in listing.scans
+    ]
+    more = sum(a.patient is not b.patient for a, b in zip(scans, listing.scans, strict=True))
+    note = f"the patient of {more:,} images is taken from other slices of their volume"
+    return SourceListing(scans, (*listing.notes, note)) if more else listing
+
+
+def _check_apart(opened: Sequence[Opened]) -> None:
+    names = Counter(source.name for source in opened)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
+    if len({scan.key for source in opened for scan in source.scans}) < sum(len(s.scans) for s in opened):
+        keys = Counter(scan.key for source in opened for scan in source.scans)
+        double = [key for key, count in keys.items() if count > 1]
+        raise DataError(f"{len(double)} keys stand for two images ({double[0]}): rename the sources")

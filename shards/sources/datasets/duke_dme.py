@@ -1,0 +1,54 @@
+"""Duke DME (Chiu et al., Biomed Opt Express 2015): ten eyes with diabetic macular edema.
+
+    Subject_01.mat ... Subject_10.mat      `images`, 496x768x61 (height, width, slices)
+
+Layers and fluid drawn by hand stand in the same files and are left aside.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from retfound_dist.files.folder_walk import Links
+from shards.images.scan import Scan, SourceListing
+from shards.sources.devices.device import list_file
+from shards.sources.folders.published import (
+    ignored_note,
+    list_files,
+    natural,
+    short_list,
+    stem,
+    usable,
+)
+
+SUBJECTS, SLICES = 10, 61
+
+
+def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceListing:
+    """Every slice of every subject, all labelled DME."""
+    root, found, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
+    files = sorted((file for file in found if re.fullmatch(r"Subject_\d+", stem(file))), key=natural)
+    scans: list[Scan] = []
+    notes = []
+    for file in files:
+        subject = stem(file)
+        slices = list_file(root, file, found[file], name or "duke_dme")
+        scans += [_named(scan, subject) for scan in slices]
+        if len(slices) != SLICES:
+            notes.append(f"{subject}: {sum(s.slice is not None for s in slices)} of {SLICES} slices")
+    numbers = {int(re.sub(r"\D", "", stem(file))) for file in files}
+    absent = [f"Subject_{number:02d}" for number in range(1, SUBJECTS + 1) if number not in numbers]
+    if absent:
+        notes.append(f"{len(absent)} of {SUBJECTS} subjects missing: {short_list(absent)}")
+    notes += ignored_note([file for file in found if file not in files], "not Subject_<n>.mat")
+    return usable(scans, path, [*notes, *passed])
+
+
+def _named(scan: Scan, subject: str) -> Scan:
+    known: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
+    if scan.slice is None:
+        return replace(scan, key=subject, origin=f"{subject}.mat", **known)
+    where = f"{subject}.mat slice {scan.slice}"
+    return replace(scan, key=f"{subject}_{scan.slice:03d}", origin=where, **known)

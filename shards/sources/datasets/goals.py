@@ -1,0 +1,88 @@
+"""GOALS (MICCAI 2022 challenge, Fang et al.): circumpapillary scans.
+
+    Train/Image/0001.png             1100x800 pixels (width x height)
+    Train/Layer_Masks/0001.png       layers drawn by hand; Layer_Mask, Layer_GT are taken too
+    Train_GC_GT.xlsx (or .csv)       columns ImgName (or ID), GC_Label: 1 is glaucoma
+    Test/..., Validation/...         the same
+
+The mask goes into the sample's JSON as `layer_mask_png` (base64 of a grey PNG of the scan's size), the
+verdict as `label` (glaucoma, normal). One scan a person: the number is the patient.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from retfound_dist.config.schema import PackImage
+from retfound_dist.errors import DataError
+from retfound_dist.files.folder_walk import Links
+from retfound_dist.files.image_files import IMAGE_ENDS, read_file
+from retfound_dist.formats.shard_set import SPLITS
+from shards.images.preparation import decode, encode
+from shards.images.scan import Scan, SourceListing
+from shards.sources.datasets.label_tables import read_table
+from shards.sources.datasets.octa500 import TABLES
+from shards.sources.folders.published import compare_counts, image_scan, list_files, usable
+
+USED = {"train": 100, "test": 100}
+"""As in the corpus of 182,890; the challenge has 100 of validation as well."""
+SIZE = (800, 1100)
+_IMAGE = re.compile(r"(?:.*/)?(?P<part>[^/]*)/(?:Image|Images)/(?P<number>\w+)\.\w+", re.IGNORECASE)
+_MASK = re.compile(r"(?P<before>.*)/Layer_?(?:Masks?|GT)/(?P<number>\w+)\.\w+", re.IGNORECASE)
+_TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECASE)
+
+
+def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceListing:
+    """Every image, with its part, verdict and layers where they are there."""
+    root, found, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
+    masks = {(m["before"], m["number"]): file for file in found if (m := _MASK.fullmatch(file))}
+    verdicts = _verdicts(root, [file for file in found if file.lower().endswith(TABLES)])
+    scans: list[Scan] = []
+    for file in found:
+        match = _IMAGE.fullmatch(file)
+        if match is None:
+            continue
+        part, number = SPLITS.get(match["part"].lower().split("-")[-1]), match["number"]
+        mask = masks.get((os.path.dirname(os.path.dirname(file)), number))
+        known: dict[str, Any] = {"split": part, "patient": f"{match['part']}_{number}"}
+        key = f"{match['part']}_{number}"
+        scan = image_scan(root, file, found[file], name or "goals", key, links, **known)
+        label = verdicts.get((part, number.lstrip("0")))
+        extra = partial(read_mask, root, mask, links) if mask else None
+        scans.append(replace(scan, label=label, extra=extra))
+    counts = Counter(scan.split or "no part" for scan in scans)
+    notes = compare_counts(counts, USED, "images")
+    for what, missing in (
+        ("a verdict (GC_GT table)", sum(s.label is None for s in scans)),
+        ("a layer mask", sum(s.extra is None for s in scans)),
+    ):
+        notes += [f"{missing:,} images without {what}"] if missing else []
+    return usable(scans, path, [*notes, *passed])
+
+
+def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:
+    """The layer mask as a JSON field; DataError where it is not as large as the scans are."""
+    pixels = decode(read_file(root, file, links))
+    if pixels.shape != SIZE:
+        raise DataError(f"has a layer mask of shape {pixels.shape}, not {SIZE}")
+    return {"layer_mask_png": base64.b64encode(encode(pixels, PackImage(format="png"))).decode()}
+
+
+def _verdicts(root: str, tables: list[str]) -> dict[tuple[str | None, str], str]:
+    """(part, number without leading zeros) -> label."""
+    known: dict[tuple[str | None, str], str] = {}
+    for table in tables:
+        match = _TABLE.fullmatch(table)
+        part = SPLITS.get(match["part"].lower()) if match else None
+        for fields in read_table(os.path.join(root, table), "imgname|id", "gclabel|gcpred|label"):
+            number = re.sub(r"\.\w+$", "", fields.get("imgname") or fields.get("id") or "").lstrip("0")
+            verdict = fields.get("gclabel") or fields.get("gcpred") or fields.get("label")
+            if number and verdict in ("0", "1"):
+                known[(part, number)] = "glaucoma" if verdict == "1" else "normal"
+    return known

@@ -1,0 +1,39 @@
+"""Topcon scans of a group's own: 768 train, 256 validation and 256 test images.
+
+train|val|test/*.png (or .jpg ...)      images, with or without class folders
+train|val|test/*.fda, *.fds             raw exports, through `device`
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from retfound_dist.files.folder_walk import Links
+from retfound_dist.files.image_files import IMAGE_ENDS, find_files
+from shards.images.scan import Scan, SourceListing
+from shards.sources.devices.device import list_device
+from shards.sources.folders.folder import FOLLOW, check_folder, list_folder
+from shards.sources.folders.published import compare_counts, usable
+
+EXPECTED = {"train": 768, "val": 256, "test": 256}
+RAW = (".fda", ".fds")
+
+
+def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceListing:
+    """Images where there are any, and the B-scans of raw exports."""
+    root = check_folder(path)
+    found = find_files(root, (*IMAGE_ENDS, *RAW), links)
+    raw = any(file.lower().endswith(RAW) for file in found.paths)
+    scans: list[Scan] = []
+    notes: list[str] = []
+    if any(file.lower().endswith(IMAGE_ENDS) for file in found.paths):
+        images = list_folder(path, name or "topcon", links)
+        scans += images.scans
+        notes += images.notes[: 0 if raw else None]
+    if raw:
+        exports = list_device(path, name or "topcon", links, RAW)
+        scans += exports.scans
+        own = [note for note in exports.notes if not note.startswith("passed over: ")]  # images among them
+        notes += [*own, *found.passed.lines(FOLLOW, named=False)]
+    counts = Counter(scan.split or "no part" for scan in scans)
+    return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -1,0 +1,131 @@
+"""A DICOM file -> its volumes: what kind it is, whose, of which eye."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retfound_dist.errors import DataError
+from shards.sources.devices.dicom_frames import read_frames
+from shards.sources.devices.error_text import told
+from shards.sources.devices.volume import (
+    Image8,
+    LeftAside,
+    Volume,
+    check_pixels,
+    eye_of,
+    pseudonym,
+    scaled,
+)
+
+ENDS = (".dcm", ".dicom", ".ima")
+_PREAMBLE = 128
+_DIRECTORY = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR."""
+_GROUPS = (b"\x02\0", b"\x08\0")
+"""The groups that a file without a preamble may begin with."""
+
+
+def has_preamble(path: str) -> bool:
+    """Whether a file says at its beginning that it is DICOM."""
+    with open(path, "rb") as stream:
+        return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+
+
+def read_dicom(path: str) -> list[Volume]:
+    """One volume an eye; LeftAside where it is no OPT, DataError where it cannot be read right."""
+    from pydicom import dcmread
+    from pydicom.uid import UID
+
+    bare = not has_preamble(path)
+    if bare:
+        _check_bare(path)
+    file = dcmread(path, force=bare)
+    if str(file.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
+        raise LeftAside("is a DICOMDIR, an index of other files")
+    modality = str(file.get("Modality", "") or "")
+    if not modality:
+        raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
+    if modality != "OPT":
+        raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
+    if not file.file_meta.get("TransferSyntaxUID"):
+        file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
+    _check_header(file)
+    slices = _slices(file, path)
+    patient, notes = pseudonym(file.get("PatientID")), _left_out(file)
+    return [
+        Volume([slices[place] for place in places], patient, eye, notes)
+        for eye, places in _by_eye(file, len(slices)).items()
+    ]
+
+
+def _slices(file: Any, path: str) -> list[Image8]:
+    try:
+        return scaled(read_frames(file))
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise anything
+        raise DataError(f"is DICOM that cannot be read ({told(error, path, file)})") from error
+
+
+def _check_bare(path: str) -> None:
+    with open(path, "rb") as stream:
+        begin = stream.read(2)
+    if begin not in _GROUPS:
+        raise DataError("is no DICOM file: neither DICM after 128 bytes nor a DICOM element at its beginning")
+
+
+def _plain_syntax(file: Any) -> str:
+    """The transfer syntax that a file which names none was read with."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = file.original_encoding
+    if not little:
+        return str(ExplicitVRBigEndian)
+    return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
+
+
+def _shown(modality: str) -> str:
+    """A modality as DICOM has them; anything else may be what somebody has typed in."""
+    known = modality.isascii() and modality.isalpha() and modality.isupper() and len(modality) <= 8
+    return modality if known else "(unknown)"
+
+
+def _check_header(file: Any) -> None:
+    for name in ("Rows", "Columns"):
+        if not file.get(name):
+            raise DataError(f"says no {name}: export it again")
+    if not any(name in file for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise DataError("holds no pixel data: export it again with its images")
+    check_pixels(int(file.Columns), int(file.Rows), int(file.get("NumberOfFrames", 1) or 1))
+
+
+def _by_eye(file: Any, count: int) -> dict[str | None, list[int]]:
+    """Places of the frames of each eye; `B` (both) and what is missing are None."""
+    for name in ("ImageLaterality", "Laterality"):
+        if file.get(name):
+            return {eye_of(file.get(name)): list(range(count))}
+    shared = [_laterality(group) for group in file.get("SharedFunctionalGroupsSequence") or ()]
+    if any(shared):
+        return {eye_of(shared[0]): list(range(count))}
+    each = [eye_of(_laterality(group)) for group in file.get("PerFrameFunctionalGroupsSequence") or ()]
+    found: dict[str | None, list[int]] = {}
+    for place in range(count):
+        found.setdefault(each[place] if len(each) == count else None, []).append(place)
+    return found
+
+
+def _laterality(group: Any) -> str:
+    for anatomy in group.get("FrameAnatomySequence") or ():
+        return str(anatomy.get("FrameLaterality", "") or "")
+    return ""
+
+
+def _left_out(file: Any) -> tuple[str, ...]:
+    """What the file says of how to show it that is not applied."""
+    groups = [*(file.get("SharedFunctionalGroupsSequence") or ())]
+    groups += [*(file.get("PerFrameFunctionalGroupsSequence") or ())][:1]
+    window = "WindowCenter" in file or "VOILUTSequence" in file
+    window |= any("FrameVOILUTSequence" in group for group in groups)
+    rescale = "RescaleSlope" in file or "ModalityLUTSequence" in file
+    rescale |= any("PixelValueTransformationSequence" in group for group in groups)
+    return (*(("window",) if window else ()), *(("rescale",) if rescale else ()))

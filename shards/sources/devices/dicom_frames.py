@@ -1,0 +1,123 @@
+"""Pixel data of a DICOM file -> frames in their own depth, black at the lowest value."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.errors import DataError, ImageError
+from retfound_dist.images import jpeg
+from retfound_dist.images.channels import invert
+from shards.sources.devices import dicom_codecs
+
+Frames = NDArray[Any]
+_JPEG, _JPEG2000 = b"\xff\xd8", b"\xff\x4f"
+"""How compressed frames begin."""
+_END = b"\xff\xd9"
+"""How they end."""
+
+
+def read_frames(file: Any) -> Frames:
+    """(n, H, W) grey or (n, H, W, 3) colour; DataError where they are not all whole and readable."""
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
+
+    if int(file.get("BitsAllocated", 8)) == 1:
+        raise DataError("has pixels of 1 bit, which are a mask and no scan: leave it out")
+    count = int(file.get("NumberOfFrames", 1) or 1)
+    compressed = file.file_meta.TransferSyntaxUID.is_encapsulated
+    plugin = dicom_codecs.use(file.file_meta.TransferSyntaxUID) if compressed else ""
+    (_check_compressed if compressed else _check_native)(file, count)
+    pixels = pixel_array(file, decoding_plugin=plugin)
+    colours = file.get("PhotometricInterpretation", "")
+    if int(file.get("SamplesPerPixel", 1)) == 1:
+        frames = pixels.reshape(count, *pixels.shape[-2:])
+        if colours == "PALETTE COLOR":
+            return _eight_bits(apply_color_lut(frames, file)[..., :3])
+        return _grey(frames, file, inverted=(colours == "MONOCHROME1") != _falls(file))
+    return _fill_depth(pixels.reshape(count, *pixels.shape[-3:]), file)
+
+
+def _grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
+    padded = frames == file.PixelPaddingValue if _has_padding(file, frames) else None
+    if inverted:
+        frames = invert(frames, int(file.get("BitsStored", 0) or 0))
+    if padded is not None and not padded.all():
+        frames = np.where(padded, frames[~padded].min(), frames)
+    return _fill_depth(frames, file)
+
+
+def _has_padding(file: Any, frames: Frames) -> bool:
+    return frames.dtype.kind in "iu" and isinstance(file.get("PixelPaddingValue"), int)
+
+
+def _fill_depth(frames: Frames, file: Any) -> Frames:
+    """Frames of fewer than 8 bits are not 8-bit levels: they are widened, and so scaled."""
+    few = frames.dtype == np.uint8 and int(file.get("BitsStored", 8) or 8) < 8
+    return frames.astype(np.uint16) if few else frames
+
+
+def _eight_bits(colours: Frames) -> Frames:
+    """Entries of a palette; those of 16 bits may fill only 8 of them."""
+    return colours.astype(np.uint8) if colours.max(initial=0) < 256 else (colours >> 8).astype(np.uint8)
+
+
+def _falls(file: Any) -> bool:
+    """Whether the rescale slope is negative, so that high values are dark."""
+    slopes = [file.get("RescaleSlope")]
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (file.get(name) or ())[:1]:
+            values = group.get("PixelValueTransformationSequence") or ()
+            slopes += [item.get("RescaleSlope") for item in values]
+    return any(slope is not None and float(slope) < 0 for slope in slopes)
+
+
+def _check_native(file: Any, count: int) -> None:
+    """The pixel data must be those of `count` frames: pydicom leaves out whole frames that are too many."""
+    name = next(n for n in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if n in file)
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(name, int(file.get("BitsAllocated", 8)))
+    samples = int(file.Rows) * int(file.Columns) * int(file.get("SamplesPerPixel", 1))
+    frame = ceil(samples * bits / 8)
+    if file.get("PhotometricInterpretation") == "YBR_FULL_422":
+        frame = frame * 2 // 3
+    held = len(file[name].value or b"")
+    if held < frame * count or held >= frame * (count + 1):
+        raise DataError(
+            f"holds {held:,} bytes of pixels, {held / frame:.4g} frames of {file.Columns}x{file.Rows}, and "
+            f"NumberOfFrames says {count}: export it again"
+        )
+
+
+def _check_compressed(file: Any, count: int) -> None:
+    """One whole stream a frame: some decoders fill what is missing with grey, or leave frames out."""
+    from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+
+    data = file.PixelData
+    table = parse_basic_offsets(data)
+    fragments = list(generate_fragments(data[8 + 4 * len(table) :]))
+    extended = file.get("ExtendedOffsetTable"), file.get("ExtendedOffsetTableLengths")
+    offsets = extended if all(extended) else None
+    begun = sum(fragment[:2] in (_JPEG, _JPEG2000) for fragment in fragments)
+    held = max(begun, len(table)) or len(fragments)
+    if held != count:
+        raise DataError(f"holds {held} compressed frames, and NumberOfFrames says {count}: export it again")
+    colours = "GRAY" if int(file.get("SamplesPerPixel", 1)) == 1 else "RGB"
+    frames = generate_frames(data, number_of_frames=count, extended_offsets=offsets)
+    for number, frame in enumerate(frames, start=1):
+        _check_stream(frame, colours, f"{number} of {count}")
+
+
+def _check_stream(frame: bytes, colours: str, place: str) -> None:
+    """A JPEG of 8 bit is decoded strictly; of other streams the end must be there."""
+    if frame[:2] not in (_JPEG, _JPEG2000):
+        return
+    if not frame.rstrip(b"\0").endswith(_END):
+        raise DataError(f"is cut short in frame {place}: export it again")
+    if frame[:2] == _JPEG and jpeg.bits(frame) == 8:
+        try:
+            jpeg.decode(frame, colours)
+        except ImageError as error:
+            raise DataError(f"has a frame ({place}) that {error}") from error

@@ -1,0 +1,72 @@
+"""Heyex XML export: the B-scans of each series are 8-bit images beside it, one volume a series and eye.
+
+    HEDX/BODY/Patient            ID (the software's), PatientID (the user's)
+      Study/Series               Laterality
+        Image                    Laterality, ImageType/Type (OCT, LOCALIZER), ImageData/ExamURL
+
+The export of a visit holds both eyes. XML with another root belongs to another program (layers of a
+segmentation, settings) and is left aside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from retfound_dist.errors import DataError
+from retfound_dist.files.image_files import read_file
+from shards.images.preparation import decode
+from shards.sources.devices.volume import LeftAside, Volume, eye_of, pseudonym
+
+_ROOT = "HEDX"
+
+
+def read_heyex_xml(path: str) -> list[Volume]:
+    """Every series' B-scans, in the order in which the file names them."""
+    root = _root(path)
+    folder = os.path.realpath(os.path.dirname(path))
+    volumes = []
+    for patient in root.iter("Patient"):
+        number = patient.findtext("PatientID") or patient.findtext("ID")
+        for series in patient.iter("Series"):
+            for eye, names in _by_eye(series).items():
+                slices = [decode(read_file(folder, name)) for name in names]
+                volumes.append(Volume(slices, pseudonym(number), eye, beside=(*names, *_others(series))))
+    if not volumes:
+        raise DataError("is a Heyex export that names no OCT images: export it again with its images")
+    return volumes
+
+
+def _root(path: str) -> ElementTree.Element:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for _, element in ElementTree.iterparse(file, events=("start",)):
+            if element.tag != _ROOT:
+                raise LeftAside("is XML of another program, not a Heyex export")
+            break
+        file.seek(0)
+        return ElementTree.parse(file).getroot()
+
+
+def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
+    """Names of the B-scans of each eye; an image's own laterality counts before its series'."""
+    found: dict[str | None, list[str]] = {}
+    for image in series.iter("Image"):
+        if image.findtext("ImageType/Type") == "OCT":
+            side = image.findtext("Laterality") or series.findtext("Laterality")
+            found.setdefault(eye_of(side), []).extend(_names(image))
+    return found
+
+
+def _others(series: ElementTree.Element) -> Iterator[str]:
+    """Names of the images that are no B-scans: the infrared view of the fundus."""
+    for image in series.iter("Image"):
+        if image.findtext("ImageType/Type") != "OCT":
+            yield from _names(image)
+
+
+def _names(image: ElementTree.Element) -> Iterator[str]:
+    """Without the folders of the machine that it was exported on."""
+    for url in image.iterfind("ImageData/ExamURL"):
+        yield re.split(r"\\", url.text or "")[-1].removeprefix("file:///")

@@ -1,0 +1,107 @@
+"""Topcon .fda and .fds, as UOCTE and oct-converter describe them: 15 bytes, then named chunks.
+
+    length of the name (1 byte; 0: the end), name, bytes of the content (4), content
+
+    @IMG_JPEG           mode, 2 unknown, width, height, number, unknown; then bytes and JPEG (2000) of each
+    @IMG_SCAN_03        mode, width, height, bits, number, format, bytes; then (number, height, width)
+    @IMG_MOT_COMP_03    the same, corrected for motion; UOCTE saw 16 more bytes before the pixels
+    @PATIENT_INFO_02    the patient's number in 32 bytes; names, birth date
+    @CAPTURE_INFO_02    the eye in its first byte: 0 right, 1 left; @CAPTURE_INFO too
+
+Read here and not with oct-converter, which refuses a whole file for an umlaut in a name or a missing date.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from retfound_dist.errors import DataError
+from retfound_dist.images.jpeg import is_jpeg
+from retfound_dist.images.raster import deep_jpeg2000
+from shards.images.preparation import decode
+from shards.images.scan import Pixels
+from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudonym, scaled
+
+_JPEGS = struct.Struct("<9xIII4x")
+_RAW = struct.Struct("<BIIIIBI")
+_LONGER = 16
+"""Bytes that UOCTE's layout has more before the pixels."""
+_EYES = {0: "R", 1: "L"}
+
+
+def read_topcon(path: str) -> list[Volume]:
+    """The file's volume: its JPEGs where it has them, else its raw pixels."""
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        chunks = _chunks(data)
+        slices = _slices(chunks)
+    number = chunks.get("@PATIENT_INFO_02", b"")[:32].split(b"\0")[0]
+    capture = chunks.get("@CAPTURE_INFO_02") or chunks.get("@CAPTURE_INFO") or b"\xff"
+    return [Volume(slices, pseudonym(number.decode("latin-1")), _EYES.get(capture[0]))]
+
+
+def _chunks(data: mmap.mmap) -> dict[str, bytes]:
+    """The first chunk of each name that is read here; DataError where the file ends inside one."""
+    if data[:4] != b"FOCT":
+        raise DataError("is no Topcon file (it does not begin with FOCT)")
+    at, found = 15, dict[str, bytes]()
+    while at < len(data) and data[at]:
+        name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
+        at += 1 + data[at]
+        size, at = int.from_bytes(data[at : at + 4], "little"), at + 4
+        if at + size > len(data):
+            raise DataError(f"is cut short in its chunk {name[:20]!a}")
+        if name.startswith(("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PATIENT_INFO", "@CAPTURE")):
+            found.setdefault(name, data[at : at + size])
+        at += size
+    return found
+
+
+def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
+    if "@IMG_JPEG" in chunks:
+        return scaled(_jpegs(chunks["@IMG_JPEG"]))
+    for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
+        if name in chunks:
+            return scaled(_raw(chunks[name], name))
+    raise DataError("holds no B-scans that can be read (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
+
+
+def _jpegs(content: bytes) -> list[Pixels]:
+    width, height, count = _JPEGS.unpack_from(content)
+    check_pixels(width, height, count)
+    slices, at = [], _JPEGS.size
+    for place in range(count):
+        size = int.from_bytes(content[at : at + 4], "little")
+        data, at = content[at + 4 : at + 4 + size], at + 4 + size
+        if not size or len(data) < size:
+            raise DataError(f"is cut short: {place} of {count} B-scans are there")
+        slices.append(_picture(data, width, height))
+    return slices
+
+
+def _picture(data: bytes, width: int, height: int) -> Pixels:
+    """Grey pixels of one JPEG or JPEG 2000; DataError where it is of another size than the chunk says."""
+    pixels: Pixels = decode(data) if is_jpeg(data) else deep_jpeg2000(data)
+    shape = pixels.shape
+    if shape != (height, width):
+        raise DataError(f"holds a picture of {shape[1]}x{shape[0]}, not a grey one of {width}x{height}")
+    return pixels
+
+
+def _raw(content: bytes, name: str) -> Pixels:
+    """(number, height, width) pixels of 8 or 16 bits."""
+    _, width, height, bits, count, _, size = _RAW.unpack_from(content)
+    if bits not in (8, 16):
+        raise DataError(f"has pixels of {bits} bits in {name}, not 8 or 16")
+    check_pixels(width, height, count)
+    needed = width * height * count * bits // 8
+    begin = _RAW.size
+    if size != needed and content[begin + _LONGER - 4 : begin + _LONGER] == needed.to_bytes(4, "little"):
+        begin += _LONGER
+    if len(content) < begin + needed:
+        raise DataError(f"is cut short: {name} promises {count} B-scans of {width}x{height}")
+    pixels = np.frombuffer(content, f"<u{bits // 8}", width * height * count, begin)
+    return pixels.reshape(count, height, width)

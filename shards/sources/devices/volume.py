@@ -1,0 +1,79 @@
+"""A volume of B-scans as a device's file holds it, and what all readers of such files share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.errors import DataError
+from retfound_dist.images.gray_scaling import to_8_bit
+from retfound_dist.listing.image_lists import is_known
+
+Image8 = NDArray[np.uint8]
+MAX_VOLUME_PIXELS = 1_000_000_000
+"""A 12x12 mm swept-source cube has some 800 million; what claims more is not decoded."""
+_EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
+
+
+class LeftAside(DataError):
+    """A sound file that holds no B-scans: of another program, another modality. It counts as no fault."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume of a device file."""
+
+    slices: Sequence[Image8]
+    """(height, width) each, depth downwards."""
+    patient: str | None = None
+    """A digest of the device's patient number; None where it has none."""
+    eye: str | None = None
+    """`L` or `R`."""
+    not_applied: tuple[str, ...] = ()
+    """What its file says of how to show it that is left aside: `window`, `rescale`."""
+    beside: tuple[str, ...] = ()
+    """Names of other files in its folder that it was read from."""
+
+
+def pseudonym(number: object) -> str | None:
+    """A digest that tells patients apart and not who they are; None for none, `anonymous` or zeros."""
+    text = str(number if number is not None else "").strip().strip("\0").strip()
+    if not is_known(text) or not text.strip("0"):
+        return None
+    return f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
+    """Raw reflectance as HEYEX shows it (eyepy, after the maker's export description)."""
+    from eyepy.core.utils import from_vol_intensity
+
+    values = np.array(reflectance, np.float32)
+    values[~np.isfinite(values) | (values < 0)] = np.finfo(np.float32).max
+    shown: Image8 = from_vol_intensity(values)
+    return shown
+
+
+def scaled(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
+    """All slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
+    if all(np.asarray(scan).dtype == np.uint8 for scan in slices):
+        return [np.ascontiguousarray(scan) for scan in slices]
+    whole = np.asarray(slices)
+    if whole.dtype.kind == "f" and whole.size and whole.min() >= 0 and 1 < whole.max() <= 255:
+        return list(np.round(whole).astype(np.uint8))  # 8-bit levels kept as floats, as Duke's are
+    return list(to_8_bit(whole))
+
+
+def eye_of(text: object) -> str | None:
+    """`L` or `R` of any of the makers' spellings."""
+    return _EYES.get(str(text or "").strip().strip("\0").split(".")[-1].upper())
+
+
+def check_pixels(width: int, height: int, count: int) -> None:
+    """DataError where a header promises what no volume has, before memory is taken for it."""
+    if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
+        raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")

@@ -1,0 +1,158 @@
+"""Raw exports of OCT devices -> 8-bit B-scans, one function a format; intensities as the maker shows them.
+
+    .vol .e2e    Heidelberg: raw reflectance R of 0 to 1 -> (ln(R + 2.44e-4) + 8.3) / 8.285, as HEYEX
+                 displays it; what is no measurement (largest float) turns black
+    .xml         Heyex XML: 8-bit images beside it, as they are (heyex_xml.py)
+    .fda .fds    Topcon: 8-bit JPEG as it is; 16 bit scaled over the whole volume (retfound_dist.images.gray_scaling)
+    .img         Zeiss Cirrus: 8 bit as it is; 1024 deep, width from the name (200x200, 512x128)
+    .oct         Bioptigen: 16 bit scaled over the whole volume
+    .dcm         DICOM: modality OPT (also .dicom, .ima, and any name where the content says so): dicom/
+    .mat         MATLAB 5: `images` (height, width, n); `B0`, `B1` ... (a .vol in MATLAB); else the largest
+                 array; floats scaled over the whole volume
+
+Names, birth dates and record numbers stay in the files: of a patient number only a digest leaves here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+
+from retfound_dist.errors import ConfigError, DataError
+from shards.sources.devices.dicom import ENDS, has_preamble, read_dicom
+from shards.sources.devices.e2e import read_e2e
+from shards.sources.devices.error_text import told
+from shards.sources.devices.heyex_xml import read_heyex_xml
+from shards.sources.devices.topcon_raw import read_topcon
+from shards.sources.devices.volume import (
+    LeftAside,
+    Volume,
+    check_pixels,
+    eye_of,
+    heidelberg_display,
+    pseudonym,
+    scaled,
+)
+from shards.sources.devices.zeiss_img import eye_in, read_img
+
+MAX_FILE_BYTES = 4_000_000_000
+
+
+def read_volumes(path: str) -> list[Volume]:
+    """Every volume of a device file.
+
+    DataError where it is broken, LeftAside where it is sound and holds no B-scans, ConfigError where a
+    library is missing.
+    """
+    end = kind_of(path)
+    if end is None:
+        raise DataError("is no device file by its name or content")
+    if os.path.getsize(path) > MAX_FILE_BYTES:
+        raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # oct-converter prints
+            warnings.simplefilter("ignore")
+            volumes = READERS[end](path)
+    except ImportError as error:
+        raise ConfigError(f"{end} files need {error.name}: pip install 'retfound-dist[devices]'") from error
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError("asks for more memory than there is") from error
+    except Exception as error:  # a hostile file makes these libraries raise anything
+        raise DataError(f"is not a readable {end} file ({told(error, path)})") from error
+    if not any(len(volume.slices) for volume in volumes):
+        raise DataError("holds no B-scans")
+    return volumes
+
+
+def kind_of(path: str) -> str | None:
+    """The end of a file's name that says what it is, `.dcm` for DICOM under any name; None for others."""
+    if has_preamble(path):
+        return ".dcm"
+    end = os.path.splitext(path)[1].lower()
+    return end if end in READERS else None
+
+
+def _read_vol(path: str) -> list[Volume]:
+    from eyepy.io.he.vol_reader import HeVolReader
+
+    _check_vol_header(path)
+    file = HeVolReader(path).parsed_file  # its `volume` refuses circular and radial scans
+    slices = [heidelberg_display(scan.data) for scan in file.bscans]
+    return [Volume(slices, pseudonym(file.patient_id) or pseudonym(file.pid), eye_of(file.scan_position))]
+
+
+def _check_vol_header(path: str) -> None:
+    """After 12 bytes of version: width, B-scans, height (Heidelberg's HSF-OCT-103), read before all else."""
+    with open(path, "rb") as stream:
+        head = stream.read(24)
+    if len(head) < 24:
+        raise DataError("is cut short in its header")
+    width, count, height = (int.from_bytes(head[at : at + 4], "little") for at in (12, 16, 20))
+    check_pixels(width, height, count)
+    if 4 * width * height * count > os.path.getsize(path):
+        raise DataError(f"is cut short: its header promises {count} B-scans of {width}x{height}")
+
+
+def _read_bioptigen(path: str) -> list[Volume]:
+    from oct_converter.readers import BOCT
+
+    reader = BOCT(path)  # its `read_oct_volume` fills up frames that are too small, without a word
+    parsed = reader.file_structure.parse_file(path)
+    head, frames = parsed.header, [frame.image for frame in parsed.data]
+    width, depth, count = frames[0].columns, frames[0].rows, len(frames)
+    check_pixels(width, depth, count)
+    each = 1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
+    if not each or count % each or any((f.columns, f.rows) != (width, depth) for f in frames):
+        raise DataError(f"holds {count} frames that are no volumes of {each} B-scans of {width}x{depth}")
+    shape = (width, depth)
+    pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
+    eye = eye_in(os.path.basename(path))
+    return [Volume(scaled(pixels[at : at + each]), None, eye) for at in range(0, count, each)]
+
+
+def _read_mat(path: str) -> list[Volume]:
+    from scipy.io import loadmat, whosmat
+
+    shapes = {name: shape for name, shape, kind in whosmat(path) if kind not in ("cell", "struct", "char")}
+    single = sorted((n for n in shapes if re.fullmatch(r"B\d+", n)), key=lambda n: int(n[1:]))
+    if "images" not in shapes and single:
+        height, width = shapes[single[0]][:2]
+        check_pixels(width, height, len(single))
+        known = loadmat(path, variable_names=[*single, "ScanPosition", "PatientID"])
+        slices = [heidelberg_display(known[name]) for name in single]
+        return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
+    images = [name for name, shape in shapes.items() if len(shape) in (2, 3) and min(shape[:2]) >= 32]
+    if not images:
+        raise LeftAside("is a .mat file without an array of images (height, width, number)")
+    name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
+    height, width, count = (*shapes[name], 1)[:3]
+    check_pixels(width, height, count)
+    pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
+    return [Volume(scaled(pixels.transpose(2, 0, 1)))]
+
+
+def _text(known: dict[str, Any], name: str) -> str:
+    return "".join(str(part) for part in np.asarray(known.get(name, "")).ravel())
+
+
+READERS: dict[str, Callable[[str], list[Volume]]] = {
+    ".vol": _read_vol,
+    ".e2e": read_e2e,
+    ".xml": read_heyex_xml,
+    ".fda": read_topcon,
+    ".fds": read_topcon,
+    ".img": read_img,
+    ".oct": _read_bioptigen,
+    **dict.fromkeys(ENDS, read_dicom),
+    ".mat": _read_mat,
+}
+"""File name's end -> reader."""

@@ -1,0 +1,54 @@
+"""Zeiss Cirrus .img: bare 8-bit pixels, all else is in the file's name.
+
+    P123_Macular Cube 512x128_1-2-2020_10-20-30_OD_sn4567_cube_z.img      or cube_raw; 128 B-scans
+    P123_Optic Disc Cube 200x200_..._hidef_z.img                          2 of 1,000 (macula: 1,024) columns
+    P123_HD 5 Line Raster_..._lineEnhanced.img                            5 of 1,024 columns
+
+All are 1,024 deep and lie as (B-scan, depth, width), each of the three in reverse: upside down, mirrored,
+the last B-scan first. So say AURA's octCirrusReader, RETIMAT and others; oct-converter takes columns for
+rows and leaves them upside down.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+
+from retfound_dist.errors import DataError
+from shards.sources.devices.volume import Volume, check_pixels, eye_of, pseudonym
+
+DEPTH, HD_WIDTH, DISC_WIDTH, USUAL_WIDTH = 1024, 1024, 1000, 512
+_PATIENT = re.compile(r"(.+?)_(?:Macular|Optic|HD|\d+ Line)\b", re.IGNORECASE)
+_CUBE = re.compile(r"\b(\d{2,4})x(\d{2,4})(?!\d)")
+_EYE = re.compile(r"(?:^|[_\W])(OD|OS)(?:[_\W]|$)")
+
+
+def read_img(path: str) -> list[Volume]:
+    """The B-scans as Zeiss shows them; DataError where the size is not what the name says."""
+    name, size = os.path.basename(path), os.path.getsize(path)
+    width, named = shape_of(name)
+    count, rest = divmod(size, DEPTH * width)
+    if rest or not count or (named and count != named):
+        wanted = f"{named or 'some'} B-scans of {DEPTH}x{width}"
+        raise DataError(f"has {size:,} bytes, not {wanted} as its name says")
+    check_pixels(width, DEPTH, count)
+    pixels = np.fromfile(path, np.uint8).reshape(count, DEPTH, width)[::-1, ::-1, ::-1]
+    patient, eye = _PATIENT.match(name), eye_in(name)
+    return [Volume([np.ascontiguousarray(p) for p in pixels], pseudonym(patient and patient[1]), eye)]
+
+
+def shape_of(name: str) -> tuple[int, int]:
+    """(columns, B-scans) that a file's name tells; 0 B-scans where it does not."""
+    if "hidef" in name.lower():
+        return (DISC_WIDTH if "optic" in name.lower() else HD_WIDTH), 2
+    if cube := _CUBE.search(name):
+        return int(cube[1]), int(cube[2])
+    return (HD_WIDTH if re.search(r"\bline", name, re.IGNORECASE) else USUAL_WIDTH), 0
+
+
+def eye_in(name: str) -> str | None:
+    """The eye that a file's name tells by OD or OS."""
+    found = _EYE.search(name)
+    return eye_of(found[1] if found else None)

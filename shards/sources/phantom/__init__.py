@@ -1,0 +1,4 @@
+"""A generated OCT corpus: eyes, lesions, tissue, optics.
+
+May import `shards.sources.devices` and `shards.images`.
+"""

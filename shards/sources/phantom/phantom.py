@@ -1,0 +1,135 @@
+"""A generated OCT corpus: B-scans of plausible anatomy in OCTID's five classes.
+
+`list_scans` says what exists, without pixels; `render` draws one of them. Nothing is stored: a
+picture depends on the seed and on the scan's patient, eye and place in its volume alone.
+
+    scans = list_scans(patients=50, volumes_per_patient=2, slices_per_volume=9, seed=0)
+    pixels_HW = render(scans[0], seed=0, height=192, width=256)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.sources.phantom.eye import (
+    STREAM_LESION,
+    STREAM_LIST,
+    STREAM_SPECKLE,
+    STREAM_VESSELS,
+    Eye,
+    bruch,
+    columns,
+    draw_eye,
+    greys,
+    keyed_rng,
+    optic_disc,
+    thicknesses,
+)
+from shards.sources.phantom.lesions import Cut, Lesion, draw_lesion
+from shards.sources.phantom.optics import draw_scanner, expose
+from shards.sources.phantom.tissue import PixelGrid, Vessels, draw_vessels, paint
+
+CLASSES = ("NORMAL", "MH", "AMRD", "CSR", "DR")
+"""OCTID's classes (Gholami et al. 2020): normal, macular hole, age-related macular degeneration,
+central serous chorioretinopathy, diabetic retinopathy."""
+EYES = ("OD", "OS")
+
+
+@dataclass(frozen=True)
+class PhantomScan:
+    """One B-scan that can be rendered."""
+
+    key: str
+    """Unique in the corpus, without dots."""
+    label: str
+    """One of `CLASSES`, the same for all of a patient's scans."""
+    patient: str
+    """Pseudonym, e.g. `p0012`."""
+    eye: str
+    """`OD` (right) or `OS` (left)."""
+    volume: str
+    """Patient and eye, e.g. `p0012_OD`."""
+    slice: int
+    """Place in the volume, from 0."""
+    slices: int
+    """B-scans in the volume; they are spread evenly over the lesion."""
+
+
+def label_of(patient: int, seed: int) -> str:
+    """The patient's class: every run of five patients holds each class once, in random order."""
+    block, place = divmod(patient, len(CLASSES))
+    order = keyed_rng(seed, STREAM_LIST, block).permutation(len(CLASSES))
+    return CLASSES[order[place]]
+
+
+def list_scans(
+    *, patients: int, volumes_per_patient: int = 1, slices_per_volume: int, seed: int
+) -> list[PhantomScan]:
+    """All scans of the corpus by patient, eye and slice; more patients never change the first.
+
+    With two volumes a patient has both eyes, with one a random eye. Raises ValueError for counts
+    that no corpus can have.
+    """
+    if patients < 1 or slices_per_volume < 1 or volumes_per_patient not in (1, 2):
+        raise ValueError(
+            f"a corpus of {patients} patients x {volumes_per_patient} volumes x {slices_per_volume}"
+            " slices cannot be drawn: give at least 1 patient, 1 or 2 volumes (eyes), 1 slice"
+        )
+    scans = []
+    for patient in range(patients):
+        label, name = label_of(patient, seed), f"p{patient:04d}"
+        first = int(keyed_rng(seed, STREAM_LIST, patient, 1).integers(2))
+        for eye in EYES if volumes_per_patient == 2 else (EYES[first],):
+            volume = f"{name}_{eye}"
+            scans += [
+                PhantomScan(f"phantom_{volume}_s{i:02d}", label, name, eye, volume, i, slices_per_volume)
+                for i in range(slices_per_volume)
+            ]
+    return scans
+
+
+@dataclass(frozen=True)
+class PhantomTruth:
+    """What a scan shows, before any pixel: the truth behind the picture."""
+
+    eye: Eye
+    lesion: Lesion
+    vessels: Vessels
+    y: float
+    """The B-scan's distance from the fovea, mm."""
+
+
+def plan(scan: PhantomScan, *, seed: int) -> PhantomTruth:
+    """The scan's anatomy; all scans of a volume differ in `y` alone."""
+    patient, eye = int(scan.patient[1:]), EYES.index(scan.eye)
+    lesion = draw_lesion(scan.label, keyed_rng(seed, STREAM_LESION, patient, eye))
+    return PhantomTruth(
+        eye=draw_eye(seed, patient, eye, lift=lesion.lift),
+        lesion=lesion,
+        vessels=draw_vessels(keyed_rng(seed, STREAM_VESSELS, patient, eye)),
+        y=lesion.extent * ((2 * scan.slice + 1) / scan.slices - 1.0),
+    )
+
+
+def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """The scan's pixels, (height, width) grey, a pure function of the arguments."""
+    patient, side = int(scan.patient[1:]), EYES.index(scan.eye)
+    truth = plan(scan, seed=seed)
+    eye, y = truth.eye, truth.y
+    x_W = columns(eye, width)
+    z_H1 = np.asarray((np.arange(height) + 0.5) / height * eye.depth, np.float32)[:, None]
+    cut = Cut(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
+    truth.lesion.cut(cut, x_W, y)
+    grey_HW = paint(
+        PixelGrid(x_W, z_H1, soft=max(eye.depth / height, 6.0), y=y),
+        cut,
+        truth.vessels,
+        bruch(eye, x_W, y),
+        optic_disc(eye, x_W, y),
+        (seed, patient, side),
+    )
+    noise = keyed_rng(seed, STREAM_SPECKLE, patient, side, scan.slice)
+    return expose(grey_HW, draw_scanner(seed, patient), noise)

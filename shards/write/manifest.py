@@ -1,0 +1,172 @@
+"""The manifest of a finished pack, from its plan and its committed shards (pure)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from retfound_dist.config.schema import PackConfig
+from retfound_dist.formats.shard_set import FORMAT
+from shards.images.near_duplicates import near_pairs
+from shards.images.scan import Scan
+from shards.images.suspects import count_suspects
+from shards.planning.pack_plan import PARTS, PackPlan
+from shards.planning.patient_counts import count_split, count_straddling
+from shards.planning.scan_groups import Group, group_of
+from shards.write.committed_shards import Committed, shard_tree
+from shards.write.packed_sample import Skipped
+from shards.write.statistics import describe, total
+
+UNLABELLED = "(none)"
+NAMED_PAIRS = 100
+"""Near duplicates named in the manifest."""
+
+
+def make_manifest(
+    plan: PackPlan,
+    config: PackConfig,
+    shards: Sequence[Committed],
+    skipped: Sequence[Skipped],
+    base: Sequence[Committed] = (),
+) -> dict[str, Any]:
+    """All that `manifest.json` holds; with the shards of a `base`, `image` and alike pictures are of both."""
+    out = {skip.key for skip in skipped}
+    return {
+        "format": FORMAT,
+        "samples": sum(done.shard.samples for done in shards),
+        "classes": classes(scan for scan in plan.scans if scan.key not in out),
+        "shards": [shard_tree(done.shard) for done in shards],
+        "sources": {
+            name: {
+                "kind": plan.kinds.get(name, config.source.kind),
+                **count_scans(scans),
+                "split_by": count_split(scans, plan),
+                "straddling": count_straddling(scans),
+                "skipped": len(found) - len(scans),
+                "notes": list(plan.notes.get(name, ())),
+                **({"names": plan.choices[name].to_tree()} if name in plan.choices else {}),
+            }
+            for name, found in _by_source(plan.scans).items()
+            for scans in [[scan for scan in found if scan.key not in out]]
+        },
+        "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
+        "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
+        "suspects": count_suspects(
+            (done.suspects for done in shards),
+            Counter(scan.source for scan in plan.scans if scan.key not in out),
+        ),
+        "skipped": [skip.row() for skip in skipped],
+        "recipe": plan.recipe,
+        "fingerprint": plan.fingerprint,
+        "history": [{"fingerprint": plan.fingerprint, "shards": len(shards), "recipe": plan.recipe}],
+        "packed_by": f"retfound-dist {_version()}",
+    }
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a set to which the sources of `new` were appended."""
+    history = [*old["history"], *new["history"]]
+    before, alike = old["near_duplicates"], new["near_duplicates"]
+    near = {what: before[what] + alike[what] for what in alike}
+    marks = [part["fingerprint"] for part in history]
+    return {
+        **new,
+        "samples": old["samples"] + new["samples"],
+        "classes": sorted({*old["classes"], *new["classes"]}),
+        "shards": [*old["shards"], *new["shards"]],
+        "sources": {**old["sources"], **new["sources"]},
+        "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "suspects": {**old.get("suspects", {}), **new["suspects"]},
+        "burnt_in": {source: _comparisons(found) for source, found in old.get("burnt_in", {}).items()},
+        "not_compared": old.get("not_compared", {}),
+        "framed": old.get("framed", {}),
+        "skipped": [*old["skipped"], *new["skipped"]],
+        "recipe": old["recipe"],
+        "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
+        "history": history,
+    }
+
+
+def _comparisons(found: Any) -> list[dict[str, Any]]:
+    """What is burnt in, also as sets had it that were packed before sizes were compared with each other."""
+    return found if isinstance(found, list) else [{"how": "size", "example": "", **found}]
+
+
+def near_duplicates(
+    plan: PackPlan, shards: Sequence[Committed], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    """Pictures of different patients (volumes, where none is known) that look alike: reported, kept."""
+    out = {skip.key for skip in skipped}
+    mine = [scan for scan in plan.scans if scan.key not in out]
+    before = sum(done.shard.samples for done in shards) - len(mine)
+    codes: dict[Group, int] = {}
+    groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
+    for place, scan in enumerate(mine, start=before):
+        group = group_of(scan, plan.rule)
+        alone = isinstance(group, str)
+        groups[place] = 1 + (2 * place + 1 if alone else 2 * codes.setdefault(group, len(codes)))
+    pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
+
+    def part(place: int) -> str | None:
+        return mine[place - before].split if place >= before else None
+
+    def key(place: int) -> str:
+        return mine[place - before].key if place >= before else _key_at(shards, place)
+
+    return {
+        "pairs": len(pairs),
+        "across_parts": sum(part(a) != part(b) for a, b, _ in pairs),
+        "first": [[key(a), key(b), bits] for a, b, bits in pairs[:NAMED_PAIRS]],
+    }
+
+
+def _key_at(shards: Sequence[Committed], place: int) -> str:
+    for done in shards:
+        if place < done.shard.samples:
+            return done.keys[place]
+        place -= done.shard.samples
+    raise IndexError(place)
+
+
+def classes(scans: Iterable[Scan]) -> list[str]:
+    """Every label, sorted: a class's index is its place in this list."""
+    return sorted({scan.label for scan in scans if scan.label is not None})
+
+
+def count_scans(scans: Collection[Scan]) -> dict[str, Any]:
+    """Images, patients, volumes and labels, of all and of each part."""
+    parts = [part for part in PARTS if any(scan.split == part for scan in scans)]
+    return {
+        **_count(scans),
+        "splits": {part: _count([scan for scan in scans if scan.split == part]) for part in parts},
+    }
+
+
+def _count(scans: Collection[Scan]) -> dict[str, Any]:
+    labels = Counter(scan.label if scan.label is not None else UNLABELLED for scan in scans)
+    return {
+        "samples": len(scans),
+        "patients": len({scan.patient for scan in scans} - {None}),
+        "patient_known": sum(scan.patient is not None for scan in scans),
+        "volumes": len({scan.volume for scan in scans} - {None}),
+        "labels": dict(sorted(labels.items())),
+    }
+
+
+def _by_source(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
+    found: dict[str, list[Scan]] = {}
+    for scan in scans:
+        found.setdefault(scan.source, []).append(scan)
+    return dict(sorted(found.items()))
+
+
+def _version() -> str:
+    try:
+        return version("retfound-dist")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,141 @@
+"""What was packed, summed over shards: sizes, colours, intensities."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retfound_dist.config.schema import PackImage
+from shards.write.packed_sample import PackedSample
+
+Counts = NDArray[np.int64]
+
+
+def _no_pixels() -> Counts:
+    return np.zeros(256, np.int64)
+
+
+@dataclass
+class Statistics:
+    """Running counts over images; sums of shards give those of the set."""
+
+    grey: int = 0
+    colour: int = 0
+    as_is: int = 0
+    bytes: int = 0
+    heights: Counter[int] = field(default_factory=Counter)
+    widths: Counter[int] = field(default_factory=Counter)
+    measured: int = 0
+    """Encoded images whose loss was measured."""
+    error: int = 0
+    """Sum of their squared differences."""
+    pixels: int = 0
+    """Their pixels."""
+    histogram: Counts = field(default_factory=_no_pixels)
+
+    def add(self, sample: PackedSample) -> None:
+        """Count one image."""
+        self.grey += sample.grey
+        self.colour += not sample.grey
+        self.as_is += sample.as_is
+        self.bytes += sample.image_bytes
+        self.heights[sample.height] += 1
+        self.widths[sample.width] += 1
+        if sample.error is not None:
+            self.measured += 1
+            self.error += sample.error[0]
+            self.pixels += sample.error[1]
+        self.histogram += sample.histogram
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "grey": self.grey,
+            "colour": self.colour,
+            "as_is": self.as_is,
+            "bytes": self.bytes,
+            "heights": sorted(self.heights.items()),
+            "widths": sorted(self.widths.items()),
+            "error": [self.measured, self.error, self.pixels],
+            "histogram": self.histogram.tolist(),
+        }
+
+    @staticmethod
+    def from_tree(tree: Mapping[str, Any]) -> Statistics:
+        """What `to_tree` gave."""
+        measured, error, pixels = tree["error"]
+        return Statistics(
+            measured=measured,
+            error=error,
+            pixels=pixels,
+            grey=tree["grey"],
+            colour=tree["colour"],
+            as_is=tree["as_is"],
+            bytes=tree["bytes"],
+            heights=Counter(dict(tree["heights"])),
+            widths=Counter(dict(tree["widths"])),
+            histogram=np.asarray(tree["histogram"], np.int64),
+        )
+
+
+def total(parts: Iterable[Statistics]) -> Statistics:
+    """The sum over shards."""
+    whole = Statistics()
+    for part in parts:
+        whole.grey += part.grey
+        whole.colour += part.colour
+        whole.as_is += part.as_is
+        whole.bytes += part.bytes
+        whole.measured += part.measured
+        whole.error += part.error
+        whole.pixels += part.pixels
+        whole.heights += part.heights
+        whole.widths += part.widths
+        whole.histogram = whole.histogram + part.histogram
+    return whole
+
+
+def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
+    """The manifest's `image` section; intensities in levels of 0-255 over some pixels of every image."""
+    levels = np.arange(256)
+    pixels = int(whole.histogram.sum())
+    mean = float((whole.histogram * levels).sum() / pixels)
+    variance = float((whole.histogram * (levels - mean) ** 2).sum() / pixels)
+    count = whole.grey + whole.colour
+    return {
+        "format": image.format,
+        "quality": image.quality,
+        "max_height": image.max_height,
+        "grey": whole.grey,
+        "colour": whole.colour,
+        "stored_as_is": whole.as_is,
+        "median_height": median(whole.heights),
+        "median_width": median(whole.widths),
+        "bytes_per_image": round(whole.bytes / count, 1),
+        "psnr_db": psnr(whole.error, whole.pixels),
+        "psnr_images": whole.measured,
+        "mean": round(mean, 3),
+        "std": round(variance**0.5, 3),
+        "histogram": whole.histogram.tolist(),
+    }
+
+
+def psnr(error: int, pixels: int) -> float | None:
+    """Peak signal to noise in dB from the sum of squared differences of 8-bit pixels; None: no loss known."""
+    return round(10 * math.log10(255**2 * pixels / error), 2) if error and pixels else None
+
+
+def median(counts: Counter[int]) -> int:
+    """The lower median of counted values."""
+    half, seen = (counts.total() + 1) // 2, 0
+    for value in sorted(counts):
+        seen += counts[value]
+        if seen >= half:
+            return value
+    raise ValueError("no values")

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.evaluate.commands.compare import compare_command
+from retfound_dist.evaluate.report.paired_differences import comparison
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.scores import metrics
+from retfound_dist.io import storage
+from retfound_dist.model.mae import MaskedAutoencoder
+from tests.evaluate.inputs import MODEL, TINY, checkpoint, class_folders, image_bytes, list_patients
+
+
+def compare(root: Path, *overrides: str, force: bool = False) -> Path:
+    """Run the command on three rows; gives the folder of its results."""
+    config = root / "compare.toml"
+    config.write_text(
+        f'[weights]\nnone = "none"\nearly = "{root}/run/checkpoints/step_00000003"\n'
+        f'late = "{root}/run/checkpoints/step_00000012"\n[data]\npath = "{root / "set"}"\n'
+        f'[out]\nurl = "{root / "out"}"\nreport = "{root / "page.html"}"\n'
+    )
+    given = [*TINY, "finetune.epochs=1", *overrides]
+    assert compare_command(str(config), given, quiet=True, force=force) == 0
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compare")
+    list_patients(class_folders(root / "set"))
+    checkpoint(root / "run", 3)
+    checkpoint(root / "run", 12)
+    return compare(root)
+
+
+def test_each_row_is_an_evaluation_of_its_own(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    assert list(tree["rows"]) == ["none", "early", "late"]
+    for name in tree["rows"]:
+        metrics = json.loads((done / name / "metrics.json").read_text())
+        assert metrics["macro"] == tree["rows"][name]["macro"]
+        assert (done / name / "predictions.csv").exists()
+    assert tree["rows"]["late"]["checkpoint"]["step"] == 12
+
+
+def test_differences_are_to_the_best_and_say_whether_they_are_real(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    assert len(tree["differences"]) == 4
+    for line in tree["differences"]:
+        assert line["best"] == tree["best"][line["metric"]]
+        assert line["difference"] >= 0
+        assert isinstance(line["real"], bool)
+    assert [(d["row"], d["metric"]) for d in tree["against_none"]] == [
+        ("early", "aupr"),
+        ("early", "balanced_accuracy"),
+        ("late", "aupr"),
+        ("late", "balanced_accuracy"),
+    ]
+    assert len(tree["sentences"]) == 4
+
+
+def test_the_table_of_both_definitions_is_a_file_to_paste(done: Path) -> None:
+    tree = json.loads((done / "compare.json").read_text())
+    text = (done / "table.md").read_text()
+    legacy, macro = text.split("## macro")
+    assert (
+        "| weights | ACC (one-vs-rest) | sensitivity | specificity | precision | AUROC | AUPR | F1 | MCC |"
+        in legacy
+    )
+    row = tree["rows"]["late"]
+    low, high = row["ci95"]["macro"]["accuracy"]
+    assert f"{row['macro']['accuracy']:.3f}" in macro
+    assert f" [{low:.3f} to {high:.3f}] |" in macro
+    assert [line.split(" | ")[0] for line in macro.splitlines() if line.startswith("| ")][2:] == [
+        "| none", "| early", "| late"]  # fmt: skip
+
+
+def test_the_page_goes_where_the_config_says(done: Path) -> None:
+    page = (done.parent / "page.html").read_text()
+    for text in ("none", "early", "late", "Pretraining: loss", "Reconstructions", "<svg"):
+        assert text in page
+
+
+def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) -> None:
+    stamps = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
+    compare(done.parent, "threads=1")
+    assert {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")} == stamps
+    run = done.parent / "run"
+    for path in sorted((run / "checkpoints" / "step_00000012").iterdir()):
+        path.unlink()
+    (run / "checkpoints" / "step_00000012").rmdir()
+    checkpoint(run, 12, seed=5)
+    with pytest.raises(ConfigError, match="its content has changed"):
+        compare(done.parent, "threads=1")
+    compare(done.parent, "threads=1", force=True)
+    again = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
+    assert {name for name in again if again[name] != stamps[name]} == {"late"}
+
+
+def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> evaluation_files.Evaluation:
+    """An evaluation with these probabilities and one image a patient."""
+    names = tuple(str(i) for i in range(len(labels)))
+    span = {"macro": dict.fromkeys(metrics.MACRO)}
+    known = ("checkpoint", "per_seed", "over_seeds", "seconds", "bootstrap", "seeds", "split", "versions")
+    tree = {
+        **dict.fromkeys(known),
+        "checkpoint": {"kind": kind},
+        "bootstrap": {},
+        **metrics.evaluate(labels, p, "ABC"),
+        "ci95": span,
+        "classes": list("ABC"),
+    }
+    return evaluation_files.Evaluation(tree, names, names, labels, p, [])
+
+
+def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {"good": made_up(right, labels), "same": made_up(right, labels), "bad": made_up(guessed, labels)}
+    tree = comparison(rows, 200)
+    assert {(d["metric"], d["other"]): d["real"] for d in tree["differences"]} == {
+        ("aupr", "same"): False,
+        ("aupr", "bad"): True,
+        ("balanced_accuracy", "same"): False,
+        ("balanced_accuracy", "bad"): True,
+    }
+    assert tree["against_none"] == []
+    for kind, metric in (("macro", "auroc"), ("macro", "log_loss"), ("legacy", "sensitivity")):
+        assert tree["ties"][kind][metric] == ["same"], metric
+    assert "“bad” by 0.6" in tree["sentences"][0]
+    assert "a real difference" in tree["sentences"][0]
+    assert "not told apart" in tree["sentences"][0]
+
+
+def test_it_says_whether_a_row_is_better_or_worse_than_no_pretraining() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {
+        "none": made_up(guessed, labels, "none"),
+        "good": made_up(right, labels),
+        "alike": made_up(guessed, labels),
+    }
+    said = comparison(rows, 200)["sentences"]
+    assert said[0].startswith("“good” is better than no pretraining: AUPR +0.")
+    assert said[1].startswith("“alike” is not shown to be better or worse than no pretraining")
+    rows = {"none": made_up(right, labels, "none"), "bad": made_up(guessed, labels)}
+    said = comparison(rows, 200)["sentences"]
+    assert said[0].startswith("“bad” is worse than no pretraining: AUPR −0.")
+
+
+def test_rows_of_different_test_images_are_refused(done: Path) -> None:
+    held = evaluation_files.read(str(done / "none"))
+    assert held is not None
+    other = dataclasses.replace(held, keys=tuple(f"{key}x" for key in held.keys))
+    with pytest.raises(DataError, match="other test images"):
+        comparison({"a": held, "b": other}, 10)
+
+
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "compare.toml"
+    config.write_text('[weights]\n"a/b" = "none"\n[data]\npath = "x"\n[out]\nurl = "y"\n')
+    with pytest.raises(ConfigError, match="name becomes a folder"):
+        compare_command(str(config), [], quiet=True)
+
+
+@pytest.mark.slow
+def test_rows_side_by_side_give_what_rows_one_by_one_give(done: Path, tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    list_patients(tmp_path / "set")
+    checkpoint(tmp_path / "run", 3)
+    checkpoint(tmp_path / "run", 12)
+    out = compare(tmp_path, "jobs=2", "threads=2")
+    for name in ("none", "early", "late"):
+        one, other = evaluation_files.read(str(out / name)), evaluation_files.read(str(done / name))
+        assert one is not None
+        assert other is not None
+        if name != "late":  # an earlier test gave that one other weights
+            assert np.allclose(one.probabilities_NC, other.probabilities_NC, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_side_by_side_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    checkpoint(tmp_path / "run", 3)
+    checkpoint(tmp_path / "run", 12)
+    with pytest.raises(DataError, match=r"lower finetune\.base_lr"):
+        compare(tmp_path, "jobs=3", "finetune.base_lr=1e30")
+    assert not (tmp_path / "out" / "compare.json").exists()
+
+
+def save_weights(url: str, seed: int) -> None:
+    """A .pth of a tiny encoder; of every seed with as many bytes."""
+    torch.manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"model": MaskedAutoencoder(MODEL).state_dict()}, buffer)
+    storage.write_bytes(url, buffer.getvalue())
+
+
+def rows_of_two_files_at_one_url(root: Path, url: str) -> list[dict[str, Any]]:
+    """`compare` of a weights file, again, and once more after another of its size has taken its place."""
+    config = root / "compare.toml"
+    config.write_text(
+        f'[weights]\nother = "{url}"\n[data]\npath = "{root / "set"}"\n[out]\nurl = "{root / "out"}"\n'
+    )
+    rows, sizes = [], set()
+    command = str(config), [*TINY, "finetune.epochs=1"]
+    for seed in (0, 0, 1):
+        save_weights(url, seed)
+        sizes.add(storage.size(url))
+        if seed:
+            with pytest.raises(ConfigError, match="its content has changed"):
+                compare_command(*command, quiet=True)
+        assert compare_command(*command, quiet=True, force=bool(seed)) == 0
+        rows.append(json.loads((root / "out" / "other" / "metrics.json").read_text()))
+    assert len(sizes) == 1
+    return rows
+
+
+def check_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """The first two are one evaluation, the third is of the other weights, from features to scores."""
+    first, again, other = rows
+    assert again == first
+    assert other["checkpoint"]["sha256"] != first["checkpoint"]["sha256"]
+    for what in ("per_class", "probe"):
+        assert other[what] != first[what], what
+
+
+def test_another_file_of_the_same_size_at_a_remote_url_is_another_row(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set", shade=8)
+    check_rows(rows_of_two_files_at_one_url(tmp_path, "memory://compare/weights.pth"))
+
+
+def test_rows_of_a_set_that_was_moved_are_not_run_again_and_of_changed_images_are(
+    done: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(done.parent, tmp_path / "root")
+    stamps = {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")}
+    shutil.move(root / "set", root / "moved")
+    compare(root, f"data.path={root}/moved")
+    assert {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")} == stamps
+    image = root / "moved" / "MH" / "MH_0.jpg"
+    size, pixels = image.stat().st_size, image.read_bytes()
+    other = next(d for seed in range(1000) if len(d := image_bytes(1, 5000 + seed)) == size and d != pixels)
+    image.write_bytes(other)
+    with pytest.raises(ConfigError, match=r"data are .*set there and .*moved here"):
+        compare(root, f"data.path={root}/moved")
+    compare(root, f"data.path={root}/moved", force=True)
+    again = {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")}
+    assert all(again[name] != stamps[name] for name in again)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+from timm.data.mixup import Mixup
+from timm.data.random_erasing import RandomErasing
+
+from retfound_dist.config.schema import EvalData, Finetune
+from retfound_dist.errors import DataError
+from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet, load
+from retfound_dist.evaluate.finetune.finetuning import (
+    Outcome,
+    best_device,
+    finetune,
+    in_bf16,
+    make_classifier,
+    predict,
+)
+from retfound_dist.evaluate.finetune.training_batches import batches, drawing
+from retfound_dist.model.cpu_bf16 import has_bf16_instructions
+from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, encoder_shape
+from retfound_dist.model.positions import sincos_positions
+from retfound_dist.model.weights.weight_files import read_weights
+from tests.evaluate.inputs import checkpoint, class_folders, octid_folders
+
+RECIPE = Finetune(epochs=3, batch=8, warmup_epochs=1.0, base_lr=2e-2, layer_decay=0.9)
+
+
+def run(data: LabelledSet, seed: int = 0, recipe: Finetune = RECIPE) -> Outcome:
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, len(data.classes), 0.1, seed)
+    return finetune(model, data, 28, recipe, seed, workers=0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledSet:
+    return load(EvalData(path=str(class_folders(tmp_path_factory.mktemp("labelled") / "set"))), 28)
+
+
+@pytest.fixture(scope="module")
+def plain(data: LabelledSet) -> Outcome:
+    """The recipe with seed 0: each test that asks whether something changes it runs it once more itself."""
+    return run(data)
+
+
+def test_the_same_seed_gives_the_same_outcome_and_another_one_does_not(
+    data: LabelledSet, plain: Outcome
+) -> None:
+    first, second, other = plain, run(data), run(data, seed=1)
+    assert (first.probabilities == second.probabilities).all()
+    assert [r["train_loss"] for r in first.history] == [r["train_loss"] for r in second.history]
+    assert (first.probabilities != other.probabilities).any()
+    assert (first.seed, other.seed) == (0, 1)
+
+
+def test_mixing_and_weights_change_the_outcome_and_keep_it_reproducible(
+    data: LabelledSet, plain: Outcome
+) -> None:
+    recipe = replace(RECIPE, mixup=0.8, cutmix=1.0, class_weights="balanced")
+    first = run(data, recipe=recipe)
+    assert (run(data, recipe=recipe).probabilities == first.probabilities).all()
+    assert (plain.probabilities != first.probabilities).any()
+
+
+def test_bf16_is_nearly_fp32_and_auto_is_fp32_on_a_cpu(data: LabelledSet, plain: Outcome) -> None:
+    exact = run(data, recipe=replace(RECIPE, precision="fp32")).probabilities
+    rough = run(data, recipe=replace(RECIPE, precision="bf16")).probabilities
+    assert (rough != exact).any() == (has_bf16_instructions() or torch.cuda.is_available())
+    np.testing.assert_allclose(rough, exact, atol=0.05)
+    if not torch.cuda.is_available():
+        assert (plain.probabilities == exact).all()
+
+
+def test_probabilities_sum_to_one_and_history_has_every_field(plain: Outcome) -> None:
+    outcome = plain
+    assert outcome.probabilities.shape == (6, 3)
+    assert np.allclose(outcome.probabilities.sum(1), 1)
+    assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
+    for row in outcome.history:
+        assert {"seed", "train_loss", "lr", "val_loss", "val_auroc", "val", "seconds"} <= row.keys()
+    best = max(outcome.history, key=lambda r: (r["val_auroc"], -r["val_loss"]))
+    assert outcome.epoch == best["epoch"]
+
+
+def test_the_global_random_state_does_not_change_the_outcome(data: LabelledSet, plain: Outcome) -> None:
+    np.random.seed(99)
+    torch.manual_seed(99)
+    assert (run(data).probabilities == plain.probabilities).all()
+
+
+def test_a_class_missing_from_val_gives_null_scores_and_no_crash(tmp_path: Path) -> None:
+    octid_folders(tmp_path)
+    for file in (tmp_path / "val" / "MH").iterdir():
+        file.unlink()
+    outcome = run(load(EvalData(path=str(tmp_path)), 28))
+    for row in outcome.history:
+        assert row["val"]["auroc"] is None
+        assert row["val"]["undefined"]["auroc"] == "no test image of class MH"
+        assert 0 <= row["val_auroc"] <= 1
+
+
+def test_checkpoint_weights_reach_the_classifier(tmp_path: Path) -> None:
+    weights = read_weights(checkpoint(tmp_path, 3))
+    model = make_classifier(weights, weights.shape, weights.image_size, 3, 0.0, 0)
+    assert torch.equal(model.blocks[2].mlp.fc1.weight, weights.state["blocks.2.mlp.fc1.weight"])
+    assert torch.equal(model.pos_embed, weights.state["pos_embed"])
+
+
+def layer_of(name: str, depth: int = 6) -> int:
+    """0: the embeddings; block i: i + 1; the last norm and the head: depth + 1 (BEiT's numbers)."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return depth + 1 if name.startswith(("fc_norm.", "head.")) else 0
+
+
+def plain_finetuning(
+    model: torch.nn.Module, data: LabelledSet, recipe: Finetune, seed: int
+) -> tuple[list[float], list[float]]:
+    """The recipe as the papers have it, written out: the mean loss and the last rate of each epoch.
+
+    The batches are the ones that `finetune` reads; timm's operators erase rectangles, with the draws of
+    (seed, 13, epoch, step), and mix images, with those of (seed, 14, epoch, step).
+    """
+    train, classes = data.parts["train"], len(data.classes)
+    decay = {n: 0.0 if p.ndim <= 1 or n in ("cls_token", "pos_embed") else recipe.weight_decay
+             for n, p in model.named_parameters()}  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        [{"params": [p], "weight_decay": decay[n], "name": n} for n, p in model.named_parameters()], lr=0.0
+    )
+    erase = RandomErasing(recipe.random_erasing, mode="pixel", device="cpu")
+    steps, peak = math.ceil(len(train) / recipe.batch), recipe.base_lr * recipe.batch / 256
+    stream = batches(train.images, train.labels.tolist(), recipe, 28, seed, workers=0)
+    losses, rates = [], []
+    torch.manual_seed(seed + 1)  # for stochastic depth
+    model.train()
+    for epoch in range(recipe.epochs):
+        total = 0.0
+        for step in range(steps):
+            images, labels = next(stream)
+            done = epoch + step / steps
+            rate = peak * done / recipe.warmup_epochs
+            if done >= recipe.warmup_epochs:
+                share = (done - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+                rate = recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * share)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = rate * recipe.layer_decay ** (7 - layer_of(group["name"]))
+            mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+            whole = (images.float() / 255 - mean) / std
+            with drawing((seed, 13, epoch, step)):
+                shown = erase(whole.clone())
+            assert (shown != whole).any() == (recipe.random_erasing > 0)
+            smooth = torch.full((len(labels), classes), recipe.label_smoothing / classes)
+            smooth[torch.arange(len(labels)), labels] += 1 - recipe.label_smoothing
+            if recipe.mixup:
+                pairs = len(labels) // 2 * 2
+                mix = Mixup(recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=classes)
+                with drawing((seed, 14, epoch, step)):
+                    shown[:pairs], smooth[:pairs] = mix(shown[:pairs], labels[:pairs])
+            loss = -(smooth * model(shown).log_softmax(1)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(labels)
+        losses.append(total / len(train))
+        rates.append(rate)
+    return losses, rates
+
+
+@pytest.mark.parametrize(("erasing", "mixup"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.8)])
+def test_training_is_the_papers_recipe_written_out(data: LabelledSet, erasing: float, mixup: float) -> None:
+    """Layer decay, warm-up and cosine, weight decay, smoothing, erasing, mixing; a last batch that is smaller."""
+    recipe = replace(
+        RECIPE, epochs=2, batch=7, warmup_epochs=1.5, layer_decay=0.5, random_erasing=erasing, mixup=mixup,
+        weight_decay=0.3,
+    )  # fmt: skip
+    assert len(data.parts["train"]) % recipe.batch
+    shape = encoder_shape("vit_demo_patch14")
+    ours, plain = (make_classifier(None, shape, 28, 3, 0.4, seed=4) for _ in range(2))
+    states: list[dict[str, torch.Tensor]] = []
+    outcome = finetune(
+        ours, data, 28, recipe, 4, workers=0,
+        on_epoch=lambda _: states.append({n: t.clone() for n, t in ours.state_dict().items()}),
+    )  # fmt: skip
+    first = {n: p.detach().clone() for n, p in plain.named_parameters()}
+    losses, rates = plain_finetuning(plain, data, recipe, seed=4)
+    assert [row["train_loss"] for row in outcome.history] == pytest.approx(losses, rel=1e-5)
+    assert [row["lr"] for row in outcome.history] == pytest.approx(rates, rel=1e-9)
+    for name, value in plain.named_parameters():
+        moved = (value - first[name]).norm()
+        assert moved > 0, name
+        assert (states[-1][name] - value).norm() < 2e-3 * moved, name
+
+
+def test_the_test_part_is_predicted_by_the_epoch_that_val_chose_and_not_by_the_last(
+    data: LabelledSet,
+) -> None:
+    """Val's labels are rotated, so that the better the training, the worse val: an early epoch is chosen."""
+    val = data.parts["val"]
+    turned = replace(val, labels=(val.labels + 1) % 3)
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
+    each: list[np.ndarray] = []
+    recipe = replace(RECIPE, epochs=4)
+    outcome = finetune(
+        model, replace(data, parts={**data.parts, "val": turned}), 28, recipe, 0, workers=0,
+        on_epoch=lambda _: each.append(predict(model, data.parts["test"], recipe)),
+    )  # fmt: skip
+    assert len(each) == 4
+    assert outcome.epoch < 4
+    assert (outcome.probabilities == each[outcome.epoch - 1]).all()
+    assert (outcome.probabilities != each[-1]).any()
+    assert (predict(model, data.parts["test"], recipe) == outcome.probabilities).all()
+
+
+def test_an_external_set_is_predicted_by_the_chosen_epoch_too(data: LabelledSet, plain: Outcome) -> None:
+    other = replace(data.parts["val"], images=data.parts["val"].images[::-1])
+    none = {field.name: () for field in fields(ExternalSet)}  # only its images matter here
+    external = ExternalSet(**{**none, "path": "elsewhere", "part": other})  # type: ignore[arg-type]
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
+    outcome = finetune(model, replace(data, external=external), 28, RECIPE, 0, workers=0)
+    assert outcome.external is not None
+    assert (outcome.external == predict(model, other, RECIPE)).all()
+    assert plain.external is None
+
+
+def test_without_a_val_part_the_last_epoch_is_kept(data: LabelledSet) -> None:
+    val = data.parts["val"]
+    none = replace(val, keys=(), labels=val.labels[:0], patients=(), images=())
+    outcome = run(replace(data, parts={**data.parts, "val": none}))
+    assert outcome.epoch == 3
+    assert [(row["val_loss"], row["val_auroc"], row["val"]) for row in outcome.history] == [
+        (None, None, None)
+    ] * 3
+
+
+def test_val_scores_are_those_of_the_predictions_after_each_epoch(data: LabelledSet) -> None:
+    val = data.parts["val"]
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
+    rows: list[dict[str, object]] = []
+
+    def look(row: dict[str, object]) -> None:
+        p = predict(model, val, RECIPE)
+        auroc = np.mean([sk.roc_auc_score(val.labels == c, p[:, c]) for c in range(3)])
+        rows.append({"val_loss": -np.log(p[np.arange(len(val)), val.labels]).mean(), "val_auroc": auroc})
+        assert row["val"]["auroc"] == pytest.approx(auroc)  # type: ignore[index]
+
+    outcome = finetune(model, data, 28, RECIPE, 0, workers=0, on_epoch=look)
+    for found, expected in zip(outcome.history, rows, strict=True):
+        assert {name: found[name] for name in expected} == pytest.approx(expected)
+        assert 0 <= found["seconds"] < 60
+
+
+def test_many_images_are_predicted_as_each_would_be_alone(data: LabelledSet) -> None:
+    test = data.parts["test"]
+    many = replace(
+        test,
+        keys=test.keys * 23,
+        labels=np.tile(test.labels, 23),
+        patients=test.patients * 23,
+        images=test.images * 23,
+    )
+    assert len(many) > 2 * 64
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.5, 0).train()
+    torch.nn.init.normal_(model.head.weight)
+    model.eval()
+    alone = []
+    for image in test.images:
+        grey = (torch.from_numpy(image).float() / 255)[None, None].expand(-1, 3, -1, -1)
+        mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        with torch.no_grad():
+            alone.append(model((grey - mean) / std).double().softmax(1).numpy()[0])
+    model.train()
+    found = predict(model, many, RECIPE)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, np.tile(alone, (23, 1)), rtol=1e-5, atol=1e-7)
+
+
+def test_progress_counts_the_steps_of_all_epochs(data: LabelledSet) -> None:
+    model, steps = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0), []
+    finetune(
+        model, data, 28, replace(RECIPE, epochs=2), 0, 0, on_step=lambda done, of: steps.append((done, of))
+    )
+    each = math.ceil(len(data.parts["train"]) / 8)
+    assert steps == [(i + 1, 2 * each) for i in range(2 * each)]
+
+
+def test_a_training_that_diverges_ends_with_the_rate_that_is_too_high(data: LabelledSet) -> None:
+    """Seen by the loss, or after an epoch's last step by the predictions for val."""
+    recipe = replace(RECIPE, base_lr=1e30, warmup_epochs=0.0, epochs=2)
+    with pytest.raises(DataError, match=r"loss became nan in epoch 1: lower finetune\.base_lr=1e\+30"):
+        run(data, recipe=recipe)
+    with pytest.raises(
+        DataError, match=r"probabilities that are not numbers: lower finetune\.base_lr=1e\+30"
+    ):
+        run(data, recipe=replace(recipe, batch=64))
+
+
+def test_without_weights_the_classifier_starts_from_the_seeds_noise_and_sin_cos_positions() -> None:
+    shape = encoder_shape("vit_demo_patch14")
+    first, same, other = (make_classifier(None, shape, 56, 3, 0.0, seed) for seed in (0, 0, 1))
+    assert torch.equal(first.pos_embed, sincos_positions(shape.width, (4, 4)))
+    assert torch.equal(first.blocks[0].attn.qkv.weight, same.blocks[0].attn.qkv.weight)
+    assert not torch.equal(first.blocks[0].attn.qkv.weight, other.blocks[0].attn.qkv.weight)
+    assert first.pos_embed.requires_grad
+
+
+def test_blocks_are_dropped_as_often_as_the_recipe_says_the_deepest_most() -> None:
+    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.4, 0)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
+    assert rates == pytest.approx(np.linspace(0, 0.4, len(rates)).tolist())
+
+
+def test_products_are_in_bf16_on_a_gpu_unless_fp32_is_asked_for_and_on_a_cpu_only_if_asked_for() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    found = {
+        (p, d.type): in_bf16(replace(RECIPE, precision=p), d)
+        for p in ("auto", "bf16", "fp32")
+        for d in (cpu, gpu)
+    }  # type: ignore[arg-type]
+    assert found == {
+        ("auto", "cpu"): False, ("bf16", "cpu"): has_bf16_instructions(), ("fp32", "cpu"): False,
+        ("auto", "cuda"): True, ("bf16", "cuda"): True, ("fp32", "cuda"): False,
+    }  # fmt: skip
+    assert best_device().type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,258 @@
+"""The page: one file, no network, words that say no more than the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
+from retfound_dist.evaluate.report.figures import classed
+from retfound_dist.evaluate.report.gallery import MOST_ROWS, shown
+from retfound_dist.evaluate.report.score_tables import probe_tables
+from retfound_dist.evaluate.report.training_plots import read_losses
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.scores import wording
+from retfound_dist.runtime.svg_plots import COLOURS
+from tests.evaluate.inputs import checkpoint, class_folders
+from tests.evaluate.made import evaluated, made_pictures, predictions
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of an evaluated checkpoint."""
+    root = tmp_path_factory.mktemp("report")
+    class_folders(root / "set", shade=0)
+    return evaluated(root, checkpoint(root / "run", 7)) / "report.html"
+
+
+class Links(HTMLParser):
+    """Collects every src and href, and checks that tags are closed."""
+
+    void = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def test_the_page_is_self_contained(page: Path) -> None:
+    text = page.read_text()
+    links = Links()
+    links.feed(text)
+    assert not links.open
+    assert links.links
+    assert all(link.startswith(("data:", "#")) for link in links.links)
+    assert not re.search(r"@import|url\(\s*['\"]?https?:|<script|<link", text)
+
+
+def test_the_page_serves_light_and_dark_and_phones(page: Path) -> None:
+    text = page.read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.S))
+    assert "var(--c1)" in drawn
+    assert not re.search(r"#0000[ab]\d", text)
+    assert not re.search(r"(?:fill|stroke): #[0-9a-f]{6}", drawn)
+
+
+def test_every_section_is_there(page: Path) -> None:
+    text = page.read_text()
+    for title in (
+        "<h2>Scores</h2>",
+        "Pretraining: loss",
+        "Fine-tuning: loss",
+        "ROC, each class",
+        "Precision and recall of each class",
+        "ROC, mean over classes",
+        "Calibration",
+        "Frozen features",
+        "Reconstructions",
+        "The worst mistakes",
+        "Confusion matrix",
+        "step 7, 56 images seen",
+    ):
+        assert title in text, title
+    held = evaluation_files.read(str(page.parent))
+    assert held is not None
+    assert text.count("data:image/webp;base64,") == 4 * 5 + 3 * len(held.pictures["mistakes"]["images"]) > 20
+
+
+def test_an_evaluation_at_rest_draws_the_same_page_again(page: Path) -> None:
+    held = evaluation_files.read(str(page.parent))
+    assert held is not None
+    assert evaluation_page(held) == page.read_text()
+
+
+def test_an_evaluation_made_without_pictures_has_a_page_without_them(page: Path) -> None:
+    held = evaluation_files.read(str(page.parent))
+    assert held is not None
+    text = evaluation_page(dataclasses.replace(held, pictures={}))
+    assert "data:image" not in text
+    for title in ("Frozen features", "Reconstructions", "The worst mistakes"):
+        assert f"<h2>{title}" not in text
+
+
+def test_alarms_stand_first_and_markup_in_them_stays_text() -> None:
+    text = evaluation_page(predictions(0), alarms=["step 40 is worse than its start", "<script>x</script>"])
+    assert text.index('class="alarms"') < text.index('class="summary"')
+    assert "<li>step 40 is worse than its start</li>" in text
+    assert "<script>" not in text
+    assert 'class="alarms"' not in evaluation_page(predictions(0))
+    rows = {"a": predictions(0), "b": predictions(1)}
+    assert "<li>falls</li>" in comparison_page(rows, ["A sentence."], alarms=["falls"])
+
+
+def test_probes_have_tables_of_their_own_where_they_were_made() -> None:
+    row = predictions(0)
+    probe = {"macro": row.metrics["macro"], "ci95": row.metrics["ci95"]}
+    probed = dataclasses.replace(row, metrics={**row.metrics, "probe": {"linear": probe, "knn": probe}})
+    assert "Linear probe" not in evaluation_page(row)
+    text = evaluation_page(probed)
+    for title in ("Linear probe", "k-nearest neighbours"):
+        assert f"<h3>{title}</h3>" in text
+    linear, nearest = probe_tables({"with": probed.metrics, "without": row.metrics})
+    assert [line["name"] for line in linear["lines"]] == ["with"]
+    value = linear["lines"][0]["cells"][linear["columns"].index("AUROC")]["value"]
+    assert value == f"{row.metrics['macro']['auroc']:.3f}"
+    assert nearest["lines"][0]["cells"][0]["span"]
+
+
+def test_of_many_rows_the_first_the_last_and_some_between_have_pictures() -> None:
+    few = list(shown({f"row{i}": i for i in range(20)}).values())
+    assert len(few) == MOST_ROWS
+    assert (few[0], few[-1]) == (0, 19)
+    assert max(np.diff(few)) <= 4
+    assert list(shown({"a": 1, "b": 2})) == ["a", "b"]
+
+
+def test_every_row_of_a_comparison_is_in_its_tables() -> None:
+    rows = {f"row{i}": predictions(i, pictures=made_pictures(i)) for i in range(2)}
+    text = comparison_page(rows, ["A sentence."])
+    for name in rows:
+        assert text.count(f"<th>{name}</th>") == 2
+        assert text.count(f"<h3>{name}</h3>") == 2, "calibration and features"
+        assert text.count(f"<summary>{name}") == 2, "mistakes and classes"
+    assert "rows are left out" not in text
+
+
+def test_scores_that_are_not_told_apart_from_the_best_are_marked_in_the_table() -> None:
+    rows = {f"row{i}": predictions(i) for i in range(2)}
+    ties = {"macro": {"auroc": ["row1"], "mcc": ["row0"]}, "legacy": {"acc": ["row0"]}}
+    text = comparison_page(rows, ["A sentence."], ties=ties)
+    assert text.count("&asymp;") == 3
+    assert text.count("not told apart from it by the paired bootstrap") == 2
+    assert "&asymp;" not in comparison_page(rows, ["A sentence."])
+
+
+def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
+    """Lines of one dash are told apart by eyes without red or green cones, on light and on dark pages."""
+    css = (files("retfound_dist.evaluate") / "report.css").read_text()
+    themes = [re.findall(r"--c\d: #(\w{6})", part) for part in css.split("@media")[:2]]
+    assert [len(colours) for colours in themes] == [COLOURS, COLOURS]
+    for colours in themes:
+        for seen in SEEN:
+            places = [lab(seen @ linear(colour)) for colour in colours]
+            for a, b in combinations(range(COLOURS), 2):
+                if classed([0], [0], a).dashed == classed([0], [0], b).dashed:
+                    assert np.linalg.norm(places[a] - places[b]) > 10, (a, b)
+
+
+SEEN = (
+    np.eye(3),
+    np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+)
+"""Linear RGB as normal, deuteranope and protanope eyes see it (Machado, Oliveira and Fernandes 2009)."""
+
+
+def linear(colour: str) -> np.ndarray:
+    """Linear RGB of RRGGBB."""
+    c = np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* under D65; a distance of 2 can just be seen."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ rgb.clip(0, 1) / [0.9505, 1, 1.089] + 1e-9)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    """A metrics.json of a good classifier."""
+    macro = {"auroc": 0.9, "aupr": 0.8, "balanced_accuracy": 0.7, "undefined": {}}
+    spans = {"auroc": [0.85, 0.95], "aupr": [0.7, 0.9], "balanced_accuracy": [0.6, 0.8]}
+    return {
+        "macro": macro,
+        "legacy": {"undefined": {}},
+        "ci95": {"macro": spans},
+        "classes": ["A", "B"],
+        "checkpoint": {"kind": "none", "url": "none", "step": None, "samples": None},
+        "split": {"test": 100, "val": 10, "per_class": {"test": {"A": 50, "B": 50}}},
+        "patients": 40,
+        "bootstrap": {"unit": "patient", "units": 40, "resamples": 1000},
+        "seeds": [0],
+        "warnings": [],
+        "skipped": [],
+        **changes,
+    }
+
+
+def test_the_summary_has_scores_with_intervals_and_what_they_leave_out() -> None:
+    text = " ".join(wording.summary(metrics()))
+    assert "AUROC 0.900 [0.850, 0.950]" in text
+    assert "100 test images of 40 patients" in text
+    assert "only one was run" in text
+    assert "cannot be told from guessing" not in text
+
+
+def test_what_one_seed_alone_reaches_is_said_of_a_row_by_name() -> None:
+    over = {"macro": {"auroc": {"mean": 0.8, "std": 0.02}}}
+    several = metrics(seeds=[0, 1, 2], over_seeds=over)
+    assert "one seed alone has AUROC 0.800 with a standard deviation of 0.020" in wording.intervals(several)
+    assert "one seed alone of “none” has AUROC 0.800" in wording.intervals(several, "none")
+
+
+def test_the_summary_says_when_a_result_may_be_guessing() -> None:
+    spans = {"auroc": [0.4, 0.95], "aupr": [0.4, 0.9], "balanced_accuracy": [0.45, 0.8]}
+    assert "cannot be told from guessing" in " ".join(wording.summary(metrics(ci95={"macro": spans})))
+
+
+def test_few_patients_small_classes_and_skipped_images_are_warned_of() -> None:
+    split = {"test": 30, "val": 0, "per_class": {"test": {"A": 26, "B": 4}}}
+    few = {"unit": "patient", "units": 12, "resamples": 100}
+    skipped = [{"key": "a.jpg", "reason": "cut"}]
+    said = " ".join(wording.warnings(metrics(split=split, bootstrap=few, skipped=skipped)))
+    for text in ("12 patients only", "fewer than 10 test images of B", "a.jpg: cut", "no validation part"):
+        assert text in said
+
+
+def test_losses_are_read_past_broken_lines_and_the_last_line_of_a_step_counts(tmp_path: Path) -> None:
+    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 2.0}', '{"step": 2, "loss": 1.5}', '{"st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_losses(str(tmp_path)) == ([1, 2], [3.0, 1.5])
+    assert read_losses(str(tmp_path / "none")) == ([], [])

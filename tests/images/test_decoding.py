@@ -1,0 +1,397 @@
+"""One decoder: what a file shows is what every command sees, or it is refused by name."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import cache, partial
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from retfound_dist.config.schema import PackImage
+from retfound_dist.errors import ImageError
+from retfound_dist.evaluate.data import gray_pixels as evaluate_pixels
+from retfound_dist.images import jpeg
+from retfound_dist.images.decoding import decode, decode_colour, decode_grey
+from retfound_dist.stream import sample_reader
+from shards.images.preparation import prepare
+from tests.images.made import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
+
+PIXELS = scan()
+STACK = np.stack([scan(n) for n in range(3)])
+PNG = PackImage(format="png")
+
+
+@pytest.mark.parametrize("kind", grey_files())
+def test_every_lossless_file_shows_the_scan_it_was_made_from(kind: str) -> None:
+    found = decode(grey_files()[kind])
+    assert found.dtype == np.uint8
+    assert found.shape == PIXELS.shape
+    assert np.abs(found.astype(int) - PIXELS).max() <= 1, kind
+
+
+def test_the_scan_may_lie_dark_in_a_small_part_of_16_bits() -> None:
+    """10 bits in 16, in grey, with alpha and in colour: by one scale, which fills the 8 bits."""
+    deep = PIXELS.astype(np.uint16) * 4
+    full = np.full_like(deep, 65535)
+    files = [deep_png(p) for p in (deep, channels(deep, full), rgb(deep), channels(deep, deep, deep, full))]
+    files += [tiff(deep), tiff(rgb(deep), photometric="rgb")]
+    for data in files:
+        assert np.abs(decode(data).astype(int) - PIXELS).max() <= 1
+
+
+def test_16_bit_colour_keeps_its_channels_apart_by_one_scale() -> None:
+    colour = channels(PIXELS, PIXELS // 2, PIXELS // 4)
+    for data in (
+        deep_png(colour.astype(np.uint16) * 16),
+        tiff(colour.astype(np.uint16) * 16, photometric="rgb"),
+    ):
+        found = decode(data).astype(float)
+        assert found.shape == colour.shape
+        ratio = found[..., 1].sum() / found[..., 0].sum()
+        assert 0.48 < ratio < 0.52
+        assert np.corrcoef(found.ravel(), colour.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_one_bit_is_black_and_white(invert: bool) -> None:
+    shown = PIXELS > 60
+    stored = ~shown if invert else shown
+    data = tiff(stored, photometric="miniswhite" if invert else "minisblack")
+    assert (decode(data) == shown * 255).all()
+    if not invert:
+        for kind in ("PNG", "PPM"):
+            assert (decode(saved(shown, kind)) == shown * 255).all()
+        for compression in ("group3", "group4"):
+            assert (decode(saved(shown, "TIFF", compression=compression)) == shown * 255).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_few_bits_reach_from_black_to_white(bits: int) -> None:
+    levels = PIXELS >> (8 - bits)
+    found = decode(tiff(levels, bitspersample=bits))
+    assert (found == np.round(levels * (255 / (2**bits - 1)))).all()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_all_eight_orientations_are_undone_in_every_format_that_has_them(turn: int) -> None:
+    pixels, tags = scan(1, 40, 56), exif(turn)
+    wanted = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
+        6: np.rot90(pixels, -1), 7: pixels[::-1, ::-1].T, 8: np.rot90(pixels),
+    }[turn]  # fmt: skip
+    assert (decode(saved(pixels, "PNG", exif=tags)) == wanted).all()
+    assert (decode(saved(rgb(pixels), "WEBP", lossless=True, exif=tags)) == wanted).all()
+    tag = [(274, 3, 1, turn, True)]
+    assert (decode(tiff(pixels, extratags=tag)) == wanted).all()
+    assert (decode(tiff(pixels.astype(np.uint16) * 257, extratags=tag)).astype(int) - wanted).max() <= 1
+    assert (decode(deep_png_with_exif(pixels, turn)).astype(int) - wanted).max() <= 1
+    plain = jpeg.decode(saved(pixels, "JPEG", quality=95), "GRAY")[..., 0]
+    turned = {
+        1: plain, 2: plain[:, ::-1], 3: plain[::-1, ::-1], 4: plain[::-1], 5: plain.T,
+        6: np.rot90(plain, -1), 7: plain[::-1, ::-1].T, 8: np.rot90(plain),
+    }[turn]  # fmt: skip
+    data = saved(pixels, "JPEG", quality=95, exif=tags)
+    assert (decode(data) == turned).all()
+    assert (
+        sample_reader.decode(data, True, lambda width, height: 5) == turned
+    ).all()  # no rows of a turned picture
+
+
+def deep_png_with_exif(pixels: NDArray[np.uint8], turn: int) -> bytes:
+    """A 16-bit RGB PNG with an eXIf chunk after its header."""
+    import struct
+    import zlib
+
+    whole, body = (
+        deep_png(rgb(pixels.astype(np.uint16) * 257)),
+        exif(turn).tobytes().removeprefix(b"Exif\0\0"),
+    )
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    return whole[:33] + chunk + whole[33:]
+
+
+def test_what_is_transparent_is_black_at_every_depth() -> None:
+    alpha = np.full_like(PIXELS, 255)
+    alpha[:, :20] = 0
+    wanted = np.where(alpha > 0, PIXELS, 0)
+    deep, clear = PIXELS.astype(np.uint16) * 257, alpha.astype(np.uint16) * 257
+    palette = Image.fromarray(np.maximum(PIXELS, 1) * (alpha > 0))
+    for data in (
+        saved(channels(PIXELS, alpha), "PNG"),
+        saved(channels(PIXELS, PIXELS, PIXELS, alpha), "PNG"),
+        saved(channels(PIXELS, PIXELS, PIXELS, alpha), "WEBP", lossless=True),
+        deep_png(channels(deep, clear)),
+        deep_png(channels(deep, deep, deep, clear)),
+        tiff(channels(PIXELS, PIXELS, PIXELS, alpha), photometric="rgb", extrasamples=["unassalpha"]),
+        tiff(channels(deep, clear), photometric="minisblack", extrasamples=["unassalpha"]),
+        saved(palette, "PNG", transparency=0),
+    ):
+        assert np.abs(decode(data).astype(int) - wanted).max() <= 1
+    half = np.full_like(alpha, 128)
+    premultiplied = tiff(channels(*[wanted] * 3, half), photometric="rgb", extrasamples=["assocalpha"])
+    assert (decode(premultiplied) == wanted).all()
+    with pytest.raises(ImageError, match="transparent everywhere"):
+        decode(saved(channels(PIXELS, np.zeros_like(PIXELS)), "PNG"))
+
+
+def test_a_palette_of_colours_is_looked_up() -> None:
+    table = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    image = Image.fromarray(PIXELS)
+    image.putpalette(table.tobytes())
+    for kind in ("PNG", "GIF", "BMP"):
+        assert (decode(saved(image, kind)) == table[PIXELS]).all()
+    for factor in (257, 1):  # 16 bits, or 8 of them by old writers
+        data = tiff(PIXELS, photometric="palette", colormap=table.T.astype(np.uint16) * factor)
+        assert (decode(data) == table[PIXELS]).all()
+
+
+def test_an_interlaced_png_is_whole() -> None:
+    import struct
+    import zlib
+
+    raw = b""
+    for top, left, down, right in (
+        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
+    ):  # fmt: skip
+        raw += b"".join(b"\0" + row.tobytes() for row in PIXELS[top::down, left::right])
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", PIXELS.shape[1], PIXELS.shape[0], 8, 0, 0, 0, 1)
+    data = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    )
+    assert (decode(data) == PIXELS).all()
+
+
+@cache
+def many_pages() -> dict[str, bytes]:
+    frames = [Image.fromarray(one) for one in STACK]
+    more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
+    return {
+        "tiff": tiff(STACK, photometric="minisblack"),
+        "tiff of 16 bit": tiff(STACK.astype(np.uint16) * 257, photometric="minisblack"),
+        "tiff of ImageJ": tiff(STACK, imagej=True),
+        "tiff with one directory": tiff(STACK, photometric="minisblack", contiguous=True, truncate=True),
+        "gif": saved(frames[0], "GIF", **more),
+        "png": saved(frames[0], "PNG", **more),
+        "webp": saved(frames[0], "WEBP", lossless=True, **more),
+    }
+
+
+@pytest.mark.parametrize("kind", many_pages())
+def test_several_pages_are_refused_by_name_in_every_format(kind: str) -> None:
+    for read in (decode, decode_grey, decode_colour):
+        with pytest.raises(ImageError, match="holds 3 pages: save one image a file"):
+            read(many_pages()[kind])
+
+
+@cache
+def refused() -> dict[str, tuple[bytes, str]]:
+    deep = PIXELS.astype(np.uint16) * 16
+    cmyk = Image.fromarray(PIXELS).convert("CMYK")
+    options: dict[str, Any] = {"lossless": False, "bitspersample": 12}
+    return {
+        "CMYK JPEG": (saved(cmyk, "JPEG"), "CMYK JPEG"),
+        "CMYK TIFF": (saved(cmyk, "TIFF"), "CMYK"),
+        "Lab TIFF": (saved(Image.fromarray(rgb(PIXELS)).convert("LAB"), "TIFF"), "CIE Lab"),
+        "12-bit JPEG": (bytes(imagecodecs.jpeg8_encode(deep, **options)), "JPEG of 12 bit"),
+        "lossless 16-bit JPEG": (
+            bytes(imagecodecs.jpeg8_encode(deep, lossless=True, bitspersample=16)), "JPEG of 16 bit",
+        ),
+        "deep PPM": (b"P6 64 48 65535\n" + rgb(deep).astype(">u2").tobytes(), "PPM of more than 8 bit"),
+        "deep text PPM": (b"P3\n# deep\n64 48 4095\n" + b"7 " * 9216, "PPM of more than 8 bit"),
+        "two PGM": (2 * saved(PIXELS, "PPM"), "holds several pages"),
+        "unnamed channels": (
+            tiff(STACK[:2], photometric="minisblack", planarconfig="separate"), "does not say what they are",
+        ),
+        "complex": (tiff(PIXELS.astype(np.complex64)), "complex64"),
+        "not finite": (tiff(np.where(PIXELS > 250, np.nan, PIXELS).astype(np.float32)), "not finite"),
+        "empty": (b"", "is empty"),
+        "web page": (b"<html>404 Not found</html>", "web page"),
+        "DICOM": (bytes(128) + b"DICM" + bytes(50), "source.kind=.device"),
+        "array": (b"\x93NUMPY" + bytes(50), "NumPy array"),
+        "text": (b"hello", "is not a JPEG, PNG"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", refused())
+def test_what_cannot_be_read_right_is_refused_by_name(kind: str) -> None:
+    data, said = refused()[kind]
+    for read in (decode, decode_grey, decode_colour):
+        with pytest.raises(ImageError, match=said) as caught:
+            read(data)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in grey_files() if kind != "tiff preview"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_file_cut_short_is_refused_in_every_format(kind: str, share: float) -> None:
+    whole = grey_files()[kind]
+    with pytest.raises(ImageError):
+        decode(whole[: int(len(whole) * share)])
+
+
+def test_a_jpeg_inside_a_tiff_is_refused_when_it_is_cut() -> None:
+    whole = tiff(rgb(PIXELS), photometric="rgb", compression="jpeg", compressionargs={"level": 95})
+    assert np.corrcoef(decode_grey(whole).ravel(), PIXELS.ravel())[0, 1] > 0.99
+    with pytest.raises(ImageError, match="cut short"):
+        decode(whole[: len(whole) - 300])
+
+
+def colour_noise(levels: int, seed: int = 0) -> NDArray[np.uint8]:
+    """The scan with noise of so many levels in each channel by itself."""
+    noise = np.random.default_rng(seed).integers(-levels, levels + 1, (*PIXELS.shape, 3))
+    return np.clip(rgb(PIXELS).astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def big(seed: int = 0) -> NDArray[np.uint8]:
+    return scan(seed, 200, 240)
+
+
+@pytest.mark.parametrize("quality", [30, 60, 90])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_chroma_noise_of_a_jpeg_leaves_a_scan_grey(quality: int, subsampling: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 3, (200, 240, 3))
+    noisy = np.clip(rgb(big()) + noise, 0, 255).astype(np.uint8)
+    assert decode(saved(noisy, "JPEG", quality=quality, subsampling=subsampling)).ndim == 2
+
+
+def test_a_few_loud_pixels_and_small_coloured_marks_leave_a_scan_grey() -> None:
+    """Their share decides: 1 % of the pixels here, far off grey."""
+    marked = rgb(big()).copy()
+    marked[4:16, 5:45] = (0, 255, 0)  # an arrow or a logo: 1 % of the picture
+    for data in (saved(marked, "PNG"), saved(marked, "JPEG", quality=90)):
+        assert decode(data).ndim == 2
+    speckled = rgb(big()).copy()
+    places = np.random.default_rng(1).permutation(speckled.shape[0] * speckled.shape[1])[:480]
+    speckled.reshape(-1, 3)[places] = (255, 0, 0)
+    assert decode(saved(speckled, "PNG")).ndim == 2
+
+
+def test_colour_of_more_than_a_share_of_the_pixels_stays_colour() -> None:
+    marked = rgb(big()).copy()
+    marked[:6] = (0, 255, 0)  # 3 %
+    assert (decode(saved(marked, "PNG")) == marked).all()
+    rows, columns = np.mgrid[:200, :240]
+    disc = (rows - 100) ** 2 + (columns - 120) ** 2 < 60**2  # a fundus takes a quarter of its picture
+    fundus = (disc[..., None] * np.array([180, 90, 40]) * (0.6 + big()[..., None] / 640)).astype(np.uint8)
+    assert (decode(saved(fundus, "PNG")) == fundus).all()
+    assert decode(saved(fundus, "JPEG", quality=75)).ndim == 3
+
+
+def test_grey_of_colour_is_its_luminance() -> None:
+    colour = channels(PIXELS, PIXELS // 2, 255 - PIXELS)
+    found = decode_grey(saved(colour, "PNG"))
+    wanted = colour @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(found - wanted).max() <= 1
+    assert (decode_colour(saved(PIXELS, "PNG")) == rgb(PIXELS)).all()
+
+
+@cache
+def everything() -> dict[str, bytes]:
+    """Grey and colour, lossless and not, sound and refused."""
+    colour = channels(PIXELS, PIXELS // 2, 255 - PIXELS)
+    found = {**grey_files(), **many_pages(), **{kind: data for kind, (data, _) in refused().items()}}
+    for name, pixels in {"grey": PIXELS, "grey rgb": rgb(PIXELS), "colour": colour}.items():
+        for turn in (1, 6):
+            found[f"jpeg {name} {turn}"] = saved(pixels, "JPEG", quality=90, exif=exif(turn))
+        found[f"progressive {name}"] = saved(pixels, "JPEG", quality=90, progressive=True)
+        found[f"cut {name}"] = saved(pixels, "JPEG", quality=90)[:-200]
+        found[f"png {name} colour"] = saved(pixels, "PNG")
+        found[f"tiff {name} deep"] = tiff(pixels.astype(np.uint16) * 100)
+    found["noise"] = saved(colour_noise(4), "JPEG", quality=90)
+    return found
+
+
+@pytest.mark.parametrize("kind", everything())
+def test_pack_evaluate_embed_and_stream_see_the_same_pixels_or_all_refuse(kind: str) -> None:
+    """Of the file itself, and of what pack has stored of it."""
+    data = everything()[kind]
+    readers = (
+        evaluate_pixels.decode_grey,
+        partial(sample_reader.decode, grey=True),
+        partial(sample_reader.decode, grey=False),
+    )
+    try:
+        stored = prepare(data, PNG)
+    except ImageError as error:
+        for read in readers:
+            with pytest.raises(ImageError, match=re.escape(str(error))):
+                read(data)
+        return
+    wanted = decode_grey(saved(stored.pixels, "PNG"))
+    assert (evaluate_pixels.decode_grey(data) == wanted).all()  # embed and reconstruct use it too
+    for file in (data, stored.data):
+        assert (sample_reader.decode(file, True) == wanted).all()
+        assert (sample_reader.decode(file, True, lambda width, height: height) == wanted).all()
+    seen = sample_reader.decode(stored.data, False)
+    assert (seen == (stored.pixels if stored.pixels.ndim == 3 else rgb(stored.pixels))).all()
+
+
+def test_a_tiff_of_an_older_library_with_a_stack_in_one_directory_counts_its_pages() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, imagej=True) as writer:
+        writer.write(STACK, metadata={"axes": "TYX"})
+    with pytest.raises(ImageError, match="holds 3 pages"):
+        decode(buffer.getvalue())
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, flipped, overwritten, doubled or spliced, every other time near its beginning."""
+    out = bytearray(data)
+    near = len(out) if rng.integers(0, 2) else min(len(out), 400)
+    for _ in range(rng.integers(1, 4)):
+        at, more = int(rng.integers(0, near)), int(rng.integers(1, 64))
+        match int(rng.integers(0, 5)):
+            case 0:
+                del out[at:]
+            case 1:
+                out[at : at + 1] = bytes([int(rng.integers(0, 256))])
+            case 2:
+                out[at : at + 4] = b"\xff\xff\xff\x7f" if more % 2 else bytes(4)
+            case 3:
+                out[at:at] = out[at : at + more]
+            case _:
+                del out[at : at + more]
+    return bytes(out)
+
+
+def test_mutated_files_of_every_format_end_in_pixels_or_one_line() -> None:
+    rng, good, reasons = np.random.default_rng(0), 0, list[str]()
+    files = [data for data in everything().values() if data]
+    for number in range(1500):
+        try:
+            found = decode(mutated(files[number % len(files)], rng))
+            assert found.dtype == np.uint8
+            good += 1
+        except ImageError as error:
+            reasons.append(str(error))
+    assert all("\n" not in reason and 10 < len(reason) < 260 for reason in reasons)
+    assert 100 < good < 1400
+
+
+def test_a_tiff_whose_directories_run_in_a_circle_ends() -> None:
+    data = bytearray(tiff(PIXELS, metadata=None))
+    first = int.from_bytes(data[4:8], "little")
+    tags = int.from_bytes(data[first : first + 2], "little")
+    at = first + 2 + 12 * tags
+    data[at : at + 4] = data[4:8]
+    with pytest.raises(ImageError, match=r"run in a circle|holds"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, np.inf])
+def test_numbers_that_no_picture_has_are_refused_without_a_warning(value: float) -> None:
+    pixels = PIXELS.astype(np.float64)
+    pixels[3, 3] = value
+    with pytest.raises(ImageError, match="not finite"):
+        decode(tiff(pixels))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from retfound_dist.listing.split_units import in_words, patients_of_units, unit_of, weakest
+
+
+@pytest.mark.parametrize(
+    ("patient", "group", "volume", "rule", "unit"),
+    [
+        ("p", "g", "v", "volume", ("patient", "p")),
+        ("p", "g", "v", "image", ("patient", "p")),
+        (None, "g", "v", "volume", ("folder", "g")),
+        (None, None, "v", "volume", ("volume", "v")),
+        (None, "g", "v", "image", ("image", "key")),
+        (None, None, None, "volume", ("image", "key")),
+    ],
+)
+def test_the_surest_thing_that_is_known_keeps_images_together(
+    patient: str | None, group: str | None, volume: str | None, rule: str, unit: tuple[str, str]
+) -> None:
+    assert unit_of("key", patient, group, volume, rule) == unit
+
+
+def test_a_split_is_called_by_its_weakest_unit() -> None:
+    assert weakest({"patient": 5}) == "patient"
+    assert weakest({"patient": 5, "volume": 1}) == "volume"
+    assert weakest({"patient": 5, "image": 1, "folder": 2}) == "image"
+    assert in_words({"patient": 1, "image": 4}) == (
+        "by patient (1 image), by image (4 images, their patients are not known)"
+    )
+
+
+def test_a_volume_has_the_one_patient_that_some_of_its_slices_name() -> None:
+    rows = [("v", "p"), ("v", None), ("w", "p"), ("w", "q"), (None, "r"), ("x", None)]
+    assert patients_of_units(rows) == {"v": "p"}

@@ -1,0 +1,92 @@
+"""The compiled step: one graph, also for a padded micro-batch, and the plain step's numbers."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo import exc
+from torch._dynamo.utils import counters
+
+from retfound_dist.config.schema import Model
+from retfound_dist.errors import ConfigError
+from retfound_dist.model.compilation import compile_model, should_compile
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.stream.loader import open_stream
+from tests.stream.stream_inputs import make_set
+
+CONFIG = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def build(compiled: bool, dtype: torch.dtype, recompute: bool = False) -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(CONFIG, recompute).to(dtype).train()
+    model.blocks = model.blocks[:1]  # each block takes seconds to compile
+    if compiled:
+        torch._dynamo.reset()
+        counters.clear()
+        compile_model(model)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "recompute", "bound"),
+    [(torch.float32, False, 1e-5), (torch.bfloat16, False, 2e-2), (torch.float32, True, 1e-5)],
+    ids=["fp32", "bf16", "recomputed"],
+)
+def test_one_graph_serves_full_and_padded_passes_with_the_plain_steps_numbers(
+    dtype: torch.dtype, recompute: bool, bound: float, tmp_path: Path
+) -> None:
+    plain, fast = build(False, dtype, recompute), build(True, dtype, recompute)
+    weights = []
+    with open_stream(
+        make_set(tmp_path), 10, micro_batch=4, image_size=28, patches=4, workers=0, stop_step=2
+    ) as stream:
+        for part in stream:
+            weights.append(part.weight.sum().item())
+            losses = [model(part.images, part.noise) * part.weight for model in (plain, fast)]
+            for loss in losses:
+                loss.sum().backward()
+            torch.testing.assert_close(losses[1], losses[0], rtol=bound, atol=bound)
+    assert weights == [4, 4, 2] * 2
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    for (name, a), (other, b) in zip(plain.named_parameters(), fast.named_parameters(), strict=True):
+        assert name == other
+        if a.grad is not None and b.grad is not None:
+            gap = (a.grad - b.grad).float().norm() / a.grad.float().norm()
+            assert gap < 5 * bound, name
+    assert list(plain.state_dict()) == list(fast.state_dict())
+    fast(part.images[:3], part.noise[:3])
+    assert counters["stats"]["unique_graphs"] == 2, "another shape is another graph: the count can fail"
+
+
+def test_a_break_of_the_graph_is_an_error() -> None:
+    class Watched(MaskedAutoencoder):
+        def forward(self, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
+            return super().forward(images_BCHW, noise_BL) + time.time()
+
+    model = Watched(CONFIG)
+    compile_model(model)
+    with pytest.raises(exc.Unsupported, match=r"time\.time"):
+        model(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.rand(1, 4))
+
+
+def test_auto_compiles_on_gpus_below_zero_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [should_compile("auto", GPU, stage) for stage in (0, 1, 2, 3)] == [True, True, True, False]
+    assert not should_compile("auto", CPU, 1)
+    assert should_compile(True, CPU, 1)
+    assert not should_compile(False, GPU, 1)
+    monkeypatch.setenv("PATH", "")
+    assert not should_compile("auto", GPU, 1)
+
+
+def test_a_wish_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"train\.zero_stage=2"):
+        should_compile(True, GPU, 3)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="C compiler"):
+        should_compile(True, CPU, 1)

@@ -1,0 +1,22 @@
+"""What nodes read of a shard set in an epoch."""
+
+from pathlib import Path
+
+import pytest
+
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.plan.cluster import DEVICES, Cluster
+from retfound_dist.plan.data_facts import assumed_data
+from retfound_dist.plan.run_plan import plan_run
+
+OCT = str(Path(__file__).resolve().parents[2] / "configs/pretrain_vitl_oct.toml")
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 8])
+def test_nodes_read_all_shards_between_them_and_few_twice(nodes: int) -> None:
+    config, _ = load(PretrainConfig, OCT)
+    data = assumed_data(182_980, 5e4, "")
+    reads = plan_run(config, data, Cluster(nodes, 8, DEVICES[0]), None, 168).reads
+    assert data.bytes <= nodes * reads.epoch_bytes < 2.5 * data.bytes
+    assert reads.copies == pytest.approx({1: 1.0, 2: 1.1, 8: 1.8}[nodes], abs=0.15)

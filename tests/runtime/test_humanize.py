@@ -1,0 +1,66 @@
+"""Numbers as a person says them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retfound_dist.runtime.humanize import duration, flops, plural, size
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 B"), (512, "512 B"), (9.1e9, "9.1 GB"), (1.32e12, "1.32 TB"), (999_600_000, "1 GB"),
+     (999.7, "1 kB"), (2.5e15, "2,500 TB")],
+)  # fmt: skip
+def test_bytes(count: float, said: str) -> None:
+    assert size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (124e9, "124 GFLOP"),
+        (9.996e11, "1 TFLOP"),
+        (1.8e19, "18 EFLOP"),
+        (8e21, "8,000 EFLOP"),
+        (12, "12 FLOP"),
+    ],
+)
+def test_operations(count: float, said: str) -> None:
+    assert flops(count) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.05, "50 ms"),
+        (0.9996, "1 s"),
+        (45, "45 s"),
+        (720, "12 min"),
+        (12_600, "3.5 h"),
+        (181_440, "2.1 days"),
+    ],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_one_is_not_many() -> None:
+    assert (plural(1, "node"), plural(3, "node"), plural(1200, "image")) == (
+        "1 node",
+        "3 nodes",
+        "1,200 images",
+    )
+
+
+@given(st.floats(0, 1e24))
+def test_no_number_is_said_with_an_exponent(count: float) -> None:
+    for said in (size(count), flops(count)):
+        assert "e+" not in said
+
+
+@given(st.floats(1, 9e20))
+def test_what_is_said_is_within_half_a_percent(count: float) -> None:
+    scales = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+    number, unit = size(count).split()
+    assert float(number.replace(",", "")) * scales[unit] == pytest.approx(count, rel=0.005, abs=0.5)

@@ -1,0 +1,248 @@
+"""DeepSpeed's steps against a plain fp32 loop: gradient, ten steps of weights, and a step that goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from retfound_dist.config.schema import Model, Optim, Train
+from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.runtime.world import World
+from retfound_dist.stream.batch_plan import BatchLayout, layout, rank_slots
+from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, own_part
+from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.parameter_groups import parameter_groups
+
+CONFIG = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
+BATCH, STEPS, LR = 11, 10, 1e-3
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    stage: int
+    passes: int
+    precision: str = "fp32"
+    clip: float = 0.0
+    offload: bool = False
+    recompute: bool = False
+
+    @property
+    def name(self) -> str:
+        extra = f"{'-clip' * bool(self.clip)}{'-offload' * self.offload}{'-recompute' * self.recompute}"
+        return f"zero{self.stage}-passes{self.passes}-{self.precision}{extra}"
+
+
+CASES = (
+    *(Case(stage, passes) for stage in (0, 1, 2, 3) for passes in (1, 4)),
+    *(Case(stage, passes, "bf16") for stage in (0, 1, 2, 3) for passes in (1, 4)),
+    Case(2, 4, clip=0.1),
+    Case(1, 4, "bf16", clip=0.1),
+    Case(2, 1, offload=True),
+    Case(1, 1, recompute=True),
+)
+
+
+class Questions(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: a value asked for, a number of the host's copied there,
+    and DeepSpeed's own waiting."""
+
+    WAITS = (
+        torch.ops.aten._local_scalar_dense.default,
+        torch.ops.aten.lift_fresh.default,  # torch.tensor(number)
+        torch.ops.aten.masked_fill.Tensor,  # asks for the value that it fills in
+        torch.ops.aten.masked_fill_.Tensor,
+        torch.ops.aten.masked_select.default,
+        torch.ops.aten.nonzero.default,
+    )
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in self.WAITS
+        return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Any:
+        from deepspeed.accelerator import get_accelerator
+
+        def wait(*_: Any) -> None:
+            self.count += 1
+
+        self._accelerator = type(get_accelerator())
+        self._wait, self._accelerator.synchronize = self._accelerator.synchronize, wait
+        return super().__enter__()
+
+    def __exit__(self, *failure: Any) -> None:
+        self._accelerator.synchronize = self._wait
+        super().__exit__(*failure)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (STEPS, BATCH, 1, 28, 28), dtype=torch.uint8, generator=draw)
+    return images, torch.rand(STEPS, BATCH, 4, generator=draw)
+
+
+def model(recompute: bool = False) -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    return MaskedAutoencoder(CONFIG, recompute)
+
+
+def plain_loop(clip: float = 0.0) -> tuple[Weights, Weights]:
+    """One process, the whole batch at once, no DeepSpeed: the first gradient and the last weights."""
+    net, first = model(), {}
+    optimizer = torch.optim.AdamW(parameter_groups(net, Optim()), lr=LR, betas=(0.9, 0.95))
+    for images, noise in zip(*inputs(), strict=True):
+        optimizer.zero_grad()
+        net(images, noise).mean().backward()
+        first = first or {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+        if clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+        optimizer.step()
+    return first, {k: v.detach() for k, v in net.state_dict().items()}
+
+
+def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: str) -> None:
+    """Every case on one rank of a group."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    group = ds.start(World(rank, world, rank), threads=1)
+    for case in cases:
+        found = run_case(case, rank, world, folder)
+        if rank == 0:
+            torch.save(found, f"{folder}/{case.name}")
+    group.share(None)
+    ds.stop()
+
+
+def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
+    """The weights as a checkpoint has them, put together from every rank's part."""
+    state = ds.snapshot(engine, folder, {})
+    torch.save(own_part(state), f"{folder}/part{dist.get_rank()}")
+    dist.barrier()
+    parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
+    dist.barrier()
+    shapes = [group_shapes(state) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(shapes, src=0)
+    return merge(parts, shapes[0] or []) | fixed
+
+
+def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
+    from deepspeed.utils import safe_get_full_grad
+
+    net, micro = model(case.recompute), -(-BATCH // (world * case.passes))
+    cut = layout(BATCH, world, micro)
+    fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
+    optim = Optim(clip_grad=case.clip)
+    train = Train(
+        global_batch=BATCH,
+        steps=STEPS,
+        zero_stage=case.stage,  # type: ignore[arg-type]
+        precision=case.precision,  # type: ignore[arg-type]
+        offload_optimizer=case.offload,
+    )
+    engine = ds.build(net, parameter_groups(net, optim), train, optim, cut)
+    gradient: Weights = {}
+
+    def one_step(number: int, factor: float = 1.0) -> torch.Tensor | None:
+        ds.set_lr(engine, LR)
+        norm = None
+        for a in range(cut.accumulation):
+            engine.backward(
+                own_losses(engine, cut, rank, number, a).sum() * (world * cut.accumulation / BATCH) * factor
+            )
+            if not gradient and a == cut.accumulation - 1:
+                grads = {
+                    n: safe_get_full_grad(p) for n, p in engine.module.named_parameters() if p.requires_grad
+                }
+                gradient.update({n: g.detach().float().clone() for n, g in grads.items() if g is not None})
+            norm = ds.step(engine)
+        return norm
+
+    asked = Questions()
+    for number in range(STEPS):
+        if number == STEPS - 1:
+            with asked:
+                one_step(number)
+        else:
+            one_step(number)
+    weights = committed(engine, folder, fixed, world)
+    norm = one_step(0, float("nan") if rank == world - 1 else 1.0)
+    after = committed(engine, folder, fixed, world)
+    one_step(1)
+    moved = committed(engine, folder, fixed, world)
+    return {
+        "gradient": gradient,
+        "weights": weights,
+        "norm": norm,
+        "after": after,
+        "moved": moved,
+        "asked": asked.count,
+    }
+
+
+def own_losses(engine: Any, cut: BatchLayout, rank: int, number: int, a: int) -> torch.Tensor:
+    images, noise = (each[number] for each in inputs())
+    here = rank_slots(cut, rank, a)
+    part = torch.zeros(cut.micro, 1, 28, 28, dtype=torch.uint8)
+    mask, weight = torch.rand(cut.micro, 4), torch.zeros(cut.micro)
+    held = len(images[here])
+    part[:held], mask[:held], weight[:held] = images[here], noise[here], 1
+    losses: torch.Tensor = engine(part, mask) * weight
+    return losses
+
+
+def off(ours: Weights, plain: Weights, unit: Weights) -> float:
+    """The distance between two sets of tensors, held against the size of a third."""
+    flat = [torch.cat([each[name].flatten().double() for name in unit]) for each in (ours, plain, unit)]
+    return float((flat[0] - flat[1]).norm() / flat[2].norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_nothing_if_not_finite(
+    world: int, tmp_path: Path
+) -> None:
+    mp.start_processes(
+        one_rank,
+        (world, 23000 + os.getpid() % 9000 + world, CASES, str(tmp_path)),
+        world,
+        start_method="spawn",
+    )
+    first, start = plain_loop()[0], model().state_dict()
+    for case in CASES:
+        found = torch.load(tmp_path / case.name, weights_only=True)
+        gradient, plain = plain_loop(case.clip)
+        moved = {k: plain[k] - start[k] for k in plain}
+        exact = case.precision == "fp32"
+        assert set(found["gradient"]) == set(first), case
+        assert off(found["gradient"], gradient, gradient) < (1e-5 if exact else 2e-2), case
+        assert off(found["weights"], plain, plain) < (1e-5 if exact else 5e-3), case
+        assert off(found["weights"], plain, moved) < (1e-3 if exact else 0.15), case
+        assert not torch.isfinite(found["norm"]), case
+        most = 2 if case.stage == 3 else 0  # of its own DeepSpeed marks each group's norm
+        assert found["asked"] <= most or case.offload, (case, found["asked"])
+        assert off(found["after"], found["weights"], plain) == 0, case
+        assert off(found["moved"], found["weights"], plain) > 1e-4, case
+        assert all(value.isfinite().all() for value in found["moved"].values()), case
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_configuration_accumulates_and_reduces_in_fp32(stage: int) -> None:
+    train = Train(global_batch=1792, steps=1, zero_stage=stage)  # type: ignore[arg-type]
+    settings = ds.ds_config(train, Optim(clip_grad=1.0), layout(1792, 8, 64))
+    assert settings["data_types"]["grad_accum_dtype"] == "fp32"
+    assert settings["communication_data_type"] == "fp32"
+    assert settings["train_micro_batch_size_per_gpu"] * settings["gradient_accumulation_steps"] * 8 == 1792
+    assert settings["zero_optimization"]["stage"] == max(1, stage)
+    assert settings["gradient_clipping"] == 1.0
+    assert not settings["timers"]["throughput"]["enabled"]  # it waits for the device
+    assert "train_batch_size" not in settings
