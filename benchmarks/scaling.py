@@ -1,4 +1,4 @@
-"""How a run would scale: two ranks held against the model of `retfound_dist/estimate/forecast.py`, then its numbers.
+"""How a run would scale: two ranks held against the model of `estimate/forecast.py`, then its numbers.
 
     make bench-scaling         (or: python -m benchmarks.scaling)
 

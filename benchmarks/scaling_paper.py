@@ -1,4 +1,4 @@
-"""What `retfound_dist/estimate/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
+"""What `estimate/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
 
 from __future__ import annotations
 

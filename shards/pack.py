@@ -2,7 +2,8 @@
 
     manifest = pack(config)
 
-Scans are planned (pack_plan.py), read and encoded in parallel but kept in order (packed_sample.py, ordered_map.py),
+Scans are planned (pack_plan.py), read and encoded in parallel but kept in order (packed_sample.py,
+ordered_map.py),
 and collected into shards in local scratch. A shard is put whole, then its index, which commits it;
 the manifest comes last. Killed anywhere, the same command goes on after the last committed shard
 and ends with the same bytes, whatever the number of workers. One process packs at a URL (set_ownership.py).

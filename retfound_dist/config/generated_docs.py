@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MADE = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
 HEAD = """# Settings
 
-Every key of every config, made from `retfound_dist/schema/` by `python -m retfound_dist.config.generated_docs`; the
+Every key of every config, made from `config/schema/` by `python -m retfound_dist.config.generated_docs`; the
 same at the prompt: `retfound show --keys [pretrain]`. A value is given in the file or as an override,
 `optim.base_lr=3e-4`; `retfound show CONFIG.toml` prints what holds, and where each value came from.
 """

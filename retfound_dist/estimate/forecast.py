@@ -2,7 +2,7 @@
 
 A model, held against two measured ranks by `make bench-scaling`; read its numbers as "not better than".
 `ASSUMPTIONS` says what it takes for granted. What DeepSpeed sends follows its code (0.19.8, as
-`train/engine/deepspeed_engine.py` configures it: gradients reduced in fp32, in buckets of `BUCKET`), not its papers:
+`train/engine/` configures it: gradients reduced in fp32, in buckets of `BUCKET`), not its papers:
 
 - ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16:
   `BF16_Optimizer`), then gathers the weights.
@@ -54,7 +54,7 @@ adding to the fp32 gradient; or copying into the bucket, to fp32, scaling, layin
 STEP_BYTES = {0: 32, 1: 32, 2: 0, 3: 0}
 """The same once a step: ZeRO 1 flattens, scales, copies back, measures and clears the whole fp32 gradient."""
 BUCKET = 50_000_000
-"""Elements that ZeRO 2 and 3 reduce together: `reduce_bucket_size` as `train/engine/deepspeed_engine.py` sets it."""
+"""Elements that ZeRO 2 and 3 reduce together: `reduce_bucket_size` as `train/engine/` sets it."""
 WHOLE_BUCKET = 500_000_000
 """Elements that ZeRO 1 reduces together in bf16: DeepSpeed's `MEMORY_OPT_ALLREDUCE_SIZE`, not a setting."""
 PREFETCH = 50_000_000

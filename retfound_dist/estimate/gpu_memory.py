@@ -3,7 +3,7 @@
     peak(model, ranks=8, zero_stage=1, micro_batch=64).total
 
 State follows Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,
-SC 2020, section 3.1, with gradients accumulated in fp32 as `train/engine/deepspeed_engine.py` sets it. Activations follow
+SC 2020, section 3.1, with gradients accumulated in fp32 as `train/engine/` sets it. Activations follow
 Korthikanti et al., *Reducing Activation Recomputation in Large Transformer Models*, MLSys 2023, section
 4.1, without dropout masks and with attention that keeps no n x n matrix.
 """
@@ -119,7 +119,7 @@ def _around(
 ) -> tuple[float, float]:
     """Bytes beside the activations as the backward pass begins, and instead of them as the weights move.
 
-    DeepSpeed 0.19 as `train/engine/deepspeed_engine.py` sets it. bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be
+    DeepSpeed 0.19 as `train/engine/` sets it. bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be
     sent. Else a bucket in the working precision gathers them; at the end they lie side by side in it and in
     fp32. ZeRO 3: the weights of all ranks are there; gradients are sent from an fp32 copy and its clone.
     """

@@ -3,8 +3,8 @@
     listed = read_listing("set/manifest.csv")
     listed.rows["A/im0.jpg"].patient, listed.notes
 
-Columns are known by their usual names (retfound_dist/listing/list_columns.py), encodings and delimiters by the bytes
-(retfound_dist/listing/table_files.py). What was found is said in `notes`; what cannot be right is refused with its line.
+Columns are known by their usual names (list_columns.py), encodings and delimiters by the bytes
+(table_files.py). What was found is said in `notes`; what cannot be right is refused with its line.
 """
 
 from __future__ import annotations

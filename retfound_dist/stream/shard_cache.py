@@ -57,7 +57,8 @@ class ShardCache:
             os.makedirs(os.path.join(folder, ".locks"), exist_ok=True)
         except OSError as error:
             raise DataError(
-                f"cannot keep shards in {folder}: {disk_errors.explain(error, folder)}; set data.cache_dir to a "
+                f"cannot keep shards in {folder}: {disk_errors.explain(error, folder)}; "
+                "set data.cache_dir to a "
                 "writable folder"
             ) from error
 

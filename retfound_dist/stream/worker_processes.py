@@ -66,7 +66,8 @@ def semaphores_explained(workers: int) -> Iterator[None]:
     except OSError as error:
         where = str(worker_leftovers.SHM)
         raise DataError(
-            f"processes cannot be started: {disk_errors.explain(error, where)}. Their semaphores stand in {where}: "
+            f"processes cannot be started: {disk_errors.explain(error, where)}. "
+            f"Their semaphores stand in {where}: "
             "remove what is not used there, give the container more (docker run --shm-size=1g), or set "
             "data.workers=0"
         ) from error

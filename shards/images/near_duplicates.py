@@ -1,4 +1,4 @@
-"""Which pictures look alike: coarse looks, beside the digests of equal ones (`retfound_dist.images.image_digests`).
+"""Which pictures look alike: coarse looks, beside the digests of equal ones (`images.image_digests`).
 
 A look is a difference hash: the picture
 reduced to 17x16 averages, one bit for each pair of neighbours (256 bits); copies that were re-encoded

@@ -96,7 +96,7 @@ def source_name(name: str, given: str, secret: Secret) -> str:
 
 
 def patient_digest(patient: str, digest: Callable[..., str]) -> str:
-    """`p` and 12 digits; of spellings that count as one patient (retfound_dist.listing.image_lists) one digest.
+    """`p` and 12 digits; of spellings that count as one patient (listing.image_lists) one digest.
 
     Device files give a digest of their number already: a list that names the same number has the same result.
     """

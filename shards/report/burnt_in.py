@@ -1,6 +1,6 @@
 """What is burnt into the pictures of a source: frames, logos, scales that are the same in every image.
 
-Bright lines along the edges (frames.py) are looked for in each image by itself.
+Bright lines along the edges (viewer_frames.py) are looked for in each image by itself.
 
 Tissue and speckle differ from eye to eye. Pixels that are bright and (nearly) the same in all compared
 images are none of either. Images of one size are laid upon each other; those of many sizes are, too, at

@@ -1,6 +1,6 @@
 """What stands at a set's URL while it is packed: the lock, the mark, and names that keep two sets apart.
 
-    LOCK.json       one process packs, appends or repairs here (`retfound_dist.records.folder_lock`)
+    LOCK.json       one process packs, appends or repairs here (`records.folder_lock`)
     packing.json    written before the first tar, removed when all is done: a set is being packed here, and
                     which: {"note", "fingerprint", "generation"}
     oct-000000.tar  a shard; `oct.2-000000.tar` where a set of the first generation stood when it was packed
@@ -114,7 +114,7 @@ def finish(url: str) -> None:
 def locked(url: str) -> Iterator[FolderLock]:
     """Hold the lock of a set; DataError where another process packs there.
 
-    A killed process's lock is taken over as that of a run is (`retfound_dist.records.folder_lock`). Processes of one
+    A killed process's lock is taken over as that of a run is (`records.folder_lock`). Processes of one
     scheduler's job are rivals here, not each other's restarts.
     """
     lock = FolderLock(url, say, lambda held: _conflict(url, held), env={})

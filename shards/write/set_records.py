@@ -1,6 +1,6 @@
 """What packing writes into a shard's index and into manifest.json, typed: what packing itself builds upon.
 
-Every reader needs less of them (`retfound_dist.formats.shard_set_files`), so that it reads sets of other programs too.
+Every reader needs less of them (`formats.shard_set_files`), so that it reads sets of other programs too.
 """
 
 from __future__ import annotations

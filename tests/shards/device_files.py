@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pack_inputs import scan_pixels
 from PIL import Image
+
+from tests.shards.pack_inputs import scan_pixels
 
 NAME, FIRST, BIRTH, NUMBER = "Mühlmann", "Erika", date(1950, 2, 12), "MRN-4711"
 SECRETS = (

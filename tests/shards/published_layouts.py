@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pack_inputs import scan_pixels, write_image
 from PIL import Image
+
+from tests.shards.pack_inputs import scan_pixels, write_image
 
 
 def write_octa500(root: Path) -> Path:

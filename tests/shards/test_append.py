@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
@@ -13,6 +12,7 @@ from retfound_dist.errors import DataError, ManifestError
 from shards.append import append
 from shards.pack import pack
 from shards.verify import verify
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pack_inputs import write_classes, write_image
 
 from retfound_dist.errors import ConfigError
 from shards.commands import pack_command
+from tests.shards.pack_inputs import write_classes, write_image
 
 PRESET = "configs/demo/pack.toml"
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
@@ -18,6 +17,7 @@ from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
 from shards.verify import inspect
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 from tests.small_disks import disk_at
 
 

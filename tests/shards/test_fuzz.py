@@ -11,10 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_files import write_all
-from pack_inputs import write_image
 from PIL import Image
-from published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
 
 from retfound_dist.config.schema import PackImage, Phantom, Source
 from retfound_dist.errors import DataError
@@ -22,6 +19,9 @@ from shards.images.scan import Scan
 from shards.sources.adapters import ADAPTERS, open_source
 from shards.sources.devices import device
 from shards.write.packed_sample import make_sample
+from tests.shards.device_files import write_all
+from tests.shards.pack_inputs import write_image
+from tests.shards.published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
 
 PICTURES = ("jpg", "png", "tif", "bmp", "webp")
 

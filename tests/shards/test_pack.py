@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
-from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
 from PIL import Image
 
 from retfound_dist.cli import main
@@ -22,6 +21,7 @@ from retfound_dist.formats.shard_set import Manifest, read_index
 from retfound_dist.io import storage
 from shards.pack import pack
 from shards.verify import verify
+from tests.shards.pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
 
 COUNTS = {"NO": 12, "AMD": 8}
 PARTED = {"fractions": [0.5, 0.25, 0.25]}

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, StorageError
@@ -29,6 +28,7 @@ from shards.images.scan import Scan
 from shards.pack import pack, plan_pack
 from shards.verify import verify
 from shards.write.packed_sample import make_sample
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 
 SCRIPT = """
 import sys

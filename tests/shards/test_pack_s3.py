@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
-from pack_inputs import file_bytes, pack_config, write_classes
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
 from retfound_dist.records.exclusive_write import Made, write_new
 from shards.pack import pack
 from shards.verify import verify
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 
 pytestmark = pytest.mark.slow
 

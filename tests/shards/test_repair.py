@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
@@ -13,6 +12,7 @@ from shards.append import append, plan_of
 from shards.pack import pack, plan_pack
 from shards.repair import pieces, repair
 from shards.verify import inspect
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 
 @pytest.fixture

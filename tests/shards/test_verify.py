@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from pack_inputs import pack_config, write_classes
 
 from retfound_dist.cli import main
 from retfound_dist.config.loading import build
@@ -16,6 +15,7 @@ from retfound_dist.io import storage
 from shards.commands import verify_command
 from shards.pack import pack
 from shards.verify import verify
+from tests.shards.pack_inputs import pack_config, write_classes
 
 
 @pytest.fixture

@@ -101,7 +101,8 @@ def load_labelled(
         for note in data.external.notes:
             show.say(f"note: {data.external.path}: {note}")
         show.say(
-            f"{data.external.path}: {wording.external(external_validation.describe(data.external, data.classes))}"
+            f"{data.external.path}: "
+            f"{wording.external(external_validation.describe(data.external, data.classes))}"
         )
     return data
 

@@ -18,7 +18,7 @@ TRAIN_RESIZE = 2.0
 
 
 def decode_grey(data: bytes) -> Pixels:
-    """(H, W) of an image file as `retfound_dist.images.decoding` says; ImageError says what is wrong with it."""
+    """(H, W) of an image file as `images.decoding` says; ImageError says what is wrong with it."""
     return decoding.check_sides(decoding.decode_grey(data))
 
 

@@ -53,7 +53,7 @@ class SplitPart:
 
 @dataclass(frozen=True)
 class ExternalSet:
-    """Another set, whose labels are mapped to the classes of this one (evaluate/data/external_validation.py)."""
+    """Another set, whose labels are mapped to the classes of this one (external_validation.py)."""
 
     path: str
     class_map: dict[str, tuple[str, ...]]

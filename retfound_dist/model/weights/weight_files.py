@@ -1,6 +1,7 @@
 """Weights in and out: MAE and RETFound files, timm (also by name), safetensors, our committed checkpoints.
 
-Inside, every set of weights bears MAE's key names (`foreign_layouts.py`). Files run no code (`safe_unpickle.py`).
+Inside, every set of weights has MAE's key names (`foreign_layouts.py`). No file can run code
+(`safe_unpickle.py`).
 """
 
 from __future__ import annotations

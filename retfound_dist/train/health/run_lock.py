@@ -1,4 +1,4 @@
-"""One run, one writer: the lock of a run's folder (`retfound_dist.records.folder_lock`), and what a second run is told."""
+"""One run, one writer: the lock of a run's folder (`records.folder_lock`), and what a second run is told."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     .vol .e2e    Heidelberg: raw reflectance R of 0 to 1 -> (ln(R + 2.44e-4) + 8.3) / 8.285, as HEYEX
                  displays it; what is no measurement (largest float) turns black
     .xml         Heyex XML: 8-bit images beside it, as they are (heyex_xml.py)
-    .fda .fds    Topcon: 8-bit JPEG as it is; 16 bit scaled over the whole volume (retfound_dist.images.gray_scaling)
+    .fda .fds    Topcon: 8-bit JPEG as it is; 16 bit scaled over the whole volume (images.gray_scaling)
     .img         Zeiss Cirrus: 8 bit as it is; 1024 deep, width from the name (200x200, 512x128)
     .oct         Bioptigen: 16 bit scaled over the whole volume
     .dcm         DICOM: modality OPT (also .dicom, .ima, and any name where the content says so): dicom/

@@ -3,8 +3,8 @@
     <class>/*.jpg                     label from the folder
     train|val|test/<class>/*.jpg      OCTID's layout: split and label from the folders
     *.jpg                             no label
-    manifest.csv                      beside any of these (or .tsv, .xlsx): retfound_dist/listing/image_lists.py reads it
-    Set/...                           any of these, one or more levels down (retfound_dist.listing.folder_layout)
+    manifest.csv                      beside any of these (or .tsv, .xlsx): listing/image_lists.py reads it
+    Set/...                           any of these, one or more levels down (listing.folder_layout)
 
 Which files are found, which links are followed: retfound_dist.files.image_files.
 

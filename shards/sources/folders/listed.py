@@ -1,4 +1,4 @@
-"""A list of files (CSV, tabs or .xlsx): retfound_dist/listing/image_lists.py reads it; only `file` must be there.
+"""A list of files (CSV, tabs or .xlsx): listing/image_lists.py reads it; only `file` must be there.
 
 Paths are relative to the list's own folder and may not lead out of it.
 """

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
 from PIL import Image
 
 from retfound_dist.errors import DataError
@@ -14,6 +13,7 @@ from retfound_dist.images.image_digests import pixel_digest
 from shards.images.near_duplicates import ALIKE_BITS, LOOK_BYTES, look, near_pairs
 from shards.images.preparation import check_levels, count_levels
 from shards.pack import pack
+from tests.shards.pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
 
 
 def test_equal_pixels_in_another_file_are_kept_once_and_named(tmp_path: Path) -> None:

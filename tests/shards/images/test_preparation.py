@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from pack_inputs import pack_config, scan_pixels
 from PIL import Image
 
 from retfound_dist.config.schema import PackImage
@@ -21,6 +20,7 @@ from shards.images.preparation import prepare
 from shards.images.scan import Scan
 from shards.pack import pack
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
+from tests.shards.pack_inputs import pack_config, scan_pixels
 
 PNG = PackImage(format="png")
 PIXELS = scan_pixels()

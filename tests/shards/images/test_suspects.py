@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pack_inputs import pack_config, scan_pixels
 from PIL import Image, ImageFilter
 
 from retfound_dist.formats.shard_set import read_manifest
@@ -20,6 +19,7 @@ from shards.commands import pack_command
 from shards.images.preparation import decode
 from shards.images.suspects import count_suspects, suspect_lines, suspect_of
 from shards.pack import pack
+from tests.shards.pack_inputs import pack_config, scan_pixels
 
 Pixels = NDArray[np.uint8]
 

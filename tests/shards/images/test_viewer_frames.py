@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pack_inputs import pack_config, scan_pixels, write_image
 from PIL import Image
 
 from retfound_dist.io import storage
@@ -15,6 +14,7 @@ from shards.images.viewer_frames import frame_of, without_frame
 from shards.pack import pack
 from shards.report.burnt_in import count_framed
 from shards.report.contact_sheet import Tile
+from tests.shards.pack_inputs import pack_config, scan_pixels, write_image
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
-from names_of_people import (
+
+from shards.people.dates_and_numbers import holds_date, holds_identifier
+from shards.people.identifying_names import DATE, IDENTIFIER, NAME, Judge, labels_of_people
+from shards.people.person_names import holds_person, is_person, is_surely_person
+from tests.shards.names_of_people import (
     CENSUS_GIVEN,
     CENSUS_SURNAMES,
     CLASSES,
@@ -14,10 +18,6 @@ from names_of_people import (
     FILES,
     OTHER_SCRIPTS,
 )
-
-from shards.people.dates_and_numbers import holds_date, holds_identifier
-from shards.people.identifying_names import DATE, IDENTIFIER, NAME, Judge, labels_of_people
-from shards.people.person_names import holds_person, is_person, is_surely_person
 
 FORMS: dict[str, tuple[Callable[[str, str], str], int, int]] = {
     "Smith_John_OD": (lambda a, b: f"{a.title()}_{b.title()}_OD", 2, 2),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_image
 
 from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, DataError
@@ -25,6 +24,7 @@ from shards.people.pseudonyms import hide, named
 from shards.people.secret import find_secret
 from shards.repair import repair
 from shards.verify import inspect
+from tests.shards.pack_inputs import file_bytes, pack_config, write_image
 
 PEOPLE = (
     "Smith_John_19500101",

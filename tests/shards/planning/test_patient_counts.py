@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from device_files import scan_stack
-from pack_inputs import pack_config, write_classes, write_image
 
 from retfound_dist.config.schema import Source
 from retfound_dist.errors import DataError
@@ -17,6 +15,8 @@ from retfound_dist.formats.shard_set import Manifest, read_manifest
 from shards.append import append
 from shards.commands import describe_plan, summarise
 from shards.pack import pack, plan_pack
+from tests.shards.device_files import scan_stack
+from tests.shards.pack_inputs import pack_config, write_classes, write_image
 
 SPLIT = {"fractions": [0.6, 0.2, 0.2]}
 CLAIM = "No patient is in two parts"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pack_inputs import pack_config, scan_pixels
 from PIL import Image
 
 from shards.pack import pack
 from shards.report.burnt_in import boxes_in, count_not_compared, find_burnt_in
 from shards.report.contact_sheet import Tile
 from shards.write.manifest import merge
+from tests.shards.pack_inputs import pack_config, scan_pixels
 
 
 def sizes(count: int) -> list[tuple[int, int]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from pack_inputs import pack_config, write_classes, write_image
 from PIL import Image
 
 from shards.pack import pack
 from shards.report.data_card import histogram_lines
+from tests.shards.pack_inputs import pack_config, write_classes, write_image
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pack_inputs import pack_config, scan_pixels, write_classes, write_image
 from PIL import Image
 
 from retfound_dist.cli import main
@@ -20,6 +19,7 @@ from shards.pack import pack
 from shards.report.burnt_in import find_burnt_in
 from shards.report.contact_sheet import Tile
 from shards.verify import verify
+from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
 
 
 def tiles(count: int, marked: bool) -> list[Tile]:

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
@@ -23,6 +22,7 @@ from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
 from tests.pack_race import race
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 PACK_SLOWLY = """
 import sys, time

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
@@ -21,6 +20,7 @@ from shards.append import append, read_base
 from shards.pack import pack
 from shards.verify import verify
 from shards.write import committed_shards
+from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 INDEX = "oct-000001.idx"
 Change = Callable[[dict[str, Any]], object]

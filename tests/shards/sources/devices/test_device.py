@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_files import FIRST, NAME, NUMBER, scan_stack, write_dicom
-from pack_inputs import write_image
 from PIL import Image
 
 from retfound_dist.config.loading import build
@@ -22,6 +20,8 @@ from shards.sources.devices import device
 from shards.sources.devices.device import list_device
 from shards.sources.devices.volume import pseudonym
 from shards.sources.devices.volume_formats import read_volumes
+from tests.shards.device_files import FIRST, NAME, NUMBER, scan_stack, write_dicom
+from tests.shards.pack_inputs import write_image
 
 
 def test_a_heidelberg_volume_looks_as_the_maker_shows_it(test_data: Path) -> None:

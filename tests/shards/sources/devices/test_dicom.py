@@ -8,7 +8,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from device_files import FIRST, NAME, NUMBER, SECRETS, scan_stack, write_dicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread, uid
@@ -22,6 +21,7 @@ from shards.images.preparation import from_pixels
 from shards.sources.devices.device import list_device
 from shards.sources.devices.volume import LeftAside, pseudonym
 from shards.sources.devices.volume_formats import read_volumes
+from tests.shards.device_files import FIRST, NAME, NUMBER, SECRETS, scan_stack, write_dicom
 
 STACK = scan_stack(3)
 DEEP = STACK.astype(np.uint16)

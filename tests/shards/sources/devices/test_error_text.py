@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from device_files import BIRTH, FIRST, NAME, NUMBER, SECRETS, scan_stack, write_all, write_dicom
 from pydicom import dcmread
 
 from shards.sources.devices.error_text import told
+from tests.shards.device_files import BIRTH, FIRST, NAME, NUMBER, SECRETS, scan_stack, write_all, write_dicom
 
 
 def test_text_is_kept_in_one_line_with_its_class(tmp_path: Path) -> None:

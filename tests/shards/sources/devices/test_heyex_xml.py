@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_files import FIRST, NAME, NUMBER, scan_stack
 from PIL import Image
 
 from retfound_dist.errors import DataError
 from shards.sources.devices.device import list_device
 from shards.sources.devices.volume import LeftAside, pseudonym
 from shards.sources.devices.volume_formats import read_volumes
+from tests.shards.device_files import FIRST, NAME, NUMBER, scan_stack
 
 STACK = scan_stack(5)
 

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_files import (
+from PIL import Image
+
+from retfound_dist.cli import main
+from retfound_dist.errors import DataError
+from retfound_dist.formats.shard_set import read_manifest
+from shards.people.pseudonyms import patient_digest
+from shards.people.secret import find_secret
+from shards.sources.devices.device import list_device
+from shards.sources.devices.volume import pseudonym
+from shards.sources.devices.volume_formats import read_volumes
+from tests.shards.device_files import (
     NUMBER,
     SECRETS,
     Series,
@@ -21,16 +31,6 @@ from device_files import (
     write_img,
     write_topcon,
 )
-from PIL import Image
-
-from retfound_dist.cli import main
-from retfound_dist.errors import DataError
-from retfound_dist.formats.shard_set import read_manifest
-from shards.people.pseudonyms import patient_digest
-from shards.people.secret import find_secret
-from shards.sources.devices.device import list_device
-from shards.sources.devices.volume import pseudonym
-from shards.sources.devices.volume_formats import read_volumes
 
 PERSON = pseudonym(NUMBER)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pack_inputs import pack_config, scan_pixels, write_classes, write_image
 from PIL import Image
 
 from retfound_dist.errors import ConfigError, DataError
@@ -15,6 +14,7 @@ from shards.images.scan import Scan
 from shards.pack import pack
 from shards.sources.datasets.octid import list_octid
 from shards.sources.folders.folder import list_folder
+from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
 
 
 def by_origin(root: Path) -> dict[str, Scan]:

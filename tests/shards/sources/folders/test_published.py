@@ -11,10 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device_files import scan_stack, write_topcon
-from pack_inputs import scan_pixels, write_image
 from PIL import Image
-from published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
 
 from retfound_dist.config.loading import build
 from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
@@ -23,6 +20,9 @@ from shards.commands import pack_command
 from shards.images.scan import SourceListing
 from shards.pack import pack, plan_pack
 from shards.sources.adapters import open_source
+from tests.shards.device_files import scan_stack, write_topcon
+from tests.shards.pack_inputs import scan_pixels, write_image
+from tests.shards.published_layouts import write_duke, write_goals, write_labels_xlsx, write_octa500
 
 
 def opened(kind: str, path: Path) -> SourceListing:
