@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.small_disks import disk_at
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

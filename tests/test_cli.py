@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from retfound_dist.cli import main
+from tests import ROOT
 
 PRETRAIN, PACK, EVALUATE = (f"configs/demo/{name}.toml" for name in ("pretrain", "pack", "evaluate"))
 
 
 @pytest.fixture(autouse=True)
 def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 
 from benchmarks.mutants import reasons
 from benchmarks.mutation import mutants_of
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCE = """
 def scaled(values: list[float], share: float | None = None) -> float:
     total = sum(values, start=0)

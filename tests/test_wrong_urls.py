@@ -11,10 +11,10 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.formats import url_kinds
+from tests import ROOT
 from tests.evaluate import inputs
 from tests.runs.made_runs import make_run
 
-ROOT = Path(__file__).resolve().parent.parent
 PRETRAIN, EVALUATE, COMPARE = (
     f"{ROOT}/configs/demo/{name}.toml" for name in ("pretrain", "evaluate", "compare")
 )

@@ -10,7 +10,6 @@ the old checkpoint until the new `COMMIT.json` takes the place of the old one, w
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Sequence
@@ -119,8 +118,7 @@ def write_commit(commit: Commit) -> None:
     """Commit a checkpoint whose files are all in place; an older commit of the step ends with it."""
     tree = asdict(commit)
     del tree["url"]
-    text = json.dumps({"format": FORMAT, **tree}, indent=1, allow_nan=False) + "\n"
-    verified_files.write(storage.join(commit.url, COMMIT), text.encode())
+    verified_files.write_json(storage.join(commit.url, COMMIT), {"format": FORMAT, **tree})
 
 
 def read_commit(url: str) -> Commit:

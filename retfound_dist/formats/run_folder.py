@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,8 +166,7 @@ def init_weights(url: str) -> dict[str, Any]:
 
 def write_config(url: str, config: Mapping[str, Any]) -> None:
     """Put the resolved config into the run's folder and see that it arrived, else StorageError."""
-    text = json.dumps(config, indent=1, allow_nan=False) + "\n"
-    verified_files.write(storage.join(url, CONFIG), text.encode())
+    verified_files.write_json(storage.join(url, CONFIG), config)
 
 
 def read_rows(url: str, name: str) -> list[Row]:

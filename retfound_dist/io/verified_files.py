@@ -7,13 +7,15 @@ read from the store several times, and called written only when the store's chec
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from retfound_dist.errors import StorageError
-from retfound_dist.io import disk_errors, storage
+from retfound_dist.io import disk_errors, storage, urls
 from retfound_dist.io.retry import pause
 from retfound_dist.io.storage import CHUNK, PART_BYTES, FileInfo
 
@@ -74,6 +76,15 @@ def put(path: str, url: str) -> FileInfo:
     if not _store_agrees(url, path, info.bytes) and (found := read_info(url)) != info:
         raise StorageError(f"{url} did not arrive as it was sent: {_difference(found, info)}")
     return info
+
+
+def write_json(url: str, value: Any) -> None:
+    """Write a value as indented JSON, as `storage.write_json` does, and read it back as `write` does.
+
+    Secrets in URLs are masked.
+    """
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    write(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
 
 
 def write(url: str, data: bytes) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 INFRA = Path(__file__).parent / "infra"
-ROOT = Path(__file__).parents[2]
 
 
 def need(*programs: str) -> None:

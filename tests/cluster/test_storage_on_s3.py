@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
-from tests import hostile_keys
+from tests import ROOT, hostile_keys
 from tests.cluster.real_faults import chaos
 from tests.cluster.real_s3 import S3, deny, use, with_new_bucket
 
@@ -135,7 +135,7 @@ def test_no_bucket_is_deleted_whole(s3: S3) -> None:
 def test_packing_over_one_set_leaves_the_one_beside_it(s3: S3) -> None:
     """`pack out.url=s3://bucket/oct[1] --force` destroyed s3://bucket/oct1."""
     source = ["phantom.patients=10", "phantom.slices=1", "phantom.height=64", "phantom.width=64"]
-    config = Path(__file__).parents[2] / "configs/demo/pack.toml"
+    config = ROOT / "configs/demo/pack.toml"
     for name in ("oct1", "oct[1]"):
         assert main(["pack", str(config), *source, f"out.url={s3.url}/{name}", "--quiet"]) == 0
     again = ["pack", str(config), *source, "phantom.seed=5", f"out.url={s3.url}/oct[1]", "--quiet", "--force"]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.cli import main
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 def complete(line: str, tmp_path: Path) -> list[str]:

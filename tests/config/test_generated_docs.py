@@ -1,12 +1,9 @@
 """Pages of `docs/` that commands make."""
 
-from pathlib import Path
-
 import pytest
 
 from retfound_dist.config import generated_docs
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 def test_pages_made_by_commands_are_as_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:

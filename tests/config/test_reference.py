@@ -1,15 +1,13 @@
 """Every config key is discoverable: at the prompt, in docs/config.md, behind the tab key."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.config.loading import key_names
 from retfound_dist.config.reference import COMMANDS, keys_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 @pytest.mark.parametrize("command", COMMANDS)

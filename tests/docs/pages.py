@@ -16,9 +16,9 @@ from pathlib import Path
 
 from retfound_dist.model.weights.export import export
 from retfound_dist.model.weights.weight_files import read_weights
+from tests import ROOT
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 MODEL = [
     "model.name=vit_demo_patch14", "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1",

@@ -11,10 +11,10 @@ from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.io import output_files, storage
+from tests import ROOT
 from tests.evaluate import inputs
 from tests.runs.made_runs import make_run
 
-ROOT = Path(__file__).resolve().parent.parent
 EVALUATE, COMPARE, PACK = (f"{ROOT}/configs/demo/{name}.toml" for name in ("evaluate", "compare", "pack"))
 TINY = [*inputs.TINY, "probe.enabled=false"]
 

@@ -16,6 +16,7 @@ import pytest
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import slow_store, storage
+from tests import ROOT
 
 SAID = re.compile(
     r"retfound: waiting for (\S+) \(to .+\), without an answer for (\d+) s.*; giving up in (\d+) s, "
@@ -55,7 +56,7 @@ COMMANDS = (
 
 @pytest.mark.slow
 def test_every_command_says_what_it_waits_for_and_until_when(endpoint: str) -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     start, env = [sys.executable, "-m", "retfound_dist"], environment(endpoint)
     processes = [
         subprocess.Popen([*start, *command], stderr=subprocess.PIPE, text=True, cwd=root, env=env)

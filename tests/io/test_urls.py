@@ -14,12 +14,12 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
-from retfound_dist.formats import run_folder
+from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.io import storage
 from retfound_dist.io.urls import LEAST_IN_FILES, check_spelling, mask
 from retfound_dist.runtime.unexpected_error import tell
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 KEY, SECRET, TOKEN = (
     "AKIAIOSFODNN7EXAMPLE",
     "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -139,8 +139,13 @@ def test_files_of_a_run_and_pages_hold_no_secret(tmp_path: Path) -> None:
     storage.write_text(f"{tmp_path}/page.html", f"<p>{url}</p>")
     assert storage.read_json(f"{tmp_path}/{run_folder.CONFIG}")["n"] == 1
     assert run_folder.read_rows(str(tmp_path), run_folder.EVENTS)[0]["event"] == "end"
+    held = checkpoint_folder.Commit(
+        url=str(tmp_path), step=1, samples=1, world_size=1, zero_stage=1, precision="fp32", batch_digest="0",
+        time="", config={"data": {"shards": url}}, files={},
+    )  # fmt: skip
+    checkpoint_folder.write_commit(held)
     whole = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode()
-    assert whole.count("***") >= 3
+    assert whole.count("***") >= 4
     assert not [secret for secret in SECRETS if secret in whole]
 
 

@@ -17,9 +17,9 @@ from retfound_dist.plan.data_facts import assumed_data
 from retfound_dist.plan.measured_rates import Rate
 from retfound_dist.plan.plan_command import recipe_lines
 from retfound_dist.plan.run_plan import plan_run
+from tests import ROOT
 from tests.stream.stream_inputs import make_set
 
-ROOT = Path(__file__).resolve().parents[2]
 OCT, SEED = (str(ROOT / f"configs/pretrain_{name}.toml") for name in ("vitl_oct", "seed"))
 FIFTEEN = ["--nodes", "3", "--gpus-per-node", "5", "--gpu-memory-gb", "40"]
 

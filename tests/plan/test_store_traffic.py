@@ -1,7 +1,5 @@
 """What nodes read of a shard set in an epoch."""
 
-from pathlib import Path
-
 import pytest
 
 from retfound_dist.config.loading import load
@@ -9,8 +7,9 @@ from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.cluster import DEVICES, Cluster
 from retfound_dist.plan.data_facts import assumed_data
 from retfound_dist.plan.run_plan import plan_run
+from tests import ROOT
 
-OCT = str(Path(__file__).resolve().parents[2] / "configs/pretrain_vitl_oct.toml")
+OCT = str(ROOT / "configs/pretrain_vitl_oct.toml")
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 8])

@@ -13,8 +13,8 @@ from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.formats.shard_set import read_index, read_manifest
 from retfound_dist.stream.batch_plan import batch_digest
 from retfound_dist.stream.loader import make_plan
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "model.image_size=28", "model.decoder_width=32", "model.decoder_depth=1", "model.decoder_heads=2",
     "data.split=all", "data.workers=0", "data.window_shards=2", "train.micro_batch=4", "train.global_batch=10",

@@ -9,6 +9,7 @@ from retfound_dist.config.schema import Data, Optim, PretrainConfig, Run, Train
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.shard_set import Manifest, read_index
 from retfound_dist.train.schedule import make_job
+from tests import ROOT
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
 
@@ -130,7 +131,7 @@ def test_the_vit_large_preset_takes_real_steps(manifest: Manifest, tmp_path: Pat
 
     done = subprocess.run(
         [sys.executable, "-m", "retfound_dist", "pretrain", "configs/pretrain_vitl_oct.toml", "train.global_batch=8", "train.steps=2", f"data.shards={manifest.url}", f"run.url={tmp_path / 'run'}"],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False, timeout=550,
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=550,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = metrics(tmp_path / "run")

@@ -2,6 +2,8 @@
 
 Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the paper's recipes
 (MAE: He et al. 2022, appendix A.1; RETFound: Zhou et al., Nature 2023, methods).
+
+May import nothing of the house.
 """
 
 from retfound_dist.config.schema.evaluate_settings import (

@@ -1,15 +1,13 @@
 """The recipe check: each risk is found, the paper's recipe is not touched."""
 
-from pathlib import Path
-
 import pytest
 
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.findings import Facts
 from retfound_dist.plan.recipe_check.recipe_check import check
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OCT = {"grey": 10, "colour": 0, "mean": 48.0, "std": 40.0, "histogram": [0] + [1] * 254 + [0]}
 FACTS = Facts(samples=182_980, shards=143, largest_shard_bytes=64_000_000, ranks=8, micro_batch=56)
 

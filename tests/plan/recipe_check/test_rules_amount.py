@@ -15,8 +15,8 @@ from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.io import storage
 from retfound_dist.plan.recipe_check.findings import LEVELS, Facts
 from retfound_dist.plan.recipe_check.rules_amount import how_much_data, length
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OCT = str(ROOT / "configs/pretrain_vitl_oct.toml")
 FACTS = Facts(samples=182_980, shards=143)
 

@@ -18,9 +18,9 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.train.engine import micro_batch
 from retfound_dist.train.ranks.collectives import RankGroup
+from tests import ROOT
 
 CONFIG = Model(name="vit_demo_patch14", image_size=112, decoder_width=64, decoder_depth=2, decoder_heads=2)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def find(free: float, monkeypatch: pytest.MonkeyPatch) -> micro_batch.Fit:
