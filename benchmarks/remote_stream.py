@@ -42,9 +42,9 @@ SHIFT, QUALITY = 8, 90
 PLAN = """
 import resource, time
 import numpy
-from retfound_dist.stream.batch_plan import Plan
+from retfound_dist.stream.batch_plan import BatchPlan
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-plan = Plan((1280,) * 1250, seed=0, global_batch=1792, window=16)
+plan = BatchPlan((1280,) * 1250, seed=0, global_batch=1792, window=16)
 plan.batch(0)
 took, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(took, (after - before) / 1024)

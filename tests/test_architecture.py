@@ -33,7 +33,6 @@ WITHOUT_TESTS: list[str] = [
     "display",
     "duke_dme",
     "e2e",
-    "errors",
     "evaluate_settings",
     "evaluation_files",
     "existing_results",

@@ -44,7 +44,11 @@ def empty_environment(folder: Path) -> Path:
 @pytest.mark.slow
 def test_the_wheel_holds_types_presets_templates_and_licences(built: Path) -> None:
     names = set(zipfile.ZipFile(built).namelist())
-    assert {"retfound_dist/py.typed", "shards/py.typed", "retfound_dist/evaluate/report.html.j2"} <= names
+    assert {
+        "retfound_dist/py.typed",
+        "shards/py.typed",
+        "retfound_dist/evaluate/report/report.html.j2",
+    } <= names
     for preset in ROOT.glob("configs/**/*.toml"):
         assert f"retfound_dist/presets/{preset.relative_to(ROOT / 'configs')}" in names
     assert {Path(name).name for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}

@@ -151,8 +151,9 @@ def _begin(wait: _Wait) -> int:
 
 
 def _look() -> None:
+    pause = threading.Event()
     while True:
-        time.sleep(_LOOK)
+        pause.wait(_LOOK)
         with _lock:
             waits = list(_waits.values())
         if waits and not _silent:

@@ -5,6 +5,8 @@ from retfound_dist.stream import open_stream
 with open_stream("s3://bucket/oct", global_batch=256, workers=8) as stream:
     for batch in stream:  # endless; (m, 1, 224, 224) uint8, the same on every machine
         train_on(batch.images, batch.weight)
+
+May import the base rooms only.
 """
 
 from typing import TYPE_CHECKING, Any

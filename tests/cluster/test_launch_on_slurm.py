@@ -176,8 +176,8 @@ def test_pack_pretrain_preempted_on_two_nodes_and_evaluate_on_s3(
     assert s3.secret not in read_logs(logs)
 
 
-_EXISTS = "import sys; from retfound_dist import storage; print(storage.exists(sys.argv[1]))"
-_READ = "import sys; from retfound_dist import storage; print(storage.read_bytes(sys.argv[1]).decode())"
+_EXISTS = "import sys; from retfound_dist.io import storage; print(storage.exists(sys.argv[1]))"
+_READ = "import sys; from retfound_dist.io import storage; print(storage.read_bytes(sys.argv[1]).decode())"
 
 
 def exists(slurm: Slurm, aws: dict[str, str], url: str) -> bool:

@@ -152,7 +152,7 @@ def test_files_of_a_run_and_pages_hold_no_secret(tmp_path: Path) -> None:
 def test_an_error_that_nobody_catches_and_one_of_a_worker_are_masked_too() -> None:
     """Real processes: the traceback of the interpreter itself, and that of a process of `multiprocessing`."""
     code = (
-        "import sys\nfrom retfound_dist import terminal\n"
+        "import sys\nfrom retfound_dist.runtime import terminal\n"
         "with terminal.guarded():\n    raise ValueError(sys.argv[1])\n"
     )
     worker = (

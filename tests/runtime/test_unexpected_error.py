@@ -18,7 +18,7 @@ from retfound_dist.runtime import unexpected_error
 
 BROKEN = """
 import sys
-from retfound_dist import storage
+from retfound_dist.io import storage
 from retfound_dist.cli import main
 def broken(url):
     raise {error}

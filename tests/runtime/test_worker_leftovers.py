@@ -17,10 +17,9 @@ from retfound_dist.runtime import worker_leftovers
 OWNER = """
 import os, sys, time
 from multiprocessing import get_context, util
-from retfound_dist import leftovers
-from retfound_dist.errors import StorageError
-leftovers.begin()
-leftovers.begin()  # once is enough
+from retfound_dist.runtime import worker_leftovers
+worker_leftovers.begin()
+worker_leftovers.begin()  # once is enough
 context = get_context("spawn")
 lock, queue = context.Lock(), context.Queue()
 print(lock._semlock.name.lstrip("/"), util.get_temp_dir(), flush=True)
@@ -28,7 +27,7 @@ if sys.argv[1:]:
     sys.exit()
 time.sleep(60)
 """
-NEXT = "from retfound_dist import leftovers; leftovers.begin()"
+NEXT = "from retfound_dist.runtime import worker_leftovers; worker_leftovers.begin()"
 
 
 def start(tmp_path: Path, *more: str) -> tuple[subprocess.Popen[str], Path, Path]:

@@ -166,7 +166,7 @@ def test_scores_that_are_not_told_apart_from_the_best_are_marked_in_the_table() 
 
 def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
     """Lines of one dash are told apart by eyes without red or green cones, on light and on dark pages."""
-    css = (files("retfound_dist.evaluate") / "report.css").read_text()
+    css = (files("retfound_dist.evaluate.report") / "report.css").read_text()
     themes = [re.findall(r"--c\d: #(\w{6})", part) for part in css.split("@media")[:2]]
     assert [len(colours) for colours in themes] == [COLOURS, COLOURS]
     for colours in themes:

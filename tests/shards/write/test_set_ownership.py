@@ -27,11 +27,11 @@ from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, wri
 PACK_SLOWLY = """
 import sys, time
 from pathlib import Path
-from retfound_dist import locks
+from retfound_dist.records import folder_lock
 from retfound_dist.config.loading import build
 from retfound_dist.config.schema import PackConfig
 from shards.pack import pack
-locks.BEAT_S = 0.2
+folder_lock.BEAT_S = 0.2
 source, url, go = sys.argv[1:4]
 def wait(done, total):
     if done == 8:

@@ -100,7 +100,9 @@ def test_who_has_lost_the_lock_commits_nothing_over_the_one_who_has_it(
     run = str(tmp_path / "run")
     held = save(run, 1.0, str(tmp_path))
     storage.write_json(storage.join(run, "LOCK.json"), {"id": "another"})
-    monkeypatch.setattr(saves, "Sealing", lambda *args: CheckpointToFinalize(*args, lock_id="mine"))
+    monkeypatch.setattr(
+        saves, "CheckpointToFinalize", lambda *args: CheckpointToFinalize(*args, lock_id="mine")
+    )
     with pytest.raises(RunConflictError, match="run by another start: step 8 is not saved"):
         save(run, 2.0, str(tmp_path))
     assert checkpoint_folder.read_commit(held.url) == held

@@ -13,21 +13,22 @@ import pytest
 
 from retfound_dist.errors import FormatError, RunConflictError
 from retfound_dist.io import storage
-from retfound_dist.records import folder_lock as lock
+from retfound_dist.records import folder_lock
 from retfound_dist.records.folder_lock import this_holder
 from retfound_dist.train.health.run_lock import RunLock
 
 TAKE = (
-    "import sys, time; from retfound_dist import locks; from retfound_dist.train.health.run_lock import RunLock; locks.BEAT_S = 0.2\n"
+    "import sys, time; from retfound_dist.records import folder_lock\n"
+    "from retfound_dist.train.health.run_lock import RunLock; folder_lock.BEAT_S = 0.2\n"
     "held = RunLock(sys.argv[1], print); held.take(); print('taken', flush=True); time.sleep(60)"
 )
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_S", 0.2)
-    monkeypatch.setattr(lock, "STILL_S", 2.5)
-    monkeypatch.setattr(lock, "SETTLE_S", 0.1)
+    monkeypatch.setattr(folder_lock, "BEAT_S", 0.2)
+    monkeypatch.setattr(folder_lock, "STILL_S", 2.5)
+    monkeypatch.setattr(folder_lock, "SETTLE_S", 0.1)
     for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -43,8 +44,8 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     process.wait()
 
 
-def held(url: object) -> lock.Holder:
-    return lock.Holder(**storage.read_json(storage.join(str(url), lock.LOCK)))
+def held(url: object) -> folder_lock.Holder:
+    return folder_lock.Holder(**storage.read_json(storage.join(str(url), folder_lock.LOCK)))
 
 
 def test_a_lock_is_taken_counted_up_and_given_back(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_lock_is_taken_counted_up_and_given_back(tmp_path: Path) -> None:
     assert held(tmp_path).beat >= 2
     assert not mine.check()
     mine.release()
-    assert not (tmp_path / lock.LOCK).exists()
+    assert not (tmp_path / folder_lock.LOCK).exists()
 
 
 def test_the_second_refuses_while_the_first_lives(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
@@ -69,13 +70,13 @@ def test_a_process_that_is_gone_is_followed_at_once(tmp_path: Path, holder: "sub
     holder.wait()
     begun, said = time.monotonic(), list[str]()
     RunLock(str(tmp_path), said.append).take()
-    assert time.monotonic() - begun < lock.STILL_S
+    assert time.monotonic() - begun < folder_lock.STILL_S
     assert not said
 
 
 def test_of_another_host_silence_is_awaited(tmp_path: Path) -> None:
     there = replace(this_holder({}), host="node7", place="node7", pid=1)
-    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(there))
+    storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
     said: list[str] = []
     RunLock(str(tmp_path), said.append).take()
     assert "process 1 on node7" in said[0]
@@ -86,7 +87,7 @@ def test_an_earlier_start_of_the_same_job_is_followed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = replace(this_holder({"SLURM_JOB_ID": "17"}), host="node7", place="node7")
-    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(there))
+    storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     said: list[str] = []
     RunLock(str(tmp_path), said.append).take()
@@ -99,7 +100,7 @@ def test_who_was_taken_over_while_it_slept_notices(tmp_path: Path, holder: "subp
     mine.take()
     assert not mine.check()
     other = replace(this_holder({}), pid=4711)
-    storage.write_json(storage.join(str(tmp_path), lock.LOCK), asdict(other))
+    storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(other))
     time.sleep(0.7)
     assert "process 4711" in mine.check()
     mine.release()
@@ -113,8 +114,8 @@ DAMAGED = [b"", b"[]", b'{"id": "a", "host"', b"[" * 9999]
 def test_a_damaged_lock_is_taken_over_after_silence_and_says_how_to_do_so_at_once(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "STILL_S", 0.9)
-    where = tmp_path / lock.LOCK
+    monkeypatch.setattr(folder_lock, "STILL_S", 0.9)
+    where = tmp_path / folder_lock.LOCK
     where.write_bytes(data)
     said: list[str] = []
     mine = RunLock(str(tmp_path), said.append)
@@ -128,22 +129,22 @@ def test_a_damaged_lock_is_taken_over_after_silence_and_says_how_to_do_so_at_onc
 def test_a_damaged_lock_whose_holder_lives_is_not_taken_over(
     tmp_path: Path, holder: "subprocess.Popen[str]"
 ) -> None:
-    (tmp_path / lock.LOCK).write_bytes(b'{"id": ')
+    (tmp_path / folder_lock.LOCK).write_bytes(b'{"id": ')
     with pytest.raises(RunConflictError, match=r"is being run by"):
         RunLock(str(tmp_path), print).take()
     assert held(tmp_path).pid == holder.pid
 
 
 def test_a_lock_of_another_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / lock.LOCK).write_text('{"format": 2, "owner": "a later version"}')
+    (tmp_path / folder_lock.LOCK).write_text('{"format": 2, "owner": "a later version"}')
     with pytest.raises(FormatError, match=r"LOCK\.json has format 2"):
         RunLock(str(tmp_path), print).take()
-    assert "a later version" in (tmp_path / lock.LOCK).read_text()
+    assert "a later version" in (tmp_path / folder_lock.LOCK).read_text()
 
 
 def test_a_key_of_a_later_version_in_a_lock_is_no_damage(tmp_path: Path) -> None:
     there = {**asdict(replace(this_holder({}), host="node7", place="node7", pid=1)), "queue": "gpu"}
-    storage.write_json(storage.join(str(tmp_path), lock.LOCK), there)
+    storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), there)
     said: list[str] = []
     RunLock(str(tmp_path), said.append).take()
     assert "process 1 on node7" in said[0]

@@ -20,8 +20,8 @@ RANK = """
 import sys, time
 import torch, torch.distributed as dist
 from retfound_dist.errors import DataError
-from retfound_dist.train.ranks.rank_failures import Failures
-from retfound_dist.train.ranks.collectives import Group
+from retfound_dist.train.ranks.rank_failures import RankFailures
+from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.ranks.watchdog import Watchdog
 from retfound_dist.runtime.world import read_world
 import os
@@ -30,7 +30,7 @@ dist.init_process_group("gloo")
 world = read_world(os.environ)
 watchdog = Watchdog(world, 0)
 watchdog.step(7)
-failures = Failures(Group(world, torch.device("cpu")), watchdog)
+failures = RankFailures(RankGroup(world, torch.device("cpu")), watchdog)
 failures.at_end.append(lambda known: print("written", [f.facts()["rank"] for f in known], flush=True))
 try:
     if sys.argv[1] == "alike":

@@ -23,7 +23,8 @@ HANG = (
     "stuck_here()"
 )
 LOCKED = (
-    "import ctypes; from retfound_dist.train import watchdog; from retfound_dist.runtime.world import World\n"
+    "import ctypes; from retfound_dist.train.ranks import watchdog\n"
+    "from retfound_dist.runtime.world import World\n"
     "watchdog.LATE_S = 1; dog = watchdog.Watchdog(World(), 0.02); dog.start(); dog.step(7)\n"
     "def stuck_here(): ctypes.PyDLL(None).sleep(60)\n"
     "stuck_here()"
