@@ -67,8 +67,13 @@ def run(
     return done
 
 
+PATIENCE = 3
+"""How much longer than usual things may take: CI machines are shared, and no test asserts on a clock."""
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, what: str, every: float = 0.2) -> None:
-    """Poll a callable until it is true; fail with `what` after `seconds`."""
+    """Poll a callable until it is true; fail with `what` after PATIENCE times the usual `seconds`."""
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -37,6 +37,8 @@ osd pool default pgp num = 8
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 osd crush initial weight = 1
+# read leases last 0.8 of this: on a machine that stands still for 16 s the one OSD would wait for its own for ever
+osd heartbeat grace = 86400
 mon allow pool size one = true
 mon max pg per osd = 1000
 # a test machine's disk may be nearly full
