@@ -119,7 +119,7 @@ class Storm:
             strike(episode, first, place.proxy, self._rooms)
         for process in both:
             outcome.untold += process.end()
-            outcome.untold += untold(process.code or 0, process.said, process.killed)
+            outcome.untold += untold(process.code or 0, process.said, process.killed, process.struck)
         if place.proxy:
             place.proxy.set(rules=[], down=False)
             outcome.met = outcome.met and not (rules(episode) and place.proxy.faults() == before)

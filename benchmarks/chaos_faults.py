@@ -131,7 +131,7 @@ def kill(job: Watched, victim: float) -> None:
         met = [job.pid, *others]
     else:
         met = [others[int((victim - 0.75) * 4 * len(others))]]
-    job.killed = job.pid in met
+    job.killed, job.struck = job.pid in met, True
     for pid in met:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

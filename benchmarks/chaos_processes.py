@@ -25,6 +25,12 @@ NOISE = (
 """Words of a program that has lost control of what it says."""
 NOTICE = re.compile(r"does not answer|asking for up to|was held by|will be tried again|warning:|note:")
 """Lines of `retfound:` that tell of a trouble that may pass."""
+_TRACKER = re.compile(
+    r"(^.*resource_tracker\.py:\d+: UserWarning: .*\n(\s+warnings\.warn\(.*\n)?)"
+    r"|(^Traceback \(most recent call last\):\n  File \".*multiprocessing/resource_tracker\.py\".*\n(    .*\n)*KeyError: .*\n?)",
+    re.MULTILINE,
+)
+"""What Python itself says when its resource tracker was killed: it starts another, which knows no semaphore."""
 
 
 class Watched:
@@ -33,6 +39,8 @@ class Watched:
     def __init__(self, words: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.killed = False
         """Whether the main process was killed by who watches."""
+        self.struck = False
+        """Whether any of its processes was."""
         self._log = log
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -92,8 +100,10 @@ class Watched:
         return left
 
 
-def untold(code: int, said: str, killed: bool) -> Iterator[str]:
+def untold(code: int, said: str, killed: bool, struck: bool = False) -> Iterator[str]:
     """What a person is not told, or told too much of, by a process that has ended."""
+    if struck:
+        said = _TRACKER.sub("", said)
     for words in NOISE if killed else (*NOISE, "resource_tracker:"):  # Python's tidies up after a kill, aloud
         if words in said:
             yield f"it says {words!r}"

@@ -81,6 +81,31 @@ def test_an_end_is_told_in_one_line_or_counted(script: str, wrong: str, tmp_path
     assert bool(found) == bool(wrong)
 
 
+WITHOUT_TRACKER = """
+import os, signal
+from multiprocessing import get_context, resource_tracker
+lock = get_context("spawn").Lock()
+os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
+os.waitpid(resource_tracker._resource_tracker._pid, 0)
+other = get_context("spawn").Lock()
+del lock, other
+"""
+
+
+def test_what_python_says_of_its_own_killed_tracker_is_counted_only_where_nobody_killed_it(
+    tmp_path: Path,
+) -> None:
+    process = watched(WITHOUT_TRACKER, tmp_path)
+    assert list(process.end()) == []
+    said = process.said
+    assert "resource_tracker.py" in said
+    assert list(untold(0, said, killed=False)) != []
+    assert list(untold(0, said, killed=False, struck=True)) == []
+    assert (
+        list(untold(0, said + "Traceback (most recent call last):\n  File 'x'\n", False, struck=True)) != []
+    )
+
+
 SLEEPERS = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
