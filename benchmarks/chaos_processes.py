@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.storm_checks import of_sessions
-from tests.cluster.real_parts import ROOT
+from tests import ROOT
 
 LIMIT_S = 420.0
 """A process that takes longer hangs: ten times what the slowest takes, and a store's patience."""
@@ -27,10 +27,11 @@ NOTICE = re.compile(r"does not answer|asking for up to|was held by|will be tried
 """Lines of `retfound:` that tell of a trouble that may pass."""
 _TRACKER = re.compile(
     r"(^.*resource_tracker\.py:\d+: UserWarning: .*\n(\s+warnings\.warn\(.*\n)?)"
-    r"|(^Traceback \(most recent call last\):\n  File \".*multiprocessing/resource_tracker\.py\".*\n(    .*\n)*KeyError: .*\n?)",
+    r"|(^Traceback \(most recent call last\):\n  File \".*multiprocessing/resource_tracker\.py\".*\n"
+    r"(    .*\n)*KeyError: .*\n?)",
     re.MULTILINE,
 )
-"""What Python itself says when its resource tracker was killed: it starts another, which knows no semaphore."""
+"""What Python says when its resource tracker was killed: it starts another, which knows no semaphore."""
 
 
 class Watched:

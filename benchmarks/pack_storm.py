@@ -31,7 +31,8 @@ from benchmarks.report import Row, finish, median_of
 from retfound_dist.errors import RetfoundError
 from retfound_dist.formats.shard_set import MANIFEST, read_manifest
 from retfound_dist.io import storage
-from tests.cluster.real_parts import ROOT, clean_environment
+from tests import ROOT
+from tests.cluster.real_parts import clean_environment
 from tests.cluster.real_s3 import rclone, with_new_bucket
 
 PATIENTS, MOST_WORKERS = 60, 3

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from retfound_dist.errors import TrainingError
 from retfound_dist.formats import checkpoint_folder
-from tests.cluster.real_parts import ROOT
+from tests import ROOT
 
 EVERY = 3
 """Steps between checkpoints."""

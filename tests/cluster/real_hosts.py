@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.real_parts import INFRA, ROOT, clean_environment, need, need_root, run, wait_until
+from tests import ROOT
+from tests.cluster.real_parts import INFRA, clean_environment, need, need_root, run, wait_until
 from tests.cluster.real_s3 import S3, new_credentials, rclone_environment, with_new_bucket
 
 SCRIPT = INFRA / "hosts.sh"

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.chaos_faults import episodes
-from tests.cluster.real_parts import ROOT, need, need_root
+from tests import ROOT
+from tests.cluster.real_parts import need, need_root
 
 SEED, EPISODES = 1, 5
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from tests import ROOT
 from tests.cluster import real_parts
-from tests.cluster.real_parts import ROOT, notes, wait_until
+from tests.cluster.real_parts import notes, wait_until
 from tests.cluster.real_slurm import Slurm
 
 VENV = {"VENV": str(Path(sys.executable).parents[1])}

@@ -26,9 +26,10 @@ from shards.repair import repair
 from shards.verify import inspect, verify
 from shards.write import committed_shards
 from shards.write.set_ownership import Series
+from tests import ROOT
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
-from tests.cluster.real_parts import ROOT, clean_environment
+from tests.cluster.real_parts import clean_environment
 from tests.cluster.real_s3 import S3
 from tests.pack_race import race
 
