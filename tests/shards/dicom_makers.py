@@ -16,8 +16,6 @@ from shards.sources.devices.volume_formats import read_volumes
 from tests.shards.device_files import scan_stack
 
 STACK = scan_stack(3)
-
-
 DEEP = STACK.astype(np.uint16)
 
 
