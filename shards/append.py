@@ -54,12 +54,14 @@ def append(
     plan = plan_more(config)
     with locked(url) as lock:
         base = read_base(url)
+        # An append that was killed after its manifest: the sources are in the set, its pages may not be.
         if _holds(base.manifest, plan):
             return _finished(config, plan, base, config_file)
         check_fits(plan, base)
         write_table(config, plan.scans)
         old = files_of(base.manifest.shards)
         series = Series(config.out.name, max(generations(config.out.name, old), default=1), len(base.shards))
+        # The old shards are not left-overs of this plan: recovering must not remove them.
         mine = committed_shards.recover(url, series, plan, old)
         writer = write_plan(config, plan, mine, base.shards, progress, series, lock.confirm)
         if not writer.shards:
@@ -69,6 +71,7 @@ def append(
         merged = merge(base.tree, make_manifest(plan, config, writer.shards, writer.skipped, base.shards))
         shards = [*base.shards, *writer.shards]
         tree, pages = describe(plan, config, merged, shards, writer.skipped, config_file)
+        # A process that slept while another took its lock must not replace the other's manifest.
         lock.confirm()
         commit(url, tree, pages)
         return read_manifest(url)
@@ -100,6 +103,7 @@ def read_base(url: str) -> Base:
             f"{where} has no {missing[0]}, so an older version packed it: nothing can be appended to it; "
             "pack the set again"
         )
+    # Parsed a second time: an old set lacks whole sections, and that says more than a missing field.
     tree = json_reader.parse(data, PackedManifest, where, _REMEDY, format=FORMAT)
     return Base(manifest, dict(tree), shards)
 
@@ -116,6 +120,8 @@ def plan_more(config: PackConfig) -> PackPlan:
     plan = plan_pack(config)
     several = len(config.all_sources) > 1
     scans = [scan if several else prefixed(scan) for scan in plan.scans]
+    # With several sources the keys are the same whether packed or appended.
+    # The fingerprint must differ all the same, for `history` tells the two apart by it.
     settings = {**plan.recipe, "appended": True}
     return replace(plan, scans=tuple(scans), recipe=settings, fingerprint=fingerprint(scans, settings))
 
@@ -128,6 +134,7 @@ def check_fits(plan: PackPlan, base: Base) -> None:
             f"{base.manifest.url} has a source {sorted(known)[0]} already: "
             "give the new one another source.name"
         )
+    # The manifest has one `image` section for all of its shards.
     if base.manifest.recipe.get("image") != plan.recipe["image"]:
         raise DataError(
             f"{base.manifest.url} was packed with image settings {base.manifest.recipe.get('image')}: "

@@ -82,10 +82,12 @@ def verify_command(
         _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
         config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
         repair(config, plan_of(config), report.bad)
+        # Read again: only bytes that were read back from the store are called sound.
         report = inspect(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
         found = f"{url}: faults found: {len(report.faults)}; {hint}"
+        # Faults are the result of the command, so --quiet does not hide them.
         _say([*report.faults, *report.notes, found], quiet=False)
         return 1
     manifest = read_manifest(url)
@@ -133,6 +135,7 @@ def summarise(manifest: Manifest) -> list[str]:
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")
+        # Copies can be thousands and need nobody; a file that cannot be read needs a person.
         faults_first = sorted(manifest.skipped, key=lambda skip: skip["reason"].startswith(SAME))
         lines += [f"  {skip['origin']} {skip['reason']}" for skip in faults_first[:FEW]]
         if len(manifest.skipped) > FEW:

@@ -31,6 +31,7 @@ def progress_display(what: str, unit: str, *, quiet: bool = False) -> Iterator[R
         yield _lines(what, unit)
 
 
+# rich has a column for bytes a second, and none for other units.
 class _Rate(ProgressColumn):
     """Units a second."""
 
@@ -62,6 +63,8 @@ def _lines(what: str, unit: str) -> Report:
     def report(done: int, total: int) -> None:
         nonlocal last, first
         now = time.monotonic()
+        # A pack that goes on begins with thousands done.
+        # Counting them would promise an end that is far too early.
         first = done if first is None else first
         if now - last < LINE_EVERY_S:
             return

@@ -78,6 +78,7 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
     notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
     choices = {source.name: source.choice for source in opened}
     scans = [scan for source in opened for scan in source.scans]
+    # `make_plan` empties the list that it is given: with a second reference millions of scans stay in memory.
     del opened
     try:
         plan = make_plan(scans, config, choices)
@@ -102,6 +103,7 @@ def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> 
     found = committed_shards.read_existing(config.out.url, replaced=force)
     if found is None:
         return None
+    # An appended set has a fingerprint of its own; those of its packs are in its history.
     if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
         if force:
             return None
@@ -148,6 +150,7 @@ def run_plan(
         if found := existing_set(config, plan, force=force):  # packed by another process meanwhile
             return found
         series, keep = _place(config, plan, force)
+        # Before the first shard: there must be no digest in a store that nobody can lead back to a name.
         if not keep:
             write_table(config, plan.scans)
         shards = committed_shards.recover(url, series, plan, keep)
@@ -188,15 +191,18 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
 def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
     """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
     storage.write_json(storage.join(url, MANIFEST), tree)
+    # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
     for name in set_ownership.BESIDE:
         where = storage.join(url, name)
         if name in pages:
             storage.write_bytes(where, pages[name])
         else:
             storage.delete(where)
+    # Readers of a replaced set had its shards until now, when the manifest names the new ones.
     set_ownership.sweep(
         url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
     )
+    # Last: as long as packing.json is there, the next start comes back to do the steps above.
     set_ownership.finish(url)
 
 
@@ -211,6 +217,7 @@ def write_plan(
 ) -> ShardWriter:
     """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
     start = shards[-1].next if shards else 0
+    # Left in reverse order: the workers stop first, then the open shard is dropped, then its folder goes.
     with (
         Scratch("pack", uuid.uuid4().hex) as scratch,
         ShardWriter(config.out, plan, scratch.folder, shards, base, series, confirm) as writer,
@@ -255,6 +262,7 @@ def describe(
 def samples(config: PackConfig, plan: PackPlan, start: int) -> Generator[PackedSample | Skipped]:
     """The samples of the plan from `start` on, in order."""
     left = len(plan.scans) - start
+    # Spawning a process imports NumPy and Pillow again, which takes longer than packing a few scans.
     workers = 1 if left < FEW else config.out.workers or available_cores()
     return ordered_map(partial(make_sample, image=config.image), islice(plan.scans, start, None), workers)
 

@@ -78,6 +78,7 @@ def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Itera
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
     kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
     ends = list(accumulate(shard.samples for shard in shards))
+    # Where the counts do not sum up, each shard would be given scans of its neighbour.
     if ends[-1:] != [len(kept)]:
         raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
     before = 0
@@ -113,6 +114,8 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[
                 f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "
                 "software has changed since it was packed; pack the set again with --force"
             )
+        # Rebuilding takes a while: another process may have taken the lock since.
         confirm()
+        # The tar before its index, as in a pack: an index says that its tar is whole.
         storage.put_file(opened.path, storage.join(url, wanted.name))
         storage.write_bytes(storage.join(url, wanted.index.name), index)

@@ -68,11 +68,13 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
 
 def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
     """`verify` with the names of the bad shards."""
+    # Not counted: a wrong count would end the reading here. Below it is one fault among all others.
     manifest = read_manifest(url, counted=False)
     faults, notes = _set_faults(manifest)
     keys = Counter[str]()
     bad: list[str] = []
     count = min(workers or _wanted_workers(manifest), len(manifest.shards))
+    # One shard a task: they are large, and several in one task would leave the other workers idle.
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
     for number, checked in enumerate(results, start=1):
         faults += checked.faults
@@ -91,6 +93,7 @@ def check_shard(shard: Shard, *, url: str) -> Checked:
         return Checked(shard.name, (f"{shard.name} is missing",), ())
     with _local_copy(where) as path:
         info = storage.file_info(path)
+        # One fault for a tar that is cut short, not one for each sample behind the cut.
         if info.bytes != shard.bytes:
             fault = f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest"
             return Checked(shard.name, (fault,), ())
@@ -116,6 +119,7 @@ def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
     faults += [f"{name} is in manifest.json {n} times" for name, n in named.items() if n > 1]
     there = storage.list_names(manifest.url)
     strange = [name for name in there if name.endswith(".tar") and name not in named]
+    # --force packs the new set beside the old one, whose shards these tars are not.
     if strange and MARKER in there:
         notes.append(
             f"{len(strange)} tar files ({strange[0]}) are of a pack that was not finished: they are no part "
@@ -148,6 +152,7 @@ def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[
 def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> Iterator[str]:
     """Every sample of a tar that is not as its index says, or cannot be read."""
     try:
+        # `r:` reads plain tars alone; `r` would try to decompress damaged ones.
         with tarfile.open(path, mode="r:") as tar:
             members = {member.name: (member.offset_data, member.size) for member in tar}
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -159,6 +164,7 @@ def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> I
     with open(path, "rb") as file:
         for entry in entries or ():
             yield from _sample_faults(file, entry, members, told)
+    # The digest is of all samples: where one could not be read it would be a second fault for one cause.
     if entries is not None and len(told) == len(entries):
         yield from _told_faults(shard, told)
 
@@ -217,6 +223,7 @@ def _local_copy(url: str) -> Iterator[str]:
     if storage.is_local(url):
         yield storage.local_path(url)
         return
+    # A shard is read three times: for its hash, its members and its samples.
     with temporary(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)

@@ -35,6 +35,8 @@ def look(pixels: NDArray[np.uint8]) -> bytes:
     fours = _sums_of_four(grey[:: 1 + grey.shape[0] // TALL])
     down, heights = _boxes(fours.shape[0], LOOK_ROWS)
     across, widths = _boxes(fours.shape[1], LOOK_COLUMNS)
+    # BLAS multiplies floats alone. These sums stay below 2^24, so 32-bit floats hold them exactly,
+    # and every machine finds the same bits whatever order its BLAS adds in.
     sums = (down @ fours.astype(np.float32)).astype(np.float64) @ across.T.astype(np.float64)
     means = sums / (4.0 * np.outer(heights, widths))
     return np.packbits(means[:, 1:] > means[:, :-1] + MARGIN).tobytes()
@@ -71,11 +73,13 @@ def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, in
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
     stretches, words = table.view(">u4"), table.view(np.uint64)
     found: dict[tuple[int, int], int] = {}
+    # Seven differing bits cannot lie in all eight stretches: alike looks share one, and sorting finds it.
     for stretch in range(stretches.shape[1]):
         order = np.argsort(stretches[:, stretch], kind="stable")
         values = stretches[order, stretch]
         for step in range(1, min(CROWD, len(order) - 1) + 1):
             at = np.flatnonzero(values[step:] == values[:-step])
+            # Equal values stand side by side: where no pair is found at this distance, none is further apart.
             if not len(at):
                 break
             a, b = order[at], order[at + step]  # a stable sort: a before b

@@ -61,6 +61,7 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
     came = decoding.decode_stored(content) if isinstance(content, bytes) else from_pixels(content)
     whole = drop_colour(came)
     pixels = check_sides(trim(whole) if image.trim else whole)
+    # Encoding a JPEG again would lose quality and takes most of the time of packing.
     if isinstance(content, bytes) and pixels.shape == whole.shape and _stays(content, image):
         data, levels = jpeg.without_metadata(content), check_levels(pixels)
         source, suspect = source_digests(content, whole, pixels), suspect_of(pixels, came)
@@ -107,6 +108,7 @@ def check_levels(pixels: Bytes8) -> Histogram:
     used = np.flatnonzero(levels)
     if used[-1] - used[0] <= BLANK_RANGE and int(np.ptp(pixels)) <= BLANK_RANGE:
         raise DataError(f"is blank (levels {pixels.min()} to {pixels.max()})")
+    # Half of the limit: the counted rows may show less of the white than all pixels do.
     if levels[SATURATED_LEVEL:].sum() > SATURATED_SHARE / 2 * levels.sum():
         bright = float((pixels >= SATURATED_LEVEL).mean())
         if bright > SATURATED_SHARE:
@@ -129,6 +131,7 @@ def encode(pixels: Bytes8, image: PackImage) -> bytes:
         return jpeg.encode(pixels, image.quality)
     buffer = io.BytesIO()
     if image.format == "webp":
+        # In lossless mode `quality` is the effort of compressing and loses nothing (libwebp).
         Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=True, quality=0, method=4)
         return buffer.getvalue()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
@@ -154,6 +157,7 @@ def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
 
 def trim(pixels: Bytes8) -> Bytes8:
     """Without a frame at the edges (viewer_frames.py) and the flat rows and columns around it and inside."""
+    # Flat margins lie around a frame and inside of it: around it they would hide it.
     return np.ascontiguousarray(_without_flat(without_frame(_without_flat(pixels))))
 
 

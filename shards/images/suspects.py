@@ -110,6 +110,7 @@ def _by_colour(pixels: Pixels) -> Suspect | None:
         return None
     columns = coloured.mean(axis=0)
     halves = sorted((float(columns[: len(columns) // 2].mean()), float(columns[len(columns) // 2 :].mean())))
+    # Colour in one half alone: a fundus photograph beside a grey scan.
     if halves[1] > PHOTO_SHARE and halves[0] < 0.1 * halves[1]:
         return "composite"
     some = pixels[coloured].astype(np.int16)
@@ -180,6 +181,7 @@ def count_suspects(
                 mine["images"] += count
                 mine["first"] = [*mine["first"], *keys][:NAMED]
     for kinds in whole.values():
+        # Some devices store every scan in colour: then all would be overlays, and none is.
         coloured = sum(kinds[kind]["images"] for kind in ("overlay", "photo") if kind in kinds)
         if 2 * coloured > max(found["of"] for found in kinds.values()):
             kinds.pop("overlay", None)

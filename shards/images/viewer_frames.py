@@ -32,6 +32,7 @@ def without_frame(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _lines(flat_HW: NDArray[np.uint8]) -> int:
     """Rows that a frame takes at the top."""
+    # The median: a frame fills its line, the white wedge of a turned scan only a part of it.
     levels = np.median(flat_HW[: EDGE + NEAR], axis=1)
     peak = int(levels[:EDGE].argmax())
     behind = levels[peak + 1 : peak + 1 + NEAR]

@@ -66,6 +66,7 @@ def is_scheme(stem: str) -> bool:
 def holds_date(text: str) -> bool:
     """Whether a text holds a whole date, in whatever order, with digits or a month's name."""
     plain = text.casefold()
+    # Most names of folders hold no digit, and this is asked of millions of names.
     if not any(letter.isdigit() for letter in plain):
         return False
     found = (
@@ -75,6 +76,7 @@ def holds_date(text: str) -> bool:
         )
         or any(_either(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
         or any(
+            # Only a number above 31 is surely a year: 12-05-03 may be a version or a counter.
             int(c) > 31 and _either(1900 + int(c), int(a), int(b))
             for a, _, b, c in _SHORT_YEAR.findall(plain)
         )
@@ -127,6 +129,7 @@ def holds_identifier(text: str) -> bool:
 
 def long_numbers(text: str) -> Iterator[tuple[str, str]]:
     """(what stands before it, digits) of each number that may be a hospital's or a date without a century."""
+    # Digits of a digest look like a hospital's number and tell of nobody.
     plain = _HASH.sub("", text.casefold())
     for found in _DIGITS.finditer(plain):
         digits = found[0]

@@ -94,6 +94,7 @@ class Judge:
         for part in parts:
             found |= _signs(part)
             self._add_numbers(part)
+        # OCTDL's and OCT2017's patients were numbered for publishing: the number in a list tells no more.
         if cell is not None and not (is_scheme(parts[-1]) and cell.isdigit()):
             found |= _signs_of_cell(cell)
             self._add_numbers(cell)
@@ -106,10 +107,12 @@ class Judge:
         for (_, digits), numbers in self._numbers.items():
             if kind := numbers.kind(digits):
                 kinds[kind] += numbers.count
+        # A name may hold several numbers; its image counts once.
         return Told(self._images, {kind: min(count, self._images) for kind, count in kinds.items() if count})
 
     def _add_numbers(self, part: str) -> None:
         for before, digits in _long_numbers(part):
+            # Apart by what stands before them: only numbers behind the same text run on as one counter.
             self._numbers.setdefault((before, len(digits)), _Numbers()).add(digits)
 
 

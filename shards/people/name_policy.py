@@ -49,6 +49,7 @@ def choose(
     source: Source, listing: SourceListing, find_secret: Callable[[], Secret]
 ) -> tuple[SourceListing, NamePolicy]:
     """The listing as it is to be packed, and what was chosen; the secret is asked for where it is needed."""
+    # Not judged in published sets: whoever published them chose the names, so a digest would hide nothing.
     told, labels = judge(listing) if source.kind in JUDGED else (Told(len(listing.scans)), 0)
     keys, why = _chosen(source, told.is_harmless and not labels)
     if keys == NAMES:
@@ -72,6 +73,7 @@ def judge(listing: SourceListing) -> tuple[Told, int]:
 
 
 def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
+    # What the user asks for comes first, for device files too.
     if source.keys != "auto":
         return source.keys, ASKED
     if source.kind in DEVICES:

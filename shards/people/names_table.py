@@ -24,6 +24,7 @@ HEADER = (
     *("source", "path", "key", "patient", "patient_digest"),
     *("volume", "volume_digest", "label", "label_digest"),
 )
+# surrogateescape: names of files may hold bytes that are no UTF-8, and the table must give them back.
 _TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
@@ -43,6 +44,7 @@ def table_path(config: PackConfig, env: Mapping[str, str] | None = None) -> str:
             f"out.names_table={wanted} is a folder: give the file's path, such as {path}/names.csv"
         )
     if storage.is_local(config.out.url):
+        # Real paths: a link that leads into the set would go where the set goes.
         folder = os.path.realpath(storage.local_path(config.out.url))
         if os.path.commonpath([folder, os.path.realpath(path)]) == folder:
             raise ConfigError(
@@ -61,6 +63,7 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
     if first is None:
         return ""
     path = table_path(config)
+    # Beside its target: a rename replaces a file at once only within one file system.
     draft = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -78,6 +81,7 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
 def _write(draft: str, path: str, scans: Iterable[Scan]) -> None:
     scans = list(scans)
     fresh = {scan.source for scan in scans}
+    # Mode 600 from the first byte: a chmod after opening would leave a moment in which others can read.
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(handle, "w", **_TEXT) as file:  # type: ignore[call-overload]
         rows = csv.writer(file)
@@ -85,6 +89,7 @@ def _write(draft: str, path: str, scans: Iterable[Scan]) -> None:
         rows.writerows(row for row in _old_rows(path) if row[0] not in fresh)
         rows.writerows(map(_row, scans))
         file.flush()
+        # On disk before the first shard: after a crash its digests could not be led back to names.
         os.fsync(handle)
     os.replace(draft, path)
 

@@ -32,6 +32,7 @@ _WORDS_TOO = frozenset(
     ("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black")
 )
 """Names that are words of images too: they count beside an unknown word that is written as a name."""
+# Unicode does not decompose these letters, so that taking accents away leaves them as they are.
 _MAPPED = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe"})
 
 
@@ -146,11 +147,13 @@ def _near(text: str, a: _Word, b: _Word) -> bool:
 @lru_cache(maxsize=65_536)
 def _words(text: str) -> tuple[_Word, ...]:
     """Words in Latin letters; `JohnSmith` is two, a single capital and what follows it is one."""
+    # macOS stores accents as letters of their own: `García` would be cut after its i.
     text = unicodedata.normalize("NFC", text)
     found = []
     for run in _RUN.finditer(text):
         if not _is_latin(run[0]):
             continue
+        # The whole word first: `McDonald` and `OCTDL` are one word, though capitals would cut them.
         whole = _word(run[0], run.start())
         if whole.is_known_name or whole.is_harmless:
             found.append(whole)

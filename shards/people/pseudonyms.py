@@ -34,6 +34,7 @@ _TOKENS = re.compile(r" \(v[0-9a-f]{8}[^)]*\)")
 _WORD = re.compile(r"[^\W_]{3,}")
 
 
+# Named and not a closure: the scan is pickled for the workers, and names_table.py asks for what it holds.
 class Hidden:
     """A scan's `read` that keeps what the scan was called, and never says it."""
 
@@ -79,6 +80,7 @@ def hide(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
     people = labels_of_people({scan.label for scan in scans if scan.label is not None})
     digest = lru_cache(maxsize=65_536)(secret.digest)
     hidden = [_hidden(scan, digest, source, people) for scan in scans]
+    # Two files of one patient, eye, volume and slice would have one key.
     count = Counter(scan.key for scan in hidden)
     if len(count) == len(hidden):
         return hidden
@@ -130,6 +132,7 @@ def without_names(text: str, scan: Scan) -> str:
     path, spelt = path_of(scan), named(scan)
     parts = {path, spelt.origin, os.path.basename(path), os.path.splitext(os.path.basename(path))[0]}
     parts |= set(path.split("/")) | {spelt.patient or "", spelt.volume or ""}
+    # Longest first: to cut a folder's name first would leave the rest of a path behind.
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, GONE) if len(part) > 2 and part != spelt.label else text
     words = {word.casefold() for word in _WORD.findall(path) if _is_telling(word)}
@@ -142,6 +145,7 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
     volume = None if scan.volume is None else f"v{digest('volume', scan.volume)}"
     place = scan.slice if scan.slice is not None and scan.slice <= LARGEST_SLICE else None
     last = f"i{digest('file', path)}" if place is None or volume is None else f"{place:04d}"
+    # In this order: sorted keys still put the slices of a volume in a row.
     key = "_".join(part for part in (patient, scan.eye if patient or volume else None, volume, last) if part)
     return replace(
         scan,
@@ -179,8 +183,10 @@ def _without_names(scan: Scan, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except DataError as error:
+        # `from None`: a traceback prints the cause, and the cause names the file.
         raise DataError(without_names(str(error), scan)) from None
     except OSError as error:
+        # Not the error's text: it ends with the path.
         raise DataError(f"cannot be read ({error.strerror or type(error).__name__})") from None
     except Exception as error:  # as in `make_sample`: a hostile file makes libraries raise anything
         told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__

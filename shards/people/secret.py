@@ -76,6 +76,7 @@ def secret_path(env: Mapping[str, str]) -> str:
 def _read(path: str) -> Secret:
     try:
         with open(path) as file:
+            # Of the open file: the path may lead to another one by now.
             mode, text = os.fstat(file.fileno()).st_mode, file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the secret for names {path} ({_why(error)}): set {SALT}") from error
@@ -96,8 +97,10 @@ def _make(path: str) -> Secret:
         with open(handle, "w") as file:
             file.write(text + "\n")
             file.flush()
+            # On disk before it is used: digests of a secret that a crash has lost cannot be made again.
             os.fsync(handle)
         try:
+            # A link fails where another process was faster; a rename would replace the secret it has used.
             os.link(draft, path)
         except FileExistsError:
             return _read(path)

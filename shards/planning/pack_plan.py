@@ -110,6 +110,7 @@ def parts_of(
     given = given_parts(scans, group)
     parts = [scan.split or (given.get(group(scan)) if given else None) for scan in scans]
     if sum(fractions):
+        # An array holds eight bytes a place; a list of Python's integers takes several times as much.
         free = array("q", (place for place, part in enumerate(parts) if part is None))
         dealt = stratify([scans[place] for place in free], fractions, seed, group)
         for place, part in zip(free, dealt, strict=True):
@@ -147,6 +148,7 @@ def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
     words = np.empty((len(scans), 5), np.uint64)  # part, then the hash: sorted without an object for each
     for row, scan in zip(words, scans, strict=True):
         row[0] = place.get(scan.split or "", len(PARTS))
+        # Big-endian, so that the numbers sort as the hash's bytes do, on every machine.
         row[1:] = np.frombuffer(_hash(seed, scan.key), ">u8")
     return [scans[i] for i in np.lexsort(words.T[::-1])]
 
@@ -156,6 +158,8 @@ def recipe(config: PackConfig) -> dict[str, Any]:
     tree = configs.to_dict(config)
     kept = {
         **_sources(config),
+        # Settings that came later are left out at their defaults.
+        # So sets that were packed before them keep their fingerprint, and packing goes on with them.
         "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
         "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != TOGETHER},
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
@@ -205,6 +209,7 @@ class Marks:
         for scan in islice(self._plan.scans, self._done, place):
             self._digest.update(_row(scan))
         self._done = max(self._done, min(place, len(self._plan.scans)))
+        # A copy goes on: hashing the plan from its start for each shard would take the square of its length.
         whole = self._digest.copy()
         whole.update(_row(self._plan.scans[place]) if place < len(self._plan.scans) else b"end")
         return whole.hexdigest()
@@ -232,6 +237,7 @@ def _number_groups(
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     groups = 0
     for place, scan in enumerate(scans):
+        # By the names behind digests: by the digests another secret would draw another split.
         group, own = group_in(scan), named(scan)
         code = names[own.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
@@ -253,6 +259,7 @@ def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
     wanted = [place for place, share in enumerate(fractions) if share > 0]
     lacking = [share * sum(sizes) for share in fractions]
     part = []
+    # The largest groups come first, while every part still lacks enough to take them.
     for size in sizes:
         part.append(max(wanted, key=lacking.__getitem__))
         lacking[part[-1]] -= size
@@ -272,4 +279,5 @@ def _fill_empty(part: list[int], wanted: Sequence[int]) -> list[int]:
 
 
 def _hash(seed: int, *names: str) -> bytes:
+    # No name holds a NUL, so that (`a`, `bc`) and (`ab`, `c`) have other hashes.
     return hashlib.sha256("\0".join([str(seed), *names]).encode(errors="surrogateescape")).digest()

@@ -24,6 +24,7 @@ def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":
         return scan.key
+    # With the source: the lists of two hospitals both have a patient 1.
     return (scan.source, name) if kind == "patient" else (scan.source, kind, name)
 
 

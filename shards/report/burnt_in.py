@@ -93,6 +93,7 @@ def _grouped(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group
     by_size: dict[str, dict[tuple[int, ...], Group]] = defaultdict(lambda: defaultdict(list))
     for tile in tiles:
         if tile.pixels is not None and tile.group != BEFORE:
+            # The brightest channel: a mark in one colour is dark in the mean of three.
             grey = tile.pixels if tile.pixels.ndim == 2 else tile.pixels.max(axis=2)
             by_size[tile.group][grey.shape].append((tile.key, grey))
     found = {}
@@ -100,6 +101,7 @@ def _grouped(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group
         groups = sorted(sizes.values(), key=lambda group: -len(group))
         rest = [one for group in groups if len(group) < LEAST for one in group]
         sides = np.array([grey.shape for _, grey in rest]).reshape(-1, 2)
+        # Corners are compared over the smallest sides: one tiny picture would hide every mark.
         large = (sides >= np.median(sides, axis=0) / 2).all(axis=1) if rest else sides[:, 0] > 0
         large = large if large.sum() >= LEAST else np.zeros(len(rest), bool)
         found[source] = (
@@ -129,6 +131,7 @@ def _compare_sizes(group: Group) -> list[dict[str, Any]]:
         columns = slice(-narrow, None) if how.endswith("right") else slice(narrow)
         tries.append(_compare(group, [grey[rows, columns] for _, grey in group], how))
     size = (int(np.median(widths)), int(np.median(heights)))
+    # A viewer that scales its window scales the mark with the scan.
     scaled = [np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)) for _, grey in group]
     tries.append(_compare(group, scaled, "scaled"))
     return [one for one in tries if one["boxes"]] or [{**tries[-1], "how": "many sizes"}]

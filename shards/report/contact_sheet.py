@@ -51,6 +51,7 @@ def kept_tiles(
     for scan in plan.scans:
         if scan.key not in out and len(wanted[scan.source]) < COMPARED:
             wanted[scan.source].append(scan.key)
+    # An append: none of its pictures is in the first shard, so some of the set before are shown beside them.
     if shards and not {key for keys in wanted.values() for key in keys} & set(shards[0].keys):
         planned = {scan.key for scan in plan.scans}
         wanted[BEFORE] = [key for key in shards[0].keys if key not in planned][:EACH]
@@ -85,6 +86,7 @@ def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dic
         if not here:
             continue
         left -= here
+        # Read back and not from the sources: the page shall show what was written.
         with storage.open_read(storage.join(url, done.shard.name)) as stream:
             for entry in read_index(url, done.shard):
                 if entry.key in here:

@@ -36,6 +36,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         [f"# Data card: {tree['samples']:,} B-scans", ""],
         [f"{len(shards):,} shards, {megabytes:,.1f} MB, packed by {tree['packed_by']}.", ""],
         [f"[{QUALITY}]({QUALITY}) shows it: what was kept, what was not, what looks alike.", ""],
+        # The fence is longer than any run of backticks inside: a source's name may hold some.
         [fence(again), again, fence(again), ""],
         ["## Sources", "", *_sources(tree["sources"]), ""],
         ["## Names", "", *_names(tree["sources"]), ""],
@@ -60,6 +61,7 @@ def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> st
     default = dict(configs.flatten(bare))
     changed = [(k, v) for k, v in configs.flatten(tree) if default.get(k) != v and k != "sources"]
     drawn = any(source.kind == "phantom" for source in config.all_sources)
+    # A path such as /data/Smith_John tells what the digests hide.
     changed = [(k, "PATH" if hidden and k in PATHS else v) for k, v in changed if k not in LOCAL]
     words = [shlex.quote(plain(f"{k}={v}")) for k, v in changed if drawn or not k.startswith("phantom.")]
     file = "CONFIG.toml" if hidden else shlex.quote(plain(config_file))
@@ -160,6 +162,7 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield ""
     yield "| reason | scans |"
     yield "|---|--:|"
+    # On the card the reason stands without the key of the other picture, which differs in every row.
     same = SAME.strip()
     shown = {reason: "has the same pixels as one that is kept" for reason in reasons if reason in same}
     told = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))

@@ -36,7 +36,9 @@ def quality_page(
     """HTML from a manifest's tree and the pictures of the set; `alike`: by key, of pairs and suspects."""
     environment = Environment(
         loader=PackageLoader("shards.report", "."),
+        # Names of files and classes are foreign text.
         autoescape=True,
+        # A name that is missing raises: an empty cell would be read as a fact.
         undefined=StrictUndefined,
         trim_blocks=True,
     )
@@ -110,6 +112,7 @@ def _marked(tiles: Sequence[Tile], source: str, found: Mapping[str, Any]) -> str
     pixels = next(mine, None)
     if not found["boxes"] or pixels is None:
         return ""
+    # A copy: the same tile is drawn a second time, without the outline.
     shown = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
     for top, left, bottom, right in boxes_in(found, *pixels.shape[:2]):
         line = max(1, pixels.shape[0] // 150)

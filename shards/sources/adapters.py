@@ -63,6 +63,7 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
 def open_source(source: Source, phantom: Phantom) -> SourceListing:
     """Every scan of one source, in a fixed order."""
     if source.kind == "phantom":
+        # The phantom needs scipy, which a folder of images does not.
         from shards.sources.phantom.generated import list_generated
 
         return SourceListing(list_generated(phantom, source.name))
@@ -75,6 +76,7 @@ def _with_patients(listing: SourceListing) -> SourceListing:
     """Every slice with its volume's patient, where some slices name one and others do not."""
     if all(scan.patient is None for scan in listing.scans):
         return listing
+    # A list may name the patient in one row of a volume: its other slices must go to the same part.
     if not any(scan.patient is None and (scan.group or scan.volume) for scan in listing.scans):
         return listing
     owners = patients_of_units((scan.group or scan.volume, scan.patient) for scan in listing.scans)
@@ -92,6 +94,7 @@ def _check_apart(opened: Sequence[Opened]) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
+    # A set first: counting every key of millions is worth it only for the message.
     if len({scan.key for source in opened for scan in source.scans}) < sum(len(s.scans) for s in opened):
         keys = Counter(scan.key for source in opened for scan in source.scans)
         double = [key for key, count in keys.items() if count > 1]

@@ -128,12 +128,14 @@ def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
         except ManifestError as error:
             if not _is_damaged(error):
                 raise
+            # Only where shards of this software stand: another program may call its file manifest.json too.
             if replaced and ours_in(url):
                 return None
             raise ManifestError(f"{error}; --force replaces it") from error
     kind = url_kinds.kind_at(url)
     if kind in _OTHERS:
         raise DataError(f"out.url={url} is {kind}: give the shard set a folder of its own")
+    # A commit writes these names, and would replace somebody's own file.
     strange = [entry for entry in BESIDE if entry in names and MARKER not in names]
     if strange:
         raise DataError(
@@ -168,12 +170,14 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
     try:
         while found := _read_record(url, series.stem(len(kept)), names, marks):
             kept.append(found)
+    # A later version's shard is not damaged: packing over it would destroy what that version can read.
     except FormatError:
         raise
     except RecordError as error:
         again = sum(f"{series.stem(number)}.idx" in names for number in range(len(kept), len(names)))
         say(f"{error}; shards that are packed again from there on: {again:,}")
     sweep(url, {*keep, *files_of([done.shard for done in kept])})
+    # Parts of a killed upload are in no listing, and paid for until they are dropped.
     storage.abort_uploads(url)
     return kept
 
@@ -249,8 +253,10 @@ def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committe
     where = storage.join(url, index)
     data = storage.read_bytes(where)
     record = _record(data, where, "")
+    # The size is enough: a tar is put whole. Hashing would read the whole set at every restart.
     is_whole = record.shard.bytes == storage.size(storage.join(url, tar))
     if not is_whole or record.mark != marks.at(record.next):
         return None
+    # The manifest will name the index by these, so they are taken from the bytes at the URL.
     info = storage.bytes_info(data)
     return _committed(record, IndexFile(index, info.bytes, info.sha256), where, "")

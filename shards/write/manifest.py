@@ -103,12 +103,14 @@ def near_duplicates(
     """Pictures of different patients (volumes, where none is known) that look alike: reported, kept."""
     out = {skip.key for skip in skipped}
     mine = [scan for scan in plan.scans if scan.key not in out]
+    # An appended plan knows the scans of its own shards only; those before come first.
     before = sum(done.shard.samples for done in shards) - len(mine)
     codes: dict[Group, int] = {}
     groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
     for place, scan in enumerate(mine, start=before):
         group = group_of(scan, plan.rule)
         alone = isinstance(group, str)
+        # Odd numbers for images that stand alone, even ones for groups: the two never meet.
         groups[place] = 1 + (2 * place + 1 if alone else 2 * codes.setdefault(group, len(codes)))
     pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
 

@@ -116,6 +116,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> PackedSampl
     return PackedSample(
         key=scan.key,
         extension=stored.extension,
+        # Headers and padding are made here, in the worker: the one process that writes only appends.
         members=member(f"{scan.key}.{stored.extension}", stored.data) + member(f"{scan.key}.json", fields),
         image_bytes=len(stored.data),
         image_sha256=image_digest(stored.data),

@@ -42,6 +42,7 @@ class Seen:
         order = np.argsort(digests)
         self._shards.append(done)
         self._runs.append((digests[order], owner[order]))
+        # Each run is more than twice as long as the next: a digest is merged some log2(n) times in all.
         while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
             last, before = self._runs.pop(), self._runs.pop()
             digests = np.concatenate((before[0], last[0]))

@@ -91,6 +91,7 @@ def mark(url: str, fingerprint: str, generation: int = 1) -> None:
     """Say at the URL that a set is being packed there, and which."""
     note = "unfinished shard set: the same pack command goes on from here"
     tree = {"note": note, "fingerprint": fingerprint, "generation": generation}
+    # By this file tars without a manifest are known as ours.
     storage.write_json(storage.join(url, MARKER), tree)
 
 
@@ -117,6 +118,7 @@ def locked(url: str) -> Iterator[FolderLock]:
     A killed process's lock is taken over as that of a run is (`records.folder_lock`). Processes of one
     scheduler's job are rivals here, not each other's restarts.
     """
+    # No environment: by a job's id a second pack of the job would pass for the restart of the first.
     lock = FolderLock(url, say, lambda held: _conflict(url, held), env={})
     lock.take()
     try:

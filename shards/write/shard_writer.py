@@ -79,6 +79,7 @@ class ShardWriter:
             return
         first = self._seen.first(result.digest, result.key)
         if first is not None:
+            # Decided here and not in the workers: which of two equal pictures is first depends on the order.
             self.skipped.append(Skipped(result.key, self._plan.scans[place].origin, f"{SAME}{first}"))
             return
         split = self._plan.scans[place].split
@@ -96,9 +97,12 @@ class ShardWriter:
         done = self._open.record(shard, place, self.skipped[self._recorded :])
         index = index_bytes(self._open.tar.entries, done.to_tree(self._marks.at(place)))
         info = storage.bytes_info(index)
+        # Right before writing: making this shard took time in which the lock may have been lost.
         self._confirm()
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
+        # Before the move: of a move that fails nobody knows whether the file has arrived.
         self._put = True
+        # The tar first: a kill after it leaves a tar without a record, which the next start removes.
         storage.move_file(self._open.path, storage.join(self._out.url, shard.name))
         storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
         self.shards.append(done)
@@ -111,6 +115,7 @@ class ShardWriter:
             self._marked = True
         name = f"{self._series.stem(len(self.shards))}.tar"
         url = storage.join(self._out.url, name)
+        # Beside its target on a disk, so that putting it is a rename and no second copy.
         return OpenShard(storage.draft_path(url, self._folder), name, split)
 
     def _check_budget(self) -> None:

@@ -33,6 +33,7 @@ class Statistics:
     widths: Counter[int] = field(default_factory=Counter)
     measured: int = 0
     """Encoded images whose loss was measured."""
+    # Whole numbers: floats would sum to other digits in another order of shards.
     error: int = 0
     """Sum of their squared differences."""
     pixels: int = 0

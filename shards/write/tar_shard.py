@@ -49,6 +49,7 @@ class TarShard:
     def close(self) -> str:
         """Write the end marker; the stream stays open. Gives the sha256 of all that was written."""
         self._write(_END)
+        # tarfile and webdataset fill the last record of 10,240 bytes, and these bytes must be theirs.
         self._write(bytes(-self.length % tarfile.RECORDSIZE))
         return self._digest.hexdigest()
 

@@ -21,6 +21,7 @@ def _template() -> bytes:
 
 
 _HEADER = _template()
+# A header's checksum counts its own eight bytes as spaces (POSIX ustar).
 _BARE_SUM = sum(_HEADER[: _SUM.start]) + 8 * 0x20 + sum(_HEADER[_SUM.stop :]) - sum(_HEADER[_SIZE])
 
 

@@ -47,6 +47,7 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
 
 
 def _named(scan: Scan, subject: str) -> Scan:
+    # All ten eyes have the disease: the set was published for it.
     known: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
     if scan.slice is None:
         return replace(scan, key=subject, origin=f"{subject}.mat", **known)

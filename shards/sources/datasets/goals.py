@@ -53,6 +53,7 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         known: dict[str, Any] = {"split": part, "patient": f"{match['part']}_{number}"}
         key = f"{match['part']}_{number}"
         scan = image_scan(root, file, found[file], name or "goals", key, links, **known)
+        # Excel drops leading zeros: the table has 1 where the file is called 0001.
         label = verdicts.get((part, number.lstrip("0")))
         extra = partial(read_mask, root, mask, links) if mask else None
         scans.append(replace(scan, label=label, extra=extra))

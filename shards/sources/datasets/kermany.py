@@ -42,6 +42,7 @@ def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceLi
         scans.append(replace(scan, slice=int(match["slice"])))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, PUBLISHED, "images")
+    # Before a part is trusted: with a patient in train and in test every score would be too good.
     scans, straddling = _without_straddling(scans)
     notes += straddling + ignored_note(
         [f for f in found if f not in named], "not named <class>-<patient>-<n>"

@@ -30,6 +30,7 @@ _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGN
 def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every B-scan of the OCT folders, with the disease where the table of labels is there."""
     root, found, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
+    # By number: sorted as text, slice 10 would come before slice 2.
     slices = {file: match for file in sorted(found, key=natural) if (match := _SLICE.fullmatch(file))}
     labels, notes = _labels(root, [file for file in found if file.lower().endswith(TABLES)])
     scans: list[Scan] = []

@@ -70,6 +70,7 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         return patient
 
     for patients in owners.values():
+        # The first by name and not by order of listing, so that every disk gives the same patient.
         first, *rest = sorted({find(patient) for patient in patients})
         parent.update(dict.fromkeys(rest, first))
     return {patient: find(patient) for patients in owners.values() for patient in patients}
@@ -93,6 +94,7 @@ def _picture(root: str, file: str, links: Links) -> str | None:
     """Digest of the compressed picture without its metadata; None where it cannot be read."""
     try:
         data = read_file(root, file, links)
+        # Without metadata: a copy that another program has tagged is still the same picture.
         return hashlib.sha256(jpeg.without_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
     except (DataError, OSError, ValueError):
         return None  # packing reads it again and says why

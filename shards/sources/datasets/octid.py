@@ -53,6 +53,7 @@ def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceList
 def label_of(file: str) -> str | None:
     """The class that the nearest folder names, else the file's name up to its number."""
     *folders, _ = file.split("/")
+    # The nearest folder first: a set may lie below a folder that is called after one class.
     words = [*reversed(folders), re.sub(r"[\s_()-]*\d.*$", "", stem(file))]
     for word in words:
         for label, spelling in _SPELLINGS.items():

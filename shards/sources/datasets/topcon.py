@@ -29,6 +29,7 @@ def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceLis
     if any(file.lower().endswith(IMAGE_ENDS) for file in found.paths):
         images = list_folder(path, name or "topcon", links)
         scans += images.scans
+        # `list_folder` takes raw exports for foreign files: with some beside the images its notes are wrong.
         notes += images.notes[: 0 if raw else None]
     if raw:
         exports = list_device(path, name or "topcon", links, RAW)

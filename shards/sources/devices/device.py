@@ -47,6 +47,8 @@ COMMON = (
 """Ends of names that a note may show; another may be part of a person's name."""
 MAX_PATIENT_FILES, MIN_PATIENT_FOLDERS = 16, 5
 """A folder of more files, or one of few folders, is taken for a part of the set and not for a patient."""
+# The plan shuffles slices, and each is read by itself.
+# Without what is kept here a volume would be decoded once for every slice.
 _kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
@@ -55,6 +57,7 @@ def list_device(
 ) -> SourceListing:
     """Every B-scan of the device files below a folder; a file that cannot be read is listed to be named."""
     root = check_folder(path)
+    # Every file: DICOM is known by its content and may have any name.
     found = find_files(root, ends if ends != EVERY else ("",), links)
     every = dict(zip(found.paths, found.sizes, strict=True))
     files = {file: size for file, size in every.items() if _is_device_file(root, file, ends)}
@@ -66,6 +69,7 @@ def list_device(
     for file, size in files.items():
         listed = list_file(root, file, size, name or "device", aside, links)
         group = groups.get(os.path.dirname(file))
+        # A folder that looks like one patient's keeps its files together where no number does.
         scans += [scan if scan.patient or not group else replace(scan, group=group) for scan in listed]
         if listed and listed[0].slice is not None:
             volumes = kept_volumes(root, file, links)
@@ -149,6 +153,7 @@ def _token(file: str) -> str:
 def _extension(file: str) -> str:
     """Of a device file's name; DICOM has any, which may be part of a person's name."""
     end = os.path.splitext(file)[1].lower()
+    # DICOM may be called IM00001.Smith: what follows the dot is not shown.
     return end if end in EVERY else ".dcm"
 
 
@@ -217,9 +222,11 @@ def kept_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
     if (links == "inside" and not is_below(root, real)) or not os.path.isfile(real):
         raise DataError("is not a regular file in its folder (links out of it are not followed)")
     info = os.stat(real)
+    # A file that was replaced while packing must not give the old pixels.
     key = (real, info.st_mtime, info.st_size)
     if key not in _kept:
         _kept[key] = read_volumes(real)
+        # The newest volume always stays: its slices are about to be read.
         while len(_kept) > 1 and sum(map(_bytes, _kept.values())) > CACHE_BYTES:
             _kept.popitem(last=False)
     _kept.move_to_end(key)

@@ -44,6 +44,7 @@ def use(syntax: Any) -> str:
             f"is compressed as {syntax.name}, which is not read here: convert it to JPEG 2000 or no "
             "compression (dcmdjpeg, gdcmconv --raw)"
         )
+    # pydicom keeps one decoder a syntax for the whole process, so the plugin is added once.
     decoder = get_decoder(syntax)
     if NAME not in decoder.available_plugins:
         decoder.add_plugin(NAME, (__name__, "decode_frame"))
@@ -65,6 +66,7 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
         samples = imagecodecs.jpeg8_decode(src)
     if samples.size != runner.rows * runner.columns * runner.samples_per_pixel:
         raise ValueError(f"a frame of {samples.shape}, not of the size that the file says")
+    # imagecodecs gives 12-bit samples in 16 bits; pydicom cuts the bytes by the width that it is told.
     runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)
     runner.set_option("planar_configuration", 0)
     return np.ascontiguousarray(samples).tobytes()

@@ -38,18 +38,22 @@ def read_dicom(path: str) -> list[Volume]:
 
     bare = not has_preamble(path)
     if bare:
+        # `force` makes pydicom read anything as DICOM.
         _check_bare(path)
     file = dcmread(path, force=bare)
     if str(file.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
         raise LeftAside("is a DICOMDIR, an index of other files")
     modality = str(file.get("Modality", "") or "")
+    # An error, not left aside: a file that was cut in its header has lost its modality too.
     if not modality:
         raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
     if modality != "OPT":
         raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
     if not file.file_meta.get("TransferSyntaxUID"):
+        # pydicom decodes no pixels of a file that names no transfer syntax.
         file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
     _check_header(file)
+    # After the header's check: decoding takes the memory that the header promises.
     slices = _slices(file, path)
     patient, notes = pseudonym(file.get("PatientID")), _left_out(file)
     return [
@@ -86,6 +90,7 @@ def _plain_syntax(file: Any) -> str:
 
 def _shown(modality: str) -> str:
     """A modality as DICOM has them; anything else may be what somebody has typed in."""
+    # Somebody may have typed a name into this field.
     known = modality.isascii() and modality.isalpha() and modality.isupper() and len(modality) <= 8
     return modality if known else "(unknown)"
 

@@ -42,10 +42,12 @@ def read_frames(file: Any) -> Frames:
 
 
 def _grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
+    # Before inverting: the padding value is one of the values that are stored.
     padded = frames == file.PixelPaddingValue if _has_padding(file, frames) else None
     if inverted:
         frames = invert(frames, int(file.get("BitsStored", 0) or 0))
     if padded is not None and not padded.all():
+        # Left as it is, a padding of -32,000 would take most of the 256 levels that scaling gives.
         frames = np.where(padded, frames[~padded].min(), frames)
     return _fill_depth(frames, file)
 
@@ -81,6 +83,7 @@ def _check_native(file: Any, count: int) -> None:
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(name, int(file.get("BitsAllocated", 8)))
     samples = int(file.Rows) * int(file.Columns) * int(file.get("SamplesPerPixel", 1))
     frame = ceil(samples * bits / 8)
+    # Two pixels share their colour: four samples for two pixels, and not six.
     if file.get("PhotometricInterpretation") == "YBR_FULL_422":
         frame = frame * 2 // 3
     held = len(file[name].value or b"")
@@ -100,6 +103,7 @@ def _check_compressed(file: Any, count: int) -> None:
     fragments = list(generate_fragments(data[8 + 4 * len(table) :]))
     extended = file.get("ExtendedOffsetTable"), file.get("ExtendedOffsetTableLengths")
     offsets = extended if all(extended) else None
+    # A frame may be cut into several fragments: those count that begin a stream.
     begun = sum(fragment[:2] in (_JPEG, _JPEG2000) for fragment in fragments)
     held = max(begun, len(table)) or len(fragments)
     if held != count:

@@ -63,12 +63,14 @@ class _Chunk:
 
 def read_e2e(path: str) -> list[Volume]:
     """Every series of B-scans, in the order in which they stand in the file."""
+    # Mapped: a file may have 4 GB, and only its B-scans and three small kinds of chunk are read.
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         base = 64 if data[:21] == b"E2EMultipleVolumeFile" else 0
         if data[base : base + 4] != b"CMDb":
             raise DataError("is no .e2e file (it has no CMDb header)")
         starts = _starts(data, base)
         chunks = [chunk for start, kind in starts.items() if (chunk := _chunk(data, base, start, kind))]
+        # Found first for the whole file: the chunk of an eye may come after its B-scans.
         numbers, eyes = _patients(data, chunks), _eyes(data, chunks)
         return [
             Volume(slices, numbers.get(series[0]) or pseudonym(series[0]), eyes.get(series))
@@ -85,6 +87,7 @@ def _starts(data: mmap.mmap, base: int) -> dict[int, int]:
     directories: dict[int, int] = {}
     while at:
         magic, count, _, before, _ = _DIRECTORY.unpack_from(data, base + at)
+        # Without the first condition a chain that runs in a circle never ends.
         if at in directories or not magic.startswith(b"MDbDir"):
             raise DataError("has a broken directory")
         directories[at] = count
@@ -95,6 +98,7 @@ def _starts(data: mmap.mmap, base: int) -> dict[int, int]:
     for at, count in reversed(directories.items()):
         begin = base + at + _DIRECTORY.size
         entries = np.frombuffer(data[begin : begin + count * _ENTRY.itemsize], _ENTRY, count)
+        # A directory has 512 entries, whether it uses them or not.
         used = entries[entries["start"] > entries["place"]]
         found.update(zip(used["start"].tolist(), used["kind"].tolist(), strict=True))
     return found
@@ -125,6 +129,7 @@ def _patients(data: mmap.mmap, chunks: list[_Chunk]) -> dict[int, str | None]:
 
 def _eyes(data: mmap.mmap, chunks: list[_Chunk]) -> dict[Series, str]:
     known: dict[Series, str] = {}
+    # Kind 11 last: where a file has both, it stands.
     for kind, at in ((_SCAN_EYE, 4), (_EYE, 14)):
         for chunk in chunks:
             letter = data[chunk.content + at : chunk.content + at + 1].decode("latin-1")
@@ -148,6 +153,7 @@ def _pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Series, l
             promised += 2 * width * height
             begin = chunk.content + _IMAGE.size
             pixels = data[begin : begin + 2 * width * height]
+            # Many chunks of a hostile file may name the same bytes: together they cannot exceed the file.
             if promised > len(data) or len(pixels) < 2 * width * height:
                 raise DataError(f"is cut short: slice {chunk.slice} promises {width}x{height} pixels")
             slices.append(shown()[np.frombuffer(pixels, "<u2").reshape(height, width)])

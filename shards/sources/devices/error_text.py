@@ -32,6 +32,7 @@ def told(error: BaseException, path: str, file: Any = None) -> str:
     for part in (path, os.path.basename(path), os.path.dirname(path)):
         text = text.replace(part, HIDDEN) if len(part) > 2 else text
     is_secret = _of_dicom(file) if file is not None else _in_file(path)
+    # Of DICOM the names are known by their fields; of other formats whatever is quoted may be one.
     text = text if file is not None else _QUOTED.sub(HIDDEN, text)
     places = {part.lower() for part in _WORD.findall(path)}
     shown = _WORD.sub(lambda m: HIDDEN if m[0].lower() in places or is_secret(m[0]) else m[0], text)
@@ -56,6 +57,7 @@ def _in_file(path: str) -> Callable[[str], bool]:
     def found(word: str) -> bool:
         try:
             with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                # Libraries change the case of names, and these formats store text in three codings.
                 spellings = {word, word.lower(), word.upper(), word.capitalize()}
                 coded = {s.encode(c, "ignore") for s in spellings for c in ("latin-1", "utf-8", "utf-16-le")}
                 return any(len(one) > 2 and data.find(one) >= 0 for one in coded)

@@ -41,6 +41,7 @@ def read_heyex_xml(path: str) -> list[Volume]:
 
 def _root(path: str) -> ElementTree.Element:
     with open(path, encoding="utf-8", errors="replace") as file:
+        # The first element alone: a segmentation's layers may be large, and are not read.
         for _, element in ElementTree.iterparse(file, events=("start",)):
             if element.tag != _ROOT:
                 raise LeftAside("is XML of another program, not a Heyex export")
@@ -54,6 +55,7 @@ def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
     found: dict[str | None, list[str]] = {}
     for image in series.iter("Image"):
         if image.findtext("ImageType/Type") == "OCT":
+            # A series may hold both eyes.
             side = image.findtext("Laterality") or series.findtext("Laterality")
             found.setdefault(eye_of(side), []).extend(_names(image))
     return found

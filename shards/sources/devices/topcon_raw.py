@@ -54,6 +54,7 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
         size, at = int.from_bytes(data[at : at + 4], "little"), at + 4
         if at + size > len(data):
             raise DataError(f"is cut short in its chunk {name[:20]!a}")
+        # Only these are copied out of the map: a file may have 4 GB.
         if name.startswith(("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PATIENT_INFO", "@CAPTURE")):
             found.setdefault(name, data[at : at + size])
         at += size
@@ -99,6 +100,7 @@ def _raw(content: bytes, name: str) -> Pixels:
     check_pixels(width, height, count)
     needed = width * height * count * bits // 8
     begin = _RAW.size
+    # Both layouts are met: the longer one repeats the number of bytes right before the pixels.
     if size != needed and content[begin + _LONGER - 4 : begin + _LONGER] == needed.to_bytes(4, "little"):
         begin += _LONGER
     if len(content) < begin + needed:

@@ -53,6 +53,7 @@ def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
     from eyepy.core.utils import from_vol_intensity
 
     values = np.array(reflectance, np.float32)
+    # eyepy turns the largest float black, by which Heidelberg marks what was not measured.
     values[~np.isfinite(values) | (values < 0)] = np.finfo(np.float32).max
     shown: Image8 = from_vol_intensity(values)
     return shown
@@ -60,6 +61,7 @@ def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
 
 def scaled(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
     """All slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
+    # 8-bit levels are what the device shows: stretching them would show another contrast.
     if all(np.asarray(scan).dtype == np.uint8 for scan in slices):
         return [np.ascontiguousarray(scan) for scan in slices]
     whole = np.asarray(slices)

@@ -54,6 +54,7 @@ def read_volumes(path: str) -> list[Volume]:
     end = kind_of(path)
     if end is None:
         raise DataError("is no device file by its name or content")
+    # Some of the libraries read a whole file into memory.
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
     try:
@@ -75,6 +76,7 @@ def read_volumes(path: str) -> list[Volume]:
 
 def kind_of(path: str) -> str | None:
     """The end of a file's name that says what it is, `.dcm` for DICOM under any name; None for others."""
+    # The content before the name: archives call DICOM files .img or .dat.
     if has_preamble(path):
         return ".dcm"
     end = os.path.splitext(path)[1].lower()
@@ -136,6 +138,7 @@ def _read_mat(path: str) -> list[Volume]:
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
+    # This array alone: Duke's files hold drawings as large as the scans.
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
     return [Volume(scaled(pixels.transpose(2, 0, 1)))]
 

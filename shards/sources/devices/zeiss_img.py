@@ -30,6 +30,7 @@ def read_img(path: str) -> list[Volume]:
     name, size = os.path.basename(path), os.path.getsize(path)
     width, named = shape_of(name)
     count, rest = divmod(size, DEPTH * width)
+    # The size is the only check that there is: the file has no header.
     if rest or not count or (named and count != named):
         wanted = f"{named or 'some'} B-scans of {DEPTH}x{width}"
         raise DataError(f"has {size:,} bytes, not {wanted} as its name says")

@@ -73,10 +73,12 @@ def scans_of(
 ) -> list[Scan]:
     """`list_folder` of files that are known; millions of them are kept in few objects each."""
     layout = layout or FolderLayout()
+    # Paths and sizes apart: a tuple for each of 1.6 million files takes memory that a plan can do without.
     paths, sizes = [], array("q")
     for file, size in files:
         paths.append(file)
         sizes.append(-1 if size is None else size)
+    # A listed file that is not there becomes a scan that cannot be read: counted, not silently absent.
     missing = (rows or {}).keys() - set(paths if rows else ())
     paths += missing
     sizes.extend([-1] * len(missing))
@@ -84,6 +86,7 @@ def scans_of(
     paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
     del order
     source = name or os.path.basename(root) or "folder"
+    # Keys and volumes come from the path below the set's own folder: where it was unpacked changes no key.
     own = [layout.own(file) for file in paths] if layout.inside else paths
     known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(own)
     scans = []

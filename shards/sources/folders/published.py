@@ -92,6 +92,7 @@ def ignored_note(files: Sequence[str], why: str) -> list[str]:
 
 def usable(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
     """The listing; DataError where nothing in the folder is of the set."""
+    # A set that was not recognised would otherwise become an empty one.
     if not scans:
         raise DataError(
             f"nothing in {path} lies as the set does when it is downloaded ({'; '.join(notes)}): "

@@ -107,6 +107,7 @@ def _hole(rng: np.random.Generator) -> Lesion:
     lean = rng.uniform(-0.12, 0.12)
 
     def cut(at: Cut, x_W: Floats, y: float) -> None:
+        # Never negative: B-scans end at REACH of the radius.
         half = float(np.sqrt(radius**2 - y**2))
         edge_W = np.maximum(np.hypot(x_W - centre, y) - radius, 0.0)
         swell_W = np.exp(-((edge_W / reach) ** 2)).astype(np.float32)
@@ -156,6 +157,7 @@ def _serous(rng: np.random.Generator) -> Lesion:
         at.grey_KW[FLUID] = grey
         over_W = np.minimum(4.0 * bump_W, 1.0)
         shag_W = over_W * np.maximum(6.0 + shaggy * (0.6 + 0.6 * fringe(x_W, y)), 0.0)
+        # The fringe of outer segments hangs into the fluid and must not fill it.
         shag_W = np.minimum(shag_W, 0.35 * at.thick_KW[FLUID])
         at.thick_KW[OS] += shag_W
         at.thick_KW[FLUID] -= shag_W
@@ -178,6 +180,7 @@ def _drusen(rng: np.random.Generator) -> Lesion:
     n, through = rng.integers(6, 26), 1 if detached else rng.integers(3, 6)
     spread, middle = rng.uniform(0.7, 1.9), rng.normal(0.0, 0.4)
     xs, ys = rng.normal(middle, spread, n), rng.uniform(-extent, extent, n)
+    # Within 1.8 mm: the narrowest image shows 2.4 mm at either side of the fovea, and each shall show some.
     xs[:through], ys[:through] = np.clip(xs[:through], -1.8, 1.8), 0.2 * ys[:through]
     rx, ry = rng.uniform(0.11, 0.42, n), rng.uniform(0.1, 0.4, n)
     ry[:through] = 1.25 * extent / REACH

@@ -61,6 +61,7 @@ class PhantomScan:
 def label_of(patient: int, seed: int) -> str:
     """The patient's class: every run of five patients holds each class once, in random order."""
     block, place = divmod(patient, len(CLASSES))
+    # By block: more patients then leave the classes of the first as they are.
     order = keyed_rng(seed, STREAM_LIST, block).permutation(len(CLASSES))
     return CLASSES[order[place]]
 
@@ -131,5 +132,6 @@ def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[
         optic_disc(eye, x_W, y),
         (seed, patient, side),
     )
+    # Speckle alone differs from slice to slice at random; all else runs on through the volume.
     noise = keyed_rng(seed, STREAM_SPECKLE, patient, side, scan.slice)
     return expose(grey_HW, draw_scanner(seed, patient), noise)

@@ -103,6 +103,7 @@ def texture(key: tuple[int, int, int], channel: int, y: float, cells: tuple[int,
         )
         for k in (knot, knot + 1)
     )
+    # cos^2 + sin^2 = 1: the blend of two grids keeps their variance, so no B-scan looks smoother.
     return np.asarray(math.cos(part) * first + math.sin(part) * second, np.float32)
 
 
@@ -114,6 +115,7 @@ def grain(
     Rows hang from depth 0 of `d_HW`, so that the texture follows that surface.
     """
     grid = texture(key, channel, frame.y, (48, int(13.5 / cell[1])))
+    # Blurring by 1.1 cells leaves 1 / (2 sqrt(pi) 1.1) = 1/3.9 of the standard deviation.
     grid = gaussian_filter(grid, 1.1, mode="nearest") * np.float32(3.9)
     at_W = np.clip((frame.x_W + 6.75) / cell[1], 0.0, grid.shape[1] - 1.01).astype(np.float32)
     left_W = at_W.astype(np.intp)
@@ -216,6 +218,7 @@ def paint(
     """The whole B-scan as display greys without noise, shape (H, W)."""
     edge_KW = edges(np.maximum(cut.thick_KW, 0.0), bruch_W)
     disc_W, cup_W = disc
+    # Below 0 the rim rises for all columns; the cup itself belongs to the disc.
     edge_KW[0] += np.where(cup_W < 0.0, cup_W, disc_W * cup_W)
     below_HW = choroid(frame, vessels, bruch_W, key)
     if cut.window_W is not None:
