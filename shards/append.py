@@ -140,7 +140,7 @@ def check_fits(plan: PackPlan, base: Base) -> None:
             f"{base.manifest.url} was packed with image settings {base.manifest.recipe.get('image')}: "
             "append with the same"
         )
-    held = {key for done in base.shards for key in done.keys}
-    twice = next((scan.key for scan in plan.scans if scan.key in held), None)
+    known_keys = {key for done in base.shards for key in done.keys}
+    twice = next((scan.key for scan in plan.scans if scan.key in known_keys), None)
     if twice:
         raise DataError(f"{base.manifest.url} has a sample {twice} already: give the source another name")

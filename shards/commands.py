@@ -53,10 +53,10 @@ def pack_command(
     if dry_run:
         _say(describe_plan(plan, config), quiet)
         return 0
-    found = existing_set(config, plan, force=force)
-    if found:
+    finished = existing_set(config, plan, force=force)
+    if finished:
         same = "files are known by name and size here: --force packs again where their content has changed"
-        _say([f"already packed: {_size(found)} at {found.url}", f"  {same}"], quiet)
+        _say([f"already packed: {_size(finished)} at {finished.url}", f"  {same}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
@@ -86,9 +86,9 @@ def verify_command(
         report = inspect(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
-        found = f"{url}: faults found: {len(report.faults)}; {hint}"
+        closing_line = f"{url}: faults found: {len(report.faults)}; {hint}"
         # Faults are the result of the command, so --quiet does not hide them.
-        _say([*report.faults, *report.notes, found], quiet=False)
+        _say([*report.faults, *report.notes, closing_line], quiet=False)
         return 1
     manifest = read_manifest(url)
     _say([*report.notes, f"{url}: {_size(manifest)}, all sound"], quiet)
@@ -108,7 +108,7 @@ def describe_plan(plan: PackPlan, config: PackConfig) -> list[str]:
 
 def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
     """Where the names behind digests stand, and the secret; nothing where all keys are names."""
-    if not any(found.get("names", {}).get("keys") == DIGEST for found in manifest.sources.values()):
+    if not any(source.get("names", {}).get("keys") == DIGEST for source in manifest.sources.values()):
         return []
     where = find_secret(make=False).where
     return [
@@ -149,7 +149,7 @@ def _size(manifest: Manifest) -> str:
 
 
 def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
-    known = [f"{counts[what]:,} {what}" for what in ("patients", "volumes") if counts[what]]
+    known = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
     lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
     apart = [text for text in (say_known(counts), say_split(counts.get("split_by", {}))) if text]
     lines += [f"    {'; '.join(apart)}"] if apart else []

@@ -18,17 +18,17 @@ Report = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_display(what: str, unit: str, *, quiet: bool = False) -> Iterator[Report]:
+def progress_display(task_name: str, unit: str, *, quiet: bool = False) -> Iterator[Report]:
     """A function of (done, total) that shows progress on stderr until the block ends."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total: None
     elif console.is_terminal:
         with _bar(console, unit) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(task_name, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
-        yield _lines(what, unit)
+        yield _lines(task_name, unit)
 
 
 # rich has a column for bytes a second, and none for other units.
@@ -55,7 +55,7 @@ def _bar(console: Console, unit: str) -> Progress:
     )
 
 
-def _lines(what: str, unit: str) -> Report:
+def _lines(task_name: str, unit: str) -> Report:
     """Reports a line every few seconds, the rate taken from where this process began."""
     begin = last = time.monotonic()
     first: int | None = None
@@ -71,6 +71,6 @@ def _lines(what: str, unit: str) -> Report:
         last = now
         rate = (done - first) / (now - begin)
         left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-        print(f"{what} {done:,} of {total:,} ({rate:,.1f} {unit}/s{left})", file=sys.stderr, flush=True)
+        print(f"{task_name} {done:,} of {total:,} ({rate:,.1f} {unit}/s{left})", file=sys.stderr, flush=True)
 
     return report

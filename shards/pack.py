@@ -100,26 +100,26 @@ def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> 
 
     None: it is to be packed, or was not finished.
     """
-    found = committed_shards.read_existing(config.out.url, replaced=force)
-    if found is None:
+    manifest = committed_shards.read_existing(config.out.url, replaced=force)
+    if manifest is None:
         return None
     # An appended set has a fingerprint of its own; those of its packs are in its history.
-    if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
+    if plan.fingerprint not in {manifest.fingerprint, *(part["fingerprint"] for part in manifest.history)}:
         if force:
             return None
-        other = differences(found.recipe, plan.recipe)
-        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        what += other_secret(found.recipe, plan.recipe)
+        other = differences(manifest.recipe, plan.recipe)
+        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        changed_settings += other_secret(manifest.recipe, plan.recipe)
         raise DataError(
-            f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
-            f"({what or 'from other images'}): choose another out.url, or replace it with --force"
+            f"{config.out.url} holds a shard set of {manifest.samples:,} images packed otherwise "
+            f"({changed_settings or 'from other images'}): choose another out.url, or replace it with --force"
         )
-    return None if force or _is_unfinished(config.out.url, found, plan) else found
+    return None if force or _is_unfinished(config.out.url, manifest, plan) else manifest
 
 
-def _is_unfinished(url: str, found: Manifest | None, plan: PackPlan) -> bool:
+def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
     """Whether this plan's manifest was written, and what comes after it perhaps not."""
-    if found is None or found.fingerprint != plan.fingerprint:
+    if manifest is None or manifest.fingerprint != plan.fingerprint:
         return False
     mark = set_ownership.read_mark(url)
     return mark is not None and mark.fingerprint in ("", plan.fingerprint)
@@ -147,8 +147,8 @@ def run_plan(
     """
     url = config.out.url
     with locked(url) as lock:
-        if found := existing_set(config, plan, force=force):  # packed by another process meanwhile
-            return found
+        if finished := existing_set(config, plan, force=force):  # packed by another process meanwhile
+            return finished
         series, keep = _place(config, plan, force)
         # Before the first shard: there must be no digest in a store that nobody can lead back to a name.
         if not keep:
@@ -241,12 +241,12 @@ def describe(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The whole manifest; data card, quality page and pictures that stand beside it, by their names."""
     url = config.out.url
-    kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
-    burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept)}
-    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept)}
-    framed = {**manifest.get("framed", {}), **count_framed(kept)}
+    kept_pictures, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
+    burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept_pictures)}
+    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept_pictures)}
+    framed = {**manifest.get("framed", {}), **count_framed(kept_pictures)}
     tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
-    shown = examples(kept)
+    shown = examples(kept_pictures)
     pages = {KEPT: draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
     if dropped:
         pages[OUT] = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
@@ -254,7 +254,7 @@ def describe(
     wanted = [key for a, b, _ in pairs for key in (a, b)]
     wanted += [key for _, keys in pictured(tree.get("suspects", {})) for key in keys]
     alike = read_keys(url, shards, wanted)
-    pages[QUALITY] = quality_page(tree, kept, dropped, alike).encode()
+    pages[QUALITY] = quality_page(tree, kept_pictures, dropped, alike).encode()
     pages[CARD] = make_card(tree, config, config_file).encode()
     return tree, pages
 

@@ -49,11 +49,13 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     shards = section(manifest, plan.fingerprint)
     if not shards:
         other = differences(manifest.recipe, plan.recipe)
-        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        what = (what or "the source holds other images now") + other_secret(manifest.recipe, plan.recipe)
+        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        changed_settings = (changed_settings or "the source holds other images now") + other_secret(
+            manifest.recipe, plan.recipe
+        )
         raise DataError(
             f"{config.out.url} was not packed from this config and these images "
-            f"({what}): give --repair the config it was packed with"
+            f"({changed_settings}): give --repair the config it was packed with"
         )
     mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)
@@ -76,15 +78,15 @@ def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
 def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[Piece]:
     """Which scans each shard holds (pure)."""
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
-    kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
+    kept_places = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
     ends = list(accumulate(shard.samples for shard in shards))
     # Where the counts do not sum up, each shard would be given scans of its neighbour.
-    if ends[-1:] != [len(kept)]:
+    if ends[-1:] != [len(kept_places)]:
         raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
     before = 0
     for shard, end in zip(shards, ends, strict=True):
-        places = kept[end - shard.samples : end]
-        after = kept[end] if end < len(kept) else len(plan.scans)
+        places = kept_places[end - shard.samples : end]
+        after = kept_places[end] if end < len(kept_places) else len(plan.scans)
         skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]
         yield Piece(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
         before = after

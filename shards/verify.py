@@ -160,19 +160,22 @@ def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> I
         return
     if len(members) != 2 * shard.samples:
         yield f"holds {len(members)} files, {shard.samples} samples have {2 * shard.samples}"
-    told: dict[str, dict[str, Any]] = {}
+    fields_of_key: dict[str, dict[str, Any]] = {}
     with open(path, "rb") as file:
         for entry in entries or ():
-            yield from _sample_faults(file, entry, members, told)
+            yield from _sample_faults(file, entry, members, fields_of_key)
     # The digest is of all samples: where one could not be read it would be a second fault for one cause.
-    if entries is not None and len(told) == len(entries):
-        yield from _told_faults(shard, told)
+    if entries is not None and len(fields_of_key) == len(entries):
+        yield from _told_faults(shard, fields_of_key)
 
 
 def _sample_faults(
-    file: IO[bytes], entry: Entry, members: dict[str, tuple[int, int]], told: dict[str, dict[str, Any]]
+    file: IO[bytes],
+    entry: Entry,
+    members: dict[str, tuple[int, int]],
+    fields_of_key: dict[str, dict[str, Any]],
 ) -> Iterator[str]:
-    """What is wrong with one sample; its JSON goes into `told`, by its key."""
+    """What is wrong with one sample; its JSON goes into `fields_of_key`, by its key."""
     image = (entry.image_offset, entry.image_bytes)
     fields = (entry.json_offset, entry.json_bytes)
     if (members.get(f"{entry.key}.{entry.extension}"), members.get(f"{entry.key}.json")) != (image, fields):
@@ -186,7 +189,7 @@ def _sample_faults(
             yield f"{entry.key} is not of the size its JSON says"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
-        told[entry.key] = dict(known)
+        fields_of_key[entry.key] = dict(known)
     except RecordError as error:
         yield str(error)
     except DataError as error:
@@ -195,14 +198,14 @@ def _sample_faults(
         yield f"{entry.key} cannot be read ({error})"
 
 
-def _told_faults(shard: Shard, told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _told_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Whether the samples say the part, labels and patients that the manifest knows of."""
-    parts = Counter(known.get("split") for known in told.values())
+    parts = Counter(known.get("split") for known in fields_of_key.values())
     for part, count in parts.items():
         if part != shard.split:
             yield f"{count} of its samples say part {_spelled(part)}, manifest.json {_spelled(shard.split)}"
     digest = FieldsDigest()
-    for key, known in told.items():
+    for key, known in fields_of_key.items():
         digest.add(key, known.get("split"), known.get("label"), known.get("patient"))
     if shard.fields_sha256 not in ("", digest.hex()):
         yield "the part, label or patient of a sample differs from the manifest's digest of them"

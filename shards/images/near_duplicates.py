@@ -72,7 +72,7 @@ def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, in
     """
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
     stretches, words = table.view(">u4"), table.view(np.uint64)
-    found: dict[tuple[int, int], int] = {}
+    bits_of_pair: dict[tuple[int, int], int] = {}
     # Seven differing bits cannot lie in all eight stretches: alike looks share one, and sorting finds it.
     for stretch in range(stretches.shape[1]):
         order = np.argsort(stretches[:, stretch], kind="stable")
@@ -88,6 +88,6 @@ def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, in
             bits = np.bitwise_count(words[a] ^ words[b]).sum(axis=1)
             alike = bits <= ALIKE_BITS
             pairs = zip(a[alike].tolist(), b[alike].tolist(), strict=True)
-            found.update(zip(pairs, bits[alike].tolist(), strict=True))
-    for (first, second), differing in sorted(found.items()):
+            bits_of_pair.update(zip(pairs, bits[alike].tolist(), strict=True))
+    for (first, second), differing in sorted(bits_of_pair.items()):
         yield first, second, differing

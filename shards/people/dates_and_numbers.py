@@ -69,7 +69,7 @@ def holds_date(text: str) -> bool:
     # Most names of folders hold no digit, and this is asked of millions of names.
     if not any(letter.isdigit() for letter in plain):
         return False
-    found = (
+    has_numeric_date = (
         any(
             _is_day(int(a or d), int(b or e), int(c or f))
             for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain)
@@ -82,7 +82,7 @@ def holds_date(text: str) -> bool:
         )
     )
     return (
-        found
+        has_numeric_date
         or any(_named(one) for one in _NAMED_MONTH.finditer(plain))
         or bool(
             _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
@@ -123,7 +123,7 @@ def holds_identifier(text: str) -> bool:
     """Whether a text holds a number behind a hospital's word for it, or of a form that only such have."""
     plain = text.casefold()
     return bool(_FORMS.search(plain)) or any(
-        int(found) >= _COUNTER // 10 for found in _KEYWORD.findall(plain)
+        int(number) >= _COUNTER // 10 for number in _KEYWORD.findall(plain)
     )
 
 
@@ -131,23 +131,23 @@ def long_numbers(text: str) -> Iterator[tuple[str, str]]:
     """(what stands before it, digits) of each number that may be a hospital's or a date without a century."""
     # Digits of a digest look like a hospital's number and tell of nobody.
     plain = _HASH.sub("", text.casefold())
-    for found in _DIGITS.finditer(plain):
-        digits = found[0]
+    for match in _DIGITS.finditer(plain):
+        digits = match[0]
         if len(digits) < DAYS_DIGITS or is_whole_date(digits):
             continue
         if len(digits) == DAYS_DIGITS or int(digits) >= _COUNTER:
-            yield plain[max(0, found.start() - 12) : found.start()], digits
+            yield plain[max(0, match.start() - 12) : match.start()], digits
 
 
-def _named(found: re.Match[str]) -> bool:
+def _named(match: re.Match[str]) -> bool:
     """`oct` is a month and a kind of image: it takes a whole year, and the same sign on both sides."""
-    month, year = found["month"], found["year"]
+    month, year = match["month"], match["year"]
     if month is None:
         return True
     if len(year) == 4:
         plausible = _FIRST_YEAR <= int(year) <= _LAST_YEAR
-        return plausible and (month != "oct" or found["gap"] == found["after"] != "_")
-    return month != "oct" and found["gap"] == found["after"] in ("", "-")
+        return plausible and (month != "oct" or match["gap"] == match["after"] != "_")
+    return month != "oct" and match["gap"] == match["after"] in ("", "-")
 
 
 @lru_cache(maxsize=65_536)

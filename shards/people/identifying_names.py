@@ -47,8 +47,8 @@ class Told:
 
     def line(self) -> str:
         """`3 like a name, 1 like a date`; empty where nothing does."""
-        held = [kind for kind in KINDS if self.kinds.get(kind)]
-        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in held)
+        kinds = [kind for kind in KINDS if self.kinds.get(kind)]
+        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in kinds)
 
 
 @dataclass(slots=True)
@@ -90,15 +90,15 @@ class Judge:
     def add(self, parts: Sequence[str], cell: str | None = None) -> None:
         """An image by the names of its file and folders, and by the cell that names its patient."""
         self._images += 1
-        found: set[str] = set()
+        kinds: set[str] = set()
         for part in parts:
-            found |= _signs(part)
+            kinds |= _signs(part)
             self._add_numbers(part)
         # OCTDL's and OCT2017's patients were numbered for publishing: the number in a list tells no more.
         if cell is not None and not (is_scheme(parts[-1]) and cell.isdigit()):
-            found |= _signs_of_cell(cell)
+            kinds |= _signs_of_cell(cell)
             self._add_numbers(cell)
-        for kind in found:
+        for kind in kinds:
             self._kinds[kind] += 1
 
     def told(self) -> Told:
@@ -124,8 +124,8 @@ def labels_of_people(labels: Iterable[str]) -> frozenset[str]:
         return known  # no set of classes has so many: of the names of diseases three in a hundred look so
     if len(known) > MAX_CLASSES:
         return loosely
-    found = frozenset(label for label in known if _is_surely_person_label(label))
-    return known if 2 * len(found) > len(known) else found
+    surely = frozenset(label for label in known if _is_surely_person_label(label))
+    return known if 2 * len(surely) > len(known) else surely
 
 
 def is_name_of_person(text: str) -> bool:

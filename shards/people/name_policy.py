@@ -50,15 +50,15 @@ def choose(
 ) -> tuple[SourceListing, NamePolicy]:
     """The listing as it is to be packed, and what was chosen; the secret is asked for where it is needed."""
     # Not judged in published sets: whoever published them chose the names, so a digest would hide nothing.
-    told, labels = judge(listing) if source.kind in JUDGED else (Told(len(listing.scans)), 0)
-    keys, why = _chosen(source, told.is_harmless and not labels)
+    signs, labels = judge(listing) if source.kind in JUDGED else (Told(len(listing.scans)), 0)
+    keys, why = _chosen(source, signs.is_harmless and not labels)
     if keys == NAMES:
-        return listing, NamePolicy(keys, why, told, labels)
+        return listing, NamePolicy(keys, why, signs, labels)
     secret = find_secret()
     name = source_name(listing.scans[0].source, source.name, secret)
     notes = quiet_notes(listing, nameless=source.kind in DEVICES)
     return SourceListing(hide(listing.scans, secret, name), notes), NamePolicy(
-        keys, why, told, labels, secret.mark
+        keys, why, signs, labels, secret.mark
     )
 
 
@@ -67,8 +67,10 @@ def judge(listing: SourceListing) -> tuple[Told, int]:
     judged = Judge()
     for scan in listing.scans:
         path = path_of(scan)
-        own = [scan.volume] if scan.volume is not None and scan.volume not in path else []  # a list's own
-        judged.add([*own, *names_in(path, scan.label)], scan.patient)
+        list_names = (
+            [scan.volume] if scan.volume is not None and scan.volume not in path else []
+        )  # a list's own
+        judged.add([*list_names, *names_in(path, scan.label)], scan.patient)
     return judged.told(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
 
 
@@ -85,9 +87,9 @@ def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
 
 def sentence(tree: Mapping[str, Any]) -> str:
     """What was chosen for a source, from the manifest, for terminal and data card."""
-    told = Told(0, tree["signs"])
+    counted = Told(0, tree["signs"])
     labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
-    signs = "; ".join(part for part in (told.line(), labels) if part)
+    signs = "; ".join(part for part in (counted.line(), labels) if part)
     if tree["keys"] == DIGEST:
         reason = {
             ASKED: "source.keys=digest asks for it",
@@ -100,5 +102,5 @@ def sentence(tree: Mapping[str, Any]) -> str:
         return "keys are those of the set as it was published"
     if tree["why"] == HARMLESS:
         return "keys are the names of the files: none looks like a person, a date or an identifier"
-    found = f"of the images {signs}" if signs else "none was seen that looks like a person"
-    return f"keys are the names of the files, because source.keys=names says so: {found}"
+    signs_in_words = f"of the images {signs}" if signs else "none was seen that looks like a person"
+    return f"keys are the names of the files, because source.keys=names says so: {signs_in_words}"

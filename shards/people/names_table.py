@@ -105,8 +105,8 @@ def _old_rows(path: str) -> Iterator[list[str]]:
 
 
 def _row(scan: Scan) -> tuple[str, ...]:
-    own = named(scan)
-    pairs = ((own.patient, scan.patient), (own.volume, scan.volume), (own.label, scan.label))
+    original = named(scan)
+    pairs = ((original.patient, scan.patient), (original.volume, scan.volume), (original.label, scan.label))
     flat = [text or "" for pair in pairs for text in pair]
     return (scan.source, path_of(scan), scan.key, *flat)
 

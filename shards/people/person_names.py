@@ -149,17 +149,17 @@ def _words(text: str) -> tuple[_Word, ...]:
     """Words in Latin letters; `JohnSmith` is two, a single capital and what follows it is one."""
     # macOS stores accents as letters of their own: `García` would be cut after its i.
     text = unicodedata.normalize("NFC", text)
-    found = []
+    words = []
     for run in _RUN.finditer(text):
         if not _is_latin(run[0]):
             continue
         # The whole word first: `McDonald` and `OCTDL` are one word, though capitals would cut them.
         whole = _word(run[0], run.start())
         if whole.is_known_name or whole.is_harmless:
-            found.append(whole)
+            words.append(whole)
             continue
-        found += [_word(part[0], run.start() + part.start()) for part in _CAMEL.finditer(run[0])]
-    return tuple(found)
+        words += [_word(part[0], run.start() + part.start()) for part in _CAMEL.finditer(run[0])]
+    return tuple(words)
 
 
 def _word(text: str, start: int) -> _Word:

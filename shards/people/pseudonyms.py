@@ -71,8 +71,8 @@ def named(scan: Scan) -> Scan:
 def path_of(scan: Scan) -> str:
     """The file of a scan below its source's folder, whatever stands for it in messages."""
     read = named(scan).read
-    given = read.args[1] if isinstance(read, partial) and len(read.args) > 1 else getattr(read, "file", None)
-    return given if isinstance(given, str) else named(scan).origin
+    file = read.args[1] if isinstance(read, partial) and len(read.args) > 1 else getattr(read, "file", None)
+    return file if isinstance(file, str) else named(scan).origin
 
 
 def hide(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
@@ -92,9 +92,13 @@ def hide(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
     ]
 
 
-def source_name(name: str, given: str, secret: Secret) -> str:
+def source_name(name: str, configured_name: str, secret: Secret) -> str:
     """What a source is called: as the user says, or as its folder, unless that looks like a person."""
-    return f"source{secret.digest('source', name, 6)}" if not given and is_name_of_person(name) else name
+    return (
+        f"source{secret.digest('source', name, 6)}"
+        if not configured_name and is_name_of_person(name)
+        else name
+    )
 
 
 def patient_digest(patient: str, digest: Callable[..., str]) -> str:
@@ -121,10 +125,10 @@ def quiet_notes(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
     folders = {os.path.dirname(path_of(scan)) for scan in listing.scans}
     words = {word.casefold() for folder in folders for word in _WORD.findall(folder) if _is_telling(word)}
     cut = [_cut_note(note) for note in listing.notes]
-    kept = [note for note in cut if note and not _tells(note, words)]
-    left = len(cut) - len(kept)
+    safe_notes = [note for note in cut if note and not _tells(note, words)]
+    left = len(cut) - len(safe_notes)
     more = f"{left:,} notes on files and folders are left out, for they name them: --dry-run tells them"
-    return (*kept, more.replace("notes on", "note on", 1)) if left else tuple(kept)
+    return (*safe_notes, more.replace("notes on", "note on", 1)) if left else tuple(safe_notes)
 
 
 def without_names(text: str, scan: Scan) -> str:
@@ -189,8 +193,8 @@ def _without_names(scan: Scan, read: Callable[[], Any]) -> Any:
         # Not the error's text: it ends with the path.
         raise DataError(f"cannot be read ({error.strerror or type(error).__name__})") from None
     except Exception as error:  # as in `make_sample`: a hostile file makes libraries raise anything
-        told = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise DataError(f"cannot be read ({without_names(told, scan)})") from None
+        first_line = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise DataError(f"cannot be read ({without_names(first_line, scan)})") from None
 
 
 def _is_telling(word: str) -> bool:
@@ -200,16 +204,16 @@ def _is_telling(word: str) -> bool:
 
 def _cut_note(note: str) -> str:
     """A note up to where it names files, as the notes of listings are written."""
-    head, found, rest = note.partition(": ")
-    if head == "passed over" and found:
+    head, colon, rest = note.partition(": ")
+    if head == "passed over" and colon:
         return f"passed over: {re.split(', such as |: | [(]', rest, maxsplit=1)[0]}"
-    if "<-" in rest or not found:
+    if "<-" in rest or not colon:
         return re.split(" such as ", note, maxsplit=1)[0]
     return head
 
 
 def _tells(note: str, words: Iterable[str]) -> bool:
-    held = {word.casefold() for word in _WORD.findall(note)}
-    return bool(held & set(words)) or any(
+    note_words = {word.casefold() for word in _WORD.findall(note)}
+    return bool(note_words & set(words)) or any(
         is_person(word) for word in _WORD.findall(note) if plain_letters(word) != word
     )

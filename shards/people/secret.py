@@ -53,12 +53,14 @@ def find_secret(env: Mapping[str, str] | None = None, *, make: bool = True) -> S
     ConfigError where it is too short, readable by others, or cannot be kept.
     """
     env = os.environ if env is None else env
-    given = env.get(SALT, "").strip()
-    if given:
-        if len(given) < LEAST:
+    from_environment = env.get(SALT, "").strip()
+    if from_environment:
+        if len(from_environment) < LEAST:
             least = f"{LEAST} are the least"
-            raise ConfigError(f"{SALT} has {len(given)} characters, {least}: make one with {MAKE_ONE}")
-        return Secret(given.encode(), SALT)
+            raise ConfigError(
+                f"{SALT} has {len(from_environment)} characters, {least}: make one with {MAKE_ONE}"
+            )
+        return Secret(from_environment.encode(), SALT)
     path = secret_path(env)
     if os.path.exists(path):
         return _read(path)
@@ -83,8 +85,8 @@ def _read(path: str) -> Secret:
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(f"{path} can be read by others: chmod 600 {path}, or set {SALT}")
     if len(text) < LEAST:
-        what = f"holds no secret of {LEAST} characters"
-        raise ConfigError(f"{path} {what}: restore it, or set {SALT} ({MAKE_ONE})")
+        fault = f"holds no secret of {LEAST} characters"
+        raise ConfigError(f"{path} {fault}: restore it, or set {SALT} ({MAKE_ONE})")
     return Secret(text.encode(), path)
 
 

@@ -68,8 +68,8 @@ class PackPlan:
 
     def split_kind(self, scan: Scan) -> str:
         """How a scan came into its part: by its `source`, or by the kind of its unit."""
-        given = self.given.get(scan.source, frozenset())
-        return "source" if given is None or scan.key in given else self.unit_kind(scan)
+        keys_with_part = self.given.get(scan.source, frozenset())
+        return "source" if keys_with_part is None or scan.key in keys_with_part else self.unit_kind(scan)
 
 
 def make_plan(
@@ -81,7 +81,7 @@ def make_plan(
     """
     rule = config.split.unknown_patient
     parts = parts_of(scans, config.split.fractions, config.split.seed, rule)
-    given = given_keys(scans)
+    keys_with_part = given_keys(scans)
     for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
         if scan.split != part:
             scans[place] = replace(scan, split=part)
@@ -90,7 +90,7 @@ def make_plan(
     scans.clear()
     settings = recipe(config) | _secrets(choices or {})
     mark = fingerprint(ordered, settings)
-    return PackPlan(ordered, mark, settings, given=given, choices=choices or {}, rule=rule)
+    return PackPlan(ordered, mark, settings, given=keys_with_part, choices=choices or {}, rule=rule)
 
 
 def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER) -> list[Scan]:
@@ -107,8 +107,8 @@ def parts_of(
     With all fractions 0 only the source's own parts are kept. DataError where a split must divide a volume.
     """
     group = partial(group_of, rule=rule)
-    given = given_parts(scans, group)
-    parts = [scan.split or (given.get(group(scan)) if given else None) for scan in scans]
+    part_of_group = given_parts(scans, group)
+    parts = [scan.split or (part_of_group.get(group(scan)) if part_of_group else None) for scan in scans]
     if sum(fractions):
         # An array holds eight bytes a place; a list of Python's integers takes several times as much.
         free = array("q", (place for place, part in enumerate(parts) if part is None))
@@ -156,7 +156,7 @@ def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
 def recipe(config: PackConfig) -> dict[str, Any]:
     """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
     tree = configs.to_dict(config)
-    kept = {
+    settings = {
         **_sources(config),
         # Settings that came later are left out at their defaults.
         # So sets that were packed before them keep their fingerprint, and packing goes on with them.
@@ -164,7 +164,7 @@ def recipe(config: PackConfig) -> dict[str, Any]:
         "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != TOGETHER},
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
-    return {**kept, "phantom": tree["phantom"]} if _is_drawn(config) else kept
+    return {**settings, "phantom": tree["phantom"]} if _is_drawn(config) else settings
 
 
 def _sources(config: PackConfig) -> dict[str, Any]:
@@ -238,12 +238,12 @@ def _number_groups(
     groups = 0
     for place, scan in enumerate(scans):
         # By the names behind digests: by the digests another secret would draw another split.
-        group, own = group_in(scan), named(scan)
-        code = names[own.label or ""]
+        group, original = group_in(scan), named(scan)
+        code = names[original.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
         if mine == groups:
             label[mine] = code
-            spelt = group if own is scan else group_in(own)
+            spelt = group if original is scan else group_in(original)
             words[mine] = np.frombuffer(_hash(seed, *([spelt] if isinstance(spelt, str) else spelt)), ">u8")
             groups += 1
         if not isinstance(group, str):
@@ -269,11 +269,11 @@ def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
 def _fill_empty(part: list[int], wanted: Sequence[int]) -> list[int]:
     """Give each empty part the smallest patient of the part that has most patients."""
     for place in wanted:
-        held = Counter(part)
-        if held[place] or not held:
+        group_counts = Counter(part)
+        if group_counts[place] or not group_counts:
             continue
-        donor = max(wanted, key=lambda other: held[other])
-        if held[donor] > 1:
+        donor = max(wanted, key=lambda other: group_counts[other])
+        if group_counts[donor] > 1:
             part[len(part) - 1 - part[::-1].index(donor)] = place
     return part
 

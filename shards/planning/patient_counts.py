@@ -33,30 +33,30 @@ def say_known(counts: Mapping[str, Any]) -> str:
 def say_split(counts: Mapping[str, int]) -> str:
     """`split by patient (20 images)`, `split as the source says (...)`; empty where there are no parts."""
     ours = split_units.in_words(counts)
-    given = counts.get("source", 0)
-    said = [f"as the source says ({given:,} images)"] * bool(given) + [ours] * bool(ours)
-    return f"split {', '.join(said)}" if said else ""
+    by_source = counts.get("source", 0)
+    phrases = [f"as the source says ({by_source:,} images)"] * bool(by_source) + [ours] * bool(ours)
+    return f"split {', '.join(phrases)}" if phrases else ""
 
 
 def card_lines(sources: Mapping[str, Any]) -> Iterator[str]:
     """For each source how its parts were made; then whether a patient can be in two of them."""
-    for name, found in sources.items():
-        how = say_split(found.get("split_by", {}))
-        said = [text for text in (say_known(found), how or "no parts") if text]
-        yield f"- {name}: {'; '.join(said)}"
+    for name, counts in sources.items():
+        split_words = say_split(counts.get("split_by", {}))
+        phrases = [text for text in (say_known(counts), split_words or "no parts") if text]
+        yield f"- {name}: {'; '.join(phrases)}"
     yield ""
     yield _verdict(sources)
 
 
 def _verdict(sources: Mapping[str, Any]) -> str:
-    counted = [found for found in sources.values() if "patient_known" in found]
+    counted = [source for source in sources.values() if "patient_known" in source]
     if len(counted) < len(sources):
         return "Whether a patient is in two parts is not recorded for what older versions packed."
-    images = sum(found["samples"] for found in counted)
-    known = sum(found["patient_known"] for found in counted)
-    if not any(found.get("split_by") for found in counted):
+    images = sum(source["samples"] for source in counted)
+    known = sum(source["patient_known"] for source in counted)
+    if not any(source.get("split_by") for source in counted):
         return f"There are no parts. The patient of {known:,} of {images:,} images is known."
-    straddling = sum(found.get("straddling", 0) for found in counted)
+    straddling = sum(source.get("straddling", 0) for source in counted)
     if straddling:
         return f"{straddling:,} patients are in two parts: scores on these parts are too good."
     if known == images:
@@ -66,8 +66,8 @@ def _verdict(sources: Mapping[str, Any]) -> str:
     if not known:
         first = "No patient is known"
     kinds: Counter[str] = Counter()
-    for found in counted:
-        kinds.update(found.get("split_by", {}))
+    for source in counted:
+        kinds.update(source.get("split_by", {}))
     if kinds["image"]:
         then = "images of one patient can be in two parts, and scores on such parts too good"
     elif kinds["source"]:

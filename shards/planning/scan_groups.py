@@ -37,9 +37,9 @@ def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[G
             continue
         known = part.setdefault(mine, scan.split)
         if known != scan.split:
-            what = f"{kind_of(mine)} {mine[-1]}"
+            group_name = f"{kind_of(mine)} {mine[-1]}"
             raise DataError(
-                f"{what} of source {scan.source} is in {known} and in {scan.split} "
+                f"{group_name} of source {scan.source} is in {known} and in {scan.split} "
                 f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
                 "and set split.fractions"
             )
@@ -49,12 +49,12 @@ def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[G
 def given_keys(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
     """`Plan.given`, in few objects: nearly always a source says the part of all images or of none."""
     counts = Counter(scan.source for scan in scans)
-    given = Counter(scan.source for scan in scans if scan.split is not None)
-    found: dict[str, frozenset[str] | None] = {}
-    for source in given:
+    with_part = Counter(scan.source for scan in scans if scan.split is not None)
+    keys_of_source: dict[str, frozenset[str] | None] = {}
+    for source in with_part:
         keys = (scan.key for scan in scans if scan.source == source and scan.split is not None)
-        found[source] = None if given[source] == counts[source] else frozenset(keys)
-    return found
+        keys_of_source[source] = None if with_part[source] == counts[source] else frozenset(keys)
+    return keys_of_source
 
 
 def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:

@@ -80,7 +80,7 @@ def dropped_tiles(plan: PackPlan, skipped: Sequence[Skipped]) -> list[Tile]:
 
 def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
     """Pixels of some samples of a set by their keys; each shard's index is read once at most."""
-    left, found = set(keys), {}
+    left, pixels_of_key = set(keys), {}
     for done in shards:
         here = left.intersection(done.keys) if left else set()
         if not here:
@@ -91,8 +91,8 @@ def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dic
             for entry in read_index(url, done.shard):
                 if entry.key in here:
                     stream.seek(entry.image_offset)
-                    found[entry.key] = decode(stream.read(entry.image_bytes))
-    return found
+                    pixels_of_key[entry.key] = decode(stream.read(entry.image_bytes))
+    return pixels_of_key
 
 
 def reason_of(skip: Skipped) -> str:

@@ -73,19 +73,21 @@ def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> st
 
 
 def _hidden(sources: Mapping[str, Any]) -> bool:
-    return any(found.get("names", {}).get("keys") == DIGEST for found in sources.values())
+    return any(source.get("names", {}).get("keys") == DIGEST for source in sources.values())
 
 
 def _escaped(sources: Mapping[str, Any]) -> dict[str, Any]:
     """The sources by names that Markdown takes for words."""
-    return {markdown(name): found for name, found in sources.items()}
+    return {markdown(name): source for name, source in sources.items()}
 
 
 def _names(sources: Mapping[str, Any]) -> Iterator[str]:
     """Whether names of people may be in the set, for each source, and who decided so."""
-    for name, found in sources.items():
-        told = sentence(found["names"]) if "names" in found else "not recorded by the version that packed it"
-        yield f"- {markdown(name)}: {markdown(told)}"
+    for name, source in sources.items():
+        decision = (
+            sentence(source["names"]) if "names" in source else "not recorded by the version that packed it"
+        )
+        yield f"- {markdown(name)}: {markdown(decision)}"
     if _hidden(sources):
         yield ""
         yield (
@@ -111,14 +113,14 @@ def histogram_lines(histogram: Sequence[int]) -> list[str]:
 def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
     yield "| source | kind | images | patients | volumes | kept out | labels |"
     yield "|---|---|--:|--:|--:|--:|---|"
-    for name, found in sources.items():
-        labels = ", ".join(f"{markdown(label)} {count:,}" for label, count in found["labels"].items())
+    for name, source in sources.items():
+        labels = ", ".join(f"{markdown(label)} {count:,}" for label, count in source["labels"].items())
         counts = " | ".join(
-            f"{found[key]:,}" if found[key] or key in ("samples", "skipped") else "not known"
+            f"{source[key]:,}" if source[key] or key in ("samples", "skipped") else "not known"
             for key in ("samples", "patients", "volumes", "skipped")
         )
-        yield f"| {markdown(name)} | {found['kind']} | {counts} | {labels} |"
-    notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
+        yield f"| {markdown(name)} | {source['kind']} | {counts} | {labels} |"
+    notes = [(name, note) for name, source in sources.items() for note in source.get("notes", ())]
     if notes:
         yield ""
         yield "How lists were read, what was passed over, what differs from the published sets:"
@@ -165,8 +167,8 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     # On the card the reason stands without the key of the other picture, which differs in every row.
     same = SAME.strip()
     shown = {reason: "has the same pixels as one that is kept" for reason in reasons if reason in same}
-    told = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))
-    yield from (f"| {reason} | {count:,} |" for reason, count in told)
+    rows = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))
+    yield from (f"| {reason} | {count:,} |" for reason, count in rows)
     yield ""
     yield f"![What was kept out and why]({OUT})"
 
@@ -225,6 +227,6 @@ def _compared(one: Mapping[str, Any]) -> str:
 
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:
-    for name, found in _escaped(sources).items():
-        licence, citation = CITATIONS.get(found["kind"], OWN)
+    for name, source in _escaped(sources).items():
+        licence, citation = CITATIONS.get(source["kind"], OWN)
         yield f"- {name}: licence {licence}. Citation: {citation}"

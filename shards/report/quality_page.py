@@ -31,7 +31,7 @@ Pixels = NDArray[np.uint8]
 
 
 def quality_page(
-    tree: Mapping[str, Any], kept: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
+    tree: Mapping[str, Any], kept_tiles: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
 ) -> str:
     """HTML from a manifest's tree and the pictures of the set; `alike`: by key, of pairs and suspects."""
     environment = Environment(
@@ -49,7 +49,7 @@ def quality_page(
         image=image,
         megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
         facts=_facts(tree, image),
-        kept=_groups(examples(kept)),
+        kept=_groups(examples(kept_tiles)),
         dropped=[_shown(tile.pixels, tile.key, tile.note) for tile in dropped],
         same=SAME,
         reasons=reasons.most_common(),
@@ -62,7 +62,7 @@ def quality_page(
             for heading, keys in pictured(tree.get("suspects", {}))
         ],
         burnt_in=[
-            (name, one, compared_as(one), _marked(kept, name, one))
+            (name, one, compared_as(one), _marked(kept_tiles, name, one))
             for name, compared in tree["burnt_in"].items()
             for one in compared
         ],
@@ -106,15 +106,15 @@ def _shown(pixels: Pixels | None, key: str, note: str = "") -> dict[str, str]:
     return {"picture": _data(thumbnail(pixels)) if pixels is not None else "", "key": key, "note": note}
 
 
-def _marked(tiles: Sequence[Tile], source: str, found: Mapping[str, Any]) -> str:
+def _marked(tiles: Sequence[Tile], source: str, comparison: Mapping[str, Any]) -> str:
     """A picture of the source with what is burnt in outlined; empty where nothing is."""
-    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, found["example"]))
+    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, comparison["example"]))
     pixels = next(mine, None)
-    if not found["boxes"] or pixels is None:
+    if not comparison["boxes"] or pixels is None:
         return ""
     # A copy: the same tile is drawn a second time, without the outline.
     shown = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
-    for top, left, bottom, right in boxes_in(found, *pixels.shape[:2]):
+    for top, left, bottom, right in boxes_in(comparison, *pixels.shape[:2]):
         line = max(1, pixels.shape[0] // 150)
         inside = shown[top + line : bottom - line, left + line : right - line].copy()
         shown[top:bottom, left:right] = RED

@@ -165,21 +165,21 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
     FormatError where a later version has packed here: its shards are left alone.
     """
     names = set(storage.list_names(url))
-    kept: list[Committed] = []
+    recovered: list[Committed] = []
     marks = Marks(plan)
     try:
-        while found := _read_record(url, series.stem(len(kept)), names, marks):
-            kept.append(found)
+        while shard := _read_record(url, series.stem(len(recovered)), names, marks):
+            recovered.append(shard)
     # A later version's shard is not damaged: packing over it would destroy what that version can read.
     except FormatError:
         raise
     except RecordError as error:
-        again = sum(f"{series.stem(number)}.idx" in names for number in range(len(kept), len(names)))
+        again = sum(f"{series.stem(number)}.idx" in names for number in range(len(recovered), len(names)))
         say(f"{error}; shards that are packed again from there on: {again:,}")
-    sweep(url, {*keep, *files_of([done.shard for done in kept])})
+    sweep(url, {*keep, *files_of([done.shard for done in recovered])})
     # Parts of a killed upload are in no listing, and paid for until they are dropped.
     storage.abort_uploads(url)
-    return kept
+    return recovered
 
 
 def read_record(url: str, shard: Shard) -> Committed:
@@ -203,9 +203,9 @@ def _record(data: bytes, where: str, remedy: str) -> Record:
         SOURCE_FILES: record.source_files,
         SOURCE_PIXELS: record.source_pixels,
     }
-    for name, held in lists.items():
-        if held is not None and len(held) != record.shard.samples:
-            why = f"{name} has {len(held):,} entries, its shard {record.shard.samples:,} samples"
+    for name, entries in lists.items():
+        if entries is not None and len(entries) != record.shard.samples:
+            why = f"{name} has {len(entries):,} entries, its shard {record.shard.samples:,} samples"
             raise json_reader.damaged(where, why, remedy)
     return record
 

@@ -47,12 +47,12 @@ def make_manifest(
                 **count_scans(scans),
                 "split_by": count_split(scans, plan),
                 "straddling": count_straddling(scans),
-                "skipped": len(found) - len(scans),
+                "skipped": len(planned) - len(scans),
                 "notes": list(plan.notes.get(name, ())),
                 **({"names": plan.choices[name].to_tree()} if name in plan.choices else {}),
             }
-            for name, found in _by_source(plan.scans).items()
-            for scans in [[scan for scan in found if scan.key not in out]]
+            for name, planned in _by_source(plan.scans).items()
+            for scans in [[scan for scan in planned if scan.key not in out]]
         },
         "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
         "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
@@ -72,7 +72,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a set to which the sources of `new` were appended."""
     history = [*old["history"], *new["history"]]
     before, alike = old["near_duplicates"], new["near_duplicates"]
-    near = {what: before[what] + alike[what] for what in alike}
+    near = {section: before[section] + alike[section] for section in alike}
     marks = [part["fingerprint"] for part in history]
     return {
         **new,
@@ -82,7 +82,9 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
         "suspects": {**old.get("suspects", {}), **new["suspects"]},
-        "burnt_in": {source: _comparisons(found) for source, found in old.get("burnt_in", {}).items()},
+        "burnt_in": {
+            source: _comparisons(comparisons) for source, comparisons in old.get("burnt_in", {}).items()
+        },
         "not_compared": old.get("not_compared", {}),
         "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
@@ -92,9 +94,9 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _comparisons(found: Any) -> list[dict[str, Any]]:
+def _comparisons(burnt_in: Any) -> list[dict[str, Any]]:
     """What is burnt in, also as sets had it that were packed before sizes were compared with each other."""
-    return found if isinstance(found, list) else [{"how": "size", "example": "", **found}]
+    return burnt_in if isinstance(burnt_in, list) else [{"how": "size", "example": "", **burnt_in}]
 
 
 def near_duplicates(
@@ -161,10 +163,10 @@ def _count(scans: Collection[Scan]) -> dict[str, Any]:
 
 
 def _by_source(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
-    found: dict[str, list[Scan]] = {}
+    scans_of_source: dict[str, list[Scan]] = {}
     for scan in scans:
-        found.setdefault(scan.source, []).append(scan)
-    return dict(sorted(found.items()))
+        scans_of_source.setdefault(scan.source, []).append(scan)
+    return dict(sorted(scans_of_source.items()))
 
 
 def _version() -> str:

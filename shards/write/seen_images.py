@@ -29,10 +29,10 @@ class Seen:
 
     def first(self, digest: int, key: str) -> str | None:
         """The key that has had this picture; None, and it is `key`'s from now on, where there is none."""
-        found = self._new.get(digest) or self._committed(digest)
-        if found is None:
+        first_key = self._new.get(digest) or self._committed(digest)
+        if first_key is None:
             self._new[digest] = key
-        return found
+        return first_key
 
     def add(self, done: Committed) -> None:
         """A shard was committed: its pictures need no dictionary any more (the next shard's do)."""

@@ -60,8 +60,8 @@ class Marker:
 
 def generations(name: str, files: Collection[str]) -> set[int]:
     """Generations of this name that shards among these files have."""
-    found = (_OURS.fullmatch(file) for file in files)
-    return {int(match["generation"] or 1) for match in found if match and match["name"] == name}
+    matches = (_OURS.fullmatch(file) for file in files)
+    return {int(match["generation"] or 1) for match in matches if match and match["name"] == name}
 
 
 def free_generation(name: str, files: Collection[str]) -> int:
@@ -127,8 +127,8 @@ def locked(url: str) -> Iterator[FolderLock]:
         lock.release()
 
 
-def _conflict(url: str, held: Holder | None) -> DataError:
-    who = held.described if held else "another process, which took its LOCK.json away"
+def _conflict(url: str, holder: Holder | None) -> DataError:
+    who = holder.described if holder else "another process, which took its LOCK.json away"
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 

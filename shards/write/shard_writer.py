@@ -164,15 +164,17 @@ class OpenShard:
         self._sources.append(sample.source)
         self._looks += sample.look
         if sample.suspect:
-            found = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
-            self._suspects[source][sample.suspect] = (found[0] + 1, [*found[1], sample.key][:NAMED])
+            suspected = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
+            self._suspects[source][sample.suspect] = (suspected[0] + 1, [*suspected[1], sample.key][:NAMED])
 
     def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
-        told, sources = tuple(skipped), np.array(self._sources, np.uint64)
-        return Committed(shard, place, told, self.statistics, names, digests, looks, self._suspects, sources)
+        newly_skipped, sources = tuple(skipped), np.array(self._sources, np.uint64)
+        return Committed(
+            shard, place, newly_skipped, self.statistics, names, digests, looks, self._suspects, sources
+        )
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

@@ -36,25 +36,25 @@ _NAME = re.compile(r"(?:.*/)?(?P<label>[a-z]+)_(?P<patient>\d+)_(?P<slice>\d+)\.
 
 def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every image whose name is of the set, patients that share a picture joined."""
-    root, found, passed = list_files(path, "images of OCTDL", links)
-    named = {file: match for file in found if (match := _NAME.fullmatch(file))}
+    root, sizes, passed = list_files(path, "images of OCTDL", links)
+    named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
     shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file, links))]
-    listed, told = _listed(root, {file: named[file]["patient"] for file in files})
+    listed, list_notes = _listed(root, {file: named[file]["patient"] for file in files})
     joined = join_patients(shared + listed)
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
         label = match["label"].upper()
-        scan = image_scan(root, file, found[file], name or "octdl", key, links, label=label)
+        scan = image_scan(root, file, sizes[file], name or "octdl", key, links, label=label)
         patient = match["patient"]
         scans.append(replace(scan, patient=joined.get(patient, patient), slice=int(match["slice"])))
     apart = len({named[file]["patient"] for file in files} - {scan.patient for scan in scans})
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
-    stray = [file for file in found if file not in set(files)]
+    stray = [file for file in sizes if file not in set(files)]
     notes += ignored_note(stray, "not named <class>_<patient>_<n>")
-    return usable(scans, path, [*told, *notes, *passed])
+    return usable(scans, path, [*list_notes, *notes, *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:

@@ -37,15 +37,15 @@ _SPELLINGS = {
 
 def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every image with a label from its folder, else from its own name; others are left aside by name."""
-    root, found, passed = list_files(path, "images of OCTID", links)
-    labels = {file: label_of(file) for file in found}
-    files = [file for file in found if labels[file]]
+    root, sizes, passed = list_files(path, "images of OCTID", links)
+    labels = {file: label_of(file) for file in sizes}
+    files = [file for file in sizes if labels[file]]
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         split = next((SPLITS[part.lower()] for part in file.split("/")[:-1] if part.lower() in SPLITS), None)
         known = {"label": labels[file], "split": split}
-        scans.append(image_scan(root, file, found[file], name or "octid", key, links, **known))
-    stray = [file for file in found if not labels[file]]
+        scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **known))
+    stray = [file for file in sizes if not labels[file]]
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     return usable(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
 

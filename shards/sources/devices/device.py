@@ -58,8 +58,8 @@ def list_device(
     """Every B-scan of the device files below a folder; a file that cannot be read is listed to be named."""
     root = check_folder(path)
     # Every file: DICOM is known by its content and may have any name.
-    found = find_files(root, ends if ends != EVERY else ("",), links)
-    every = dict(zip(found.paths, found.sizes, strict=True))
+    found_files = find_files(root, ends if ends != EVERY else ("",), links)
+    every = dict(zip(found_files.paths, found_files.sizes, strict=True))
     files = {file: size for file, size in every.items() if _is_device_file(root, file, ends)}
     scans: list[Scan] = []
     aside: dict[str, str] = {}
@@ -77,10 +77,12 @@ def list_device(
             shown[volumes[0].not_applied] += 1
     others = [file for file in every if file not in files and file not in used]
     notes = [*_counts(files, aside, scans), *_not_applied(shown), *_reasons(aside), *_strangers(others)]
-    notes += found.passed.lines(FOLLOW, named=False) if ends == EVERY else []  # else the caller tells it
+    notes += (
+        found_files.passed.lines(FOLLOW, named=False) if ends == EVERY else []
+    )  # else the caller tells it
     if not scans:
-        said = "".join(f"; {note}" for note in notes[1:])
-        raise DataError(f"no device files with B-scans in {path}: it takes {', '.join(ends)}{said}")
+        all_notes = "".join(f"; {note}" for note in notes[1:])
+        raise DataError(f"no device files with B-scans in {path}: it takes {', '.join(ends)}{all_notes}")
     return SourceListing(scans, tuple(notes))
 
 
@@ -166,11 +168,11 @@ def _beside(file: str, volumes: Sequence[Volume]) -> set[str]:
 def _not_applied(shown: Mapping[tuple[str, ...], int]) -> Iterator[str]:
     """One line for all windows and rescales that DICOM files hold."""
     files = sum(count for kinds, count in shown.items() if kinds)
-    each = Counter[str]()
+    count_of_kind = Counter[str]()
     for kinds, count in shown.items():
-        each.update(dict.fromkeys(kinds, count))
+        count_of_kind.update(dict.fromkeys(kinds, count))
     if files:
-        named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(each.items()))
+        named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(count_of_kind.items()))
         which = _files(range(files))
         yield f"left aside: window or rescale of {which} ({named}); docs/datasets.md says why"
 
@@ -194,8 +196,8 @@ def _reasons(aside: Mapping[str, str]) -> Iterator[str]:
         by_reason[reason].append(f"v{_token(file)}{_extension(file)}")
     for reason, names in sorted(by_reason.items()):
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        what = reason.removeprefix("is ")
-        yield f"left aside: {_files(names)}: {what} ({', '.join(names[:NAMED])}{more})"
+        short_reason = reason.removeprefix("is ")
+        yield f"left aside: {_files(names)}: {short_reason} ({', '.join(names[:NAMED])}{more})"
 
 
 def _strangers(files: Sequence[str]) -> Iterator[str]:

@@ -112,11 +112,11 @@ def _by_eye(file: Any, count: int) -> dict[str | None, list[int]]:
     shared = [_laterality(group) for group in file.get("SharedFunctionalGroupsSequence") or ()]
     if any(shared):
         return {eye_of(shared[0]): list(range(count))}
-    each = [eye_of(_laterality(group)) for group in file.get("PerFrameFunctionalGroupsSequence") or ()]
-    found: dict[str | None, list[int]] = {}
+    frame_eyes = [eye_of(_laterality(group)) for group in file.get("PerFrameFunctionalGroupsSequence") or ()]
+    places_of_eye: dict[str | None, list[int]] = {}
     for place in range(count):
-        found.setdefault(each[place] if len(each) == count else None, []).append(place)
-    return found
+        places_of_eye.setdefault(frame_eyes[place] if len(frame_eyes) == count else None, []).append(place)
+    return places_of_eye
 
 
 def _laterality(group: Any) -> str:

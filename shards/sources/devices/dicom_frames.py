@@ -86,11 +86,11 @@ def _check_native(file: Any, count: int) -> None:
     # Two pixels share their colour: four samples for two pixels, and not six.
     if file.get("PhotometricInterpretation") == "YBR_FULL_422":
         frame = frame * 2 // 3
-    held = len(file[name].value or b"")
-    if held < frame * count or held >= frame * (count + 1):
+    byte_count = len(file[name].value or b"")
+    if byte_count < frame * count or byte_count >= frame * (count + 1):
         raise DataError(
-            f"holds {held:,} bytes of pixels, {held / frame:.4g} frames of {file.Columns}x{file.Rows}, and "
-            f"NumberOfFrames says {count}: export it again"
+            f"holds {byte_count:,} bytes of pixels, {byte_count / frame:.4g} frames of "
+            f"{file.Columns}x{file.Rows}, and NumberOfFrames says {count}: export it again"
         )
 
 
@@ -105,9 +105,11 @@ def _check_compressed(file: Any, count: int) -> None:
     offsets = extended if all(extended) else None
     # A frame may be cut into several fragments: those count that begin a stream.
     begun = sum(fragment[:2] in (_JPEG, _JPEG2000) for fragment in fragments)
-    held = max(begun, len(table)) or len(fragments)
-    if held != count:
-        raise DataError(f"holds {held} compressed frames, and NumberOfFrames says {count}: export it again")
+    frame_count = max(begun, len(table)) or len(fragments)
+    if frame_count != count:
+        raise DataError(
+            f"holds {frame_count} compressed frames, and NumberOfFrames says {count}: export it again"
+        )
     colours = "GRAY" if int(file.get("SamplesPerPixel", 1)) == 1 else "RGB"
     frames = generate_frames(data, number_of_frames=count, extended_offsets=offsets)
     for number, frame in enumerate(frames, start=1):

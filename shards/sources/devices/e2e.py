@@ -94,14 +94,14 @@ def _starts(data: mmap.mmap, base: int) -> dict[int, int]:
         if sum(directories.values()) * _ENTRY.itemsize > len(data):
             raise DataError("has directories larger than itself")
         at = before
-    found: dict[int, int] = {}
+    kind_of_start: dict[int, int] = {}
     for at, count in reversed(directories.items()):
         begin = base + at + _DIRECTORY.size
         entries = np.frombuffer(data[begin : begin + count * _ENTRY.itemsize], _ENTRY, count)
         # A directory has 512 entries, whether it uses them or not.
         used = entries[entries["start"] > entries["place"]]
-        found.update(zip(used["start"].tolist(), used["kind"].tolist(), strict=True))
-    return found
+        kind_of_start.update(zip(used["start"].tolist(), used["kind"].tolist(), strict=True))
+    return kind_of_start
 
 
 def _chunk(data: mmap.mmap, base: int, start: int, kind: int) -> _Chunk | None:
@@ -140,12 +140,12 @@ def _eyes(data: mmap.mmap, chunks: list[_Chunk]) -> dict[Series, str]:
 
 def _pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Series, list[Image8]]]:
     """Each series' B-scans by the number of the slice; DataError where one is not whole."""
-    found: dict[Series, list[_Chunk]] = defaultdict(list)
+    chunks_of_series: dict[Series, list[_Chunk]] = defaultdict(list)
     for chunk in chunks:
         if chunk.kind == _PICTURE and chunk.index == _SCAN:
-            found[chunk.series].append(chunk)
+            chunks_of_series[chunk.series].append(chunk)
     promised = 0
-    for series, pictures in found.items():
+    for series, pictures in chunks_of_series.items():
         slices = []
         for chunk in sorted(pictures, key=lambda chunk: chunk.slice):
             height, width = _IMAGE.unpack_from(data, chunk.content)

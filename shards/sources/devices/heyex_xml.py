@@ -52,13 +52,13 @@ def _root(path: str) -> ElementTree.Element:
 
 def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
     """Names of the B-scans of each eye; an image's own laterality counts before its series'."""
-    found: dict[str | None, list[str]] = {}
+    names_of_eye: dict[str | None, list[str]] = {}
     for image in series.iter("Image"):
         if image.findtext("ImageType/Type") == "OCT":
             # A series may hold both eyes.
             side = image.findtext("Laterality") or series.findtext("Laterality")
-            found.setdefault(eye_of(side), []).extend(_names(image))
-    return found
+            names_of_eye.setdefault(eye_of(side), []).extend(_names(image))
+    return names_of_eye
 
 
 def _others(series: ElementTree.Element) -> Iterator[str]:

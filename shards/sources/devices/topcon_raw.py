@@ -47,7 +47,7 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
     """The first chunk of each name that is read here; DataError where the file ends inside one."""
     if data[:4] != b"FOCT":
         raise DataError("is no Topcon file (it does not begin with FOCT)")
-    at, found = 15, dict[str, bytes]()
+    at, contents = 15, dict[str, bytes]()
     while at < len(data) and data[at]:
         name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
         at += 1 + data[at]
@@ -56,9 +56,9 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
             raise DataError(f"is cut short in its chunk {name[:20]!a}")
         # Only these are copied out of the map: a file may have 4 GB.
         if name.startswith(("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PATIENT_INFO", "@CAPTURE")):
-            found.setdefault(name, data[at : at + size])
+            contents.setdefault(name, data[at : at + size])
         at += size
-    return found
+    return contents
 
 
 def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:

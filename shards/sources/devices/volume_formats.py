@@ -112,13 +112,24 @@ def _read_bioptigen(path: str) -> list[Volume]:
     head, frames = parsed.header, [frame.image for frame in parsed.data]
     width, depth, count = frames[0].columns, frames[0].rows, len(frames)
     check_pixels(width, depth, count)
-    each = 1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
-    if not each or count % each or any((f.columns, f.rows) != (width, depth) for f in frames):
-        raise DataError(f"holds {count} frames that are no volumes of {each} B-scans of {width}x{depth}")
+    slices_per_volume = (
+        1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
+    )
+    if (
+        not slices_per_volume
+        or count % slices_per_volume
+        or any((f.columns, f.rows) != (width, depth) for f in frames)
+    ):
+        raise DataError(
+            f"holds {count} frames that are no volumes of {slices_per_volume} B-scans of {width}x{depth}"
+        )
     shape = (width, depth)
     pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
     eye = eye_in(os.path.basename(path))
-    return [Volume(scaled(pixels[at : at + each]), None, eye) for at in range(0, count, each)]
+    return [
+        Volume(scaled(pixels[at : at + slices_per_volume]), None, eye)
+        for at in range(0, count, slices_per_volume)
+    ]
 
 
 def _read_mat(path: str) -> list[Volume]:

@@ -51,5 +51,5 @@ def shape_of(name: str) -> tuple[int, int]:
 
 def eye_in(name: str) -> str | None:
     """The eye that a file's name tells by OD or OS."""
-    found = _EYE.search(name)
-    return eye_of(found[1] if found else None)
+    match = _EYE.search(name)
+    return eye_of(match[1] if match else None)

@@ -39,26 +39,26 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
     """Every image below a folder, in the order of its path; DataError where there is none."""
     root = check_folder(path)
     where = find_listing(root)
-    found = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
-    layout = layout_of(found, shown=path)
+    found_files = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
+    layout = layout_of(found_files, shown=path)
     if where is None and layout.inside:
         where = find_listing(os.path.join(root, layout.inside))
-    rows, notes = _read_rows(root, where, found.paths) if where else (None, other_tables(root))
-    if not found.paths and not rows:
+    rows, notes = _read_rows(root, where, found_files.paths) if where else (None, other_tables(root))
+    if not found_files.paths and not rows:
         raise DataError(
             f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
-            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found, FOLLOW)}"
+            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found_files, FOLLOW)}"
         )
-    files = zip(found.paths, found.sizes, strict=True)
+    files = zip(found_files.paths, found_files.sizes, strict=True)
     scans = scans_of(root, path, files, rows, name, layout, links)
-    return SourceListing(scans, (*notes, *notes_of(found, layout, FOLLOW)))
+    return SourceListing(scans, (*notes, *notes_of(found_files, layout, FOLLOW)))
 
 
 def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, Row], tuple[str, ...]]:
     """A list's rows by path below the root, and what is to be said of them."""
-    listed, base, held = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
+    listed, base, present = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
     rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listed.rows.items()}
-    missing = [f for f in rows if f not in held and not os.path.lexists(os.path.join(root, f))]
+    missing = [f for f in rows if f not in present and not os.path.lexists(os.path.join(root, f))]
     return rows, (*listed.notes, *listed.missing_note(missing))
 
 
@@ -87,10 +87,10 @@ def scans_of(
     del order
     source = name or os.path.basename(root) or "folder"
     # Keys and volumes come from the path below the set's own folder: where it was unpacked changes no key.
-    own = [layout.own(file) for file in paths] if layout.inside else paths
-    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(own)
+    names = [layout.own(file) for file in paths] if layout.inside else paths
+    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(names)
     scans = []
-    for file, name_of, size, key in zip(paths, own, sizes, unique_keys(own), strict=True):
+    for file, name_of, size, key in zip(paths, names, sizes, unique_keys(names), strict=True):
         split, label = known(os.path.dirname(file))
         scan = Scan(
             key=key,

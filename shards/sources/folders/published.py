@@ -20,20 +20,24 @@ FEW = 5
 
 
 def list_files(
-    path: str, what: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
+    path: str, description: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
 ) -> tuple[str, dict[str, int], list[str]]:
     """(real folder, relative path -> bytes, notes on what was passed over) in the order of the paths.
 
-    DataError saying `what` where there is none.
+    DataError saying `description` where there is none.
     """
     root = check_folder(path)
-    found = find_files(root, ends, links)
-    if not found.paths:
+    found_files = find_files(root, ends, links)
+    if not found_files.paths:
         raise DataError(
-            f"no {what} in {path}: give source.path the folder the download was unpacked to"
-            + nothing_found(found, FOLLOW)
+            f"no {description} in {path}: give source.path the folder the download was unpacked to"
+            + nothing_found(found_files, FOLLOW)
         )
-    return root, dict(zip(found.paths, found.sizes, strict=True)), found.passed.lines(FOLLOW)
+    return (
+        root,
+        dict(zip(found_files.paths, found_files.sizes, strict=True)),
+        found_files.passed.lines(FOLLOW),
+    )
 
 
 def image_scan(
@@ -50,18 +54,18 @@ def image_scan(
     return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
 
 
-def compare_counts(found: Mapping[str, int], published: Mapping[str, int], what: str) -> list[str]:
+def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit: str) -> list[str]:
     """One line where the counts by name are not the published ones, none where they are."""
-    names = sorted(found.keys() | published.keys())
+    names = sorted(counts.keys() | published.keys())
     differing = [
-        f"{name} {found.get(name, 0):,} of {published.get(name, 0):,}"
+        f"{name} {counts.get(name, 0):,} of {published.get(name, 0):,}"
         for name in names
-        if found.get(name, 0) != published.get(name, 0)
+        if counts.get(name, 0) != published.get(name, 0)
     ]
     if not differing:
         return []
-    total, wanted = sum(found.values()), sum(published.values())
-    return [f"{total:,} {what} found, {wanted:,} published: {', '.join(differing)}"]
+    total, wanted = sum(counts.values()), sum(published.values())
+    return [f"{total:,} {unit} found, {wanted:,} published: {', '.join(differing)}"]
 
 
 def count_labels(scans: Iterable[Scan]) -> Counter[str]:
