@@ -15,11 +15,11 @@ from shards.append import append, plan_of
 from shards.display import progress_display
 from shards.images.suspects import suspect_lines
 from shards.pack import existing_set, plan_pack, run_plan
-from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, sentence
+from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, policy_sentence
 from shards.people.names_table import table_path
 from shards.people.secret import find_secret
 from shards.planning.pack_plan import PackPlan
-from shards.planning.patient_counts import count_split, say_known, say_split
+from shards.planning.patient_counts import count_split, known_in_words, split_in_words
 from shards.repair import repair
 from shards.report.data_card import QUALITY
 from shards.verify import inspect
@@ -118,7 +118,7 @@ def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
 
 
 def _say_names(tree: Mapping[str, Any]) -> list[str]:
-    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {sentence(tree)}"]
+    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {policy_sentence(tree)}"]
 
 
 def summarise(manifest: Manifest) -> list[str]:
@@ -151,7 +151,7 @@ def _size(manifest: Manifest) -> str:
 def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
     known = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
     lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
-    apart = [text for text in (say_known(counts), say_split(counts.get("split_by", {}))) if text]
+    apart = [text for text in (known_in_words(counts), split_in_words(counts.get("split_by", {}))) if text]
     lines += [f"    {'; '.join(apart)}"] if apart else []
     rows = counts["splits"] or {"labels": counts}
     return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]

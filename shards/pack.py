@@ -32,14 +32,14 @@ from retfound_dist.io import storage
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.listing import class_names
 from shards.images.scan import Scan
-from shards.images.suspects import pictured
+from shards.images.suspects import keys_to_show
 from shards.ordered_map import available_cores, ordered_map
 from shards.people.name_policy import DIGEST
 from shards.people.names_table import table_path, write_table
 from shards.people.secret import SALT, find_secret
 from shards.planning.pack_plan import SECRET, PackPlan, make_plan
 from shards.report.burnt_in import count_framed, count_not_compared, find_burnt_in
-from shards.report.contact_sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
+from shards.report.contact_sheet import draw_page, dropped_tiles, first_of_each_group, kept_tiles, read_keys
 from shards.report.data_card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.report.quality_page import PAIRS, quality_page
 from shards.sources.adapters import open_sources
@@ -47,7 +47,7 @@ from shards.write import committed_shards, set_ownership
 from shards.write.committed_shards import Committed
 from shards.write.manifest import make_manifest
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
-from shards.write.set_ownership import Series, locked
+from shards.write.set_ownership import Series, set_lock
 from shards.write.shard_writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -121,7 +121,7 @@ def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
     """Whether this plan's manifest was written, and what comes after it perhaps not."""
     if manifest is None or manifest.fingerprint != plan.fingerprint:
         return False
-    mark = set_ownership.read_mark(url)
+    mark = set_ownership.read_marker(url)
     return mark is not None and mark.fingerprint in ("", plan.fingerprint)
 
 
@@ -146,7 +146,7 @@ def run_plan(
     replaced once the new set is complete.
     """
     url = config.out.url
-    with locked(url) as lock:
+    with set_lock(url) as lock:
         if finished := existing_set(config, plan, force=force):  # packed by another process meanwhile
             return finished
         series, keep = _place(config, plan, force)
@@ -158,11 +158,11 @@ def run_plan(
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
-        tree, pages = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
+        tree, pages = describe_set(plan, config, tree, writer.shards, writer.skipped, config_file)
         lock.confirm()
         if keep:  # until now the table was the old set's
             write_table(config, plan.scans)
-        commit(url, tree, pages)
+        commit_set(url, tree, pages)
         return read_manifest(url)
 
 
@@ -178,7 +178,7 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
     if not storage.exists(storage.join(url, MANIFEST)):
         return Series(name), set()
     # A manifest that cannot be read: which files it names is not known, so none is touched.
-    there, mark = set_ownership.ours_in(url), set_ownership.read_mark(url)
+    there, mark = set_ownership.set_files_at(url), set_ownership.read_marker(url)
     if mark is not None and mark.fingerprint == plan.fingerprint:
         series = Series(name, mark.generation)
     else:
@@ -188,7 +188,7 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
     }
 
 
-def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
+def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
     """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
     storage.write_json(storage.join(url, MANIFEST), tree)
     # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
@@ -199,11 +199,11 @@ def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
         else:
             storage.delete(where)
     # Readers of a replaced set had its shards until now, when the manifest names the new ones.
-    set_ownership.sweep(
+    set_ownership.remove_leftovers(
         url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
     )
     # Last: as long as packing.json is there, the next start comes back to do the steps above.
-    set_ownership.finish(url)
+    set_ownership.remove_marker(url)
 
 
 def write_plan(
@@ -231,7 +231,7 @@ def write_plan(
     return writer
 
 
-def describe(
+def describe_set(
     plan: PackPlan,
     config: PackConfig,
     manifest: dict[str, Any],
@@ -246,13 +246,13 @@ def describe(
     not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept_pictures)}
     framed = {**manifest.get("framed", {}), **count_framed(kept_pictures)}
     tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
-    shown = examples(kept_pictures)
-    pages = {KEPT: draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
+    shown = first_of_each_group(kept_pictures)
+    pages = {KEPT: draw_page(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
     if dropped:
-        pages[OUT] = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
+        pages[OUT] = draw_page(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
     pairs = tree["near_duplicates"]["first"][:PAIRS]
     wanted = [key for a, b, _ in pairs for key in (a, b)]
-    wanted += [key for _, keys in pictured(tree.get("suspects", {})) for key in keys]
+    wanted += [key for _, keys in keys_to_show(tree.get("suspects", {})) for key in keys]
     alike = read_keys(url, shards, wanted)
     pages[QUALITY] = quality_page(tree, kept_pictures, dropped, alike).encode()
     pages[CARD] = make_card(tree, config, config_file).encode()

@@ -23,13 +23,13 @@ from shards.images.scan import Scan
 from shards.pack import other_secret
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
-from shards.write.set_ownership import locked
+from shards.write.set_ownership import set_lock
 from shards.write.shard_writer import OpenShard
 from shards.write.tar_shard import index_bytes
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShardContents:
     """What one shard is made of."""
 
     shard: Shard
@@ -46,7 +46,7 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
     """
     manifest = read_manifest(config.out.url)
-    shards = section(manifest, plan.fingerprint)
+    shards = shards_of_pack(manifest, plan.fingerprint)
     if not shards:
         other = differences(manifest.recipe, plan.recipe)
         changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
@@ -57,15 +57,15 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
             f"{config.out.url} was not packed from this config and these images "
             f"({changed_settings}): give --repair the config it was packed with"
         )
-    mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
+    mine = [piece for piece in shard_contents(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)
-    with locked(config.out.url) as lock:
+    with set_lock(config.out.url) as lock:
         for piece in mine:
             _rebuild(config, marks, piece, lock.confirm)
     return [piece.shard.name for piece in mine]
 
 
-def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
+def shards_of_pack(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
     """The shards that came with the pack or append of this fingerprint; empty where there is none."""
     first = 0
     for part in manifest.history:
@@ -75,7 +75,7 @@ def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
     return ()
 
 
-def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[Piece]:
+def shard_contents(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[ShardContents]:
     """Which scans each shard holds (pure)."""
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
     kept_places = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
@@ -88,11 +88,11 @@ def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Itera
         places = kept_places[end - shard.samples : end]
         after = kept_places[end] if end < len(kept_places) else len(plan.scans)
         skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]
-        yield Piece(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
+        yield ShardContents(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
         before = after
 
 
-def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[], None]) -> None:
+def _rebuild(config: PackConfig, marks: Marks, piece: ShardContents, confirm: Callable[[], None]) -> None:
     url, wanted = config.out.url, piece.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
         opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)

@@ -38,7 +38,7 @@ SMALL_SET = 100_000_000
 
 
 @dataclass(frozen=True)
-class Checked:
+class ShardCheck:
     """What reading one shard has found."""
 
     name: str
@@ -86,22 +86,22 @@ def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | N
     return Report(tuple(faults), tuple(bad), tuple(notes))
 
 
-def check_shard(shard: Shard, *, url: str) -> Checked:
+def check_shard(shard: Shard, *, url: str) -> ShardCheck:
     """Size, sha256, index and every sample of one shard."""
     where = storage.join(url, shard.name)
     if not storage.exists(where):
-        return Checked(shard.name, (f"{shard.name} is missing",), ())
+        return ShardCheck(shard.name, (f"{shard.name} is missing",), ())
     with _local_copy(where) as path:
         info = storage.file_info(path)
         # One fault for a tar that is cut short, not one for each sample behind the cut.
         if info.bytes != shard.bytes:
             fault = f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest"
-            return Checked(shard.name, (fault,), ())
+            return ShardCheck(shard.name, (fault,), ())
         faults = [] if info.sha256 == shard.sha256 else [f"{shard.name} differs from the manifest's sha256"]
         entries, index_faults = _read_index(url, shard)
         faults += index_faults
         faults += [f"{shard.name}: {fault}" for fault in _tar_faults(path, shard, entries)]
-    return Checked(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
+    return ShardCheck(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
 
 
 def _wanted_workers(manifest: Manifest) -> int:

@@ -29,7 +29,7 @@ CROWD = 200
 """Where more pictures share a stretch of their look (dark frames), so many neighbours are compared."""
 
 
-def look(pixels: NDArray[np.uint8]) -> bytes:
+def difference_hash(pixels: NDArray[np.uint8]) -> bytes:
     """The 256-bit difference hash of (H, W) or (H, W, 3) pixels."""
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     fours = _sums_of_four(grey[:: 1 + grey.shape[0] // TALL])

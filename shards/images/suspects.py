@@ -192,14 +192,14 @@ def count_suspects(
 def suspect_lines(tree: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for each source and suspicion, as terminal and data card say them."""
     return [
-        f"{source}: {counts['images']:,} of {counts['of']:,} images look like {spelled(kind)} ({WHY[kind]}), "
-        f"such as {counts['first'][0]}"
+        f"{source}: {counts['images']:,} of {counts['of']:,} images look like {suspect_name(kind)} "
+        f"({WHY[kind]}), such as {counts['first'][0]}"
         for source, kinds in tree.items()
         for kind, counts in kinds.items()
     ]
 
 
-def pictured(tree: Mapping[str, Mapping[str, Any]], few: int = 12) -> list[tuple[str, list[str]]]:
+def keys_to_show(tree: Mapping[str, Mapping[str, Any]], few: int = 12) -> list[tuple[str, list[str]]]:
     """(heading, keys to be shown) of each source and suspicion, for the quality page."""
     return [
         (f"{source}: {kind}, {counts['images']:,} of {counts['of']:,} images", counts["first"][:few])
@@ -208,7 +208,7 @@ def pictured(tree: Mapping[str, Mapping[str, Any]], few: int = 12) -> list[tuple
     ]
 
 
-def spelled(kind: str) -> str:
+def suspect_name(kind: str) -> str:
     """A suspicion in words, with its article."""
     name = {"nir": "near-infrared image", "photo": "fundus photograph"}.get(kind, kind)
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -34,7 +34,7 @@ each is judged like the name of a file."""
 
 
 @dataclass(frozen=True)
-class Told:
+class NameSigns:
     """What names tell, in images: how many, and of them those with each kind of sign."""
 
     images: int = 0
@@ -79,7 +79,7 @@ class _Numbers:
         return IDENTIFIER
 
 
-class Judge:
+class SignCounter:
     """Counts the signs in names that are added, each with the images it stands for."""
 
     def __init__(self) -> None:
@@ -101,14 +101,16 @@ class Judge:
         for kind in kinds:
             self._kinds[kind] += 1
 
-    def told(self) -> Told:
+    def signs(self) -> NameSigns:
         """What all of them tell."""
         kinds = dict(self._kinds)
         for (_, digits), numbers in self._numbers.items():
             if kind := numbers.kind(digits):
                 kinds[kind] += numbers.count
         # A name may hold several numbers; its image counts once.
-        return Told(self._images, {kind: min(count, self._images) for kind, count in kinds.items() if count})
+        return NameSigns(
+            self._images, {kind: min(count, self._images) for kind, count in kinds.items() if count}
+        )
 
     def _add_numbers(self, part: str) -> None:
         for before, digits in _long_numbers(part):
@@ -133,7 +135,7 @@ def is_name_of_person(text: str) -> bool:
     return _is_surely_person_label(text) or bool([n for _, n in long_numbers(text) if len(n) > DAYS_DIGITS])
 
 
-def names_in(path: str, label: str | None) -> list[str]:
+def name_parts(path: str, label: str | None) -> list[str]:
     """The names in a path that are judged: its class's folder is left out, for it is judged as a label."""
     folder, name = os.path.split(path)
     folders = [part for part in folder.split("/") if part and part != label]

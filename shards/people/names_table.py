@@ -18,7 +18,7 @@ from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.io import storage
 from shards.images.scan import Scan
-from shards.people.pseudonyms import Hidden, named, path_of
+from shards.people.pseudonyms import PseudonymizedRead, original_scan, path_of
 
 HEADER = (
     *("source", "path", "key", "patient", "patient_digest"),
@@ -54,11 +54,11 @@ def table_path(config: PackConfig, env: Mapping[str, str] | None = None) -> str:
 
 
 def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
-    """Write the names of all hidden scans, mode 600; gives the path, empty where there are none.
+    """Write the names of all pseudonymized scans, mode 600; gives the path, empty where there are none.
 
     Rows of other sources stay: a set that was appended to has one table.
     """
-    hidden = (scan for scan in scans if isinstance(scan.read, Hidden))
+    hidden = (scan for scan in scans if isinstance(scan.read, PseudonymizedRead))
     first = next(hidden, None)
     if first is None:
         return ""
@@ -105,7 +105,7 @@ def _old_rows(path: str) -> Iterator[list[str]]:
 
 
 def _row(scan: Scan) -> tuple[str, ...]:
-    original = named(scan)
+    original = original_scan(scan)
     pairs = ((original.patient, scan.patient), (original.volume, scan.volume), (original.label, scan.label))
     flat = [text or "" for pair in pairs for text in pair]
     return (scan.source, path_of(scan), scan.key, *flat)

@@ -35,7 +35,7 @@ _WORD = re.compile(r"[^\W_]{3,}")
 
 
 # Named and not a closure: the scan is pickled for the workers, and names_table.py asks for what it holds.
-class Hidden:
+class PseudonymizedRead:
     """A scan's `read` that keeps what the scan was called, and never says it."""
 
     __slots__ = ("scan",)
@@ -49,7 +49,7 @@ class Hidden:
         return content
 
 
-class HiddenExtra:
+class PseudonymizedExtra:
     """The same for `extra`."""
 
     __slots__ = ("scan",)
@@ -63,19 +63,19 @@ class HiddenExtra:
         return fields
 
 
-def named(scan: Scan) -> Scan:
+def original_scan(scan: Scan) -> Scan:
     """A scan with the names it came with."""
-    return scan.read.scan if isinstance(scan.read, Hidden) else scan
+    return scan.read.scan if isinstance(scan.read, PseudonymizedRead) else scan
 
 
 def path_of(scan: Scan) -> str:
     """The file of a scan below its source's folder, whatever stands for it in messages."""
-    read = named(scan).read
+    read = original_scan(scan).read
     file = read.args[1] if isinstance(read, partial) and len(read.args) > 1 else getattr(read, "file", None)
-    return file if isinstance(file, str) else named(scan).origin
+    return file if isinstance(file, str) else original_scan(scan).origin
 
 
-def hide(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
+def pseudonymize(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
     """The scans of one source under digests; `source`: what the source is called then."""
     people = labels_of_people({scan.label for scan in scans if scan.label is not None})
     digest = lru_cache(maxsize=65_536)(secret.digest)
@@ -115,7 +115,7 @@ def patient_digest(patient: str, digest: Callable[..., str]) -> str:
     return f"p{digest('patient', known)}"
 
 
-def quiet_notes(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
+def notes_without_names(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
     """What a listing says of a source, without names of files and folders: those that may hold any are cut.
 
     `nameless`: the notes name files by digests of their paths alone (shards.sources.devices.device).
@@ -133,7 +133,7 @@ def quiet_notes(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
 
 def without_names(text: str, scan: Scan) -> str:
     """An error's text without the path of a scan's file, parts of it, and words of it that may be names."""
-    path, spelt = path_of(scan), named(scan)
+    path, spelt = path_of(scan), original_scan(scan)
     parts = {path, spelt.origin, os.path.basename(path), os.path.splitext(os.path.basename(path))[0]}
     parts |= set(path.split("/")) | {spelt.patient or "", spelt.volume or ""}
     # Longest first: to cut a folder's name first would leave the rest of a path behind.
@@ -156,8 +156,8 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
         key=key,
         origin=f"{key}{_extension(path)}",
         source=source,
-        read=Hidden(scan),
-        extra=HiddenExtra(scan) if scan.extra else None,
+        read=PseudonymizedRead(scan),
+        extra=PseudonymizedExtra(scan) if scan.extra else None,
         label=f"n{digest('label', scan.label)}"
         if scan.label in people and scan.label is not None
         else scan.label,
@@ -168,12 +168,12 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
     )
 
 
-def prefixed(scan: Scan) -> Scan:
+def with_source_prefix(scan: Scan) -> Scan:
     """A scan whose key begins with its source's name, in what it was called too."""
     key = safe_key(f"{scan.source}-{scan.key}")
     return (
-        replace(scan, key=key, read=Hidden(prefixed(scan.read.scan)))
-        if isinstance(scan.read, Hidden)
+        replace(scan, key=key, read=PseudonymizedRead(with_source_prefix(scan.read.scan)))
+        if isinstance(scan.read, PseudonymizedRead)
         else replace(scan, key=key)
     )
 

@@ -29,7 +29,7 @@ class Secret:
     key: bytes
     where: str
     """Where it came from, for people."""
-    made: bool = False
+    is_new: bool = False
     """Whether it was made just now."""
 
     def digest(self, kind: str, text: str, length: int = 12) -> str:
@@ -65,7 +65,7 @@ def find_secret(env: Mapping[str, str] | None = None, *, make: bool = True) -> S
     if os.path.exists(path):
         return _read(path)
     if not make:
-        return Secret(secrets.token_hex(32).encode(), path, made=True)
+        return Secret(secrets.token_hex(32).encode(), path, is_new=True)
     return _make(path)
 
 
@@ -113,7 +113,7 @@ def _make(path: str) -> Secret:
             f"names of people are to be replaced by digests, and their secret cannot be kept in {path} "
             f"({_why(error)}): make one with {MAKE_ONE}, keep it, and set {SALT} to it"
         ) from error
-    return Secret(text.encode(), path, made=True)
+    return Secret(text.encode(), path, is_new=True)
 
 
 def _why(error: Exception) -> str:

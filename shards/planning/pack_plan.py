@@ -24,15 +24,15 @@ from retfound_dist.config.schema import PackConfig
 from retfound_dist.listing.split_units import TOGETHER
 from shards.images.scan import Scan
 from shards.people.name_policy import NamePolicy
-from shards.people.pseudonyms import named
+from shards.people.pseudonyms import original_scan
 from shards.planning.scan_groups import (
     Fractions,
     Group,
     check_divisible,
-    given_keys,
-    given_parts,
     group_of,
+    keys_with_part,
     kind_of,
+    parts_of_groups,
 )
 
 PARTS = ("train", "val", "test")
@@ -55,7 +55,7 @@ class PackPlan:
     """Kind of each source by its name."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each source by its name: what differs from the set as it was published."""
-    given: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    keys_with_part: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     """Of each source: keys of the images whose part the source says; None: of all of them."""
     choices: Mapping[str, NamePolicy] = field(default_factory=dict)
     """Of each source: whether its keys are names or digests."""
@@ -68,7 +68,7 @@ class PackPlan:
 
     def split_kind(self, scan: Scan) -> str:
         """How a scan came into its part: by its `source`, or by the kind of its unit."""
-        keys_with_part = self.given.get(scan.source, frozenset())
+        keys_with_part = self.keys_with_part.get(scan.source, frozenset())
         return "source" if keys_with_part is None or scan.key in keys_with_part else self.unit_kind(scan)
 
 
@@ -81,7 +81,7 @@ def make_plan(
     """
     rule = config.split.unknown_patient
     parts = parts_of(scans, config.split.fractions, config.split.seed, rule)
-    keys_with_part = given_keys(scans)
+    source_keys = keys_with_part(scans)
     for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
         if scan.split != part:
             scans[place] = replace(scan, split=part)
@@ -90,7 +90,7 @@ def make_plan(
     scans.clear()
     settings = recipe(config) | _secrets(choices or {})
     mark = fingerprint(ordered, settings)
-    return PackPlan(ordered, mark, settings, given=keys_with_part, choices=choices or {}, rule=rule)
+    return PackPlan(ordered, mark, settings, keys_with_part=source_keys, choices=choices or {}, rule=rule)
 
 
 def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER) -> list[Scan]:
@@ -107,7 +107,7 @@ def parts_of(
     With all fractions 0 only the source's own parts are kept. DataError where a split must divide a volume.
     """
     group = partial(group_of, rule=rule)
-    part_of_group = given_parts(scans, group)
+    part_of_group = parts_of_groups(scans, group)
     parts = [scan.split or (part_of_group.get(group(scan)) if part_of_group else None) for scan in scans]
     if sum(fractions):
         # An array holds eight bytes a place; a list of Python's integers takes several times as much.
@@ -230,7 +230,7 @@ def _number_groups(
 
     Labels are numbered by name; of equally common ones a group has the first.
     """
-    names = {name: n for n, name in enumerate(sorted({named(scan).label or "" for scan in scans}))}
+    names = {name: n for n, name in enumerate(sorted({original_scan(scan).label or "" for scan in scans}))}
     known: dict[Group, int] = {}
     number, label = np.zeros(len(scans), np.int64), np.zeros(len(scans), np.int64)
     words = np.zeros((len(scans), 4), np.uint64)
@@ -238,7 +238,7 @@ def _number_groups(
     groups = 0
     for place, scan in enumerate(scans):
         # By the names behind digests: by the digests another secret would draw another split.
-        group, original = group_in(scan), named(scan)
+        group, original = group_in(scan), original_scan(scan)
         code = names[original.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
         if mine == groups:

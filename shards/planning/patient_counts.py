@@ -22,7 +22,7 @@ def count_straddling(scans: Iterable[Scan]) -> int:
     return len({s.patient for s in scans if s.patient and first.setdefault(s.patient, s.split) != s.split})
 
 
-def say_known(counts: Mapping[str, Any]) -> str:
+def known_in_words(counts: Mapping[str, Any]) -> str:
     """`patient known of 16 of 20 images`; empty for sets that were packed before this was counted."""
     known, images = counts.get("patient_known"), counts["samples"]
     if known is None:
@@ -30,7 +30,7 @@ def say_known(counts: Mapping[str, Any]) -> str:
     return f"patient known of {'all' if known == images else f'{known:,} of'} {images:,} images"
 
 
-def say_split(counts: Mapping[str, int]) -> str:
+def split_in_words(counts: Mapping[str, int]) -> str:
     """`split by patient (20 images)`, `split as the source says (...)`; empty where there are no parts."""
     ours = split_units.in_words(counts)
     by_source = counts.get("source", 0)
@@ -41,8 +41,8 @@ def say_split(counts: Mapping[str, int]) -> str:
 def card_lines(sources: Mapping[str, Any]) -> Iterator[str]:
     """For each source how its parts were made; then whether a patient can be in two of them."""
     for name, counts in sources.items():
-        split_words = say_split(counts.get("split_by", {}))
-        phrases = [text for text in (say_known(counts), split_words or "no parts") if text]
+        split_words = split_in_words(counts.get("split_by", {}))
+        phrases = [text for text in (known_in_words(counts), split_words or "no parts") if text]
         yield f"- {name}: {'; '.join(phrases)}"
     yield ""
     yield _verdict(sources)

@@ -28,7 +28,7 @@ def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
     return (scan.source, name) if kind == "patient" else (scan.source, kind, name)
 
 
-def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
+def parts_of_groups(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
     """The source's own part of each patient and volume; DataError where one is in two."""
     part: dict[Group, str] = {}
     for scan in scans:
@@ -46,8 +46,8 @@ def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[G
     return part
 
 
-def given_keys(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
-    """`Plan.given`, in few objects: nearly always a source says the part of all images or of none."""
+def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
+    """`PackPlan.keys_with_part`, in few objects: a source mostly says the part of all images or of none."""
     counts = Counter(scan.source for scan in scans)
     with_part = Counter(scan.source for scan in scans if scan.split is not None)
     keys_of_source: dict[str, frozenset[str] | None] = {}

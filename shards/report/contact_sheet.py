@@ -100,7 +100,7 @@ def reason_of(skip: Skipped) -> str:
     return " ".join(skip.reason.split("(")[0].split()[:4]).rstrip(",;:")
 
 
-def examples(tiles: Sequence[Tile]) -> list[Tile]:
+def first_of_each_group(tiles: Sequence[Tile]) -> list[Tile]:
     """The first EACH of each group."""
     seen: dict[str, int] = defaultdict(int)
     chosen = []
@@ -111,7 +111,7 @@ def examples(tiles: Sequence[Tile]) -> list[Tile]:
     return chosen
 
 
-def draw(tiles: Sequence[Tile], captions: Sequence[str], apart: bool = False) -> bytes:
+def draw_page(tiles: Sequence[Tile], captions: Sequence[str], apart: bool = False) -> bytes:
     """Thumbnails with captions, COLUMNS a row, as a JPEG; `apart`: each group begins a row."""
     slots: list[int] = []
     for place, tile in enumerate(tiles):

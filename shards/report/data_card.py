@@ -11,7 +11,7 @@ from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PackConfig, PackOut
 from retfound_dist.files.untrusted_text import fence, markdown, plain
 from shards.images.suspects import suspect_lines
-from shards.people.name_policy import DIGEST, sentence
+from shards.people.name_policy import DIGEST, policy_sentence
 from shards.planning.patient_counts import card_lines
 from shards.report.burnt_in import compared_as
 from shards.report.contact_sheet import reason_of
@@ -85,7 +85,9 @@ def _names(sources: Mapping[str, Any]) -> Iterator[str]:
     """Whether names of people may be in the set, for each source, and who decided so."""
     for name, source in sources.items():
         decision = (
-            sentence(source["names"]) if "names" in source else "not recorded by the version that packed it"
+            policy_sentence(source["names"])
+            if "names" in source
+            else "not recorded by the version that packed it"
         )
         yield f"- {markdown(name)}: {markdown(decision)}"
     if _hidden(sources):

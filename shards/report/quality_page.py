@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.images.suspects import pictured
+from shards.images.suspects import keys_to_show
 from shards.report.burnt_in import boxes_in, compared_as
-from shards.report.contact_sheet import Tile, examples, reason_of, thumbnail
+from shards.report.contact_sheet import Tile, first_of_each_group, reason_of, thumbnail
 from shards.write.packed_sample import SAME, Skipped
 
 PAIRS = 8
@@ -49,7 +49,7 @@ def quality_page(
         image=image,
         megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
         facts=_facts(tree, image),
-        kept=_groups(examples(kept_tiles)),
+        kept=_groups(first_of_each_group(kept_tiles)),
         dropped=[_shown(tile.pixels, tile.key, tile.note) for tile in dropped],
         same=SAME,
         reasons=reasons.most_common(),
@@ -59,7 +59,7 @@ def quality_page(
         near=near,
         suspects=[
             (heading, [_shown(alike.get(key), key) for key in keys])
-            for heading, keys in pictured(tree.get("suspects", {}))
+            for heading, keys in keys_to_show(tree.get("suspects", {}))
         ],
         burnt_in=[
             (name, one, compared_as(one), _marked(kept_tiles, name, one))

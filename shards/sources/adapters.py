@@ -13,8 +13,8 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.listing.split_units import patients_of_units
 from shards.images.scan import Scan, SourceListing
-from shards.people.name_policy import NamePolicy, choose
-from shards.people.pseudonyms import prefixed
+from shards.people.name_policy import NamePolicy, choose_policy
+from shards.people.pseudonyms import with_source_prefix
 from shards.people.secret import Secret, find_secret
 
 ADAPTERS = {
@@ -33,7 +33,7 @@ ADAPTERS = {
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSource:
     """One source and what it holds."""
 
     name: str
@@ -44,7 +44,7 @@ class Opened:
     """Whether its keys are names or digests."""
 
 
-def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[Opened]:
+def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[OpenedSource]:
     """Every configured source, listed; with several, each key begins with its source's name.
 
     Names that tell of people are digests from here on (shards.people); `secret` gives what keys them.
@@ -53,9 +53,11 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
     opened = []
     for source in config.all_sources:
         path = os.path.join(config.root, source.path) if config.root and source.path else source.path
-        listing, choice = choose(source, open_source(replace(source, path=path), config.phantom), secret)
-        scans = [prefixed(scan) for scan in listing.scans] if several else listing.scans
-        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes, choice))
+        listing, choice = choose_policy(
+            source, open_source(replace(source, path=path), config.phantom), secret
+        )
+        scans = [with_source_prefix(scan) for scan in listing.scans] if several else listing.scans
+        opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, choice))
     _check_apart(opened)
     return opened
 
@@ -89,7 +91,7 @@ def _with_patients(listing: SourceListing) -> SourceListing:
     return SourceListing(scans, (*listing.notes, note)) if more else listing
 
 
-def _check_apart(opened: Sequence[Opened]) -> None:
+def _check_apart(opened: Sequence[OpenedSource]) -> None:
     names = Counter(source.name for source in opened)
     twice = [name for name, count in names.items() if count > 1]
     if twice:

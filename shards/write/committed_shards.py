@@ -3,7 +3,7 @@
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
                     {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects",
                     "source_files", "source_pixels"}: what the manifest will say of it, the mark of all
-                    that its bytes follow from (plan.Marks), the place in the plan where the next shard
+                    that its bytes follow from (pack_plan.Marks), the place in the plan where the next shard
                     begins, and by what its pictures are known again
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
@@ -35,7 +35,15 @@ from retfound_dist.records import json_reader
 from shards.images.near_duplicates import LOOK_BYTES
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write.packed_sample import Skipped
-from shards.write.set_ownership import BESIDE, MARKER, Series, files_of, ours_in, say, sweep
+from shards.write.set_ownership import (
+    BESIDE,
+    MARKER,
+    Series,
+    files_of,
+    print_notice,
+    remove_leftovers,
+    set_files_at,
+)
 from shards.write.set_records import Record
 from shards.write.statistics import Statistics
 
@@ -129,7 +137,7 @@ def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
             if not _is_damaged(error):
                 raise
             # Only where shards of this software stand: another program may call its file manifest.json too.
-            if replaced and ours_in(url):
+            if replaced and set_files_at(url):
                 return None
             raise ManifestError(f"{error}; --force replaces it") from error
     kind = url_kinds.kind_at(url)
@@ -175,8 +183,8 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
         raise
     except RecordError as error:
         again = sum(f"{series.stem(number)}.idx" in names for number in range(len(recovered), len(names)))
-        say(f"{error}; shards that are packed again from there on: {again:,}")
-    sweep(url, {*keep, *files_of([done.shard for done in recovered])})
+        print_notice(f"{error}; shards that are packed again from there on: {again:,}")
+    remove_leftovers(url, {*keep, *files_of([done.shard for done in recovered])})
     # Parts of a killed upload are in no listing, and paid for until they are dropped.
     storage.abort_uploads(url)
     return recovered

@@ -20,7 +20,7 @@ from shards.planning.patient_counts import count_split, count_straddling
 from shards.planning.scan_groups import Group, group_of
 from shards.write.committed_shards import Committed, shard_tree
 from shards.write.packed_sample import Skipped
-from shards.write.statistics import describe, total
+from shards.write.statistics import image_section, sum_statistics
 
 UNLABELLED = "(none)"
 NAMED_PAIRS = 100
@@ -54,7 +54,7 @@ def make_manifest(
             for name, planned in _by_source(plan.scans).items()
             for scans in [[scan for scan in planned if scan.key not in out]]
         },
-        "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
+        "image": image_section(sum_statistics(done.statistics for done in (*base, *shards)), config.image),
         "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
         "suspects": count_suspects(
             (done.suspects for done in shards),
@@ -68,7 +68,7 @@ def make_manifest(
     }
 
 
-def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a set to which the sources of `new` were appended."""
     history = [*old["history"], *new["history"]]
     before, alike = old["near_duplicates"], new["near_duplicates"]

@@ -15,10 +15,10 @@ from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import image_digest
 from retfound_dist.images import jpeg
 from retfound_dist.images.image_digests import pixel_digest
-from shards.images.near_duplicates import look
+from shards.images.near_duplicates import difference_hash
 from shards.images.preparation import Histogram, Stored, prepare
 from shards.images.scan import Scan
-from shards.images.suspects import WHY, spelled
+from shards.images.suspects import WHY, suspect_name
 from shards.write.ustar import member
 
 
@@ -100,7 +100,9 @@ def make_sample(scan: Scan, *, image: PackImage) -> PackedSample | Skipped:
     try:
         stored = prepare(scan.read(), image)
         if stored.suspect in image.leave_out_suspects:
-            return Skipped(scan.key, scan.origin, f"{LIKE}{spelled(stored.suspect)} ({WHY[stored.suspect]})")
+            return Skipped(
+                scan.key, scan.origin, f"{LIKE}{suspect_name(stored.suspect)} ({WHY[stored.suspect]})"
+            )
         extra = scan.extra() if scan.extra else {}
     except DataError as error:
         return Skipped(scan.key, scan.origin, str(error))
@@ -130,7 +132,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> PackedSampl
         histogram=stored.levels,
         digest=pixel_digest(stored.pixels),
         source=stored.source,
-        look=look(stored.pixels),
+        look=difference_hash(stored.pixels),
         suspect=stored.suspect,
     )
 

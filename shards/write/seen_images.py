@@ -16,7 +16,7 @@ from shards.write.committed_shards import Committed
 Digests = NDArray[np.uint64]
 
 
-class Seen:
+class SeenImages:
     """Which key first had a picture."""
 
     def __init__(self, shards: Iterable[Committed]) -> None:

@@ -75,19 +75,19 @@ def files_of(shards: Collection[Shard]) -> set[str]:
     return {file for shard in shards for file in (shard.name, shard.index.name)}
 
 
-def ours_in(url: str) -> set[str]:
+def set_files_at(url: str) -> set[str]:
     """Names of all shards and indexes at the URL, of whichever generation."""
     return {name for name in storage.list_names(url) if _OURS.fullmatch(name)}
 
 
-def sweep(url: str, keep: Collection[str]) -> None:
+def remove_leftovers(url: str, keep: Collection[str]) -> None:
     """Remove all shards, indexes and unfinished files but these."""
     for entry in storage.list_names(url):
         if entry not in keep and (_OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)):
             storage.delete(storage.join(url, entry))
 
 
-def mark(url: str, fingerprint: str, generation: int = 1) -> None:
+def write_marker(url: str, fingerprint: str, generation: int = 1) -> None:
     """Say at the URL that a set is being packed there, and which."""
     note = "unfinished shard set: the same pack command goes on from here"
     tree = {"note": note, "fingerprint": fingerprint, "generation": generation}
@@ -95,7 +95,7 @@ def mark(url: str, fingerprint: str, generation: int = 1) -> None:
     storage.write_json(storage.join(url, MARKER), tree)
 
 
-def read_mark(url: str) -> Marker | None:
+def read_marker(url: str) -> Marker | None:
     """What is being packed at the URL; None where nothing is."""
     where = storage.join(url, MARKER)
     if not storage.exists(where):
@@ -106,20 +106,20 @@ def read_mark(url: str) -> Marker | None:
         return Marker()  # the shards' own records say what they are of
 
 
-def finish(url: str) -> None:
+def remove_marker(url: str) -> None:
     """Take the mark away: the set is complete."""
     storage.delete(storage.join(url, MARKER))
 
 
 @contextmanager
-def locked(url: str) -> Iterator[FolderLock]:
+def set_lock(url: str) -> Iterator[FolderLock]:
     """Hold the lock of a set; DataError where another process packs there.
 
     A killed process's lock is taken over as that of a run is (`records.folder_lock`). Processes of one
     scheduler's job are rivals here, not each other's restarts.
     """
     # No environment: by a job's id a second pack of the job would pass for the restart of the first.
-    lock = FolderLock(url, say, lambda held: _conflict(url, held), env={})
+    lock = FolderLock(url, print_notice, lambda held: _conflict(url, held), env={})
     lock.take()
     try:
         yield lock
@@ -132,6 +132,6 @@ def _conflict(url: str, holder: Holder | None) -> DataError:
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 
-def say(text: str) -> None:
+def print_notice(text: str) -> None:
     """A line for whoever watches, at once."""
     print(f"retfound: {text}", file=sys.stderr, flush=True)

@@ -62,7 +62,7 @@ class Record:
 
 
 class NamesTree(TypedDict):
-    """How the names of a source were judged (`people.choice`)."""
+    """How the names of a source were judged (`people.name_policy`)."""
 
     keys: Literal["names", "digest"]
     why: Literal["asked", "looks", "harmless", "published", "numbers"]

@@ -19,7 +19,7 @@ from shards.planning.pack_plan import Marks, PackPlan
 from shards.write import set_ownership
 from shards.write.committed_shards import Committed, Suspects
 from shards.write.packed_sample import SAME, PackedSample, Skipped
-from shards.write.seen_images import Seen
+from shards.write.seen_images import SeenImages
 from shards.write.set_ownership import Series
 from shards.write.statistics import Statistics
 from shards.write.tar_shard import TarShard, index_bytes
@@ -56,7 +56,7 @@ class ShardWriter:
         self._open: OpenShard | None = None
         self._marked, self._put = False, bool(shards)
         self._marks = Marks(plan)
-        self._seen = Seen((*base, *shards))
+        self._seen = SeenImages((*base, *shards))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -68,7 +68,7 @@ class ShardWriter:
             self._open.drop()
         if error is not None and self._marked and not self._put:
             with suppress(RetfoundError):
-                set_ownership.finish(self._out.url)  # nothing was put there: it is as it was
+                set_ownership.remove_marker(self._out.url)  # nothing was put there: it is as it was
 
     def take(self, place: int, result: PackedSample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
@@ -111,7 +111,7 @@ class ShardWriter:
 
     def _begin(self, split: str | None) -> OpenShard:
         if not self._marked:
-            set_ownership.mark(self._out.url, self._plan.fingerprint, self._series.generation)
+            set_ownership.write_marker(self._out.url, self._plan.fingerprint, self._series.generation)
             self._marked = True
         name = f"{self._series.stem(len(self.shards))}.tar"
         url = storage.join(self._out.url, name)

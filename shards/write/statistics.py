@@ -85,7 +85,7 @@ class Statistics:
         )
 
 
-def total(parts: Iterable[Statistics]) -> Statistics:
+def sum_statistics(parts: Iterable[Statistics]) -> Statistics:
     """The sum over shards."""
     whole = Statistics()
     for part in parts:
@@ -102,7 +102,7 @@ def total(parts: Iterable[Statistics]) -> Statistics:
     return whole
 
 
-def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
+def image_section(whole: Statistics, image: PackImage) -> dict[str, Any]:
     """The manifest's `image` section; intensities in levels of 0-255 over some pixels of every image."""
     levels = np.arange(256)
     pixels = int(whole.histogram.sum())

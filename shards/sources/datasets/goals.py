@@ -28,7 +28,7 @@ from shards.images.preparation import decode, encode
 from shards.images.scan import Scan, SourceListing
 from shards.sources.datasets.label_tables import read_table
 from shards.sources.datasets.octa500 import TABLES
-from shards.sources.folders.published import compare_counts, image_scan, list_files, usable
+from shards.sources.folders.published import compare_counts, image_scan, list_files, require_scans
 
 USED = {"train": 100, "test": 100}
 """As in the corpus of 182,890; the challenge has 100 of validation as well."""
@@ -64,7 +64,7 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         ("a layer mask", sum(s.extra is None for s in scans)),
     ):
         notes += [f"{missing:,} images without {missing_part}"] if missing else []
-    return usable(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *passed])
 
 
 def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:

@@ -20,7 +20,7 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
-    usable,
+    require_scans,
 )
 
 PUBLISHED = {"train": 108_309, "test": 1_000}
@@ -47,7 +47,7 @@ def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceLi
     notes += straddling + ignored_note(
         [f for f in sizes if f not in named], "not named <class>-<patient>-<n>"
     )
-    return usable(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *passed])
 
 
 def _without_straddling(scans: list[Scan]) -> tuple[list[Scan], list[str]]:

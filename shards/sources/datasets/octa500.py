@@ -19,7 +19,7 @@ from retfound_dist.files.image_files import IMAGE_ENDS
 from shards.images.scan import Scan, SourceListing
 from shards.sources.datasets.label_tables import read_table
 from shards.sources.devices.volume import eye_of
-from shards.sources.folders.published import image_scan, list_files, natural, short_list, usable
+from shards.sources.folders.published import image_scan, list_files, natural_order, require_scans, short_list
 
 VOLUMES = {"6mm": (range(10001, 10301), 400), "3mm": (range(10301, 10501), 304)}
 """Field -> (numbers of its volumes, slices a volume)."""
@@ -31,7 +31,7 @@ def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceLi
     """Every B-scan of the OCT folders, with the disease where the table of labels is there."""
     root, sizes, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
     # By number: sorted as text, slice 10 would come before slice 2.
-    slices = {file: match for file in sorted(sizes, key=natural) if (match := _SLICE.fullmatch(file))}
+    slices = {file: match for file in sorted(sizes, key=natural_order) if (match := _SLICE.fullmatch(file))}
     labels, notes = _labels(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
     for file, match in slices.items():
@@ -41,7 +41,7 @@ def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceLi
         known = {"label": label, "eye": eye}
         scan = image_scan(root, file, sizes[file], name or "octa500", key, links, **known)
         scans.append(replace(scan, patient=volume, volume=volume, slice=int(match["slice"])))
-    return usable(scans, path, [*missing_slices(scans), *notes, *passed])
+    return require_scans(scans, path, [*missing_slices(scans), *notes, *passed])
 
 
 def missing_slices(scans: list[Scan]) -> list[str]:

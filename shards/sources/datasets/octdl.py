@@ -27,7 +27,7 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
-    usable,
+    require_scans,
 )
 
 PUBLISHED = {"AMD": 1231, "DME": 147, "ERM": 155, "NO": 332, "RAO": 22, "RVO": 101, "VID": 76}
@@ -54,7 +54,7 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceList
     notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
     stray = [file for file in sizes if file not in set(files)]
     notes += ignored_note(stray, "not named <class>_<patient>_<n>")
-    return usable(scans, path, [*list_notes, *notes, *passed])
+    return require_scans(scans, path, [*list_notes, *notes, *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:

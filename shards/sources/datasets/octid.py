@@ -21,8 +21,8 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
+    require_scans,
     stem,
-    usable,
 )
 
 PUBLISHED = {"NORMAL": 206, "MH": 102, "AMRD": 55, "CSR": 102, "DR": 107}
@@ -47,7 +47,7 @@ def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceList
         scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **known))
     stray = [file for file in sizes if not labels[file]]
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
-    return usable(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
+    return require_scans(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
 
 
 def label_of(file: str) -> str | None:

@@ -13,7 +13,7 @@ from retfound_dist.files.image_files import IMAGE_ENDS, find_files
 from shards.images.scan import Scan, SourceListing
 from shards.sources.devices.device import list_device
 from shards.sources.folders.folder import FOLLOW, check_folder, list_folder
-from shards.sources.folders.published import compare_counts, usable
+from shards.sources.folders.published import compare_counts, require_scans
 
 EXPECTED = {"train": 768, "val": 256, "test": 256}
 RAW = (".fda", ".fds")
@@ -39,4 +39,4 @@ def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceLis
         ]  # images among them
         notes += [*export_notes, *files.passed.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
-    return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])
+    return require_scans(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

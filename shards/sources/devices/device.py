@@ -31,7 +31,7 @@ from retfound_dist.files.image_files import find_files
 from retfound_dist.formats.shard_set import SPLITS
 from shards.images.scan import Pixels, Scan, SourceListing
 from shards.sources.devices.dicom import has_preamble
-from shards.sources.devices.volume import LeftAside, Volume
+from shards.sources.devices.volume import FileWithoutScans, Volume
 from shards.sources.devices.volume_formats import READERS, read_volumes
 from shards.sources.folders.folder import FOLLOW, check_folder
 
@@ -49,7 +49,7 @@ MAX_PATIENT_FILES, MIN_PATIENT_FOLDERS = 16, 5
 """A folder of more files, or one of few folders, is taken for a part of the set and not for a patient."""
 # The plan shuffles slices, and each is read by itself.
 # Without what is kept here a volume would be decoded once for every slice.
-_kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
+_volume_cache: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
 def list_device(
@@ -72,7 +72,7 @@ def list_device(
         # A folder that looks like one patient's keeps its files together where no number does.
         scans += [scan if scan.patient or not group else replace(scan, group=group) for scan in listed]
         if listed and listed[0].slice is not None:
-            volumes = kept_volumes(root, file, links)
+            volumes = cached_volumes(root, file, links)
             used |= _beside(file, volumes)
             shown[volumes[0].not_applied] += 1
     others = [file for file in every if file not in files and file not in used]
@@ -123,10 +123,10 @@ def list_file(
     split = SPLITS.get(folders[0].lower()) if folders else None
     known: dict[str, Any] = {"source": source, "size": size, "split": split}
     try:
-        volumes = kept_volumes(root, file, links)
+        volumes = cached_volumes(root, file, links)
     except (DataError, OSError) as error:
         reason = str(error) if isinstance(error, DataError) else error.strerror or "cannot be read"
-        if isinstance(error, LeftAside) and aside is not None:
+        if isinstance(error, FileWithoutScans) and aside is not None:
             aside[file] = reason
             return []
         read, volume = partial(_refuse, reason, file), f"v{token}"
@@ -135,7 +135,7 @@ def list_file(
         Scan(
             key=f"v{token}_{number}_{place:04d}",
             origin=f"v{token}{extension} volume {number} slice {place}",
-            read=partial(read_slice, root, file, number, place, links),
+            read=partial(read_cached_slice, root, file, number, place, links),
             patient=volume.patient,
             eye=volume.eye,
             volume=f"v{token}_{number}",
@@ -210,15 +210,15 @@ def _strangers(files: Sequence[str]) -> Iterator[str]:
         yield f"passed over: {_files(files)}, no device file by name or content: {', '.join(parts)}"
 
 
-def read_slice(root: str, file: str, number: int, place: int, links: Links = "inside") -> Pixels:
+def read_cached_slice(root: str, file: str, number: int, place: int, links: Links = "inside") -> Pixels:
     """One B-scan, from the volumes this process keeps; DataError where the file has changed."""
     try:
-        return kept_volumes(root, file, links)[number].slices[place]
+        return cached_volumes(root, file, links)[number].slices[place]
     except IndexError:
         raise DataError("is no longer in its file, which has changed") from None
 
 
-def kept_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
+def cached_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
     """The volumes of a regular file below `root`, decoded once while there is room for them."""
     real = os.path.realpath(os.path.join(root, file))
     if (links == "inside" and not is_below(root, real)) or not os.path.isfile(real):
@@ -226,13 +226,13 @@ def kept_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
     info = os.stat(real)
     # A file that was replaced while packing must not give the old pixels.
     key = (real, info.st_mtime, info.st_size)
-    if key not in _kept:
-        _kept[key] = read_volumes(real)
+    if key not in _volume_cache:
+        _volume_cache[key] = read_volumes(real)
         # The newest volume always stays: its slices are about to be read.
-        while len(_kept) > 1 and sum(map(_bytes, _kept.values())) > CACHE_BYTES:
-            _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key]
+        while len(_volume_cache) > 1 and sum(map(_bytes, _volume_cache.values())) > CACHE_BYTES:
+            _volume_cache.popitem(last=False)
+    _volume_cache.move_to_end(key)
+    return _volume_cache[key]
 
 
 def _bytes(volumes: list[Volume]) -> int:

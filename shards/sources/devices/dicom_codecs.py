@@ -33,7 +33,7 @@ def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES
 
 
-def use(syntax: Any) -> str:
+def register_plugin(syntax: Any) -> str:
     """The plugin for a compressed transfer syntax, empty for pydicom's own; DataError names one not read."""
     from pydicom.pixels.decoders.base import get_decoder
 

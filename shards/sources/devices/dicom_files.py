@@ -6,15 +6,15 @@ from typing import Any
 
 from retfound_dist.errors import DataError
 from shards.sources.devices.dicom_frames import read_frames
-from shards.sources.devices.error_text import told
+from shards.sources.devices.error_text import safe_error_text
 from shards.sources.devices.volume import (
+    FileWithoutScans,
     Image8,
-    LeftAside,
     Volume,
     check_pixels,
     eye_of,
     pseudonym,
-    scaled,
+    scale_slices,
 )
 
 ENDS = (".dcm", ".dicom", ".ima")
@@ -32,7 +32,7 @@ def has_preamble(path: str) -> bool:
 
 
 def read_dicom(path: str) -> list[Volume]:
-    """One volume an eye; LeftAside where it is no OPT, DataError where it cannot be read right."""
+    """One volume an eye; FileWithoutScans where it is no OPT, DataError where it cannot be read right."""
     from pydicom import dcmread
     from pydicom.uid import UID
 
@@ -42,13 +42,13 @@ def read_dicom(path: str) -> list[Volume]:
         _check_bare(path)
     file = dcmread(path, force=bare)
     if str(file.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
-        raise LeftAside("is a DICOMDIR, an index of other files")
+        raise FileWithoutScans("is a DICOMDIR, an index of other files")
     modality = str(file.get("Modality", "") or "")
     # An error, not left aside: a file that was cut in its header has lost its modality too.
     if not modality:
         raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
     if modality != "OPT":
-        raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
+        raise FileWithoutScans(f"is DICOM of modality {_shown(modality)}, not OPT")
     if not file.file_meta.get("TransferSyntaxUID"):
         # pydicom decodes no pixels of a file that names no transfer syntax.
         file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
@@ -64,11 +64,11 @@ def read_dicom(path: str) -> list[Volume]:
 
 def _slices(file: Any, path: str) -> list[Image8]:
     try:
-        return scaled(read_frames(file))
+        return scale_slices(read_frames(file))
     except DataError:
         raise
     except Exception as error:  # a damaged file makes decoders raise anything
-        raise DataError(f"is DICOM that cannot be read ({told(error, path, file)})") from error
+        raise DataError(f"is DICOM that cannot be read ({safe_error_text(error, path, file)})") from error
 
 
 def _check_bare(path: str) -> None:

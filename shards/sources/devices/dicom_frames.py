@@ -29,7 +29,7 @@ def read_frames(file: Any) -> Frames:
         raise DataError("has pixels of 1 bit, which are a mask and no scan: leave it out")
     count = int(file.get("NumberOfFrames", 1) or 1)
     compressed = file.file_meta.TransferSyntaxUID.is_encapsulated
-    plugin = dicom_codecs.use(file.file_meta.TransferSyntaxUID) if compressed else ""
+    plugin = dicom_codecs.register_plugin(file.file_meta.TransferSyntaxUID) if compressed else ""
     (_check_compressed if compressed else _check_native)(file, count)
     pixels = pixel_array(file, decoding_plugin=plugin)
     colours = file.get("PhotometricInterpretation", "")

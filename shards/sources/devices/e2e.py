@@ -156,12 +156,12 @@ def _pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Series, l
             # Many chunks of a hostile file may name the same bytes: together they cannot exceed the file.
             if promised > len(data) or len(pixels) < 2 * width * height:
                 raise DataError(f"is cut short: slice {chunk.slice} promises {width}x{height} pixels")
-            slices.append(shown()[np.frombuffer(pixels, "<u2").reshape(height, width)])
+            slices.append(display_levels()[np.frombuffer(pixels, "<u2").reshape(height, width)])
         yield series, slices
 
 
 @lru_cache(maxsize=1)
-def shown() -> Image8:
+def display_levels() -> Image8:
     """(65536,) level of each 16-bit float, as HEYEX shows it."""
     bits = np.arange(65_536)
     exponent, mantissa = bits >> 10, (bits & 1023) / 1024

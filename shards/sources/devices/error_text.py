@@ -24,7 +24,7 @@ _PATIENT = 0x0010
 _SECRET_NAMES = ("AccessionNumber", "StudyID", "InstitutionName", "InstitutionAddress", "StationName")
 
 
-def told(error: BaseException, path: str, file: Any = None) -> str:
+def safe_error_text(error: BaseException, path: str, file: Any = None) -> str:
     """Class and text of an error in one line; `file`: the DICOM file's data set, where it could be read."""
     name, text = type(error).__name__, " ".join(str(error).split())
     if not text:

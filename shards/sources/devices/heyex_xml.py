@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from retfound_dist.errors import DataError
 from retfound_dist.files.image_files import read_file
 from shards.images.preparation import decode
-from shards.sources.devices.volume import LeftAside, Volume, eye_of, pseudonym
+from shards.sources.devices.volume import FileWithoutScans, Volume, eye_of, pseudonym
 
 _ROOT = "HEDX"
 
@@ -44,7 +44,7 @@ def _root(path: str) -> ElementTree.Element:
         # The first element alone: a segmentation's layers may be large, and are not read.
         for _, element in ElementTree.iterparse(file, events=("start",)):
             if element.tag != _ROOT:
-                raise LeftAside("is XML of another program, not a Heyex export")
+                raise FileWithoutScans("is XML of another program, not a Heyex export")
             break
         file.seek(0)
         return ElementTree.parse(file).getroot()

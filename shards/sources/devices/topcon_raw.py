@@ -24,7 +24,7 @@ from retfound_dist.images.jpeg import is_jpeg
 from retfound_dist.images.raster import deep_jpeg2000
 from shards.images.preparation import decode
 from shards.images.scan import Pixels
-from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudonym, scaled
+from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudonym, scale_slices
 
 _JPEGS = struct.Struct("<9xIII4x")
 _RAW = struct.Struct("<BIIIIBI")
@@ -63,10 +63,10 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
 
 def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
     if "@IMG_JPEG" in chunks:
-        return scaled(_jpegs(chunks["@IMG_JPEG"]))
+        return scale_slices(_jpegs(chunks["@IMG_JPEG"]))
     for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
         if name in chunks:
-            return scaled(_raw(chunks[name], name))
+            return scale_slices(_raw(chunks[name], name))
     raise DataError("holds no B-scans that can be read (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
 
 

@@ -20,7 +20,7 @@ MAX_VOLUME_PIXELS = 1_000_000_000
 _EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
 
 
-class LeftAside(DataError):
+class FileWithoutScans(DataError):
     """A sound file that holds no B-scans: of another program, another modality. It counts as no fault."""
 
 
@@ -59,7 +59,7 @@ def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
     return shown
 
 
-def scaled(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
+def scale_slices(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
     """All slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
     # 8-bit levels are what the device shows: stretching them would show another contrast.
     if all(np.asarray(scan).dtype == np.uint8 for scan in slices):

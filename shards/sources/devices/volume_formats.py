@@ -28,19 +28,19 @@ import numpy as np
 from retfound_dist.errors import ConfigError, DataError
 from shards.sources.devices.dicom import ENDS, has_preamble, read_dicom
 from shards.sources.devices.e2e import read_e2e
-from shards.sources.devices.error_text import told
+from shards.sources.devices.error_text import safe_error_text
 from shards.sources.devices.heyex_xml import read_heyex_xml
 from shards.sources.devices.topcon_raw import read_topcon
 from shards.sources.devices.volume import (
-    LeftAside,
+    FileWithoutScans,
     Volume,
     check_pixels,
     eye_of,
     heidelberg_display,
     pseudonym,
-    scaled,
+    scale_slices,
 )
-from shards.sources.devices.zeiss_img import eye_in, read_img
+from shards.sources.devices.zeiss_img import eye_in_name, read_img
 
 MAX_FILE_BYTES = 4_000_000_000
 
@@ -48,7 +48,7 @@ MAX_FILE_BYTES = 4_000_000_000
 def read_volumes(path: str) -> list[Volume]:
     """Every volume of a device file.
 
-    DataError where it is broken, LeftAside where it is sound and holds no B-scans, ConfigError where a
+    DataError where it is broken, FileWithoutScans where it is sound and holds no B-scans, ConfigError where a
     library is missing.
     """
     end = kind_of(path)
@@ -68,7 +68,7 @@ def read_volumes(path: str) -> list[Volume]:
     except MemoryError as error:
         raise DataError("asks for more memory than there is") from error
     except Exception as error:  # a hostile file makes these libraries raise anything
-        raise DataError(f"is not a readable {end} file ({told(error, path)})") from error
+        raise DataError(f"is not a readable {end} file ({safe_error_text(error, path)})") from error
     if not any(len(volume.slices) for volume in volumes):
         raise DataError("holds no B-scans")
     return volumes
@@ -125,9 +125,9 @@ def _read_bioptigen(path: str) -> list[Volume]:
         )
     shape = (width, depth)
     pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
-    eye = eye_in(os.path.basename(path))
+    eye = eye_in_name(os.path.basename(path))
     return [
-        Volume(scaled(pixels[at : at + slices_per_volume]), None, eye)
+        Volume(scale_slices(pixels[at : at + slices_per_volume]), None, eye)
         for at in range(0, count, slices_per_volume)
     ]
 
@@ -145,13 +145,13 @@ def _read_mat(path: str) -> list[Volume]:
         return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
     images = [name for name, shape in shapes.items() if len(shape) in (2, 3) and min(shape[:2]) >= 32]
     if not images:
-        raise LeftAside("is a .mat file without an array of images (height, width, number)")
+        raise FileWithoutScans("is a .mat file without an array of images (height, width, number)")
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
     # This array alone: Duke's files hold drawings as large as the scans.
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
-    return [Volume(scaled(pixels.transpose(2, 0, 1)))]
+    return [Volume(scale_slices(pixels.transpose(2, 0, 1)))]
 
 
 def _text(known: dict[str, Any], name: str) -> str:

@@ -36,7 +36,7 @@ def read_img(path: str) -> list[Volume]:
         raise DataError(f"has {size:,} bytes, not {wanted} as its name says")
     check_pixels(width, DEPTH, count)
     pixels = np.fromfile(path, np.uint8).reshape(count, DEPTH, width)[::-1, ::-1, ::-1]
-    patient, eye = _PATIENT.match(name), eye_in(name)
+    patient, eye = _PATIENT.match(name), eye_in_name(name)
     return [Volume([np.ascontiguousarray(p) for p in pixels], pseudonym(patient and patient[1]), eye)]
 
 
@@ -49,7 +49,7 @@ def shape_of(name: str) -> tuple[int, int]:
     return (HD_WIDTH if re.search(r"\bline", name, re.IGNORECASE) else USUAL_WIDTH), 0
 
 
-def eye_in(name: str) -> str | None:
+def eye_in_name(name: str) -> str | None:
     """The eye that a file's name tells by OD or OS."""
     match = _EYE.search(name)
     return eye_of(match[1] if match else None)

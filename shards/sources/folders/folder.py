@@ -96,7 +96,7 @@ def scans_of(
             key=key,
             origin=printable(file),
             source=source,
-            read=InFolder(root, file, links),
+            read=FileReader(root, file, links),
             size=size if size >= 0 else None,
             label=label,
             split=split,
@@ -106,7 +106,7 @@ def scans_of(
     return scans
 
 
-class InFolder:
+class FileReader:
     """A scan's `read`: `read_file`, in a quarter of the memory of a partial function."""
 
     __slots__ = ("file", "links", "root")
@@ -145,10 +145,12 @@ def _shown(name: str) -> str:
 def _apply(row: Row | None, scan: Scan) -> Scan:
     if row is None:
         return replace(scan, read=_not_listed)
-    return replace(scan, label=row.label or scan.label, split=row.split or scan.split, **who(row, scan))
+    return replace(
+        scan, label=row.label or scan.label, split=row.split or scan.split, **person_and_place(row, scan)
+    )
 
 
-def who(row: Row, scan: Scan) -> dict[str, Any]:
+def person_and_place(row: Row, scan: Scan) -> dict[str, Any]:
     """Patient, eye, volume and slice as a list says; where it names no volume, what the file's name tells."""
     if row.volume is None:
         place = scan.slice if row.slice is None else row.slice

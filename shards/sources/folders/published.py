@@ -13,7 +13,7 @@ from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import IMAGE_ENDS, find_files
 from retfound_dist.listing.folder_layout import nothing_found
 from shards.images.scan import Scan, SourceListing, printable
-from shards.sources.folders.folder import FOLLOW, InFolder, check_folder
+from shards.sources.folders.folder import FOLLOW, FileReader, check_folder
 
 FEW = 5
 """Names spelt out in a note."""
@@ -50,7 +50,7 @@ def image_scan(
     **known: Any,
 ) -> Scan:
     """One image file below a folder."""
-    read = InFolder(root, file, links)
+    read = FileReader(root, file, links)
     return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
 
 
@@ -79,7 +79,7 @@ def short_list(names: Sequence[str]) -> str:
     return ", ".join(printable(name) for name in names[:FEW]) + more
 
 
-def natural(path: str) -> tuple[Any, ...]:
+def natural_order(path: str) -> tuple[Any, ...]:
     """Sort key by which 2.bmp comes before 10.bmp."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path))
 
@@ -94,7 +94,7 @@ def ignored_note(files: Sequence[str], why: str) -> list[str]:
     return [f"{len(files):,} files left aside ({why}): {short_list(files)}"] if files else []
 
 
-def usable(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
+def require_scans(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
     """The listing; DataError where nothing in the folder is of the set."""
     # A set that was not recognised would otherwise become an empty one.
     if not scans:

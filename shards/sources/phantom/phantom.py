@@ -28,7 +28,7 @@ from shards.sources.phantom.eye import (
     optic_disc,
     thicknesses,
 )
-from shards.sources.phantom.lesions import Cut, Lesion, draw_lesion
+from shards.sources.phantom.lesions import Lesion, LesionSlice, draw_lesion
 from shards.sources.phantom.optics import draw_scanner, expose
 from shards.sources.phantom.tissue import PixelGrid, Vessels, draw_vessels, paint
 
@@ -122,7 +122,7 @@ def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[
     eye, y = truth.eye, truth.y
     x_W = columns(eye, width)
     z_H1 = np.asarray((np.arange(height) + 0.5) / height * eye.depth, np.float32)[:, None]
-    cut = Cut(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
+    cut = LesionSlice(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
     truth.lesion.cut(cut, x_W, y)
     grey_HW = paint(
         PixelGrid(x_W, z_H1, soft=max(eye.depth / height, 6.0), y=y),

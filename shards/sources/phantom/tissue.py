@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from shards.sources.phantom.eye import STREAM_TEXTURE, Floats, Waves, keyed_rng
-from shards.sources.phantom.lesions import MYOID, RPE, Blob, Cut
+from shards.sources.phantom.lesions import MYOID, RPE, Blob, LesionSlice
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def choroid(frame: PixelGrid, vessels: Vessels, bruch_W: Floats, key: tuple[int,
     return np.asarray(grey_HW + (0.5 * vessels.lumen + 6.0 * deep_HW) * lumen_HW, np.float32)
 
 
-def paint_layers(frame: PixelGrid, cut: Cut, edge_KW: Floats, below_HW: Floats) -> Floats:
+def paint_layers(frame: PixelGrid, cut: LesionSlice, edge_KW: Floats, below_HW: Floats) -> Floats:
     """Stack the layers' greys with soft edges, 0 above and `below_HW` under Bruch's membrane."""
     grey_HW = np.zeros_like(below_HW)
     above = np.zeros_like(edge_KW[0])
@@ -209,7 +209,7 @@ def paint_vitreous(frame: PixelGrid, vessels: Vessels, bruch_W: Floats) -> Float
 
 def paint(
     frame: PixelGrid,
-    cut: Cut,
+    cut: LesionSlice,
     vessels: Vessels,
     bruch_W: Floats,
     disc: tuple[Floats, Floats],

@@ -3,7 +3,7 @@
 import random
 
 from shards.people.dates_and_numbers import holds_date, holds_identifier
-from shards.people.identifying_names import DATE, IDENTIFIER, NAME, Judge, labels_of_people
+from shards.people.identifying_names import DATE, IDENTIFIER, NAME, SignCounter, labels_of_people
 from shards.people.person_names import holds_person, is_surely_person
 from tests.shards.names_of_people import (
     CENSUS_GIVEN,
@@ -24,9 +24,9 @@ def test_no_class_of_eyes_is_taken_for_a_person_and_few_are_where_files_are_call
 
 def test_no_file_of_a_public_set_is_taken_for_a_person_a_date_or_an_identifier() -> None:
     for name in FILES:
-        judged = Judge()
+        judged = SignCounter()
         judged.add([name])
-        assert judged.told().is_harmless, name
+        assert judged.signs().is_harmless, name
 
 
 def test_numbers_that_hospitals_give_are_told_from_counters() -> None:
@@ -39,18 +39,18 @@ def test_numbers_that_hospitals_give_are_told_from_counters() -> None:
         ([f"s_{draw.randrange(50, 99)}{draw.randrange(1, 13):02d}{draw.randrange(1, 29):02d}" for _ in numbers], DATE),
         ([f"s_{draw.randrange(100_000, 999_999)}" for _ in range(50)], None),
     ):  # fmt: skip
-        judged = Judge()
+        judged = SignCounter()
         for name in names:
             judged.add([name])
-        assert set(judged.told().kinds) == ({kind} if kind else set()), names[:3]
+        assert set(judged.signs().kinds) == ({kind} if kind else set()), names[:3]
 
 
 def test_patients_called_by_codes_are_harmless_and_by_names_or_numbers_are_not() -> None:
     def kinds(cells: list[str]) -> set[str]:
-        judged = Judge()
+        judged = SignCounter()
         for place, cell in enumerate(cells):
             judged.add([f"{place}"], cell)
-        return set(judged.told().kinds)
+        return set(judged.signs().kinds)
 
     assert kinds(["P001", "P002", "sub-03", "12", "S1", "A", "OAS30001"]) == set()
     assert kinds(["P001", "Kowalski"]) == {NAME}

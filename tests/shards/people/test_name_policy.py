@@ -17,10 +17,10 @@ from shards.people.name_policy import (
     NAMES,
     NUMBERS,
     PUBLISHED,
-    choose,
-    sentence,
+    choose_policy,
+    policy_sentence,
 )
-from shards.people.pseudonyms import Hidden
+from shards.people.pseudonyms import PseudonymizedRead
 from shards.people.secret import Secret, find_secret
 from tests.shards.pack_inputs import pack_config, write_image
 from tests.shards.people_sets import cohort, fields_of
@@ -75,9 +75,9 @@ def test_the_kind_of_a_source_what_is_asked_and_what_names_look_like_decide(
     kind: str, keys: str, names: tuple[str, ...], wanted: tuple[str, str]
 ) -> None:
     source = Source(kind=kind, keys=keys)
-    packed, policy = choose(source, listing(*names), find_secret)
+    packed, policy = choose_policy(source, listing(*names), find_secret)
     assert (policy.keys, policy.why) == wanted
-    assert all(isinstance(scan.read, Hidden) == (policy.keys == DIGEST) for scan in packed.scans)
+    assert all(isinstance(scan.read, PseudonymizedRead) == (policy.keys == DIGEST) for scan in packed.scans)
     assert bool(policy.mark) == (policy.keys == DIGEST)
 
 
@@ -85,11 +85,13 @@ def test_the_secret_is_not_asked_for_where_names_stay() -> None:
     def refuse() -> Secret:
         raise AssertionError("no secret is needed")
 
-    assert choose(Source(kind="folder"), listing("1"), refuse)[1].keys == NAMES
+    assert choose_policy(Source(kind="folder"), listing("1"), refuse)[1].keys == NAMES
 
 
 def test_the_sentence_of_the_manifest_counts_the_signs_and_names_the_secret() -> None:
-    _, policy = choose(Source(kind="folder"), listing("Smith_John_1", "Smith_John_2", "3"), find_secret)
-    said = sentence(policy.to_tree())
+    _, policy = choose_policy(
+        Source(kind="folder"), listing("Smith_John_1", "Smith_John_2", "3"), find_secret
+    )
+    said = policy_sentence(policy.to_tree())
     assert "images that look like people: 2 like a name" in said
     assert f"secret {policy.mark}" in said

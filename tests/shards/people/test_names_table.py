@@ -13,7 +13,7 @@ from shards.append import append
 from shards.images.scan import Scan
 from shards.pack import pack
 from shards.people.names_table import table_path, write_table
-from shards.people.pseudonyms import hide
+from shards.people.pseudonyms import pseudonymize
 from shards.people.secret import find_secret
 from shards.verify import inspect
 from tests.shards.pack_inputs import pack_config
@@ -81,7 +81,7 @@ def test_a_table_is_written_again_without_the_rows_of_before(tmp_path: Path) -> 
     config = pack_config(tmp_path / "in", tmp_path / "out", out={"names_table": f"{tmp_path}/names.csv"})
     scans = [Scan(key=n, origin=f"{n}.png", source="s", read=bytes, patient=f"Smith {n}") for n in "ab"]
     for count in (2, 1):
-        write_table(config, hide(scans[:count], find_secret(), "s"))
+        write_table(config, pseudonymize(scans[:count], find_secret(), "s"))
         rows = rows_of(f"{tmp_path}/names.csv")
         assert [row["patient"] for row in rows] == ["Smith a", "Smith b"][:count]
         assert [row["path"] for row in rows] == ["a.png", "b.png"][:count]

@@ -15,7 +15,7 @@ from retfound_dist.formats.shard_set import Manifest
 from shards.images.scan import Scan
 from shards.pack import pack, plan_pack
 from shards.people.names_table import table_path
-from shards.people.pseudonyms import hide, named
+from shards.people.pseudonyms import original_scan, pseudonymize
 from shards.people.secret import find_secret
 from shards.repair import repair
 from tests.shards.pack_inputs import file_bytes, pack_config, write_image
@@ -220,7 +220,7 @@ def test_whatever_a_reader_says_comes_without_the_file_s_name(kind: type[Excepti
         raise kind(f"/data/{path}: the header of Szczepański, eye 19500101, is not a PNG's")
 
     scan = Scan(key="k", origin=path, source="s", read=read, label="NORMAL")
-    (hidden,) = hide([scan], find_secret(), "s")
+    (hidden,) = pseudonymize([scan], find_secret(), "s")
     with pytest.raises(DataError) as caught:
         hidden.read()
     assert not [word for word in ("Szczepa", "Grzegorz", "19500101") if word in str(caught.value)]
@@ -233,7 +233,7 @@ def test_errors_of_a_hidden_scan_come_without_its_names(tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "A" / "Smith_John_2.png", 2)
     plan = plan_pack(pack_config(tmp_path / "in", tmp_path / "out"))
     (tmp_path / "in" / "A" / "Smith_John_1.png").unlink()
-    gone = next(scan for scan in plan.scans if named(scan).origin.endswith("_1.png"))
+    gone = next(scan for scan in plan.scans if original_scan(scan).origin.endswith("_1.png"))
     with pytest.raises(DataError) as caught:
         gone.read()
     assert "Smith" not in str(caught.value)

@@ -13,7 +13,15 @@ from PIL import Image
 from shards.append import read_base
 from shards.images.preparation import decode
 from shards.pack import pack
-from shards.report.contact_sheet import COLUMNS, GAP, Tile, draw, examples, read_keys, reason_of
+from shards.report.contact_sheet import (
+    COLUMNS,
+    GAP,
+    Tile,
+    draw_page,
+    first_of_each_group,
+    read_keys,
+    reason_of,
+)
 from shards.write.packed_sample import Skipped
 from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
 
@@ -56,10 +64,10 @@ def test_samples_are_read_back_by_their_keys_from_whichever_shard(packed: Path) 
 def test_each_group_begins_a_row_where_groups_stand_apart() -> None:
     tiles = [Tile(scan_pixels(seed), group, str(seed)) for seed, group in enumerate("aab")]
     captions = ["", "", ""]
-    one, two = (Image.open(io.BytesIO(draw(tiles, captions, apart=apart))) for apart in (False, True))
+    one, two = (Image.open(io.BytesIO(draw_page(tiles, captions, apart=apart))) for apart in (False, True))
     assert one.width == two.width
     assert two.height == 2 * one.height - GAP
-    assert draw([Tile(None, "a", "k")], ["cannot be read"])
+    assert draw_page([Tile(None, "a", "k")], ["cannot be read"])
 
 
 def test_reasons_are_grouped_without_what_differs_from_scan_to_scan() -> None:
@@ -73,5 +81,5 @@ def test_reasons_are_grouped_without_what_differs_from_scan_to_scan() -> None:
 
 def test_a_page_of_examples_shows_no_more_than_two_rows_of_a_group() -> None:
     tiles = [Tile(None, "a", str(number)) for number in range(20)] + [Tile(None, "b", "x")]
-    shown = examples(tiles)
+    shown = first_of_each_group(tiles)
     assert [tile.key for tile in shown] == [*map(str, range(2 * COLUMNS)), "x"]

@@ -16,7 +16,7 @@ from shards.images.scan import Scan
 from shards.pack import pack
 from shards.planning.pack_plan import PackPlan
 from shards.write.committed_shards import Committed
-from shards.write.manifest import classes, count_scans, merge, near_duplicates
+from shards.write.manifest import classes, count_scans, merge_manifests, near_duplicates
 from shards.write.statistics import Statistics
 from tests.shards.pack_inputs import pack_config, write_classes
 from tests.shards.packed_samples import samples_of
@@ -63,7 +63,7 @@ def test_sets_packed_before_keep_what_was_found_when_a_source_is_appended() -> N
         "recipe": {},
     }
     tree = {**parts, "near_duplicates": {"first": []}, "suspects": {}}
-    found = merge({**tree, "burnt_in": {"clinic": old}}, tree)["burnt_in"]["clinic"]
+    found = merge_manifests({**tree, "burnt_in": {"clinic": old}}, tree)["burnt_in"]["clinic"]
     assert found == [{"how": "size", "example": "", **old}]
 
 
@@ -130,7 +130,7 @@ def test_an_appended_set_sums_the_old_and_the_new_and_its_fingerprint_is_of_both
             "history": [{"fingerprint": fingerprint}],
         }
 
-    merged = merge(tree("old", "f1"), tree("new", "f2"))
+    merged = merge_manifests(tree("old", "f1"), tree("new", "f2"))
     assert merged["samples"] == 6
     assert merged["classes"] == ["new", "old"]
     assert [shard["name"] for shard in merged["shards"]] == ["old", "new"]

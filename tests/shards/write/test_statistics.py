@@ -13,7 +13,7 @@ from PIL import Image
 from retfound_dist.config.schema import PackImage
 from shards.images.preparation import decode
 from shards.pack import pack
-from shards.write.statistics import Statistics, describe, median, psnr, total
+from shards.write.statistics import Statistics, image_section, median, psnr, sum_statistics
 from tests.shards.pack_inputs import pack_config, write_classes
 from tests.shards.packed_samples import read_images
 
@@ -50,7 +50,9 @@ def counted(heights: dict[int, int], levels: dict[int, int], **more: int) -> Sta
 def test_shards_sum_to_the_set_and_survive_their_json() -> None:
     one = counted({48: 2}, {10: 5}, grey=2, bytes=100, as_is=1, measured=1, error=6, pixels=50)
     two = counted({48: 1, 96: 1}, {10: 1, 20: 6}, grey=1, colour=1, bytes=50, measured=1, error=4, pixels=50)
-    whole = total(Statistics.from_tree(json.loads(json.dumps(part.to_tree()))) for part in (one, two))
+    whole = sum_statistics(
+        Statistics.from_tree(json.loads(json.dumps(part.to_tree()))) for part in (one, two)
+    )
     assert (whole.grey, whole.colour, whole.as_is, whole.bytes) == (3, 1, 1, 150)
     assert whole.heights == {48: 3, 96: 1}
     assert (whole.measured, whole.error, whole.pixels) == (2, 10, 100)
@@ -60,7 +62,7 @@ def test_shards_sum_to_the_set_and_survive_their_json() -> None:
 def test_mean_and_spread_are_those_of_the_pixels_behind_the_histogram() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, 10_000)
     levels = dict(enumerate(np.bincount(pixels, minlength=256).tolist()))
-    image = describe(counted({48: 4}, levels, grey=4, bytes=1000), PackImage())
+    image = image_section(counted({48: 4}, levels, grey=4, bytes=1000), PackImage())
     assert image["mean"] == pytest.approx(pixels.mean(), abs=1e-3)
     assert image["std"] == pytest.approx(pixels.std(), abs=1e-3)
     assert image["bytes_per_image"] == 250

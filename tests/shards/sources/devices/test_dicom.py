@@ -10,7 +10,7 @@ from pydicom import dcmread, uid
 from retfound_dist.cli import main
 from retfound_dist.errors import DataError
 from shards.sources.devices.device import list_device
-from shards.sources.devices.volume import LeftAside
+from shards.sources.devices.volume import FileWithoutScans
 from shards.sources.devices.volume_formats import read_volumes
 from tests.shards.device_files import FIRST, NAME, NUMBER, SECRETS, scan_stack, write_dicom
 from tests.shards.dicom_makers import DEEP, STACK, change, compressed, read, streams
@@ -40,7 +40,7 @@ def test_a_compressed_file_cut_short_is_an_error_and_not_left_aside(tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(DataError) as caught:
         read(path)
-    assert not isinstance(caught.value, LeftAside)
+    assert not isinstance(caught.value, FileWithoutScans)
 
 
 def test_dicom_is_found_under_any_name_and_without_its_preamble(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_other_modalities_and_directories_are_left_aside_counted_and_named(
     file = dcmread(path)
     file.file_meta.MediaStorageSOPClassUID = uid.MediaStorageDirectoryStorage
     file.save_as(path)
-    with pytest.raises(LeftAside):
+    with pytest.raises(FileWithoutScans):
         read_volumes(str(path))
     assert main(["pack", str(config(tmp_path)), "--dry-run"]) == 0
     said = capsys.readouterr().out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retfound_dist.errors import DataError
-from shards.sources.devices.volume import check_pixels, eye_of, heidelberg_display, pseudonym, scaled
+from shards.sources.devices.volume import check_pixels, eye_of, heidelberg_display, pseudonym, scale_slices
 
 
 def test_a_pseudonym_is_the_same_for_one_number_and_none_where_nobody_is_named() -> None:
@@ -25,15 +25,15 @@ def test_every_makers_spelling_of_an_eye_is_known_and_both_eyes_are_none() -> No
 
 def test_a_dark_slice_stays_dark_beside_its_neighbours() -> None:
     bright = np.linspace(0, 40_000, 4096).reshape(64, 64)
-    dark, light = scaled(np.stack([bright / 4, bright]).astype(np.uint16))
+    dark, light = scale_slices(np.stack([bright / 4, bright]).astype(np.uint16))
     assert (dark.dtype, light.dtype) == (np.uint8, np.uint8)
     assert abs(int(light.max()) - 4 * int(dark.max())) <= 4
 
 
 def test_8_bit_levels_keep_their_values_also_as_floats() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-    assert (scaled(levels)[0] == levels[0]).all()
-    assert (scaled(levels.astype(np.float64))[0] == levels[0]).all()
+    assert (scale_slices(levels)[0] == levels[0]).all()
+    assert (scale_slices(levels.astype(np.float64))[0] == levels[0]).all()
 
 
 def test_what_was_not_measured_is_black_and_reflectance_follows_the_makers_formula() -> None:

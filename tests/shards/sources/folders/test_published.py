@@ -14,10 +14,10 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
-    natural,
+    natural_order,
+    require_scans,
     short_list,
     stem,
-    usable,
 )
 from tests.shards.pack_inputs import write_image
 
@@ -30,7 +30,7 @@ def test_counts_are_compared_by_name_and_equal_ones_give_no_note() -> None:
 
 
 def test_slices_sort_by_their_numbers_and_not_by_their_digits() -> None:
-    assert sorted(["v10/2.bmp", "v2/10.bmp", "v2/9.bmp"], key=natural) == [
+    assert sorted(["v10/2.bmp", "v2/10.bmp", "v2/9.bmp"], key=natural_order) == [
         "v2/9.bmp",
         "v2/10.bmp",
         "v10/2.bmp",
@@ -60,8 +60,8 @@ def test_files_are_listed_with_their_sizes_and_an_empty_folder_names_what_is_mis
 
 def test_a_folder_without_one_file_of_the_set_is_an_error_that_repeats_the_notes() -> None:
     with pytest.raises(DataError, match=r"nothing in data lies as the set does .*3 files left aside"):
-        usable([], "data", ["3 files left aside"])
+        require_scans([], "data", ["3 files left aside"])
     scan = Scan(key="a", origin="a.png", source="s", read=bytes)
-    assert usable([scan], "data", ["a note"]).notes == ("a note",)
+    assert require_scans([scan], "data", ["a note"]).notes == ("a note",)
     assert count_labels([scan]) == {"(none)": 1}
     assert stem("AMD/amd_1.2.jpg") == "amd_1.2"
