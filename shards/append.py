@@ -1,10 +1,10 @@
-"""A new source for a set that is there: more shards after the old ones, whose files are not touched.
+"""Adds a source to an existing shard set: new shards follow the old ones, whose files are not changed.
 
     retfound pack CONFIG.toml out.url=SET --append
 
-The old manifest stands until the new one replaces it, so readers see the old set or the new, never a
-part. `history` in the manifest says which shards came with which config. Pictures that the set has
-already are not packed again; patients are told apart by source, as everywhere.
+Readers see the old set until the new manifest replaces the old one. They never see a part.
+`history` in the manifest says which shards came with which config. Pictures that are already in the
+set are not packed again. Patients of different sources count as different people, as everywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REMEDY = "pack the set again"
 
 @dataclass(frozen=True)
 class ExistingSet:
-    """The set as it stands."""
+    """The set before the append."""
 
     manifest: Manifest
     tree: dict[str, Any]
@@ -84,7 +84,7 @@ def _holds(manifest: Manifest, plan: PackPlan) -> bool:
 
 
 def _finished(config: PackConfig, plan: PackPlan, base: ExistingSet, config_file: str) -> Manifest:
-    """The set as it stands, with the pages that a killed append did not come to."""
+    """Returns the set; writes the pages first where an append was killed before it wrote them."""
     url, mark = config.out.url, read_marker(config.out.url)
     if mark is not None and mark.fingerprint in ("", plan.fingerprint):
         keys = {scan.key for scan in plan.scans}
@@ -95,7 +95,7 @@ def _finished(config: PackConfig, plan: PackPlan, base: ExistingSet, config_file
 
 
 def read_base(url: str) -> ExistingSet:
-    """The set at a URL with what its index files hold."""
+    """Reads the set at a URL, with its manifest and all index files."""
     manifest, where = read_manifest(url), storage.join(url, MANIFEST)
     shards = tuple(committed_shards.read_record(url, shard) for shard in manifest.shards)
     data = storage.read_bytes(where)
@@ -111,7 +111,7 @@ def read_base(url: str) -> ExistingSet:
 
 
 def plan_of(config: PackConfig) -> PackPlan:
-    """The plan by which this config's images came into the set at `out.url`: packed or appended."""
+    """The plan that brought this config's images into the set at `out.url`, by a pack or by an append."""
     known = {part["fingerprint"] for part in read_manifest(config.out.url).history}
     plan, more = plan_pack(config), plan_append(config)
     return more if more.fingerprint in known else plan
@@ -129,7 +129,7 @@ def plan_append(config: PackConfig) -> PackPlan:
 
 
 def check_compatible(plan: PackPlan, base: ExistingSet) -> None:
-    """DataError where the new sources and the set do not go together."""
+    """DataError where the sources cannot be added to the set: same names or keys, other image settings."""
     known = set(base.manifest.sources) & set(plan.kinds)
     if known:
         raise DataError(

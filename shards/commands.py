@@ -1,4 +1,4 @@
-"""`retfound pack` and `retfound verify`: what they print and how they leave."""
+"""The commands `retfound pack` and `retfound verify`: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def pack_command(
     add: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Pack as the config says and print a short summary; 0, or a RetfoundError.
+    """Pack as the config says and print a short summary. Returns 0 or raises a RetfoundError.
 
-    `add`: to the set that stands at `out.url`.
+    `add`: append to the set at `out.url`.
     """
     config, _ = load(PackConfig, config_path, overrides)
     if add and not dry_run:
@@ -107,7 +107,7 @@ def describe_plan(plan: PackPlan, config: PackConfig) -> list[str]:
 
 
 def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
-    """Where the names behind digests stand, and the secret; nothing where all keys are names."""
+    """Says where the table of names and the secret are; no lines where all keys are names."""
     if not any(source.get("names", {}).get("keys") == DIGEST for source in manifest.sources.values()):
         return []
     where = find_secret(make=False).where
@@ -122,7 +122,7 @@ def _say_names(tree: Mapping[str, Any]) -> list[str]:
 
 
 def summarise(manifest: Manifest) -> list[str]:
-    """A finished pack in a few lines."""
+    """Summarizes a finished pack in a few lines."""
     lines = [f"packed {_size(manifest)}"]
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)

@@ -1,4 +1,4 @@
-"""What a person sees while images or shards go by: a bar on a terminal, plain lines elsewhere."""
+"""Progress of packing and verifying on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Report = Callable[[int, int], None]
 
 @contextmanager
 def progress_display(task_name: str, unit: str, *, quiet: bool = False) -> Iterator[Report]:
-    """A function of (done, total) that shows progress on stderr until the block ends."""
+    """Yields a function of (done, total) that shows progress on stderr until the block ends."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total: None
@@ -56,7 +56,7 @@ def _bar(console: Console, unit: str) -> Progress:
 
 
 def _lines(task_name: str, unit: str) -> Report:
-    """Reports a line every few seconds, the rate taken from where this process began."""
+    """Prints a line every few seconds. The rate counts only what this process has done."""
     begin = last = time.monotonic()
     first: int | None = None
 

@@ -1,4 +1,4 @@
-"""A map over processes that keeps its order and never runs far ahead of its reader."""
+"""A parallel map that keeps the order of its items and does not run far ahead of its reader."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _run(function: Callable[[A], B], chunk: list[A]) -> list[B]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, do not outlive it when it is killed, and use one core."""
+    """Sets up a worker: it ignores Ctrl-C, ends when its parent is killed, and uses one core."""
     import numpy  # noqa: F401  loaded, so that its library is there to be limited
 
     guard()

@@ -1,4 +1,4 @@
-"""Images -> tar shards, index files and a manifest, at any URL.
+"""Packs images into tar shards with index files and a manifest, at any URL.
 
     manifest = pack(config)
 
@@ -69,7 +69,9 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
-    """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
+    """Lists and orders all that is to be packed, without reading an image.
+
+    `dry`: do not create a secret file."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     table_path(config)  # a place that cannot be is told before anything is read
@@ -90,15 +92,15 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
 
 
 def _label_doubts(scans: Sequence[Scan]) -> list[str]:
-    """Warnings where labels are no classes: packing does not need labels, `evaluate` will refuse these."""
+    """Warns of labels that are no classes. Packing does not need them, but `evaluate` will refuse them."""
     doubts = class_names.doubts(Counter(scan.label for scan in scans if scan.label is not None))
     return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
 def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> Manifest | None:
-    """The set at `out.url` if it is this plan's and complete; another one is an error, unless by `force`.
+    """The set at `out.url` where it is complete and of this plan; None where it has to be packed or finished.
 
-    None: it is to be packed, or was not finished.
+    DataError for another set, unless `force` is given.
     """
     manifest = committed_shards.read_existing(config.out.url, replaced=force)
     if manifest is None:
@@ -118,7 +120,7 @@ def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> 
 
 
 def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
-    """Whether this plan's manifest was written, and what comes after it perhaps not."""
+    """Whether this plan's manifest was written but its pages may be missing."""
     if manifest is None or manifest.fingerprint != plan.fingerprint:
         return False
     mark = set_ownership.read_marker(url)
@@ -126,7 +128,7 @@ def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
 
 
 def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What to do where two packs have keyed their digests with different secrets."""
+    """A hint for an error message where two packs have different secrets; empty where they have the same."""
     if not there.get(SECRET) or not here.get(SECRET) or there[SECRET] == here[SECRET]:
         return ""
     return f"; names were digested with another secret: set {SALT} to the one of that set"
@@ -140,10 +142,10 @@ def run_plan(
     *,
     force: bool = False,
 ) -> Manifest:
-    """Pack a plan onto a URL, going on after the shards it has committed before.
+    """Pack a plan to a URL. Continues after the shards that an interrupted pack has committed.
 
-    `config_file`: how the data card calls the file the settings came from. `force`: what stands there is
-    replaced once the new set is complete.
+    `config_file`: the config's file name on the data card. `force`: replace the set that is there, once the
+    new one is complete.
     """
     url = config.out.url
     with set_lock(url) as lock:
@@ -167,7 +169,7 @@ def run_plan(
 
 
 def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set[str]]:
-    """The names of this plan's shards, and the files that stand there and stay until it is committed."""
+    """Chooses the names of this plan's shards, and the existing files to keep until it is committed."""
     url, name = config.out.url, config.out.name
     old = committed_shards.read_existing(url, replaced=force)
     if old is not None:
@@ -189,7 +191,7 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
 
 
 def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
-    """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
+    """Commit the set by its manifest; then write its pages and remove files that are not part of it."""
     storage.write_json(storage.join(url, MANIFEST), tree)
     # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
     for name in set_ownership.BESIDE:
@@ -215,7 +217,7 @@ def write_plan(
     series: Series,
     confirm: Callable[[], None],
 ) -> ShardWriter:
-    """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
+    """Pack the rest of a plan after its committed shards. `base`: the shards of the set it is appended to."""
     start = shards[-1].next if shards else 0
     # Left in reverse order: the workers stop first, then the open shard is dropped, then its folder goes.
     with (
@@ -239,7 +241,7 @@ def describe_set(
     skipped: Sequence[Skipped],
     config_file: str,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The whole manifest; data card, quality page and pictures that stand beside it, by their names."""
+    """Returns the complete manifest, and the files beside it by name: data card, quality page, pictures."""
     url = config.out.url
     kept_pictures, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
     burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept_pictures)}

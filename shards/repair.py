@@ -1,8 +1,8 @@
-"""Rebuild single bad shards of a set from its sources, to the very bytes the manifest names.
+"""Rebuilds bad shards of a set from its sources, to exactly the bytes that the manifest names.
 
-The manifest says how many samples each shard holds and which scans were kept out; the plan, made again
-from the same sources and settings, says the rest. What is rebuilt is put only where its hash is the
-manifest's: a source that has changed meanwhile is an error, never another set.
+The manifest says how many samples each shard holds and which scans were left out. The plan is made again
+from the same sources and settings and says the rest. A rebuilt shard is written only where its hash is
+the manifest's: a source that has changed meanwhile is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from shards.write.tar_shard import index_bytes
 
 @dataclass(frozen=True)
 class ShardContents:
-    """What one shard is made of."""
+    """The scans that make up one shard."""
 
     shard: Shard
     scans: tuple[Scan, ...]

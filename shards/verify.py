@@ -1,4 +1,4 @@
-"""Read a shard set back, every shard against its manifest; name all that is wrong.
+"""Reads a shard set back, compares every shard with the manifest, and names all faults.
 
     faults = verify("s3://bucket/oct")
 
@@ -110,7 +110,7 @@ def _wanted_workers(manifest: Manifest) -> int:
 
 
 def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
-    """What is wrong with the set as a whole, and what is to be known of it."""
+    """Faults of the set as a whole, and notes about it."""
     faults, notes = [], []
     total = sum(shard.samples for shard in manifest.shards)
     if total != manifest.samples:
@@ -199,7 +199,7 @@ def _sample_faults(
 
 
 def _told_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Whether the samples say the part, labels and patients that the manifest knows of."""
+    """Compares part, labels and patients in the samples with the manifest."""
     parts = Counter(known.get("split") for known in fields_of_key.values())
     for part, count in parts.items():
         if part != shard.split:

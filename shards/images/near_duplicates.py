@@ -1,9 +1,8 @@
-"""Which pictures look alike: coarse looks, beside the digests of equal ones (`images.image_digests`).
+"""Finds pictures that look alike. Equal pictures have equal digests (`images.image_digests`).
 
-A look is a difference hash: the picture
-reduced to 17x16 averages, one bit for each pair of neighbours (256 bits); copies that were re-encoded
-or scaled differ in a few bits, other eyes in some ninety. Both are sums of whole numbers, so that every
-machine finds the same.
+The look of a picture is a difference hash. The picture is reduced to 17x16 averages; each pair of
+neighbours gives one bit (256 bits). Copies that were re-encoded or scaled differ in a few bits, other
+eyes in about ninety. All sums are of whole numbers, so every machine finds the same.
 """
 
 from __future__ import annotations

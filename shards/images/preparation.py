@@ -73,7 +73,7 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
 
 
 def source_digests(content: bytes | Pixels, whole: Bytes8, packed: Bytes8) -> tuple[int, int]:
-    """By what the source is known again: its file, and its pixels where packing has changed them."""
+    """Digests that identify the source image: of its file, and of its pixels where packing changes them."""
     unchanged = whole.ndim == 2 and whole.shape == packed.shape
     return (
         file_digest(content) if isinstance(content, bytes) else 0,
@@ -100,9 +100,9 @@ def decode(content: bytes | Pixels) -> Bytes8:
 
 
 def check_levels(pixels: Bytes8) -> Histogram:
-    """The levels of some of the rows; DataError when the whole picture is all of one level, or saturated.
+    """Counts the levels in some of the rows; DataError where the picture is blank or saturated.
 
-    Where those rows leave a doubt, all pixels are asked.
+    All pixels are counted before a picture is refused.
     """
     levels = count_levels(pixels)
     used = np.flatnonzero(levels)
@@ -147,7 +147,7 @@ def from_pixels(pixels: Pixels) -> Bytes8:
 
 
 def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
-    """Antialiased to `max_height` at the same ratio where it is taller; never scaled up, 0: never."""
+    """Scales a taller picture down to `max_height`, antialiased, at the same ratio. 0: no limit."""
     height, width = pixels.shape[:2]
     if not max_height or height <= max_height:
         return pixels
@@ -156,13 +156,13 @@ def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
 
 
 def trim(pixels: Bytes8) -> Bytes8:
-    """Without a frame at the edges (viewer_frames.py) and the flat rows and columns around it and inside."""
+    """Cuts off a frame at the edges (viewer_frames.py), and flat rows and columns around it and inside it."""
     # Flat margins lie around a frame and inside of it: around it they would hide it.
     return np.ascontiguousarray(_without_flat(without_frame(_without_flat(pixels))))
 
 
 def _without_flat(pixels: Bytes8) -> Bytes8:
-    """Without the rows and columns at the edges that span no more than BLANK_RANGE levels."""
+    """Cuts off rows and columns at the edges that span at most BLANK_RANGE levels."""
     flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     rows = np.flatnonzero(np.ptp(flat, axis=1) > BLANK_RANGE)
     columns = np.flatnonzero(np.ptp(flat, axis=0) > BLANK_RANGE)

@@ -1,4 +1,4 @@
-"""What a source yields: one B-scan and what is known of it."""
+"""One B-scan of a source, with its label, patient, eye, volume and slice."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scan:
     """More fields for the sample's JSON, read when the image is; picklable."""
 
     def fields(self) -> dict[str, str | int | None]:
-        """What goes into the sample's JSON."""
+        """The fields of the sample's JSON."""
         return {
             "label": self.label,
             "patient": self.patient,
@@ -68,7 +68,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class SourceListing:
-    """What a source holds."""
+    """All scans of a source, and notes about it."""
 
     scans: Sequence[Scan]
     """In a fixed order; not read yet."""

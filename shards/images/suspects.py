@@ -62,7 +62,7 @@ Floats = NDArray[np.float64]
 
 
 def suspect_of(pixels: Pixels, came: Pixels) -> Suspect | None:
-    """What a picture, (H, W) or (H, W, 3), probably is instead of a B-scan; None where nothing says so.
+    """Guesses what a picture, (H, W) or (H, W, 3), is if it is no B-scan; None for a plausible B-scan.
 
     `came`: with the colours it came with, of which a few thin lines are dropped where it is stored as grey.
     """
@@ -77,7 +77,7 @@ def suspect_of(pixels: Pixels, came: Pixels) -> Suspect | None:
 
 
 def is_mask(pixels: Pixels) -> bool:
-    """Whether few levels make up the picture, of colour each channel."""
+    """Whether the picture, or each of its colour channels, consists of few levels."""
     some = _thinned(pixels)
     if some.ndim == 3:
         return all(is_mask(some[..., channel]) for channel in range(3))

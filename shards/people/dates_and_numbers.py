@@ -1,4 +1,4 @@
-"""Dates, and numbers that hospitals give, in a name of a file, a folder or a patient (pure)."""
+"""Detects dates and hospital numbers in names of files, folders and patients (pure)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _SCHEME = re.compile(r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|r
 
 
 def is_scheme(stem: str) -> bool:
-    """Whether a file is named as in a published set, whose numbers were given for publishing."""
+    """Whether a file is named as in a published set, whose numbers are no hospital's."""
     return _SCHEME.fullmatch(stem.casefold()) is not None
 
 
@@ -91,14 +91,16 @@ def holds_date(text: str) -> bool:
 
 
 def may_hold_date(zeros: str) -> bool:
-    """Whether a text whose digits are all zeros would hold a date with others; quick to ask of many alike."""
+    """Whether a text could hold a date if its zeros were other digits.
+
+    Asked once for all names that differ only in digits."""
     plain = zeros.casefold()
     forms = (_WHOLE, _YEAR_FIRST, _YEAR_LAST, _SHORT_YEAR, _NAMED_MONTH, _EASTERN, _BORN)
     return any(form.search(plain) for form in forms) or ("0000" in plain and bool(_MONTH_FIRST.search(plain)))
 
 
 def may_hold_identifier(zeros: str) -> bool:
-    """The same of an identifier."""
+    """Whether a text could hold an identifier if its zeros were other digits."""
     plain = zeros.casefold()
     return bool(_FORMS.search(plain) or _KEYWORD.search(plain))
 
@@ -120,7 +122,7 @@ def is_short_date(digits: str) -> bool:
 
 
 def holds_identifier(text: str) -> bool:
-    """Whether a text holds a number behind a hospital's word for it, or of a form that only such have."""
+    """Whether a text holds an identifier: a number after a word such as MRN, or one of a known form."""
     plain = text.casefold()
     return bool(_FORMS.search(plain)) or any(
         int(number) >= _COUNTER // 10 for number in _KEYWORD.findall(plain)
@@ -128,7 +130,7 @@ def holds_identifier(text: str) -> bool:
 
 
 def long_numbers(text: str) -> Iterator[tuple[str, str]]:
-    """(what stands before it, digits) of each number that may be a hospital's or a date without a century."""
+    """(text before it, digits) of each number that may be a hospital's or a date without a century."""
     # Digits of a digest look like a hospital's number and tell of nobody.
     plain = _HASH.sub("", text.casefold())
     for match in _DIGITS.finditer(plain):
@@ -140,7 +142,9 @@ def long_numbers(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _named(match: re.Match[str]) -> bool:
-    """`oct` is a month and a kind of image: it takes a whole year, and the same sign on both sides."""
+    """Whether a match with a month's name is a date.
+
+    `oct` is also a kind of image: it needs a four-digit year, and the same separator on both sides."""
     month, year = match["month"], match["year"]
     if month is None:
         return True

@@ -1,4 +1,4 @@
-"""Whether the names that a source gives tell of people: names, dates, identifiers, counted by image (pure).
+"""Counts images of a source whose names look like a person, a date or an identifier (pure).
 
 A long number is an identifier, unless the numbers of a source that stand behind the same text run on like a
 counter's. Six digits are a date where all such numbers of a source are dates.
@@ -35,7 +35,7 @@ each is judged like the name of a file."""
 
 @dataclass(frozen=True)
 class NameSigns:
-    """What names tell, in images: how many, and of them those with each kind of sign."""
+    """How many images were looked at, and how many of them have each kind of sign."""
 
     images: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class SignCounter:
             self._kinds[kind] += 1
 
     def signs(self) -> NameSigns:
-        """What all of them tell."""
+        """The counts over all names added so far."""
         kinds = dict(self._kinds)
         for (_, digits), numbers in self._numbers.items():
             if kind := numbers.kind(digits):
@@ -136,7 +136,7 @@ def is_name_of_person(text: str) -> bool:
 
 
 def name_parts(path: str, label: str | None) -> list[str]:
-    """The names in a path that are judged: its class's folder is left out, for it is judged as a label."""
+    """The names of folders and file in a path. The class's folder is left out: it is judged as a label."""
     folder, name = os.path.split(path)
     folders = [part for part in folder.split("/") if part and part != label]
     return [*folders, os.path.splitext(name)[0]]

@@ -1,4 +1,4 @@
-"""Names or digests, for each source: what is chosen, why, and what the manifest says of it.
+"""Decides for each source whether its keys are names or digests, and records why.
 
     source.keys = "auto"      digests where names of files, folders, patients or labels tell of people
     source.keys = "digest"    always; "names": never
@@ -48,7 +48,7 @@ class NamePolicy:
 def choose_policy(
     source: Source, listing: SourceListing, find_secret: Callable[[], Secret]
 ) -> tuple[SourceListing, NamePolicy]:
-    """The listing as it is to be packed, and what was chosen; the secret is asked for where it is needed."""
+    """Returns the listing to pack, and the decision. `find_secret` is called only for digests."""
     # Not judged in published sets: whoever published them chose the names, so a digest would hide nothing.
     signs, labels = count_signs(listing) if source.kind in JUDGED else (NameSigns(len(listing.scans)), 0)
     keys, why = _chosen(source, signs.is_harmless and not labels)
@@ -63,7 +63,7 @@ def choose_policy(
 
 
 def count_signs(listing: SourceListing) -> tuple[NameSigns, int]:
-    """What the names of a listing tell, and how many of its labels look like people."""
+    """Counts the signs in the names of a listing, and its labels that look like people."""
     judged = SignCounter()
     for scan in listing.scans:
         path = path_of(scan)
@@ -86,7 +86,7 @@ def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
 
 
 def policy_sentence(tree: Mapping[str, Any]) -> str:
-    """What was chosen for a source, from the manifest, for terminal and data card."""
+    """The decision for a source in words, from its entry in the manifest."""
     counted = NameSigns(0, tree["signs"])
     labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
     signs = "; ".join(part for part in (counted.line(), labels) if part)

@@ -1,8 +1,8 @@
-"""The table that leads from a digest back to a name: on this machine, readable by its owner alone.
+"""The table from digests back to names: on this machine, readable by its owner alone.
 
     source,path,key,patient,patient_digest,volume,volume_digest,label,label_digest
 
-It never goes where the set goes. Where it stands: `out.names_table`, else
+It is never written where the set is. Its place: `out.names_table`, else
 $XDG_DATA_HOME/retfound/names/NAME-<digest of out.url>.csv (~/.local/share/...).
 """
 

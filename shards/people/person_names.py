@@ -1,4 +1,4 @@
-"""Names of people in a name of a file, a folder or a patient (pure).
+"""Detects names of people in names of files, folders and patients (pure).
 
     Smith_John_OD, MULLER Hans, JohnSmith, nguyen^thi, "García, José", Smith_J, 张伟, Иванов
 
@@ -81,7 +81,7 @@ def holds_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_person(text: str) -> bool:
-    """`holds_person` of a cell that names a patient: there one word written as a name is enough."""
+    """`holds_person` for a cell of a patient column, where one word written as a name is enough."""
     if holds_person(text):
         return True
     words = _words(text)
@@ -94,7 +94,7 @@ def is_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_surely_person(text: str) -> bool:
-    """`holds_person` of a class or a source, where a word that is not known is no sign: two known names."""
+    """`holds_person` for a class or a source: two known names are needed, unknown words do not count."""
     words = _words(text)
     pairs = list(pairwise(words))
     return any(

@@ -1,4 +1,4 @@
-"""Scans without names: keys, patients, volumes and folders as keyed digests; the names stay behind `read`.
+"""Replaces keys, patients, volumes and folders of scans by keyed digests. `read` keeps the original names.
 
     p6c1f0a5d2b7e_R_v0f3e5b7c9a1d_0012     patient, eye, volume, slice, as far as they are known
     i93b0c27f4e11                          an image of which nothing is known
@@ -36,7 +36,7 @@ _WORD = re.compile(r"[^\W_]{3,}")
 
 # Named and not a closure: the scan is pickled for the workers, and names_table.py asks for what it holds.
 class PseudonymizedRead:
-    """A scan's `read` that keeps what the scan was called, and never says it."""
+    """A scan's `read` that keeps the original scan. Its errors never show the original names."""
 
     __slots__ = ("scan",)
 
@@ -69,14 +69,14 @@ def original_scan(scan: Scan) -> Scan:
 
 
 def path_of(scan: Scan) -> str:
-    """The file of a scan below its source's folder, whatever stands for it in messages."""
+    """Path of a scan's file below its source's folder, also where messages show a digest."""
     read = original_scan(scan).read
     file = read.args[1] if isinstance(read, partial) and len(read.args) > 1 else getattr(read, "file", None)
     return file if isinstance(file, str) else original_scan(scan).origin
 
 
 def pseudonymize(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
-    """The scans of one source under digests; `source`: what the source is called then."""
+    """The scans of one source with digests for names. `source`: the source's name in the set."""
     people = labels_of_people({scan.label for scan in scans if scan.label is not None})
     digest = lru_cache(maxsize=65_536)(secret.digest)
     hidden = [_hidden(scan, digest, source, people) for scan in scans]
@@ -116,7 +116,7 @@ def patient_digest(patient: str, digest: Callable[..., str]) -> str:
 
 
 def notes_without_names(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
-    """What a listing says of a source, without names of files and folders: those that may hold any are cut.
+    """The notes of a listing without names of files and folders; notes that may hold one are left out.
 
     `nameless`: the notes name files by digests of their paths alone (shards.sources.devices.device).
     """
@@ -169,7 +169,7 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
 
 
 def with_source_prefix(scan: Scan) -> Scan:
-    """A scan whose key begins with its source's name, in what it was called too."""
+    """A scan with its source's name before its key. The original scan's key gets the same prefix."""
     key = safe_key(f"{scan.source}-{scan.key}")
     return (
         replace(scan, key=key, read=PseudonymizedRead(with_source_prefix(scan.read.scan)))
@@ -198,7 +198,7 @@ def _without_names(scan: Scan, read: Callable[[], Any]) -> Any:
 
 
 def _is_telling(word: str) -> bool:
-    """Whether a word of a path may tell a person, so that it is cut from texts."""
+    """Whether a word of a path may identify a person, so that it must be removed from messages."""
     return any(letter.isdigit() for letter in word) or is_person(word) or holds_person(word.capitalize())
 
 

@@ -1,4 +1,4 @@
-"""The secret that digests of names are keyed with: the user's own, one for all packs that belong together.
+"""The secret key of digests of names: the user's own, one for all packs that belong together.
 
 RETFOUND_SALT in the environment, else a file that only its owner can read, made when it is first needed:
 $XDG_CONFIG_HOME/retfound/salt (~/.config/retfound/salt)
@@ -24,7 +24,7 @@ LEAST = 16
 
 @dataclass(frozen=True, repr=False)
 class Secret:
-    """The key of all digests; never printed, stored or compared but by its mark."""
+    """The key of all digests. It is never printed or stored in a set; packs compare only its mark."""
 
     key: bytes
     where: str
@@ -39,7 +39,7 @@ class Secret:
 
     @property
     def mark(self) -> str:
-        """By which two packs tell whether they had the same secret."""
+        """Short digest that shows whether two packs had the same secret."""
         return self.digest("secret", "mark", 8)
 
     def __repr__(self) -> str:

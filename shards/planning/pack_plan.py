@@ -1,7 +1,7 @@
-"""Which scan goes into which part and where in it: pure functions of the scans and two seeds.
+"""Plans which scan goes into which part, and in which order: pure functions of the scans and two seeds.
 
-Everything is ordered by a hash of seed and name, so that neither the order in which a disk lists its
-files nor a library's random generator has a say.
+The order follows from a hash of seed and name. It depends neither on the order in which a disk lists its
+files, nor on a library's random generator.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class PackPlan:
     """`split.unknown_patient`: what an image is kept together with where its patient is not known."""
 
     def unit_kind(self, scan: Scan) -> str:
-        """What was kept together with a scan: its `patient`, `volume` or `folder`, or the `image` alone."""
+        """The unit that is kept in one part: `patient`, `volume`, `folder`, or the `image` alone."""
         return kind_of(group_of(scan, self.rule))
 
     def split_kind(self, scan: Scan) -> str:
-        """How a scan came into its part: by its `source`, or by the kind of its unit."""
+        """How a scan got its part: from its `source`, or by the kind of its unit."""
         keys_with_part = self.keys_with_part.get(scan.source, frozenset())
         return "source" if keys_with_part is None or scan.key in keys_with_part else self.unit_kind(scan)
 
@@ -77,7 +77,7 @@ def make_plan(
 ) -> PackPlan:
     """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles.
 
-    Takes the list over: millions of scans are not held twice.
+    Empties the list that it is given: millions of scans are not held in memory twice.
     """
     rule = config.split.unknown_patient
     parts = parts_of(scans, config.split.fractions, config.split.seed, rule)
@@ -154,7 +154,7 @@ def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
 
 
 def recipe(config: PackConfig) -> dict[str, Any]:
-    """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
+    """The settings that change the packed bytes. Target, workers and budgets do not."""
     tree = configs.to_dict(config)
     settings = {
         **_sources(config),
@@ -192,10 +192,10 @@ def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
 
 
 class Marks:
-    """What the bytes of a shard follow from: the settings, and the plan up to where the next one begins.
+    """Digests of all that a shard's bytes follow from: the settings, and the plan up to the next shard.
 
-    The scan there counts, for it is the one that had no room; so does an end of the plan. Places are
-    best asked in rising order.
+    The next shard's first scan is included, because it had no room in this one; so is an end of the plan.
+    Ask in rising order of places: going back hashes the plan again.
     """
 
     def __init__(self, plan: PackPlan) -> None:

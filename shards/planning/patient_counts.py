@@ -1,4 +1,4 @@
-"""What is known of patients, and how the parts were made: counted for the manifest, said in words (pure)."""
+"""Counts known patients and how the parts were made, for the manifest and in words (pure)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shards.planning.pack_plan import PackPlan
 
 
 def count_split(scans: Iterable[Scan], plan: PackPlan) -> dict[str, int]:
-    """Images that came into their part by their `source`, or by `patient`, `volume`, `folder`, `image`."""
+    """Counts images by how they got their part: `source`, `patient`, `volume`, `folder` or `image`."""
     return dict(Counter(plan.split_kind(scan) for scan in scans if scan.split is not None))
 
 
 def count_straddling(scans: Iterable[Scan]) -> int:
-    """Patients with images in more than one part: looked at once more, for the card tells of them."""
+    """Counts patients with images in more than one part. The card states the result."""
     first: dict[str, str | None] = {}
     return len({s.patient for s in scans if s.patient and first.setdefault(s.patient, s.split) != s.split})
 

@@ -20,7 +20,7 @@ def kind_of(group: Group) -> str:
 
 
 def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
-    """What must not straddle parts: patient, volume or folder within a source, or the image itself."""
+    """The group that must stay in one part: patient, volume or folder within a source, or the image alone."""
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":
         return scan.key
@@ -58,7 +58,7 @@ def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
 
 
 def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:
-    """DataError where slices whose patient is not known are of fewer volumes than parts are wanted."""
+    """DataError where no patient is known and there are fewer volumes than wanted parts."""
     wanted = sum(share > 0 for share in fractions)
     if groups >= wanted or len(scans) < wanted or any(scan.patient for scan in scans):
         return

@@ -1,9 +1,9 @@
-"""What is burnt into the pictures of a source: frames, logos, scales that are the same in every image.
+"""Finds marks that are burnt into the pictures of a source: frames, logos, scales.
 
 Bright lines along the edges (viewer_frames.py) are looked for in each image by itself.
 
-Tissue and speckle differ from eye to eye. Pixels that are bright and (nearly) the same in all compared
-images are none of either. Images of one size are laid upon each other; those of many sizes are, too, at
+Tissue and speckle differ from eye to eye. Pixels that are bright and nearly the same in all compared
+images are therefore a mark. Images of one size are laid upon each other; those of many sizes are, too, at
 each corner and scaled. What is found is reported, with where it is: a frame can be cut off with
 `image.trim`, a logo has to be cropped before.
 """
@@ -58,7 +58,7 @@ def find_burnt_in(tiles: Sequence[Tile]) -> dict[str, list[dict[str, Any]]]:
 
 
 def count_not_compared(tiles: Sequence[Tile]) -> dict[str, list[int]]:
-    """Source -> [images looked at in which no mark was looked for, images looked at], where there are any."""
+    """Source -> [images that were not compared, images read], for sources that have some."""
     counts = {}
     for source, (same, rest, left) in sorted(_grouped(tiles).items()):
         if left:
@@ -67,7 +67,7 @@ def count_not_compared(tiles: Sequence[Tile]) -> dict[str, list[int]]:
 
 
 def boxes_in(comparison: Mapping[str, Any], height: int, width: int) -> Boxes:
-    """The boxes of a comparison in one of its images, which is `height` x `width`."""
+    """The boxes of a comparison, placed in one of its images of `height` x `width`."""
     alignment, boxes = comparison["how"], comparison["boxes"]
     if alignment == "scaled":
         down, along = height / comparison["height"], width / comparison["width"]
@@ -79,7 +79,7 @@ def boxes_in(comparison: Mapping[str, Any], height: int, width: int) -> Boxes:
 
 
 def compared_as(comparison: Mapping[str, Any]) -> str:
-    """How the images of a comparison were laid upon each other, in words."""
+    """Says in words how the images of a comparison were aligned."""
     size, alignment = f"{comparison['width']} x {comparison['height']}", comparison["how"]
     if alignment == "size":
         return f"of {size}"

@@ -1,4 +1,4 @@
-"""Pictures of a packed set, read back: what was kept, by source, and what was kept out and why."""
+"""Contact sheets of a packed set: pictures that were kept, by source, and pictures that were left out."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dic
 
 
 def reason_of(skip: Skipped) -> str:
-    """The reason without what differs from scan to scan: its first words."""
+    """The first words of a reason, without what differs from scan to scan."""
     return " ".join(skip.reason.split("(")[0].split()[:4]).rstrip(",;:")
 
 
 def first_of_each_group(tiles: Sequence[Tile]) -> list[Tile]:
-    """The first EACH of each group."""
+    """The first EACH tiles of each group."""
     seen: dict[str, int] = defaultdict(int)
     chosen = []
     for tile in tiles:

@@ -1,4 +1,4 @@
-"""DATACARD.md: what is in a shard set, where it comes from and what was left out, for people (pure)."""
+"""Writes DATACARD.md: contents, sources, and left-out images of a shard set (pure)."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
 
 
 def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> str:
-    """The command that packs the same: every setting that changes what is packed and is not the default.
+    """The command that packs the same set, with every setting that differs from its default.
 
-    `hidden`: the set has digests for names, so that no path of the sources is told either.
+    `hidden`: the set has digests for names, so paths of the sources are not shown.
     """
     tree, bare = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
     default = dict(configs.flatten(bare))
@@ -77,12 +77,12 @@ def _hidden(sources: Mapping[str, Any]) -> bool:
 
 
 def _escaped(sources: Mapping[str, Any]) -> dict[str, Any]:
-    """The sources by names that Markdown takes for words."""
+    """The sources with their names escaped for Markdown."""
     return {markdown(name): source for name, source in sources.items()}
 
 
 def _names(sources: Mapping[str, Any]) -> Iterator[str]:
-    """Whether names of people may be in the set, for each source, and who decided so."""
+    """For each source, whether names of people may be in the set, and why."""
     for name, source in sources.items():
         decision = (
             policy_sentence(source["names"])
@@ -217,7 +217,7 @@ def _burnt_in(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared(one: Mapping[str, Any]) -> str:
-    """What one comparison of images has found."""
+    """The result of one comparison of images."""
     text = f"{one['images']} images {compared_as(one)} compared"
     if not one["boxes"]:
         return f"{text}: none found"

@@ -1,7 +1,7 @@
-"""quality.html: one self-contained page to look at before a shard set is trusted (pure).
+"""Writes quality.html: one self-contained page to check a shard set by eye (pure).
 
-What was kept, by source, what was kept out and why, pictures that look alike, what is burnt in, and the
-levels. Thumbnails are in the page; nothing is loaded from elsewhere.
+It shows kept pictures by source, left-out ones with the reason, pictures that look alike, burnt-in marks,
+and the histogram. Thumbnails are in the page; nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _shown(pixels: Pixels | None, key: str, note: str = "") -> dict[str, str]:
 
 
 def _marked(tiles: Sequence[Tile], source: str, comparison: Mapping[str, Any]) -> str:
-    """A picture of the source with what is burnt in outlined; empty where nothing is."""
+    """A picture of the source with its burnt-in marks outlined; empty where there are none."""
     mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, comparison["example"]))
     pixels = next(mine, None)
     if not comparison["boxes"] or pixels is None:

@@ -1,4 +1,4 @@
-"""One adapter for each kind of dataset; each is a function that lists scans without decoding them."""
+"""Opens the configured sources. Each kind has an adapter: a function that lists scans without decoding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OpenedSource:
 def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[OpenedSource]:
     """Every configured source, listed; with several, each key begins with its source's name.
 
-    Names that tell of people are digests from here on (shards.people); `secret` gives what keys them.
+    Names that may identify people become digests here (shards.people). `secret` returns their key.
     """
     several = len(config.all_sources) > 1
     opened = []

@@ -1,10 +1,10 @@
-"""The shards that stand at a set's URL: the records that let packing go on after a kill.
+"""Reads the committed shards at a set's URL and their records, from which packing continues after a kill.
 
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
                     {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects",
-                    "source_files", "source_pixels"}: what the manifest will say of it, the mark of all
-                    that its bytes follow from (pack_plan.Marks), the place in the plan where the next shard
-                    begins, and by what its pictures are known again
+                    "source_files", "source_pixels"}: what the manifest will say of it; the mark, a
+                    digest of all that its bytes follow from (pack_plan.Marks); the place in the plan
+                    where the next shard begins; and digests by which its pictures are recognised
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets (set_ownership.py has the names).
@@ -90,7 +90,7 @@ class Committed:
         return self.names.split("\n") if self.names else []
 
     def to_tree(self, mark: str) -> dict[str, Any]:
-        """What an index file holds beside its samples."""
+        """The fields of an index file, without its samples."""
         sources = [] if self.sources is None else self.sources.T.tolist()
         return {
             "shard": shard_tree(self.shard, index=False),
@@ -127,7 +127,7 @@ def shard_tree(shard: Shard, *, index: bool = True) -> dict[str, Any]:
 def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
     """The manifest at the URL, None where there is none yet; DataError for shards of unknown origin.
 
-    A manifest that cannot be read is none where the set is to be `replaced`.
+    With `replaced`, a damaged manifest of ours counts as none.
     """
     names = storage.list_names(url)
     if MANIFEST in names:
@@ -203,7 +203,7 @@ def read_record(url: str, shard: Shard) -> Committed:
 
 
 def _record(data: bytes, where: str, remedy: str) -> Record:
-    """An index's bytes with one entry of each list for each sample; RecordError where they are not that."""
+    """Parses an index; RecordError where it is damaged or a list has not one entry for each sample."""
     record = json_reader.parse_large(data, Record, where, remedy, format=FORMAT)
     lists: dict[str, Sized | None] = {
         "samples": record.samples,

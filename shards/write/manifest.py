@@ -1,4 +1,4 @@
-"""The manifest of a finished pack, from its plan and its committed shards (pure)."""
+"""Makes the manifest of a finished pack from its plan and its committed shards (pure)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_manifest(
     skipped: Sequence[Skipped],
     base: Sequence[Committed] = (),
 ) -> dict[str, Any]:
-    """All that `manifest.json` holds; with the shards of a `base`, `image` and alike pictures are of both."""
+    """The contents of `manifest.json`. `image` and `near_duplicates` include the shards of `base`."""
     out = {skip.key for skip in skipped}
     return {
         "format": FORMAT,
@@ -95,14 +95,14 @@ def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
 
 
 def _comparisons(burnt_in: Any) -> list[dict[str, Any]]:
-    """What is burnt in, also as sets had it that were packed before sizes were compared with each other."""
+    """A source's burnt-in marks as a list. Older versions wrote a single comparison."""
     return burnt_in if isinstance(burnt_in, list) else [{"how": "size", "example": "", **burnt_in}]
 
 
 def near_duplicates(
     plan: PackPlan, shards: Sequence[Committed], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
-    """Pictures of different patients (volumes, where none is known) that look alike: reported, kept."""
+    """Counts pictures that look alike but are of different patients (or volumes). They are kept."""
     out = {skip.key for skip in skipped}
     mine = [scan for scan in plan.scans if scan.key not in out]
     # An appended plan knows the scans of its own shards only; those before come first.

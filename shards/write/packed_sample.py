@@ -1,4 +1,4 @@
-"""One scan -> one sample of a shard, or the reason why it is kept out. Runs in any process."""
+"""Turns a scan into a sample of a shard, or into the reason why it is left out. Runs in any process."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Skipped:
 
     @staticmethod
     def of(row: Mapping[str, str]) -> Skipped:
-        """What `row` gave; what a later version tells besides is passed over."""
+        """The inverse of `row`. Fields of later versions are ignored."""
         return Skipped(row["key"], row["origin"], row["reason"])
 
     def row(self) -> dict[str, str]:
@@ -138,7 +138,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> PackedSampl
 
 
 def _error(key: str, stored: Stored) -> tuple[int, int] | None:
-    """Measured for every MEASURED_ONE_IN-th key by its checksum, whoever packs it."""
+    """The loss of encoding, for one in MEASURED_ONE_IN keys. The key's checksum decides, in any process."""
     if stored.as_is or stored.extension != "jpg" or zlib.crc32(key.encode()) % MEASURED_ONE_IN:
         return None
     grey = stored.pixels.ndim == 2

@@ -1,4 +1,4 @@
-"""What stands at a set's URL while it is packed: the lock, the mark, and names that keep two sets apart.
+"""Files at a set's URL while it is packed: the lock, the marker, and names that keep two sets apart.
 
     LOCK.json       one process packs, appends or repairs here (`records.folder_lock`)
     packing.json    written before the first tar, removed when all is done: a set is being packed here, and
@@ -81,14 +81,14 @@ def set_files_at(url: str) -> set[str]:
 
 
 def remove_leftovers(url: str, keep: Collection[str]) -> None:
-    """Remove all shards, indexes and unfinished files but these."""
+    """Delete all shards, indexes and unfinished files except those in `keep`."""
     for entry in storage.list_names(url):
         if entry not in keep and (_OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)):
             storage.delete(storage.join(url, entry))
 
 
 def write_marker(url: str, fingerprint: str, generation: int = 1) -> None:
-    """Say at the URL that a set is being packed there, and which."""
+    """Write packing.json: which set is being packed at the URL."""
     note = "unfinished shard set: the same pack command goes on from here"
     tree = {"note": note, "fingerprint": fingerprint, "generation": generation}
     # By this file tars without a manifest are known as ours.
@@ -96,7 +96,7 @@ def write_marker(url: str, fingerprint: str, generation: int = 1) -> None:
 
 
 def read_marker(url: str) -> Marker | None:
-    """What is being packed at the URL; None where nothing is."""
+    """Reads packing.json; None where nothing is being packed."""
     where = storage.join(url, MARKER)
     if not storage.exists(where):
         return None
@@ -107,7 +107,7 @@ def read_marker(url: str) -> Marker | None:
 
 
 def remove_marker(url: str) -> None:
-    """Take the mark away: the set is complete."""
+    """Delete packing.json: the set is complete."""
     storage.delete(storage.join(url, MARKER))
 
 
@@ -133,5 +133,5 @@ def _conflict(url: str, holder: Holder | None) -> DataError:
 
 
 def print_notice(text: str) -> None:
-    """A line for whoever watches, at once."""
+    """Print a line on stderr at once."""
     print(f"retfound: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What packing writes into a shard's index and into manifest.json, typed: what packing itself builds upon.
+"""Types of what packing writes into a shard's index and manifest.json, and reads again to continue.
 
 Every reader needs less of them (`formats.shard_set_files`), so that it reads sets of other programs too.
 """

@@ -26,9 +26,9 @@ from shards.write.tar_shard import TarShard, index_bytes
 
 
 class ShardWriter:
-    """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far.
+    """Takes the results of a plan in order. `shards` and `skipped` hold what has become of them so far.
 
-    A context: whatever ends it, an open shard is not left behind.
+    Use it as a context manager: no open shard is left behind, whatever ends the block.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ShardWriter:
         series: Series | None = None,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        """Go on after `shards`, with `folder` as scratch for an open shard that is to go to another machine.
+        """Continue after `shards`. `folder`: scratch for an open shard that goes to another machine.
 
         `base`: shards of the set that this plan is appended to. `confirm` is called before each shard is
         put, and raises where this process must not write there any more.

@@ -1,4 +1,4 @@
-"""What was packed, summed over shards: sizes, colours, intensities."""
+"""Statistics of packed images, summed over shards: sizes, colours, intensities."""
 
 from __future__ import annotations
 

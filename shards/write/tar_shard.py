@@ -1,4 +1,4 @@
-"""One tar shard, where each sample lies in it, and its sha256, all in one pass.
+"""Writes one tar shard in one pass, with the offsets of its samples and its sha256.
 
 It is what `webdataset.TarWriter` writes (a test compares the bytes), without importing torch, which
 `webdataset` does.

@@ -39,5 +39,5 @@ def member(name: str, data: bytes) -> bytes:
 
 
 def padded(size: int) -> int:
-    """Bytes that so many take in whole blocks."""
+    """The size rounded up to whole blocks, in bytes."""
     return -(-size // BLOCK) * BLOCK

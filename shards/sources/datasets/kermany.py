@@ -30,7 +30,7 @@ _NAME = re.compile(
 
 
 def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image named as in the set: label, patient, slice; the published parts where they are apart."""
+    """Lists every image named as in the set. Published parts are kept only if they share no patient."""
     root, sizes, passed = list_files(path, "images of OCT2017", links)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     scans: list[Scan] = []

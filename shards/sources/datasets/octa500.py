@@ -45,7 +45,7 @@ def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceLi
 
 
 def missing_slices(scans: list[Scan]) -> list[str]:
-    """One line for volumes that are not there, one for those that lack slices, one for strangers."""
+    """Notes on missing volumes, on volumes that lack slices, and on unknown volumes."""
     slices_of_volume: dict[int, set[int | None]] = defaultdict(set)
     for scan in scans:
         slices_of_volume[int(scan.volume or 0)].add(scan.slice)

@@ -35,7 +35,7 @@ _NAME = re.compile(r"(?:.*/)?(?P<label>[a-z]+)_(?P<patient>\d+)_(?P<slice>\d+)\.
 
 
 def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image whose name is of the set, patients that share a picture joined."""
+    """Lists every image named as in the set. Patients that share a picture are joined."""
     root, sizes, passed = list_files(path, "images of OCTDL", links)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]

@@ -36,7 +36,7 @@ _SPELLINGS = {
 
 
 def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image with a label from its folder, else from its own name; others are left aside by name."""
+    """Lists every image with a label from its folder or its name. Other images are named in a note."""
     root, sizes, passed = list_files(path, "images of OCTID", links)
     labels = {file: label_of(file) for file in sizes}
     files = [file for file in sizes if labels[file]]
@@ -51,7 +51,7 @@ def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceList
 
 
 def label_of(file: str) -> str | None:
-    """The class that the nearest folder names, else the file's name up to its number."""
+    """The class from the nearest folder, else from the file's name up to its number."""
     *folders, _ = file.split("/")
     # The nearest folder first: a set may lie below a folder that is called after one class.
     words = [*reversed(folders), re.sub(r"[\s_()-]*\d.*$", "", stem(file))]

@@ -20,7 +20,7 @@ RAW = (".fda", ".fds")
 
 
 def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Images where there are any, and the B-scans of raw exports."""
+    """Lists image files, and the B-scans of raw exports."""
     root = check_folder(path)
     files = find_files(root, (*IMAGE_ENDS, *RAW), links)
     raw = any(file.lower().endswith(RAW) for file in files.paths)

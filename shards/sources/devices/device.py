@@ -1,4 +1,4 @@
-"""A folder of device files (volume_formats.py says which): every B-scan of every volume.
+"""Lists every B-scan of every volume in a folder of device files (formats: volume_formats.py).
 
 Sound files that hold no B-scans (DICOM of another modality, XML and .mat of other programs) are left aside
 and counted in a note; so is what is no device file. DICOM is found by its content under any name.
@@ -87,7 +87,7 @@ def list_device(
 
 
 def _is_device_file(root: str, file: str, ends: tuple[str, ...]) -> bool:
-    """By its name, or by its content as DICOM."""
+    """Whether a file is one by its name, or is DICOM by its content."""
     if file.lower().endswith(ends):
         return True
     try:
@@ -153,7 +153,7 @@ def _token(file: str) -> str:
 
 
 def _extension(file: str) -> str:
-    """Of a device file's name; DICOM has any, which may be part of a person's name."""
+    """The extension to show. DICOM files may have any, which can be part of a person's name."""
     end = os.path.splitext(file)[1].lower()
     # DICOM may be called IM00001.Smith: what follows the dot is not shown.
     return end if end in EVERY else ".dcm"
@@ -201,7 +201,7 @@ def _reasons(aside: Mapping[str, str]) -> Iterator[str]:
 
 
 def _strangers(files: Sequence[str]) -> Iterator[str]:
-    """One line for what is no device file: ends of names are shown where they are common ones."""
+    """One line on files that are no device files. Only common extensions are shown."""
     ends = Counter(os.path.splitext(file)[1].lower() for file in files)
     shown = {end: count for end, count in ends.most_common() if end in COMMON}
     rest = len(files) - sum(shown.values())
@@ -240,5 +240,5 @@ def _bytes(volumes: list[Volume]) -> int:
 
 
 def _refuse(reason: str, file: str) -> Pixels:
-    """`file` stands in the table of names (shards.people.pseudonyms.path_of), never in what is said."""
+    """Raise the reason. `file` is only for the table of names (shards.people.pseudonyms.path_of)."""
     raise DataError(reason)

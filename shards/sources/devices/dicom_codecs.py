@@ -1,4 +1,4 @@
-"""imagecodecs as a decoder of pydicom: JPEG-LS, JPEG of 12 bit, JPEG without loss, JPEG 2000 and HTJ2K.
+"""Registers imagecodecs as a decoder of pydicom: JPEG-LS, 12-bit and lossless JPEG, JPEG 2000, HTJ2K.
 
 pydicom itself reads plain, deflated and RLE data, and through Pillow JPEG of 8 bit. Its usual decoder of the
 other kinds, pylibjpeg-libjpeg, is under the GPL; imagecodecs is under a BSD licence.
@@ -34,7 +34,9 @@ def is_available(uid: str) -> bool:
 
 
 def register_plugin(syntax: Any) -> str:
-    """The plugin for a compressed transfer syntax, empty for pydicom's own; DataError names one not read."""
+    """Register the plugin for a compressed transfer syntax; returns its name, empty for pydicom's own.
+
+    DataError for a transfer syntax that is not supported."""
     from pydicom.pixels.decoders.base import get_decoder
 
     if syntax in _PYDICOMS_OWN:

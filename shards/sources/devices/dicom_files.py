@@ -1,4 +1,4 @@
-"""A DICOM file -> its volumes: what kind it is, whose, of which eye."""
+"""Reads a DICOM file into volumes: checks modality and header, finds patient and eye."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ _GROUPS = (b"\x02\0", b"\x08\0")
 
 
 def has_preamble(path: str) -> bool:
-    """Whether a file says at its beginning that it is DICOM."""
+    """Whether a file has DICOM's preamble: `DICM` after 128 bytes."""
     with open(path, "rb") as stream:
         return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
 def read_dicom(path: str) -> list[Volume]:
-    """One volume an eye; FileWithoutScans where it is no OPT, DataError where it cannot be read right."""
+    """Returns one volume for each eye.
+
+    FileWithoutScans for another modality, DataError where it cannot be read correctly."""
     from pydicom import dcmread
     from pydicom.uid import UID
 
@@ -89,7 +91,7 @@ def _plain_syntax(file: Any) -> str:
 
 
 def _shown(modality: str) -> str:
-    """A modality as DICOM has them; anything else may be what somebody has typed in."""
+    """A modality code such as OPT; `(unknown)` for other text, which somebody may have typed."""
     # Somebody may have typed a name into this field.
     known = modality.isascii() and modality.isalpha() and modality.isupper() and len(modality) <= 8
     return modality if known else "(unknown)"
@@ -105,7 +107,7 @@ def _check_header(file: Any) -> None:
 
 
 def _by_eye(file: Any, count: int) -> dict[str | None, list[int]]:
-    """Places of the frames of each eye; `B` (both) and what is missing are None."""
+    """Eye -> places of its frames. Both eyes (`B`) and unknown ones are None."""
     for name in ("ImageLaterality", "Laterality"):
         if file.get(name):
             return {eye_of(file.get(name)): list(range(count))}
@@ -126,7 +128,7 @@ def _laterality(group: Any) -> str:
 
 
 def _left_out(file: Any) -> tuple[str, ...]:
-    """What the file says of how to show it that is not applied."""
+    """Display settings in the file that are not applied: window, rescale."""
     groups = [*(file.get("SharedFunctionalGroupsSequence") or ())]
     groups += [*(file.get("PerFrameFunctionalGroupsSequence") or ())][:1]
     window = "WindowCenter" in file or "VOILUTSequence" in file

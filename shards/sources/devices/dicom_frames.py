@@ -1,4 +1,4 @@
-"""Pixel data of a DICOM file -> frames in their own depth, black at the lowest value."""
+"""Decodes the pixel data of a DICOM file into frames of their own depth, with black at the lowest value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _END = b"\xff\xd9"
 
 
 def read_frames(file: Any) -> Frames:
-    """(n, H, W) grey or (n, H, W, 3) colour; DataError where they are not all whole and readable."""
+    """(n, H, W) grey or (n, H, W, 3) colour; DataError unless all frames are complete and readable."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
@@ -95,7 +95,7 @@ def _check_native(file: Any, count: int) -> None:
 
 
 def _check_compressed(file: Any, count: int) -> None:
-    """One whole stream a frame: some decoders fill what is missing with grey, or leave frames out."""
+    """Each frame must be one complete stream. Some decoders fill gaps with grey, or leave frames out."""
     from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 
     data = file.PixelData
@@ -117,7 +117,7 @@ def _check_compressed(file: Any, count: int) -> None:
 
 
 def _check_stream(frame: bytes, colours: str, place: str) -> None:
-    """A JPEG of 8 bit is decoded strictly; of other streams the end must be there."""
+    """Decode an 8-bit JPEG strictly; of other streams only check the end."""
     if frame[:2] not in (_JPEG, _JPEG2000):
         return
     if not frame.rstrip(b"\0").endswith(_END):

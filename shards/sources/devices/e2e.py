@@ -105,7 +105,7 @@ def _starts(data: mmap.mmap, base: int) -> dict[int, int]:
 
 
 def _chunk(data: mmap.mmap, base: int, start: int, kind: int) -> _Chunk | None:
-    """None for one that anonymising has wiped out; DataError where that was a picture."""
+    """Reads one chunk's head. None where anonymising has erased it; DataError where that was a picture."""
     begin = base + start
     head = data[begin : begin + _CHUNK.size]
     if len(head) < _CHUNK.size or not head.startswith(b"MDbData"):

@@ -1,7 +1,7 @@
-"""What a library says of a device file, without what may tell whose file it is.
+"""Error messages of libraries, without anything that may identify a patient.
 
-Taken out are paths, quoted contents, and every word that the file itself holds where a person is named: in
-DICOM the patient's and all names, numbers and dates; in other formats anywhere in the file.
+Paths and quoted contents are removed. So is every word that the file itself holds: in DICOM in the fields
+of the patient and in all names, numbers and dates; in other formats anywhere in the file.
 """
 
 from __future__ import annotations

@@ -69,6 +69,6 @@ def _others(series: ElementTree.Element) -> Iterator[str]:
 
 
 def _names(image: ElementTree.Element) -> Iterator[str]:
-    """Without the folders of the machine that it was exported on."""
+    """File names of an image's URLs, without the folders of the machine that exported them."""
     for url in image.iterfind("ImageData/ExamURL"):
         yield re.split(r"\\", url.text or "")[-1].removeprefix("file:///")

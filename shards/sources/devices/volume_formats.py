@@ -75,7 +75,7 @@ def read_volumes(path: str) -> list[Volume]:
 
 
 def kind_of(path: str) -> str | None:
-    """The end of a file's name that says what it is, `.dcm` for DICOM under any name; None for others."""
+    """The extension that selects the reader: `.dcm` for DICOM under any name; None for other files."""
     # The content before the name: archives call DICOM files .img or .dat.
     if has_preamble(path):
         return ".dcm"

@@ -1,4 +1,4 @@
-"""Zeiss Cirrus .img: bare 8-bit pixels, all else is in the file's name.
+"""Reads Zeiss Cirrus .img: bare 8-bit pixels. Everything else is in the file's name.
 
     P123_Macular Cube 512x128_1-2-2020_10-20-30_OD_sn4567_cube_z.img      or cube_raw; 128 B-scans
     P123_Optic Disc Cube 200x200_..._hidef_z.img                          2 of 1,000 (macula: 1,024) columns
@@ -41,7 +41,7 @@ def read_img(path: str) -> list[Volume]:
 
 
 def shape_of(name: str) -> tuple[int, int]:
-    """(columns, B-scans) that a file's name tells; 0 B-scans where it does not."""
+    """(columns, B-scans) from a file's name; 0 B-scans where it does not say."""
     if "hidef" in name.lower():
         return (DISC_WIDTH if "optic" in name.lower() else HD_WIDTH), 2
     if cube := _CUBE.search(name):
@@ -50,6 +50,6 @@ def shape_of(name: str) -> tuple[int, int]:
 
 
 def eye_in_name(name: str) -> str | None:
-    """The eye that a file's name tells by OD or OS."""
+    """The eye from OD or OS in a file's name."""
     match = _EYE.search(name)
     return eye_of(match[1] if match else None)

@@ -55,7 +55,7 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
 
 
 def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, Row], tuple[str, ...]]:
-    """A list's rows by path below the root, and what is to be said of them."""
+    """A list's rows by path below the root, and notes on them."""
     listed, base, present = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
     rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listed.rows.items()}
     missing = [f for f in rows if f not in present and not os.path.lexists(os.path.join(root, f))]
@@ -71,7 +71,7 @@ def scans_of(
     layout: FolderLayout | None = None,
     links: Links = "inside",
 ) -> list[Scan]:
-    """`list_folder` of files that are known; millions of them are kept in few objects each."""
+    """The scans of known files, as `list_folder` gives them, in few objects for millions of files."""
     layout = layout or FolderLayout()
     # Paths and sizes apart: a tuple for each of 1.6 million files takes memory that a plan can do without.
     paths, sizes = [], array("q")
@@ -132,7 +132,7 @@ def check_folder(path: str) -> str:
 
 
 def named_place(place: Place) -> dict[str, Any]:
-    """Volume, slice and group of a scan, by what its file is called."""
+    """Volume, slice and group of a scan, from its file's name."""
     volume, group = (None if name is None else _shown(name) for name in (place.volume, place.group))
     return {"volume": volume, "slice": place.slice, "group": group}
 
@@ -151,7 +151,7 @@ def _apply(row: Row | None, scan: Scan) -> Scan:
 
 
 def person_and_place(row: Row, scan: Scan) -> dict[str, Any]:
-    """Patient, eye, volume and slice as a list says; where it names no volume, what the file's name tells."""
+    """Patient, eye, volume and slice from a list's row. Without a volume there the file's name decides."""
     if row.volume is None:
         place = scan.slice if row.slice is None else row.slice
         return {"patient": row.patient, "eye": row.eye, "slice": place}

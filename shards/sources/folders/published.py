@@ -1,4 +1,4 @@
-"""What the data sets' adapters share: expected counts, file listings, short notes of what is missing."""
+"""Functions that the data sets' adapters share: file listings, published counts, short notes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def image_scan(
 
 
 def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit: str) -> list[str]:
-    """One line where the counts by name are not the published ones, none where they are."""
+    """One note where counts differ from the published ones, none where they are equal."""
     names = sorted(counts.keys() | published.keys())
     differing = [
         f"{name} {counts.get(name, 0):,} of {published.get(name, 0):,}"
@@ -69,7 +69,7 @@ def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit
 
 
 def count_labels(scans: Iterable[Scan]) -> Counter[str]:
-    """Images a label."""
+    """Counts images by label."""
     return Counter(scan.label or "(none)" for scan in scans)
 
 
