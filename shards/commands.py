@@ -1,4 +1,4 @@
-"""`retfound pack` and `retfound verify`: what they print and how they leave."""
+"""The commands `retfound pack` and `retfound verify`: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shards.append import append, plan_of
 from shards.display import progress_display
 from shards.images.suspects import suspect_lines
 from shards.pack import existing_set, plan_pack, run_plan
-from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, sentence
+from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, policy_sentence
 from shards.people.names_table import table_path
 from shards.people.secret import find_secret
 from shards.planning.pack_plan import PackPlan
-from shards.planning.patient_counts import count_split, say_known, say_split
+from shards.planning.patient_counts import count_split, known_in_words, split_in_words
 from shards.repair import repair
 from shards.report.data_card import QUALITY
 from shards.verify import inspect
@@ -39,9 +39,9 @@ def pack_command(
     add: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Pack as the config says and print a short summary; 0, or a RetfoundError.
+    """Pack as the config says and print a short summary. Returns 0 or raises a RetfoundError.
 
-    `add`: to the set that stands at `out.url`.
+    `add`: append to the set at `out.url`.
     """
     config, _ = load(PackConfig, config_path, overrides)
     if add and not dry_run:
@@ -53,10 +53,10 @@ def pack_command(
     if dry_run:
         _say(describe_plan(plan, config), quiet)
         return 0
-    found = existing_set(config, plan, force=force)
-    if found:
+    finished = existing_set(config, plan, force=force)
+    if finished:
         same = "files are known by name and size here: --force packs again where their content has changed"
-        _say([f"already packed: {_size(found)} at {found.url}", f"  {same}"], quiet)
+        _say([f"already packed: {_size(finished)} at {finished.url}", f"  {same}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
@@ -82,11 +82,13 @@ def verify_command(
         _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
         config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
         repair(config, plan_of(config), report.bad)
+        # Read again: only bytes that were read back from the store are called sound.
         report = inspect(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
-        found = f"{url}: faults found: {len(report.faults)}; {hint}"
-        _say([*report.faults, *report.notes, found], quiet=False)
+        closing_line = f"{url}: faults found: {len(report.faults)}; {hint}"
+        # Faults are the result of the command, so --quiet does not hide them.
+        _say([*report.faults, *report.notes, closing_line], quiet=False)
         return 1
     manifest = read_manifest(url)
     _say([*report.notes, f"{url}: {_size(manifest)}, all sound"], quiet)
@@ -105,8 +107,8 @@ def describe_plan(plan: PackPlan, config: PackConfig) -> list[str]:
 
 
 def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
-    """Where the names behind digests stand, and the secret; nothing where all keys are names."""
-    if not any(found.get("names", {}).get("keys") == DIGEST for found in manifest.sources.values()):
+    """Says where the table of names and the secret are; no lines where all keys are names."""
+    if not any(source.get("names", {}).get("keys") == DIGEST for source in manifest.sources.values()):
         return []
     where = find_secret(make=False).where
     return [
@@ -116,11 +118,11 @@ def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
 
 
 def _say_names(tree: Mapping[str, Any]) -> list[str]:
-    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {sentence(tree)}"]
+    return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {policy_sentence(tree)}"]
 
 
 def summarise(manifest: Manifest) -> list[str]:
-    """A finished pack in a few lines."""
+    """Summarizes a finished pack in a few lines."""
     lines = [f"packed {_size(manifest)}"]
     for source, counts in manifest.sources.items():
         lines += _describe_counts(source, counts)
@@ -133,6 +135,7 @@ def summarise(manifest: Manifest) -> list[str]:
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
         lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")
+        # Copies can be thousands and need nobody; a file that cannot be read needs a person.
         faults_first = sorted(manifest.skipped, key=lambda skip: skip["reason"].startswith(SAME))
         lines += [f"  {skip['origin']} {skip['reason']}" for skip in faults_first[:FEW]]
         if len(manifest.skipped) > FEW:
@@ -146,9 +149,9 @@ def _size(manifest: Manifest) -> str:
 
 
 def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
-    known = [f"{counts[what]:,} {what}" for what in ("patients", "volumes") if counts[what]]
+    known = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
     lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
-    apart = [text for text in (say_known(counts), say_split(counts.get("split_by", {}))) if text]
+    apart = [text for text in (known_in_words(counts), split_in_words(counts.get("split_by", {}))) if text]
     lines += [f"    {'; '.join(apart)}"] if apart else []
     rows = counts["splits"] or {"labels": counts}
     return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]

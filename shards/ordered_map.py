@@ -1,4 +1,4 @@
-"""A map over processes that keeps its order and never runs far ahead of its reader."""
+"""A parallel map that keeps the order of its items and does not run far ahead of its reader."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ CHUNK = 16
 
 def available_cores() -> int:
     """Cores this process may use."""
+    # cpu_count() counts the whole machine; Slurm and taskset leave this process fewer. macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -48,6 +49,7 @@ def ordered_map(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
+        # Two chunks a worker: one in work and one waiting, so that no worker idles while the reader writes.
         yield from _results(pool, function, _chunks(items, chunk), ahead=2 * workers)
     except BrokenProcessPool as error:
         raise RetfoundError(
@@ -55,6 +57,7 @@ def ordered_map(
             "with fewer workers if memory is short"
         ) from error
     finally:
+        # Without cancelling, a budget that is spent or Ctrl-C would wait for all queued chunks.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -79,12 +82,14 @@ def _run(function: Callable[[A], B], chunk: list[A]) -> list[B]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, do not outlive it when it is killed, and use one core."""
+    """Sets up a worker: it ignores Ctrl-C, ends when its parent is killed, and uses one core."""
     import numpy  # noqa: F401  loaded, so that its library is there to be limited
 
     guard()
     threadpool_limits(1)
+    # Ctrl-C reaches the whole process group; the parent alone stops the pool in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent killed by SIGKILL closes no pool: its workers would wait for work for ever.
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Images -> tar shards, index files and a manifest, at any URL.
+"""Packs images into tar shards with index files and a manifest, at any URL.
 
     manifest = pack(config)
 
@@ -32,14 +32,14 @@ from retfound_dist.io import storage
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.listing import class_names
 from shards.images.scan import Scan
-from shards.images.suspects import pictured
+from shards.images.suspects import keys_to_show
 from shards.ordered_map import available_cores, ordered_map
 from shards.people.name_policy import DIGEST
 from shards.people.names_table import table_path, write_table
 from shards.people.secret import SALT, find_secret
 from shards.planning.pack_plan import SECRET, PackPlan, make_plan
 from shards.report.burnt_in import count_framed, count_not_compared, find_burnt_in
-from shards.report.contact_sheet import draw, dropped_tiles, examples, kept_tiles, read_keys
+from shards.report.contact_sheet import draw_page, dropped_tiles, first_of_each_group, kept_tiles, read_keys
 from shards.report.data_card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.report.quality_page import PAIRS, quality_page
 from shards.sources.adapters import open_sources
@@ -47,7 +47,7 @@ from shards.write import committed_shards, set_ownership
 from shards.write.committed_shards import Committed
 from shards.write.manifest import make_manifest
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
-from shards.write.set_ownership import Series, locked
+from shards.write.set_ownership import Series, set_lock
 from shards.write.shard_writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -69,7 +69,9 @@ def pack(config: PackConfig, *, force: bool = False, progress: Progress | None =
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
-    """What would be packed, without reading an image; `dry`: for a look, no secret is made and kept."""
+    """Lists and orders all that is to be packed, without reading an image.
+
+    `dry`: do not create a secret file."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
     table_path(config)  # a place that cannot be is told before anything is read
@@ -78,6 +80,7 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
     notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
     choices = {source.name: source.choice for source in opened}
     scans = [scan for source in opened for scan in source.scans]
+    # `make_plan` empties the list that it is given: with a second reference millions of scans stay in memory.
     del opened
     try:
         plan = make_plan(scans, config, choices)
@@ -89,42 +92,43 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
 
 
 def _label_doubts(scans: Sequence[Scan]) -> list[str]:
-    """Warnings where labels are no classes: packing does not need labels, `evaluate` will refuse these."""
+    """Warns of labels that are no classes. Packing does not need them, but `evaluate` will refuse them."""
     doubts = class_names.doubts(Counter(scan.label for scan in scans if scan.label is not None))
     return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
 def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> Manifest | None:
-    """The set at `out.url` if it is this plan's and complete; another one is an error, unless by `force`.
+    """The set at `out.url` where it is complete and of this plan; None where it has to be packed or finished.
 
-    None: it is to be packed, or was not finished.
+    DataError for another set, unless `force` is given.
     """
-    found = committed_shards.read_existing(config.out.url, replaced=force)
-    if found is None:
+    manifest = committed_shards.read_existing(config.out.url, replaced=force)
+    if manifest is None:
         return None
-    if plan.fingerprint not in {found.fingerprint, *(part["fingerprint"] for part in found.history)}:
+    # An appended set has a fingerprint of its own; those of its packs are in its history.
+    if plan.fingerprint not in {manifest.fingerprint, *(part["fingerprint"] for part in manifest.history)}:
         if force:
             return None
-        other = differences(found.recipe, plan.recipe)
-        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        what += other_secret(found.recipe, plan.recipe)
+        other = differences(manifest.recipe, plan.recipe)
+        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        changed_settings += other_secret(manifest.recipe, plan.recipe)
         raise DataError(
-            f"{config.out.url} holds a shard set of {found.samples:,} images packed otherwise "
-            f"({what or 'from other images'}): choose another out.url, or replace it with --force"
+            f"{config.out.url} holds a shard set of {manifest.samples:,} images packed otherwise "
+            f"({changed_settings or 'from other images'}): choose another out.url, or replace it with --force"
         )
-    return None if force or _is_unfinished(config.out.url, found, plan) else found
+    return None if force or _is_unfinished(config.out.url, manifest, plan) else manifest
 
 
-def _is_unfinished(url: str, found: Manifest | None, plan: PackPlan) -> bool:
-    """Whether this plan's manifest was written, and what comes after it perhaps not."""
-    if found is None or found.fingerprint != plan.fingerprint:
+def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
+    """Whether this plan's manifest was written but its pages may be missing."""
+    if manifest is None or manifest.fingerprint != plan.fingerprint:
         return False
-    mark = set_ownership.read_mark(url)
+    mark = set_ownership.read_marker(url)
     return mark is not None and mark.fingerprint in ("", plan.fingerprint)
 
 
 def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What to do where two packs have keyed their digests with different secrets."""
+    """A hint for an error message where two packs have different secrets; empty where they have the same."""
     if not there.get(SECRET) or not here.get(SECRET) or there[SECRET] == here[SECRET]:
         return ""
     return f"; names were digested with another secret: set {SALT} to the one of that set"
@@ -138,16 +142,17 @@ def run_plan(
     *,
     force: bool = False,
 ) -> Manifest:
-    """Pack a plan onto a URL, going on after the shards it has committed before.
+    """Pack a plan to a URL. Continues after the shards that an interrupted pack has committed.
 
-    `config_file`: how the data card calls the file the settings came from. `force`: what stands there is
-    replaced once the new set is complete.
+    `config_file`: the config's file name on the data card. `force`: replace the set that is there, once the
+    new one is complete.
     """
     url = config.out.url
-    with locked(url) as lock:
-        if found := existing_set(config, plan, force=force):  # packed by another process meanwhile
-            return found
+    with set_lock(url) as lock:
+        if finished := existing_set(config, plan, force=force):  # packed by another process meanwhile
+            return finished
         series, keep = _place(config, plan, force)
+        # Before the first shard: there must be no digest in a store that nobody can lead back to a name.
         if not keep:
             write_table(config, plan.scans)
         shards = committed_shards.recover(url, series, plan, keep)
@@ -155,16 +160,16 @@ def run_plan(
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
-        tree, pages = describe(plan, config, tree, writer.shards, writer.skipped, config_file)
+        tree, pages = describe_set(plan, config, tree, writer.shards, writer.skipped, config_file)
         lock.confirm()
         if keep:  # until now the table was the old set's
             write_table(config, plan.scans)
-        commit(url, tree, pages)
+        commit_set(url, tree, pages)
         return read_manifest(url)
 
 
 def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set[str]]:
-    """The names of this plan's shards, and the files that stand there and stay until it is committed."""
+    """Chooses the names of this plan's shards, and the existing files to keep until it is committed."""
     url, name = config.out.url, config.out.name
     old = committed_shards.read_existing(url, replaced=force)
     if old is not None:
@@ -175,7 +180,7 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
     if not storage.exists(storage.join(url, MANIFEST)):
         return Series(name), set()
     # A manifest that cannot be read: which files it names is not known, so none is touched.
-    there, mark = set_ownership.ours_in(url), set_ownership.read_mark(url)
+    there, mark = set_ownership.set_files_at(url), set_ownership.read_marker(url)
     if mark is not None and mark.fingerprint == plan.fingerprint:
         series = Series(name, mark.generation)
     else:
@@ -185,19 +190,22 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
     }
 
 
-def commit(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
-    """Write the manifest, by which the set stands; then its pages, and remove what is no part of it."""
+def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
+    """Commit the set by its manifest; then write its pages and remove files that are not part of it."""
     storage.write_json(storage.join(url, MANIFEST), tree)
+    # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
     for name in set_ownership.BESIDE:
         where = storage.join(url, name)
         if name in pages:
             storage.write_bytes(where, pages[name])
         else:
             storage.delete(where)
-    set_ownership.sweep(
+    # Readers of a replaced set had its shards until now, when the manifest names the new ones.
+    set_ownership.remove_leftovers(
         url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
     )
-    set_ownership.finish(url)
+    # Last: as long as packing.json is there, the next start comes back to do the steps above.
+    set_ownership.remove_marker(url)
 
 
 def write_plan(
@@ -209,8 +217,9 @@ def write_plan(
     series: Series,
     confirm: Callable[[], None],
 ) -> ShardWriter:
-    """Pack what is left of a plan after its committed shards; `base`: those it is appended to."""
+    """Pack the rest of a plan after its committed shards. `base`: the shards of the set it is appended to."""
     start = shards[-1].next if shards else 0
+    # Left in reverse order: the workers stop first, then the open shard is dropped, then its folder goes.
     with (
         Scratch("pack", uuid.uuid4().hex) as scratch,
         ShardWriter(config.out, plan, scratch.folder, shards, base, series, confirm) as writer,
@@ -224,7 +233,7 @@ def write_plan(
     return writer
 
 
-def describe(
+def describe_set(
     plan: PackPlan,
     config: PackConfig,
     manifest: dict[str, Any],
@@ -232,22 +241,22 @@ def describe(
     skipped: Sequence[Skipped],
     config_file: str,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The whole manifest; data card, quality page and pictures that stand beside it, by their names."""
+    """Returns the complete manifest, and the files beside it by name: data card, quality page, pictures."""
     url = config.out.url
-    kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
-    burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept)}
-    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept)}
-    framed = {**manifest.get("framed", {}), **count_framed(kept)}
+    kept_pictures, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
+    burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept_pictures)}
+    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept_pictures)}
+    framed = {**manifest.get("framed", {}), **count_framed(kept_pictures)}
     tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
-    shown = examples(kept)
-    pages = {KEPT: draw(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
+    shown = first_of_each_group(kept_pictures)
+    pages = {KEPT: draw_page(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
     if dropped:
-        pages[OUT] = draw(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
+        pages[OUT] = draw_page(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
     pairs = tree["near_duplicates"]["first"][:PAIRS]
     wanted = [key for a, b, _ in pairs for key in (a, b)]
-    wanted += [key for _, keys in pictured(tree.get("suspects", {})) for key in keys]
+    wanted += [key for _, keys in keys_to_show(tree.get("suspects", {})) for key in keys]
     alike = read_keys(url, shards, wanted)
-    pages[QUALITY] = quality_page(tree, kept, dropped, alike).encode()
+    pages[QUALITY] = quality_page(tree, kept_pictures, dropped, alike).encode()
     pages[CARD] = make_card(tree, config, config_file).encode()
     return tree, pages
 
@@ -255,6 +264,7 @@ def describe(
 def samples(config: PackConfig, plan: PackPlan, start: int) -> Generator[PackedSample | Skipped]:
     """The samples of the plan from `start` on, in order."""
     left = len(plan.scans) - start
+    # Spawning a process imports NumPy and Pillow again, which takes longer than packing a few scans.
     workers = 1 if left < FEW else config.out.workers or available_cores()
     return ordered_map(partial(make_sample, image=config.image), islice(plan.scans, start, None), workers)
 

@@ -1,8 +1,8 @@
-"""Rebuild single bad shards of a set from its sources, to the very bytes the manifest names.
+"""Rebuilds bad shards of a set from its sources, to exactly the bytes that the manifest names.
 
-The manifest says how many samples each shard holds and which scans were kept out; the plan, made again
-from the same sources and settings, says the rest. What is rebuilt is put only where its hash is the
-manifest's: a source that has changed meanwhile is an error, never another set.
+The manifest says how many samples each shard holds and which scans were left out. The plan is made again
+from the same sources and settings and says the rest. A rebuilt shard is written only where its hash is
+the manifest's: a source that has changed meanwhile is an error.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from shards.images.scan import Scan
 from shards.pack import other_secret
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
-from shards.write.set_ownership import locked
+from shards.write.set_ownership import set_lock
 from shards.write.shard_writer import OpenShard
 from shards.write.tar_shard import index_bytes
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What one shard is made of."""
+class ShardContents:
+    """The scans that make up one shard."""
 
     shard: Shard
     scans: tuple[Scan, ...]
@@ -46,24 +46,26 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
     """
     manifest = read_manifest(config.out.url)
-    shards = section(manifest, plan.fingerprint)
+    shards = shards_of_pack(manifest, plan.fingerprint)
     if not shards:
         other = differences(manifest.recipe, plan.recipe)
-        what = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        what = (what or "the source holds other images now") + other_secret(manifest.recipe, plan.recipe)
+        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
+        changed_settings = (changed_settings or "the source holds other images now") + other_secret(
+            manifest.recipe, plan.recipe
+        )
         raise DataError(
             f"{config.out.url} was not packed from this config and these images "
-            f"({what}): give --repair the config it was packed with"
+            f"({changed_settings}): give --repair the config it was packed with"
         )
-    mine = [piece for piece in pieces(manifest, plan, shards) if piece.shard.name in bad]
+    mine = [piece for piece in shard_contents(manifest, plan, shards) if piece.shard.name in bad]
     marks = Marks(plan)
-    with locked(config.out.url) as lock:
+    with set_lock(config.out.url) as lock:
         for piece in mine:
             _rebuild(config, marks, piece, lock.confirm)
     return [piece.shard.name for piece in mine]
 
 
-def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
+def shards_of_pack(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
     """The shards that came with the pack or append of this fingerprint; empty where there is none."""
     first = 0
     for part in manifest.history:
@@ -73,23 +75,24 @@ def section(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
     return ()
 
 
-def pieces(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[Piece]:
+def shard_contents(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[ShardContents]:
     """Which scans each shard holds (pure)."""
     out = {row["key"]: Skipped(**row) for row in manifest.skipped}
-    kept = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
+    kept_places = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
     ends = list(accumulate(shard.samples for shard in shards))
-    if ends[-1:] != [len(kept)]:
+    # Where the counts do not sum up, each shard would be given scans of its neighbour.
+    if ends[-1:] != [len(kept_places)]:
         raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
     before = 0
     for shard, end in zip(shards, ends, strict=True):
-        places = kept[end - shard.samples : end]
-        after = kept[end] if end < len(kept) else len(plan.scans)
+        places = kept_places[end - shard.samples : end]
+        after = kept_places[end] if end < len(kept_places) else len(plan.scans)
         skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]
-        yield Piece(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
+        yield ShardContents(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
         before = after
 
 
-def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[], None]) -> None:
+def _rebuild(config: PackConfig, marks: Marks, piece: ShardContents, confirm: Callable[[], None]) -> None:
     url, wanted = config.out.url, piece.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
         opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)
@@ -113,6 +116,8 @@ def _rebuild(config: PackConfig, marks: Marks, piece: Piece, confirm: Callable[[
                 f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "
                 "software has changed since it was packed; pack the set again with --force"
             )
+        # Rebuilding takes a while: another process may have taken the lock since.
         confirm()
+        # The tar before its index, as in a pack: an index says that its tar is whole.
         storage.put_file(opened.path, storage.join(url, wanted.name))
         storage.write_bytes(storage.join(url, wanted.index.name), index)

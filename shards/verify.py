@@ -1,4 +1,4 @@
-"""Read a shard set back, every shard against its manifest; name all that is wrong.
+"""Reads a shard set back, compares every shard with the manifest, and names all faults.
 
     faults = verify("s3://bucket/oct")
 
@@ -38,7 +38,7 @@ SMALL_SET = 100_000_000
 
 
 @dataclass(frozen=True)
-class Checked:
+class ShardCheck:
     """What reading one shard has found."""
 
     name: str
@@ -68,11 +68,13 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
 
 def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
     """`verify` with the names of the bad shards."""
+    # Not counted: a wrong count would end the reading here. Below it is one fault among all others.
     manifest = read_manifest(url, counted=False)
     faults, notes = _set_faults(manifest)
     keys = Counter[str]()
     bad: list[str] = []
     count = min(workers or _wanted_workers(manifest), len(manifest.shards))
+    # One shard a task: they are large, and several in one task would leave the other workers idle.
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
     for number, checked in enumerate(results, start=1):
         faults += checked.faults
@@ -84,21 +86,22 @@ def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | N
     return Report(tuple(faults), tuple(bad), tuple(notes))
 
 
-def check_shard(shard: Shard, *, url: str) -> Checked:
+def check_shard(shard: Shard, *, url: str) -> ShardCheck:
     """Size, sha256, index and every sample of one shard."""
     where = storage.join(url, shard.name)
     if not storage.exists(where):
-        return Checked(shard.name, (f"{shard.name} is missing",), ())
+        return ShardCheck(shard.name, (f"{shard.name} is missing",), ())
     with _local_copy(where) as path:
         info = storage.file_info(path)
+        # One fault for a tar that is cut short, not one for each sample behind the cut.
         if info.bytes != shard.bytes:
             fault = f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest"
-            return Checked(shard.name, (fault,), ())
+            return ShardCheck(shard.name, (fault,), ())
         faults = [] if info.sha256 == shard.sha256 else [f"{shard.name} differs from the manifest's sha256"]
         entries, index_faults = _read_index(url, shard)
         faults += index_faults
         faults += [f"{shard.name}: {fault}" for fault in _tar_faults(path, shard, entries)]
-    return Checked(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
+    return ShardCheck(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
 
 
 def _wanted_workers(manifest: Manifest) -> int:
@@ -107,7 +110,7 @@ def _wanted_workers(manifest: Manifest) -> int:
 
 
 def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
-    """What is wrong with the set as a whole, and what is to be known of it."""
+    """Faults of the set as a whole, and notes about it."""
     faults, notes = [], []
     total = sum(shard.samples for shard in manifest.shards)
     if total != manifest.samples:
@@ -116,6 +119,7 @@ def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
     faults += [f"{name} is in manifest.json {n} times" for name, n in named.items() if n > 1]
     there = storage.list_names(manifest.url)
     strange = [name for name in there if name.endswith(".tar") and name not in named]
+    # --force packs the new set beside the old one, whose shards these tars are not.
     if strange and MARKER in there:
         notes.append(
             f"{len(strange)} tar files ({strange[0]}) are of a pack that was not finished: they are no part "
@@ -148,6 +152,7 @@ def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[
 def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> Iterator[str]:
     """Every sample of a tar that is not as its index says, or cannot be read."""
     try:
+        # `r:` reads plain tars alone; `r` would try to decompress damaged ones.
         with tarfile.open(path, mode="r:") as tar:
             members = {member.name: (member.offset_data, member.size) for member in tar}
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -155,18 +160,22 @@ def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> I
         return
     if len(members) != 2 * shard.samples:
         yield f"holds {len(members)} files, {shard.samples} samples have {2 * shard.samples}"
-    told: dict[str, dict[str, Any]] = {}
+    fields_of_key: dict[str, dict[str, Any]] = {}
     with open(path, "rb") as file:
         for entry in entries or ():
-            yield from _sample_faults(file, entry, members, told)
-    if entries is not None and len(told) == len(entries):
-        yield from _told_faults(shard, told)
+            yield from _sample_faults(file, entry, members, fields_of_key)
+    # The digest is of all samples: where one could not be read it would be a second fault for one cause.
+    if entries is not None and len(fields_of_key) == len(entries):
+        yield from _told_faults(shard, fields_of_key)
 
 
 def _sample_faults(
-    file: IO[bytes], entry: Entry, members: dict[str, tuple[int, int]], told: dict[str, dict[str, Any]]
+    file: IO[bytes],
+    entry: Entry,
+    members: dict[str, tuple[int, int]],
+    fields_of_key: dict[str, dict[str, Any]],
 ) -> Iterator[str]:
-    """What is wrong with one sample; its JSON goes into `told`, by its key."""
+    """What is wrong with one sample; its JSON goes into `fields_of_key`, by its key."""
     image = (entry.image_offset, entry.image_bytes)
     fields = (entry.json_offset, entry.json_bytes)
     if (members.get(f"{entry.key}.{entry.extension}"), members.get(f"{entry.key}.json")) != (image, fields):
@@ -180,7 +189,7 @@ def _sample_faults(
             yield f"{entry.key} is not of the size its JSON says"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
-        told[entry.key] = dict(known)
+        fields_of_key[entry.key] = dict(known)
     except RecordError as error:
         yield str(error)
     except DataError as error:
@@ -189,14 +198,14 @@ def _sample_faults(
         yield f"{entry.key} cannot be read ({error})"
 
 
-def _told_faults(shard: Shard, told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Whether the samples say the part, labels and patients that the manifest knows of."""
-    parts = Counter(known.get("split") for known in told.values())
+def _told_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Compares part, labels and patients in the samples with the manifest."""
+    parts = Counter(known.get("split") for known in fields_of_key.values())
     for part, count in parts.items():
         if part != shard.split:
             yield f"{count} of its samples say part {_spelled(part)}, manifest.json {_spelled(shard.split)}"
     digest = FieldsDigest()
-    for key, known in told.items():
+    for key, known in fields_of_key.items():
         digest.add(key, known.get("split"), known.get("label"), known.get("patient"))
     if shard.fields_sha256 not in ("", digest.hex()):
         yield "the part, label or patient of a sample differs from the manifest's digest of them"
@@ -217,6 +226,7 @@ def _local_copy(url: str) -> Iterator[str]:
     if storage.is_local(url):
         yield storage.local_path(url)
         return
+    # A shard is read three times: for its hash, its members and its samples.
     with temporary(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)

@@ -1,9 +1,8 @@
-"""Which pictures look alike: coarse looks, beside the digests of equal ones (`images.image_digests`).
+"""Finds pictures that look alike. Equal pictures have equal digests (`images.image_digests`).
 
-A look is a difference hash: the picture
-reduced to 17x16 averages, one bit for each pair of neighbours (256 bits); copies that were re-encoded
-or scaled differ in a few bits, other eyes in some ninety. Both are sums of whole numbers, so that every
-machine finds the same.
+The look of a picture is a difference hash. The picture is reduced to 17x16 averages; each pair of
+neighbours gives one bit (256 bits). Copies that were re-encoded or scaled differ in a few bits, other
+eyes in about ninety. All sums are of whole numbers, so every machine finds the same.
 """
 
 from __future__ import annotations
@@ -29,12 +28,14 @@ CROWD = 200
 """Where more pictures share a stretch of their look (dark frames), so many neighbours are compared."""
 
 
-def look(pixels: NDArray[np.uint8]) -> bytes:
+def difference_hash(pixels: NDArray[np.uint8]) -> bytes:
     """The 256-bit difference hash of (H, W) or (H, W, 3) pixels."""
     grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     fours = _sums_of_four(grey[:: 1 + grey.shape[0] // TALL])
     down, heights = _boxes(fours.shape[0], LOOK_ROWS)
     across, widths = _boxes(fours.shape[1], LOOK_COLUMNS)
+    # BLAS multiplies floats alone. These sums stay below 2^24, so 32-bit floats hold them exactly,
+    # and every machine finds the same bits whatever order its BLAS adds in.
     sums = (down @ fours.astype(np.float32)).astype(np.float64) @ across.T.astype(np.float64)
     means = sums / (4.0 * np.outer(heights, widths))
     return np.packbits(means[:, 1:] > means[:, :-1] + MARGIN).tobytes()
@@ -70,12 +71,14 @@ def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, in
     """
     table = np.frombuffer(looks, np.uint8).reshape(-1, LOOK_BYTES)
     stretches, words = table.view(">u4"), table.view(np.uint64)
-    found: dict[tuple[int, int], int] = {}
+    bits_of_pair: dict[tuple[int, int], int] = {}
+    # Seven differing bits cannot lie in all eight stretches: alike looks share one, and sorting finds it.
     for stretch in range(stretches.shape[1]):
         order = np.argsort(stretches[:, stretch], kind="stable")
         values = stretches[order, stretch]
         for step in range(1, min(CROWD, len(order) - 1) + 1):
             at = np.flatnonzero(values[step:] == values[:-step])
+            # Equal values stand side by side: where no pair is found at this distance, none is further apart.
             if not len(at):
                 break
             a, b = order[at], order[at + step]  # a stable sort: a before b
@@ -84,6 +87,6 @@ def near_pairs(looks: bytes, group: NDArray[np.int64]) -> Iterator[tuple[int, in
             bits = np.bitwise_count(words[a] ^ words[b]).sum(axis=1)
             alike = bits <= ALIKE_BITS
             pairs = zip(a[alike].tolist(), b[alike].tolist(), strict=True)
-            found.update(zip(pairs, bits[alike].tolist(), strict=True))
-    for (first, second), differing in sorted(found.items()):
+            bits_of_pair.update(zip(pairs, bits[alike].tolist(), strict=True))
+    for (first, second), differing in sorted(bits_of_pair.items()):
         yield first, second, differing

@@ -61,6 +61,7 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
     came = decoding.decode_stored(content) if isinstance(content, bytes) else from_pixels(content)
     whole = drop_colour(came)
     pixels = check_sides(trim(whole) if image.trim else whole)
+    # Encoding a JPEG again would lose quality and takes most of the time of packing.
     if isinstance(content, bytes) and pixels.shape == whole.shape and _stays(content, image):
         data, levels = jpeg.without_metadata(content), check_levels(pixels)
         source, suspect = source_digests(content, whole, pixels), suspect_of(pixels, came)
@@ -72,7 +73,7 @@ def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
 
 
 def source_digests(content: bytes | Pixels, whole: Bytes8, packed: Bytes8) -> tuple[int, int]:
-    """By what the source is known again: its file, and its pixels where packing has changed them."""
+    """Digests that identify the source image: of its file, and of its pixels where packing changes them."""
     unchanged = whole.ndim == 2 and whole.shape == packed.shape
     return (
         file_digest(content) if isinstance(content, bytes) else 0,
@@ -99,14 +100,15 @@ def decode(content: bytes | Pixels) -> Bytes8:
 
 
 def check_levels(pixels: Bytes8) -> Histogram:
-    """The levels of some of the rows; DataError when the whole picture is all of one level, or saturated.
+    """Counts the levels in some of the rows; DataError where the picture is blank or saturated.
 
-    Where those rows leave a doubt, all pixels are asked.
+    All pixels are counted before a picture is refused.
     """
     levels = count_levels(pixels)
     used = np.flatnonzero(levels)
     if used[-1] - used[0] <= BLANK_RANGE and int(np.ptp(pixels)) <= BLANK_RANGE:
         raise DataError(f"is blank (levels {pixels.min()} to {pixels.max()})")
+    # Half of the limit: the counted rows may show less of the white than all pixels do.
     if levels[SATURATED_LEVEL:].sum() > SATURATED_SHARE / 2 * levels.sum():
         bright = float((pixels >= SATURATED_LEVEL).mean())
         if bright > SATURATED_SHARE:
@@ -129,6 +131,7 @@ def encode(pixels: Bytes8, image: PackImage) -> bytes:
         return jpeg.encode(pixels, image.quality)
     buffer = io.BytesIO()
     if image.format == "webp":
+        # In lossless mode `quality` is the effort of compressing and loses nothing (libwebp).
         Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=True, quality=0, method=4)
         return buffer.getvalue()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
@@ -144,7 +147,7 @@ def from_pixels(pixels: Pixels) -> Bytes8:
 
 
 def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
-    """Antialiased to `max_height` at the same ratio where it is taller; never scaled up, 0: never."""
+    """Scales a taller picture down to `max_height`, antialiased, at the same ratio. 0: no limit."""
     height, width = pixels.shape[:2]
     if not max_height or height <= max_height:
         return pixels
@@ -153,12 +156,13 @@ def scale_down(pixels: Bytes8, max_height: int) -> Bytes8:
 
 
 def trim(pixels: Bytes8) -> Bytes8:
-    """Without a frame at the edges (viewer_frames.py) and the flat rows and columns around it and inside."""
+    """Cuts off a frame at the edges (viewer_frames.py), and flat rows and columns around it and inside it."""
+    # Flat margins lie around a frame and inside of it: around it they would hide it.
     return np.ascontiguousarray(_without_flat(without_frame(_without_flat(pixels))))
 
 
 def _without_flat(pixels: Bytes8) -> Bytes8:
-    """Without the rows and columns at the edges that span no more than BLANK_RANGE levels."""
+    """Cuts off rows and columns at the edges that span at most BLANK_RANGE levels."""
     flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     rows = np.flatnonzero(np.ptp(flat, axis=1) > BLANK_RANGE)
     columns = np.flatnonzero(np.ptp(flat, axis=0) > BLANK_RANGE)

@@ -1,4 +1,4 @@
-"""What a source yields: one B-scan and what is known of it."""
+"""One B-scan of a source, with its label, patient, eye, volume and slice."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MAX_KEY = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
+# Slots: a set of 1.6 million images holds as many of these in memory.
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scan:
     """What is known of one image before it is read.
@@ -52,7 +53,7 @@ class Scan:
     """More fields for the sample's JSON, read when the image is; picklable."""
 
     def fields(self) -> dict[str, str | int | None]:
-        """What goes into the sample's JSON."""
+        """The fields of the sample's JSON."""
         return {
             "label": self.label,
             "patient": self.patient,
@@ -67,7 +68,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class SourceListing:
-    """What a source holds."""
+    """All scans of a source, and notes about it."""
 
     scans: Sequence[Scan]
     """In a fixed order; not read yet."""
@@ -101,4 +102,5 @@ def unique_keys(paths: Sequence[str]) -> list[str]:
 
 
 def _digest(text: str, length: int = 8) -> str:
+    # fsencode: names of files may hold bytes that are no UTF-8.
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:length]

@@ -62,22 +62,22 @@ Floats = NDArray[np.float64]
 
 
 def suspect_of(pixels: Pixels, came: Pixels) -> Suspect | None:
-    """What a picture, (H, W) or (H, W, 3), probably is instead of a B-scan; None where nothing says so.
+    """Guesses what a picture, (H, W) or (H, W, 3), is if it is no B-scan; None for a plausible B-scan.
 
     `came`: with the colours it came with, of which a few thin lines are dropped where it is stored as grey.
     """
     grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     if is_mask(pixels):
         return "mask"
-    if came.ndim == 3 and (found := _by_colour(came)):
-        return found
+    if came.ndim == 3 and (suspicion := _by_colour(came)):
+        return suspicion
     if has_seam(grey):
         return "composite"
     return "nir" if pixels.ndim == 2 and not has_layers(grey) else None
 
 
 def is_mask(pixels: Pixels) -> bool:
-    """Whether few levels make up the picture, of colour each channel."""
+    """Whether the picture, or each of its colour channels, consists of few levels."""
     some = _thinned(pixels)
     if some.ndim == 3:
         return all(is_mask(some[..., channel]) for channel in range(3))
@@ -110,6 +110,7 @@ def _by_colour(pixels: Pixels) -> Suspect | None:
         return None
     columns = coloured.mean(axis=0)
     halves = sorted((float(columns[: len(columns) // 2].mean()), float(columns[len(columns) // 2 :].mean())))
+    # Colour in one half alone: a fundus photograph beside a grey scan.
     if halves[1] > PHOTO_SHARE and halves[0] < 0.1 * halves[1]:
         return "composite"
     some = pixels[coloured].astype(np.int16)
@@ -164,14 +165,14 @@ def has_layers(grey_HW: Pixels) -> bool:
 
 
 def count_suspects(
-    found: Iterable[Mapping[str, Mapping[str, Any]]], images: Mapping[str, int]
+    shard_suspects: Iterable[Mapping[str, Mapping[str, Any]]], images: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Source -> suspicion -> {"images", "of", "first"}, from what each shard holds; `images`: of each source.
 
     Where most pictures of a source are colour, colour says nothing against one.
     """
     whole: dict[str, dict[str, dict[str, Any]]] = {}
-    for shard in found:
+    for shard in shard_suspects:
         for source, kinds in shard.items():
             for kind, (count, keys) in kinds.items():
                 mine = whole.setdefault(source, {}).setdefault(
@@ -180,8 +181,9 @@ def count_suspects(
                 mine["images"] += count
                 mine["first"] = [*mine["first"], *keys][:NAMED]
     for kinds in whole.values():
+        # Some devices store every scan in colour: then all would be overlays, and none is.
         coloured = sum(kinds[kind]["images"] for kind in ("overlay", "photo") if kind in kinds)
-        if 2 * coloured > max(found["of"] for found in kinds.values()):
+        if 2 * coloured > max(shard_suspects["of"] for shard_suspects in kinds.values()):
             kinds.pop("overlay", None)
             kinds.pop("photo", None)
     return {source: dict(sorted(kinds.items())) for source, kinds in sorted(whole.items()) if kinds}
@@ -190,23 +192,23 @@ def count_suspects(
 def suspect_lines(tree: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for each source and suspicion, as terminal and data card say them."""
     return [
-        f"{source}: {found['images']:,} of {found['of']:,} images look like {spelled(kind)} ({WHY[kind]}), "
-        f"such as {found['first'][0]}"
+        f"{source}: {counts['images']:,} of {counts['of']:,} images look like {suspect_name(kind)} "
+        f"({WHY[kind]}), such as {counts['first'][0]}"
         for source, kinds in tree.items()
-        for kind, found in kinds.items()
+        for kind, counts in kinds.items()
     ]
 
 
-def pictured(tree: Mapping[str, Mapping[str, Any]], few: int = 12) -> list[tuple[str, list[str]]]:
+def keys_to_show(tree: Mapping[str, Mapping[str, Any]], few: int = 12) -> list[tuple[str, list[str]]]:
     """(heading, keys to be shown) of each source and suspicion, for the quality page."""
     return [
-        (f"{source}: {kind}, {found['images']:,} of {found['of']:,} images", found["first"][:few])
+        (f"{source}: {kind}, {counts['images']:,} of {counts['of']:,} images", counts["first"][:few])
         for source, kinds in tree.items()
-        for kind, found in kinds.items()
+        for kind, counts in kinds.items()
     ]
 
 
-def spelled(kind: str) -> str:
+def suspect_name(kind: str) -> str:
     """A suspicion in words, with its article."""
     name = {"nir": "near-infrared image", "photo": "fundus photograph"}.get(kind, kind)
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

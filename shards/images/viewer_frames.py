@@ -18,13 +18,13 @@ LEFT_OVER = 0.2
 
 
 def frame_of(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Lines that a frame takes at top, bottom, left and right; 0 where there is none. (H, W) or (H, W, 3)."""
+    """Width in pixels of a frame at top, bottom, left and right; 0 for none. Takes (H, W) or (H, W, 3)."""
     flat = pixels if pixels.ndim == 2 else pixels.max(axis=2)
     return _lines(flat), _lines(flat[::-1]), _lines(flat.T), _lines(flat.T[::-1])
 
 
 def without_frame(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The pixels inside of the frame."""
+    """The pixels inside the frame."""
     top, bottom, left, right = frame_of(pixels)
     height, width = pixels.shape[:2]
     return pixels[top : height - bottom, left : width - right]
@@ -32,6 +32,7 @@ def without_frame(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _lines(flat_HW: NDArray[np.uint8]) -> int:
     """Rows that a frame takes at the top."""
+    # The median: a frame fills its line, the white wedge of a turned scan only a part of it.
     levels = np.median(flat_HW[: EDGE + NEAR], axis=1)
     peak = int(levels[:EDGE].argmax())
     behind = levels[peak + 1 : peak + 1 + NEAR]

@@ -1,4 +1,4 @@
-"""Dates, and numbers that hospitals give, in a name of a file, a folder or a patient (pure)."""
+"""Detects dates and hospital numbers in names of files, folders and patients (pure)."""
 
 from __future__ import annotations
 
@@ -59,28 +59,30 @@ _SCHEME = re.compile(r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|r
 
 
 def is_scheme(stem: str) -> bool:
-    """Whether a file is named as in a published set, whose numbers were given for publishing."""
+    """Whether a file is named as in a published set, whose numbers are no hospital's."""
     return _SCHEME.fullmatch(stem.casefold()) is not None
 
 
 def holds_date(text: str) -> bool:
     """Whether a text holds a whole date, in whatever order, with digits or a month's name."""
     plain = text.casefold()
+    # Most names of folders hold no digit, and this is asked of millions of names.
     if not any(letter.isdigit() for letter in plain):
         return False
-    found = (
+    has_numeric_date = (
         any(
             _is_day(int(a or d), int(b or e), int(c or f))
             for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain)
         )
         or any(_either(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
         or any(
+            # Only a number above 31 is surely a year: 12-05-03 may be a version or a counter.
             int(c) > 31 and _either(1900 + int(c), int(a), int(b))
             for a, _, b, c in _SHORT_YEAR.findall(plain)
         )
     )
     return (
-        found
+        has_numeric_date
         or any(_named(one) for one in _NAMED_MONTH.finditer(plain))
         or bool(
             _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
@@ -89,14 +91,16 @@ def holds_date(text: str) -> bool:
 
 
 def may_hold_date(zeros: str) -> bool:
-    """Whether a text whose digits are all zeros would hold a date with others; quick to ask of many alike."""
+    """Whether a text could hold a date if its zeros were other digits.
+
+    Asked once for all names that differ only in digits."""
     plain = zeros.casefold()
     forms = (_WHOLE, _YEAR_FIRST, _YEAR_LAST, _SHORT_YEAR, _NAMED_MONTH, _EASTERN, _BORN)
     return any(form.search(plain) for form in forms) or ("0000" in plain and bool(_MONTH_FIRST.search(plain)))
 
 
 def may_hold_identifier(zeros: str) -> bool:
-    """The same of an identifier."""
+    """Whether a text could hold an identifier if its zeros were other digits."""
     plain = zeros.casefold()
     return bool(_FORMS.search(plain) or _KEYWORD.search(plain))
 
@@ -118,33 +122,36 @@ def is_short_date(digits: str) -> bool:
 
 
 def holds_identifier(text: str) -> bool:
-    """Whether a text holds a number behind a hospital's word for it, or of a form that only such have."""
+    """Whether a text holds an identifier: a number after a word such as MRN, or one of a known form."""
     plain = text.casefold()
     return bool(_FORMS.search(plain)) or any(
-        int(found) >= _COUNTER // 10 for found in _KEYWORD.findall(plain)
+        int(number) >= _COUNTER // 10 for number in _KEYWORD.findall(plain)
     )
 
 
 def long_numbers(text: str) -> Iterator[tuple[str, str]]:
-    """(what stands before it, digits) of each number that may be a hospital's or a date without a century."""
+    """(text before it, digits) of each number that may be a hospital's or a date without a century."""
+    # Digits of a digest look like a hospital's number and tell of nobody.
     plain = _HASH.sub("", text.casefold())
-    for found in _DIGITS.finditer(plain):
-        digits = found[0]
+    for match in _DIGITS.finditer(plain):
+        digits = match[0]
         if len(digits) < DAYS_DIGITS or is_whole_date(digits):
             continue
         if len(digits) == DAYS_DIGITS or int(digits) >= _COUNTER:
-            yield plain[max(0, found.start() - 12) : found.start()], digits
+            yield plain[max(0, match.start() - 12) : match.start()], digits
 
 
-def _named(found: re.Match[str]) -> bool:
-    """`oct` is a month and a kind of image: it takes a whole year, and the same sign on both sides."""
-    month, year = found["month"], found["year"]
+def _named(match: re.Match[str]) -> bool:
+    """Whether a match with a month's name is a date.
+
+    `oct` is also a kind of image: it needs a four-digit year, and the same separator on both sides."""
+    month, year = match["month"], match["year"]
     if month is None:
         return True
     if len(year) == 4:
         plausible = _FIRST_YEAR <= int(year) <= _LAST_YEAR
-        return plausible and (month != "oct" or found["gap"] == found["after"] != "_")
-    return month != "oct" and found["gap"] == found["after"] in ("", "-")
+        return plausible and (month != "oct" or match["gap"] == match["after"] != "_")
+    return month != "oct" and match["gap"] == match["after"] in ("", "-")
 
 
 @lru_cache(maxsize=65_536)

@@ -1,4 +1,4 @@
-"""Whether the names that a source gives tell of people: names, dates, identifiers, counted by image (pure).
+"""Counts images of a source whose names look like a person, a date or an identifier (pure).
 
 A long number is an identifier, unless the numbers of a source that stand behind the same text run on like a
 counter's. Six digits are a date where all such numbers of a source are dates.
@@ -34,8 +34,8 @@ each is judged like the name of a file."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What names tell, in images: how many, and of them those with each kind of sign."""
+class NameSigns:
+    """How many images were looked at, and how many of them have each kind of sign."""
 
     images: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -47,8 +47,8 @@ class Told:
 
     def line(self) -> str:
         """`3 like a name, 1 like a date`; empty where nothing does."""
-        held = [kind for kind in KINDS if self.kinds.get(kind)]
-        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in held)
+        kinds = [kind for kind in KINDS if self.kinds.get(kind)]
+        return ", ".join(f"{self.kinds[kind]:,} like {_article(kind)}" for kind in kinds)
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class _Numbers:
         return IDENTIFIER
 
 
-class Judge:
+class SignCounter:
     """Counts the signs in names that are added, each with the images it stands for."""
 
     def __init__(self) -> None:
@@ -90,26 +90,31 @@ class Judge:
     def add(self, parts: Sequence[str], cell: str | None = None) -> None:
         """An image by the names of its file and folders, and by the cell that names its patient."""
         self._images += 1
-        found: set[str] = set()
+        kinds: set[str] = set()
         for part in parts:
-            found |= _signs(part)
+            kinds |= _signs(part)
             self._add_numbers(part)
+        # OCTDL's and OCT2017's patients were numbered for publishing: the number in a list tells no more.
         if cell is not None and not (is_scheme(parts[-1]) and cell.isdigit()):
-            found |= _signs_of_cell(cell)
+            kinds |= _signs_of_cell(cell)
             self._add_numbers(cell)
-        for kind in found:
+        for kind in kinds:
             self._kinds[kind] += 1
 
-    def told(self) -> Told:
-        """What all of them tell."""
+    def signs(self) -> NameSigns:
+        """The counts over all names added so far."""
         kinds = dict(self._kinds)
         for (_, digits), numbers in self._numbers.items():
             if kind := numbers.kind(digits):
                 kinds[kind] += numbers.count
-        return Told(self._images, {kind: min(count, self._images) for kind, count in kinds.items() if count})
+        # A name may hold several numbers; its image counts once.
+        return NameSigns(
+            self._images, {kind: min(count, self._images) for kind, count in kinds.items() if count}
+        )
 
     def _add_numbers(self, part: str) -> None:
         for before, digits in _long_numbers(part):
+            # Apart by what stands before them: only numbers behind the same text run on as one counter.
             self._numbers.setdefault((before, len(digits)), _Numbers()).add(digits)
 
 
@@ -121,8 +126,8 @@ def labels_of_people(labels: Iterable[str]) -> frozenset[str]:
         return known  # no set of classes has so many: of the names of diseases three in a hundred look so
     if len(known) > MAX_CLASSES:
         return loosely
-    found = frozenset(label for label in known if _is_surely_person_label(label))
-    return known if 2 * len(found) > len(known) else found
+    surely = frozenset(label for label in known if _is_surely_person_label(label))
+    return known if 2 * len(surely) > len(known) else surely
 
 
 def is_name_of_person(text: str) -> bool:
@@ -130,8 +135,8 @@ def is_name_of_person(text: str) -> bool:
     return _is_surely_person_label(text) or bool([n for _, n in long_numbers(text) if len(n) > DAYS_DIGITS])
 
 
-def names_in(path: str, label: str | None) -> list[str]:
-    """The names in a path that are judged: its class's folder is left out, for it is judged as a label."""
+def name_parts(path: str, label: str | None) -> list[str]:
+    """The names of folders and file in a path. The class's folder is left out: it is judged as a label."""
     folder, name = os.path.split(path)
     folders = [part for part in folder.split("/") if part and part != label]
     return [*folders, os.path.splitext(name)[0]]

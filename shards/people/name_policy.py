@@ -1,4 +1,4 @@
-"""Names or digests, for each source: what is chosen, why, and what the manifest says of it.
+"""Decides for each source whether its keys are names or digests, and records why.
 
     source.keys = "auto"      digests where names of files, folders, patients or labels tell of people
     source.keys = "digest"    always; "names": never
@@ -15,8 +15,8 @@ from typing import Any
 
 from retfound_dist.config.schema import Source
 from shards.images.scan import SourceListing
-from shards.people.identifying_names import Judge, Told, labels_of_people, names_in
-from shards.people.pseudonyms import hide, path_of, quiet_notes, source_name
+from shards.people.identifying_names import NameSigns, SignCounter, labels_of_people, name_parts
+from shards.people.pseudonyms import notes_without_names, path_of, pseudonymize, source_name
 from shards.people.secret import Secret
 
 DIGEST, NAMES = "digest", "names"
@@ -33,7 +33,7 @@ class NamePolicy:
 
     keys: str
     why: str
-    told: Told
+    signs: NameSigns
     labels: int = 0
     """Labels that look like people."""
     mark: str = ""
@@ -41,37 +41,41 @@ class NamePolicy:
 
     def to_tree(self) -> dict[str, Any]:
         """How it stands in the manifest."""
-        tree = {"keys": self.keys, "why": self.why, "signs": dict(self.told.kinds), "labels": self.labels}
+        tree = {"keys": self.keys, "why": self.why, "signs": dict(self.signs.kinds), "labels": self.labels}
         return {**tree, "secret": self.mark} if self.mark else tree
 
 
-def choose(
+def choose_policy(
     source: Source, listing: SourceListing, find_secret: Callable[[], Secret]
 ) -> tuple[SourceListing, NamePolicy]:
-    """The listing as it is to be packed, and what was chosen; the secret is asked for where it is needed."""
-    told, labels = judge(listing) if source.kind in JUDGED else (Told(len(listing.scans)), 0)
-    keys, why = _chosen(source, told.is_harmless and not labels)
+    """Returns the listing to pack, and the decision. `find_secret` is called only for digests."""
+    # Not judged in published sets: whoever published them chose the names, so a digest would hide nothing.
+    signs, labels = count_signs(listing) if source.kind in JUDGED else (NameSigns(len(listing.scans)), 0)
+    keys, why = _chosen(source, signs.is_harmless and not labels)
     if keys == NAMES:
-        return listing, NamePolicy(keys, why, told, labels)
+        return listing, NamePolicy(keys, why, signs, labels)
     secret = find_secret()
     name = source_name(listing.scans[0].source, source.name, secret)
-    notes = quiet_notes(listing, nameless=source.kind in DEVICES)
-    return SourceListing(hide(listing.scans, secret, name), notes), NamePolicy(
-        keys, why, told, labels, secret.mark
+    notes = notes_without_names(listing, nameless=source.kind in DEVICES)
+    return SourceListing(pseudonymize(listing.scans, secret, name), notes), NamePolicy(
+        keys, why, signs, labels, secret.mark
     )
 
 
-def judge(listing: SourceListing) -> tuple[Told, int]:
-    """What the names of a listing tell, and how many of its labels look like people."""
-    judged = Judge()
+def count_signs(listing: SourceListing) -> tuple[NameSigns, int]:
+    """Counts the signs in the names of a listing, and its labels that look like people."""
+    judged = SignCounter()
     for scan in listing.scans:
         path = path_of(scan)
-        own = [scan.volume] if scan.volume is not None and scan.volume not in path else []  # a list's own
-        judged.add([*own, *names_in(path, scan.label)], scan.patient)
-    return judged.told(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
+        list_names = (
+            [scan.volume] if scan.volume is not None and scan.volume not in path else []
+        )  # a list's own
+        judged.add([*list_names, *name_parts(path, scan.label)], scan.patient)
+    return judged.signs(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
 
 
 def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
+    # What the user asks for comes first, for device files too.
     if source.keys != "auto":
         return source.keys, ASKED
     if source.kind in DEVICES:
@@ -81,11 +85,11 @@ def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
     return (NAMES, HARMLESS) if harmless else (DIGEST, LOOKS)
 
 
-def sentence(tree: Mapping[str, Any]) -> str:
-    """What was chosen for a source, from the manifest, for terminal and data card."""
-    told = Told(0, tree["signs"])
+def policy_sentence(tree: Mapping[str, Any]) -> str:
+    """The decision for a source in words, from its entry in the manifest."""
+    counted = NameSigns(0, tree["signs"])
     labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
-    signs = "; ".join(part for part in (told.line(), labels) if part)
+    signs = "; ".join(part for part in (counted.line(), labels) if part)
     if tree["keys"] == DIGEST:
         reason = {
             ASKED: "source.keys=digest asks for it",
@@ -98,5 +102,5 @@ def sentence(tree: Mapping[str, Any]) -> str:
         return "keys are those of the set as it was published"
     if tree["why"] == HARMLESS:
         return "keys are the names of the files: none looks like a person, a date or an identifier"
-    found = f"of the images {signs}" if signs else "none was seen that looks like a person"
-    return f"keys are the names of the files, because source.keys=names says so: {found}"
+    signs_in_words = f"of the images {signs}" if signs else "none was seen that looks like a person"
+    return f"keys are the names of the files, because source.keys=names says so: {signs_in_words}"

@@ -1,8 +1,8 @@
-"""The table that leads from a digest back to a name: on this machine, readable by its owner alone.
+"""The table from digests back to names: on this machine, readable by its owner alone.
 
     source,path,key,patient,patient_digest,volume,volume_digest,label,label_digest
 
-It never goes where the set goes. Where it stands: `out.names_table`, else
+It is never written where the set is. Its place: `out.names_table`, else
 $XDG_DATA_HOME/retfound/names/NAME-<digest of out.url>.csv (~/.local/share/...).
 """
 
@@ -18,12 +18,13 @@ from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.io import storage
 from shards.images.scan import Scan
-from shards.people.pseudonyms import Hidden, named, path_of
+from shards.people.pseudonyms import PseudonymizedRead, original_scan, path_of
 
 HEADER = (
     *("source", "path", "key", "patient", "patient_digest"),
     *("volume", "volume_digest", "label", "label_digest"),
 )
+# surrogateescape: names of files may hold bytes that are no UTF-8, and the table must give them back.
 _TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
@@ -43,6 +44,7 @@ def table_path(config: PackConfig, env: Mapping[str, str] | None = None) -> str:
             f"out.names_table={wanted} is a folder: give the file's path, such as {path}/names.csv"
         )
     if storage.is_local(config.out.url):
+        # Real paths: a link that leads into the set would go where the set goes.
         folder = os.path.realpath(storage.local_path(config.out.url))
         if os.path.commonpath([folder, os.path.realpath(path)]) == folder:
             raise ConfigError(
@@ -52,15 +54,16 @@ def table_path(config: PackConfig, env: Mapping[str, str] | None = None) -> str:
 
 
 def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
-    """Write the names of all hidden scans, mode 600; gives the path, empty where there are none.
+    """Write the names of all pseudonymized scans, mode 600; gives the path, empty where there are none.
 
     Rows of other sources stay: a set that was appended to has one table.
     """
-    hidden = (scan for scan in scans if isinstance(scan.read, Hidden))
+    hidden = (scan for scan in scans if isinstance(scan.read, PseudonymizedRead))
     first = next(hidden, None)
     if first is None:
         return ""
     path = table_path(config)
+    # Beside its target: a rename replaces a file at once only within one file system.
     draft = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -78,6 +81,7 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
 def _write(draft: str, path: str, scans: Iterable[Scan]) -> None:
     scans = list(scans)
     fresh = {scan.source for scan in scans}
+    # Mode 600 from the first byte: a chmod after opening would leave a moment in which others can read.
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(handle, "w", **_TEXT) as file:  # type: ignore[call-overload]
         rows = csv.writer(file)
@@ -85,6 +89,7 @@ def _write(draft: str, path: str, scans: Iterable[Scan]) -> None:
         rows.writerows(row for row in _old_rows(path) if row[0] not in fresh)
         rows.writerows(map(_row, scans))
         file.flush()
+        # On disk before the first shard: after a crash its digests could not be led back to names.
         os.fsync(handle)
     os.replace(draft, path)
 
@@ -100,8 +105,8 @@ def _old_rows(path: str) -> Iterator[list[str]]:
 
 
 def _row(scan: Scan) -> tuple[str, ...]:
-    own = named(scan)
-    pairs = ((own.patient, scan.patient), (own.volume, scan.volume), (own.label, scan.label))
+    original = original_scan(scan)
+    pairs = ((original.patient, scan.patient), (original.volume, scan.volume), (original.label, scan.label))
     flat = [text or "" for pair in pairs for text in pair]
     return (scan.source, path_of(scan), scan.key, *flat)
 

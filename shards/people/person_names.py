@@ -1,4 +1,4 @@
-"""Names of people in a name of a file, a folder or a patient (pure).
+"""Detects names of people in names of files, folders and patients (pure).
 
     Smith_John_OD, MULLER Hans, JohnSmith, nguyen^thi, "García, José", Smith_J, 张伟, Иванов
 
@@ -32,6 +32,7 @@ _WORDS_TOO = frozenset(
     ("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black")
 )
 """Names that are words of images too: they count beside an unknown word that is written as a name."""
+# Unicode does not decompose these letters, so that taking accents away leaves them as they are.
 _MAPPED = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe"})
 
 
@@ -80,7 +81,7 @@ def holds_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_person(text: str) -> bool:
-    """`holds_person` of a cell that names a patient: there one word written as a name is enough."""
+    """`holds_person` for a cell of a patient column, where one word written as a name is enough."""
     if holds_person(text):
         return True
     words = _words(text)
@@ -93,7 +94,7 @@ def is_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_surely_person(text: str) -> bool:
-    """`holds_person` of a class or a source, where a word that is not known is no sign: two known names."""
+    """`holds_person` for a class or a source: two known names are needed, unknown words do not count."""
     words = _words(text)
     pairs = list(pairwise(words))
     return any(
@@ -146,17 +147,19 @@ def _near(text: str, a: _Word, b: _Word) -> bool:
 @lru_cache(maxsize=65_536)
 def _words(text: str) -> tuple[_Word, ...]:
     """Words in Latin letters; `JohnSmith` is two, a single capital and what follows it is one."""
+    # macOS stores accents as letters of their own: `García` would be cut after its i.
     text = unicodedata.normalize("NFC", text)
-    found = []
+    words = []
     for run in _RUN.finditer(text):
         if not _is_latin(run[0]):
             continue
+        # The whole word first: `McDonald` and `OCTDL` are one word, though capitals would cut them.
         whole = _word(run[0], run.start())
         if whole.is_known_name or whole.is_harmless:
-            found.append(whole)
+            words.append(whole)
             continue
-        found += [_word(part[0], run.start() + part.start()) for part in _CAMEL.finditer(run[0])]
-    return tuple(found)
+        words += [_word(part[0], run.start() + part.start()) for part in _CAMEL.finditer(run[0])]
+    return tuple(words)
 
 
 def _word(text: str, start: int) -> _Word:

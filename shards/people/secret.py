@@ -1,4 +1,4 @@
-"""The secret that digests of names are keyed with: the user's own, one for all packs that belong together.
+"""The secret key of digests of names: the user's own, one for all packs that belong together.
 
 RETFOUND_SALT in the environment, else a file that only its owner can read, made when it is first needed:
 $XDG_CONFIG_HOME/retfound/salt (~/.config/retfound/salt)
@@ -24,12 +24,12 @@ LEAST = 16
 
 @dataclass(frozen=True, repr=False)
 class Secret:
-    """The key of all digests; never printed, stored or compared but by its mark."""
+    """The key of all digests. It is never printed or stored in a set; packs compare only its mark."""
 
     key: bytes
     where: str
     """Where it came from, for people."""
-    made: bool = False
+    is_new: bool = False
     """Whether it was made just now."""
 
     def digest(self, kind: str, text: str, length: int = 12) -> str:
@@ -39,7 +39,7 @@ class Secret:
 
     @property
     def mark(self) -> str:
-        """By which two packs tell whether they had the same secret."""
+        """Short digest that shows whether two packs had the same secret."""
         return self.digest("secret", "mark", 8)
 
     def __repr__(self) -> str:
@@ -53,17 +53,19 @@ def find_secret(env: Mapping[str, str] | None = None, *, make: bool = True) -> S
     ConfigError where it is too short, readable by others, or cannot be kept.
     """
     env = os.environ if env is None else env
-    given = env.get(SALT, "").strip()
-    if given:
-        if len(given) < LEAST:
+    from_environment = env.get(SALT, "").strip()
+    if from_environment:
+        if len(from_environment) < LEAST:
             least = f"{LEAST} are the least"
-            raise ConfigError(f"{SALT} has {len(given)} characters, {least}: make one with {MAKE_ONE}")
-        return Secret(given.encode(), SALT)
+            raise ConfigError(
+                f"{SALT} has {len(from_environment)} characters, {least}: make one with {MAKE_ONE}"
+            )
+        return Secret(from_environment.encode(), SALT)
     path = secret_path(env)
     if os.path.exists(path):
         return _read(path)
     if not make:
-        return Secret(secrets.token_hex(32).encode(), path, made=True)
+        return Secret(secrets.token_hex(32).encode(), path, is_new=True)
     return _make(path)
 
 
@@ -76,14 +78,15 @@ def secret_path(env: Mapping[str, str]) -> str:
 def _read(path: str) -> Secret:
     try:
         with open(path) as file:
+            # Of the open file: the path may lead to another one by now.
             mode, text = os.fstat(file.fileno()).st_mode, file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the secret for names {path} ({_why(error)}): set {SALT}") from error
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(f"{path} can be read by others: chmod 600 {path}, or set {SALT}")
     if len(text) < LEAST:
-        what = f"holds no secret of {LEAST} characters"
-        raise ConfigError(f"{path} {what}: restore it, or set {SALT} ({MAKE_ONE})")
+        fault = f"holds no secret of {LEAST} characters"
+        raise ConfigError(f"{path} {fault}: restore it, or set {SALT} ({MAKE_ONE})")
     return Secret(text.encode(), path)
 
 
@@ -96,8 +99,10 @@ def _make(path: str) -> Secret:
         with open(handle, "w") as file:
             file.write(text + "\n")
             file.flush()
+            # On disk before it is used: digests of a secret that a crash has lost cannot be made again.
             os.fsync(handle)
         try:
+            # A link fails where another process was faster; a rename would replace the secret it has used.
             os.link(draft, path)
         except FileExistsError:
             return _read(path)
@@ -108,7 +113,7 @@ def _make(path: str) -> Secret:
             f"names of people are to be replaced by digests, and their secret cannot be kept in {path} "
             f"({_why(error)}): make one with {MAKE_ONE}, keep it, and set {SALT} to it"
         ) from error
-    return Secret(text.encode(), path, made=True)
+    return Secret(text.encode(), path, is_new=True)
 
 
 def _why(error: Exception) -> str:

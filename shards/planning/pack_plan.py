@@ -1,7 +1,7 @@
-"""Which scan goes into which part and where in it: pure functions of the scans and two seeds.
+"""Plans which scan goes into which part, and in which order: pure functions of the scans and two seeds.
 
-Everything is ordered by a hash of seed and name, so that neither the order in which a disk lists its
-files nor a library's random generator has a say.
+The order follows from a hash of seed and name. It depends neither on the order in which a disk lists its
+files, nor on a library's random generator.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from retfound_dist.config.schema import PackConfig
 from retfound_dist.listing.split_units import TOGETHER
 from shards.images.scan import Scan
 from shards.people.name_policy import NamePolicy
-from shards.people.pseudonyms import named
+from shards.people.pseudonyms import original_scan
 from shards.planning.scan_groups import (
     Fractions,
     Group,
     check_divisible,
-    given_keys,
-    given_parts,
     group_of,
+    keys_with_part,
     kind_of,
+    parts_of_groups,
 )
 
 PARTS = ("train", "val", "test")
@@ -55,7 +55,7 @@ class PackPlan:
     """Kind of each source by its name."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of each source by its name: what differs from the set as it was published."""
-    given: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    keys_with_part: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     """Of each source: keys of the images whose part the source says; None: of all of them."""
     choices: Mapping[str, NamePolicy] = field(default_factory=dict)
     """Of each source: whether its keys are names or digests."""
@@ -63,13 +63,13 @@ class PackPlan:
     """`split.unknown_patient`: what an image is kept together with where its patient is not known."""
 
     def unit_kind(self, scan: Scan) -> str:
-        """What was kept together with a scan: its `patient`, `volume` or `folder`, or the `image` alone."""
+        """The unit that is kept in one part: `patient`, `volume`, `folder`, or the `image` alone."""
         return kind_of(group_of(scan, self.rule))
 
     def split_kind(self, scan: Scan) -> str:
-        """How a scan came into its part: by its `source`, or by the kind of its unit."""
-        given = self.given.get(scan.source, frozenset())
-        return "source" if given is None or scan.key in given else self.unit_kind(scan)
+        """How a scan got its part: from its `source`, or by the kind of its unit."""
+        keys_with_part = self.keys_with_part.get(scan.source, frozenset())
+        return "source" if keys_with_part is None or scan.key in keys_with_part else self.unit_kind(scan)
 
 
 def make_plan(
@@ -77,11 +77,11 @@ def make_plan(
 ) -> PackPlan:
     """Assign parts, shuffle each of them, and take the fingerprint; DataError when a patient straddles.
 
-    Takes the list over: millions of scans are not held twice.
+    Empties the list that it is given: millions of scans are not held in memory twice.
     """
     rule = config.split.unknown_patient
     parts = parts_of(scans, config.split.fractions, config.split.seed, rule)
-    given = given_keys(scans)
+    source_keys = keys_with_part(scans)
     for place, (scan, part) in enumerate(zip(scans, parts, strict=True)):
         if scan.split != part:
             scans[place] = replace(scan, split=part)
@@ -90,7 +90,7 @@ def make_plan(
     scans.clear()
     settings = recipe(config) | _secrets(choices or {})
     mark = fingerprint(ordered, settings)
-    return PackPlan(ordered, mark, settings, given=given, choices=choices or {}, rule=rule)
+    return PackPlan(ordered, mark, settings, keys_with_part=source_keys, choices=choices or {}, rule=rule)
 
 
 def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER) -> list[Scan]:
@@ -107,9 +107,10 @@ def parts_of(
     With all fractions 0 only the source's own parts are kept. DataError where a split must divide a volume.
     """
     group = partial(group_of, rule=rule)
-    given = given_parts(scans, group)
-    parts = [scan.split or (given.get(group(scan)) if given else None) for scan in scans]
+    part_of_group = parts_of_groups(scans, group)
+    parts = [scan.split or (part_of_group.get(group(scan)) if part_of_group else None) for scan in scans]
     if sum(fractions):
+        # An array holds eight bytes a place; a list of Python's integers takes several times as much.
         free = array("q", (place for place, part in enumerate(parts) if part is None))
         dealt = stratify([scans[place] for place in free], fractions, seed, group)
         for place, part in zip(free, dealt, strict=True):
@@ -147,20 +148,23 @@ def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
     words = np.empty((len(scans), 5), np.uint64)  # part, then the hash: sorted without an object for each
     for row, scan in zip(words, scans, strict=True):
         row[0] = place.get(scan.split or "", len(PARTS))
+        # Big-endian, so that the numbers sort as the hash's bytes do, on every machine.
         row[1:] = np.frombuffer(_hash(seed, scan.key), ">u8")
     return [scans[i] for i in np.lexsort(words.T[::-1])]
 
 
 def recipe(config: PackConfig) -> dict[str, Any]:
-    """The settings that change what is packed; where it goes, who works and what is tolerated do not."""
+    """The settings that change the packed bytes. Target, workers and budgets do not."""
     tree = configs.to_dict(config)
-    kept = {
+    settings = {
         **_sources(config),
+        # Settings that came later are left out at their defaults.
+        # So sets that were packed before them keep their fingerprint, and packing goes on with them.
         "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
         "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != TOGETHER},
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
-    return {**kept, "phantom": tree["phantom"]} if _is_drawn(config) else kept
+    return {**settings, "phantom": tree["phantom"]} if _is_drawn(config) else settings
 
 
 def _sources(config: PackConfig) -> dict[str, Any]:
@@ -188,10 +192,10 @@ def fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
 
 
 class Marks:
-    """What the bytes of a shard follow from: the settings, and the plan up to where the next one begins.
+    """Digests of all that a shard's bytes follow from: the settings, and the plan up to the next shard.
 
-    The scan there counts, for it is the one that had no room; so does an end of the plan. Places are
-    best asked in rising order.
+    The next shard's first scan is included, because it had no room in this one; so is an end of the plan.
+    Ask in rising order of places: going back hashes the plan again.
     """
 
     def __init__(self, plan: PackPlan) -> None:
@@ -205,6 +209,7 @@ class Marks:
         for scan in islice(self._plan.scans, self._done, place):
             self._digest.update(_row(scan))
         self._done = max(self._done, min(place, len(self._plan.scans)))
+        # A copy goes on: hashing the plan from its start for each shard would take the square of its length.
         whole = self._digest.copy()
         whole.update(_row(self._plan.scans[place]) if place < len(self._plan.scans) else b"end")
         return whole.hexdigest()
@@ -225,19 +230,20 @@ def _number_groups(
 
     Labels are numbered by name; of equally common ones a group has the first.
     """
-    names = {name: n for n, name in enumerate(sorted({named(scan).label or "" for scan in scans}))}
+    names = {name: n for n, name in enumerate(sorted({original_scan(scan).label or "" for scan in scans}))}
     known: dict[Group, int] = {}
     number, label = np.zeros(len(scans), np.int64), np.zeros(len(scans), np.int64)
     words = np.zeros((len(scans), 4), np.uint64)
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     groups = 0
     for place, scan in enumerate(scans):
-        group, own = group_in(scan), named(scan)
-        code = names[own.label or ""]
+        # By the names behind digests: by the digests another secret would draw another split.
+        group, original = group_in(scan), original_scan(scan)
+        code = names[original.label or ""]
         mine = groups if isinstance(group, str) else known.setdefault(group, groups)
         if mine == groups:
             label[mine] = code
-            spelt = group if own is scan else group_in(own)
+            spelt = group if original is scan else group_in(original)
             words[mine] = np.frombuffer(_hash(seed, *([spelt] if isinstance(spelt, str) else spelt)), ">u8")
             groups += 1
         if not isinstance(group, str):
@@ -253,6 +259,7 @@ def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
     wanted = [place for place, share in enumerate(fractions) if share > 0]
     lacking = [share * sum(sizes) for share in fractions]
     part = []
+    # The largest groups come first, while every part still lacks enough to take them.
     for size in sizes:
         part.append(max(wanted, key=lacking.__getitem__))
         lacking[part[-1]] -= size
@@ -262,14 +269,15 @@ def _deal(sizes: Sequence[int], fractions: Fractions) -> list[int]:
 def _fill_empty(part: list[int], wanted: Sequence[int]) -> list[int]:
     """Give each empty part the smallest patient of the part that has most patients."""
     for place in wanted:
-        held = Counter(part)
-        if held[place] or not held:
+        group_counts = Counter(part)
+        if group_counts[place] or not group_counts:
             continue
-        donor = max(wanted, key=lambda other: held[other])
-        if held[donor] > 1:
+        donor = max(wanted, key=lambda other: group_counts[other])
+        if group_counts[donor] > 1:
             part[len(part) - 1 - part[::-1].index(donor)] = place
     return part
 
 
 def _hash(seed: int, *names: str) -> bytes:
+    # No name holds a NUL, so that (`a`, `bc`) and (`ab`, `c`) have other hashes.
     return hashlib.sha256("\0".join([str(seed), *names]).encode(errors="surrogateescape")).digest()

@@ -20,14 +20,15 @@ def kind_of(group: Group) -> str:
 
 
 def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
-    """What must not straddle parts: patient, volume or folder within a source, or the image itself."""
+    """The group that must stay in one part: patient, volume or folder within a source, or the image alone."""
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":
         return scan.key
+    # With the source: the lists of two hospitals both have a patient 1.
     return (scan.source, name) if kind == "patient" else (scan.source, kind, name)
 
 
-def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
+def parts_of_groups(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
     """The source's own part of each patient and volume; DataError where one is in two."""
     part: dict[Group, str] = {}
     for scan in scans:
@@ -36,28 +37,28 @@ def given_parts(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[G
             continue
         known = part.setdefault(mine, scan.split)
         if known != scan.split:
-            what = f"{kind_of(mine)} {mine[-1]}"
+            group_name = f"{kind_of(mine)} {mine[-1]}"
             raise DataError(
-                f"{what} of source {scan.source} is in {known} and in {scan.split} "
+                f"{group_name} of source {scan.source} is in {known} and in {scan.split} "
                 f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
                 "and set split.fractions"
             )
     return part
 
 
-def given_keys(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
-    """`Plan.given`, in few objects: nearly always a source says the part of all images or of none."""
+def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
+    """`PackPlan.keys_with_part`, in few objects: a source mostly says the part of all images or of none."""
     counts = Counter(scan.source for scan in scans)
-    given = Counter(scan.source for scan in scans if scan.split is not None)
-    found: dict[str, frozenset[str] | None] = {}
-    for source in given:
+    with_part = Counter(scan.source for scan in scans if scan.split is not None)
+    keys_of_source: dict[str, frozenset[str] | None] = {}
+    for source in with_part:
         keys = (scan.key for scan in scans if scan.source == source and scan.split is not None)
-        found[source] = None if given[source] == counts[source] else frozenset(keys)
-    return found
+        keys_of_source[source] = None if with_part[source] == counts[source] else frozenset(keys)
+    return keys_of_source
 
 
 def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:
-    """DataError where slices whose patient is not known are of fewer volumes than parts are wanted."""
+    """DataError where no patient is known and there are fewer volumes than wanted parts."""
     wanted = sum(share > 0 for share in fractions)
     if groups >= wanted or len(scans) < wanted or any(scan.patient for scan in scans):
         return

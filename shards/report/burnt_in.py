@@ -1,9 +1,9 @@
-"""What is burnt into the pictures of a source: frames, logos, scales that are the same in every image.
+"""Finds marks that are burnt into the pictures of a source: frames, logos, scales.
 
 Bright lines along the edges (viewer_frames.py) are looked for in each image by itself.
 
-Tissue and speckle differ from eye to eye. Pixels that are bright and (nearly) the same in all compared
-images are none of either. Images of one size are laid upon each other; those of many sizes are, too, at
+Tissue and speckle differ from eye to eye. Pixels that are bright and nearly the same in all compared
+images are therefore a mark. Images of one size are laid upon each other; those of many sizes are, too, at
 each corner and scaled. What is found is reported, with where it is: a frame can be cut off with
 `image.trim`, a logo has to be cropped before.
 """
@@ -50,42 +50,46 @@ def find_burnt_in(tiles: Sequence[Tile]) -> dict[str, list[dict[str, Any]]]:
     to one size, or `many sizes` where neither shows a mark. Boxes are [top, left, bottom, right] in a
     picture of `height` x `width`, the largest first; `example`: the key of a compared image.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    comparisons: dict[str, list[dict[str, Any]]] = {}
     for source, (same, rest, _) in _grouped(tiles).items():
-        found[source] = [_compare(group, [grey for _, grey in group], "size") for group in same]
-        found[source] += _compare_sizes(rest) if rest else []
-    return {source: compared for source, compared in sorted(found.items()) if compared}
+        comparisons[source] = [_compare(group, [grey for _, grey in group], "size") for group in same]
+        comparisons[source] += _compare_sizes(rest) if rest else []
+    return {source: compared for source, compared in sorted(comparisons.items()) if compared}
 
 
 def count_not_compared(tiles: Sequence[Tile]) -> dict[str, list[int]]:
-    """Source -> [images looked at in which no mark was looked for, images looked at], where there are any."""
-    found = {}
+    """Source -> [images that were not compared, images read], for sources that have some."""
+    counts = {}
     for source, (same, rest, left) in sorted(_grouped(tiles).items()):
         if left:
-            found[source] = [len(left), len(left) + len(rest) + sum(map(len, same))]
-    return found
+            counts[source] = [len(left), len(left) + len(rest) + sum(map(len, same))]
+    return counts
 
 
-def boxes_in(found: Mapping[str, Any], height: int, width: int) -> Boxes:
-    """The boxes of a comparison in one of its images, which is `height` x `width`."""
-    how, boxes = found["how"], found["boxes"]
-    if how == "scaled":
-        down, along = height / found["height"], width / found["width"]
+def boxes_in(comparison: Mapping[str, Any], height: int, width: int) -> Boxes:
+    """The boxes of a comparison, placed in one of its images of `height` x `width`."""
+    alignment, boxes = comparison["how"], comparison["boxes"]
+    if alignment == "scaled":
+        down, along = height / comparison["height"], width / comparison["width"]
         factors = (down, along, down, along)
         return [[round(edge * by) for edge, by in zip(box, factors, strict=True)] for box in boxes]
-    down = height - found["height"] if how.startswith("bottom") else 0
-    along = width - found["width"] if how.endswith("right") else 0
+    down = height - comparison["height"] if alignment.startswith("bottom") else 0
+    along = width - comparison["width"] if alignment.endswith("right") else 0
     return [[top + down, left + along, bottom + down, right + along] for top, left, bottom, right in boxes]
 
 
-def compared_as(found: Mapping[str, Any]) -> str:
-    """How the images of a comparison were laid upon each other, in words."""
-    size, how = f"{found['width']} x {found['height']}", found["how"]
-    if how == "size":
+def compared_as(comparison: Mapping[str, Any]) -> str:
+    """Says in words how the images of a comparison were aligned."""
+    size, alignment = f"{comparison['width']} x {comparison['height']}", comparison["how"]
+    if alignment == "size":
         return f"of {size}"
-    if how in CORNERS:
-        return f"of many sizes, by the {size} pixels at their {how},"
-    return f"of many sizes, scaled to {size}," if how == "scaled" else "of many sizes, at corners and scaled,"
+    if alignment in CORNERS:
+        return f"of many sizes, by the {size} pixels at their {alignment},"
+    return (
+        f"of many sizes, scaled to {size},"
+        if alignment == "scaled"
+        else "of many sizes, at corners and scaled,"
+    )
 
 
 def _grouped(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group]]:
@@ -93,29 +97,31 @@ def _grouped(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group
     by_size: dict[str, dict[tuple[int, ...], Group]] = defaultdict(lambda: defaultdict(list))
     for tile in tiles:
         if tile.pixels is not None and tile.group != BEFORE:
+            # The brightest channel: a mark in one colour is dark in the mean of three.
             grey = tile.pixels if tile.pixels.ndim == 2 else tile.pixels.max(axis=2)
             by_size[tile.group][grey.shape].append((tile.key, grey))
-    found = {}
+    groups_of_source = {}
     for source, sizes in by_size.items():
         groups = sorted(sizes.values(), key=lambda group: -len(group))
         rest = [one for group in groups if len(group) < LEAST for one in group]
         sides = np.array([grey.shape for _, grey in rest]).reshape(-1, 2)
+        # Corners are compared over the smallest sides: one tiny picture would hide every mark.
         large = (sides >= np.median(sides, axis=0) / 2).all(axis=1) if rest else sides[:, 0] > 0
         large = large if large.sum() >= LEAST else np.zeros(len(rest), bool)
-        found[source] = (
+        groups_of_source[source] = (
             [group for group in groups if len(group) >= LEAST],
             [one for one, fits in zip(rest, large, strict=True) if fits],
             [one for one, fits in zip(rest, large, strict=True) if not fits],
         )
-    return found
+    return groups_of_source
 
 
-def _compare(group: Group, stack: Sequence[Grey], how: str) -> dict[str, Any]:
+def _compare(group: Group, stack: Sequence[Grey], alignment: str) -> dict[str, Any]:
     mask = static_pixels(np.stack(stack))
     boxes = boxes_of(mask)
     share = sum(int(mask[t:b, le:r].sum()) for t, le, b, r in boxes) / mask.size
     height, width = mask.shape
-    size = {"images": len(group), "height": height, "width": width, "how": how}
+    size = {"images": len(group), "height": height, "width": width, "how": alignment}
     return {**size, "share": round(share, 5), "boxes": boxes[:NAMED], "example": group[0][0]}
 
 
@@ -124,11 +130,12 @@ def _compare_sizes(group: Group) -> list[dict[str, Any]]:
     heights, widths = zip(*(grey.shape for _, grey in group), strict=True)
     low, narrow = min(heights), min(widths)
     tries = []
-    for how in CORNERS:
-        rows = slice(-low, None) if how.startswith("bottom") else slice(low)
-        columns = slice(-narrow, None) if how.endswith("right") else slice(narrow)
-        tries.append(_compare(group, [grey[rows, columns] for _, grey in group], how))
+    for corner in CORNERS:
+        rows = slice(-low, None) if corner.startswith("bottom") else slice(low)
+        columns = slice(-narrow, None) if corner.endswith("right") else slice(narrow)
+        tries.append(_compare(group, [grey[rows, columns] for _, grey in group], corner))
     size = (int(np.median(widths)), int(np.median(heights)))
+    # A viewer that scales its window scales the mark with the scan.
     scaled = [np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)) for _, grey in group]
     tries.append(_compare(group, scaled, "scaled"))
     return [one for one in tries if one["boxes"]] or [{**tries[-1], "how": "many sizes"}]
@@ -136,13 +143,13 @@ def _compare_sizes(group: Group) -> list[dict[str, Any]]:
 
 def count_framed(tiles: Sequence[Tile]) -> dict[str, list[int]]:
     """Source -> [images with a bright line along an edge, images looked at]."""
-    found: dict[str, list[int]] = {}
+    counts_of_source: dict[str, list[int]] = {}
     for tile in tiles:
         if tile.pixels is not None and tile.group != BEFORE:
-            counts = found.setdefault(tile.group, [0, 0])
+            counts = counts_of_source.setdefault(tile.group, [0, 0])
             counts[0] += any(frame_of(tile.pixels))
             counts[1] += 1
-    return dict(sorted(found.items()))
+    return dict(sorted(counts_of_source.items()))
 
 
 def static_pixels(stack_NHW: NDArray[np.uint8]) -> Mask:

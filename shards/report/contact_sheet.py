@@ -1,4 +1,4 @@
-"""Pictures of a packed set, read back: what was kept, by source, and what was kept out and why."""
+"""Contact sheets of a packed set: pictures that were kept, by source, and pictures that were left out."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def kept_tiles(
     for scan in plan.scans:
         if scan.key not in out and len(wanted[scan.source]) < COMPARED:
             wanted[scan.source].append(scan.key)
+    # An append: none of its pictures is in the first shard, so some of the set before are shown beside them.
     if shards and not {key for keys in wanted.values() for key in keys} & set(shards[0].keys):
         planned = {scan.key for scan in plan.scans}
         wanted[BEFORE] = [key for key in shards[0].keys if key not in planned][:EACH]
@@ -79,27 +80,28 @@ def dropped_tiles(plan: PackPlan, skipped: Sequence[Skipped]) -> list[Tile]:
 
 def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
     """Pixels of some samples of a set by their keys; each shard's index is read once at most."""
-    left, found = set(keys), {}
+    left, pixels_of_key = set(keys), {}
     for done in shards:
         here = left.intersection(done.keys) if left else set()
         if not here:
             continue
         left -= here
+        # Read back and not from the sources: the page shall show what was written.
         with storage.open_read(storage.join(url, done.shard.name)) as stream:
             for entry in read_index(url, done.shard):
                 if entry.key in here:
                     stream.seek(entry.image_offset)
-                    found[entry.key] = decode(stream.read(entry.image_bytes))
-    return found
+                    pixels_of_key[entry.key] = decode(stream.read(entry.image_bytes))
+    return pixels_of_key
 
 
 def reason_of(skip: Skipped) -> str:
-    """The reason without what differs from scan to scan: its first words."""
+    """The first words of a reason, without what differs from scan to scan."""
     return " ".join(skip.reason.split("(")[0].split()[:4]).rstrip(",;:")
 
 
-def examples(tiles: Sequence[Tile]) -> list[Tile]:
-    """The first EACH of each group."""
+def first_of_each_group(tiles: Sequence[Tile]) -> list[Tile]:
+    """The first EACH tiles of each group."""
     seen: dict[str, int] = defaultdict(int)
     chosen = []
     for tile in tiles:
@@ -109,7 +111,7 @@ def examples(tiles: Sequence[Tile]) -> list[Tile]:
     return chosen
 
 
-def draw(tiles: Sequence[Tile], captions: Sequence[str], apart: bool = False) -> bytes:
+def draw_page(tiles: Sequence[Tile], captions: Sequence[str], apart: bool = False) -> bytes:
     """Thumbnails with captions, COLUMNS a row, as a JPEG; `apart`: each group begins a row."""
     slots: list[int] = []
     for place, tile in enumerate(tiles):

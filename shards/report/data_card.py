@@ -1,4 +1,4 @@
-"""DATACARD.md: what is in a shard set, where it comes from and what was left out, for people (pure)."""
+"""Writes DATACARD.md: contents, sources, and left-out images of a shard set (pure)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PackConfig, PackOut
 from retfound_dist.files.untrusted_text import fence, markdown, plain
 from shards.images.suspects import suspect_lines
-from shards.people.name_policy import DIGEST, sentence
+from shards.people.name_policy import DIGEST, policy_sentence
 from shards.planning.patient_counts import card_lines
 from shards.report.burnt_in import compared_as
 from shards.report.contact_sheet import reason_of
@@ -36,6 +36,7 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         [f"# Data card: {tree['samples']:,} B-scans", ""],
         [f"{len(shards):,} shards, {megabytes:,.1f} MB, packed by {tree['packed_by']}.", ""],
         [f"[{QUALITY}]({QUALITY}) shows it: what was kept, what was not, what looks alike.", ""],
+        # The fence is longer than any run of backticks inside: a source's name may hold some.
         [fence(again), again, fence(again), ""],
         ["## Sources", "", *_sources(tree["sources"]), ""],
         ["## Names", "", *_names(tree["sources"]), ""],
@@ -52,14 +53,15 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
 
 
 def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> str:
-    """The command that packs the same: every setting that changes what is packed and is not the default.
+    """The command that packs the same set, with every setting that differs from its default.
 
-    `hidden`: the set has digests for names, so that no path of the sources is told either.
+    `hidden`: the set has digests for names, so paths of the sources are not shown.
     """
     tree, bare = configs.to_dict(config), configs.to_dict(PackConfig(out=PackOut(url="")))
     default = dict(configs.flatten(bare))
     changed = [(k, v) for k, v in configs.flatten(tree) if default.get(k) != v and k != "sources"]
     drawn = any(source.kind == "phantom" for source in config.all_sources)
+    # A path such as /data/Smith_John tells what the digests hide.
     changed = [(k, "PATH" if hidden and k in PATHS else v) for k, v in changed if k not in LOCAL]
     words = [shlex.quote(plain(f"{k}={v}")) for k, v in changed if drawn or not k.startswith("phantom.")]
     file = "CONFIG.toml" if hidden else shlex.quote(plain(config_file))
@@ -71,19 +73,23 @@ def command(config: PackConfig, config_file: str, *, hidden: bool = False) -> st
 
 
 def _hidden(sources: Mapping[str, Any]) -> bool:
-    return any(found.get("names", {}).get("keys") == DIGEST for found in sources.values())
+    return any(source.get("names", {}).get("keys") == DIGEST for source in sources.values())
 
 
 def _escaped(sources: Mapping[str, Any]) -> dict[str, Any]:
-    """The sources by names that Markdown takes for words."""
-    return {markdown(name): found for name, found in sources.items()}
+    """The sources with their names escaped for Markdown."""
+    return {markdown(name): source for name, source in sources.items()}
 
 
 def _names(sources: Mapping[str, Any]) -> Iterator[str]:
-    """Whether names of people may be in the set, for each source, and who decided so."""
-    for name, found in sources.items():
-        told = sentence(found["names"]) if "names" in found else "not recorded by the version that packed it"
-        yield f"- {markdown(name)}: {markdown(told)}"
+    """For each source, whether names of people may be in the set, and why."""
+    for name, source in sources.items():
+        decision = (
+            policy_sentence(source["names"])
+            if "names" in source
+            else "not recorded by the version that packed it"
+        )
+        yield f"- {markdown(name)}: {markdown(decision)}"
     if _hidden(sources):
         yield ""
         yield (
@@ -109,14 +115,14 @@ def histogram_lines(histogram: Sequence[int]) -> list[str]:
 def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
     yield "| source | kind | images | patients | volumes | kept out | labels |"
     yield "|---|---|--:|--:|--:|--:|---|"
-    for name, found in sources.items():
-        labels = ", ".join(f"{markdown(label)} {count:,}" for label, count in found["labels"].items())
+    for name, source in sources.items():
+        labels = ", ".join(f"{markdown(label)} {count:,}" for label, count in source["labels"].items())
         counts = " | ".join(
-            f"{found[key]:,}" if found[key] or key in ("samples", "skipped") else "not known"
+            f"{source[key]:,}" if source[key] or key in ("samples", "skipped") else "not known"
             for key in ("samples", "patients", "volumes", "skipped")
         )
-        yield f"| {markdown(name)} | {found['kind']} | {counts} | {labels} |"
-    notes = [(name, note) for name, found in sources.items() for note in found.get("notes", ())]
+        yield f"| {markdown(name)} | {source['kind']} | {counts} | {labels} |"
+    notes = [(name, note) for name, source in sources.items() for note in source.get("notes", ())]
     if notes:
         yield ""
         yield "How lists were read, what was passed over, what differs from the published sets:"
@@ -160,10 +166,11 @@ def _kept_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield ""
     yield "| reason | scans |"
     yield "|---|--:|"
+    # On the card the reason stands without the key of the other picture, which differs in every row.
     same = SAME.strip()
     shown = {reason: "has the same pixels as one that is kept" for reason in reasons if reason in same}
-    told = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))
-    yield from (f"| {reason} | {count:,} |" for reason, count in told)
+    rows = ((markdown(shown.get(reason, reason)), count) for reason, count in reasons.most_common(30))
+    yield from (f"| {reason} | {count:,} |" for reason, count in rows)
     yield ""
     yield f"![What was kept out and why]({OUT})"
 
@@ -210,7 +217,7 @@ def _burnt_in(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared(one: Mapping[str, Any]) -> str:
-    """What one comparison of images has found."""
+    """The result of one comparison of images."""
     text = f"{one['images']} images {compared_as(one)} compared"
     if not one["boxes"]:
         return f"{text}: none found"
@@ -222,6 +229,6 @@ def _compared(one: Mapping[str, Any]) -> str:
 
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:
-    for name, found in _escaped(sources).items():
-        licence, citation = CITATIONS.get(found["kind"], OWN)
+    for name, source in _escaped(sources).items():
+        licence, citation = CITATIONS.get(source["kind"], OWN)
         yield f"- {name}: licence {licence}. Citation: {citation}"

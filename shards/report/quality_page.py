@@ -1,7 +1,7 @@
-"""quality.html: one self-contained page to look at before a shard set is trusted (pure).
+"""Writes quality.html: one self-contained page to check a shard set by eye (pure).
 
-What was kept, by source, what was kept out and why, pictures that look alike, what is burnt in, and the
-levels. Thumbnails are in the page; nothing is loaded from elsewhere.
+It shows kept pictures by source, left-out ones with the reason, pictures that look alike, burnt-in marks,
+and the histogram. Thumbnails are in the page; nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards.images.suspects import pictured
+from shards.images.suspects import keys_to_show
 from shards.report.burnt_in import boxes_in, compared_as
-from shards.report.contact_sheet import Tile, examples, reason_of, thumbnail
+from shards.report.contact_sheet import Tile, first_of_each_group, reason_of, thumbnail
 from shards.write.packed_sample import SAME, Skipped
 
 PAIRS = 8
@@ -31,12 +31,14 @@ Pixels = NDArray[np.uint8]
 
 
 def quality_page(
-    tree: Mapping[str, Any], kept: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
+    tree: Mapping[str, Any], kept_tiles: Sequence[Tile], dropped: Sequence[Tile], alike: Mapping[str, Pixels]
 ) -> str:
     """HTML from a manifest's tree and the pictures of the set; `alike`: by key, of pairs and suspects."""
     environment = Environment(
         loader=PackageLoader("shards.report", "."),
+        # Names of files and classes are foreign text.
         autoescape=True,
+        # A name that is missing raises: an empty cell would be read as a fact.
         undefined=StrictUndefined,
         trim_blocks=True,
     )
@@ -47,7 +49,7 @@ def quality_page(
         image=image,
         megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
         facts=_facts(tree, image),
-        kept=_groups(examples(kept)),
+        kept=_groups(first_of_each_group(kept_tiles)),
         dropped=[_shown(tile.pixels, tile.key, tile.note) for tile in dropped],
         same=SAME,
         reasons=reasons.most_common(),
@@ -57,10 +59,10 @@ def quality_page(
         near=near,
         suspects=[
             (heading, [_shown(alike.get(key), key) for key in keys])
-            for heading, keys in pictured(tree.get("suspects", {}))
+            for heading, keys in keys_to_show(tree.get("suspects", {}))
         ],
         burnt_in=[
-            (name, one, compared_as(one), _marked(kept, name, one))
+            (name, one, compared_as(one), _marked(kept_tiles, name, one))
             for name, compared in tree["burnt_in"].items()
             for one in compared
         ],
@@ -104,14 +106,15 @@ def _shown(pixels: Pixels | None, key: str, note: str = "") -> dict[str, str]:
     return {"picture": _data(thumbnail(pixels)) if pixels is not None else "", "key": key, "note": note}
 
 
-def _marked(tiles: Sequence[Tile], source: str, found: Mapping[str, Any]) -> str:
-    """A picture of the source with what is burnt in outlined; empty where nothing is."""
-    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, found["example"]))
+def _marked(tiles: Sequence[Tile], source: str, comparison: Mapping[str, Any]) -> str:
+    """A picture of the source with its burnt-in marks outlined; empty where there are none."""
+    mine = (tile.pixels for tile in tiles if (tile.group, tile.key) == (source, comparison["example"]))
     pixels = next(mine, None)
-    if not found["boxes"] or pixels is None:
+    if not comparison["boxes"] or pixels is None:
         return ""
+    # A copy: the same tile is drawn a second time, without the outline.
     shown = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels.copy()
-    for top, left, bottom, right in boxes_in(found, *pixels.shape[:2]):
+    for top, left, bottom, right in boxes_in(comparison, *pixels.shape[:2]):
         line = max(1, pixels.shape[0] // 150)
         inside = shown[top + line : bottom - line, left + line : right - line].copy()
         shown[top:bottom, left:right] = RED

@@ -1,4 +1,4 @@
-"""One adapter for each kind of dataset; each is a function that lists scans without decoding them."""
+"""Opens the configured sources. Each kind has an adapter: a function that lists scans without decoding."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.listing.split_units import patients_of_units
 from shards.images.scan import Scan, SourceListing
-from shards.people.name_policy import NamePolicy, choose
-from shards.people.pseudonyms import prefixed
+from shards.people.name_policy import NamePolicy, choose_policy
+from shards.people.pseudonyms import with_source_prefix
 from shards.people.secret import Secret, find_secret
 
 ADAPTERS = {
@@ -33,7 +33,7 @@ ADAPTERS = {
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSource:
     """One source and what it holds."""
 
     name: str
@@ -44,18 +44,20 @@ class Opened:
     """Whether its keys are names or digests."""
 
 
-def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[Opened]:
+def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[OpenedSource]:
     """Every configured source, listed; with several, each key begins with its source's name.
 
-    Names that tell of people are digests from here on (shards.people); `secret` gives what keys them.
+    Names that may identify people become digests here (shards.people). `secret` returns their key.
     """
     several = len(config.all_sources) > 1
     opened = []
     for source in config.all_sources:
         path = os.path.join(config.root, source.path) if config.root and source.path else source.path
-        listing, choice = choose(source, open_source(replace(source, path=path), config.phantom), secret)
-        scans = [prefixed(scan) for scan in listing.scans] if several else listing.scans
-        opened.append(Opened(listing.scans[0].source, source.kind, scans, listing.notes, choice))
+        listing, choice = choose_policy(
+            source, open_source(replace(source, path=path), config.phantom), secret
+        )
+        scans = [with_source_prefix(scan) for scan in listing.scans] if several else listing.scans
+        opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, choice))
     _check_apart(opened)
     return opened
 
@@ -63,6 +65,7 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
 def open_source(source: Source, phantom: Phantom) -> SourceListing:
     """Every scan of one source, in a fixed order."""
     if source.kind == "phantom":
+        # The phantom needs scipy, which a folder of images does not.
         from shards.sources.phantom.generated import list_generated
 
         return SourceListing(list_generated(phantom, source.name))
@@ -75,6 +78,7 @@ def _with_patients(listing: SourceListing) -> SourceListing:
     """Every slice with its volume's patient, where some slices name one and others do not."""
     if all(scan.patient is None for scan in listing.scans):
         return listing
+    # A list may name the patient in one row of a volume: its other slices must go to the same part.
     if not any(scan.patient is None and (scan.group or scan.volume) for scan in listing.scans):
         return listing
     owners = patients_of_units((scan.group or scan.volume, scan.patient) for scan in listing.scans)
@@ -87,11 +91,12 @@ def _with_patients(listing: SourceListing) -> SourceListing:
     return SourceListing(scans, (*listing.notes, note)) if more else listing
 
 
-def _check_apart(opened: Sequence[Opened]) -> None:
+def _check_apart(opened: Sequence[OpenedSource]) -> None:
     names = Counter(source.name for source in opened)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
+    # A set first: counting every key of millions is worth it only for the message.
     if len({scan.key for source in opened for scan in source.scans}) < sum(len(s.scans) for s in opened):
         keys = Counter(scan.key for source in opened for scan in source.scans)
         double = [key for key, count in keys.items() if count > 1]

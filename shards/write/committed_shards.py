@@ -1,10 +1,10 @@
-"""The shards that stand at a set's URL: the records that let packing go on after a kill.
+"""Reads the committed shards at a set's URL and their records, from which packing continues after a kill.
 
     oct-000000.idx  written after its tar: the shard is committed. Beside the samples' places it holds
                     {"shard", "mark", "next", "skipped", "statistics", "digests", "looks", "suspects",
-                    "source_files", "source_pixels"}: what the manifest will say of it, the mark of all
-                    that its bytes follow from (plan.Marks), the place in the plan where the next shard
-                    begins, and by what its pictures are known again
+                    "source_files", "source_pixels"}: what the manifest will say of it; the mark, a
+                    digest of all that its bytes follow from (pack_plan.Marks); the place in the plan
+                    where the next shard begins; and digests by which its pictures are recognised
 
 A killed pack leaves shards whose records follow on one another, at most one tar without a record, and
 at most a few `.tmp` files beside their targets (set_ownership.py has the names).
@@ -35,7 +35,15 @@ from retfound_dist.records import json_reader
 from shards.images.near_duplicates import LOOK_BYTES
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write.packed_sample import Skipped
-from shards.write.set_ownership import BESIDE, MARKER, Series, files_of, ours_in, say, sweep
+from shards.write.set_ownership import (
+    BESIDE,
+    MARKER,
+    Series,
+    files_of,
+    print_notice,
+    remove_leftovers,
+    set_files_at,
+)
 from shards.write.set_records import Record
 from shards.write.statistics import Statistics
 
@@ -82,7 +90,7 @@ class Committed:
         return self.names.split("\n") if self.names else []
 
     def to_tree(self, mark: str) -> dict[str, Any]:
-        """What an index file holds beside its samples."""
+        """The fields of an index file, without its samples."""
         sources = [] if self.sources is None else self.sources.T.tolist()
         return {
             "shard": shard_tree(self.shard, index=False),
@@ -119,7 +127,7 @@ def shard_tree(shard: Shard, *, index: bool = True) -> dict[str, Any]:
 def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
     """The manifest at the URL, None where there is none yet; DataError for shards of unknown origin.
 
-    A manifest that cannot be read is none where the set is to be `replaced`.
+    With `replaced`, a damaged manifest of ours counts as none.
     """
     names = storage.list_names(url)
     if MANIFEST in names:
@@ -128,12 +136,14 @@ def read_existing(url: str, *, replaced: bool = False) -> Manifest | None:
         except ManifestError as error:
             if not _is_damaged(error):
                 raise
-            if replaced and ours_in(url):
+            # Only where shards of this software stand: another program may call its file manifest.json too.
+            if replaced and set_files_at(url):
                 return None
             raise ManifestError(f"{error}; --force replaces it") from error
     kind = url_kinds.kind_at(url)
     if kind in _OTHERS:
         raise DataError(f"out.url={url} is {kind}: give the shard set a folder of its own")
+    # A commit writes these names, and would replace somebody's own file.
     strange = [entry for entry in BESIDE if entry in names and MARKER not in names]
     if strange:
         raise DataError(
@@ -163,19 +173,21 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
     FormatError where a later version has packed here: its shards are left alone.
     """
     names = set(storage.list_names(url))
-    kept: list[Committed] = []
+    recovered: list[Committed] = []
     marks = Marks(plan)
     try:
-        while found := _read_record(url, series.stem(len(kept)), names, marks):
-            kept.append(found)
+        while shard := _read_record(url, series.stem(len(recovered)), names, marks):
+            recovered.append(shard)
+    # A later version's shard is not damaged: packing over it would destroy what that version can read.
     except FormatError:
         raise
     except RecordError as error:
-        again = sum(f"{series.stem(number)}.idx" in names for number in range(len(kept), len(names)))
-        say(f"{error}; shards that are packed again from there on: {again:,}")
-    sweep(url, {*keep, *files_of([done.shard for done in kept])})
+        again = sum(f"{series.stem(number)}.idx" in names for number in range(len(recovered), len(names)))
+        print_notice(f"{error}; shards that are packed again from there on: {again:,}")
+    remove_leftovers(url, {*keep, *files_of([done.shard for done in recovered])})
+    # Parts of a killed upload are in no listing, and paid for until they are dropped.
     storage.abort_uploads(url)
-    return kept
+    return recovered
 
 
 def read_record(url: str, shard: Shard) -> Committed:
@@ -191,7 +203,7 @@ def read_record(url: str, shard: Shard) -> Committed:
 
 
 def _record(data: bytes, where: str, remedy: str) -> Record:
-    """An index's bytes with one entry of each list for each sample; RecordError where they are not that."""
+    """Parses an index; RecordError where it is damaged or a list has not one entry for each sample."""
     record = json_reader.parse_large(data, Record, where, remedy, format=FORMAT)
     lists: dict[str, Sized | None] = {
         "samples": record.samples,
@@ -199,9 +211,9 @@ def _record(data: bytes, where: str, remedy: str) -> Record:
         SOURCE_FILES: record.source_files,
         SOURCE_PIXELS: record.source_pixels,
     }
-    for name, held in lists.items():
-        if held is not None and len(held) != record.shard.samples:
-            why = f"{name} has {len(held):,} entries, its shard {record.shard.samples:,} samples"
+    for name, entries in lists.items():
+        if entries is not None and len(entries) != record.shard.samples:
+            why = f"{name} has {len(entries):,} entries, its shard {record.shard.samples:,} samples"
             raise json_reader.damaged(where, why, remedy)
     return record
 
@@ -249,8 +261,10 @@ def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committe
     where = storage.join(url, index)
     data = storage.read_bytes(where)
     record = _record(data, where, "")
+    # The size is enough: a tar is put whole. Hashing would read the whole set at every restart.
     is_whole = record.shard.bytes == storage.size(storage.join(url, tar))
     if not is_whole or record.mark != marks.at(record.next):
         return None
+    # The manifest will name the index by these, so they are taken from the bytes at the URL.
     info = storage.bytes_info(data)
     return _committed(record, IndexFile(index, info.bytes, info.sha256), where, "")

@@ -1,4 +1,4 @@
-"""The manifest of a finished pack, from its plan and its committed shards (pure)."""
+"""Makes the manifest of a finished pack from its plan and its committed shards (pure)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shards.planning.patient_counts import count_split, count_straddling
 from shards.planning.scan_groups import Group, group_of
 from shards.write.committed_shards import Committed, shard_tree
 from shards.write.packed_sample import Skipped
-from shards.write.statistics import describe, total
+from shards.write.statistics import image_section, sum_statistics
 
 UNLABELLED = "(none)"
 NAMED_PAIRS = 100
@@ -34,7 +34,7 @@ def make_manifest(
     skipped: Sequence[Skipped],
     base: Sequence[Committed] = (),
 ) -> dict[str, Any]:
-    """All that `manifest.json` holds; with the shards of a `base`, `image` and alike pictures are of both."""
+    """The contents of `manifest.json`. `image` and `near_duplicates` include the shards of `base`."""
     out = {skip.key for skip in skipped}
     return {
         "format": FORMAT,
@@ -47,14 +47,14 @@ def make_manifest(
                 **count_scans(scans),
                 "split_by": count_split(scans, plan),
                 "straddling": count_straddling(scans),
-                "skipped": len(found) - len(scans),
+                "skipped": len(planned) - len(scans),
                 "notes": list(plan.notes.get(name, ())),
                 **({"names": plan.choices[name].to_tree()} if name in plan.choices else {}),
             }
-            for name, found in _by_source(plan.scans).items()
-            for scans in [[scan for scan in found if scan.key not in out]]
+            for name, planned in _by_source(plan.scans).items()
+            for scans in [[scan for scan in planned if scan.key not in out]]
         },
-        "image": describe(total(done.statistics for done in (*base, *shards)), config.image),
+        "image": image_section(sum_statistics(done.statistics for done in (*base, *shards)), config.image),
         "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
         "suspects": count_suspects(
             (done.suspects for done in shards),
@@ -68,11 +68,11 @@ def make_manifest(
     }
 
 
-def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a set to which the sources of `new` were appended."""
     history = [*old["history"], *new["history"]]
     before, alike = old["near_duplicates"], new["near_duplicates"]
-    near = {what: before[what] + alike[what] for what in alike}
+    near = {section: before[section] + alike[section] for section in alike}
     marks = [part["fingerprint"] for part in history]
     return {
         **new,
@@ -82,7 +82,9 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "sources": {**old["sources"], **new["sources"]},
         "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
         "suspects": {**old.get("suspects", {}), **new["suspects"]},
-        "burnt_in": {source: _comparisons(found) for source, found in old.get("burnt_in", {}).items()},
+        "burnt_in": {
+            source: _comparisons(comparisons) for source, comparisons in old.get("burnt_in", {}).items()
+        },
         "not_compared": old.get("not_compared", {}),
         "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
@@ -92,23 +94,25 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _comparisons(found: Any) -> list[dict[str, Any]]:
-    """What is burnt in, also as sets had it that were packed before sizes were compared with each other."""
-    return found if isinstance(found, list) else [{"how": "size", "example": "", **found}]
+def _comparisons(burnt_in: Any) -> list[dict[str, Any]]:
+    """A source's burnt-in marks as a list. Older versions wrote a single comparison."""
+    return burnt_in if isinstance(burnt_in, list) else [{"how": "size", "example": "", **burnt_in}]
 
 
 def near_duplicates(
     plan: PackPlan, shards: Sequence[Committed], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
-    """Pictures of different patients (volumes, where none is known) that look alike: reported, kept."""
+    """Counts pictures that look alike but are of different patients (or volumes). They are kept."""
     out = {skip.key for skip in skipped}
     mine = [scan for scan in plan.scans if scan.key not in out]
+    # An appended plan knows the scans of its own shards only; those before come first.
     before = sum(done.shard.samples for done in shards) - len(mine)
     codes: dict[Group, int] = {}
     groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
     for place, scan in enumerate(mine, start=before):
         group = group_of(scan, plan.rule)
         alone = isinstance(group, str)
+        # Odd numbers for images that stand alone, even ones for groups: the two never meet.
         groups[place] = 1 + (2 * place + 1 if alone else 2 * codes.setdefault(group, len(codes)))
     pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
 
@@ -159,10 +163,10 @@ def _count(scans: Collection[Scan]) -> dict[str, Any]:
 
 
 def _by_source(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
-    found: dict[str, list[Scan]] = {}
+    scans_of_source: dict[str, list[Scan]] = {}
     for scan in scans:
-        found.setdefault(scan.source, []).append(scan)
-    return dict(sorted(found.items()))
+        scans_of_source.setdefault(scan.source, []).append(scan)
+    return dict(sorted(scans_of_source.items()))
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""One scan -> one sample of a shard, or the reason why it is kept out. Runs in any process."""
+"""Turns a scan into a sample of a shard, or into the reason why it is left out. Runs in any process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import image_digest
 from retfound_dist.images import jpeg
 from retfound_dist.images.image_digests import pixel_digest
-from shards.images.near_duplicates import look
+from shards.images.near_duplicates import difference_hash
 from shards.images.preparation import Histogram, Stored, prepare
 from shards.images.scan import Scan
-from shards.images.suspects import WHY, spelled
+from shards.images.suspects import WHY, suspect_name
 from shards.write.ustar import member
 
 
@@ -87,7 +87,7 @@ class Skipped:
 
     @staticmethod
     def of(row: Mapping[str, str]) -> Skipped:
-        """What `row` gave; what a later version tells besides is passed over."""
+        """The inverse of `row`. Fields of later versions are ignored."""
         return Skipped(row["key"], row["origin"], row["reason"])
 
     def row(self) -> dict[str, str]:
@@ -100,7 +100,9 @@ def make_sample(scan: Scan, *, image: PackImage) -> PackedSample | Skipped:
     try:
         stored = prepare(scan.read(), image)
         if stored.suspect in image.leave_out_suspects:
-            return Skipped(scan.key, scan.origin, f"{LIKE}{spelled(stored.suspect)} ({WHY[stored.suspect]})")
+            return Skipped(
+                scan.key, scan.origin, f"{LIKE}{suspect_name(stored.suspect)} ({WHY[stored.suspect]})"
+            )
         extra = scan.extra() if scan.extra else {}
     except DataError as error:
         return Skipped(scan.key, scan.origin, str(error))
@@ -116,6 +118,7 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> PackedSampl
     return PackedSample(
         key=scan.key,
         extension=stored.extension,
+        # Headers and padding are made here, in the worker: the one process that writes only appends.
         members=member(f"{scan.key}.{stored.extension}", stored.data) + member(f"{scan.key}.json", fields),
         image_bytes=len(stored.data),
         image_sha256=image_digest(stored.data),
@@ -129,13 +132,13 @@ def _sample(scan: Scan, stored: Stored, extra: Mapping[str, Any]) -> PackedSampl
         histogram=stored.levels,
         digest=pixel_digest(stored.pixels),
         source=stored.source,
-        look=look(stored.pixels),
+        look=difference_hash(stored.pixels),
         suspect=stored.suspect,
     )
 
 
 def _error(key: str, stored: Stored) -> tuple[int, int] | None:
-    """Measured for every MEASURED_ONE_IN-th key by its checksum, whoever packs it."""
+    """The loss of encoding, for one in MEASURED_ONE_IN keys. The key's checksum decides, in any process."""
     if stored.as_is or stored.extension != "jpg" or zlib.crc32(key.encode()) % MEASURED_ONE_IN:
         return None
     grey = stored.pixels.ndim == 2

@@ -1,4 +1,4 @@
-"""The pictures that a set holds already: 64-bit digest -> key, in some 12 bytes a picture.
+"""Remembers the pictures already in a set: 64-bit digest -> key, in about 12 bytes a picture.
 
 Digests of committed shards lie sorted in arrays that are merged now and then; those of the shard that
 is being written in a dictionary.
@@ -16,7 +16,7 @@ from shards.write.committed_shards import Committed
 Digests = NDArray[np.uint64]
 
 
-class Seen:
+class SeenImages:
     """Which key first had a picture."""
 
     def __init__(self, shards: Iterable[Committed]) -> None:
@@ -28,20 +28,21 @@ class Seen:
             self.add(done)
 
     def first(self, digest: int, key: str) -> str | None:
-        """The key that has had this picture; None, and it is `key`'s from now on, where there is none."""
-        found = self._new.get(digest) or self._committed(digest)
-        if found is None:
+        """The key that first had this picture. For a new picture returns None and remembers `key`."""
+        first_key = self._new.get(digest) or self._committed(digest)
+        if first_key is None:
             self._new[digest] = key
-        return found
+        return first_key
 
     def add(self, done: Committed) -> None:
-        """A shard was committed: its pictures need no dictionary any more (the next shard's do)."""
+        """Move the pictures of a committed shard from the dictionary to sorted arrays."""
         for digest in done.digests.tolist():
             self._new.pop(digest, None)
         digests, owner = done.digests, np.full(len(done.digests), len(self._shards), np.int32)
         order = np.argsort(digests)
         self._shards.append(done)
         self._runs.append((digests[order], owner[order]))
+        # Each run is more than twice as long as the next: a digest is merged some log2(n) times in all.
         while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
             last, before = self._runs.pop(), self._runs.pop()
             digests = np.concatenate((before[0], last[0]))

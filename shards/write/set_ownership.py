@@ -1,4 +1,4 @@
-"""What stands at a set's URL while it is packed: the lock, the mark, and names that keep two sets apart.
+"""Files at a set's URL while it is packed: the lock, the marker, and names that keep two sets apart.
 
     LOCK.json       one process packs, appends or repairs here (`records.folder_lock`)
     packing.json    written before the first tar, removed when all is done: a set is being packed here, and
@@ -60,8 +60,8 @@ class Marker:
 
 def generations(name: str, files: Collection[str]) -> set[int]:
     """Generations of this name that shards among these files have."""
-    found = (_OURS.fullmatch(file) for file in files)
-    return {int(match["generation"] or 1) for match in found if match and match["name"] == name}
+    matches = (_OURS.fullmatch(file) for file in files)
+    return {int(match["generation"] or 1) for match in matches if match and match["name"] == name}
 
 
 def free_generation(name: str, files: Collection[str]) -> int:
@@ -75,27 +75,28 @@ def files_of(shards: Collection[Shard]) -> set[str]:
     return {file for shard in shards for file in (shard.name, shard.index.name)}
 
 
-def ours_in(url: str) -> set[str]:
+def set_files_at(url: str) -> set[str]:
     """Names of all shards and indexes at the URL, of whichever generation."""
     return {name for name in storage.list_names(url) if _OURS.fullmatch(name)}
 
 
-def sweep(url: str, keep: Collection[str]) -> None:
-    """Remove all shards, indexes and unfinished files but these."""
+def remove_leftovers(url: str, keep: Collection[str]) -> None:
+    """Delete all shards, indexes and unfinished files except those in `keep`."""
     for entry in storage.list_names(url):
         if entry not in keep and (_OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)):
             storage.delete(storage.join(url, entry))
 
 
-def mark(url: str, fingerprint: str, generation: int = 1) -> None:
-    """Say at the URL that a set is being packed there, and which."""
+def write_marker(url: str, fingerprint: str, generation: int = 1) -> None:
+    """Write packing.json: which set is being packed at the URL."""
     note = "unfinished shard set: the same pack command goes on from here"
     tree = {"note": note, "fingerprint": fingerprint, "generation": generation}
+    # By this file tars without a manifest are known as ours.
     storage.write_json(storage.join(url, MARKER), tree)
 
 
-def read_mark(url: str) -> Marker | None:
-    """What is being packed at the URL; None where nothing is."""
+def read_marker(url: str) -> Marker | None:
+    """Reads packing.json; None where nothing is being packed."""
     where = storage.join(url, MARKER)
     if not storage.exists(where):
         return None
@@ -105,19 +106,20 @@ def read_mark(url: str) -> Marker | None:
         return Marker()  # the shards' own records say what they are of
 
 
-def finish(url: str) -> None:
-    """Take the mark away: the set is complete."""
+def remove_marker(url: str) -> None:
+    """Delete packing.json: the set is complete."""
     storage.delete(storage.join(url, MARKER))
 
 
 @contextmanager
-def locked(url: str) -> Iterator[FolderLock]:
+def set_lock(url: str) -> Iterator[FolderLock]:
     """Hold the lock of a set; DataError where another process packs there.
 
     A killed process's lock is taken over as that of a run is (`records.folder_lock`). Processes of one
     scheduler's job are rivals here, not each other's restarts.
     """
-    lock = FolderLock(url, say, lambda held: _conflict(url, held), env={})
+    # No environment: by a job's id a second pack of the job would pass for the restart of the first.
+    lock = FolderLock(url, print_notice, lambda held: _conflict(url, held), env={})
     lock.take()
     try:
         yield lock
@@ -125,11 +127,11 @@ def locked(url: str) -> Iterator[FolderLock]:
         lock.release()
 
 
-def _conflict(url: str, held: Holder | None) -> DataError:
-    who = held.described if held else "another process, which took its LOCK.json away"
+def _conflict(url: str, holder: Holder | None) -> DataError:
+    who = holder.described if holder else "another process, which took its LOCK.json away"
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 
-def say(text: str) -> None:
-    """A line for whoever watches, at once."""
+def print_notice(text: str) -> None:
+    """Print a line on stderr at once."""
     print(f"retfound: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What packing writes into a shard's index and into manifest.json, typed: what packing itself builds upon.
+"""Types of what packing writes into a shard's index and manifest.json, and reads again to continue.
 
 Every reader needs less of them (`formats.shard_set_files`), so that it reads sets of other programs too.
 """
@@ -62,7 +62,7 @@ class Record:
 
 
 class NamesTree(TypedDict):
-    """How the names of a source were judged (`people.choice`)."""
+    """How the names of a source were judged (`people.name_policy`)."""
 
     keys: Literal["names", "digest"]
     why: Literal["asked", "looks", "harmless", "published", "numbers"]

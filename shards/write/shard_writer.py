@@ -19,16 +19,16 @@ from shards.planning.pack_plan import Marks, PackPlan
 from shards.write import set_ownership
 from shards.write.committed_shards import Committed, Suspects
 from shards.write.packed_sample import SAME, PackedSample, Skipped
-from shards.write.seen_images import Seen
+from shards.write.seen_images import SeenImages
 from shards.write.set_ownership import Series
 from shards.write.statistics import Statistics
 from shards.write.tar_shard import TarShard, index_bytes
 
 
 class ShardWriter:
-    """Takes the results of a plan in order; `shards` and `skipped` are what has come of it so far.
+    """Takes the results of a plan in order. `shards` and `skipped` hold what has become of them so far.
 
-    A context: whatever ends it, an open shard is not left behind.
+    Use it as a context manager: no open shard is left behind, whatever ends the block.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ShardWriter:
         series: Series | None = None,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        """Go on after `shards`, with `folder` as scratch for an open shard that is to go to another machine.
+        """Continue after `shards`. `folder`: scratch for an open shard that goes to another machine.
 
         `base`: shards of the set that this plan is appended to. `confirm` is called before each shard is
         put, and raises where this process must not write there any more.
@@ -56,7 +56,7 @@ class ShardWriter:
         self._open: OpenShard | None = None
         self._marked, self._put = False, bool(shards)
         self._marks = Marks(plan)
-        self._seen = Seen((*base, *shards))
+        self._seen = SeenImages((*base, *shards))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -68,7 +68,7 @@ class ShardWriter:
             self._open.drop()
         if error is not None and self._marked and not self._put:
             with suppress(RetfoundError):
-                set_ownership.finish(self._out.url)  # nothing was put there: it is as it was
+                set_ownership.remove_marker(self._out.url)  # nothing was put there: it is as it was
 
     def take(self, place: int, result: PackedSample | Skipped) -> None:
         """The result at a place of the plan; DataError when there are more bad images than tolerated."""
@@ -79,6 +79,7 @@ class ShardWriter:
             return
         first = self._seen.first(result.digest, result.key)
         if first is not None:
+            # Decided here and not in the workers: which of two equal pictures is first depends on the order.
             self.skipped.append(Skipped(result.key, self._plan.scans[place].origin, f"{SAME}{first}"))
             return
         split = self._plan.scans[place].split
@@ -96,9 +97,12 @@ class ShardWriter:
         done = self._open.record(shard, place, self.skipped[self._recorded :])
         index = index_bytes(self._open.tar.entries, done.to_tree(self._marks.at(place)))
         info = storage.bytes_info(index)
+        # Right before writing: making this shard took time in which the lock may have been lost.
         self._confirm()
         done = replace(done, shard=replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256)))
+        # Before the move: of a move that fails nobody knows whether the file has arrived.
         self._put = True
+        # The tar first: a kill after it leaves a tar without a record, which the next start removes.
         storage.move_file(self._open.path, storage.join(self._out.url, shard.name))
         storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
         self.shards.append(done)
@@ -107,10 +111,11 @@ class ShardWriter:
 
     def _begin(self, split: str | None) -> OpenShard:
         if not self._marked:
-            set_ownership.mark(self._out.url, self._plan.fingerprint, self._series.generation)
+            set_ownership.write_marker(self._out.url, self._plan.fingerprint, self._series.generation)
             self._marked = True
         name = f"{self._series.stem(len(self.shards))}.tar"
         url = storage.join(self._out.url, name)
+        # Beside its target on a disk, so that putting it is a rename and no second copy.
         return OpenShard(storage.draft_path(url, self._folder), name, split)
 
     def _check_budget(self) -> None:
@@ -159,15 +164,17 @@ class OpenShard:
         self._sources.append(sample.source)
         self._looks += sample.look
         if sample.suspect:
-            found = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
-            self._suspects[source][sample.suspect] = (found[0] + 1, [*found[1], sample.key][:NAMED])
+            suspected = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
+            self._suspects[source][sample.suspect] = (suspected[0] + 1, [*suspected[1], sample.key][:NAMED])
 
     def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
-        told, sources = tuple(skipped), np.array(self._sources, np.uint64)
-        return Committed(shard, place, told, self.statistics, names, digests, looks, self._suspects, sources)
+        newly_skipped, sources = tuple(skipped), np.array(self._sources, np.uint64)
+        return Committed(
+            shard, place, newly_skipped, self.statistics, names, digests, looks, self._suspects, sources
+        )
 
     def close(self) -> Shard:
         """The finished file; its index is not known yet."""

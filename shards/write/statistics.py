@@ -1,4 +1,4 @@
-"""What was packed, summed over shards: sizes, colours, intensities."""
+"""Statistics of packed images, summed over shards: sizes, colours, intensities."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Statistics:
     widths: Counter[int] = field(default_factory=Counter)
     measured: int = 0
     """Encoded images whose loss was measured."""
+    # Whole numbers: floats would sum to other digits in another order of shards.
     error: int = 0
     """Sum of their squared differences."""
     pixels: int = 0
@@ -84,7 +85,7 @@ class Statistics:
         )
 
 
-def total(parts: Iterable[Statistics]) -> Statistics:
+def sum_statistics(parts: Iterable[Statistics]) -> Statistics:
     """The sum over shards."""
     whole = Statistics()
     for part in parts:
@@ -101,7 +102,7 @@ def total(parts: Iterable[Statistics]) -> Statistics:
     return whole
 
 
-def describe(whole: Statistics, image: PackImage) -> dict[str, Any]:
+def image_section(whole: Statistics, image: PackImage) -> dict[str, Any]:
     """The manifest's `image` section; intensities in levels of 0-255 over some pixels of every image."""
     levels = np.arange(256)
     pixels = int(whole.histogram.sum())

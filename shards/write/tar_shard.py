@@ -1,4 +1,4 @@
-"""One tar shard, where each sample lies in it, and its sha256, all in one pass.
+"""Writes one tar shard in one pass, with the offsets of its samples and its sha256.
 
 It is what `webdataset.TarWriter` writes (a test compares the bytes), without importing torch, which
 `webdataset` does.
@@ -49,6 +49,7 @@ class TarShard:
     def close(self) -> str:
         """Write the end marker; the stream stays open. Gives the sha256 of all that was written."""
         self._write(_END)
+        # tarfile and webdataset fill the last record of 10,240 bytes, and these bytes must be theirs.
         self._write(bytes(-self.length % tarfile.RECORDSIZE))
         return self._digest.hexdigest()
 

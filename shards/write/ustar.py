@@ -21,6 +21,7 @@ def _template() -> bytes:
 
 
 _HEADER = _template()
+# A header's checksum counts its own eight bytes as spaces (POSIX ustar).
 _BARE_SUM = sum(_HEADER[: _SUM.start]) + 8 * 0x20 + sum(_HEADER[_SUM.stop :]) - sum(_HEADER[_SIZE])
 
 
@@ -38,5 +39,5 @@ def member(name: str, data: bytes) -> bytes:
 
 
 def padded(size: int) -> int:
-    """Bytes that so many take in whole blocks."""
+    """The size rounded up to whole blocks, in bytes."""
     return -(-size // BLOCK) * BLOCK

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import PackConfig, Phantom, Source
+from shards.images.scan import SourceListing
+from shards.sources.adapters import open_source
 from tests.shards.pack_inputs import scan_pixels, write_image
+
+
+def list_source(kind: str, path: Path) -> SourceListing:
+    """What the adapter of this kind lists below a folder."""
+    return open_source(Source(kind=kind, path=str(path)), Phantom())
+
+
+def sources_config(tmp_path: Path, sources: list[dict[str, Any]], **settings: str) -> PackConfig:
+    """A config that packs several sources to `tmp_path/out`."""
+    return build(PackConfig, {"sources": sources, "out": {"url": f"{tmp_path}/out"}, **settings}, "test")
 
 
 def write_octa500(root: Path) -> Path:

@@ -54,17 +54,6 @@ def test_an_unknown_key_names_its_nearest_neighbour(overrides: list[str]) -> Non
         pack_command(PRESET, [*overrides, "source.pth=x"])
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(
-    overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shards.display.LINE_EVERY_S", 0.0)
-    pack_command(PRESET, overrides)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
-    assert lines[-1].startswith("packing 11 of 11 (")
-    assert "\x1b" not in "".join(lines)
-
-
 def test_a_file_that_cannot_be_read_is_named_before_all_that_are_only_copies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

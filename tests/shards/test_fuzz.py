@@ -97,7 +97,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 def read_alone(kind: str, root: Path, victim: Path) -> int:
     """What packing does with a source; anything but clean results and errors gets out. Gives the samples."""
-    device._kept.clear()
+    device._volume_cache.clear()
     if kind == "device":  # the other files of the folder are sound and large: not read again for each mutant
         scans = device.list_file(str(root / kind), str(victim.relative_to(root / kind)), 1, kind)
     else:

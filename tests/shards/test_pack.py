@@ -2,26 +2,24 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import webdataset
 from PIL import Image
 
 from retfound_dist.cli import main
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PackConfig
-from retfound_dist.errors import ConfigError, DataError, ManifestError
+from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.formats.content_identity import set_fingerprint
-from retfound_dist.formats.shard_set import Manifest, read_index
 from retfound_dist.io import storage
 from shards.pack import pack
 from shards.verify import verify
 from tests.shards.pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
+from tests.shards.packed_samples import samples_of
 
 COUNTS = {"NO": 12, "AMD": 8}
 PARTED = {"fractions": [0.5, 0.25, 0.25]}
@@ -30,12 +28,6 @@ PARTED = {"fractions": [0.5, 0.25, 0.25]}
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return write_classes(tmp_path / "images", COUNTS)
-
-
-def samples_of(manifest: Manifest) -> list[dict[str, Any]]:
-    """What plain webdataset gives, shard after shard."""
-    urls = [f"{manifest.url}/{shard.name}" for shard in manifest.shards]
-    return list(webdataset.WebDataset(urls, shardshuffle=False))
 
 
 def test_plain_webdataset_reads_every_image_and_its_fields(images: Path, tmp_path: Path) -> None:
@@ -48,60 +40,6 @@ def test_plain_webdataset_reads_every_image_and_its_fields(images: Path, tmp_pat
         assert fields["source"] == "images"
         assert (fields["height"], fields["width"]) == (48, 64)
         assert np.asarray(Image.open(io.BytesIO(sample["jpg"]))).shape == (48, 64)
-
-
-def test_the_tars_are_what_webdatasets_own_writer_gives(images: Path, tmp_path: Path) -> None:
-    manifest = pack(pack_config(images, tmp_path / "out"))
-    buffer = io.BytesIO()
-    with webdataset.TarWriter(buffer, encoder=False, user="", group="", mtime=0) as writer:
-        for sample in webdataset.WebDataset(f"{manifest.url}/oct-000000.tar", shardshuffle=False):
-            writer.write({key: sample[key] for key in ("__key__", "jpg", "json")})
-    assert (tmp_path / "out" / "oct-000000.tar").read_bytes() == buffer.getvalue()
-
-
-def test_the_manifest_tells_sources_images_and_classes(images: Path, tmp_path: Path) -> None:
-    manifest = pack(pack_config(images, tmp_path / "out", split=PARTED))
-    assert manifest.classes == ("AMD", "NO")
-    source = manifest.sources["images"]
-    assert (source["kind"], source["samples"], source["labels"]) == ("folder", 20, {"AMD": 8, "NO": 12})
-    assert {part: c["labels"] for part, c in source["splits"].items()} == {
-        "train": {"AMD": 4, "NO": 6},
-        "val": {"AMD": 2, "NO": 3},
-        "test": {"AMD": 2, "NO": 3},
-    }
-    pixels = np.concatenate(
-        [np.asarray(Image.open(io.BytesIO(s["jpg"]))).ravel() for s in samples_of(manifest)]
-    )
-    assert manifest.image["mean"] == pytest.approx(pixels.mean(), abs=1e-3)
-    assert manifest.image["std"] == pytest.approx(pixels.std(), abs=1e-3)
-    assert manifest.image["histogram"] == np.bincount(pixels, minlength=256).tolist()
-    assert (manifest.image["median_height"], manifest.image["grey"], manifest.image["colour"]) == (48, 20, 0)
-
-
-def test_parts_share_no_shard_and_shards_are_numbered_on(images: Path, tmp_path: Path) -> None:
-    manifest = pack(pack_config(images, tmp_path / "out", split=PARTED))
-    assert [s.name for s in manifest.shards] == [f"oct-{i:06d}.tar" for i in range(len(manifest.shards))]
-    assert [sum(s.samples for s in manifest.part(p)) for p in ("train", "val", "test")] == [10, 5, 5]
-    for shard in manifest.shards:
-        found = webdataset.WebDataset(f"{manifest.url}/{shard.name}", shardshuffle=False)
-        assert {json.loads(s["json"])["split"] for s in found} == {shard.split}
-
-
-def test_shards_close_before_they_grow_too_large(images: Path, tmp_path: Path) -> None:
-    manifest = pack(pack_config(images, tmp_path / "out"))
-    assert len(manifest.shards) > 2
-    assert all(shard.bytes <= 20_000 + tarfile.RECORDSIZE for shard in manifest.shards)
-
-
-def test_the_index_says_where_each_sample_lies(images: Path, tmp_path: Path) -> None:
-    manifest = pack(pack_config(images, tmp_path / "out", image={"format": "png"}))
-    for shard in manifest.shards:
-        data = (tmp_path / "out" / shard.name).read_bytes()
-        for entry in read_index(manifest.url, shard):
-            image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
-            fields = data[entry.json_offset : entry.json_offset + entry.json_bytes]
-            assert np.asarray(Image.open(io.BytesIO(image))).shape == (48, 64)
-            assert json.loads(fields)["label"] == entry.key.split("_")[0]
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -149,16 +87,6 @@ def test_bad_images_are_named_counted_and_kept_out(images: Path, tmp_path: Path)
     assert "is blank" in reasons["AMD/black.png"]
     assert not {skip["key"] for skip in manifest.skipped} & {s["__key__"] for s in samples_of(manifest)}
     assert verify(manifest.url, 1) == []
-
-
-def test_more_bad_images_than_the_budget_is_an_error_without_a_manifest(images: Path, tmp_path: Path) -> None:
-    for number in range(3):
-        (images / "NO" / f"bad{number}.jpg").write_text("hi")
-    config = pack_config(images, tmp_path / "out", out={"bad_sample_budget": 2})
-    with pytest.raises(DataError, match=r"3 of 23 images .* out.bad_sample_budget is 2: NO/bad\d.jpg is not"):
-        pack(config)
-    assert not storage.exists(f"{tmp_path}/out/manifest.json")
-    assert pack(pack_config(images, tmp_path / "out", out={"bad_sample_budget": 3})).samples == 20
 
 
 def test_nothing_usable_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
@@ -277,37 +205,6 @@ def test_a_replacement_that_is_broken_off_leaves_the_old_set_sound_and_goes_on(
     assert times.items() >= kept.items()
     assert manifest.samples == 20
     assert verify(manifest.url, 1) == []
-
-
-def test_a_set_whose_manifest_is_damaged_is_refused_and_replaced_by_force(
-    images: Path, tmp_path: Path
-) -> None:
-    config = pack_config(images, tmp_path / "out")
-    pack(config)
-    for damaged in (b"", b"[]", b'{"format": 1}'):
-        (tmp_path / "out" / "manifest.json").write_bytes(damaged)
-        with pytest.raises(ManifestError, match=r"is damaged: .*; --force replaces it"):
-            pack(config)
-        manifest = pack(config, force=True)
-        assert verify(manifest.url, 1) == []
-        assert len(list((tmp_path / "out").glob("*.tar"))) == len(manifest.shards)
-
-
-def test_tars_of_somebody_else_are_not_touched(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "oct-000000.tar").write_bytes(b"theirs")
-    for force in (False, True):
-        with pytest.raises(DataError, match="1 tar files without a manifest"):
-            pack(pack_config(images, tmp_path / "out"), force=force)
-    assert file_bytes(tmp_path / "out") == {"oct-000000.tar": b"theirs"}
-
-
-def test_a_set_of_a_later_format_is_not_overwritten(images: Path, tmp_path: Path) -> None:
-    pack(pack_config(images, tmp_path / "out"))
-    tree = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    storage.write_json(f"{tmp_path}/out/manifest.json", {**tree, "format": 9})
-    with pytest.raises(ManifestError, match="format 9"):
-        pack(pack_config(images, tmp_path / "out"), force=True)
 
 
 @pytest.mark.parametrize("scheme", ["file://", "memory:/"])

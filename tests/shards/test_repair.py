@@ -10,7 +10,7 @@ from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
 from shards.append import append, plan_of
 from shards.pack import pack, plan_pack
-from shards.repair import pieces, repair
+from shards.repair import repair, shard_contents
 from shards.verify import inspect
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
@@ -57,8 +57,10 @@ def test_sound_shards_are_not_touched_by_a_repair(config: PackConfig) -> None:
 
 def test_every_scan_of_the_plan_is_in_one_piece(config: PackConfig) -> None:
     manifest, plan = pack(config), plan_pack(config)
-    found = [scan.key for piece in pieces(manifest, plan, manifest.shards) for scan in piece.scans]
-    left_out = [skip.key for piece in pieces(manifest, plan, manifest.shards) for skip in piece.skipped]
+    found = [scan.key for piece in shard_contents(manifest, plan, manifest.shards) for scan in piece.scans]
+    left_out = [
+        skip.key for piece in shard_contents(manifest, plan, manifest.shards) for skip in piece.skipped
+    ]
     assert sorted(found + left_out) == sorted(scan.key for scan in plan.scans)
     assert len(left_out) == 2
 

@@ -17,10 +17,10 @@ from shards.sources.devices.device import list_file
 from shards.sources.folders.published import (
     ignored_note,
     list_files,
-    natural,
+    natural_order,
+    require_scans,
     short_list,
     stem,
-    usable,
 )
 
 SUBJECTS, SLICES = 10, 61
@@ -28,13 +28,13 @@ SUBJECTS, SLICES = 10, 61
 
 def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every slice of every subject, all labelled DME."""
-    root, found, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
-    files = sorted((file for file in found if re.fullmatch(r"Subject_\d+", stem(file))), key=natural)
+    root, sizes, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
+    files = sorted((file for file in sizes if re.fullmatch(r"Subject_\d+", stem(file))), key=natural_order)
     scans: list[Scan] = []
     notes = []
     for file in files:
         subject = stem(file)
-        slices = list_file(root, file, found[file], name or "duke_dme")
+        slices = list_file(root, file, sizes[file], name or "duke_dme")
         scans += [_named(scan, subject) for scan in slices]
         if len(slices) != SLICES:
             notes.append(f"{subject}: {sum(s.slice is not None for s in slices)} of {SLICES} slices")
@@ -42,11 +42,12 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
     absent = [f"Subject_{number:02d}" for number in range(1, SUBJECTS + 1) if number not in numbers]
     if absent:
         notes.append(f"{len(absent)} of {SUBJECTS} subjects missing: {short_list(absent)}")
-    notes += ignored_note([file for file in found if file not in files], "not Subject_<n>.mat")
-    return usable(scans, path, [*notes, *passed])
+    notes += ignored_note([file for file in sizes if file not in files], "not Subject_<n>.mat")
+    return require_scans(scans, path, [*notes, *passed])
 
 
 def _named(scan: Scan, subject: str) -> Scan:
+    # All ten eyes have the disease: the set was published for it.
     known: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
     if scan.slice is None:
         return replace(scan, key=subject, origin=f"{subject}.mat", **known)

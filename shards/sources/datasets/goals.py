@@ -28,7 +28,7 @@ from shards.images.preparation import decode, encode
 from shards.images.scan import Scan, SourceListing
 from shards.sources.datasets.label_tables import read_table
 from shards.sources.datasets.octa500 import TABLES
-from shards.sources.folders.published import compare_counts, image_scan, list_files, usable
+from shards.sources.folders.published import compare_counts, image_scan, list_files, require_scans
 
 USED = {"train": 100, "test": 100}
 """As in the corpus of 182,890; the challenge has 100 of validation as well."""
@@ -40,11 +40,11 @@ _TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECAS
 
 def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every image, with its part, verdict and layers where they are there."""
-    root, found, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
-    masks = {(m["before"], m["number"]): file for file in found if (m := _MASK.fullmatch(file))}
-    verdicts = _verdicts(root, [file for file in found if file.lower().endswith(TABLES)])
+    root, sizes, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
+    masks = {(m["before"], m["number"]): file for file in sizes if (m := _MASK.fullmatch(file))}
+    verdicts = _verdicts(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
-    for file in found:
+    for file in sizes:
         match = _IMAGE.fullmatch(file)
         if match is None:
             continue
@@ -52,18 +52,19 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         mask = masks.get((os.path.dirname(os.path.dirname(file)), number))
         known: dict[str, Any] = {"split": part, "patient": f"{match['part']}_{number}"}
         key = f"{match['part']}_{number}"
-        scan = image_scan(root, file, found[file], name or "goals", key, links, **known)
+        scan = image_scan(root, file, sizes[file], name or "goals", key, links, **known)
+        # Excel drops leading zeros: the table has 1 where the file is called 0001.
         label = verdicts.get((part, number.lstrip("0")))
         extra = partial(read_mask, root, mask, links) if mask else None
         scans.append(replace(scan, label=label, extra=extra))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, USED, "images")
-    for what, missing in (
+    for missing_part, missing in (
         ("a verdict (GC_GT table)", sum(s.label is None for s in scans)),
         ("a layer mask", sum(s.extra is None for s in scans)),
     ):
-        notes += [f"{missing:,} images without {what}"] if missing else []
-    return usable(scans, path, [*notes, *passed])
+        notes += [f"{missing:,} images without {missing_part}"] if missing else []
+    return require_scans(scans, path, [*notes, *passed])
 
 
 def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:

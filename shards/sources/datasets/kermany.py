@@ -20,7 +20,7 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
-    usable,
+    require_scans,
 )
 
 PUBLISHED = {"train": 108_309, "test": 1_000}
@@ -30,30 +30,31 @@ _NAME = re.compile(
 
 
 def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image named as in the set: label, patient, slice; the published parts where they are apart."""
-    root, found, passed = list_files(path, "images of OCT2017", links)
-    named = {file: match for file in found if (match := _NAME.fullmatch(file))}
+    """Lists every image named as in the set. Published parts are kept only if they share no patient."""
+    root, sizes, passed = list_files(path, "images of OCT2017", links)
+    named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     scans: list[Scan] = []
     for file, key in zip(named, unique_keys(list(named)), strict=True):
         match = named[file]
         split = next((SPLITS[p.lower()] for p in file.split("/")[:-1] if p.lower() in SPLITS), None)
         known = {"label": match["label"].upper(), "patient": match["patient"], "split": split}
-        scan = image_scan(root, file, found[file], name or "kermany", key, links, **known)
+        scan = image_scan(root, file, sizes[file], name or "kermany", key, links, **known)
         scans.append(replace(scan, slice=int(match["slice"])))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, PUBLISHED, "images")
+    # Before a part is trusted: with a patient in train and in test every score would be too good.
     scans, straddling = _without_straddling(scans)
     notes += straddling + ignored_note(
-        [f for f in found if f not in named], "not named <class>-<patient>-<n>"
+        [f for f in sizes if f not in named], "not named <class>-<patient>-<n>"
     )
-    return usable(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *passed])
 
 
 def _without_straddling(scans: list[Scan]) -> tuple[list[Scan], list[str]]:
     parts: dict[str | None, set[str | None]] = defaultdict(set)
     for scan in scans:
         parts[scan.patient].add(scan.split)
-    both = sum(len(found) > 1 for found in parts.values())
+    both = sum(len(patient_parts) > 1 for patient_parts in parts.values())
     if not both:
         return scans, []
     note = f"{both:,} patients are in more than one published part: the parts are not used, split by patient"

@@ -19,7 +19,7 @@ from retfound_dist.files.image_files import IMAGE_ENDS
 from shards.images.scan import Scan, SourceListing
 from shards.sources.datasets.label_tables import read_table
 from shards.sources.devices.volume import eye_of
-from shards.sources.folders.published import image_scan, list_files, natural, short_list, usable
+from shards.sources.folders.published import image_scan, list_files, natural_order, require_scans, short_list
 
 VOLUMES = {"6mm": (range(10001, 10301), 400), "3mm": (range(10301, 10501), 304)}
 """Field -> (numbers of its volumes, slices a volume)."""
@@ -29,39 +29,42 @@ _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGN
 
 def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Every B-scan of the OCT folders, with the disease where the table of labels is there."""
-    root, found, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
-    slices = {file: match for file in sorted(found, key=natural) if (match := _SLICE.fullmatch(file))}
-    labels, notes = _labels(root, [file for file in found if file.lower().endswith(TABLES)])
+    root, sizes, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
+    # By number: sorted as text, slice 10 would come before slice 2.
+    slices = {file: match for file in sorted(sizes, key=natural_order) if (match := _SLICE.fullmatch(file))}
+    labels, notes = _labels(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
     for file, match in slices.items():
         volume = match["volume"]
         key = f"{volume}_{int(match['slice']):03d}"
         label, eye = labels.get(int(volume), (None, None))
         known = {"label": label, "eye": eye}
-        scan = image_scan(root, file, found[file], name or "octa500", key, links, **known)
+        scan = image_scan(root, file, sizes[file], name or "octa500", key, links, **known)
         scans.append(replace(scan, patient=volume, volume=volume, slice=int(match["slice"])))
-    return usable(scans, path, [*missing_slices(scans), *notes, *passed])
+    return require_scans(scans, path, [*missing_slices(scans), *notes, *passed])
 
 
 def missing_slices(scans: list[Scan]) -> list[str]:
-    """One line for volumes that are not there, one for those that lack slices, one for strangers."""
-    held: dict[int, set[int | None]] = defaultdict(set)
+    """Notes on missing volumes, on volumes that lack slices, and on unknown volumes."""
+    slices_of_volume: dict[int, set[int | None]] = defaultdict(set)
     for scan in scans:
-        held[int(scan.volume or 0)].add(scan.slice)
+        slices_of_volume[int(scan.volume or 0)].add(scan.slice)
     notes = []
     for field, (numbers, count) in VOLUMES.items():
-        absent = [str(number) for number in numbers if number not in held]
-        short = [n for n in numbers if n in held and held[n] != set(range(1, count + 1))]
+        absent = [str(number) for number in numbers if number not in slices_of_volume]
+        short = [
+            n for n in numbers if n in slices_of_volume and slices_of_volume[n] != set(range(1, count + 1))
+        ]
         if absent:
             some = f"{len(absent)} of {len(numbers)} volumes missing: {short_list(absent)}"
             notes.append(f"OCTA_{field}: {some}")
         if short:
-            lacking = [f"{n} ({len(held[n])} of {count})" for n in short]
+            lacking = [f"{n} ({len(slices_of_volume[n])} of {count})" for n in short]
             notes.append(
                 f"OCTA_{field}: {len(short)} volumes without all their slices: {short_list(lacking)}"
             )
     known = {number for numbers, _ in VOLUMES.values() for number in numbers}
-    strange = sorted(str(number) for number in held.keys() - known)
+    strange = sorted(str(number) for number in slices_of_volume.keys() - known)
     return notes + ([f"volumes that OCTA-500 does not have: {short_list(strange)}"] if strange else [])
 
 

@@ -27,7 +27,7 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
-    usable,
+    require_scans,
 )
 
 PUBLISHED = {"AMD": 1231, "DME": 147, "ERM": 155, "NO": 332, "RAO": 22, "RVO": 101, "VID": 76}
@@ -35,26 +35,26 @@ _NAME = re.compile(r"(?:.*/)?(?P<label>[a-z]+)_(?P<patient>\d+)_(?P<slice>\d+)\.
 
 
 def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image whose name is of the set, patients that share a picture joined."""
-    root, found, passed = list_files(path, "images of OCTDL", links)
-    named = {file: match for file in found if (match := _NAME.fullmatch(file))}
+    """Lists every image named as in the set. Patients that share a picture are joined."""
+    root, sizes, passed = list_files(path, "images of OCTDL", links)
+    named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
     shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file, links))]
-    listed, told = _listed(root, {file: named[file]["patient"] for file in files})
+    listed, list_notes = _listed(root, {file: named[file]["patient"] for file in files})
     joined = join_patients(shared + listed)
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
         label = match["label"].upper()
-        scan = image_scan(root, file, found[file], name or "octdl", key, links, label=label)
+        scan = image_scan(root, file, sizes[file], name or "octdl", key, links, label=label)
         patient = match["patient"]
         scans.append(replace(scan, patient=joined.get(patient, patient), slice=int(match["slice"])))
     apart = len({named[file]["patient"] for file in files} - {scan.patient for scan in scans})
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
-    stray = [file for file in found if file not in set(files)]
+    stray = [file for file in sizes if file not in set(files)]
     notes += ignored_note(stray, "not named <class>_<patient>_<n>")
-    return usable(scans, path, [*told, *notes, *passed])
+    return require_scans(scans, path, [*list_notes, *notes, *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
@@ -70,6 +70,7 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         return patient
 
     for patients in owners.values():
+        # The first by name and not by order of listing, so that every disk gives the same patient.
         first, *rest = sorted({find(patient) for patient in patients})
         parent.update(dict.fromkeys(rest, first))
     return {patient: find(patient) for patients in owners.values() for patient in patients}
@@ -93,6 +94,7 @@ def _picture(root: str, file: str, links: Links) -> str | None:
     """Digest of the compressed picture without its metadata; None where it cannot be read."""
     try:
         data = read_file(root, file, links)
+        # Without metadata: a copy that another program has tagged is still the same picture.
         return hashlib.sha256(jpeg.without_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
     except (DataError, OSError, ValueError):
         return None  # packing reads it again and says why

@@ -21,8 +21,8 @@ from shards.sources.folders.published import (
     ignored_note,
     image_scan,
     list_files,
+    require_scans,
     stem,
-    usable,
 )
 
 PUBLISHED = {"NORMAL": 206, "MH": 102, "AMRD": 55, "CSR": 102, "DR": 107}
@@ -36,23 +36,24 @@ _SPELLINGS = {
 
 
 def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image with a label from its folder, else from its own name; others are left aside by name."""
-    root, found, passed = list_files(path, "images of OCTID", links)
-    labels = {file: label_of(file) for file in found}
-    files = [file for file in found if labels[file]]
+    """Lists every image with a label from its folder or its name. Other images are named in a note."""
+    root, sizes, passed = list_files(path, "images of OCTID", links)
+    labels = {file: label_of(file) for file in sizes}
+    files = [file for file in sizes if labels[file]]
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         split = next((SPLITS[part.lower()] for part in file.split("/")[:-1] if part.lower() in SPLITS), None)
         known = {"label": labels[file], "split": split}
-        scans.append(image_scan(root, file, found[file], name or "octid", key, links, **known))
-    stray = [file for file in found if not labels[file]]
+        scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **known))
+    stray = [file for file in sizes if not labels[file]]
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
-    return usable(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
+    return require_scans(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
 
 
 def label_of(file: str) -> str | None:
-    """The class that the nearest folder names, else the file's name up to its number."""
+    """The class from the nearest folder, else from the file's name up to its number."""
     *folders, _ = file.split("/")
+    # The nearest folder first: a set may lie below a folder that is called after one class.
     words = [*reversed(folders), re.sub(r"[\s_()-]*\d.*$", "", stem(file))]
     for word in words:
         for label, spelling in _SPELLINGS.items():

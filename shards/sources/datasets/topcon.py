@@ -13,27 +13,30 @@ from retfound_dist.files.image_files import IMAGE_ENDS, find_files
 from shards.images.scan import Scan, SourceListing
 from shards.sources.devices.device import list_device
 from shards.sources.folders.folder import FOLLOW, check_folder, list_folder
-from shards.sources.folders.published import compare_counts, usable
+from shards.sources.folders.published import compare_counts, require_scans
 
 EXPECTED = {"train": 768, "val": 256, "test": 256}
 RAW = (".fda", ".fds")
 
 
 def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Images where there are any, and the B-scans of raw exports."""
+    """Lists image files, and the B-scans of raw exports."""
     root = check_folder(path)
-    found = find_files(root, (*IMAGE_ENDS, *RAW), links)
-    raw = any(file.lower().endswith(RAW) for file in found.paths)
+    files = find_files(root, (*IMAGE_ENDS, *RAW), links)
+    raw = any(file.lower().endswith(RAW) for file in files.paths)
     scans: list[Scan] = []
     notes: list[str] = []
-    if any(file.lower().endswith(IMAGE_ENDS) for file in found.paths):
+    if any(file.lower().endswith(IMAGE_ENDS) for file in files.paths):
         images = list_folder(path, name or "topcon", links)
         scans += images.scans
+        # `list_folder` takes raw exports for foreign files: with some beside the images its notes are wrong.
         notes += images.notes[: 0 if raw else None]
     if raw:
         exports = list_device(path, name or "topcon", links, RAW)
         scans += exports.scans
-        own = [note for note in exports.notes if not note.startswith("passed over: ")]  # images among them
-        notes += [*own, *found.passed.lines(FOLLOW, named=False)]
+        export_notes = [
+            note for note in exports.notes if not note.startswith("passed over: ")
+        ]  # images among them
+        notes += [*export_notes, *files.passed.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
-    return usable(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])
+    return require_scans(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -1,4 +1,4 @@
-"""A folder of device files (volume_formats.py says which): every B-scan of every volume.
+"""Lists every B-scan of every volume in a folder of device files (formats: volume_formats.py).
 
 Sound files that hold no B-scans (DICOM of another modality, XML and .mat of other programs) are left aside
 and counted in a note; so is what is no device file. DICOM is found by its content under any name.
@@ -31,7 +31,7 @@ from retfound_dist.files.image_files import find_files
 from retfound_dist.formats.shard_set import SPLITS
 from shards.images.scan import Pixels, Scan, SourceListing
 from shards.sources.devices.dicom import has_preamble
-from shards.sources.devices.volume import LeftAside, Volume
+from shards.sources.devices.volume import FileWithoutScans, Volume
 from shards.sources.devices.volume_formats import READERS, read_volumes
 from shards.sources.folders.folder import FOLLOW, check_folder
 
@@ -47,7 +47,9 @@ COMMON = (
 """Ends of names that a note may show; another may be part of a person's name."""
 MAX_PATIENT_FILES, MIN_PATIENT_FOLDERS = 16, 5
 """A folder of more files, or one of few folders, is taken for a part of the set and not for a patient."""
-_kept: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
+# The plan shuffles slices, and each is read by itself.
+# Without what is kept here a volume would be decoded once for every slice.
+_volume_cache: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
 def list_device(
@@ -55,8 +57,9 @@ def list_device(
 ) -> SourceListing:
     """Every B-scan of the device files below a folder; a file that cannot be read is listed to be named."""
     root = check_folder(path)
-    found = find_files(root, ends if ends != EVERY else ("",), links)
-    every = dict(zip(found.paths, found.sizes, strict=True))
+    # Every file: DICOM is known by its content and may have any name.
+    found_files = find_files(root, ends if ends != EVERY else ("",), links)
+    every = dict(zip(found_files.paths, found_files.sizes, strict=True))
     files = {file: size for file, size in every.items() if _is_device_file(root, file, ends)}
     scans: list[Scan] = []
     aside: dict[str, str] = {}
@@ -66,22 +69,25 @@ def list_device(
     for file, size in files.items():
         listed = list_file(root, file, size, name or "device", aside, links)
         group = groups.get(os.path.dirname(file))
+        # A folder that looks like one patient's keeps its files together where no number does.
         scans += [scan if scan.patient or not group else replace(scan, group=group) for scan in listed]
         if listed and listed[0].slice is not None:
-            volumes = kept_volumes(root, file, links)
+            volumes = cached_volumes(root, file, links)
             used |= _beside(file, volumes)
             shown[volumes[0].not_applied] += 1
     others = [file for file in every if file not in files and file not in used]
     notes = [*_counts(files, aside, scans), *_not_applied(shown), *_reasons(aside), *_strangers(others)]
-    notes += found.passed.lines(FOLLOW, named=False) if ends == EVERY else []  # else the caller tells it
+    notes += (
+        found_files.passed.lines(FOLLOW, named=False) if ends == EVERY else []
+    )  # else the caller tells it
     if not scans:
-        said = "".join(f"; {note}" for note in notes[1:])
-        raise DataError(f"no device files with B-scans in {path}: it takes {', '.join(ends)}{said}")
+        all_notes = "".join(f"; {note}" for note in notes[1:])
+        raise DataError(f"no device files with B-scans in {path}: it takes {', '.join(ends)}{all_notes}")
     return SourceListing(scans, tuple(notes))
 
 
 def _is_device_file(root: str, file: str, ends: tuple[str, ...]) -> bool:
-    """By its name, or by its content as DICOM."""
+    """Whether a file is one by its name, or is DICOM by its content."""
     if file.lower().endswith(ends):
         return True
     try:
@@ -117,10 +123,10 @@ def list_file(
     split = SPLITS.get(folders[0].lower()) if folders else None
     known: dict[str, Any] = {"source": source, "size": size, "split": split}
     try:
-        volumes = kept_volumes(root, file, links)
+        volumes = cached_volumes(root, file, links)
     except (DataError, OSError) as error:
         reason = str(error) if isinstance(error, DataError) else error.strerror or "cannot be read"
-        if isinstance(error, LeftAside) and aside is not None:
+        if isinstance(error, FileWithoutScans) and aside is not None:
             aside[file] = reason
             return []
         read, volume = partial(_refuse, reason, file), f"v{token}"
@@ -129,7 +135,7 @@ def list_file(
         Scan(
             key=f"v{token}_{number}_{place:04d}",
             origin=f"v{token}{extension} volume {number} slice {place}",
-            read=partial(read_slice, root, file, number, place, links),
+            read=partial(read_cached_slice, root, file, number, place, links),
             patient=volume.patient,
             eye=volume.eye,
             volume=f"v{token}_{number}",
@@ -147,8 +153,9 @@ def _token(file: str) -> str:
 
 
 def _extension(file: str) -> str:
-    """Of a device file's name; DICOM has any, which may be part of a person's name."""
+    """The extension to show. DICOM files may have any, which can be part of a person's name."""
     end = os.path.splitext(file)[1].lower()
+    # DICOM may be called IM00001.Smith: what follows the dot is not shown.
     return end if end in EVERY else ".dcm"
 
 
@@ -161,11 +168,11 @@ def _beside(file: str, volumes: Sequence[Volume]) -> set[str]:
 def _not_applied(shown: Mapping[tuple[str, ...], int]) -> Iterator[str]:
     """One line for all windows and rescales that DICOM files hold."""
     files = sum(count for kinds, count in shown.items() if kinds)
-    each = Counter[str]()
+    count_of_kind = Counter[str]()
     for kinds, count in shown.items():
-        each.update(dict.fromkeys(kinds, count))
+        count_of_kind.update(dict.fromkeys(kinds, count))
     if files:
-        named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(each.items()))
+        named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(count_of_kind.items()))
         which = _files(range(files))
         yield f"left aside: window or rescale of {which} ({named}); docs/datasets.md says why"
 
@@ -189,12 +196,12 @@ def _reasons(aside: Mapping[str, str]) -> Iterator[str]:
         by_reason[reason].append(f"v{_token(file)}{_extension(file)}")
     for reason, names in sorted(by_reason.items()):
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        what = reason.removeprefix("is ")
-        yield f"left aside: {_files(names)}: {what} ({', '.join(names[:NAMED])}{more})"
+        short_reason = reason.removeprefix("is ")
+        yield f"left aside: {_files(names)}: {short_reason} ({', '.join(names[:NAMED])}{more})"
 
 
 def _strangers(files: Sequence[str]) -> Iterator[str]:
-    """One line for what is no device file: ends of names are shown where they are common ones."""
+    """One line on files that are no device files. Only common extensions are shown."""
     ends = Counter(os.path.splitext(file)[1].lower() for file in files)
     shown = {end: count for end, count in ends.most_common() if end in COMMON}
     rest = len(files) - sum(shown.values())
@@ -203,27 +210,29 @@ def _strangers(files: Sequence[str]) -> Iterator[str]:
         yield f"passed over: {_files(files)}, no device file by name or content: {', '.join(parts)}"
 
 
-def read_slice(root: str, file: str, number: int, place: int, links: Links = "inside") -> Pixels:
+def read_cached_slice(root: str, file: str, number: int, place: int, links: Links = "inside") -> Pixels:
     """One B-scan, from the volumes this process keeps; DataError where the file has changed."""
     try:
-        return kept_volumes(root, file, links)[number].slices[place]
+        return cached_volumes(root, file, links)[number].slices[place]
     except IndexError:
         raise DataError("is no longer in its file, which has changed") from None
 
 
-def kept_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
+def cached_volumes(root: str, file: str, links: Links = "inside") -> list[Volume]:
     """The volumes of a regular file below `root`, decoded once while there is room for them."""
     real = os.path.realpath(os.path.join(root, file))
     if (links == "inside" and not is_below(root, real)) or not os.path.isfile(real):
         raise DataError("is not a regular file in its folder (links out of it are not followed)")
     info = os.stat(real)
+    # A file that was replaced while packing must not give the old pixels.
     key = (real, info.st_mtime, info.st_size)
-    if key not in _kept:
-        _kept[key] = read_volumes(real)
-        while len(_kept) > 1 and sum(map(_bytes, _kept.values())) > CACHE_BYTES:
-            _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key]
+    if key not in _volume_cache:
+        _volume_cache[key] = read_volumes(real)
+        # The newest volume always stays: its slices are about to be read.
+        while len(_volume_cache) > 1 and sum(map(_bytes, _volume_cache.values())) > CACHE_BYTES:
+            _volume_cache.popitem(last=False)
+    _volume_cache.move_to_end(key)
+    return _volume_cache[key]
 
 
 def _bytes(volumes: list[Volume]) -> int:
@@ -231,5 +240,5 @@ def _bytes(volumes: list[Volume]) -> int:
 
 
 def _refuse(reason: str, file: str) -> Pixels:
-    """`file` stands in the table of names (shards.people.pseudonyms.path_of), never in what is said."""
+    """Raise the reason. `file` is only for the table of names (shards.people.pseudonyms.path_of)."""
     raise DataError(reason)

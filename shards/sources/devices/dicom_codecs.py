@@ -1,4 +1,4 @@
-"""imagecodecs as a decoder of pydicom: JPEG-LS, JPEG of 12 bit, JPEG without loss, JPEG 2000 and HTJ2K.
+"""Registers imagecodecs as a decoder of pydicom: JPEG-LS, 12-bit and lossless JPEG, JPEG 2000, HTJ2K.
 
 pydicom itself reads plain, deflated and RLE data, and through Pillow JPEG of 8 bit. Its usual decoder of the
 other kinds, pylibjpeg-libjpeg, is under the GPL; imagecodecs is under a BSD licence.
@@ -33,8 +33,10 @@ def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES
 
 
-def use(syntax: Any) -> str:
-    """The plugin for a compressed transfer syntax, empty for pydicom's own; DataError names one not read."""
+def register_plugin(syntax: Any) -> str:
+    """Register the plugin for a compressed transfer syntax; returns its name, empty for pydicom's own.
+
+    DataError for a transfer syntax that is not supported."""
     from pydicom.pixels.decoders.base import get_decoder
 
     if syntax in _PYDICOMS_OWN:
@@ -44,6 +46,7 @@ def use(syntax: Any) -> str:
             f"is compressed as {syntax.name}, which is not read here: convert it to JPEG 2000 or no "
             "compression (dcmdjpeg, gdcmconv --raw)"
         )
+    # pydicom keeps one decoder a syntax for the whole process, so the plugin is added once.
     decoder = get_decoder(syntax)
     if NAME not in decoder.available_plugins:
         decoder.add_plugin(NAME, (__name__, "decode_frame"))
@@ -65,6 +68,7 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
         samples = imagecodecs.jpeg8_decode(src)
     if samples.size != runner.rows * runner.columns * runner.samples_per_pixel:
         raise ValueError(f"a frame of {samples.shape}, not of the size that the file says")
+    # imagecodecs gives 12-bit samples in 16 bits; pydicom cuts the bytes by the width that it is told.
     runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)
     runner.set_option("planar_configuration", 0)
     return np.ascontiguousarray(samples).tobytes()

@@ -1,4 +1,4 @@
-"""A DICOM file -> its volumes: what kind it is, whose, of which eye."""
+"""Reads a DICOM file into volumes: checks modality and header, finds patient and eye."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from retfound_dist.errors import DataError
 from shards.sources.devices.dicom_frames import read_frames
-from shards.sources.devices.error_text import told
+from shards.sources.devices.error_text import safe_error_text
 from shards.sources.devices.volume import (
+    FileWithoutScans,
     Image8,
-    LeftAside,
     Volume,
     check_pixels,
     eye_of,
     pseudonym,
-    scaled,
+    scale_slices,
 )
 
 ENDS = (".dcm", ".dicom", ".ima")
@@ -26,30 +26,36 @@ _GROUPS = (b"\x02\0", b"\x08\0")
 
 
 def has_preamble(path: str) -> bool:
-    """Whether a file says at its beginning that it is DICOM."""
+    """Whether a file has DICOM's preamble: `DICM` after 128 bytes."""
     with open(path, "rb") as stream:
         return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
 def read_dicom(path: str) -> list[Volume]:
-    """One volume an eye; LeftAside where it is no OPT, DataError where it cannot be read right."""
+    """Returns one volume for each eye.
+
+    FileWithoutScans for another modality, DataError where it cannot be read correctly."""
     from pydicom import dcmread
     from pydicom.uid import UID
 
     bare = not has_preamble(path)
     if bare:
+        # `force` makes pydicom read anything as DICOM.
         _check_bare(path)
     file = dcmread(path, force=bare)
     if str(file.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
-        raise LeftAside("is a DICOMDIR, an index of other files")
+        raise FileWithoutScans("is a DICOMDIR, an index of other files")
     modality = str(file.get("Modality", "") or "")
+    # An error, not left aside: a file that was cut in its header has lost its modality too.
     if not modality:
         raise DataError("is DICOM that names no modality: it is cut short, or not one of a device's own")
     if modality != "OPT":
-        raise LeftAside(f"is DICOM of modality {_shown(modality)}, not OPT")
+        raise FileWithoutScans(f"is DICOM of modality {_shown(modality)}, not OPT")
     if not file.file_meta.get("TransferSyntaxUID"):
+        # pydicom decodes no pixels of a file that names no transfer syntax.
         file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
     _check_header(file)
+    # After the header's check: decoding takes the memory that the header promises.
     slices = _slices(file, path)
     patient, notes = pseudonym(file.get("PatientID")), _left_out(file)
     return [
@@ -60,11 +66,11 @@ def read_dicom(path: str) -> list[Volume]:
 
 def _slices(file: Any, path: str) -> list[Image8]:
     try:
-        return scaled(read_frames(file))
+        return scale_slices(read_frames(file))
     except DataError:
         raise
     except Exception as error:  # a damaged file makes decoders raise anything
-        raise DataError(f"is DICOM that cannot be read ({told(error, path, file)})") from error
+        raise DataError(f"is DICOM that cannot be read ({safe_error_text(error, path, file)})") from error
 
 
 def _check_bare(path: str) -> None:
@@ -85,7 +91,8 @@ def _plain_syntax(file: Any) -> str:
 
 
 def _shown(modality: str) -> str:
-    """A modality as DICOM has them; anything else may be what somebody has typed in."""
+    """A modality code such as OPT; `(unknown)` for other text, which somebody may have typed."""
+    # Somebody may have typed a name into this field.
     known = modality.isascii() and modality.isalpha() and modality.isupper() and len(modality) <= 8
     return modality if known else "(unknown)"
 
@@ -100,18 +107,18 @@ def _check_header(file: Any) -> None:
 
 
 def _by_eye(file: Any, count: int) -> dict[str | None, list[int]]:
-    """Places of the frames of each eye; `B` (both) and what is missing are None."""
+    """Eye -> places of its frames. Both eyes (`B`) and unknown ones are None."""
     for name in ("ImageLaterality", "Laterality"):
         if file.get(name):
             return {eye_of(file.get(name)): list(range(count))}
     shared = [_laterality(group) for group in file.get("SharedFunctionalGroupsSequence") or ()]
     if any(shared):
         return {eye_of(shared[0]): list(range(count))}
-    each = [eye_of(_laterality(group)) for group in file.get("PerFrameFunctionalGroupsSequence") or ()]
-    found: dict[str | None, list[int]] = {}
+    frame_eyes = [eye_of(_laterality(group)) for group in file.get("PerFrameFunctionalGroupsSequence") or ()]
+    places_of_eye: dict[str | None, list[int]] = {}
     for place in range(count):
-        found.setdefault(each[place] if len(each) == count else None, []).append(place)
-    return found
+        places_of_eye.setdefault(frame_eyes[place] if len(frame_eyes) == count else None, []).append(place)
+    return places_of_eye
 
 
 def _laterality(group: Any) -> str:
@@ -121,7 +128,7 @@ def _laterality(group: Any) -> str:
 
 
 def _left_out(file: Any) -> tuple[str, ...]:
-    """What the file says of how to show it that is not applied."""
+    """Display settings in the file that are not applied: window, rescale."""
     groups = [*(file.get("SharedFunctionalGroupsSequence") or ())]
     groups += [*(file.get("PerFrameFunctionalGroupsSequence") or ())][:1]
     window = "WindowCenter" in file or "VOILUTSequence" in file

@@ -1,4 +1,4 @@
-"""Pixel data of a DICOM file -> frames in their own depth, black at the lowest value."""
+"""Decodes the pixel data of a DICOM file into frames of their own depth, with black at the lowest value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _END = b"\xff\xd9"
 
 
 def read_frames(file: Any) -> Frames:
-    """(n, H, W) grey or (n, H, W, 3) colour; DataError where they are not all whole and readable."""
+    """(n, H, W) grey or (n, H, W, 3) colour; DataError unless all frames are complete and readable."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
@@ -29,7 +29,7 @@ def read_frames(file: Any) -> Frames:
         raise DataError("has pixels of 1 bit, which are a mask and no scan: leave it out")
     count = int(file.get("NumberOfFrames", 1) or 1)
     compressed = file.file_meta.TransferSyntaxUID.is_encapsulated
-    plugin = dicom_codecs.use(file.file_meta.TransferSyntaxUID) if compressed else ""
+    plugin = dicom_codecs.register_plugin(file.file_meta.TransferSyntaxUID) if compressed else ""
     (_check_compressed if compressed else _check_native)(file, count)
     pixels = pixel_array(file, decoding_plugin=plugin)
     colours = file.get("PhotometricInterpretation", "")
@@ -42,10 +42,12 @@ def read_frames(file: Any) -> Frames:
 
 
 def _grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
+    # Before inverting: the padding value is one of the values that are stored.
     padded = frames == file.PixelPaddingValue if _has_padding(file, frames) else None
     if inverted:
         frames = invert(frames, int(file.get("BitsStored", 0) or 0))
     if padded is not None and not padded.all():
+        # Left as it is, a padding of -32,000 would take most of the 256 levels that scaling gives.
         frames = np.where(padded, frames[~padded].min(), frames)
     return _fill_depth(frames, file)
 
@@ -81,18 +83,19 @@ def _check_native(file: Any, count: int) -> None:
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(name, int(file.get("BitsAllocated", 8)))
     samples = int(file.Rows) * int(file.Columns) * int(file.get("SamplesPerPixel", 1))
     frame = ceil(samples * bits / 8)
+    # Two pixels share their colour: four samples for two pixels, and not six.
     if file.get("PhotometricInterpretation") == "YBR_FULL_422":
         frame = frame * 2 // 3
-    held = len(file[name].value or b"")
-    if held < frame * count or held >= frame * (count + 1):
+    byte_count = len(file[name].value or b"")
+    if byte_count < frame * count or byte_count >= frame * (count + 1):
         raise DataError(
-            f"holds {held:,} bytes of pixels, {held / frame:.4g} frames of {file.Columns}x{file.Rows}, and "
-            f"NumberOfFrames says {count}: export it again"
+            f"holds {byte_count:,} bytes of pixels, {byte_count / frame:.4g} frames of "
+            f"{file.Columns}x{file.Rows}, and NumberOfFrames says {count}: export it again"
         )
 
 
 def _check_compressed(file: Any, count: int) -> None:
-    """One whole stream a frame: some decoders fill what is missing with grey, or leave frames out."""
+    """Each frame must be one complete stream. Some decoders fill gaps with grey, or leave frames out."""
     from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 
     data = file.PixelData
@@ -100,10 +103,13 @@ def _check_compressed(file: Any, count: int) -> None:
     fragments = list(generate_fragments(data[8 + 4 * len(table) :]))
     extended = file.get("ExtendedOffsetTable"), file.get("ExtendedOffsetTableLengths")
     offsets = extended if all(extended) else None
+    # A frame may be cut into several fragments: those count that begin a stream.
     begun = sum(fragment[:2] in (_JPEG, _JPEG2000) for fragment in fragments)
-    held = max(begun, len(table)) or len(fragments)
-    if held != count:
-        raise DataError(f"holds {held} compressed frames, and NumberOfFrames says {count}: export it again")
+    frame_count = max(begun, len(table)) or len(fragments)
+    if frame_count != count:
+        raise DataError(
+            f"holds {frame_count} compressed frames, and NumberOfFrames says {count}: export it again"
+        )
     colours = "GRAY" if int(file.get("SamplesPerPixel", 1)) == 1 else "RGB"
     frames = generate_frames(data, number_of_frames=count, extended_offsets=offsets)
     for number, frame in enumerate(frames, start=1):
@@ -111,7 +117,7 @@ def _check_compressed(file: Any, count: int) -> None:
 
 
 def _check_stream(frame: bytes, colours: str, place: str) -> None:
-    """A JPEG of 8 bit is decoded strictly; of other streams the end must be there."""
+    """Decode an 8-bit JPEG strictly; of other streams only check the end."""
     if frame[:2] not in (_JPEG, _JPEG2000):
         return
     if not frame.rstrip(b"\0").endswith(_END):

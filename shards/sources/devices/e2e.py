@@ -63,12 +63,14 @@ class _Chunk:
 
 def read_e2e(path: str) -> list[Volume]:
     """Every series of B-scans, in the order in which they stand in the file."""
+    # Mapped: a file may have 4 GB, and only its B-scans and three small kinds of chunk are read.
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         base = 64 if data[:21] == b"E2EMultipleVolumeFile" else 0
         if data[base : base + 4] != b"CMDb":
             raise DataError("is no .e2e file (it has no CMDb header)")
         starts = _starts(data, base)
         chunks = [chunk for start, kind in starts.items() if (chunk := _chunk(data, base, start, kind))]
+        # Found first for the whole file: the chunk of an eye may come after its B-scans.
         numbers, eyes = _patients(data, chunks), _eyes(data, chunks)
         return [
             Volume(slices, numbers.get(series[0]) or pseudonym(series[0]), eyes.get(series))
@@ -85,23 +87,25 @@ def _starts(data: mmap.mmap, base: int) -> dict[int, int]:
     directories: dict[int, int] = {}
     while at:
         magic, count, _, before, _ = _DIRECTORY.unpack_from(data, base + at)
+        # Without the first condition a chain that runs in a circle never ends.
         if at in directories or not magic.startswith(b"MDbDir"):
             raise DataError("has a broken directory")
         directories[at] = count
         if sum(directories.values()) * _ENTRY.itemsize > len(data):
             raise DataError("has directories larger than itself")
         at = before
-    found: dict[int, int] = {}
+    kind_of_start: dict[int, int] = {}
     for at, count in reversed(directories.items()):
         begin = base + at + _DIRECTORY.size
         entries = np.frombuffer(data[begin : begin + count * _ENTRY.itemsize], _ENTRY, count)
+        # A directory has 512 entries, whether it uses them or not.
         used = entries[entries["start"] > entries["place"]]
-        found.update(zip(used["start"].tolist(), used["kind"].tolist(), strict=True))
-    return found
+        kind_of_start.update(zip(used["start"].tolist(), used["kind"].tolist(), strict=True))
+    return kind_of_start
 
 
 def _chunk(data: mmap.mmap, base: int, start: int, kind: int) -> _Chunk | None:
-    """None for one that anonymising has wiped out; DataError where that was a picture."""
+    """Reads one chunk's head. None where anonymising has erased it; DataError where that was a picture."""
     begin = base + start
     head = data[begin : begin + _CHUNK.size]
     if len(head) < _CHUNK.size or not head.startswith(b"MDbData"):
@@ -125,6 +129,7 @@ def _patients(data: mmap.mmap, chunks: list[_Chunk]) -> dict[int, str | None]:
 
 def _eyes(data: mmap.mmap, chunks: list[_Chunk]) -> dict[Series, str]:
     known: dict[Series, str] = {}
+    # Kind 11 last: where a file has both, it stands.
     for kind, at in ((_SCAN_EYE, 4), (_EYE, 14)):
         for chunk in chunks:
             letter = data[chunk.content + at : chunk.content + at + 1].decode("latin-1")
@@ -135,12 +140,12 @@ def _eyes(data: mmap.mmap, chunks: list[_Chunk]) -> dict[Series, str]:
 
 def _pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Series, list[Image8]]]:
     """Each series' B-scans by the number of the slice; DataError where one is not whole."""
-    found: dict[Series, list[_Chunk]] = defaultdict(list)
+    chunks_of_series: dict[Series, list[_Chunk]] = defaultdict(list)
     for chunk in chunks:
         if chunk.kind == _PICTURE and chunk.index == _SCAN:
-            found[chunk.series].append(chunk)
+            chunks_of_series[chunk.series].append(chunk)
     promised = 0
-    for series, pictures in found.items():
+    for series, pictures in chunks_of_series.items():
         slices = []
         for chunk in sorted(pictures, key=lambda chunk: chunk.slice):
             height, width = _IMAGE.unpack_from(data, chunk.content)
@@ -148,14 +153,15 @@ def _pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Series, l
             promised += 2 * width * height
             begin = chunk.content + _IMAGE.size
             pixels = data[begin : begin + 2 * width * height]
+            # Many chunks of a hostile file may name the same bytes: together they cannot exceed the file.
             if promised > len(data) or len(pixels) < 2 * width * height:
                 raise DataError(f"is cut short: slice {chunk.slice} promises {width}x{height} pixels")
-            slices.append(shown()[np.frombuffer(pixels, "<u2").reshape(height, width)])
+            slices.append(display_levels()[np.frombuffer(pixels, "<u2").reshape(height, width)])
         yield series, slices
 
 
 @lru_cache(maxsize=1)
-def shown() -> Image8:
+def display_levels() -> Image8:
     """(65536,) level of each 16-bit float, as HEYEX shows it."""
     bits = np.arange(65_536)
     exponent, mantissa = bits >> 10, (bits & 1023) / 1024

@@ -1,7 +1,7 @@
-"""What a library says of a device file, without what may tell whose file it is.
+"""Error messages of libraries, without anything that may identify a patient.
 
-Taken out are paths, quoted contents, and every word that the file itself holds where a person is named: in
-DICOM the patient's and all names, numbers and dates; in other formats anywhere in the file.
+Paths and quoted contents are removed. So is every word that the file itself holds: in DICOM in the fields
+of the patient and in all names, numbers and dates; in other formats anywhere in the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATIENT = 0x0010
 _SECRET_NAMES = ("AccessionNumber", "StudyID", "InstitutionName", "InstitutionAddress", "StationName")
 
 
-def told(error: BaseException, path: str, file: Any = None) -> str:
+def safe_error_text(error: BaseException, path: str, file: Any = None) -> str:
     """Class and text of an error in one line; `file`: the DICOM file's data set, where it could be read."""
     name, text = type(error).__name__, " ".join(str(error).split())
     if not text:
@@ -32,6 +32,7 @@ def told(error: BaseException, path: str, file: Any = None) -> str:
     for part in (path, os.path.basename(path), os.path.dirname(path)):
         text = text.replace(part, HIDDEN) if len(part) > 2 else text
     is_secret = _of_dicom(file) if file is not None else _in_file(path)
+    # Of DICOM the names are known by their fields; of other formats whatever is quoted may be one.
     text = text if file is not None else _QUOTED.sub(HIDDEN, text)
     places = {part.lower() for part in _WORD.findall(path)}
     shown = _WORD.sub(lambda m: HIDDEN if m[0].lower() in places or is_secret(m[0]) else m[0], text)
@@ -56,6 +57,7 @@ def _in_file(path: str) -> Callable[[str], bool]:
     def found(word: str) -> bool:
         try:
             with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                # Libraries change the case of names, and these formats store text in three codings.
                 spellings = {word, word.lower(), word.upper(), word.capitalize()}
                 coded = {s.encode(c, "ignore") for s in spellings for c in ("latin-1", "utf-8", "utf-16-le")}
                 return any(len(one) > 2 and data.find(one) >= 0 for one in coded)

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from retfound_dist.errors import DataError
 from retfound_dist.files.image_files import read_file
 from shards.images.preparation import decode
-from shards.sources.devices.volume import LeftAside, Volume, eye_of, pseudonym
+from shards.sources.devices.volume import FileWithoutScans, Volume, eye_of, pseudonym
 
 _ROOT = "HEDX"
 
@@ -41,9 +41,10 @@ def read_heyex_xml(path: str) -> list[Volume]:
 
 def _root(path: str) -> ElementTree.Element:
     with open(path, encoding="utf-8", errors="replace") as file:
+        # The first element alone: a segmentation's layers may be large, and are not read.
         for _, element in ElementTree.iterparse(file, events=("start",)):
             if element.tag != _ROOT:
-                raise LeftAside("is XML of another program, not a Heyex export")
+                raise FileWithoutScans("is XML of another program, not a Heyex export")
             break
         file.seek(0)
         return ElementTree.parse(file).getroot()
@@ -51,12 +52,13 @@ def _root(path: str) -> ElementTree.Element:
 
 def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
     """Names of the B-scans of each eye; an image's own laterality counts before its series'."""
-    found: dict[str | None, list[str]] = {}
+    names_of_eye: dict[str | None, list[str]] = {}
     for image in series.iter("Image"):
         if image.findtext("ImageType/Type") == "OCT":
+            # A series may hold both eyes.
             side = image.findtext("Laterality") or series.findtext("Laterality")
-            found.setdefault(eye_of(side), []).extend(_names(image))
-    return found
+            names_of_eye.setdefault(eye_of(side), []).extend(_names(image))
+    return names_of_eye
 
 
 def _others(series: ElementTree.Element) -> Iterator[str]:
@@ -67,6 +69,6 @@ def _others(series: ElementTree.Element) -> Iterator[str]:
 
 
 def _names(image: ElementTree.Element) -> Iterator[str]:
-    """Without the folders of the machine that it was exported on."""
+    """File names of an image's URLs, without the folders of the machine that exported them."""
     for url in image.iterfind("ImageData/ExamURL"):
         yield re.split(r"\\", url.text or "")[-1].removeprefix("file:///")

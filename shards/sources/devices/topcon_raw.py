@@ -24,7 +24,7 @@ from retfound_dist.images.jpeg import is_jpeg
 from retfound_dist.images.raster import deep_jpeg2000
 from shards.images.preparation import decode
 from shards.images.scan import Pixels
-from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudonym, scaled
+from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudonym, scale_slices
 
 _JPEGS = struct.Struct("<9xIII4x")
 _RAW = struct.Struct("<BIIIIBI")
@@ -47,25 +47,26 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
     """The first chunk of each name that is read here; DataError where the file ends inside one."""
     if data[:4] != b"FOCT":
         raise DataError("is no Topcon file (it does not begin with FOCT)")
-    at, found = 15, dict[str, bytes]()
+    at, contents = 15, dict[str, bytes]()
     while at < len(data) and data[at]:
         name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
         at += 1 + data[at]
         size, at = int.from_bytes(data[at : at + 4], "little"), at + 4
         if at + size > len(data):
             raise DataError(f"is cut short in its chunk {name[:20]!a}")
+        # Only these are copied out of the map: a file may have 4 GB.
         if name.startswith(("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PATIENT_INFO", "@CAPTURE")):
-            found.setdefault(name, data[at : at + size])
+            contents.setdefault(name, data[at : at + size])
         at += size
-    return found
+    return contents
 
 
 def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
     if "@IMG_JPEG" in chunks:
-        return scaled(_jpegs(chunks["@IMG_JPEG"]))
+        return scale_slices(_jpegs(chunks["@IMG_JPEG"]))
     for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
         if name in chunks:
-            return scaled(_raw(chunks[name], name))
+            return scale_slices(_raw(chunks[name], name))
     raise DataError("holds no B-scans that can be read (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
 
 
@@ -99,6 +100,7 @@ def _raw(content: bytes, name: str) -> Pixels:
     check_pixels(width, height, count)
     needed = width * height * count * bits // 8
     begin = _RAW.size
+    # Both layouts are met: the longer one repeats the number of bytes right before the pixels.
     if size != needed and content[begin + _LONGER - 4 : begin + _LONGER] == needed.to_bytes(4, "little"):
         begin += _LONGER
     if len(content) < begin + needed:

@@ -1,4 +1,4 @@
-"""A volume of B-scans as a device's file holds it, and what all readers of such files share."""
+"""A volume of B-scans from a device's file, and functions that all readers of such files share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_VOLUME_PIXELS = 1_000_000_000
 _EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
 
 
-class LeftAside(DataError):
+class FileWithoutScans(DataError):
     """A sound file that holds no B-scans: of another program, another modality. It counts as no fault."""
 
 
@@ -41,7 +41,7 @@ class Volume:
 
 
 def pseudonym(number: object) -> str | None:
-    """A digest that tells patients apart and not who they are; None for none, `anonymous` or zeros."""
+    """A digest of a patient number; None for an empty one, `anonymous` or zeros."""
     text = str(number if number is not None else "").strip().strip("\0").strip()
     if not is_known(text) or not text.strip("0"):
         return None
@@ -53,13 +53,15 @@ def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
     from eyepy.core.utils import from_vol_intensity
 
     values = np.array(reflectance, np.float32)
+    # eyepy turns the largest float black, by which Heidelberg marks what was not measured.
     values[~np.isfinite(values) | (values < 0)] = np.finfo(np.float32).max
     shown: Image8 = from_vol_intensity(values)
     return shown
 
 
-def scaled(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
-    """All slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
+def scale_slices(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
+    """Converts all slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
+    # 8-bit levels are what the device shows: stretching them would show another contrast.
     if all(np.asarray(scan).dtype == np.uint8 for scan in slices):
         return [np.ascontiguousarray(scan) for scan in slices]
     whole = np.asarray(slices)
@@ -74,6 +76,6 @@ def eye_of(text: object) -> str | None:
 
 
 def check_pixels(width: int, height: int, count: int) -> None:
-    """DataError where a header promises what no volume has, before memory is taken for it."""
+    """DataError where a header gives a size that no volume has. Called before memory is allocated."""
     if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
         raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")

@@ -28,19 +28,19 @@ import numpy as np
 from retfound_dist.errors import ConfigError, DataError
 from shards.sources.devices.dicom import ENDS, has_preamble, read_dicom
 from shards.sources.devices.e2e import read_e2e
-from shards.sources.devices.error_text import told
+from shards.sources.devices.error_text import safe_error_text
 from shards.sources.devices.heyex_xml import read_heyex_xml
 from shards.sources.devices.topcon_raw import read_topcon
 from shards.sources.devices.volume import (
-    LeftAside,
+    FileWithoutScans,
     Volume,
     check_pixels,
     eye_of,
     heidelberg_display,
     pseudonym,
-    scaled,
+    scale_slices,
 )
-from shards.sources.devices.zeiss_img import eye_in, read_img
+from shards.sources.devices.zeiss_img import eye_in_name, read_img
 
 MAX_FILE_BYTES = 4_000_000_000
 
@@ -48,12 +48,13 @@ MAX_FILE_BYTES = 4_000_000_000
 def read_volumes(path: str) -> list[Volume]:
     """Every volume of a device file.
 
-    DataError where it is broken, LeftAside where it is sound and holds no B-scans, ConfigError where a
+    DataError where it is broken, FileWithoutScans where it is sound and holds no B-scans, ConfigError where a
     library is missing.
     """
     end = kind_of(path)
     if end is None:
         raise DataError("is no device file by its name or content")
+    # Some of the libraries read a whole file into memory.
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
     try:
@@ -67,14 +68,15 @@ def read_volumes(path: str) -> list[Volume]:
     except MemoryError as error:
         raise DataError("asks for more memory than there is") from error
     except Exception as error:  # a hostile file makes these libraries raise anything
-        raise DataError(f"is not a readable {end} file ({told(error, path)})") from error
+        raise DataError(f"is not a readable {end} file ({safe_error_text(error, path)})") from error
     if not any(len(volume.slices) for volume in volumes):
         raise DataError("holds no B-scans")
     return volumes
 
 
 def kind_of(path: str) -> str | None:
-    """The end of a file's name that says what it is, `.dcm` for DICOM under any name; None for others."""
+    """The extension that selects the reader: `.dcm` for DICOM under any name; None for other files."""
+    # The content before the name: archives call DICOM files .img or .dat.
     if has_preamble(path):
         return ".dcm"
     end = os.path.splitext(path)[1].lower()
@@ -110,13 +112,24 @@ def _read_bioptigen(path: str) -> list[Volume]:
     head, frames = parsed.header, [frame.image for frame in parsed.data]
     width, depth, count = frames[0].columns, frames[0].rows, len(frames)
     check_pixels(width, depth, count)
-    each = 1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
-    if not each or count % each or any((f.columns, f.rows) != (width, depth) for f in frames):
-        raise DataError(f"holds {count} frames that are no volumes of {each} B-scans of {width}x{depth}")
+    slices_per_volume = (
+        1 if reader.bioptigen_scan_type_map[head.scantype.value] == "linear" else head.scans.value
+    )
+    if (
+        not slices_per_volume
+        or count % slices_per_volume
+        or any((f.columns, f.rows) != (width, depth) for f in frames)
+    ):
+        raise DataError(
+            f"holds {count} frames that are no volumes of {slices_per_volume} B-scans of {width}x{depth}"
+        )
     shape = (width, depth)
     pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
-    eye = eye_in(os.path.basename(path))
-    return [Volume(scaled(pixels[at : at + each]), None, eye) for at in range(0, count, each)]
+    eye = eye_in_name(os.path.basename(path))
+    return [
+        Volume(scale_slices(pixels[at : at + slices_per_volume]), None, eye)
+        for at in range(0, count, slices_per_volume)
+    ]
 
 
 def _read_mat(path: str) -> list[Volume]:
@@ -132,12 +145,13 @@ def _read_mat(path: str) -> list[Volume]:
         return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
     images = [name for name, shape in shapes.items() if len(shape) in (2, 3) and min(shape[:2]) >= 32]
     if not images:
-        raise LeftAside("is a .mat file without an array of images (height, width, number)")
+        raise FileWithoutScans("is a .mat file without an array of images (height, width, number)")
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
+    # This array alone: Duke's files hold drawings as large as the scans.
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
-    return [Volume(scaled(pixels.transpose(2, 0, 1)))]
+    return [Volume(scale_slices(pixels.transpose(2, 0, 1)))]
 
 
 def _text(known: dict[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Zeiss Cirrus .img: bare 8-bit pixels, all else is in the file's name.
+"""Reads Zeiss Cirrus .img: bare 8-bit pixels. Everything else is in the file's name.
 
     P123_Macular Cube 512x128_1-2-2020_10-20-30_OD_sn4567_cube_z.img      or cube_raw; 128 B-scans
     P123_Optic Disc Cube 200x200_..._hidef_z.img                          2 of 1,000 (macula: 1,024) columns
@@ -30,17 +30,18 @@ def read_img(path: str) -> list[Volume]:
     name, size = os.path.basename(path), os.path.getsize(path)
     width, named = shape_of(name)
     count, rest = divmod(size, DEPTH * width)
+    # The size is the only check that there is: the file has no header.
     if rest or not count or (named and count != named):
         wanted = f"{named or 'some'} B-scans of {DEPTH}x{width}"
         raise DataError(f"has {size:,} bytes, not {wanted} as its name says")
     check_pixels(width, DEPTH, count)
     pixels = np.fromfile(path, np.uint8).reshape(count, DEPTH, width)[::-1, ::-1, ::-1]
-    patient, eye = _PATIENT.match(name), eye_in(name)
+    patient, eye = _PATIENT.match(name), eye_in_name(name)
     return [Volume([np.ascontiguousarray(p) for p in pixels], pseudonym(patient and patient[1]), eye)]
 
 
 def shape_of(name: str) -> tuple[int, int]:
-    """(columns, B-scans) that a file's name tells; 0 B-scans where it does not."""
+    """(columns, B-scans) from a file's name; 0 B-scans where it does not say."""
     if "hidef" in name.lower():
         return (DISC_WIDTH if "optic" in name.lower() else HD_WIDTH), 2
     if cube := _CUBE.search(name):
@@ -48,7 +49,7 @@ def shape_of(name: str) -> tuple[int, int]:
     return (HD_WIDTH if re.search(r"\bline", name, re.IGNORECASE) else USUAL_WIDTH), 0
 
 
-def eye_in(name: str) -> str | None:
-    """The eye that a file's name tells by OD or OS."""
-    found = _EYE.search(name)
-    return eye_of(found[1] if found else None)
+def eye_in_name(name: str) -> str | None:
+    """The eye from OD or OS in a file's name."""
+    match = _EYE.search(name)
+    return eye_of(match[1] if match else None)

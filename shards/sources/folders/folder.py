@@ -39,26 +39,26 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
     """Every image below a folder, in the order of its path; DataError where there is none."""
     root = check_folder(path)
     where = find_listing(root)
-    found = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
-    layout = layout_of(found, shown=path)
+    found_files = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
+    layout = layout_of(found_files, shown=path)
     if where is None and layout.inside:
         where = find_listing(os.path.join(root, layout.inside))
-    rows, notes = _read_rows(root, where, found.paths) if where else (None, other_tables(root))
-    if not found.paths and not rows:
+    rows, notes = _read_rows(root, where, found_files.paths) if where else (None, other_tables(root))
+    if not found_files.paths and not rows:
         raise DataError(
             f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
-            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found, FOLLOW)}"
+            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found_files, FOLLOW)}"
         )
-    files = zip(found.paths, found.sizes, strict=True)
+    files = zip(found_files.paths, found_files.sizes, strict=True)
     scans = scans_of(root, path, files, rows, name, layout, links)
-    return SourceListing(scans, (*notes, *notes_of(found, layout, FOLLOW)))
+    return SourceListing(scans, (*notes, *notes_of(found_files, layout, FOLLOW)))
 
 
 def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, Row], tuple[str, ...]]:
-    """A list's rows by path below the root, and what is to be said of them."""
-    listed, base, held = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
+    """A list's rows by path below the root, and notes on them."""
+    listed, base, present = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
     rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listed.rows.items()}
-    missing = [f for f in rows if f not in held and not os.path.lexists(os.path.join(root, f))]
+    missing = [f for f in rows if f not in present and not os.path.lexists(os.path.join(root, f))]
     return rows, (*listed.notes, *listed.missing_note(missing))
 
 
@@ -71,12 +71,14 @@ def scans_of(
     layout: FolderLayout | None = None,
     links: Links = "inside",
 ) -> list[Scan]:
-    """`list_folder` of files that are known; millions of them are kept in few objects each."""
+    """The scans of known files, as `list_folder` gives them, in few objects for millions of files."""
     layout = layout or FolderLayout()
+    # Paths and sizes apart: a tuple for each of 1.6 million files takes memory that a plan can do without.
     paths, sizes = [], array("q")
     for file, size in files:
         paths.append(file)
         sizes.append(-1 if size is None else size)
+    # A listed file that is not there becomes a scan that cannot be read: counted, not silently absent.
     missing = (rows or {}).keys() - set(paths if rows else ())
     paths += missing
     sizes.extend([-1] * len(missing))
@@ -84,16 +86,17 @@ def scans_of(
     paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
     del order
     source = name or os.path.basename(root) or "folder"
-    own = [layout.own(file) for file in paths] if layout.inside else paths
-    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(own)
+    # Keys and volumes come from the path below the set's own folder: where it was unpacked changes no key.
+    names = [layout.own(file) for file in paths] if layout.inside else paths
+    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(names)
     scans = []
-    for file, name_of, size, key in zip(paths, own, sizes, unique_keys(own), strict=True):
+    for file, name_of, size, key in zip(paths, names, sizes, unique_keys(names), strict=True):
         split, label = known(os.path.dirname(file))
         scan = Scan(
             key=key,
             origin=printable(file),
             source=source,
-            read=InFolder(root, file, links),
+            read=FileReader(root, file, links),
             size=size if size >= 0 else None,
             label=label,
             split=split,
@@ -103,7 +106,7 @@ def scans_of(
     return scans
 
 
-class InFolder:
+class FileReader:
     """A scan's `read`: `read_file`, in a quarter of the memory of a partial function."""
 
     __slots__ = ("file", "links", "root")
@@ -129,7 +132,7 @@ def check_folder(path: str) -> str:
 
 
 def named_place(place: Place) -> dict[str, Any]:
-    """Volume, slice and group of a scan, by what its file is called."""
+    """Volume, slice and group of a scan, from its file's name."""
     volume, group = (None if name is None else _shown(name) for name in (place.volume, place.group))
     return {"volume": volume, "slice": place.slice, "group": group}
 
@@ -142,11 +145,13 @@ def _shown(name: str) -> str:
 def _apply(row: Row | None, scan: Scan) -> Scan:
     if row is None:
         return replace(scan, read=_not_listed)
-    return replace(scan, label=row.label or scan.label, split=row.split or scan.split, **who(row, scan))
+    return replace(
+        scan, label=row.label or scan.label, split=row.split or scan.split, **person_and_place(row, scan)
+    )
 
 
-def who(row: Row, scan: Scan) -> dict[str, Any]:
-    """Patient, eye, volume and slice as a list says; where it names no volume, what the file's name tells."""
+def person_and_place(row: Row, scan: Scan) -> dict[str, Any]:
+    """Patient, eye, volume and slice from a list's row. Without a volume there the file's name decides."""
     if row.volume is None:
         place = scan.slice if row.slice is None else row.slice
         return {"patient": row.patient, "eye": row.eye, "slice": place}

@@ -14,7 +14,7 @@ from retfound_dist.io import storage
 from retfound_dist.listing.image_lists import Row, read_listing
 from retfound_dist.listing.slice_sequences import Place, Sequences
 from shards.images.scan import Scan, SourceListing, unique_keys
-from shards.sources.folders.folder import named_place, who
+from shards.sources.folders.folder import named_place, person_and_place
 from shards.sources.folders.published import image_scan
 
 
@@ -45,4 +45,4 @@ def _scan(root: str, file: str, source: str, key: str, row: Row, place: Place, l
     size = os.path.getsize(where) if os.path.isfile(where) else None
     known = {"label": row.label, "split": row.split, **named_place(place)}
     scan = image_scan(root, file, size, source, key, links, **known)
-    return replace(scan, **who(row, scan))
+    return replace(scan, **person_and_place(row, scan))

@@ -1,4 +1,4 @@
-"""What the data sets' adapters share: expected counts, file listings, short notes of what is missing."""
+"""Functions that the data sets' adapters share: file listings, published counts, short notes."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import IMAGE_ENDS, find_files
 from retfound_dist.listing.folder_layout import nothing_found
 from shards.images.scan import Scan, SourceListing, printable
-from shards.sources.folders.folder import FOLLOW, InFolder, check_folder
+from shards.sources.folders.folder import FOLLOW, FileReader, check_folder
 
 FEW = 5
 """Names spelt out in a note."""
 
 
 def list_files(
-    path: str, what: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
+    path: str, description: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
 ) -> tuple[str, dict[str, int], list[str]]:
     """(real folder, relative path -> bytes, notes on what was passed over) in the order of the paths.
 
-    DataError saying `what` where there is none.
+    DataError saying `description` where there is none.
     """
     root = check_folder(path)
-    found = find_files(root, ends, links)
-    if not found.paths:
+    found_files = find_files(root, ends, links)
+    if not found_files.paths:
         raise DataError(
-            f"no {what} in {path}: give source.path the folder the download was unpacked to"
-            + nothing_found(found, FOLLOW)
+            f"no {description} in {path}: give source.path the folder the download was unpacked to"
+            + nothing_found(found_files, FOLLOW)
         )
-    return root, dict(zip(found.paths, found.sizes, strict=True)), found.passed.lines(FOLLOW)
+    return (
+        root,
+        dict(zip(found_files.paths, found_files.sizes, strict=True)),
+        found_files.passed.lines(FOLLOW),
+    )
 
 
 def image_scan(
@@ -46,26 +50,26 @@ def image_scan(
     **known: Any,
 ) -> Scan:
     """One image file below a folder."""
-    read = InFolder(root, file, links)
+    read = FileReader(root, file, links)
     return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
 
 
-def compare_counts(found: Mapping[str, int], published: Mapping[str, int], what: str) -> list[str]:
-    """One line where the counts by name are not the published ones, none where they are."""
-    names = sorted(found.keys() | published.keys())
+def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit: str) -> list[str]:
+    """One note where counts differ from the published ones, none where they are equal."""
+    names = sorted(counts.keys() | published.keys())
     differing = [
-        f"{name} {found.get(name, 0):,} of {published.get(name, 0):,}"
+        f"{name} {counts.get(name, 0):,} of {published.get(name, 0):,}"
         for name in names
-        if found.get(name, 0) != published.get(name, 0)
+        if counts.get(name, 0) != published.get(name, 0)
     ]
     if not differing:
         return []
-    total, wanted = sum(found.values()), sum(published.values())
-    return [f"{total:,} {what} found, {wanted:,} published: {', '.join(differing)}"]
+    total, wanted = sum(counts.values()), sum(published.values())
+    return [f"{total:,} {unit} found, {wanted:,} published: {', '.join(differing)}"]
 
 
 def count_labels(scans: Iterable[Scan]) -> Counter[str]:
-    """Images a label."""
+    """Counts images by label."""
     return Counter(scan.label or "(none)" for scan in scans)
 
 
@@ -75,7 +79,7 @@ def short_list(names: Sequence[str]) -> str:
     return ", ".join(printable(name) for name in names[:FEW]) + more
 
 
-def natural(path: str) -> tuple[Any, ...]:
+def natural_order(path: str) -> tuple[Any, ...]:
     """Sort key by which 2.bmp comes before 10.bmp."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path))
 
@@ -90,8 +94,9 @@ def ignored_note(files: Sequence[str], why: str) -> list[str]:
     return [f"{len(files):,} files left aside ({why}): {short_list(files)}"] if files else []
 
 
-def usable(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
+def require_scans(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
     """The listing; DataError where nothing in the folder is of the set."""
+    # A set that was not recognised would otherwise become an empty one.
     if not scans:
         raise DataError(
             f"nothing in {path} lies as the set does when it is downloaded ({'; '.join(notes)}): "

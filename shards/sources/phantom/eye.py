@@ -29,6 +29,7 @@ STREAM_TEXTURE, STREAM_SPECKLE = 5, 6
 
 def keyed_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
     """A generator that depends on its key alone, never on what was drawn before it."""
+    # Philox, as for crops and masks: a draw can be repeated alone, in any process.
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, *index))
     return np.random.Generator(np.random.Philox(sequence))
 
@@ -47,6 +48,7 @@ class Waves:
         """Waves whose features are some `length` mm wide."""
         kx_N, ky_N = rng.normal(0.0, 1.6 / length, (2, n)).astype(np.float32)
         phase_N = rng.uniform(0.0, 2 * np.pi, n).astype(np.float32)
+        # Cosines of amplitude a have a variance of n a^2 / 2: this makes it `scale` squared.
         return Waves(kx_N, ky_N, phase_N, scale * float(np.sqrt(2.0 / n)))
 
     def __call__(self, x_W: Floats, y: float) -> Floats:
@@ -95,6 +97,7 @@ def draw_eye(seed: int, patient: int, eye: int, *, lift: float) -> Eye:
     """The eye of index `eye` (0 right, 1 left); `lift` is the room a lesion needs, micrometres."""
     rng = keyed_rng(seed, STREAM_EYE, patient, eye)
     field, depth = rng.uniform(7.0, 10.5), rng.uniform(1250.0, 1650.0)
+    # Deep enough for a healthy retina (some 390 micrometres) and what a lesion lifts above it.
     base = max(depth * rng.uniform(0.48, 0.68), 390.0 + lift)
     return Eye(
         nasal=1.0 if eye == 0 else -1.0,
@@ -159,6 +162,7 @@ def optic_disc(eye: Eye, x_W: Floats, y: float) -> tuple[Floats, Floats]:
     The disc is a circle of radius 0.85 mm at the height of the fovea; the cup is in micrometres
     below the inner surface, which rises into the rim.
     """
+    # Half of the disc's width at this B-scan; 0 beyond it.
     chord = float(np.sqrt(max(0.85**2 - y * y, 0.0)))
     beyond_W = x_W * eye.nasal - (eye.disc + 0.85 - chord)
     part_W = min(3.0 * chord, 1.0) / (1.0 + np.exp(-np.clip(beyond_W / 0.05, -30.0, 30.0)))

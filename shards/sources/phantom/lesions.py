@@ -40,7 +40,7 @@ class Blob:
 
 
 @dataclass
-class Cut:
+class LesionSlice:
     """One B-scan of a lesion: the layers as changed, and what is painted over them."""
 
     thick_KW: Floats
@@ -62,7 +62,7 @@ class Lesion:
     """How far the retina rises at most, micrometres."""
     pit: float
     """What is left of the foveal pit, 0 to 1."""
-    cut: Callable[[Cut, Floats, float], None]
+    cut: Callable[[LesionSlice, Floats, float], None]
     """Changes a healthy cut, whose columns lie at x mm, into this lesion's at y mm."""
 
 
@@ -72,7 +72,7 @@ def dome(x_W: Floats, y: float, centre: tuple[float, float], radius: tuple[float
     return np.asarray(np.maximum(1.0 - inside_W, 0.0), np.float32)
 
 
-def absorb(at: Cut, up_W: Floats, x_W: Floats, reach: float, rest: float) -> None:
+def absorb(at: LesionSlice, up_W: Floats, x_W: Floats, reach: float, rest: float) -> None:
     """Thin and thicken the ONL so that the inner retina rises smoothly over a lift of `up_W`.
 
     It follows `rest` of the lift, blurred over `reach` mm.
@@ -87,7 +87,7 @@ def draw_lesion(label: str, rng: np.random.Generator) -> Lesion:
 
 
 def _normal(rng: np.random.Generator) -> Lesion:
-    def cut(at: Cut, x_W: Floats, y: float) -> None:
+    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
         """Nothing to change."""
 
     return Lesion(extent=rng.uniform(0.3, 0.8), lift=0.0, pit=rng.uniform(0.85, 1.0), cut=cut)
@@ -106,7 +106,8 @@ def _hole(rng: np.random.Generator) -> Lesion:
     grey, wall = rng.uniform(8.0, 34.0), Waves.draw(rng, length=0.5, scale=0.14)
     lean = rng.uniform(-0.12, 0.12)
 
-    def cut(at: Cut, x_W: Floats, y: float) -> None:
+    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+        # Never negative: B-scans end at REACH of the radius.
         half = float(np.sqrt(radius**2 - y**2))
         edge_W = np.maximum(np.hypot(x_W - centre, y) - radius, 0.0)
         swell_W = np.exp(-((edge_W / reach) ** 2)).astype(np.float32)
@@ -149,13 +150,14 @@ def _serous(rng: np.random.Generator) -> Lesion:
     has_ped, ped_x = rng.random() < 0.35, centre[0] + rng.normal(0.0, 0.4) * radius
     ped_size = (rng.uniform(0.12, 0.3), rng.uniform(30.0, 80.0))
 
-    def cut(at: Cut, x_W: Floats, y: float) -> None:
+    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
         bump_W = dome(x_W, y, centre, (radius, across))
         at.thick_KW[FLUID] += height * bump_W**power
         absorb(at, at.thick_KW[FLUID], x_W, 0.3, 0.9)
         at.grey_KW[FLUID] = grey
         over_W = np.minimum(4.0 * bump_W, 1.0)
         shag_W = over_W * np.maximum(6.0 + shaggy * (0.6 + 0.6 * fringe(x_W, y)), 0.0)
+        # The fringe of outer segments hangs into the fluid and must not fill it.
         shag_W = np.minimum(shag_W, 0.35 * at.thick_KW[FLUID])
         at.thick_KW[OS] += shag_W
         at.thick_KW[FLUID] -= shag_W
@@ -178,6 +180,7 @@ def _drusen(rng: np.random.Generator) -> Lesion:
     n, through = rng.integers(6, 26), 1 if detached else rng.integers(3, 6)
     spread, middle = rng.uniform(0.7, 1.9), rng.normal(0.0, 0.4)
     xs, ys = rng.normal(middle, spread, n), rng.uniform(-extent, extent, n)
+    # Within 1.8 mm: the narrowest image shows 2.4 mm at either side of the fovea, and each shall show some.
     xs[:through], ys[:through] = np.clip(xs[:through], -1.8, 1.8), 0.2 * ys[:through]
     rx, ry = rng.uniform(0.11, 0.42, n), rng.uniform(0.1, 0.4, n)
     ry[:through] = 1.25 * extent / REACH
@@ -190,7 +193,7 @@ def _drusen(rng: np.random.Generator) -> Lesion:
     rough = Waves.draw(rng, length=0.12, scale=3.0, n=16)
     atrophy = (rng.normal(0.0, 0.9), rng.uniform(0.2, 0.7), 50.0 * (rng.random() < 0.4))
 
-    def cut(at: Cut, x_W: Floats, y: float) -> None:
+    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
         bumps = [high[i] * dome(x_W, y, (xs[i], ys[i]), (rx[i], ry[i])) for i in range(n)]
         up_W = np.max(bumps, axis=0) + np.maximum(rough(x_W, y), 0.0)
         over_W = np.minimum(up_W / 50.0, 1.0)
@@ -222,7 +225,7 @@ def _cysts(rng: np.random.Generator) -> Lesion:
     shift, dark = rng.normal(0.0, 6.0, n + foci), rng.uniform(6.0, 26.0)
     shine, opaque = rng.uniform(165.0, 225.0, foci), 25.0 * (rng.random() < 0.4)
 
-    def cut(at: Cut, x_W: Floats, y: float) -> None:
+    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
         near_W = np.exp(-((x_W - middle) ** 2 + y * y) / wide**2)
         for k, part in ((INL, 0.35), (OPL, 0.15), (ONL, 0.5)):
             at.thick_KW[k] += (part * swell + (12.0 if k != OPL else 0.0)) * near_W

@@ -80,6 +80,7 @@ def expose(grey_HW: Floats, scanner: Scanner, rng: np.random.Generator) -> NDArr
     pooled = max(REFERENCE[0] * REFERENCE[1] / (height * width), 1.0) ** 0.9
     down_H1 = np.linspace(0.0, scanner.rolloff, height, dtype=np.float32)[:, None]
     side_W = np.linspace(-1.0, 1.0, width, dtype=np.float32) ** 2 * np.float32(scanner.vignette)
+    # Light adds up as intensity: speckle and blur on display greys would look like film grain.
     signal_HW = np.expm1(np.maximum(grey_HW - down_H1 - side_W, 0.0) / GREY_PER_NEPER)
     signal_HW = signal_HW * speckle(rng, (height, width), scanner.looks * pooled)
     noise_HW = speckle(rng, (height, width), scanner.floor_looks * pooled)

@@ -28,7 +28,7 @@ from shards.sources.phantom.eye import (
     optic_disc,
     thicknesses,
 )
-from shards.sources.phantom.lesions import Cut, Lesion, draw_lesion
+from shards.sources.phantom.lesions import Lesion, LesionSlice, draw_lesion
 from shards.sources.phantom.optics import draw_scanner, expose
 from shards.sources.phantom.tissue import PixelGrid, Vessels, draw_vessels, paint
 
@@ -61,6 +61,7 @@ class PhantomScan:
 def label_of(patient: int, seed: int) -> str:
     """The patient's class: every run of five patients holds each class once, in random order."""
     block, place = divmod(patient, len(CLASSES))
+    # By block: more patients then leave the classes of the first as they are.
     order = keyed_rng(seed, STREAM_LIST, block).permutation(len(CLASSES))
     return CLASSES[order[place]]
 
@@ -121,7 +122,7 @@ def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[
     eye, y = truth.eye, truth.y
     x_W = columns(eye, width)
     z_H1 = np.asarray((np.arange(height) + 0.5) / height * eye.depth, np.float32)[:, None]
-    cut = Cut(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
+    cut = LesionSlice(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
     truth.lesion.cut(cut, x_W, y)
     grey_HW = paint(
         PixelGrid(x_W, z_H1, soft=max(eye.depth / height, 6.0), y=y),
@@ -131,5 +132,6 @@ def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[
         optic_disc(eye, x_W, y),
         (seed, patient, side),
     )
+    # Speckle alone differs from slice to slice at random; all else runs on through the volume.
     noise = keyed_rng(seed, STREAM_SPECKLE, patient, side, scan.slice)
     return expose(grey_HW, draw_scanner(seed, patient), noise)

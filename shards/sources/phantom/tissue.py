@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from shards.sources.phantom.eye import STREAM_TEXTURE, Floats, Waves, keyed_rng
-from shards.sources.phantom.lesions import MYOID, RPE, Blob, Cut
+from shards.sources.phantom.lesions import MYOID, RPE, Blob, LesionSlice
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def texture(key: tuple[int, int, int], channel: int, y: float, cells: tuple[int,
         )
         for k in (knot, knot + 1)
     )
+    # cos^2 + sin^2 = 1: the blend of two grids keeps their variance, so no B-scan looks smoother.
     return np.asarray(math.cos(part) * first + math.sin(part) * second, np.float32)
 
 
@@ -114,6 +115,7 @@ def grain(
     Rows hang from depth 0 of `d_HW`, so that the texture follows that surface.
     """
     grid = texture(key, channel, frame.y, (48, int(13.5 / cell[1])))
+    # Blurring by 1.1 cells leaves 1 / (2 sqrt(pi) 1.1) = 1/3.9 of the standard deviation.
     grid = gaussian_filter(grid, 1.1, mode="nearest") * np.float32(3.9)
     at_W = np.clip((frame.x_W + 6.75) / cell[1], 0.0, grid.shape[1] - 1.01).astype(np.float32)
     left_W = at_W.astype(np.intp)
@@ -142,7 +144,7 @@ def choroid(frame: PixelGrid, vessels: Vessels, bruch_W: Floats, key: tuple[int,
     return np.asarray(grey_HW + (0.5 * vessels.lumen + 6.0 * deep_HW) * lumen_HW, np.float32)
 
 
-def paint_layers(frame: PixelGrid, cut: Cut, edge_KW: Floats, below_HW: Floats) -> Floats:
+def paint_layers(frame: PixelGrid, cut: LesionSlice, edge_KW: Floats, below_HW: Floats) -> Floats:
     """Stack the layers' greys with soft edges, 0 above and `below_HW` under Bruch's membrane."""
     grey_HW = np.zeros_like(below_HW)
     above = np.zeros_like(edge_KW[0])
@@ -207,7 +209,7 @@ def paint_vitreous(frame: PixelGrid, vessels: Vessels, bruch_W: Floats) -> Float
 
 def paint(
     frame: PixelGrid,
-    cut: Cut,
+    cut: LesionSlice,
     vessels: Vessels,
     bruch_W: Floats,
     disc: tuple[Floats, Floats],
@@ -216,6 +218,7 @@ def paint(
     """The whole B-scan as display greys without noise, shape (H, W)."""
     edge_KW = edges(np.maximum(cut.thick_KW, 0.0), bruch_W)
     disc_W, cup_W = disc
+    # Below 0 the rim rises for all columns; the cup itself belongs to the disc.
     edge_KW[0] += np.where(cup_W < 0.0, cup_W, disc_W * cup_W)
     below_HW = choroid(frame, vessels, bruch_W, key)
     if cut.window_W is not None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retfound_dist.errors import DataError
 from retfound_dist.images.image_digests import pixel_digest
-from shards.images.near_duplicates import ALIKE_BITS, LOOK_BYTES, look, near_pairs
+from shards.images.near_duplicates import ALIKE_BITS, LOOK_BYTES, difference_hash, near_pairs
 from shards.images.preparation import check_levels, count_levels
 from shards.pack import pack
 from tests.shards.pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
@@ -61,7 +61,7 @@ def test_near_duplicates_of_other_patients_are_reported_and_kept(tmp_path: Path)
 
 
 def test_pictures_of_one_patient_may_look_alike() -> None:
-    looks = look(scan_pixels(1)) * 2
+    looks = difference_hash(scan_pixels(1)) * 2
     assert list(near_pairs(looks, np.array([4, 4]))) == []
     assert list(near_pairs(looks, np.array([4, 5]))) == [(0, 1, 0)]
 
@@ -104,7 +104,7 @@ def test_copies_that_were_scaled_and_encoded_again_look_alike(test_data: Path) -
         image = Image.open(file).convert("L")
         buffer = io.BytesIO()
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(buffer, "JPEG", quality=70)
-        pair = [np.frombuffer(look(np.asarray(i)), np.uint8) for i in (image, Image.open(buffer))]
+        pair = [np.frombuffer(difference_hash(np.asarray(i)), np.uint8) for i in (image, Image.open(buffer))]
         within += int(np.bitwise_count(pair[0] ^ pair[1]).sum()) <= ALIKE_BITS
     assert within / len(files) > 0.9
 

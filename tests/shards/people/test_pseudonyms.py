@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import stat
-import tarfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from retfound_dist.cli import main
-from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import Manifest
-from shards.append import append
 from shards.images.scan import Scan
 from shards.pack import pack, plan_pack
 from shards.people.names_table import table_path
-from shards.people.pseudonyms import hide, named
+from shards.people.pseudonyms import original_scan, pseudonymize
 from shards.people.secret import find_secret
 from shards.repair import repair
-from shards.verify import inspect
 from tests.shards.pack_inputs import file_bytes, pack_config, write_image
+from tests.shards.people_sets import cohort, fields_of, rows_of, write_list
 
 PEOPLE = (
     "Smith_John_19500101",
@@ -33,6 +28,8 @@ PEOPLE = (
     "Szczepański_Grzegorz",
     "张伟_1977-03-02",
 )
+
+
 TELLING = (
     "Smith",
     "John",
@@ -76,22 +73,6 @@ def telling_bytes(folder: Path) -> list[tuple[str, str]]:
             spelt = {one.encode(coding, "ignore") for one in (word, escaped) for coding in codings}
             found += [(name, word) for one in spelt if len(one) > 3 and one in data]
     return found
-
-
-def fields_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Key -> JSON of every sample."""
-    found = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.name.endswith(".json"):
-                    found[member.name[:-5]] = json.load(tar.extractfile(member))  # type: ignore[arg-type]
-    return found
-
-
-def rows_of(path: str) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_no_name_or_date_leaves_with_the_set_or_stands_in_what_is_printed(
@@ -143,24 +124,6 @@ def test_slices_eyes_and_volumes_stay_together_and_sort_as_before(clinic: Path, 
     )
 
 
-def write_list(root: Path, people: dict[str, list[str]]) -> None:
-    """A manifest.csv that names the patient of each file."""
-    lines = ["file,label,patient", *(f'{file},A,"{who}"' for who, files in people.items() for file in files)]
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-
-
-def cohort(root: Path, people: int, first: int = 0) -> dict[str, list[str]]:
-    """Images of so many people, three each, with files that tell nothing and a list that names them."""
-    held: dict[str, list[str]] = {}
-    for person in range(first, first + people):
-        files = [f"A/im{person:02d}_{place}.png" for place in range(3)]
-        for place, file in enumerate(files):
-            write_image(root / file, 1000 * person + place)
-        held[f"Kowalski{'abcdefghijklmnopqrstuvwxyz'[person]}, Jan"] = files
-    write_list(root, held)
-    return held
-
-
 def parts_of_files(manifest: Manifest, table: str) -> dict[str, str]:
     parts = {key: tree["split"] for key, tree in fields_of(Path(manifest.url)).items()}
     return {row["path"]: parts[row["key"]] for row in rows_of(table)}
@@ -205,45 +168,6 @@ def test_a_patient_has_one_digest_within_and_across_packs_and_another_with_anoth
     assert patient("a", "three") != same
 
 
-def test_what_is_appended_keeps_its_patients_and_has_its_rows_in_the_same_table(tmp_path: Path) -> None:
-    cohort(tmp_path / "one", 4)
-    cohort(tmp_path / "two", 4, first=2)
-    first = pack_config(tmp_path / "one", tmp_path / "out")
-    pack(first)
-    before = fields_of(tmp_path / "out")
-    append(pack_config(tmp_path / "two", tmp_path / "out", source={"name": "later"}))
-    fields = fields_of(tmp_path / "out")
-    assert before.items() <= fields.items()
-    rows = rows_of(table_path(first))
-    assert {row["source"] for row in rows} == {"one", "later"}
-    assert {row["key"] for row in rows} >= fields.keys()
-    known = defaultdict(set)
-    for row in rows:
-        known[row["patient"]].add(row["patient_digest"])
-    assert len(known) == 6
-    assert all(len(digests) == 1 for digests in known.values())
-    assert not inspect(str(tmp_path / "out")).faults
-
-
-def test_the_table_is_the_owner_s_alone_never_in_the_set_and_its_place_can_be_chosen(tmp_path: Path) -> None:
-    cohort(tmp_path / "in", 2)
-    place = tmp_path / "safe" / "names.csv"
-    config = pack_config(tmp_path / "in", tmp_path / "out", out={"names_table": str(place)})
-    pack(config)
-    assert stat.S_IMODE(place.stat().st_mode) == 0o600
-    assert rows_of(str(place))[0]["patient"].startswith("Kowalski")
-    assert [path.name for path in place.parent.iterdir()] == ["names.csv"]
-    for wrong in (f"{tmp_path}/out/names.csv", "s3://bucket/names.csv", str(tmp_path)):
-        with pytest.raises(ConfigError, match="names_table"):
-            pack(pack_config(tmp_path / "in", tmp_path / "out2", out={"names_table": wrong}) if "/out/" not in wrong
-                 else pack_config(tmp_path / "in", tmp_path / "out", out={"names_table": wrong}))  # fmt: skip
-    (tmp_path / "other.csv").write_text("mine\n")
-    with pytest.raises(ConfigError, match="no table of names"):
-        pack(pack_config(tmp_path / "in", tmp_path / "out3", out={"names_table": f"{tmp_path}/other.csv"}))
-    assert (tmp_path / "other.csv").read_text() == "mine\n"
-    assert not (tmp_path / "out3").exists()
-
-
 def test_another_secret_is_told_and_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort(tmp_path / "in", 3)
     config = pack_config(tmp_path / "in", tmp_path / "out")
@@ -253,36 +177,6 @@ def test_another_secret_is_told_and_never_mixed(tmp_path: Path, monkeypatch: pyt
         pack(config)
     with pytest.raises(DataError, match="digested with another secret: set RETFOUND_SALT"):
         repair(config, plan_pack(config), ["oct-000000.tar"])
-
-
-def test_names_that_stay_are_a_decision_that_the_card_states_with_counts(tmp_path: Path) -> None:
-    cohort(tmp_path / "in", 3)
-    pack(pack_config(tmp_path / "in", tmp_path / "named", source={"keys": "names"}))
-    card = (tmp_path / "named" / "DATACARD.md").read_text()
-    assert "because source.keys=names says so: of the images 9 like a name" in card
-    assert any("Kowalski" in tree["patient"] for tree in fields_of(tmp_path / "named").values())
-    pack(pack_config(tmp_path / "in", tmp_path / "hidden"))
-    card = (tmp_path / "hidden" / "DATACARD.md").read_text()
-    assert "images that look like people: 9 like a name" in card
-    assert str(tmp_path) not in card
-
-
-def test_what_looks_harmless_keeps_its_names_unless_digests_are_asked_for(tmp_path: Path) -> None:
-    for number in range(4):
-        write_image(tmp_path / "in" / "AMD" / f"amd_{1047099 + 7919 * number}_1.png", number)
-    pack(pack_config(tmp_path / "in", tmp_path / "auto"))
-    assert all(key.startswith("AMD_amd_") for key in fields_of(tmp_path / "auto"))
-    assert "none looks like a person" in (tmp_path / "auto" / "DATACARD.md").read_text()
-    pack(pack_config(tmp_path / "in", tmp_path / "asked", source={"keys": "digest"}))
-    assert all(key.startswith("i") and len(key) == 13 for key in fields_of(tmp_path / "asked"))
-
-
-@pytest.mark.parametrize("folder", ["octdl", "kermany"])
-def test_published_sets_keep_their_names_as_plain_folders_too(
-    test_data: Path, tmp_path: Path, folder: str
-) -> None:
-    plan = plan_pack(pack_config(test_data / folder, tmp_path / "out"))
-    assert {choice.keys for choice in plan.choices.values()} == {"names"}
 
 
 def test_folders_of_people_are_neither_labels_nor_the_name_of_a_source(tmp_path: Path) -> None:
@@ -326,7 +220,7 @@ def test_whatever_a_reader_says_comes_without_the_file_s_name(kind: type[Excepti
         raise kind(f"/data/{path}: the header of Szczepański, eye 19500101, is not a PNG's")
 
     scan = Scan(key="k", origin=path, source="s", read=read, label="NORMAL")
-    (hidden,) = hide([scan], find_secret(), "s")
+    (hidden,) = pseudonymize([scan], find_secret(), "s")
     with pytest.raises(DataError) as caught:
         hidden.read()
     assert not [word for word in ("Szczepa", "Grzegorz", "19500101") if word in str(caught.value)]
@@ -339,7 +233,7 @@ def test_errors_of_a_hidden_scan_come_without_its_names(tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "A" / "Smith_John_2.png", 2)
     plan = plan_pack(pack_config(tmp_path / "in", tmp_path / "out"))
     (tmp_path / "in" / "A" / "Smith_John_1.png").unlink()
-    gone = next(scan for scan in plan.scans if named(scan).origin.endswith("_1.png"))
+    gone = next(scan for scan in plan.scans if original_scan(scan).origin.endswith("_1.png"))
     with pytest.raises(DataError) as caught:
         gone.read()
     assert "Smith" not in str(caught.value)

@@ -25,14 +25,14 @@ def test_a_secret_of_the_environment_is_taken_and_one_that_can_be_guessed_is_ref
 
 def test_without_one_it_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
-    assert find_secret(env, make=False).made
+    assert find_secret(env, make=False).is_new
     assert not list(tmp_path.rglob("*"))
     first = find_secret(env)
     path = tmp_path / ".config" / "retfound" / "salt"
-    assert (first.made, first.where) == (True, str(path))
+    assert (first.is_new, first.where) == (True, str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = find_secret(env)
-    assert (again.made, again.key) == (False, first.key)
+    assert (again.is_new, again.key) == (False, first.key)
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         find_secret(env)

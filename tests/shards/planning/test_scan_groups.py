@@ -11,7 +11,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.listing.split_units import BY_IMAGE, TOGETHER
 from shards.images.scan import Scan
 from shards.planning.pack_plan import PackPlan, assign_parts
-from shards.planning.scan_groups import check_divisible, given_keys, given_parts, group_of, kind_of
+from shards.planning.scan_groups import check_divisible, group_of, keys_with_part, kind_of, parts_of_groups
 
 SIX_TWO_TWO = (0.6, 0.2, 0.2)
 
@@ -54,8 +54,10 @@ def test_a_sources_own_part_holds_for_all_of_a_patient_and_of_a_volume_and_for_o
         scan("2", "test", volume="v"),
         scan("3", "train", patient="p"),
     ]
-    assert given_parts(scans, group_of) == {("s", "volume", "v"): "test", ("s", "p"): "train"}
-    assert given_parts([*scans, scan("4", "test", volume="v")], group_of) == given_parts(scans, group_of)
+    assert parts_of_groups(scans, group_of) == {("s", "volume", "v"): "test", ("s", "p"): "train"}
+    assert parts_of_groups([*scans, scan("4", "test", volume="v")], group_of) == parts_of_groups(
+        scans, group_of
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_what_a_source_has_in_two_parts_is_named_with_both_and_the_second_image(
     known: dict[str, str], named: str
 ) -> None:
     with pytest.raises(DataError, match=rf"^{named} of source s is in val and in test \(b\.png\)"):
-        given_parts([scan("a", "val", **known), scan("b", "test", **known)], group_of)
+        parts_of_groups([scan("a", "val", **known), scan("b", "test", **known)], group_of)
 
 
 def test_given_parts_are_told_by_source_as_all_or_by_key_and_not_at_all_where_there_is_none() -> None:
@@ -74,11 +76,11 @@ def test_given_parts_are_told_by_source_as_all_or_by_key_and_not_at_all_where_th
         scan("a", "val", "all"), scan("b", "test", "all"), scan("c", "val", "some"), scan("d", None, "some"),
         scan("e", None, "none"),
     ]  # fmt: skip
-    assert given_keys(scans) == {"all": None, "some": frozenset({"c"})}
+    assert keys_with_part(scans) == {"all": None, "some": frozenset({"c"})}
 
 
 def test_a_plan_says_how_each_scan_came_into_its_part() -> None:
-    plan = PackPlan((), "", {}, given={"all": None, "some": frozenset({"c"})})
+    plan = PackPlan((), "", {}, keys_with_part={"all": None, "some": frozenset({"c"})})
     told = [
         scan("a", source="all", patient="p"), scan("c", source="some", patient="p"), scan("d", source="some", patient="p"),
         scan("e", source="none", volume="v"), scan("f", source="none"), scan("g", source="none", group="f"),

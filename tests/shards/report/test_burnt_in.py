@@ -11,7 +11,6 @@ from PIL import Image
 from shards.pack import pack
 from shards.report.burnt_in import boxes_in, count_not_compared, find_burnt_in
 from shards.report.contact_sheet import Tile
-from shards.write.manifest import merge
 from tests.shards.pack_inputs import pack_config, scan_pixels
 
 
@@ -92,19 +91,3 @@ def test_card_and_page_say_what_was_compared_and_where_nothing_was(tmp_path: Pat
     card, page = ((tmp_path / "out2" / name).read_text() for name in ("DATACARD.md", "quality.html"))
     assert "- few: marks were not looked for in 3 of 3 images looked at" in card
     assert "marks were not looked for in 3 of 3 images" in page
-
-
-def test_sets_packed_before_keep_what_was_found_when_a_source_is_appended() -> None:
-    old = {"images": 9, "height": 5, "width": 6, "share": 0.1, "boxes": [[0, 0, 1, 1]]}
-    parts = {
-        "samples": 0,
-        "classes": [],
-        "shards": [],
-        "sources": {},
-        "skipped": [],
-        "history": [],
-        "recipe": {},
-    }
-    tree = {**parts, "near_duplicates": {"first": []}, "suspects": {}}
-    found = merge({**tree, "burnt_in": {"clinic": old}}, tree)["burnt_in"]["clinic"]
-    assert found == [{"how": "size", "example": "", **old}]

@@ -34,20 +34,6 @@ def test_the_card_says_what_is_in_the_set_and_what_was_kept_out(packed: Path) ->
     assert "folder: licence" in card or "images: licence the owner's" in card
 
 
-def test_the_pages_of_pictures_stand_beside_the_card(packed: Path) -> None:
-    kept, dropped = (Image.open(packed / name) for name in ("examples.jpg", "dropped.jpg"))
-    assert kept.width == dropped.width
-    assert kept.height == 2 * dropped.height - 6
-    assert np.asarray(kept.convert("L")).std() > 20
-
-
-def test_a_set_that_kept_everything_has_no_page_of_what_was_dropped(tmp_path: Path) -> None:
-    write_image(tmp_path / "images" / "1.png")
-    out = Path(pack(pack_config(tmp_path / "images", tmp_path / "out")).url)
-    assert not (out / "dropped.jpg").exists()
-    assert "## Kept out\n\nNothing." in (out / "DATACARD.md").read_text()
-
-
 def test_force_replaces_card_and_pages(packed: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "other" / "1.png")
     pack(pack_config(tmp_path / "other", packed), force=True)

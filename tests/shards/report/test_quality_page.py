@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from shards.report.burnt_in import find_burnt_in
 from shards.report.contact_sheet import Tile
 from shards.verify import verify
 from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
+from tests.shards.packed_samples import read_images
 
 
 def tiles(count: int, marked: bool) -> list[Tile]:
@@ -97,44 +97,8 @@ def test_what_loses_nothing_is_read_back_to_the_pixel_by_pack_verify_and_stream(
         read_strictly(data[1][: len(data[1]) // 2], grey=True)
 
 
-def test_the_loss_of_the_encoding_is_measured(tmp_path: Path) -> None:
-    images = write_classes(tmp_path / "images", {"A": 60}, "png")
-    found = {
-        quality: pack(pack_config(images, tmp_path / str(quality), image={"quality": quality})).image
-        for quality in (60, 95)
-    }
-    assert found[95]["psnr_images"] >= 3
-    assert 20 < found[60]["psnr_db"] < found[95]["psnr_db"] < 60
-    errors = []
-    for key, data in read_images(tmp_path / "60", "jpg").items():
-        errors.append(
-            (decode(data).astype(float) - np.asarray(Image.open(images / "A" / f"{key[2:]}.png"))) ** 2
-        )
-    assert found[60]["psnr_db"] == pytest.approx(10 * np.log10(255**2 / np.mean(errors)), abs=1.0)
-    assert "PSNR" in (tmp_path / "60" / "DATACARD.md").read_text()
-
-
-def test_images_kept_as_they_came_have_lost_nothing(tmp_path: Path) -> None:
-    images = write_classes(tmp_path / "images", {"A": 40})
-    assert pack(pack_config(images, tmp_path / "out")).image["psnr_db"] is None
-    assert "PSNR" not in (tmp_path / "out" / "DATACARD.md").read_text()
-
-
 def test_the_card_names_the_config_the_set_was_packed_with(tmp_path: Path) -> None:
     images = write_classes(tmp_path / "images", {"A": 3})
     words = [f"source.path={images}", f"out.url={tmp_path}/out", "out.workers=1"]
     assert main(["pack", "configs/pack_folder.toml", *words]) == 0
     assert "retfound pack pack_folder.toml out.url=URL" in (tmp_path / "out" / "DATACARD.md").read_text()
-
-
-def read_images(out: Path, kind: str) -> dict[str, bytes]:
-    """Key -> image file of every sample of a set."""
-    import tarfile
-
-    found = {}
-    for path in sorted(out.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            for entry in tar:
-                if entry.name.endswith(f".{kind}"):
-                    found[entry.name.rsplit(".", 1)[0]] = io.BytesIO(tar.extractfile(entry).read()).getvalue()
-    return found

@@ -4,7 +4,7 @@ import numpy as np
 
 from retfound_dist.formats.shard_set import IndexFile, Shard
 from shards.write.committed_shards import Committed
-from shards.write.seen_images import Seen
+from shards.write.seen_images import SeenImages
 from shards.write.statistics import Statistics
 
 
@@ -16,7 +16,7 @@ def committed(keys: list[str], digests: list[int]) -> Committed:
 def test_a_picture_is_known_by_the_key_that_had_it_first() -> None:
     rng = np.random.default_rng(0)
     digests = [int(d) for d in rng.integers(0, 2**64, 500, dtype=np.uint64)]
-    seen = Seen([committed(["old"], [digests[0]])])
+    seen = SeenImages([committed(["old"], [digests[0]])])
     assert seen.first(digests[0], "new") == "old"
     for begin in range(1, 451, 50):
         keys = [f"k{place}" for place in range(begin, begin + 50)]
@@ -32,6 +32,6 @@ def test_a_picture_is_known_by_the_key_that_had_it_first() -> None:
 
 
 def test_the_first_scan_may_have_any_digest() -> None:
-    seen = Seen([])
+    seen = SeenImages([])
     assert seen.first(0, "a") is None
     assert seen.first(0, "b") == "a"

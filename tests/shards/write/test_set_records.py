@@ -12,18 +12,16 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
-from retfound_dist.errors import DataError, FormatError, ManifestError
+from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.formats.shard_set import read_index, read_manifest
 from retfound_dist.images.image_digests import from_hex, of_set
-from retfound_dist.io import storage
 from shards.append import append, read_base
 from shards.pack import pack
 from shards.verify import verify
-from shards.write import committed_shards
+from tests.shards.damaged_sets import Change, changed, drop, put, put_right
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 INDEX = "oct-000001.idx"
-Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +43,6 @@ def config_for(packed: Path, out: Path) -> PackConfig:
     return pack_config(packed / "one", out)
 
 
-def put_right(out: Path, name: str, data: bytes) -> None:
-    """Write an index or a tar, and its size and digest into the manifest."""
-    (out / name).write_bytes(data)
-    tree = json.loads((out / "manifest.json").read_text())
-    info = storage.bytes_info(data)
-    for row in (part for shard in tree["shards"] for part in (shard, shard["index"]) if part["name"] == name):
-        row.update(bytes=info.bytes, sha256=info.sha256)
-    storage.write_json(f"{out}/manifest.json", tree)
-
-
-def changed(data: bytes, change: Change) -> bytes:
-    """A JSON file with something changed in it."""
-    tree = json.loads(data)
-    change(tree)
-    return json.dumps(tree, separators=(",", ":")).encode() + b"\n"
-
-
-def drop(key: str) -> Change:
-    return lambda tree: tree.pop(key)
-
-
-def put(key: str, value: Any) -> Change:
-    return lambda tree: tree.update({key: value})
-
-
 WHOLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda good: b"", "it is empty"),
     "a list": (lambda good: b"[]", "line 1: it is a list"),
@@ -79,6 +52,8 @@ WHOLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "deep": (lambda good: b'{"a":' + b"[" * 100_000, "line 1: it is nested too deep"),
     "zero bytes": (lambda good: b"\0" * 300, "it holds zero bytes alone"),
 }
+
+
 RECORD: dict[str, tuple[Callable[[bytes], bytes], str]] = (
     WHOLE
     | {
@@ -159,37 +134,6 @@ def test_a_damaged_record_of_an_unfinished_pack_is_named_and_its_shard_packed_ag
     assert line.startswith(f"retfound: {out}/{INDEX} is damaged: ")
     again = sum(name.endswith(".idx") for name in good) - 1
     assert line.endswith(f"; shards that are packed again from there on: {again}")
-
-
-def test_the_shards_of_a_later_format_are_refused_and_left_alone(packed: Path, out: Path) -> None:
-    (out / "manifest.json").rename(out / "packing.json")
-    (out / INDEX).write_bytes(changed((out / INDEX).read_bytes(), put("format", 2)))
-    before = file_bytes(out)
-    with pytest.raises(FormatError, match=rf"{INDEX} has format 2, this version reads format 1: use the ver"):
-        pack(config_for(packed, out))
-    left = file_bytes(out)
-    assert {name: left[name] for name in before} == before
-
-
-def test_a_record_of_a_later_minor_version_and_one_from_before_sources_were_kept_are_read(out: Path) -> None:
-    (found,) = [shard for shard in read_manifest(str(out)).shards if shard.index.name == INDEX]
-    good = committed_shards.read_record(str(out), found)
-
-    def later(tree: dict[str, Any]) -> None:
-        tree.update(mood={"deep": [None]})
-        tree["shard"]["codec"] = tree["statistics"]["new"] = "x"
-        tree["skipped"] = [{"key": "k", "origin": "o", "reason": "r", "by": "a later version"}]
-        del tree["source_files"], tree["source_pixels"]
-
-    put_right(out, INDEX, changed((out / INDEX).read_bytes(), later))
-    (found,) = [shard for shard in read_manifest(str(out)).shards if shard.index.name == INDEX]
-    read = committed_shards.read_record(str(out), found)
-    assert read.keys == good.keys
-    assert read.digests.tolist() == good.digests.tolist()
-    assert read.looks == good.looks
-    assert read.sources is None
-    assert good.sources is not None
-    assert [skip.row() for skip in read.skipped] == [{"key": "k", "origin": "o", "reason": "r"}]
 
 
 MANIFEST: dict[str, tuple[Change, str]] = {

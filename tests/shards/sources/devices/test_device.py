@@ -131,11 +131,11 @@ def test_decoded_volumes_are_kept_up_to_a_bound(tmp_path: Path, monkeypatch: pyt
     from scipy.io import savemat
 
     monkeypatch.setattr(device, "CACHE_BYTES", 2 * 4 * 48 * 64)
-    device._kept.clear()
+    device._volume_cache.clear()
     for number in range(5):
         savemat(tmp_path / f"{number}.mat", {"images": scan_stack(4).transpose(1, 2, 0)})
     assert len(list_device(str(tmp_path)).scans) == 20
-    assert len(device._kept) == 2
+    assert len(device._volume_cache) == 2
 
 
 def test_json_of_a_device_sample_holds_only_what_it_should(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retfound_dist.errors import DataError
 from shards.sources.devices.device import list_device
-from shards.sources.devices.volume import LeftAside, pseudonym
+from shards.sources.devices.volume import FileWithoutScans, pseudonym
 from shards.sources.devices.volume_formats import read_volumes
 from tests.shards.device_files import FIRST, NAME, NUMBER, scan_stack
 
@@ -83,7 +83,7 @@ def test_side_files_of_other_programs_are_left_aside_with_a_note(tmp_path: Path)
 
 def test_a_folder_of_side_files_only_says_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "a_Surfaces.xml").write_text("<surface_set/>")
-    with pytest.raises(LeftAside):
+    with pytest.raises(FileWithoutScans):
         read_volumes(str(tmp_path / "a_Surfaces.xml"))
     with pytest.raises(DataError, match=r"no device files with B-scans .*XML of another program"):
         list_device(str(tmp_path))

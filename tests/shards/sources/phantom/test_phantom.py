@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,15 +16,11 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from shards.sources.phantom.eye import bruch, columns
-from shards.sources.phantom.phantom import CLASSES, PhantomScan, list_scans, plan, render
-
-SEED = 5
-HEIGHT, WIDTH = 192, 256
-
-
-def picture(scan: PhantomScan, seed: int | None = None) -> NDArray[np.uint8]:
-    return render(scan, seed=SEED if seed is None else seed, height=HEIGHT, width=WIDTH)
+from shards.sources.phantom.phantom import CLASSES, list_scans, render
+from tests.shards.sources.phantom.measurements import (
+    SEED,
+    picture,
+)
 
 
 def test_keys_are_unique_and_hold_no_dots() -> None:
@@ -111,82 +106,6 @@ def test_neighbouring_slices_resemble_each_other_more_than_distant_ones_and_othe
         strange.append(np.abs(own[4] - next_one[4]).mean())
     assert np.mean(near) < 0.7 * np.mean(far)
     assert np.mean(near) < 0.3 * np.mean(strange)
-
-
-def heights(scan: PhantomScan) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """Micrometres of each pixel above Bruch's membrane, (H, W), and columns near the fovea, (W,)."""
-    truth = plan(scan, seed=SEED)
-    x_W = columns(truth.eye, WIDTH)
-    z_H1 = ((np.arange(HEIGHT) + 0.5) / HEIGHT * truth.eye.depth)[:, None]
-    return bruch(truth.eye, x_W, truth.y) - z_H1, np.abs(x_W) < 2.2
-
-
-def darkest_column(scan: PhantomScan, low: float, high: float) -> float:
-    """Grey between two heights (micrometres): the darkest column's over the bright columns'."""
-    up_HW, near_W = heights(scan)
-    band_HW = (up_HW > low) & (up_HW < high)
-    mean_W = (picture(scan) * band_HW).sum(axis=0) / np.maximum(band_HW.sum(axis=0), 1)
-    mean_W = np.convolve(mean_W, np.ones(3) / 3, "same")[near_W]
-    return float(mean_W.min() / np.percentile(mean_W, 85))
-
-
-def brightest_tissue(scan: PhantomScan) -> float:
-    """Of all columns the one with least tissue between EZ and IPL: its brightest spot, relative."""
-    up_HW, near_W = heights(scan)
-    smooth_HW = uniform_filter(picture(scan).astype(np.float32), (5, 3))
-    most_W = np.where((up_HW > 30) & (up_HW < 180), smooth_HW, 0.0).max(axis=0)[near_W]
-    return float(most_W.min() / np.median(most_W))
-
-
-def darkest_cyst(scan: PhantomScan) -> float:
-    """The darkest spot under brighter tissue, over the mean grey beside it at its own height."""
-    up_HW, near_W = heights(scan)
-    pixel = up_HW[0, 0] - up_HW[1, 0]
-    row_RW = np.rint((up_HW[0] - np.arange(330.0, 80.0, -pixel)[:, None]) / pixel)
-    row_RW = np.clip(row_RW, 0, HEIGHT - 1).astype(np.intp)
-    flat_RW = np.take_along_axis(picture(scan), row_RW, axis=0)[:, near_W].astype(np.float32)
-    spot_RW = uniform_filter(flat_RW, 5, mode="nearest")
-    beside_RW = uniform_filter(flat_RW, (5, 41), mode="nearest")
-    covered_RW = np.maximum.accumulate(spot_RW, axis=0) > 1.35 * np.median(spot_RW[-8:])
-    return float((spot_RW / beside_RW)[covered_RW].min())
-
-
-LESIONS: dict[str, tuple[Callable[[PhantomScan], float], float]] = {
-    "MH": (brightest_tissue, 0.52),
-    "CSR": (lambda scan: darkest_column(scan, 26, 48), 0.45),
-    "AMRD": (lambda scan: darkest_column(scan, 0, 16), 0.65),
-    "DR": (darkest_cyst, 0.6),
-}
-"""What a class's lesion darkens, and below which share of the healthy grey it counts as there:
-a gap through the retina, fluid on the RPE, something under the RPE, holes within the retina."""
-
-
-@pytest.mark.parametrize("label", LESIONS)
-def test_every_slice_shows_its_lesion_and_normal_slices_do_not(label: str) -> None:
-    measure, limit = LESIONS[label]
-    scans = list_scans(patients=50, slices_per_volume=4, seed=SEED)
-    own = {scan.key: measure(scan) for scan in scans if scan.label == label}
-    assert {key: value for key, value in own.items() if value >= limit} == {}
-    normal = np.array([measure(scan) for scan in scans if scan.label == "NORMAL"])
-    # A broad vessel shadow can pass for a cyst in a measure as plain as these.
-    assert np.mean(normal < limit) < 0.06
-
-
-def retina_at_fovea(scan: PhantomScan) -> float:
-    """Micrometres from Bruch's membrane up to the inner surface, at the fovea."""
-    up_HW, _ = heights(scan)
-    fovea_W = np.abs(columns(plan(scan, seed=SEED).eye, WIDTH)) < 0.12
-    row_H = picture(scan)[:, fovea_W].mean(axis=1)
-    bright_H = np.convolve(row_H, np.ones(3) / 3, "same") > 0.3 * row_H.max()
-    return float(up_HW[np.argmax(bright_H), fovea_W].mean())
-
-
-def test_a_normal_eye_has_its_pit_in_the_central_slices() -> None:
-    scans = list_scans(patients=60, slices_per_volume=9, seed=SEED)
-    normal = [scan for scan in scans if scan.label == "NORMAL" and scan.slice in (0, 4)]
-    height = np.array([retina_at_fovea(scan) for scan in normal]).reshape(-1, 2)
-    assert (height[:, 1] < 280.0).all()
-    assert np.mean(height[:, 0] - height[:, 1]) > 15.0
 
 
 def test_a_linear_classifier_on_pixels_stays_far_from_solving_the_classes() -> None:

@@ -1,0 +1,85 @@
+"""Pages of pictures: what was kept, by source, and what was kept out and why."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shards.append import read_base
+from shards.images.preparation import decode
+from shards.pack import pack
+from shards.report.contact_sheet import (
+    COLUMNS,
+    GAP,
+    Tile,
+    draw_page,
+    first_of_each_group,
+    read_keys,
+    reason_of,
+)
+from shards.write.packed_sample import Skipped
+from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    images = write_classes(tmp_path / "images", {"A": 9, "B": 3})
+    shutil.copy(images / "A" / "a_001.jpg", images / "B" / "again.jpg")
+    Image.fromarray(np.full((48, 64), 7, np.uint8)).save(images / "A" / "empty.png")
+    (images / "A" / "broken.jpg").write_text("hi")
+    split = {"fractions": [0.6, 0.2, 0.2]}
+    return Path(pack(pack_config(images, tmp_path / "out", split=split)).url)
+
+
+def test_the_pages_of_pictures_stand_beside_the_card(packed: Path) -> None:
+    kept, dropped = (Image.open(packed / name) for name in ("examples.jpg", "dropped.jpg"))
+    assert kept.width == dropped.width
+    assert kept.height == 2 * dropped.height - 6
+    assert np.asarray(kept.convert("L")).std() > 20
+
+
+def test_a_set_that_kept_everything_has_no_page_of_what_was_dropped(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "1.png")
+    out = Path(pack(pack_config(tmp_path / "images", tmp_path / "out")).url)
+    assert not (out / "dropped.jpg").exists()
+    assert "## Kept out\n\nNothing." in (out / "DATACARD.md").read_text()
+
+
+def test_samples_are_read_back_by_their_keys_from_whichever_shard(packed: Path) -> None:
+    base = read_base(str(packed))
+    keys = [done.keys[-1] for done in base.shards]
+    assert len(keys) > 1
+    pixels = read_keys(str(packed), base.shards, [*keys, "nobody"])
+    assert pixels.keys() == set(keys)
+    for key in keys:
+        file = packed.parent / "images" / key[0] / f"{key[2:]}.jpg"
+        assert (pixels[key] == decode(file.read_bytes())).all()
+
+
+def test_each_group_begins_a_row_where_groups_stand_apart() -> None:
+    tiles = [Tile(scan_pixels(seed), group, str(seed)) for seed, group in enumerate("aab")]
+    captions = ["", "", ""]
+    one, two = (Image.open(io.BytesIO(draw_page(tiles, captions, apart=apart))) for apart in (False, True))
+    assert one.width == two.width
+    assert two.height == 2 * one.height - GAP
+    assert draw_page([Tile(None, "a", "k")], ["cannot be read"])
+
+
+def test_reasons_are_grouped_without_what_differs_from_scan_to_scan() -> None:
+    reasons = ("is blank (levels 7 to 7)", "is blank (levels 3 to 4)", "is a broken JPEG, Premature end")
+    assert [reason_of(Skipped("k", "o", reason)) for reason in reasons] == [
+        "is blank",
+        "is blank",
+        "is a broken JPEG",
+    ]
+
+
+def test_a_page_of_examples_shows_no_more_than_two_rows_of_a_group() -> None:
+    tiles = [Tile(None, "a", str(number)) for number in range(20)] + [Tile(None, "b", "x")]
+    shown = first_of_each_group(tiles)
+    assert [tile.key for tile in shown] == [*map(str, range(2 * COLUMNS)), "x"]
