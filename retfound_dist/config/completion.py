@@ -28,11 +28,11 @@ def answer(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
-                _teach(sub, complete_shown if name == "show" else complete_file)
+                _set_completers(sub, complete_shown if name == "show" else complete_file)
     argcomplete.autocomplete(parser, always_complete_options="long")
 
 
-def _teach(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
+def _set_completers(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
     for action in sub._actions:
         if action.dest == "overrides":
             action.completer = complete_key  # type: ignore[attr-defined]
@@ -54,6 +54,7 @@ def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list
     """`key=` of every key that the config given before may have; of all commands where that says nothing."""
     kinds = list(COMMANDS.values())
     try:
+        # Imported here: `loading` needs fsspec, for which a press of the tab key shall not wait.
         from retfound_dist.config.loading import kind_of, read_toml
 
         kinds = [kind_of(read_toml(parsed_args.config), parsed_args.config)]

@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": schema.CompareConfig,
 }
 """Command and the class of its config."""
+# A docstring says the unit already. Reading it from there keeps one place for it.
 _UNITS = (
     (r"pixel", "pixels"),
     (r"(?<![a-z])GB(?![a-z])", "GB (10^9 bytes)"),
@@ -81,9 +82,9 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
     """(name, meaning) of a config's sections."""
     for field in dataclasses.fields(kind):
-        found = _bare(typing.get_type_hints(kind)[field.name])
-        if dataclasses.is_dataclass(found):
-            yield field.name, " ".join((found.__doc__ or "").split())
+        section = _bare(typing.get_type_hints(kind)[field.name])
+        if dataclasses.is_dataclass(section):
+            yield field.name, " ".join((section.__doc__ or "").split())
 
 
 def type_name(hint: Any) -> str:
@@ -94,7 +95,7 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(json.dumps(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(type_name(each) for each in typing.get_args(hint))
+        return " or ".join(type_name(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return _tuple_name(typing.get_args(hint))
     if typing.get_origin(hint) is dict:
@@ -115,12 +116,12 @@ def _tuple_name(parts: Sequence[Any]) -> str:
 
 def _bounds(limits: Sequence[Any]) -> Iterator[str]:
     for limit in limits:
-        for each in getattr(limit, "metadata", [limit]):
+        for bound in getattr(limit, "metadata", [limit]):
             for kind, sign in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
-                if isinstance(each, kind):
-                    yield f"{sign} {getattr(each, kind.__name__.lower()):g}"
-            if isinstance(each, MinLen):
-                yield f"of {each.min_length} or more"
+                if isinstance(bound, kind):
+                    yield f"{sign} {getattr(bound, kind.__name__.lower()):g}"
+            if isinstance(bound, MinLen):
+                yield f"of {bound.min_length} or more"
 
 
 def _bare(hint: Any) -> Any:
@@ -155,7 +156,7 @@ def commands_for(text: str) -> list[str]:
     from retfound_dist.config.loading import kind_of, read_toml
 
     kind = kind_of(read_toml(text), text)
-    return [name for name, each in COMMANDS.items() if each is kind]
+    return [name for name, config_class in COMMANDS.items() if config_class is kind]
 
 
 def key_lines(commands: Sequence[str]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Image files below a folder: one list for `pack`, `evaluate`, `compare`, `watch` and `embed`.
 
-    found = find_files("data/octid")
-    found.paths                 sorted, below found.root
-    found.passed.lines()        whatever was passed over, counted and named
+    files = find_files("data/octid")
+    files.paths                 sorted, below files.root
+    files.passed.lines()        whatever was passed over, counted and named
 
 Links inside the folder are followed: to a file, to a folder. What leads out of the folder is passed over
 and named, unless links = "anywhere"; what leads back to a folder that holds the link always is. A file
@@ -59,6 +59,7 @@ def read_file(root: str, file: str, links: Links = "inside") -> bytes:
         return stream.readall()
 
 
+# A folder holds thousands of images; its real path is resolved once.
 @lru_cache(maxsize=4096)
 def _real_folder(root: str, folder: str, links: Links) -> str:
     return _inside(root, os.path.realpath(os.path.join(root, folder)), links)

@@ -20,7 +20,7 @@ _ADDRESS = re.compile(
     r"(?i)\b[a-z][a-z0-9+.-]*:(?=//)|\b(?:mailto|xmpp|javascript|vbscript|data):(?=\S)|\bwww\.|(?<=\S)@(?=\S)"
 )
 """What Markdown turns into links by itself."""
-_FIRST = re.compile(r"^(\d*)([#+=:.)-])")
+_LINE_START = re.compile(r"^(\d*)([#+=:.)-])")
 _TICKS = re.compile(r"`+")
 
 
@@ -31,10 +31,11 @@ def plain(text: object) -> str:
 
 def markdown(text: object) -> str:
     """A text as plain words in Markdown, in a line, an item of a list or a cell of a table."""
+    # Backslashes first: what the later steps insert must not be escaped again.
     safe = _MARKS.sub(r"\\\1", plain(text)).translate(_TAGS)
     safe = _EDGE_LINES.sub(r"\\_", safe)
-    safe = _ADDRESS.sub(lambda found: found[0].translate(_SIGNS), safe)
-    return _FIRST.sub(r"\1\\\2", safe)
+    safe = _ADDRESS.sub(lambda match: match[0].translate(_SIGNS), safe)
+    return _LINE_START.sub(r"\1\\\2", safe)
 
 
 def code(text: object) -> str:
@@ -44,5 +45,5 @@ def code(text: object) -> str:
 
 def fence(text: str) -> str:
     """Backticks that begin and end a block of code with this text in it."""
-    longest = max((len(found) for found in _TICKS.findall(text)), default=0)
+    longest = max((len(run) for run in _TICKS.findall(text)), default=0)
     return "`" * max(3, longest + 1)

@@ -15,9 +15,12 @@ from typing import Any
 
 from retfound_dist.io import storage, store_errors, urls
 
+# exFAT and many FUSE and network mounts know no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
-_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"}
+# 412: an object stands there. 409: another conditional write is under way at this moment.
+_KEY_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+# Servers that do not know the condition refuse the header instead of ignoring it.
+_CONDITION_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"}
 
 
 class Made(Enum):
@@ -51,6 +54,7 @@ def _new_on_disk(path: str, data: bytes) -> Made:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        # link(2) fails where the name is taken; rename(2) would replace what stands there.
         os.link(part, path)
         return Made.NEW
     except FileExistsError:
@@ -81,9 +85,9 @@ def _put_new(fs: Any, bucket: str, key: str, data: bytes) -> Made:
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
     except Exception as error:
         code = store_errors.code_of(error)
-        if code in _THERE:
+        if code in _KEY_TAKEN:
             return Made.THERE
-        if code not in _UNKNOWN:
+        if code not in _CONDITION_UNKNOWN:
             raise
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data)
         return Made.UNSURE

@@ -104,8 +104,8 @@ def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | 
     try:
         tree = _tree(data)
         _check_format(tree, where, 1 if format is None else format, needed=format is not None)
-        found: T = _adapter(kind).validate_json(data, strict=True)
-        return tree if is_typeddict(kind) else found  # with its keys in their order
+        value: T = _adapter(kind).validate_json(data, strict=True)
+        return tree if is_typeddict(kind) else value  # with its keys in their order
     except ValidationError as error:
         raise damaged(where, faults_of(error, data), remedy) from error
     except ValueError as error:
@@ -118,12 +118,12 @@ def parse_large(data: bytes, kind: type[T], where: str, remedy: str, *, format: 
     Nothing of such a kind can be NaN or infinite, so no tree of the whole file is made and walked.
     """
     try:
-        found: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
+        value: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
     except ValueError:
         return parse(data, kind, where, remedy, format=format)  # which says what is wrong
-    if len(data) > LIMIT or getattr(found, "format") != format:  # noqa: B009  of any kind
+    if len(data) > LIMIT or getattr(value, "format") != format:  # noqa: B009  of any kind
         return parse(data, kind, where, remedy, format=format)
-    return found
+    return value
 
 
 def damaged(where: str, why: str, remedy: str) -> RecordError:
@@ -149,6 +149,7 @@ def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
             continue
         total += 1
         try:
+            # No tree for most lines: a log of a long run has hundreds of thousands.
             row = validate(text, strict=True)
             if strange or _overflows(row):
                 _tree(text)
@@ -170,11 +171,11 @@ def _fetch(url: str, limit: int) -> bytes:
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return _kept_adapter(kind)
+    return _cached_adapter(kind)
 
 
 @lru_cache(maxsize=64)
-def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
+def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -184,9 +185,11 @@ def _tree(data: bytes) -> Any:
         tree = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(plain(str(error), data)) from error
-    if (found := _OVERFLOW.search(data)) and _overflows(tree):
-        found = _LARGE.search(data) or found
-        raise ValueError(f"line {data.count(_END, 0, found.end()) + 1}: a number is too large")
+    # JSON has no infinity, but 1e999 is read as one, which `allow_inf_nan` does not refuse. Few files hold
+    # such a number, so a search of the bytes saves the walk through all values.
+    if (match := _OVERFLOW.search(data)) and _overflows(tree):
+        match = _LARGE.search(data) or match
+        raise ValueError(f"line {data.count(_END, 0, match.end()) + 1}: a number is too large")
     return tree
 
 
@@ -211,10 +214,10 @@ def _check_format(tree: Any, where: str, format: int, needed: bool) -> None:
         return
     if "format" not in tree:
         raise ValueError("line 1: format is missing")
-    found = tree["format"]
-    if type(found) is int and found == format:
+    file_format = tree["format"]
+    if type(file_format) is int and file_format == format:
         return
     raise FormatError(
-        f"{where} has format {shown(found)}, this version reads format {format}: "
+        f"{where} has format {shown(file_format)}, this version reads format {format}: "
         "use the version of this software that wrote it"
     )

@@ -21,6 +21,7 @@ def why_not_plain(name: object) -> str:
         return "is no text"
     if name in ("", ".", ".."):
         return "is no file's name"
+    # Backslashes too: the same set may be read on Windows, where they separate folders.
     if "/" in name or "\\" in name:
         return "leads to another folder"
     if ":" in name:

@@ -23,6 +23,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"}
 _VARIABLES |= {f"#0000a{i}": f"--c{i}" for i in range(1, COLOURS + 1)}
 _STYLE: Any = {
     "svg.fonttype": "none",
+    # matplotlib 3.11 draws random ids otherwise, and a page made again would differ.
     "svg.hashsalt": "retfound",
     "font.size": 9,
     "axes.spines.top": False,
@@ -73,6 +74,7 @@ def to_svg(figure: Figure) -> str:
             buffer,
             format="svg",
             transparent=True,
+            # Without dates and versions the same figure gives the same bytes.
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     text = buffer.getvalue()
@@ -80,9 +82,11 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    # matplotlib writes six decimals; two are finer than any screen, and the page is smaller.
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d\d+", r"\1", tag[0]), text)
-    own = hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{own}", text)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    # Several drawings stand in one page, where equal ids would refer to the first of them.
+    text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{digest}", text)
     for placeholder, variable in _VARIABLES.items():
         text = text.replace(placeholder, f"var({variable})")
     return text.strip()

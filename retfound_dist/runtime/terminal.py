@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 from retfound_dist.io.urls import mask
 
-_KEPT = frozenset("\n\t")
-_PAINT = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlm]|\r)")
+_ALLOWED_CONTROLS = frozenset("\n\t")
+_RICH_CODES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlm]|\r)")
 """Colours, moves and erasures of rich, which has a bar or a table to draw."""
 
 
@@ -50,7 +50,7 @@ class Painted(Masked):
 
     def write(self, text: str) -> int:
         """Write a text without secrets; no title, clipboard or link is set by a name that it holds."""
-        parts = _PAINT.split(mask(text))
+        parts = _RICH_CODES.split(mask(text))
         self._stream.write("".join(part if place % 2 else _shown(part) for place, part in enumerate(parts)))
         return len(text)
 
@@ -79,7 +79,7 @@ def harmless(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return "".join(letter if letter in _KEPT or _is_shown(letter) else "?" for letter in text)
+    return "".join(letter if letter in _ALLOWED_CONTROLS or _is_shown(letter) else "?" for letter in text)
 
 
 def _is_shown(letter: str) -> bool:
@@ -95,6 +95,7 @@ def guarded() -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    # Somebody else's hook (a debugger's, a test runner's) is left in place.
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _masked_hook
     try:
@@ -110,5 +111,5 @@ def guard() -> None:
 
 
 def _masked_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    told = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(harmless(mask(told)))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(harmless(mask(text)))

@@ -13,7 +13,7 @@ from retfound_dist.io.urls import mask
 EXIT_CODE = 70
 """`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of what it was given."""
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OURS = (_PACKAGE, _PACKAGE.parent / "shards")
+_OUR_FOLDERS = (_PACKAGE, _PACKAGE.parent / "shards")
 
 
 def tell(error: BaseException, debug: bool) -> int:
@@ -21,33 +21,34 @@ def tell(error: BaseException, debug: bool) -> int:
     text = "".join(traceback.format_exception(error))
     if debug:
         print(text, file=sys.stderr, end="")
-    kept = "" if debug else _keep(text)
-    full = f"the whole traceback is in {kept}" if kept else "--debug shows the whole traceback"
-    advice = "" if debug else f": {full}, which a report of this fault needs"
+    saved_path = "" if debug else _save_traceback(text)
+    where = f"the whole traceback is in {saved_path}" if saved_path else "--debug shows the whole traceback"
+    advice = "" if debug else f": {where}, which a report of this fault needs"
     print(f"retfound: {summary(error)}{advice}", file=sys.stderr)
     return EXIT_CODE
 
 
 def summary(error: BaseException) -> str:
     """`unexpected KeyError: 'x' (retfound_dist/runs/run_list.py, line 12)`."""
-    said = " ".join(str(error).split())
-    said = f": {said if len(said) <= 300 else said[:297] + '...'}" if said else ""
+    message = " ".join(str(error).split())
+    message = f": {message if len(message) <= 300 else message[:297] + '...'}" if message else ""
     place = _place(error)
-    return f"unexpected {type(error).__name__}{said}" + (f" ({place})" if place else "")
+    return f"unexpected {type(error).__name__}{message}" + (f" ({place})" if place else "")
 
 
 def _place(error: BaseException) -> str:
     """The innermost line of ours that the error came through."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if any(root in path.parents for root in _OURS):
-            return f"{path.relative_to(_OURS[0].parent).as_posix()}, line {frame.lineno}"
+        if any(root in path.parents for root in _OUR_FOLDERS):
+            return f"{path.relative_to(_OUR_FOLDERS[0].parent).as_posix()}, line {frame.lineno}"
     return ""
 
 
-def _keep(text: str) -> str:
+def _save_traceback(text: str) -> str:
     """Put the text into a file that this user alone can read; empty where the disk takes none."""
     try:
+        # mkstemp gives mode 0600: a traceback may hold names of patients.
         number, path = tempfile.mkstemp(prefix="retfound-error-", suffix=".txt")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(mask(f"{' '.join(sys.argv)}\n{text}"))  # it is sent to others

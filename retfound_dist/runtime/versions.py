@@ -8,10 +8,11 @@ from importlib import metadata
 
 def installed(*packages: str) -> dict[str, str]:
     """Version by name, Python's first; a package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = metadata.version(package)
+            # Importing torch for its `__version__` would take seconds.
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

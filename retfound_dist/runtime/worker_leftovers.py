@@ -37,6 +37,8 @@ def begin() -> None:
     """
     if os.getpid() in _held or current_process().name != "MainProcess":
         return
+    # CPython 3.11 has no public setting for either name: `multiprocessing.synchronize` reads `semprefix` and
+    # `multiprocessing.util` reads `tempdir` from this private table, which children inherit.
     settings: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
     _held[os.getpid()] = (_name_semaphores(settings), _name_sockets(settings))
 
@@ -48,6 +50,8 @@ def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
         token = uuid.uuid4().hex[:12]
         owner = _locked(SHM / f"{base}{token}.owner")
         settings["semprefix"] = f"/{base}{token}"
+        # multiprocessing cleans up its own at priority -100. The owner's file goes after that: without it,
+        # what is still there would be nobody's.
         util.Finalize(None, _remove, (owner.name, os.getpid()), exitpriority=-200)
         return owner
     return None
@@ -79,6 +83,7 @@ def sweep(base: str) -> int:
     gone = 0
     for path in SHM.glob(f"{base}*.owner"):
         with suppress(OSError), open(path, "rb+") as owner:
+            # /dev/shm is shared by all users, and a name can be forged.
             if os.fstat(owner.fileno()).st_uid != os.getuid():
                 continue
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it lives

@@ -54,6 +54,7 @@ def read_world(env: Mapping[str, str]) -> World:
     if local < 0:
         raise ConfigError(f"{names[2]}={local} is below 0: start with torchrun or srun, or unset it")
     parent = os.getppid()
+    # The ranks of one run on one host have one parent: torchrun, or Slurm's step.
     owner = f"{process_space()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
 
@@ -92,15 +93,16 @@ def _launcher(env: Mapping[str, str], parent: int) -> int:
 
 def _local_size(env: Mapping[str, str], size: int) -> int:
     """Ranks on this host; torchrun says it, Slurm says it as "4" or, per node, "4(x2),3"."""
-    told = whole_number(env, "LOCAL_WORLD_SIZE", 0)
-    if told > 0:
-        return told
+    launcher_count = whole_number(env, "LOCAL_WORLD_SIZE", 0)
+    if launcher_count > 0:
+        return launcher_count
     tasks = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
     return int(tasks[0]) if tasks and env.get("SLURM_STEP_ID") else size
 
 
 def launched_by_srun(env: Mapping[str, str]) -> bool:
     """Whether ranks come from `srun` itself, so that RANK and MASTER_ADDR are still to be set."""
+    # A batch script has SLURM_NTASKS too, without being one of the tasks: only a step of srun has a number.
     if env.get("RANK", "").strip() or not env.get("SLURM_STEP_ID"):
         return False
     return whole_number(env, "SLURM_NTASKS", 1) > 1

@@ -8,10 +8,12 @@ from pydantic_core import PydanticCustomError
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
+        # Not a ValueError: `loading` prints those without the key, as whole sentences of their own.
         raise PydanticCustomError("falls", "should rise: give the smaller number first")
     return pair
 
 
+# Strict: without it "3" and 3.0 would pass as an integer, and a misspelt key would be dropped in silence.
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 Positive = Annotated[int, Field(gt=0)]
