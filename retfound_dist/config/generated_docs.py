@@ -1,10 +1,10 @@
-"""What in `docs/` is made by a command: `docs/config.md`, and the output below each `$ retfound ...`.
+"""Generates parts of `docs/`: `docs/config.md`, and the output below each `$ retfound ...`.
 
-    python -m retfound_dist.config.generated_docs            write them anew
-    python -m retfound_dist.config.generated_docs --check    exit 1 and name what is not as the code says
+    python -m retfound_dist.config.generated_docs            write them again
+    python -m retfound_dist.config.generated_docs --check    exit 1 and name the pages that are out of date
 
 In a page, a block that begins with the line ```console and whose first line is `$ retfound plan ...` or
-`$ retfound show ...` holds that command's output and is made anew; other blocks stay as they are.
+`$ retfound show ...` holds that command's output and is generated again. Other blocks stay as they are.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def _section(command: str) -> Iterator[str]:
 
 
 def refreshed(page: str) -> str:
-    """A page with the output of its commands as it is now."""
+    """The page with the present output of its commands."""
     return GENERATED_BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{output(match[1])}```", page)
 
 
 def output(command: str) -> str:
-    """What a `retfound` command prints, run in the repository's root with nothing of Slurm around it."""
+    """The output of a `retfound` command that runs in the repository's root, without Slurm's variables."""
     # `plan` reads the number of nodes from Slurm, and a page must not depend on where it is made.
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     words = [sys.executable, "-m", "retfound_dist", *shlex.split(command)[1:]]
@@ -67,7 +67,7 @@ def output(command: str) -> str:
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """(file, content as it should be) of every page with something made in it."""
+    """(file, expected content) of every page with generated parts."""
     yield ROOT / "docs" / "config.md", config_page()
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text()

@@ -1,4 +1,4 @@
-"""TOML file + command-line overrides -> a frozen config, each value with where it came from.
+"""Loads a config from a TOML file and command-line overrides, with the origin of each value.
 
 config, origins = load(PretrainConfig, "configs/demo/pretrain.toml", ["train.steps=20"])
 """
@@ -35,7 +35,7 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
     tree = read_toml(path)
     override_values = dict(parse_override(kind, text) for text in overrides)
     for key, value in override_values.items():
-        _set(tree, key, value)
+        _set_value(tree, key, value)
     _drop_other_length(tree, override_values)
     origins = {key: path for key, _ in flatten(tree)}
     origins |= {
@@ -46,14 +46,14 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
 
 
 def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
-    """`load` for whichever command the file is for, known by its sections."""
+    """`load` for the command that the file is for, detected from its sections."""
     tree = read_toml(path)
     names = [text.partition("=")[0].split(".")[0] for text in overrides]
     return load(kind_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
 
 
 def kind_of(tree: Mapping[str, Any], path: str) -> Any:
-    """The config class that a file's sections are of; ConfigError where it is none."""
+    """The config class that a file's sections belong to. Raises ConfigError where there is none."""
     # The order decides: a pretraining config has `run` and `checkpoint` too, and evaluate's and compare's
     # have `out`. The section that only one command has comes first.
     kinds = {
@@ -71,11 +71,11 @@ def kind_of(tree: Mapping[str, Any], path: str) -> Any:
 
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
-"""`configs/` as it was installed."""
+"""The installed copy of `configs/`."""
 
 
 def read_toml(path: str) -> Tree:
-    """A TOML file's content; `configs/...` is found among the installed presets where it is not here."""
+    """The content of a TOML file. `configs/...` falls back to the installed presets."""
     preset = PRESETS / path.removeprefix("configs/")
     if path.startswith("configs/") and preset.is_file() and not Path(path).exists():
         path = str(preset)
@@ -157,7 +157,7 @@ def defaults(kind: type) -> Tree:
 
 
 def with_defaults(kind: type, tree: Mapping[str, Any]) -> Tree:
-    """(dotted key -> value) of a config that was written earlier: keys it lacks have today's defaults."""
+    """Dotted key -> value of a config that was written earlier. Missing keys get today's defaults."""
     flat = dict(flatten(tree))
     tables = {key[:end] for key in flat for end, letter in enumerate(key) if letter == "."}
     return {key: value for key, value in defaults(kind).items() if key not in tables} | flat
@@ -185,7 +185,7 @@ def _all_text(literal: types.GenericAlias | Any) -> bool:
     return all(isinstance(choice, str) for choice in typing.get_args(literal))
 
 
-def _set(tree: Tree, key: str, value: Any) -> None:
+def _set_value(tree: Tree, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -199,14 +199,14 @@ def _is_below(key: str, name: str) -> bool:
 
 
 def _drop_other_length(tree: Tree, override_values: Mapping[str, Any]) -> None:
-    """`train.steps` on the command line replaces the file's `train.epochs`, and the other way round."""
+    """Drop the file's `train.epochs` where `train.steps` is on the command line, and the other way round."""
     for key, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if key in override_values and other not in override_values:
             tree["train"].pop(other.removeprefix("train."), None)
 
 
 def _merge_alternatives(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One fault a key: of a value with several types (a number or `auto`) each type has its own complaint."""
+    """One fault for each key. A value of several types (a number or `auto`) has one fault for each type."""
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for fault in faults:
         place = tuple(p for p in fault["loc"] if not re.match(r"constrained-|literal\[", str(p)))

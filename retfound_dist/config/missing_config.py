@@ -1,4 +1,4 @@
-"""A config file that was forgotten, or put in the wrong place: said with the command that was meant."""
+"""Detects a config file that is missing or in the wrong place, and names the command that was meant."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PRESETS = {
 }
 """The config file to begin with, by command."""
 PRETRAIN = "configs/pretrain_vitl_oct.toml"
-"""Of all others."""
+"""The config file for all other commands."""
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """ConfigError where key=value or a folder stands in the place of CONFIG.toml."""
+    """Raises ConfigError where key=value or a folder stands in the place of CONFIG.toml."""
     repair = getattr(args, "repair", [""])
     path = str(getattr(args, "config", repair[0]))
     words = [path, *getattr(args, "overrides", repair[1:])]

@@ -1,4 +1,4 @@
-"""Every config key there is, from the schema's own annotations and docstrings: `retfound show --keys`."""
+"""Lists every config key, from the annotations and docstrings of the schema: `retfound show --keys`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Key:
     """Empty where it has none."""
     meaning: str
     source: str
-    """Where the default is from, where its docstring says."""
+    """The article that the default comes from, where its docstring names one."""
 
 
 def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
@@ -68,7 +68,7 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
     described = kind.__pydantic_fields__  # type: ignore[attr-defined]
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], prefix + field.name
-        bare = _bare(hint)
+        bare = _without_annotation(hint)
         if dataclasses.is_dataclass(bare):
             yield from keys_of(typing.cast(type, bare), f"{name}.")
             continue
@@ -82,7 +82,7 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
     """(name, meaning) of a config's sections."""
     for field in dataclasses.fields(kind):
-        section = _bare(typing.get_type_hints(kind)[field.name])
+        section = _without_annotation(typing.get_type_hints(kind)[field.name])
         if dataclasses.is_dataclass(section):
             yield field.name, " ".join((section.__doc__ or "").split())
 
@@ -124,7 +124,7 @@ def _bounds(limits: Sequence[Any]) -> Iterator[str]:
                 yield f"of {bound.min_length} or more"
 
 
-def _bare(hint: Any) -> Any:
+def _without_annotation(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
@@ -146,7 +146,7 @@ def _unit(name: str, meaning: str) -> str:
 
 
 def commands_for(text: str) -> list[str]:
-    """The commands that `show --keys TEXT` means: all, one by its name, or the one that a file is for."""
+    """The commands for `show --keys TEXT`: all, one by its name, or the one that a file is for."""
     if not text:
         return list(COMMANDS)
     if text in COMMANDS:
@@ -160,7 +160,7 @@ def commands_for(text: str) -> list[str]:
 
 
 def key_lines(commands: Sequence[str]) -> Iterator[str]:
-    """For a person: the key with its type and default, its meaning below it."""
+    """Lines for people: the key with its type and default, its meaning below it."""
     for number, command in enumerate(commands):
         if number:
             yield ""
@@ -174,5 +174,5 @@ def key_lines(commands: Sequence[str]) -> Iterator[str]:
 
 
 def keys_tree(commands: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-    """The same as plain values."""
+    """All keys of these commands as plain values, ready for JSON."""
     return {name: [dataclasses.asdict(key) for key in keys_of(COMMANDS[name])] for name in commands}

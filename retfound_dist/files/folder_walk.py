@@ -1,4 +1,4 @@
-"""The walk behind `image_files.find_files`: every folder once, links followed safely, all else counted."""
+"""Walks a folder for `image_files.find_files`: each folder once, links followed safely, all else counted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Links = Literal["inside", "anywhere"]
 
 @dataclass
 class Tally:
-    """What one folder holds directly."""
+    """Counts of what one folder holds directly."""
 
     images: int = 0
     passed: int = 0
     example: str = ""
-    """One of those that were passed over."""
+    """One file that was passed over."""
     folders: int = 0
 
 
@@ -78,17 +78,17 @@ class _Folder:
 
 
 class Walk:
-    """Own folders first, then folders behind links in the order of their paths: the same for every disk."""
+    """Visits plain folders first, then those behind links, in the order of their paths."""
 
     def __init__(self, root: str, ends: tuple[str, ...], links: Links, used: frozenset[str]) -> None:
-        """Of a real path."""
+        """`root` must be a real path."""
         self._files, self._ends, self._used = FolderFiles(root, links), ends, used
         self._identities, self._by_link = array("Q"), bytearray()
         self._links: deque[tuple[str, tuple[int, ...]]] = deque()
         self._linked_folders: set[int] = set()
 
     def run(self) -> None:
-        """Enter everything; DataError where a folder cannot be listed."""
+        """Visit everything. Raises DataError where a folder cannot be listed."""
         root = self._files.root
         self._enter(_Folder("", (_identity(_stat(root, "")),), False))
         while self._links:
@@ -97,7 +97,7 @@ class Walk:
             waiting = sorted(self._links)
             self._links.clear()
             for path, holders in waiting:
-                self._follow(path, holders)
+                self._enter_link(path, holders)
 
     def result(self) -> FolderFiles:
         """The files in the order of their paths, each once."""
@@ -112,7 +112,7 @@ class Walk:
         return files
 
     def _without_repeats(self, order: list[int]) -> list[int]:
-        """Without second links to a file, and without files that a link stands for."""
+        """The order without second links to a file, and without files that a link leads to."""
         first: dict[int, int] = {}
         for place in order:
             if self._by_link[place]:
@@ -122,10 +122,10 @@ class Walk:
             if first.get(self._identities[place], place) == place:
                 listed.append(place)
             else:
-                self._drop(AGAIN if self._by_link[place] else LINKED, self._files.paths[place])
+                self._remove_image(AGAIN if self._by_link[place] else LINKED, self._files.paths[place])
         return listed
 
-    def _drop(self, kind: str, path: str) -> None:
+    def _remove_image(self, kind: str, path: str) -> None:
         tally = self._files.folders[os.path.dirname(path)]
         tally.images -= 1
         self._pass_over(kind, path, tally)
@@ -135,15 +135,15 @@ class Walk:
         tally.passed += kind != HIDDEN
         tally.example = tally.example or path
 
-    def _follow(self, path: str, holders: tuple[int, ...]) -> None:
-        """Enter the folder behind a link, unless it was entered by a link or holds this one."""
+    def _enter_link(self, path: str, holders: tuple[int, ...]) -> None:
+        """Enter the folder behind a link, unless it was entered by a link before or holds this link."""
         identity = _identity(_stat(self._files.root, path))
         tally = self._files.folders[os.path.dirname(path)]
         # Only the folders on the way matter here: another way to the same folder is no cycle.
         if identity in holders:
-            self._pass_over(CYCLE, self._arrow(path), tally)
+            self._pass_over(CYCLE, self._link_with_target(path), tally)
         elif identity in self._linked_folders:
-            self._pass_over(AGAIN, self._arrow(path), tally)
+            self._pass_over(AGAIN, self._link_with_target(path), tally)
         else:
             self._linked_folders.add(identity)
             self._enter(_Folder(path, (*holders, identity), True))
@@ -159,13 +159,13 @@ class Walk:
                     for entry in entries:
                         if self._visit(entry, folder, tally):
                             below.append(os.path.join(folder.path, entry.name))
-                folders += self._below(folder, sorted(below, reverse=True), tally)
+                folders += self._subfolders(folder, sorted(below, reverse=True), tally)
             except OSError as error:
                 where = printable(os.path.join(self._files.root, folder.path))
                 raise DataError(f"cannot list {where}: {error.strerror}; check its rights") from error
             tally.folders += len(below)
 
-    def _below(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
+    def _subfolders(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
         """The subfolders to enter; behind a link each real folder once."""
         entered = []
         for path in paths:
@@ -188,7 +188,7 @@ class Walk:
         elif entry.is_dir(follow_symlinks=False):
             return True
         elif entry.name.lower().endswith(self._ends):
-            self._list(path, entry.stat(follow_symlinks=False), folder.linked, tally)
+            self._add_image(path, entry.stat(follow_symlinks=False), folder.linked, tally)
         elif folder.path or entry.name not in self._used:
             self._pass_file(path, tally)
         return False
@@ -199,24 +199,24 @@ class Walk:
         try:
             info = os.stat(real)
         except OSError:  # nothing there, or a ring of links
-            self._pass_over(GONE, self._arrow(path), tally)
+            self._pass_over(GONE, self._link_with_target(path), tally)
             return
         is_folder = stat.S_ISDIR(info.st_mode)
         outside = self._files.links == "inside" and not is_below(self._files.root, real)
         if outside and (is_folder or has_image_name):
-            self._pass_over(OUT, self._arrow(path), tally)
+            self._pass_over(OUT, self._link_with_target(path), tally)
         elif is_folder:
             tally.folders += 1
             self._links.append((path, folder.holders))
         elif has_image_name:
-            self._list(path, info, True, tally)
+            self._add_image(path, info, True, tally)
         elif not outside and (folder.path or entry.name not in self._used):
             self._pass_file(path, tally)
         elif outside:  # not to be opened, only counted
             self._files.passed.add_file(path, bytes)
             tally.passed += 1
 
-    def _list(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
+    def _add_image(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
         if not stat.S_ISREG(info.st_mode):
             self._pass_over(SPECIAL, path, tally)
             return
@@ -231,7 +231,7 @@ class Walk:
         tally.passed += 1
         tally.example = tally.example or path
 
-    def _arrow(self, path: str) -> str:
+    def _link_with_target(self, path: str) -> str:
         try:
             return f"{path} -> {os.readlink(os.path.join(self._files.root, path))}"
         except OSError:
@@ -243,7 +243,7 @@ def _stat(root: str, path: str) -> os.stat_result:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a file; none of what is no regular file or cannot be read."""
+    """The first bytes of a file; empty where it is not a regular file or cannot be read."""
     try:
         # Not blocking, because a named pipe without a writer would be waited for without end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

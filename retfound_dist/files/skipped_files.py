@@ -1,9 +1,9 @@
-"""What a listing of images passes over: counted by kind, each kind with an example and what to do.
+"""Counts the files that a listing of images passes over, by kind, with an example and advice for each.
 
     passed over: 12 files .npy, such as a/b.npy: not an image
     passed over: 3 files that look like DICOM, such as IM0001: `retfound pack` reads them with ...
 
-Bounded: millions of files take a counter for each kind, and there is a most of kinds.
+Memory is bounded: there is one counter for each kind, and a limit on the number of kinds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, TABLE, SPECIAL = (
 )
 OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
 HIDDEN_FILES = "hidden or of the operating system"
-"""How a sentence names them: nobody has to act on them."""
+"""Their name in a sentence. Nobody has to act on them."""
 # `.ima` is Siemens' name for DICOM.
 _DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
 _DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
@@ -42,9 +42,9 @@ _KIND_ENDS = {
 _MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
 # As far as the last of them reaches: `ustar` in a tar's header, at 257.
 HEAD = 264
-"""Bytes of a file by which DICOM and archives are known."""
+"""Bytes at the beginning of a file that identify DICOM and archives."""
 SNIFFED = 1000
-"""Files of one extension that are opened; the others are taken for what most of these were."""
+"""Most files of one extension that are opened. The others are counted as what most of these were."""
 MOST_KINDS = 200
 """Extensions that are counted apart."""
 MOST_LINES = 15
@@ -54,7 +54,7 @@ _MACHINES_OWN = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"
 
 
 def printable(path: str) -> str:
-    """A file name as one printable line, whatever its bytes are."""
+    """A file name as one printable line, whatever bytes it holds."""
     if path.isprintable() and path.isascii():
         return path
     text = os.fsencode(path).decode(errors="replace")
@@ -76,7 +76,7 @@ class PassedOver:
     """Counts by kind. A kind is one of this module's, or an extension such as `.npy`."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start with no files."""
         self._kinds: dict[str, _Kind] = {}
         self._sniffed: dict[str, dict[str, int]] = {}
 
@@ -118,7 +118,7 @@ class PassedOver:
         return [*sentences[:MOST_LINES], more]
 
     def _kind_by_content(self, end: str, read_head: Callable[[], bytes]) -> str:
-        """DICOM and archives are known by their content; of many files of one extension by that of some."""
+        """Detect DICOM and archives by their content. Of many files of one extension only some are opened."""
         seen = self._sniffed.setdefault(end if len(self._sniffed) < MOST_KINDS else ".*", {})
         if sum(seen.values()) >= SNIFFED:
             return max(sorted(seen), key=seen.__getitem__)

@@ -71,7 +71,7 @@ def _registered(request: str, seconds: float, quiet: bool = False) -> Iterator[N
         yield
         return
     now = time.monotonic()
-    key = _begin(_Wait(request, now, now + seconds, quiet=quiet))
+    key = _register(_Wait(request, now, now + seconds, quiet=quiet))
     try:
         yield
     finally:
@@ -80,7 +80,7 @@ def _registered(request: str, seconds: float, quiet: bool = False) -> Iterator[N
 
 def failing(request: str, since: float, seconds: float, why: str) -> int:
     """Registers a request that fails since then (monotonic) and is retried. Returns a key for `end`."""
-    return _begin(_Wait(request, since, since + seconds, why))
+    return _register(_Wait(request, since, since + seconds, why))
 
 
 def end(key: int) -> None:
@@ -118,7 +118,7 @@ def be_silent() -> None:
 
 def _first_wait(waits: Sequence[_Wait]) -> _Wait | None:
     """The oldest request. Time counts only while there is one."""
-    return min((wait for wait in waits if not wait.quiet), key=_since, default=None)
+    return min((wait for wait in waits if not wait.quiet), key=_start_time, default=None)
 
 
 def _silent_since(wait: _Wait) -> float:
@@ -128,11 +128,11 @@ def _silent_since(wait: _Wait) -> float:
 
 def _time_limit(waits: Sequence[_Wait]) -> float:
     """How long all requests may stay without an answer: the limit of the one that began first."""
-    first = min(waits, key=_since)
+    first = min(waits, key=_start_time)
     return first.until - first.since
 
 
-def _since(wait: _Wait) -> float:
+def _start_time(wait: _Wait) -> float:
     return wait.since
 
 
@@ -142,7 +142,7 @@ def share(path: str) -> None:
     _shared = path
 
 
-def _begin(wait: _Wait) -> int:
+def _register(wait: _Wait) -> int:
     global _thread
     with _lock:
         key = id(wait)
@@ -161,12 +161,12 @@ def _watch_waits() -> None:
         with _lock:
             waits = list(_waits.values())
         if waits and not _silent:
-            line = due(waits, time.monotonic(), time.time())
-            if line and may_speak(os.environ) and _take_turn():
+            line = due_line(waits, time.monotonic(), time.time())
+            if line and may_print(os.environ) and _take_turn():
                 print(line, file=sys.stderr, flush=True)
 
 
-def due(waits: list[_Wait], now: float, clock: float) -> str:
+def due_line(waits: list[_Wait], now: float, clock: float) -> str:
     """The line to print now, or an empty one. The oldest request stands for all."""
     global _last_said
     first_wait = _first_wait(waits)
@@ -185,7 +185,7 @@ def due(waits: list[_Wait], now: float, clock: float) -> str:
     )
 
 
-def may_speak(env: Mapping[str, str]) -> bool:
+def may_print(env: Mapping[str, str]) -> bool:
     """Whether this is the first rank of its node, or no rank at all."""
     return env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "")).strip() in ("", "0")
 

@@ -141,7 +141,7 @@ def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
             why = store_errors.no_bucket(urls.bucket_of(url))
         raise StorageError(f"cannot {doing} {url}: {why}") from error
     except PermissionError as error:
-        raise StorageError(f"cannot {doing} {url}: {_refused(url, error)}") from error
+        raise StorageError(f"cannot {doing} {url}: {_denial_reason(url, error)}") from error
     except IsADirectoryError as error:
         raise StorageError(f"cannot {doing} {url}: it is a folder, a file is wanted") from error
     except NotADirectoryError as error:
@@ -156,7 +156,7 @@ def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
 
 
-def _refused(url: str, error: BaseException) -> str:
+def _denial_reason(url: str, error: BaseException) -> str:
     """Why access was denied. An answer without a body (403) gives no reason, so one more request is sent."""
     code = store_errors.code_of(error)
     # A HEAD request has no body, so a refusal of it comes without S3's code.
@@ -417,11 +417,11 @@ def delete(url: str) -> None:
         if is_local(url):
             _delete_local(path)
         elif s3 := _on_s3(url):
-            _refuse_whole(url, bool(s3[2]))
+            _refuse_whole_store(url, bool(s3[2]))
             s3_keys.delete_keys(s3[0], s3[1], s3_keys.keys_of(*s3))
         else:
             # Neither `fs.rm` nor `fs.glob`: both take `*?[` in a name for a pattern.
-            _refuse_whole(url, path.strip("/") != "")
+            _refuse_whole_store(url, path.strip("/") != "")
             details_by_path = fs.find(path, withdirs=True, detail=True)
             for entry_path in sorted(details_by_path, reverse=True):  # what lies in a folder comes before it
                 with suppress(FileNotFoundError):
@@ -430,14 +430,14 @@ def delete(url: str) -> None:
                     )
 
 
-def _refuse_whole(url: str, is_part: bool) -> None:
+def _refuse_whole_store(url: str, is_part: bool) -> None:
     """Raises StorageError where a whole bucket or disk would be deleted."""
     if not is_part:
         raise StorageError(f"{url} is a whole store: nothing here deletes one; name a folder in it")
 
 
 def _delete_local(path: str) -> None:
-    _refuse_whole(path, path != os.path.abspath(os.sep))
+    _refuse_whole_store(path, path != os.path.abspath(os.sep))
     # A link is removed itself, never the folder that it leads to.
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)

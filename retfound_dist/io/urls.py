@@ -94,7 +94,9 @@ def check_spelling(url: str) -> None:
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile); renew them if others have seen them"
         )
     if near and (not _SCHEME.match(url) or scheme in _S3_ALIASES):
-        raise StorageError(f"{url} is not a URL that can be opened: write {_well_spelt(near[1], near[2])}")
+        raise StorageError(
+            f"{url} is not a URL that can be opened: write {_right_spelling(near[1], near[2])}"
+        )
     if scheme in ("http", "https"):
         raise StorageError(
             f"{url} is a web address: give a local path or s3://BUCKET/FOLDER "
@@ -108,7 +110,7 @@ def check_spelling(url: str) -> None:
         raise StorageError(f"{url} has . or .. between slashes, which no store follows: write the URL out")
 
 
-def _well_spelt(scheme: str, rest: str) -> str:
+def _right_spelling(scheme: str, rest: str) -> str:
     scheme = _S3_ALIASES.get(scheme.lower(), scheme.lower())
     return f"file:///{rest}, or the plain path /{rest}" if scheme == "file" else f"{scheme}://{rest}"
 

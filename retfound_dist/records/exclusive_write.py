@@ -1,7 +1,7 @@
-"""Write a file only where none stands yet, as far as its store can promise that.
+"""Writes a file only where none exists yet, as far as its store can promise that.
 
 A disk can, and S3 can where it honours `If-None-Match: *` (AWS and Ceph do). A store that ignores the
-condition (rclone) is found out by asking twice, and then nothing is promised.
+condition (rclone) is detected by a second request, and then nothing is promised.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONDITION_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidReques
 
 
 class Made(Enum):
-    """What came of it."""
+    """The result of an exclusive write. The value says it in words."""
 
     NEW = "it was written, and nothing stood there"
     THERE = "something stands there, which was not touched"
@@ -32,7 +32,7 @@ class Made(Enum):
 
 
 def write_new(url: str, data: bytes) -> Made:
-    """Write a file whole where none stands; StorageError where the store refuses."""
+    """Write a whole file where none exists. Raises StorageError where the store refuses."""
     scheme = urls.scheme_of(url)
     with storage.explained(url, "write"):
         if scheme == "file":
@@ -46,7 +46,7 @@ def write_new(url: str, data: bytes) -> Made:
 
 
 def _new_on_disk(path: str, data: bytes) -> Made:
-    """A whole file beside it is given the name, which fails where the name is taken."""
+    """Write a whole file beside the target and link it to the name, which fails where the name is taken."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:

@@ -1,11 +1,12 @@
-"""One folder, one writer: `LOCK.json` in it says who writes there, and that it still lives.
+"""A lock for one folder: `LOCK.json` names the one process that writes there, and shows that it lives.
 
-Its holder counts it up every few seconds. Who comes later refuses while it moves, and takes it over when it
-has stood still, or at once where it can be known that the holder is gone: its process on this machine, or
-an earlier start of the same job. Clocks are not compared. A holder that finds another's lock stops.
+The holder increments a counter in it every few seconds. A later process refuses to start while the counter
+moves. It takes the lock over when the counter has stood still, or at once where the holder is known to be
+gone: a dead process of this machine, or an earlier start of the same job. Clocks are not compared. A holder
+that finds another's lock stops.
 
-Of two that begin at once the store lets one through where it can (`exclusive`); elsewhere both write, wait
-a moment and read who is named.
+Where two processes start at the same time, the store lets one through if it can (`exclusive_write`).
+Elsewhere both write, wait a moment, and read which of them is named.
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ LOCK = "LOCK.json"
 # STILL_S is more than three beats: one or two that a slow store swallows do not cost a live holder its lock.
 BEAT_S, STILL_S, SETTLE_S = 10.0, 35.0, 0.5
 TRIES = 3
-"""Times that a new lock which arrived damaged is written again."""
+"""How often a new lock that arrived damaged is written again."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock; `beat` counts up while it lives."""
+    """The process that holds a lock. `beat` increases while it lives."""
 
     id: str
     host: str
     place: str
-    """Names the machine and its process numbers' space since it was started."""
+    """Identifies the machine, its last boot and its space of process numbers."""
     pid: int
     job: str
-    """What a start and its restarts share: Slurm's job or torchrun's rendezvous; empty: nothing."""
+    """Slurm's job or torchrun's rendezvous, which a start and its restarts share; empty: there is none."""
     beat: int = 0
 
     @property
     def described(self) -> str:
-        """For a person."""
+        """The holder in words, for messages."""
         job = f", job {self.job}" if self.job else ""
         return f"process {self.pid} on {self.host}{job}"
 
 
 def this_holder(env: Mapping[str, str]) -> Holder:
-    """This process."""
+    """This process as a holder."""
     place = platform.node()
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         place = f"{place}/{file.read().strip()}/{process_space()}"
@@ -71,15 +72,15 @@ def _job_name(env: Mapping[str, str]) -> str:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two ids of holders are of one; a letter may differ, for a bit can flip as a lock is written.
+    """Whether two ids are of the same holder. One letter may differ, because a bit can flip on its way.
 
-    Its holder then stays the holder, and puts it right as it counts the lock up.
+    The holder then stays the holder, and corrects the id with its next beat.
     """
     return len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) <= 1
 
 
 class FolderLock:
-    """The lock of one folder, for one process of those that write there together."""
+    """The lock of one folder. Of the processes that write there together, one holds it."""
 
     def __init__(
         self,
@@ -88,9 +89,9 @@ class FolderLock:
         conflict: Callable[[Holder | None], RetfoundError],
         env: Mapping[str, str],
     ) -> None:
-        """`conflict`: the error for a folder that is somebody else's; None: its lock was taken away.
+        """`conflict` makes the error for a folder that another process holds; None: its lock was removed.
 
-        `env`: where a job's name is read, whose later starts follow the earlier ones at once.
+        `env`: the environment that names the job. Later starts of a job take over from earlier ones at once.
         """
         self._folder, self._url, self._say = url, storage.join(url, LOCK), say
         self._conflict = conflict
@@ -102,7 +103,7 @@ class FolderLock:
         self._thread = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
 
     def take(self) -> None:
-        """Have the lock, or the `conflict`; from then on it is counted up."""
+        """Acquire the lock and keep it alive. Raises the `conflict` where another process lives."""
         current = self._read_current()
         if isinstance(current, bytes) or (current and not self._is_abandoned(current)):
             self._wait_for_silence(current)
@@ -115,16 +116,16 @@ class FolderLock:
         self._thread.start()
 
     def confirm(self) -> None:
-        """Raise the `conflict` where the lock is no longer this process's; asks the store."""
+        """Raise the `conflict` where this process no longer holds the lock. Reads from the store."""
         if not self._is_mine(holder := self._holder()):
             raise self._conflict(holder)
 
     def check(self) -> str:
-        """Empty, or why this process has to stop."""
+        """Why this process has to stop; empty while it holds the lock. Reads nothing."""
         return self._lost
 
     def release(self) -> None:
-        """Give the lock back; a folder that holds nothing else and was not there before goes too."""
+        """Release the lock. A folder that `take` created and that holds nothing else is removed too."""
         self._ended.set()
         if not self._thread.ident:
             return
@@ -138,7 +139,7 @@ class FolderLock:
                 os.rmdir(storage.local_path(self._folder))
 
     def _wait_for_silence(self, holder: Holder | bytes) -> None:
-        """Return when nobody counts the lock up; a holder that lives puts a damaged one (its bytes) right."""
+        """Return when the lock has stood still. A live holder would repair a damaged one (bytes)."""
         who = holder.described if isinstance(holder, Holder) else f"somebody whose {LOCK} is damaged"
         over = "" if isinstance(holder, Holder) else f" (who knows that nobody does deletes {self._url})"
         self._say(
@@ -160,14 +161,14 @@ class FolderLock:
         return holder.place == self._mine.place and not os.path.exists(f"/proc/{holder.pid}")
 
     def _write_first(self) -> bool:
-        """Write the lock; whether it is certain that nobody else does so at this moment."""
+        """Write the lock. Returns whether it is certain that no other process did so at the same moment."""
         if storage.exists(self._url):  # left behind by one that is gone
             self._write()
             return False
         return write_new(self._url, (json.dumps(asdict(self._mine)) + "\n").encode()) is not Made.UNSURE
 
     def _repair(self) -> None:
-        """Write the lock again where it arrived so damaged that nobody is named in it."""
+        """Write the lock again where it arrived so damaged that it names nobody."""
         for _ in range(TRIES):
             if not isinstance(self._read_current(), bytes):
                 return
@@ -186,7 +187,7 @@ class FolderLock:
                 self._write()
 
     def _holder(self) -> Holder | None:
-        """Who holds the lock; one that is not ours is read twice, for a byte can flip on its way."""
+        """Who holds the lock. A lock that is not ours is read twice, because a byte can flip on its way."""
         holder = self._read_holder()
         return holder if self._is_mine(holder) else self._read_holder()
 
@@ -194,7 +195,7 @@ class FolderLock:
         return holder is not None and is_same(holder.id, self._mine.id)
 
     def _read_current(self) -> Holder | bytes | None:
-        """Who holds the lock, or the bytes of a damaged one; None: nobody. FormatError: a later version."""
+        """The holder, or the bytes of a damaged lock; None: nobody. FormatError for a later version."""
         try:
             data = storage.read_bytes(self._url) if storage.exists(self._url) else None
             return None if data is None else json_reader.read(self._url, Holder, "")
@@ -208,7 +209,7 @@ class FolderLock:
             return None
 
     def _read_holder(self) -> Holder | None:
-        """Who holds the lock; None: nobody, or nobody can tell."""
+        """The holder; None where there is no lock, or a damaged one."""
         current = self._read_current()
         return current if isinstance(current, Holder) else None
 

@@ -1,4 +1,4 @@
-"""What is wrong with a JSON file, in words and by line: `line 3: files.a.bytes is missing`."""
+"""Explains the faults of a JSON file in words and by line: `line 3: files.a.bytes is missing`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 FEW = 3
-"""Faults that are told of one file, and bad lines that are named."""
+"""Most faults of one file that are listed, and most bad lines that are named."""
 LONGEST = 60
 """Characters of a value that are shown."""
 _WORDS = (
@@ -24,7 +24,7 @@ _WORDS = (
 
 
 def plain(message: str, data: bytes) -> str:
-    """What the parser says, for a person: `line 3: it is cut off`."""
+    """The parser's message in plain words: `line 3: it is cut off`."""
     if not data.strip():
         return "it is empty"
     if not data.strip(b"\0"):
@@ -50,7 +50,7 @@ def faults_of(error: ValidationError, data: bytes) -> str:
     faults = error.errors(include_url=False)
     messages = []
     for fault in faults[:FEW]:
-        messages.append(f"line {line_of(data.decode(), fault['loc'])}: {_fault(fault)}")
+        messages.append(f"line {line_of(data.decode(), fault['loc'])}: {_describe_fault(fault)}")
     more = f" (and {len(faults) - FEW} more)" if len(faults) > FEW else ""
     return ", ".join(messages) + more
 
@@ -62,10 +62,10 @@ def why_bad(error: ValueError, text: bytes) -> str:
     fault = error.errors(include_url=False)[0]
     if fault["type"] == "json_invalid":
         return plain(str(fault["msg"]), text).removeprefix("line 1: ")
-    return _fault(fault)
+    return _describe_fault(fault)
 
 
-def _fault(fault: Any) -> str:
+def _describe_fault(fault: Any) -> str:
     """`files.a.bytes is missing`, `step is a text: should be a valid integer`."""
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
     key = _shorten(key.removeprefix(".")) or "it"

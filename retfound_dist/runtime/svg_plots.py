@@ -46,12 +46,12 @@ SIZE = (4.5, 3.1)
 
 
 def colour(place: int) -> str:
-    """The placeholder of the place-th colour."""
+    """The placeholder of a colour, by its place in the palette."""
     return f"#0000a{place % COLOURS + 1}"
 
 
 def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; inches."""
+    """A figure with one pair of axes. Height and width in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -59,7 +59,7 @@ def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure,
 
 
 def new_stack(ratios: Sequence[float], height: float, width: float = SIZE[0]) -> tuple[Figure, list[Axes]]:
-    """A figure with axes above each other that share x, so high in proportion; inches."""
+    """A figure with stacked axes that share x. `ratios`: their relative heights; sizes in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -67,7 +67,7 @@ def new_stack(ratios: Sequence[float], height: float, width: float = SIZE[0]) ->
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG with CSS variables for colours, and names that no other drawing of a page bears."""
+    """The figure as SVG with CSS variables for colours, and with ids that are unique in a page."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(

@@ -1,4 +1,4 @@
-"""An error that nobody foresaw: one line that says where, a file with all of it, an exit code of its own."""
+"""Reports unexpected errors: one line with the place, a file with the traceback, an exit code of its own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from retfound_dist.io.urls import mask
 
 EXIT_CODE = 70
-"""`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of what it was given."""
+"""`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of the input."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OUR_FOLDERS = (_PACKAGE, _PACKAGE.parent / "shards")
 
 
 def tell(error: BaseException, debug: bool) -> int:
-    """Say it on the terminal; gives the exit code. `debug`: with the traceback."""
+    """Print the error and return the exit code. `debug`: with the traceback."""
     text = "".join(traceback.format_exception(error))
     if debug:
         print(text, file=sys.stderr, end="")
@@ -32,12 +32,12 @@ def summary(error: BaseException) -> str:
     """`unexpected KeyError: 'x' (retfound_dist/runs/run_list.py, line 12)`."""
     message = " ".join(str(error).split())
     message = f": {message if len(message) <= 300 else message[:297] + '...'}" if message else ""
-    place = _place(error)
+    place = _innermost_line(error)
     return f"unexpected {type(error).__name__}{message}" + (f" ({place})" if place else "")
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line of ours that the error came through."""
+def _innermost_line(error: BaseException) -> str:
+    """The innermost line of this project in the traceback."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if any(root in path.parents for root in _OUR_FOLDERS):
@@ -46,7 +46,7 @@ def _place(error: BaseException) -> str:
 
 
 def _save_traceback(text: str) -> str:
-    """Put the text into a file that this user alone can read; empty where the disk takes none."""
+    """Save the text in a file that only this user can read. Returns its path; empty where that fails."""
     try:
         # mkstemp gives mode 0600: a traceback may hold names of patients.
         number, path = tempfile.mkstemp(prefix="retfound-error-", suffix=".txt")

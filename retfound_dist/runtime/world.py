@@ -1,4 +1,4 @@
-"""Which process this is among how many: read once from the launcher's environment.
+"""The rank of this process and the number of ranks, read once from the launcher's environment.
 
 torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; `srun` without torchrun sets SLURM_PROCID,
 SLURM_NTASKS and SLURM_LOCALID. Alone, a process is rank 0 of 1.
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from retfound_dist.errors import ConfigError
 
 GONE = -1
-"""The process number of a launcher that ended before its rank began."""
+"""Stands for the process number of a launcher that ended before its rank began."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A process's place: `rank` of `size`, `local_rank` on its host."""
+    """The place of a process: `rank` of `size`, `local_rank` on its host."""
 
     rank: int = 0
     size: int = 1
@@ -28,7 +28,7 @@ class World:
     local_size: int = 1
     """Ranks on this host."""
     owner: str = field(default="", compare=False)
-    """Names what the ranks of one run on one host share."""
+    """A name that the ranks of one run on one host have in common."""
     launcher: int = field(default=0, compare=False)
     """Process number of the torchrun that this process must not outlive; 0: there is none."""
 
@@ -74,7 +74,7 @@ def whole_number(env: Mapping[str, str], key: str, default: int) -> int:
 
 
 def process_space() -> int:
-    """Names the space that process numbers count in: containers may share a host's name and its /tmp."""
+    """Identifies the namespace of process numbers: containers may share a host's name and its /tmp."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:

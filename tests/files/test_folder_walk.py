@@ -23,31 +23,31 @@ def test_a_name_that_the_caller_reads_otherwise_is_not_counted_in_the_root_alone
 def test_links_inside_the_folder_are_followed_to_files_and_folders(tmp_path: Path) -> None:
     put(tmp_path / "store/one/0.jpg", b"zero"), put(tmp_path / "pool/1.jpg", b"one")
     link(tmp_path / "A/1.jpg", "../pool/1.jpg"), link(tmp_path / "B", "store/one")
-    found = find_files(str(tmp_path))
-    assert found.paths == ["A/1.jpg", "B/0.jpg"]
-    assert list(found.sizes) == [3, 4]
+    files = find_files(str(tmp_path))
+    assert files.paths == ["A/1.jpg", "B/0.jpg"]
+    assert list(files.sizes) == [3, 4]
     assert (
         "2 files that a link inside the folder stands for, such as pool/1.jpg: read once, by the link"
-        in sentences(found)
+        in sentences(files)
     )
 
 
 def test_an_image_that_several_links_lead_to_is_listed_once_and_the_others_named(tmp_path: Path) -> None:
     put(tmp_path / "blobs/x.jpg")
     link(tmp_path / "A/1.jpg", "../blobs/x.jpg"), link(tmp_path / "B/1.jpg", "../blobs/x.jpg")
-    found = find_files(str(tmp_path))
-    assert found.paths == ["A/1.jpg"]
-    assert "1 link to what another link leads to already, such as B/1.jpg" in sentences(found)
+    files = find_files(str(tmp_path))
+    assert files.paths == ["A/1.jpg"]
+    assert "1 link to what another link leads to already, such as B/1.jpg" in sentences(files)
 
 
 def test_links_out_of_the_folder_are_named_never_opened_and_followed_only_on_request(tmp_path: Path) -> None:
     put(tmp_path / "blobs/0.jpg", b"blob"), put(tmp_path / "far/1.jpg")
     link(tmp_path / "data/A/0.jpg", "../../blobs/0.jpg"), link(tmp_path / "data/B", "../far")
     link(tmp_path / "data/A/passwd.jpg", "/etc/passwd")
-    found = find_files(str(tmp_path / "data"))
-    assert found.paths == []
-    assert "3 links that lead out of the folder, such as A/0.jpg -> ../../blobs/0.jpg" in sentences(found)
-    assert "data.follow_links=anywhere follows them if you trust this folder" in sentences(found)
+    files = find_files(str(tmp_path / "data"))
+    assert files.paths == []
+    assert "3 links that lead out of the folder, such as A/0.jpg -> ../../blobs/0.jpg" in sentences(files)
+    assert "data.follow_links=anywhere follows them if you trust this folder" in sentences(files)
     trusted = find_files(str(tmp_path / "data"), links="anywhere")
     assert trusted.paths == ["A/0.jpg", "A/passwd.jpg", "B/1.jpg"]
 
@@ -60,9 +60,9 @@ def test_a_cycle_a_dangling_link_and_a_ring_end_and_are_named(tmp_path: Path) ->
         link(tmp_path / "A/gone.jpg", "nowhere.jpg"),
     )
     link(tmp_path / "B/x", "../C"), link(tmp_path / "C/y", "../B"), link(tmp_path / "ring.jpg", "ring.jpg")
-    found = find_files(str(tmp_path))
-    assert found.paths == ["A/0.jpg"]
-    lines = sentences(found)
+    files = find_files(str(tmp_path))
+    assert files.paths == ["A/0.jpg"]
+    lines = sentences(files)
     assert "links to a folder that holds the link, such as A/self -> ../A" in lines
     assert "2 links to what is not there, such as A/gone.jpg -> nowhere.jpg: restore the target" in lines
 
@@ -75,9 +75,9 @@ def test_many_ways_through_links_are_walked_once_each_folder(tmp_path: Path) -> 
             link(tmp_path / f"d{level}" / "b", f"../d{level + 1}"),
         )
     put(tmp_path / "d30" / "x.jpg")
-    found = find_files(str(tmp_path))
-    assert len(found.paths) == 31
-    assert len(found.folders) < 200
+    files = find_files(str(tmp_path))
+    assert len(files.paths) == 31
+    assert len(files.folders) < 200
 
 
 def test_the_list_is_the_same_in_whatever_order_a_disk_gives_names(
@@ -91,7 +91,7 @@ def test_the_list_is_the_same_in_whatever_order_a_disk_gives_names(
     class Shuffled:
         def __init__(self, path: str) -> None:
             with real(path) as entries:
-                self.entries = random.Random(path).sample(found := list(entries), len(found))
+                self.entries = random.Random(path).sample(listed := list(entries), len(listed))
 
         def __enter__(self) -> list[os.DirEntry[str]]:
             return self.entries
@@ -120,9 +120,9 @@ def test_a_folder_without_rights_is_an_error_and_no_loss(tmp_path: Path) -> None
 def test_pipes_and_devices_are_named_and_never_waited_for(tmp_path: Path, links: str) -> None:
     os.mkfifo(tmp_path / "pipe.jpg"), os.mkfifo(tmp_path / "noext")
     link(tmp_path / "null.jpg", "/dev/null"), link(tmp_path / "linked.jpg", "pipe.jpg")
-    found = find_files(str(tmp_path), links=links)  # type: ignore[arg-type]
-    assert found.paths == []
-    assert "named like an image but no regular file (a pipe, a device)" in sentences(found)
+    files = find_files(str(tmp_path), links=links)  # type: ignore[arg-type]
+    assert files.paths == []
+    assert "named like an image but no regular file (a pipe, a device)" in sentences(files)
 
 
 def test_every_folder_that_was_entered_has_a_tally(tmp_path: Path) -> None:

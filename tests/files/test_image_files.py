@@ -31,9 +31,9 @@ def test_what_is_passed_over_is_counted_by_kind_with_an_example(tmp_path: Path) 
         put(tmp_path / "Thumbs.db"),
         put(tmp_path / "__MACOSX/a.jpg"),
     )
-    found = find_files(str(tmp_path))
-    assert found.paths == []
-    lines = found.passed.lines()
+    files = find_files(str(tmp_path))
+    assert files.paths == []
+    lines = files.passed.lines()
     assert lines[0] == "passed over: 4 files .npy, such as a.npy: not an image"
     assert "passed over: 3 files that look like DICOM, such as 1.2.840.113619.2.55: " in lines[1]
     assert "source.kind=device" in lines[1]
@@ -44,7 +44,7 @@ def test_what_is_passed_over_is_counted_by_kind_with_an_example(tmp_path: Path) 
     )
     assert any("1 file without an extension, such as README" in line for line in lines)
     assert lines[-1].startswith("passed over: 4 hidden or of the operating system")
-    assert len(found.passed) == 12
+    assert len(files.passed) == 12
 
 
 def test_the_bytes_of_a_file_are_read_also_through_links_inside_its_folder(tmp_path: Path) -> None:
@@ -87,6 +87,6 @@ def test_names_that_are_no_text_are_listed_and_printed(tmp_path: Path) -> None:
     for name in (b"\xff\xfe.jpg", b"bad\n\xff.npy"):
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
             stream.write(b"x")
-    found = find_files(str(tmp_path))
-    assert read_file(found.root, found.paths[0]) == b"x"
-    assert all(line.isprintable() for line in found.passed.lines())
+    files = find_files(str(tmp_path))
+    assert read_file(files.root, files.paths[0]) == b"x"
+    assert all(line.isprintable() for line in files.passed.lines())

@@ -75,10 +75,10 @@ def validation_error(data: bytes, kind: Any) -> ValidationError:
 
 def test_the_first_faults_are_told_with_line_and_key_and_the_others_are_counted() -> None:
     data = json.dumps([{"step": 1}, *[{"step": "x"}] * (FEW + 4), {}], indent=0).encode()
-    said = faults_of(validation_error(data, list[Row]), data)
-    assert said.count("line ") == FEW
-    assert said.startswith("line 6: [1].step is 'x': should be a valid integer, line 9: [2].step is 'x'")
-    assert said.endswith(f"(and {8 - FEW} more)")
+    message = faults_of(validation_error(data, list[Row]), data)
+    assert message.count("line ") == FEW
+    assert message.startswith("line 6: [1].step is 'x': should be a valid integer, line 9: [2].step is 'x'")
+    assert message.endswith(f"(and {8 - FEW} more)")
 
 
 def test_a_bad_row_is_told_without_a_line_which_its_file_gives() -> None:

@@ -84,14 +84,14 @@ class EvalModel:
     """Input side in pixels; a run's checkpoint brings its own."""
 
 
-def _sound(change: dict[str, Any]) -> dict[str, Any]:
+def _check_change(change: dict[str, Any]) -> dict[str, Any]:
     if "try_recipes" in change:
         raise ValueError("finetune.try_recipes lies within itself: write one list of tables")
     Finetune().with_change(change)
     return change
 
 
-Change = Annotated[dict[str, Any], AfterValidator(_sound)]
+Change = Annotated[dict[str, Any], AfterValidator(_check_change)]
 """Some settings of `Finetune`, each by its name."""
 
 
