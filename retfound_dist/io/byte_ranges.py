@@ -94,7 +94,7 @@ def _request_once(ranges: Sequence[Range]) -> list[bytes | Exception]:
     fs, _ = storage.open_fs(ranges[0].url, attempts=1)
     paths = [storage.open_fs(part.url, attempts=1)[1] for part in ranges]
     starts, stops = [part.start for part in ranges], [part.stop for part in ranges]
-    # Only fsspec's asynchronous filesystems take `batch_size`; a disk's and memory's refuse it.
+    # `batch_size` is an option of fsspec's asynchronous filesystems only.
     at_once = {"batch_size": storage.RANGES_AT_ONCE} if fs.async_impl else {}
     answers = fs.cat_ranges(paths, starts, stops, on_error="return", **at_once)
     return [_checked_length(part, answer) for part, answer in zip(ranges, answers, strict=True)]

@@ -18,7 +18,7 @@ _NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 
 def take_keys_as_written(fs: Any) -> None:
     """Make a filesystem take `bucket/key?versionId=x` as a plain key, and not as a version of `key`."""
-    # Without this, s3fs 2026.9 deletes the key `a` where `a?versionId=x` was meant.
+    # Without this, s3fs 2026.9 takes the key `a?versionId=x` for a version of the key `a`.
     usual = fs.split_path
 
     def exact(path: str) -> tuple[str, str, None]:

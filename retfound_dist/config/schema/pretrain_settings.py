@@ -100,8 +100,8 @@ class Model:
 class Optim:
     """AdamW with warm-up and half-cosine (MAE, table 8)."""
 
-    # A base rate, not the peak: at a batch of 16 the peak is 9.4e-6. Taken for an absolute rate it has ruined
-    # runs.
+    # A base rate, not the peak: at a batch of 16 the peak is 9.4e-6. A group that reported 1e-3 at this batch
+    # got a checkpoint that was worse than the one it had started from.
     base_lr: PositiveFloat = 1.5e-4
     """Learning rate for a batch of 256; the peak is base_lr x global_batch / 256."""
     min_lr: NonNegative = 0.0
