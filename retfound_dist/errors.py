@@ -10,7 +10,7 @@ class RetfoundError(Exception):
 
     exit_code = 2
     lasting = True
-    """Whether another start would end the same way, so that a scheduler need not try it."""
+    """Whether another start would fail in the same way. A scheduler then need not try it."""
 
 
 class ConfigError(RetfoundError):
@@ -28,11 +28,11 @@ class RecordError(RetfoundError):
 
 
 class FormatError(RecordError):
-    """A JSON file of another format than this version reads: nothing is damaged."""
+    """A JSON file of a format that this version does not read. Nothing is damaged."""
 
 
 class DataError(RetfoundError):
-    """Images, folders or shards that are not what they should be."""
+    """Images, folders or shards that cannot be used as they are."""
 
 
 class ImageError(DataError, ValueError):
@@ -48,7 +48,7 @@ class CheckpointError(RetfoundError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint that could not be saved: a store or a disk failed, and the run itself is good."""
+    """A checkpoint that could not be saved. A store or a disk failed; the run itself is sound."""
 
     lasting = False
 
@@ -62,7 +62,7 @@ class RunConflictError(RetfoundError):
 
 
 class FaultsFoundError(RetfoundError):
-    """A check that ran to its end and found something wrong; exit 1, not 2."""
+    """A check that ran to its end and found faults. The exit code is 1, not 2."""
 
     exit_code = 1
 

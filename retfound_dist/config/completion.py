@@ -19,20 +19,20 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def shell_code(shell: str) -> str:
-    """What the shell is to evaluate."""
+    """The code that the shell evaluates."""
     return str(argcomplete.shellcode(["retfound"], shell=shell))
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell that asks (`_ARGCOMPLETE` is set), and leave."""
+    """Answer a shell's request for completion (`_ARGCOMPLETE` is set), and exit."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
-                _teach(sub, complete_shown if name == "show" else complete_file)
+                _set_completers(sub, complete_shown if name == "show" else complete_file)
     argcomplete.autocomplete(parser, always_complete_options="long")
 
 
-def _teach(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
+def _set_completers(sub: argparse.ArgumentParser, complete_config: Callable[..., list[str]]) -> None:
     for action in sub._actions:
         if action.dest == "overrides":
             action.completer = complete_key  # type: ignore[attr-defined]
@@ -46,14 +46,15 @@ def complete_file(prefix: str, **_: Any) -> list[str]:
 
 
 def complete_shown(prefix: str, **_: Any) -> list[str]:
-    """What `show --keys` takes: config files and commands."""
+    """Arguments of `show --keys`: config files and commands."""
     return [*complete_file(prefix), *(name for name in COMMANDS if name.startswith(prefix))]
 
 
 def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """`key=` of every key that the config given before may have; of all commands where that says nothing."""
+    """`key=` for every key of the config that stands before; for all commands where its kind is not known."""
     kinds = list(COMMANDS.values())
     try:
+        # Imported here: `loading` needs fsspec, for which a press of the tab key shall not wait.
         from retfound_dist.config.loading import kind_of, read_toml
 
         kinds = [kind_of(read_toml(parsed_args.config), parsed_args.config)]

@@ -1,10 +1,10 @@
-"""What in `docs/` is made by a command: `docs/config.md`, and the output below each `$ retfound ...`.
+"""Generates parts of `docs/`: `docs/config.md`, and the output below each `$ retfound ...`.
 
-    python -m retfound_dist.config.generated_docs            write them anew
-    python -m retfound_dist.config.generated_docs --check    exit 1 and name what is not as the code says
+    python -m retfound_dist.config.generated_docs            write them again
+    python -m retfound_dist.config.generated_docs --check    exit 1 and name the pages that are out of date
 
 In a page, a block that begins with the line ```console and whose first line is `$ retfound plan ...` or
-`$ retfound show ...` holds that command's output and is made anew; other blocks stay as they are.
+`$ retfound show ...` holds that command's output and is generated again. Other blocks stay as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from retfound_dist.config.reference import COMMANDS, keys_of, sections_of
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
+GENERATED_BLOCK = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
 HEAD = """# Settings
 
 Every key of every config, made from `config/schema/` by `python -m retfound_dist.config.generated_docs`; the
@@ -52,43 +52,44 @@ def _section(command: str) -> Iterator[str]:
     yield ""
 
 
-def made_anew(page: str) -> str:
-    """A page with the output of its commands as it is now."""
-    return MADE.sub(lambda found: f"```console\n$ {found[1]}\n{output(found[1])}```", page)
+def refreshed(page: str) -> str:
+    """The page with the present output of its commands."""
+    return GENERATED_BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{output(match[1])}```", page)
 
 
 def output(command: str) -> str:
-    """What a `retfound` command prints, run in the repository's root with nothing of Slurm around it."""
+    """The output of a `retfound` command that runs in the repository's root, without Slurm's variables."""
+    # `plan` reads the number of nodes from Slurm, and a page must not depend on where it is made.
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     words = [sys.executable, "-m", "retfound_dist", *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return "".join(line.rstrip() + "\n" for line in done.stdout.splitlines())
+    result = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return "".join(line.rstrip() + "\n" for line in result.stdout.splitlines())
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """(file, content as it should be) of every page with something made in it."""
+    """(file, expected content) of every page with generated parts."""
     yield ROOT / "docs" / "config.md", config_page()
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text()
-        if path.name != "config.md" and MADE.search(text):
-            yield path, made_anew(text)
+        if path.name != "config.md" and GENERATED_BLOCK.search(text):
+            yield path, refreshed(text)
 
 
 def main() -> int:
     """Write the pages, or check them."""
-    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    ask.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
         "--check", action="store_true", help="write nothing; 1 when a page is not as it should be"
     )
-    asked, stale = ask.parse_args(), 0
+    args, stale = parser.parse_args(), 0
     for path, text in pages():
         if path.exists() and path.read_text() == text:
             continue
         stale += 1
-        if not asked.check:
+        if not args.check:
             path.write_text(text)
-        print(f"{path.relative_to(ROOT)}: {'not as the code says' if asked.check else 'written'}")
-    return int(bool(stale and asked.check))
+        print(f"{path.relative_to(ROOT)}: {'not as the code says' if args.check else 'written'}")
+    return int(bool(stale and args.check))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TOML file + command-line overrides -> a frozen config, each value with where it came from.
+"""Loads a config from a TOML file and command-line overrides, with the origin of each value.
 
 config, origins = load(PretrainConfig, "configs/demo/pretrain.toml", ["train.steps=20"])
 """
@@ -33,25 +33,29 @@ def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, di
     Raises ConfigError with every fault in one line.
     """
     tree = read_toml(path)
-    given = dict(parse_override(kind, text) for text in overrides)
-    for key, value in given.items():
-        _set(tree, key, value)
-    _give_way(tree, given)
+    override_values = dict(parse_override(kind, text) for text in overrides)
+    for key, value in override_values.items():
+        _set_value(tree, key, value)
+    _drop_other_length(tree, override_values)
     origins = {key: path for key, _ in flatten(tree)}
-    origins |= {key: "command line" for key in origins if any(_below(key, name) for name in given)}
+    origins |= {
+        key: "command line" for key in origins if any(_is_below(key, name) for name in override_values)
+    }
     config = build(kind, tree, where=path)
     return config, {key: origins.get(key, "default") for key, _ in flatten(to_dict(config))}
 
 
 def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, str]]:
-    """`load` for whichever command the file is for, known by its sections."""
+    """`load` for the command that the file is for, detected from its sections."""
     tree = read_toml(path)
     names = [text.partition("=")[0].split(".")[0] for text in overrides]
     return load(kind_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
 
 
 def kind_of(tree: Mapping[str, Any], path: str) -> Any:
-    """The config class that a file's sections are of; ConfigError where it is none."""
+    """The config class that a file's sections belong to. Raises ConfigError where there is none."""
+    # The order decides: a pretraining config has `run` and `checkpoint` too, and evaluate's and compare's
+    # have `out`. The section that only one command has comes first.
     kinds = {
         "train": schema.PretrainConfig,
         "weights": schema.CompareConfig,
@@ -67,11 +71,11 @@ def kind_of(tree: Mapping[str, Any], path: str) -> Any:
 
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
-"""`configs/` as it was installed."""
+"""The installed copy of `configs/`."""
 
 
 def read_toml(path: str) -> Tree:
-    """A TOML file's content; `configs/...` is found among the installed presets where it is not here."""
+    """The content of a TOML file. `configs/...` falls back to the installed presets."""
     preset = PRESETS / path.removeprefix("configs/")
     if path.startswith("configs/") and preset.is_file() and not Path(path).exists():
         path = str(preset)
@@ -93,6 +97,7 @@ def parse_override(kind: type, text: str) -> tuple[str, Any]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         return key, raw
+    # `run.url=5` is a folder named 5, although 5 is a number in TOML.
     if not isinstance(value, str) and _field_type(kind, key.split(".")) is str:
         return key, raw
     return key, value
@@ -101,9 +106,11 @@ def parse_override(kind: type, text: str) -> tuple[str, Any]:
 def build(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
     """Check a tree of values against a config class; all faults are listed at once."""
     try:
+        # By way of JSON: in strict mode pydantic takes a list for a tuple there, and refuses it in Python
+        # values. TOML's dates have no form in JSON; as text they are refused by name like any wrong value.
         return TypeAdapter(kind).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        faults = [_describe(kind, fault) for fault in _merged(error.errors())]
+        faults = [_describe(kind, fault) for fault in _merge_alternatives(error.errors())]
         raise ConfigError(f"{where}: " + "; ".join(faults)) from error
 
 
@@ -135,22 +142,22 @@ def key_names(kind: type, prefix: str = "") -> list[str]:
 
 def defaults(kind: type) -> Tree:
     """Dotted key -> default of every key of a config class that has one, as JSON holds it."""
-    found: Tree = {}
+    values: Tree = {}
     hints = typing.get_type_hints(kind)
-    for one in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[one.name]):
-            below = defaults(typing.cast(type, hints[one.name]))
-            found |= {f"{one.name}.{key}": value for key, value in below.items()}
-        elif one.default is not dataclasses.MISSING:
-            found[one.name] = one.default
-        elif one.default_factory is not dataclasses.MISSING:
-            found[one.name] = one.default_factory()
-    tree: Tree = json.loads(json.dumps(found))
+    for section_field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[section_field.name]):
+            below = defaults(typing.cast(type, hints[section_field.name]))
+            values |= {f"{section_field.name}.{key}": value for key, value in below.items()}
+        elif section_field.default is not dataclasses.MISSING:
+            values[section_field.name] = section_field.default
+        elif section_field.default_factory is not dataclasses.MISSING:
+            values[section_field.name] = section_field.default_factory()
+    tree: Tree = json.loads(json.dumps(values))
     return tree
 
 
 def with_defaults(kind: type, tree: Mapping[str, Any]) -> Tree:
-    """(dotted key -> value) of a config that was written earlier: keys it lacks have today's defaults."""
+    """Dotted key -> value of a config that was written earlier. Missing keys get today's defaults."""
     flat = dict(flatten(tree))
     tables = {key[:end] for key in flat for end, letter in enumerate(key) if letter == "."}
     return {key: value for key, value in defaults(kind).items() if key not in tables} | flat
@@ -166,19 +173,19 @@ def _field_type(kind: type, path: Sequence[str]) -> Any:
     hints = typing.get_type_hints(kind)
     if path[0] not in hints:
         return None
-    found = hints[path[0]]
+    annotation = hints[path[0]]
     if len(path) > 1:
-        if dataclasses.is_dataclass(found):
-            return _field_type(typing.cast(type, found), path[1:])
-        return typing.get_args(found)[1] if typing.get_origin(found) is dict else None
-    return str if typing.get_origin(found) is typing.Literal and _all_text(found) else found
+        if dataclasses.is_dataclass(annotation):
+            return _field_type(typing.cast(type, annotation), path[1:])
+        return typing.get_args(annotation)[1] if typing.get_origin(annotation) is dict else None
+    return str if typing.get_origin(annotation) is typing.Literal and _all_text(annotation) else annotation
 
 
 def _all_text(literal: types.GenericAlias | Any) -> bool:
     return all(isinstance(choice, str) for choice in typing.get_args(literal))
 
 
-def _set(tree: Tree, key: str, value: Any) -> None:
+def _set_value(tree: Tree, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -187,19 +194,19 @@ def _set(tree: Tree, key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _below(key: str, name: str) -> bool:
+def _is_below(key: str, name: str) -> bool:
     return key == name or key.startswith(name + ".")
 
 
-def _give_way(tree: Tree, given: Mapping[str, Any]) -> None:
-    """`train.steps` on the command line replaces the file's `train.epochs`, and the other way round."""
+def _drop_other_length(tree: Tree, override_values: Mapping[str, Any]) -> None:
+    """Drop the file's `train.epochs` where `train.steps` is on the command line, and the other way round."""
     for key, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
-        if key in given and other not in given:
+        if key in override_values and other not in override_values:
             tree["train"].pop(other.removeprefix("train."), None)
 
 
-def _merged(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One fault a key: of a value with several types (a number or `auto`) each type has its own complaint."""
+def _merge_alternatives(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One fault for each key. A value of several types (a number or `auto`) has one fault for each type."""
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for fault in faults:
         place = tuple(p for p in fault["loc"] if not re.match(r"constrained-|literal\[", str(p)))
@@ -213,6 +220,7 @@ def _merged(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _describe(kind: type, fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
+        # Without a cutoff: the nearest key is named however far it is, for it shows how keys look.
         near = difflib.get_close_matches(key, key_names(kind) + _sections(kind), n=1, cutoff=0)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "")
     if fault["type"] in ("missing", "missing_argument"):

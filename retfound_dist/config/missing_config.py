@@ -1,4 +1,4 @@
-"""A config file that was forgotten, or put in the wrong place: said with the command that was meant."""
+"""Detects a config file that is missing or in the wrong place, and names the command that was meant."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ PRESETS = {
 }
 """The config file to begin with, by command."""
 PRETRAIN = "configs/pretrain_vitl_oct.toml"
-"""Of all others."""
+"""The config file for all other commands."""
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """ConfigError where key=value or a folder stands in the place of CONFIG.toml."""
+    """Raises ConfigError where key=value or a folder stands in the place of CONFIG.toml."""
     repair = getattr(args, "repair", [""])
     path = str(getattr(args, "config", repair[0]))
-    given = [path, *getattr(args, "overrides", repair[1:])]
-    whole = f"retfound {args.name}" + (f" {args.url} --repair" if args.name == "verify" else "")
+    words = [path, *getattr(args, "overrides", repair[1:])]
+    command = f"retfound {args.name}" + (f" {args.url} --repair" if args.name == "verify" else "")
     if "=" in path and not os.path.exists(path):
-        files = [text for text in given if text.endswith(".toml") and "=" not in text]
+        files = [text for text in words if text.endswith(".toml") and "=" not in text]
         known = files[0] if files else PRESETS.get(args.name, PRETRAIN)
-        rest = " ".join(text for text in given if text not in files)
+        rest = " ".join(text for text in words if text not in files)
         raise ConfigError(
             f"{args.name}: CONFIG.toml is missing: {path} stands in its place. "
-            f"Put {'it' if files else 'a config file, such as the preset,'} first: {whole} {known} {rest}"
+            f"Put {'it' if files else 'a config file, such as the preset,'} first: {command} {known} {rest}"
         )
     if path and os.path.isdir(path):
         more = f" source.path={path} out.url=SHARDS" if args.name == "pack" else " key=value ..."
         raise ConfigError(
             f"{args.name}: {path} is a folder, CONFIG.toml is wanted: give a config file, "
-            f"such as the preset: {whole} {PRESETS.get(args.name, PRETRAIN)}{more}"
+            f"such as the preset: {command} {PRESETS.get(args.name, PRETRAIN)}{more}"
         )

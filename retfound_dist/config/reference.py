@@ -1,4 +1,4 @@
-"""Every config key there is, from the schema's own annotations and docstrings: `retfound show --keys`."""
+"""Lists every config key, from the annotations and docstrings of the schema: `retfound show --keys`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": schema.CompareConfig,
 }
 """Command and the class of its config."""
+# A docstring says the unit already. Reading it from there keeps one place for it.
 _UNITS = (
     (r"pixel", "pixels"),
     (r"(?<![a-z])GB(?![a-z])", "GB (10^9 bytes)"),
@@ -58,7 +59,7 @@ class Key:
     """Empty where it has none."""
     meaning: str
     source: str
-    """Where the default is from, where its docstring says."""
+    """The article that the default comes from, where its docstring names one."""
 
 
 def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
@@ -67,7 +68,7 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
     described = kind.__pydantic_fields__  # type: ignore[attr-defined]
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], prefix + field.name
-        bare = _bare(hint)
+        bare = _without_annotation(hint)
         if dataclasses.is_dataclass(bare):
             yield from keys_of(typing.cast(type, bare), f"{name}.")
             continue
@@ -81,9 +82,9 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
     """(name, meaning) of a config's sections."""
     for field in dataclasses.fields(kind):
-        found = _bare(typing.get_type_hints(kind)[field.name])
-        if dataclasses.is_dataclass(found):
-            yield field.name, " ".join((found.__doc__ or "").split())
+        section = _without_annotation(typing.get_type_hints(kind)[field.name])
+        if dataclasses.is_dataclass(section):
+            yield field.name, " ".join((section.__doc__ or "").split())
 
 
 def type_name(hint: Any) -> str:
@@ -94,7 +95,7 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(json.dumps(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(type_name(each) for each in typing.get_args(hint))
+        return " or ".join(type_name(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return _tuple_name(typing.get_args(hint))
     if typing.get_origin(hint) is dict:
@@ -115,15 +116,15 @@ def _tuple_name(parts: Sequence[Any]) -> str:
 
 def _bounds(limits: Sequence[Any]) -> Iterator[str]:
     for limit in limits:
-        for each in getattr(limit, "metadata", [limit]):
+        for bound in getattr(limit, "metadata", [limit]):
             for kind, sign in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
-                if isinstance(each, kind):
-                    yield f"{sign} {getattr(each, kind.__name__.lower()):g}"
-            if isinstance(each, MinLen):
-                yield f"of {each.min_length} or more"
+                if isinstance(bound, kind):
+                    yield f"{sign} {getattr(bound, kind.__name__.lower()):g}"
+            if isinstance(bound, MinLen):
+                yield f"of {bound.min_length} or more"
 
 
-def _bare(hint: Any) -> Any:
+def _without_annotation(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
@@ -145,7 +146,7 @@ def _unit(name: str, meaning: str) -> str:
 
 
 def commands_for(text: str) -> list[str]:
-    """The commands that `show --keys TEXT` means: all, one by its name, or the one that a file is for."""
+    """The commands for `show --keys TEXT`: all, one by its name, or the one that a file is for."""
     if not text:
         return list(COMMANDS)
     if text in COMMANDS:
@@ -155,11 +156,11 @@ def commands_for(text: str) -> list[str]:
     from retfound_dist.config.loading import kind_of, read_toml
 
     kind = kind_of(read_toml(text), text)
-    return [name for name, each in COMMANDS.items() if each is kind]
+    return [name for name, config_class in COMMANDS.items() if config_class is kind]
 
 
 def key_lines(commands: Sequence[str]) -> Iterator[str]:
-    """For a person: the key with its type and default, its meaning below it."""
+    """Lines for people: the key with its type and default, its meaning below it."""
     for number, command in enumerate(commands):
         if number:
             yield ""
@@ -173,5 +174,5 @@ def key_lines(commands: Sequence[str]) -> Iterator[str]:
 
 
 def keys_tree(commands: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-    """The same as plain values."""
+    """All keys of these commands as plain values, ready for JSON."""
     return {name: [dataclasses.asdict(key) for key in keys_of(COMMANDS[name])] for name in commands}

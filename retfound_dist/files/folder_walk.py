@@ -1,4 +1,4 @@
-"""The walk behind `image_files.find_files`: every folder once, links followed safely, all else counted."""
+"""Walks a folder for `image_files.find_files`: each folder once, links followed safely, all else counted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Links = Literal["inside", "anywhere"]
 
 @dataclass
 class Tally:
-    """What one folder holds directly."""
+    """Counts of what one folder holds directly."""
 
     images: int = 0
     passed: int = 0
     example: str = ""
-    """One of those that were passed over."""
+    """One file that was passed over."""
     folders: int = 0
 
 
@@ -62,6 +62,9 @@ def is_below(root: str, real: str) -> bool:
 
 def _identity(info: os.stat_result) -> int:
     """One number for a file on this machine."""
+    # The constant is 2^64 divided by the golden ratio. It spreads small device numbers over 64 bits, so that
+    # files of two disks with the same inode differ. A number takes 8 bytes in an array, a tuple some 100:
+    # folders hold millions.
     return (info.st_dev * 0x9E3779B97F4A7C15 + info.st_ino) % 2**64
 
 
@@ -75,69 +78,72 @@ class _Folder:
 
 
 class Walk:
-    """Own folders first, then folders behind links in the order of their paths: the same for every disk."""
+    """Visits plain folders first, then those behind links, in the order of their paths."""
 
     def __init__(self, root: str, ends: tuple[str, ...], links: Links, used: frozenset[str]) -> None:
-        """Of a real path."""
-        self._found, self._ends, self._used = FolderFiles(root, links), ends, used
+        """`root` must be a real path."""
+        self._files, self._ends, self._used = FolderFiles(root, links), ends, used
         self._identities, self._by_link = array("Q"), bytearray()
         self._links: deque[tuple[str, tuple[int, ...]]] = deque()
         self._linked_folders: set[int] = set()
 
     def run(self) -> None:
-        """Enter everything; DataError where a folder cannot be listed."""
-        root = self._found.root
+        """Visit everything. Raises DataError where a folder cannot be listed."""
+        root = self._files.root
         self._enter(_Folder("", (_identity(_stat(root, "")),), False))
         while self._links:
+            # Sorted, because disks list in different orders, and the first link to a folder is the one that
+            # is listed.
             waiting = sorted(self._links)
             self._links.clear()
             for path, holders in waiting:
-                self._follow(path, holders)
+                self._enter_link(path, holders)
 
     def result(self) -> FolderFiles:
         """The files in the order of their paths, each once."""
-        found = self._found
-        order = sorted(range(len(found.paths)), key=found.paths.__getitem__)
+        files = self._files
+        order = sorted(range(len(files.paths)), key=files.paths.__getitem__)
         if any(self._by_link):
-            order = self._once(order)
-        found.paths, found.sizes = (
-            [found.paths[place] for place in order],
-            array("q", (found.sizes[place] for place in order)),
+            order = self._without_repeats(order)
+        files.paths, files.sizes = (
+            [files.paths[place] for place in order],
+            array("q", (files.sizes[place] for place in order)),
         )
-        return found
+        return files
 
-    def _once(self, order: list[int]) -> list[int]:
-        """Without second links to a file, and without files that a link stands for."""
+    def _without_repeats(self, order: list[int]) -> list[int]:
+        """The order without second links to a file, and without files that a link leads to."""
         first: dict[int, int] = {}
         for place in order:
             if self._by_link[place]:
                 first.setdefault(self._identities[place], place)
-        kept = []
+        listed = []
         for place in order:
             if first.get(self._identities[place], place) == place:
-                kept.append(place)
+                listed.append(place)
             else:
-                self._drop(AGAIN if self._by_link[place] else LINKED, self._found.paths[place])
-        return kept
+                self._remove_image(AGAIN if self._by_link[place] else LINKED, self._files.paths[place])
+        return listed
 
-    def _drop(self, kind: str, path: str) -> None:
-        tally = self._found.folders[os.path.dirname(path)]
+    def _remove_image(self, kind: str, path: str) -> None:
+        tally = self._files.folders[os.path.dirname(path)]
         tally.images -= 1
-        self._pass(kind, path, tally)
+        self._pass_over(kind, path, tally)
 
-    def _pass(self, kind: str, path: str, tally: Tally) -> None:
-        self._found.passed.add(kind, path)
+    def _pass_over(self, kind: str, path: str, tally: Tally) -> None:
+        self._files.passed.add(kind, path)
         tally.passed += kind != HIDDEN
         tally.example = tally.example or path
 
-    def _follow(self, path: str, holders: tuple[int, ...]) -> None:
-        """Enter the folder behind a link, unless it was entered by a link or holds this one."""
-        identity = _identity(_stat(self._found.root, path))
-        tally = self._found.folders[os.path.dirname(path)]
+    def _enter_link(self, path: str, holders: tuple[int, ...]) -> None:
+        """Enter the folder behind a link, unless it was entered by a link before or holds this link."""
+        identity = _identity(_stat(self._files.root, path))
+        tally = self._files.folders[os.path.dirname(path)]
+        # Only the folders on the way matter here: another way to the same folder is no cycle.
         if identity in holders:
-            self._pass(CYCLE, self._arrow(path), tally)
+            self._pass_over(CYCLE, self._link_with_target(path), tally)
         elif identity in self._linked_folders:
-            self._pass(AGAIN, self._arrow(path), tally)
+            self._pass_over(AGAIN, self._link_with_target(path), tally)
         else:
             self._linked_folders.add(identity)
             self._enter(_Folder(path, (*holders, identity), True))
@@ -146,88 +152,88 @@ class Walk:
         folders = [top]
         while folders:
             folder = folders.pop()
-            tally = self._found.folders[folder.path] = Tally()
+            tally = self._files.folders[folder.path] = Tally()
             below: list[str] = []
             try:
-                with os.scandir(os.path.join(self._found.root, folder.path)) as entries:
+                with os.scandir(os.path.join(self._files.root, folder.path)) as entries:
                     for entry in entries:
-                        if self._take(entry, folder, tally):
+                        if self._visit(entry, folder, tally):
                             below.append(os.path.join(folder.path, entry.name))
-                folders += self._below(folder, sorted(below, reverse=True), tally)
+                folders += self._subfolders(folder, sorted(below, reverse=True), tally)
             except OSError as error:
-                where = printable(os.path.join(self._found.root, folder.path))
+                where = printable(os.path.join(self._files.root, folder.path))
                 raise DataError(f"cannot list {where}: {error.strerror}; check its rights") from error
             tally.folders += len(below)
 
-    def _below(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
+    def _subfolders(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
         """The subfolders to enter; behind a link each real folder once."""
         entered = []
         for path in paths:
-            identity = _identity(_stat(self._found.root, path))
+            identity = _identity(_stat(self._files.root, path))
             if folder.linked and identity in self._linked_folders:
-                self._pass(AGAIN, path, tally)
+                self._pass_over(AGAIN, path, tally)
                 continue
             if folder.linked:
                 self._linked_folders.add(identity)
             entered.append(_Folder(path, (*folder.holders, identity), folder.linked))
         return entered
 
-    def _take(self, entry: os.DirEntry[str], folder: _Folder, tally: Tally) -> bool:
+    def _visit(self, entry: os.DirEntry[str], folder: _Folder, tally: Tally) -> bool:
         """List or count one entry; True for a subfolder, which the caller enters."""
         path = os.path.join(folder.path, entry.name)
         if is_hidden(entry.name):
-            self._found.passed.add(HIDDEN, path)
+            self._files.passed.add(HIDDEN, path)
         elif entry.is_symlink():
-            self._take_link(entry, path, folder, tally)
+            self._visit_link(entry, path, folder, tally)
         elif entry.is_dir(follow_symlinks=False):
             return True
         elif entry.name.lower().endswith(self._ends):
-            self._list(path, entry.stat(follow_symlinks=False), folder.linked, tally)
+            self._add_image(path, entry.stat(follow_symlinks=False), folder.linked, tally)
         elif folder.path or entry.name not in self._used:
             self._pass_file(path, tally)
         return False
 
-    def _take_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: Tally) -> None:
+    def _visit_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: Tally) -> None:
         real = os.path.realpath(entry.path)
-        named_so = entry.name.lower().endswith(self._ends)
+        has_image_name = entry.name.lower().endswith(self._ends)
         try:
             info = os.stat(real)
         except OSError:  # nothing there, or a ring of links
-            self._pass(GONE, self._arrow(path), tally)
+            self._pass_over(GONE, self._link_with_target(path), tally)
             return
         is_folder = stat.S_ISDIR(info.st_mode)
-        outside = self._found.links == "inside" and not is_below(self._found.root, real)
-        if outside and (is_folder or named_so):
-            self._pass(OUT, self._arrow(path), tally)
+        outside = self._files.links == "inside" and not is_below(self._files.root, real)
+        if outside and (is_folder or has_image_name):
+            self._pass_over(OUT, self._link_with_target(path), tally)
         elif is_folder:
             tally.folders += 1
             self._links.append((path, folder.holders))
-        elif named_so:
-            self._list(path, info, True, tally)
+        elif has_image_name:
+            self._add_image(path, info, True, tally)
         elif not outside and (folder.path or entry.name not in self._used):
             self._pass_file(path, tally)
         elif outside:  # not to be opened, only counted
-            self._found.passed.add_file(path, bytes)
+            self._files.passed.add_file(path, bytes)
             tally.passed += 1
 
-    def _list(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
+    def _add_image(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
         if not stat.S_ISREG(info.st_mode):
-            self._pass(SPECIAL, path, tally)
+            self._pass_over(SPECIAL, path, tally)
             return
-        self._found.paths.append(path)
-        self._found.sizes.append(info.st_size)
+        self._files.paths.append(path)
+        self._files.sizes.append(info.st_size)
         self._identities.append(_identity(info))
         self._by_link.append(by_link)
         tally.images += 1
 
     def _pass_file(self, path: str, tally: Tally) -> None:
-        self._found.passed.add_file(path, lambda: _head(os.path.join(self._found.root, path)))
+        self._files.passed.add_file(path, lambda: _head(os.path.join(self._files.root, path)))
         tally.passed += 1
         tally.example = tally.example or path
 
-    def _arrow(self, path: str) -> str:
+    def _link_with_target(self, path: str) -> str:
         try:
-            return f"{path} -> {os.readlink(os.path.join(self._found.root, path))}"
+            return f"{path} -> {os.readlink(os.path.join(self._files.root, path))}"
         except OSError:
             return path
 
@@ -237,8 +243,9 @@ def _stat(root: str, path: str) -> os.stat_result:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a file; none of what is no regular file or cannot be read."""
+    """The first bytes of a file; empty where it is not a regular file or cannot be read."""
     try:
+        # Not blocking, because a named pipe without a writer would be waited for without end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""

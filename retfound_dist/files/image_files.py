@@ -1,12 +1,12 @@
-"""Image files below a folder: one list for `pack`, `evaluate`, `compare`, `watch` and `embed`.
+"""Finds image files below a folder: the same list for `pack`, `evaluate`, `compare`, `watch` and `embed`.
 
-    found = find_files("data/octid")
-    found.paths                 sorted, below found.root
-    found.passed.lines()        whatever was passed over, counted and named
+    files = find_files("data/octid")
+    files.paths                 sorted, below files.root
+    files.passed.lines()        whatever was passed over, counted and named
 
-Links inside the folder are followed: to a file, to a folder. What leads out of the folder is passed over
-and named, unless links = "anywhere"; what leads back to a folder that holds the link always is. A file
-that is found by a link and by its own path is listed once, by the link: hub caches name files so.
+Links to files and folders inside the folder are followed. A link that leads out of the folder is passed over
+and named, unless links = "anywhere". A link to a folder that holds the link is always passed over. A file
+that is found by a link and by its own path is listed once, by the link: hub caches name files in this way.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ IMAGE_ENDS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
-"""How the names of image files end. What is in a file its content decides (the decoder)."""
+"""Extensions of image files. The decoder looks at the content to know the format."""
 NAMED_ENDS = "jpg, png, tif, bmp, webp, gif, jp2 or pgm"
 """The same in short, for messages."""
 MAX_FILE_BYTES = 256_000_000
-"""No single B-scan is larger; what is, is not read into memory."""
+"""No single B-scan is larger. Larger files are not read into memory."""
 
 
 def find_files(
     root: str, ends: tuple[str, ...] = IMAGE_ENDS, links: Links = "inside", used: Collection[str] = ()
 ) -> FolderFiles:
-    """All files whose names end so; DataError where a folder cannot be listed.
+    """All files with these extensions. Raises DataError where a folder cannot be listed.
 
-    `used`: names in the root folder that the caller reads otherwise (a listing), not to be counted.
+    `used`: names in the root folder that the caller reads itself (a listing). They are not counted.
     """
     walk = Walk(os.path.realpath(root), ends, links, frozenset(used))
     walk.run()
@@ -43,7 +43,7 @@ def find_files(
 
 
 def read_file(root: str, file: str, links: Links = "inside") -> bytes:
-    """The bytes of a regular file below `root`; DataError where a link leads out, or it is too large."""
+    """The bytes of a regular file below `root`. DataError where a link leads out, or it is too large."""
     folder, name = os.path.split(file)
     path = os.path.join(_real_folder(root, folder, links), name)
     if os.path.islink(path) or name == "..":
@@ -59,6 +59,7 @@ def read_file(root: str, file: str, links: Links = "inside") -> bytes:
         return stream.readall()
 
 
+# A folder holds thousands of images; its real path is resolved once.
 @lru_cache(maxsize=4096)
 def _real_folder(root: str, folder: str, links: Links) -> str:
     return _inside(root, os.path.realpath(os.path.join(root, folder)), links)

@@ -1,9 +1,9 @@
-"""What a listing of images passes over: counted by kind, each kind with an example and what to do.
+"""Counts the files that a listing of images passes over, by kind, with an example and advice for each.
 
     passed over: 12 files .npy, such as a/b.npy: not an image
     passed over: 3 files that look like DICOM, such as IM0001: `retfound pack` reads them with ...
 
-Bounded: millions of files take a counter for each kind, and there is a most of kinds.
+Memory is bounded: there is one counter for each kind, and a limit on the number of kinds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, TABLE, SPECIAL = (
 )
 OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
 HIDDEN_FILES = "hidden or of the operating system"
-"""How a sentence names them: nobody has to act on them."""
+"""Their name in a sentence. Nobody has to act on them."""
+# `.ima` is Siemens' name for DICOM.
 _DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
 _DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
 _ARCHIVE_ENDS = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz2"))
@@ -39,10 +40,11 @@ _KIND_ENDS = {
     TABLE: _TABLE_ENDS,
 }
 _MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
+# As far as the last of them reaches: `ustar` in a tar's header, at 257.
 HEAD = 264
-"""Bytes of a file by which DICOM and archives are known."""
+"""Bytes at the beginning of a file that identify DICOM and archives."""
 SNIFFED = 1000
-"""Files of one extension that are opened; the others are taken for what most of these were."""
+"""Most files of one extension that are opened. The others are counted as what most of these were."""
 MOST_KINDS = 200
 """Extensions that are counted apart."""
 MOST_LINES = 15
@@ -52,7 +54,7 @@ _MACHINES_OWN = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"
 
 
 def printable(path: str) -> str:
-    """A file name as one printable line, whatever its bytes are."""
+    """A file name as one printable line, whatever bytes it holds."""
     if path.isprintable() and path.isascii():
         return path
     text = os.fsencode(path).decode(errors="replace")
@@ -74,13 +76,13 @@ class PassedOver:
     """Counts by kind. A kind is one of this module's, or an extension such as `.npy`."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start with no files."""
         self._kinds: dict[str, _Kind] = {}
         self._sniffed: dict[str, dict[str, int]] = {}
 
     def __len__(self) -> int:
         """How many were passed over, hidden ones left out."""
-        return sum(found.count for kind, found in self._kinds.items() if kind != HIDDEN)
+        return sum(tally.count for kind, tally in self._kinds.items() if kind != HIDDEN)
 
     def add(self, kind: str, example: str) -> None:
         """Count one; `example` is a path below the listed folder."""
@@ -108,15 +110,15 @@ class PassedOver:
         `named`: with an example of each kind. Names of device files may hold names of people.
         """
         kinds = sorted(self._kinds.items(), key=lambda item: (item[0] == HIDDEN, -item[1].count, item[0]))
-        told = [_sentence(kind, found, follow, named) for kind, found in kinds]
-        if len(told) <= MOST_LINES:
-            return told
-        rest = sum(found.count for _, found in kinds[MOST_LINES:])
-        more = f"passed over: {rest:,} more of {len(told) - MOST_LINES:,} other kinds"
-        return [*told[:MOST_LINES], more]
+        sentences = [_sentence(kind, tally, follow, named) for kind, tally in kinds]
+        if len(sentences) <= MOST_LINES:
+            return sentences
+        rest = sum(tally.count for _, tally in kinds[MOST_LINES:])
+        more = f"passed over: {rest:,} more of {len(sentences) - MOST_LINES:,} other kinds"
+        return [*sentences[:MOST_LINES], more]
 
     def _kind_by_content(self, end: str, read_head: Callable[[], bytes]) -> str:
-        """DICOM and archives are known by their content; of many files of one extension by that of some."""
+        """Detect DICOM and archives by their content. Of many files of one extension only some are opened."""
         seen = self._sniffed.setdefault(end if len(self._sniffed) < MOST_KINDS else ".*", {})
         if sum(seen.values()) >= SNIFFED:
             return max(sorted(seen), key=seen.__getitem__)
@@ -141,15 +143,15 @@ def _kind_by_head(head: bytes) -> str | None:
     return ARCHIVE if any(head[at:].startswith(magic) for magic, at in _MAGIC) else None
 
 
-def _sentence(kind: str, found: _Kind, follow: str, named: bool) -> str:
-    one = found.count == 1
-    such = printable(found.example)
+def _sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
+    one = tally.count == 1
+    such = printable(tally.example)
     such = f", such as {such if len(such) <= LONGEST else such[: LONGEST - 3] + '...'}" if named else ""
-    count = f"{found.count:,}"
+    count = f"{tally.count:,}"
     allow = f"; {follow} follows them if you trust this folder" if follow else ""
     files = f"{count} file{'' if one else 's'}"
     device = "`retfound pack` reads such files with source.kind=device"
-    told = {
+    sentences = {
         HIDDEN: f"{count} {HIDDEN_FILES}{such}",
         DICOM: f"{files} that look{'s' if one else ''} like DICOM{such}: {device}",
         DEVICE: f"{files} of the kinds that OCT devices write{such}: {device}",
@@ -166,4 +168,4 @@ def _sentence(kind: str, found: _Kind, follow: str, named: bool) -> str:
         ".": f"{files} without an extension{such}: not an image by name",
         ".*": f"{files} of many other extensions{such}: not an image",
     }
-    return "passed over: " + told.get(kind, f"{files} {printable(kind)}{such}: not an image")
+    return "passed over: " + sentences.get(kind, f"{files} {printable(kind)}{such}: not an image")

@@ -1,4 +1,4 @@
-"""Reading and writing at URLs: local disks and object stores, retries, and errors that say what to do.
+"""Reads and writes at URLs: local disks and object stores, retries, and errors that say what to do.
 
-May import `errors` only. Everything else in the house may import it.
+May import `errors` only. Every other room may import it.
 """

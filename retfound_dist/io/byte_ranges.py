@@ -1,4 +1,4 @@
-"""Parts of remote files, many at once, asked for until they come; what was asked of the store is counted."""
+"""Reads ranges of remote files, many at once, with retries. Requests, bytes and retries are counted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from retfound_dist.io.retry import Patience, is_passing
 
 @dataclass(frozen=True)
 class ReadTraffic:
-    """What a process has read by ranges since it began."""
+    """Counts of what a process has read by ranges since it began."""
 
     requests: int = 0
     bytes: int = 0
     retries: int = 0
-    """Answers that did not count: refused, broken off, late, or the wrong bytes."""
+    """Requests without a good answer: refused, broken off, late, or with wrong bytes."""
 
     def __add__(self, other: ReadTraffic) -> ReadTraffic:
         return ReadTraffic(
@@ -33,12 +33,12 @@ _traffic, _traffic_lock = ReadTraffic(), threading.Lock()
 
 
 def traffic() -> ReadTraffic:
-    """What this process has read by ranges so far."""
+    """The counts of this process so far."""
     return _traffic
 
 
 def count(more: ReadTraffic) -> None:
-    """Add to what this process has read."""
+    """Add to the counts of this process."""
     global _traffic
     with _traffic_lock:
         _traffic += more
@@ -54,10 +54,10 @@ class Range:
 
 
 def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
-    """The bytes of each range, many requests at once, each sent again until it is answered.
+    """Returns the bytes of each range. Many requests run at once; each is sent again until it is answered.
 
-    StorageError when the store refuses, or has answered nothing for `patience_s`. A range that ends
-    behind the file's end gives fewer bytes than asked for.
+    Raises StorageError where the store refuses, or answers nothing for `patience_s` seconds. A range that
+    ends behind the end of the file gives fewer bytes.
     """
     if not ranges:
         return []
@@ -66,14 +66,15 @@ def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
 
 
 def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
-    found: list[bytes | None] = [None] * len(ranges)
+    answers: list[bytes | None] = [None] * len(ranges)
     patience = Patience(ranges[0].url, patience_s)
-    while missing := [number for number, data in enumerate(found) if data is None]:
+    while missing := [number for number, data in enumerate(answers) if data is None]:
         trouble: Exception | None = None
-        for number, answer in zip(missing, _ask([ranges[n] for n in missing]), strict=True):
+        for number, answer in zip(missing, _request_once([ranges[n] for n in missing]), strict=True):
             if isinstance(answer, bytes):
-                found[number] = answer
+                answers[number] = answer
                 count(ReadTraffic(requests=1, bytes=len(answer)))
+                # Any answer shows that the store lives, so the time until giving up starts again.
                 patience.succeeded()
                 continue
             count(ReadTraffic(requests=1, retries=1))
@@ -84,27 +85,31 @@ def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
         if trouble is not None and not patience.wait(trouble):
             with storage.explained(patience.url, f"read (asked for {patience_s:.0f} s)"):
                 raise trouble
-    return [data for data in found if data is not None]
+    return [data for data in answers if data is not None]
 
 
-def _ask(ranges: Sequence[Range]) -> list[bytes | Exception]:
-    """One try for each range."""
+def _request_once(ranges: Sequence[Range]) -> list[bytes | Exception]:
+    """Requests each range once."""
+    # One attempt: botocore's own retries would multiply with those of `_read_all`, and are not counted.
     fs, _ = storage.open_fs(ranges[0].url, attempts=1)
     paths = [storage.open_fs(part.url, attempts=1)[1] for part in ranges]
     starts, stops = [part.start for part in ranges], [part.stop for part in ranges]
+    # `batch_size` is an option of fsspec's asynchronous filesystems only.
     at_once = {"batch_size": storage.RANGES_AT_ONCE} if fs.async_impl else {}
     answers = fs.cat_ranges(paths, starts, stops, on_error="return", **at_once)
     return [_checked_length(part, answer) for part, answer in zip(ranges, answers, strict=True)]
 
 
 def _checked_length(part: Range, answer: bytes | Exception) -> bytes | Exception:
-    """The answer; an error where a body ended early, though the file does not."""
+    """Returns the answer, or an error where a body ended before the file does."""
     if isinstance(answer, bytes) and len(answer) == part.stop - part.start:
         return answer
+    # s3fs raises EINVAL for a range that begins behind the end of the file (S3's 416). A short body is
+    # right at the end of a file, and a broken connection anywhere else: only the file's size tells.
     if isinstance(answer, bytes) or (isinstance(answer, OSError) and answer.errno == errno.EINVAL):
-        there = max(0, min(part.stop, storage.size(part.url)) - part.start)
+        expected = max(0, min(part.stop, storage.size(part.url)) - part.start)
         data = answer if isinstance(answer, bytes) else b""
-        if len(data) == there:
+        if len(data) == expected:
             return data
-        return TimeoutError(f"the answer ended after {len(data)} of {there} bytes")
+        return TimeoutError(f"the answer ended after {len(data)} of {expected} bytes")
     return answer

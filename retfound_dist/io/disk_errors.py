@@ -1,4 +1,4 @@
-"""What an error of a disk means: which disk, how full it is, what was asked of it, and what to do."""
+"""Explains errors of a disk: which disk it is, how full it is, how much was asked for, and what to do."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from contextlib import suppress
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """No room, for now."""
 _FEW_FILES = 16
-"""With fewer inodes left it is these that are short."""
+"""With fewer inodes left, a lack of inodes is the reason and not a lack of bytes."""
 _DISK = {*FULL, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG}
 _MACHINE = {*_DISK, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FULL_BELOW = 1 << 20
-"""Bytes: a disk with less was full when a library could not write, whatever it says."""
+"""Bytes. Where less is free and a library could not write, the disk was full, whatever the library says."""
 
 
 def is_disk_trouble(error: BaseException | None) -> bool:
@@ -25,10 +25,10 @@ def is_disk_trouble(error: BaseException | None) -> bool:
 
 
 def trouble_behind(error: Exception, folder: str) -> OSError | None:
-    """The trouble of a folder's disk that made an error; None where it was something else.
+    """Returns the disk error behind an exception; None where the folder's disk is not the reason.
 
-    safetensors tells it in words (`os error 28`), torch only that it could not write. What names a file
-    elsewhere is another disk's.
+    safetensors gives the errno in words (`os error 28`). torch says only that it could not write. An error
+    that names a file elsewhere belongs to another disk.
     """
     if isinstance(error, OSError):
         named = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
@@ -37,15 +37,17 @@ def trouble_behind(error: Exception, folder: str) -> OSError | None:
     if not isinstance(error, RuntimeError) and type(error).__name__ != "SafetensorError":
         return None
     known = re.search(r"os error (\d+)", str(error))
+    # torch's writer says only that it could not write, without an errno. Free space is the evidence left.
     full = shutil.disk_usage(_existing(folder)).free < FULL_BELOW
     number = int(known[1]) if known else errno.ENOSPC if full else 0
     return OSError(number, os.strerror(number)) if number in _DISK else None
 
 
 def explain(error: OSError, path: str, wanted: int = 0) -> str:
-    """Why something could not be done at a path, in words; `wanted`: bytes that were asked for."""
+    """Explains in words why an operation at a path failed. `wanted`: bytes that were asked for."""
     asked = f", {size(wanted)} asked for" if wanted else ""
     if error.errno == errno.ENOSPC:
+        # ENOSPC also means that no inode is left. Deleting large files does not help then.
         left = free_files(path)
         if left is not None and left < _FEW_FILES:
             return f"the disk at {mount_of(path)} has no room for more files ({left} inodes are left)"
@@ -57,6 +59,7 @@ def explain(error: OSError, path: str, wanted: int = 0) -> str:
     if error.errno == errno.EIO:
         return f"the disk at {mount_of(path)} fails (input/output error): look at it, or use another"
     if error.errno in (errno.EMFILE, errno.ENFILE):
+        # The soft limit: `ulimit -n` raises it up to the hard one without an administrator.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"too many files are open in this process (at most {limit}: raise it with ulimit -n)"
     if error.errno == errno.ENOMEM:
@@ -67,15 +70,17 @@ def explain(error: OSError, path: str, wanted: int = 0) -> str:
 
 
 def check_room(folder: str, files: int) -> None:
-    """OSError (no space) where a folder's disk does not take so many more small files."""
-    found = os.statvfs(_existing(folder))
-    few = found.f_files and found.f_favail < files
-    if few or found.f_bavail * found.f_frsize < files * resource.getpagesize():
+    """Raises OSError (no space) where a folder's disk has no room for this many more small files."""
+    disk_stats = os.statvfs(_existing(folder))
+    # File systems without a fixed number of inodes (btrfs, many network ones) report 0 of them.
+    # `f_favail` and `f_bavail` leave out what is reserved for root.
+    few = disk_stats.f_files and disk_stats.f_favail < files
+    if few or disk_stats.f_bavail * disk_stats.f_frsize < files * resource.getpagesize():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
 
 def mount_of(path: str) -> str:
-    """Where the disk that holds a path (or will) is mounted."""
+    """The mount point of the disk that holds a path. The path itself need not exist."""
     place = _existing(path)
     while not os.path.ismount(place):
         place = os.path.dirname(place)
@@ -84,20 +89,22 @@ def mount_of(path: str) -> str:
 
 def room(path: str) -> str:
     """`X of Y are free`, for this user."""
-    found = os.statvfs(_existing(path))
-    return f"{size(found.f_bavail * found.f_frsize)} of {size(found.f_blocks * found.f_frsize)} are free"
+    disk_stats = os.statvfs(_existing(path))
+    free, total = disk_stats.f_bavail * disk_stats.f_frsize, disk_stats.f_blocks * disk_stats.f_frsize
+    return f"{size(free)} of {size(total)} are free"
 
 
 def free_files(path: str) -> int | None:
-    """How many more files the disk takes; None where it does not count them."""
+    """How many more files the disk can hold; None where the file system does not count them."""
     with suppress(OSError):
-        found = os.statvfs(_existing(path))
-        return found.f_favail if found.f_files else None
+        disk_stats = os.statvfs(_existing(path))
+        return disk_stats.f_favail if disk_stats.f_files else None
     return None
 
 
 def size(count: int) -> str:
     """Bytes for a person: `1.5 GB`."""
+    # `runtime.humanize.size` does the same, but `io` may import nothing of `runtime`.
     number, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while number >= 1000 and len(units) > 1:
         number, units = number / 1000, units[1:]
@@ -105,6 +112,7 @@ def size(count: int) -> str:
 
 
 def _is_below(path: str, folder: str) -> bool:
+    # Both are resolved: a scratch folder is often a link, and an error may name either path.
     root = os.path.realpath(folder)
     return os.path.commonpath([root, os.path.realpath(path)]) == root
 

@@ -1,7 +1,7 @@
-"""What a store says of a run's files without reading them: sizes and times, in as few requests as it allows.
+"""Sizes and times of a run's files, without reading them, in as few requests as the store allows.
 
-On a disk some folders are listed. On S3 one listing of everything below the run gives all of it, a thousand
-keys a request.
+On a disk a few folders are listed. On S3 one listing of everything below the run gives all of them, with a
+thousand keys a request.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from retfound_dist.io import s3_keys, storage, urls
 
 @dataclass(frozen=True)
 class FileState:
-    """A file that is there; the same mark means that it was not written again."""
+    """Size and tag of a file. The same tag means that the file was not written again."""
 
     bytes: int
     tag: str
-    """Time on a disk, ETag and time on S3."""
+    """On a disk the time, on S3 the ETag and the time."""
 
 
 def marks_of(url: str, files: frozenset[str], inner: Mapping[str, str]) -> dict[str, FileState]:
-    """Marks of some files of a folder, and of one file in each folder of some folders.
+    """States of some files of a folder, and of one file in each subfolder of some folders.
 
-    `inner`: folder -> file, as `{"checkpoints": "COMMIT.json"}` for `checkpoints/*/COMMIT.json`. By their
-    path below the folder; what is not there is left out. StorageError where the store cannot be asked.
+    `inner` maps a folder to a file name: `{"checkpoints": "COMMIT.json"}` means `checkpoints/*/COMMIT.json`.
+    Keys of the result are paths below the folder. Files that do not exist are left out. Raises StorageError
+    where the store cannot be reached.
     """
 
     def is_wanted(path: str) -> bool:
@@ -35,38 +36,42 @@ def marks_of(url: str, files: frozenset[str], inner: Mapping[str, str]) -> dict[
 
     with storage.explained(url, "list"):
         if storage.is_local(url):
-            return dict(_on_disk(storage.local_path(url), files, inner))
-        found = _on_s3(url) if urls.scheme_of(url) == "s3" else _elsewhere(url)
-        return {path: mark for path, mark in found if is_wanted(path)}
+            return dict(_local_states(storage.local_path(url), files, inner))
+        states = _s3_states(url) if urls.scheme_of(url) == "s3" else _other_states(url)
+        return {path: state for path, state in states if is_wanted(path)}
 
 
-def _on_disk(folder: str, files: frozenset[str], inner: Mapping[str, str]) -> Iterator[tuple[str, FileState]]:
+def _local_states(
+    folder: str, files: frozenset[str], inner: Mapping[str, str]
+) -> Iterator[tuple[str, FileState]]:
     for entry in os.scandir(folder):
         if entry.name in files and entry.is_file():
-            yield entry.name, _mark(entry.stat())
+            yield entry.name, _state_of(entry.stat())
         elif entry.name in inner and entry.is_dir():
             for name in os.listdir(entry.path):
+                # One stat instead of a listing: the folder of a checkpoint holds files of every rank.
                 path = f"{name}/{inner[entry.name]}"
                 try:
-                    yield f"{entry.name}/{path}", _mark(os.stat(os.path.join(entry.path, path)))
+                    yield f"{entry.name}/{path}", _state_of(os.stat(os.path.join(entry.path, path)))
+                # A folder may be removed between listing and stat: old checkpoints go while a run goes on.
                 except (FileNotFoundError, NotADirectoryError):
                     continue
 
 
-def _mark(found: os.stat_result) -> FileState:
-    return FileState(found.st_size, str(found.st_mtime_ns))
+def _state_of(stat_result: os.stat_result) -> FileState:
+    return FileState(stat_result.st_size, str(stat_result.st_mtime_ns))
 
 
-def _on_s3(url: str) -> Iterator[tuple[str, FileState]]:
+def _s3_states(url: str) -> Iterator[tuple[str, FileState]]:
     inside = f"{urls.key_of(url)}/".lstrip("/")
-    asked = {"Bucket": urls.bucket_of(url), "Prefix": inside}
-    for page in s3_keys.pages(storage.open_fs(url)[0], **asked):
-        for each in page.get("Contents", []):
-            tag = f"{each.get('ETag')} {each.get('LastModified')}"
-            yield each["Key"][len(inside) :], FileState(int(each["Size"]), tag)
+    request = {"Bucket": urls.bucket_of(url), "Prefix": inside}
+    for page in s3_keys.pages(storage.open_fs(url)[0], **request):
+        for entry in page.get("Contents", []):
+            tag = f"{entry.get('ETag')} {entry.get('LastModified')}"
+            yield entry["Key"][len(inside) :], FileState(int(entry["Size"]), tag)
 
 
-def _elsewhere(url: str) -> Iterator[tuple[str, FileState]]:
+def _other_states(url: str) -> Iterator[tuple[str, FileState]]:
     fs, path = storage.open_fs(url)
     for name, about in fs.find(path, detail=True).items():
         yield name[len(path.rstrip("/")) + 1 :], FileState(int(about["size"]), str(about.get("created", "")))

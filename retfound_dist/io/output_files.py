@@ -1,7 +1,8 @@
-"""May a file be written? What a command did not write itself, it does not overwrite.
+"""Decides whether an output file may be written: a command overwrites only its own files.
 
-A file of ours bears a mark among its first or last bytes: in a PNG's text, an HTML page's head, the arrays
-or metadata of features. Exported weights bear none (others read them strictly): the card beside them does.
+A file of ours holds a mark among its first or last bytes: in a PNG's text, in the head of an HTML page, in
+the arrays or metadata of features. Exported weights hold none, because others read them strictly. The card
+beside them holds it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.io import storage
 
 LOOKED_AT = 64 << 10
-"""Bytes at either end of a file among which the mark stands."""
+"""Bytes at either end of a file that are searched for the mark."""
 
 
 def mark(command: str) -> str:
-    """What a file of a command says of itself."""
+    """The mark in files that a command writes."""
     return f"made by retfound {command}"
 
 
@@ -24,7 +25,7 @@ def bears_mark(url: str, command: str) -> bool:
 
 
 def check_free(out: str, command: str, force: bool, option: str = "--out") -> None:
-    """ConfigError where something stands at `out` that the command did not write; `force` lets a file go."""
+    """ConfigError where `out` exists and is not the command's own. `force` allows to replace a file."""
     if storage.is_folder(out):
         raise ConfigError(f"{option} {out} is a folder, the name of a file is wanted: give {out}/NAME")
     if not force and storage.exists(out) and not bears_mark(out, command):
@@ -32,7 +33,7 @@ def check_free(out: str, command: str, force: bool, option: str = "--out") -> No
 
 
 def not_ours(out: str, command: str, option: str = "--out") -> ConfigError:
-    """The refusal."""
+    """The error for an output that the command did not write."""
     return ConfigError(
         f"{out} exists and was not written by `retfound {command}`: give another {option}, "
         "or replace it with --force"

@@ -1,7 +1,7 @@
 """Keys on S3, exactly as they are written: no character of a key is a pattern or a version mark.
 
-s3fs takes `*`, `?` and `[` for patterns where it deletes, and `?versionId=` for a version. What looks for,
-lists and deletes keys is therefore asked of S3 itself. `fs` is an `s3fs.S3FileSystem`.
+s3fs takes `*`, `?` and `[` for patterns where it deletes, and `?versionId=` for a version. So this module
+sends S3's own requests to look for, list and delete keys. `fs` is an `s3fs.S3FileSystem`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 AT_ONCE = 1000
-"""Keys of one request to delete: S3's own limit."""
+"""Keys in one request to delete: S3's own limit."""
 _NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
-"""What a request of many keys cannot hold: XML 1.0, section 2.2."""
+"""Characters that a request for many keys cannot hold (XML 1.0, section 2.2)."""
 
 
 def take_keys_as_written(fs: Any) -> None:
-    """Let a filesystem split `bucket/key?versionId=x` as the key it is."""
+    """Make a filesystem take `bucket/key?versionId=x` as a plain key, and not as a version of `key`."""
+    # Without this, s3fs 2026.9 takes the key `a?versionId=x` for a version of the key `a`.
     usual = fs.split_path
 
     def exact(path: str) -> tuple[str, str, None]:
@@ -47,6 +48,7 @@ def mark_of(fs: Any, bucket: str, key: str) -> str:
 
 def is_folder(fs: Any, bucket: str, key: str) -> bool:
     """Whether any key begins with `key/`; FileNotFoundError where there is no such bucket."""
+    # One key is proof enough: a folder of a run may hold a hundred thousand.
     page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=_inside(key), MaxKeys=1)
     return bool(page.get("Contents")) or not key
 
@@ -55,21 +57,23 @@ def names_in(fs: Any, bucket: str, key: str) -> tuple[set[str], set[str]]:
     """Names of the folders, and of the files, directly in a folder."""
     inside, folders, files = _inside(key), set(), set()
     for page in pages(fs, Bucket=bucket, Prefix=inside, Delimiter="/"):
-        folders |= {each["Prefix"][len(inside) : -1] for each in page.get("CommonPrefixes", [])}
-        files |= {each["Key"][len(inside) :] for each in page.get("Contents", [])}
+        folders |= {entry["Prefix"][len(inside) : -1] for entry in page.get("CommonPrefixes", [])}
+        files |= {entry["Key"][len(inside) :] for entry in page.get("Contents", [])}
     return folders - {""}, files - {""}
 
 
 def keys_of(fs: Any, bucket: str, key: str) -> list[str]:
     """The key itself where it is an object, and every key that begins with `key/`."""
-    found = [key] if size_of(fs, bucket, key) is not None else []
+    keys = [key] if size_of(fs, bucket, key) is not None else []
     for page in pages(fs, Bucket=bucket, Prefix=_inside(key)):
-        found += [each["Key"] for each in page.get("Contents", [])]
-    return found
+        keys += [entry["Key"] for entry in page.get("Contents", [])]
+    return keys
 
 
 def delete_keys(fs: Any, bucket: str, keys: Sequence[str]) -> None:
-    """Delete these keys and no others; OSError names the first that the store would not delete."""
+    """Delete exactly these keys. Raises OSError that names the first key that the store did not delete."""
+    # The request for many keys is XML, which cannot spell control characters; the one for a single key is a
+    # URL.
     plain = [key for key in keys if not _NOT_IN_XML.search(key)]
     for key in keys:
         if _NOT_IN_XML.search(key):
@@ -78,16 +82,18 @@ def delete_keys(fs: Any, bucket: str, keys: Sequence[str]) -> None:
         fs.call_s3("delete_object", Bucket=bucket, Key=plain[0])
         return
     for first in range(0, len(plain), AT_ONCE):
-        some = [{"Key": key} for key in plain[first : first + AT_ONCE]]
-        told = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": some, "Quiet": True})
-        for fault in told.get("Errors", []):  # the answer as a whole is 200
+        batch = [{"Key": key} for key in plain[first : first + AT_ONCE]]
+        answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        for fault in answer.get("Errors", []):  # the answer as a whole is 200
+            # The kinds that `storage.explained` knows: it turns the first into advice on credentials and
+            # rights.
             if fault.get("Code") == "AccessDenied":
                 raise PermissionError(fault.get("Key", ""))
             raise OSError(f"{fault.get('Key')}: {fault.get('Message') or fault.get('Code')}")
 
 
 def refusal(fs: Any, bucket: str) -> Exception | None:
-    """Why S3 refuses us, from a request whose answer has room for a reason; None where that succeeds."""
+    """Why S3 refuses us, from a request whose answer holds a reason; None where that request succeeds."""
     try:
         fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
     except Exception as error:  # whatever it is, the caller has an error already
@@ -99,11 +105,11 @@ def _inside(key: str) -> str:
     return f"{key}/" if key else ""
 
 
-def pages(fs: Any, **asked: Any) -> Iterator[dict[str, Any]]:
+def pages(fs: Any, **request: Any) -> Iterator[dict[str, Any]]:
     """The pages of a listing."""
     while True:
-        page = fs.call_s3("list_objects_v2", **asked)
+        page = fs.call_s3("list_objects_v2", **request)
         yield page
         if not page.get("IsTruncated"):
             return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
+        request["ContinuationToken"] = page["NextContinuationToken"]

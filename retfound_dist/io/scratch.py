@@ -1,4 +1,4 @@
-"""Temporary folders that do not pile up when their users are killed."""
+"""Temporary folders that are removed even when their processes are killed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from retfound_dist.io import disk_errors
 
 GONE = ".gone"
 _ELSEWHERE = "set TMPDIR to a folder on another disk"
-_PYTHONS_CHOICE = "/tmp", "/var/tmp", "/usr/tmp"
+_PYTHON_DEFAULTS = "/tmp", "/var/tmp", "/usr/tmp"
 """Where Python puts temporary files that $TMPDIR does not take."""
 
 
 class Scratch:
     """A folder below $TMPDIR that processes of the same `owner` on this node share.
 
-    It is there from the first of them to the last; what a crash left behind is removed by the next
-    process that wants one of its kind here. A lock tells whether one is used; it ends with its holder.
+    It exists from the first of them to the last. What a crash leaves behind is removed by the next process
+    that opens a folder of this kind here. A lock shows whether a folder is in use; it ends with its holder.
     """
 
     def __init__(self, kind: str, owner: str, below: str = "") -> None:
         """`below`: another folder than $TMPDIR, where its disk or the length of its path matters."""
         base = os.path.join(below or temporary_folder(), f"retfound-{kind}-{os.getuid()}-")
+        # First what dead processes have left: it may be what fills the disk.
         _sweep(base)
         self.folder = base + owner
         try:
@@ -41,13 +42,15 @@ class Scratch:
             ) from error
 
     def _enter(self) -> None:
-        """Make the folder, or join those that use it."""
+        """Create the folder, or join the processes that use it."""
         while True:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             try:
                 self._users = open(os.path.join(self.folder, ".users"), "w")  # noqa: SIM115  held until close
             except FileNotFoundError:  # its last user removed it in between
                 continue
+            # A lock, because the kernel ends it with its holder, however that dies. Process numbers prove
+            # nothing: they come again, and containers that share a folder count their own.
             fcntl.flock(self._users, fcntl.LOCK_SH)
             if is_same_file(self._users.fileno(), os.path.join(self.folder, ".users")):
                 return
@@ -60,19 +63,21 @@ class Scratch:
         self.close()
 
     def close(self) -> None:
-        """Leave; the last one removes the folder."""
+        """Leave the folder. The last process removes it."""
         if not self._users.closed:
             _remove_unused(self.folder, self._users.fileno())
             self._users.close()
 
 
 def temporary_folder() -> str:
-    """$TMPDIR, or where Python puts temporary files; StorageError where that cannot be written to.
+    """$TMPDIR, or Python's default. Raises StorageError where that folder cannot be written to.
 
-    Python would go on elsewhere without a word, perhaps on a disk that is too small.
+    Python itself would silently go on elsewhere, perhaps on a disk that is too small.
     """
     wanted = os.environ.get("TMPDIR", "")
-    if os.path.isdir(wanted) and tempfile.tempdir in (None, wanted, os.getcwd(), *_PYTHONS_CHOICE):
+    # A program that set `tempfile.tempdir` to another folder meant it. Python's defaults and the current
+    # folder are its fallbacks for a $TMPDIR that failed, and are no choice of anybody.
+    if os.path.isdir(wanted) and tempfile.tempdir in (None, wanted, os.getcwd(), *_PYTHON_DEFAULTS):
         try:
             with tempfile.TemporaryFile(dir=wanted) as file:
                 file.write(b"room")
@@ -89,7 +94,7 @@ def temporary_folder() -> str:
 
 @contextmanager
 def temporary(below: str = "", prefix: str = "retfound-") -> Iterator[str]:
-    """A folder for one thing, removed when the block ends; StorageError where its disk takes no more.
+    """A folder that is removed when the block ends. Raises StorageError where its disk is full.
 
     `below`: another folder than $TMPDIR.
     """
@@ -100,7 +105,7 @@ def temporary(below: str = "", prefix: str = "retfound-") -> Iterator[str]:
 
 @contextmanager
 def disk_named(folder: str) -> Iterator[None]:
-    """StorageError that names a temporary folder's disk, whoever found in the block that it takes no more."""
+    """Turns any error in the block that a full disk has caused into a StorageError that names the disk."""
     try:
         yield
     except StorageError as error:
@@ -130,7 +135,7 @@ def _sweep(base: str) -> None:
 
 
 def _remove_unused(folder: str, users: int) -> None:
-    """Renamed first: a thread that still writes there finds the folder gone, and cannot make it last."""
+    """Removes a folder without users. Renamed first, it cannot be kept by a thread that still writes."""
     with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         aside = f"{folder}-{uuid.uuid4().hex}{GONE}"

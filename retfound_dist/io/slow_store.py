@@ -1,8 +1,8 @@
-"""What this process waits for at a store is said within ten seconds, and every ten seconds again.
+"""Announces within ten seconds that a store does not answer, and every ten seconds again.
 
-`waiting` surrounds each thing that is asked of a store, `answered` notes each answer. A thread looks once a
-second. Whoever asks again by patience says so by `failing`: then the line tells how long yet, and until when.
-Of a rank's processes one speaks, and of a node's ranks the first.
+`waiting` surrounds each request to a store, `answered` notes each answer. A thread checks once a second. Code
+that retries with patience calls `failing`; the line then says how long it will go on, and until when. Of the
+processes of a rank one prints, and of the ranks of a node the first.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from dataclasses import dataclass
 
 from retfound_dist.io import urls
 
+# Seven, not ten: the thread looks once a second, and docs/s3.md promises the first word within ten.
 SAY_AFTER, SAY_EVERY = 7.0, 10.0
-"""Seconds until the first word, and from one to the next."""
+"""Seconds until the first line, and from one line to the next."""
 PLAIN_S = 120.0
-"""Seconds for which a store that does not answer is asked, where no config says how long."""
-_LOOK = 1.0
+"""Seconds until a store that does not answer is given up, where no config says how long."""
+_LOOK_EVERY = 1.0
 _ONE_TRY = 10.0
-"""Seconds that a request may take until it has failed: with less left none is begun."""
+"""Seconds that one request may take. With less time left none is begun."""
 
 
 @dataclass
 class _Wait:
-    """Something that was asked of a store and has not come."""
+    """A request to a store that is not answered yet."""
 
     what: str
     since: float
     until: float
     why: str = ""
     quiet: bool = False
-    """Only says how long the others may take."""
+    """Not announced itself: it only limits the time of the others."""
 
 
 _lock = threading.Lock()
@@ -46,49 +47,50 @@ _trouble = ""
 _silent = False
 _thread: threading.Thread | None = None
 _shared = ""
-"""A file that the processes of a rank take turns by; empty: this process is alone."""
+"""A file by which the processes of a rank take turns; empty: this process is alone."""
 
 
 @contextmanager
-def waiting(what: str, seconds: float = 0.0) -> Iterator[None]:
-    """Something is asked of a store, for `seconds` at most (0: PLAIN_S); `what`: the URL, and what for."""
-    with _registered(what, seconds or PLAIN_S):
+def waiting(request: str, seconds: float = 0.0) -> Iterator[None]:
+    """Registers a request of at most `seconds` (0: PLAIN_S). `request`: the URL and the purpose."""
+    with _registered(request, seconds or PLAIN_S):
         yield
 
 
 @contextmanager
-def limited(what: str, seconds: float) -> Iterator[None]:
-    """Whatever is asked of a store meanwhile may take so long; nothing is said of what is done between."""
-    with _registered(what, seconds, quiet=True):
+def limited(request: str, seconds: float) -> Iterator[None]:
+    """Limits all requests in the block to this time together. The block itself is not announced."""
+    with _registered(request, seconds, quiet=True):
         yield
 
 
 @contextmanager
-def _registered(what: str, seconds: float, quiet: bool = False) -> Iterator[None]:
-    if urls.is_local(what):
+def _registered(request: str, seconds: float, quiet: bool = False) -> Iterator[None]:
+    # Nothing is announced for a disk: its calls return or fail, and nobody can ask it again by patience.
+    if urls.is_local(request):
         yield
         return
     now = time.monotonic()
-    key = _begin(_Wait(what, now, now + seconds, quiet=quiet))
+    key = _register(_Wait(request, now, now + seconds, quiet=quiet))
     try:
         yield
     finally:
         end(key)
 
 
-def failing(what: str, since: float, seconds: float, why: str) -> int:
-    """It has failed since then (monotonic), and is asked again for so long; gives a key for `end`."""
-    return _begin(_Wait(what, since, since + seconds, why))
+def failing(request: str, since: float, seconds: float, why: str) -> int:
+    """Registers a request that fails since then (monotonic) and is retried. Returns a key for `end`."""
+    return _register(_Wait(request, since, since + seconds, why))
 
 
 def end(key: int) -> None:
-    """It has come, or is given up."""
+    """The request was answered, or is given up."""
     with _lock:
         _waits.pop(key, None)
 
 
 def answered(why: str = "") -> None:
-    """A store has answered this process; `why`: it could not do what was asked, or could not be reached."""
+    """Notes an answer. `why`: the store could not do what was asked, or could not be reached."""
     global _last_answer, _trouble
     _trouble = why
     if not why:
@@ -96,104 +98,108 @@ def answered(why: str = "") -> None:
 
 
 def out_of_patience() -> bool:
-    """Whether what has been waited for longest has had its time, without any answer meanwhile."""
+    """Whether the oldest request has used up its time, without any answer meanwhile."""
     with _lock:
         waits = list(_waits.values())
-    asked = _asked_first(waits)
-    if asked is None:
+    first_wait = _first_wait(waits)
+    if first_wait is None:
         return False
-    seconds = _seconds(waits)
-    silent_since = max(asked.since, _last_answer)
+    seconds = _time_limit(waits)
+    silent_since = max(first_wait.since, _last_answer)
+    # A request that is begun just before the end would overrun it by its own time-out.
     return time.monotonic() > silent_since + seconds - min(_ONE_TRY, seconds / 4)
 
 
 def be_silent() -> None:
-    """Say no more: this process has had its last word, and will not wait so long."""
+    """Print nothing from now on: this process is about to end, and has printed its last line."""
     global _silent
     _silent = True
 
 
-def _asked_first(waits: Sequence[_Wait]) -> _Wait | None:
-    """What a store was asked for before the rest; only while something is asked does time count."""
-    return min((wait for wait in waits if not wait.quiet), key=_since, default=None)
+def _first_wait(waits: Sequence[_Wait]) -> _Wait | None:
+    """The oldest request. Time counts only while there is one."""
+    return min((wait for wait in waits if not wait.quiet), key=_start_time, default=None)
 
 
-def _begun(wait: _Wait) -> float:
-    """Since when there is no answer: what has failed counts from its first failure."""
+def _silent_since(wait: _Wait) -> float:
+    """Since when there is no answer. A request that fails counts from its first failure."""
     return wait.since if wait.why else max(wait.since, _last_answer)
 
 
-def _seconds(waits: Sequence[_Wait]) -> float:
-    """How long all may take without an answer: the one that began first says so."""
-    first = min(waits, key=_since)
+def _time_limit(waits: Sequence[_Wait]) -> float:
+    """How long all requests may stay without an answer: the limit of the one that began first."""
+    first = min(waits, key=_start_time)
     return first.until - first.since
 
 
-def _since(wait: _Wait) -> float:
+def _start_time(wait: _Wait) -> float:
     return wait.since
 
 
 def share(path: str) -> None:
-    """Take turns in speaking with all processes that were given this file."""
+    """Take turns in printing with all processes that share this file."""
     global _shared
     _shared = path
 
 
-def _begin(wait: _Wait) -> int:
+def _register(wait: _Wait) -> int:
     global _thread
     with _lock:
         key = id(wait)
         _waits[key] = wait
+        # A thread, because the main one is inside the very request that does not come back.
         if _thread is None or not _thread.is_alive():  # a fork leaves the thread behind
-            _thread = threading.Thread(target=_look, name="waiting", daemon=True)
+            _thread = threading.Thread(target=_watch_waits, name="waiting", daemon=True)
             _thread.start()
     return key
 
 
-def _look() -> None:
+def _watch_waits() -> None:
     pause = threading.Event()
     while True:
-        pause.wait(_LOOK)
+        pause.wait(_LOOK_EVERY)
         with _lock:
             waits = list(_waits.values())
         if waits and not _silent:
-            line = due(waits, time.monotonic(), time.time())
-            if line and may_speak(os.environ) and _take_turn():
+            line = due_line(waits, time.monotonic(), time.time())
+            if line and may_print(os.environ) and _take_turn():
                 print(line, file=sys.stderr, flush=True)
 
 
-def due(waits: list[_Wait], now: float, clock: float) -> str:
-    """The line that is to be said now, or nothing. The one that began first speaks for all."""
+def due_line(waits: list[_Wait], now: float, clock: float) -> str:
+    """The line to print now, or an empty one. The oldest request stands for all."""
     global _last_said
-    oldest = _asked_first(waits)
-    if oldest is None:
+    first_wait = _first_wait(waits)
+    if first_wait is None:
         return ""
-    silent = now - _begun(oldest)
-    if silent < SAY_AFTER or now - _last_said < SAY_EVERY - _LOOK / 2:
+    silent = now - _silent_since(first_wait)
+    if silent < SAY_AFTER or now - _last_said < SAY_EVERY - _LOOK_EVERY / 2:
         return ""
     _last_said = now
-    why = oldest.why or _trouble
-    left = max(0.0, _begun(oldest) + _seconds(waits) - now)
+    why = first_wait.why or _trouble
+    left = max(0.0, _silent_since(first_wait) + _time_limit(waits) - now)
     until = time.strftime("%H:%M:%S", time.localtime(clock + left))
     return (
-        f"retfound: waiting for {oldest.what}, without an answer for {silent:.0f} s"
+        f"retfound: waiting for {first_wait.what}, without an answer for {silent:.0f} s"
         f"{f' ({why})' if why else ''}; giving up in {left:.0f} s, at {until}, at the latest"
     )
 
 
-def may_speak(env: Mapping[str, str]) -> bool:
+def may_print(env: Mapping[str, str]) -> bool:
     """Whether this is the first rank of its node, or no rank at all."""
     return env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "")).strip() in ("", "0")
 
 
 def _take_turn() -> bool:
-    """Whether no other process that shares the file has spoken just now."""
+    """Whether no other process that shares the file has printed just now."""
     if not _shared:
         return True
     with suppress(OSError), open(_shared, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        held = os.fstat(file.fileno())
-        if held.st_size and time.time() - held.st_mtime < SAY_EVERY - _LOOK:
+        # The file's time is when somebody last spoke. The lock only keeps two from speaking at the same
+        # moment.
+        file_stats = os.fstat(file.fileno())
+        if file_stats.st_size and time.time() - file_stats.st_mtime < SAY_EVERY - _LOOK_EVERY:
             return False
         file.truncate(0)
         file.write(b"said")

@@ -1,8 +1,8 @@
-"""Read and write at URLs: a path, `file://`, `s3://` or `memory://`.
+"""Reads and writes at URLs: a path, `file://`, `s3://` or `memory://`.
 
-A file written here is whole or not there: local files are written beside the target and renamed, object
-stores put whole objects. Exactly the named keys are read, listed and deleted: no character of a name is a
-pattern. S3 credentials and endpoint come from the usual AWS environment and are never printed.
+A file written here is whole, or it does not exist. Local files are written beside the target and renamed;
+object stores put whole objects. Exactly the named keys are read, listed and deleted: no character of a name
+is a pattern. S3 credentials and endpoint come from the usual AWS environment and are never printed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from retfound_dist.io.urls import name as name
 CHUNK = 1 << 20
 RANGES_AT_ONCE = 32
 PART_BYTES = 16 << 20
-"""Of a file on S3 that is written in parts: of twice this size and more."""
+"""Size of a part. Files of twice this size and more are written to S3 in parts."""
 ATTEMPTS = 8
-"""Times that a request to S3 is sent before it has failed; who insists by other means sets it lower."""
+"""Times that a request to S3 is sent before it fails. Callers with retries of their own set it lower."""
+# A context variable, not a global: the dashboard answers several requests at the same time.
 _BELOW: ContextVar[str] = ContextVar("below", default="")
 """The only folder that may be read, where one is set."""
 
@@ -49,9 +50,12 @@ class FileInfo:
 
 @lru_cache(maxsize=16)
 def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
-    """One filesystem object a process, scheme and number of tries: s3fs must never cross a fork."""
+    """One filesystem object for each process, scheme and number of tries. s3fs must never cross a fork."""
     options: dict[str, Any] = {}
     if scheme == "s3":
+        # Listings are not remembered, because other processes write to the same folders. Time-outs are below
+        # botocore's 60 s, so that a request that hangs does not use up the patience of a run. The pool is as
+        # large as a batch of ranges: with botocore's 10 connections the others would queue.
         options = {
             "use_listings_cache": False,
             "config_kwargs": {
@@ -70,15 +74,16 @@ def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
     except (ValueError, ImportError) as error:
         raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
     if scheme == "s3":
+        # s3fs repeats what botocore has already repeated (5 times, s3fs 2026.9); both counts multiply.
         fs.retries = min(fs.retries, attempts)
         s3_keys.take_keys_as_written(fs)
     return fs
 
 
 def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
-    """The filesystem of a URL, and what it calls the file there; `attempts`: 0 for as many as usual.
+    """The filesystem of a URL, and the file's path in it. `attempts`: 0 for the usual number.
 
-    Of its methods `glob`, `rm`, `expand_path` and what builds on them take characters of a key for a pattern.
+    Do not call its `glob`, `rm` or `expand_path`: they take characters of a key for a pattern.
     """
     urls.check_spelling(url)
     scheme = urls.scheme_of(url)
@@ -91,7 +96,7 @@ def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
 
 @contextmanager
 def only_below(url: str) -> Iterator[None]:
-    """In the block local files are opened and listed below a folder alone, wherever links lead."""
+    """In the block local files are opened and listed only below this folder, wherever links lead."""
     token = _BELOW.set(os.path.realpath(local_path(url)) if is_local(url) else "")
     try:
         yield
@@ -118,9 +123,9 @@ def _check_endpoint(env: Mapping[str, str]) -> None:
 
 @contextmanager
 def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
-    """Turn whatever a backend raises into one clear line; a store that is waited for is named (`waiting`).
+    """Turns any error of a backend into a StorageError of one line. A store that is silent is announced.
 
-    `wanted`: bytes of disk that are asked for.
+    `wanted`: bytes that the operation needs on the disk.
     """
     try:
         if urls.is_local(url):
@@ -136,7 +141,7 @@ def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
             why = store_errors.no_bucket(urls.bucket_of(url))
         raise StorageError(f"cannot {doing} {url}: {why}") from error
     except PermissionError as error:
-        raise StorageError(f"cannot {doing} {url}: {_refused(url, error)}") from error
+        raise StorageError(f"cannot {doing} {url}: {_denial_reason(url, error)}") from error
     except IsADirectoryError as error:
         raise StorageError(f"cannot {doing} {url}: it is a folder, a file is wanted") from error
     except NotADirectoryError as error:
@@ -151,12 +156,13 @@ def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
 
 
-def _refused(url: str, error: BaseException) -> str:
-    """Why access was denied; an answer without a body (403) does not say, so S3 is asked once more."""
+def _denial_reason(url: str, error: BaseException) -> str:
+    """Why access was denied. An answer without a body (403) gives no reason, so one more request is sent."""
     code = store_errors.code_of(error)
+    # A HEAD request has no body, so a refusal of it comes without S3's code.
     if code == "403" and urls.scheme_of(url) == "s3":
-        told = s3_keys.refusal(open_fs(url, attempts=1)[0], urls.bucket_of(url))
-        code = store_errors.code_of(told) if told else code
+        refusal_error = s3_keys.refusal(open_fs(url, attempts=1)[0], urls.bucket_of(url))
+        code = store_errors.code_of(refusal_error) if refusal_error else code
     return store_errors.refused(code)
 
 
@@ -167,7 +173,7 @@ def _on_s3(url: str) -> tuple[Any, str, str] | None:
 
 
 def exists(url: str) -> bool:
-    """Whether a file (or a folder with something in it) stands at the URL."""
+    """Whether there is a file, or a folder that is not empty, at the URL."""
     fs, path = open_fs(url)
     with explained(url, "look at"):
         if s3 := _on_s3(url):
@@ -207,7 +213,7 @@ def read_ends(url: str, count: int) -> bytes:
 
 
 def read_range(url: str, begin: int, end: int) -> bytes:
-    """The bytes of a file from `begin` to `end`, which is left out."""
+    """The bytes of a file from `begin` up to, not including, `end`."""
     fs, path = open_fs(url)
     with explained(url, "read"):
         if is_local(url):
@@ -239,7 +245,7 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write a file whole: readers see the old content or the new, never a part."""
+    """Write a whole file: readers see the old content or the new one, never a part."""
     fs, path = open_fs(url)
     with explained(url, "write", len(data)):
         if is_local(url):
@@ -249,24 +255,29 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_text(url: str, text: str) -> None:
-    """Write a UTF-8 text file whole, without the secrets that a URL or an error in it may hold."""
+    """Write a whole UTF-8 text file. Secrets in URLs and error messages are masked."""
     write_bytes(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
 
 
 def write_json(url: str, value: Any) -> None:
-    """Write a value as indented JSON, whole."""
+    """Write a value as a whole file of indented JSON."""
     write_text(url, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _write_local(path: str, data: bytes) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Beside the target, because a rename works within one file system only; a name of its own, because
+    # several processes may write the same target.
     part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(part, "wb") as file:
             file.write(data)
             file.flush()
+            # Without fsync the rename may reach the disk before the data: after a power cut the name would
+            # stand on an empty file.
             os.fsync(file.fileno())
         os.replace(part, path)
+    # Also on KeyboardInterrupt: nobody would ever remove the part.
     except BaseException:
         if os.path.exists(part):
             os.unlink(part)
@@ -274,7 +285,7 @@ def _write_local(path: str, data: bytes) -> None:
 
 
 def draft_path(url: str, scratch: str) -> str:
-    """Where to write a file that `move_file` shall bring to `url`: beside it on a disk, else in scratch."""
+    """Where to write a file before `move_file` brings it to `url`: beside it on a disk, else in `scratch`."""
     if not is_local(url):
         return os.path.join(scratch, name(url))
     path = open_fs(url)[1]
@@ -312,17 +323,19 @@ def put_file(source: str, url: str) -> None:
                     os.unlink(part)
                 raise
         else:
+            # The size of a part is fixed: `verified_files` computes S3's ETag from it.
             fs.put_file(source, path, **({"chunksize": PART_BYTES} if urls.scheme_of(url) == "s3" else {}))
 
 
 def get_file(url: str, target: str) -> FileInfo:
-    """Copy a URL to a local path, which appears whole; gives what was read."""
+    """Copy a URL to a local path, which appears whole. Returns size and sha256 of what was read."""
     part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, size = hashlib.sha256(), 0
     try:
         with open_read(url) as source, explained(url, "read"):
             with explained(target, "write"):
                 os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+                # Unbuffered: a full disk is then an error of this write, and not of a later close.
                 file = open(part, "wb", buffering=0)  # noqa: SIM115  closed below
             with file:
                 while chunk := source.read(CHUNK):
@@ -340,30 +353,31 @@ def get_file(url: str, target: str) -> FileInfo:
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
-    """A file without a buffer writes as much as there is room for, and fails at the next try."""
+    """Write all of the data. An unbuffered write to a nearly full disk takes a part; the next one fails."""
     rest = memoryview(data)
     while len(rest):
         rest = rest[file.write(rest) :]
 
 
 def abort_uploads(url: str) -> int:
-    """Drop what killed processes have left of files in parts below a folder on S3; gives how many.
+    """Abort the multipart uploads that killed processes have left below a folder on S3. Returns how many.
 
-    Such parts are not seen in any listing, and paid for. 0 where the store does not tell.
+    Their parts appear in no listing, but are paid for. Returns 0 where the store does not list them.
     """
     if urls.scheme_of(url) != "s3":
         return 0
     fs, bucket, folder = open_fs(url)[0], urls.bucket_of(url), urls.key_of(url)
     prefix = f"{folder}/" if folder else ""
     try:
+        # s3fs's `clear_multipart_uploads` takes a whole bucket, and so what others write in it.
         with explained(url, "list"):
-            found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
-            for upload in found:
+            uploads = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
+            for upload in uploads:
                 key, number = upload["Key"], upload["UploadId"]
                 fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=number)
     except StorageError:
         return 0  # not every store knows of this, not every user may ask
-    return len(found)
+    return len(uploads)
 
 
 def list_names(url: str) -> list[str]:
@@ -390,37 +404,41 @@ def list_folders(url: str) -> list[str]:
             if is_local(url):
                 with os.scandir(path) as entries:
                     return sorted(entry.name for entry in entries if entry.is_dir())
-            found = fs.ls(path, detail=True)
-            return sorted({name(entry["name"]) for entry in found if entry["type"] == "directory"})
+            entries = fs.ls(path, detail=True)
+            return sorted({name(entry["name"]) for entry in entries if entry["type"] == "directory"})
         except (FileNotFoundError, NotADirectoryError):
             return []
 
 
 def delete(url: str) -> None:
-    """Remove a file or a folder with all in it, and nothing else; nothing happens where there is none."""
+    """Delete a file, or a folder with all its content, and nothing else. Nothing happens where none is."""
     fs, path = open_fs(url)
     with explained(url, "delete"):
         if is_local(url):
             _delete_local(path)
         elif s3 := _on_s3(url):
-            _refuse_whole(url, bool(s3[2]))
+            _refuse_whole_store(url, bool(s3[2]))
             s3_keys.delete_keys(s3[0], s3[1], s3_keys.keys_of(*s3))
         else:
-            _refuse_whole(url, path.strip("/") != "")
-            found = fs.find(path, withdirs=True, detail=True)
-            for each in sorted(found, reverse=True):  # what lies in a folder comes before it
+            # Neither `fs.rm` nor `fs.glob`: both take `*?[` in a name for a pattern.
+            _refuse_whole_store(url, path.strip("/") != "")
+            details_by_path = fs.find(path, withdirs=True, detail=True)
+            for entry_path in sorted(details_by_path, reverse=True):  # what lies in a folder comes before it
                 with suppress(FileNotFoundError):
-                    (fs.rmdir if found[each]["type"] == "directory" else fs.rm_file)(each)
+                    (fs.rmdir if details_by_path[entry_path]["type"] == "directory" else fs.rm_file)(
+                        entry_path
+                    )
 
 
-def _refuse_whole(url: str, is_part: bool) -> None:
-    """StorageError where a whole bucket or disk would go."""
+def _refuse_whole_store(url: str, is_part: bool) -> None:
+    """Raises StorageError where a whole bucket or disk would be deleted."""
     if not is_part:
         raise StorageError(f"{url} is a whole store: nothing here deletes one; name a folder in it")
 
 
 def _delete_local(path: str) -> None:
-    _refuse_whole(path, path != os.path.abspath(os.sep))
+    _refuse_whole_store(path, path != os.path.abspath(os.sep))
+    # A link is removed itself, never the folder that it leads to.
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
         return
@@ -433,10 +451,10 @@ def size(url: str) -> int:
     fs, path = open_fs(url)
     with explained(url, "look at"):
         if s3 := _on_s3(url):
-            found = s3_keys.size_of(*s3)
-            if found is None:
+            byte_count = s3_keys.size_of(*s3)
+            if byte_count is None:
                 raise IsADirectoryError(path) if s3_keys.is_folder(*s3) else FileNotFoundError(path)
-            return found
+            return byte_count
         if os.path.isdir(path) if is_local(url) else fs.isdir(path):
             raise IsADirectoryError(path)
         return os.path.getsize(path) if is_local(url) else int(fs.size(path))
@@ -447,10 +465,10 @@ SETTLED_S = 2.0
 
 
 def version_mark(url: str) -> str:
-    """What the store says of a file without reading it; the same mark means the same content.
+    """Identifies the content of a file without reading it. The same mark means the same content.
 
-    On S3 its ETag, size and time; on a disk size, times and inode, once the file is SETTLED_S old. Empty
-    where the store says too little: then only reading the file tells.
+    On S3 it is ETag, size and time; on a disk size, times and inode, once the file is SETTLED_S old. It is
+    empty where the store gives too little; then only reading the file can tell.
     """
     _, path = open_fs(url)
     with explained(url, "look at"):

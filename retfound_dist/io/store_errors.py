@@ -1,4 +1,4 @@
-"""What a store's errors mean to a person: one line that says what to do. Pure."""
+"""Explains errors of a store in one line that says what to do, and decides when a request is not sent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _REFUSED = {
     "InvalidToken": "AWS_SESSION_TOKEN is not one of this store; renew the credentials",
 }
 _DENIED = "access denied; check credentials and rights"
+# By the name of the class: botocore is imported only where S3 is used.
 _BY_NAME = {
     "NoCredentialsError": "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "or AWS_PROFILE (`aws configure` writes a profile)",
@@ -24,14 +25,14 @@ _BY_NAME = {
     "AWS_SECRET_ACCESS_KEY",
 }
 _QUERY = re.compile(r"(https?://[^\s\"'?]*)\?[^\s\"']*")
-"""Of an address: long, and in a signed one a secret."""
+"""The query of an address. It is long, and in a signed address it is a secret."""
 _PACKAGES = {"botocore", "aiobotocore", "aiohttp", "s3fs"}
 
 
 def code_of(error: BaseException) -> str:
-    """S3's own code (`NoSuchBucket`, `403`), from an error or its cause; empty where there is none."""
-    for each in _chain(error):
-        response = getattr(each, "response", None)
+    """S3's code (`NoSuchBucket`, `403`), from an error or its causes; empty where there is none."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
     return ""
@@ -51,7 +52,7 @@ def no_bucket(bucket: str) -> str:
 
 
 def reason(error: BaseException) -> str | None:
-    """One line for any other error of a store; None where it is no store's error."""
+    """One line for any other error of a store; None where the error is not a store's."""
     if type(error).__name__ in _BY_NAME:
         return _BY_NAME[type(error).__name__]
     if code_of(error) == "400":
@@ -63,12 +64,15 @@ def reason(error: BaseException) -> str | None:
 
 
 class OutOfPatienceError(OSError):
-    """A request that is not sent again: its time is over."""
+    """A request that is not sent again, because its time is over."""
 
 
 def listening_session(answered: Callable[[str], None], over: Callable[[], bool]) -> Any:
-    """A session of aiobotocore's that tells each answer, or why there is none, and asks before each request
-    whether the time for it is over: botocore counts tries, not seconds."""
+    """A session of aiobotocore that reports each answer, or why there is none, to `answered`.
+
+    Before each request it asks `over` whether the time has run out: botocore counts tries, not seconds.
+    """
+    # Imported here: a run on local disks needs no S3 client.
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
     last = ""
@@ -98,7 +102,7 @@ def listening_session(answered: Callable[[str], None], over: Callable[[], bool])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those it came from."""
+    """An error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -14,9 +14,11 @@ from functools import lru_cache
 from retfound_dist.errors import StorageError
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_NEARLY = re.compile(r"^\s*(s3|s3a|s3n|gs|gcs|az|abfs|memory|file|https?):/*(.*)$", re.IGNORECASE | re.DOTALL)
-"""What a person meant as a URL: one slash or none, or a space before it."""
-_OF_S3 = {"s3a": "s3", "s3n": "s3"}
+_NEARLY_URL = re.compile(
+    r"^\s*(s3|s3a|s3n|gs|gcs|az|abfs|memory|file|https?):/*(.*)$", re.IGNORECASE | re.DOTALL
+)
+"""What was probably meant as a URL: with one slash or none, or with a space before it."""
+_S3_ALIASES = {"s3a": "s3", "s3n": "s3"}
 """Hadoop's names for S3."""
 
 
@@ -27,8 +29,8 @@ def is_local(url: str) -> bool:
 
 def scheme_of(url: str) -> str:
     """`file`, `s3`, `memory`, ... in small letters."""
-    found = _SCHEME.match(url)
-    return found[1].lower() if found else "file"
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else "file"
 
 
 def local_path(url: str) -> str:
@@ -36,6 +38,7 @@ def local_path(url: str) -> str:
     check_spelling(url)
     if not is_local(url):
         raise StorageError(f"{url} is not on this machine's disk: give a local path here")
+    # No shell expands `~` in a value of a TOML file.
     return os.path.expanduser(url[len("file://") :] if _SCHEME.match(url) else url)
 
 
@@ -45,7 +48,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two URLs are spellings of one place: a trailing slash, `file://`, a relative path."""
+    """Whether two URLs name the same place, however spelt: a trailing slash, `file://`, a relative path."""
 
     def plain(url: str) -> str:
         return os.path.abspath(local_path(url)) if is_local(url) else url.rstrip("/")
@@ -64,12 +67,12 @@ def bucket_of(url: str) -> str:
 
 
 def key_of(url: str) -> str:
-    """The key of an S3 URL, as it is written, without slashes at its end."""
+    """The key of an S3 URL as it is written, without slashes at its end."""
     return _rest(url).partition("/")[2].rstrip("/")
 
 
 def store_path(url: str) -> str:
-    """What the store of a URL calls the file there: exactly the key that is written."""
+    """The path of a URL in its store: exactly the key that is written."""
     scheme = scheme_of(url)
     if scheme == "file":
         return os.path.abspath(local_path(url))
@@ -78,19 +81,22 @@ def store_path(url: str) -> str:
 
 
 def check_spelling(url: str) -> None:
-    """StorageError for what is nearly a URL, with the right spelling; a path named `s3:` is nobody's."""
+    """Raises StorageError for a misspelt URL, and gives the right spelling."""
     if not url.strip():
         raise StorageError("an empty path was given: give a path, or a URL such as s3://BUCKET/FOLDER")
     if "\0" in url:
         raise StorageError(f"{url!r} holds a zero byte: no file can be named so")
-    near, scheme = _NEARLY.match(url), scheme_of(url)
+    # `s3:/bucket` is a valid local path. Taken for one, a run would fill a folder named `s3:` on the disk.
+    near, scheme = _NEARLY_URL.match(url), scheme_of(url)
     if _USER.search(url) or (scheme == "s3" and "@" in bucket_of(url)):
         raise StorageError(
             f"{mask(url)} holds credentials: take them out of the URL; they belong into the AWS environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile); renew them if others have seen them"
         )
-    if near and (not _SCHEME.match(url) or scheme in _OF_S3):
-        raise StorageError(f"{url} is not a URL that can be opened: write {_well_spelt(near[1], near[2])}")
+    if near and (not _SCHEME.match(url) or scheme in _S3_ALIASES):
+        raise StorageError(
+            f"{url} is not a URL that can be opened: write {_right_spelling(near[1], near[2])}"
+        )
     if scheme in ("http", "https"):
         raise StorageError(
             f"{url} is a web address: give a local path or s3://BUCKET/FOLDER "
@@ -104,20 +110,20 @@ def check_spelling(url: str) -> None:
         raise StorageError(f"{url} has . or .. between slashes, which no store follows: write the URL out")
 
 
-def _well_spelt(scheme: str, rest: str) -> str:
-    scheme = _OF_S3.get(scheme.lower(), scheme.lower())
+def _right_spelling(scheme: str, rest: str) -> str:
+    scheme = _S3_ALIASES.get(scheme.lower(), scheme.lower())
     return f"file:///{rest}, or the plain path /{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
 
 def _rest(url: str) -> str:
-    found = _SCHEME.match(url)
-    return url[found.end() :] if found else url
+    match = _SCHEME.match(url)
+    return url[match.end() :] if match else url
 
 
 MASK = "***"
 _USER = re.compile(r"(?<=://)[^\s/@'\"<>\\]*:(?!\d{1,5}(?:[/?#]|$))[^\s@'\"<>\\]*@|(?<=://)[^\s/:@'\"<>\\]+@")
-"""`KEY:SECRET@` or `TOKEN@` before a host or bucket; a secret may hold slashes, a port is none."""
-_NAMED = re.compile(
+"""`KEY:SECRET@` or `TOKEN@` before a host or bucket. A secret may hold slashes; a port is no secret."""
+_NAMED_SECRET = re.compile(
     r"(?i)((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|x-goog-(?:signature|credential)|"
     r"(?<=[?&])(?:signature|sig|token|key|access_token|secret|password|pwd|se|sp))=|"
     r"[\"']?(?:aws_)?(?:secret_?access_?key|session_?token|access_?key_?id|security_?token)[\"']?\s*[=:]\s*[\"']?|"
@@ -125,30 +131,30 @@ _NAMED = re.compile(
     r"authorization[\"']?\s*[=:]\s*[\"']?(?:basic\s+|bearer\s+)?|\bbearer\s+(?=\S{16})|credential=|signature=)"
     r"([^\s&'\",;<>\\]+)"
 )
-"""A value behind its name: in a query, a header, a dump of settings, JSON."""
-_FORMS = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{30,}\b")
-"""Access keys and tokens that are known by their form."""
+"""A secret behind its name: in a query, a header, a dump of settings, JSON."""
+_TOKEN_FORMS = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{30,}\b")
+"""Access keys and tokens that can be recognised by their form."""
 _PICTURE = re.compile(r"(;base64,[A-Za-z0-9+/=]+)")
-"""Pictures in pages: long, and by chance full of what looks like a sign."""
+"""Pictures in pages. They are long, and by chance hold what looks like a secret."""
 _SECRET_NAMES = (
     *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "RETFOUND_SALT"),
 )
 _JSON_KEY = re.compile(r"\"\s*:\s*$")
 LEAST, LEAST_IN_FILES = 8, 16
-"""Characters of a value of the environment that is masked wherever it stands: shorter ones are words too, and
-what is read again must not change by chance."""
-_SIGNS = (
+"""Least length of a value of the environment that is masked wherever it occurs. Shorter ones may be ordinary
+words, and a file that is read again must not change by chance."""
+_SECRET_HINTS = (
     *("amz-", "goog-", "secret", "token", "access", "passw", "pwd", "salt", "bearer", "authoriz"),
     *("credential", "signature", "sig=", "key=", "se=", "sp=", "akia", "asia", "hf_"),
 )
-"""One of these, in small letters, stands in every text that a pattern below `_USER` finds something in."""
+"""Every text in which a pattern below `_USER` finds something holds one of these, in small letters."""
 
 
 def mask(text: str, env: Mapping[str, str] | None = None, least: int = LEAST) -> str:
-    """A text without secrets: credentials in URLs, signatures, tokens, and what the environment holds.
+    """Masks the secrets in a text: credentials in URLs, signatures, tokens, and values of the environment.
 
-    The one function that all ways out share: terminals and logs (retfound_dist.runtime.terminal), text files
+    All output goes through this function: terminals and logs (retfound_dist.runtime.terminal), text files
     (storage.write_text), live pages. Texts without secrets come back as they are.
     """
     if _PICTURE.search(text):
@@ -160,26 +166,29 @@ def mask(text: str, env: Mapping[str, str] | None = None, least: int = LEAST) ->
             text = text.replace(value, MASK)
     if "://" in text:
         text = _USER.sub(f"{MASK}@", text)
-    if not _has_sign(text):
+    # The long patterns are slow, and nearly no line of a log holds a secret: a search for fixed words comes
+    # first.
+    if not _has_secret_hint(text):
         return text
-    return "\n".join(_mask_line(line) if _has_sign(line) else line for line in text.split("\n"))
+    return "\n".join(_mask_line(line) if _has_secret_hint(line) else line for line in text.split("\n"))
 
 
-def _has_sign(text: str) -> bool:
+def _has_secret_hint(text: str) -> bool:
     small = text.lower()
-    return any(sign in small for sign in _SIGNS)
+    return any(sign in small for sign in _SECRET_HINTS)
 
 
 def _mask_line(line: str) -> str:
-    return _FORMS.sub(MASK, _NAMED.sub(_hide_value, line))
+    return _TOKEN_FORMS.sub(MASK, _NAMED_SECRET.sub(_hide_value, line))
 
 
 @lru_cache(maxsize=8)
 def _secrets(values: tuple[str, ...], least: int) -> tuple[str, ...]:
+    # The longest first: a shorter secret may be a part of a longer one.
     return tuple(sorted({value for value in values if len(value) >= least}, key=len, reverse=True))
 
 
-def _hide_value(found: re.Match[str]) -> str:
-    """Behind a JSON key and without a quotation mark stands no text: it is left, so that JSON stays JSON."""
-    is_bare = _JSON_KEY.search(found[1]) is not None
-    return found[0] if is_bare or found[2].startswith(MASK) else f"{found[1]}{MASK}"
+def _hide_value(match: re.Match[str]) -> str:
+    """Masks one value. A bare value behind a JSON key (a number, null) stays, so that JSON stays JSON."""
+    is_bare = _JSON_KEY.search(match[1]) is not None
+    return match[0] if is_bare or match[2].startswith(MASK) else f"{match[1]}{MASK}"

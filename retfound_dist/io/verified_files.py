@@ -1,7 +1,7 @@
-"""Files that are known to be whole: read again before they are judged, compared after they are written.
+"""Reads files several times before they are called damaged, and checks files after they are written.
 
-A byte may flip on its way from a store, and on its way to it. So a file is called damaged only when it was
-read from the store several times, and called written only when the store's checksum or a reading says so.
+A byte may flip on its way from a store, and on its way to it. So a file counts as damaged only after several
+readings, and as written only when the store's checksum or a reading agrees.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from retfound_dist.io.retry import pause
 from retfound_dist.io.storage import CHUNK, PART_BYTES, FileInfo
 
 READINGS = 3
-"""Times that a file is read at least before it is judged; the last two must agree."""
+"""Least number of readings before a file is judged. The last two must agree."""
 MOST_READINGS = 4 * READINGS
-"""A store that gives something else each time is not asked for ever."""
+"""A store that gives other bytes each time is not read for ever."""
 MOST_PARTS = 10_000
-"""Of one object on S3; a longer file is cut into larger parts than usual."""
+"""S3's limit for one object. A longer file is sent in larger parts than usual."""
 _LOST = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether an error of `storage` says that there is no such file, and not that it cannot be read."""
+    """Whether an error of `storage` means that the file does not exist, and not that it cannot be read."""
     return isinstance(error.__cause__ or error, _LOST)
 
 
 def read_info(url: str) -> FileInfo:
-    """Size and sha256 of a file as its store holds it now, not as this machine remembers it."""
+    """Size and sha256 of a file as its store holds it now, not as this machine has cached it."""
     digest, total = hashlib.sha256(), 0
     for chunk in _chunks(url):
         digest.update(chunk)
@@ -43,7 +43,7 @@ def read_info(url: str) -> FileInfo:
 
 
 def read(url: str) -> bytes:
-    """A small file that nothing else vouches for: what two readings one after the other have in common."""
+    """A small file without a known digest: reads it until two readings in a row agree."""
     seen = list[bytes]()
     while len(seen) < 2 or seen[-1] != seen[-2]:
         if len(seen) == MOST_READINGS:
@@ -54,27 +54,28 @@ def read(url: str) -> bytes:
 
 
 def why_differs(url: str, expected: FileInfo) -> str:
-    """Why a file is not the one of this size and sha256, judged by several readings; empty: it is that one.
+    """Why a file differs from this size and sha256, after several readings; empty where it does not.
 
-    StorageError where it cannot be read, which says nothing about what it holds.
+    Raises StorageError where it cannot be read, which says nothing about its content.
     """
     return _read_until_sure(lambda: read_info(url), expected)
 
 
 def fetch(url: str, target: str, expected: FileInfo) -> str:
-    """Copy a file to a local path, where it appears whole; gives why it is not as expected, or nothing.
+    """Copy a file to a local path, where it appears whole. Returns why it differs; empty where it does not.
 
-    StorageError where it cannot be read, or this machine's disk takes no more.
+    Raises StorageError where it cannot be read, or where this machine's disk is full.
     """
     return _read_until_sure(lambda: _download(url, target), expected)
 
 
 def put(path: str, url: str) -> FileInfo:
-    """Copy a local file to a URL and see that it arrived; StorageError where another content stands there."""
+    """Copy a local file to a URL and check it. Raises StorageError where other content arrived."""
     info = storage.file_info(path)
     storage.put_file(path, url)
-    if not _store_agrees(url, path, info.bytes) and (found := read_info(url)) != info:
-        raise StorageError(f"{url} did not arrive as it was sent: {_difference(found, info)}")
+    # The store's checksum costs one request; reading the file back costs all its bytes.
+    if not _store_agrees(url, path, info.bytes) and (arrived := read_info(url)) != info:
+        raise StorageError(f"{url} did not arrive as it was sent: {_difference(arrived, info)}")
     return info
 
 
@@ -88,9 +89,9 @@ def write_json(url: str, value: Any) -> None:
 
 
 def write(url: str, data: bytes) -> None:
-    """Write a small file whole and read it back; StorageError where another content stands there.
+    """Write a small file whole and read it back. Raises StorageError where other content arrived.
 
-    What arrived damaged is sent again.
+    A file that arrived damaged is sent again.
     """
     for _ in range(MOST_READINGS):
         storage.write_bytes(url, data)
@@ -116,12 +117,12 @@ def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
     return _difference(seen[-1], expected)
 
 
-def _difference(found: FileInfo | None, expected: FileInfo) -> str:
-    if found is None:
+def _difference(actual: FileInfo | None, expected: FileInfo) -> str:
+    if actual is None:
         return "it is not there"
-    if found.bytes != expected.bytes:
-        return f"it has {found.bytes:,} bytes, not {expected.bytes:,}"
-    return f"its sha256 is {found.sha256[:12]}..., not {expected.sha256[:12]}..."
+    if actual.bytes != expected.bytes:
+        return f"it has {actual.bytes:,} bytes, not {expected.bytes:,}"
+    return f"its sha256 is {actual.sha256[:12]}..., not {expected.sha256[:12]}..."
 
 
 def _chunks(url: str) -> Iterator[bytes]:
@@ -136,17 +137,19 @@ def _chunks(url: str) -> Iterator[bytes]:
 
 
 def _forget(url: str) -> None:
-    """Have the next reading of a local file come from its disk, as far as the system lets it."""
+    """Makes the next reading of a local file come from its disk, as far as the system allows."""
     if not storage.is_local(url):
         return
     try:
+        # Not blocking, because a pipe of this name would be waited for without end.
         number = os.open(storage.local_path(url), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return  # whoever reads it says so
+        return  # the reading that follows reports it
     try:
+        # The page cache would give the same bytes again; only the disk can give other ones.
         os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
-        pass  # no file of a disk
+        pass  # not a file on a disk
     finally:
         os.close(number)
 
@@ -173,9 +176,9 @@ def _download(url: str, target: str) -> FileInfo:
 
 @contextmanager
 def here(path: str) -> Iterator[None]:
-    """StorageError that names this machine's disk where a local file cannot be written.
+    """Raises StorageError that names this machine's disk where a local file cannot be written.
 
-    What cannot be read from a store is a StorageError already, and stays what it is.
+    An error of the store is a StorageError already, and passes unchanged.
     """
     try:
         yield
@@ -185,19 +188,22 @@ def here(path: str) -> Iterator[None]:
 
 
 def _store_agrees(url: str, path: str, size: int) -> bool:
-    """Whether the store's own checksum is that of the file; False where it has none that we know."""
+    """Whether the store's checksum is that of the file; False where it has none that we can compute."""
     tag = storage.checksum(url)
     return bool(tag) and tag == _s3_tag(path, size)
 
 
 def _s3_tag(path: str, size: int) -> str:
-    """What S3 calls a file that `storage.put_file` has sent: the MD5 of it, or of the MD5s of its parts.
+    """The ETag of a file that `storage.put_file` has sent: its MD5, or the MD5 of the MD5s of its parts.
 
-    Encrypted by a key of the user's own it has another name, and is read back.
+    A file that is encrypted by the user's own key has another ETag, and is read back.
     """
     with open(path, "rb") as file:
+        # s3fs sends a file in one piece below twice the size of a part. MD5 is S3's choice; machines in FIPS
+        # mode refuse it unless it is marked as not for security.
         if size < 2 * PART_BYTES:
             return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+        # s3fs then takes larger parts, and the ETag depends on their size: the file is read back instead.
         if size > MOST_PARTS * PART_BYTES:
             return ""
         pieces = iter(lambda: file.read(PART_BYTES), b"")

@@ -1,4 +1,4 @@
-"""Files that others may have damaged or written at the same time: typed JSON, safe names, locks.
+"""Files that may be damaged, or that others write at the same time: typed JSON, safe names, locks.
 
 May import `io`, `runtime` and `config`.
 """

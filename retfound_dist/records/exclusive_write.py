@@ -1,7 +1,7 @@
-"""Write a file only where none stands yet, as far as its store can promise that.
+"""Writes a file only where none exists yet, as far as its store can promise that.
 
 A disk can, and S3 can where it honours `If-None-Match: *` (AWS and Ceph do). A store that ignores the
-condition (rclone) is found out by asking twice, and then nothing is promised.
+condition (rclone) is detected by a second request, and then nothing is promised.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import Any
 
 from retfound_dist.io import storage, store_errors, urls
 
+# exFAT and many FUSE and network mounts know no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
-_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"}
+# 412: an object stands there. 409: another conditional write is under way at this moment.
+_KEY_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+# Servers that do not know the condition refuse the header instead of ignoring it.
+_CONDITION_UNKNOWN = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"}
 
 
 class Made(Enum):
-    """What came of it."""
+    """The result of an exclusive write. The value says it in words."""
 
     NEW = "it was written, and nothing stood there"
     THERE = "something stands there, which was not touched"
@@ -29,7 +32,7 @@ class Made(Enum):
 
 
 def write_new(url: str, data: bytes) -> Made:
-    """Write a file whole where none stands; StorageError where the store refuses."""
+    """Write a whole file where none exists. Raises StorageError where the store refuses."""
     scheme = urls.scheme_of(url)
     with storage.explained(url, "write"):
         if scheme == "file":
@@ -43,7 +46,7 @@ def write_new(url: str, data: bytes) -> Made:
 
 
 def _new_on_disk(path: str, data: bytes) -> Made:
-    """A whole file beside it is given the name, which fails where the name is taken."""
+    """Write a whole file beside the target and link it to the name, which fails where the name is taken."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -51,6 +54,7 @@ def _new_on_disk(path: str, data: bytes) -> Made:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        # link(2) fails where the name is taken; rename(2) would replace what stands there.
         os.link(part, path)
         return Made.NEW
     except FileExistsError:
@@ -81,9 +85,9 @@ def _put_new(fs: Any, bucket: str, key: str, data: bytes) -> Made:
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
     except Exception as error:
         code = store_errors.code_of(error)
-        if code in _THERE:
+        if code in _KEY_TAKEN:
             return Made.THERE
-        if code not in _UNKNOWN:
+        if code not in _CONDITION_UNKNOWN:
             raise
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data)
         return Made.UNSURE

@@ -1,4 +1,4 @@
-"""What is wrong with a JSON file, in words and by line: `line 3: files.a.bytes is missing`."""
+"""Explains the faults of a JSON file in words and by line: `line 3: files.a.bytes is missing`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 FEW = 3
-"""Faults that are told of one file, and bad lines that are named."""
+"""Most faults of one file that are listed, and most bad lines that are named."""
 LONGEST = 60
 """Characters of a value that are shown."""
 _WORDS = (
@@ -24,20 +24,22 @@ _WORDS = (
 
 
 def plain(message: str, data: bytes) -> str:
-    """What the parser says, for a person: `line 3: it is cut off`."""
+    """The parser's message in plain words: `line 3: it is cut off`."""
     if not data.strip():
         return "it is empty"
     if not data.strip(b"\0"):
         return "it holds zero bytes alone"
     why, _, place = message.removeprefix("Invalid JSON: ").rpartition(" at line ")
     line = place.partition(" ")[0]
-    if why in ("expected value", "invalid number") and re.match(rb"-?(NaN|Infinity)", _rest(data, place)):
+    if why in ("expected value", "invalid number") and re.match(
+        rb"-?(NaN|Infinity)", _text_from(data, place)
+    ):
         why = "NaN and Infinity are no JSON"
     why = next((words for text, words in _WORDS if why.startswith(text)), why)
     return f"line {line}: {why}"
 
 
-def _rest(data: bytes, place: str) -> bytes:
+def _text_from(data: bytes, place: str) -> bytes:
     """The data from `3 column 7` on."""
     line, _, column = place.partition(" column ")
     return data.split(b"\n", int(line))[int(line) - 1][max(0, int(column) - 1) :]
@@ -46,11 +48,11 @@ def _rest(data: bytes, place: str) -> bytes:
 def faults_of(error: ValidationError, data: bytes) -> str:
     """The first faults of a file, each with its line and key."""
     faults = error.errors(include_url=False)
-    told = []
+    messages = []
     for fault in faults[:FEW]:
-        told.append(f"line {line_of(data.decode(), fault['loc'])}: {_fault(fault)}")
+        messages.append(f"line {line_of(data.decode(), fault['loc'])}: {_describe_fault(fault)}")
     more = f" (and {len(faults) - FEW} more)" if len(faults) > FEW else ""
-    return ", ".join(told) + more
+    return ", ".join(messages) + more
 
 
 def why_bad(error: ValueError, text: bytes) -> str:
@@ -60,13 +62,13 @@ def why_bad(error: ValueError, text: bytes) -> str:
     fault = error.errors(include_url=False)[0]
     if fault["type"] == "json_invalid":
         return plain(str(fault["msg"]), text).removeprefix("line 1: ")
-    return _fault(fault)
+    return _describe_fault(fault)
 
 
-def _fault(fault: Any) -> str:
+def _describe_fault(fault: Any) -> str:
     """`files.a.bytes is missing`, `step is a text: should be a valid integer`."""
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-    key = _cut(key.removeprefix(".")) or "it"
+    key = _shorten(key.removeprefix(".")) or "it"
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"
     message = re.sub(r"^(Input|Value error,|String|Object|List) ?", "", str(fault["msg"]))
@@ -76,20 +78,22 @@ def _fault(fault: Any) -> str:
 def shown(value: Any) -> str:
     """A value for a message: numbers and short texts themselves."""
     if isinstance(value, str):
-        return _cut(repr(value))
+        return _shorten(repr(value))
     if isinstance(value, dict | list | tuple):
         return "an object" if isinstance(value, dict) else "a list"
-    return _cut(json.dumps(value, default=str))
+    return _shorten(json.dumps(value, default=str))
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
+# pydantic gives the keys that lead to a fault, and no line. The text is therefore walked once more, and only
+# where there is a fault.
 def line_of(text: str, place: Sequence[int | str]) -> int:
     """The line where the value at a place such as ("files", "a", 3) begins, or what should hold it."""
-    at = _skip(text, 0)
+    at = _skip_space(text, 0)
     for part in place:
         inner = next((start for name, start in _members(text, at) if name == part), None)
         if inner is None:
@@ -103,19 +107,19 @@ def _members(text: str, at: int) -> Iterator[tuple[int | str, int]]:
     if text[at] not in "{[":
         return
     is_object, decoder, index = text[at] == "{", json.JSONDecoder(), 0
-    at = _skip(text, at + 1)
+    at = _skip_space(text, at + 1)
     while text[at] not in "}]":
         member: int | str = index
         if is_object:
             member, at = decoder.raw_decode(text, at)
-            at = _skip(text, _skip(text, at) + 1)  # over the colon
+            at = _skip_space(text, _skip_space(text, at) + 1)  # over the colon
         yield member, at
-        at = _skip(text, decoder.raw_decode(text, at)[1])
-        at = _skip(text, at + 1) if text[at] == "," else at
+        at = _skip_space(text, decoder.raw_decode(text, at)[1])
+        at = _skip_space(text, at + 1) if text[at] == "," else at
         index += 1
 
 
-def _skip(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     """Over white space."""
     while at < len(text) and text[at] in " \t\r\n":
         at += 1

@@ -1,11 +1,11 @@
-"""The one reader of JSON files: bytes at a URL -> a typed value, or one line that says what is wrong.
+"""The one reader of JSON files: turns bytes at a URL into a typed value, or into one line about the fault.
 
     holder = records.read(url, Holder, "delete it to take the run over")
     log = records.read_lines(url, Step)      # log.rows, log.fault
 
 A kind is anything pydantic takes: a plain frozen dataclass, a TypedDict, `dict[str, Any]`. Types are strict:
-`"3"` and `true` are no numbers, and no number is NaN or infinite. Keys that a kind does not know are passed
-over, for a later version may have written them; another `format` is refused.
+`"3"` and `true` are no numbers, and no number is NaN or infinite. Unknown keys are ignored, because a later
+version may have written them; another `format` is refused.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A digest in hex."""
 LIMIT = 1 << 30
-"""Bytes of a file that is read."""
+"""Most bytes of a file that is read."""
 MOST_READINGS = 8
-"""Times that a file is read again that gives something else each time."""
+"""Most readings of a file that gives other bytes each time."""
 BOM = b"\xef\xbb\xbf"
 _OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
-"""Whatever JSON reads as infinite looks so; most files hold nothing like it."""
+"""Every number that is read as infinite matches this. Most files hold nothing like it."""
 _LARGE = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
 _END = b"\n"
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that is no row of its kind."""
+    """A line that is not a valid row."""
 
     line: int
     """Counted from 1."""
@@ -61,13 +61,13 @@ class Lines(Generic[T]):
     named: tuple[BadLine, ...] = ()
     """The first FEW bad ones."""
     cut: bool = False
-    """Whether the last line has no end and cannot be read: it is being written, or its writer was killed."""
+    """Whether the last line has no end and cannot be read: its writer is busy, or was killed."""
     unread: str = ""
     """Why the file was not read at all."""
 
     @property
     def fault(self) -> str:
-        """A sentence about what is left out; empty where that is nothing."""
+        """A sentence about the lines that are left out; empty where there are none."""
         if not self.bad:
             return self.unread
         first = self.named[0]
@@ -78,10 +78,10 @@ class Lines(Generic[T]):
 
 
 def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = LIMIT) -> T:
-    """A JSON file as a value of a kind; it is damaged where two readings one after the other are alike.
+    """Read a JSON file as a value of a kind. It counts as damaged where two readings in a row agree.
 
-    `remedy`: what a person does about a damaged file; empty: that is said elsewhere. `format`: what the
-    file's `format` has to be; None: it needs none, and one that it has is 1. Raises StorageError where the
+    `remedy`: advice for a damaged file; empty: the caller adds its own. `format`: the `format` that the file
+    must have; None: it needs none, and one that it has must be 1. Raises StorageError where the
     file cannot be read, RecordError where it is damaged, FormatError where it is of another format.
     """
     data = _fetch(url, limit)
@@ -97,15 +97,15 @@ def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, lim
 
 
 def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | None = None) -> T:
-    """The bytes of a JSON file as a value of a kind; `where` is what messages call it."""
+    """Parse the bytes of a JSON file as a value of a kind. `where`: its name in messages."""
     if len(data) > LIMIT:
         raise RecordError(f"{where} has more than {LIMIT:,} bytes and is not read; {remedy}")
     data = data.removeprefix(BOM)
     try:
         tree = _tree(data)
         _check_format(tree, where, 1 if format is None else format, needed=format is not None)
-        found: T = _adapter(kind).validate_json(data, strict=True)
-        return tree if is_typeddict(kind) else found  # with its keys in their order
+        value: T = _adapter(kind).validate_json(data, strict=True)
+        return tree if is_typeddict(kind) else value  # with its keys in their order
     except ValidationError as error:
         raise damaged(where, faults_of(error, data), remedy) from error
     except ValueError as error:
@@ -113,26 +113,26 @@ def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | 
 
 
 def parse_large(data: bytes, kind: type[T], where: str, remedy: str, *, format: int) -> T:
-    """`parse` in one pass, for files of many rows; the kind names every type, has `format`, and no floats.
+    """`parse` in one pass, for large files. The kind names every type, has `format`, and holds no floats.
 
-    Nothing of such a kind can be NaN or infinite, so no tree of the whole file is made and walked.
+    Such a kind cannot hold NaN or infinity, so the tree of the whole file need not be built and searched.
     """
     try:
-        found: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
+        value: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
     except ValueError:
-        return parse(data, kind, where, remedy, format=format)  # which says what is wrong
-    if len(data) > LIMIT or getattr(found, "format") != format:  # noqa: B009  of any kind
+        return parse(data, kind, where, remedy, format=format)  # which names the fault
+    if len(data) > LIMIT or getattr(value, "format") != format:  # noqa: B009  of any kind
         return parse(data, kind, where, remedy, format=format)
-    return found
+    return value
 
 
 def damaged(where: str, why: str, remedy: str) -> RecordError:
-    """The error of a file whose values do not go together: the same line as for what `parse` finds."""
+    """The error for a file whose values contradict each other, in the words that `parse` uses."""
     return RecordError(f"{where} is damaged: {why}" + (f"; {remedy}" if remedy else ""))
 
 
 def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
-    """A file of JSON lines; bad lines are counted and named, never an error. No such file: no lines.
+    """Read a file of JSON lines. Bad lines are counted and named, never an error. A missing file has none.
 
     Raises StorageError where the file cannot be read, RecordError where it is longer than `limit`.
     """
@@ -140,7 +140,7 @@ def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
 
 
 def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
-    """The same of the file's bytes."""
+    """Parse the bytes of a file of JSON lines, as `read_lines` does."""
     texts = data.removeprefix(BOM).split(b"\n")
     rest, rows, named, bad, total = texts.pop(), list[T](), list[BadLine](), 0, 0
     validate, strange = _adapter(kind).validate_json, b"NaN" in data or b"Infinity" in data
@@ -149,6 +149,7 @@ def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
             continue
         total += 1
         try:
+            # No tree for most lines: a log of a long run has hundreds of thousands.
             row = validate(text, strict=True)
             if strange or _overflows(row):
                 _tree(text)
@@ -170,23 +171,25 @@ def _fetch(url: str, limit: int) -> bytes:
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return _kept_adapter(kind)
+    return _cached_adapter(kind)
 
 
 @lru_cache(maxsize=64)
-def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
+def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def _tree(data: bytes) -> Any:
-    """The value that JSON stands for; ValueError, in plain words, where it is none."""
+    """Parse JSON into plain values. Raises ValueError in plain words where it is invalid."""
     try:
         tree = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(plain(str(error), data)) from error
-    if (found := _OVERFLOW.search(data)) and _overflows(tree):
-        found = _LARGE.search(data) or found
-        raise ValueError(f"line {data.count(_END, 0, found.end()) + 1}: a number is too large")
+    # JSON has no infinity, but 1e999 is read as one, which `allow_inf_nan` does not refuse. Few files hold
+    # such a number, so a search of the bytes saves the walk through all values.
+    if (match := _OVERFLOW.search(data)) and _overflows(tree):
+        match = _LARGE.search(data) or match
+        raise ValueError(f"line {data.count(_END, 0, match.end()) + 1}: a number is too large")
     return tree
 
 
@@ -211,10 +214,10 @@ def _check_format(tree: Any, where: str, format: int, needed: bool) -> None:
         return
     if "format" not in tree:
         raise ValueError("line 1: format is missing")
-    found = tree["format"]
-    if type(found) is int and found == format:
+    file_format = tree["format"]
+    if type(file_format) is int and file_format == format:
         return
     raise FormatError(
-        f"{where} has format {shown(found)}, this version reads format {format}: "
+        f"{where} has format {shown(file_format)}, this version reads format {format}: "
         "use the version of this software that wrote it"
     )

@@ -1,7 +1,7 @@
-"""Names that a file of somebody else holds, before they become a path: one plain component, or refused.
+"""Checks names from files of others before they become paths: one plain component, or an error.
 
-A manifest, a commit or an archive may name `../../x`, an absolute path or a URL. Joined to a folder such a
-name leads out of it, so whatever reads names from a file asks here first.
+A manifest, a commit or an archive may name `../../x`, an absolute path or a URL. Joined to a folder, such a
+name leads out of it. All code that reads names from a file therefore checks them here.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import re
 from retfound_dist.errors import DataError, RetfoundError
 
 LONGEST = 255
-"""Bytes of one name: what file systems take."""
+"""Most bytes of one name on common file systems."""
 _STRANGE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def why_not_plain(name: object) -> str:
-    """Why a value is no plain name of a file in one folder; empty where it is one."""
+    """Why a value is not a plain file name; empty where it is one."""
     if not isinstance(name, str):
         return "is no text"
     if name in ("", ".", ".."):
         return "is no file's name"
+    # Backslashes too: the same set may be read on Windows, where they separate folders.
     if "/" in name or "\\" in name:
         return "leads to another folder"
     if ":" in name:
@@ -35,14 +36,14 @@ def why_not_plain(name: object) -> str:
 
 
 def plain_name(name: object, where: str, error: type[RetfoundError] = DataError) -> str:
-    """The name itself; `error` where it is not one plain name. `where`: the file that holds it."""
+    """Returns the name. Raises `error` where it is not one plain name. `where`: the file that holds it."""
     if why := why_not_plain(name):
         raise refusal(name, where, why, error)
     return str(name)
 
 
 def plain_path(path: object, where: str, error: type[RetfoundError] = DataError) -> str:
-    """A path of plain names with `/` between them (`state/rank_0.pt`), which stays below its folder."""
+    """Returns a path of plain names and `/` (`state/rank_0.pt`). Raises `error` where it may lead out."""
     if not isinstance(path, str):
         raise refusal(path, where, "is no text", error)
     for part in path.split("/"):
@@ -52,7 +53,7 @@ def plain_path(path: object, where: str, error: type[RetfoundError] = DataError)
 
 
 def refusal(name: object, where: str, why: str, error: type[RetfoundError] = DataError) -> RetfoundError:
-    """The error for a name that is not to be used."""
+    """The error for a name that must not be used."""
     shown = ascii(name)
     shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
     return error(

@@ -1,4 +1,4 @@
-"""Numbers as a person says them."""
+"""Formats numbers for people: sizes, durations, operations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def flops(count: float) -> str:
 
 
 def _scaled(count: float, units: Sequence[tuple[str, float]]) -> str:
-    """Three digits in the unit that they make 1 or more of when rounded; whole numbers beyond the largest."""
+    """Three digits in the largest unit that gives at least 1 after rounding; whole numbers from 1,000 on."""
     for unit, scale in units[:-1]:
         value = count / scale
         if value >= 0.9995:

@@ -1,4 +1,4 @@
-"""What a person sees while it runs: a live line in a terminal, plain lines elsewhere, or nothing."""
+"""Displays progress: a live line in a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.table import Column
 from rich.text import Text
 
 _PLAIN_EVERY = 20.0
-"""Seconds between plain lines on the same thing."""
+"""Seconds between plain lines about the same task."""
 _PLAIN_FIRST = 5.0
-"""Seconds until the first one."""
-_BESIDE = 40
-"""Columns of a live line that bar, count and time left take."""
-_TELLING = 0.02
-"""Share that must be done before the time left can be told: the start is slower than the rest."""
+"""Seconds until the first plain line."""
+_COLUMNS_BESIDE_TITLE = 40
+"""Columns that bar, count and time left take in a live line."""
+_LEAST_DONE = 0.02
+"""Share that must be done before the time left is shown: the start is slower than the rest."""
 
 
 class _Left(ProgressColumn):
@@ -33,7 +33,7 @@ class _Left(ProgressColumn):
 
 
 class ProgressDisplay:
-    """One thing is under way at a time: `begin`, `advance`; `say` prints a line that stays."""
+    """Shows one task at a time: `begin`, then `advance`. `say` prints a line that stays."""
 
     def __init__(self, quiet: bool = False, stream: IO[str] | None = None) -> None:
         self.quiet = quiet
@@ -68,40 +68,41 @@ class ProgressDisplay:
         """A line that stays, in red where there are colours."""
         self.console.print(text, markup=False, style="bold red")
 
-    def begin(self, what: str, since: float | None = None) -> None:
-        """Something new is under way; `since`: a time.monotonic() where it has been for a while."""
+    def begin(self, title: str, since: float | None = None) -> None:
+        """Start a new task. `since`: when it began (time.monotonic()), where that is not now."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(self._fitting(what), total=None)
-        self._what, self._started = what, time.monotonic() if since is None else since
+        self._task = self._progress.add_task(self._fit_title(title), total=None)
+        self._what, self._started = title, time.monotonic() if since is None else since
         self._said, self._pause = self._started, _PLAIN_FIRST
 
     def advance(self, done: int, total: int, note: str = "") -> None:
-        """How far it is; with the time left on the live line, and now and then on a plain one."""
-        what = f"{self._what} {note}".strip()
+        """Show how much is done, with the time left: on the live line, or now and then on a plain one."""
+        title = f"{self._what} {note}".strip()
         if self._task is not None:
-            self._progress.update(self._task, completed=done, total=total, description=self._fitting(what))
+            self._progress.update(self._task, completed=done, total=total, description=self._fit_title(title))
         now = time.monotonic()
         if not self.live and now - self._said > min(self._pause, _PLAIN_EVERY) and done < total:
             self._said, self._pause = now, _PLAIN_EVERY
             left = (now - self._started) / max(done, 1) * (total - done)
-            guess = f", {clock(left)} left" if done >= _TELLING * total else ""
-            self.say(f"{what}: {done} of {total}{guess}")
+            guess = f", {clock(left)} left" if done >= _LEAST_DONE * total else ""
+            self.say(f"{title}: {done} of {total}{guess}")
 
-    def _fitting(self, what: str) -> str:
-        return shortened(what, max(20, self.console.width - _BESIDE))
+    def _fit_title(self, title: str) -> str:
+        return shortened(title, max(20, self.console.width - _COLUMNS_BESIDE_TITLE))
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters: the first word and the end, where a path says which it is."""
+    """At most `most` characters: the first word and the end, which tells paths apart."""
     if len(text) <= most:
         return text
     head = text.split(" ", 1)[0] + " " if " " in text[: most // 2] else ""
     return f"{head}…{text[len(head) - most + 1 :]}"
 
 
+# Not `humanize.duration`: a time that is left reads `2 h 05 min`, a measured one `2.1 h`.
 def clock(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3 min, 2 h 05 min."""
+    """Seconds for people: 45 s, 3 min, 2 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -23,6 +23,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"}
 _VARIABLES |= {f"#0000a{i}": f"--c{i}" for i in range(1, COLOURS + 1)}
 _STYLE: Any = {
     "svg.fonttype": "none",
+    # matplotlib 3.11 draws random ids otherwise, and a page made again would differ.
     "svg.hashsalt": "retfound",
     "font.size": 9,
     "axes.spines.top": False,
@@ -45,12 +46,12 @@ SIZE = (4.5, 3.1)
 
 
 def colour(place: int) -> str:
-    """The placeholder of the place-th colour."""
+    """The placeholder of a colour, by its place in the palette."""
     return f"#0000a{place % COLOURS + 1}"
 
 
 def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes; inches."""
+    """A figure with one pair of axes. Height and width in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -58,7 +59,7 @@ def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure,
 
 
 def new_stack(ratios: Sequence[float], height: float, width: float = SIZE[0]) -> tuple[Figure, list[Axes]]:
-    """A figure with axes above each other that share x, so high in proportion; inches."""
+    """A figure with stacked axes that share x. `ratios`: their relative heights; sizes in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -66,13 +67,14 @@ def new_stack(ratios: Sequence[float], height: float, width: float = SIZE[0]) ->
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG with CSS variables for colours, and names that no other drawing of a page bears."""
+    """The figure as SVG with CSS variables for colours, and with ids that are unique in a page."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(
             buffer,
             format="svg",
             transparent=True,
+            # Without dates and versions the same figure gives the same bytes.
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     text = buffer.getvalue()
@@ -80,9 +82,11 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r' id="[a-z_.]+_\d+"', "", text)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    # matplotlib writes six decimals; two are finer than any screen, and the page is smaller.
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d\d+", r"\1", tag[0]), text)
-    own = hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{own}", text)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    # Several drawings stand in one page, where equal ids would refer to the first of them.
+    text = re.sub(r'(id="|href="#|url\(#)([\w-]+)', rf"\1\2-{digest}", text)
     for placeholder, variable in _VARIABLES.items():
         text = text.replace(placeholder, f"var({variable})")
     return text.strip()

@@ -1,11 +1,11 @@
-"""The one way out to a terminal or log: whatever is printed passes here, without secrets and without orders.
+"""Filters all output to terminals and logs: secrets are masked, control sequences are removed.
 
     with guarded():
         ...                    print, warnings, logging and tracebacks go through `Guarded`
 
-Secrets of URLs and of the environment are masked (retfound_dist.io.urls.mask). Letters that a terminal obeys
-(escape sequences, carriage returns, signs that turn the direction of writing) are shown as `?`: they come
-from names that others gave. Progress bars write to the terminal itself (`rich_proxied_file`).
+Secrets of URLs and of the environment are masked (retfound_dist.io.urls.mask). Characters that control a
+terminal (escape sequences, carriage returns, marks that change the direction of writing) are shown as `?`:
+file names of others may hold them. Progress bars write to the terminal itself (`rich_proxied_file`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any, TextIO
 
 from retfound_dist.io.urls import mask
 
-_KEPT = frozenset("\n\t")
-_PAINT = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlm]|\r)")
-"""Colours, moves and erasures of rich, which has a bar or a table to draw."""
+_ALLOWED_CONTROLS = frozenset("\n\t")
+_RICH_CODES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlm]|\r)")
+"""Colours, cursor moves and erasures that rich uses to draw bars and tables."""
 
 
 class Masked:
-    """A text stream that masks secrets; everything else is the stream's own."""
+    """A text stream that masks secrets. Everything else is passed on to the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,55 +46,58 @@ class Masked:
 
 
 class Painted(Masked):
-    """A terminal that rich paints on: colours and the cursor's moves pass, all other orders do not."""
+    """A terminal that rich draws on: colours and cursor moves pass, all other control sequences do not."""
 
     def write(self, text: str) -> int:
         """Write a text without secrets; no title, clipboard or link is set by a name that it holds."""
-        parts = _PAINT.split(mask(text))
-        self._stream.write("".join(part if place % 2 else _shown(part) for place, part in enumerate(parts)))
+        parts = _RICH_CODES.split(mask(text))
+        self._stream.write(
+            "".join(part if place % 2 else _replace_controls(part) for place, part in enumerate(parts))
+        )
         return len(text)
 
 
 class Guarded(Masked):
-    """A stream that also shows what a terminal would obey as `?`."""
+    """A stream that also shows control characters as `?`."""
 
     @property
     def rich_proxied_file(self) -> Masked:
-        """Where rich writes: its own colours and bars are wanted, on a terminal alone."""
+        """The stream for rich. Its colours and bars are let through on a terminal only."""
         return Painted(self._stream) if self._stream.isatty() else self
 
     def write(self, text: str) -> int:
-        """Write a text without secrets and orders."""
+        """Write a text without secrets and control sequences."""
         self._stream.write(harmless(mask(text)))
         return len(text)
 
 
 def harmless(text: str) -> str:
-    """A text of one or more lines that no terminal obeys; a `\\r` at its beginning is a bar's and stays."""
+    """A text without control characters. A `\\r` at its beginning belongs to a progress bar and stays."""
     if text.isascii() and text.isprintable():
         return text
     first, rest = ("\r", text[1:]) if text.startswith("\r") else ("", text)
     rest = rest.replace("\r\n", "\n")
-    return first + _shown(rest)
+    return first + _replace_controls(rest)
 
 
-def _shown(text: str) -> str:
-    return "".join(letter if letter in _KEPT or _is_shown(letter) else "?" for letter in text)
+def _replace_controls(text: str) -> str:
+    return "".join(letter if letter in _ALLOWED_CONTROLS or _is_shown(letter) else "?" for letter in text)
 
 
 def _is_shown(letter: str) -> bool:
-    """Printable ones, and the halves of bytes that are no text, which the stream itself spells out."""
+    """Whether a letter is printable, or an undecodable byte, which the stream itself escapes."""
     return letter.isprintable() or "\udc80" <= letter <= "\udcff"
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """stdout and stderr of this process without secrets and orders, to the end of the block.
+    """Guards stdout and stderr of this process to the end of the block.
 
-    An error that nobody catches is printed after it: by a hook that masks too, and stays.
+    An uncaught error is printed after the block. The hook that prints it masks too, and stays installed.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    # Somebody else's hook (a debugger's, a test runner's) is left in place.
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _masked_hook
     try:
@@ -104,11 +107,11 @@ def guarded() -> Iterator[None]:
 
 
 def guard() -> None:
-    """The same for the rest of a process: one that a command has started."""
+    """Guards stdout and stderr for the rest of a process that a command has started."""
     if not isinstance(sys.stderr, Masked) and sys.stdout is not None and sys.stderr is not None:
         sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
 
 
 def _masked_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    told = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(harmless(mask(told)))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(harmless(mask(text)))

@@ -1,4 +1,4 @@
-"""An error that nobody foresaw: one line that says where, a file with all of it, an exit code of its own."""
+"""Reports unexpected errors: one line with the place, a file with the traceback, an exit code of its own."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from pathlib import Path
 from retfound_dist.io.urls import mask
 
 EXIT_CODE = 70
-"""`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of what it was given."""
+"""`EX_SOFTWARE` of sysexits.h: a fault of this software or of this machine, and not of the input."""
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OURS = (_PACKAGE, _PACKAGE.parent / "shards")
+_OUR_FOLDERS = (_PACKAGE, _PACKAGE.parent / "shards")
 
 
 def tell(error: BaseException, debug: bool) -> int:
-    """Say it on the terminal; gives the exit code. `debug`: with the traceback."""
+    """Print the error and return the exit code. `debug`: with the traceback."""
     text = "".join(traceback.format_exception(error))
     if debug:
         print(text, file=sys.stderr, end="")
-    kept = "" if debug else _keep(text)
-    full = f"the whole traceback is in {kept}" if kept else "--debug shows the whole traceback"
-    advice = "" if debug else f": {full}, which a report of this fault needs"
+    saved_path = "" if debug else _save_traceback(text)
+    where = f"the whole traceback is in {saved_path}" if saved_path else "--debug shows the whole traceback"
+    advice = "" if debug else f": {where}, which a report of this fault needs"
     print(f"retfound: {summary(error)}{advice}", file=sys.stderr)
     return EXIT_CODE
 
 
 def summary(error: BaseException) -> str:
     """`unexpected KeyError: 'x' (retfound_dist/runs/run_list.py, line 12)`."""
-    said = " ".join(str(error).split())
-    said = f": {said if len(said) <= 300 else said[:297] + '...'}" if said else ""
-    place = _place(error)
-    return f"unexpected {type(error).__name__}{said}" + (f" ({place})" if place else "")
+    message = " ".join(str(error).split())
+    message = f": {message if len(message) <= 300 else message[:297] + '...'}" if message else ""
+    place = _innermost_line(error)
+    return f"unexpected {type(error).__name__}{message}" + (f" ({place})" if place else "")
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line of ours that the error came through."""
+def _innermost_line(error: BaseException) -> str:
+    """The innermost line of this project in the traceback."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if any(root in path.parents for root in _OURS):
-            return f"{path.relative_to(_OURS[0].parent).as_posix()}, line {frame.lineno}"
+        if any(root in path.parents for root in _OUR_FOLDERS):
+            return f"{path.relative_to(_OUR_FOLDERS[0].parent).as_posix()}, line {frame.lineno}"
     return ""
 
 
-def _keep(text: str) -> str:
-    """Put the text into a file that this user alone can read; empty where the disk takes none."""
+def _save_traceback(text: str) -> str:
+    """Save the text in a file that only this user can read. Returns its path; empty where that fails."""
     try:
+        # mkstemp gives mode 0600: a traceback may hold names of patients.
         number, path = tempfile.mkstemp(prefix="retfound-error-", suffix=".txt")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(mask(f"{' '.join(sys.argv)}\n{text}"))  # it is sent to others

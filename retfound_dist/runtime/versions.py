@@ -1,4 +1,4 @@
-"""Which versions are installed, without importing what they are of."""
+"""Versions of installed packages, without importing them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from importlib import metadata
 
 
 def installed(*packages: str) -> dict[str, str]:
-    """Version by name, Python's first; a package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    """Version by package name, Python's first. Packages that are not installed are left out."""
+    versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = metadata.version(package)
+            # Importing torch for its `__version__` would take seconds.
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

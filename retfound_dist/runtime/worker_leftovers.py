@@ -1,9 +1,9 @@
-"""Semaphores and sockets of worker processes bear their owner's name, so that the next start can remove them.
+"""Names semaphores and sockets of worker processes after their owner, so that the next start can remove them.
 
-Python names a semaphore `mp-RANDOM` and a folder of sockets `pymp-RANDOM`: after a kill -9 of a whole job
-nobody knows whose they are. Here both are named after a file that their owner has locked for as long as it
-lives, however it ends. A lock that can be had is the proof that the owner is dead; process numbers are none,
-for they come again, and containers share /dev/shm while each counts its own. What bears no such name is left.
+Python names a semaphore `mp-RANDOM` and a folder of sockets `pymp-RANDOM`. After a kill -9 of a whole job
+nobody knows whose they are. Here both are named after a file that their owner keeps locked while it lives. A
+lock that can be acquired proves that the owner is dead. Process numbers prove nothing: they are used again,
+and containers share /dev/shm while each counts its own. Files with other names are left alone.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from retfound_dist.io.scratch import Scratch, is_same_file
 SHM = Path("/dev/shm")
 """Where glibc keeps named semaphores (`sem.NAME`)."""
 _LONGEST = 107 - len("/listener-12345678")
-"""Letters of a folder that a socket's path has room for: unix(7)."""
+"""Most bytes of a folder's path that leave room for a socket in it: unix(7)."""
 _SHORT = "/tmp", "/var/tmp", "/dev/shm"
-"""Where sockets go if $TMPDIR has too long a path for them, as a job's own may be, or a full disk."""
+"""Folders for sockets where the path of $TMPDIR is too long, or its disk is full."""
 _held: dict[int, Any] = {}
-"""By process number: what the owner holds until it ends."""
+"""By process number: the locks that the owner keeps until it ends."""
 
 
 def begin() -> None:
-    """Name what this process's workers will share after it, and remove what dead owners left; once a process.
+    """Name this process's semaphores and sockets after it, and remove those of dead owners. Once a process.
 
-    To be called before the first worker; its workers inherit the names.
+    Call it before the first worker starts; workers inherit the names.
     """
     if os.getpid() in _held or current_process().name != "MainProcess":
         return
+    # CPython 3.11 has no public setting for either name: `multiprocessing.synchronize` reads `semprefix` and
+    # `multiprocessing.util` reads `tempdir` from this private table, which children inherit.
     settings: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
     _held[os.getpid()] = (_name_semaphores(settings), _name_sockets(settings))
 
@@ -48,6 +50,8 @@ def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
         token = uuid.uuid4().hex[:12]
         owner = _locked(SHM / f"{base}{token}.owner")
         settings["semprefix"] = f"/{base}{token}"
+        # multiprocessing cleans up its own at priority -100. The owner's file goes after that: without it,
+        # what is still there would be nobody's.
         util.Finalize(None, _remove, (owner.name, os.getpid()), exitpriority=-200)
         return owner
     return None
@@ -75,10 +79,11 @@ def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
 
 
 def sweep(base: str) -> int:
-    """Remove the semaphores of this user's owners that are dead; gives how many names went."""
+    """Remove the semaphores of this user's dead owners. Returns the number of files removed."""
     gone = 0
     for path in SHM.glob(f"{base}*.owner"):
         with suppress(OSError), open(path, "rb+") as owner:
+            # /dev/shm is shared by all users, and a name can be forged.
             if os.fstat(owner.fileno()).st_uid != os.getuid():
                 continue
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it lives
@@ -90,7 +95,7 @@ def sweep(base: str) -> int:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """A file that is locked as long as this process lives; made anew where a sweep came between."""
+    """A file that is locked while this process lives. Created again where a sweep removed it meanwhile."""
     while True:
         owner = open(path, "xb")  # noqa: SIM115  held until this process ends
         fcntl.flock(owner, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Which process this is among how many: read once from the launcher's environment.
+"""The rank of this process and the number of ranks, read once from the launcher's environment.
 
 torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; `srun` without torchrun sets SLURM_PROCID,
 SLURM_NTASKS and SLURM_LOCALID. Alone, a process is rank 0 of 1.
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from retfound_dist.errors import ConfigError
 
 GONE = -1
-"""The process number of a launcher that ended before its rank began."""
+"""Stands for the process number of a launcher that ended before its rank began."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A process's place: `rank` of `size`, `local_rank` on its host."""
+    """The place of a process: `rank` of `size`, `local_rank` on its host."""
 
     rank: int = 0
     size: int = 1
@@ -28,7 +28,7 @@ class World:
     local_size: int = 1
     """Ranks on this host."""
     owner: str = field(default="", compare=False)
-    """Names what the ranks of one run on one host share."""
+    """A name that the ranks of one run on one host have in common."""
     launcher: int = field(default=0, compare=False)
     """Process number of the torchrun that this process must not outlive; 0: there is none."""
 
@@ -54,6 +54,7 @@ def read_world(env: Mapping[str, str]) -> World:
     if local < 0:
         raise ConfigError(f"{names[2]}={local} is below 0: start with torchrun or srun, or unset it")
     parent = os.getppid()
+    # The ranks of one run on one host have one parent: torchrun, or Slurm's step.
     owner = f"{process_space()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
 
@@ -73,7 +74,7 @@ def whole_number(env: Mapping[str, str], key: str, default: int) -> int:
 
 
 def process_space() -> int:
-    """Names the space that process numbers count in: containers may share a host's name and its /tmp."""
+    """Identifies the namespace of process numbers: containers may share a host's name and its /tmp."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -92,15 +93,16 @@ def _launcher(env: Mapping[str, str], parent: int) -> int:
 
 def _local_size(env: Mapping[str, str], size: int) -> int:
     """Ranks on this host; torchrun says it, Slurm says it as "4" or, per node, "4(x2),3"."""
-    told = whole_number(env, "LOCAL_WORLD_SIZE", 0)
-    if told > 0:
-        return told
+    launcher_count = whole_number(env, "LOCAL_WORLD_SIZE", 0)
+    if launcher_count > 0:
+        return launcher_count
     tasks = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", ""))
     return int(tasks[0]) if tasks and env.get("SLURM_STEP_ID") else size
 
 
 def launched_by_srun(env: Mapping[str, str]) -> bool:
     """Whether ranks come from `srun` itself, so that RANK and MASTER_ADDR are still to be set."""
+    # A batch script has SLURM_NTASKS too, without being one of the tasks: only a step of srun has a number.
     if env.get("RANK", "").strip() or not env.get("SLURM_STEP_ID"):
         return False
     return whole_number(env, "SLURM_NTASKS", 1) > 1

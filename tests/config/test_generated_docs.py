@@ -16,5 +16,5 @@ def test_pages_made_by_commands_are_as_the_code_says(monkeypatch: pytest.MonkeyP
 
 def test_a_page_that_was_changed_by_hand_is_noticed() -> None:
     page = (ROOT / "docs/plan.md").read_text()
-    assert len(generated_docs.MADE.findall(page)) == 4
-    assert generated_docs.made_anew(page.replace("81,688 steps", "81,689 steps")) == page
+    assert len(generated_docs.GENERATED_BLOCK.findall(page)) == 4
+    assert generated_docs.refreshed(page.replace("81,688 steps", "81,689 steps")) == page

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retfound_dist.config import schema
 from retfound_dist.config.loading import differences, flatten, load, parse_override, to_dict
 from retfound_dist.config.schema import CompareConfig, PackConfig, PretrainConfig
 from retfound_dist.errors import ConfigError
@@ -140,16 +137,6 @@ def test_a_config_survives_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(tree)) == tree
     other = {**tree, "train": {**tree["train"], "steps": 6}}
     assert differences(tree, other) == [("train.steps", 5, 6)]
-
-
-def test_every_setting_has_a_docstring() -> None:
-    classes = [node for node in ast.parse(inspect.getsource(schema)).body if isinstance(node, ast.ClassDef)]
-    sections = {node.name for node in classes}
-    for section in classes:
-        for setting, after in zip(section.body, [*section.body[1:], None], strict=True):
-            if isinstance(setting, ast.AnnAssign) and ast.unparse(setting.annotation) not in sections:
-                is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                assert is_text, f"{section.name}.{ast.unparse(setting.target)}"
 
 
 def test_steps_on_the_command_line_replace_the_files_epochs(tmp_path: Path) -> None:

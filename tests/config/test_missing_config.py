@@ -15,11 +15,11 @@ def test_a_forgotten_config_is_said_with_the_whole_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([command, "a.b=x", "c.d=y"]) == 2
-    said = capsys.readouterr().err
-    assert f"{command}: CONFIG.toml is missing: a.b=x stands in its place" in said
-    assert f"retfound {command} configs/" in said
-    assert said.rstrip().endswith(".toml a.b=x c.d=y")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"{command}: CONFIG.toml is missing: a.b=x stands in its place" in message
+    assert f"retfound {command} configs/" in message
+    assert message.rstrip().endswith(".toml a.b=x c.d=y")
+    assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -32,6 +32,6 @@ def test_a_folder_of_images_in_its_place_is_given_as_the_source(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["pack", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert f"{tmp_path} is a folder, CONFIG.toml is wanted" in said
-    assert f"retfound pack configs/pack_folder.toml source.path={tmp_path} out.url=SHARDS" in said
+    message = capsys.readouterr().err
+    assert f"{tmp_path} is a folder, CONFIG.toml is wanted" in message
+    assert f"retfound pack configs/pack_folder.toml source.path={tmp_path} out.url=SHARDS" in message

@@ -38,8 +38,8 @@ def test_show_keys_prints_those_of_a_command_or_of_a_file(capsys: pytest.Capture
     assert main(["show", str(ROOT / "configs/evaluate_octid.toml"), "--keys", "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)) == ["evaluate"]
     assert main(["show", "pretrain", "--keys"]) == 0
-    said = capsys.readouterr().out
-    assert "train.zero_stage" in said
-    assert "phantom" not in said
+    output = capsys.readouterr().out
+    assert "train.zero_stage" in output
+    assert "phantom" not in output
     assert main(["show", "nonsense", "--keys"]) == 2
     assert main(["show"]) == 2

@@ -35,10 +35,10 @@ def read_only(folder: Path) -> None:
 def test_a_full_disk_is_named_with_what_is_free_and_what_was_asked(tiny_disk: Path) -> None:
     with pytest.raises(StorageError) as caught:
         storage.write_bytes(f"{tiny_disk}/a/big", bytes(100_000))
-    said = str(caught.value)
-    assert said.startswith(f"cannot write {tiny_disk}/a/big: No space left on device")
-    assert f"the disk at {tiny_disk} is full (" in said
-    assert "of 65.5 kB are free, 100 kB asked for)" in said
+    message = str(caught.value)
+    assert message.startswith(f"cannot write {tiny_disk}/a/big: No space left on device")
+    assert f"the disk at {tiny_disk} is full (" in message
+    assert "of 65.5 kB are free, 100 kB asked for)" in message
     assert list((tiny_disk / "a").iterdir()) == []
 
 
@@ -142,13 +142,13 @@ def test_a_disk_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.EIO, "the disk at .* fails"), (errno.EDQUOT, "your quota on the disk at"),
         (errno.EMFILE, r"too many files are open in this process \(at most \d+"), (errno.ENOMEM, "memory ran out"),
         (errno.EXDEV, "Invalid cross-device link"),
     ],
 )  # fmt: skip
-def test_each_trouble_has_its_words(number: int, said: str, tmp_path: Path) -> None:
+def test_each_trouble_has_its_words(number: int, message: str, tmp_path: Path) -> None:
     text = disk_errors.explain(OSError(number, os.strerror(number)), str(tmp_path / "not" / "there"))
-    assert re.search(said, text)
+    assert re.search(message, text)

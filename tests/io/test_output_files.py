@@ -53,10 +53,10 @@ def test_a_file_of_others_is_refused_and_our_own_replaced(
     whole = [*(part.format(root=place) for part in argv), "--out", str(out), "--quiet"]
     out.write_bytes(b"years of work")
     assert main(whole) == 2
-    said = capsys.readouterr().err
-    assert f"{out} exists and was not written by `retfound {argv[0]}`" in said
-    assert "--force" in said
-    assert len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert f"{out} exists and was not written by `retfound {argv[0]}`" in message
+    assert "--force" in message
+    assert len(message.splitlines()) == 1
     assert out.read_bytes() == b"years of work"
     assert list(tmp_path.iterdir()) == [out]
     assert main([*whole, "--force"]) == 0
@@ -131,8 +131,8 @@ def test_embedding_leaves_what_others_keep_beside_its_parts(place: Path, tmp_pat
 
 def evaluate(place: Path, out: Path, *more: str) -> int:
     """`retfound evaluate` of nothing on the images."""
-    given = ["checkpoint=none", f"data.path={place}/images", f"out.url={out}", "threads=1", *TINY]
-    return main(["evaluate", EVALUATE, *given, *more])
+    arguments = ["checkpoint=none", f"data.path={place}/images", f"out.url={out}", "threads=1", *TINY]
+    return main(["evaluate", EVALUATE, *arguments, *more])
 
 
 def test_an_evaluation_is_never_replaced_by_another(
@@ -140,7 +140,7 @@ def test_an_evaluation_is_never_replaced_by_another(
 ) -> None:
     out = tmp_path / "e"
     assert evaluate(place, out) == 0
-    held = (out / "metrics.json").read_bytes()
+    metrics = (out / "metrics.json").read_bytes()
     assert not (out / evaluation_files.UNFINISHED).exists()
     assert evaluate(place, out) == 0, "the same again"
     assert "already evaluated" in capsys.readouterr().out
@@ -156,11 +156,11 @@ def test_an_evaluation_is_never_replaced_by_another(
         if "shards" in more:
             continue  # without labels
         assert evaluate(place, out, more) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert f"{out} holds another evaluation" in said
-        assert told in said
-        assert "--force" in said
-        assert (out / "metrics.json").read_bytes() == held
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"{out} holds another evaluation" in message
+        assert told in message
+        assert "--force" in message
+        assert (out / "metrics.json").read_bytes() == metrics
     inputs.class_folders(tmp_path / "images", each=8, seed=50)
     assert evaluate(place, out, f"data.path={tmp_path}/images") == 2
     assert f"data are {place}/images there and {tmp_path}/images here" in capsys.readouterr().err
@@ -212,24 +212,24 @@ def test_a_comparison_is_never_replaced_by_another(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compare(weights: str, *more: str) -> int:
-        given = [
+        arguments = [
             f"data.path={place}/images",
             f"out.url={tmp_path}/c",
             f"out.report={tmp_path}/page.html",
             "jobs=1",
         ]
-        return main(["compare", COMPARE, f"weights={weights}", *given, "threads=1", *TINY, *more])
+        return main(["compare", COMPARE, f"weights={weights}", *arguments, "threads=1", *TINY, *more])
 
     two = f'{{a="none", b="{place}/run"}}'
     assert compare(two) == 0
     assert compare(two) == 0
     capsys.readouterr()
-    held = (tmp_path / "c" / "a" / "metrics.json").read_bytes()
+    metrics = (tmp_path / "c" / "a" / "metrics.json").read_bytes()
     assert compare('{a="none", c="none"}') == 2
     assert "weights.b is in that one and not in this" in capsys.readouterr().err
     assert compare(two, "seeds=[3]") == 2
     assert "holds another evaluation (seeds is [0] there and [3] here)" in capsys.readouterr().err
-    assert (tmp_path / "c" / "a" / "metrics.json").read_bytes() == held
+    assert (tmp_path / "c" / "a" / "metrics.json").read_bytes() == metrics
     (tmp_path / "page.html").write_text("mine")
     assert compare(two) == 2
     assert (tmp_path / "page.html").read_text() == "mine"

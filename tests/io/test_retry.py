@@ -33,7 +33,7 @@ def test_what_will_not_pass_is_not(error: Exception) -> None:
     assert not is_passing(error)
 
 
-def told() -> list[slow_store._Wait]:
+def announced_waits() -> list[slow_store._Wait]:
     return [wait for wait in slow_store._waits.values() if wait.what == "s3://bucket/x"]
 
 
@@ -45,14 +45,14 @@ def test_patience_ends_and_success_renews_it(monkeypatch: pytest.MonkeyPatch) ->
     while patience.wait(TimeoutError("late")):
         waits += 1
     assert waits == 5
-    assert not told()
+    assert not announced_waits()
     patience.succeeded()
     assert patience.wait(TimeoutError("again"))
-    assert [wait.why for wait in told()] == [
+    assert [wait.why for wait in announced_waits()] == [
         "again"
     ]  # what is waited for is said: tests/io/test_slow_store.py
     patience.succeeded()
-    assert not told()
+    assert not announced_waits()
 
 
 def test_pauses_grow_to_a_bound_and_are_never_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

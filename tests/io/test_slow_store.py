@@ -66,13 +66,13 @@ def test_every_command_says_what_it_waits_for_and_until_when(endpoint: str) -> N
         for number, process in enumerate(processes):
             assert process.stderr is not None
             lines = [process.stderr.readline().strip() for _ in range(1 if number else 2)]
-            found = [SAID.match(line) for line in lines]
-            assert all(found), lines
-            silent = [int(match[2]) for match in found if match]
+            matches = [SAID.match(line) for line in lines]
+            assert all(matches), lines
+            silent = [int(match[2]) for match in matches if match]
             assert silent[0] <= 10
             assert silent[1:] == [] or 8 <= silent[1] - silent[0] <= 11
-            assert all(int(m[2]) + int(m[3]) in range(118, 122) for m in found if m)
-            assert all(m[1].startswith("s3://bucket/") for m in found if m)
+            assert all(int(m[2]) + int(m[3]) in range(118, 122) for m in matches if m)
+            assert all(m[1].startswith("s3://bucket/") for m in matches if m)
     finally:
         for process in processes:
             process.kill()
@@ -97,35 +97,36 @@ def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: 
     monkeypatch.setattr(slow_store, "_last_answer", 0.0)
     monkeypatch.setattr(slow_store, "_trouble", "")
     waits = [slow_store._Wait("s3://b/x (to read)", 100.0, 160.0)]
-    assert slow_store.due(waits, 105.0, 0.0) == ""
-    assert "without an answer for 8 s; giving up in 52 s, at " in slow_store.due(waits, 108.0, 0.0)
-    assert slow_store.due(waits, 110.0, 0.0) == ""
-    assert "for 18 s" in slow_store.due(waits, 118.0, 0.0)
+    assert slow_store.due_line(waits, 105.0, 0.0) == ""
+    assert "without an answer for 8 s; giving up in 52 s, at " in slow_store.due_line(waits, 108.0, 0.0)
+    assert slow_store.due_line(waits, 110.0, 0.0) == ""
+    assert "for 18 s" in slow_store.due_line(waits, 118.0, 0.0)
     monkeypatch.setattr(slow_store, "_last_answer", 125.0)
-    assert slow_store.due(waits, 130.0, 0.0) == ""
+    assert slow_store.due_line(waits, 130.0, 0.0) == ""
     whole = slow_store._Wait("s3://b", 90.0, 690.0, quiet=True)
-    assert slow_store.due([whole], 150.0, 0.0) == ""
-    assert "waiting for s3://b/x (to read), without an answer for 25 s; giving up in 575 s" in slow_store.due(
-        [*waits, whole], 150.0, 0.0
+    assert slow_store.due_line([whole], 150.0, 0.0) == ""
+    assert (
+        "waiting for s3://b/x (to read), without an answer for 25 s; giving up in 575 s"
+        in slow_store.due_line([*waits, whole], 150.0, 0.0)
     )
     monkeypatch.setattr(slow_store, "_last_said", 0.0)
     failing = slow_store._Wait("s3://b/y", 100.0, 400.0, "it answers 503")
-    assert "for 30 s (it answers 503); giving up in 270 s" in slow_store.due([failing], 130.0, 0.0)
+    assert "for 30 s (it answers 503); giving up in 270 s" in slow_store.due_line([failing], 130.0, 0.0)
 
 
 def test_time_counts_only_while_something_is_asked_and_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_store.time, "monotonic", lambda: 200.0)
     monkeypatch.setattr(slow_store, "_last_answer", 0.0)
     whole = slow_store._Wait("s3://b", 100.0, 110.0, quiet=True)
-    asked = slow_store._Wait("s3://b/x (to list)", 195.0, 315.0)
+    listing = slow_store._Wait("s3://b/x (to list)", 195.0, 315.0)
     refused = slow_store._Wait("s3://b/y", 101.0, 111.0, "access denied")
     for waits, answer, over in (
         ([whole], 0.0, False),  # nothing is asked: between two requests this machine works
-        ([whole, asked], 0.0, False),
-        ([whole, replace(asked, since=190.0)], 0.0, True),
-        ([whole, replace(asked, since=190.0)], 195.0, False),
-        ([whole, refused, asked], 0.0, True),
-        ([whole, refused, asked], 199.0, False),  # it answers, so this request may be asked
+        ([whole, listing], 0.0, False),
+        ([whole, replace(listing, since=190.0)], 0.0, True),
+        ([whole, replace(listing, since=190.0)], 195.0, False),
+        ([whole, refused, listing], 0.0, True),
+        ([whole, refused, listing], 199.0, False),  # it answers, so this request may be asked
     ):
         monkeypatch.setattr(slow_store, "_waits", dict(enumerate(waits)))
         monkeypatch.setattr(slow_store, "_last_answer", answer)
@@ -133,10 +134,10 @@ def test_time_counts_only_while_something_is_asked_and_not_answered(monkeypatch:
 
 
 def test_of_a_node_s_ranks_the_first_speaks() -> None:
-    assert slow_store.may_speak({})
-    assert slow_store.may_speak({"LOCAL_RANK": "0", "RANK": "8"})
-    assert not slow_store.may_speak({"LOCAL_RANK": "1"})
-    assert not slow_store.may_speak({"SLURM_LOCALID": "3"})
+    assert slow_store.may_print({})
+    assert slow_store.may_print({"LOCAL_RANK": "0", "RANK": "8"})
+    assert not slow_store.may_print({"LOCAL_RANK": "1"})
+    assert not slow_store.may_print({"SLURM_LOCALID": "3"})
 
 
 def test_processes_that_share_a_turn_do_not_speak_together(

@@ -132,14 +132,14 @@ def test_a_disk_and_memory_hold_exactly_the_keys_that_were_named(acts: list[tupl
 
 def test_deleting_one_name_leaves_every_other(url: str) -> None:
     """Patterns, percents, quotes, leading dashes: a name is a name."""
-    held = hostile_keys.neighbours(url)
+    content_by_key = hostile_keys.neighbours(url)
     for name in hostile_keys.NAMED:
         storage.delete(storage.join(url, name))
-        del held[name]
-        assert storage.list_names(url) == sorted({key.split("/")[0] for key in held})
+        del content_by_key[name]
+        assert storage.list_names(url) == sorted({key.split("/")[0] for key in content_by_key})
         storage.delete(storage.join(url, f"{name}x"))
-        del held[f"{name}x/in"]
-        assert storage.list_names(url) == sorted({key.split("/")[0] for key in held})
+        del content_by_key[f"{name}x/in"]
+        assert storage.list_names(url) == sorted({key.split("/")[0] for key in content_by_key})
 
 
 def test_no_whole_store_and_no_empty_path_is_deleted() -> None:

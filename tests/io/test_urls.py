@@ -53,12 +53,12 @@ HARMLESS = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_secrets_are_masked_wherever_they_stand(text: str) -> None:
-    told = mask(text, {})
-    assert not [secret for secret in SECRETS if secret in told]
-    assert "***" in told
-    assert mask(told, {}) == told
+    masked = mask(text, {})
+    assert not [secret for secret in SECRETS if secret in masked]
+    assert "***" in masked
+    assert mask(masked, {}) == masked
     if text.startswith("{") and '"' in text:
-        assert json.loads(told).keys() == json.loads(text).keys()
+        assert json.loads(masked).keys() == json.loads(text).keys()
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -69,9 +69,9 @@ def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
 def test_pictures_in_pages_stay_whole_and_what_stands_beside_them_is_masked() -> None:
     picture = "data:image/png;base64," + "akiaAKIAtoken=abcSalthf+/" * 40_000 + "=="
     page = f"<img src='{picture}'><p>{HOSTILE[0]}</p><img src='{picture}'>"
-    told = mask(page, {})
-    assert told.count(picture) == 2
-    assert SECRET not in told
+    masked = mask(page, {})
+    assert masked.count(picture) == 2
+    assert SECRET not in masked
 
 
 def test_what_the_environment_holds_is_masked_whoever_says_it() -> None:
@@ -109,9 +109,9 @@ def test_a_url_with_credentials_is_refused_in_a_line_without_them(url: str) -> N
 def test_no_command_prints_a_secret(command: list[str], url: str, capfd: pytest.CaptureFixture[str]) -> None:
     with suppress(SystemExit):  # argparse
         main([word.replace("URL", url) for word in command])
-    said = capfd.readouterr()
-    assert "***" in said.out + said.err
-    assert not [secret for secret in SECRETS if secret in said.out + said.err]
+    output = capfd.readouterr()
+    assert "***" in output.out + output.err
+    assert not [secret for secret in SECRETS if secret in output.out + output.err]
 
 
 def test_a_rank_that_cannot_begin_prints_no_secret() -> None:
@@ -139,11 +139,11 @@ def test_files_of_a_run_and_pages_hold_no_secret(tmp_path: Path) -> None:
     storage.write_text(f"{tmp_path}/page.html", f"<p>{url}</p>")
     assert storage.read_json(f"{tmp_path}/{run_folder.CONFIG}")["n"] == 1
     assert run_folder.read_rows(str(tmp_path), run_folder.EVENTS)[0]["event"] == "end"
-    held = checkpoint_folder.Commit(
+    commit = checkpoint_folder.Commit(
         url=str(tmp_path), step=1, samples=1, world_size=1, zero_stage=1, precision="fp32", batch_digest="0",
         time="", config={"data": {"shards": url}}, files={},
     )  # fmt: skip
-    checkpoint_folder.write_commit(held)
+    checkpoint_folder.write_commit(commit)
     whole = b"".join(path.read_bytes() for path in tmp_path.iterdir()).decode()
     assert whole.count("***") >= 4
     assert not [secret for secret in SECRETS if secret in whole]
@@ -174,9 +174,9 @@ def test_the_traceback_that_is_kept_for_a_report_holds_no_secret(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["retfound", "runs", SIGNED])
     assert tell(ValueError(f"strange answer of s3://{KEY}:{SECRET}@bucket"), debug=False) == 70
-    kept = re.search(r"traceback is in (\S+?)[,:]", capfd.readouterr().err)
-    assert kept is not None
-    text = Path(kept[1]).read_text()
-    Path(kept[1]).unlink()
+    traceback_path = re.search(r"traceback is in (\S+?)[,:]", capfd.readouterr().err)
+    assert traceback_path is not None
+    text = Path(traceback_path[1]).read_text()
+    Path(traceback_path[1]).unlink()
     assert text.count("***") >= 2
     assert not [secret for secret in SECRETS if secret in text]

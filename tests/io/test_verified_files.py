@@ -83,7 +83,7 @@ def test_a_full_disk_of_this_machine_is_named_and_is_no_fault_of_the_file(small_
 
 
 def test_what_is_missing_is_told_from_what_cannot_be_read(tmp_path: Path) -> None:
-    found = []
+    readings = []
     for name in ("nothing", "file/below", "folder", "broken"):
         (tmp_path / "file").write_bytes(b"x")
         (tmp_path / "folder").mkdir(exist_ok=True)
@@ -91,5 +91,5 @@ def test_what_is_missing_is_told_from_what_cannot_be_read(tmp_path: Path) -> Non
             os.symlink("/proc/self/mem", tmp_path / name)  # EIO by a real read
         with pytest.raises(StorageError) as error:
             storage.read_bytes(str(tmp_path / name))
-        found.append(verified_files.is_missing(error.value))
-    assert found == [True, True, True, False]
+        readings.append(verified_files.is_missing(error.value))
+    assert readings == [True, True, True, False]

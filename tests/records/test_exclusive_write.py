@@ -26,10 +26,10 @@ def test_of_many_at_once_one_alone_is_told_that_it_wrote(tmp_path: Path) -> None
     for turn in range(20):
         where = str(tmp_path / str(turn))
         with ThreadPoolExecutor(16) as pool:
-            made = list(pool.map(lambda number, to=where: write_new(to, b"%d" % number), range(16)))
-        assert made.count(Made.NEW) == 1
-        assert made.count(Made.THERE) == 15
-        assert Path(where).read_bytes() == b"%d" % made.index(Made.NEW)
+            results = list(pool.map(lambda number, to=where: write_new(to, b"%d" % number), range(16)))
+        assert results.count(Made.NEW) == 1
+        assert results.count(Made.THERE) == 15
+        assert Path(where).read_bytes() == b"%d" % results.index(Made.NEW)
 
 
 def test_a_disk_without_links_promises_nothing_and_writes_over_nothing_it_sees(

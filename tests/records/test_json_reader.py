@@ -116,12 +116,12 @@ def test_damage_is_one_line_with_file_and_line_and_what_to_do(kind: str, tmp_pat
     storage.write_bytes(where, data)
     with pytest.raises(RecordError) as caught:
         json_reader.read(where, Whole, "make it again", format=1)
-    said = str(caught.value)
-    assert said.startswith(f"{where} is damaged: ")
-    assert why in said
-    assert said.endswith("; make it again")
-    assert "\n" not in said
-    assert len(said) < 600
+    message = str(caught.value)
+    assert message.startswith(f"{where} is damaged: ")
+    assert why in message
+    assert message.endswith("; make it again")
+    assert "\n" not in message
+    assert len(message) < 600
     assert not isinstance(caught.value, FormatError)
 
 
@@ -164,11 +164,11 @@ def test_many_faults_are_told_in_one_short_line() -> None:
     data = changed(parts=[{"name": n, "bytes": "x" * 500} for n in range(40)])
     with pytest.raises(RecordError) as caught:
         json_reader.parse(data, Whole, "w.json", "make it again", format=1)
-    said = str(caught.value)
-    assert "line 5: parts[0].name is 0" in said
-    assert "line 6: parts[0].bytes is 'xx" in said
-    assert "(and 77 more)" in said
-    assert len(said) < 600
+    message = str(caught.value)
+    assert "line 5: parts[0].name is 0" in message
+    assert "line 6: parts[0].bytes is 'xx" in message
+    assert "(and 77 more)" in message
+    assert len(message) < 600
 
 
 def test_a_key_with_control_characters_does_not_reach_the_terminal() -> None:

@@ -8,16 +8,16 @@ from retfound_dist.runtime.humanize import duration, flops, plural, size
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [(0, "0 B"), (512, "512 B"), (9.1e9, "9.1 GB"), (1.32e12, "1.32 TB"), (999_600_000, "1 GB"),
      (999.7, "1 kB"), (2.5e15, "2,500 TB")],
 )  # fmt: skip
-def test_bytes(count: float, said: str) -> None:
-    assert size(count) == said
+def test_bytes(count: float, text: str) -> None:
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "text"),
     [
         (124e9, "124 GFLOP"),
         (9.996e11, "1 TFLOP"),
@@ -26,12 +26,12 @@ def test_bytes(count: float, said: str) -> None:
         (12, "12 FLOP"),
     ],
 )
-def test_operations(count: float, said: str) -> None:
-    assert flops(count) == said
+def test_operations(count: float, text: str) -> None:
+    assert flops(count) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0.05, "50 ms"),
         (0.9996, "1 s"),
@@ -41,8 +41,8 @@ def test_operations(count: float, said: str) -> None:
         (181_440, "2.1 days"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_one_is_not_many() -> None:
@@ -55,8 +55,8 @@ def test_one_is_not_many() -> None:
 
 @given(st.floats(0, 1e24))
 def test_no_number_is_said_with_an_exponent(count: float) -> None:
-    for said in (size(count), flops(count)):
-        assert "e+" not in said
+    for text in (size(count), flops(count)):
+        assert "e+" not in text
 
 
 @given(st.floats(1, 9e20))

@@ -20,19 +20,19 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_no_order_reaches_a_terminal(order: str) -> None:
-    told = io.StringIO()
-    print(ORDERS[order], file=Guarded(told))  # type: ignore[arg-type]
-    assert "?" in told.getvalue()
-    assert told.getvalue()[:-1].isprintable()
-    assert told.getvalue().count("\n") == 1
+    stream = io.StringIO()
+    print(ORDERS[order], file=Guarded(stream))  # type: ignore[arg-type]
+    assert "?" in stream.getvalue()
+    assert stream.getvalue()[:-1].isprintable()
+    assert stream.getvalue().count("\n") == 1
 
 
 def test_other_languages_tables_and_bars_stay_as_they_are() -> None:
     for text in ("張伟 Łódź é 정상 שלום", "a\n\tb", "\r 10 %|###", "\udcff of bytes"):
         assert harmless(text) == text
-    told = io.StringIO()
-    Painted(told).write("\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A \x1b]52;c;x\x07\u202e")
-    assert told.getvalue() == "\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A ?]52;c;x??"
+    stream = io.StringIO()
+    Painted(stream).write("\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A \x1b]52;c;x\x07\u202e")
+    assert stream.getvalue() == "\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A ?]52;c;x??"
 
 
 def test_a_run_s_name_with_orders_is_told_on_a_real_terminal_without_them(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_run_s_name_with_orders_is_told_on_a_real_terminal_without_them(tmp_pa
     command = [sys.executable, "-m", "retfound_dist", "runs", str(tmp_path)]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        said = b""
+        output = b""
         while True:
             try:
                 piece = os.read(ours, 4096)
@@ -51,9 +51,9 @@ def test_a_run_s_name_with_orders_is_told_on_a_real_terminal_without_them(tmp_pa
                 break
             if not piece:
                 break
-            said += piece
+            output += piece
     os.close(ours)
     assert process.returncode in (0, 1)
-    assert b"evil" in said
+    assert b"evil" in output
     for order in (b"\x1b]", b"\x07", "\u202e".encode()):
-        assert order not in said
+        assert order not in output

@@ -1,4 +1,4 @@
-"""Every setting there is: name, type, default, unit, meaning and source, once; a module for each command.
+"""All settings: name, type, default, unit, meaning and source, in one module for each command.
 
 Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the paper's recipes
 (MAE: He et al. 2022, appendix A.1; RETFound: Zhou et al., Nature 2023, methods).

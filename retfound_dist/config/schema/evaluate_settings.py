@@ -30,6 +30,7 @@ class EvalData:
     path: str
     """Folder (train|val|test/<class>, or class folders), list of file,label (.csv, .tsv, .xlsx), or URL of
     labelled shards."""
+    # RETFound splits OCTID 6:2:2.
     fractions: Parts = (0.6, 0.2, 0.2)
     """Shares of train, val and test where the set brings no split; by patient where patients are known, by
     volume where volumes are, else by image."""
@@ -83,14 +84,14 @@ class EvalModel:
     """Input side in pixels; a run's checkpoint brings its own."""
 
 
-def _sound(change: dict[str, Any]) -> dict[str, Any]:
+def _check_change(change: dict[str, Any]) -> dict[str, Any]:
     if "try_recipes" in change:
         raise ValueError("finetune.try_recipes lies within itself: write one list of tables")
     Finetune().with_change(change)
     return change
 
 
-Change = Annotated[dict[str, Any], AfterValidator(_sound)]
+Change = Annotated[dict[str, Any], AfterValidator(_check_change)]
 """Some settings of `Finetune`, each by its name."""
 
 
@@ -107,6 +108,7 @@ class Finetune:
     try_recipes: tuple[Change, ...] = ()
     """Tables of settings that differ from these: each is tried with the first seed, the one with the best
     val AUROC serves all seeds. Empty: these settings and no others."""
+    # Not 0 as in pretraining: RETFound's fine-tuning ends at 1e-6.
     min_lr: NonNegative = 1e-6
     """Learning rate at the end."""
     warmup_epochs: NonNegative = 10.0
@@ -138,6 +140,7 @@ class Finetune:
 
     def with_change(self, change: dict[str, Any]) -> Finetune:
         """This recipe with some settings changed; raises pydantic's ValidationError where that is unsound."""
+        # By way of JSON, as `config.loading` does: a change comes from a file, where tuples are lists.
         tree = {**dataclasses.asdict(self), "try_recipes": [], **change}
         return TypeAdapter(Finetune).validate_json(json.dumps(tree))
 

@@ -100,6 +100,7 @@ class Split:
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Split:
+        # A tolerance, because 0.7 + 0.2 + 0.1 is not exactly 1 in floating point.
         if any(f < 0 for f in self.fractions) or (
             sum(self.fractions) not in (0.0,) and abs(sum(self.fractions) - 1) > 1e-6
         ):

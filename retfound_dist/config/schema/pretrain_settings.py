@@ -54,6 +54,7 @@ class Data:
     """Seconds without any answer from the store before the run stops with an error."""
     bad_sample_budget: Count = 100
     """Unreadable samples replaced by another (and named) before the run stops with an error."""
+    # Larger than the 0.08 of supervised training: MAE needs little augmentation (He et al., table 1e).
     crop_scale: Shares = (0.2, 1.0)
     """Area of the random crop as a share of the image (RETFound)."""
     crop_ratio: Range = (0.75, 1.3333333333333333)
@@ -76,6 +77,8 @@ class Model:
     """Starting weights: a path or URL of MAE, RETFound, timm or our own, a timm model's name, or `none`."""
     image_size: Positive | tuple[Positive, Positive] = 224
     """Side of a square input in pixels, or height and width; multiples of the patch."""
+    # 0.75 for OCT and 0.85 for colour photographs. Published accounts of RETFound give them the other way
+    # round; there is a preset for each.
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
     """Share of patches removed."""
     norm_pix_loss: bool = True
@@ -97,6 +100,8 @@ class Model:
 class Optim:
     """AdamW with warm-up and half-cosine (MAE, table 8)."""
 
+    # A base rate, not the peak: at a batch of 16 the peak is 9.4e-6. A group that reported 1e-3 at this batch
+    # got a checkpoint that was worse than the one it had started from.
     base_lr: PositiveFloat = 1.5e-4
     """Learning rate for a batch of 256; the peak is base_lr x global_batch / 256."""
     min_lr: NonNegative = 0.0
@@ -107,6 +112,7 @@ class Optim:
     """Decoupled decay; none on biases and norms."""
     betas: Betas = (0.9, 0.95)
     """AdamW's moments."""
+    # torch's default; neither article names another.
     eps: PositiveFloat = 1e-8
     """AdamW's epsilon."""
     clip_grad: NonNegative = 0.0
@@ -127,6 +133,8 @@ class Train:
     """Length in passes over the data; give this or `steps`."""
     seed: Count = 0
     """Weights, order, crops, flips and masks follow from it."""
+    # Stage 0 runs as 1: it computes the same, keeps fp32 accumulation in bf16, and its state can be converted
+    # to another number of ranks.
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 also gradients, 3 also weights; 0 runs as 1."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -143,6 +151,8 @@ class Train:
     """Commit a checkpoint and leave with 0 at this step though the schedule runs on; 0: never."""
     max_minutes: NonNegative = 0.0
     """Commit a checkpoint and leave with 0 so long after the start, as a signal would; 0: never."""
+    # torchrun kills its ranks 30 s after it is told to stop, unless TORCH_ELASTIC_SHUTDOWN_TIMEOUT says
+    # otherwise.
     grace_s: NonNegative = 300.0
     """Seconds a save may take after the run is asked to stop; `launch/` has torchrun wait so long."""
     hang_minutes: NonNegative = 30.0
