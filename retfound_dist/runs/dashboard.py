@@ -22,9 +22,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.files.untrusted_text import plain
 from retfound_dist.io import storage
-from retfound_dist.runs.run_search import Fault, find_runs
-from retfound_dist.runs.run_page import compare_page, index_page, run_id, run_page
+from retfound_dist.io.urls import mask
 from retfound_dist.runs.reconstructions import kept_pictures
 from retfound_dist.runs.run_list import (
     RunFacts,
@@ -34,9 +35,8 @@ from retfound_dist.runs.run_list import (
     read_run,
     summary,
 )
-from retfound_dist.errors import ConfigError, RetfoundError
-from retfound_dist.files.untrusted_text import plain
-from retfound_dist.io.urls import mask
+from retfound_dist.runs.run_page import compare_page, index_page, run_id, run_page
+from retfound_dist.runs.run_search import Fault, find_runs
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_S = 5

@@ -13,21 +13,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.files.untrusted_text import code, markdown
 from retfound_dist.formats import url_kinds
-from retfound_dist.io import output_files, storage
-from retfound_dist.runs.readable_logs import read_part
-from retfound_dist.runs.run_page import SCORES
 from retfound_dist.formats.checkpoint_folder import (
     evaluation_url,
     is_checkpoint,
     read_commit,
     resolve,
 )
-from retfound_dist.errors import ConfigError, RetfoundError
-from retfound_dist.files.untrusted_text import code, markdown
 from retfound_dist.formats.content_identity import set_fingerprint
 from retfound_dist.formats.score_files import ScoreFile
 from retfound_dist.formats.shard_set import Manifest, read_manifest
+from retfound_dist.io import output_files, storage
+from retfound_dist.runs.readable_logs import read_part
+from retfound_dist.runs.run_page import SCORES
 
 PARTS = {"auto": "auto: all but val and test"}
 NON_COMMERCIAL = "CC BY-NC 4.0"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from retfound_dist.records import json_reader
-from retfound_dist.io import storage
 from retfound_dist.errors import RetfoundError, StorageError
 from retfound_dist.formats.log_rows import Row
 from retfound_dist.formats.log_rows import read_log as read_lines
+from retfound_dist.io import storage
+from retfound_dist.records import json_reader
 
 T = TypeVar("T")
 

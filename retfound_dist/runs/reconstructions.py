@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from retfound_dist.config.loading import build
+from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.errors import RetfoundError
 from retfound_dist.formats import checkpoint_folder
+from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io import storage
 from retfound_dist.runs.run_list import RunFacts
-from retfound_dist.config.loading import build
-from retfound_dist.errors import RetfoundError
 from retfound_dist.stream.held_out_part import held_out_part
-from retfound_dist.config.schema import PretrainConfig
-from retfound_dist.formats.shard_set import read_manifest
 
 FOLDER = "reconstructions"
 IMAGES, STEPS = 5, 5
@@ -88,8 +88,8 @@ def _draw(run: RunFacts, steps: Sequence[int]) -> None:
 
 def _images(run: RunFacts) -> list[Any]:
     """Grey images (S, S) as the model sees them, whole: held-out ones where there are any."""
-    from retfound_dist.stream.loader import open_stream
     from retfound_dist.runtime.world import World
+    from retfound_dist.stream.loader import open_stream
 
     config = build(PretrainConfig, run.settings, where=run.url)
     manifest = read_manifest(config.data.shards, config.data.first_shards)

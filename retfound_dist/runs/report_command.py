@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from retfound_dist.io import output_files, storage
-from retfound_dist.runs.run_page import run_page
 from retfound_dist.runs.reconstructions import draw_pictures, kept_pictures
 from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.run_page import run_page
 
 REPORT = "report.html"
 

@@ -15,10 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retfound_dist.formats import checkpoint_folder, url_kinds, run_folder, run_summary
+from retfound_dist.config.loading import flatten
+from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
+from retfound_dist.files.untrusted_text import plain
+from retfound_dist.formats import checkpoint_folder, run_folder, run_summary, url_kinds
+from retfound_dist.formats.content_identity import KEPT, SHARD_SET
+from retfound_dist.formats.log_rows import each_step_once
+from retfound_dist.formats.score_files import ScoreFile, WatchFile
 from retfound_dist.io import storage
-from retfound_dist.runs.run_search import Fault, look
-from retfound_dist.runs.readable_logs import read_log, read_part
 from retfound_dist.runs.long_lists import (
     MANY,
     Progress,
@@ -28,12 +32,8 @@ from retfound_dist.runs.long_lists import (
     read_each,
     texts,
 )
-from retfound_dist.config.loading import flatten
-from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
-from retfound_dist.files.untrusted_text import plain
-from retfound_dist.formats.content_identity import KEPT, SHARD_SET
-from retfound_dist.formats.log_rows import each_step_once
-from retfound_dist.formats.score_files import ScoreFile, WatchFile
+from retfound_dist.runs.readable_logs import read_log, read_part
+from retfound_dist.runs.run_search import Fault, look
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""

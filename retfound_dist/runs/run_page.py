@@ -12,15 +12,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from retfound_dist.io import output_files
-from retfound_dist.runs.charts import charts, compared_charts, time_bands
-from retfound_dist.runs.run_search import Fault
-from retfound_dist.runs.reconstructions import Pictures
-from retfound_dist.runs.run_list import SCORE, RunFacts, config_differences, summary
-from retfound_dist.runtime.humanize import duration, plural, size
 from retfound_dist.config.loading import differences, flatten
 from retfound_dist.errors import TrainingError
+from retfound_dist.io import output_files
+from retfound_dist.runs.charts import charts, compared_charts, time_bands
 from retfound_dist.runs.goodput import goodput
+from retfound_dist.runs.reconstructions import Pictures
+from retfound_dist.runs.run_list import SCORE, RunFacts, config_differences, summary
+from retfound_dist.runs.run_search import Fault
+from retfound_dist.runtime.humanize import duration, plural, size
 
 SCORES = {"auroc": "AUROC", "aupr": "AUPR", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
 ANOMALIES = 30

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from retfound_dist.formats import url_kinds, run_folder
-from retfound_dist.io import storage
 from retfound_dist.errors import StorageError
+from retfound_dist.formats import run_folder, url_kinds
+from retfound_dist.io import storage
 
 DEPTH = 3
 """How many folders below the URL runs are looked for."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from retfound_dist.cli import main
 from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
-from retfound_dist.cli import main
-from retfound_dist.runs.run_page import cost, gpu_hours, run_page, warnings
 from retfound_dist.runs.reconstructions import spread
 from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.run_page import cost, gpu_hours, run_page, warnings
 from tests.runs.made_runs import make_run, write_probes, write_score
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.io import storage
 from retfound_dist.cli import main
-from retfound_dist.runs.run_search import find_runs
+from retfound_dist.io import storage
 from retfound_dist.runs.run_list import LOCK, config_differences, read_run, summary
+from retfound_dist.runs.run_search import find_runs
 from tests.runs.made_runs import make_run, write_score
 
 

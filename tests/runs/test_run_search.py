@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from retfound_dist.formats import run_folder
 from retfound_dist.cli import main
-from retfound_dist.runs.dashboard import make_app
-from retfound_dist.runs.run_search import find_runs, look
-from retfound_dist.runs.run_list import read_run
+from retfound_dist.formats import run_folder
 from retfound_dist.formats.run_config import LIMIT
+from retfound_dist.runs.dashboard import make_app
+from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.run_search import find_runs, look
 from tests.runs.made_runs import make_run
 
 STRANGE = {

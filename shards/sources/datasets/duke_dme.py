@@ -34,7 +34,7 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
     notes = []
     for file in files:
         subject = stem(file)
-        slices = list_file(root, file, sizes[file], name or "duke_dme")
+        slices = list_file(root, file, sizes[file], name or "duke_dme", links=links)
         scans += [_named(scan, subject) for scan in slices]
         if len(slices) != SLICES:
             notes.append(f"{subject}: {sum(s.slice is not None for s in slices)} of {SLICES} slices")
