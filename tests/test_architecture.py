@@ -53,7 +53,6 @@ WITHOUT_TESTS: list[str] = [
     "kermany",
     "label_tables",
     "lesions",
-    "list_columns",
     "listed",
     "log_rows",
     "manifest",
