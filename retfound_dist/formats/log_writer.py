@@ -25,8 +25,8 @@ READINGS = 8
 """Most times that a file is read until a reading is accepted."""
 ALIKE = 4
 """Equal readings in a row that are needed where the store's tag disagrees with the content."""
-# Four and not two: a tag that looks like an MD5 and disagrees means damage more often than a tag of another
-# kind. A proxy that caches a damaged answer gives it twice.
+# A tag that looks like an MD5 and disagrees has two explanations: this store's tags are no checksums, or the
+# answer is damaged. Elsewhere nothing speaks for damage, and two equal readings are enough.
 _BLOCK = 1 << 16
 _MD5 = re.compile(r'^"?([0-9a-f]{32})"? (\d+) ')
 """A store's mark whose tag may be the content's MD5, and its size."""
@@ -205,7 +205,7 @@ def _add_in_place(path: str, lines: bytes) -> None:
 
 def _last_line(file: IO[bytes]) -> bytes:
     """What comes after the last line end; empty in a sound log."""
-    # From the end, block by block: logs grow to gigabytes and this runs at every append.
+    # From the end, block by block: logs grow long, and this runs at every append.
     at, blocks = file.seek(0, os.SEEK_END), list[bytes]()
     while at and not (blocks and b"\n" in blocks[-1]):
         size = min(_BLOCK, at)

@@ -15,7 +15,6 @@ from retfound_dist.records.json_reader import Count
 
 _OPEN = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the tree."""
-# No `format` in these files: people and other programs read them, and new keys have been enough so far.
 Span: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
 Tree = dict[str, Any]
 
