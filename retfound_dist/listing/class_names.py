@@ -10,8 +10,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-# No published grading of the retina has more than ten steps, and classes are few: wrong labels cost a
-# training, a wrong doubt costs a person one look.
 MAX_CODES = 10
 """More different numbers than this are a measurement, not grades."""
 MAX_CODE_SPAN = 20
@@ -112,8 +110,8 @@ def _measured(counts: Mapping[str, int]) -> list[str]:
         return []
     summary = f"{len(numbers):,} different numbers from {min(values):g} to {max(values):g}"
     return [
-        f"the labels are {summary}: a measurement such as an age is no class; name the column of the diagnosis "
-        "'label', or put the numbers into a few groups"
+        f"the labels are {summary}: a measurement such as an age is no class; name the column of the "
+        "diagnosis 'label', or put the numbers into a few groups"
     ]
 
 
