@@ -82,7 +82,7 @@ def invert(values: Samples, bits: int = 0) -> Samples:
 
 def over_black(values: Samples, alpha: Samples) -> Samples:
     """Samples (H, W) or (H, W, 3) over a black background; alpha (H, W): unsigned integers, or 0 to 1."""
-    # Black, for the surroundings of a scan are black. Over white they would become the brightest tissue.
+    # Over white the transparent surroundings of a scan would look like its brightest tissue.
     if not alpha.any():
         raise ImageError("is transparent everywhere: save it without its alpha channel")
     opaque = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)

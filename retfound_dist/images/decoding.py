@@ -86,8 +86,8 @@ def check_sides(pixels: Pixels) -> Pixels:
 
 def decode_stored(data: bytes) -> Pixels:
     """Upright 8-bit pixels in as many channels (1 or 3) as the file has."""
-    # By magic bytes. Pillow is the last, for it would also open JPEG and TIFF, and misread them
-    # (`raster.FORMATS` leaves both out).
+    # JPEG and TIFF have readers of their own: Pillow reads damaged JPEGs without an error and misreads deep
+    # TIFFs.
     if jpeg.is_jpeg(data):
         return _decode_jpeg(data)
     return tiff.decode(data) if tiff.is_tiff(data) else raster.decode(data)
