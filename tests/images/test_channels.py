@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retfound_dist.errors import ImageError
 from retfound_dist.images import channels as product
 from retfound_dist.images.decoding import decode, decode_colour, decode_grey
-from tests.images.made import channels, rgb, saved, scan
+from tests.images.image_makers import channels, rgb, saved, scan
 
 PIXELS = scan()
 

@@ -19,7 +19,7 @@ from retfound_dist.images import jpeg
 from retfound_dist.images.decoding import decode, decode_colour, decode_grey
 from retfound_dist.stream import sample_reader
 from shards.images.preparation import prepare
-from tests.images.made import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
+from tests.images.image_makers import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
 
 PIXELS = scan()
 STACK = np.stack([scan(n) for n in range(3)])

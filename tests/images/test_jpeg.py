@@ -9,7 +9,7 @@ from PIL import Image
 
 from retfound_dist.errors import ImageError
 from retfound_dist.images import jpeg
-from tests.images.made import channels, exif, rgb, saved, scan, tiff
+from tests.images.image_makers import channels, exif, rgb, saved, scan, tiff
 
 PIXELS = scan()
 NAME = b"DOE^JANE 1950-01-01"

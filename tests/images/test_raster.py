@@ -8,7 +8,7 @@ import pytest
 
 from retfound_dist.errors import ImageError
 from retfound_dist.images import raster
-from tests.images.made import channels, deep_png, rgb, saved, scan
+from tests.images.image_makers import channels, deep_png, rgb, saved, scan
 
 PIXELS = scan()
 

@@ -11,7 +11,7 @@ import tifffile
 from retfound_dist.errors import ImageError
 from retfound_dist.images.decoding import decode, decode_grey
 from retfound_dist.images.tiff import is_tiff
-from tests.images.made import rgb, scan, tiff
+from tests.images.image_makers import rgb, scan, tiff
 
 PIXELS = scan()
 STACK = np.stack([scan(n) for n in range(3)])
