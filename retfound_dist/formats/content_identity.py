@@ -69,27 +69,26 @@ def weights_sha256(url: str) -> str:
     return digest.hexdigest()
 
 
-def is_beginning(held: Mapping[str, Any], manifest: Manifest) -> bool:
-    """Whether the set described by `held` (see `describe_set`) is the beginning of this one, or all of it."""
-    return set_fingerprint(manifest.shards[: held["shards"]]) == str(held["fingerprint"])
+def is_beginning(facts: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Whether the set with these `facts` (see `describe_set`) is the beginning of this one, or all of it."""
+    return set_fingerprint(manifest.shards[: facts["shards"]]) == str(facts["fingerprint"])
 
 
-def what_changed(held: Mapping[str, Any], manifest: Manifest) -> str:
-    """How the set differs from the one described by `held`, and what to do about it; empty: it is the
-    same."""
-    first, now = held["shards"], len(manifest.shards)
-    if not is_beginning(held, manifest):
+def what_changed(facts: Mapping[str, Any], manifest: Manifest) -> str:
+    """How the set differs from the one with these `facts`, and what to do about it; empty: it is the same."""
+    first, now = facts["shards"], len(manifest.shards)
+    if not is_beginning(facts, manifest):
         return (
             f"{manifest.url} ({now:,} shards, {manifest.samples:,} images) is not the set that the run began "
-            f"with ({first:,} shards, {held['samples']:,} images): other images, or packed otherwise; bring "
+            f"with ({first:,} shards, {facts['samples']:,} images): other images, or packed otherwise; bring "
             "that set back"
         )
     if now == first:
         return ""
     more = f"{now - first:,} shard{'s' if now - first > 1 else ''}"
     return (
-        f"{manifest.url} has grown since the run began: {more} with {manifest.samples - held['samples']:,} "
-        f"images came after the {first:,} with {held['samples']:,} images; "
+        f"{manifest.url} has grown since the run began: {more} with {manifest.samples - facts['samples']:,} "
+        f"images came after the {first:,} with {facts['samples']:,} images; "
         f"go on with those it began with: data.first_shards={first}"
     )
 

@@ -127,9 +127,9 @@ def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
     columns = find_columns(table, FIELDS, needed, EXAMPLE)
     rows = _rows(table, columns.places, os.path.realpath(os.path.dirname(path)))
     rows, joined = _joined(rows)
-    said = f"{name}: {columns.said}"
+    summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
-    return Listed(name, rows, said, (said, *sheets, *joined, *_counts(name, rows, columns.places)))
+    return Listed(name, rows, summary, (summary, *sheets, *joined, *_counts(name, rows, columns.places)))
 
 
 def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:

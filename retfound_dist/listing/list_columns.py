@@ -73,7 +73,7 @@ class Columns:
 
     places: Mapping[str, int]
     """Field -> number of its column, from 0."""
-    said: str
+    summary: str
     """`file <- 'Filename', label <- 'class'; not used: 'age'`."""
 
 
