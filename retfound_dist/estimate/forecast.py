@@ -1,19 +1,18 @@
-"""How fast a run would be on other hardware, and what failures take from it: pure arithmetic, no torch.
+"""Predicts the step time of a run on other hardware, and what failures cost. Pure arithmetic, no torch.
 
-A model, held against two measured ranks by `make bench-scaling`; read its numbers as "not better than".
-`ASSUMPTIONS` says what it takes for granted. What DeepSpeed sends follows its code (0.19.8, as
-`train/engine/` configures it: gradients reduced in fp32, in buckets of `BUCKET`), not its papers:
+`make bench-scaling` compares the model with two measured ranks. Read its numbers as "not better than".
+`ASSUMPTIONS` lists what it assumes. Its traffic follows DeepSpeed's code (0.19.8, as `train/engine/`
+configures it: gradients reduced in fp32, in buckets of `BUCKET`), not the papers:
 
-- ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16:
-  `BF16_Optimizer`), then gathers the weights.
-- ZeRO 2 all-reduces the whole gradient after *every* pass: `use_multi_rank_bucket_allreduce` turns its
-  reduce-scatter into an all-reduce. Then it gathers the weights once a step.
-- ZeRO 3 reduce-scatters the gradient after every pass. It gathers the weights once a pass and not twice,
-  for it keeps them until the backward pass where that comes within `max_reuse_distance`. Tensors of up to
-  100,000 elements stay whole on every rank and are gathered once a step.
-- ZeRO 2 and 3 send a bucket as soon as it is full, behind the backward pass; the last one nothing hides. A
-  ViT-L's gradient is seven buckets. DeepSpeed's own 500 million elements would hold all of it.
-- ZeRO 1 in bf16 knows nothing of that setting: it sends `WHOLE_BUCKET` elements at a time, and hides none.
+- ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16: `BF16_Optimizer`),
+then gathers the weights. - ZeRO 2 all-reduces the whole gradient after *every* pass:
+`use_multi_rank_bucket_allreduce` turns its reduce-scatter into an all-reduce. Then it gathers the weights
+once a step. - ZeRO 3 reduce-scatters the gradient after every pass. It gathers the weights once a pass and
+not twice, because it keeps them until the backward pass where that comes within `max_reuse_distance`. Tensors
+of up to 100,000 elements stay whole on every rank and are gathered once a step. - ZeRO 2 and 3 send a bucket
+as soon as it is full, during the backward pass. Nothing hides the last bucket. A ViT-L's gradient is seven
+buckets; DeepSpeed's default of 500 million elements would make it one. - ZeRO 1 in bf16 ignores that setting:
+it sends `WHOLE_BUCKET` elements at a time, and hides none.
 """
 
 from __future__ import annotations
@@ -69,16 +68,16 @@ PARAMETER_GROUPS = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What a step has to do, whatever does it."""
+    """The work of one step, on whatever hardware."""
 
     parameters: int
     """Trained parameters."""
     flops_per_image: float
-    """Operations forward and backward for one image."""
+    """Floating-point operations for one image, forward and backward."""
     global_batch: int
     """Images a step."""
     small_parameters: int = 0
-    """Those in tensors of at most `WHOLE` elements."""
+    """Parameters in tensors of at most `WHOLE` elements."""
     weight_bytes: int = 2
     """Bytes of a weight in the working precision: 2 for bf16, 4 for fp32."""
     bytes_per_image: float = 0.0
@@ -87,7 +86,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Shape:
-    """How the work is cut: `retfound_dist.stream.batch_plan.layout` gives micro-batch and accumulation."""
+    """How ranks share the work; `retfound_dist.stream.batch_plan.layout` gives micro-batch and
+    accumulation."""
 
     ranks: int
     micro: int
@@ -105,7 +105,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Machine:
-    """A cluster of equal nodes, one rank a device. Rates are those in reach, not those on the datasheet."""
+    """A cluster of equal nodes, one rank a device. Rates are those that are reached, not the datasheet's."""
 
     flops: float
     """Operations per second that training reaches on one device."""
@@ -121,22 +121,26 @@ class Machine:
     outside_latency: float = 0.0
     """Seconds a hop between nodes."""
     launch: float = 0.0
-    """Least seconds of a forward and backward pass: the host launches kernels."""
+    """Least seconds of a forward and backward pass, in which the host launches kernels."""
     store_rate: float = math.inf
     """Bytes per second that a node reads from S3."""
     scatter_by_all_reduce: bool = False
-    """gloo has no reduce-scatter: it all-reduces and keeps a part."""
+    """Whether a reduce-scatter is an all-reduce of which a part is kept: gloo has no other."""
 
     def nodes(self, ranks: int) -> int:
-        """Nodes that so many ranks fill."""
+        """Number of nodes for `ranks` ranks."""
         return -(-ranks // self.devices_per_node)
 
     def rate(self, ranks: int) -> float:
-        """Bytes per second each rank of a ring can send: the ring leaves every node over all its links."""
+        """Bytes per second that each rank of a ring can send."""
+        # A ring crosses the border of a node once in each direction, so it has all the links of the node to
+        # itself: the outside rate is not divided by the node's devices.
         return self.inside_rate if self.nodes(ranks) == 1 else min(self.inside_rate, self.outside_rate)
 
     def lap(self, ranks: int) -> float:
-        """Seconds of latency on N-1 hops of the ring, as many of them as can be between nodes."""
+        """Seconds of latency on the N-1 hops of the ring."""
+        # A ring through n nodes has n hops between nodes. Of its N hops N-1 count; the one left out is taken
+        # to lie inside a node.
         outside = self.nodes(ranks) if self.nodes(ranks) > 1 else 0
         outside = min(outside, ranks - 1)
         return outside * self.outside_latency + (ranks - 1 - outside) * self.inside_latency
@@ -144,17 +148,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class RankTraffic:
-    """What each rank sends in a step."""
+    """Traffic that each rank sends in a step."""
 
     gradient_bytes: float
     weight_bytes: float
     gradient_laps: int
-    """How often something goes round the ring: once for a reduce-scatter, twice for an all-reduce."""
+    """Number of times that data go round the ring: once for a reduce-scatter, twice for an all-reduce."""
     weight_laps: int
 
     @property
     def bytes(self) -> float:
-        """All of it."""
+        """Bytes of gradients and weights together."""
         return self.gradient_bytes + self.weight_bytes
 
 
@@ -163,10 +167,12 @@ def traffic(
 ) -> RankTraffic:
     """Bytes each rank sends in a step, and laps, by ZeRO stage (see the top of this file)."""
     passes, stage, share = shape.accumulation, shape.stage, (shape.ranks - 1) / shape.ranks
+    # An all-reduce is a reduce-scatter and an all-gather: two halves.
     halves = 1 if stage == 3 and not scatter_by_all_reduce else 2
     reductions = passes if stage >= 2 else 1
     gradient = reductions * halves * share * GRADIENT_BYTES * work.parameters
     laps = reductions * halves * buckets(work, stage, bucket)
+    # Stage 0 keeps whole weights on every rank and gathers none.
     if stage == 0:
         return RankTraffic(gradient, 0.0, laps, 0)
     if stage < 3:
@@ -184,27 +190,29 @@ def buckets(work: Work, stage: int, bucket: int = BUCKET) -> int:
 
 
 def gathers_per_pass(work: Work) -> int:
-    """How often ZeRO 3 gathers a weight in a pass: again for the backward pass only where that is far."""
+    """Number of times that ZeRO 3 gathers a weight in a pass: 1, or 2 where the backward pass is too far
+    away."""
+    # The first layer waits longest: forward and backward through the whole model lie between its two uses.
     return 1 if 2 * work.parameters <= REUSE else 2
 
 
 def _calls(work: Work) -> int:
-    """All-gathers that bring all weights once: the first module's, then what is fetched ahead."""
+    """Number of all-gathers for all weights: one for the first module, then the prefetched ones."""
     return 1 + -(-(work.parameters - work.small_parameters) // PREFETCH)
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """A step's times in seconds, and what it comes to."""
+    """Predicted times of a step in seconds, and the rates that follow."""
 
     compute_s: float
-    """Passes, padding included."""
+    """All passes, padding included."""
     update_s: float
     """The optimizer."""
     copying_s: float
     """DeepSpeed's copying of gradients."""
     communication_s: float
-    """All of it, hidden or not."""
+    """All communication, hidden or not."""
     exposed_s: float
     """Communication that nothing hides."""
     data_s: float
@@ -216,7 +224,7 @@ class StepTime:
     store_rate_needed: float
     """Bytes per second that each node reads from S3 at this speed."""
     padding: float
-    """Share of the slots that hold no image."""
+    """Share of the slots without an image."""
 
 
 def forecast(
@@ -227,10 +235,10 @@ def forecast(
     reread: float = 1.0,
     bucket: int = BUCKET,
 ) -> StepTime:
-    """The time of one step.
+    """Predict the time of one step.
 
-    `overlap`: share of what could travel behind the passes that does; `reread`: times an image is fetched
-    an epoch, by all nodes together; `bucket`: elements that ZeRO 2 and 3 reduce together.
+    `overlap`: share of the traffic that could be hidden behind the passes and is; `reread`: number of times
+    that all nodes together fetch an image in an epoch; `bucket`: elements that ZeRO 2 and 3 reduce together.
     """
     compute = shape.accumulation * max(shape.micro * work.flops_per_image / machine.flops, machine.launch)
     owners = shape.ranks if shape.stage else 1
@@ -241,11 +249,15 @@ def forecast(
     rate, lap = machine.rate(shape.ranks), machine.lap(shape.ranks)
     gradient_s = sent.gradient_bytes / rate + sent.gradient_laps * lap
     weight_s = sent.weight_bytes / rate + sent.weight_laps * lap
+    # Only from stage 2 on does DeepSpeed send while the backward pass runs. The last bucket fills when it
+    # ends.
     hideable = gradient_s * (1 - 1 / buckets(work, shape.stage, bucket)) if shape.stage >= 2 else 0.0
     hideable += weight_s * (1 - 1 / _calls(work)) if shape.stage == 3 else 0.0
+    # Traffic hides behind passes, so no more of it than they take.
     exposed = gradient_s + weight_s - min(overlap * hideable, compute)
     fetched = work.global_batch * work.bytes_per_image * reread / machine.nodes(shape.ranks)
     data = fetched / machine.store_rate
+    # Fetching runs in processes of its own, so it adds nothing until it is the slowest part.
     step = max(compute + update + copying + exposed, data)
     return StepTime(
         compute_s=compute,
@@ -263,7 +275,7 @@ def forecast(
 
 
 def efficiency(one: StepTime, many: StepTime, ranks: int) -> float:
-    """Images per second and rank, over those of one rank alone: 1 is perfect."""
+    """Images per second and rank, divided by those of one rank alone; 1 is perfect."""
     return many.images_per_s / (ranks * one.images_per_s)
 
 
@@ -272,23 +284,25 @@ def efficiency(one: StepTime, many: StepTime, ranks: int) -> float:
 
 @dataclass(frozen=True)
 class Save:
-    """What one checkpoint takes; bytes and seconds."""
+    """Bytes and seconds of one checkpoint."""
 
     bytes: float
-    """Rank 0's part of the state, the largest: the weights in the working precision, its share of AdamW's."""
+    """The largest part of the state, rank 0's: the weights in the working precision and its share of
+    AdamW's."""
     stall_s: float
-    """Until its part is in host memory: training stands still so long, when the save before is committed."""
+    """Seconds that training stops, until the part is in host memory, when the save before is committed."""
     behind_s: float
-    """Until all is written and committed, while the run goes on."""
+    """Seconds until everything is written and committed, while training goes on."""
 
 
 def save(work: Work, shape: Shape, host_rate: float, write_rate: float) -> Save:
-    """A checkpoint at ZeRO 1 or 2.
+    """Predict a checkpoint at ZeRO 1 or 2.
 
     `host_rate`: bytes per second from a device to host memory; `write_rate`: bytes per second that rank 0
-    writes, hashes and uploads, or fetches. Behind the run it writes its part and its share of the fp32
-    weights, then fetches all shares of those and writes them whole.
+    writes, hashes and uploads, or fetches. While training goes on, rank 0 writes its part and its share of
+    the fp32 weights, then fetches all shares and writes the whole weights.
     """
+    # 12 bytes a parameter: AdamW's two moments and the fp32 weights, shared between the ranks.
     part = (work.weight_bytes + 12 / shape.ranks) * work.parameters
     weights = 4 * work.parameters
     return Save(part, part / host_rate, (part + weights / shape.ranks + 2 * weights) / write_rate)
@@ -296,44 +310,50 @@ def save(work: Work, shape: Shape, host_rate: float, write_rate: float) -> Save:
 
 @dataclass(frozen=True)
 class FailureRate:
-    """How often a run is stopped, and what that costs; seconds."""
+    """How often a run fails, and what a failure costs, in seconds."""
 
     node_mtbf_s: float
     """Mean time between failures of one node."""
     nodes: int
     stall_s: float
-    """The run stands still for so long at each checkpoint."""
+    """Seconds that training stops at each checkpoint."""
     restart_s: float
-    """From a failure to the first step: noticed, queued again, state read."""
+    """From a failure to the first step: until it is noticed, queued again and the state is read."""
     behind_s: float = 0.0
-    """From there until the checkpoint is committed, while the run goes on."""
+    """From the stall until the checkpoint is committed, while training goes on."""
 
     @property
     def mtbf_s(self) -> float:
-        """Of the job: any node's failure stops it."""
+        """Mean time between failures of the job, which any node's failure stops."""
         return self.node_mtbf_s / self.nodes
 
     def stall(self, interval_s: float) -> float:
-        """Seconds the run stands still at a save so much work after the one before, whose rest it awaits."""
+        """Seconds that training stops at a save, `interval_s` of work after the one before.
+
+        The save waits until the one before is committed.
+        """
         return self.stall_s + max(0.0, self.behind_s - interval_s)
 
 
 def best_interval(failures: FailureRate) -> float:
-    """Seconds of work between checkpoints that lose least: sqrt(2 x stall x MTBF), not below `behind_s`.
+    """Seconds of work between checkpoints that lose the least time: sqrt(2 x stall x MTBF), at least
+    `behind_s`.
 
-    To first order: Young, *A first order approximation to the optimum checkpoint interval*, CACM 17 (1974)
-    530; Daly, Future Generation Computer Systems 22 (2006) 303. Good while all is far below the MTBF.
+    To first order, from Young, *A first order approximation to the optimum checkpoint interval*, CACM 17
+    (1974) 530; Daly, Future Generation Computer Systems 22 (2006) 303. Valid while all times are far below
+    the MTBF.
     """
     return max(failures.behind_s, math.sqrt(2 * failures.stall_s * failures.mtbf_s))
 
 
 def goodput(interval_s: float, failures: FailureRate) -> float:
-    """Share of the wall clock that is work which is kept, with a checkpoint every `interval_s` of work.
+    """Share of the wall-clock time that is lasting work, with a checkpoint every `interval_s` of work.
 
-    A wall clock T holds T / MTBF failures, each costing the restart, half an interval, and the work done
-    while the last checkpoint was not committed yet; the rest is work and stalls. 0 where that leaves
-    nothing: such a run does not advance.
+    A wall-clock time T holds T / MTBF failures. Each costs the restart, half an interval, and the work done
+    before the last checkpoint was committed. The rest is work and stalls. 0 where nothing is left: such a run
+    does not advance.
     """
+    # Saves follow each other, so at most one interval lies between a failure and the last committed save.
     again = interval_s / 2 + min(failures.behind_s, interval_s)
     lost = (failures.restart_s + again) / failures.mtbf_s
     return max(0.0, 1 - lost) / (1 + failures.stall(interval_s) / interval_s)

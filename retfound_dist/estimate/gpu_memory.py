@@ -1,4 +1,4 @@
-"""Memory of one GPU in pretraining, from shapes and ZeRO stage: closed forms, no torch, no device.
+"""Predicts the memory of one GPU in pretraining from shapes and ZeRO stage. Needs no torch and no device.
 
     peak(model, ranks=8, zero_stage=1, micro_batch=64).total
 
@@ -20,55 +20,57 @@ from retfound_dist.estimate.model_shapes import encoder_shape, parameters, token
 Precision = Literal["bf16", "fp32"]
 
 BLOCK_ELEMENTS = 16
-"""Elements a block keeps for each token and channel: its two norms' inputs and outputs (4), queries, keys
-and values (3), attention's output (1), the perceptron's inner layer before and after GELU (8)."""
+"""Elements that a block keeps for each token and channel: its two norms' inputs and outputs (4), queries,
+keys and values (3), attention's output (1), the perceptron's inner layer before and after GELU (8)."""
+# Factors marked as measured cannot be derived: they depend on the allocators of PyTorch and of the C library.
 RECOMPUTED = 1.8
-"""A block that is computed again, and most of its gradients, over what it keeps. Measured."""
+"""Memory of a block that is computed again, with most of its gradients, over what it keeps. Measured."""
 STATISTICS_BYTES = 16
 """For each token of a block: two norms' means and spreads in fp32."""
 CONTEXT = 1.2e9
 """Bytes outside PyTorch's pool: the CUDA context, cuBLAS's workspaces, NCCL's buffers."""
 FRAGMENTS = 1.05
-"""PyTorch's pool over what is in use."""
+"""Size of PyTorch's pool over the bytes in use."""
 CPU_CONTEXT = 0.07e9
-"""The same of a process without a GPU: workspaces of matrix kernels, kept small blocks. Measured."""
+"""`CONTEXT` of a process without a GPU: workspaces of matrix kernels, small blocks that are kept.
+Measured."""
 CPU_RECOMPUTED = 3.0
-"""`RECOMPUTED` of a process without a GPU: blocks of many sizes break the C library's heap up. Measured."""
+"""`RECOMPUTED` of a process without a GPU: blocks of many sizes fragment the C library's heap. Measured."""
 CPU_REUSED = 0.5
-"""Share of the activations' place that a process without a GPU gives to gradients later. Measured."""
+"""Share of the activations' memory that a process without a GPU reuses for gradients. Measured."""
 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes on one device at the fullest moment of a step."""
+    """Bytes on one device at the peak of a step."""
 
     weights: float
     """In the working precision."""
     gradients: float
-    """fp32 sums that are there while activations are."""
+    """fp32 sums that exist at the same time as activations."""
     optimizer: float
-    """AdamW's two moments and the fp32 weights they move."""
+    """AdamW's two moments and fp32 weights."""
     activations: float
-    """Kept by the forward pass of one micro-batch for its backward pass."""
+    """Tensors that the forward pass of one micro-batch keeps for its backward pass."""
     buffers: float
-    """Gradients laid out to be sent and to be applied, and at ZeRO 3 the other ranks' weights, as far as
-    they are there with the activations or outgrow them when those are gone."""
+    """Copies of gradients that are sent and applied, and at ZeRO 3 the other ranks' weights. Counted as far
+    as they exist beside the activations, or are larger than these once they are freed."""
     context: float = CONTEXT
     fragments: float = FRAGMENTS
 
     @property
     def state(self) -> float:
-        """What stays between passes."""
+        """Bytes that stay between passes."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def tensors(self) -> float:
-        """What PyTorch's allocator has given out at the peak."""
+        """Bytes that PyTorch's allocator has handed out at the peak."""
         return self.state + self.activations + self.buffers
 
     @property
     def total(self) -> float:
-        """What the device must have."""
+        """Bytes that the device must have."""
         return self.context + self.fragments * self.tensors
 
 
@@ -84,66 +86,68 @@ def peak(
     gpu: bool = True,
     passes: int = 1,
 ) -> DeviceMemory:
-    """Predicted memory of each of `ranks` devices, with a step of so many passes.
-
-    On GPUs a bucket fills while another is sent, and PyTorch's pool gives the place of activations that have
-    gone to whatever comes next. A process without one (`gpu=False`) keeps it for blocks of their size.
-    """
+    """Predict the memory of each of `ranks` devices; `passes`: forward and backward passes in a step."""
     count = parameters(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
-    kept = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
+    activations = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
     if ranks == 1 and zero_stage < 3 and not (gpu or offload_optimizer):
-        return _alone(count, precision, kept, passes)
-    first, last = _around(count, ranks, zero_stage, precision, 2 if gpu else 1)
+        return _single_cpu_rank(count, precision, activations, passes)
+    # Two buckets on a GPU: one fills while the other is sent.
+    first, last = _buffer_bytes(count, ranks, zero_stage, precision, 2 if gpu else 1)
     if gpu:
-        return DeviceMemory(weights, gradients, optimizer, kept, max(kept + first, last) - kept)
+        # PyTorch's pool reuses the memory of freed activations for whatever comes next, so the larger moment
+        # counts.
+        buffers = max(activations + first, last) - activations
+        return DeviceMemory(weights, gradients, optimizer, activations, buffers)
+    # The C library's heap keeps freed memory for blocks of the same size, so both moments add up, but for the
+    # share of the activations that gradients of the same shapes reuse.
     if precision == "fp32" and zero_stage < 3 and not activation_checkpointing:
-        last -= min(4 * count, CPU_REUSED * kept)
-    return DeviceMemory(weights, gradients, optimizer, kept, last, CPU_CONTEXT, 1.0)
+        last -= min(4 * count, CPU_REUSED * activations)
+    return DeviceMemory(weights, gradients, optimizer, activations, last, CPU_CONTEXT, 1.0)
 
 
-def _alone(count: int, precision: Precision, kept: float, passes: int) -> DeviceMemory:
-    """One rank on a CPU (`train/engine/single_rank.py`): no copy of a gradient, in fp32 none of the weights.
-
-    Gradients of a single pass stay as they are, several passes add up in fp32; the C library's heap seldom
-    has room for one where activations were.
-    """
+def _single_cpu_rank(count: int, precision: Precision, activations: float, passes: int) -> DeviceMemory:
+    """One rank on a CPU (`train/engine/single_rank.py`): no copy of a gradient, in fp32 none of the
+    weights."""
+    # Gradients of a single pass keep their precision, several passes are summed in fp32. They hardly reuse
+    # memory of activations: the heap seldom has a free block of the right size.
     element = element_bytes(precision)
     optimizer = (8 if precision == "fp32" else 12) * count
     gradients = (4 if passes > 1 else element) * count
-    return DeviceMemory(element * count, gradients, optimizer, kept, 0, CPU_CONTEXT)
+    return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT)
 
 
-def _around(
+def _buffer_bytes(
     count: int, ranks: int, zero_stage: int, precision: Precision, buckets: int
 ) -> tuple[float, float]:
-    """Bytes beside the activations as the backward pass begins, and instead of them as the weights move.
+    """Bytes of buffers at two moments: beside the activations when the backward pass begins, and in their
+    place when the optimizer runs.
 
-    DeepSpeed 0.19 as `train/engine/` sets it. bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be
-    sent. Else a bucket in the working precision gathers them; at the end they lie side by side in it and in
-    fp32. ZeRO 3: the weights of all ranks are there; gradients are sent from an fp32 copy and its clone.
+    This follows DeepSpeed 0.19 as `train/engine/` configures it.
     """
     element = element_bytes(precision)
+    # The weights of all ranks are present. Gradients are sent from an fp32 copy and its clone.
     if zero_stage == 3:
         first = 4 * BUCKET + (element * count if ranks > 1 else 0)
         return first, first + 2 * 4 * min(BUCKET, count)
+    # bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be sent, after the last backward pass.
     if precision == "bf16" and zero_stage < 2:
         return 0, 4 * min(WHOLE_BUCKET, count)
+    # Otherwise a bucket in the working precision collects them. In the end they exist in it and in fp32.
     bucket = element * BUCKET * buckets
-    own = count / ranks
-    return bucket, bucket + (6 * own if precision == "bf16" else 4 * count + 4 * own)
+    rank_share = count / ranks
+    return bucket, bucket + (6 * rank_share if precision == "bf16" else 4 * count + 4 * rank_share)
 
 
 def state_bytes(
     parameter_count: int, ranks: int, zero_stage: int, precision: Precision, offload_optimizer: bool = False
 ) -> tuple[float, float, float]:
-    """Weights, fp32 gradients and AdamW's state on one device in bytes; stage 0 runs as 1.
-
-    In fp32 below ZeRO 3 the gradients are the backward pass's own, which come as the activations go.
-    """
+    """Bytes of weights, fp32 gradients and AdamW's state on one device; stage 0 runs as 1."""
     element = element_bytes(precision)
     weights = element / ranks if zero_stage == 3 else element
     gradients = 4.0 if precision == "bf16" and zero_stage < 2 else 4 / ranks
+    # The gradients are those of the backward pass itself, which grow while the activations shrink: no peak of
+    # theirs.
     if precision == "fp32" and zero_stage < 3:
         gradients = 0
     optimizer = 0 if offload_optimizer else 12 / ranks
@@ -153,19 +157,18 @@ def state_bytes(
 def activation_bytes(
     model: Model, precision: Precision, activation_checkpointing: bool = False, gpu: bool = True
 ) -> float:
-    """Bytes that one image's forward pass keeps for its backward pass.
-
-    With checkpointing each block keeps its input, and one block at a time all that it computes and the
-    gradients of that. On a CPU in bf16 there is no flash attention: a block also keeps what it multiplied,
-    laid out anew (3), and each head its weights, a number for two tokens.
-    """
+    """Bytes that one image's forward pass keeps for its backward pass."""
     shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
     wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
     encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
     decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
+    # On a CPU in bf16 there is no flash attention: a block also keeps new copies of what it multiplied (3),
+    # and each head its attention weights, a number for each pair of tokens.
     if not gpu and precision == "bf16":
         encoder += size * (3 * wide + shape.heads * count.encoder**2)
         decoder += size * (3 * narrow + model.decoder_heads * count.decoder**2)
+    # With checkpointing each block keeps its input only. One block at a time is computed again, with its
+    # gradients.
     if activation_checkpointing:
         inputs = size * (shape.depth * wide + model.decoder_depth * narrow)
         blocks = inputs + (RECOMPUTED if gpu else CPU_RECOMPUTED) * max(encoder, decoder)
@@ -178,7 +181,7 @@ def activation_bytes(
 
 
 def _block_bytes(count: int, width: int, heads: int, size: int) -> int:
-    """All that one transformer block keeps of one image; attention keeps a sum for each head and token."""
+    """Bytes that one transformer block keeps of one image; attention keeps a sum for each head and token."""
     return size * BLOCK_ELEMENTS * count * width + count * (STATISTICS_BYTES + 4 * heads)
 
 
@@ -212,6 +215,7 @@ def largest_micro_batch(
             <= memory
         )
 
+    # Bisection and no closed form: the number of passes changes with the size, and the memory with it.
     low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -220,5 +224,5 @@ def largest_micro_batch(
 
 
 def element_bytes(precision: Precision) -> int:
-    """Bytes of a weight and of an activation."""
+    """Bytes of one weight or one activation."""
     return 2 if precision == "bf16" else 4

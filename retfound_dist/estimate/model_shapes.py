@@ -1,6 +1,6 @@
-"""The autoencoder in numbers: parameters and arithmetic from its shape alone; pure, no torch.
+"""Counts the autoencoder's parameters and operations from its shape alone. Needs no torch.
 
-`retfound_dist/model/mae.py` builds what is counted here; tests hold one against the other.
+`retfound_dist/model/mae.py` builds the model that is counted here; tests compare the two.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from retfound_dist.config.schema import Model
 from retfound_dist.errors import ConfigError
 
 RESIZE = 256 / 224
-"""Shorter side over input side before the centre crop of images that are tested (RETFound)."""
+"""Shorter side of a test image before its centre crop, over the side of the crop (RETFound)."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,21 @@ ENCODERS = {
 
 
 def encoder_shape(name: str) -> Encoder:
-    """The shape behind `model.name`."""
+    """The encoder's shape for a `model.name`; ConfigError where there is no such encoder."""
     if name not in ENCODERS:
         raise ConfigError(f"model.name={name!r} is not an encoder: choose one of {', '.join(ENCODERS)}")
     return ENCODERS[name]
 
 
 def check_model(model: Model) -> None:
-    """ConfigError for settings that no autoencoder can be built with."""
+    """ConfigError for settings that cannot make an autoencoder."""
     shape = encoder_shape(model.name)
     if any(side % shape.patch for side in model.size):
         raise ConfigError(
             f"model.image_size={model.image_size} is not a multiple of the patch of {model.name}: "
             f"choose a multiple of {shape.patch}"
         )
+    # A multiple of 4: fixed 2-D positions take a sine and a cosine for each of two axes.
     if model.decoder_width % model.decoder_heads or model.decoder_width % 4:
         raise ConfigError(
             f"model.decoder_width={model.decoder_width} must be a multiple of 4 and of "
@@ -65,7 +66,7 @@ def check_model(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """How many tokens a pass handles for one image."""
+    """Number of tokens in a pass of one image."""
 
     patches: int
     """L: all patches."""
@@ -91,14 +92,15 @@ class Tokens:
 
 
 def tokens(model: Model) -> Tokens:
-    """Of an image under a model's settings."""
+    """Number of tokens of an image for a model's settings."""
     patch = encoder_shape(model.name).patch
     patches = (model.size[0] // patch) * (model.size[1] // patch)
     return Tokens(patches, int(patches * (1 - model.mask_ratio)), 3 * patch**2)
 
 
 def parameter_sizes(model: Model) -> Iterator[int]:
-    """Elements of every trained tensor, in no particular order."""
+    """Number of elements of every trained tensor, in no particular order."""
+    # Positions are not in the list: they are fixed, not trained.
     shape, values = encoder_shape(model.name), tokens(model).values
     wide, narrow = shape.width, model.decoder_width
     yield from (wide * values, wide, wide)  # patch projection and its bias, class token
@@ -112,17 +114,19 @@ def parameter_sizes(model: Model) -> Iterator[int]:
 
 
 def parameters(model: Model) -> int:
-    """Trained parameters."""
+    """Number of trained parameters."""
     return sum(parameter_sizes(model))
 
 
 def block_flops(count: int, width: int) -> int:
     """Forward operations of one transformer block on one image: 24 n d^2 (products) + 4 n^2 d (attention)."""
+    # A product of n x a and a x b takes 2 n a b. Projections are d x 3d, d x d, d x 4d and 4d x d: 12 d^2
+    # together.
     return 24 * count * width**2 + 4 * count**2 * width
 
 
 def forward_flops(model: Model) -> int:
-    """Forward operations for one image: visible patches in the encoder, all patches in the decoder."""
+    """Forward operations for one image: visible patches in the encoder, all in the decoder."""
     shape, count = encoder_shape(model.name), tokens(model)
     encoder = shape.depth * block_flops(count.encoder, shape.width)
     encoder += 2 * count.kept * count.values * shape.width
@@ -133,7 +137,9 @@ def forward_flops(model: Model) -> int:
 
 
 def state_bytes(model: Model, precision: str) -> int:
-    """Training state of a checkpoint: bf16 weights and AdamW's 12 bytes a parameter; in fp32 4 and 8."""
+    """Bytes of a checkpoint's training state."""
+    # bf16: 2 for the weight, 12 for AdamW's moments and the fp32 weight. fp32: 4 for the weight, 8 for the
+    # moments.
     return parameters(model) * (14 if precision == "bf16" else 12)
 
 

@@ -1,11 +1,11 @@
-"""Committed checkpoints: what stands between training and evaluation.
+"""Reads and writes committed checkpoints, the only thing that training hands to evaluation.
 
-A checkpoint is a folder `RUN/checkpoints/step_00000100/` whose `COMMIT.json`, written last, names
-every file with its size and sha256. Without it there is no checkpoint.
+A checkpoint is a folder `RUN/checkpoints/step_00000100/`. Its `COMMIT.json` is written last and lists every
+file with its size and sha256. Without it there is no checkpoint.
 
-The commit alone says which files are the checkpoint's. Every save writes to names of its own
-(`state-3f9a61c0/`), so nothing that a commit names is ever written again: a step that is saved once more is
-the old checkpoint until the new `COMMIT.json` takes the place of the old one, whole; then it is the new one.
+Only files that the commit lists belong to the checkpoint. Every save writes under new names
+(`state-3f9a61c0/`), so a file that a commit lists is never overwritten. When a step is saved again, readers
+see the old checkpoint until the new `COMMIT.json` replaces the old one as a whole.
 """
 
 from __future__ import annotations
@@ -29,16 +29,19 @@ FORMAT = 1
 COMMIT = "COMMIT.json"
 WEIGHTS = "model.safetensors"
 STATE, PARTS, UNIVERSAL = "state", "parts", "universal"
-"""Folders of a checkpoint, which bear the mark of their save: training state, weights of each rank until they
-are put together, the state converted for another number of ranks."""
+"""Folders of a checkpoint; their names end in the mark of their save. They hold the training state, each
+rank's part of the weights until the parts are merged, and the state converted for another number of ranks."""
 Errors = tuple[type[RetfoundError], ...]
-AT_ONCE = 8
-"""Commits that are read side by side."""
+PARALLEL_READS = 8
+"""Commits that are read at the same time."""
 UNUSABLE = (CheckpointError, FormatError)
-"""A commit that is damaged, or of another format: it says nothing of the run."""
+"""Errors of a commit that cannot be used: it is damaged, or of another format."""
+# At least eight digits: `checkpoint_url` pads to eight, and steps from 100,000,000 on are longer.
 _STEP = re.compile(r"^step_(\d{8,})$")
 _WEIGHTS = re.compile(r"^model(-[0-9a-f]+)?\.safetensors$")
 _STATE = re.compile(rf"^{STATE}(-[0-9a-f]+)?/(.+)$")
+# Names that a save of ours may leave behind. Other files in the folder were put there by a person: never
+# delete them. `.tmp` is what `io.storage` calls a file of a disk until it is complete.
 _OURS = re.compile(
     rf"^(({STATE}|{PARTS}|{UNIVERSAL})(-[0-9a-f]+)?|model(-[0-9a-f]+)?\.safetensors|.+\.[0-9a-f]{{8}}\.tmp)$"
 )
@@ -46,7 +49,7 @@ _OURS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What COMMIT.json holds."""
+    """The fields of COMMIT.json."""
 
     step: json_reader.Count
     samples: json_reader.Count
@@ -59,63 +62,67 @@ class Written:
     """The run's config.json: its settings and, as `shard_set`, what it trains on."""
     files: dict[str, FileInfo]
     generation: json_reader.Count = 0
-    """Raised by a start that did not go on from the newest checkpoint; a later one is newer at any step."""
+    """Increased by a start that did not go on from the newest checkpoint. A checkpoint of a later generation
+    is newer, whatever its step."""
     chosen: str = ""
-    """What `run.resume` insisted on, and in which job: its restarts go on from what they have saved."""
+    """The checkpoint that `run.resume` asked for, and the job that asked. When that job is restarted, it goes
+    on from its own later checkpoints, not from this one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Commit(Written):
-    """What a committed checkpoint says of itself."""
+    """A committed checkpoint: its URL and the fields of its COMMIT.json."""
 
     url: str
 
     @property
     def weights(self) -> str:
         """Name of the weights' file; CheckpointError where there is none."""
-        if found := [name for name in self.files if _WEIGHTS.match(name)]:
-            return found[0]
+        if weights_names := [name for name in self.files if _WEIGHTS.match(name)]:
+            return weights_names[0]
         raise CheckpointError(f"{self.url} holds no {WEIGHTS}; use another checkpoint")
 
     @property
     def state(self) -> dict[str, str]:
-        """Files of the training state: the name of each, and what a save calls it (`state/...`)."""
-        found = {name: _STATE.match(name) for name in self.files}
-        return {name: f"{STATE}/{match[2]}" for name, match in found.items() if match}
+        """Files of the training state: stored name -> name without the mark of the save (`state/...`)."""
+        matches = {name: _STATE.match(name) for name in self.files}
+        return {name: f"{STATE}/{match[2]}" for name, match in matches.items() if match}
 
 
 def new_mark() -> str:
-    """What sets the names of one save apart from those of all others."""
+    """A random mark, which makes the file names of one save different from those of every other save."""
     return uuid.uuid4().hex[:8]
 
 
 def marked(name: str, mark: str) -> str:
-    """The name at which a save puts one of its files: `state/x` at `state-3f9a61c0/x`."""
+    """The name under which a save stores one of its files: `state-3f9a61c0/x` for `state/x`."""
     folder, slash, rest = name.partition("/")
     return f"{folder}-{mark}{slash}{rest}"
 
 
 def weights_name(url: str, mark: str) -> str:
-    """The name for the weights of a save whose other files are there: the plain one where it is alone.
+    """The file name for the weights of a save: plain where no other save has files there, else with its mark.
 
-    Of two that save one step at a time each has put its state before it looks, so one of them sees the other.
+    Call it after the state of this save was written.
     """
-    own = {f"{STATE}-{mark}", f"{PARTS}-{mark}"}
-    return f"model-{mark}.safetensors" if set(storage.list_names(url)) - own else WEIGHTS
+    # Two processes may save the same step at the same time. Each writes its state before it lists the folder,
+    # so at least one of them sees the other's files and avoids the plain name.
+    names_of_this_save = {f"{STATE}-{mark}", f"{PARTS}-{mark}"}
+    return f"model-{mark}.safetensors" if set(storage.list_names(url)) - names_of_this_save else WEIGHTS
 
 
 def checkpoint_url(run_url: str, step: int) -> str:
-    """Where the checkpoint of a step stands."""
+    """The URL of a step's checkpoint."""
     return storage.join(run_url, "checkpoints", f"step_{step:08d}")
 
 
 def evaluation_url(run_url: str, step: int) -> str:
-    """Where the evaluation of a step's checkpoint stands."""
+    """The URL of the evaluation of a step's checkpoint."""
     return storage.join(run_url, "evaluations", f"step_{step:08d}")
 
 
 def write_commit(commit: Commit) -> None:
-    """Commit a checkpoint whose files are all in place; an older commit of the step ends with it."""
+    """Commit a checkpoint whose files are all stored. It replaces an older commit of the same step."""
     tree = asdict(commit)
     del tree["url"]
     verified_files.write_json(storage.join(commit.url, COMMIT), {"format": FORMAT, **tree})
@@ -126,7 +133,7 @@ def read_commit(url: str) -> Commit:
     another format, StorageError where it cannot be read."""
     where = storage.join(url, COMMIT)
     try:
-        held = json_reader.parse(
+        written = json_reader.parse(
             verified_files.read(where), Written, where, "use another checkpoint", format=FORMAT
         )
     except StorageError as error:
@@ -137,18 +144,20 @@ def read_commit(url: str) -> Commit:
         raise
     except RecordError as error:
         raise CheckpointError(str(error)) from error
-    for name in held.files:
+    # Names become local paths when files are fetched: `../x` in a forged commit would be written outside the
+    # folder.
+    for name in written.files:
         plain_path(name, where, CheckpointError)
-    return Commit(url=url, **{field.name: getattr(held, field.name) for field in fields(held)})
+    return Commit(url=url, **{field.name: getattr(written, field.name) for field in fields(written)})
 
 
 def is_checkpoint(url: str) -> bool:
-    """Whether a committed checkpoint stands at the URL."""
+    """Whether there is a committed checkpoint at the URL."""
     return storage.exists(storage.join(url, COMMIT))
 
 
 def list_steps(run_url: str) -> list[int]:
-    """Steps whose checkpoints are committed, rising."""
+    """Steps whose checkpoints are committed, in ascending order."""
     folder = storage.join(run_url, "checkpoints")
     steps = [int(m.group(1)) for n in storage.list_names(folder) if (m := _STEP.match(n))]
     return sorted(step for step in steps if is_checkpoint(checkpoint_url(run_url, step)))
@@ -161,53 +170,58 @@ class Found:
     step: int
     held: Commit | None
     fault: RetfoundError | None = None
-    """Why there is no commit to read."""
+    """Why the commit could not be read."""
     generation: int = 0
-    """The commit's. One that cannot be read may be the newest, so it counts as of the last generation."""
+    """The commit's generation. A commit that cannot be read may be the newest, so it gets the last
+    generation."""
 
     @property
     def age(self) -> tuple[int, int]:
-        """Of two the larger is newer: a later generation at any step, then the later step."""
+        """Sort key, the newest last: the generation first, then the step."""
         return self.generation, self.step
 
 
 def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[Found]:
-    """The commits of these steps, in this order; faults of the `tolerated` kinds are told, others raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(partial(_find, run_url, tolerated), steps))
-    last = max((each.generation for each in found), default=0)
-    return [each if each.held else replace(each, generation=last) for each in found]
+    """The commits of these steps, in this order. Errors of the `tolerated` classes are returned, others
+    raised."""
+    # Threads, for this is only waiting: on an object store each small file costs one round trip.
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        commits = list(pool.map(partial(_find, run_url, tolerated), steps))
+    last = max((commit.generation for commit in commits), default=0)
+    return [commit if commit.held else replace(commit, generation=last) for commit in commits]
 
 
 def by_age(run_url: str, tolerated: Errors = UNUSABLE) -> list[Found]:
-    """Every committed checkpoint of a run, the newest last; the one place that says which is newer.
+    """Every committed checkpoint of a run, the newest last. Only this function decides which one is newer.
 
-    A fault of the `tolerated` kinds is told with its step, others are raised.
+    Errors of the `tolerated` classes are returned with their step, others raised.
     """
-    return sorted(read_commits(run_url, list_steps(run_url), tolerated), key=lambda each: each.age)
+    return sorted(read_commits(run_url, list_steps(run_url), tolerated), key=lambda commit: commit.age)
 
 
 def _find(run_url: str, tolerated: Errors, step: int) -> Found:
     url = checkpoint_url(run_url, step)
     try:
-        held = read_commit(url)
-        if held.step != step:
-            raise CheckpointError(f"{url}: its {COMMIT} is of step {held.step}; use another checkpoint")
+        commit = read_commit(url)
+        if commit.step != step:
+            raise CheckpointError(f"{url}: its {COMMIT} is of step {commit.step}; use another checkpoint")
     except tolerated as error:
         return Found(step, None, error)
-    return Found(step, held, generation=held.generation)
+    return Found(step, commit, generation=commit.generation)
 
 
 def resolve(url: str) -> str:
-    """The weights meant by a URL: a run's URL means its newest committed checkpoint, all else itself.
+    """The URL of the weights that a URL stands for: a run's newest committed checkpoint, otherwise the URL
+    itself.
 
-    A newest one that is damaged is meant too: who reads it says so, and no older one takes its place unasked.
-    CheckpointError where it is something of ours that holds no weights, or a run without a checkpoint.
+    CheckpointError where it is a run without a checkpoint, or another folder of ours without weights.
     """
     if not storage.is_folder(url) or is_checkpoint(url):
         return url
-    if found := by_age(url):
-        return checkpoint_url(url, found[-1].step)
+    if commits := by_age(url):
+        # Even if the newest is damaged: an older one would be evaluated under the run's name without anybody
+        # knowing. Whoever reads the damaged one gets the error.
+        return checkpoint_url(url, commits[-1].step)
     kind = url_kinds.kind_at(url)
     if kind == url_kinds.RUN:
         first = _first_save(run_config.read_config(url))
@@ -218,15 +232,15 @@ def resolve(url: str) -> str:
 
 
 def _first_save(config: dict[str, Any]) -> str:
-    """When a run commits its first checkpoint, as far as its config says."""
+    """A clause on when a run commits its first checkpoint; empty where its config does not say."""
     every = config.get("checkpoint", {}).get("every_steps")
-    ends = [n for n in (every, config["train"].get("steps"), config["train"].get("stop_at_step")) if n]
-    return f"; its first comes at step {min(ends):,}" if ends else ""
+    steps = [n for n in (every, config["train"].get("steps"), config["train"].get("stop_at_step")) if n]
+    return f"; its first comes at step {min(steps):,}" if steps else ""
 
 
 def newest(run_url: str) -> Commit | None:
     """The newest commit that can be read; None where there is none."""
-    return next((each.held for each in reversed(by_age(run_url)) if each.held), None)
+    return next((commit.held for commit in reversed(by_age(run_url)) if commit.held), None)
 
 
 def fetch(commit: Commit, name: str, target: str) -> None:
@@ -238,37 +252,39 @@ def fetch(commit: Commit, name: str, target: str) -> None:
         raise CheckpointError(f"{commit.url} holds no {name}; use another checkpoint")
     where = storage.join(commit.url, name)
     if why := verified_files.fetch(where, target, commit.files[name]):
+        # A save of the same step may have replaced the commit and removed the old files meanwhile: nothing is
+        # damaged.
         if is_checkpoint(commit.url) and read_commit(commit.url) != commit:
             raise CheckpointError(f"{commit.url} was saved again while it was read: start again")
         raise CheckpointError(f"{where} differs from its commit ({why}); use another checkpoint")
 
 
 def fetch_weights(url: str, target: str) -> Commit:
-    """Copy a checkpoint's weights to a local path; gives the commit that they are of.
+    """Copy a checkpoint's weights to a local path. Returns the commit that they belong to.
 
-    That is the new one where the step is saved again meanwhile.
+    That is the new commit where the step was saved again meanwhile.
     """
-    held = read_commit(url)
+    commit = read_commit(url)
     try:
-        fetch(held, held.weights, target)
+        fetch(commit, commit.weights, target)
     except CheckpointError:
-        now = read_commit(url)
-        if now == held:
+        # Where the commit has changed, the step was saved again meanwhile: its new weights serve as well.
+        new_commit = read_commit(url)
+        if new_commit == commit:
             raise
-        fetch(now, now.weights, target)
-        return now
-    return held
+        fetch(new_commit, new_commit.weights, target)
+        return new_commit
+    return commit
 
 
-def spare_names(held: Commit, names: Sequence[str]) -> list[str]:
-    """Of the entries of a checkpoint's folder those that a save left and its commit does not name.
-
-    A converted state stands beside: it is not spare where there is a state that it is of.
-    """
-    named = {name.partition("/")[0] for name in held.files}
-    converted = bool(held.state)
+def spare_names(commit: Commit, names: Sequence[str]) -> list[str]:
+    """Entries of a checkpoint's folder (`names`) that some save left and that the commit does not list."""
+    committed = {name.partition("/")[0] for name in commit.files}
+    # A converted state is made after the commit, so no commit lists it. It is used as long as its source is
+    # there.
+    has_state = bool(commit.state)
     return [
         name
         for name in names
-        if _OURS.match(name) and name not in named and not (converted and name.startswith(UNIVERSAL))
+        if _OURS.match(name) and name not in committed and not (has_state and name.startswith(UNIVERSAL))
     ]

@@ -1,11 +1,12 @@
-"""Whether two things are the same: their content says, never a path, a size or a URL's text.
+"""Decides by content whether two shard sets or two weights files are the same, never by path, size or URL.
 
-Weights are known by the sha256 of their file, a shard set by its fingerprint: a hash over every shard's
-name, part, number of samples and sha256, in order. So a set is the same under another path, on another
-store and in another cache, and another one as soon as one shard differs.
+Weights are identified by the sha256 of their file. A shard set is identified by its fingerprint: a hash over
+every shard's name, part, number of samples and sha256, in order. A set keeps its fingerprint under another
+path, on another store and in a cache. One changed shard changes it.
 
-A file's sha256 takes a download. It is remembered with the store's mark of the file (`storage.version_mark`:
-ETag, size and time); the same mark needs no second download. A mark is never an identity by itself.
+Computing a file's sha256 needs a download. The result is cached together with the store's mark of the file
+(`storage.version_mark`: ETag, size and time). While the mark is the same, no second download is needed. A
+mark alone never identifies a file.
 """
 
 from __future__ import annotations
@@ -23,25 +24,24 @@ from retfound_dist.io import storage
 from retfound_dist.records import json_reader
 
 SHARD_SET = "shard_set"
-"""Section of a run's `config.json`, and of the config in its COMMIT.json, that says what it trains on."""
+"""Section of a run's `config.json`, and of the config in its COMMIT.json: the set it trains on."""
 INIT_WEIGHTS = "init_weights"
-"""Section beside it that says which weights the run began from, {"sha256": ...}; only with `model.init`."""
+"""Section beside it: the weights the run began from, {"sha256": ...}; only with `model.init`."""
 KEPT = (SHARD_SET, INIT_WEIGHTS)
-"""The sections that are no settings."""
+"""Sections of config.json that are not settings."""
 
 
 def set_fingerprint(shards: Sequence[Shard]) -> str:
-    """sha256 over name, part, number of samples and sha256 of each shard, in order.
-
-    The name is that of a first packing: a set that replaced one of the same content is the same. Labels and
-    patients lie in the shards, so what the manifest holds of them beside (`fields_sha256`) does not count.
-    """
+    """sha256 over name, part, number of samples and sha256 of each shard, in order."""
+    # Without the generation in a name: packing the same images over an old set gives `oct.2-000000.tar`, and
+    # a run must be able to go on with it. Without `fields_sha256`: labels and patients lie in the shards,
+    # whose sha256 covers them, and sets packed by older versions have no such field.
     rows = [[lasting_name(shard.name), shard.split, shard.samples, shard.sha256] for shard in shards]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def describe_set(manifest: Manifest) -> dict[str, Any]:
-    """What a run keeps of its shard set, to know it again anywhere."""
+    """The facts by which a run recognizes its shard set at any URL; they are stored in its config.json."""
     return {
         "fingerprint": set_fingerprint(manifest.shards),
         "shards": len(manifest.shards),
@@ -50,13 +50,15 @@ def describe_set(manifest: Manifest) -> dict[str, Any]:
 
 
 def weights_sha256(url: str) -> str:
-    """sha256 of the weights' file at a path or URL, of a checkpoint's as its commit says; empty: none there.
+    """sha256 of the weights file at a path or URL; empty where there is none.
 
-    A `#PART` of the name is left out: it chooses within the file.
+    A checkpoint's is taken from its commit, without a download. `#PART` at the end of a name is ignored: it
+    selects something within the file.
     """
     if checkpoint_folder.is_checkpoint(url):
-        held = checkpoint_folder.read_commit(url)
-        return held.files[held.weights].sha256
+        commit = checkpoint_folder.read_commit(url)
+        return commit.files[commit.weights].sha256
+    # The whole name first: `#` is a legal letter of a file's name.
     file = url if storage.exists(url) else url.rpartition("#")[0]
     if not file or not storage.exists(file) or storage.is_folder(file):
         return ""
@@ -67,39 +69,40 @@ def weights_sha256(url: str) -> str:
     return digest.hexdigest()
 
 
-def is_beginning(held: Mapping[str, Any], manifest: Manifest) -> bool:
-    """Whether the set that `describe_set` told of is the first shards of this one, or all of them."""
-    return set_fingerprint(manifest.shards[: held["shards"]]) == str(held["fingerprint"])
+def is_beginning(facts: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Whether the set with these `facts` (see `describe_set`) is the beginning of this one, or all of it."""
+    return set_fingerprint(manifest.shards[: facts["shards"]]) == str(facts["fingerprint"])
 
 
-def what_changed(held: Mapping[str, Any], manifest: Manifest) -> str:
-    """How the set differs from the one that `describe_set` told of, and what to do; empty: the same."""
-    first, now = held["shards"], len(manifest.shards)
-    if not is_beginning(held, manifest):
+def what_changed(facts: Mapping[str, Any], manifest: Manifest) -> str:
+    """How the set differs from the one with these `facts`, and what to do about it; empty: it is the same."""
+    first, now = facts["shards"], len(manifest.shards)
+    if not is_beginning(facts, manifest):
         return (
             f"{manifest.url} ({now:,} shards, {manifest.samples:,} images) is not the set that the run began "
-            f"with ({first:,} shards, {held['samples']:,} images): other images, or packed otherwise; bring "
+            f"with ({first:,} shards, {facts['samples']:,} images): other images, or packed otherwise; bring "
             "that set back"
         )
     if now == first:
         return ""
     more = f"{now - first:,} shard{'s' if now - first > 1 else ''}"
     return (
-        f"{manifest.url} has grown since the run began: {more} with {manifest.samples - held['samples']:,} "
-        f"images came after the {first:,} with {held['samples']:,} images; "
+        f"{manifest.url} has grown since the run began: {more} with {manifest.samples - facts['samples']:,} "
+        f"images came after the {first:,} with {facts['samples']:,} images; "
         f"go on with those it began with: data.first_shards={first}"
     )
 
 
 class IdentityCache:
-    """What was found out of files, kept in a small JSON file, believed while the store's mark is the same.
+    """A cache of facts about files in a small JSON file. An entry is valid while the store's mark is the
+    same.
 
-    What cannot be read or written, or is not what was written, is not remembered: that costs a download,
-    never an error.
+    An entry that cannot be read or written, or that was changed by others, counts as missing. That costs a
+    download and is never an error.
     """
 
     def __init__(self, url: str = "") -> None:
-        """`url`: where it is kept; empty: for this process alone."""
+        """`url`: the JSON file; empty: the cache lives in this process only."""
         self._url = url
         self._rows: dict[str, dict[str, Any]] = {}
         if url:
@@ -109,7 +112,7 @@ class IdentityCache:
                 )
 
     def recall(self, url: str, mark: str) -> dict[str, Any] | None:
-        """What was remembered of the file at a URL under this mark; None: read it. No mark, no memory."""
+        """The facts about the file at a URL with this mark; None where the file has to be read."""
         row = self._rows.get(url, {})
         facts = row.get("facts")
         if not mark or not isinstance(facts, dict) or row != _remembered(mark, facts):
@@ -117,7 +120,7 @@ class IdentityCache:
         return dict(facts)
 
     def remember(self, url: str, mark: str, facts: Mapping[str, Any]) -> None:
-        """Keep what was found out of the file that bore this mark before and after it was read."""
+        """Store facts about a file. `mark`: its mark, which was the same before and after it was read."""
         row = _remembered(mark, facts)
         if not mark or self._rows.get(url) == row:
             return
@@ -126,10 +129,15 @@ class IdentityCache:
             try:
                 storage.write_json(self._url, self._rows)
             except StorageError:
+                # A folder that is read-only stays so: do not try again for every file.
                 self._url = ""
 
 
 def _remembered(mark: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a memory; its sum tells when a byte of it has changed since."""
+    """An entry of the cache, with a checksum.
+
+    The file may be edited by hand or damaged. A wrong sha256 would then let another set or other weights pass
+    as the same.
+    """
     text = json.dumps([mark, facts], sort_keys=True)
     return {"mark": mark, "facts": dict(facts), "sum": hashlib.sha256(text.encode()).hexdigest()}

@@ -1,11 +1,11 @@
-"""The lines of a run's logs: what each kind of line holds, and reading them.
+"""Defines the kinds of lines in a run's logs, and reads the logs.
 
 metrics.jsonl     a logged step a line
 events.jsonl      starts, ends, checkpoints, failures
 anomalies.jsonl   steps that went wrong
 alarms.jsonl      what `retfound watch` warns of, each once
 
-A line that is not of its kind is left out, counted and named; it never ends the reading.
+A line that is not of its kind is skipped, counted and named. It never stops the reading.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ ANOMALIES, ALARMS = "anomalies.jsonl", "alarms.jsonl"
 Row = dict[str, Any]
 StepNumber = Annotated[int, Field(ge=0, lt=10**12)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
-"""Unix seconds of a year that a calendar knows."""
+"""Unix seconds; up to the year 5138."""
+# `datetime` raises from the year 10000 on: a damaged number would end the page that shows it.
 Seconds = Annotated[float, Field(gt=0)]
 _OPEN = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the row."""
 
 
+# Several kinds for one log: each reader names the least that it needs, so that a line written by an older
+# version, or with one damaged value, is still good for those who do not look at that value.
 @_OPEN
 class AnyStep(TypedDict):
-    """A line of metrics.jsonl of which no more is asked."""
+    """A line of metrics.jsonl that needs no more than its step."""
 
     step: StepNumber
 
 
 @_OPEN
 class LossStep(AnyStep):
-    """A line of metrics.jsonl for a curve of the loss."""
+    """A line of metrics.jsonl that a loss curve can be drawn from."""
 
     loss: float | None
 
@@ -67,7 +70,7 @@ class StepRow(LossStep):
 
 @_OPEN
 class Event(TypedDict):
-    """A line of events.jsonl of which no more is asked."""
+    """A line of events.jsonl that needs no more than its time."""
 
     event: str
     time: Moment
@@ -75,7 +78,7 @@ class Event(TypedDict):
 
 @_OPEN
 class StartEvent(Event):
-    """The ranks of a start are ready to train."""
+    """A start of a run whose ranks are ready to train."""
 
     began: Moment
     ready: Moment
@@ -88,7 +91,7 @@ class StartEvent(Event):
 
 @_OPEN
 class EndEvent(Event):
-    """A start has ended as it should."""
+    """The end of a start that was not killed."""
 
     step: StepNumber
     reason: str
@@ -104,8 +107,9 @@ class CheckpointEvent(Event):
 
 
 def _event(row: Any) -> str:
-    found = row.get("event") if isinstance(row, dict) else None
-    return found if found in ("start", "end", "checkpoint") else "event"
+    name = row.get("event") if isinstance(row, dict) else None
+    # An event that this version does not know was written by a later one: its line is no damage.
+    return name if name in ("start", "end", "checkpoint") else "event"
 
 
 AnyEvent: TypeAlias = Annotated[
@@ -142,18 +146,20 @@ KINDS: dict[str, Any] = {METRICS: StepRow, EVENTS: AnyEvent, ANOMALIES: Anomaly,
 
 
 def read_log(run_url: str, name: str, kind: Any = None) -> Lines[Row]:
-    """One of a run's logs, as it was written; no lines where there is none.
+    """Read one of a run's logs; no lines where there is none. StorageError where it cannot be read.
 
-    `kind`: of its lines; else what pages of runs show of them. StorageError where it cannot be read.
+    `kind`: the type of its lines; None: the one that pages of runs show (`KINDS`).
     """
     where = storage.join(run_url, name)
     try:
         return json_reader.read_lines(where, kind or KINDS[name])
     except RecordError as error:
+        # A log that is too large to be read. Returned and not raised: the other logs of the run can be shown.
         return Lines(where, unread=str(error))
 
 
 def each_step_once(rows: list[Row]) -> list[Row]:
-    """Logged steps in order: of a step done twice the later line counts."""
+    """Logged steps in order. Where a step was logged twice, the later line counts."""
+    # A run that was killed repeats the steps since its last checkpoint, and logs them again.
     steps = {row["step"]: row for row in rows}
     return [steps[step] for step in sorted(steps)]

@@ -1,9 +1,9 @@
-"""Adding lines to a log so that what stands in it already is never lost, not even to a damaged answer.
+"""Appends lines to a log without ever losing a line, not even when a store's answer is damaged.
 
-On a disk lines are added in place; a line that a killed process wrote in part goes. An object store takes
-whole files alone, so the writer holds the file's content and sends it again with the new lines. What it
-holds it has sent itself, or checked as it was read: a damaged answer is never written back. What arrives
-damaged at the store is sent again.
+On a disk lines are appended in place. A last line that a killed process wrote in part is removed. An object
+store accepts only whole files, so the writer keeps the file's content and uploads it again with the new
+lines. It keeps only content that it uploaded itself or verified on reading, so a damaged answer is never
+written back. An upload that arrives damaged is repeated.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ from retfound_dist.errors import StorageError
 from retfound_dist.io import storage, urls
 
 READINGS = 8
-"""Times that a file is read until it is believed."""
+"""Most times that a file is read until a reading is accepted."""
 ALIKE = 4
-"""Readings in a row that have to agree where the store's tag is no checksum, or the answer is damaged."""
+"""Equal readings in a row that are needed where the store's tag disagrees with the content."""
+# A tag that looks like an MD5 and disagrees has two explanations: this store's tags are no checksums, or the
+# answer is damaged. Elsewhere nothing speaks for damage, and two equal readings are enough.
 _BLOCK = 1 << 16
 _MD5 = re.compile(r'^"?([0-9a-f]{32})"? (\d+) ')
 """A store's mark whose tag may be the content's MD5, and its size."""
 
 
 class LogWriter:
-    """Adds lines to one file; it notices when somebody else has, too."""
+    """Appends lines to one file, and notices when another process has done so."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._held: bytes | None = None
-        """What is known to belong in the file."""
+        self._content: bytes | None = None
+        """The verified content of the file; None: it was not read yet."""
         self._mark = ""
-        """What the store said of the file when it held just that; empty: it has to be read."""
-        self._tried = b""
-        """What was sent last, where it is not known whether it arrived."""
+        """The store's mark of the file with that content; empty: the file has to be read."""
+        self._uploaded = b""
+        """The last upload, where it is not known whether it arrived."""
         self._tags_are_md5 = True
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add objects as lines; StorageError where that fails: the same rows may be added again then.
+        """Append objects as lines. After a StorageError the same rows may be added again.
 
-        A number that is not finite becomes null: JSON has none.
+        A number that is not finite becomes null, for JSON has no such number.
         """
         lines = b"".join(row_line(row) for row in rows)
         if storage.is_local(self._url):
@@ -55,50 +57,56 @@ class LogWriter:
             self._send(lines)
 
     def _send(self, lines: bytes) -> None:
-        held = self._held
-        if held is None or not self._mark or self._mark_now() != self._mark:
-            found = _read_alike(self._url)
-            if self._tried.endswith(lines) and found == self._tried:
-                self._held, self._mark, self._tried = found, "", b""  # it had arrived
+        content = self._content
+        if content is None or not self._mark or self._mark_now() != self._mark:
+            stored = _read_alike(self._url)
+            if self._uploaded.endswith(lines) and stored == self._uploaded:
+                # The upload had arrived though its answer was an error: the caller now adds the same rows
+                # again.
+                self._content, self._mark, self._uploaded = stored, "", b""
                 return
-            if held is None:
-                held = _ended(found)
-            elif not _is_damage_of(self._tried, found):
-                held = _merged(held, found, lines)
-        self._mark, self._tried = "", held + lines
-        storage.write_bytes(self._url, self._tried)
+            if content is None:
+                content = _ended(stored)
+            elif not _is_damage_of(self._uploaded, stored):
+                content = _merged(content, stored, lines)
+        # The upload is noted before it is sent: if sending raises, the next call can tell whether it arrived.
+        self._mark, self._uploaded = "", content + lines
+        storage.write_bytes(self._url, self._uploaded)
         mark = self._mark_now()
         if not self._arrived(mark):
-            self._held = held
+            self._content = content
             raise StorageError(f"cannot write {self._url}: it arrived damaged")
-        self._held, self._mark, self._tried = self._tried, mark, b""
+        self._content, self._mark, self._uploaded = self._uploaded, mark, b""
 
     def _mark_now(self) -> str:
         return storage.version_mark(self._url) if storage.exists(self._url) else ""
 
     def _arrived(self, mark: str) -> bool:
-        """Whether the store holds what was sent last. Where its tag does not say so it is read back."""
-        told = _MD5.match(mark)
-        if not told:
+        """Whether the store holds the last upload. Where its tag cannot tell, the file is read back."""
+        tag = _MD5.match(mark)
+        if not tag:
             return True
-        if int(told[2]) == len(self._tried):
+        if int(tag[2]) == len(self._uploaded):
             if not self._tags_are_md5:
-                return storage.read_bytes(self._url) == self._tried  # read damaged, it is sent again
-            if _md5(self._tried) == told[1]:
+                # One reading is enough: if that is damaged, the upload is only repeated.
+                return storage.read_bytes(self._url) == self._uploaded
+            if _md5(self._uploaded) == tag[1]:
                 return True
-        if _read_alike(self._url) != self._tried:
+        if _read_alike(self._url) != self._uploaded:
             return False
+        # The content is right and the tag is not its MD5: with KMS encryption, for one, S3's tags are not.
         self._tags_are_md5 = False
         return True
 
 
 def append_rows(run_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add objects as lines to one of a run's logs, once; who adds often keeps a LogWriter."""
+    """Append objects as lines to one of a run's logs, once. Keep a LogWriter to append often."""
     LogWriter(storage.join(run_url, name)).add(rows)
 
 
 def row_line(row: Mapping[str, Any]) -> bytes:
     """An object as a line of JSON without secrets; a number that is not finite becomes null."""
+    # Try first: nearly every row is finite, and a copy of each would cost more than the error of a few.
     try:
         text = json.dumps(row, allow_nan=False)
     except ValueError:
@@ -107,56 +115,59 @@ def row_line(row: Mapping[str, Any]) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """A value with null for each number in it that is not finite."""
+    """A value with None for each number in it that is not finite."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_alike(url: str) -> bytes:
-    """A file's content; nothing where there is none.
+    """A file's content; empty where there is no file.
 
-    It is believed where the store's checksum agrees, elsewhere once several readings in a row are alike.
+    It is accepted where the store's checksum agrees, otherwise after several equal readings in a row.
     """
     before, alike = None, 0
     for _ in range(READINGS):
-        there = storage.exists(url)
-        mark, data = (storage.version_mark(url), storage.read_bytes(url)) if there else ("", b"")
-        told = _MD5.match(mark)
-        if told and _md5(data) == told[1]:
+        exists = storage.exists(url)
+        mark, data = (storage.version_mark(url), storage.read_bytes(url)) if exists else ("", b"")
+        tag = _MD5.match(mark)
+        if tag and _md5(data) == tag[1]:
             return data
         alike = alike + 1 if data == before else 1
-        if alike >= (ALIKE if told else 2):
+        if alike >= (ALIKE if tag else 2):
             return data
         before = data
     raise StorageError(f"cannot read {url}: it reads differently each time")
 
 
 def _md5(data: bytes) -> str:
+    # MD5 only because S3's ETag of a file uploaded in one part is one. It guards against accidents, not
+    # attacks.
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _is_damage_of(sent: bytes, found: bytes) -> bool:
-    """Whether it is what was sent with a byte that flipped on the way, and no line of somebody else's."""
-    return len(sent) == len(found) and sum(a != b for a, b in zip(sent, found, strict=True)) == 1
+def _is_damage_of(uploaded: bytes, stored: bytes) -> bool:
+    """Whether the stored content is the uploaded one with one changed byte, not a line of another process."""
+    return len(uploaded) == len(stored) and sum(a != b for a, b in zip(uploaded, stored, strict=True)) == 1
 
 
-def _merged(held: bytes, found: bytes, coming: bytes) -> bytes:
-    """What is held, and the lines that somebody else has added since.
+def _merged(content: bytes, stored: bytes, new_lines: bytes) -> bytes:
+    """The verified content, and the lines that another process has appended since.
 
-    Where the file has lost or changed what is held, what is held counts.
+    Where the stored file has lost or changed verified lines, the verified content wins.
     """
-    if found.startswith(held):
-        return _ended(found)
-    known = {*held.split(b"\n"), *coming.split(b"\n")}
-    more = [line for line in found.split(b"\n") if line not in known and _is_whole(line)]
-    return held + b"".join(line + b"\n" for line in more)
+    if stored.startswith(content):
+        return _ended(stored)
+    # `new_lines` too: an upload of them may have arrived beside another process's lines, and they come next.
+    known = {*content.split(b"\n"), *new_lines.split(b"\n")}
+    more = [line for line in stored.split(b"\n") if line not in known and _is_whole(line)]
+    return content + b"".join(line + b"\n" for line in more)
 
 
 def _ended(data: bytes) -> bytes:
-    """The content without a last line that was written in part."""
+    """The content without an incomplete last line; a complete one gets its line end."""
     last = data.rpartition(b"\n")[2]
     if not last:
         return data
@@ -164,7 +175,7 @@ def _ended(data: bytes) -> bytes:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line was written to its end."""
+    """Whether a line is complete: it is one JSON object."""
     try:
         return isinstance(from_json(line), dict)
     except ValueError:
@@ -172,7 +183,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _add_in_place(path: str, lines: bytes) -> None:
-    """All lines or none at the end of a local file, behind its last whole line."""
+    """Append all lines or none to a local file, after its last complete line."""
     with storage.explained(path, "write"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         # Without a buffer: what could not be written would be tried again on closing, behind the repair.
@@ -187,12 +198,14 @@ def _add_in_place(path: str, lines: bytes) -> None:
                 while lines:
                     lines = lines[file.write(lines) :]
             except OSError:
+                # A full disk takes a part: remove it, or the retry would leave the first rows twice.
                 file.truncate(end)
                 raise
 
 
 def _last_line(file: IO[bytes]) -> bytes:
-    """What stands behind the last line's end."""
+    """What comes after the last line end; empty in a sound log."""
+    # From the end, block by block: logs grow long, and this runs at every append.
     at, blocks = file.seek(0, os.SEEK_END), list[bytes]()
     while at and not (blocks and b"\n" in blocks[-1]):
         size = min(_BLOCK, at)

@@ -1,4 +1,8 @@
-"""A run's `config.json`: its settings, and what it trains on and began from."""
+"""Reads a run's `config.json`: its settings, its shard set and the weights it began from.
+
+Only the keys that other commands rely on have types here. `config.schema` checks all settings when a run
+starts.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from retfound_dist.records.json_reader import Count, Sha256
 
 CONFIG = "config.json"
 LIMIT = 16 << 20
-"""Bytes of a config.json of ours: it has some kilobytes."""
+"""Most bytes of a config.json; ours have some kilobytes."""
+# `retfound runs` walks folders of other programs too, where a file of this name may have gigabytes.
 REMEDY = (
     "put the `config` of one of the run's checkpoints/step_*/COMMIT.json in its place, or give this run a "
     "run.url of its own"
@@ -25,7 +30,7 @@ Number: TypeAlias = Annotated[float, Field(ge=0)]
 
 @_OPEN
 class TrainSection(TypedDict, total=False):
-    """`train`, as far as a run's folder is judged by it."""
+    """The keys of `train` that other commands rely on."""
 
     steps: Count
     epochs: Number
@@ -36,7 +41,7 @@ class TrainSection(TypedDict, total=False):
 
 @_OPEN
 class DataSection(TypedDict, total=False):
-    """`data`, as far as a run's folder is judged by it."""
+    """The keys of `data` that other commands rely on."""
 
     shards: str
     split: str
@@ -45,7 +50,7 @@ class DataSection(TypedDict, total=False):
 
 @_OPEN
 class ModelSection(TypedDict, total=False):
-    """`model`, as far as a run's folder is judged by it."""
+    """The keys of `model` that other commands rely on."""
 
     name: str
     init: str
@@ -55,14 +60,14 @@ class ModelSection(TypedDict, total=False):
 
 @_OPEN
 class CheckpointSection(TypedDict, total=False):
-    """`checkpoint`, as far as a run's folder is judged by it."""
+    """The keys of `checkpoint` that other commands rely on."""
 
     every_steps: Count
 
 
 @_OPEN
 class ShardSetNote(TypedDict):
-    """`identity.describe_set`."""
+    """The shard set a run trains on: `content_identity.describe_set`."""
 
     fingerprint: str
     shards: Count
@@ -71,12 +76,13 @@ class ShardSetNote(TypedDict):
 
 @_OPEN
 class InitWeightsNote(TypedDict):
-    """Which weights a run began from."""
+    """The weights a run began from."""
 
     sha256: Sha256
 
 
 def _has_length(train: TrainSection) -> TrainSection:
+    # Hugging Face and timm leave a config.json too. This is what tells a run's folder from a model's.
     if "steps" not in train and "epochs" not in train:
         raise ValueError("it has neither steps nor epochs")
     return train
@@ -93,19 +99,22 @@ class _Rest(TypedDict, total=False):
 
 @_OPEN
 class RunConfig(_Rest):
-    """The whole of it; keys and sections of a later version stay in it."""
+    """The whole file. Keys and sections of a later version stay in it."""
 
     train: Annotated[TrainSection, AfterValidator(_has_length)]
 
 
 def read_config(run_url: str, remedy: str = REMEDY) -> dict[str, Any]:
-    """A run's config. Raises StorageError where it cannot be read, RecordError where it is damaged or not of
-    a run, FormatError where it is of another format."""
+    """Read a run's config.
+
+    StorageError where it cannot be read, RecordError where it is damaged or not a run's, FormatError where it
+    is of another format. `remedy`: what the error tells a person to do.
+    """
     where = storage.join(run_url, CONFIG)
     try:
         return dict(json_reader.read(where, RunConfig, remedy, limit=LIMIT))
     except FormatError:
         raise
     except RecordError as error:
-        told = str(error).replace(" is damaged: ", " is damaged or of another program: ", 1)
-        raise RecordError(told) from error
+        message = str(error).replace(" is damaged: ", " is damaged or of another program: ", 1)
+        raise RecordError(message) from error

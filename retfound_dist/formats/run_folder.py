@@ -1,4 +1,4 @@
-"""A run's folder: its config, its metrics, and what may change when it is started again."""
+"""Reads and writes a run's folder, and decides what may change when the run is started again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import storage, urls, verified_files
 
 WATCH = "evaluations/watch.json"
-"""The history that `retfound watch` leaves."""
+"""File with the history that `retfound watch` writes."""
+# Forbidden by default: a new setting changes the result of a run until somebody lists it here.
 HOW = (
     "run.",
     "data.workers",
@@ -53,36 +54,40 @@ HOW = (
     "train.profile_steps",
     "checkpoint.",
 )
-"""Keys that say how a run is carried out, never what it computes: free to change on a restart."""
-
-
+"""Keys, or beginnings of keys, that say how a run is carried out, never what it computes. A restart may
+change them."""
 DATA = ("data.shards", "data.first_shards")
-"""Keys that say where the shard set is: what it holds decides, where a run's config says that."""
+"""Keys that say where the shard set is. They are not compared where the run's config has its fingerprint."""
 
 
 def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | None = None) -> bool:
-    """Whether the folder holds this run already; RunConflictError when it holds another one.
+    """Whether the folder already holds this run.
 
-    RecordError where its config is damaged.
+    RunConflictError where it holds another run, RecordError where its config is damaged.
 
-    A key that the run's config lacks, for it was written before there was one, has its default. The shard
-    set is the same where its content is (`manifest`: the set of today). A run that was begun before
-    fingerprints were kept is compared by the set's URL.
+    `manifest`: the shard set as it is now. The set is compared by content; for a run that was begun before
+    fingerprints were stored, by URL.
     """
     where = storage.join(url, CONFIG)
     if not storage.exists(where):
         return False
-    held = _surely_held(url)
-    _refuse_unknown(where, held)
-    old, new = settings(held), settings(config)
-    by_content = manifest is not None and SHARD_SET in held
+    stored = _read_config_twice(url)
+    _refuse_unknown(where, stored)
+    # Both sides get defaults: a setting that is newer than the run had its default's effect when the run
+    # began.
+    old, new = settings(stored), settings(config)
+    by_content = manifest is not None and SHARD_SET in stored
     free = (*HOW, *DATA) if by_content else HOW
     changed = [
-        d
-        for d in differences(old, new)
-        if not d[0].startswith(free) and not _is_same_url(*d) and not _is_same_part(manifest, *d)
+        change
+        for change in differences(old, new)
+        if not change[0].startswith(free)
+        and not _is_same_url(*change)
+        and not _is_same_part(manifest, *change)
     ]
-    changed = [d for d in changed if not _is_same_init(held, *d)]
+    # Last, for it may read a weights file of gigabytes: only where everything cheaper has not explained the
+    # change.
+    changed = [change for change in changed if not _is_same_init(stored, *change)]
     if changed:
         shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -90,23 +95,25 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
             f"{url} holds another run ({shown}{more}): "
             "start this one at a run.url of its own, or undo the change"
         )
-    if manifest is not None and by_content and (why := what_changed(held[SHARD_SET], manifest)):
+    if manifest is not None and by_content and (why := what_changed(stored[SHARD_SET], manifest)):
         raise RunConflictError(f"{url} cannot go on: {why}, or {new_run(url)}")
     return True
 
 
-def _surely_held(url: str) -> dict[str, Any]:
-    """A run's config as two readings in a row have it: a digit that flipped on its way is JSON too."""
-    before, held = None, read_config(url)
+def _read_config_twice(url: str) -> dict[str, Any]:
+    """A run's config after two equal readings in a row."""
+    # config.json has no checksum, and a digit that flips on the way from the store is still valid JSON. It
+    # would look like another run and refuse the restart.
+    before, config = None, read_config(url)
     for _ in range(verified_files.MOST_READINGS):
-        if held == before:
-            return held
-        before, held = held, read_config(url)
+        if config == before:
+            return config
+        before, config = config, read_config(url)
     raise StorageError(f"cannot read {storage.join(url, CONFIG)}: each reading gave something else")
 
 
 def new_run(url: str) -> str:
-    """How to go on with a run's weights where the run itself cannot."""
+    """Advice on how to use a run's weights where the run itself cannot go on."""
     newest = checkpoint_folder.newest(url)
     if newest is None:
         return "begin a new run at another run.url"
@@ -114,23 +121,25 @@ def new_run(url: str) -> str:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings by dotted key, with the defaults of keys it was written without; data left out."""
+    """A run's settings by dotted key. Missing keys get their defaults; sections that are not settings are
+    left out.
+    """
     return with_defaults(PretrainConfig, {name: part for name, part in config.items() if name not in KEPT})
 
 
-def _refuse_unknown(where: str, held: Mapping[str, Any]) -> None:
+def _refuse_unknown(where: str, config: Mapping[str, Any]) -> None:
     """RunConflictError where the run was begun with settings that this version does not know."""
     known = set(key_names(PretrainConfig))
-    flat = [key for key, _ in flatten(held) if not key.startswith((*(f"{name}." for name in KEPT), *HOW))]
-    if strange := [key for key in flat if key not in known]:
+    keys = [key for key, _ in flatten(config) if not key.startswith((*(f"{name}." for name in KEPT), *HOW))]
+    if unknown := [key for key in keys if key not in known]:
         raise RunConflictError(
-            f"{where} has settings that this version does not know ({', '.join(strange[:5])}): go on with "
+            f"{where} has settings that this version does not know ({', '.join(unknown[:5])}): go on with "
             "the version that began the run (events.jsonl names it), or start at another run.url"
         )
 
 
 def _is_same_part(manifest: Manifest | None, key: str, was: Any, now: Any) -> bool:
-    """Whether `all` and `auto`, say, are the same shards of this set."""
+    """Whether two values of data.split (such as `all` and `auto`) select the same shards of this set."""
     if key != "data.split" or manifest is None:
         return False
     try:
@@ -143,9 +152,9 @@ def _is_same_url(key: str, was: Any, now: Any) -> bool:
     return key in ("data.shards", "model.init") and urls.is_same(str(was), str(now))
 
 
-def _is_same_init(held: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
-    """Whether the weights that a run began from have only moved: told by their content."""
-    known = held.get(INIT_WEIGHTS)
+def _is_same_init(config: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
+    """Whether model.init names the same weights at another place; their content decides."""
+    known = config.get(INIT_WEIGHTS)
     if key != "model.init" or not isinstance(known, Mapping) or _part_of(str(was)) != _part_of(str(now)):
         return False
     try:
@@ -159,21 +168,23 @@ def _part_of(init: str) -> str:
 
 
 def init_weights(url: str) -> dict[str, Any]:
-    """What the run's config says of the weights that it began from; empty where it says nothing."""
-    held = read_config(url) if storage.exists(storage.join(url, CONFIG)) else {}
-    return dict(held.get(INIT_WEIGHTS, {}))
+    """The weights that the run began from, as its config has them ({"sha256": ...}); empty where it has
+    none."""
+    config = read_config(url) if storage.exists(storage.join(url, CONFIG)) else {}
+    return dict(config.get(INIT_WEIGHTS, {}))
 
 
 def write_config(url: str, config: Mapping[str, Any]) -> None:
-    """Put the resolved config into the run's folder and see that it arrived, else StorageError."""
+    """Write the resolved config into the run's folder and read it back; StorageError where it did not
+    arrive."""
     verified_files.write_json(storage.join(url, CONFIG), config)
 
 
 def read_rows(url: str, name: str) -> list[Row]:
-    """The objects in one of the run's logs, as they were written; none where there is no such log."""
+    """All JSON objects in one of the run's logs, of whatever kind; none where there is no such log."""
     return read_log(url, name, Row).rows
 
 
 def read_metrics(url: str) -> list[Row]:
-    """The run's logged steps in order, each once."""
+    """The run's logged steps in order, without repetitions."""
     return each_step_once(read_log(url, METRICS, AnyStep).rows)

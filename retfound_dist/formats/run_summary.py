@@ -1,9 +1,10 @@
-"""`summary.json` of a run: what a list of runs shows of it, so that a list of thousands reads no logs.
+"""Reads and writes `summary.json` of a run: what a list of runs shows, so that a long list reads no logs.
 
-The run writes it as it goes, `retfound watch` after an evaluation. Whoever reads it checks it against what
-the store says of the files it was made from: lines that a log has gained since are read, checkpoints and
-evaluations that are new or were written again too. A summary that does not fit its files, and a run with
-damage of any kind, is left to the reader of whole runs, which says what is wrong.
+The run writes it while it trains, and `retfound watch` writes it after an evaluation. A reader compares it
+with the sizes and tags of the files it was made from. It then reads only what is new: lines added to a log,
+and checkpoints and evaluations that are new or were written again. Where a summary does not fit its files,
+or where the run has any damage, `read` returns None. The caller then reads the whole run, which reports what
+is wrong.
 """
 
 from __future__ import annotations
@@ -30,25 +31,27 @@ _STEP = re.compile(r"(evaluations)/step_(\d+)/[^/]+")
 _COMMIT = re.compile(r"(checkpoints)/step_(\d{8,})/[^/]+")
 _SHOWN = ("auroc",)
 """Macro scores that a list shows."""
+# A run and a `retfound watch` write it without a lock: each writes a whole new file, and each reader checks
+# it against the logs. The loser of a race leaves a summary that is a little old.
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadPosition:
     """How far a log was read."""
 
     bytes: int = 0
     last: int = 0
-    """crc32 of the last line."""
+    """crc32 of the last line that was read. Another log of that length has another line there."""
     length: int = 0
-    """Bytes of the last line."""
+    """Bytes of that line."""
     tag: str = ""
-    """What the store said of the file then."""
+    """The store's tag of the file at that time."""
 
 
 @dataclass(frozen=True)
 class ScoredEvaluation:
-    """An evaluation, as far as a list shows it."""
+    """The part of an evaluation that a list shows."""
 
     step: int
     mark: FileState
@@ -57,53 +60,56 @@ class ScoredEvaluation:
 
 @dataclass(frozen=True)
 class CommittedStep:
-    """A checkpoint whose commit was read."""
+    """A committed checkpoint."""
 
     step: int
     mark: FileState
-    """Of the commit."""
+    """The state of its COMMIT.json when it was read."""
     generation: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run."""
+    """The content of summary.json."""
 
     format: Literal[1] = 1
     config: Row
     config_mark: FileState
-    read: dict[str, Read] = field(default_factory=dict)
+    read: dict[str, ReadPosition] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    """The last logged step with an epoch, the last with a held-out loss, and the last, by step."""
+    """By step: the last logged step, the last one with an epoch, and the last one with a held-out loss."""
     events: list[Row] = field(default_factory=list)
-    """The last start or end, and the last of any kind."""
+    """The last start or end, and the last event of any kind."""
     alarms: list[Row] = field(default_factory=list)
     commits: list[CommittedStep] = field(default_factory=list)
-    """By rising step."""
+    """In ascending order of steps."""
     scores: dict[str, ScoredEvaluation] = field(default_factory=dict)
-    """By path; of committed evaluations."""
+    """Path below the run -> a committed evaluation."""
     locked: bool = False
 
     @property
     def checkpoints(self) -> list[int]:
-        """Steps that are committed, the newest checkpoint's last."""
-        found = [
-            checkpoint_folder.Found(each.step, None, generation=each.generation) for each in self.commits
+        """Committed steps, the newest checkpoint's last."""
+        # Through `Found.age`, so that a list and a resume cannot disagree on which checkpoint is the newest.
+        commits = [
+            checkpoint_folder.Found(commit.step, None, generation=commit.generation)
+            for commit in self.commits
         ]
-        return [each.step for each in sorted(found, key=lambda each: each.age)]
+        return [commit.step for commit in sorted(commits, key=lambda commit: commit.age)]
 
 
 def read(url: str) -> RunSummary | None:
-    """The run's summary, brought up to date; None where it has none, or none that can be trusted."""
+    """The run's summary, brought up to date; None where there is none, or it cannot be trusted."""
     marks = marks_of(url, _FILES, _FOLDERS)
     if SUMMARY not in marks:
         return None
-    held = _held(url)
-    return _up_to_date(url, held, marks) if held else None
+    stored = _stored(url)
+    return _up_to_date(url, stored, marks) if stored else None
 
 
 def damage(url: str) -> str:
-    """A sentence where the run's summary is damaged; empty where it is sound, of a later version or none."""
+    """A sentence on how the run's summary is damaged; empty where it is sound, missing or of a later
+    version."""
     where = storage.join(url, SUMMARY)
     try:
         if storage.exists(where):
@@ -116,114 +122,125 @@ def damage(url: str) -> str:
 
 
 def refresh(url: str) -> None:
-    """Write the run's summary anew; of its logs only what was added is read. Nothing where there is damage.
-
-    Whoever cannot write it has no summary, which costs a reader time and nothing else.
-    """
+    """Update the run's summary, or delete it where the run has damage. Only new parts of its logs are
+    read."""
+    # Errors of the store are ignored: without a summary a reader takes longer, and a run must not stop for
+    # that.
     with suppress(StorageError, OSError):
+        # Sizes and tags are taken before the files are read. A line that is added in between is then read
+        # again by the next reader; taken afterwards, it would count as read and be missing for good.
         marks = marks_of(url, _FILES, _FOLDERS)
-        held = (_held(url) if SUMMARY in marks else None) or RunSummary(
+        stored = (_stored(url) if SUMMARY in marks else None) or RunSummary(
             config={}, config_mark=FileState(0, "")
         )
-        now = _up_to_date(url, held, marks)
-        if now is None and SUMMARY in marks:
+        updated = _up_to_date(url, stored, marks)
+        if updated is None and SUMMARY in marks:
             storage.delete(storage.join(url, SUMMARY))
-        elif now is not None:
-            storage.write_json(storage.join(url, SUMMARY), asdict(now))
+        elif updated is not None:
+            storage.write_json(storage.join(url, SUMMARY), asdict(updated))
 
 
-def _held(url: str) -> RunSummary | None:
+def _stored(url: str) -> RunSummary | None:
     try:
         return json_reader.read(storage.join(url, SUMMARY), RunSummary, "")
     except (RecordError, StorageError):
         return None
 
 
-def _config(url: str, held: RunSummary, mark: FileState | None) -> Row | None:
-    """The run's config, read again where it was written again; None where there is none, or damage."""
+def _config(url: str, stored: RunSummary, mark: FileState | None) -> Row | None:
+    """The run's config, read only where the file has changed; None where it is missing or damaged."""
     if mark is None:
         return None
     try:
-        return held.config if mark == held.config_mark else dict(run_folder.read_config(url, remedy=""))
+        return stored.config if mark == stored.config_mark else dict(run_folder.read_config(url, remedy=""))
     except (StorageError, RecordError):
         return None
 
 
 def _commits(
-    url: str, held: Sequence[CommittedStep], marks: Mapping[str, FileState]
+    url: str, stored: Sequence[CommittedStep], marks: Mapping[str, FileState]
 ) -> list[CommittedStep] | None:
-    """Every commit that is there; one whose file is the same is not read again. None: damage."""
-    there = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
-    known = {each.step: each for each in held if there.get(each.step) == each.mark}
+    """Every commit in the run's folder, read only where its file has changed; None where one is damaged."""
+    current = {int(m[2]): mark for path, mark in marks.items() if (m := _COMMIT.fullmatch(path))}
+    known = {commit.step: commit for commit in stored if current.get(commit.step) == commit.mark}
     try:
-        read = checkpoint_folder.read_commits(url, sorted(there.keys() - known.keys()), tolerated=())
+        new = checkpoint_folder.read_commits(url, sorted(current.keys() - known.keys()), tolerated=())
     except RetfoundError:
         return None
-    known |= {each.step: CommittedStep(each.step, there[each.step], each.generation) for each in read}
+    known |= {
+        commit.step: CommittedStep(commit.step, current[commit.step], commit.generation) for commit in new
+    }
     return [known[step] for step in sorted(known)]
 
 
-def _up_to_date(url: str, held: RunSummary, marks: Mapping[str, FileState]) -> RunSummary | None:
-    """With what was written since; None where a log is not the one that was read, or anything is damaged."""
-    config = _config(url, held, marks.get(run_folder.CONFIG))
-    scores, commits = _scores(url, held.scores, marks), _commits(url, held.commits, marks)
+def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) -> RunSummary | None:
+    """The summary with everything that was written since.
+
+    None where a log is not the one that was read before, or anything is damaged.
+    """
+    config = _config(url, stored, marks.get(run_folder.CONFIG))
+    scores, commits = _scores(url, stored.scores, marks), _commits(url, stored.commits, marks)
     if config is None or scores is None or commits is None:
         return None
-    how_far, fresh = {}, {}
+    positions, new_rows = {}, {}
     for name in LOGS:
-        found = _added(url, name, held.read.get(name, Read()), marks.get(name))
-        if found is None:
+        added = _added(url, name, stored.read.get(name, ReadPosition()), marks.get(name))
+        if added is None:
             return None
-        how_far[name], fresh[name] = found
+        positions[name], new_rows[name] = added
     return RunSummary(
         config=config,
         config_mark=marks[run_folder.CONFIG],
-        read=how_far,
-        rows=_kept_rows([*held.rows, *fresh[run_folder.METRICS]]),
-        events=_kept_events([*held.events, *fresh[run_folder.EVENTS]]),
-        alarms=[*held.alarms, *fresh[run_folder.ALARMS]],
+        read=positions,
+        rows=_last_rows([*stored.rows, *new_rows[run_folder.METRICS]]),
+        events=_last_events([*stored.events, *new_rows[run_folder.EVENTS]]),
+        alarms=[*stored.alarms, *new_rows[run_folder.ALARMS]],
         commits=commits,
         scores=scores,
         locked=LOCK in marks,
     )
 
 
-def _added(url: str, name: str, before: Read, mark: FileState | None) -> tuple[Read, list[Row]] | None:
-    """How far a log is read now, and its new lines; None where it is another log or holds damage."""
+def _added(
+    url: str, name: str, before: ReadPosition, mark: FileState | None
+) -> tuple[ReadPosition, list[Row]] | None:
+    """The new position in a log, and the rows since the old one; None where it is another log or damaged."""
     size, tag = (mark.bytes, mark.tag) if mark else (0, "")
     if size == before.bytes and tag == before.tag:
         return before, []
+    # From the last line that was read, not from its end: its checksum shows whether this is still the same
+    # log.
     begin = before.bytes - before.length
     data = storage.read_range(storage.join(url, name), begin, size) if size > begin else b""
     if zlib.crc32(data[: before.length]) != before.last:
         return None
+    # Only up to the last line end: what comes after it is still being written, and is read the next time.
     lines = data[before.length : data.rfind(b"\n") + 1].splitlines(keepends=True)
     if not lines:
         return replace(before, tag=tag), []
-    found = json_reader.parse_lines(b"".join(lines), log_rows.KINDS[name], name)
-    if found.bad or found.unread:
+    parsed = json_reader.parse_lines(b"".join(lines), log_rows.KINDS[name], name)
+    if parsed.bad or parsed.unread:
         return None
     last = lines[-1]
-    far = Read(before.bytes + sum(map(len, lines)), zlib.crc32(last), len(last), tag)
-    return far, [dict(row) for row in found.rows]
+    position = ReadPosition(before.bytes + sum(map(len, lines)), zlib.crc32(last), len(last), tag)
+    return position, [dict(row) for row in parsed.rows]
 
 
-def _kept_rows(rows: Sequence[Row]) -> list[Row]:
-    """Of each step the later row; then the last, the last with an epoch, the last held out."""
-    steps = {row["step"]: row for row in rows}
-    rising = [steps[step] for step in sorted(steps)]
-    kept: dict[Any, Row] = {}
-    for names in ((), ("epoch",), ("held_out_loss",)):
-        found = next((row for row in reversed(rising) if all(row.get(name) for name in names)), None)
-        if found is not None:
-            kept[found["step"]] = found
-    return [kept[step] for step in sorted(kept)]
+def _last_rows(rows: Sequence[Row]) -> list[Row]:
+    """The last row, the last one with an epoch and the last one with a held-out loss, in order of steps."""
+    rows = log_rows.each_step_once(list(rows))
+    selected: dict[Any, Row] = {}
+    for key in (None, "epoch", "held_out_loss"):
+        row = next((row for row in reversed(rows) if key is None or row.get(key)), None)
+        if row is not None:
+            selected[row["step"]] = row
+    return [selected[step] for step in sorted(selected)]
 
 
-def _kept_events(events: Sequence[Row]) -> list[Row]:
-    turn = next((e for e in reversed(events) if e["event"] in ("start", "end")), None)
+def _last_events(events: Sequence[Row]) -> list[Row]:
+    start_or_end = next((e for e in reversed(events) if e["event"] in ("start", "end")), None)
     last = list(events[-1:])
-    return last if turn is None or turn is events[-1] else [turn, *last]
+    return last if start_or_end is None or start_or_end is events[-1] else [start_or_end, *last]
 
 
 def _number(value: Any) -> float | None:
@@ -231,21 +248,22 @@ def _number(value: Any) -> float | None:
 
 
 def _scores(
-    url: str, held: Mapping[str, ScoredEvaluation], marks: Mapping[str, FileState]
+    url: str, stored: Mapping[str, ScoredEvaluation], marks: Mapping[str, FileState]
 ) -> dict[str, ScoredEvaluation] | None:
-    """Every evaluation that is there; one whose file is the same is not read again. None: damage."""
-    found = {}
+    """Every evaluation in the run's folder, read only where its file has changed; None where one is
+    damaged."""
+    scores = {}
     for path, mark in marks.items():
         if not (step := _STEP.fullmatch(path)):
             continue
-        if (known := held.get(path)) is not None and known.mark == mark:
-            found[path] = known
+        if (known := stored.get(path)) is not None and known.mark == mark:
+            scores[path] = known
             continue
         try:
             macro = json_reader.read(storage.join(url, path), score_files.ScoreFile, "")["macro"]
-            found[path] = ScoredEvaluation(
+            scores[path] = ScoredEvaluation(
                 int(step[2]), mark, {name: _number(macro.get(name)) for name in _SHOWN}
             )
         except (StorageError, RecordError):
             return None
-    return found
+    return scores

@@ -1,4 +1,7 @@
-"""The JSON files of evaluations, as far as other commands read them: scores, probes, a watch's history."""
+"""Types of the JSON files that evaluations write and other commands read: scores, probes, a watch's history.
+
+Each type names only the keys that its readers rely on.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ Tree = dict[str, Any]
 
 
 def _scores_alone(table: dict[str, Any]) -> dict[str, Any]:
+    # pydantic cannot say "a number, but a tree under this one key", so the rule is checked afterwards.
     if strange := [name for name, value in table.items() if isinstance(value, dict) and name != "undefined"]:
         raise ValueError(f"{strange[0]} is no score")
     return table
 
 
 Table: TypeAlias = Annotated[dict[str, float | Tree | None], AfterValidator(_scores_alone)]
-"""Score -> value; None: undefined, then `undefined` says why."""
+"""Score -> value. None: the score is undefined, and `undefined` says why."""
 
 
 @_OPEN
@@ -36,7 +40,7 @@ class Intervals(TypedDict):
 
 @_OPEN
 class DataNote(TypedDict):
-    """Which labelled set it was."""
+    """The labelled set of an evaluation."""
 
     path: str
     fingerprint: NotRequired[str]
@@ -44,7 +48,7 @@ class DataNote(TypedDict):
 
 @_OPEN
 class ScoreFile(TypedDict):
-    """metrics.json, as far as lists, pages and cards of runs show it."""
+    """The keys of metrics.json that lists, pages and cards of runs show."""
 
     macro: Table
     ci95: NotRequired[Intervals]
@@ -54,7 +58,7 @@ class ScoreFile(TypedDict):
 
 @_OPEN
 class Bootstrap(TypedDict):
-    """What intervals were drawn over."""
+    """The units that were resampled for the intervals."""
 
     unit: str
     units: Count
@@ -64,7 +68,7 @@ class Bootstrap(TypedDict):
 
 @_OPEN
 class WeightsNote(TypedDict):
-    """`Start.describe`: which weights it was."""
+    """The weights that were evaluated (`Start.describe`)."""
 
     url: str
     kind: str
@@ -77,7 +81,7 @@ class WeightsNote(TypedDict):
 
 @_OPEN
 class SeedRow(TypedDict):
-    """What one seed came to."""
+    """The result of one seed."""
 
     seed: int
     epoch: Count
@@ -87,7 +91,7 @@ class SeedRow(TypedDict):
 
 @_OPEN
 class SetNote(TypedDict):
-    """Which labelled set, known by its content."""
+    """A labelled set, identified by its content."""
 
     path: str
     fingerprint: str
@@ -95,7 +99,7 @@ class SetNote(TypedDict):
 
 @_OPEN
 class MethodScores(TypedDict):
-    """A probe's scores by one method."""
+    """A probe's scores with one method."""
 
     macro: Table
     ci95: Intervals
@@ -117,7 +121,7 @@ class ClassRow(TypedDict):
 
 @_OPEN
 class SplitNote(TypedDict):
-    """How many images are in each part."""
+    """Number of images in each part."""
 
     train: Count
     val: Count
@@ -126,7 +130,7 @@ class SplitNote(TypedDict):
 
 @_OPEN
 class ExternalNote(TypedDict):
-    """Of the external set that was tested too."""
+    """Scores on the external set."""
 
     data: SetNote
     legacy: Table
@@ -138,7 +142,7 @@ class ExternalNote(TypedDict):
 
 @_OPEN
 class EvaluationFile(TypedDict):
-    """metrics.json, as the evaluator reads it back."""
+    """metrics.json, as the evaluator reads it to continue or to redraw its page."""
 
     legacy: Table
     macro: Table
@@ -161,7 +165,7 @@ class EvaluationFile(TypedDict):
 
 @_OPEN
 class EpochRow(TypedDict):
-    """A line of history.jsonl; None: not finite, or there was nothing to validate on."""
+    """A line of history.jsonl. None: the value was not finite, or there was no validation part."""
 
     seed: int
     epoch: Count
@@ -186,21 +190,21 @@ class ProbeFile(TypedDict):
 
 @_OPEN
 class WatchStart(TypedDict):
-    """What a watch keeps of the starting weights' probe, as far as pages show it."""
+    """The starting weights' probe in watch.json: the keys that pages show."""
 
     linear: MethodScores
 
 
 @_OPEN
 class WatchRow(WatchStart):
-    """What it keeps of a checkpoint's."""
+    """A checkpoint's probe in watch.json."""
 
     step: StepNumber
 
 
 @_OPEN
 class WatchFile(TypedDict):
-    """watch.json, as far as pages of runs show it."""
+    """The keys of watch.json that pages of runs show."""
 
     rows: list[WatchRow]
     start: NotRequired[WatchStart | None]
@@ -208,13 +212,13 @@ class WatchFile(TypedDict):
 
 @_OPEN
 class ComparedConfig(TypedDict):
-    """The settings of a comparison, as far as another one on its place looks at them."""
+    """The settings of a comparison that the next one at the same URL looks at."""
 
     weights: dict[str, str]
 
 
 @_OPEN
 class ComparisonFile(TypedDict):
-    """compare.json, as far as another one on its place looks at it."""
+    """The keys of compare.json that the next comparison at the same URL looks at."""
 
     config: ComparedConfig

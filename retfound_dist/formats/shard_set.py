@@ -1,4 +1,4 @@
-"""A shard set as it stands at a URL: `manifest.json`, tar shards and one index file a shard.
+"""Reads a shard set: `manifest.json`, tar shards, and one index file for each shard.
 
     manifest.json   {"format": 1, "samples": N, "shards": [{"name", "samples", "bytes", "sha256",
                      "split", "index": {"name", "bytes", "sha256"}, "fields_sha256"}], "sources": {...},
@@ -9,8 +9,8 @@
                      json offset, json bytes, image sha256], ...], ...}: where each sample lies in
                      the tar; of the sha256 of the image's bytes the first 16 hex digits
 
-The manifest is written last: without it there is no set. Packing writes these, the stream and the
-evaluator read them. A shard of a set that replaced another one may be called `oct.2-000000.tar`. Sets packed
+The manifest is written last: without it there is no set. Packing writes these files, the stream and the
+evaluator read them. Shards of a set that replaced another one may be called `oct.2-000000.tar`. Sets packed
 by older versions have no `fields_sha256`.
 """
 
@@ -40,14 +40,15 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-"""Folder and column names of the parts, as data sets spell them."""
+"""Folder and column names that data sets use -> the part they mean."""
+# A set that is replaced stays readable until the new manifest is written, so the new shards need other names.
 _GENERATION = re.compile(r"\.\d+(?=-\d{6}\.tar$)")
 _PACK_AGAIN = "pack the set again, or bring this file back from a copy"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar shard as the manifest describes it."""
+    """The manifest's entry of one tar shard."""
 
     name: str
     samples: int
@@ -70,18 +71,21 @@ class Manifest:
     image: dict[str, Any]
     skipped: tuple[dict[str, Any], ...]
     classes: tuple[str, ...] = ()
-    """Every label, sorted: a class's index is its place here."""
+    """Every label, sorted. A class's index is its position here."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """The settings it was packed with."""
+    """The settings that it was packed with."""
     fingerprint: str = ""
-    """Of the settings and sources it was packed with; `identity.set_fingerprint` is that of its content."""
+    """Hash of the settings and sources it was packed with. `content_identity.set_fingerprint` is that of its
+    content.
+    """
     suspects: dict[str, Any] = field(default_factory=dict)
-    """Source -> suspicion -> {"images", "of", "first"}: pictures that are probably no B-scans."""
+    """Source -> suspicion -> {"images", "of", "first"}: pictures that are probably not B-scans."""
     history: tuple[dict[str, Any], ...] = ()
     """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
 
     def first(self, count: int) -> Manifest:
-        """The set as it was when it had so many shards: appending only adds behind; 0: all of it."""
+        """The set of the first `count` shards; 0: the whole set."""
+        # Appending only adds shards at the end, so this is the set as it was when it had so many.
         if not count:
             return self
         if count > len(self.shards):
@@ -92,25 +96,26 @@ class Manifest:
         return replace(self, shards=shards, samples=sum(shard.samples for shard in shards))
 
     def part(self, split: str) -> tuple[Shard, ...]:
-        """The shards of `train`, `val` or `test`, of `all`, or of all but val and test (`auto`).
+        """The shards of `train`, `val` or `test`; of all parts (`all`); of all but val and test (`auto`).
 
-        ManifestError when there are none.
+        ManifestError where there are none.
         """
         parts = {shard.split for shard in self.shards}
+        # `auto` is for pretraining: images that a later evaluation tests on must not be trained on.
         wanted = {"all": parts, "auto": parts - {"val", "test"}}.get(split, {split})
-        found = tuple(shard for shard in self.shards if shard.split in wanted)
-        if not found:
+        shards = tuple(shard for shard in self.shards if shard.split in wanted)
+        if not shards:
             named = sorted(part for part in parts if part)
-            held = f"it holds {', '.join(named)}" if named else "it was packed without split.fractions"
+            content = f"it holds {', '.join(named)}" if named else "it was packed without split.fractions"
             raise ManifestError(
-                f"{self.url} has no part {split!r}: {held}; set data.split=all or pack it with a split"
+                f"{self.url} has no part {split!r}: {content}; set data.split=all or pack it with a split"
             )
-        return found
+        return shards
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one sample lies in its shard: offsets and lengths in bytes."""
+    """The place of one sample in its shard: offsets and lengths in bytes."""
 
     key: str
     extension: str
@@ -123,58 +128,59 @@ class Entry:
 
 
 def image_digest(data: bytes) -> str:
-    """What an index holds of an image's bytes: the first 16 hex digits of their sha256."""
+    """The digest of an image's bytes in an index: the first 16 hex digits of their sha256."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def lasting_name(shard: str) -> str:
-    """A shard's name without its generation: `oct-000003.tar` for `oct.2-000003.tar` of a replaced set."""
+    """A shard's name without the number of its replacement: `oct-000003.tar` for `oct.2-000003.tar`."""
     return _GENERATION.sub("", shard)
 
 
 class FieldsDigest:
-    """sha256 over key, part, label and patient of a shard's samples, in order: what an edit would change."""
+    """sha256 over key, part, label and patient of a shard's samples, in order. It shows an edit of these."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, key: str, split: object, label: object, patient: object) -> None:
-        """The next sample."""
+        """Add the next sample."""
         self._digest.update(json.dumps([key, split, label, patient]).encode() + b"\n")
 
     def hex(self) -> str:
-        """Of all samples so far."""
+        """The digest of all samples so far, in hex."""
         return self._digest.hexdigest()
 
 
 def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest:
-    """The manifest of the shard set at a URL, of its `first` shards alone (0: all of them).
+    """Read the manifest of the shard set at a URL, cut to its `first` shards (0: all of them).
 
-    ManifestError says what is wrong with it. Unless it is to be `counted`, its total may be another than
-    the sum of its shards: `verify` names that beside all else.
+    ManifestError says what is wrong with it. With `counted=False` the total may differ from the sum of its
+    shards: `verify` reports that together with all other faults.
     """
     where = storage.join(url, MANIFEST)
     try:
         if not storage.exists(where):
             raise ManifestError(url_kinds.refusal(url, url_kinds.SHARDS))
-        held = json_reader.read(where, ManifestFile, _PACK_AGAIN, format=FORMAT)
+        file = json_reader.read(where, ManifestFile, _PACK_AGAIN, format=FORMAT)
     except RecordError as error:
         raise ManifestError(str(error)) from error
     except StorageError as error:
         raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error
     whole = Manifest(
         url=url,
-        samples=held.samples,
-        shards=tuple(Shard(**vars(row)) for row in held.shards),
-        sources={name: dict(source) for name, source in held.sources.items()},
-        image=dict(held.image),
-        skipped=tuple(map(dict, held.skipped)),
-        classes=tuple(held.classes),
-        recipe=held.recipe,
-        fingerprint=held.fingerprint,
-        suspects=held.suspects,
-        history=tuple(map(dict, held.history)),
+        samples=file.samples,
+        shards=tuple(Shard(**vars(row)) for row in file.shards),
+        sources={name: dict(source) for name, source in file.sources.items()},
+        image=dict(file.image),
+        skipped=tuple(map(dict, file.skipped)),
+        classes=tuple(file.classes),
+        recipe=file.recipe,
+        fingerprint=file.fingerprint,
+        suspects=file.suspects,
+        history=tuple(map(dict, file.history)),
     )
+    # The sum over the whole set, before it is cut: the total stands for all shards.
     total = sum(shard.samples for shard in whole.shards)
     if counted and total != whole.samples:
         raise ManifestError(
@@ -185,7 +191,7 @@ def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest
 
 
 def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
-    """A shard's index, checked against the manifest's sha256 and number of samples."""
+    """Read a shard's index and check it against the manifest's sha256 and number of samples."""
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:
@@ -194,9 +200,9 @@ def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
 
 
 def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
-    """The entries in the bytes of a shard's index file; `where` is what messages call it.
+    """The entries in the bytes of a shard's index file; `where`: its name in messages.
 
-    ManifestError where there are more or fewer than the manifest says, or they lie outside the shard.
+    ManifestError where there are more or fewer than the manifest says, or where they lie outside the shard.
     """
     try:
         rows = json_reader.parse_large(data, Index, where, _PACK_AGAIN, format=FORMAT).samples
@@ -204,6 +210,8 @@ def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
         raise ManifestError(str(error)) from error
     check_count(shard, len(rows), where)
     entries = tuple(Entry(*row) for row in rows)
+    # Keys become names of files when samples are unpacked, cached or shown. Extensions are few: each is
+    # checked once.
     for name in (*(entry.key for entry in entries), *{entry.extension for entry in entries}):
         plain_names.plain_name(name, where, ManifestError)
     ends = (max(e.image_offset + e.image_bytes, e.json_offset + e.json_bytes) for e in entries)
@@ -212,10 +220,11 @@ def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
     return entries
 
 
-def check_count(shard: Shard, found: int, where: str) -> None:
-    """ManifestError where a shard's index holds another number of samples than the manifest says."""
-    if found != shard.samples:
+def check_count(shard: Shard, indexed: int, where: str) -> None:
+    """ManifestError where a shard's index holds (`indexed`) another number of samples than the manifest
+    says."""
+    if indexed != shard.samples:
         raise ManifestError(
-            f"{where} holds {found:,} samples, the manifest says {shard.samples:,} of {shard.name}: one of "
+            f"{where} holds {indexed:,} samples, the manifest says {shard.samples:,} of {shard.name}: one of "
             f"them was changed, and with it every batch; {_PACK_AGAIN}"
         )

@@ -1,8 +1,8 @@
-"""Do the manifest's counts agree with the indexes? Asked before a stream begins.
+"""Compares the manifest's number of samples of each shard with the index files, before a stream begins.
 
-Which samples form a batch follows from the shards' counts alone. One wrong count moves every batch, without
-an error, so all of them are compared before the first batch. An index that was packed here says its count
-at its beginning: that part is enough. The whole index is held against the manifest when it is read.
+The shards' counts alone decide which samples form a batch. One wrong count would silently move every batch,
+so all counts are compared before the first one. Index files that this system packed have their count at the
+beginning, so only that part is read. The whole index is checked later, when it is read.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from retfound_dist.io.byte_ranges import Range, read_ranges
 from retfound_dist.records import json_reader
 
 HEAD_BYTES = 2048
+# Not the JSON reader: a head is a file that is cut off. Packing writes these two keys first, without spaces.
 _HEAD = re.compile(rb'\{"format":1,"shard":(\{[^{}]*\})')
 
 
 def check_counts(url: str, shards: Sequence[Shard], patience_s: float) -> None:
     """ManifestError where a shard's index holds another number of samples than the manifest says.
 
-    The same error whoever asks: the first such shard is named. StorageError where an index cannot be read.
+    The error names the first such shard, so it is the same on every rank. StorageError where an index cannot
+    be read. `patience_s`: seconds to wait for a store that does not answer.
     """
-    known = [shard for shard in shards if shard.index.bytes]
-    where = {shard.index.name: storage.join(url, shard.index.name) for shard in known}
-    wanted = [Range(where[s.index.name], 0, min(HEAD_BYTES, s.index.bytes)) for s in known]
-    heads = dict(zip((s.index.name for s in known), read_ranges(wanted, patience_s), strict=True))
+    non_empty = [shard for shard in shards if shard.index.bytes]
+    where = {shard.index.name: storage.join(url, shard.index.name) for shard in non_empty}
+    ranges = [Range(where[s.index.name], 0, min(HEAD_BYTES, s.index.bytes)) for s in non_empty]
+    # All ranges in one call, which reads them side by side: a set has thousands of shards.
+    heads = dict(zip((s.index.name for s in non_empty), read_ranges(ranges, patience_s), strict=True))
     for shard in shards:
         count = count_in(heads.get(shard.index.name, b""))
         if count is None:
@@ -39,9 +42,9 @@ def check_counts(url: str, shards: Sequence[Shard], patience_s: float) -> None:
 
 
 def count_in(head: bytes) -> int | None:
-    """The number of samples that the beginning of an index tells of; None where it tells none."""
-    found = _HEAD.match(head)
+    """The number of samples in the beginning of an index file; None where there is none."""
+    match = _HEAD.match(head)
     try:
-        return json_reader.parse(found[1], HeadShard, "", "").samples if found else None
+        return json_reader.parse(match[1], HeadShard, "", "").samples if match else None
     except RecordError:
         return None  # the whole index is read instead, and says what is wrong with it

@@ -1,4 +1,4 @@
-"""What stands in a shard set's JSON files, typed: lists for objects, a name that is a path, a cut file."""
+"""Types of a shard set's JSON files. Reading with them refuses wrong types and names that are paths."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def _plain(name: str) -> str:
     return name
 
 
+# In the type and not in the readers: every reader of a manifest joins these names to a folder, or names a
+# copy in a cache by a digest. A forged `../x` must not reach any of them.
 Name = Annotated[str, AfterValidator(_plain)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 
@@ -32,7 +34,7 @@ class IndexFile:
 
 
 class Skip(TypedDict):
-    """A scan that was kept out."""
+    """A scan that was not packed."""
 
     key: str
     origin: str
@@ -40,7 +42,7 @@ class Skip(TypedDict):
 
 
 class PackRecord(TypedDict):
-    """A pack or an append that made the set."""
+    """One pack or append that the set was made by."""
 
     fingerprint: str
     shards: Count
@@ -49,7 +51,7 @@ class PackRecord(TypedDict):
 
 @dataclass(frozen=True)
 class ShardRow:
-    """One of the manifest's shards, as it stands in the file."""
+    """One entry of `shards` in manifest.json."""
 
     name: Name
     samples: Count
@@ -61,7 +63,7 @@ class ShardRow:
 
 
 class SourcePart(TypedDict, total=False):
-    """What is counted of a source, or of one part of it."""
+    """Counts of a source, or of one part of it."""
 
     samples: Count
     patients: Count
@@ -72,7 +74,7 @@ class SourcePart(TypedDict, total=False):
 
 @with_config(extra="allow")
 class SourceFacts(SourcePart, total=False):
-    """One of the manifest's sources, as far as plans and cards go by it."""
+    """One entry of `sources` in manifest.json: the keys that plans and data cards use."""
 
     kind: str
     splits: dict[str, SourcePart]
@@ -80,7 +82,7 @@ class SourceFacts(SourcePart, total=False):
 
 @with_config(extra="allow")
 class ImageFacts(TypedDict, total=False):
-    """The manifest's `image`, as far as plans and cards go by it."""
+    """`image` in manifest.json: the keys that plans and data cards use."""
 
     grey: Count
     colour: Count
@@ -108,12 +110,13 @@ class ManifestFile:
 
 
 IndexRow = tuple[str, str, Count, Count, Count, Count, str]
-"""A sample in an index, as `shardset.Entry` has it."""
+"""A sample in an index: the fields of `shard_set.Entry`."""
+# A list and not an object for each sample: an index of millions of samples would repeat every key.
 
 
 @dataclass(frozen=True)
 class Index:
-    """The part of an index file that every reader needs."""
+    """The keys of an index file that every reader needs."""
 
     format: int
     samples: list[IndexRow]
@@ -121,13 +124,13 @@ class Index:
 
 @dataclass(frozen=True)
 class HeadShard:
-    """The shard, as the beginning of an index has it."""
+    """`shard` at the beginning of an index file."""
 
     samples: Count
 
 
 class SampleFields(TypedDict):
-    """KEY.json in a shard, as far as it is read; sets that others made have what they know."""
+    """KEY.json in a shard: the keys that are read. Every key may be missing in sets that others made."""
 
     label: NotRequired[str | int | None]
     patient: NotRequired[str | int | None]

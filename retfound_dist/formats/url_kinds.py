@@ -1,6 +1,7 @@
-"""What stands at a URL: a run, a checkpoint, a shard set, images, ...; so that a refusal can say it.
+"""Detects what is stored at a URL: a run, a checkpoint, a shard set, images, and so on.
 
-A person who gives a run where a checkpoint belongs is told that it is a run, and what to give instead.
+Errors use it: a person who gives a run where a shard set is needed reads that it is a run, and what to give
+instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _ENDINGS = {
     WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
     IMAGE: (*IMAGE_ENDS, ".dcm"),
 }
+# The manifest first: a set that is being packed anew holds both, and its readers still see the old set.
 _BY_FILE = (
     ("manifest.json", SHARDS),
     ("packing.json", UNFINISHED_SHARDS),
@@ -59,22 +61,23 @@ _INSTEAD: dict[str, dict[str, str]] = {
         "": "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
     },
 }
-"""By what is wanted and what is there: what to give instead."""
+"""Wanted kind -> stored kind -> what to give instead; the empty kind stands for all others."""
 _STEP = re.compile(r"^step_\d{8,}$")
 
 
 def kind_at(url: str) -> str:
-    """One of the kinds above; StorageError where the store cannot be asked."""
+    """The kind of what is stored at a URL, one of the constants above. StorageError where the store fails."""
     if not storage.is_folder(url):
         return _kind_of_file(storage.name(url)) if storage.exists(url) else NOTHING
     names = set(storage.list_names(url))
     if not names:
         return EMPTY
+    # The name alone does not make a run: folders of Hugging Face models have a config.json too.
     if "config.json" in names and is_run(url):
         return RUN
-    found = next((kind for file, kind in _BY_FILE if file in names), None)
-    if found:
-        return found
+    kind = next((kind for file, kind in _BY_FILE if file in names), None)
+    if kind:
+        return kind
     if _STEP.match(storage.name(url)) and "checkpoints/step_" in url:
         return UNCOMMITTED
     if "config.json" in names and "model.safetensors" in names:
@@ -85,12 +88,12 @@ def kind_at(url: str) -> str:
 
 
 def is_run(url: str) -> bool:
-    """Whether the folder's config.json is one of a pretraining run."""
+    """Whether the folder's config.json belongs to a pretraining run."""
     return not why_no_run(url)
 
 
 def why_no_run(url: str) -> str:
-    """Why a folder with a config.json is no run; empty where it is one."""
+    """Why a folder with a config.json is not a run; empty where it is one."""
     try:
         read_config(url, remedy="")
     except (StorageError, RecordError) as error:
@@ -99,14 +102,16 @@ def why_no_run(url: str) -> str:
 
 
 def refusal(url: str, wanted: str) -> str:
-    """`URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or WEIGHTS."""
+    """The sentence of an error: `URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or
+    WEIGHTS."""
     kind, instead = kind_at(url), _INSTEAD[wanted]
     names = {WEIGHTS: "a checkpoint or weights file"}
     missing = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
-    what = f"{missing} {url}" if kind == NOTHING else f"{url} is {kind}"
+    fault = f"{missing} {url}" if kind == NOTHING else f"{url} is {kind}"
+    # A damaged set is still a set: "is a shard set, not a shard set" would help nobody.
     if kind not in (NOTHING, wanted):
-        what += f", not {names.get(wanted, wanted)}"
-    return f"{what}: {instead.get(kind, instead['']).format(url=url)}"
+        fault += f", not {names.get(wanted, wanted)}"
+    return f"{fault}: {instead.get(kind, instead['']).format(url=url)}"
 
 
 def _kind_of_file(name: str) -> str:
@@ -114,7 +119,9 @@ def _kind_of_file(name: str) -> str:
 
 
 def _holds_images(url: str, names: set[str], depth: int = 2) -> bool:
-    """Whether images lie in the folder, or in the first of its folders."""
+    """Whether there are images in the folder or in its first three folders, `depth` levels down."""
+    # Only a few folders: this runs while an error is reported, and a home folder on a slow store has
+    # thousands.
     if any(_kind_of_file(name) == IMAGE for name in names):
         return True
     if depth == 0:

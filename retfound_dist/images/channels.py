@@ -1,4 +1,4 @@
-"""Samples as a file holds them -> 8-bit pixels: alpha, inversion, depth, orientation, colour.
+"""Turns the samples of a file into 8-bit pixels: alpha, inversion, depth, orientation, colour.
 
 Shapes: H W pixels of an image.
 """
@@ -17,16 +17,19 @@ from retfound_dist.images.gray_scaling import to_8_bit
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
 MAX_PIXELS = 50_000_000
-"""Larger images are taken for decompression bombs and not decoded."""
+"""Images with more pixels are refused as decompression bombs."""
+# Chosen so that chroma noise of JPEGs, arrows and logos leave a scan grey, and a fundus photograph stays
+# colour: tests/images/test_channels.py holds both sides.
 GREY_TOLERANCE = 16
-"""Levels by which R, G and B of a grey pixel may differ: JPEG's chroma noise stays below."""
+"""Largest difference between R, G and B of a grey pixel, in levels. JPEG's chroma noise stays below."""
 COLOUR_SHARE = 0.02
-"""A picture is colour where more than this share of its pixels are: coloured marks take less, tissue more."""
+"""A picture is colour if more than this share of its pixels are. Coloured marks take less, tissue more."""
+# Depths that devices use. A file of 16-bit samples seldom says how many of its bits it uses.
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
 
 def check_pixel_count(height: int, width: int) -> None:
-    """ImageError where a header promises more than any B-scan has, before memory is taken for it, or none."""
+    """ImageError where a header gives no pixels, or more than any B-scan has. Call it before decoding."""
     if min(height, width) < 1:
         raise ImageError(f"is {width}x{height} pixels")
     if height * width > MAX_PIXELS:
@@ -34,7 +37,11 @@ def check_pixel_count(height: int, width: int) -> None:
 
 
 def scale(values: Samples, bits: int = 0) -> Pixels:
-    """Any depth to 8 bit; of 1 to 7 `bits` the largest value is white. ImageError: not finite, complex."""
+    """Samples of any depth as 8 bit. `bits`: their depth where it is below 8; then the largest value is
+    white.
+
+    ImageError where values are not finite or complex.
+    """
     if values.dtype == np.bool_:
         return np.where(values, 255, 0).astype(np.uint8)
     check_numbers(values)
@@ -48,23 +55,25 @@ def scale(values: Samples, bits: int = 0) -> Pixels:
 
 
 def check_numbers(values: Samples) -> None:
-    """ImageError where samples are no whole or real numbers."""
+    """ImageError where samples are not integers or real numbers."""
     if values.dtype.kind not in "buif":
         raise ImageError(f"has samples of type {values.dtype}: save it as 8 or 16 bit")
 
 
 def invert(values: Samples, bits: int = 0) -> Samples:
-    """MinIsWhite to black at 0. `bits`: of a sample, where the file says how many are used.
-
-    A 12-bit scan in 16-bit samples is inverted about 4,095: about 65,535 all of it would be white.
-    """
+    """Invert samples with white at 0, so that black is 0. `bits`: depth in use, 0 where the file does not
+    say."""
+    # The depth in use counts, not the type: a 12-bit scan in 16-bit samples that is inverted about 65,535
+    # would be white all over.
     if values.dtype == np.bool_:
         return ~values
     if values.dtype.kind == "f":
+        # TIFF defines no white for floats. Values within 0 to 1 are shares of white by custom.
         top = 1.0 if values.size and values.min() >= 0 and values.max() <= 1 else values.max(initial=0)
         return np.asarray(top - values)
     if values.dtype.kind == "i":
-        return np.invert(values)  # -1 - v: the range of signed values turned over
+        # -1 - v maps the lowest value to the highest; `-v` would overflow at the lowest.
+        return np.invert(values)
     if not bits:
         highest = int(values.max(initial=0))
         bits = next(depth for depth in _DEPTHS if highest < 2**depth)
@@ -72,7 +81,8 @@ def invert(values: Samples, bits: int = 0) -> Samples:
 
 
 def over_black(values: Samples, alpha: Samples) -> Samples:
-    """(H, W) or (H, W, 3) laid over black by alpha (H, W), an unsigned integer or a share of 0 to 1."""
+    """Samples (H, W) or (H, W, 3) over a black background; alpha (H, W): unsigned integers, or 0 to 1."""
+    # Over white the transparent surroundings of a scan would look like its brightest tissue.
     if not alpha.any():
         raise ImageError("is transparent everywhere: save it without its alpha channel")
     opaque = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
@@ -84,7 +94,8 @@ def over_black(values: Samples, alpha: Samples) -> Samples:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF or TIFF orientation: 1 upright, 2-8 turned or mirrored; others count as upright."""
+    """Undo an EXIF or TIFF orientation: 1 is upright, 2-8 turned or mirrored, others count as upright."""
+    # First transpose, then mirror: with this order each of the eight values is at most three steps.
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -95,7 +106,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def drop_colour(pixels: Pixels) -> Pixels:
-    """(H, W) of a picture that is grey but for a small share of its pixels, else the (H, W, 3) it was."""
+    """(H, W) where all but a small share of the pixels are grey, else the same (H, W, 3)."""
     if pixels.ndim == 2:
         return pixels
     red, green, blue = (pixels[..., channel] for channel in range(3))
@@ -105,12 +116,13 @@ def drop_colour(pixels: Pixels) -> Pixels:
 
 
 def to_grey(pixels: Pixels) -> Pixels:
-    """(H, W): the luminance (ITU-R 601-2) of colour; grey as it is."""
+    """(H, W): the luminance (ITU-R 601-2) of colour; grey unchanged."""
     if pixels.ndim == 2:
         return pixels
+    # Pillow's integer arithmetic, as in `image_digests`: digests of packed and of source pixels must agree.
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
 
 
 def to_rgb(pixels: Pixels) -> Pixels:
-    """(H, W, 3): grey repeated, colour as it is."""
+    """(H, W, 3): grey repeated, colour unchanged."""
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

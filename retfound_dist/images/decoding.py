@@ -1,9 +1,10 @@
-"""Image file -> 8-bit pixels: the one decoder of pack, stream, evaluate, embed and reconstruct.
+"""Decodes image files to 8-bit pixels, for pack, stream, evaluate, embed and reconstruct alike.
 
     pixels = decode(data)           (H, W) where the picture is grey, else (H, W, 3)
     pixels = decode_grey(data)      (H, W), colour turned to its luminance
 
-The content decides, not the file's name. What cannot be read right is an ImageError that says why.
+The content decides, not the file's name. A file that cannot be read correctly is an ImageError with the
+reason.
 
     formats        JPEG, PNG, TIFF and BigTIFF, BMP, WebP, GIF, JPEG 2000, PBM/PGM/PPM
     depth          8 bit as it is; 1, 2 and 4 bit stretched; more, signed and floating point as
@@ -17,9 +18,9 @@ The content decides, not the file's name. What cannot be read right is an ImageE
     palette        through its table, with its transparency
     orientation    EXIF's or TIFF's is applied, all eight
     pages          more than one are refused, in every format
-    refused too    print colours (CMYK), CIE Lab and JPEGs of more than 8 bit: there is no one right way to
-                   grey; whatever is truncated or damaged (JPEGs are decoded strictly: Pillow would fill
-                   the gap with grey)
+    refused too    print colours (CMYK), CIE Lab and JPEGs of more than 8 bit: there is no single right way
+                   to grey; truncated and damaged files (JPEGs are decoded strictly: Pillow would fill the
+                   gap with grey)
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ MIN_SIDE = 32
 
 
 def decode(data: bytes) -> Pixels:
-    """(H, W) of a grey picture, (H, W, 3) of a colour one; ImageError."""
+    """(H, W) for a grey picture, (H, W, 3) for a colour one. ImageError."""
     return drop_colour(decode_stored(data))
 
 
 def decode_grey(data: bytes) -> Pixels:
-    """(H, W); the same as the luminance of what `decode` gives. ImageError."""
+    """(H, W): the luminance of the result of `decode`. ImageError."""
     return to_grey(decode_stored(data))
 
 
@@ -76,7 +77,7 @@ def decode_colour(data: bytes) -> Pixels:
 
 
 def check_sides(pixels: Pixels) -> Pixels:
-    """The pixels given; ImageError when they are too few to be a B-scan."""
+    """The same pixels; ImageError where a side is too short for a B-scan."""
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"is {width}x{height} pixels: a side is below {MIN_SIDE}")
@@ -85,6 +86,8 @@ def check_sides(pixels: Pixels) -> Pixels:
 
 def decode_stored(data: bytes) -> Pixels:
     """Upright 8-bit pixels in as many channels (1 or 3) as the file has."""
+    # JPEG and TIFF have readers of their own: Pillow reads damaged JPEGs without an error and misreads deep
+    # TIFFs.
     if jpeg.is_jpeg(data):
         return _decode_jpeg(data)
     return tiff.decode(data) if tiff.is_tiff(data) else raster.decode(data)
@@ -92,6 +95,7 @@ def decode_stored(data: bytes) -> Pixels:
 
 def _decode_jpeg(data: bytes) -> Pixels:
     height, width, colours = jpeg.header(data)
+    # Before decoding: a JPEG of some kilobytes may ask for gigabytes of pixels.
     check_pixel_count(height, width)
     if colours in ("CMYK", "YCCK"):
         raise ImageError(f"is a {colours} JPEG (print colours): save it as grey or RGB")

@@ -1,9 +1,9 @@
-"""By what an image is known again, whatever file it comes in: 64-bit digests of its bytes and its pixels.
+"""Recognizes an image in whatever file it comes, by 64-bit digests of its bytes and its pixels.
 
-Packing may cut, scale, turn grey and encode again, so a shard's index keeps four digests of each sample:
-of the source's file, of its pixels in grey, of the pixels as they were packed, and of the stored file. An
-image is the same as a sample where any digest of the one is among those of the other. Equal pictures are
-found; pictures that only look alike are not.
+Packing may crop, scale, convert to grey and encode again. So a shard's index keeps four digests of each
+sample: of the source file, of its grey pixels, of the packed pixels, and of the stored file. An image is the
+same as a sample where they have any digest in common. Equal pictures are found; pictures that only look alike
+are not.
 """
 
 from __future__ import annotations
@@ -26,22 +26,26 @@ from retfound_dist.records import json_reader
 
 Digests = NDArray[np.uint64]
 SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS = "source_files", "source_pixels", "digests"
-"""Lists in an index, 16 hex digits a sample; empty: not known, or (source pixels) the same as packed."""
+"""Lists in an index, 16 hex digits for each sample. Empty: not known, or (source pixels) the same as
+packed."""
 COLUMNS = 4
 STORED, PACKED, SOURCES = 1, 2, 3
+# Threads wait for the store here; parsing takes one core in any case.
 INDEXES_AT_ONCE = 16
 _REMEDY = "pack the set again"
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> int:
     """64-bit xxHash (XXH3) of shape and pixels."""
+    # xxHash and not sha256: it runs over all pixels while packing, and nobody forges pictures that collide.
+    # The shape is the seed: without it two blank pictures of equal area would be one.
     height, width = pixels.shape[:2]
     seed = (height << 32) + 4 * width + pixels.ndim
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed)
 
 
 def grey_digest(pixels: NDArray[np.uint8]) -> int:
-    """The same of (H, W), or of (H, W, 3) turned grey."""
+    """`pixel_digest` of a grey picture, or of a colour one converted to grey."""
     return pixel_digest(pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L")))
 
 
@@ -56,8 +60,9 @@ def of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
 
 
 def from_hex(texts: Sequence[str]) -> Digests:
-    """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where one is none."""
+    """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where a text is not a digest."""
     why = "a digest is not 16 hex digits"
+    # One conversion for all texts: `int(text, 16)` for each takes twice as long, and there are millions.
     try:
         whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
     except ValueError as error:
@@ -69,7 +74,7 @@ def from_hex(texts: Sequence[str]) -> Digests:
 
 @dataclass(frozen=True)
 class _Index:
-    """An index as far as it holds digests."""
+    """The keys of an index file that hold digests."""
 
     format: int
     samples: list[IndexRow]
@@ -85,37 +90,41 @@ class Known:
     digests: Digests
     """(samples, COLUMNS), in the set's order; 0: not known."""
     level: int
-    """What every index holds: SOURCES, else PACKED pixels' digests, else those of STORED files alone."""
+    """What every index has: digests of SOURCES, or only of PACKED pixels, or only of STORED files."""
 
     def sorted(self) -> Digests:
-        """All digests, each once, rising."""
-        found: Digests = np.unique(self.digests)
-        return np.delete(found, np.flatnonzero(found == 0))
+        """All digests without repetitions, in ascending order."""
+        unique: Digests = np.unique(self.digests)
+        return np.delete(unique, np.flatnonzero(unique == 0))
 
 
 def of_set(manifest: Manifest) -> Known:
-    """What is known of a shard set's images from its indexes: no image is read.
+    """The digests of a shard set's images, from its index files: no image is read.
 
     ManifestError or StorageError where an index cannot be read.
     """
     with ThreadPoolExecutor(INDEXES_AT_ONCE) as pool:
-        found = list(pool.map(partial(_of_shard, manifest.url), manifest.shards))
-    rows = [known.digests for known in found]
-    none = np.zeros((0, COLUMNS), np.uint64)
-    return Known(np.concatenate([none, *rows]), min((known.level for known in found), default=SOURCES))
+        shards = list(pool.map(partial(_of_shard, manifest.url), manifest.shards))
+    rows = [shard.digests for shard in shards]
+    empty = np.zeros((0, COLUMNS), np.uint64)
+    return Known(np.concatenate([empty, *rows]), min((shard.level for shard in shards), default=SOURCES))
 
 
 def of_part(manifest: Manifest, split: str) -> Known:
-    """The same of a part (`Manifest.part`)."""
+    """The digests of one part of a set (`Manifest.part`)."""
     return of_set(replace(manifest, shards=manifest.part(split)))
 
 
 def are_known(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:
-    """(N,) whether any digest of an image is among the known ones, which are sorted."""
+    """(N,) whether any digest of an image is among `known`, which is sorted; a digest of 0 never is."""
+    # A sorted array and a binary search: a Python set of the digests of 1.6 million images takes hundreds of
+    # megabytes.
     lengths = [len(row) for row in rows]
     flat = np.array([digest for row in rows for digest in row], np.uint64)
     if not len(known) or not len(flat):
         return np.zeros(len(rows), np.bool_)
+    # searchsorted gives len(known) for a digest above all of them; any last place will do, it is compared
+    # next.
     place = np.minimum(np.searchsorted(known, flat), len(known) - 1)
     owner = np.repeat(np.arange(len(rows)), lengths)
     return np.bincount(owner, weights=(known[place] == flat) & (flat != 0), minlength=len(rows)) > 0
@@ -129,11 +138,11 @@ def _of_shard(url: str, shard: Shard) -> Known:
     try:
         index = json_reader.parse_large(data, _Index, where, _REMEDY, format=FORMAT)
         level = SOURCES if index.source_files is not None else PACKED if index.digests is not None else STORED
-        stored, none = [row[6] for row in index.samples], [""] * len(index.samples)
+        stored, missing = [row[6] for row in index.samples], [""] * len(index.samples)
         lists = (index.source_files, index.source_pixels, index.digests, stored)
         if any(texts is not None and len(texts) != len(stored) for texts in lists):
             raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
-        columns = [from_hex(none if texts is None else texts) for texts in lists]
+        columns = [from_hex(missing if texts is None else texts) for texts in lists]
         return Known(np.stack(columns, axis=1), level)
     except RecordError as error:
         raise ManifestError(str(error)) from error

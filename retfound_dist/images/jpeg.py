@@ -1,4 +1,7 @@
-"""JPEG at the level of its bytes: what is in the header, and the same picture without its metadata."""
+"""Reads, writes and checks JPEG files, and removes their metadata without decoding the picture.
+
+Segments and markers follow ITU-T T.81, annex B.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ SOI, EOI, SOS, APP0, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xFE
 ORIENTATION = 0x0112
 """EXIF tag: 1 upright, 2-8 turned or mirrored."""
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
-"""0xFF that is neither followed by a stuffed byte nor a restart marker: no compressed data."""
+"""The first marker after compressed data: 0xFF that is followed by neither a stuffed 0 nor a restart
+marker."""
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -25,7 +29,7 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def header(data: bytes) -> tuple[int, int, str]:
-    """(height, width, colour space) of a JPEG; ImageError when it is broken."""
+    """(height, width, colour space) of a JPEG; ImageError where it is broken."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError as error:
@@ -47,7 +51,8 @@ def decode(data: bytes, colours: str) -> NDArray[np.uint8]:
 
 
 def _fault(data: bytes, error: Exception) -> ImageError:
-    """What is wrong with a JPEG that the decoder refuses."""
+    """The error for a JPEG that the decoder refuses."""
+    # simplejpeg refuses sound files of 12 and 16 bit with a message about damage.
     depth = bits(data)
     if depth > 8:
         return ImageError(f"is a JPEG of {depth} bit: save it as 16-bit PNG or TIFF")
@@ -55,8 +60,10 @@ def _fault(data: bytes, error: Exception) -> ImageError:
 
 
 def bits(data: bytes) -> int:
-    """Bits of a sample by the frame header, 0 where there is none."""
+    """Bits of a sample, from the frame header; 0 where there is none."""
     at = 2
+    # Frame headers are SOF0 to SOF15; C4, C8 and CC in between are Huffman tables, reserved and arithmetic
+    # coding.
     while at + 5 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SOS, EOI):
         if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
             return data[at + 4]
@@ -65,7 +72,7 @@ def bits(data: bytes) -> int:
 
 
 def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """(H, W) or (H, W, 3) uint8 as a JPEG without chroma subsampling."""
+    """Encode (H, W) or (H, W, 3) uint8 as a JPEG. Colour is not subsampled."""
     if pixels.ndim == 2:
         grey = np.ascontiguousarray(pixels[..., None])
         return bytes(simplejpeg.encode_jpeg(grey, quality, "GRAY", "Gray"))
@@ -73,41 +80,46 @@ def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def orientation(data: bytes) -> int:
-    """EXIF orientation, 1 (upright) where the file does not say."""
+    """EXIF orientation; 1 (upright) where the file has none."""
+    # A search before Pillow opens the file: this runs for every image, and most have no EXIF.
     if data.find(b"Exif\0", 0, _end_of_head(data)) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             return int(image.getexif().get(ORIENTATION, 1) or 1)
-    except Exception:  # damaged EXIF data say nothing, as to every viewer; the picture itself is sound
+    except Exception:
+        # Damaged EXIF data are ignored, as viewers do: the picture itself is sound.
         return 1
 
 
 def without_metadata(data: bytes) -> bytes:
     """The same compressed picture without APP1-15, comments, thumbnails and anything after its end.
 
-    EXIF, XMP and comments can name a patient. Nothing is decoded; the pixels stay what they were.
+    The pixels do not change, for nothing is decoded.
     """
-    kept, position = [data[:2]], 2
+    # EXIF, XMP and comments can name a patient, and so can a preview. Only segments known to belong to the
+    # picture are copied, so that a kind of metadata nobody has thought of is left out too.
+    segments, position = [data[:2]], 2
     while position < len(data):
         marker, start = _next_marker(data, position)
         if marker == EOI:
-            return b"".join([*kept, b"\xff\xd9"])
+            return b"".join([*segments, b"\xff\xd9"])
         end = start + int.from_bytes(data[start : start + 2], "big")
         if end > len(data) or end < start + 2:
             break
         if marker == SOS:
             end = _end_of_scan(data, end)
         if _is_picture(marker, data[start + 2 : start + 7]):
-            kept.append(b"\xff" + bytes([marker]) + data[start:end])
+            segments.append(b"\xff" + bytes([marker]) + data[start:end])
         position = end
     raise ImageError("is a broken JPEG (no end marker)")
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
-    """(marker, offset after it) at a place where a marker must stand."""
+    """(marker, offset after it) at an offset where a marker must be."""
     if data[position] != 0xFF:
         raise ImageError("is a broken JPEG (a segment has a wrong length)")
+    # Any number of 0xFF may fill the space before a marker.
     while position < len(data) and data[position] == 0xFF:
         position += 1
     if position == len(data):
@@ -116,7 +128,7 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _end_of_head(data: bytes) -> int:
-    """Where compressed data begin; of a broken file its end."""
+    """The offset where compressed data begin; the end of the file where it is broken."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != SOS:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -125,13 +137,14 @@ def _end_of_head(data: bytes) -> int:
 
 
 def _end_of_scan(data: bytes, position: int) -> int:
-    """Where the next marker after compressed data stands."""
-    found = _AFTER_SCAN.search(data, position)
-    return found.start() if found else len(data)
+    """The offset of the next marker after compressed data."""
+    match = _AFTER_SCAN.search(data, position)
+    return match.start() if match else len(data)
 
 
 def _is_picture(marker: int, head: bytes) -> bool:
-    """Whether a segment belongs to the picture: all but APPn and COM, and the plain JFIF header."""
+    """Whether a segment belongs to the picture: the plain JFIF header, and everything but APPn and
+    comments."""
     if marker == APP0:
         return head == b"JFIF\0"
     return not (APP0 < marker <= 0xEF or marker == COM)

@@ -1,4 +1,7 @@
-"""PNG, BMP, WebP, GIF, JPEG 2000 and PBM/PGM/PPM: Pillow, and imagecodecs where Pillow cuts 16 bit to 8."""
+"""Decodes PNG, BMP, WebP, GIF, JPEG 2000 and PBM/PGM/PPM.
+
+With Pillow, and with imagecodecs where Pillow would cut 16-bit samples to 8 bit.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from retfound_dist.errors import ImageError
 from retfound_dist.images.channels import MAX_PIXELS, check_pixel_count, over_black, scale, upright
 
 FORMATS = ("PNG", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
-"""Pillow's names."""
+"""Pillow's names of the formats. JPEG and TIFF are not among them: `jpeg.py` and `tiff.py` read those."""
 _ORIENTATION = 0x0112
 _GREY_ALPHA, _RGB, _RGB_ALPHA = 4, 2, 6
 """PNG's colour types."""
@@ -32,28 +35,31 @@ _OTHERS = (
     (b"\xff\x0a", "a JPEG XL image: save it as PNG"),
     (b"8BPS", "a Photoshop file: save it as PNG or TIFF"),
 )
-_opening = threading.Lock()
-"""Warnings are switched off while a header is read, and that is not safe between threads."""
+# `warnings.catch_warnings` changes a list of the whole process. Two threads that leave it in another order
+# than they entered it would leave warnings switched off for good.
+_open_lock = threading.Lock()
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says what cannot be read right."""
+    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says why a file cannot be read correctly."""
     try:
-        image, turn = _open(data)
+        image, orientation = _open(data)
         if _is_deep_colour(image, data):
-            return upright(_decode_deep(image, data), turn)
-        return upright(_to_8_bit(image), turn)
+            return upright(_decode_deep(image, data), orientation)
+        return upright(_to_8_bit(image), orientation)
     except ImageError:
         raise
-    except Exception as error:  # damaged bytes make decoders raise anything
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise ImageError(f"is an image that cannot be read ({said or type(error).__name__})") from error
+    except Exception as error:
+        # Damaged bytes make decoders raise anything: SyntaxError, struct.error, zlib.error, MemoryError.
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise ImageError(f"is an image that cannot be read ({message or type(error).__name__})") from error
 
 
 def _open(data: bytes) -> tuple[Image.Image, int]:
-    """The image, of which only the header was read, and its orientation."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes, which are refused here, and of strange EXIF
+    """The image, with only its header read, and its orientation."""
+    with _open_lock, warnings.catch_warnings():
+        # Pillow warns of large sizes, which are refused here anyway, and of EXIF that it does not understand.
+        warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
@@ -68,7 +74,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
 
 
 def _what_it_is(data: bytes) -> str:
-    """Why these bytes are no image, in words that help to find the fault."""
+    """Why these bytes are not an image, in words that help to find the mistake."""
     if not data:
         return "is empty (0 bytes)"
     if data[128:132] == b"DICM":
@@ -82,7 +88,9 @@ def _what_it_is(data: bytes) -> str:
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
-    """Whether Pillow would cut samples of more than 8 bit; ImageError where nothing else reads them."""
+    """Whether Pillow would cut samples of more than 8 bit; ImageError where nothing else can read them."""
+    # Bytes 24 and 25 of a PNG are depth and colour type. 16-bit grey is not in the list: Pillow reads it
+    # whole.
     if image.format == "PNG":
         return data[24] == 16 and data[25] in (_RGB, _GREY_ALPHA, _RGB_ALPHA)
     if image.format == "PPM":
@@ -91,7 +99,7 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
 
 
 def _check_netpbm(data: bytes) -> None:
-    """ImageError where Pillow would cut colour to 8 bit, or read the first of several pictures."""
+    """ImageError where Pillow would cut colour to 8 bit, or read only the first of several pictures."""
     header = _NETPBM.match(data)
     if not header:
         return
@@ -111,7 +119,7 @@ def _decode_deep(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
 
 
 def deep_jpeg2000(data: bytes) -> NDArray[Any]:
-    """Samples of a JPEG 2000 in the depth that they are stored in; ImageError."""
+    """Samples of a JPEG 2000 in the depth in which they are stored; ImageError."""
     import imagecodecs
 
     try:
@@ -121,7 +129,7 @@ def deep_jpeg2000(data: bytes) -> NDArray[Any]:
 
 
 def _over_black(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """(H, W), (H, W, 1 to 4) samples of any depth; an even number of channels ends in alpha."""
+    """8-bit pixels of (H, W) or (H, W, 1 to 4) samples of any depth. Of 2 or 4 channels the last is alpha."""
     channels = 1 if values.ndim == 2 else values.shape[2]
     if values.ndim == 2 or channels in (1, 3):
         return scale(values.reshape(values.shape[:2]) if channels == 1 else values)
@@ -132,10 +140,11 @@ def _over_black(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) of what Pillow reads whole."""
+    """8-bit pixels (H, W) or (H, W, 3) of an image that Pillow reads in its full depth."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
         values = np.array(image)
+        # PNG's tRNS: one grey level of the file is transparent, which is black here.
         if isinstance(transparent, int):
             values[values == transparent] = 0
         return scale(values)

@@ -1,6 +1,6 @@
-"""TIFF and BigTIFF through tifffile and imagecodecs: Pillow misreads what is deeper than 8 bit.
+"""Decodes TIFF and BigTIFF with tifffile and imagecodecs, because Pillow misreads more than 8 bit.
 
-Pillow gives MinIsWhite of 12 and 16 bit and floats as negatives, cuts 16-bit colour to its top byte and
+Pillow shows MinIsWhite of 12 and 16 bit and of floats as negatives, cuts 16-bit colour to its top byte, and
 reads planar 16-bit colour as noise.
 """
 
@@ -25,7 +25,8 @@ from retfound_dist.images.channels import (
 )
 
 MOST_PAGES = 1000
-"""Pages that are counted."""
+"""Most pages that are counted."""
+# Numbers of the TIFF 6.0 specification.
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE, _BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 """Photometric interpretations."""
@@ -34,9 +35,9 @@ _OTHERS = {4: "a mask", 5: "CMYK, print colours", 6: "YCbCr", 8: "CIE Lab", 9: "
 _JPEG = (6, 7)
 """Compressions."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-"""Kinds of extra samples: colours are multiplied by alpha already, or not yet."""
+"""Kinds of extra samples: colours are already multiplied by alpha, or not."""
 _PLANAR = 2
-"""Planar configuration: each channel by itself."""
+"""Planar configuration: each channel is stored by itself."""
 _ORIENTATION = 274
 
 
@@ -46,30 +47,35 @@ def is_tiff(data: bytes) -> bool:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says what cannot be read right."""
+    """Upright 8-bit pixels, (H, W) or (H, W, 3); ImageError says why a file cannot be read correctly."""
+    # Here and not above: every command would pay for this import, and most sets have no TIFF.
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it then raises
+    # tifffile logs an error before it raises it: each bad file would be reported twice.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             return _decode_page(_only_page(file), len(data))
     except ImageError:
         raise
-    except Exception as error:  # a damaged file makes the codecs raise anything
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise ImageError(f"is a TIFF that cannot be read ({said or type(error).__name__})") from error
+    except Exception as error:
+        # Damaged files make the codecs raise anything.
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise ImageError(f"is a TIFF that cannot be read ({message or type(error).__name__})") from error
 
 
 def _only_page(file: Any) -> Any:
-    """The one full picture; previews and masks beside it do not count."""
+    """The only full picture; reduced copies and masks beside it do not count."""
     pages, seen = [], set[int]()
     for page in islice(file.pages, MOST_PAGES):
+        # A directory that points back to an earlier one would be followed forever.
         if page.offset in seen:
             raise ImageError("is a TIFF whose directories run in a circle")
         seen.add(page.offset)
         pages += [] if page.is_reduced or page.is_mask else [page]
     frames = len(pages)
-    if frames == 1:  # ImageJ and others keep a stack behind one directory
+    # ImageJ and others store a stack behind one directory: a plain reader would see its first slice only.
+    if frames == 1:
         sizes = [series.size for series in file.series if series.keyframe is pages[0]]
         frames = max(int(pages[0].imagedepth), *(size // max(1, pages[0].size) for size in sizes), 1)
     if frames != 1:
@@ -100,14 +106,14 @@ def _decode_page(page: Any, file_bytes: int) -> NDArray[np.uint8]:
 
 
 def _check_whole(page: Any, file_bytes: int) -> None:
-    """Codecs fill what is missing with grey or zeros: every strip and tile must be in the file."""
+    """ImageError where a strip or tile is not in the file: codecs would fill it with grey or zeros."""
     places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not places or any(not size or start + size > file_bytes for start, size in places):
         raise ImageError("is a TIFF that is cut short, or has parts left out")
 
 
 def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-    """(H, W) or (H, W, 3) samples, and the (H, W) ones beside them (alpha)."""
+    """(H, W) or (H, W, 3) samples, and (H, W) extra samples such as alpha."""
     array, number = page.asarray(), int(page.samplesperpixel)
     shape = (int(page.imagelength), int(page.imagewidth))
     if int(page.planarconfig) == _PLANAR:
@@ -126,5 +132,6 @@ def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]
 def _through_palette(indices: NDArray[Any], table: NDArray[Any] | None) -> NDArray[np.uint8]:
     if table is None or indices.dtype.kind not in "ub" or int(indices.max(initial=0)) >= table.shape[1]:
         raise ImageError("is a TIFF whose palette does not fit its pixels: save it as grey or RGB")
-    levels = table if table.max() < 256 else table >> 8  # old writers fill 8 of the 16 bits
+    # The specification says 16 bits; old writers fill the lower 8 only.
+    levels = table if table.max() < 256 else table >> 8
     return np.ascontiguousarray(np.moveaxis(levels.astype(np.uint8)[:, indices.astype(np.intp)], 0, -1))

@@ -1,6 +1,6 @@
-"""Labels that are no classes: ages, dates, several classes in one cell, one class an image (pure).
+"""Finds labels that are not classes: ages, dates, several classes in one cell, a class for every image.
 
-`doubts(labels)` says in sentences what is wrong, empty where nothing is. Grades such as 0 to 4 are fine.
+`doubts(labels)` returns a sentence for each problem. Grades such as 0 to 4 are classes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 MAX_CODES = 10
 """More different numbers than this are a measurement, not grades."""
 MAX_CODE_SPAN = 20
+"""Numbers that lie further apart than this are a measurement, not grades."""
 MAX_CLASSES = 100
 """More classes than this are names of patients, volumes or files."""
 _NAMED = 4
@@ -22,25 +23,32 @@ _DATE = re.compile(
 )
 _YEAR = re.compile(r"(19|20)\d\d")
 _NO_LABEL = frozenset(("nan", "na", "n/a", "#n/a", "null", "?", "-", "--"))
+# Three levels of evidence that a label joins several classes. A comma also stands in "Macular degeneration,
+# wet", and a space in most names: these count only where the parts are labels themselves.
 _CERTAIN = re.compile(r"[|;]")
-"""No class is called so."""
+"""No class name contains these."""
 _LIKELY = re.compile(r"\s*[,+&]\s*")
 _POSSIBLE = re.compile(r"\s*/\s*|\s+and\s+|\s+")
 
 
 def doubts(labels: Iterable[str] | Mapping[str, int]) -> list[str]:
-    """Why these labels (of all images, or counted) are no classes; a sentence each."""
+    """Why these labels are not classes, a sentence for each reason.
+
+    `labels`: one label for each image, or label -> number of images.
+    """
     counts = labels if isinstance(labels, Mapping) else Counter(labels)
-    found = [
+    sentences = [
         *_same(counts),
         *_several(counts),
         *_dates(counts),
         *_missing(counts),
     ]
-    return found + (_measured(counts) or _too_many(counts))
+    # Measurements are also many different labels: one sentence about one fault.
+    return sentences + (_measured(counts) or _too_many(counts))
 
 
 def _same(counts: Mapping[str, int]) -> list[str]:
+    # NFKC first: full-width letters and ligatures look the same on screen.
     spelt: dict[str, list[str]] = defaultdict(list)
     for label in sorted(counts):
         spelt["".join(unicodedata.normalize("NFKC", label).split()).casefold()].append(label)
@@ -92,6 +100,7 @@ def _missing(counts: Mapping[str, int]) -> list[str]:
 
 def _measured(counts: Mapping[str, int]) -> list[str]:
     numbers = [label for label in counts if _NUMBER.fullmatch(label)]
+    # Half of the labels are enough: a column of ages has an "unknown" among its numbers.
     if 2 * len(numbers) < len(counts) or len(numbers) < 2:
         return []
     values = [float(label.replace(",", ".")) for label in numbers]
@@ -99,10 +108,10 @@ def _measured(counts: Mapping[str, int]) -> list[str]:
     span = max(values) - min(values)
     if whole and len(numbers) <= MAX_CODES and span <= MAX_CODE_SPAN:
         return []
-    what = f"{len(numbers):,} different numbers from {min(values):g} to {max(values):g}"
+    summary = f"{len(numbers):,} different numbers from {min(values):g} to {max(values):g}"
     return [
-        f"the labels are {what}: a measurement such as an age is no class; name the column of the diagnosis "
-        "'label', or put the numbers into a few groups"
+        f"the labels are {summary}: a measurement such as an age is no class; name the column of the "
+        "diagnosis 'label', or put the numbers into a few groups"
     ]
 
 

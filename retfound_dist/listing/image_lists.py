@@ -1,10 +1,11 @@
-"""The one reader of lists of images: CSV of any delimiter, tabs or .xlsx -> what each row says of a file.
+"""Reads lists of images (CSV with any delimiter, tabs, .xlsx): a row of labels and patients for each file.
 
     listed = read_listing("set/manifest.csv")
     listed.rows["A/im0.jpg"].patient, listed.notes
 
-Columns are known by their usual names (list_columns.py), encodings and delimiters by the bytes
-(table_files.py). What was found is said in `notes`; what cannot be right is refused with its line.
+`list_columns.py` recognizes the columns by their usual names, `table_files.py` the encoding and the delimiter
+by the bytes. `notes` report how the list was read. A row that cannot be right is refused with its line.
+Packing and evaluation both read lists here.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from retfound_dist.listing.list_columns import FIELDS, SPLIT_FILE, find_columns,
 from retfound_dist.listing.table_files import Table, check_size, parse_table
 
 LISTINGS = (".csv", ".tsv", ".xlsx")
-"""How the name of a list ends."""
+"""Endings of the names of lists."""
 STEM = "manifest"
-"""A list of this name beside the images is theirs."""
+"""A list with this name beside the images is read as their list."""
 EXAMPLE = "file,label,patient,eye,volume,slice,split"
 NOT_KNOWN = frozenset(
     (
@@ -35,17 +36,20 @@ NOT_KNOWN = frozenset(
         *("?", "-", "--", "anonymous", "anonymized", "anonymised", "anon", "removed", "deidentified"),
     )
 )
-"""Cells that say that a patient, a volume, an eye or a part is not known."""
+"""Cells that mean that a patient, a volume, an eye or a part is not known."""
+# Without this all images of "anonymous" would be one patient, and all of them would go to one part of the
+# split.
 _EYES = {"od": "R", "os": "L", "r": "R", "l": "L", "right": "R", "left": "L", "re": "R", "le": "L"}
 _IMAGE_NAME = re.compile(r".+\.(jpe?g|jpe|jfif|png|tiff?|bmp|webp|gif|jp2|p[gpbn]m|dcm|dicom)", re.IGNORECASE)
 _SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
+# What Excel writes into a CSV for a formula that fails: as a patient's name it would join patients at random.
 _ERROR_CELL = re.compile(r"#(REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!)")
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a list says of one file."""
+    """A list's entry for one file. None: not given, or not known."""
 
     line: int
     label: str | None = None
@@ -64,14 +68,15 @@ class Listed:
 
     name: str
     rows: Mapping[str, Row]
-    """By file: relative to the list's folder, absolute where it lies elsewhere; with forward slashes."""
+    """By path: relative to the list's folder, absolute where the file lies elsewhere; with forward
+    slashes."""
     said: str
     """`manifest.csv: file <- 'Filename', patient <- 'Patient ID'; not used: 'age'`."""
     notes: tuple[str, ...] = ()
-    """`said` first, then whatever else a person should know, a line each."""
+    """`said`, then everything else that a person should know, a line each."""
 
     def missing_note(self, missing: Sequence[str]) -> tuple[str, ...]:
-        """One line for listed files that are not there; DataError where that is all of them."""
+        """A line about listed files that do not exist; DataError where none exists."""
         if not missing:
             return ()
         some = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
@@ -85,6 +90,7 @@ class Listed:
 
 def find_listing(folder: str) -> str | None:
     """The path of the `manifest.csv`, `.tsv` or `.xlsx` in a folder, whatever its case; DataError for two."""
+    # Listed and compared, not opened by name: on Linux `Manifest.CSV` is another file than `manifest.csv`.
     names = [
         name
         for name in sorted(os.listdir(folder))
@@ -96,7 +102,7 @@ def find_listing(folder: str) -> str | None:
 
 
 def other_tables(folder: str) -> tuple[str, ...]:
-    """A line where tables lie beside the images and none is called manifest: nobody reads them."""
+    """A line about tables beside the images where none is called manifest: they are not read."""
     names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(LISTINGS)]
     if not names:
         return ()
@@ -107,7 +113,7 @@ def other_tables(folder: str) -> tuple[str, ...]:
 
 
 def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
-    """The rows of a list by file; DataError names the column, the encoding or the line that is wrong."""
+    """Read a list; DataError names the column, the encoding or the line that is wrong."""
     name = os.path.basename(path)
     try:
         with open(path, "rb") as stream:
@@ -115,17 +121,19 @@ def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
             table = parse_table(stream.read(), path, known_counter(FIELDS))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check its rights") from error
+    # Before the columns are looked for: a list without a header would be refused for a column called
+    # `A/0.jpg`.
     _check_header(table)
     columns = find_columns(table, FIELDS, needed, EXAMPLE)
     rows = _rows(table, columns.places, os.path.realpath(os.path.dirname(path)))
     rows, joined = _joined(rows)
-    said = f"{name}: {columns.said}"
+    summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
-    return Listed(name, rows, said, (said, *sheets, *joined, *_counts(name, rows, columns.places)))
+    return Listed(name, rows, summary, (summary, *sheets, *joined, *_counts(name, rows, columns.places)))
 
 
 def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:
-    """The rows by file; DataError names the line of one that cannot be right."""
+    """Rows by path; DataError names the line of a row that cannot be right."""
     others, rows = [(field, at) for field, at in places.items() if field != "file"], dict[str, Row]()
     for line, cells in table.whole_rows():
         if not cells[places["file"]]:
@@ -141,7 +149,7 @@ def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:
 
 
 def read_split_file(url: str) -> Iterator[tuple[int, str, str]]:
-    """(line, key, part as it stands there) of a split file; DataError where it is none."""
+    """(line, key, unchanged text of the part) of each row of a split file; DataError where it is not one."""
     check_size(storage.size(url), url)
     table = parse_table(storage.read_bytes(url), url, known_counter(SPLIT_FILE))
     columns = find_columns(table, SPLIT_FILE, ("key", "part"), "key,part")
@@ -150,7 +158,7 @@ def read_split_file(url: str) -> Iterator[tuple[int, str, str]]:
 
 
 def is_known(text: str | None) -> bool:
-    """Whether a cell or a device's field names a patient at all: `unknown`, `NA`, `-` do not."""
+    """Whether a cell or a device's field names a patient; `unknown`, `NA` and `-` do not."""
     return text is not None and " ".join(text.split()).casefold() not in NOT_KNOWN
 
 
@@ -174,17 +182,21 @@ def _check_header(table: Table) -> None:
 def _file(text: str, root: str) -> str:
     if _ERROR_CELL.fullmatch(text):
         raise ValueError(f"file is {text}: correct this cell")
+    # Lists made on Windows. No file of a data set has a backslash in its name on purpose.
     path = os.path.normpath(text.replace("\\", "/"))
     if os.path.isabs(path):
+        # The data folder may be reached through a link. A file that is itself a link keeps its own name.
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         if os.path.commonpath([root, real]) == root:
             path = os.path.relpath(real, root)
     return path
 
 
+# Cached so that all rows of one patient share one string, and each text is checked once: lists have millions
+# of rows.
 @lru_cache(maxsize=1 << 17)
 def _value(field: str, text: str) -> Any:
-    """What a cell says, the same object for the same text; ValueError says what is wrong with it."""
+    """The value of a cell, the same object for the same text; ValueError says what is wrong with it."""
     if _ERROR_CELL.fullmatch(text):
         raise ValueError(f"{field} is {text}: correct this cell")
     if field == "label":
@@ -203,7 +215,7 @@ def _name(text: str) -> str | None:
 
 
 def _whole(text: str) -> str:
-    """Without double spaces; a whole number without the `.0` that Excel and pandas add."""
+    """The text without double spaces, and whole numbers without the `.0` that Excel and pandas add."""
     return re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", " ".join(text.split()))
 
 
@@ -236,7 +248,8 @@ def _split(text: str) -> str | None:
 
 
 def _joined(rows: dict[str, Row]) -> tuple[dict[str, Row], tuple[str, ...]]:
-    """Rows in which spellings of a patient are one (`join_spellings`), and a line that names them."""
+    """The rows with one spelling for each patient and volume (`join_spellings`), and lines that name the
+    others."""
     notes = []
     for field in ("patient", "volume"):
         chosen, many = join_spellings(getattr(row, field) for row in rows.values())
@@ -250,27 +263,30 @@ def _joined(rows: dict[str, Row]) -> tuple[dict[str, Row], tuple[str, ...]]:
 
 
 def _with(row: Row, field: str, name: str | None) -> Row:
+    # Spelt out, for mypy cannot check `replace(row, **{field: name})`.
     return replace(row, patient=name) if field == "patient" else replace(row, volume=name)
 
 
 def join_spellings(names: Iterable[str | None]) -> tuple[dict[str | None, str], list[list[str]]]:
-    """Each name's one spelling, and the spellings of those that have several.
+    """(name -> its one spelling, groups of names with several spellings).
 
-    Names that differ only by case, spaces or leading zeros (`P 1`, `p1`; `007`, `7`) are one patient: to
-    join two is safe, to part one is a leak. The first spelling by length and alphabet stands for all.
+    Names that differ only by case, spaces or leading zeros (`P 1`, `p1`; `007`, `7`) are one patient. The
+    shortest spelling, then the first by the alphabet, stands for all.
     """
+    # Rather join too much: two patients taken for one only make a split coarser. One patient taken for two
+    # may be in training and in test, which is a leak.
     spellings: dict[str, set[str]] = defaultdict(set)
     for name in names:
         if name is not None:
             plain = "".join(name.split()).casefold()
             spellings[plain.lstrip("0") or "0" if plain.isdigit() else plain].add(name)
-    groups = [sorted(found, key=lambda name: (len(name), name)) for found in spellings.values()]
+    groups = [sorted(group, key=lambda name: (len(name), name)) for group in spellings.values()]
     chosen: dict[str | None, str] = {name: group[0] for group in groups for name in group}
     return chosen, [group for group in groups if len(group) > 1]
 
 
 def _counts(name: str, rows: Mapping[str, Row], places: Mapping[str, int]) -> tuple[str, ...]:
-    """A line for columns that are there and not filled everywhere."""
+    """A line for each column that is not filled in every row."""
     notes = []
     for field in ("patient", "label", "volume"):
         filled = sum(getattr(row, field) is not None for row in rows.values())

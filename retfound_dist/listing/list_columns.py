@@ -1,8 +1,8 @@
-"""Which column of a list is the file, the label, the patient: usual names are known, doubtful ones refused.
+"""Finds the columns of a list (file, label, patient, ...) by their usual names, and refuses doubtful names.
 
-A header counts without case, accents, spaces and punctuation. A column that is not known and looks like a
-patient, a label or a part is an error, for to read on without it would put patients into two parts or lose
-the labels without a word. A column whose name begins with `x_` is never read and never doubted.
+Case, accents, spaces and punctuation of a header do not matter. An unknown column that looks like a patient,
+a label or a part is an error: without it patients would silently get into two parts, or labels would be lost.
+A column whose name begins with `x_` is never read and never doubted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ FIELDS: dict[str, str] = {
     "bscannumber bscanindex frame frameno framenr framenumber frameindex instancenumber",
     "split": "split set part partition subset fold traintest trainvaltest traintestsplit phase",
 }
-"""What a list may say of an image, and the plain names of the columns that say it."""
+"""Field of an image -> plain names of its columns (see `table_files.plain_name`)."""
 SPLIT_FILE: dict[str, str] = {
     "key": f"key sample samplekey imagekey {FIELDS['file']}",
     "part": FIELDS["split"],
 }
 """The columns of a split file."""
 GUARDED = ("patient", "label", "split", "part")
-"""What must not be lost because of a spelling."""
+"""Fields that must not be lost because of a spelling."""
+# Recognized and refused, not read: a wrong guess in a language that nobody here checks would be silent.
 _OTHER_LANGUAGES = {
     "file": "datei dateiname dateipfad bild bilddatei bildname fichier nomfichier nomdefichier chemin "
     "archivo imagen nombrearchivo immagine arquivo imagem",
@@ -57,28 +58,29 @@ _HARMLESS = (
     *("score", "prob", "confiden", "version", "quality", "onset", "reader", "grader", "annotator", "rater"),
     *("labeler", "labeller", "labeledby", "labelledby", "classifier", "city", "country", "smok"),
 )
-"""`patient_age` tells nothing of who the patient is."""
+"""A name with such a word is not the patient or the label itself: `patient_age`, `label_date`."""
 _DOUBTFUL = (
     "id eyeid examid examinationid visitid sessionid case caseid caseno casenumber study studyid record "
     "recordid code individual identifier name"
 )
-"""May be the patient: refused where images share a value of it and no patient is named."""
+"""Names that may mean the patient: refused where images share a value and no column is the patient."""
 _IGNORED = ("x_", "x-", "x ")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what."""
+    """The columns of a list."""
 
     places: Mapping[str, int]
-    """Field -> its column."""
-    said: str
+    """Field -> number of its column, from 0."""
+    summary: str
     """`file <- 'Filename', label <- 'class'; not used: 'age'`."""
 
 
 def find_columns(table: Table, fields: Mapping[str, str], needed: Sequence[str], example: str) -> Columns:
-    """The columns of the fields; DataError where a needed one is missing, or one is twice or doubtful.
+    """Find the columns of `fields` in a table.
 
+    DataError where one of the `needed` fields is missing, or where a column is doubtful or there twice.
     `example`: a good header, for messages.
     """
     names = {plain: field for field, plains in fields.items() for plain in plains.split()}
@@ -98,21 +100,23 @@ def find_columns(table: Table, fields: Mapping[str, str], needed: Sequence[str],
     missing = [field for field in needed if field not in places]
     if missing:
         raise DataError(_missing(table, missing, places, fields, example))
+    # After all columns are known: `case_id` is harmless where another column is the patient.
     for at in unused:
         _refuse_doubtful(table, at, places, fields)
-    found = ", ".join(f"{field} <- {table.header[at]!r}" for field, at in places.items())
-    named = [_with_nearest(table.header[at], names) for at in unused if table.header[at]]
-    return Columns(places, found + (f"; not used: {', '.join(named)}" if named else ""))
+    used = ", ".join(f"{field} <- {table.header[at]!r}" for field, at in places.items())
+    others = [_with_nearest(table.header[at], names) for at in unused if table.header[at]]
+    return Columns(places, used + (f"; not used: {', '.join(others)}" if others else ""))
 
 
 def known_counter(fields: Mapping[str, str]) -> CountKnown:
-    """How many cells of a row are names of the fields' columns, for `parse_table`."""
+    """A function that counts the cells of a row that are names of columns; `parse_table` needs it."""
     names = {plain for plains in fields.values() for plain in plains.split()}
     return lambda cells: sum(plain_name(cell) in names for cell in cells)
 
 
 def looks_like(title: str, fields: Mapping[str, str]) -> str | None:
-    """The field that an unknown column's name is near to: a typing error, another language, `patient_xyz`."""
+    """The field that an unknown column's name resembles (a typing error, another language, `patient_xyz`); or
+    None."""
     plain = plain_name(title)
     if title.lower().startswith(_IGNORED) or len(plain) < 3:
         return None
@@ -131,13 +135,15 @@ def looks_like(title: str, fields: Mapping[str, str]) -> str | None:
 
 
 def _is_of_person(plain: str) -> bool:
-    """`patientage`, `agepatient`, `patientsex`, `eyeofpatient`, which no name of a field contains."""
+    """Whether a name ends or begins with a trait of a person: `patientage`, `sexofpatient`,
+    `eyeofpatient`."""
+    # At the ends only: inside a word "age" also stands in `imagelabel`.
     words = ("age", "sex", "eye")
     return len(plain) > 4 and (plain.startswith(words) or plain.endswith(words))
 
 
 def _is_typing_error(plain: str, known: str) -> bool:
-    """One letter too many, too few or another, or two letters swapped; two such in long names."""
+    """Whether one edit, or two in a long name, turn one into the other: insert, delete, replace, swap."""
     allowed = 0 if len(known) < 5 else 1 if len(known) < 8 else 2
     if abs(len(plain) - len(known)) > allowed:
         return False
@@ -145,7 +151,8 @@ def _is_typing_error(plain: str, known: str) -> bool:
 
 
 def _distance(a: str, b: str) -> int:
-    """Letters to insert, delete, replace or swap with a neighbour (Damerau, Levenshtein)."""
+    """Number of letters to insert, delete, replace or swap with a neighbour (Damerau and Levenshtein)."""
+    # Not difflib's ratio: it counts two swapped letters, a usual typing error, as two faults.
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, letter in enumerate(a, start=1):
@@ -172,6 +179,7 @@ def _refuse_doubtful(table: Table, at: int, places: Mapping[str, int], fields: M
     if title.lower().startswith(_IGNORED):
         return
     values = [cells[at] for _, cells in table.rows if len(cells) > at and cells[at]]
+    # A value for each row is a number of the image. A value that images share may be their patient.
     if len(set(values)) < len(values):
         raise DataError(
             f"{table.name}: column {title!r} has the same value for several images and no column is the "
@@ -185,7 +193,7 @@ def _missing(
 ) -> str:
     if not table.header:
         return f"{table.name} is empty: its first line must be a header such as {example}"
-    held = ", ".join(repr(title) for title in table.header)
+    titles = ", ".join(repr(title) for title in table.header)
     near = {
         field: title
         for field in fields
@@ -196,7 +204,7 @@ def _missing(
     hints = [f"{title!r} looks like {field!r}" for field, title in near.items()]
     hint = f"; {', '.join(hints)}: rename them if so" if hints else ""
     return (
-        f"{table.name} has no column {' and no column '.join(map(repr, missing))} (it has {held}): "
+        f"{table.name} has no column {' and no column '.join(map(repr, missing))} (it has {titles}): "
         f"its header must be such as {example}{hint}"
     )
 

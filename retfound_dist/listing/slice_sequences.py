@@ -1,4 +1,4 @@
-"""Which images of a folder are slices of one volume, told from their names alone (pure).
+"""Finds images that are slices of one volume, by the names of files and folders alone.
 
     slice_000.tif ... slice_029.tif          one volume, whatever folder they lie in
     P01_slice_001.png, P02_slice_001.png     a volume each
@@ -6,8 +6,8 @@
                                              its images are numbered one after the other
     V001/..., V002/..., more than 30 folders these are no classes: the images of each are kept together
 
-Ordinary class folders (`AMD/amd_001.jpg`, `NORMAL/NORMAL206.jpeg`) are none of these. What this finds counts
-only where no patient is known; `split.unknown_patient=image` sets it aside.
+Ordinary class folders (`AMD/amd_001.jpg`, `NORMAL/NORMAL206.jpeg`) are none of these. The result is used only
+where no patient is known; `split.unknown_patient=image` turns it off.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from functools import lru_cache
 from retfound_dist.listing.folder_layout import part_of
 
 MAX_CLASS_FOLDERS = 30
-"""More folders at the top than this are volumes or patients, not classes."""
+"""More folders than this at the top are volumes or patients, not classes."""
 MAX_TOGETHER = 2048
-"""Images; a folder of more is not one eye (the largest OCT volumes have some 1,000 slices)."""
+"""Most images of a folder that may be one eye (the largest OCT volumes have some 1,000 slices)."""
 _SLICE = re.compile(
     r"(?P<before>(?:.*[^a-z])?)(?:slices?|b[-_ ]?scans?|frames?|slc)[-_ .]*(?P<number>\d+)"
     r"(?:[-_ ]?of[-_ ]?\d+)?",
@@ -35,7 +35,7 @@ _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image belongs, as far as names tell."""
+    """The volume, slice and group of an image, as far as names show them."""
 
     volume: str | None = None
     slice: int | None = None
@@ -45,19 +45,21 @@ class Place:
 
 @dataclass(slots=True)
 class _Folder:
-    """What the names of a folder's images have in common; few numbers, for there may be millions of names."""
+    """What the names of a folder's images have in common."""
+
+    # Counters and no lists of names: a set of 1.6 million images would take gigabytes.
 
     images: int = 0
     numbered: int = 0
-    """Images whose names end in a number with the same text before it as the first one's."""
+    """Images whose names are a text and a number, with the same text as the first such name."""
     sliced: int = 0
-    """Images that call themselves slices."""
+    """Images with a word for a slice in their names."""
     before: str | None = None
     lowest: int = 0
     highest: int = 0
 
     def add(self, stem: str) -> None:
-        """Count an image in."""
+        """Count an image. `stem`: its name without the ending."""
         match = _NUMBERED.fullmatch(stem)
         self.images += 1
         if match is None or match["before"] != (self.before if self.numbered else match["before"]):
@@ -70,13 +72,14 @@ class _Folder:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether all are numbered, and without large gaps."""
-        whole = 1 < self.images == self.numbered <= MAX_TOGETHER
-        return whole and self.highest - self.lowest < 2 * self.images
+        """Whether all images are numbered one after the other, without large gaps."""
+        all_numbered = 1 < self.images == self.numbered <= MAX_TOGETHER
+        # Up to every other slice may be missing. Numbers of patients or of examinations leave larger gaps.
+        return all_numbered and self.highest - self.lowest < 2 * self.images
 
 
 class Sequences:
-    """What the names of all files below a folder tell; `of(file)` of one of them."""
+    """Volumes among all files below a folder. Give it every file first, then ask `of(file)`."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._slices: dict[str, int] = defaultdict(int)
@@ -84,7 +87,7 @@ class Sequences:
         self._below: dict[str, int] = defaultdict(int)
         tops = set()
         for file in files:
-            folder, stem = _cut(file)
+            folder, stem = _split_path(file)
             match = _SLICE.fullmatch(stem)
             if match:
                 self._slices[_volume(folder, match)] += 1
@@ -97,7 +100,7 @@ class Sequences:
 
     def of(self, file: str) -> Place:
         """The volume, slice and group of a file."""
-        folder, stem = _cut(file)
+        folder, stem = _split_path(file)
         if folder not in self._groups:
             group = self._group(folder)
             self._groups[folder] = None if group is not None and self._is_one_volume(group) else group
@@ -107,8 +110,8 @@ class Sequences:
         if match and self._slices[_volume(folder, match)] > 1:
             volume, number = _volume(folder, match), int(match["number"])
         elif self._group(folder) is not None and self._folders[folder].is_sequence:
-            found = _NUMBERED.fullmatch(stem)
-            volume, number = folder, int(found["number"]) if found else None
+            numbered = _NUMBERED.fullmatch(stem)
+            volume, number = folder, int(numbered["number"]) if numbered else None
         return Place(volume, number, group)
 
     def _count(self, folder: str) -> None:
@@ -117,11 +120,12 @@ class Sequences:
             folder = os.path.dirname(folder)
 
     def _is_one_volume(self, group: str) -> bool:
-        """Whether all images below a folder are slices of one volume that bears its name."""
-        held = self._folders.get(group)
-        if held is None or held.images != self._below[group]:
+        """Whether all images below a folder are slices of one volume with the folder's name."""
+        # Then the volume alone keeps them together, and a split can be called "by volume", the safer kind.
+        folder = self._folders.get(group)
+        if folder is None or folder.images != self._below[group]:
             return False
-        return self._slices.get(group) == held.images or (held.is_sequence and not held.sliced)
+        return self._slices.get(group) == folder.images or (folder.is_sequence and not folder.sliced)
 
     def _group(self, folder: str) -> str | None:
         """The highest folder below the class folder that is small enough for one eye."""
@@ -131,17 +135,18 @@ class Sequences:
         inner = folder[len(top) + 1 :].split("/") if len(folder) > len(top) else []
         candidates = [top] if self._tops_are_groups else []
         candidates += ["/".join([top, *inner[: depth + 1]]) for depth in range(len(inner))]
-        return next((one for one in candidates if 1 < self._below[one] <= MAX_TOGETHER), None)
+        return next((group for group in candidates if 1 < self._below[group] <= MAX_TOGETHER), None)
 
 
-def _cut(file: str) -> tuple[str, str]:
+def _split_path(file: str) -> tuple[str, str]:
     folder, name = os.path.split(file)
     return folder, os.path.splitext(name)[0]
 
 
+# Files come folder by folder, so a small cache answers nearly every call of a set of millions.
 @lru_cache(maxsize=4096)
 def _class_folder(folder: str) -> str:
-    """The class folder of a folder, with its part; empty for what lies in none."""
+    """The class folder above a folder, with its part; empty where there is none."""
     parts = folder.split("/") if folder else []
     depth = 2 if any(part_of(part) for part in parts[:2]) else 1
     return "/".join(parts[:depth]) if len(parts) >= depth else ""

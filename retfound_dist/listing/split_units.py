@@ -1,6 +1,7 @@
-"""What a split must not divide: a patient; where none is known a folder or volume of slices; else an image.
+"""Decides which images a split keeps together: those of a patient, else of a folder or volume, else each
+alone.
 
-One rule for packing and for evaluating.
+Packing and evaluation use the same rule.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 KINDS = ("patient", "volume", "folder", "image")
-"""What images can be kept together by, the surest first."""
+"""Kinds of units that are kept together, the safest first."""
 TOGETHER, BY_IMAGE = "volume", "image"
 """Values of `unknown_patient`."""
 Unit = tuple[str, str]
@@ -16,13 +17,15 @@ Unit = tuple[str, str]
 
 
 def unit_of(key: str, patient: str | None, group: str | None, volume: str | None, unknown: str) -> Unit:
-    """What an image is kept together with.
+    """The unit that an image belongs to.
 
-    `group` is a folder that may hold several volumes; `unknown` says whether volumes count (`volume`) or
-    every image whose patient is not known stands for itself (`image`).
+    `group`: a folder that may hold several volumes. `unknown`: what to do where the patient is not known:
+    keep folders and volumes together (`volume`), or treat every image as a unit (`image`).
     """
     if patient is not None:
         return "patient", patient
+    # The folder before the volume: it may hold both eyes of one patient, and two volumes of it must not be
+    # parted.
     if unknown == TOGETHER and group is not None:
         return "folder", group
     if unknown == TOGETHER and volume is not None:
@@ -31,31 +34,29 @@ def unit_of(key: str, patient: str | None, group: str | None, volume: str | None
 
 
 def patients_of_units(rows: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
-    """Volume or folder -> its patient, of rows (volume or folder, patient), where one patient is known of it.
-
-    So a volume stays whole where a list names the patient of some of its slices only.
-    """
-    held: dict[str, set[str]] = {}
+    """Volume or folder -> its patient, where exactly one is known. `rows`: (volume or folder, patient)."""
+    # Lists often name the patient of some slices only. The others of the volume must go to the same part.
+    known: dict[str, set[str]] = {}
     for unit, patient in rows:
         if unit is not None and patient is not None:
-            held.setdefault(unit, set()).add(patient)
-    return {unit: next(iter(patients)) for unit, patients in held.items() if len(patients) == 1}
+            known.setdefault(unit, set()).add(patient)
+    return {unit: next(iter(patients)) for unit, patients in known.items() if len(patients) == 1}
 
 
 def weakest(counts: Mapping[str, int]) -> str:
-    """What a split that used several kinds must be called: by image as soon as one image stands alone."""
+    """The kind that a mixed split is named after: the least safe one with any image in it."""
     return max((kind for kind in KINDS if counts.get(kind)), key=KINDS.index, default="image")
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """`by patient (16 images), by image (4 images, no patient is known)`."""
+    """Counts of each kind as a text: `by patient (16 images), by image (4 images, ...)`."""
     hints = {
         "patient": "",
         "volume": ", no patient is known",
         "folder": ", those of one folder kept together, no patient is known",
         "image": ", their patients are not known",
     }
-    held = [(kind, counts[kind]) for kind in KINDS if counts.get(kind)]
+    used = [(kind, counts[kind]) for kind in KINDS if counts.get(kind)]
     return ", ".join(
-        f"by {kind} ({count:,} image{'s' if count != 1 else ''}{hints[kind]})" for kind, count in held
+        f"by {kind} ({count:,} image{'s' if count != 1 else ''}{hints[kind]})" for kind, count in used
     )

@@ -1,10 +1,10 @@
-"""Tables as people save them: CSV with any usual delimiter, tabs, UTF-16, Excel's .xlsx -> rows of text.
+"""Reads tables as people save them (CSV with any delimiter, tabs, UTF-16, Excel's .xlsx) into rows of text.
 
     table = parse_table(data, "manifest.csv", count_known)
     table.header, [(line, cells), ...]
 
-What is in the bytes decides, not the file's name. An encoding that cannot be told for sure is refused with
-the line where it shows, because a wrong guess turns every umlaut of a file name into another letter.
+The bytes decide, not the file's name. An encoding that is not certain is refused with the line where it
+shows, because a wrong guess turns every umlaut of a file name into another letter.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ DELIMITERS = (",", ";", "\t", "|")
 LIMIT_KEY = "RETFOUND_TABLE_GB"
 """Environment variable with another limit, in GB."""
 LIMIT_GB = 4.0
-"""Of a table, and of what an .xlsx unpacks to: some 50 million rows. More is a wrong file, or a bomb."""
+"""Most GB of a table and of an unpacked .xlsx: some 50 million rows. More is a wrong file, or a zip bomb."""
 EXCEL_ROWS = 1_048_576
-"""A sheet of Excel holds no more."""
+"""Most rows of a sheet of Excel."""
 _SAMPLE_ROWS = 50
-"""Rows from which the delimiter is told."""
+"""Rows that the delimiter is chosen from."""
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: its mark begins with that of UTF-16
+    # UTF-32 before UTF-16: its mark begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+# The container of .xls; a workbook with a password is in one too.
 _OLD_EXCEL = bytes.fromhex("d0cf11e0")
 _EXACT_INTEGERS = 10**15
 """Excel keeps 15 digits of a number; a longer one has lost its last digits."""
@@ -55,13 +57,13 @@ class Table:
     """A header and the rows below it, every cell as stripped text."""
 
     name: str
-    """How messages call it."""
+    """Its name in messages."""
     header: Cells
     rows: Iterable[tuple[int, Cells]]
-    """(line of the file, cells); rows of empty cells are left out. Text is parsed anew each time it is gone
-    through, because millions of rows would not fit as objects."""
+    """(line of the file, cells) without rows of empty cells. Text is parsed again at each iteration, because
+    millions of rows would not fit into memory as objects."""
     notes: tuple[str, ...] = ()
-    """What was not read, one line each."""
+    """What was not read, a line each."""
 
     def whole_rows(self) -> Iterator[tuple[int, Cells]]:
         """Rows as wide as the header; DataError names the line of one that is not."""
@@ -77,7 +79,7 @@ class Table:
             yield line, cells
 
     def records(self) -> list[dict[str, str]]:
-        """Rows by the plain name of their column; of two columns of a name the first counts."""
+        """Rows as plain name of the column -> cell. Of two columns with the same name the first counts."""
         names = [plain_name(name) for name in self.header]
         first = {name: at for at, name in reversed(list(enumerate(names))) if name}
         return [{name: cells[at] for name, at in first.items()} for _, cells in self.whole_rows()]
@@ -85,12 +87,13 @@ class Table:
 
 def plain_name(text: str) -> str:
     """A column's name without case, accents, spaces and punctuation: `Patient ID` -> `patientid`."""
-    apart = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(letter for letter in apart if letter.isalnum())
+    # NFKD parts an accent from its letter; the accent is not alphanumeric and falls out.
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(letter for letter in decomposed if letter.isalnum())
 
 
 def check_size(size: int, name: str) -> None:
-    """DataError where a file of so many bytes is no table that anybody wrote."""
+    """DataError where a file of `size` bytes is too large for any list."""
     limit = _limit()
     if size > limit:
         raise DataError(
@@ -108,9 +111,10 @@ def _limit() -> float:
 
 
 def parse_table(data: bytes, name: str, count_known: CountKnown = lambda cells: 0) -> Table:
-    """The table in a file's bytes; DataError names line or encoding, ConfigError a missing openpyxl.
+    """Read the table in a file's bytes.
 
-    `count_known` decides between delimiters, and between the sheets of a workbook.
+    DataError names the line or the encoding that is wrong; ConfigError says that openpyxl is missing.
+    `count_known` chooses between delimiters, and between the sheets of a workbook.
     """
     check_size(len(data), name)
     if data.startswith(_OLD_EXCEL):
@@ -125,7 +129,8 @@ def _decode(data: bytes, name: str) -> str:
         if data.startswith(mark):
             return _strictly(data[len(mark) :], encoding, name)
     head = data[:2000]
-    if 0 in head:  # UTF-16 without a mark: every second byte of ASCII is 0
+    # UTF-16 without a mark: nearly every second byte is 0, for headers are mostly ASCII.
+    if 0 in head:
         for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
             if head[place::2].count(0) > 0.8 * len(head[place::2]) and 0 not in head[1 - place :: 2]:
                 return _strictly(data, encoding, name)
@@ -150,22 +155,26 @@ def _strictly(data: bytes, encoding: str, name: str) -> str:
 
 def _parse_text(text: str, name: str, count_known: CountKnown) -> Table:
     skipped = 0
-    hint = re.match(r"\s*sep=(.)\r?\n", text)  # Excel's own hint
+    # Excel writes and reads such a first line; it is no row of the table.
+    hint = re.match(r"\s*sep=(.)\r?\n", text)
     if hint:
         delimiter, skipped, text = hint[1], 1, text[hint.end() :]
     else:
         delimiter = _delimiter(text, count_known)
     rows = _TextRows(text, delimiter, skipped, name)
     _, header = next(iter(rows), (0, ()))
-    width = max((_filled(cells) for _, cells in rows.below), default=0)  # all of it is CSV, or it is said now
+    # One pass over the whole text, so that a row that is not CSV is an error here and not in the middle of
+    # packing.
+    width = max((_filled(cells) for _, cells in rows.below), default=0)
+    # Excel keeps columns that were emptied: they have neither a name nor a value.
     while header and not header[-1] and len(header) > width:
-        header = header[:-1]  # columns that Excel has kept without a name or a value
+        header = header[:-1]
     return Table(name, header, rows.below)
 
 
 @dataclass(frozen=True)
 class _TextRows:
-    """Rows of a text that are parsed as they are gone through."""
+    """Rows of a text, parsed again at each iteration."""
 
     text: str
     delimiter: str
@@ -173,11 +182,11 @@ class _TextRows:
     """Lines of the file before the text."""
     name: str
     leave_out: int = 0
-    """Rows at the beginning."""
+    """Number of rows at the beginning that are left out."""
 
     @property
     def below(self) -> _TextRows:
-        """Those below the header."""
+        """The rows below the header."""
         return replace(self, leave_out=1)
 
     def __iter__(self) -> Iterator[tuple[int, Cells]]:
@@ -199,7 +208,7 @@ class _TextRows:
 
 
 def _filled(cells: Cells) -> int:
-    """Cells up to the last that is not empty."""
+    """Number of cells up to the last one that is not empty."""
     filled = len(cells)
     while filled and not cells[filled - 1]:
         filled -= 1
@@ -207,12 +216,15 @@ def _filled(cells: Cells) -> int:
 
 
 def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
-    lines = (found[0] for found in _LINE.finditer(text))  # io.StringIO takes four bytes a letter
+    # Not io.StringIO: it copies the text at four bytes a letter. Not str.splitlines: it also breaks lines at
+    # form feeds and at Unicode's separators, which may stand within a cell.
+    lines = (match[0] for match in _LINE.finditer(text))
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
 def _delimiter(text: str, count_known: CountKnown) -> str:
-    """The one that gives most known columns, then the one by which most rows are as wide as the first."""
+    """The delimiter that gives most known columns, then the one with most rows as wide as the first."""
+    # Not csv.Sniffer: it guesses by letter frequencies and takes a comma inside names for the delimiter.
 
     def merit(delimiter: str) -> tuple[int, float, int]:
         rows = []
@@ -223,7 +235,8 @@ def _delimiter(text: str, count_known: CountKnown) -> str:
                 if len(rows) == _SAMPLE_ROWS:
                     break
         except csv.Error:
-            pass  # reading it whole names the line
+            # No verdict on a sample: the whole text is parsed next, and that names the line.
+            pass
         if not rows:
             return 0, 0.0, 0
         width = len(rows[0])
@@ -236,12 +249,13 @@ def _delimiter(text: str, count_known: CountKnown) -> str:
 def _table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] = ()) -> Table:
     header = rows[0][1] if rows else ()
     while header and not header[-1] and all(not any(c[len(header) - 1 :]) for _, c in rows[1:]):
-        header = header[:-1]  # columns that Excel has kept without a name or a value
+        header = header[:-1]
     return Table(name, header, tuple(rows[1:]), notes)
 
 
 def _parse_xlsx(data: bytes, name: str, count_known: CountKnown) -> Table:
     try:
+        # The sizes in the directory of the archive, before anything is unpacked: a zip bomb is small.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _limit():
                 raise DataError(
@@ -268,23 +282,26 @@ def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
         raise ConfigError(
             f"{name} needs openpyxl: pip install 'retfound-dist[devices]', or save it as CSV UTF-8"
         ) from error
+    # read_only streams the rows; the other mode takes some fifty times the file in memory. data_only gives
+    # the values that Excel computed, not the formulas.
     book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    found = {}
+    sheets = {}
     try:
         for sheet in book.worksheets:
             rows = [
                 (line, tuple(map(_cell, row)))
                 for line, row in enumerate(sheet.iter_rows(values_only=True), start=1)
             ]
-            found[sheet.title] = [(line, cells) for line, cells in rows if any(cells)]
-            if len(rows) >= EXCEL_ROWS and found[sheet.title][-1][0] >= EXCEL_ROWS:
+            sheets[sheet.title] = [(line, cells) for line, cells in rows if any(cells)]
+            # Excel opens a longer CSV without its end, and saves it so.
+            if len(rows) >= EXCEL_ROWS and sheets[sheet.title][-1][0] >= EXCEL_ROWS:
                 raise DataError(
                     f"{name}: sheet {sheet.title!r} is full to Excel's last row, {EXCEL_ROWS:,}: what came "
                     "after it is not in the file; save the whole list as CSV UTF-8"
                 )
     finally:
         book.close()
-    return {title: rows for title, rows in found.items() if rows}
+    return {title: rows for title, rows in sheets.items() if rows}
 
 
 def _choose_sheet(
@@ -305,6 +322,7 @@ def _choose_sheet(
 
 def _cell(cell: object) -> str:
     """A cell as text; a number of more than Excel's 15 digits as 1.2E+15, as Excel writes it to CSV."""
+    # The same text as in the CSV that Excel saves: patients of both files must have the same names.
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     if isinstance(cell, int) and not isinstance(cell, bool) and abs(cell) >= _EXACT_INTEGERS:

@@ -6,7 +6,7 @@ import pytest
 
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, PretrainConfig, Run, Train
-from retfound_dist.errors import FormatError, RecordError, RunConflictError
+from retfound_dist.errors import RunConflictError
 from retfound_dist.formats import run_folder
 from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard
@@ -119,23 +119,6 @@ def test_a_part_by_another_name_is_the_same_where_it_is_the_same_shards(tmp_path
     run_folder.write_config(url, a_run(parts, split="all"))
     with pytest.raises(RunConflictError, match=r"data\.split was 'all' and is now 'train'"):
         run_folder.check_same_run(url, a_run(parts, split="train"), parts)
-
-
-@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"architecture": "vit"}', '{"train": 5}'])
-def test_a_folder_of_another_program_is_no_run_to_go_on_with(content: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(
-        RecordError, match=r"config\.json is damaged or of another program: line 1: .*give this run a"
-    ):
-        run_folder.check_same_run(str(tmp_path), {"train": {"seed": 1}})
-
-
-def test_a_config_of_a_later_format_is_refused_and_not_called_damaged(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"format": 2, "training": {"steps": 4}}')
-    with pytest.raises(
-        FormatError, match=r"config\.json has format 2, this version reads format 1: use the version"
-    ):
-        run_folder.check_same_run(str(tmp_path), {"train": {"seed": 1}})
 
 
 def a_step(step: int, loss: float) -> dict[str, Any]:

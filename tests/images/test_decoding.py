@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from functools import cache, partial
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,7 +19,7 @@ from retfound_dist.images import jpeg
 from retfound_dist.images.decoding import decode, decode_colour, decode_grey
 from retfound_dist.stream import sample_reader
 from shards.images.preparation import prepare
-from tests.images.made import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
+from tests.images.image_makers import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
 
 PIXELS = scan()
 STACK = np.stack([scan(n) for n in range(3)])
@@ -70,13 +68,6 @@ def test_one_bit_is_black_and_white(invert: bool) -> None:
             assert (decode(saved(shown, kind)) == shown * 255).all()
         for compression in ("group3", "group4"):
             assert (decode(saved(shown, "TIFF", compression=compression)) == shown * 255).all()
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-def test_few_bits_reach_from_black_to_white(bits: int) -> None:
-    levels = PIXELS >> (8 - bits)
-    found = decode(tiff(levels, bitspersample=bits))
-    assert (found == np.round(levels * (255 / (2**bits - 1)))).all()
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -152,26 +143,6 @@ def test_a_palette_of_colours_is_looked_up() -> None:
         assert (decode(data) == table[PIXELS]).all()
 
 
-def test_an_interlaced_png_is_whole() -> None:
-    import struct
-    import zlib
-
-    raw = b""
-    for top, left, down, right in (
-        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
-    ):  # fmt: skip
-        raw += b"".join(b"\0" + row.tobytes() for row in PIXELS[top::down, left::right])
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = struct.pack(">IIBBBBB", PIXELS.shape[1], PIXELS.shape[0], 8, 0, 0, 0, 1)
-    data = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    )
-    assert (decode(data) == PIXELS).all()
-
-
 @cache
 def many_pages() -> dict[str, bytes]:
     frames = [Image.fromarray(one) for one in STACK]
@@ -240,60 +211,10 @@ def test_a_file_cut_short_is_refused_in_every_format(kind: str, share: float) ->
         decode(whole[: int(len(whole) * share)])
 
 
-def test_a_jpeg_inside_a_tiff_is_refused_when_it_is_cut() -> None:
-    whole = tiff(rgb(PIXELS), photometric="rgb", compression="jpeg", compressionargs={"level": 95})
-    assert np.corrcoef(decode_grey(whole).ravel(), PIXELS.ravel())[0, 1] > 0.99
-    with pytest.raises(ImageError, match="cut short"):
-        decode(whole[: len(whole) - 300])
-
-
 def colour_noise(levels: int, seed: int = 0) -> NDArray[np.uint8]:
     """The scan with noise of so many levels in each channel by itself."""
     noise = np.random.default_rng(seed).integers(-levels, levels + 1, (*PIXELS.shape, 3))
     return np.clip(rgb(PIXELS).astype(int) + noise, 0, 255).astype(np.uint8)
-
-
-def big(seed: int = 0) -> NDArray[np.uint8]:
-    return scan(seed, 200, 240)
-
-
-@pytest.mark.parametrize("quality", [30, 60, 90])
-@pytest.mark.parametrize("subsampling", [0, 2])
-def test_chroma_noise_of_a_jpeg_leaves_a_scan_grey(quality: int, subsampling: int) -> None:
-    noise = np.random.default_rng(0).normal(0, 3, (200, 240, 3))
-    noisy = np.clip(rgb(big()) + noise, 0, 255).astype(np.uint8)
-    assert decode(saved(noisy, "JPEG", quality=quality, subsampling=subsampling)).ndim == 2
-
-
-def test_a_few_loud_pixels_and_small_coloured_marks_leave_a_scan_grey() -> None:
-    """Their share decides: 1 % of the pixels here, far off grey."""
-    marked = rgb(big()).copy()
-    marked[4:16, 5:45] = (0, 255, 0)  # an arrow or a logo: 1 % of the picture
-    for data in (saved(marked, "PNG"), saved(marked, "JPEG", quality=90)):
-        assert decode(data).ndim == 2
-    speckled = rgb(big()).copy()
-    places = np.random.default_rng(1).permutation(speckled.shape[0] * speckled.shape[1])[:480]
-    speckled.reshape(-1, 3)[places] = (255, 0, 0)
-    assert decode(saved(speckled, "PNG")).ndim == 2
-
-
-def test_colour_of_more_than_a_share_of_the_pixels_stays_colour() -> None:
-    marked = rgb(big()).copy()
-    marked[:6] = (0, 255, 0)  # 3 %
-    assert (decode(saved(marked, "PNG")) == marked).all()
-    rows, columns = np.mgrid[:200, :240]
-    disc = (rows - 100) ** 2 + (columns - 120) ** 2 < 60**2  # a fundus takes a quarter of its picture
-    fundus = (disc[..., None] * np.array([180, 90, 40]) * (0.6 + big()[..., None] / 640)).astype(np.uint8)
-    assert (decode(saved(fundus, "PNG")) == fundus).all()
-    assert decode(saved(fundus, "JPEG", quality=75)).ndim == 3
-
-
-def test_grey_of_colour_is_its_luminance() -> None:
-    colour = channels(PIXELS, PIXELS // 2, 255 - PIXELS)
-    found = decode_grey(saved(colour, "PNG"))
-    wanted = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(found - wanted).max() <= 1
-    assert (decode_colour(saved(PIXELS, "PNG")) == rgb(PIXELS)).all()
 
 
 @cache
@@ -337,14 +258,6 @@ def test_pack_evaluate_embed_and_stream_see_the_same_pixels_or_all_refuse(kind: 
     assert (seen == (stored.pixels if stored.pixels.ndim == 3 else rgb(stored.pixels))).all()
 
 
-def test_a_tiff_of_an_older_library_with_a_stack_in_one_directory_counts_its_pages() -> None:
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(buffer, imagej=True) as writer:
-        writer.write(STACK, metadata={"axes": "TYX"})
-    with pytest.raises(ImageError, match="holds 3 pages"):
-        decode(buffer.getvalue())
-
-
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     """Cut, flipped, overwritten, doubled or spliced, every other time near its beginning."""
     out = bytearray(data)
@@ -377,21 +290,3 @@ def test_mutated_files_of_every_format_end_in_pixels_or_one_line() -> None:
             reasons.append(str(error))
     assert all("\n" not in reason and 10 < len(reason) < 260 for reason in reasons)
     assert 100 < good < 1400
-
-
-def test_a_tiff_whose_directories_run_in_a_circle_ends() -> None:
-    data = bytearray(tiff(PIXELS, metadata=None))
-    first = int.from_bytes(data[4:8], "little")
-    tags = int.from_bytes(data[first : first + 2], "little")
-    at = first + 2 + 12 * tags
-    data[at : at + 4] = data[4:8]
-    with pytest.raises(ImageError, match=r"run in a circle|holds"):
-        decode(bytes(data))
-
-
-@pytest.mark.parametrize("value", [1e300, -1e300, np.inf])
-def test_numbers_that_no_picture_has_are_refused_without_a_warning(value: float) -> None:
-    pixels = PIXELS.astype(np.float64)
-    pixels[3, 3] = value
-    with pytest.raises(ImageError, match="not finite"):
-        decode(tiff(pixels))

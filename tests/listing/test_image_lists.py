@@ -17,7 +17,6 @@ from retfound_dist.listing.image_lists import (
     other_tables,
     read_listing,
 )
-from retfound_dist.listing.list_columns import FIELDS, looks_like
 
 FILES = ("A/0.jpg", "A/1.jpg", "B/0.jpg")
 
@@ -71,61 +70,6 @@ def test_what_was_found_and_what_was_not_used_is_said(tmp_path: Path) -> None:
         "not used: 'age', 'patient_age' (nearest known: 'patient')"
     )
     assert found.notes == (found.said,)
-
-
-@pytest.mark.parametrize(
-    ("title", "field"),
-    [
-        ("pateint", "patient"),
-        ("patient_code_anon", "patient"),
-        ("Patientennummer", "patient"),
-        ("sujet", "patient"),
-        ("lable", "label"),
-        ("Diagnose", "label"),
-        ("étiquette", "label"),
-        ("splti", "split"),
-        ("patient_age", None),
-        ("AgeOfPatient", None),
-        ("diagnosis_date", None),
-        ("age", None),
-        ("thickness", None),
-        ("x_patient", None),
-        ("site", None),
-    ],
-)
-def test_a_name_that_is_near_to_a_field_is_told_from_one_that_is_not(title: str, field: str | None) -> None:
-    assert looks_like(title, FIELDS) == field
-
-
-@pytest.mark.parametrize("title", ["pateint", "patient_code_anon", "Patientennummer", "lable", "Diagnose"])
-def test_an_unknown_column_that_looks_like_patient_or_label_is_refused(tmp_path: Path, title: str) -> None:
-    with pytest.raises(DataError, match=rf"column '{title}' is not known and looks like '(patient|label)'"):
-        listing(tmp_path, rows(f"file,{title}", "A/0.jpg,1"))
-    assert listing(tmp_path, rows(f"file,x_{title}", "A/0.jpg,1")).rows["A/0.jpg"].patient is None
-
-
-def test_a_doubtful_column_is_refused_where_images_share_its_values(tmp_path: Path) -> None:
-    assert listing(tmp_path, rows("id,file", "1,A/0.jpg", "2,A/1.jpg")).rows["A/0.jpg"].patient is None
-    with pytest.raises(
-        DataError, match=r"'case_id' has the same value for several images .* call it 'patient'"
-    ):
-        listing(tmp_path, rows("case_id,file", "1,A/0.jpg", "1,A/1.jpg"))
-    named = rows("case_id,file,patient", "1,A/0.jpg,p", "1,A/1.jpg,p")
-    assert listing(tmp_path, named).rows["A/1.jpg"].patient == "p"
-
-
-def test_two_columns_that_mean_the_same_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="columns 'patient' and 'Subject ID' both mean 'patient'"):
-        listing(tmp_path, rows("file,patient,Subject ID", "A/0.jpg,p,q"))
-    with pytest.raises(DataError, match="columns 'label' and 'label' both mean 'label'"):
-        listing(tmp_path, rows("file,label,label", "A/0.jpg,p,q"))
-
-
-def test_a_list_in_another_language_is_refused_with_what_each_column_looks_like(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        listing(tmp_path, rows("Datei;Diagnose;Patientennummer", "A/0.jpg;A;1"))
-    assert "has no column 'file' (it has 'Datei', 'Diagnose', 'Patientennummer')" in str(caught.value)
-    assert "'Datei' looks like 'file', 'Diagnose' looks like 'label'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

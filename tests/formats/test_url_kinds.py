@@ -1,4 +1,4 @@
-"""Every command, given each kind of thing that it does not want: one line that says what, where, what to do."""
+"""Each kind of thing at a URL is known for what it is; every command refuses the wrong ones in one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from retfound_dist.cli import main
 from retfound_dist.formats import url_kinds
+from retfound_dist.io import storage
 from tests import ROOT
 from tests.evaluate import inputs
 from tests.runs.made_runs import make_run
@@ -145,3 +146,53 @@ def test_a_wrong_url_is_refused_in_one_line(
     assert "Error" not in lines[0]
     assert said.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["w.PTH", "w.ckpt", "w.bin", "w.safetensors"])
+def test_files_are_known_by_their_ends_whatever_their_case(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert url_kinds.kind_at(str(tmp_path / name)) == url_kinds.WEIGHTS
+    (tmp_path / "1.JPG").write_bytes(b"x")
+    assert url_kinds.kind_at(str(tmp_path / "1.JPG")) == url_kinds.IMAGE
+
+
+def test_images_are_found_two_folders_down_and_no_deeper(tmp_path: Path) -> None:
+    """A folder of class folders within parts is one of images; more levels would list a whole disk."""
+    for path in ("near/train/CNV/1.png", "far/set/train/CNV/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"x")
+    assert url_kinds.kind_at(str(tmp_path / "near")) == url_kinds.IMAGES
+    assert url_kinds.kind_at(str(tmp_path / "far")) == url_kinds.FOLDER
+
+
+def test_kinds_are_known_on_a_store_without_folders() -> None:
+    url = "memory://url-kinds/set"
+    assert url_kinds.kind_at(url) == url_kinds.NOTHING
+    storage.write_text(f"{url}/packing.json", "{}")
+    assert url_kinds.kind_at(url) == url_kinds.UNFINISHED_SHARDS
+    storage.write_text(f"{url}/manifest.json", "{}")
+    assert url_kinds.kind_at(f"{url}/") == url_kinds.SHARDS
+    storage.delete(url)
+
+
+@pytest.mark.parametrize("wanted", [url_kinds.SHARDS, url_kinds.RUN, url_kinds.WEIGHTS])
+def test_a_refusal_says_what_is_there_and_what_to_give_instead(wanted: str, root: Path) -> None:
+    for thing, kind in THINGS.items():
+        url = str(root / thing)
+        said = url_kinds.refusal(url, wanted)
+        found, _, instead = said.partition(": ")
+        assert url in found
+        assert instead
+        assert "{" not in said
+        assert "\n" not in said
+        if kind == url_kinds.NOTHING:
+            assert found.startswith("there ")
+        elif kind != wanted:
+            assert found.startswith(f"{url} is {kind}, not a ")
+
+
+def test_why_a_folder_is_no_run_names_its_config(root: Path) -> None:
+    assert url_kinds.why_no_run(str(root / "fresh")) == ""
+    assert "its config.json is damaged or of another program" in url_kinds.why_no_run(str(root / "hub"))
+    assert url_kinds.is_run(str(root / "run"))
+    assert not url_kinds.is_run(str(root / "none"))

@@ -55,9 +55,9 @@ def deep_png(pixels: NDArray[np.uint16]) -> bytes:
 
 def exif(orientation: int) -> Image.Exif:
     """EXIF data that only turn the picture."""
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 @cache
