@@ -37,7 +37,7 @@ def for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
     height, width = pixels_HW.shape
     shorter = RESIZE * max(h / height, w / width) * min(height, width)
     pixels_HW = _resize_shorter(pixels_HW, round(shorter))
-    top, left = (round((had - kept) / 2) for had, kept in zip(pixels_HW.shape, (h, w), strict=True))
+    top, left = (round((resized - cut) / 2) for resized, cut in zip(pixels_HW.shape, (h, w), strict=True))
     return np.ascontiguousarray(pixels_HW[top : top + h, left : left + w])
 
 

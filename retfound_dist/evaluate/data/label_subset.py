@@ -32,29 +32,32 @@ def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:
     if share >= 1:
         return data
     train = data.parts[TRAIN]
-    kept = places(train.labels, bootstrap.units_of(train.patients, train.keys, train.units)[1], share, seed)
+    _, units_N = bootstrap.units_of(train.patients, train.keys, train.units)
+    chosen = subset_indices(train.labels, units_N, share, seed)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
-    return replace(data, parts={**data.parts, TRAIN: _take(train, kept)}, fingerprint=fingerprint)
+    return replace(data, parts={**data.parts, TRAIN: _select(train, chosen)}, fingerprint=fingerprint)
 
 
-def places(labels_N: Labels, units_N: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+def subset_indices(
+    labels_N: Labels, units_N: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.int64]:
     """Which images a share keeps, rising."""
     generator = np.random.default_rng([seed, 31])
     rank_N = generator.permutation(int(units_N.max()) + 1)[units_N]
-    kept = []
+    chosen = []
     for label in np.unique(labels_N):
-        own = np.flatnonzero(labels_N == label)
-        ordered = own[np.argsort(rank_N[own], kind="stable")]
-        kept.append(ordered[: max(1, round(share * len(own)))])
-    return np.sort(np.concatenate(kept))
+        class_indices = np.flatnonzero(labels_N == label)
+        ordered = class_indices[np.argsort(rank_N[class_indices], kind="stable")]
+        chosen.append(ordered[: max(1, round(share * len(class_indices)))])
+    return np.sort(np.concatenate(chosen))
 
 
-def _take(part: SplitPart, kept: Sequence[int] | NDArray[np.int64]) -> SplitPart:
+def _select(part: SplitPart, chosen: Sequence[int] | NDArray[np.int64]) -> SplitPart:
     return SplitPart(
-        keys=tuple(part.keys[i] for i in kept),
-        labels=part.labels[kept],
-        patients=tuple(part.patients[i] for i in kept),
-        images=tuple(part.images[i] for i in kept),
-        units=tuple(part.units[i] for i in kept if part.units),
-        digests=tuple(part.digests[i] for i in kept),
+        keys=tuple(part.keys[i] for i in chosen),
+        labels=part.labels[chosen],
+        patients=tuple(part.patients[i] for i in chosen),
+        images=tuple(part.images[i] for i in chosen),
+        units=tuple(part.units[i] for i in chosen if part.units),
+        digests=tuple(part.digests[i] for i in chosen),
     )

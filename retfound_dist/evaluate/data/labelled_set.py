@@ -235,8 +235,8 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str, no
             "a classifier needs at least two to tell apart" + "".join(f"; {note}" for note in notes[:_NAMED])
         )
     for name in ("train", "test"):
-        held = {item.label for item in items if item.split == name}
-        missing = [label for label in classes if label not in held]
+        labels_in_part = {item.label for item in items if item.split == name}
+        missing = [label for label in classes if label not in labels_in_part]
         if missing:
             raise DataError(
                 f"{where}: no image of class {', '.join(missing)} in the {name} part: "

@@ -97,28 +97,28 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Se
     if root.is_file():
         if root.suffix.lower() not in LISTINGS:
             raise DataError(f"{name}={url} is a file, and no {', '.join(LISTINGS)}: give {_KINDS}")
-        found = _list_csv(root)
+        listing = _list_csv(root)
     else:
-        found = _list_folder(root, name, url, links)
-    found = _with_patients(found)
-    if not found.items:
+        listing = _list_folder(root, name, url, links)
+    listing = _with_patients(listing)
+    if not listing.items:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
             "train|val|test/<class>/*.jpg, or labelled shards, or be a CSV that names images"
         )
-    return found
+    return listing
 
 
-def _with_patients(found: SetListing) -> SetListing:
+def _with_patients(listing: SetListing) -> SetListing:
     """Every slice with its volume's patient, where some slices name one and others do not."""
-    owners = patients_of_units((item.group or item.volume, item.patient) for item in found.items)
+    owners = patients_of_units((item.group or item.volume, item.patient) for item in listing.items)
     items = tuple(
         replace(item, patient=owners.get(item.group or item.volume or "")) if item.patient is None else item
-        for item in found.items
+        for item in listing.items
     )
-    more = sum(a.patient is not b.patient for a, b in zip(items, found.items, strict=True))
+    more = sum(a.patient is not b.patient for a, b in zip(items, listing.items, strict=True))
     note = f"the patient of {more:,} images is taken from other slices of their volume"
-    return replace(found, items=items, notes=(*found.notes, note)) if more else found
+    return replace(listing, items=items, notes=(*listing.notes, note)) if more else listing
 
 
 def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
@@ -136,28 +136,28 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
         read = partial(read_file, files.root, file, links)
         place = sequences.of(key)
         items.append(Item(key, label, read, None, place.volume, place.group, split))
-    found = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
+    listing = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
     if where is None and layout.inside:
         where = find_listing(str(root / layout.inside))
     if where is not None:
         inside = "" if Path(where).parent != root else layout.inside
-        return _apply_listing(found, Path(where).parent, read_listing(where), links, inside)
+        return _apply_listing(listing, Path(where).parent, read_listing(where), links, inside)
     if not items and not skipped:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
             + nothing_found(files, FOLLOW)
         )
-    return replace(found, notes=(*other_tables(str(root)), *found.notes))
+    return replace(listing, notes=(*other_tables(str(root)), *listing.notes))
 
 
 def _apply_listing(
-    found: SetListing, root: Path, listed: Listed, links: Links, inside: str = ""
+    in_folders: SetListing, root: Path, listed: Listed, links: Links, inside: str = ""
 ) -> SetListing:
     """The images as the listing says; `inside`: where the set begins below the listing's own folder."""
     rows = listed.rows
     if inside:
         rows = {file.removeprefix(f"{inside}/"): row for file, row in rows.items()}
-    files, sequences = {item.key: item for item in found.items}, Sequences(rows)
+    files, sequences = {item.key: item for item in in_folders.items}, Sequences(rows)
     items = []
     for file, row in rows.items():
         item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.of(file))
@@ -166,11 +166,11 @@ def _apply_listing(
     unlisted = (
         (key, f"is not listed in the {listed.name} beside it") for key in sorted(files.keys() - rows.keys())
     )
-    listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
+    listed_loose = tuple((key, why) for key, why in in_folders.skipped if key not in rows)
     return SetListing(
         tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
         (*listed_loose, *unlisted, *loose),
-        (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *found.notes),
+        (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *in_folders.notes),
         listed.said,
     )
 
@@ -215,7 +215,7 @@ def list_samples(url: str) -> Iterator[Item]:
 
     Of a set of several sources patients and volumes are told apart by their source, as in packing.
     """
-    found = []
+    items = []
     manifest = shard_set.read_manifest(url)
     several = len(manifest.sources) > 1
     known = iter(image_digests.of_set(manifest).digests.tolist())
@@ -231,15 +231,15 @@ def list_samples(url: str) -> Iterator[Item]:
             label = "" if note.get("label") is None else str(note["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split
-            patient, volume, group = (_named(note, what, several) for what in ("patient", "volume", "group"))
+            patient, volume, group = (_named(note, name, several) for name in ("patient", "volume", "group"))
             read, sources = partial(bytes, image), tuple(digest for digest in next(known) if digest)
             content = entry.image_sha256
-            found.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
-    yield from sorted(found, key=lambda item: item.key)
+            items.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
+    yield from sorted(items, key=lambda item: item.key)
 
 
-def _named(note: Mapping[str, Any], what: str, several: bool) -> str | None:
-    name = note.get(what)
+def _named(note: Mapping[str, Any], field_name: str, several: bool) -> str | None:
+    name = note.get(field_name)
     return name if name is None or not several else f"{note.get('source')}/{name}"
 
 

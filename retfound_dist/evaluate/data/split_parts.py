@@ -50,17 +50,17 @@ def assign_parts(
     A split that the set brings wins; where it has no val part, one is taken out of train.
     """
     shares = dict(zip(PARTS, fractions, strict=True))
-    given = sum(item.split is not None for item in items)
-    if 0 < given < len(items):
+    with_split = sum(item.split is not None for item in items)
+    if 0 < with_split < len(items):
         loose = next(item.key for item in items if item.split is None)
         raise DataError(
-            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
+            f"{where}: {len(items) - with_split} images bear no split though others do, first {loose}: "
             "give each one or none"
         )
-    if not given:
+    if not with_split:
         return split_units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
-    held = {item.split for item in items}
-    if "val" not in held and "train" in held and shares["val"] > 0:
+    parts_present = {item.split for item in items}
+    if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
         shares["test"] = 0.0
         part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
@@ -126,8 +126,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _divide(items: Sequence[Item], shares: dict[str, float], seed: int, rule: str) -> tuple[Item, ...]:
-    kept = [unit_of(item, rule) for item in items]
+    units = [unit_of(item, rule) for item in items]
     # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
-    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in kept]
+    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in units]
     parts = split_by_unit([item.label for item in items], names, shares, seed)
     return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))

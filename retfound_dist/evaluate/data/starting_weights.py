@@ -16,13 +16,13 @@ from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.weight_files import Weights, read_weights, split_part
 
 NONE = "none"
-FACTS = 2
+FACTS_VERSION = 2
 """Raised when other facts of weights are remembered than before."""
 MEMORY = "weights.json"
 """Where a comparison or a watch keeps what it knows of weights, beside its results."""
 
 
-class Held:
+class LazyWeights:
     """Weights that are read when they are first asked for."""
 
     def __init__(self, url: str, sha256: str, weights: Weights | None = None) -> None:
@@ -31,10 +31,10 @@ class Held:
     def get(self) -> Weights:
         """The weights; WeightsError where other ones stand there by now."""
         if self._weights is None:
-            found = read_weights(self._url)
-            if found.sha256 != self._sha256:
+            weights = read_weights(self._url)
+            if weights.sha256 != self._sha256:
                 raise WeightsError(f"{self._url} holds other weights than a moment ago: start again")
-            self._weights = found
+            self._weights = weights
         return self._weights
 
 
@@ -52,7 +52,7 @@ class StartingWeights:
     one for other weights at this URL."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`Weights.meta`."""
-    held: Held | None = None
+    lazy_weights: LazyWeights | None = None
     part: str = ""
     """`Weights.part`."""
     notes: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class StartingWeights:
     @property
     def weights(self) -> Weights | None:
         """The weights, read now unless they were; None where the start is `none`."""
-        return self.held.get() if self.held else None
+        return self.lazy_weights.get() if self.lazy_weights else None
 
     def remark(self) -> str:
         """A line on how a file of others was read; empty where there is nothing to say."""
@@ -121,7 +121,7 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
         image_size=facts["image_size"],
         identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],
         meta=facts["meta"],
-        held=Held(url, facts["sha256"], weights),
+        lazy_weights=LazyWeights(url, facts["sha256"], weights),
         part=facts["part"],
         notes=tuple(facts["notes"]),
         remarked=facts["remark"],
@@ -130,8 +130,8 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
 
 def checkpoint_identity(url: str) -> str:
     """sha256 of a committed checkpoint's weights, as its commit says; CheckpointError where it holds none."""
-    held = checkpoint_folder.read_commit(url)
-    return held.files[held.weights].sha256
+    commit = checkpoint_folder.read_commit(url)
+    return commit.files[commit.weights].sha256
 
 
 def _mark(url: str) -> str:
@@ -143,10 +143,10 @@ def _mark(url: str) -> str:
         if not storage.exists(url):
             url = timm_hub.weights_file(url) if timm_hub.is_name(url) else ""
         mark = storage.version_mark(url) if url else ""
-    return f"{FACTS} {mark}" if mark else ""
+    return f"{FACTS_VERSION} {mark}" if mark else ""
 
 
 def run_of(checkpoint: str) -> str | None:
     """The URL of the run that a checkpoint belongs to, judged by its path."""
-    run, found, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
-    return run if found else None
+    run, separator, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
+    return run if separator else None

@@ -22,7 +22,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_rate, parameter_groups
 from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
-from retfound_dist.evaluate.finetune.training_batches import batches, drawing
+from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions, suit_cpu
@@ -106,7 +106,7 @@ def finetune(
     training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
-    kept: State = {}
+    best_state: State = {}
     with closing(stream):
         for epoch in range(recipe.epochs):
             started = time.monotonic()
@@ -115,10 +115,12 @@ def finetune(
             row |= _validate(model, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
-                kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+                best_state = {
+                    name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
+                }
             if on_epoch:
                 on_epoch(history[-1])
-    model.load_state_dict(kept)
+    model.load_state_dict(best_state)
     external = predict(model, data.external.part, recipe) if data.external else None
     tested = predict(model, data.parts["test"], recipe)
     return Outcome(seed, history, choose_epoch(history) + 1, tested, external)
@@ -163,7 +165,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
-        with drawing((self.mix.seed, _ERASE, epoch, step)):
+        with seeded_generators((self.mix.seed, _ERASE, epoch, step)):
             images = self.erase(images)
         images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
         with precision_of(self.recipe, self.device):
@@ -183,10 +185,10 @@ def _validate(
         return {"val_loss": None, "val_auroc": None, "val": None}
     probabilities_NC = predict(model, val, recipe)
     auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
-    held = auroc_C[np.isfinite(auroc_C)]
+    defined_auroc = auroc_C[np.isfinite(auroc_C)]
     return {
         "val_loss": metrics.mean_log_loss(val.labels, probabilities_NC),
-        "val_auroc": float(held.mean()) if len(held) else None,
+        "val_auroc": float(defined_auroc.mean()) if len(defined_auroc) else None,
         "val": metrics.evaluate(val.labels, probabilities_NC, classes)["macro"],
     }
 
@@ -196,17 +198,17 @@ def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floa
     """Probabilities (N, C) of a part whose images are (S, S)."""
     model.eval()
     device = next(model.parameters()).device
-    found = []
+    batch_probabilities = []
     for start in range(0, len(part), _TEST_BATCH):
         images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
         with precision_of(recipe, device):
             logits = model(normalise_images(images.to(device)))
-        found.append(logits.float().softmax(1).double().cpu().numpy())
-    probabilities_NC = np.concatenate(found)
+        batch_probabilities.append(logits.float().softmax(1).double().cpu().numpy())
+    probabilities_NC = np.concatenate(batch_probabilities)
     if not np.isfinite(probabilities_NC).all():  # a last step can spoil weights whose loss was still finite
         raise _diverged("the fine-tuned weights give probabilities that are not numbers", recipe)
     return probabilities_NC
 
 
-def _diverged(what: str, recipe: Finetune) -> DataError:
-    return DataError(f"{what}: lower finetune.base_lr={recipe.base_lr:g}")
+def _diverged(problem: str, recipe: Finetune) -> DataError:
+    return DataError(f"{problem}: lower finetune.base_lr={recipe.base_lr:g}")

@@ -26,12 +26,12 @@ _queue: Any = None
 """In such a process: where its words go."""
 
 
-class Relay(ProgressDisplay):
+class QueueDisplay(ProgressDisplay):
     """A display that hands everything on to the process that started this one."""
 
     def __init__(self, name: str) -> None:
         super().__init__(quiet=True)
-        self.name, self.what = name, ""
+        self.name, self.activity = name, ""
 
     def say(self, text: str) -> None:
         """A line that stays on screen."""
@@ -39,11 +39,11 @@ class Relay(ProgressDisplay):
 
     def begin(self, what: str, since: float | None = None) -> None:
         """Something new is under way."""
-        self.what = what
+        self.activity = what
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """How far it is."""
-        _queue.put((self.name, self.what, done, total))
+        _queue.put((self.name, self.activity, done, total))
 
 
 def run_beside(
@@ -79,7 +79,7 @@ def _attach(queue: Any, places: Any, threads: int) -> None:
 
 
 def _call(name: str, piece: Callable[[ProgressDisplay], T]) -> T:
-    return piece(Relay(name))
+    return piece(QueueDisplay(name))
 
 
 def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, parts: int) -> None:
@@ -87,15 +87,15 @@ def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, p
     while True:
         ended = all(future.done() for future in futures)
         try:
-            name, *said = queue.get(timeout=_LOOK)
+            name, *message = queue.get(timeout=_LOOK)
         except Empty:
             if ended:
                 return
             continue
-        if len(said) == 1:
-            show.say(f"{name}: {said[0]}")
+        if len(message) == 1:
+            show.say(f"{name}: {message[0]}")
         else:
-            what, now, total = said
+            activity, now, total = message
             show.advance(
-                sum(future.done() for future in futures), parts, f"({name}: {what}, {now} of {total})"
+                sum(future.done() for future in futures), parts, f"({name}: {activity}, {now} of {total})"
             )

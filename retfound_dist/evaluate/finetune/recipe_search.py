@@ -16,7 +16,7 @@ Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What came of the first seed, by the recipe that was chosen."""
 
     recipe: Finetune
@@ -28,21 +28,21 @@ class Tuned:
     """`recipe` and `val_auroc` of each table tried, for metrics.json; empty where there was no choice."""
 
 
-def tune(recipe: Finetune, run: Run) -> Tuned:
+def tune(recipe: Finetune, run: Run) -> TuningResult:
     """Try every table of `try_recipes` (or the recipe as it is), keep that with the best validation AUROC.
 
     Without a validation AUROC the first is kept; of equals the first too.
     """
     if not recipe.try_recipes:
-        return Tuned(recipe, *run(recipe), {}, [])
-    best: Tuned | None = None
+        return TuningResult(recipe, *run(recipe), {}, [])
+    best: TuningResult | None = None
     tried: list[dict[str, Any]] = []
     for change in recipe.try_recipes:
         variant = recipe.with_change(change)
-        found = Tuned(variant, *run(variant), change, tried)
-        tried.append({"recipe": change, "val_auroc": val_auroc(found.outcome)})
-        if best is None or _rank(found) > _rank(best):
-            best = found
+        candidate = TuningResult(variant, *run(variant), change, tried)
+        tried.append({"recipe": change, "val_auroc": val_auroc(candidate.outcome)})
+        if best is None or _rank(candidate) > _rank(best):
+            best = candidate
     assert best is not None
     return best
 
@@ -53,6 +53,6 @@ def val_auroc(outcome: Outcome) -> float | None:
     return value
 
 
-def _rank(found: Tuned) -> float:
-    value = val_auroc(found.outcome)
+def _rank(candidate: TuningResult) -> float:
+    value = val_auroc(candidate.outcome)
     return -1.0 if value is None else value

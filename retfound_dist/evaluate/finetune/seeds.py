@@ -53,11 +53,11 @@ def later_seeds(
     if config.jobs < 2 or len(seeds) < 2:
         return [one_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
     show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
-    work = {f"seed {seed}": partial(_alone, config, recipe, seed) for seed in seeds}
+    work = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
     return list(run_beside(work, config.jobs, config.threads, show).values())
 
 
-def _alone(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
+def _seed_in_process(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
     """One seed in a process that has read weights and images itself."""
     start = open_start(config.checkpoint, config.model)
     data = load_with_external(config.data, config.external, start.image_size)
@@ -81,7 +81,7 @@ def over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]
     spread: dict[str, Any] = {}
     for kind, names in (("legacy", metrics.LEGACY), ("macro", metrics.MACRO)):
         values = {name: [row[kind][name] for row in rows] for name in names}
-        spread[kind] = {name: _mean_std(found) for name, found in values.items()}
+        spread[kind] = {name: _mean_std(seed_values) for name, seed_values in values.items()}
     return {"per_seed": rows, "over_seeds": spread}
 
 

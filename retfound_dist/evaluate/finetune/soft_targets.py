@@ -11,7 +11,7 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 
 from retfound_dist.config.schema import Finetune
-from retfound_dist.evaluate.finetune.training_batches import drawing
+from retfound_dist.evaluate.finetune.training_batches import seeded_generators
 from retfound_dist.evaluate.scores.metrics import Labels
 
 _MIX = 14
@@ -58,6 +58,6 @@ class Mixer:
         targets_BC = mixup_target(labels_B, self.classes, 1.0, self.recipe.label_smoothing)
         even = len(labels_B) // 2 * 2
         if self.mixup is not None and even:
-            with drawing((self.seed, _MIX, epoch, step)):
+            with seeded_generators((self.seed, _MIX, epoch, step)):
                 _, targets_BC[:even] = self.mixup(images_B3SS[:even], labels_B[:even])
         return images_B3SS, targets_BC

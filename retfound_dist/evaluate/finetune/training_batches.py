@@ -57,7 +57,7 @@ class PixelFile:
         return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
+class AugmentedImages(Dataset[tuple[Tensor, int]]):
     """(3, S, S) uint8 and the label for a Row."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: Row) -> tuple[Tensor, int]:
         epoch, index = row
         image = Image.fromarray(self.images[index]).convert("RGB")
-        with drawing((self.seed, _IMAGE, epoch, index)):
+        with seeded_generators((self.seed, _IMAGE, epoch, index)):
             return self.transform(image), self.labels[index]
 
 
@@ -97,7 +97,7 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, max(1, bits))
 
 
-class drawing:
+class seeded_generators:
     """Python's, NumPy's and torch's generators, seeded by a key for a while and put back afterwards."""
 
     def __init__(self, key: Sequence[int]) -> None:
@@ -115,7 +115,7 @@ class drawing:
         torch.set_rng_state(self.before[2])
 
 
-class Epochs(Sampler[list[Row]]):
+class EpochBatches(Sampler[list[Row]]):
     """Batches of all epochs in one stream, shuffled anew in each, the last one smaller."""
 
     def __init__(self, images: int, epochs: int, batch: int, seed: int) -> None:
@@ -151,9 +151,9 @@ def batches(
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
         with disk_named(scratch.folder):
             file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
-        order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
+        order = EpochBatches(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
-            Augmented(file, labels, recipe, side, seed),
+            AugmentedImages(file, labels, recipe, side, seed),
             batch_sampler=order,
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,

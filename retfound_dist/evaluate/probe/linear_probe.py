@@ -60,10 +60,10 @@ def cross_validated(
 
     The folds follow from labels, groups and `probe.seed` alone, so they are the same for all checkpoints.
     """
-    found = {method: np.zeros((len(labels_N), classes)) for method in METHODS}
+    probabilities = {method: np.zeros((len(labels_N), classes)) for method in METHODS}
     for fitted, tested in folds(labels_N, groups_N, probe.folds, probe.seed):
         for method in METHODS:
-            found[method][tested] = _predict(
+            probabilities[method][tested] = _predict(
                 _fitter(method, classes, probe),
                 rows_ND[fitted],
                 labels_N[fitted],
@@ -71,7 +71,7 @@ def cross_validated(
                 rows_ND[tested],
                 classes,
             )
-    return found
+    return probabilities
 
 
 def folds(
@@ -117,10 +117,11 @@ def _predict(
     if len(np.unique(labels_N)) == 1:
         return np.tile(np.eye(classes)[labels_N[0]], (len(tested_ND), 1))
     model = fit(rows_ND, labels_N, groups_N)
-    found = np.zeros((len(tested_ND), classes))
-    found[:, model.classes_] = model.predict_proba(tested_ND)
-    found /= found.sum(1, keepdims=True)  # scikit-learn's sum to 1 within single precision only
-    return found
+    probabilities_NC = np.zeros((len(tested_ND), classes))
+    probabilities_NC[:, model.classes_] = model.predict_proba(tested_ND)
+    # scikit-learn's probabilities of fp32 features sum to 1 within single precision only.
+    probabilities_NC /= probabilities_NC.sum(1, keepdims=True)
+    return probabilities_NC
 
 
 def _fit_linear(

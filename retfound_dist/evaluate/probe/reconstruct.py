@@ -68,13 +68,14 @@ def reconstruct(model: MaskedAutoencoder, images: Sequence[Pixels], seed: int) -
     noise_NL = torch.rand(len(images), patches, generator=torch.Generator().manual_seed(seed))
     batch = torch.from_numpy(np.stack(images)[:, None])
     filled_N3HW, mask_NL = model.reconstruct(batch, noise_NL)
-    found = []
+    reconstructions = []
     for i, original in enumerate(images):
         removed = np.kron(mask_NL[i].reshape(model.grid).numpy(), np.ones((patch, patch))) > 0
         grey = filled_N3HW[i].float().mean(0).round().to(torch.uint8).numpy()
         gap = np.abs(grey.astype(int) - original).astype(np.uint8)
-        found.append(Reconstruction(original, np.where(removed, np.uint8(_REMOVED), original), grey, gap))
-    return found
+        masked = np.where(removed, np.uint8(_REMOVED), original)
+        reconstructions.append(Reconstruction(original, masked, grey, gap))
+    return reconstructions
 
 
 def sheet(rows: Sequence[Reconstruction]) -> NDArray[np.uint8]:

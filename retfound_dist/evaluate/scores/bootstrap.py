@@ -33,7 +33,7 @@ from retfound_dist.evaluate.scores.ranking_sums import (
     Ranking,
     Stretches,
     Weights,
-    by_number,
+    group_by_number,
     rank,
 )
 from retfound_dist.listing.split_units import Unit, weakest
@@ -64,8 +64,8 @@ def units_of(
     if None not in patients:
         kind, names = "patient", [*map(str, patients)]
     elif units:
-        kind = weakest(Counter(one for one, _ in units))
-        names = [f"{one} {name}" for one, name in units]
+        kind = weakest(Counter(unit_kind for unit_kind, _ in units))
+        names = [f"{unit_kind} {name}" for unit_kind, name in units]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     return kind, np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
@@ -102,16 +102,16 @@ def over_seeds(
     seeds, resamples = len(seeds_SNC), len(weights_RN)
     drawn_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
     sets_KS, set_R = np.unique(np.sort(drawn_RS), axis=0, return_inverse=True)
-    found, done = _empty(resamples), 0
+    resampled, done = _empty(resamples), 0
     for place, set_S in enumerate(sets_KS):
         here_R = np.flatnonzero(set_R.reshape(-1) == place)
-        told = _from(done, resamples, tick)
-        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN, told, here_R)
-        for kind, group in found.items():
+        shifted_tick = _shifted_tick(done, resamples, tick)
+        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN, shifted_tick, here_R)
+        for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[here_R] = drawn[kind][name]
         done += len(here_R)
-    return found
+    return resampled
 
 
 def _empty(resamples: int) -> Drawn:
@@ -120,7 +120,7 @@ def _empty(resamples: int) -> Drawn:
     return {kind: {name: np.empty(resamples) for name in names} for kind, names in kinds}
 
 
-def _from(done: int, total: int, tick: Tick | None) -> Tick | None:
+def _shifted_tick(done: int, total: int, tick: Tick | None) -> Tick | None:
     """A tick of a part, told as one of the whole."""
     return None if tick is None else lambda more, _: tick(done + more, total)
 
@@ -137,16 +137,16 @@ def scores(
     if some_R is None:
         some_R = np.arange(len(weights_RN))
     rows = max(1, _CHUNK // max(1, len(labels_N)))
-    found = _empty(len(some_R))
+    resampled = _empty(len(some_R))
     for start in range(0, len(some_R), rows):
         here = slice(start, start + rows)
         drawn = _scores(predicted, weights_RN[some_R[here]])
-        for kind, group in found.items():
+        for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[here] = drawn[kind][name]
         if tick is not None:
             tick(min(start + rows, len(some_R)), len(some_R))
-    return found
+    return resampled
 
 
 def intervals(drawn: Drawn) -> dict[str, dict[str, Interval]]:
@@ -184,7 +184,7 @@ class _Predicted:
 
 def _prepare(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
     classes = probabilities_NC.shape[1]
-    cells, by_cell = by_number(labels_N * classes + probabilities_NC.argmax(1))
+    cells, by_cell = group_by_number(labels_N * classes + probabilities_NC.argmax(1))
     true_N = np.clip(probabilities_NC, _TINY, None)[np.arange(len(labels_N)), labels_N]
     return _Predicted(
         classes,

@@ -61,7 +61,7 @@ class Stretches:
         return np.asarray(summing @ weights_NR, dtype=np.float64)
 
 
-def by_number(numbers_N: Places) -> tuple[Places, Stretches]:
+def group_by_number(numbers_N: Places) -> tuple[Places, Stretches]:
     """The distinct numbers, rising, and the images that have each."""
     order = np.argsort(numbers_N, kind="stable")
     distinct, begins = np.unique(numbers_N[order], return_index=True)

@@ -59,30 +59,30 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     macro, spans = metrics["macro"], metrics["ci95"]["macro"]
     classes = len(metrics["classes"])
 
-    def told(name: str) -> str:
+    def with_interval(name: str) -> str:
         return f"{LABELS[name]} {score(macro[name], spans[name])}"
 
     test = metrics["split"]["test"]
     who = f"{test} test images" + (f" of {metrics['patients']} patients" if metrics["patients"] else "")
-    said = [
+    sentences = [
         f"Fine-tuned from {of_start(metrics['checkpoint'])}, the classifier reaches "
-        f"{told('auroc')}, {told('aupr')} and {told('balanced_accuracy')} "
+        f"{with_interval('auroc')}, {with_interval('aupr')} and {with_interval('balanced_accuracy')} "
         f"(means over {classes} classes) on {who} that fine-tuning had not seen.",
         _against_chance(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
         intervals(metrics),
     ]
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
     """What the intervals cover and what they leave out; `row` names the weights where there are several."""
-    how = metrics["bootstrap"]
-    unit = f"{how['unit']}s"
-    if how["unit"] != "patient":
+    bootstrap = metrics["bootstrap"]
+    unit = f"{bootstrap['unit']}s"
+    if bootstrap["unit"] != "patient":
         unit += f" (not every patient is known, so they are too narrow if patients have several {unit})"
-    drawn = f"{how['resamples']:,} bootstrap resamples of the {how['units']} test {unit}"
+    drawn = f"{bootstrap['resamples']:,} bootstrap resamples of the {bootstrap['units']} test {unit}"
     seeds = len(metrics["seeds"])
-    if how.get("seeds", 1) > 1:
+    if bootstrap.get("seeds", 1) > 1:
         drawn += f" and of the {seeds} fine-tuning seeds"
     text = f"In brackets: 95 % intervals from {drawn}."
     if seeds == 1:
@@ -102,29 +102,29 @@ def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
-    said = list(metrics["warnings"])
+    sentences = list(metrics["warnings"])
     if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
-        said.append(pretrained)
+        sentences.append(pretrained)
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
-        said.append(f"{len(metrics['skipped'])} images were left out ({named})")
-    said += _worth_a_warning(metrics.get("notes", []))
+        sentences.append(f"{len(metrics['skipped'])} images were left out ({named})")
+    sentences += _worth_a_warning(metrics.get("notes", []))
     outside = metrics.get("external", {}).get("notes", [])
-    said += [f"external set: {note}" for note in _worth_a_warning(outside)]
+    sentences += [f"external set: {note}" for note in _worth_a_warning(outside)]
     units = metrics["bootstrap"]["units"]
     if units < _FEW:
-        said.append(
+        sentences.append(
             f"the test part has {units} {metrics['bootstrap']['unit']}s only: intervals from so few are rough"
         )
     small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
     if small:
         which = "these classes" if len(small) > 1 else "this class"
-        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
+        sentences.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
     if not metrics["split"]["val"]:
-        said.append("there is no validation part: the last epoch was kept")
+        sentences.append("there is no validation part: the last epoch was kept")
     if undefined(metrics):
-        said.append(undefined(metrics))
-    return said
+        sentences.append(undefined(metrics))
+    return sentences
 
 
 def split(by: str, known_by: Mapping[str, int]) -> str:
@@ -134,11 +134,11 @@ def split(by: str, known_by: Mapping[str, int]) -> str:
     """
     words = split_units.in_words(known_by)
     if by in ("given", "file"):
-        how = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
+        origin = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
         images, known = sum(known_by.values()), known_by.get("patient", 0)
         if not images or known == images:
-            return how
-        return f"{how}; the patient of {images - known:,} of {images:,} images is not known"
+            return origin
+        return f"{origin}; the patient of {images - known:,} of {images:,} images is not known"
     return f"by us, {words}" if words else f"by us, by {by}"
 
 
@@ -195,11 +195,11 @@ def _worth_a_warning(notes: Sequence[str]) -> list[str]:
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
     """The recipe that val chose, and its AUROC; then the others and theirs."""
 
-    def told(line: Mapping[str, Any]) -> str:
+    def described(line: Mapping[str, Any]) -> str:
         return f"{_recipe(line['recipe'])} (val AUROC {score(line['val_auroc'], None)})"
 
-    best = next(told(line) for line in tried if line["recipe"] == chosen)
-    others = [told(line) for line in tried if line["recipe"] != chosen]
+    best = next(described(line) for line in tried if line["recipe"] == chosen)
+    others = [described(line) for line in tried if line["recipe"] != chosen]
     return "; also tried: ".join([best, *([", ".join(others)] if others else [])])
 
 
@@ -211,16 +211,16 @@ def external(tree: Mapping[str, Any]) -> str:
     """What the external test asked: images, map, what did not count."""
     who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
     pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
-    said = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
+    clauses = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
     if tree["left_out"]:
         named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
-        said.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
+        clauses.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
     if tree["dropped_classes"]:
         dropped = ", ".join(tree["dropped_classes"])
-        said.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
+        clauses.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
     if tree["skipped"]:
-        said.append(f"{len(tree['skipped'])} images cannot be used")
-    return "; ".join([*said, *tree["warnings"]]) + "."
+        clauses.append(f"{len(tree['skipped'])} images cannot be used")
+    return "; ".join([*clauses, *tree["warnings"]]) + "."
 
 
 def undefined(metrics: Mapping[str, Any]) -> str:
@@ -234,9 +234,9 @@ def undefined(metrics: Mapping[str, Any]) -> str:
     return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(why))}" if why else ""
 
 
-def best(name: str, metric: str, told: str, lines: Sequence[Mapping[str, Any]]) -> str:
+def best(name: str, metric: str, best_score: str, lines: Sequence[Mapping[str, Any]]) -> str:
     """The best row on one metric, and which of the others it is really ahead of."""
-    text = f"On {LABELS[metric]} \u201c{name}\u201d is best with {told}."
+    text = f"On {LABELS[metric]} \u201c{name}\u201d is best with {best_score}."
     for line in lines:
         other = f"\u201c{line['other']}\u201d"
         if line["difference"] is None:
@@ -255,14 +255,14 @@ def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
         gaps = " and ".join(_gap(line) for line in lines if line["difference"] is not None)
         tail = f" (difference: {gaps})" if gaps else ""
         return f"\u201c{name}\u201d is not shown to be better or worse than no pretraining{tail}."
-    said = []
+    clauses = []
     if better:
-        said.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
+        clauses.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
     if worse:
-        said.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
+        clauses.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
     rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
     tail = f"; not told apart on {' and '.join(rest)}" if rest else ""
-    return f"\u201c{name}\u201d {'; it '.join(said)}{tail}."
+    return f"\u201c{name}\u201d {'; it '.join(clauses)}{tail}."
 
 
 def alarm(

@@ -61,3 +61,11 @@ def test_heat_is_scaled_within_its_own_map_and_an_even_one_shows_nothing() -> No
     assert np.array_equal(overlay(image, heat.tolist()), overlay(image, (1e6 + 1000 * heat).tolist()))
     even = overlay(image, np.full((4, 4), 3.0).tolist())
     assert np.array_equal(even, np.repeat(image[..., None], 3, axis=2))
+
+
+def test_the_border_of_a_hot_patch_leaves_a_white_image_white() -> None:
+    """Bicubic interpolation undershoots around a peak: unclipped, those pixels would pass 255 and turn black."""
+    heat = np.zeros((7, 7))
+    heat[3, 3] = 1.0
+    shown = overlay(np.full((56, 56), 255, np.uint8), heat.tolist())
+    assert shown.max(axis=2).min() > 200
