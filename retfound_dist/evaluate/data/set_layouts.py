@@ -1,4 +1,4 @@
-"""What a labelled set lists, without decoding anything: four layouts, one list of items.
+"""Lists the images of a labelled set without decoding them. Five layouts give one list of items:
 
     <class>/**.jpg                    class folders; split by us
     train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
@@ -7,7 +7,7 @@
     Set/...                           class folders or parts one or more levels down (folder_layout)
 
 A `manifest.csv` beside the folders (the same columns) is the list then: an image that it does not name is
-kept out, for its patient is unknown. Slices of one volume are told by their names
+left out, for its patient is unknown. Slices of one volume are recognised by their names
 (retfound_dist/listing/slice_sequences.py).
 """
 
@@ -66,18 +66,18 @@ class Item:
     identity: str = ""
     """Of a shard's sample: the digest that its index has of the image's bytes."""
     digests: tuple[int, ...] = ()
-    """What a shard's index knows of the sample's source (`retfound_dist.images.image_digests`)."""
+    """Digests of the sample's source, from the shard's index (`retfound_dist.images.image_digests`)."""
 
 
 @dataclass(frozen=True)
 class SetListing:
-    """What stands at a path or URL."""
+    """The images found at a path or URL."""
 
     items: tuple[Item, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=())
     """(key, reason) of images that are there and cannot be used."""
     notes: tuple[str, ...] = ()
-    """What was passed over because it is no image by name, and how folders and lists were read."""
+    """Files that are not images by their names, and how folders and lists were read."""
     columns: str = ""
     """Which columns of a list were read: `manifest.csv: file <- 'Filename', ...; not used: 'age'`."""
 
@@ -110,7 +110,7 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Se
 
 
 def _with_patients(listing: SetListing) -> SetListing:
-    """Every slice with its volume's patient, where some slices name one and others do not."""
+    """Gives every slice its volume's patient, where only some slices name one."""
     owners = patients_of_units((item.group or item.volume, item.patient) for item in listing.items)
     items = tuple(
         replace(item, patient=owners.get(item.group or item.volume or "")) if item.patient is None else item
@@ -180,6 +180,8 @@ def _list_csv(path: Path) -> SetListing:
     listed = read_listing(str(path), ("file", "label"))
     sequences = Sequences(listed.rows)
     items = [
+        # Who names the list itself may name files anywhere. A list that merely lies in a folder may not: it
+        # may have come with a download, and could point at any file of this machine.
         _as_listed(_item(path.parent, file, "", "anywhere", sequences.of(file)), row)
         for file, row in listed.rows.items()
     ]
@@ -218,6 +220,7 @@ def list_samples(url: str) -> Iterator[Item]:
     items = []
     manifest = shard_set.read_manifest(url)
     several = len(manifest.sources) > 1
+    # The digests of all shards in one list: shards and samples below come in the same order.
     known = iter(image_digests.of_set(manifest).digests.tolist())
     for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
@@ -232,6 +235,8 @@ def list_samples(url: str) -> Iterator[Item]:
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split
             patient, volume, group = (_named(note, name, several) for name in ("patient", "volume", "group"))
+            # `image` is a view into the shard: its bytes are copied only when they are asked for. A digest of
+            # 0 means that the index has none.
             read, sources = partial(bytes, image), tuple(digest for digest in next(known) if digest)
             content = entry.image_sha256
             items.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
@@ -262,6 +267,7 @@ def read_shard(url: str, shard: shard_set.Shard) -> bytes:
     """A shard's bytes; ManifestError where they are not those of the manifest."""
     where = storage.join(url, shard.name)
     data = storage.read_bytes(where)
+    # The whole tar has been read anyway; its own format would not notice a changed byte in an image.
     if storage.bytes_info(data).sha256 != shard.sha256:
         raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
     return data

@@ -1,4 +1,4 @@
-"""What a split must keep apart and does not: one patient, one volume, or the same pixels, in two parts."""
+"""Finds the leaks of a split: one patient, one volume, or the same pixels, in two parts."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _NAMED = 5
 
 def pixel_digest(pixels_HW: Pixels) -> str:
     """Equal for two images of the same size and the same grey values."""
+    # The shape counts: the same bytes can be 2 x 8 or 4 x 4 pixels.
     head = f"{pixels_HW.shape[0]}x{pixels_HW.shape[1]}:".encode()
     return hashlib.sha256(head + pixels_HW.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What stands in two parts, a sentence each; empty where nothing does."""
+    """One sentence for each kind of leak; empty where there is none."""
 
     patients: str
     volumes: str
     """Of patients who are not known."""
     pixels: str
 
-    def refuse(self, divided_by: str, where: str, allowed: bool, rule: str = TOGETHER) -> tuple[str, ...]:
-        """The leaks as warnings; DataError where a split that was brought leaks and none insists.
+    def check(self, divided_by: str, where: str, allowed: bool, rule: str = TOGETHER) -> tuple[str, ...]:
+        """The leaks as warnings. Raises DataError where a given split leaks and leaks are not `allowed`.
 
-        A split of ours, and so one read back from its file, may part identical images of patients that
-        nobody knows: that is a warning. So are parted volumes where `data.unknown_patient=image` asks for it.
+        Our own split, also one read back from its file, may separate identical images of unknown patients:
+        that is a warning. So are separated volumes where `data.unknown_patient=image` asks for it.
         """
         leak_lines = [line for line in (self.patients, self.volumes, self.pixels) if line]
         refused_always = [line for line in (self.patients, self.volumes if rule == TOGETHER else "") if line]
@@ -49,7 +50,7 @@ class Leaks:
 
 
 def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> Leaks:
-    """Patients and pixels that stand in two parts.
+    """Patients, volumes and pixels that are in two parts.
 
     `digests` are the items' pixels; an image of a patient who is named already is not named again.
     """
@@ -60,6 +61,7 @@ def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> Leaks:
     pixels = _in_several_parts(
         (digest, item.split, item.key)
         for item, digest in zip(items, digests, strict=True)
+        # A patient or volume that is named already explains its images: naming each would hide other leaks.
         if item.patient not in leaky and (item.group or item.volume) not in volumes
     )
     return Leaks(

@@ -1,7 +1,7 @@
-"""Which part each image of a labelled set is in: as a file says, as the set says, or divided by us.
+"""Assigns each image of a labelled set to a part: from a file, from the set, or by our own split.
 
 A split file is a list with the columns key and part (more may follow), such as the split.csv of every
-evaluation. What it says goes before the set's own split. Without either, patients are divided; volumes where
+evaluation. It takes precedence over the set's own split. Without either, patients are divided; volumes where
 no patient is known; images where neither is (retfound_dist/listing/split_units.py).
 """
 
@@ -45,9 +45,9 @@ def assign_parts(
     where: str,
     rule: str = split_units.TOGETHER,
 ) -> tuple[str, tuple[Item, ...]]:
-    """The same without a file.
+    """Assigns parts without a split file; returns how the set is divided, and its items with their part.
 
-    A split that the set brings wins; where it has no val part, one is taken out of train.
+    A split that the set brings wins. Where it has no val part, one is taken out of train.
     """
     shares = dict(zip(PARTS, fractions, strict=True))
     with_split = sum(item.split is not None for item in items)
@@ -62,6 +62,7 @@ def assign_parts(
     parts_present = {item.split for item in items}
     if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
+        # The test part that the set brings stays as it is: only train is divided again.
         shares["test"] = 0.0
         part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
         items = [replace(item, split=part.get(item.key, item.split)) for item in items]
@@ -74,7 +75,7 @@ def unit_kinds(items: Sequence[Item], rule: str) -> dict[str, int]:
 
 
 def unit_of(item: Item, rule: str) -> split_units.Unit:
-    """What a split of ours keeps in one part with an item."""
+    """The patient, folder, volume or image that our own split does not divide."""
     return split_units.unit_of(item.key, item.patient, item.group, item.volume, rule)
 
 
@@ -94,7 +95,7 @@ def read_split(url: str) -> dict[str, str]:
 
 
 def write_split(url: str, items: Sequence[Item]) -> None:
-    """Put down each item's part, whole or not at all."""
+    """Writes each item's part, the whole file or nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("key", "part"), *((item.key, item.split) for item in items)])
@@ -110,6 +111,7 @@ def _as_filed(
     faults = []
     if gone:
         faults.append(f"{len(gone)} of its images are not in the set ({_some(gone)})")
+    # An evaluation leaves unreadable images out of its split.csv, so only readable ones are really missing.
     if any(map(readable, missing)):
         names = _some([item.key for item in missing])
         faults.append(f"{len(missing)} images of the set are not in it ({names})")

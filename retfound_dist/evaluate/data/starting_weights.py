@@ -1,4 +1,4 @@
-"""The weights that a fine-tuning starts from: `none`, a checkpoint, a run, a weights file, a timm name."""
+"""Opens the weights that a fine-tuning starts from: `none`, a checkpoint, a run, a file, a timm name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from retfound_dist.model.weights.weight_files import Weights, read_weights, spli
 
 NONE = "none"
 FACTS_VERSION = 2
-"""Raised when other facts of weights are remembered than before."""
+"""Increased whenever other facts are remembered than before, so that older memories are not used."""
 MEMORY = "weights.json"
-"""Where a comparison or a watch keeps what it knows of weights, beside its results."""
+"""Where a comparison or a watch remembers facts of weights, beside its results."""
 
 
 class LazyWeights:
-    """Weights that are read when they are first asked for."""
+    """Weights that are read only when they are first used."""
 
     def __init__(self, url: str, sha256: str, weights: Weights | None = None) -> None:
         self._url, self._sha256, self._weights = url, sha256, weights
 
     def get(self) -> Weights:
-        """The weights; WeightsError where other ones stand there by now."""
+        """The weights. Raises WeightsError if the file has changed in the meantime."""
         if self._weights is None:
             weights = read_weights(self._url)
+            # The results are kept under the first sha256: other weights must not be scored under that name.
             if weights.sha256 != self._sha256:
                 raise WeightsError(f"{self._url} holds other weights than a moment ago: start again")
             self._weights = weights
@@ -66,11 +67,11 @@ class StartingWeights:
         return self.lazy_weights.get() if self.lazy_weights else None
 
     def remark(self) -> str:
-        """A line on how a file of others was read; empty where there is nothing to say."""
+        """A line on how a foreign file was read; empty where there is nothing to say."""
         return self.remarked
 
     def describe(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The entry for metrics.json."""
         return {
             "url": self.url,
             "kind": self.kind,
@@ -111,6 +112,7 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
             "notes": list(weights.notes),
             "remark": weights.remark,
         }
+        # A file may be replaced while it is read: then nobody knows which of the two the facts belong to.
         if _mark(url) == mark:
             memory.remember(url, mark, facts)
     _, part = split_part(url)
@@ -119,6 +121,7 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
         kind="checkpoint" if facts["meta"] else "file",
         shape=Encoder(**facts["encoder"]),
         image_size=facts["image_size"],
+        # One file may hold several encoders, such as teacher and student: the part tells them apart.
         identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],
         meta=facts["meta"],
         lazy_weights=LazyWeights(url, facts["sha256"], weights),
@@ -137,6 +140,7 @@ def checkpoint_identity(url: str) -> str:
 def _mark(url: str) -> str:
     """Says without a download whether a file may have changed: of a checkpoint its weights' sha256."""
     if checkpoint_folder.is_checkpoint(url):
+        # A commit names the sha256 of its weights: surer than a date or an ETag, and as cheap to read.
         mark = checkpoint_identity(url)
     else:
         url, _ = split_part(url)

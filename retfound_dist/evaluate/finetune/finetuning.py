@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on the train part, choose the epoch on val, look at test once.
+"""Fine-tunes a classifier on the train part, chooses the epoch on val, predicts test once.
 
 Shapes: B batch, N images, S side, C classes.
 """
@@ -33,6 +33,8 @@ from retfound_dist.model.weights.weight_files import Weights, load_into
 
 State = dict[str, Tensor]
 _TEST_BATCH = 64
+# Draws are keyed by seed, purpose, epoch and number. The purposes are 11 and 12 in training_batches, 13 here
+# and 14 in soft_targets; another number would change every result.
 _ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
 OnStep = Callable[[int, int], None]
@@ -66,14 +68,14 @@ def in_bf16(recipe: Finetune, device: torch.device) -> bool:
 
 
 def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
-    """The context that a forward pass runs in."""
+    """The autocast context of a forward pass."""
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device))
 
 
 def make_classifier(
     weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
 ) -> VisionTransformer:
-    """The classifier before its first step; without weights it starts from noise and sin-cos positions."""
+    """The classifier before its first step; without weights: random, with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_classifier(shape, image_size, classes, drop_path)
     grid = (image_size // shape.patch, image_size // shape.patch)
@@ -104,9 +106,11 @@ def finetune(
     weights_C = class_weights(train.labels, len(data.classes), recipe)
     mix = Mixer(recipe, len(data.classes), seed)
     training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
+    # Stochastic depth draws from the global generator: what ran before must not change the outcome.
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
     best_state: State = {}
+    # Closed here, so that loader processes and their file end even where an epoch raises.
     with closing(stream):
         for epoch in range(recipe.epochs):
             started = time.monotonic()
@@ -115,6 +119,7 @@ def finetune(
             row |= _validate(model, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
+                # A copy, for the next step writes into these tensors; on the CPU, to spare GPU memory.
                 best_state = {
                     name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
                 }
@@ -127,7 +132,7 @@ def finetune(
 
 
 class _Training:
-    """What stays the same from epoch to epoch."""
+    """The model, optimiser and recipe of one fine-tuning, and its training epochs."""
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class _Training:
     def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """(mean training loss, last learning rate of the head)."""
         self.model.train()
+        # The loss is summed on the device: reading it at every step would make a GPU wait for this process.
         total, seen, lr = torch.zeros((), device=self.device), 0, 0.0
         for step in range(self.steps):
             lr = learning_rate(epoch + step / self.steps, self.recipe)

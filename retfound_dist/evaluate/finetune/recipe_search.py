@@ -1,4 +1,4 @@
-"""The same tuning for every starting weights: recipes tried with one seed, chosen by validation."""
+"""Recipe search: tries recipes with one seed and chooses by validation, alike for all starting weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What came of the first seed, by the recipe that was chosen."""
+    """The first seed's fine-tuning with the chosen recipe."""
 
     recipe: Finetune
     outcome: Outcome
@@ -40,6 +40,7 @@ def tune(recipe: Finetune, run: Run) -> TuningResult:
     for change in recipe.try_recipes:
         variant = recipe.with_change(change)
         candidate = TuningResult(variant, *run(variant), change, tried)
+        # All candidates share this list, so the one that is returned knows those that were tried after it.
         tried.append({"recipe": change, "val_auroc": val_auroc(candidate.outcome)})
         if best is None or _rank(candidate) > _rank(best):
             best = candidate
@@ -48,11 +49,12 @@ def tune(recipe: Finetune, run: Run) -> TuningResult:
 
 
 def val_auroc(outcome: Outcome) -> float | None:
-    """Of the epoch that was kept."""
+    """Validation AUROC of the epoch that was kept; None where it is undefined."""
     value: float | None = outcome.history[outcome.epoch - 1]["val_auroc"]
     return value
 
 
 def _rank(candidate: TuningResult) -> float:
     value = val_auroc(candidate.outcome)
+    # Below every AUROC, so that a recipe without one never wins against one that has it.
     return -1.0 if value is None else value

@@ -30,6 +30,7 @@ from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.stream.tensor_transfer import hand_over_in_memory
 
+# Purposes of draws with one seed; finetuning.py lists all of them.
 _ORDER, _IMAGE = 11, 12
 Row = tuple[int, int]
 """(epoch, image number)."""
@@ -53,6 +54,7 @@ class PixelFile:
     def __getitem__(self, index: int) -> Pixels:
         return self._bytes[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
 
+    # The mapping stays behind: pickled with its owner it would be copied in full to every loader process.
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
 
@@ -71,6 +73,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         transform = create_transform(
             self.side,
             is_training=True,
+            # timm then gives uint8 pixels and leaves normalising and erasing to the device.
             use_prefetcher=True,
             scale=self.recipe.crop_scale,
             interpolation="bicubic",
@@ -81,6 +84,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         )
         for step in transform.transforms:
             for operation in getattr(step, "ops", ()):
+                # timm 1.0.31 has no setting for this: the operation is exchanged in the finished pipeline.
                 if operation.name.startswith("Posterize"):
                     operation.aug_fn = _posterize
         return transform
@@ -98,8 +102,9 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 
 class seeded_generators:
-    """Python's, NumPy's and torch's generators, seeded by a key for a while and put back afterwards."""
+    """Seeds Python's, NumPy's and torch's global generators for a `with` block, then restores them."""
 
+    # timm and torchvision take no generator as an argument: they draw from these three global ones.
     def __init__(self, key: Sequence[int]) -> None:
         self.seed = int(np.random.default_rng(key).integers(2**31))
 

@@ -1,4 +1,4 @@
-"""The worst mistakes on the test part, with heat maps, made while the fine-tuned model is at hand.
+"""The worst mistakes on the test part, with heat maps of the model that made them.
 
 Shapes: N images, C classes.
 """
@@ -21,10 +21,11 @@ _DIGITS = 4
 
 
 def worst(labels_N: Labels, probabilities_NC: Floats, most: int = SHOWN) -> list[int]:
-    """Places of the images that were taken for a wrong class, the surest first."""
+    """Indices of the images that were taken for a wrong class, the most confident first."""
     guess_N = probabilities_NC.argmax(1)
     wrong = np.flatnonzero(guess_N != labels_N)
     sure = probabilities_NC[wrong, guess_N[wrong]]
+    # Stable, so that equal ones come in the order of their keys and the page is the same each time.
     return [int(i) for i in wrong[np.argsort(-sure, kind="stable")][:most]]
 
 

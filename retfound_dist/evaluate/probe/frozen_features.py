@@ -1,4 +1,4 @@
-"""Frozen features: what an encoder says of an image before anything is fine-tuned; of a set, cached.
+"""Computes the features of a frozen encoder; those of a labelled set are cached.
 
 Shapes: N images, S side, D the encoder's width.
 """
@@ -30,6 +30,7 @@ from retfound_dist.model.weights.weight_files import load_into
 Features = NDArray[np.float32]
 CACHE = "features.npz"
 BATCH = 64
+# What numpy and zipfile raise for files that were cut, emptied or changed in a byte: tests do each of these.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
     AttributeError, TypeError,  # what is no archive is one bare array
@@ -59,6 +60,7 @@ def features(model: VisionTransformer, images: Sequence[Pixels], tick: OnStep | 
         batch = torch.from_numpy(np.stack(images[begin : begin + BATCH])[:, None]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             tokens = model.forward_features(normalise_images(batch))
+        # Token 0 is the class token. The mean is taken in fp32: summing in bf16 would lose digits.
         features_ND[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
         if tick:
             tick(min(begin + BATCH, len(images)), len(images))
@@ -94,6 +96,7 @@ def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
     """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
     data = BytesIO(storage.read_bytes(url))
     try:
+        # A pickle in a file of others would run code when it is read.
         with np.load(data, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except _DAMAGE as error:

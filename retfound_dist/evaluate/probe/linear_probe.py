@@ -1,4 +1,4 @@
-"""Frozen features, scored: a linear probe and nearest neighbours, in seconds beyond one forward pass.
+"""Scores frozen features by a linear probe and by nearest neighbours.
 
 Two ways to score, with the same probabilities, metrics and intervals:
 
@@ -95,6 +95,7 @@ def scored(
     labels_N: Labels, probabilities_NC: Floats, units_N: Groups, classes: Sequence[str], resamples: int
 ) -> dict[str, Any]:
     """`legacy`, `macro`, `per_class`, `confusion` and `ci95` of one method."""
+    # Seed 0 for every checkpoint: alarms compare two of them on the same resamples.
     drawn = bootstrap.scores(labels_N, probabilities_NC, bootstrap.resample(units_N, resamples, 0))
     return {
         **metrics.evaluate(labels_N, probabilities_NC, classes),
@@ -119,7 +120,7 @@ def _predict(
     model = fit(rows_ND, labels_N, groups_N)
     probabilities_NC = np.zeros((len(tested_ND), classes))
     probabilities_NC[:, model.classes_] = model.predict_proba(tested_ND)
-    # scikit-learn's probabilities of fp32 features sum to 1 within single precision only.
+    # scikit-learn's probabilities sum to 1 within single precision only.
     probabilities_NC /= probabilities_NC.sum(1, keepdims=True)
     return probabilities_NC
 
@@ -129,7 +130,9 @@ def _fit_linear(
 ) -> Pipeline:
     losses = dict.fromkeys(probe.strengths, 0.0)
     if len(losses) > 1:
+        # Folds of patients here too: slices of one patient on both sides would favour the weakest penalty.
         for fitted, tested in folds(labels_N, groups_N, probe.inner_folds, probe.seed):
+            # scikit-learn refuses to fit one class.
             if len(np.unique(labels_N[fitted])) < 2:
                 continue
             for strength in losses:
@@ -137,6 +140,7 @@ def _fit_linear(
                 guess = np.zeros((len(tested), classes))
                 guess[:, model.classes_] = model.predict_proba(rows_ND[tested])
                 losses[strength] += metrics.mean_log_loss(labels_N[tested], guess) * len(tested)
+    # Of equal losses the smaller C, which is the stronger penalty.
     best = min(losses, key=lambda strength: (losses[strength], strength))
     return _linear(best).fit(rows_ND, labels_N)
 

@@ -1,4 +1,4 @@
-"""Scores in words, for people who decide on them: with intervals, and no more than they say."""
+"""Turns scores and their intervals into sentences, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def of_start(checkpoint: Mapping[str, Any]) -> str:
-    """What was started from."""
+    """Names the starting weights of an evaluation."""
     if checkpoint["kind"] == "none":
         return "random weights (no pretraining)"
     if checkpoint["step"] is None:
@@ -82,6 +82,7 @@ def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
         unit += f" (not every patient is known, so they are too narrow if patients have several {unit})"
     drawn = f"{bootstrap['resamples']:,} bootstrap resamples of the {bootstrap['units']} test {unit}"
     seeds = len(metrics["seeds"])
+    # Evaluations of older versions drew patients alone and have no `seeds` here.
     if bootstrap.get("seeds", 1) > 1:
         drawn += f" and of the {seeds} fine-tuning seeds"
     text = f"In brackets: 95 % intervals from {drawn}."
@@ -101,7 +102,7 @@ def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
 
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Everything that limits how far the numbers can be trusted."""
     sentences = list(metrics["warnings"])
     if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
         sentences.append(pretrained)
@@ -128,7 +129,7 @@ def warnings(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def split(by: str, known_by: Mapping[str, int]) -> str:
-    """How the parts were made and how far patients are known: `by us, by volume (60 images, ...)`.
+    """How the set was split, and how many patients are known: `by us, by volume (60 images, ...)`.
 
     `known_by` is empty in evaluations of older versions.
     """
@@ -143,7 +144,7 @@ def split(by: str, known_by: Mapping[str, int]) -> str:
 
 
 def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
-    """Says it where val or test images were among those that the weights were pretrained on; else empty."""
+    """Warns where the weights were pretrained on val or test images; empty otherwise."""
     if not seen or not any(seen.get(part) for part in ("val", "test")):
         return ""
     counts = ", ".join(_share_seen(seen, part) for part in ("test", "val", "train") if part in seen["of"])
@@ -155,7 +156,7 @@ def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
 
 
 def pretrained_note(seen: Mapping[str, Any] | None) -> str:
-    """What is known of the images that the weights were pretrained on, in one line."""
+    """How many images of the set the weights were pretrained on, in one line."""
     if not seen:
         return "not looked at (an evaluation by an older version)"
     if any(seen.get(part) is None for part in seen["of"]):
@@ -166,14 +167,14 @@ def pretrained_note(seen: Mapping[str, Any] | None) -> str:
 
 
 def pretrained_external(tree: Mapping[str, Any] | None) -> str:
-    """The same warning of an external set; empty where none of it was seen, or that is not known."""
+    """The same warning for an external set; empty where none was seen or that is not known."""
     if not tree or not tree.get("test"):
         return ""
     return f"the weights were pretrained on {tree['test']:,} of its {tree['of']['test']:,} images"
 
 
 def pretrained_probe(seen: Mapping[str, Any] | None) -> str:
-    """Of a watched run's probes: on how many of their images it pretrains; empty where on none."""
+    """The same for the images that `watch` probes; empty where the run pretrains on none of them."""
     count = sum(seen.get(part) or 0 for part in seen["of"]) if seen else 0
     if not seen or not count:
         return ""
@@ -189,7 +190,9 @@ def _share_seen(seen: Mapping[str, Any], part: str) -> str:
 
 
 def _worth_a_warning(notes: Sequence[str]) -> list[str]:
-    return [note for note in notes if HIDDEN_FILES not in note]  # metrics.json has those too
+    # Nobody has to act on .DS_Store or Thumbs.db, and most folders hold one: such lines would hide real
+    # warnings. metrics.json keeps them.
+    return [note for note in notes if HIDDEN_FILES not in note]
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
@@ -208,7 +211,7 @@ def _recipe(change: Mapping[str, Any]) -> str:
 
 
 def external(tree: Mapping[str, Any]) -> str:
-    """What the external test asked: images, map, what did not count."""
+    """Describes the external test: its images, the class map, and what was left out."""
     who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
     pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
     clauses = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
@@ -229,6 +232,7 @@ def undefined(metrics: Mapping[str, Any]) -> str:
         reason
         for kind in ("macro", "legacy")
         for name, reason in metrics[kind]["undefined"].items()
+        # F1 is undefined wherever precision is, for the same class: its reason would repeat that one.
         if name != "f1" or metrics[kind]["undefined"].keys() == {"f1"}
     ]
     return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(why))}" if why else ""
@@ -248,7 +252,7 @@ def best(name: str, metric: str, best_score: str, lines: Sequence[Mapping[str, A
 
 
 def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Is a row better than starting from nothing."""
+    """Says whether a row is better or worse than random weights."""
     real = [line for line in lines if line["real"]]
     better, worse = ([x for x in real if (x["difference"] > 0) == up] for up in (True, False))
     if not real:
@@ -284,6 +288,7 @@ def _gap(line: Mapping[str, Any]) -> str:
 
 
 def _against_chance(value: float | None, span: Sequence[float] | None, classes: int) -> str:
+    # One answer for every image finds all images of one class and none of the others.
     chance = 1 / classes
     if value is None or span is None or not math.isfinite(value):
         return ""
