@@ -32,16 +32,16 @@ ClassMap = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class ExternalTest:
-    """What a model said of the external set, scored."""
+    """A model's predictions for the external set, with their scores."""
 
     metrics: dict[str, Any]
     """`external` in metrics.json."""
     keys: tuple[str, ...]
     patients: tuple[str | None, ...]
     own_labels: tuple[str, ...]
-    """What the external set calls each image."""
+    """Each image's label in the external set."""
     labels_N: Labels
-    """Places in `metrics["classes"]`."""
+    """Indices into `metrics["classes"]`."""
     probabilities_NM: Floats
 
 
@@ -58,17 +58,22 @@ def load_with_external(
 def load(
     config: External, data: LabelledSet, rules: EvalData, image_size: int, tick: Tick | None = None
 ) -> ExternalSet:
-    """List, map and decode the external set; of `rules` the budget and the leave to leak count."""
+    """List, map and decode the external set.
+
+    `rules` gives the budget for unreadable images and says whether leaks are allowed.
+    """
     listing = list_items(config.path, "external.path", rules.follow_links)
-    held = Counter(item.label for item in listing.items)
-    class_map = check_map(config.class_map, data.classes, tuple(sorted(held)), config.path)
+    images_per_label = Counter(item.label for item in listing.items)
+    class_map = check_class_map(config.class_map, data.classes, tuple(sorted(images_per_label)), config.path)
     classes = tuple(class_map)
     place = {label: i for i, name in enumerate(classes) for label in class_map[name]}
+    # Decoding cuts test images to squares and leaves train images larger, so the part comes first.
     wanted = [replace(item, split="test") for item in listing.items if item.label in place]
     decoded, faults = labelled_set.decode_all(wanted, image_size, tick)
     skipped = (*listing.skipped, *faults)
     labelled_set.check_budget(skipped, len(faults), len(wanted), config.path, rules.bad_sample_budget)
     whole = [(item, image) for item, image in zip(wanted, decoded, strict=True) if image]
+    # Only train and val count: the model learned from the one, and its epoch was chosen by the other.
     seen = [item.key for item, image in whole if image.digest in data.seen]
     if seen and not rules.allow_leak:
         raise DataError(
@@ -87,7 +92,7 @@ def load(
             digests=tuple(image.digests for _, image in whole),
             units=tuple(unit_of(item, rules.unknown_patient) for item, _ in whole),
         ),
-        left_out={label: count for label, count in sorted(held.items()) if label not in place},
+        left_out={label: count for label, count in sorted(images_per_label.items()) if label not in place},
         skipped=skipped,
         notes=listing.notes,
         columns=listing.columns,
@@ -96,7 +101,7 @@ def load(
     )
 
 
-def check_map(
+def check_class_map(
     class_map: Mapping[str, str | Sequence[str]], classes: Sequence[str], labels: Sequence[str], where: str
 ) -> dict[str, tuple[str, ...]]:
     """The map in the order of the model's classes, each with its labels; ConfigError for what does not fit.
@@ -129,47 +134,55 @@ def check_map(
     return {name: full[name] for name in classes if full.get(name)}
 
 
-def renormalise(probabilities_NC: Floats, classes: Sequence[str], kept: Sequence[str]) -> Floats:
-    """(N, M): the kept classes' probabilities, scaled to sum to 1; where all are 0, equal shares."""
-    kept_NM = probabilities_NC[:, [list(classes).index(name) for name in kept]]
+def renormalise(probabilities_NC: Floats, classes: Sequence[str], mapped_classes: Sequence[str]) -> Floats:
+    """(N, M): probabilities of the mapped classes, scaled to sum to 1; equal shares where all are 0."""
+    kept_NM = probabilities_NC[:, [list(classes).index(name) for name in mapped_classes]]
     total_N1 = kept_NM.sum(1, keepdims=True)
-    return np.where(total_N1 > 0, kept_NM / np.where(total_N1 > 0, total_N1, 1), 1 / len(kept))
+    # A softmax in fp32 gives exact zeros to classes that are far behind; all mapped ones may be such.
+    return np.where(total_N1 > 0, kept_NM / np.where(total_N1 > 0, total_N1, 1), 1 / len(mapped_classes))
 
 
 def score(
-    held: ExternalSet, seeds_SNC: Floats, classes: Sequence[str], resamples: int, digits: int
+    external_set: ExternalSet, seeds_SNC: Floats, classes: Sequence[str], resamples: int, digits: int
 ) -> ExternalTest:
     """Scores and intervals of the mapped classes, from probabilities rounded to so many digits."""
-    part, kept = held.part, tuple(held.class_map)
+    part, mapped_classes = external_set.part, tuple(external_set.class_map)
 
     def together(some_SNC: Floats) -> Floats:
-        """(N, M): the mean of seeds, of the kept classes alone."""
-        return renormalise(bootstrap.mean_of(some_SNC), classes, kept).round(digits)
+        """(N, M): the mean over the seeds, of the mapped classes alone."""
+        # Rounded first, so that external_predictions.csv gives exactly the same scores again.
+        return renormalise(bootstrap.mean_of(some_SNC), classes, mapped_classes).round(digits)
 
     p_NM = together(seeds_SNC)
     unit, units_N = bootstrap.units_of(part.patients, part.keys, part.units)
     weights_RN = bootstrap.resample(units_N, resamples, 0)
     drawn = bootstrap.over_seeds(part.labels, seeds_SNC, weights_RN, together)
     tree = {
-        **metrics.evaluate(part.labels, p_NM, kept),
+        **metrics.evaluate(part.labels, p_NM, mapped_classes),
         "ci95": bootstrap.intervals(drawn),
         "bootstrap": {"unit": unit, "units": int(units_N.max()) + 1, "resamples": resamples},
-        "classes": list(kept),
-        **describe(held, classes),
+        "classes": list(mapped_classes),
+        **describe(external_set, classes),
     }
-    return ExternalTest(tree, part.keys, part.patients, held.own_labels, part.labels, p_NM)
+    return ExternalTest(tree, part.keys, part.patients, external_set.own_labels, part.labels, p_NM)
 
 
-def describe(held: ExternalSet, classes: Sequence[str]) -> dict[str, Any]:
-    """What is tested and what is not, for metrics.json and in words (`wording.external`)."""
+def describe(external_set: ExternalSet, classes: Sequence[str]) -> dict[str, Any]:
+    """Says what is tested and what is left out: for metrics.json and `wording.external`."""
     return {
-        "class_map": {name: list(to) for name, to in held.class_map.items()},
-        "dropped_classes": [name for name in classes if name not in held.class_map],
-        "images": len(held.part),
-        "patients": labelled_set.count_patients(held.part.patients),
-        "left_out": dict(held.left_out),
-        "skipped": [{"key": key, "reason": reason} for key, reason in held.skipped],
-        "notes": list(held.notes),
-        "warnings": [f"{held.seen} images are in the train or val part too"] if held.seen else [],
-        "data": {"path": held.path, "fingerprint": held.fingerprint, "columns": held.columns},
+        "class_map": {name: list(to) for name, to in external_set.class_map.items()},
+        "dropped_classes": [name for name in classes if name not in external_set.class_map],
+        "images": len(external_set.part),
+        "patients": labelled_set.count_patients(external_set.part.patients),
+        "left_out": dict(external_set.left_out),
+        "skipped": [{"key": key, "reason": reason} for key, reason in external_set.skipped],
+        "notes": list(external_set.notes),
+        "warnings": [f"{external_set.seen} images are in the train or val part too"]
+        if external_set.seen
+        else [],
+        "data": {
+            "path": external_set.path,
+            "fingerprint": external_set.fingerprint,
+            "columns": external_set.columns,
+        },
     }

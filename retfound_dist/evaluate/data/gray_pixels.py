@@ -37,7 +37,8 @@ def for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
     height, width = pixels_HW.shape
     shorter = RESIZE * max(h / height, w / width) * min(height, width)
     pixels_HW = _resize_shorter(pixels_HW, round(shorter))
-    top, left = (round((had - kept) / 2) for had, kept in zip(pixels_HW.shape, (h, w), strict=True))
+    top, left = (round((resized - cut) / 2) for resized, cut in zip(pixels_HW.shape, (h, w), strict=True))
+    # A copy, because a view would keep the whole resized image in memory.
     return np.ascontiguousarray(pixels_HW[top : top + h, left : left + w])
 
 
@@ -45,4 +46,5 @@ def _resize_shorter(pixels_HW: Pixels, shorter: int) -> Pixels:
     height, width = pixels_HW.shape
     factor = shorter / min(height, width)
     size = (max(shorter, round(width * factor)), max(shorter, round(height * factor)))
+    # Pillow widens the filter when it makes an image smaller (antialiasing), as the recipe wants.
     return np.asarray(Image.fromarray(pixels_HW).resize(size, Image.Resampling.BICUBIC))

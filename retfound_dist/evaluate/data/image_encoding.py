@@ -1,4 +1,4 @@
-"""Pictures as text: how pictures.json keeps them, and the data URIs that a page shows.
+"""Encodes pictures as text: for pictures.json, and as the data URIs that a page shows.
 
 Shapes: S side, G patches along a side.
 """
@@ -32,12 +32,13 @@ def picture_text(pixels: NDArray[np.uint8]) -> str:
 
 
 def read_picture(text: str) -> Pixels:
-    """Grey (H, W) of what `picture_text` gave."""
+    """Decodes the result of `picture_text` to grey (H, W)."""
+    # WebP knows no grey images: the file comes back in colour.
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("L"))
 
 
 def uri(text: str) -> str:
-    """The data URI of what `picture_text` gave."""
+    """The data URI of a picture that `picture_text` encoded."""
     return f"data:image/webp;base64,{text}"
 
 
@@ -55,6 +56,7 @@ def overlay(pixels_SS: Pixels, heat_GG: Sequence[Sequence[float]]) -> NDArray[np
     low, high = float(heat.min()), float(heat.max())
     scaled = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     height, width = pixels_SS.shape
+    # Bicubic interpolation overshoots beside a peak: unclipped, bright pixels would pass 255 and turn black.
     smooth = np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
     hot = matplotlib.colormaps["inferno"](smooth)[..., :3] * 255
     share = _STRENGTH * smooth[..., None]

@@ -23,38 +23,43 @@ TRAIN = "train"
 
 
 def load_share(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
-    """A labelled set with `label_share` of its train part; raises DataError as `dataset.load` does."""
+    """A labelled set with `label_share` of its train part; raises DataError as `labelled_set.load` does."""
     return with_labels(load(config, image_size, tick), config.label_share, config.split_seed)
 
 
 def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:
-    """The set with so much of its train part; val and test as they are."""
+    """The set with this share of its train part; val and test stay whole."""
     if share >= 1:
         return data
     train = data.parts[TRAIN]
-    kept = places(train.labels, bootstrap.units_of(train.patients, train.keys, train.units)[1], share, seed)
+    _, units_N = bootstrap.units_of(train.patients, train.keys, train.units)
+    chosen = subset_indices(train.labels, units_N, share, seed)
+    # Kept features and finished evaluations are known by the fingerprint: a share must have one of its own.
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
-    return replace(data, parts={**data.parts, TRAIN: _take(train, kept)}, fingerprint=fingerprint)
+    return replace(data, parts={**data.parts, TRAIN: _select(train, chosen)}, fingerprint=fingerprint)
 
 
-def places(labels_N: Labels, units_N: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
-    """Which images a share keeps, rising."""
+def subset_indices(
+    labels_N: Labels, units_N: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.int64]:
+    """Sorted indices of the images that a share keeps."""
     generator = np.random.default_rng([seed, 31])
     rank_N = generator.permutation(int(units_N.max()) + 1)[units_N]
-    kept = []
+    chosen = []
     for label in np.unique(labels_N):
-        own = np.flatnonzero(labels_N == label)
-        ordered = own[np.argsort(rank_N[own], kind="stable")]
-        kept.append(ordered[: max(1, round(share * len(own)))])
-    return np.sort(np.concatenate(kept))
+        class_indices = np.flatnonzero(labels_N == label)
+        # Images of one patient have equal ranks: a stable sort keeps them in the order of their keys.
+        ordered = class_indices[np.argsort(rank_N[class_indices], kind="stable")]
+        chosen.append(ordered[: max(1, round(share * len(class_indices)))])
+    return np.sort(np.concatenate(chosen))
 
 
-def _take(part: SplitPart, kept: Sequence[int] | NDArray[np.int64]) -> SplitPart:
+def _select(part: SplitPart, chosen: Sequence[int] | NDArray[np.int64]) -> SplitPart:
     return SplitPart(
-        keys=tuple(part.keys[i] for i in kept),
-        labels=part.labels[kept],
-        patients=tuple(part.patients[i] for i in kept),
-        images=tuple(part.images[i] for i in kept),
-        units=tuple(part.units[i] for i in kept if part.units),
-        digests=tuple(part.digests[i] for i in kept),
+        keys=tuple(part.keys[i] for i in chosen),
+        labels=part.labels[chosen],
+        patients=tuple(part.patients[i] for i in chosen),
+        images=tuple(part.images[i] for i in chosen),
+        units=tuple(part.units[i] for i in chosen if part.units),
+        digests=tuple(part.digests[i] for i in chosen),
     )

@@ -1,4 +1,4 @@
-"""A labelled set, decoded once: classes, three parts, what was left out and what to be warned of.
+"""Loads a labelled set and decodes it once: classes, three parts, images left out, warnings.
 
 data = load(config.data, image_size=224)
 data.parts["test"].images     (N, S, S) uint8
@@ -43,9 +43,9 @@ class SplitPart:
     images: tuple[Pixels, ...]
     """Grey: (H, W) each in train, (S, S) in val and test."""
     units: tuple[Unit, ...] = ()
-    """What each image is known by: its patient, else its volume or folder, else itself; empty: not told."""
+    """Each image's patient, else its volume or folder, else itself; empty where that is not known."""
     digests: tuple[tuple[int, ...], ...] = ()
-    """By what each image is known again (`retfound_dist.images.image_digests`)."""
+    """Digests that identify each image (`retfound_dist.images.image_digests`)."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,9 +59,9 @@ class ExternalSet:
     class_map: dict[str, tuple[str, ...]]
     """Model's class -> labels of the external set; classes that map to nothing are not in it."""
     part: SplitPart
-    """Its labels are places in `class_map`."""
+    """Its labels are indices into `class_map`."""
     own_labels: tuple[str, ...]
-    """What the set itself calls each image."""
+    """Each image's label in the set itself."""
     left_out: dict[str, int]
     """Images of each label that is not mapped."""
     skipped: tuple[tuple[str, str], ...]
@@ -75,11 +75,11 @@ class ExternalSet:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """What fine-tuning and scoring need of a set."""
+    """A labelled set as fine-tuning and scoring use it."""
 
     path: str
     classes: tuple[str, ...]
-    """Alphabetical; a class index is a place in it."""
+    """Alphabetical; a class index points into it."""
     parts: dict[str, SplitPart]
     divided_by: str
     """`given` split, the split `file`'s, or by us by `patient`, `volume`, `folder` or `image`."""
@@ -87,7 +87,7 @@ class LabelledSet:
     """(key, reason) of every image left out."""
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    """What was passed over as no image, and how folders and lists were read."""
+    """Which files were not images, and how folders and lists were read."""
     fingerprint: str
     """sha256 over keys, labels, patients, parts and pixels."""
     columns: str = ""
@@ -95,7 +95,7 @@ class LabelledSet:
     kinds: Mapping[str, int] = field(default_factory=dict)
     """Images that are known by their `patient`, else by a `volume` or `folder`, else alone (`image`)."""
     seen: frozenset[str] = frozenset()
-    """`leaks.pixel_digest` of every image of train and val."""
+    """`split_leaks.pixel_digest` of every image of train and val."""
     external: ExternalSet | None = None
     """Another set to test on, where one is given."""
 
@@ -119,7 +119,7 @@ def count_patients(patients: Sequence[str | None]) -> int | None:
 
 
 def load(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
-    """List, split and decode a labelled set; DataError says what cannot be used.
+    """List, split and decode a labelled set. Raises DataError where it cannot be used.
 
     `tick(done, total)` is called as images are decoded.
     """
@@ -127,6 +127,7 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     divided_by, divided = parts_of(listing.items, config, lambda item: not isinstance(_decode(item, 1), str))
     items = divided
     classes = tuple(sorted({item.label for item in items}))
+    # Labels and classes are checked before anything is decoded: what is wrong with a list is said in seconds.
     check_labels([item.label for item in items], config)
     _check_classes(classes, items, config.path, listing.notes)
     decoded, faults = decode_all(items, image_size, tick)
@@ -136,7 +137,9 @@ def load(config: EvalData, image_size: int, tick: Tick | None = None) -> Labelle
     items, images = tuple(item for item, _ in whole), [image for _, image in whole]
     _check_classes(classes, items, config.path, listing.notes)
     leaks = find_leaks(items, [image.digest for image in images])
-    warnings = leaks.refuse(divided_by, config.path, config.allow_leak, config.unknown_patient)
+    warnings = leaks.check(divided_by, config.path, config.allow_leak, config.unknown_patient)
+    # Written last, so that a set that is refused leaves no split file. All items are in it, also those that
+    # cannot be read: the file still fits once they are repaired.
     if config.split_file and divided_by != "file":
         write_split(config.split_file, divided)
     return LabelledSet(
@@ -159,11 +162,11 @@ class Decoded:
     """One image of a set."""
 
     pixels: Pixels
-    """As its part wants them."""
+    """Sized for its part: see `SplitPart.images`."""
     digest: str
-    """`leaks.pixel_digest` of all its pixels."""
+    """`split_leaks.pixel_digest` of all its pixels."""
     digests: tuple[int, ...]
-    """See `Part.digests`."""
+    """See `SplitPart.digests`."""
 
 
 def decode_all(
@@ -172,6 +175,7 @@ def decode_all(
     """Each item's image, or None; (key, reason) of those that are None."""
     decoded: list[Decoded | None] = []
     faults = []
+    # Threads are enough: the decoders and Pillow run outside Python's lock. Processes would copy the pixels.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
             if isinstance(result, str):
@@ -188,6 +192,7 @@ def _decode(item: Item, side: int) -> Decoded | str:
         data = item.read()
         pixels_HW = decode_grey(data)
     except (ValueError, OSError, StorageError, DataError) as error:
+        # The reason stands in a list of reasons, one line each; some libraries explain themselves in several.
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     fitted = for_training if item.split == "train" else for_testing
     digests = (*image_digests.of_image(data, pixels_HW), *item.digests)
@@ -235,8 +240,9 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str, no
             "a classifier needs at least two to tell apart" + "".join(f"; {note}" for note in notes[:_NAMED])
         )
     for name in ("train", "test"):
-        held = {item.label for item in items if item.split == name}
-        missing = [label for label in classes if label not in held]
+        # A class may be absent in val: that affects only the choice of the epoch, and the page says so.
+        labels_in_part = {item.label for item in items if item.split == name}
+        missing = [label for label in classes if label not in labels_in_part]
         if missing:
             raise DataError(
                 f"{where}: no image of class {', '.join(missing)} in the {name} part: "
@@ -262,5 +268,6 @@ def _part(
 def fingerprint(items: Sequence[Item], images: Sequence[Decoded]) -> str:
     """sha256 over keys, labels, patients, parts and pixels."""
     rows = zip(items, images, strict=True)
+    # Pixels and not the files' bytes: a set that was copied to another lossless format is the same set.
     lines = "\n".join(f"{i.key}\t{i.label}\t{i.patient}\t{i.split}\t{image.digest}" for i, image in rows)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which images of a labelled set some weights were pretrained on, counted by part.
+"""Counts, by part, the images of a labelled set that some weights were pretrained on.
 
 The config of a run (in its COMMIT.json, and in files exported from it) names the shard set, its fingerprint
 and the part; the set's indexes hold digests of every sample and of its source. No image of it is read. A run
@@ -22,15 +22,17 @@ from retfound_dist.images import image_digests
 from retfound_dist.images.image_digests import Known
 
 UNKNOWN, NO_PRETRAINING = "unknown", "no pretraining"
+# A chain of runs that comes back to its beginning would never end.
 LONGEST = 8
-"""Runs that are followed from one to the one it began from."""
+"""Most runs that are followed back, each to the one that it started from."""
 HOW = {
     image_digests.SOURCES: "digests of pixels and files",
     image_digests.PACKED: "digests of packed pixels (the set holds none of its sources)",
     image_digests.STORED: "digests of stored files alone (the set holds none of pixels)",
 }
+# Rows of a comparison and checkpoints of a watched run mostly come from one shard set.
 _read: dict[tuple[str, str], Known] = {}
-"""What was read in this process, by fingerprint and part; the last few."""
+"""Digests that this process has read, by fingerprint and part; the last few."""
 
 
 def count(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, Any]:
@@ -41,42 +43,46 @@ def count(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, A
     of = {name: len(part) for name, part in parts.items()}
     if start.kind == NONE:
         return {**dict.fromkeys(of, 0), "of": of, "how": NO_PRETRAINING}
-    sets, gaps = _sets(start.meta.get("config"))
+    sets, gaps = _pretraining_sets(start.meta.get("config"))
+    # One set that knows little about its images makes the whole answer as weak as that.
     level = min((known.level for known in sets), default=image_digests.SOURCES)
+    # The empty array stands in for no set at all: NumPy refuses to join nothing.
     digests = np.unique(np.concatenate([np.zeros(0, np.uint64), *(known.sorted() for known in sets)]))
-    found = {
+    counts = {
         name: int(image_digests.are_known(list(part.digests), digests).sum()) for name, part in parts.items()
     }
-    if sets and level == image_digests.STORED and not any(found.values()):
+    # Digests of stored files miss an image that was encoded again, so finding none proves nothing.
+    if sets and level == image_digests.STORED and not any(counts.values()):
         sets, gaps = [], ["its shard set holds no digests of pixels: pack it again"]
     if not sets:
         return {**dict.fromkeys(of), "of": of, "how": f"{UNKNOWN}: {'; '.join(gaps)}"}
-    return {**found, "of": of, "how": "; ".join([HOW[level], *gaps])}
+    return {**counts, "of": of, "how": "; ".join([HOW[level], *gaps])}
 
 
-def _sets(config: Mapping[str, Any] | None) -> tuple[list[Known], list[str]]:
-    """What is known of the sets that the weights have seen, and what is not known, in words."""
-    found, gaps = [], []
-    for place, each in enumerate(_chain(config)):
-        if isinstance(each, str):
-            gaps.append(each)
+def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[Known], list[str]]:
+    """The shard sets that the weights were trained on; in words, what is not known of them."""
+    known_sets, gaps = [], []
+    for place, config_or_gap in enumerate(_configs_of_runs(config)):
+        if isinstance(config_or_gap, str):
+            gaps.append(config_or_gap)
             continue
         try:
-            found.append(_images(each))
+            known_sets.append(_images_of_run(config_or_gap))
         except RetfoundError as error:
             gaps.append(" ".join(str(error).split()))
+        # The config comes out of a weights file, and others may have written it in any shape.
         except (KeyError, TypeError, AttributeError):
             why = "they come without the config of a run" if not place else "a run before it kept no config"
             gaps.append(why)
-    return found, gaps
+    return known_sets, gaps
 
 
-def _chain(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str]:
-    """The run's config, and those of the runs that it began from; a text where one cannot be followed."""
-    each: Any = config or {}
+def _configs_of_runs(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str]:
+    """The run's config, then those of the runs that it started from; a text where one cannot be read."""
+    run_config: Any = config or {}
     for _ in range(LONGEST):
-        yield each
-        init = str(each.get("model", {}).get("init", NONE))
+        yield run_config
+        init = str(run_config.get("model", {}).get("init", NONE))
         if init == NONE:
             return
         try:
@@ -84,23 +90,23 @@ def _chain(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str
             if not checkpoint_folder.is_checkpoint(url):
                 yield f"what {init} had seen, from which the run began, is not known"
                 return
-            each = checkpoint_folder.read_commit(url).config
+            run_config = checkpoint_folder.read_commit(url).config
         except RetfoundError as error:
             yield f"{init}, from which the run began, cannot be read ({error})"
             return
 
 
-def _images(config: Mapping[str, Any]) -> Known:
-    """Of the images that a run trains on; ManifestError or StorageError where that cannot be known."""
-    data, held = config["data"], config.get(SHARD_SET)
+def _images_of_run(config: Mapping[str, Any]) -> Known:
+    """Digests of the images that a run trains on; ManifestError or StorageError where they are unknown."""
+    data, recorded_set = config["data"], config.get(SHARD_SET)
     try:
         manifest = read_manifest(data["shards"])
     except RetfoundError as error:
         raise ManifestError(f"the shard set it was trained on cannot be read at {data['shards']}") from error
-    if held is None:
+    if recorded_set is None:
         manifest = manifest.first(data.get("first_shards", 0))
-    elif is_beginning(held, manifest):
-        manifest = manifest.first(held["shards"])
+    elif is_beginning(recorded_set, manifest):
+        manifest = manifest.first(recorded_set["shards"])
     else:
         raise ManifestError(f"{manifest.url} is not the shard set any more that the run was trained on")
     return _known(manifest, data["split"])

@@ -1,4 +1,4 @@
-"""What a labelled set lists, without decoding anything: four layouts, one list of items.
+"""Lists the images of a labelled set without decoding them. Five layouts give one list of items:
 
     <class>/**.jpg                    class folders; split by us
     train|val|test/<class>/**.jpg     OCTID as it is downloaded; its split is kept
@@ -7,7 +7,7 @@
     Set/...                           class folders or parts one or more levels down (folder_layout)
 
 A `manifest.csv` beside the folders (the same columns) is the list then: an image that it does not name is
-kept out, for its patient is unknown. Slices of one volume are told by their names
+left out, for its patient is unknown. Slices of one volume are recognised by their names
 (retfound_dist/listing/slice_sequences.py).
 """
 
@@ -66,18 +66,18 @@ class Item:
     identity: str = ""
     """Of a shard's sample: the digest that its index has of the image's bytes."""
     digests: tuple[int, ...] = ()
-    """What a shard's index knows of the sample's source (`retfound_dist.images.image_digests`)."""
+    """Digests of the sample's source, from the shard's index (`retfound_dist.images.image_digests`)."""
 
 
 @dataclass(frozen=True)
 class SetListing:
-    """What stands at a path or URL."""
+    """The images found at a path or URL."""
 
     items: tuple[Item, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=())
     """(key, reason) of images that are there and cannot be used."""
     notes: tuple[str, ...] = ()
-    """What was passed over because it is no image by name, and how folders and lists were read."""
+    """Files that are not images by their names, and how folders and lists were read."""
     columns: str = ""
     """Which columns of a list were read: `manifest.csv: file <- 'Filename', ...; not used: 'age'`."""
 
@@ -97,28 +97,28 @@ def list_items(url: str, name: str = "data.path", links: Links = "inside") -> Se
     if root.is_file():
         if root.suffix.lower() not in LISTINGS:
             raise DataError(f"{name}={url} is a file, and no {', '.join(LISTINGS)}: give {_KINDS}")
-        found = _list_csv(root)
+        listing = _list_csv(root)
     else:
-        found = _list_folder(root, name, url, links)
-    found = _with_patients(found)
-    if not found.items:
+        listing = _list_folder(root, name, url, links)
+    listing = _with_patients(listing)
+    if not listing.items:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg, "
             "train|val|test/<class>/*.jpg, or labelled shards, or be a CSV that names images"
         )
-    return found
+    return listing
 
 
-def _with_patients(found: SetListing) -> SetListing:
-    """Every slice with its volume's patient, where some slices name one and others do not."""
-    owners = patients_of_units((item.group or item.volume, item.patient) for item in found.items)
+def _with_patients(listing: SetListing) -> SetListing:
+    """Gives every slice its volume's patient, where only some slices name one."""
+    owners = patients_of_units((item.group or item.volume, item.patient) for item in listing.items)
     items = tuple(
         replace(item, patient=owners.get(item.group or item.volume or "")) if item.patient is None else item
-        for item in found.items
+        for item in listing.items
     )
-    more = sum(a.patient is not b.patient for a, b in zip(items, found.items, strict=True))
+    more = sum(a.patient is not b.patient for a, b in zip(items, listing.items, strict=True))
     note = f"the patient of {more:,} images is taken from other slices of their volume"
-    return replace(found, items=items, notes=(*found.notes, note)) if more else found
+    return replace(listing, items=items, notes=(*listing.notes, note)) if more else listing
 
 
 def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
@@ -136,28 +136,28 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
         read = partial(read_file, files.root, file, links)
         place = sequences.of(key)
         items.append(Item(key, label, read, None, place.volume, place.group, split))
-    found = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
+    listing = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
     if where is None and layout.inside:
         where = find_listing(str(root / layout.inside))
     if where is not None:
         inside = "" if Path(where).parent != root else layout.inside
-        return _apply_listing(found, Path(where).parent, read_listing(where), links, inside)
+        return _apply_listing(listing, Path(where).parent, read_listing(where), links, inside)
     if not items and not skipped:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
             + nothing_found(files, FOLLOW)
         )
-    return replace(found, notes=(*other_tables(str(root)), *found.notes))
+    return replace(listing, notes=(*other_tables(str(root)), *listing.notes))
 
 
 def _apply_listing(
-    found: SetListing, root: Path, listed: Listed, links: Links, inside: str = ""
+    in_folders: SetListing, root: Path, listed: Listed, links: Links, inside: str = ""
 ) -> SetListing:
     """The images as the listing says; `inside`: where the set begins below the listing's own folder."""
     rows = listed.rows
     if inside:
         rows = {file.removeprefix(f"{inside}/"): row for file, row in rows.items()}
-    files, sequences = {item.key: item for item in found.items}, Sequences(rows)
+    files, sequences = {item.key: item for item in in_folders.items}, Sequences(rows)
     items = []
     for file, row in rows.items():
         item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.of(file))
@@ -166,11 +166,11 @@ def _apply_listing(
     unlisted = (
         (key, f"is not listed in the {listed.name} beside it") for key in sorted(files.keys() - rows.keys())
     )
-    listed_loose = tuple((key, why) for key, why in found.skipped if key not in rows)
+    listed_loose = tuple((key, why) for key, why in in_folders.skipped if key not in rows)
     return SetListing(
         tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
         (*listed_loose, *unlisted, *loose),
-        (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *found.notes),
+        (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *in_folders.notes),
         listed.said,
     )
 
@@ -180,6 +180,8 @@ def _list_csv(path: Path) -> SetListing:
     listed = read_listing(str(path), ("file", "label"))
     sequences = Sequences(listed.rows)
     items = [
+        # Who names the list itself may name files anywhere. A list that merely lies in a folder may not: it
+        # may have come with a download, and could point at any file of this machine.
         _as_listed(_item(path.parent, file, "", "anywhere", sequences.of(file)), row)
         for file, row in listed.rows.items()
     ]
@@ -215,9 +217,10 @@ def list_samples(url: str) -> Iterator[Item]:
 
     Of a set of several sources patients and volumes are told apart by their source, as in packing.
     """
-    found = []
+    items = []
     manifest = shard_set.read_manifest(url)
     several = len(manifest.sources) > 1
+    # The digests of all shards in one list: shards and samples below come in the same order.
     known = iter(image_digests.of_set(manifest).digests.tolist())
     for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
@@ -231,15 +234,17 @@ def list_samples(url: str) -> Iterator[Item]:
             label = "" if note.get("label") is None else str(note["label"])
             image = data[entry.image_offset : entry.image_offset + entry.image_bytes]
             split = note.get("split") or shard.split
-            patient, volume, group = (_named(note, what, several) for what in ("patient", "volume", "group"))
+            patient, volume, group = (_named(note, name, several) for name in ("patient", "volume", "group"))
+            # `image` is a view into the shard: its bytes are copied only when they are asked for. A digest of
+            # 0 means that the index has none.
             read, sources = partial(bytes, image), tuple(digest for digest in next(known) if digest)
             content = entry.image_sha256
-            found.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
-    yield from sorted(found, key=lambda item: item.key)
+            items.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
+    yield from sorted(items, key=lambda item: item.key)
 
 
-def _named(note: Mapping[str, Any], what: str, several: bool) -> str | None:
-    name = note.get(what)
+def _named(note: Mapping[str, Any], field_name: str, several: bool) -> str | None:
+    name = note.get(field_name)
     return name if name is None or not several else f"{note.get('source')}/{name}"
 
 
@@ -262,6 +267,7 @@ def read_shard(url: str, shard: shard_set.Shard) -> bytes:
     """A shard's bytes; ManifestError where they are not those of the manifest."""
     where = storage.join(url, shard.name)
     data = storage.read_bytes(where)
+    # The whole tar has been read anyway; its own format would not notice a changed byte in an image.
     if storage.bytes_info(data).sha256 != shard.sha256:
         raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
     return data

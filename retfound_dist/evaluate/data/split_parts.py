@@ -1,7 +1,7 @@
-"""Which part each image of a labelled set is in: as a file says, as the set says, or divided by us.
+"""Assigns each image of a labelled set to a part: from a file, from the set, or by our own split.
 
 A split file is a list with the columns key and part (more may follow), such as the split.csv of every
-evaluation. What it says goes before the set's own split. Without either, patients are divided; volumes where
+evaluation. It takes precedence over the set's own split. Without either, patients are divided; volumes where
 no patient is known; images where neither is (retfound_dist/listing/split_units.py).
 """
 
@@ -45,23 +45,24 @@ def assign_parts(
     where: str,
     rule: str = split_units.TOGETHER,
 ) -> tuple[str, tuple[Item, ...]]:
-    """The same without a file.
+    """Assigns parts without a split file; returns how the set is divided, and its items with their part.
 
-    A split that the set brings wins; where it has no val part, one is taken out of train.
+    A split that the set brings wins. Where it has no val part, one is taken out of train.
     """
     shares = dict(zip(PARTS, fractions, strict=True))
-    given = sum(item.split is not None for item in items)
-    if 0 < given < len(items):
+    with_split = sum(item.split is not None for item in items)
+    if 0 < with_split < len(items):
         loose = next(item.key for item in items if item.split is None)
         raise DataError(
-            f"{where}: {len(items) - given} images bear no split though others do, first {loose}: "
+            f"{where}: {len(items) - with_split} images bear no split though others do, first {loose}: "
             "give each one or none"
         )
-    if not given:
+    if not with_split:
         return split_units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
-    held = {item.split for item in items}
-    if "val" not in held and "train" in held and shares["val"] > 0:
+    parts_present = {item.split for item in items}
+    if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
+        # The test part that the set brings stays as it is: only train is divided again.
         shares["test"] = 0.0
         part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
         items = [replace(item, split=part.get(item.key, item.split)) for item in items]
@@ -74,7 +75,7 @@ def unit_kinds(items: Sequence[Item], rule: str) -> dict[str, int]:
 
 
 def unit_of(item: Item, rule: str) -> split_units.Unit:
-    """What a split of ours keeps in one part with an item."""
+    """The patient, folder, volume or image that our own split does not divide."""
     return split_units.unit_of(item.key, item.patient, item.group, item.volume, rule)
 
 
@@ -94,7 +95,7 @@ def read_split(url: str) -> dict[str, str]:
 
 
 def write_split(url: str, items: Sequence[Item]) -> None:
-    """Put down each item's part, whole or not at all."""
+    """Writes each item's part, the whole file or nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("key", "part"), *((item.key, item.split) for item in items)])
@@ -110,6 +111,7 @@ def _as_filed(
     faults = []
     if gone:
         faults.append(f"{len(gone)} of its images are not in the set ({_some(gone)})")
+    # An evaluation leaves unreadable images out of its split.csv, so only readable ones are really missing.
     if any(map(readable, missing)):
         names = _some([item.key for item in missing])
         faults.append(f"{len(missing)} images of the set are not in it ({names})")
@@ -126,8 +128,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _divide(items: Sequence[Item], shares: dict[str, float], seed: int, rule: str) -> tuple[Item, ...]:
-    kept = [unit_of(item, rule) for item in items]
+    units = [unit_of(item, rule) for item in items]
     # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
-    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in kept]
+    names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in units]
     parts = split_by_unit([item.label for item in items], names, shares, seed)
     return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))

@@ -1,4 +1,4 @@
-"""The weights that a fine-tuning starts from: `none`, a checkpoint, a run, a weights file, a timm name."""
+"""Opens the weights that a fine-tuning starts from: `none`, a checkpoint, a run, a file, a timm name."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.weight_files import Weights, read_weights, split_part
 
 NONE = "none"
-FACTS = 2
-"""Raised when other facts of weights are remembered than before."""
+FACTS_VERSION = 2
+"""Increased whenever other facts are remembered than before, so that older memories are not used."""
 MEMORY = "weights.json"
-"""Where a comparison or a watch keeps what it knows of weights, beside its results."""
+"""Where a comparison or a watch remembers facts of weights, beside its results."""
 
 
-class Held:
-    """Weights that are read when they are first asked for."""
+class LazyWeights:
+    """Weights that are read only when they are first used."""
 
     def __init__(self, url: str, sha256: str, weights: Weights | None = None) -> None:
         self._url, self._sha256, self._weights = url, sha256, weights
 
     def get(self) -> Weights:
-        """The weights; WeightsError where other ones stand there by now."""
+        """The weights. Raises WeightsError if the file has changed in the meantime."""
         if self._weights is None:
-            found = read_weights(self._url)
-            if found.sha256 != self._sha256:
+            weights = read_weights(self._url)
+            # The results are kept under the first sha256: other weights must not be scored under that name.
+            if weights.sha256 != self._sha256:
                 raise WeightsError(f"{self._url} holds other weights than a moment ago: start again")
-            self._weights = found
+            self._weights = weights
         return self._weights
 
 
@@ -52,7 +53,7 @@ class StartingWeights:
     one for other weights at this URL."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`Weights.meta`."""
-    held: Held | None = None
+    lazy_weights: LazyWeights | None = None
     part: str = ""
     """`Weights.part`."""
     notes: tuple[str, ...] = ()
@@ -63,14 +64,14 @@ class StartingWeights:
     @property
     def weights(self) -> Weights | None:
         """The weights, read now unless they were; None where the start is `none`."""
-        return self.held.get() if self.held else None
+        return self.lazy_weights.get() if self.lazy_weights else None
 
     def remark(self) -> str:
-        """A line on how a file of others was read; empty where there is nothing to say."""
+        """A line on how a foreign file was read; empty where there is nothing to say."""
         return self.remarked
 
     def describe(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The entry for metrics.json."""
         return {
             "url": self.url,
             "kind": self.kind,
@@ -111,6 +112,7 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
             "notes": list(weights.notes),
             "remark": weights.remark,
         }
+        # A file may be replaced while it is read: then nobody knows which of the two the facts belong to.
         if _mark(url) == mark:
             memory.remember(url, mark, facts)
     _, part = split_part(url)
@@ -119,9 +121,10 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
         kind="checkpoint" if facts["meta"] else "file",
         shape=Encoder(**facts["encoder"]),
         image_size=facts["image_size"],
+        # One file may hold several encoders, such as teacher and student: the part tells them apart.
         identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],
         meta=facts["meta"],
-        held=Held(url, facts["sha256"], weights),
+        lazy_weights=LazyWeights(url, facts["sha256"], weights),
         part=facts["part"],
         notes=tuple(facts["notes"]),
         remarked=facts["remark"],
@@ -130,23 +133,24 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
 
 def checkpoint_identity(url: str) -> str:
     """sha256 of a committed checkpoint's weights, as its commit says; CheckpointError where it holds none."""
-    held = checkpoint_folder.read_commit(url)
-    return held.files[held.weights].sha256
+    commit = checkpoint_folder.read_commit(url)
+    return commit.files[commit.weights].sha256
 
 
 def _mark(url: str) -> str:
     """Says without a download whether a file may have changed: of a checkpoint its weights' sha256."""
     if checkpoint_folder.is_checkpoint(url):
+        # A commit names the sha256 of its weights: surer than a date or an ETag, and as cheap to read.
         mark = checkpoint_identity(url)
     else:
         url, _ = split_part(url)
         if not storage.exists(url):
             url = timm_hub.weights_file(url) if timm_hub.is_name(url) else ""
         mark = storage.version_mark(url) if url else ""
-    return f"{FACTS} {mark}" if mark else ""
+    return f"{FACTS_VERSION} {mark}" if mark else ""
 
 
 def run_of(checkpoint: str) -> str | None:
     """The URL of the run that a checkpoint belongs to, judged by its path."""
-    run, found, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
-    return run if found else None
+    run, separator, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
+    return run if separator else None

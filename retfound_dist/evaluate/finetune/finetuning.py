@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on the train part, choose the epoch on val, look at test once.
+"""Fine-tunes a classifier on the train part, chooses the epoch on val, predicts test once.
 
 Shapes: B batch, N images, S side, C classes.
 """
@@ -22,7 +22,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_rate, parameter_groups
 from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
-from retfound_dist.evaluate.finetune.training_batches import batches, drawing
+from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions, suit_cpu
@@ -33,6 +33,8 @@ from retfound_dist.model.weights.weight_files import Weights, load_into
 
 State = dict[str, Tensor]
 _TEST_BATCH = 64
+# Draws are keyed by seed, purpose, epoch and number. The purposes are 11 and 12 in training_batches, 13 here
+# and 14 in soft_targets; another number would change every result.
 _ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
 OnStep = Callable[[int, int], None]
@@ -66,14 +68,14 @@ def in_bf16(recipe: Finetune, device: torch.device) -> bool:
 
 
 def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
-    """The context that a forward pass runs in."""
+    """The autocast context of a forward pass."""
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device))
 
 
 def make_classifier(
     weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
 ) -> VisionTransformer:
-    """The classifier before its first step; without weights it starts from noise and sin-cos positions."""
+    """The classifier before its first step; without weights: random, with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_classifier(shape, image_size, classes, drop_path)
     grid = (image_size // shape.patch, image_size // shape.patch)
@@ -104,9 +106,11 @@ def finetune(
     weights_C = class_weights(train.labels, len(data.classes), recipe)
     mix = Mixer(recipe, len(data.classes), seed)
     training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
+    # Stochastic depth draws from the global generator: what ran before must not change the outcome.
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
-    kept: State = {}
+    best_state: State = {}
+    # Closed here, so that loader processes and their file end even where an epoch raises.
     with closing(stream):
         for epoch in range(recipe.epochs):
             started = time.monotonic()
@@ -115,17 +119,20 @@ def finetune(
             row |= _validate(model, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
-                kept = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+                # A copy, for the next step writes into these tensors; on the CPU, to spare GPU memory.
+                best_state = {
+                    name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
+                }
             if on_epoch:
                 on_epoch(history[-1])
-    model.load_state_dict(kept)
+    model.load_state_dict(best_state)
     external = predict(model, data.external.part, recipe) if data.external else None
     tested = predict(model, data.parts["test"], recipe)
     return Outcome(seed, history, choose_epoch(history) + 1, tested, external)
 
 
 class _Training:
-    """What stays the same from epoch to epoch."""
+    """The model, optimiser and recipe of one fine-tuning, and its training epochs."""
 
     def __init__(
         self,
@@ -145,6 +152,7 @@ class _Training:
     def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """(mean training loss, last learning rate of the head)."""
         self.model.train()
+        # The loss is summed on the device: reading it at every step would make a GPU wait for this process.
         total, seen, lr = torch.zeros((), device=self.device), 0, 0.0
         for step in range(self.steps):
             lr = learning_rate(epoch + step / self.steps, self.recipe)
@@ -163,7 +171,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
-        with drawing((self.mix.seed, _ERASE, epoch, step)):
+        with seeded_generators((self.mix.seed, _ERASE, epoch, step)):
             images = self.erase(images)
         images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
         with precision_of(self.recipe, self.device):
@@ -183,10 +191,10 @@ def _validate(
         return {"val_loss": None, "val_auroc": None, "val": None}
     probabilities_NC = predict(model, val, recipe)
     auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
-    held = auroc_C[np.isfinite(auroc_C)]
+    defined_auroc = auroc_C[np.isfinite(auroc_C)]
     return {
         "val_loss": metrics.mean_log_loss(val.labels, probabilities_NC),
-        "val_auroc": float(held.mean()) if len(held) else None,
+        "val_auroc": float(defined_auroc.mean()) if len(defined_auroc) else None,
         "val": metrics.evaluate(val.labels, probabilities_NC, classes)["macro"],
     }
 
@@ -196,17 +204,17 @@ def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floa
     """Probabilities (N, C) of a part whose images are (S, S)."""
     model.eval()
     device = next(model.parameters()).device
-    found = []
+    batch_probabilities = []
     for start in range(0, len(part), _TEST_BATCH):
         images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
         with precision_of(recipe, device):
             logits = model(normalise_images(images.to(device)))
-        found.append(logits.float().softmax(1).double().cpu().numpy())
-    probabilities_NC = np.concatenate(found)
+        batch_probabilities.append(logits.float().softmax(1).double().cpu().numpy())
+    probabilities_NC = np.concatenate(batch_probabilities)
     if not np.isfinite(probabilities_NC).all():  # a last step can spoil weights whose loss was still finite
         raise _diverged("the fine-tuned weights give probabilities that are not numbers", recipe)
     return probabilities_NC
 
 
-def _diverged(what: str, recipe: Finetune) -> DataError:
-    return DataError(f"{what}: lower finetune.base_lr={recipe.base_lr:g}")
+def _diverged(problem: str, recipe: Finetune) -> DataError:
+    return DataError(f"{problem}: lower finetune.base_lr={recipe.base_lr:g}")

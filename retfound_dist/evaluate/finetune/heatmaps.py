@@ -1,4 +1,4 @@
-"""Where a fine-tuned classifier looked: attention roll-out, and gradient times token.
+"""Heat maps of a fine-tuned classifier: attention roll-out, and gradient times token.
 
 Roll-out (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers") follows attention from
 the patches that are pooled back to those of the image, whatever class is asked for. Gradient times token
@@ -46,8 +46,8 @@ def heat_maps(model: VisionTransformer, images: Sequence[Pixels], classes: Seque
     side = images[0].shape[0] // model.patch_embed.patch_size[0]
 
     def square(map_NL: Tensor) -> Floats:
-        found: Floats = map_NL.double().cpu().numpy().reshape(len(images), side, side)
-        return found
+        map_NGG: Floats = map_NL.double().cpu().numpy().reshape(len(images), side, side)
+        return map_NGG
 
     return HeatMaps(square(rollout(attention)), square(_gradient(model, tokens_NTD, classes)))
 
@@ -70,18 +70,19 @@ def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
 
     timm's fused attention never holds its weights; its plain one hands them to `attn_drop`.
     """
-    held: list[Tensor] = []
+    attention: list[Tensor] = []
     layers = [block.attn for block in model.blocks]
     fused = [layer.fused_attn for layer in layers]
 
-    def hold(_: Any, __: Any, weights_NHTT: Tensor) -> None:
-        held.append(weights_NHTT.mean(1))
+    def collect(_: Any, __: Any, weights_NHTT: Tensor) -> None:
+        # The mean is taken at once: all heads of all blocks would take as many times the memory.
+        attention.append(weights_NHTT.mean(1))
 
-    hooks = [layer.attn_drop.register_forward_hook(hold) for layer in layers]
+    hooks = [layer.attn_drop.register_forward_hook(collect) for layer in layers]
     try:
         for layer in layers:
             layer.fused_attn = False
-        yield held
+        yield attention
     finally:
         for layer, was in zip(layers, fused, strict=True):
             layer.fused_attn = was
@@ -95,4 +96,5 @@ def _gradient(model: VisionTransformer, tokens_NTD: Tensor, classes: Sequence[in
         logits_NC = model.forward_head(tokens_NTD)
         asked = logits_NC[torch.arange(len(classes)), torch.tensor(classes)].sum()
         (slope_NTD,) = torch.autograd.grad(asked, tokens_NTD)
+    # The clamp is the ReLU of Grad-CAM: patches that speak against the class are not what is asked for.
     return (slope_NTD * tokens_NTD).sum(-1)[:, 1:].clamp(min=0).detach()

@@ -11,6 +11,7 @@ from timm.optim import param_groups_layer_decay
 
 from retfound_dist.config.schema import Finetune
 
+# timm spares biases and norms by their one axis; tokens and positions have three, so they are named.
 _TOKENS = ("pos_embed", "cls_token")
 
 
@@ -36,6 +37,7 @@ def learning_rate(epoch: float, recipe: Finetune) -> float:
     peak, warmup = peak_lr(recipe), min(recipe.warmup_epochs, recipe.epochs)
     if epoch < warmup:
         return peak * epoch / warmup
+    # A warm-up may be as long as the training: then there is nothing to divide by.
     done = (epoch - warmup) / max(recipe.epochs - warmup, 1e-9)
     return recipe.min_lr + (peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

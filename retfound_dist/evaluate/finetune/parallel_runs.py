@@ -1,7 +1,7 @@
-"""Fine-tunings at the same time, each in a process of its own with its share of the cores, on GPUs in turn.
+"""Runs fine-tunings in parallel, each in a process with its share of the cores, on the GPUs in turn.
 
-Small models do not fill a machine one after the other: on one thread each they end sooner than one by one on
-all threads. What the processes have to say reaches this one's display through a queue.
+One small model does not fill a machine: several on one thread each finish sooner than one by one on all
+threads. Progress of the processes reaches the display of this one through a queue.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from retfound_dist.runtime.terminal import guard
 
 T = TypeVar("T")
 _LOOK = 0.2
-"""Seconds between two looks at what the processes said."""
+"""Seconds to wait for a message before looking whether all processes have ended."""
+# A global, because a queue can be inherited by a process of a pool but not be sent to it with its work.
 _queue: Any = None
-"""In such a process: where its words go."""
+"""In a started process: the queue for its messages."""
 
 
-class Relay(ProgressDisplay):
-    """A display that hands everything on to the process that started this one."""
+class QueueDisplay(ProgressDisplay):
+    """Sends everything to the display of the process that started this one."""
 
     def __init__(self, name: str) -> None:
         super().__init__(quiet=True)
-        self.name, self.what = name, ""
+        self.name, self.activity = name, ""
 
     def say(self, text: str) -> None:
         """A line that stays on screen."""
@@ -39,22 +40,24 @@ class Relay(ProgressDisplay):
 
     def begin(self, what: str, since: float | None = None) -> None:
         """Something new is under way."""
-        self.what = what
+        self.activity = what
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """How far it is."""
-        _queue.put((self.name, self.what, done, total))
+        _queue.put((self.name, self.activity, done, total))
 
 
 def run_beside(
     work: Mapping[str, Callable[[ProgressDisplay], T]], jobs: int, threads: int, show: ProgressDisplay
 ) -> dict[str, T]:
-    """Call each piece of work with a display, `jobs` at a time, in processes; what each gave, by name.
+    """Call each piece of work with a display, `jobs` at a time, in processes; returns results by name.
 
     Work must be picklable (a `partial` of a module's function). `threads` are shared by all (0: all cores);
-    process i uses GPU i modulo their number. Raises what a piece raises, after the others' end.
+    process i uses GPU i modulo their number. Raises the first error of a piece, after the others have ended.
     """
+    # Before the queue below makes the first semaphore.
     worker_leftovers.begin()
+    # A forked process cannot use CUDA and inherits locks of torch's threads, which nobody opens again.
     context = get_context("spawn")
     queue, places = context.Queue(), context.Value("i", 0)
     jobs = min(jobs, len(work))
@@ -72,30 +75,33 @@ def _attach(queue: Any, places: Any, threads: int) -> None:
     _queue = queue
     with places.get_lock():
         place, places.value = places.value, places.value + 1
+    # What such a process prints itself must pass the same mask of secrets.
     guard()
+    # torch would start a thread for every core in every process.
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
 
 
 def _call(name: str, piece: Callable[[ProgressDisplay], T]) -> T:
-    return piece(Relay(name))
+    return piece(QueueDisplay(name))
 
 
 def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, parts: int) -> None:
-    """Show what the processes say until all are done; `parts` is how many pieces of work there are."""
+    """Show the messages of the processes until all are done; `parts`: number of pieces of work."""
     while True:
+        # Asked before the queue is read: what a process said just before it ended is still shown.
         ended = all(future.done() for future in futures)
         try:
-            name, *said = queue.get(timeout=_LOOK)
+            name, *message = queue.get(timeout=_LOOK)
         except Empty:
             if ended:
                 return
             continue
-        if len(said) == 1:
-            show.say(f"{name}: {said[0]}")
+        if len(message) == 1:
+            show.say(f"{name}: {message[0]}")
         else:
-            what, now, total = said
+            activity, now, total = message
             show.advance(
-                sum(future.done() for future in futures), parts, f"({name}: {what}, {now} of {total})"
+                sum(future.done() for future in futures), parts, f"({name}: {activity}, {now} of {total})"
             )

@@ -1,4 +1,4 @@
-"""The same tuning for every starting weights: recipes tried with one seed, chosen by validation."""
+"""Recipe search: tries recipes with one seed and chooses by validation, alike for all starting weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What came of the first seed, by the recipe that was chosen."""
+class TuningResult:
+    """The first seed's fine-tuning with the chosen recipe."""
 
     recipe: Finetune
     outcome: Outcome
@@ -28,31 +28,33 @@ class Tuned:
     """`recipe` and `val_auroc` of each table tried, for metrics.json; empty where there was no choice."""
 
 
-def tune(recipe: Finetune, run: Run) -> Tuned:
+def tune(recipe: Finetune, run: Run) -> TuningResult:
     """Try every table of `try_recipes` (or the recipe as it is), keep that with the best validation AUROC.
 
     Without a validation AUROC the first is kept; of equals the first too.
     """
     if not recipe.try_recipes:
-        return Tuned(recipe, *run(recipe), {}, [])
-    best: Tuned | None = None
+        return TuningResult(recipe, *run(recipe), {}, [])
+    best: TuningResult | None = None
     tried: list[dict[str, Any]] = []
     for change in recipe.try_recipes:
         variant = recipe.with_change(change)
-        found = Tuned(variant, *run(variant), change, tried)
-        tried.append({"recipe": change, "val_auroc": val_auroc(found.outcome)})
-        if best is None or _rank(found) > _rank(best):
-            best = found
+        candidate = TuningResult(variant, *run(variant), change, tried)
+        # All candidates share this list, so the one that is returned knows those that were tried after it.
+        tried.append({"recipe": change, "val_auroc": val_auroc(candidate.outcome)})
+        if best is None or _rank(candidate) > _rank(best):
+            best = candidate
     assert best is not None
     return best
 
 
 def val_auroc(outcome: Outcome) -> float | None:
-    """Of the epoch that was kept."""
+    """Validation AUROC of the epoch that was kept; None where it is undefined."""
     value: float | None = outcome.history[outcome.epoch - 1]["val_auroc"]
     return value
 
 
-def _rank(found: Tuned) -> float:
-    value = val_auroc(found.outcome)
+def _rank(candidate: TuningResult) -> float:
+    value = val_auroc(candidate.outcome)
+    # Below every AUROC, so that a recipe without one never wins against one that has it.
     return -1.0 if value is None else value

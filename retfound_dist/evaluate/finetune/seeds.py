@@ -1,4 +1,4 @@
-"""Several fine-tunings of the same weights, alike but for the seed: one by one, or side by side."""
+"""Several fine-tunings of the same weights that differ in the seed alone: one by one, or in parallel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def one_seed(
     seed: int,
     show: ProgressDisplay,
 ) -> tuple[Outcome, VisionTransformer]:
-    """What came of it, and the model as it was at the epoch chosen."""
+    """Runs one fine-tuning; returns its outcome, and the model at the chosen epoch."""
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())
@@ -53,12 +53,13 @@ def later_seeds(
     if config.jobs < 2 or len(seeds) < 2:
         return [one_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
     show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
-    work = {f"seed {seed}": partial(_alone, config, recipe, seed) for seed in seeds}
+    # Arguments are pickled for each process: a config is small, weights and images can be gigabytes.
+    work = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
     return list(run_beside(work, config.jobs, config.threads, show).values())
 
 
-def _alone(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
-    """One seed in a process that has read weights and images itself."""
+def _seed_in_process(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
+    """Fine-tunes with one seed in a process of its own, which reads weights and images itself."""
     start = open_start(config.checkpoint, config.model)
     data = load_with_external(config.data, config.external, start.image_size)
     return one_seed(start, data, config, recipe, seed, show)[0]
@@ -81,12 +82,13 @@ def over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]
     spread: dict[str, Any] = {}
     for kind, names in (("legacy", metrics.LEGACY), ("macro", metrics.MACRO)):
         values = {name: [row[kind][name] for row in rows] for name in names}
-        spread[kind] = {name: _mean_std(found) for name, found in values.items()}
+        spread[kind] = {name: _mean_std(seed_values) for name, seed_values in values.items()}
     return {"per_seed": rows, "over_seeds": spread}
 
 
 def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
     known = [v for v in values if v is not None]
+    # A mean of those seeds alone that have the score would be taken for one of all seeds.
     if len(known) < len(values):
         return {"mean": None, "std": None}
     return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}

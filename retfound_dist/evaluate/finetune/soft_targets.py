@@ -1,4 +1,4 @@
-"""What a training batch should be answered with: smoothed, mixed and weighted targets, and the loss on them.
+"""Targets and loss of a training batch: smoothed, mixed and weighted.
 
 Shapes: B batch, S side, C classes.
 """
@@ -11,17 +11,17 @@ from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 
 from retfound_dist.config.schema import Finetune
-from retfound_dist.evaluate.finetune.training_batches import drawing
+from retfound_dist.evaluate.finetune.training_batches import seeded_generators
 from retfound_dist.evaluate.scores.metrics import Labels
 
 _MIX = 14
 
 
 def class_weights(labels_N: Labels, classes: int, recipe: Finetune) -> Tensor | None:
-    """(C,) what an image of each class counts, None where all count the same.
+    """(C,) the weight of an image of each class; None where all weigh the same.
 
-    `balanced` as in scikit-learn: N / (C n_c), so that every class counts the same in sum and an image of
-    the train part 1 in the mean.
+    `balanced` as in scikit-learn: N / (C n_c), so that all classes have the same total weight, and the mean
+    weight of a train image is 1.
     """
     if recipe.class_weights == "none":
         return None
@@ -31,6 +31,7 @@ def class_weights(labels_N: Labels, classes: int, recipe: Finetune) -> Tensor | 
 
 def training_loss(logits_BC: Tensor, targets_BC: Tensor, weights_C: Tensor | None = None) -> Tensor:
     """Cross entropy against shares of classes: the batch's mean of -sum_c w_c t_c ln p_c."""
+    # With shares as targets PyTorch divides by the batch; with indices, by the sum of the weights.
     return nn.functional.cross_entropy(logits_BC.float(), targets_BC, weight=weights_C)
 
 
@@ -56,8 +57,9 @@ class Mixer:
         Image i is mixed with the one as far from the end; an odd batch's last image stays as it is.
         """
         targets_BC = mixup_target(labels_B, self.classes, 1.0, self.recipe.label_smoothing)
+        # timm mixes image i with the i-th from the end and asserts an even batch.
         even = len(labels_B) // 2 * 2
         if self.mixup is not None and even:
-            with drawing((self.seed, _MIX, epoch, step)):
+            with seeded_generators((self.seed, _MIX, epoch, step)):
                 _, targets_BC[:even] = self.mixup(images_B3SS[:even], labels_B[:even])
         return images_B3SS, targets_BC

@@ -30,6 +30,7 @@ from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.stream.tensor_transfer import hand_over_in_memory
 
+# Purposes of draws with one seed; finetuning.py lists all of them.
 _ORDER, _IMAGE = 11, 12
 Row = tuple[int, int]
 """(epoch, image number)."""
@@ -53,11 +54,12 @@ class PixelFile:
     def __getitem__(self, index: int) -> Pixels:
         return self._bytes[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
 
+    # The mapping stays behind: pickled with its owner it would be copied in full to every loader process.
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
+class AugmentedImages(Dataset[tuple[Tensor, int]]):
     """(3, S, S) uint8 and the label for a Row."""
 
     def __init__(
@@ -71,6 +73,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         transform = create_transform(
             self.side,
             is_training=True,
+            # timm then gives uint8 pixels and leaves normalising and erasing to the device.
             use_prefetcher=True,
             scale=self.recipe.crop_scale,
             interpolation="bicubic",
@@ -81,6 +84,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         )
         for step in transform.transforms:
             for operation in getattr(step, "ops", ()):
+                # timm 1.0.31 has no setting for this: the operation is exchanged in the finished pipeline.
                 if operation.name.startswith("Posterize"):
                     operation.aug_fn = _posterize
         return transform
@@ -88,7 +92,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: Row) -> tuple[Tensor, int]:
         epoch, index = row
         image = Image.fromarray(self.images[index]).convert("RGB")
-        with drawing((self.seed, _IMAGE, epoch, index)):
+        with seeded_generators((self.seed, _IMAGE, epoch, index)):
             return self.transform(image), self.labels[index]
 
 
@@ -97,9 +101,10 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, max(1, bits))
 
 
-class drawing:
-    """Python's, NumPy's and torch's generators, seeded by a key for a while and put back afterwards."""
+class seeded_generators:
+    """Seeds Python's, NumPy's and torch's global generators for a `with` block, then restores them."""
 
+    # timm and torchvision take no generator as an argument: they draw from these three global ones.
     def __init__(self, key: Sequence[int]) -> None:
         self.seed = int(np.random.default_rng(key).integers(2**31))
 
@@ -115,7 +120,7 @@ class drawing:
         torch.set_rng_state(self.before[2])
 
 
-class Epochs(Sampler[list[Row]]):
+class EpochBatches(Sampler[list[Row]]):
     """Batches of all epochs in one stream, shuffled anew in each, the last one smaller."""
 
     def __init__(self, images: int, epochs: int, batch: int, seed: int) -> None:
@@ -151,9 +156,9 @@ def batches(
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
         with disk_named(scratch.folder):
             file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
-        order = Epochs(len(labels), recipe.epochs, recipe.batch, seed)
+        order = EpochBatches(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
-            Augmented(file, labels, recipe, side, seed),
+            AugmentedImages(file, labels, recipe, side, seed),
             batch_sampler=order,
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,

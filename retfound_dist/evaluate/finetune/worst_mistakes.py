@@ -1,4 +1,4 @@
-"""The worst mistakes on the test part, with heat maps, made while the fine-tuned model is at hand.
+"""The worst mistakes on the test part, with heat maps of the model that made them.
 
 Shapes: N images, C classes.
 """
@@ -21,10 +21,11 @@ _DIGITS = 4
 
 
 def worst(labels_N: Labels, probabilities_NC: Floats, most: int = SHOWN) -> list[int]:
-    """Places of the images that were taken for a wrong class, the surest first."""
+    """Indices of the images that were taken for a wrong class, the most confident first."""
     guess_N = probabilities_NC.argmax(1)
     wrong = np.flatnonzero(guess_N != labels_N)
     sure = probabilities_NC[wrong, guess_N[wrong]]
+    # Stable, so that equal ones come in the order of their keys and the page is the same each time.
     return [int(i) for i in wrong[np.argsort(-sure, kind="stable")][:most]]
 
 
@@ -36,21 +37,21 @@ def worst_mistakes(model: VisionTransformer, data: LabelledSet, outcome: Outcome
     test, p_NC = data.parts["test"], outcome.probabilities
     guess_N = p_NC.argmax(1)
     places = worst(test.labels, p_NC)
-    found: dict[str, Any] = {"seed": outcome.seed, "wrong": int((guess_N != test.labels).sum()), "images": []}
+    tree: dict[str, Any] = {"seed": outcome.seed, "wrong": int((guess_N != test.labels).sum()), "images": []}
     if not places:
-        return found
+        return tree
     maps = heat_maps(model, [test.images[i] for i in places], [int(guess_N[i]) for i in places])
     for row, i in enumerate(places):
-        told = zip(data.classes, p_NC[i], strict=True)
-        found["images"].append(
+        class_probabilities = zip(data.classes, p_NC[i], strict=True)
+        tree["images"].append(
             {
                 "key": test.keys[i],
                 "label": data.classes[test.labels[i]],
                 "predicted": data.classes[guess_N[i]],
-                "probabilities": {c: round(float(p), _DIGITS) for c, p in told},
+                "probabilities": {c: round(float(p), _DIGITS) for c, p in class_probabilities},
                 "image": picture_text(test.images[i]),
                 "rollout": heat_text(maps.rollout[row]),
                 "gradient": heat_text(maps.gradient[row]),
             }
         )
-    return found
+    return tree

@@ -1,4 +1,4 @@
-"""Frozen features on paper: their two main directions, before anything is fine-tuned.
+"""Projects frozen features onto their two main directions (PCA), for a plot.
 
 Shapes: N images, D width.
 """
@@ -15,7 +15,7 @@ from retfound_dist.evaluate.probe.frozen_features import Features
 
 _DIGITS = 4
 _FEWEST = 3
-"""Two directions of fewer images show nothing."""
+"""Two points always lie on one line."""
 
 
 def project(features_ND: Features) -> dict[str, Any] | None:
@@ -26,8 +26,10 @@ def project(features_ND: Features) -> dict[str, Any] | None:
     if len(features_ND) < _FEWEST:
         return None
     scaled = StandardScaler().fit_transform(features_ND.astype(np.float64))
+    # Equal images have no variance to divide into shares.
     if not scaled.any():
         return None
+    # By default scikit-learn takes a random method for large inputs: the same page would differ each time.
     pca = PCA(2, svd_solver="full").fit(scaled)
     return {
         "points": pca.transform(scaled).round(_DIGITS).tolist(),

@@ -1,4 +1,4 @@
-"""Frozen features: what an encoder says of an image before anything is fine-tuned; of a set, cached.
+"""Computes the features of a frozen encoder; those of a labelled set are cached.
 
 Shapes: N images, S side, D the encoder's width.
 """
@@ -30,6 +30,7 @@ from retfound_dist.model.weights.weight_files import load_into
 Features = NDArray[np.float32]
 CACHE = "features.npz"
 BATCH = 64
+# What numpy and zipfile raise for files that were cut, emptied or changed in a byte: tests do each of these.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
     AttributeError, TypeError,  # what is no archive is one bare array
@@ -54,15 +55,16 @@ def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
 def features(model: VisionTransformer, images: Sequence[Pixels], tick: OnStep | None = None) -> Features:
     """Mean of the last norm's patch tokens (N, D) in fp32, of grey images (S, S)."""
     device = next(model.parameters()).device
-    found = np.empty((len(images), model.num_features), np.float32)
+    features_ND = np.empty((len(images), model.num_features), np.float32)
     for begin in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.stack(images[begin : begin + BATCH])[:, None]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             tokens = model.forward_features(normalise_images(batch))
-        found[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
+        # Token 0 is the class token. The mean is taken in fp32: summing in bf16 would lose digits.
+        features_ND[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
         if tick:
             tick(min(begin + BATCH, len(images)), len(images))
-    return found
+    return features_ND
 
 
 def features_of(
@@ -71,16 +73,16 @@ def features_of(
     """Features of these parts, (N, D) each, in the order of their keys: read from `folder`/features.npz where
     they are those of the same weights and images, else computed and put there."""
     where, identity = storage.join(folder, CACHE), _identity(start, data)
-    held = _read(where, identity)
-    missing = [name for name in parts if name not in held]
+    cached = _read(where, identity)
+    missing = [name for name in parts if name not in cached]
     if missing:
         model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
         for name in missing:
             images = [for_testing(image, start.image_size) for image in data.parts[name].images]
-            held[name] = features(model, images, tick and _later(tick, done, total))
+            cached[name] = features(model, images, tick and _shifted_tick(tick, done, total))
             done += len(images)
-        storage.write_bytes(where, npz({"identity": np.array(identity), **held}))
-    return {name: held[name] for name in parts}
+        storage.write_bytes(where, npz({"identity": np.array(identity), **cached}))
+    return {name: cached[name] for name in parts}
 
 
 def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -94,20 +96,21 @@ def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
     """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
     data = BytesIO(storage.read_bytes(url))
     try:
-        with np.load(data, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        # A pickle in a file of others would run code when it is read.
+        with np.load(data, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
     except _DAMAGE as error:
         raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
 
 
 def _read(where: str, identity: str) -> dict[str, Features]:
     try:
-        held = read_npz(where) if storage.exists(where) else {}
+        arrays = read_npz(where) if storage.exists(where) else {}
     except RetfoundError:
         return {}  # a cache that cannot be read is no cache
-    if str(held.pop("identity", "")) != identity:
+    if str(arrays.pop("identity", "")) != identity:
         return {}
-    return {name: rows.astype(np.float32) for name, rows in held.items()}
+    return {name: rows.astype(np.float32) for name, rows in arrays.items()}
 
 
 def _identity(start: StartingWeights, data: LabelledSet) -> str:
@@ -115,5 +118,5 @@ def _identity(start: StartingWeights, data: LabelledSet) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _later(tick: OnStep, done: int, total: int) -> OnStep:
+def _shifted_tick(tick: OnStep, done: int, total: int) -> OnStep:
     return lambda now, _: tick(done + now, total)

@@ -1,4 +1,4 @@
-"""Frozen features, scored: a linear probe and nearest neighbours, in seconds beyond one forward pass.
+"""Scores frozen features by a linear probe and by nearest neighbours.
 
 Two ways to score, with the same probabilities, metrics and intervals:
 
@@ -60,10 +60,10 @@ def cross_validated(
 
     The folds follow from labels, groups and `probe.seed` alone, so they are the same for all checkpoints.
     """
-    found = {method: np.zeros((len(labels_N), classes)) for method in METHODS}
+    probabilities = {method: np.zeros((len(labels_N), classes)) for method in METHODS}
     for fitted, tested in folds(labels_N, groups_N, probe.folds, probe.seed):
         for method in METHODS:
-            found[method][tested] = _predict(
+            probabilities[method][tested] = _predict(
                 _fitter(method, classes, probe),
                 rows_ND[fitted],
                 labels_N[fitted],
@@ -71,7 +71,7 @@ def cross_validated(
                 rows_ND[tested],
                 classes,
             )
-    return found
+    return probabilities
 
 
 def folds(
@@ -95,6 +95,7 @@ def scored(
     labels_N: Labels, probabilities_NC: Floats, units_N: Groups, classes: Sequence[str], resamples: int
 ) -> dict[str, Any]:
     """`legacy`, `macro`, `per_class`, `confusion` and `ci95` of one method."""
+    # Seed 0 for every checkpoint: alarms compare two of them on the same resamples.
     drawn = bootstrap.scores(labels_N, probabilities_NC, bootstrap.resample(units_N, resamples, 0))
     return {
         **metrics.evaluate(labels_N, probabilities_NC, classes),
@@ -117,10 +118,11 @@ def _predict(
     if len(np.unique(labels_N)) == 1:
         return np.tile(np.eye(classes)[labels_N[0]], (len(tested_ND), 1))
     model = fit(rows_ND, labels_N, groups_N)
-    found = np.zeros((len(tested_ND), classes))
-    found[:, model.classes_] = model.predict_proba(tested_ND)
-    found /= found.sum(1, keepdims=True)  # scikit-learn's sum to 1 within single precision only
-    return found
+    probabilities_NC = np.zeros((len(tested_ND), classes))
+    probabilities_NC[:, model.classes_] = model.predict_proba(tested_ND)
+    # scikit-learn's probabilities sum to 1 within single precision only.
+    probabilities_NC /= probabilities_NC.sum(1, keepdims=True)
+    return probabilities_NC
 
 
 def _fit_linear(
@@ -128,7 +130,9 @@ def _fit_linear(
 ) -> Pipeline:
     losses = dict.fromkeys(probe.strengths, 0.0)
     if len(losses) > 1:
+        # Folds of patients here too: slices of one patient on both sides would favour the weakest penalty.
         for fitted, tested in folds(labels_N, groups_N, probe.inner_folds, probe.seed):
+            # scikit-learn refuses to fit one class.
             if len(np.unique(labels_N[fitted])) < 2:
                 continue
             for strength in losses:
@@ -136,6 +140,7 @@ def _fit_linear(
                 guess = np.zeros((len(tested), classes))
                 guess[:, model.classes_] = model.predict_proba(rows_ND[tested])
                 losses[strength] += metrics.mean_log_loss(labels_N[tested], guess) * len(tested)
+    # Of equal losses the smaller C, which is the stronger penalty.
     best = min(losses, key=lambda strength: (losses[strength], strength))
     return _linear(best).fit(rows_ND, labels_N)
 

@@ -48,7 +48,7 @@ class Reconstruction:
 def reconstruct_command(
     checkpoint: str, images: Sequence[str], out: str, seed: int = 0, force: bool = False
 ) -> int:
-    """Write one PNG with a row for each image; raises RetfoundError for anything a person can mend."""
+    """Write one PNG with a row for each image; raises RetfoundError for anything a user can fix."""
     output_files.check_free(out, "reconstruct", force)
     weights = read_weights(checkpoint_folder.resolve(checkpoint))
     model = autoencoder_from(weights)
@@ -65,16 +65,19 @@ def reconstruct(model: MaskedAutoencoder, images: Sequence[Pixels], seed: int) -
     The same seed masks the same patches for every checkpoint with the same grid.
     """
     patches, patch = model.patches, model.shape.patch
+    # Drawn on the CPU, because a GPU's generator gives other numbers for the same seed.
     noise_NL = torch.rand(len(images), patches, generator=torch.Generator().manual_seed(seed))
     batch = torch.from_numpy(np.stack(images)[:, None])
     filled_N3HW, mask_NL = model.reconstruct(batch, noise_NL)
-    found = []
+    reconstructions = []
     for i, original in enumerate(images):
         removed = np.kron(mask_NL[i].reshape(model.grid).numpy(), np.ones((patch, patch))) > 0
         grey = filled_N3HW[i].float().mean(0).round().to(torch.uint8).numpy()
+        # Signed first: a difference of uint8 wraps around below 0.
         gap = np.abs(grey.astype(int) - original).astype(np.uint8)
-        found.append(Reconstruction(original, np.where(removed, np.uint8(_REMOVED), original), grey, gap))
-    return found
+        masked = np.where(removed, np.uint8(_REMOVED), original)
+        reconstructions.append(Reconstruction(original, masked, grey, gap))
+    return reconstructions
 
 
 def sheet(rows: Sequence[Reconstruction]) -> NDArray[np.uint8]:
@@ -90,7 +93,7 @@ def sheet(rows: Sequence[Reconstruction]) -> NDArray[np.uint8]:
 
 
 def png(pixels: NDArray[np.uint8], software: str = "") -> bytes:
-    """A PNG file's bytes; `software`: what made it, as the file shall say."""
+    """A PNG file's bytes; `software`: the program that the file names as its maker."""
     buffer, text = io.BytesIO(), PngInfo()
     if software:
         text.add_text("Software", software)

@@ -1,4 +1,4 @@
-"""How far a classifier's confidence can be believed: the bins behind the calibration error.
+"""Calibration: a classifier's confidence beside its accuracy, in the bins of the calibration error.
 
 Shapes: N images, C classes.
 """
@@ -33,12 +33,14 @@ def bins(labels_N: Labels, probabilities_NC: Floats) -> list[Bin]:
     confidence_N = probabilities_NC.max(1)
     right_N = probabilities_NC.argmax(1) == labels_N
     place_N = confidence_bins(confidence_N)
-    found = []
+    filled_bins = []
     for place in range(ECE_BINS):
         here = place_N == place
         images, right = int(here.sum()), int(right_N[here].sum())
         if images:
+            # Wilson, because many bins hold few images, all of them right: the usual interval of mean and
+            # deviation would have no width there.
             low, high = binomtest(right, images).proportion_ci(method="wilson")
             mean = float(np.mean(confidence_N[here]))
-            found.append(Bin(place, images, mean, right / images, (float(low), float(high))))
-    return found
+            filled_bins.append(Bin(place, images, mean, right / images, (float(low), float(high))))
+    return filled_bins

@@ -90,6 +90,8 @@ def legacy_scores(confusion: Floats) -> dict[str, Floats]:
     """RETFound's confusion-matrix scores, (...) each: the mean over classes 1..C-1."""
     binary = one_vs_rest(confusion)
     binary["f1"] = binary["f1_legacy"]
+    # RETFound's misc_measures loops over range(1, C) and so leaves class 0 out. Its published tables were
+    # made that way, and only the same mean can be compared with them.
     return {name: binary[name][..., 1:].mean(-1) for name in LEGACY if name in binary}
 
 
@@ -127,6 +129,8 @@ def ranking(labels_N: Labels, probabilities_NC: Floats) -> tuple[Floats, Floats]
 
 def mean_log_loss(labels_N: Labels, probabilities_NC: Floats) -> float:
     """Mean of -ln p(true class), in nats; p is kept above 1e-12."""
+    # scikit-learn clips at 2e-16, where a zero that rounding to 8 digits has made costs 36 nats; here it
+    # costs 28. It also warns where a row does not sum to 1, so the clipped ones are scaled again.
     clipped = np.clip(probabilities_NC, _TINY, None)
     clipped = clipped / clipped.sum(1, keepdims=True)
     return float(log_loss(labels_N, clipped, labels=range(clipped.shape[1])))
@@ -150,11 +154,13 @@ def calibration_gaps(labels_N: Labels, probabilities_NC: Floats) -> Floats:
 
 def confidence_bins(confidence_N: Floats) -> Labels:
     """The place of each confidence in the bins of the calibration error (N,)."""
+    # A bin holds its upper edge (Guo et al.). The clip puts a confidence of 0, and one that rounding has made
+    # larger than 1, into the first and last bin.
     return np.clip(np.ceil(confidence_N * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
 
 
 def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Why a score of each definition is not defined, for those that may not be."""
+    """For both definitions: the reason for each score that may be undefined."""
     absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
     ranks = f"no test image of class {', '.join(absent)}" if absent else _SINGLE
     legacy = _binary_reasons(
@@ -228,4 +234,5 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 
 def _finite(value: Any) -> float | None:
+    # JSON has no NaN, and many readers refuse the one that Python would write.
     return float(value) if math.isfinite(value) else None

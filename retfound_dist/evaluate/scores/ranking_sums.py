@@ -1,7 +1,7 @@
-"""Weights summed over stretches of a ranking, for many weightings at once: what ROC and precision need.
+"""Sums weights over stretches of a ranking, for many weightings at once: ROC and precision follow.
 
 Going down a class's ranking, its curve bends only where a score that a positive image has begins or ends;
-between them negatives pass and it runs straight. So the sums over those stretches say all of the curve, and
+between them only negatives come and it is a straight line. So the sums over those stretches define it, and
 a stretch's sum is one row of a sparse matrix times the weights. Of 50 classes each image is positive in one
 only: together they bend some 2 N times, not 50 N times.
 
@@ -22,12 +22,14 @@ from retfound_dist.evaluate.scores.metrics import Floats
 Places = NDArray[np.int64]
 Weights = NDArray[Any]
 """(R, N): how often each image counts; whole numbers in as few bytes as they need, or floats."""
+# A sum of whole numbers has to be exact: then it does not depend on the order of the images, and intervals
+# do not either. float32 holds whole numbers up to 2^24.
 _EXACT = ((np.uint16, 2**16 - 1), (np.float32, 2**24))
 """Types that add whole numbers without rounding up to so much, the fastest first."""
 
 
 class Chunk:
-    """Some weightings, turned so that the weights of an image lie together, in each type asked for."""
+    """Some weightings, transposed so that one image's weights lie together; kept in each type asked for."""
 
     def __init__(self, weights_RN: Weights) -> None:
         self._weights_RN = weights_RN
@@ -61,7 +63,7 @@ class Stretches:
         return np.asarray(summing @ weights_NR, dtype=np.float64)
 
 
-def by_number(numbers_N: Places) -> tuple[Places, Stretches]:
+def group_by_number(numbers_N: Places) -> tuple[Places, Stretches]:
     """The distinct numbers, rising, and the images that have each."""
     order = np.argsort(numbers_N, kind="stable")
     distinct, begins = np.unique(numbers_N[order], return_index=True)
@@ -83,9 +85,10 @@ class Ranking:
 def rank(truth_N: NDArray[np.bool_], score_N: Floats, most: int | None = None) -> Ranking:
     """A class's ranking; ties are one place in it.
 
-    `most`: the bends of so many scores of positives at the most, evenly spread over them: for figures.
+    `most`: use at most this many scores of positives, evenly spread; figures need no more.
     """
     positives_P, negatives_Q = np.flatnonzero(truth_N), np.flatnonzero(~truth_N)
+    # No stable sort is needed: images of one score end in one stretch, whose weights are added up.
     positives_P = positives_P[np.argsort(-score_N[positives_P])]
     negatives_Q = negatives_Q[np.argsort(-score_N[negatives_Q])]
     scores_K = np.unique(-score_N[positives_P])

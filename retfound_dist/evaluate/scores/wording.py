@@ -1,4 +1,4 @@
-"""Scores in words, for people who decide on them: with intervals, and no more than they say."""
+"""Turns scores and their intervals into sentences, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def of_start(checkpoint: Mapping[str, Any]) -> str:
-    """What was started from."""
+    """Names the starting weights of an evaluation."""
     if checkpoint["kind"] == "none":
         return "random weights (no pretraining)"
     if checkpoint["step"] is None:
@@ -59,30 +59,31 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     macro, spans = metrics["macro"], metrics["ci95"]["macro"]
     classes = len(metrics["classes"])
 
-    def told(name: str) -> str:
+    def with_interval(name: str) -> str:
         return f"{LABELS[name]} {score(macro[name], spans[name])}"
 
     test = metrics["split"]["test"]
     who = f"{test} test images" + (f" of {metrics['patients']} patients" if metrics["patients"] else "")
-    said = [
+    sentences = [
         f"Fine-tuned from {of_start(metrics['checkpoint'])}, the classifier reaches "
-        f"{told('auroc')}, {told('aupr')} and {told('balanced_accuracy')} "
+        f"{with_interval('auroc')}, {with_interval('aupr')} and {with_interval('balanced_accuracy')} "
         f"(means over {classes} classes) on {who} that fine-tuning had not seen.",
         _against_chance(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
         intervals(metrics),
     ]
-    return [sentence for sentence in said if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
     """What the intervals cover and what they leave out; `row` names the weights where there are several."""
-    how = metrics["bootstrap"]
-    unit = f"{how['unit']}s"
-    if how["unit"] != "patient":
+    bootstrap = metrics["bootstrap"]
+    unit = f"{bootstrap['unit']}s"
+    if bootstrap["unit"] != "patient":
         unit += f" (not every patient is known, so they are too narrow if patients have several {unit})"
-    drawn = f"{how['resamples']:,} bootstrap resamples of the {how['units']} test {unit}"
+    drawn = f"{bootstrap['resamples']:,} bootstrap resamples of the {bootstrap['units']} test {unit}"
     seeds = len(metrics["seeds"])
-    if how.get("seeds", 1) > 1:
+    # Evaluations of older versions drew patients alone and have no `seeds` here.
+    if bootstrap.get("seeds", 1) > 1:
         drawn += f" and of the {seeds} fine-tuning seeds"
     text = f"In brackets: 95 % intervals from {drawn}."
     if seeds == 1:
@@ -101,49 +102,49 @@ def intervals(metrics: Mapping[str, Any], row: str = "") -> str:
 
 
 def warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    said = list(metrics["warnings"])
+    """Everything that limits how far the numbers can be trusted."""
+    sentences = list(metrics["warnings"])
     if pretrained := pretrained_warning(metrics["checkpoint"].get("pretrained_on")):
-        said.append(pretrained)
+        sentences.append(pretrained)
     if metrics["skipped"]:
         named = "; ".join(f"{row['key']}: {row['reason']}" for row in metrics["skipped"][:5])
-        said.append(f"{len(metrics['skipped'])} images were left out ({named})")
-    said += _worth_a_warning(metrics.get("notes", []))
+        sentences.append(f"{len(metrics['skipped'])} images were left out ({named})")
+    sentences += _worth_a_warning(metrics.get("notes", []))
     outside = metrics.get("external", {}).get("notes", [])
-    said += [f"external set: {note}" for note in _worth_a_warning(outside)]
+    sentences += [f"external set: {note}" for note in _worth_a_warning(outside)]
     units = metrics["bootstrap"]["units"]
     if units < _FEW:
-        said.append(
+        sentences.append(
             f"the test part has {units} {metrics['bootstrap']['unit']}s only: intervals from so few are rough"
         )
     small = [c for c, n in metrics["split"]["per_class"]["test"].items() if n < 10]
     if small:
         which = "these classes" if len(small) > 1 else "this class"
-        said.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
+        sentences.append(f"fewer than 10 test images of {', '.join(small)}: scores of {which} say little")
     if not metrics["split"]["val"]:
-        said.append("there is no validation part: the last epoch was kept")
+        sentences.append("there is no validation part: the last epoch was kept")
     if undefined(metrics):
-        said.append(undefined(metrics))
-    return said
+        sentences.append(undefined(metrics))
+    return sentences
 
 
 def split(by: str, known_by: Mapping[str, int]) -> str:
-    """How the parts were made and how far patients are known: `by us, by volume (60 images, ...)`.
+    """How the set was split, and how many patients are known: `by us, by volume (60 images, ...)`.
 
     `known_by` is empty in evaluations of older versions.
     """
     words = split_units.in_words(known_by)
     if by in ("given", "file"):
-        how = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
+        origin = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
         images, known = sum(known_by.values()), known_by.get("patient", 0)
         if not images or known == images:
-            return how
-        return f"{how}; the patient of {images - known:,} of {images:,} images is not known"
+            return origin
+        return f"{origin}; the patient of {images - known:,} of {images:,} images is not known"
     return f"by us, {words}" if words else f"by us, by {by}"
 
 
 def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
-    """Says it where val or test images were among those that the weights were pretrained on; else empty."""
+    """Warns where the weights were pretrained on val or test images; empty otherwise."""
     if not seen or not any(seen.get(part) for part in ("val", "test")):
         return ""
     counts = ", ".join(_share_seen(seen, part) for part in ("test", "val", "train") if part in seen["of"])
@@ -155,7 +156,7 @@ def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
 
 
 def pretrained_note(seen: Mapping[str, Any] | None) -> str:
-    """What is known of the images that the weights were pretrained on, in one line."""
+    """How many images of the set the weights were pretrained on, in one line."""
     if not seen:
         return "not looked at (an evaluation by an older version)"
     if any(seen.get(part) is None for part in seen["of"]):
@@ -166,14 +167,14 @@ def pretrained_note(seen: Mapping[str, Any] | None) -> str:
 
 
 def pretrained_external(tree: Mapping[str, Any] | None) -> str:
-    """The same warning of an external set; empty where none of it was seen, or that is not known."""
+    """The same warning for an external set; empty where none was seen or that is not known."""
     if not tree or not tree.get("test"):
         return ""
     return f"the weights were pretrained on {tree['test']:,} of its {tree['of']['test']:,} images"
 
 
 def pretrained_probe(seen: Mapping[str, Any] | None) -> str:
-    """Of a watched run's probes: on how many of their images it pretrains; empty where on none."""
+    """The same for the images that `watch` probes; empty where the run pretrains on none of them."""
     count = sum(seen.get(part) or 0 for part in seen["of"]) if seen else 0
     if not seen or not count:
         return ""
@@ -189,17 +190,19 @@ def _share_seen(seen: Mapping[str, Any], part: str) -> str:
 
 
 def _worth_a_warning(notes: Sequence[str]) -> list[str]:
-    return [note for note in notes if HIDDEN_FILES not in note]  # metrics.json has those too
+    # Nobody has to act on .DS_Store or Thumbs.db, and most folders hold one: such lines would hide real
+    # warnings. metrics.json keeps them.
+    return [note for note in notes if HIDDEN_FILES not in note]
 
 
 def tuning(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> str:
     """The recipe that val chose, and its AUROC; then the others and theirs."""
 
-    def told(line: Mapping[str, Any]) -> str:
+    def described(line: Mapping[str, Any]) -> str:
         return f"{_recipe(line['recipe'])} (val AUROC {score(line['val_auroc'], None)})"
 
-    best = next(told(line) for line in tried if line["recipe"] == chosen)
-    others = [told(line) for line in tried if line["recipe"] != chosen]
+    best = next(described(line) for line in tried if line["recipe"] == chosen)
+    others = [described(line) for line in tried if line["recipe"] != chosen]
     return "; also tried: ".join([best, *([", ".join(others)] if others else [])])
 
 
@@ -208,19 +211,19 @@ def _recipe(change: Mapping[str, Any]) -> str:
 
 
 def external(tree: Mapping[str, Any]) -> str:
-    """What the external test asked: images, map, what did not count."""
+    """Describes the external test: its images, the class map, and what was left out."""
     who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
     pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
-    said = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
+    clauses = [f"{who} of another set, none of them fine-tuned on; the model's class = its labels: {pairs}"]
     if tree["left_out"]:
         named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
-        said.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
+        clauses.append(f"{sum(tree['left_out'].values())} images of labels not mapped are left out ({named})")
     if tree["dropped_classes"]:
         dropped = ", ".join(tree["dropped_classes"])
-        said.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
+        clauses.append(f"probabilities of {dropped} are dropped and the rest is scaled to sum to 1")
     if tree["skipped"]:
-        said.append(f"{len(tree['skipped'])} images cannot be used")
-    return "; ".join([*said, *tree["warnings"]]) + "."
+        clauses.append(f"{len(tree['skipped'])} images cannot be used")
+    return "; ".join([*clauses, *tree["warnings"]]) + "."
 
 
 def undefined(metrics: Mapping[str, Any]) -> str:
@@ -229,14 +232,15 @@ def undefined(metrics: Mapping[str, Any]) -> str:
         reason
         for kind in ("macro", "legacy")
         for name, reason in metrics[kind]["undefined"].items()
+        # F1 is undefined wherever precision is, for the same class: its reason would repeat that one.
         if name != "f1" or metrics[kind]["undefined"].keys() == {"f1"}
     ]
     return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(why))}" if why else ""
 
 
-def best(name: str, metric: str, told: str, lines: Sequence[Mapping[str, Any]]) -> str:
+def best(name: str, metric: str, best_score: str, lines: Sequence[Mapping[str, Any]]) -> str:
     """The best row on one metric, and which of the others it is really ahead of."""
-    text = f"On {LABELS[metric]} \u201c{name}\u201d is best with {told}."
+    text = f"On {LABELS[metric]} \u201c{name}\u201d is best with {best_score}."
     for line in lines:
         other = f"\u201c{line['other']}\u201d"
         if line["difference"] is None:
@@ -248,21 +252,21 @@ def best(name: str, metric: str, told: str, lines: Sequence[Mapping[str, Any]]) 
 
 
 def against_none(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Is a row better than starting from nothing."""
+    """Says whether a row is better or worse than random weights."""
     real = [line for line in lines if line["real"]]
     better, worse = ([x for x in real if (x["difference"] > 0) == up] for up in (True, False))
     if not real:
         gaps = " and ".join(_gap(line) for line in lines if line["difference"] is not None)
         tail = f" (difference: {gaps})" if gaps else ""
         return f"\u201c{name}\u201d is not shown to be better or worse than no pretraining{tail}."
-    said = []
+    clauses = []
     if better:
-        said.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
+        clauses.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
     if worse:
-        said.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
+        clauses.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
     rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
     tail = f"; not told apart on {' and '.join(rest)}" if rest else ""
-    return f"\u201c{name}\u201d {'; it '.join(said)}{tail}."
+    return f"\u201c{name}\u201d {'; it '.join(clauses)}{tail}."
 
 
 def alarm(
@@ -284,6 +288,7 @@ def _gap(line: Mapping[str, Any]) -> str:
 
 
 def _against_chance(value: float | None, span: Sequence[float] | None, classes: int) -> str:
+    # One answer for every image finds all images of one class and none of the others.
     chance = 1 / classes
     if value is None or span is None or not math.isfinite(value):
         return ""

@@ -15,7 +15,7 @@ from retfound_dist.cli import main
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import EvalData, EvaluateConfig, External
 from retfound_dist.errors import ConfigError, DataError
-from retfound_dist.evaluate.data.external_validation import check_map, load_with_external, renormalise
+from retfound_dist.evaluate.data.external_validation import check_class_map, load_with_external, renormalise
 from tests.evaluate.inputs import CLASSES, TINY, class_folders, image_bytes, write_listing
 
 MAP = "external.class_map={NORMAL = 'healthy', CSR = ['fluid', 'leak']}"
@@ -84,7 +84,7 @@ def test_dropped_probabilities_are_given_to_the_rest_in_proportion() -> None:
 
 
 def test_without_a_map_labels_of_the_same_name_are_tested() -> None:
-    assert check_map({}, ("A", "B", "C"), ("B", "C", "D"), "x") == {"B": ("B",), "C": ("C",)}
+    assert check_class_map({}, ("A", "B", "C"), ("B", "C", "D"), "x") == {"B": ("B",), "C": ("C",)}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_without_a_map_labels_of_the_same_name_are_tested() -> None:
 )
 def test_a_map_that_does_not_fit_gets_one_line(class_map: dict[str, str | list[str]], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_map(class_map, CLASSES, ("fluid", "leak"), "x")
+        check_class_map(class_map, CLASSES, ("fluid", "leak"), "x")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.label_subset import places, with_labels
+from retfound_dist.evaluate.data.label_subset import subset_indices, with_labels
 from retfound_dist.evaluate.data.labelled_set import load
 from tests.evaluate.inputs import class_folders
 
@@ -18,17 +18,17 @@ def test_a_smaller_share_lies_in_every_larger_one_and_every_class_keeps_its_shar
     labels = rng.choice(4, 300, p=[0.6, 0.25, 0.13, 0.02])[units]
     before: set[int] = set()
     for share in SHARES:
-        kept = places(labels, units, share, seed=5)
+        kept = subset_indices(labels, units, share, seed=5)
         assert before <= set(kept)
         before = set(kept)
         for label in range(4):
             n = (labels == label).sum()
             assert (labels[kept] == label).sum() == max(1, round(share * n))
     assert len(before) == 600
-    few = places(labels, units, 0.25, seed=5)
+    few = subset_indices(labels, units, 0.25, seed=5)
     halves = len(np.unique(units[few])) / len(few)
     assert halves < 0.53  # both images of a patient come together, but for one patient a class
-    assert not np.array_equal(few, places(labels, units, 0.25, seed=6))
+    assert not np.array_equal(few, subset_indices(labels, units, 0.25, seed=6))
 
 
 def test_only_train_shrinks_and_the_set_is_told_from_the_whole(tmp_path: Path) -> None:

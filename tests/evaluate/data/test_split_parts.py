@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -158,19 +157,6 @@ def test_volumes_of_a_given_split_are_checked(tmp_path: Path) -> None:
     told = load(EvalData(path=str(shards), unknown_patient="image"), 28)
     assert "6 volumes are in more than one part" in told.warnings[0]
     assert "the patient of 24 of 24 images is not known" in wording.split(told.divided_by, told.kinds)
-
-
-def test_patients_of_two_sources_of_a_shard_set_are_two_patients(tmp_path: Path) -> None:
-    notes = [
-        {"key": f"{s}{n}", "label": CLASSES[n % 2], "patient": str(n // 2), "source": s, "split": part}
-        for s, part in (("a", "train"), ("b", "test"))
-        for n in range(8)
-    ]
-    shards = shard_set(tmp_path / "shards", notes)
-    tree = json.loads((shards / "manifest.json").read_text())
-    (shards / "manifest.json").write_text(json.dumps({**tree, "sources": {"a": {}, "b": {}}}))
-    data = load(EvalData(path=str(shards), fractions=(0.8, 0.0, 0.2)), 28)
-    assert set(data.parts["test"].patients) == {"b/0", "b/1", "b/2", "b/3"}
 
 
 def test_a_split_file_may_be_spelt_as_lists_are(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from retfound_dist.evaluate.finetune.finetuning import (
     make_classifier,
     predict,
 )
-from retfound_dist.evaluate.finetune.training_batches import batches, drawing
+from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, encoder_shape
 from retfound_dist.model.positions import sincos_positions
@@ -151,7 +151,7 @@ def plain_finetuning(
                 group["lr"] = rate * recipe.layer_decay ** (7 - layer_of(group["name"]))
             mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
             whole = (images.float() / 255 - mean) / std
-            with drawing((seed, 13, epoch, step)):
+            with seeded_generators((seed, 13, epoch, step)):
                 shown = erase(whole.clone())
             assert (shown != whole).any() == (recipe.random_erasing > 0)
             smooth = torch.full((len(labels), classes), recipe.label_smoothing / classes)
@@ -159,7 +159,7 @@ def plain_finetuning(
             if recipe.mixup:
                 pairs = len(labels) // 2 * 2
                 mix = Mixup(recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=classes)
-                with drawing((seed, 14, epoch, step)):
+                with seeded_generators((seed, 14, epoch, step)):
                     shown[:pairs], smooth[:pairs] = mix(shown[:pairs], labels[:pairs])
             loss = -(smooth * model(shown).log_softmax(1)).sum(1).mean()
             optimizer.zero_grad()

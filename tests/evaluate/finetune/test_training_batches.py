@@ -12,7 +12,12 @@ from PIL import Image
 
 from retfound_dist.config.schema import EvalData, Finetune
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.finetune.training_batches import Epochs, _posterize, batches, drawing
+from retfound_dist.evaluate.finetune.training_batches import (
+    EpochBatches,
+    _posterize,
+    batches,
+    seeded_generators,
+)
 from tests.evaluate.inputs import class_folders
 
 
@@ -22,7 +27,7 @@ def data(tmp_path: Path) -> LabelledSet:
 
 
 def test_every_image_comes_once_an_epoch_in_another_order() -> None:
-    rows = list(Epochs(10, 2, 4, seed=0))
+    rows = list(EpochBatches(10, 2, 4, seed=0))
     assert [len(batch) for batch in rows] == [4, 4, 2, 4, 4, 2]
     first, second = list(chain(*rows[:3])), list(chain(*rows[3:]))
     assert sorted(first) == [(0, i) for i in range(10)]
@@ -57,8 +62,8 @@ def plain_images(count: int = 9) -> list[np.ndarray]:
 
 def test_every_image_comes_with_its_own_label_in_the_order_of_its_epoch() -> None:
     recipe = Finetune(epochs=2, batch=4, randaugment="")
-    order = list(Epochs(9, 2, 4, seed=3))
-    assert len(Epochs(9, 2, 4, seed=3)) == len(order) == 6
+    order = list(EpochBatches(9, 2, 4, seed=3))
+    assert len(EpochBatches(9, 2, 4, seed=3)) == len(order) == 6
     found = list(batches(plain_images(), [100 + i for i in range(9)], recipe, 28, 3, 0))
     for (images, labels), rows in zip(found, order, strict=True):
         assert labels.tolist() == [100 + i for _, i in rows]
@@ -67,7 +72,7 @@ def test_every_image_comes_with_its_own_label_in_the_order_of_its_epoch() -> Non
 
 def test_orders_are_numpys_draws_from_seed_and_epoch() -> None:
     expected = [np.random.default_rng([3, 11, epoch]).permutation(9).tolist() for epoch in range(2)]
-    rows = list(chain(*Epochs(9, 2, 4, seed=3)))
+    rows = list(chain(*EpochBatches(9, 2, 4, seed=3)))
     assert [[i for epoch, i in rows if epoch == number] for number in range(2)] == expected
 
 
@@ -124,13 +129,13 @@ def test_draws_of_others_go_on_as_if_nothing_had_been_drawn() -> None:
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    with drawing((0, 1)):
+    with seeded_generators((0, 1)):
         first = draws()
     assert draws() == before
-    with drawing((0, 1)):
+    with seeded_generators((0, 1)):
         assert draws() == first
     for key in ((1, 1), (0, 2), (0, 1, 1)):
-        with drawing(key):
+        with seeded_generators(key):
             assert not set(draws()) & set(first)
 
 

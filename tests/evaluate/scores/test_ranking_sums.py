@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retfound_dist.evaluate.scores.ranking_sums import Chunk, Stretches, by_number, rank
+from retfound_dist.evaluate.scores.ranking_sums import Chunk, Stretches, group_by_number, rank
 
 
 def slow_counts(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,14 +91,14 @@ def test_sums_of_stretches_can_be_added_up_further_without_rounding() -> None:
 
 
 def test_of_no_images_and_of_no_weightings_there_are_no_sums() -> None:
-    distinct, found = by_number(np.array([], np.int64))
+    distinct, found = group_by_number(np.array([], np.int64))
     assert distinct.tolist() == []
     assert found.sums(Chunk(np.ones((2, 0), np.uint8))).shape == (0, 2)
-    assert by_number(np.array([7, 2, 7]))[1].sums(Chunk(np.ones((0, 3), np.uint8))).shape == (2, 0)
+    assert group_by_number(np.array([7, 2, 7]))[1].sums(Chunk(np.ones((0, 3), np.uint8))).shape == (2, 0)
 
 
 def test_images_are_summed_by_their_number_and_empty_stretches_are_zero() -> None:
-    distinct, found = by_number(np.array([7, 2, 7, 5]))
+    distinct, found = group_by_number(np.array([7, 2, 7, 5]))
     sums = found.sums(Chunk(np.array([[1, 2, 3, 4], [0, 1, 0, 1]], np.uint8)))
     assert distinct.tolist() == [2, 5, 7]
     assert sums.tolist() == [[2, 1], [4, 1], [4, 0]]

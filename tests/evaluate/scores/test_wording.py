@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from retfound_dist.config.schema import Alarm
+from retfound_dist.evaluate.scores import wording
+from retfound_dist.files.skipped_files import HIDDEN_FILES
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    """A metrics.json of a good classifier of four classes, fine-tuned once."""
+    return {
+        "macro": {"auroc": 0.912, "aupr": 0.7, "balanced_accuracy": 0.651, "undefined": {}},
+        "legacy": {"undefined": {}},
+        "ci95": {
+            "macro": {"auroc": [0.88, 0.94], "aupr": [0.6, 0.8], "balanced_accuracy": [0.55, 0.74]},
+        },
+        "classes": ["A", "B", "C", "D"],
+        "checkpoint": {"kind": "none", "url": "none", "step": None, "samples": None},
+        "split": {"test": 200, "val": 50, "per_class": {"test": {"A": 50, "B": 50, "C": 50, "D": 50}}},
+        "patients": 80,
+        "bootstrap": {"unit": "patient", "units": 80, "resamples": 1000},
+        "seeds": [0],
+        "warnings": [],
+        "skipped": [],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.81249, 3, "0.812"),
+        (-0.05, 2, "−0.05"),
+        (-0.0004, 3, "0.000"),
+        (1.0, 1, "1.0"),
+    ],
+)
+def test_a_number_has_a_real_minus_sign_and_no_minus_zero(value: float, digits: int, text: str) -> None:
+    assert wording.number(value, digits) == text
+
+
+def test_a_score_has_its_interval_and_an_undefined_one_is_a_dash() -> None:
+    assert wording.score(0.812, [0.77, -0.0001]) == "0.812 [0.770, 0.000]"
+    assert wording.score(0.5, None, 1) == "0.5"
+    assert wording.score(None, [0.1, 0.2]) == "-"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "text"),
+    [
+        ({"kind": "none", "url": "none", "step": None}, "random weights (no pretraining)"),
+        (
+            {"kind": "file", "url": "a.pth", "step": None, "part": "teacher"},
+            "the weights file a.pth (teacher)",
+        ),
+        (
+            {"kind": "checkpoint", "url": "r/checkpoints/step_5", "step": 5000, "samples": 8960000},
+            "the checkpoint r/checkpoints/step_5 (step 5,000, 8,960,000 images seen)",
+        ),
+    ],
+)
+def test_a_start_is_named_by_what_it_is(checkpoint: dict[str, Any], text: str) -> None:
+    assert wording.of_start(checkpoint) == text
+
+
+def test_a_summary_says_the_scores_on_how_many_images_of_how_many_patients() -> None:
+    first, chance, _ = wording.summary(metrics())
+    assert "AUROC 0.912 [0.880, 0.940]" in first
+    assert "(means over 4 classes) on 200 test images of 80 patients that fine-tuning" in first
+    assert chance == "Guessing gives a balanced accuracy of 0.25 and an AUROC of 0.50."
+    first, *_ = wording.summary(metrics(patients=None))
+    assert "on 200 test images that" in first
+
+
+def test_an_interval_that_reaches_chance_is_called_guessing() -> None:
+    spans = {"auroc": [0.5, 0.9], "aupr": [0.3, 0.8], "balanced_accuracy": [0.25, 0.8]}
+    _, chance, _ = wording.summary(metrics(ci95={"macro": spans}))
+    assert chance.endswith("this cannot be told from guessing.")
+
+
+def test_intervals_say_what_was_drawn_and_that_one_seed_leaves_something_out() -> None:
+    text = wording.intervals(metrics())
+    assert "95 % intervals from 1,000 bootstrap resamples of the 80 test patients." in text
+    assert "only one was run" in text
+    by_volume = wording.intervals(metrics(bootstrap={"unit": "volume", "units": 9, "resamples": 50}))
+    assert "9 test volumes (not every patient is known" in by_volume
+
+
+def test_several_seeds_are_said_with_the_spread_of_one_and_by_row() -> None:
+    over = {"macro": {"auroc": {"mean": 0.8, "std": 0.0123}}}
+    drawn = {"unit": "patient", "units": 80, "resamples": 1000, "seeds": 3}
+    several = metrics(seeds=[0, 1, 2], over_seeds=over, bootstrap=drawn)
+    text = wording.intervals(several)
+    assert "80 test patients and of the 3 fine-tuning seeds." in text
+    assert "one seed alone has AUROC 0.800 with a standard deviation of 0.012." in text
+    assert "one seed alone of “ours” has AUROC 0.800" in wording.intervals(several, "ours")
+    over["macro"]["auroc"] = {"mean": None, "std": None}  # type: ignore[dict-item]
+    assert wording.intervals(several).endswith("of 3 fine-tuning seeds.")
+
+
+def test_a_good_evaluation_has_no_warnings_and_a_doubtful_one_has_each() -> None:
+    assert wording.warnings(metrics()) == []
+    doubtful = metrics(
+        split={"test": 30, "val": 0, "per_class": {"test": {"A": 20, "B": 9, "C": 1, "D": 10}}},
+        bootstrap={"unit": "volume", "units": 29, "resamples": 100},
+        skipped=[{"key": f"{n}.jpg", "reason": "cut"} for n in range(7)],
+        notes=[f"3 {HIDDEN_FILES}", "2 links lead nowhere"],
+        external={"notes": ["1 archive"]},
+        warnings=["as it was told"],
+    )
+    assert wording.warnings(doubtful) == [
+        "as it was told",
+        "7 images were left out (0.jpg: cut; 1.jpg: cut; 2.jpg: cut; 3.jpg: cut; 4.jpg: cut)",
+        "2 links lead nowhere",
+        "external set: 1 archive",
+        "the test part has 29 volumes only: intervals from so few are rough",
+        "fewer than 10 test images of B, C: scores of these classes say little",
+        "there is no validation part: the last epoch was kept",
+    ]
+
+
+def test_a_split_is_said_by_who_made_it_and_how_far_patients_are_known() -> None:
+    assert wording.split("given", {"patient": 9}) == "as the set brings it"
+    assert wording.split("file", {"patient": 6, "image": 2}) == (
+        "as the split file says (data.split_file); the patient of 2 of 8 images is not known"
+    )
+    assert wording.split("patient", {"patient": 8}) == "by us, by patient (8 images)"
+    assert wording.split("volume", {}) == "by us, by volume", "an evaluation of an older version"
+
+
+def test_images_seen_in_pretraining_are_warned_of_where_they_are_tested_or_chosen_by() -> None:
+    of = {"train": 70, "val": 10, "test": 2000}
+    seen = {"of": of, "train": 70, "val": 0, "test": 1500, "how": "digests"}
+    assert "(1,500 of 2,000 test, 0 of 10 val, 70 of 70 train)" in wording.pretrained_warning(seen)
+    assert (
+        wording.pretrained_note(seen) == "70 of 70 train, 0 of 10 val, 1,500 of 2,000 test images (digests)"
+    )
+    assert wording.pretrained_warning({**seen, "test": 0}) == ""
+    assert wording.pretrained_warning(None) == ""
+    none = {"of": of, "train": 0, "val": 0, "test": 0, "how": "no pretraining"}
+    assert wording.pretrained_note(none) == "no image of this set (no pretraining)"
+    unknown = {"of": of, "train": None, "val": None, "test": None, "how": "unknown: no config"}
+    assert wording.pretrained_note(unknown).endswith("images of this set is unknown: no config")
+    assert wording.pretrained_probe(unknown) == ""
+    assert "(1,500 of 2,000 test)" in wording.pretrained_probe({"of": {"test": 2000}, "test": 1500})
+    assert wording.pretrained_external({"of": {"test": 8}, "test": 3}) == (
+        "the weights were pretrained on 3 of its 8 images"
+    )
+
+
+def test_the_recipe_that_val_chose_comes_first() -> None:
+    tried = [
+        {"recipe": {}, "val_auroc": None},
+        {"recipe": {"base_lr": 0.01, "crop_scale": [0.2, 1.0]}, "val_auroc": 0.8},
+    ]
+    assert wording.tuning(tried[1]["recipe"], tried) == (  # type: ignore[arg-type]
+        "base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); also tried: the recipe as it is (val AUROC -)"
+    )
+    assert wording.tuning({}, tried[:1]) == "the recipe as it is (val AUROC -)"
+
+
+def test_why_scores_are_undefined_is_said_once_each_and_f1_only_where_it_stands_alone() -> None:
+    assert wording.undefined(metrics()) == ""
+    never, no_f1 = "class B is never predicted", "class B is never predicted rightly"
+    both = metrics(
+        macro={"undefined": {"precision": never}}, legacy={"undefined": {"precision": never, "f1": no_f1}}
+    )
+    assert wording.undefined(both) == f"some scores are undefined (shown as -): {never}"
+    alone = metrics(legacy={"undefined": {"f1": no_f1}})
+    assert wording.undefined(alone).endswith(no_f1)
+
+
+def difference(value: float, real: bool, metric: str = "aupr", other: str = "") -> dict[str, Any]:
+    span = [value - 0.01, value + 0.01] if real else [value - 1, value + 1]
+    return {"metric": metric, "difference": value, "ci95": span, "real": real, "other": other}
+
+
+def test_the_best_row_is_ahead_of_each_other_or_not_told_apart() -> None:
+    lines = [
+        difference(0.2, True, other="bad"),
+        difference(0.001, False, other="same"),
+        {"difference": None, "other": "lost"},
+    ]
+    text = wording.best("good", "auroc", "0.900", lines)
+    assert text.startswith(
+        "On AUROC “good” is best with 0.900. Ahead of “bad” by 0.200 [0.190, 0.210]: a real"
+    )
+    assert "“same” by 0.001 [−0.999, 1.001]: not told apart on these test images" in text
+    assert text.endswith("“lost” cannot be compared: its AUROC is undefined.")
+
+
+def test_a_row_is_better_or_worse_than_no_pretraining_only_where_that_is_real() -> None:
+    better, worse = difference(0.2, True), difference(-0.3, True, "kappa")
+    assert wording.against_none("a", [better, worse]) == (
+        "“a” is better than no pretraining: AUPR +0.200 [0.190, 0.210]; "
+        "it is worse than no pretraining: kappa −0.300 [−0.310, −0.290]."
+    )
+    assert wording.against_none("a", [better, difference(0.0, False, "kappa")]).endswith(
+        "; not told apart on kappa."
+    )
+    assert wording.against_none("a", [difference(0.1, False)]) == (
+        "“a” is not shown to be better or worse than no pretraining "
+        "(difference: AUPR +0.100 [−0.900, 1.100])."
+    )
+
+
+def test_an_alarm_says_what_is_worse_than_what_by_which_score() -> None:
+    rule = Alarm(method="knn", metric="auroc")
+    falling = wording.alarm("falling", 12000, 9000, rule, -0.05, [-0.07, -0.03])
+    assert falling.startswith(
+        "step 12,000 is worse than step 9,000, the best before it: nearest neighbours, AUROC "
+        "−0.050 [−0.070, −0.030]: look at the recipe"
+    )
+    start = wording.alarm("worse_than_start", 1, 0, rule, -0.05, [-0.07, -0.03])
+    assert start.startswith("step 1 is worse than its own starting weights: ")
+
+
+def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
+    tree = {
+        "images": 18,
+        "patients": 9,
+        "class_map": {"CSR": ["fluid", "leak"], "NORMAL": ["healthy"]},
+        "left_out": {"hole": 6, "scar": 1},
+        "dropped_classes": ["MH"],
+        "skipped": [],
+        "warnings": [],
+    }
+    assert wording.external(tree) == (
+        "18 images of 9 patients of another set, none of them fine-tuned on; "
+        "the model's class = its labels: CSR = fluid + leak, NORMAL = healthy; "
+        "7 images of labels not mapped are left out (hole 6, scar 1); "
+        "probabilities of MH are dropped and the rest is scaled to sum to 1."
+    )
