@@ -14,7 +14,7 @@ import pytest
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import storage
 from retfound_dist.io.byte_ranges import ReadTraffic
-from retfound_dist.stream.fetch_process import Fetcher, News
+from retfound_dist.stream.fetch_process import Fetcher, FetchReport
 from retfound_dist.stream.stream_spec import StreamSpec
 from tests.stream.stream_inputs import make_set, make_spec
 
@@ -45,14 +45,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> bool:
     return True
 
 
-def collect(fetcher: Fetcher, enough: Callable[[News], bool]) -> News:
-    """The sum of all news until there is enough. Steps alternate, because the process answers only to a new one."""
-    total, steps = News((), ReadTraffic()), itertools.cycle(range(3))
+def collect(fetcher: Fetcher, enough: Callable[[FetchReport], bool]) -> FetchReport:
+    """The sum of all report until there is enough. Steps alternate, because the process answers only to a new one."""
+    total, steps = FetchReport((), ReadTraffic()), itertools.cycle(range(3))
 
     def ask() -> bool:
         nonlocal total
-        news = fetcher.at(next(steps))
-        total = News(total.notes + news.notes, total.traffic + news.traffic)
+        report = fetcher.at(next(steps))
+        total = FetchReport(total.notes + report.notes, total.traffic + report.traffic)
         return enough(total)
 
     assert wait_for(ask), total
@@ -76,19 +76,19 @@ def test_the_shards_of_the_next_steps_arrive_whole_before_they_are_asked_for(
 def test_what_was_read_is_told_once_and_not_again(manifest: Manifest, tmp_path: Path) -> None:
     once = sum(shard.bytes + shard.index.bytes for shard in manifest.shards)
     with fetching(make_spec(manifest, str(tmp_path / "cache"), window_shards=100)) as fetcher:
-        news = collect(fetcher, lambda total: total.traffic.bytes >= once)
-        assert news == News((), ReadTraffic(news.traffic.requests, once, 0))
+        report = collect(fetcher, lambda total: total.traffic.bytes >= once)
+        assert report == FetchReport((), ReadTraffic(report.traffic.requests, once, 0))
         again = [fetcher.at(step % 3) for step in range(20) if not time.sleep(0.02)]
-        assert again == [News((), ReadTraffic())] * 20
+        assert again == [FetchReport((), ReadTraffic())] * 20
 
 
 def test_a_cache_without_room_is_told_in_the_news(manifest: Manifest, tmp_path: Path) -> None:
     room = max(shard.bytes for shard in manifest.shards) * 1.5 / 1e9
     spec = make_spec(manifest, "", cache_dir=str(tmp_path / "cache"), cache_gb=room, window_shards=100)
     with fetching(spec) as fetcher:
-        news = collect(fetcher, lambda total: bool(total.notes))
-    assert "is too little" in news.notes[0]
-    assert "reading samples straight from" in news.notes[0]
+        report = collect(fetcher, lambda total: bool(total.notes))
+    assert "is too little" in report.notes[0]
+    assert "reading samples straight from" in report.notes[0]
 
 
 def test_a_fetcher_that_was_killed_is_no_error_of_the_rank(manifest: Manifest, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def reader(manifest: Manifest, in_a_row: int = 100) -> Reader:
-    return Reader(LocalShards(manifest.url), manifest.shards, True, keep=2, in_a_row=in_a_row, patience_s=1)
+    return Reader(
+        LocalShards(manifest.url), manifest.shards, True, max_open=2, in_a_row=in_a_row, patience_s=1
+    )
 
 
 def spoil(manifest: Manifest, shard: int, index: int, at: int = 60) -> str:
