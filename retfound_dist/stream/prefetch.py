@@ -28,7 +28,7 @@ SHARDS_AT_ONCE = 8
 class NeededShards:
     """The shards of some steps, by position in the part."""
 
-    own: tuple[int, ...]
+    rank: tuple[int, ...]
     """Of this rank, in the order of need."""
     node: frozenset[int]
     """Of all ranks of this node."""
@@ -37,8 +37,8 @@ class NeededShards:
 class Lookahead:
     """Works out which shards this rank and its node read, from a step on to the end of the next window."""
 
-    def __init__(self, plan: BatchPlan, own: slice, node: slice, stop_step: int) -> None:
-        self._plan, self._own, self._node, self._stop = plan, own, node, stop_step
+    def __init__(self, plan: BatchPlan, rank: slice, node: slice, stop_step: int) -> None:
+        self._plan, self._rank, self._node, self._stop = plan, rank, node, stop_step
         self._steps: deque[tuple[int, tuple[int, ...], frozenset[int]]] = deque()
 
     def at(self, step: int) -> NeededShards:
@@ -49,11 +49,11 @@ class Lookahead:
         begin = max(self._steps[-1][0] + 1 if self._steps else 0, step - BEHIND)
         for number in range(begin, end):
             batch = self._plan.batch(number)
-            self._steps.append((number, _shards(batch[self._own]), frozenset(_shards(batch[self._node]))))
+            self._steps.append((number, _shards(batch[self._rank]), frozenset(_shards(batch[self._node]))))
         while self._steps and self._steps[0][0] < step - BEHIND:
             self._steps.popleft()
-        own = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
-        return NeededShards(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
+        rank = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
+        return NeededShards(tuple(rank), frozenset().union(*(node for *_, node in self._steps)))
 
     def window(self, step: int) -> tuple[int, int]:
         """Epoch and number of the last window that a step reads from."""
@@ -131,12 +131,12 @@ class Prefetcher:
         """One pass over the shards needed; returns the seconds to rest, None: until the reader moves."""
         begun, pause = self._step, None
         try:
-            self._cache.fetch_indexes([self._shards[number] for number in self._need.own], wait=False)
+            self._cache.fetch_indexes([self._shards[number] for number in self._need.rank], wait=False)
         except (RetfoundError, OSError):
             # Not reported from a thread: the reader meets the same error when it needs the index, and
             # raises it.
             return RETRY_ROOM
-        for number in self._need.own:
+        for number in self._need.rank:
             # More than a step behind: what comes first now may be another shard.
             if self._ended or self._step > begun + 1:
                 return 0.0

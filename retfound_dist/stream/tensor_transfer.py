@@ -19,7 +19,7 @@ _WRITE_BYTES = 1 << 30
 
 
 def hand_over_in_memory(_: int = 0) -> None:
-    """Make this process send its tensors this way from now on; the argument that a loader passes is unused."""
+    """Make this process send its tensors this way from now on. The argument, a worker's number, is unused."""
     # The last registration wins: this replaces what torch.multiprocessing registered at its import.
     ForkingPickler.register(torch.UntypedStorage, _reduce)
 

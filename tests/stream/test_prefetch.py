@@ -37,7 +37,7 @@ def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
     for step in range(start, stop):
         need = ahead.at(step)
         for near in range(step, min(stop, step + 2)):
-            assert set(plan.batch(near)[own].shard.tolist()) <= set(need.own)
+            assert set(plan.batch(near)[own].shard.tolist()) <= set(need.rank)
         for near in range(max(start, step - BEHIND), min(stop, step + 2)):
             assert set(plan.batch(near).shard.tolist()) <= need.node
 

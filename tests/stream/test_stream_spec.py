@@ -76,7 +76,7 @@ def test_a_rank_looks_ahead_for_itself_and_for_all_ranks_of_its_node(
     there = spec(manifest, tmp_path, world=world, global_batch=16, window_shards=100)
     needed = there.lookahead().at(0)
     batches = [there.plan.batch(step) for step in range(there.stop_step)]
-    assert set(needed.own) == {shard for batch in batches for shard in batch[12:16].shard.tolist()}
+    assert set(needed.rank) == {shard for batch in batches for shard in batch[12:16].shard.tolist()}
     assert needed.node == {shard for batch in batches for shard in batch[8:16].shard.tolist()}
 
 
