@@ -1,4 +1,4 @@
-"""When and how a model is compiled."""
+"""Decides whether a model is compiled, and compiles it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from torch import nn
 
 from retfound_dist.errors import ConfigError
 
+# Triton compiles a launcher for each kernel with a C compiler, when the kernel is first used.
 COMPILERS = ("cc", "gcc", "clang")
 
 
 def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_stage: int) -> bool:
-    """What `train.compile` comes to here; ConfigError when it is `true` and cannot be.
+    """Whether to compile, by `train.compile`; ConfigError when it is `true` and compiling is impossible.
 
-    `auto` compiles on GPUs where there is a C compiler. ZeRO 3 puts a model together layer by layer as it
-    runs, which no graph of a whole step can hold.
+    `auto` compiles on GPUs where there is a C compiler. ZeRO 3 gathers a model layer by layer as it runs,
+    which no graph of a whole step can hold.
     """
+    # On CPUs `auto` means no: compiling took 50 s and gave between 14 % more and 6 % less speed
+    # (docs/model.md).
     if setting is False or (setting == "auto" and device.type != "cuda"):
         return False
     fault = ""
@@ -34,7 +37,9 @@ def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_s
 def compile_model(model: nn.Module) -> None:
     """Compile a model's forward in place: one graph, for inputs of one shape; names of weights stay.
 
-    A break of the graph is an error. Only `forward` is compiled, for what calls it (DeepSpeed) has hooks
-    around it. Another shape of input is compiled anew; odd ones go to `type(model).forward(model, ...)`.
+    A break of the graph is an error. Another shape of input is compiled anew; odd ones can go to
+    `type(model).forward(model, ...)`, which is not compiled.
     """
+    # `forward` and not the module: `torch.compile(model)` would wrap it and prefix every weight with
+    # `_orig_mod.`, and the hooks that DeepSpeed puts around the module have to stay outside of the graph.
     model.forward = torch.compile(model.forward, fullgraph=True, dynamic=False)

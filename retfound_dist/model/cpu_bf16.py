@@ -1,9 +1,11 @@
-"""bf16 on processors.
+"""Makes bf16 fast on CPUs.
 
 Without bf16 instructions PyTorch multiplies bf16 matrices about ten times slower than fp32 ones. `linear`
-widens the operands, multiplies in fp32 and rounds the result to bf16: what bf16 hardware does, which also
-adds up in fp32. With them, flash attention is what is slow: its backward pass takes 2.6 times as long as
-two products and a softmax do (50 and 197 tokens, AMD EPYC); in fp32 it is the faster one.
+widens the operands, multiplies in fp32 and rounds the result to bf16. bf16 hardware does the same: it sums in
+fp32 too.
+
+With bf16 instructions, flash attention is slow. Its backward pass takes 2.6 times as long as two products and
+a softmax (50 and 197 tokens, AMD EPYC). In fp32 it is the faster one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class WideLinear(nn.Linear):
-    """`nn.Linear` by way of `linear`."""
+    """`nn.Linear` that multiplies by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -37,14 +39,17 @@ class WideLinear(nn.Linear):
 
 
 def widen_linears(model: nn.Module) -> None:
-    """Give every `nn.Linear` of a model the wide product; names and values stay."""
+    """Make every `nn.Linear` of a model multiply by `linear`; names and values stay."""
     for module in model.modules():
+        # The exact class: a subclass may have a forward of its own, which this would replace.
         if type(module) is nn.Linear:
+            # Not a new module in its place: so weights, hooks and names stay the very same.
             module.__class__ = WideLinear
 
 
 def suit_cpu(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:
-    """Have a model compute by what is fast on this processor; names and values stay."""
+    """Make a model use the operators that are fast on this CPU; names and values stay."""
+    # In fp32 attention stays fused: it takes a quarter less time so (docs/model.md).
     if not has_bf16_instructions():
         widen_linears(model)
     elif precision == "bf16":

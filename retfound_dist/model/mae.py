@@ -22,8 +22,10 @@ from retfound_dist.estimate.model_shapes import encoder_shape as encoder_shape
 from retfound_dist.model.cpu_bf16 import linear
 from retfound_dist.model.positions import sincos_positions
 
+# Of ImageNet's RGB images, as in torchvision and MAE: weights that start from ImageNet expect them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# MAE's and timm's; torch's own default is 1e-5, with which their weights give other features.
 NORM_EPS = 1e-6
 
 
@@ -37,10 +39,12 @@ class PatchProjection(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width, 3, patch, patch))
         self.bias = nn.Parameter(torch.zeros(width))
+        # As MAE does, which initialises it like a linear layer and not like a convolution.
         nn.init.xavier_uniform_(self.weight.view(width, -1))
 
     def forward(self, patches_BVK: Tensor) -> Tensor:
         """(B, V, K) in (row, column, channel) order to (B, V, D)."""
+        # A product and no convolution: patches are cut out already, and removed ones are never embedded.
         weight_DK = self.weight.permute(0, 2, 3, 1).flatten(1)
         return linear(patches_BVK, weight_DK, self.bias)
 
@@ -72,6 +76,8 @@ class MaskedAutoencoder(nn.Module):
 
         self.patch_embed = PatchEmbed(shape.width, shape.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
+        # Parameters though they are fixed, as in MAE: its files hold them, and DeepSpeed's zero_to_fp32 can
+        # drop buffers.
         self.pos_embed = nn.Parameter(sincos_positions(shape.width, self.grid), requires_grad=False)
         self.blocks = _blocks(shape.width, shape.heads, shape.depth)
         self.norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
@@ -85,6 +91,7 @@ class MaskedAutoencoder(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
+        # 0.02 as in MAE's code (`initialize_weights`).
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
@@ -107,6 +114,7 @@ class MaskedAutoencoder(nn.Module):
 
         The patches with the smallest noise stay visible.
         """
+        # Grey and uint8 until patches are chosen: normalising makes each value twelve times as large.
         raw_BLPC = patchify(images_BCHW, self.shape.patch)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
         ids_keep_BV, ids_removed_BR = ids_shuffle_BL[:, : self.kept], ids_shuffle_BL[:, self.kept :]
@@ -116,6 +124,7 @@ class MaskedAutoencoder(nn.Module):
         target_BRK = normalise(take(raw_BLPC, ids_removed_BR))
         if self.config.norm_pix_loss:
             target_BRK = normalise_patches(target_BRK)
+        # In fp32 whatever the weights are: squares of bf16 differences would lose the loss's last digits.
         return (pred_BRK.float() - target_BRK).square().mean(dim=(1, 2))
 
     def encode(self, patches_BVK: Tensor, ids_keep_BV: Tensor) -> Tensor:
@@ -135,6 +144,8 @@ class MaskedAutoencoder(nn.Module):
         masks = self.mask_token.to(x.dtype).expand(B, self.patches - (visible - 1), width)
         ids_restore_BL = ids_shuffle_BL.argsort(dim=1)
         patches_BLE = take(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
+        # All patches go through the blocks, because removed ones attend to visible ones; only the head is
+        # spared.
         x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
         return self._run(self.decoder_blocks, x)[:, 1:]
 
@@ -145,6 +156,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         for block in blocks:
+            # In eval mode there is no backward pass, so computing again would save nothing.
             again = self.activation_checkpointing and self.training
             x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return x
@@ -178,7 +190,7 @@ def _blocks(width: int, heads: int, depth: int) -> nn.ModuleList:
 
 
 def take(x_BLn: Tensor, ids_BV: Tensor) -> Tensor:
-    """Rows `ids_BV` of dimension 1: (B, L, ...) to (B, V, ...)."""
+    """Select rows `ids_BV` of dimension 1: (B, L, ...) to (B, V, ...)."""
     index = ids_BV.reshape(*ids_BV.shape, *[1] * (x_BLn.dim() - 2)).expand(-1, -1, *x_BLn.shape[2:])
     return x_BLn.gather(1, index)
 
@@ -199,6 +211,7 @@ def unpatchify(patches_BLK: Tensor, patch: int, grid: tuple[int, int]) -> Tensor
 
 def normalise(raw_BVPC: Tensor) -> Tensor:
     """uint8 patches to ImageNet-normalised fp32 values (B, V, K); grey is repeated to three channels."""
+    # Mean and spread are scaled by 255, not the pixels divided: one pass over the values less.
     x = raw_BVPC.float()
     channels = [x[..., min(c, x.shape[-1] - 1)] for c in range(3)]
     scaled = [
@@ -221,6 +234,6 @@ def patch_statistics(target_BRK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise_patches(target_BRK: Tensor) -> Tensor:
-    """Each patch less its mean, over its spread (MAE: unbiased variance, eps 1e-6)."""
+    """Subtract each patch's mean and divide by its spread (MAE: unbiased variance, eps 1e-6)."""
     mean, var = patch_statistics(target_BRK)
     return (target_BRK - mean) / (var + 1e-6).sqrt()

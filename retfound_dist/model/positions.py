@@ -1,4 +1,4 @@
-"""Fixed 2-D sine-cosine positions, and their resampling to another grid."""
+"""Makes fixed 2-D sine-cosine positions, and resamples positions to another grid."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     sines, then cosines, at frequencies 1 / 10000^(2 i / (width / 2)). Source: MAE, appendix A.1;
     Vaswani et al. 2017.
     """
+    # float64, rounded once at the end, as in MAE's numpy code.
     rows, columns = torch.meshgrid(
         torch.arange(grid[0], dtype=torch.float64), torch.arange(grid[1], dtype=torch.float64), indexing="ij"
     )
@@ -26,11 +27,12 @@ def _sincos(width: int, positions: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(1, 1 + L, D) from its own grid to another one, bicubic; the class token's stays."""
-    if own == grid:
+def resample_positions(pos_embed: Tensor, source_grid: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """(1, 1 + L, D) from `source_grid` to another grid, bicubic; the class token's position stays."""
+    if source_grid == grid:
         return pos_embed
     prefix, table = pos_embed[:, :1], pos_embed[:, 1:]
-    square = table.reshape(1, *own, -1).permute(0, 3, 1, 2).float()
+    # Resampled and not computed anew: positions of other models may have been trained.
+    square = table.reshape(1, *source_grid, -1).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([prefix, resized.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)], dim=1)

@@ -1,4 +1,4 @@
-"""timm's ViT: the classifier that is fine-tuned (mean of patches, `fc_norm`, a linear head); the encoder."""
+"""Builds timm's ViT as a classifier (mean of patches, `fc_norm`, a linear head) and as a bare encoder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def build_classifier(
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
     model = _vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
     nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
+    # With weights near zero and no bias, fine-tuning begins with equal probabilities for all classes.
     nn.init.zeros_(model.head.bias)
     return model
 
@@ -30,7 +31,7 @@ def build_encoder(shape: Encoder, image_size: int) -> VisionTransformer:
     return _vit(shape, image_size, num_classes=0, global_pool="token")
 
 
-def _vit(shape: Encoder, image_size: int, **more: Any) -> VisionTransformer:
+def _vit(shape: Encoder, image_size: int, **options: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=image_size,
         patch_size=shape.patch,
@@ -38,7 +39,7 @@ def _vit(shape: Encoder, image_size: int, **more: Any) -> VisionTransformer:
         depth=shape.depth,
         num_heads=shape.heads,
         norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
-        **more,
+        **options,
     )
 
 

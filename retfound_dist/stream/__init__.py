@@ -1,4 +1,4 @@
-"""A shard set and a step to a batch: exact at any world size, from any step on.
+"""Reads the batches of a shard set: the same at any world size, from any step on.
 
     from retfound_dist.stream import open_stream
 

@@ -1,4 +1,4 @@
-"""Random resized crop, flip and mask noise, drawn from (seed, epoch, sample) and nothing else."""
+"""Random resized crop, flip and mask noise. They depend on (seed, epoch, sample) and on nothing else."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from torch.nn import functional
 from retfound_dist.stream.batch_plan import sample_generator
 
 Pixels = NDArray[np.uint8]
+# The purpose in the generator's key. 1 and 2 belong to the order of shards and windows (`batch_plan`). A
+# run that has begun keeps its crops only while this number stays.
 _AUGMENT = 3
+# As many as torchvision's RandomResizedCrop makes.
 _TRIES = 10
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to each image."""
+    """The augmentation of all images: the same for the whole run."""
 
     size: tuple[int, int]
     """Height and width of the result in pixels."""
     patches: int
     """Mask noise values an image."""
     scale: tuple[float, float]
+    """Least and greatest area of the crop, as a share of the image."""
     ratio: tuple[float, float]
+    """Least and greatest width over height of the crop."""
     flip: float
+    """Probability of a horizontal flip."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is done to one image: the crop in pixels, and whether it is flipped."""
+    """The augmentation of one image: the crop in pixels, and whether it is flipped."""
 
     left: int
     top: int
@@ -43,28 +49,39 @@ class Draw:
 
 
 def draw(
-    how: Augment, seed: int, epoch: int, sample: int, width: int, height: int, noise: NDArray[np.float32]
+    augment: Augment,
+    seed: int,
+    epoch: int,
+    sample: int,
+    width: int,
+    height: int,
+    noise: NDArray[np.float32],
 ) -> Draw:
-    """For an image of `width` x `height`; mask noise goes into `noise` (L,) fp32."""
+    """Draw crop and flip for an image of `width` x `height`; mask noise is written into `noise` (L,) fp32."""
+    # The order of these draws is fixed: a resumed run must get the crops and masks that it began with.
     numbers = sample_generator(seed, _AUGMENT, epoch, sample)
-    box = crop_box(numbers, width, height, how.scale, how.ratio)
-    flipped = numbers.random() < how.flip
+    box = crop_box(numbers, width, height, augment.scale, augment.ratio)
+    flipped = numbers.random() < augment.flip
     numbers.random(out=noise, dtype=np.float32)
     return Draw(*box, flipped)
 
 
 def apply(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
-    """(H, W) or (H, W, 3) into `out` (C, h, w) uint8: cut, flip, resize from the pixels inside alone."""
-    cut = pixels[drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
-    out[...] = resize(cut[:, ::-1] if drawn.flipped else cut, (out.shape[1], out.shape[2]))
+    """Crop, flip and resize (H, W) or (H, W, 3) into `out` (C, h, w) uint8, from pixels of the crop alone."""
+    # Flipped before it is resized: a reversed view costs nothing here, and `resize` copies its input
+    # anyway.
+    crop = pixels[drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
+    out[...] = resize(crop[:, ::-1] if drawn.flipped else crop, (out.shape[1], out.shape[2]))
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(H, W) or (H, W, 3) to (C, h, w), h and w given by `size`, by antialiased bicubic interpolation.
+    """Resize (H, W) or (H, W, 3) to (C, h, w) by antialiased bicubic interpolation; `size` is (h, w).
 
-    Pillow's filter, in the order of Pillow 13: across and then down, but down first where the height
-    shrinks by more than twice as many pixels as the width. More than 60 dB of agreement.
+    The filter is Pillow's, and so is the order of its two passes (Pillow 13): first across, then down. Where
+    the height shrinks by more than twice as many pixels as the width, it is first down. The two agree to more
+    than 60 dB.
     """
+    # One call for each direction, because a single one always goes across first (torch 2.15).
     (height, width), (h, w) = pixels.shape[:2], size
     down_first = height > h and height - h > 2 * (width - w)
     if pixels.ndim == 3:
@@ -78,19 +95,23 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _across(pixels: Pixels, size: int) -> Pixels:
-    """(H, W) to (H, size). torch has a vector loop for colours alone: four rows pass for those of a pixel."""
+    """Resize (H, W) to (H, size).
+
+    torch has a fast vector loop for images with colour channels only. So four rows are passed off as the four
+    channels of one.
+    """
     height, width = pixels.shape
     rows = np.empty((-(-height // 4), width, 4), np.uint8)
     for row in range(4):
         part = pixels[row::4]
         rows[: len(part), :, row] = part
-    done = _antialiased(torch.from_numpy(rows)[None].permute(0, 3, 1, 2), len(rows), size)
-    lines: Pixels = done.permute(0, 2, 1, 3).reshape(-1, size).numpy()[:height]
+    resized = _antialiased(torch.from_numpy(rows)[None].permute(0, 3, 1, 2), len(rows), size)
+    lines: Pixels = resized.permute(0, 2, 1, 3).reshape(-1, size).numpy()[:height]
     return lines
 
 
 def _down(pixels: Pixels, size: int) -> Pixels:
-    """(H, W) to (size, W): four neighbouring columns pass for the colours of a pixel."""
+    """Resize (H, W) to (size, W), with four neighbouring columns as the four channels of one."""
     height, width = pixels.shape
     fours = -(-width // 4)
     if width % 4:
@@ -98,8 +119,8 @@ def _down(pixels: Pixels, size: int) -> Pixels:
         padded[:, :width] = pixels
         pixels = padded
     columns = torch.from_numpy(np.ascontiguousarray(pixels)).view(1, height, fours, 4).permute(0, 3, 1, 2)
-    done = _antialiased(columns, size, fours)
-    lines: Pixels = done.permute(0, 2, 3, 1).reshape(size, -1).numpy()[:, :width]
+    resized = _antialiased(columns, size, fours)
+    lines: Pixels = resized.permute(0, 2, 3, 1).reshape(size, -1).numpy()[:, :width]
     return lines
 
 
@@ -108,10 +129,16 @@ def _antialiased(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def crop_box(
-    draw: np.random.Generator, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]
+    generator: np.random.Generator,
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     """(left, top, width, height) of torchvision's RandomResizedCrop: ten tries, then the centre."""
-    numbers = iter(draw.random(4 * _TRIES).tolist())
+    # All numbers at once, also those of tries that are not needed: then flip and mask noise come from the
+    # same place of the generator, whatever the image's size.
+    numbers = iter(generator.random(4 * _TRIES).tolist())
     (low, high), (narrow, wide) = scale, (math.log(ratio[0]), math.log(ratio[1]))
     for share, shape, across, down in zip(numbers, numbers, numbers, numbers, strict=True):
         area = width * height * (low + (high - low) * share)

@@ -1,4 +1,4 @@
-"""The global batch of a step, to be looked at: its keys, and its images as the model gets them."""
+"""`retfound batch`: shows the global batch of a step, its keys and its images as the model gets them."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ def read_step(config: PretrainConfig, manifest: Manifest, step: int) -> MicroBat
         config.train.global_batch,
         image_size=config.model.image_size,
         seed=config.train.seed,
+        # Alone, whatever the launcher's environment says: the sheet shows the batch of all ranks.
         world=World(),
         start_step=step - 1,
         stop_step=step,
+        # This is one micro-batch, and one process reads a micro-batch: more of them would only start up.
         data=replace(config.data, workers=0),
     ) as stream:
         return next(iter(stream))
 
 
 def describe(batch: MicroBatch) -> Iterator[str]:
-    """Lines for a person: the step and its digest, then slot and key of each sample."""
+    """Lines to print: the step and its digest, then slot and key of each sample."""
     yield f"step {batch.step + 1}: {len(batch.keys)} samples, batch_digest {batch.digest:016x}"
     for fault in batch.faults:
         yield f"replaced: {fault}"
@@ -78,6 +80,7 @@ def batch_command(
     """`retfound batch`: prints the keys of a step's batch, draws it where `out` is given."""
     config, _ = load(PretrainConfig, config_path, overrides)
     if out:
+        # Before anything is read: a file that may not be overwritten is said at once.
         output_files.check_free(out, "batch", force)
     batch = read_step(config, read_manifest(config.data.shards, config.data.first_shards), step)
     for line in describe(batch):
@@ -92,8 +95,8 @@ def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
     """The text, cut in its middle to the width of a thumbnail."""
     if font.getlength(text) <= THUMB:
         return text
-    for kept in range(len(text) - 1, 2, -1):
-        head, tail = (kept + 1) // 2, kept // 2
+    for letters in range(len(text) - 1, 2, -1):
+        head, tail = (letters + 1) // 2, letters // 2
         short = f"{text[:head]}…{text[len(text) - tail :]}"
         if font.getlength(short) <= THUMB:
             return short

@@ -1,7 +1,7 @@
-"""A process of its own that fetches shards ahead of a rank's loader processes.
+"""A separate process that fetches shards ahead of a rank's loader processes.
 
-Python's lock lets one thread of a process run at a time: fetching beside decoding in one process slows
-both. The rank tells the step it is at; the process answers each time with its news.
+Python's lock lets one thread of a process run at a time, so fetching and decoding in one process slow each
+other. The rank sends the step it is at. The process answers each time with what has happened since.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ from retfound_dist.stream.worker_processes import Begin, fork_server
 
 
 @dataclass(frozen=True)
-class News:
-    """What has happened since the last answer."""
+class FetchReport:
+    """Notes for a person and bytes read, since the report before."""
 
     notes: tuple[str, ...]
     traffic: ReadTraffic
 
 
 class Fetcher:
-    """The rank's end; the process ends when this is dropped."""
+    """The rank's end of the pipe; the process ends when this is dropped."""
 
-    def __init__(self, job: StreamSpec) -> None:
-        context = fork_server(job.manifest.url)
+    def __init__(self, spec: StreamSpec) -> None:
+        context = fork_server(spec.manifest.url)
         self._here, there = context.Pipe()
         self._step = -1
-        self.process = context.Process(target=_fetch, args=(job, there, Begin()), daemon=True)
+        self.process = context.Process(target=_fetch, args=(spec, there, Begin()), daemon=True)
         self.process.start()
+        # Only the process may hold that end: then its death is an EOFError here, and ours one there.
         there.close()
 
-    def at(self, step: int) -> News:
-        """The rank is at this step; gives what has been heard since it last said so."""
-        news = News((), ReadTraffic())
+    def at(self, step: int) -> FetchReport:
+        """Tell the process that the rank is at this step; returns the reports that have arrived."""
+        total = FetchReport((), ReadTraffic())
         try:
+            # Whatever lies there, and no waiting: the training loop calls this at every micro-batch.
             while self._here.poll():
-                heard: News = self._here.recv()
-                news = News(news.notes + heard.notes, news.traffic + heard.traffic)
+                report: FetchReport = self._here.recv()
+                total = FetchReport(total.notes + report.notes, total.traffic + report.traffic)
             if step != self._step:
                 self._step = step
                 self._here.send(step)
         except (EOFError, OSError):
-            return news  # it died: the loader processes fetch what they need themselves
-        return news
+            # The process died. That is no error: the loader processes fetch what they need themselves.
+            return total
+        return total
 
 
-def _fetch(job: StreamSpec, steps: Connection, begin: Begin) -> None:
+def _fetch(spec: StreamSpec, steps: Connection, begin: Begin) -> None:
     begin()
-    prefetcher, told = job.prefetcher(), ReadTraffic()
+    prefetcher, reported = spec.prefetcher(), ReadTraffic()
     with suppress(EOFError, OSError):
         while True:
             prefetcher.at(steps.recv())
+            # One by one and never by iteration: the prefetcher's threads append meanwhile.
             notes = tuple(prefetcher.notes.popleft() for _ in range(len(prefetcher.notes)))
             total = byte_ranges.traffic()
-            steps.send(News(notes, total - told))
-            told = total
+            steps.send(FetchReport(notes, total - reported))
+            reported = total

@@ -1,4 +1,4 @@
-"""Which part of a shard set a run is held against without ever training on it. Pure."""
+"""Chooses the part of a shard set that a run is scored on and never trains on. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from retfound_dist.formats.shard_set import Manifest
 
 
 def held_out_part(data: Data, manifest: Manifest) -> Literal["", "val", "test"]:
-    """`val` or `test`, or empty where nothing is held out; parts are split by patient when they are packed.
+    """`val` or `test`, or empty where nothing is held out. Packing has split the parts by patient.
 
-    ConfigError when the part that was asked for is trained on, or is not there.
+    ConfigError when the part that was asked for is trained on; ManifestError when the set does not have it.
     """
     wanted = data.held_out
-    there = {shard.split for shard in manifest.shards if shard.samples}
-    if wanted == "none" or (wanted == "auto" and (data.split not in ("train", "auto") or "val" not in there)):
+    parts = {shard.split for shard in manifest.shards if shard.samples}
+    if wanted == "none" or (wanted == "auto" and (data.split not in ("train", "auto") or "val" not in parts)):
         return ""
     part: Literal["val", "test"] = "test" if wanted == "test" else "val"
     if data.split in ("all", part):
         raise ConfigError(
             f"data.held_out={part!r} is trained on with data.split={data.split!r}: set data.split='train'"
         )
+    # Called for its ManifestError alone: a part that the config names has to be there.
     manifest.part(part)
     return part

@@ -1,7 +1,7 @@
-"""The stream a training loop reads: micro-batches in step order, from any step on.
+"""The stream that a training loop reads: micro-batches in step order, from any step on.
 
 Loader processes come from a fork server that holds neither threads nor an open filesystem. They end
-with the process that reads from them, however that ends.
+with the process that reads from them, whatever ends it.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from retfound_dist.stream.worker_processes import (
 
 LESS_MEMORY = "set data.workers or train.micro_batch lower"
 ENDLESS = 1 << 40
-"""Steps of a stream that nobody ends."""
+"""Steps of a stream without a last step."""
 
 
 @dataclass
 class MicroBatch:
-    """What one forward pass of one rank reads: m samples."""
+    """The m samples of one forward pass of one rank."""
 
     step: int
     """Counted from 0."""
@@ -61,11 +61,11 @@ class MicroBatch:
     digest: int
     """Digest of `keys`."""
     faults: list[str] = field(default_factory=list)
-    """What could not be read and was replaced, each SHARD/KEY: REASON."""
+    """Samples that could not be read and were replaced, each SHARD/KEY: REASON."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know."""
+    """Lines for a person."""
     traffic: ReadTraffic = field(default_factory=ReadTraffic)
-    """What was asked of the store since this process's last micro-batch."""
+    """Reads from the store since this process's last micro-batch."""
 
     def pin_memory(self) -> MicroBatch:
         """The same in page-locked memory; called by the loader where there is a GPU."""
@@ -78,22 +78,28 @@ class MicroBatch:
 
 
 class MicroBatches(Dataset[MicroBatch | RetfoundError]):
-    """Micro-batch `step x accumulation + pass` of one rank, by number; an error is given, not raised."""
+    """Micro-batch `step x accumulation + pass` of one rank, by number; an error is returned, not raised.
 
-    def __init__(self, job: StreamSpec) -> None:
-        self.job = job
+    One that a loader process raised would reach the reader with PyTorch's traceback in its text.
+    """
+
+    def __init__(self, spec: StreamSpec) -> None:
+        self.spec = spec
+        # Made at the first read, in the loader process: this object is pickled on its way there, and
+        # neither threads nor open files could go along.
         self._reader: Reader | None = None
         self._fetched: FetchedShards | None = None
         self._counted = ReadTraffic()
 
     def __getitem__(self, number: int) -> MicroBatch | RetfoundError:
         try:
-            return self._read(*divmod(number, self.job.cut.accumulation))
+            return self._read(*divmod(number, self.spec.layout.accumulation))
         except RetfoundError as error:
             return error
-        except OSError as error:  # raised, it would pass for the end of this process
-            place = str(error.filename or self.job.cache_dir or self.job.manifest.url)
-            local = place if storage.is_local(place) else self.job.cache_dir
+        except OSError as error:
+            # Raised, it would pass for the end of this process (see `Stream._checked`).
+            place = str(error.filename or self.spec.cache_dir or self.spec.manifest.url)
+            local = place if storage.is_local(place) else self.spec.cache_dir
             return DataError(f"cannot read from {place}: {disk_errors.explain(error, local or os.sep)}")
         except MemoryError:
             return DataError(f"memory ran out in a loader process: {LESS_MEMORY}")
@@ -105,21 +111,25 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         self._reader = self._fetched = None
 
     def _read(self, step: int, micro_step: int) -> MicroBatch:
-        job = self.job
+        spec = self.spec
         if self._reader is None:
+            # With workers=0 this is the rank's own process, which may have read other things before.
             self._counted = byte_ranges.traffic()
-            self._fetched = self._begin_fetching() if job.remote else None
-            self._reader = job.reader(self._fetched)
+            self._fetched = self._begin_fetching() if spec.remote else None
+            self._reader = spec.reader(self._fetched)
         if self._fetched:
             self._fetched.at(step)
-        refs = job.plan.batch(step)[rank_slots(job.cut, job.world.rank, micro_step)]
-        images, noise, weight = self._blocks(len(refs))
+        refs = spec.plan.batch(step)[rank_slots(spec.layout, spec.world.rank, micro_step)]
+        images, noise, weight = self._allocate(len(refs))
         places = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
-        names = list(zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True))
+        sample_ids = list(zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True))
         draws: dict[int, Draw] = {}
 
+        # The crop is drawn when the image's size is known and before its pixels are decoded: what lies
+        # below the crop need not be. A replacement is drawn under the number of the sample that it stands
+        # in for.
         def needs(row: int, width: int, height: int) -> int:
-            draws[row] = draw(job.how, job.plan.seed, *names[row], width, height, noise[row])
+            draws[row] = draw(spec.augment, spec.plan.seed, *sample_ids[row], width, height, noise[row])
             return draws[row].top + draws[row].height
 
         keys: list[str] = []
@@ -141,19 +151,22 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             self._counted - before,
         )
 
-    def _blocks(self, samples: int) -> tuple[Any, Any, Any]:
-        """Images, noise and weight of a micro-batch of which so many slots are samples."""
-        m, how = self.job.cut.micro, self.job.how
-        images = np.empty((m, 1 if self.job.grey else 3, *how.size), dtype=np.uint8)
+    def _allocate(self, samples: int) -> tuple[Any, Any, Any]:
+        """Images, noise and weight of a micro-batch: `samples` slots are samples, the others padding."""
+        m, augment = self.spec.layout.micro, self.spec.augment
+        # Padded slots keep the shape of every micro-batch the same, so that a compiled step is compiled
+        # once.
+        images = np.empty((m, 1 if self.spec.grey else 3, *augment.size), dtype=np.uint8)
         images[samples:] = 0
-        noise = np.tile(np.arange(how.patches, dtype=np.float32), (m, 1))
+        noise = np.tile(np.arange(augment.patches, dtype=np.float32), (m, 1))
         return images, noise, (np.arange(m) < samples).astype(np.float32)
 
     def _begin_fetching(self) -> FetchedShards:
-        """Threads of this process fetch ahead where there is no process for it (see `fetcher`)."""
-        job = self.job
-        prefetcher = None if job.data.workers else job.prefetcher()
-        return FetchedShards(job.cache(), job.shards, job.lookahead(), prefetcher)
+        """The shards of a remote set; without loader processes, threads of this process fetch them ahead."""
+        spec = self.spec
+        # With loader processes a `Fetcher` does it: once for a rank, not once for each of them.
+        prefetcher = None if spec.data.workers else spec.prefetcher()
+        return FetchedShards(spec.cache(), spec.shards, spec.lookahead(), prefetcher)
 
 
 class Stream:
@@ -169,20 +182,23 @@ class Stream:
         self._fetcher: Fetcher | None = None
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """From the first step of the stream; an iterator begun before it ends."""
+        """Begins at the first step of the stream, and ends an iterator that was begun before."""
         self._end()
         before = multiprocessing.active_children()
         with main_module_hidden():
+            # Before the loader processes, whose start takes seconds: the first shards arrive meanwhile.
             if self.job.remote and self.job.data.workers:
                 self._fetcher = Fetcher(self.job)
                 self._fetcher.at(self._start)
             with semaphores_explained(self.job.data.workers):
                 iterator = self._iterator = iter(self._loader())
+        # PyTorch has no public list of a loader's processes. Those that the user began before must not be
+        # ended.
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
         return self._checked(iterator)
 
     def close(self) -> None:
-        """End the loader processes and leave the temporary shards."""
+        """End the loader processes and give up the temporary shards; the node's last process removes them."""
         self._end()
         if self._scratch:
             self._scratch.close()
@@ -194,9 +210,11 @@ class Stream:
         self.close()
 
     def _loader(self) -> DataLoader[MicroBatch | RetfoundError]:
-        workers, passes = self.job.data.workers, self.job.cut.accumulation
+        workers, passes = self.job.data.workers, self.job.layout.accumulation
         return DataLoader(
             self._batches,
+            # The dataset's items are micro-batches already, and PyTorch hands them on in the sampler's
+            # order.
             batch_size=None,
             sampler=range(self._start * passes, self.job.stop_step * passes),
             num_workers=workers,
@@ -212,11 +230,15 @@ class Stream:
                 if isinstance(batch, RetfoundError):
                     raise batch
                 if self._fetcher:
-                    news = self._fetcher.at(batch.step)
-                    batch.notes.extend(news.notes)
-                    batch.traffic += news.traffic
+                    report = self._fetcher.at(batch.step)
+                    batch.notes.extend(report.notes)
+                    batch.traffic += report.traffic
                 yield batch
-        except (RuntimeError, EOFError, OSError) as error:  # OSError: its batch lay ready, its pipe is gone
+        # A loader process that dies is PyTorch's RuntimeError; an EOFError or OSError where its batch lay
+        # ready and the process that holds the memory is gone.
+        except (RuntimeError, EOFError, OSError) as error:
+            # By its words: PyTorch (2.15) has no class of its own for it, and all else is not ours to
+            # explain.
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
@@ -225,6 +247,7 @@ class Stream:
             ) from error
 
     def _end(self) -> None:
+        # A loader process obeys this SIGTERM, because it comes from its parent (`worker_processes`).
         for process in self._processes:
             with suppress(ValueError):
                 process.terminate()
@@ -234,7 +257,7 @@ class Stream:
 
 
 def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> BatchPlan:
-    """The order of the part of the shard set that is trained on."""
+    """The order of all samples of the part that is trained on."""
     counts = tuple(shard.samples for shard in manifest.part(data.split))
     return BatchPlan(counts, seed, global_batch, min(data.window_shards, len(counts)))
 
@@ -254,14 +277,18 @@ def open_stream(
     counted: bool = False,
     **settings: Any,
 ) -> Stream:
-    """This rank's micro-batches from `start_step` up to, not including, `stop_step` (without end: None).
+    """This rank's micro-batches from `start_step` up to, not including, `stop_step` (None: without end).
 
-    `shards` is a URL or a manifest that was read; `micro_batch` the most samples of one micro-batch (all
-    of this rank's share of `global_batch`: None); `image_size` a side in pixels, or height and width;
-    `patches` the length of each sample's mask noise; `world` this process's place (from torchrun's or
-    Slurm's environment: None); `counted`: that `check_counts` was asked already, once for all ranks. All
-    else is set as in the config's `[data]`, by `data` or by name: `workers=8, split="train"`.
-    ManifestError, StorageError or DataError say what is wrong with the shards.
+    - `shards`: a URL, or a manifest that was read.
+    - `micro_batch`: the most samples of one micro-batch; None: all of this rank's share of `global_batch`.
+    - `image_size`: a side in pixels, or height and width.
+    - `patches`: the length of each sample's mask noise.
+    - `world`: this process's place; None: read from torchrun's or Slurm's environment.
+    - `counted`: `check_counts` has passed already, once for all ranks.
+    - All else is set as in the config's `[data]`, by `data` or by name: `workers=8, split="train"`.
+
+    Raises ManifestError, StorageError or DataError where the shards cannot be used, and ConfigError for a
+    setting that does not exist.
     """
     manifest = read_manifest(shards) if isinstance(shards, str) else shards
     unknown = set(settings) - set(Data.__dataclass_fields__)
@@ -270,14 +297,16 @@ def open_stream(
     data = data or Data(shards=manifest.url, **settings)
     manifest = manifest.first(data.first_shards)
     world = world or read_world(os.environ)
+    # A manifest that states other counts than its indexes hold would shift every later batch.
     if not counted:
         check_counts(manifest.url, manifest.part(data.split), data.patience_s)
     plan = make_plan(manifest, data, global_batch, seed)
-    cut = layout(global_batch, world.size, micro_batch or global_batch)
+    batch_layout = layout(global_batch, world.size, micro_batch or global_batch)
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    how = Augment(size, patches, data.crop_scale, data.crop_ratio, data.flip)
+    augment = Augment(size, patches, data.crop_scale, data.crop_ratio, data.flip)
     remote = not storage.is_local(manifest.url)
     scratch = Scratch("shards", world.owner) if remote and not data.cache_dir else None
     folder = scratch.folder if scratch else data.cache_dir
     stop = ENDLESS if stop_step is None else stop_step
-    return Stream(StreamSpec(manifest, data, plan, cut, how, world, stop, folder), start_step, scratch)
+    spec = StreamSpec(manifest, data, plan, batch_layout, augment, world, stop, folder)
+    return Stream(spec, start_step, scratch)

@@ -1,4 +1,4 @@
-"""Fetching ahead of need: which shards the next steps read, and a thread that has them copied."""
+"""Fetches shards ahead: works out which shards the next steps read, and copies them in threads."""
 
 from __future__ import annotations
 
@@ -12,51 +12,55 @@ import numpy as np
 
 from retfound_dist.errors import RetfoundError
 from retfound_dist.formats.shard_set import Entry, Shard
-from retfound_dist.stream.batch_plan import BatchPlan, Refs
+from retfound_dist.stream.batch_plan import BatchPlan, SampleRefs
 from retfound_dist.stream.shard_cache import Copy, ShardCache
 
 BEHIND = 8
 """Steps for which shards are kept after use: other processes of the node may be that late."""
-RETRY_BUSY, RETRY_ROOM, LAST_FETCH = 0.2, 30.0, 2.0  # seconds
+# Seconds: until a shard that another process fetches is looked for again; until a cache without room, or a
+# store that failed, is tried again; how long the end of a stream waits for a fetch.
+RETRY_BUSY, RETRY_ROOM, LAST_FETCH = 0.2, 30.0, 2.0
 SHARDS_AT_ONCE = 8
-"""That a rank fetches."""
+"""Shards that a rank fetches at the same time."""
 
 
 @dataclass(frozen=True)
 class NeededShards:
     """The shards of some steps, by position in the part."""
 
-    own: tuple[int, ...]
+    rank: tuple[int, ...]
     """Of this rank, in the order of need."""
     node: frozenset[int]
     """Of all ranks of this node."""
 
 
 class Lookahead:
-    """What this rank and its node read from a step on, to the end of the window after its own."""
+    """Works out which shards this rank and its node read, from a step on to the end of the next window."""
 
-    def __init__(self, plan: BatchPlan, own: slice, node: slice, stop_step: int) -> None:
-        self._plan, self._own, self._node, self._stop = plan, own, node, stop_step
+    def __init__(self, plan: BatchPlan, rank: slice, node: slice, stop_step: int) -> None:
+        self._plan, self._rank, self._node, self._stop = plan, rank, node, stop_step
         self._steps: deque[tuple[int, tuple[int, ...], frozenset[int]]] = deque()
 
     def at(self, step: int) -> NeededShards:
-        """The need at a step; steps must not go back by more than `BEHIND`."""
+        """The shards needed at a step; steps must not go back by more than `BEHIND`."""
         end = self._end(step)
+        # Steps that were looked at before are remembered, so that a call plans one new batch on average,
+        # not a window.
         begin = max(self._steps[-1][0] + 1 if self._steps else 0, step - BEHIND)
         for number in range(begin, end):
             batch = self._plan.batch(number)
-            self._steps.append((number, _shards(batch[self._own]), frozenset(_shards(batch[self._node]))))
+            self._steps.append((number, _shards(batch[self._rank]), frozenset(_shards(batch[self._node]))))
         while self._steps and self._steps[0][0] < step - BEHIND:
             self._steps.popleft()
-        own = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
-        return NeededShards(tuple(own), frozenset().union(*(node for *_, node in self._steps)))
+        rank = dict.fromkeys(s for number, shards, _ in self._steps if number >= step for s in shards)
+        return NeededShards(tuple(rank), frozenset().union(*(node for *_, node in self._steps)))
 
     def window(self, step: int) -> tuple[int, int]:
         """Epoch and number of the last window that a step reads from."""
         return self._plan.windows(step)[-1]
 
     def _end(self, step: int) -> int:
-        """The first step behind the next window."""
+        """The first step after the next window."""
         windows = {self.window(step)}
         end = step + 1
         while end < self._stop:
@@ -67,19 +71,20 @@ class Lookahead:
         return end
 
 
-def _shards(refs: Refs) -> tuple[int, ...]:
+def _shards(refs: SampleRefs) -> tuple[int, ...]:
     return tuple(np.unique(refs.shard).tolist())
 
 
 class Prefetcher:
-    """Threads that copy what is needed next, as often as the reader says where it is.
+    """Threads that copy the shards needed next. The reader tells them its step.
 
-    Every rank of a node runs some; the cache's locks share the shards out between them.
+    Every rank of a node runs such threads; the locks of the cache divide the shards among them.
     """
 
     def __init__(self, cache: ShardCache, shards: Sequence[Shard], lookahead: Lookahead) -> None:
         self._cache, self._shards, self._lookahead = cache, shards, lookahead
         self._threads = [
+            # Daemons: a fetch that a store does not answer must not keep the process alive.
             threading.Thread(target=self._run, name=f"prefetch-{n}", daemon=True)
             for n in range(SHARDS_AT_ONCE)
         ]
@@ -88,12 +93,13 @@ class Prefetcher:
         self._need = NeededShards((), frozenset())
         self._needed: set[str] = set()
         self.notes: deque[str] = deque()
-        """What a person should know."""
+        """Lines for a person."""
 
     def at(self, step: int) -> None:
         """The reader is at this step; starts the threads the first time."""
         if step == self._step:
             return
+        # Before the threads are woken: they read both without a lock.
         self._need = self._lookahead.at(step)
         self._needed = self._cache.paths([self._shards[i] for i in self._need.node])
         with self._moved:
@@ -104,7 +110,7 @@ class Prefetcher:
                 thread.start()
 
     def end(self) -> None:
-        """Stop after the shards that are being fetched, which are waited for a little."""
+        """Stop the threads; those that are fetching are waited for, `LAST_FETCH` seconds in all."""
         with self._moved:
             self._ended = True
             self._moved.notify_all()
@@ -117,17 +123,21 @@ class Prefetcher:
         while not self._ended:
             step, pause = self._step, self._round()
             with self._moved:
+                # The reader may have moved during the pass: its notice has come already, and no other will.
                 if not self._ended and self._step == step:
                     self._moved.wait(pause)
 
     def _round(self) -> float | None:
-        """One pass over the need; gives how long to rest, None: until the reader moves."""
+        """One pass over the shards needed; returns the seconds to rest, None: until the reader moves."""
         begun, pause = self._step, None
         try:
-            self._cache.fetch_indexes([self._shards[number] for number in self._need.own], wait=False)
-        except (RetfoundError, OSError):  # the reader meets it when it needs it, and says so
+            self._cache.fetch_indexes([self._shards[number] for number in self._need.rank], wait=False)
+        except (RetfoundError, OSError):
+            # Not reported from a thread: the reader meets the same error when it needs the index, and
+            # raises it.
             return RETRY_ROOM
-        for number in self._need.own:
+        for number in self._need.rank:
+            # More than a step behind: what comes first now may be another shard.
             if self._ended or self._step > begun + 1:
                 return 0.0
             shard = self._shards[number]
@@ -138,7 +148,7 @@ class Prefetcher:
             except (RetfoundError, OSError):
                 return RETRY_ROOM
             if copy is Copy.NO_ROOM:
-                self.notes.append(no_room(self._cache))
+                self.notes.append(no_room_note(self._cache))
                 return RETRY_ROOM
             if copy is Copy.DIFFERS:
                 self.notes.append(f"{shard.name} differs from its manifest: its samples are read one by one")
@@ -149,8 +159,9 @@ class Prefetcher:
 class FetchedShards:
     """The shards of a remote set as a reader sees them: local copies, or none yet.
 
-    Until the first window is here, no micro-batch waits for whole shards: its samples are asked of the
-    store one by one while the shards are fetched. Later ones wait, so that nothing is read twice.
+    Until the first window is here, no micro-batch waits for whole shards: its samples are read from the store
+    one by one while the shards are fetched. Later micro-batches wait for the shards, so that nothing is read
+    twice.
     """
 
     def __init__(
@@ -165,6 +176,7 @@ class FetchedShards:
         self._cache, self._shards, self._lookahead, self._prefetcher = cache, shards, lookahead, prefetcher
         self._notes: deque[str] = prefetcher.notes if prefetcher else deque()
         self._first_window: tuple[int, int] | None = None
+        # Cold: still in the first window, and every micro-batch so far has missed a shard.
         self._cold, self._missing = True, False
         self._step, self._try_room = -1, 0.0
 
@@ -184,20 +196,22 @@ class FetchedShards:
             self._prefetcher.end()
 
     def path(self, shard: Shard) -> str | None:
-        """The copy; None where samples are to be read from the store."""
+        """The path of the copy; None where samples have to be read from the store."""
         path = self._cache.path(shard)
         self._missing = self._missing or path is None
         if path or self._cold or time.monotonic() < self._try_room:
             return path
+        # It should have been here by now. Fetched by this process, or waited for where another one fetches
+        # it.
         node = self._lookahead.at(self._step).node
         copy = self._cache.fetch(shard, self._cache.paths([self._shards[i] for i in node]), wait=True)
         if copy is Copy.NO_ROOM:
             self._try_room = time.monotonic() + RETRY_ROOM
-            self._notes.append(no_room(self._cache))
+            self._notes.append(no_room_note(self._cache))
         return self._cache.path(shard)
 
     def prepare(self, shards: Sequence[Shard]) -> None:
-        """Have the indexes of all these shards in one go."""
+        """Fetch the missing indexes of all these shards side by side."""
         self._cache.fetch_indexes(shards)
 
     def entries(self, shard: Shard) -> tuple[Entry, ...]:
@@ -205,21 +219,22 @@ class FetchedShards:
         return self._cache.entries(shard)
 
     def damaged(self, shard: Shard) -> None:
-        """Remove a copy that no longer is what was fetched."""
+        """Remove a copy that has changed since it was fetched."""
         note = f"the copy of {shard.name} in {self._cache.folder} is damaged: fetched again"
         self._notes.append(note)
         self._cache.forget(shard)
 
     def end_batch(self) -> list[str]:
-        """A micro-batch is complete; gives what a person should know."""
+        """A micro-batch is complete; returns lines for a person."""
         self._cold, self._missing = self._cold and self._missing, False
         notes = []
+        # Not `list` and `clear`: a note that a thread appends between the two would be lost.
         while self._notes:
             notes.append(self._notes.popleft())
         return notes
 
 
-def no_room(cache: ShardCache) -> str:
-    """What is said when shards cannot be kept."""
+def no_room_note(cache: ShardCache) -> str:
+    """The line that says why shards cannot be kept."""
     why = cache.trouble or "there is no room"
     return f"shards cannot be kept in {cache.folder} ({why}): reading samples straight from {cache.url}"

@@ -1,4 +1,4 @@
-"""All that fixes a stream, in one value that is sent to every process of it."""
+"""Everything that determines a stream, in one value. It is sent to every process of the stream."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class StreamSpec:
     manifest: Manifest
     data: Data
     plan: BatchPlan
-    cut: BatchLayout
-    how: Augment
+    layout: BatchLayout
+    augment: Augment
     world: World
     stop_step: int
     cache_dir: str
@@ -36,32 +36,37 @@ class StreamSpec:
 
     @property
     def remote(self) -> bool:
-        """Whether shards are to be fetched."""
+        """Whether shards have to be fetched."""
         return not storage.is_local(self.manifest.url)
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """The part that is read."""
+        """The shards of the part that is read."""
         return self.manifest.part(self.data.split)
 
     def cache(self) -> ShardCache:
         """The node's copies of the shards."""
+        # A temporary folder has no bound: it holds what the next steps need and nothing else.
         limit = round(self.data.cache_gb * 1e9) if self.data.cache_gb and self.data.cache_dir else None
         temporary = not self.data.cache_dir
         return ShardCache(self.manifest.url, self.cache_dir, limit, temporary, self.data.patience_s)
 
     def lookahead(self) -> Lookahead:
-        """What this rank and its node need."""
-        first = self.world.rank - self.world.local_rank
-        own, node = rank_share(self.cut, self.world.rank), rank_share(self.cut, first, self.world.local_size)
-        return Lookahead(self.plan, own, node, self.stop_step)
+        """Predicts what this rank and its node need."""
+        # torchrun, and srun unless told otherwise, number the ranks of a node in a row: so its slots are
+        # one slice.
+        first_rank = self.world.rank - self.world.local_rank
+        rank_slots = rank_share(self.layout, self.world.rank)
+        node_slots = rank_share(self.layout, first_rank, self.world.local_size)
+        return Lookahead(self.plan, rank_slots, node_slots, self.stop_step)
 
     def prefetcher(self) -> Prefetcher:
         """Threads that fetch ahead of this rank."""
         return Prefetcher(self.cache(), self.shards, self.lookahead())
 
     def reader(self, fetched: FetchedShards | None) -> Reader:
-        """Reads the samples, out of `fetched` or where they are."""
+        """Reads the samples from `fetched`, or from the shard set itself."""
         source = fetched or LocalShards(self.manifest.url)
-        keep, budget = 2 * self.plan.window + 2, self.data.bad_sample_budget
-        return Reader(source, self.shards, self.grey, keep, budget, self.data.patience_s)
+        # A batch may span two windows, and a bad sample may be replaced from a shard of neither.
+        max_open, budget = 2 * self.plan.window + 2, self.data.bad_sample_budget
+        return Reader(source, self.shards, self.grey, max_open, budget, self.data.patience_s)

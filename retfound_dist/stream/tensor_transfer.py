@@ -1,8 +1,8 @@
-"""How a loader process hands tensors to its reader: in anonymous memory, not in /dev/shm.
+"""Sends tensors from a loader process to its reader in anonymous memory, not in /dev/shm.
 
-PyTorch puts them into /dev/shm, which a container limits (Docker: 64 MB) and whose names a kill can leave
-behind. Memory from memfd_create(2) has no name and no limit but the machine's. Where there is none of it, the
-bytes go through the pipe, which is slower and needs nothing.
+PyTorch uses /dev/shm. A container limits it (Docker: 64 MB), and a killed process can leave names behind in
+it. Memory from memfd_create(2) has no name, and no limit but the machine's. Where it cannot be had, the bytes
+go through the pipe, which is slower and needs nothing.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import rebuild_storage_empty, rebuild_storage_fd
 
-_AT_ONCE = 1 << 30
+_WRITE_BYTES = 1 << 30
 """Bytes of one write; Linux takes at most 2 GB."""
 
 
 def hand_over_in_memory(_: int = 0) -> None:
-    """Have this process send tensors so; where its sharing is set up already, from now on."""
+    """Make this process send its tensors this way from now on. The argument, a worker's number, is unused."""
+    # The last registration wins: this replaces what torch.multiprocessing registered at its import.
     ForkingPickler.register(torch.UntypedStorage, _reduce)
 
 
 def _reduce(storage: torch.UntypedStorage) -> Any:
     """What ForkingPickler sends for the memory of a tensor."""
+    # An empty file cannot be mapped into memory (mmap refuses a length of 0).
     if storage.nbytes() == 0:
         return rebuild_storage_empty, (type(storage),)
     data = memoryview(_as_bytes(storage).numpy())  # type: ignore[arg-type]
+    # Fails where this process may open no more files. The batch then goes through the pipe, which is open.
     try:
         file = os.memfd_create("retfound-batch")
     except OSError:
         return _rebuild, (bytes(data),)
     try:
-        for start in range(0, len(data), _AT_ONCE):
-            _write(file, data[start : start + _AT_ONCE])
+        for start in range(0, len(data), _WRITE_BYTES):
+            _write(file, data[start : start + _WRITE_BYTES])
         return rebuild_storage_fd, (type(storage), DupFd(file), len(data))
     except OSError:
         return _rebuild, (bytes(data),)

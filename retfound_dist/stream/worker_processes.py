@@ -1,4 +1,4 @@
-"""How the stream's own processes begin and end: with the process that reads from them."""
+"""Starts the stream's own processes, and ends them with the process that reads from them."""
 
 from __future__ import annotations
 
@@ -23,34 +23,41 @@ from retfound_dist.runtime.terminal import guard
 from retfound_dist.stream.tensor_transfer import hand_over_in_memory
 
 PRELOAD = "retfound_dist.stream.loader"
-NOT_THEIRS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
+READER_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
 """Signals that only the reading process answers: Slurm and torchrun send them to every process they find."""
 _SEMAPHORES = 8, 3
-"""Of a DataLoader (torch 2.15) and of each of its processes; each is a file."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+"""Of a DataLoader (torch 2.15) and of each of its processes; each is a file in /dev/shm."""
+# Numbers of mallopt(3), from glibc's malloc.h: Python has no names for them.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def fork_server(url: str) -> Any:
-    """The multiprocessing context: children of a server that holds neither threads nor a filesystem.
+    """The multiprocessing context whose processes are forked from a server without threads and filesystems.
 
-    What reading from `url` needs is imported there once, which spares each child half a second. The server
-    starts here, deaf to `NOT_THEIRS`: its children would take its death for that of their reader.
+    The server imports once what reading from `url` needs, which saves each child half a second. It starts
+    here with `READER_SIGNALS` blocked: its children would take its death for the death of their reader.
     """
+    # Not `fork`: s3fs is not fork-safe, and a lock held by a thread at the fork stays locked in the child.
+    # Not `spawn`: every child would import torch again.
     worker_leftovers.begin()
     forkserver.set_forkserver_preload([PRELOAD, "s3fs"] if url.startswith("s3://") else [PRELOAD])
-    with _held_back(NOT_THEIRS):
+    # Slurm's scancel signals every process of a job, the fork server included.
+    with _signals_blocked(READER_SIGNALS):
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
 
 
 @contextmanager
-def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
-    """What is started meanwhile inherits that these signals are blocked; here they arrive afterwards."""
+def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """Processes started meanwhile inherit that these signals are blocked; here they arrive afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         with _environment("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
-            resource_tracker.ensure_running()  # it tidies up after a killed process, and would complain of it
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # starting the tracker has let some through again
+            # The tracker removes what a killed process left, and would warn about it on the user's
+            # terminal.
+            resource_tracker.ensure_running()
+        # Python 3.11 unblocks SIGINT and SIGTERM after it has started the tracker: block them again.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -60,7 +67,9 @@ def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
 def semaphores_explained(workers: int) -> Iterator[None]:
     """DataError where loader processes cannot be set up because /dev/shm, which holds semaphores, is full."""
     try:
-        if workers:  # first, because PyTorch's half-made loader complains when it is dropped
+        # Before the loader is made: PyTorch's half-made loader complains on the terminal when it is
+        # dropped.
+        if workers:
             disk_errors.check_room(str(worker_leftovers.SHM), _SEMAPHORES[0] + _SEMAPHORES[1] * workers)
         yield
     except OSError as error:
@@ -75,7 +84,7 @@ def semaphores_explained(workers: int) -> Iterator[None]:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable for processes that are started meanwhile."""
+    """An environment variable for the processes that are started meanwhile."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -88,7 +97,12 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def main_module_hidden() -> Iterator[None]:
-    """Loader processes need nothing of the user's script, so they must not run it (multiprocessing would)."""
+    """Keep processes that are started meanwhile from running the user's script, of which they need nothing.
+
+    multiprocessing would import it in each child, so that a script without an `if __name__` guard starts
+    itself again.
+    """
+    # What multiprocessing looks at to find the script (`spawn.get_preparation_data`).
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     main.__spec__ = None
@@ -104,71 +118,81 @@ def main_module_hidden() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Begin:
-    """What a process does first; made by its reader, whose settings for the store it takes along.
+    """Sets up a process. It is made by the reader, and carries the reader's settings for the store.
 
-    The fork server has the environment it was started with, which may be an older one.
+    The fork server still has the environment it was started with, which may be an older one.
     """
 
-    turns: str = field(default_factory=lambda: _turns())
-    """Where the processes of a rank take turns in saying what they wait for."""
+    turns: str = field(default_factory=lambda: _turns_path())
+    """The file by which the processes of a rank take turns in saying what they wait for."""
     environment: dict[str, str] = field(
         default_factory=lambda: {k: v for k, v in os.environ.items() if k.startswith("AWS_")}, repr=False
     )
 
     def __call__(self, _: int = 0) -> None:
-        """Set up this process."""
+        """Set up this process. The argument is a loader's worker number, not used."""
+        # Removed first: a variable that the reader has unset since would still choose another profile here.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(self.environment)
         slow_store.share(self.turns)
-        _begin_process()
+        _set_up_process()
 
 
-def _turns() -> str:
+def _turns_path() -> str:
     path = os.path.join(util.get_temp_dir(), "turns")
     slow_store.share(path)
     return path
 
 
-def _begin_process() -> None:
-    """Set up: Ctrl-C and a scheduler's signals are the reading process's to answer; nobody survives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where another context than `fork_server` made it
+def _set_up_process() -> None:
+    """Leave Ctrl-C and a scheduler's signals to the reading process, and end when it ends."""
+    # A terminal sends Ctrl-C to all its processes. Ignored here too, because another context than
+    # `fork_server` may have made this process, with nothing blocked.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard()
-    sys.excepthook = _unless_reader_left
+    sys.excepthook = _report_unless_reader_left
+    # The processes share the cores already: threads of torch's own would only compete for them.
     torch.set_num_threads(1)
     keep_memory()
     hand_over_in_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, NOT_THEIRS)
-        threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        # Blocked before the threads begin, which inherit it: only then does `sigwaitinfo` get every signal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, READER_SIGNALS)
+        threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _unless_reader_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """multiprocessing's thread that hands shared memory over reports a reader that leaves in the middle."""
+def _report_unless_reader_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """An `excepthook` that says nothing of a reader that leaves in the middle.
+
+    multiprocessing's thread that hands shared memory over would print a traceback of it.
+    """
     if not issubclass(kind, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 
 
-def _obey(parent: int) -> None:
-    """Leave when the parent says so: others (Slurm signals all it finds) ask for the last steps to be saved.
+def _exit_on_sigterm_from(parent: int) -> None:
+    """Leave at the parent's SIGTERM only. One from anybody else, such as Slurm, is meant for the reader.
 
-    The thread runs between two instructions of Python, so never while shared memory has a name.
+    This thread runs between two instructions of Python, so never while shared memory has a name.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
+    # Not sys.exit: it would end this thread only.
     os._exit(0)
 
 
 def keep_memory() -> None:
     """Have glibc keep freed memory for the next image: giving it back costs a fifth of a JPEG's decoding."""
+    # Other C libraries have no mallopt: there it is slower, and no less right.
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
-def _end_with(parent: Any) -> None:
+def _exit_with_parent(parent: Any) -> None:
     parent.join()
     os._exit(1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.stream.batch_plan import (
     BatchPlan,
-    Refs,
+    SampleRefs,
     batch_digest,
     generator,
     layout,
@@ -143,7 +143,7 @@ def test_every_window_of_every_epoch_has_an_order_of_samples_of_its_own() -> Non
     assert len(set(orders)) == 12
 
 
-def columns(refs: Refs) -> list[list[int]]:
+def columns(refs: SampleRefs) -> list[list[int]]:
     return [column.tolist() for column in (refs.epoch, refs.shard, refs.index, refs.sample)]
 
 

@@ -1,16 +1,19 @@
 """What is needed next, and that it is there by then."""
 
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retfound_dist.formats.shard_set import read_manifest
+from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.io import byte_ranges
-from retfound_dist.stream import open_stream
+from retfound_dist.stream import MicroBatch, open_stream
 from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
 from retfound_dist.stream.prefetch import BEHIND, Lookahead
+from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
 
 PLANS = st.builds(
@@ -34,7 +37,7 @@ def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
     for step in range(start, stop):
         need = ahead.at(step)
         for near in range(step, min(stop, step + 2)):
-            assert set(plan.batch(near)[own].shard.tolist()) <= set(need.own)
+            assert set(plan.batch(near)[own].shard.tolist()) <= set(need.rank)
         for near in range(max(start, step - BEHIND), min(stop, step + 2)):
             assert set(plan.batch(near).shard.tolist()) <= need.node
 
@@ -102,3 +105,27 @@ def test_a_copy_that_rots_is_read_from_the_store_and_fetched_again(tmp_path: Pat
     assert [part.digest for part in parts] == whole
     assert not any(part.faults for part in parts)
     assert any("is damaged" in note for part in parts for note in part.notes)
+
+
+def read(manifest: Manifest, **settings: Any) -> list[MicroBatch]:
+    with open_stream(
+        manifest, global_batch=8, image_size=32, patches=4, stop_step=8, workers=0, **settings
+    ) as stream:
+        return list(stream)
+
+
+def test_a_read_only_cache_gives_the_same_batches_and_is_told_once(tmp_path: Path) -> None:
+    remote = make_set(tmp_path, url="memory://read-only-cache")
+    with disk_at(tmp_path / "cache") as cache:
+        first = read(remote, cache_dir=str(cache))
+        copies = sorted(cache.glob("*.tar"))
+        copies[0].unlink()
+        copies[1].write_bytes(copies[1].read_bytes()[:600])
+        next(iter(cache.glob("*.idx"))).write_bytes(b"{}")
+        subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+        again = read(remote, cache_dir=str(cache))
+    assert [batch.digest for batch in again] == [batch.digest for batch in first]
+    assert sum(len(batch.faults) for batch in again) == 0
+    notes = {note for batch in again for note in batch.notes}
+    assert len(notes) == 1
+    assert f"shards cannot be kept in {cache} (the disk at {cache} is read-only)" in notes.pop()

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +90,9 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def reader(manifest: Manifest, in_a_row: int = 100) -> Reader:
-    return Reader(LocalShards(manifest.url), manifest.shards, True, keep=2, in_a_row=in_a_row, patience_s=1)
+    return Reader(
+        LocalShards(manifest.url), manifest.shards, True, max_open=2, in_a_row=in_a_row, patience_s=1
+    )
 
 
 def spoil(manifest: Manifest, shard: int, index: int, at: int = 60) -> str:
@@ -174,3 +178,34 @@ def test_rows_that_are_all_wanted_are_decoded_strictly() -> None:
     zeroed = data[:half] + bytes(half - 2) + data[-2:]
     with pytest.raises(ValueError):
         decode(zeroed, True, lambda width, height: height)
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from retfound_dist.errors import DataError
+from retfound_dist.stream import open_stream
+with open_stream(sys.argv[1], global_batch=8, workers=1, image_size=64, bad_sample_budget=3) as stream:
+    batches = iter(stream)
+    print(next(batches).faults)
+    for path in Path(sys.argv[1]).glob("*.tar"):
+        os.truncate(path, 600)
+    try:
+        for _ in batches:
+            pass
+    except DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_cut_while_it_is_read_is_bad_samples_and_no_death(tmp_path: Path) -> None:
+    url = make_set(tmp_path, count=40).url
+    script = tmp_path / "cut.py"
+    script.write_text(CUT)
+    done = subprocess.run([sys.executable, str(script), url], capture_output=True, text=True, timeout=120)
+    first, error_line = done.stdout.splitlines()
+    assert first == "[]"
+    assert "samples in a row cannot be read, the first: " in error_line
+    assert ".tar/" in error_line
+    assert "differ from the manifest's" in error_line

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.stream.stream_inputs import make_set
+from tests.stream.stream_inputs import make_set, read_with_shm
 
 pytestmark = pytest.mark.slow
 
@@ -216,3 +216,9 @@ def test_a_scheduler_that_signals_every_process_does_not_end_the_loaders(tmp_pat
     assert said.strip() == "59"
     assert reader.returncode == 0
     assert soon(lambda: not any(p.is_running() for p in others))
+
+
+def test_a_full_shm_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (line,) = read_with_shm(make_set(tmp_path).url, tmp_path, "size=100k,nr_inodes=3")
+    assert line.startswith("processes cannot be started: the disk at /dev/shm has no room for more files")
+    assert "data.workers=0" in line

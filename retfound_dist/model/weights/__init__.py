@@ -1,4 +1,4 @@
-"""Weights in and out: our checkpoints, the files of MAE, RETFound, timm and others, exports.
+"""Reads and writes weights: our checkpoints, the files of MAE, RETFound, timm and others, exports.
 
 May import `model`, `formats`, `records`, `config` and `io`.
 """

@@ -1,4 +1,4 @@
-"""Weights for others to read: MAE's and RETFound's keys, timm, safetensors, a folder for timm and its hub."""
+"""Writes weights for others: MAE's and RETFound's keys, timm, safetensors, a folder for timm and its hub."""
 
 from __future__ import annotations
 
@@ -33,20 +33,25 @@ ARCHITECTURES = {
 
 
 def export(weights: Weights, kind: str, target: str) -> int:
-    """Write weights for others to read.
+    """Write weights for others to read; returns the bytes of the weights' file.
 
     `mae`: a .pth with MAE's and RETFound's keys under `model`; `timm`: a .pth that
     `timm.create_model(...)` without a head loads strictly; `safetensors`: MAE's keys with the config
     in the header; `hf`: a folder (config.json, model.safetensors) for
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` or to be pushed to a hub. Every tensor as it was
-    read. Gives the bytes of the weights' file.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` or to be pushed to a hub. Every tensor is
+    written as it was read.
     """
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
+    # To local scratch first: a store takes whole files, and a broken write must leave nothing at the
+    # target.
     with temporary() as folder:
         path = str(Path(folder) / "weights")
         if kind == "hf":
-            safetensors.torch.save_file(_whole(encoder_only(weights.state)), path, metadata={"format": "pt"})
+            safetensors.torch.save_file(
+                _contiguous(encoder_only(weights.state)), path, metadata={"format": "pt"}
+            )
+            # The config last: timm loads no folder without it, so one that is half written is refused.
             storage.put_file(path, storage.join(target, HF_WEIGHTS))
             storage.write_json(storage.join(target, HF_CONFIG), hub_config(weights))
             return os.path.getsize(path)
@@ -56,23 +61,24 @@ def export(weights: Weights, kind: str, target: str) -> int:
             torch.save(encoder_only(weights.state), path)
         else:
             header = {"format": "pt", "config": json.dumps(weights.meta.get("config", {}))}
-            safetensors.torch.save_file(_whole(weights.state), path, metadata=header)
+            safetensors.torch.save_file(_contiguous(weights.state), path, metadata=header)
         storage.put_file(path, target)
         return os.path.getsize(path)
 
 
 def encoder_only(state: State) -> State:
-    """What a plain timm ViT holds: no decoder, no mask token, no head."""
+    """The tensors of a plain timm ViT: no decoder, no mask token, no head."""
     return {k: v for k, v in state.items() if not k.startswith((*DECODER, *HEAD))}
 
 
 def hub_config(weights: Weights) -> Mapping[str, Any]:
-    """timm's config.json: how to build the encoder, and how its input is made.
+    """timm's config.json: how to build the encoder, and how to prepare its input.
 
     The model's output is the mean of the normed patch tokens, as `retfound embed` gives it.
     """
     shape = weights.shape
     height, width = (side * shape.patch for side in weights.grid)
+    # All of them, also those that the architecture implies: it is only a name for a shape that has none.
     arguments = {
         "img_size": [height, width],
         "patch_size": shape.patch,
@@ -105,10 +111,15 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
 
 
 def _crop_share(side: int) -> float:
-    """What timm divides the side by, and rounds down, for the size before the centre crop: 256/224 times."""
+    """timm's `crop_pct`: it divides the side by it, and rounds down, for the size before the centre crop.
+
+    The size wanted is `RESIZE` (256/224) times the side, rounded to the nearest.
+    """
+    # Half a pixel more where rounding down would miss it by one.
     resized = round(side * RESIZE)
     return 1 / RESIZE if math.floor(side * RESIZE) == resized else side / (resized + 0.5)
 
 
-def _whole(state: State) -> State:
+def _contiguous(state: State) -> State:
+    # safetensors refuses tensors that are not contiguous.
     return {name: value.contiguous() for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""Files made by others, in MAE's key names: MAE, RETFound (also of the DINOv2 kind), timm, plain ViTs."""
+"""Converts files of MAE, RETFound (also of the DINOv2 kind), timm and plain ViTs to MAE's key names."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from retfound_dist.model.weights.containers import Candidate, State, candidates,
 
 SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
 """LayerScale, and the layer whose output it scales."""
+# Refused and not dropped: without them the network would compute something else, and nobody would notice.
 OTHER = re.compile(
     r"register_tokens|reg_token|dist_token|norm_pre\.|\.[qk]_norm\.|patch_embed\.norm\.|rel_pos|relative_position"
     r"|gamma_[12]|\.[qv]_bias"
@@ -28,9 +29,9 @@ FAMILIES = (
     (r"layers\.\d+\.blocks\.\d+\.|relative_position_bias_table", "a Swin Transformer or a BEiT"),
     (r"layer[1-4]\.\d+\.conv\d|stages\.\d+\.", "a convolutional network"),
 )
-"""Other networks by their tensors' names."""
+"""Other networks, recognised by their tensors' names."""
 TOP = "."
-"""How the file's own level is asked for."""
+"""Names the file's own level in `FILE#PART`."""
 _LAYERS = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
 """A block's layers: outputs and inputs in widths."""
 _NEEDED = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
@@ -46,7 +47,7 @@ class ForeignEncoder:
     left: tuple[str, ...]
     """Names of the tensors beside it."""
     notes: tuple[str, ...]
-    """What was done or chosen that a reader should know."""
+    """Lines for a person: what was chosen or converted."""
 
 
 def to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
@@ -57,24 +58,28 @@ def to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
     """
     if not isinstance(tree, Mapping):
         raise WeightsError(f"{url} holds a {type(tree).__name__}, not a set of named tensors")
-    asked = "" if part == TOP else part
-    all_found = candidates(tree)
-    there = [c for c in all_found if not part or c.part == asked]
-    if not there:
-        raise _none(tree, url, part, [c.part or TOP for c in all_found])
-    made = [_convert(candidate) for candidate in there]
-    whole = [(c, state, notes) for c, (state, notes) in zip(there, made, strict=True) if not fault(state)]
+    place = "" if part == TOP else part
+    every_candidate = candidates(tree)
+    chosen_from = [c for c in every_candidate if not part or c.part == place]
+    if not chosen_from:
+        raise _no_encoder(tree, url, part, [c.part or TOP for c in every_candidate])
+    converted = [_convert(candidate) for candidate in chosen_from]
+    # Wholeness is judged after conversion, which adds what a file of this kind leaves out (`norm`).
+    pairs = list(zip(chosen_from, converted, strict=True))
+    whole = [(c, state, notes) for c, (state, notes) in pairs if not fault(state)]
     if not whole:
-        (state, _), candidate = min(zip(made, there, strict=True), key=lambda pair: len(missing(pair[0][0])))
+        # The error is about the one that lacks least: most likely that one is meant.
+        candidate, (state, _) = min(pairs, key=lambda pair: len(missing(pair[1][0])))
         where = f" under {candidate.part}" if candidate.part else ""
         raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {fault(state)}")
+    # Of equal rank the one nearest to the top; then the first in the file.
     best = min(range(len(whole)), key=lambda i: (whole[i][0].preference, whole[i][0].part.count(".")))
     chosen, state, notes = whole.pop(best)
     notes += _others(url, chosen, state, [(c, other) for c, other, _ in whole])
     return ForeignEncoder(state, chosen.part, chosen.left, notes)
 
 
-def _none(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
+def _no_encoder(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
     if part and parts:
         return WeightsError(f"{url} has no encoder under {part}: its parts are {', '.join(parts)}")
     names = tensors_of(tree)
@@ -92,7 +97,7 @@ def _none(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
 def _others(
     url: str, chosen: Candidate, state: State, others: Sequence[tuple[Candidate, State]]
 ) -> tuple[str, ...]:
-    """What else could have been taken, and how, where that would make a difference."""
+    """A note on what else could have been taken, and how to ask for it, where it would make a difference."""
     different = [c.part or TOP for c, other in others if not _same(state, other)]
     if not different:
         return ()
@@ -105,7 +110,7 @@ def _same(a: State, b: State) -> bool:
 
 
 def missing(state: State) -> list[str]:
-    """Names of a whole encoder, as deep as its deepest block, that are not there."""
+    """The names that a whole encoder, as deep as its deepest block, has and this one does not."""
     return [name for name in _expected(state) if name not in state]
 
 
@@ -119,21 +124,21 @@ def fault(state: State) -> str:
         more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
         return f"{', '.join(absent[:4])}{more} missing"
     for name, shape in _expected(state).items():
-        held = tuple(state[name].shape)
+        actual = tuple(state[name].shape)
         if name == "pos_embed":
-            shape = (1, *held[1:2], shape[2])
-        if held != shape:
-            return f"{name} has shape {held}, where a ViT of this width has {shape}"
+            shape = (1, *actual[1:2], shape[2])
+        if actual != shape:
+            return f"{name} has shape {actual}, where a ViT of this width has {shape}"
         if not state[name].is_floating_point():
             return f"{name} holds {state[name].dtype}: give weights that are not quantised"
     return ""
 
 
 def _expected(state: State) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a ViT as wide and deep as this one; 0 positions: any number."""
+    """Names and shapes of a ViT as wide and deep as this one; 0 positions stand for any number."""
     projection = state.get("patch_embed.proj.weight")
-    there = projection is not None and projection.ndim == 4
-    wide, patch = (projection.shape[0], projection.shape[-1]) if projection is not None and there else (0, 0)
+    usable = projection is not None and projection.ndim == 4
+    wide, patch = (projection.shape[0], projection.shape[-1]) if projection is not None and usable else (0, 0)
     depth = 1 + max((int(n.split(".")[1]) for n in state if re.match(r"blocks\.\d+\.", n)), default=0)
     shapes: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (wide, 3, patch, patch)}
     shapes |= {"patch_embed.proj.bias": (wide,), "cls_token": (1, 1, wide), "pos_embed": (1, 0, wide)}
@@ -147,8 +152,9 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _convert(candidate: Candidate) -> tuple[State, tuple[str, ...]]:
-    """Under MAE's names and in its shapes, with what was done to that end."""
+    """The tensors under MAE's names and in its shapes, and notes on what was converted."""
     state, notes = dict(candidate.state), []
+    # DINOv2's and BEiT's mask tokens are of the encoder's width, MAE's of its decoder's.
     if "decoder_pred.weight" not in state:
         state.pop("mask_token", None)
     if "norm.weight" not in state and {"fc_norm.weight", "fc_norm.bias"} <= state.keys():
@@ -156,6 +162,7 @@ def _convert(candidate: Candidate) -> tuple[State, tuple[str, ...]]:
         notes.append("it has no norm, as a classifier of mean-pooled patches: its fc_norm is taken for it")
     name = "patch_embed.proj.weight"
     if name in state and state[name].ndim == 4 and state[name].shape[1] == 1:
+        # A third for each channel: so the grey weight meets the mean of the three.
         state[name] = (state[name] / 3).expand(-1, 3, -1, -1).contiguous()
         notes.append(
             "its patch embedding is grey: it is given the mean of the three normalised channels, "

@@ -1,8 +1,8 @@
-"""PyTorch's files, read without running anything of theirs.
+"""Reads PyTorch's files without running code from them.
 
 PyTorch's restricted unpickler takes tensors and plain values. Training code saves its arguments beside them:
-paths, numpy's scalars, configs of other packages. In place of each such object stands one that holds nothing
-and does nothing; neither its class nor its function is ever called.
+paths, numpy's scalars, configs of other packages. Each such object is replaced by one that holds nothing and
+does nothing. Neither its class nor its function is ever called.
 """
 
 from __future__ import annotations
@@ -27,25 +27,30 @@ RUNS_CODE = {
 """Modules that no saved argument comes from, and an attack does: a file that names one is refused."""
 WHOLE = re.compile(r"^(torch\.nn\.|torchvision\.|timm\.(models|layers)\.)")
 """Classes of whole pickled networks."""
+# PyTorch's words (2.15). For files older than its zip format it names an object in no other way.
 _NAMED = re.compile(r"GLOBAL ([\w.]+) was not an allowed global")
+# Rounds. Of an old file PyTorch names one unknown object in each.
 _MOST = 50
 
 
 class StandIn:
-    """In place of an object that is no tensor."""
+    """Replaces an object that is no tensor."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Whatever it would have been made of is dropped."""
+        """Ignores all arguments."""
 
     def __setstate__(self, _: Any) -> None:
-        """As above."""
+        """Ignores the state."""
 
 
 def read_pickle(path: str, url: str) -> Any:
     """What a .pth, .pt, .bin or .ckpt holds; WeightsError where it holds no plain tree of tensors."""
     names: list[str] = []
+    # Names are allowed only after `refuse_code` has seen them, and then mean stand-ins.
     for _ in range(_MOST):
         try:
+            # argparse.Namespace itself, for it is only a bag of values: MAE's and RETFound's files hold
+            # one.
             allowed: list[Any] = [argparse.Namespace, *((_stand_in(name), name) for name in names)]
             with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected pickle protocol")
@@ -66,22 +71,23 @@ def read_pickle(path: str, url: str) -> Any:
 
 
 def _stand_in(name: str) -> type:
-    """For a class: a plain mapping for those that fill themselves like one (`AttributeDict`)."""
+    """The stand-in for a class; a plain mapping for one that is filled like a mapping (`AttributeDict`)."""
     return OrderedDict if name.lower().endswith("dict") else StandIn
 
 
-def _unknown(path: str, said: str) -> list[str]:
-    """Names of what the file refers to and the unpickler does not know: all, or in old files the first."""
+def _unknown(path: str, message: str) -> list[str]:
+    """The names in the file that the unpickler does not know: all of them, or in old files the first."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or _NAMED.findall(said)
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or _NAMED.findall(message)
     except (RuntimeError, ValueError, pickle.UnpicklingError):
-        return [name if "." in name else f"builtins.{name}" for name in _NAMED.findall(said)]
+        return [name if "." in name else f"builtins.{name}" for name in _NAMED.findall(message)]
 
 
 def _why(path: str) -> str:
-    """What PyTorch's restricted unpickler may have stumbled over."""
+    """A guess at why PyTorch's restricted unpickler failed."""
     with suppress(OSError, zipfile.BadZipFile, StopIteration), zipfile.ZipFile(path) as file:
         name = next(name for name in file.namelist() if name.endswith("/data.pkl"))
+        # A pickle of protocol 2 or later begins with the opcode PROTO, 0x80, and its number.
         mark, protocol = file.read(name)[:2]
         if mark == 0x80 and protocol > 2:
             return f"pickle protocol {protocol}: save it with torch.save's own, which is 2"
@@ -96,6 +102,7 @@ def refuse_code(names: list[str], url: str) -> None:
                 f"{url} holds a whole pickled network ({name}), which cannot be read safely: "
                 "save its state_dict() where its code is"
             )
+        # A stand-in would run nothing either. But a file that names them was made to attack, or is broken.
         if name.split(".")[0] in RUNS_CODE:
             raise unreadable(url, f"it refers to {name}")
 

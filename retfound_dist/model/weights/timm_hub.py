@@ -1,7 +1,7 @@
-"""timm's published weights by name, such as `vit_base_patch16_224.mae`: from the local cache, else fetched.
+"""Finds timm's published weights by name (`vit_base_patch16_224.mae`): in the local cache, else online.
 
-Where there is no network they are fetched once elsewhere (`python -c "import timm;
-timm.create_model('NAME', pretrained=True)"`) and found again in Hugging Face's cache, $HF_HOME.
+Where there is no network, fetch them once where there is (`python -c "import timm;
+timm.create_model('NAME', pretrained=True)"`). They are found again in Hugging Face's cache, $HF_HOME.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ FILE = "model.safetensors"
 
 def is_name(text: str) -> bool:
     """Whether timm has a model of this name, with published weights or without."""
+    # Most paths and URLs are told apart here, before timm is imported, which takes seconds.
     if "/" in text or ":" in text:
         return False
     import timm
@@ -30,12 +31,16 @@ def weights_file(name: str) -> str:
     published: Any = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     if published is None or not published.hf_hub_id:
         raise WeightsError(f"timm publishes no weights for {name}: give one of timm.list_pretrained('vit_*')")
-    held = try_to_load_from_cache(published.hf_hub_id, FILE)
-    if isinstance(held, str):
-        return held
+    # The cache first: `hf_hub_download` asks the network whether there is a newer file, and waits where
+    # there is none to be reached.
+    cached = try_to_load_from_cache(published.hf_hub_id, FILE)
+    # Not None alone: the cache also remembers that a file does not exist, by an object of its own.
+    if isinstance(cached, str):
+        return cached
     try:
         return str(hf_hub_download(published.hf_hub_id, FILE))
-    except Exception as error:  # the hub's errors share no base class of their own
+    # The hub's errors share no base class of their own.
+    except Exception as error:
         raise WeightsError(
             f"the weights of timm's {name} are not in {constants.HF_HUB_CACHE} and cannot be fetched "
             f"({type(error).__name__}): fetch {published.hf_hub_id} where there is network, or give a file"

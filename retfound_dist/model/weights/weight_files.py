@@ -1,6 +1,6 @@
-"""Weights in and out: MAE and RETFound files, timm (also by name), safetensors, our committed checkpoints.
+"""Reads weights (MAE and RETFound files, timm, safetensors, our checkpoints) and loads them into models.
 
-Inside, every set of weights has MAE's key names (`foreign_layouts.py`). No file can run code
+Once read, every set of weights has MAE's key names (`foreign_layouts.py`). No file can run code
 (`safe_unpickle.py`).
 """
 
@@ -32,6 +32,7 @@ from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, fault, t
 from retfound_dist.model.weights.safe_unpickle import read_pickle, unreadable
 from retfound_dist.records import json_reader
 
+# What belongs to a task and not to the encoder.
 HEAD = ("head.", "fc_norm.")
 MOCO, MOCO_SMALL = {"base_encoder", "momentum_encoder"}, 384
 """MoCo v3's names, and the width where it has 12 heads (its `vits.py`), others 6: no tensor tells."""
@@ -49,13 +50,13 @@ class Weights:
     grid: tuple[int, int]
     """Rows and columns of patches."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Step, samples and config where a committed checkpoint says them; a file of ours says its config."""
+    """Step, samples and config of a committed checkpoint; the config alone of a file of ours."""
     part: str = ""
-    """Where in a file of others they stood, such as `teacher.backbone`; empty: at its own level."""
+    """Their place in a file of others, such as `teacher.backbone`; empty: the file's own level."""
     left: tuple[str, ...] = ()
-    """Names of the tensors that stood beside them."""
+    """Names of the other tensors at that place."""
     notes: tuple[str, ...] = ()
-    """What was chosen or done when they were read that a person should know."""
+    """Lines for a person: what was chosen or converted when they were read."""
     sha256: str = ""
     """Of the file they were read from, taken from the bytes that were read."""
 
@@ -71,7 +72,7 @@ class Weights:
 
     @property
     def place(self) -> str:
-        """The file, and where in it they stood."""
+        """The file, and their place in it."""
         return f"{self.origin} ({self.part})" if self.part else self.origin
 
     @property
@@ -81,7 +82,7 @@ class Weights:
 
 
 def split_part(url: str) -> tuple[str, str]:
-    """`FILE#PART` in two; a file whose own name has a # is no such thing."""
+    """Split `FILE#PART` in two; the name of an existing file may contain a # itself."""
     name, mark, part = url.rpartition("#")
     return (name, part) if mark and part and not storage.exists(url) else (url, "")
 
@@ -92,16 +93,18 @@ def read_weights(url: str) -> Weights:
     if checkpoint_folder.is_checkpoint(url):
         return _read_checkpoint(url)
     origin, (url, part) = url, split_part(url)
+    # A file comes before a timm model of the same name, because the user can see it.
     if not storage.exists(url):
         if timm_hub.is_name(url):
-            found, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
-            return replace(_described(url, found, {}), sha256=sha256)
+            encoder, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
+            return replace(_describe_foreign(url, encoder, {}), sha256=sha256)
         raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
     if storage.is_folder(url):
         raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
     with _local_copy(url) as path:
-        found, config, sha256 = _read_file(path, url, part)
-        return replace(_described(origin, found, {"config": config} if config else {}), sha256=sha256)
+        encoder, config, sha256 = _read_file(path, url, part)
+        meta = {"config": config} if config else {}
+        return replace(_describe_foreign(origin, encoder, meta), sha256=sha256)
 
 
 @contextmanager
@@ -119,56 +122,61 @@ def _local_copy(url: str) -> Iterator[str]:
 def _read_checkpoint(url: str) -> Weights:
     with temporary() as folder:
         path = str(Path(folder) / checkpoint_folder.WEIGHTS)
-        held = checkpoint_folder.fetch_weights(url, path)
+        commit = checkpoint_folder.fetch_weights(url, path)
         state = safetensors.torch.load_file(path)
-    meta = {"step": held.step, "samples": held.samples, "config": held.config}
-    return replace(_describe(url, state, meta), sha256=held.files[held.weights].sha256)
+    meta = {"step": commit.step, "samples": commit.samples, "config": commit.config}
+    return replace(_describe(url, state, meta), sha256=commit.files[commit.weights].sha256)
 
 
 def _read_file(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any], str]:
     """Tensors by MAE's names, the config that a file of ours has beside them, and the file's sha256."""
+    # The sha256 is the identity of the weights. It is taken in a pass of its own, so the file must not change
+    # before the tensors have been read.
     with storage.explained(url, "read"):
         before, sha256 = os.stat(path), storage.file_info(path).sha256
-    found, config = _read_tensors(path, url, part)
+    encoder, config = _read_tensors(path, url, part)
     if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:
         raise WeightsError(f"{url} was written while it was read: start again when it is whole")
-    return found, config, sha256
+    return encoder, config, sha256
 
 
 def _read_tensors(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any]]:
+    # The name that was given, or that of the local file: the name of a timm model has no suffix.
     if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
         try:
             with safetensors.safe_open(path, "pt") as file:
                 text = (file.metadata() or {}).get("config", "{}")
-            kept: dict[str, Any] = json_reader.parse(
+            header: dict[str, Any] = json_reader.parse(
                 text.encode(), dict[str, Any], f"the config in {url}", ""
             )
             tree: Any = safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
             raise unreadable(url, (str(error).splitlines() or [type(error).__name__])[0][:120]) from error
-        return to_mae(tree, url, part), kept
+        return to_mae(tree, url, part), header
     tree = read_pickle(path, url)
     config = tree.get("config") if isinstance(tree, dict) else None
+    # Other trainers save a `config` too; ours has a section `model`.
     ours = isinstance(config, dict) and "model" in config
     return to_mae(tree, url, part), config if ours and config else {}
 
 
-def _described(url: str, found: ForeignEncoder, meta: dict[str, Any]) -> Weights:
-    """Weights of a file."""
-    weights, notes = _describe(url, found.state, meta), found.notes
-    if weights.shape.width == MOCO_SMALL and MOCO & set(found.part.split(".")):
+def _describe_foreign(url: str, encoder: ForeignEncoder, meta: dict[str, Any]) -> Weights:
+    """The weights of a file, with its place in it and the notes on its conversion."""
+    weights, notes = _describe(url, encoder.state, meta), encoder.notes
+    if weights.shape.width == MOCO_SMALL and MOCO & set(encoder.part.split(".")):
         weights = replace(weights, shape=replace(weights.shape, heads=12))
         notes = (*notes, "read with 12 heads, as MoCo v3's ViT-S has them")
-    return replace(weights, part=found.part, left=found.left, notes=notes)
+    return replace(weights, part=encoder.part, left=encoder.left, notes=notes)
 
 
 def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
-    """Read the encoder's shape off its tensors."""
+    """The weights, with the encoder's shape as its tensors show it."""
     if why := fault(state):
         raise WeightsError(f"{url} holds no ViT encoder that can be used: {why}")
     projection = state["patch_embed.proj.weight"]
     width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    # No tensor tells the number of heads. MAE's and RETFound's ViTs have 64 channels a head; ViT-H has 80.
     heads = 16 if width == 1280 else max(1, width // 64)
     grid = _grid(url, state["pos_embed"].shape[1] - 1, patch, meta)
     return Weights(url, state, Encoder(width, depth, heads, patch), grid, meta)
@@ -176,6 +184,7 @@ def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
 
 def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns: as the config says, else a square."""
+    # A config counts only where it agrees with the tensors.
     if meta.get("config"):
         rows, columns = (side // patch for side in _config_of(meta, url).size)
         if rows * columns == patches:
@@ -190,7 +199,7 @@ def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int
 
 
 def _config_of(meta: dict[str, Any], where: str) -> Model:
-    """The model's section, as JSON gave it; WeightsError where it is none."""
+    """The section `model` of a config from JSON; WeightsError where it cannot be used."""
     config = meta["config"]
     section = config.get("model") if isinstance(config, dict) else None
     if not isinstance(section, dict):
@@ -204,8 +213,8 @@ def _config_of(meta: dict[str, Any], where: str) -> Model:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What became of a set of weights: names taken, left over and not found."""
+class LoadReport:
+    """The result of loading weights: names that were taken, were not used, and start afresh."""
 
     taken: tuple[str, ...]
     unused: tuple[str, ...]
@@ -221,37 +230,40 @@ class Loaded:
         return "; ".join([text, *weights.notes])
 
 
-def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Loaded:
+def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> LoadReport:
     """Copy weights into an autoencoder or a classifier; WeightsError unless the whole encoder fits.
 
     Positions are resampled to `grid`. A decoder of another shape, the head and `fc_norm` start afresh.
     """
-    held = dict(weights.state)
+    state = dict(weights.state)
     for name in ("pos_embed", "decoder_pos_embed"):
-        if name in held:
-            held[name] = resample_positions(held[name], weights.grid, grid)
-    own = model.state_dict()
-    fits = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape and not k.startswith(HEAD)}
-    encoder = [k for k in own if not k.startswith((*HEAD, *DECODER))]
+        if name in state:
+            state[name] = resample_positions(state[name], weights.grid, grid)
+    target = model.state_dict()
+    same_shape = {k: v for k, v in state.items() if k in target and target[k].shape == v.shape}
+    fits = {k: v for k, v in same_shape.items() if not k.startswith(HEAD)}
+    # Part of an encoder is never loaded: such a network trains, and nobody sees why it is bad.
+    encoder = [k for k in target if not k.startswith((*HEAD, *DECODER))]
     absent = [k for k in encoder if k not in fits]
     if absent:
-        shapes = {k: tuple(held[k].shape) if k in held else "missing" for k in absent[:3]}
-        why = ", ".join(f"{k} {shape} for {tuple(own[k].shape)}" for k, shape in shapes.items())
+        shapes = {k: tuple(state[k].shape) if k in state else "missing" for k in absent[:3]}
+        why = ", ".join(f"{k} {shape} for {tuple(target[k].shape)}" for k, shape in shapes.items())
         raise WeightsError(
             f"{weights.place} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
             f"do not match ({why}); "
             "choose the model.name the weights were made with"
         )
-    decoder = [k for k in own if k.startswith(DECODER)]
+    # A decoder is taken whole or not at all: blocks of one depth mean nothing in a decoder of another.
+    decoder = [k for k in target if k.startswith(DECODER)]
     if any(k not in fits for k in decoder):
         fits = {k: v for k, v in fits.items() if not k.startswith(DECODER)}
-    model.load_state_dict({k: v.to(own[k].dtype) for k, v in fits.items()}, strict=False)
-    unused = tuple(sorted((held.keys() | set(weights.left)) - fits.keys()))
-    return Loaded(tuple(sorted(fits)), unused, tuple(sorted(own.keys() - fits.keys())))
+    model.load_state_dict({k: v.to(target[k].dtype) for k, v in fits.items()}, strict=False)
+    unused = tuple(sorted((state.keys() | set(weights.left)) - fits.keys()))
+    return LoadReport(tuple(sorted(fits)), unused, tuple(sorted(target.keys() - fits.keys())))
 
 
 def _decoder_size(weights: Weights) -> tuple[int, int]:
-    """Width and depth of the decoder that is there."""
+    """Width and depth of the decoder, as its tensors show them."""
     width = weights.state["decoder_embed.weight"].shape[0]
     return width, 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
 
@@ -281,11 +293,12 @@ def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
 
 
 def _model_config(weights: Weights) -> Model:
-    """Of a file without a config: its grid is square."""
+    """The model's settings for a file without a config; its grid is square."""
     names = [name for name, shape in ENCODERS.items() if shape == weights.shape]
     if not names:
         raise WeightsError(f"{weights.origin} holds an encoder of {weights.shape}, which has no name here")
     width, depth = _decoder_size(weights)
+    # MAE's decoders have 16 heads, at a width of 512: 32 channels a head.
     heads = 16 if width % 16 == 0 and width >= 256 else max(1, width // 32)
     return Model(
         name=names[0],
