@@ -187,17 +187,6 @@ def plain(manifest: Manifest) -> Taken:
     return plain_loop(manifest)
 
 
-@pytest.fixture(scope="module")
-def alone() -> Iterator[RankGroup]:
-    """This process as a group of one; what joining sets is put back afterwards."""
-    before, threads = dict(os.environ), torch.get_num_threads()
-    yield ds.start(World(), threads=1)
-    ds.stop()
-    os.environ.clear()
-    os.environ.update(before)
-    torch.set_num_threads(threads)
-
-
 def test_the_batches_have_rates_losses_and_gradients_of_their_own(plain: Taken, manifest: Manifest) -> None:
     """Otherwise the tests below could not tell one step from another."""
     job = make_job(config_of(manifest, Case(BATCH)), manifest, 1, BATCH)

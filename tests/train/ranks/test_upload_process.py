@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.errors import StorageError
-from retfound_dist.formats import run_folder, run_summary
+from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
 from retfound_dist.io.retry import Patience
-from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.upload_process import UploadProcess
-from tests.runs.made_runs import make_run, row
 
 
 def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
@@ -73,40 +71,3 @@ def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
     assert found == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
     assert storage.read_bytes("memory://keeper/to/state/a.pt") == b"a" * 100
     assert not storage.exists("memory://keeper/to/helper.py")
-
-
-def test_the_journal_waits_for_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    mine = UploadProcess(str(tmp_path))
-    journal = RunLogger(str(tmp_path), mine, 1.0)
-    journal.write("metrics.jsonl", {"step": 1})
-    journal.event("start", step=0)
-    journal.write("metrics.jsonl", {"step": 2})
-    assert journal.close() == ""
-    assert [row["step"] for row in run_folder.read_metrics(str(tmp_path))] == [1, 2]
-    assert [row["event"] for row in run_folder.read_rows(str(tmp_path), run_folder.EVENTS)] == ["start"]
-    mine.end()
-
-
-def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
-    url = make_run(str(tmp_path / "run"), last=50, ended=False)
-    mine = UploadProcess(url)
-    journal = RunLogger(url, mine, 1.0)
-    journal.write("metrics.jsonl", row(55, 2, 1.8e9, {}))
-    journal.event("end", step=55, reason="stopped")
-    assert journal.close() == ""
-    mine.end()
-    held = run_summary.read(url)
-    assert held is not None
-    assert (held.rows[-1]["step"], held.events[-1]["reason"], held.checkpoints) == (55, "stopped", [50])
-    tree = storage.read_json(f"{url}/{run_summary.SUMMARY}")
-    assert tree["rows"][-1]["step"] == 55
-
-
-def test_a_journal_that_cannot_write_says_so_until_it_is_heard(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("a file where the folder should be")
-    mine = UploadProcess(str(tmp_path))
-    journal = RunLogger(str(tmp_path / "run"), mine, 0.0)
-    journal.write("metrics.jsonl", {"step": 1})
-    assert "metrics.jsonl" in journal.close()
-    assert "metrics.jsonl" in journal.fault()
-    mine.end()
