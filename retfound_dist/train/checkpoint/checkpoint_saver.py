@@ -29,13 +29,13 @@ from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import scratch
 from retfound_dist.io.retry import Patience
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, seal
+from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, finalize_checkpoint
 from retfound_dist.train.checkpoint.merge_weights import (
     Shapes,
     disk_named,
     group_shapes,
-    own_part,
     part_name,
+    rank_weights,
     write_tensors,
 )
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint
@@ -66,7 +66,7 @@ class _Pending:
     stall_s: float
     """How long training stood still for it."""
     begun: float
-    sealed: Future[None] | None = None
+    commit_job: Future[None] | None = None
 
 
 class Saver:
@@ -75,8 +75,8 @@ class Saver:
     def __init__(
         self,
         group: RankGroup,
-        keeper: UploadProcess,
-        journal: RunLogger | None,
+        uploads: UploadProcess,
+        logger: RunLogger | None,
         run_url: str,
         settings: Checkpoint,
         config: dict[str, Any],
@@ -85,15 +85,15 @@ class Saver:
         last_good: int = 0,
         choice: ResumePoint = FROM_THE_BEGINNING,
         lock_id: str = "",
-        at_ease: Callable[[], AbstractContextManager[None]] = nullcontext,
+        watchdog_paused: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
 
         `choice`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits nothing.
-        `at_ease`: around what this rank waits for by itself; what ranks do together is not within it.
+        `watchdog_paused`: around what this rank waits for by itself; what ranks do together is not within it.
         """
-        self._at_ease = at_ease
-        self._group, self._keeper, self._journal = group, keeper, journal
+        self._watchdog_paused = watchdog_paused
+        self._group, self._uploads, self._logger = group, uploads, logger
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
         self._choice, self._lock_id, self._mark = choice, lock_id, ""
         self._fixed = os.path.join(scratch, "fixed.safetensors")
@@ -124,40 +124,40 @@ class Saver:
         self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
 
     def flags(self) -> tuple[int, int]:
-        """For the vote after each step: whether this rank's part is there to be sealed, and any failure."""
+        """For the exchange after each step: whether this rank's part is written, whether a save failed."""
         pending = self._pending
         if pending is None:
             return 0, 0
-        self._note_commit()
-        return int(pending.sealed is None and pending.part.done()), int(bool(self._fault()))
+        self._record_commit()
+        return int(pending.commit_job is None and pending.part.done()), int(bool(self._fault()))
 
     def finish_save(self) -> None:
         """Wait until what was saved is committed, or SaveError; every rank must call it."""
         if not self._saves:
             return
-        self.seal()
-        if self._pending is not None and self._pending.sealed is not None:
-            with self._at_ease():
-                self._pending.sealed.exception()
-            self._note_commit()
+        self.start_commit()
+        if self._pending is not None and self._pending.commit_job is not None:
+            with self._watchdog_paused():
+                self._pending.commit_job.exception()
+            self._record_commit()
         self.check()
 
     def close(self) -> None:
         """After the last save."""
         self._writer.shutdown(wait=False)
 
-    def seal(self) -> None:
+    def start_commit(self) -> None:
         """All ranks together, once every part is there: rank 0 asks for the commit."""
         pending = self._pending
-        if pending is None or pending.sealed is not None:
+        if pending is None or pending.commit_job is not None:
             return
-        with self._at_ease():
+        with self._watchdog_paused():
             pending.part.exception()
         self.check()
         parts = self._group.gather(pending.part.result())
-        pending.sealed = Future()
+        pending.commit_job = Future()
         if not self._group.world.is_main:
-            pending.sealed.set_result(None)
+            pending.commit_job.set_result(None)
             return
         files = {name: info for part in parts for name, info in sorted(part.items())}
         ranks = range(self._group.world.size)
@@ -174,10 +174,10 @@ class Saver:
             generation=self._choice.generation,
             chosen=self._choice.chosen,
         )
-        if self._journal:
-            self._journal.flush()
-        pending.sealed = self._keeper.ask(
-            seal,
+        if self._logger:
+            self._logger.flush()
+        pending.commit_job = self._uploads.submit(
+            finalize_checkpoint,
             CheckpointToFinalize(
                 self._url,
                 held,
@@ -201,18 +201,18 @@ class Saver:
         """Why the save under way has failed here; empty when it has not, so far."""
         if self._pending is None:
             return ""
-        ended = [f for f in (self._pending.part, self._pending.sealed) if f is not None and f.done()]
-        return next((why for why in map(upload_process.fault, ended) if why), "")
+        ended = [f for f in (self._pending.part, self._pending.commit_job) if f is not None and f.done()]
+        return next((why for why in map(upload_process.failure_text, ended) if why), "")
 
-    def _note_commit(self) -> None:
+    def _record_commit(self) -> None:
         """When the save under way has been committed: it is the last good one."""
         pending = self._pending
-        if pending is None or pending.sealed is None or not pending.sealed.done() or self._fault():
+        if pending is None or pending.commit_job is None or not pending.commit_job.done() or self._fault():
             return
         self.last_good, self._pending = pending.at.step, None
         self.took_s = time.perf_counter() - pending.begun
-        if self._journal:
-            self._journal.event(
+        if self._logger:
+            self._logger.event(
                 "checkpoint",
                 step=pending.at.step,
                 stall_s=pending.stall_s,
@@ -224,8 +224,10 @@ class Saver:
         """This rank's files to scratch and on to the run's URL."""
         patience_s = self._settings.patience_s
         try:
-            upload_process.insist(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
-            return self._keeper.ask(upload_process.upload, scratch, url, patience_s, self._mark).result()
+            upload_process.retry_with_patience(
+                lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s)
+            )
+            return self._uploads.submit(upload_process.upload, scratch, url, patience_s, self._mark).result()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -233,7 +235,7 @@ class Saver:
         path = os.path.join(scratch, part_name(self._group.world.rank))
         with disk_named(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_tensors(own_part(state), path)
+        write_tensors(rank_weights(state), path)
         for path, value in state.items():
             with disk_named(path):
                 torch.save(value, path)

@@ -1,6 +1,6 @@
 """The end of a save, when all ranks' files are there: weights, commit, and what is no longer needed goes.
 
-Rank 0's keeper does it. A checkpoint exists from its COMMIT.json on.
+Rank 0's uploads does it. A checkpoint exists from its COMMIT.json on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retfound_dist.io import storage
 from retfound_dist.io.retry import Patience
 from retfound_dist.io.scratch import temporary
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.train.checkpoint.merge_weights import Shapes, assemble
+from retfound_dist.train.checkpoint.merge_weights import Shapes, write_merged_weights
 from retfound_dist.train.health.run_lock import has_lost
 from retfound_dist.train.ranks import upload_process
 
@@ -43,18 +43,19 @@ class CheckpointToFinalize:
     """Who has to hold the run's lock when this is committed; empty: nobody."""
 
 
-def seal(job: CheckpointToFinalize) -> None:
+def finalize_checkpoint(job: CheckpointToFinalize) -> None:
     """Put the weights together, commit, then let go of what is no longer needed."""
     held, patience = job.held, Patience(job.held.url, job.settings.patience_s)
     with temporary(job.scratch) as scratch:
-        made = upload_process.insist(
-            lambda: assemble(held.url, job.mark, job.parts, job.shapes, job.fixed, scratch), patience
+        made = upload_process.retry_with_patience(
+            lambda: write_merged_weights(held.url, job.mark, job.parts, job.shapes, job.fixed, scratch),
+            patience,
         )
     patience.succeeded()
     whole = replace(held, files=held.files | made)
-    upload_process.insist(lambda: _commit(job, whole), patience)
+    upload_process.retry_with_patience(lambda: _commit(job, whole), patience)
     try:
-        upload_process.insist(
+        upload_process.retry_with_patience(
             lambda: prune(job.run_url, job.settings, held.step),
             Patience(held.url, min(TIDY_S, job.settings.patience_s)),
         )

@@ -35,7 +35,7 @@ def part_name(rank: int) -> str:
     return f"{PARTS}/{rank:05d}.safetensors"
 
 
-def own_part(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def rank_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """This rank's fp32 weights out of its snapshot: one flat tensor a group, or one in all (stage 3)."""
     held = next(value["optimizer_state_dict"] for value in state.values() if "optimizer_state_dict" in value)
     if _FLAT in held:
@@ -77,7 +77,7 @@ def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
     }
 
 
-def assemble(
+def write_merged_weights(
     url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, fixed: str, scratch: str
 ) -> dict[str, FileInfo]:
     """Make the weights' file of the parts at a checkpoint's URL; gives it by its name.

@@ -102,5 +102,5 @@ def _complete_optimizer(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with state_files.reading():
+    with state_files.restricted_unpickling():
         runpy.run_module("deepspeed.checkpoint.ds_to_universal", run_name="__main__", alter_sys=True)

@@ -25,7 +25,7 @@ from retfound_dist.errors import CheckpointError
 from retfound_dist.runtime.world import World, launched_by_srun, whole_number
 from retfound_dist.stream.batch_plan import BatchLayout
 from retfound_dist.train.engine import state_files
-from retfound_dist.train.engine.single_rank import leave_out_copies
+from retfound_dist.train.engine.single_rank import step_in_place
 from retfound_dist.train.ranks.collectives import RankGroup
 
 TAG = "state"
@@ -142,7 +142,7 @@ def build(
     with redirect_stdout(StringIO()):
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     if is_alone(train, cut.world):
-        leave_out_copies(engine.optimizer)
+        step_in_place(engine.optimizer)
     else:
         _judge_on_device(engine.optimizer, optimizer)
     return engine
@@ -247,7 +247,7 @@ def load(engine: Any, folder: str, tag: str) -> dict[str, Any]:
     clip = engine.optimizer.clip_grad
     state_files.check_folder(os.path.join(folder, tag), tag)
     try:
-        with redirect_stdout(StringIO()), state_files.reading():
+        with redirect_stdout(StringIO()), state_files.restricted_unpickling():
             path, client_state = engine.load_checkpoint(folder, tag=tag)
     except (pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(

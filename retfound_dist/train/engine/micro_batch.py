@@ -27,7 +27,7 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
-class Fit:
+class MicroBatchFit:
     """A micro-batch that every rank was seen to hold."""
 
     micro: int
@@ -56,7 +56,7 @@ class Fit:
 
 def find_micro_batch(
     model: MaskedAutoencoder, train: Train, zero_stage: int, channels: int, group: RankGroup
-) -> Fit:
+) -> MicroBatchFit:
     """The most images of a micro-batch that every rank can hold, spread evenly over the passes of a step.
 
     The predicted size is tried, then the next larger ones up to one that does not fit or is far from it, or
@@ -68,14 +68,16 @@ def find_micro_batch(
     held = sum(p.numel() * p.element_size() for p in model.parameters())
     free = min(group.gather(free_bytes(group) + held))
     how = _how(train, zero_stage, group)
-    found: Fit | None = None
-    refused: list[Fit] = []
+    found: MicroBatchFit | None = None
+    refused: list[MicroBatchFit] = []
     fits, fails, ended = -1, len(sizes), 0  # places in `sizes`; how often memory ended
     place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **how)) - 1)
     while fits < place < fails:
         tried = max(group.gather(_try(model, sizes[place], channels, group)))
         passes = math.ceil(share / sizes[place])
-        fit = Fit(sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **how), tried)
+        fit = MicroBatchFit(
+            sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **how), tried
+        )
         if fit.total <= free:
             found, fits = fit, place
         else:

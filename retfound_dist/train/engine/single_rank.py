@@ -17,7 +17,7 @@ CLIP_EPS = 1e-6
 """Added to the norm before it is clipped, as DeepSpeed does."""
 
 
-def leave_out_copies(sharded: Any) -> None:
+def step_in_place(sharded: Any) -> None:
     """Have DeepSpeed's optimizer of a single rank leave gradients where they are, and step from there."""
     if sharded.dtype == torch.float32:
         for flat, master in zip(

@@ -1,9 +1,11 @@
 """DeepSpeed's training state, read without running anything of it.
 
-A `.pt` file is a pickle, which may name any function to be called with any arguments. DeepSpeed reads its own
-with PyTorch's full unpickler (0.19.8). Here every file is looked through before DeepSpeed sees it (`check`),
-and whatever is read, by DeepSpeed too, goes through PyTorch's restricted unpickler (`reading`), which calls
-nothing but what builds tensors and the few classes below.
+A `.pt` file is a pickle, which may name any function to be called with any arguments. DeepSpeed (0.19.8)
+reads its own with PyTorch's full unpickler. Here two things keep a forged file from running code:
+
+- `check_file` looks through every file before DeepSpeed sees it.
+- `restricted_unpickling` has every `torch.load`, DeepSpeed's too, go through PyTorch's restricted unpickler.
+  That one calls nothing but what builds tensors and the few classes below.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _OTHER_WAYS = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX
 _FORCED, _NEVER = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def check(path: str | os.PathLike[str], name: str) -> None:
+def check_file(path: str | os.PathLike[str], name: str) -> None:
     """CheckpointError where a file could be anything but tensors and plain values; nothing of it is run.
 
     `name` is what the file is called in the message.
@@ -64,9 +66,9 @@ def check(path: str | os.PathLike[str], name: str) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str], called: str) -> None:
-    """`check` every .pt file below a folder; `called` is the folder's name in the message."""
+    """`check_file` every .pt file below a folder; `called` is the folder's name in the message."""
     for path in sorted(Path(folder).rglob("*.pt")):
-        check(path, f"{called}/{path.relative_to(folder).as_posix()}")
+        check_file(path, f"{called}/{path.relative_to(folder).as_posix()}")
 
 
 def _strange_names(pickled: bytes) -> list[str]:
@@ -88,7 +90,7 @@ def _refused(name: str, why: str) -> CheckpointError:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def restricted_unpickling() -> Iterator[None]:
     """Meanwhile torch.load, whoever calls it and however, builds tensors, plain values and `_OWN` alone."""
     own: list[Any] = [getattr(import_module(module), name) for module, name in _OWN]
     before = {name: os.environ.pop(name) for name in (_FORCED, _NEVER) if name in os.environ}
@@ -103,6 +105,6 @@ def reading() -> Iterator[None]:
 
 def read(path: str | os.PathLike[str], name: str = "", mmap: bool = False) -> Any:
     """What a checked file holds, in host memory."""
-    check(path, name or os.fspath(path))
-    with reading():
+    check_file(path, name or os.fspath(path))
+    with restricted_unpickling():
         return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)

@@ -47,7 +47,7 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class Reckoned:
+class StepSummary:
     """What the steps since the last reckoning came to."""
 
     losses: list[float]
@@ -71,7 +71,7 @@ class Anomalies:
         """What a later start of the run needs: the last losses."""
         return list(self._recent)
 
-    def recall(self, losses: Sequence[float]) -> None:
+    def load_state(self, losses: Sequence[float]) -> None:
         """Go on from the last losses of an earlier start."""
         self._recent.extend(losses)
 
@@ -80,7 +80,7 @@ class Anomalies:
         """Steps that left the weights as they were, so far."""
         return len(self._skipped)
 
-    def reckon(self, records: Sequence[StepRecord], group: RankGroup) -> Reckoned:
+    def summarize(self, records: Sequence[StepRecord], group: RankGroup) -> StepSummary:
         """All ranks together; the device is waited for."""
         losses = (group.sum(torch.stack([r.loss for r in records])) / self._batch).tolist()
         norms = torch.stack([r.grad_norm.to(group.device, torch.float64) for r in records]).tolist()
@@ -94,7 +94,7 @@ class Anomalies:
                 found.append({"kind": kind, "step": record.step, **numbers, **_keys(record, group)})
             if math.isfinite(loss):
                 self._recent.append(loss)
-        return Reckoned(losses, _finite(norms[-1]), found)
+        return StepSummary(losses, _finite(norms[-1]), found)
 
     def check(self) -> None:
         """TrainingError when too many steps were skipped; after what was found has been written down."""

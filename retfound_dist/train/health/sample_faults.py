@@ -28,17 +28,17 @@ class SampleFaults:
         """What a later start of the run needs: the bad samples known so far."""
         return list(self._known)
 
-    def recall(self, known: Sequence[str]) -> None:
+    def load_state(self, known: Sequence[str]) -> None:
         """Go on from what an earlier start knew."""
         self._known = dict.fromkeys(known)
 
-    def take(self, part: MicroBatch) -> None:
+    def add(self, batch: MicroBatch) -> None:
         """Add what one micro-batch brought."""
-        self._new += part.faults
-        self._notes += part.notes
-        self._traffic += part.traffic
+        self._new += batch.faults
+        self._notes += batch.notes
+        self._traffic += batch.traffic
 
-    def settle(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
+    def report(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
         """All ranks together: name what is new, give the sums; DataError over the budget."""
         sums = [len(self._new), len(self._notes), self._traffic.bytes, self._traffic.retries]
         faults, notes, fetched, retries = (

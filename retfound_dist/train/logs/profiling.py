@@ -20,7 +20,7 @@ TENSORBOARD, PROFILES = "tensorboard", "profiles"
 class TensorBoard:
     """The logged numbers as TensorBoard reads them: in the run's folder, or copied there when saving."""
 
-    def __init__(self, run_url: str, keeper: UploadProcess, scratch: str, done: int = 0) -> None:
+    def __init__(self, run_url: str, uploads: UploadProcess, scratch: str, done: int = 0) -> None:
         """`done`: steps so far; what an earlier start wrote of later ones is not shown."""
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -28,7 +28,7 @@ class TensorBoard:
             raise ConfigError(
                 "train.tensorboard=true needs tensorboard: pip install 'retfound-dist[tensorboard]'"
             ) from error
-        self._url, self._keeper = storage.join(run_url, TENSORBOARD), keeper
+        self._url, self._uploads = storage.join(run_url, TENSORBOARD), uploads
         self._local = storage.is_local(run_url)
         self._folder = storage.local_path(self._url) if self._local else os.path.join(scratch, TENSORBOARD)
         self._writer = SummaryWriter(self._folder, purge_step=done + 1)
@@ -43,7 +43,7 @@ class TensorBoard:
         """Have it where it belongs."""
         self._writer.flush()
         if not self._local:
-            self._keeper.ask(upload_process.put_tree, self._folder, self._url)
+            self._uploads.submit(upload_process.copy_folder, self._folder, self._url)
 
     def close(self) -> None:
         """After the last row."""

@@ -22,8 +22,8 @@ SUMMARY_S = 15.0
 class RunLogger:
     """The logs of one run, for rank 0; nothing here waits for the store but `close`."""
 
-    def __init__(self, run_url: str, keeper: UploadProcess, patience_s: float) -> None:
-        self._url, self._keeper, self._patience_s = run_url, keeper, patience_s
+    def __init__(self, run_url: str, uploads: UploadProcess, patience_s: float) -> None:
+        self._url, self._uploads, self._patience_s = run_url, uploads, patience_s
         self._pause = 0.0 if storage.is_local(run_url) else FLUSH_S
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
         self._flushed = self._summed = 0.0
@@ -47,27 +47,27 @@ class RunLogger:
         with self._one:
             for name, rows in self._rows.items():
                 self._asked.append(
-                    self._keeper.ask(upload_process.append, self._url, name, rows, self._patience_s)
+                    self._uploads.submit(upload_process.append, self._url, name, rows, self._patience_s)
                 )
             self._rows, self._flushed = {}, time.monotonic()
             if self._flushed - self._summed >= SUMMARY_S:
-                self._summarise()
+                self._refresh_summary()
 
-    def _summarise(self) -> None:
+    def _refresh_summary(self) -> None:
         """Nobody waits for it, and without it nothing is lost."""
         self._summed = time.monotonic()
-        self._keeper.ask(upload_process.summarise, self._url)
+        self._uploads.submit(upload_process.refresh_summary, self._url)
 
     def fault(self) -> str:
         """Why lines could not be written; empty when all is well."""
         ended = [asked for asked in self._asked if asked.done()]
         self._asked = [asked for asked in self._asked if not asked.done()]
-        self._fault = self._fault or next((why for why in map(upload_process.fault, ended) if why), "")
+        self._fault = self._fault or next((why for why in map(upload_process.failure_text, ended) if why), "")
         return self._fault
 
     def close(self, longest_s: float | None = None) -> str:
         """Wait until all is written, or so long; gives the fault."""
         self.flush()
-        self._summarise()
+        self._refresh_summary()
         wait(self._asked, timeout=longest_s)
         return self.fault()

@@ -49,7 +49,7 @@ class Clock:
             yield
             self._forward += time.perf_counter() - begun
 
-    def own(self) -> float:
+    def rank_s(self) -> float:
         """Seconds a step of this rank's own: data wait and forward passes; the device is waited for."""
         if self._marks:
             torch.cuda.synchronize()

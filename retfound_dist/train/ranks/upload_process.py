@@ -34,9 +34,9 @@ class UploadProcess:
         self._pool = ProcessPoolExecutor(
             1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
         )
-        self.ask(os.getpid)  # starts it, which takes seconds
+        self.submit(os.getpid)  # starts it, which takes seconds
 
-    def ask(self, function: Callable[..., T], *args: Any) -> Future[T]:
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Have a function of a module called there; a process that is gone fails what is asked of it."""
         try:
             with main_module_hidden():
@@ -59,10 +59,10 @@ class UploadProcess:
 
 def _begin(begin: Begin) -> None:
     begin()
-    storage.ATTEMPTS = 2  # `insist` asks again
+    storage.ATTEMPTS = 2  # `retry_with_patience` asks again
 
 
-def fault(done: Future[Any]) -> str:
+def failure_text(done: Future[Any]) -> str:
     """Why something that was asked for failed; empty when it did not."""
     error = done.exception()
     if error is None:
@@ -74,7 +74,7 @@ def fault(done: Future[Any]) -> str:
     raise error
 
 
-def insist(function: Callable[[], T], patience: Patience) -> T:
+def retry_with_patience(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
@@ -100,13 +100,15 @@ def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str
 
 def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
     """What arrives damaged is sent again, as what does not arrive."""
-    return insist(lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s))
+    return retry_with_patience(
+        lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s)
+    )
 
 
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
     writer = _writer(storage.join(url, name))
-    insist(lambda: writer.add(rows), Patience(url, patience_s))
+    retry_with_patience(lambda: writer.add(rows), Patience(url, patience_s))
 
 
 @cache
@@ -115,12 +117,12 @@ def _writer(url: str) -> LogWriter:
     return LogWriter(url)
 
 
-def summarise(url: str) -> None:
+def refresh_summary(url: str) -> None:
     """Bring the run's small summary up to date."""
     run_summary.refresh(url)
 
 
-def put_tree(folder: str, url: str) -> None:
+def copy_folder(folder: str, url: str) -> None:
     """Copy a folder that is written to meanwhile, as far as it is."""
     for path in Path(folder).rglob("*"):
         if path.is_file():

@@ -18,7 +18,7 @@ from retfound_dist.config.schema import Model, Optim, Train
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import BatchLayout, layout, rank_slots
-from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, own_part
+from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.parameter_groups import parameter_groups
 
@@ -126,7 +126,7 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
 def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
     """The weights as a checkpoint has them, put together from every rank's part."""
     state = ds.snapshot(engine, folder, {})
-    torch.save(own_part(state), f"{folder}/part{dist.get_rank()}")
+    torch.save(rank_weights(state), f"{folder}/part{dist.get_rank()}")
     dist.barrier()
     parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
     dist.barrier()

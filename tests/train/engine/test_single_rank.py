@@ -32,7 +32,7 @@ def batch(number: int) -> Tensor:
 def build(
     net: nn.Module, optim: Optim, precision: Literal["bf16", "fp32"] = "fp32", passes: int = PASSES
 ) -> Any:
-    """An engine of one rank, whose optimizer `leave_out_copies` has changed."""
+    """An engine of one rank, whose optimizer `step_in_place` has changed."""
     train = Train(global_batch=6, micro_batch=6 // passes, steps=9, zero_stage=2, precision=precision)
     net.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     engine = ds.build(net, parameter_groups(net, optim), train, optim, layout(6, 1, 6 // passes))

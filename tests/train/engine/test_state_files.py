@@ -36,9 +36,9 @@ def test_each_forgery_would_run_and_is_refused_unrun(trick: str, tmp_path: Path)
     mark, path = tmp_path / "mark", tmp_path / "forged.pt"
     path.write_bytes(forgeries(mark)[trick])
     with pytest.raises(CheckpointError, match=r"s3://b/forged.pt is no training state") as refused:
-        state_files.check(path, "s3://b/forged.pt")
+        state_files.check_file(path, "s3://b/forged.pt")
     assert "\n" not in str(refused.value)
-    with state_files.reading(), suppress(Exception):
+    with state_files.restricted_unpickling(), suppress(Exception):
         torch.load(path, weights_only=False)
     assert not mark.exists()
     if trick not in (
@@ -162,7 +162,7 @@ def test_the_conversion_reads_no_forged_file_even_unchecked(
         (tmp_path / ds.TAG / name).write_bytes(forgeries(tmp_path / "mark")["call"])
     with pytest.raises(CheckpointError, match=r"state/mp_rank_00_model_states.pt is no training state"):
         universal.convert(str(tmp_path))
-    monkeypatch.setattr(state_files, "check", lambda *_: None)
+    monkeypatch.setattr(state_files, "check_file", lambda *_: None)
     with pytest.raises(CheckpointError, match="could not be converted"):
         universal.convert(str(tmp_path))
     assert not (tmp_path / "mark").exists()

@@ -57,9 +57,9 @@ def test_rows_for_an_object_store_wait_for_a_flush(monkeypatch: pytest.MonkeyPat
     logger = RunLogger(url, uploads, 1.0)
     for step in (1, 2):
         logger.write("metrics.jsonl", {"step": step})
-    assert uploads.ask(run_folder.read_rows, url, "metrics.jsonl").result() == []
+    assert uploads.submit(run_folder.read_rows, url, "metrics.jsonl").result() == []
     logger.flush()
-    rows = uploads.ask(run_folder.read_rows, url, "metrics.jsonl").result()
+    rows = uploads.submit(run_folder.read_rows, url, "metrics.jsonl").result()
     assert rows == [{"step": 1}, {"step": 2}]
     assert logger.close() == ""
     uploads.end()

@@ -18,26 +18,26 @@ from retfound_dist.train.ranks.upload_process import UploadProcess
 
 def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
     mine, url = UploadProcess(str(tmp_path)), str(tmp_path / "run")
-    assert mine.ask(os.getpid).result() != os.getpid()
-    asked = [mine.ask(upload_process.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
+    assert mine.submit(os.getpid).result() != os.getpid()
+    asked = [mine.submit(upload_process.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
     mine.end()
-    assert [upload_process.fault(each) for each in asked] == [""] * 20
+    assert [upload_process.failure_text(each) for each in asked] == [""] * 20
     assert run_folder.read_rows(url, "log.jsonl") == [{"n": n} for n in range(20)]
 
 
 def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     mine = UploadProcess(str(tmp_path))
     (tmp_path / "file").write_text("in the way")
-    refused = mine.ask(upload_process.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
-    assert "log.jsonl" in upload_process.fault(refused)
-    process = mine.ask(os.getpid).result()
-    waiting = mine.ask(time.sleep, 60)
+    refused = mine.submit(upload_process.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
+    assert "log.jsonl" in upload_process.failure_text(refused)
+    process = mine.submit(os.getpid).result()
+    waiting = mine.submit(time.sleep, 60)
     subprocess.run(["kill", "-TERM", str(process)], check=True)  # a scheduler's, which is not for it
     time.sleep(0.5)
     assert not waiting.done()
     os.kill(process, signal.SIGKILL)
-    assert "died" in upload_process.fault(waiting)
-    assert "died" in upload_process.fault(mine.ask(os.getpid)), (
+    assert "died" in upload_process.failure_text(waiting)
+    assert "died" in upload_process.failure_text(mine.submit(os.getpid)), (
         "what is asked of the dead fails like what it was doing"
     )
 
@@ -51,7 +51,7 @@ def test_what_fails_for_a_while_is_tried_until_it_works() -> None:
             raise StorageError("no space left")
         return "done"
 
-    assert upload_process.insist(attempt, Patience("somewhere", 60)) == "done"
+    assert upload_process.retry_with_patience(attempt, Patience("somewhere", 60)) == "done"
     assert len(tries) == 4
 
 
@@ -60,7 +60,7 @@ def test_patience_ends_with_the_reason() -> None:
         raise StorageError("no space left")
 
     with pytest.raises(StorageError, match=r"no space left \(tried for 1 s\)"):
-        upload_process.insist(attempt, Patience("somewhere", 1))
+        upload_process.retry_with_patience(attempt, Patience("somewhere", 1))
 
 
 def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
