@@ -1,9 +1,14 @@
 """Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
 
-`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's
-names. A save copies each rank's state to host memory, which is all that the step waits for; a thread writes
-it to local scratch (`TMPDIR`), the keeper's process copies that to the run's URL, and rank 0's puts the
-weights together (`merge_weights.py`) and commits. A checkpoint exists from its COMMIT.json on.
+`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's names.
+A save goes through these steps, and training waits for the first one alone:
+
+1. `Saver.save` copies each rank's state to host memory.
+2. A thread writes it to local scratch (`TMPDIR`), and the upload process copies that to the run's URL.
+3. When the parts of all ranks are there, `Saver.start_commit` hands them to rank 0's upload process.
+4. That process puts the weights together (`merge_weights.py`) and commits (`finalize.py`).
+
+A checkpoint exists from its COMMIT.json on.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ from retfound_dist.train.ranks.upload_process import UploadProcess
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: what COMMIT.json says beside its files."""
+    """How far a run is; COMMIT.json holds it."""
 
     step: int
     samples: int
@@ -57,20 +62,22 @@ class Position:
 
 @dataclass
 class _Pending:
-    """A save under way."""
+    """A save that is not committed yet."""
 
     at: Position
     part: Future[dict[str, FileInfo]]
+    """This rank's files, once they are at the run's URL."""
     shapes: Shapes
     """Of all weights; on rank 0."""
     stall_s: float
     """How long training stood still for it."""
     begun: float
     commit_job: Future[None] | None = None
+    """None until every rank's part is there. Done at once on all ranks but 0, which alone commits."""
 
 
 class Saver:
-    """Saves one after the other; a new one waits for the commit of the one before."""
+    """Saves checkpoints one after the other; a save waits for the commit of the one before."""
 
     def __init__(
         self,
@@ -81,24 +88,26 @@ class Saver:
         settings: Checkpoint,
         config: dict[str, Any],
         scratch: str,
-        fixed: dict[str, Tensor],
+        untrained: dict[str, Tensor],
         last_good: int = 0,
-        choice: ResumePoint = FROM_THE_BEGINNING,
+        resume_point: ResumePoint = FROM_THE_BEGINNING,
         lock_id: str = "",
         watchdog_paused: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
+        """`untrained`: tensors in fp32, which DeepSpeed has rounded to the working precision.
 
-        `choice`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits nothing.
-        `watchdog_paused`: around what this rank waits for by itself; what ranks do together is not within it.
+        `resume_point`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits
+        nothing. `watchdog_paused`: entered around what this rank waits for by itself, never around a
+        collective.
         """
         self._watchdog_paused = watchdog_paused
         self._group, self._uploads, self._logger = group, uploads, logger
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
-        self._choice, self._lock_id, self._mark = choice, lock_id, ""
-        self._fixed = os.path.join(scratch, "fixed.safetensors")
+        self._resume_point, self._lock_id, self._mark = resume_point, lock_id, ""
+        # To a file once: the upload process needs it at every commit, and is handed a path.
+        self._untrained = os.path.join(scratch, "fixed.safetensors")
         if group.world.is_main:
-            write_tensors(fixed, self._fixed)
+            write_tensors(untrained, self._untrained)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
@@ -110,13 +119,16 @@ class Saver:
     def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
         """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
         begun = time.perf_counter()
+        # Two saves at once would hold two copies of the state in host memory and in scratch.
         self.finish_save()
         self._saves += 1
         self._mark = self._group.share(checkpoint_folder.new_mark())
-        told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        # DeepSpeed's conversion to another number of ranks looks for `universal_checkpoint_info` and fails
+        # without it.
+        client_state = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
         with scratch.disk_named(self._scratch):
             folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
-            state = ds.snapshot(engine, folder, told)
+            state = ds.snapshot(engine, folder, client_state)
         self._zero_stage = engine.zero_optimization_stage()
         url = checkpoint_folder.checkpoint_url(self._url, at.step)
         part = self._writer.submit(self._write, folder, state, url)
@@ -135,6 +147,8 @@ class Saver:
         """Wait until what was saved is committed, or SaveError; every rank must call it."""
         if not self._saves:
             return
+        # Here all ranks may wait for the slowest upload; in `Trainer.run` the commit starts when all parts
+        # are there.
         self.start_commit()
         if self._pending is not None and self._pending.commit_job is not None:
             with self._watchdog_paused():
@@ -144,10 +158,10 @@ class Saver:
 
     def close(self) -> None:
         """After the last save."""
-        self._writer.shutdown(wait=False)
+        self._writer.shutdown(wait=False)  # its thread is done: `finish_save` has waited
 
     def start_commit(self) -> None:
-        """All ranks together, once every part is there: rank 0 asks for the commit."""
+        """Have rank 0's upload process commit; every rank must call it. Waits for this rank's part."""
         pending = self._pending
         if pending is None or pending.commit_job is not None:
             return
@@ -162,7 +176,7 @@ class Saver:
         files = {name: info for part in parts for name, info in sorted(part.items())}
         ranks = range(self._group.world.size)
         weights = [files.pop(checkpoint_folder.marked(part_name(rank), self._mark)) for rank in ranks]
-        held = Commit(
+        commit = Commit(
             url=checkpoint_folder.checkpoint_url(self._url, pending.at.step),
             **asdict(pending.at),
             world_size=self._group.world.size,
@@ -171,20 +185,21 @@ class Saver:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             config=self._config,
             files=files,
-            generation=self._choice.generation,
-            chosen=self._choice.chosen,
+            generation=self._resume_point.generation,
+            chosen=self._resume_point.chosen,
         )
+        # First, to the same process: whoever finds the commit finds the log up to its step.
         if self._logger:
             self._logger.flush()
         pending.commit_job = self._uploads.submit(
             finalize_checkpoint,
             CheckpointToFinalize(
                 self._url,
-                held,
+                commit,
                 self._mark,
                 weights,
                 pending.shapes,
-                self._fixed,
+                self._untrained,
                 self._scratch,
                 self._settings,
                 self._lock_id,
@@ -205,7 +220,7 @@ class Saver:
         return next((why for why in map(upload_process.failure_text, ended) if why), "")
 
     def _record_commit(self) -> None:
-        """When the save under way has been committed: it is the last good one."""
+        """Note the save under way as the last good one, once it is committed."""
         pending = self._pending
         if pending is None or pending.commit_job is None or not pending.commit_job.done() or self._fault():
             return
@@ -221,7 +236,7 @@ class Saver:
             )
 
     def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:
-        """This rank's files to scratch and on to the run's URL."""
+        """Write this rank's files to scratch and copy them to the run's URL; run by the thread."""
         patience_s = self._settings.patience_s
         try:
             upload_process.retry_with_patience(

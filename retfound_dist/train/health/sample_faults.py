@@ -1,4 +1,4 @@
-"""What the streams of all ranks report: bad samples against their budget, requests, remarks."""
+"""Collects what the streams of all ranks report: bad samples against their budget, traffic, remarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retfound_dist.train.ranks.collectives import RankGroup
 
 
 class SampleFaults:
-    """Collects on each rank, settles on all of them together."""
+    """Each rank collects by itself; at a logged step all ranks report together."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -39,11 +39,13 @@ class SampleFaults:
         self._traffic += batch.traffic
 
     def report(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
-        """All ranks together: name what is new, give the sums; DataError over the budget."""
+        """Name what is new and give the sums over all ranks; DataError over the budget. Every rank must call
+        it."""
         sums = [len(self._new), len(self._notes), self._traffic.bytes, self._traffic.retries]
         faults, notes, fetched, retries = (
             int(n) for n in group.sum(torch.tensor(sums, device=group.device)).tolist()
         )
+        # Texts are gathered only where there are any: nearly always four numbers are all that ranks exchange.
         if faults or notes:
             for text in sorted({text for texts in group.gather(self._notes) for text in texts} - self._said):
                 self._said.add(text)
@@ -63,6 +65,7 @@ class SampleFaults:
         if group.world.is_main:
             display.warn(f"bad sample {number} of {budget} allowed, replaced: {fault}")
         if number > budget:
+            # Every rank raises, so none waits for the others.
             raise (DataError if group.world.is_main else TrainingError)(
                 f"{number} samples could not be read, more than data.bad_sample_budget={budget}; "
                 f"the last: {fault}; run `retfound verify` on the shards"
