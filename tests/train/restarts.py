@@ -106,9 +106,9 @@ def _dumped(where: str, start: RunContext) -> ReadyRun:
     dist.barrier()
     if group.world.is_main:
         parts = [torch.load(f"{where}.{rank}", weights_only=True) for rank in range(group.world.size)]
-        found: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.untrained}
-        found |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
-        torch.save(found | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
+        memory: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.untrained}
+        memory |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
+        torch.save(memory | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
     dist.barrier()
     Path(f"{where}.{group.world.rank}").unlink()
     return ready

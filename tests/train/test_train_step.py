@@ -72,12 +72,12 @@ class Taken:
 
 
 def config_of(manifest: Manifest, case: Case) -> PretrainConfig:
-    given = [
+    settings = [
         f"data.shards={manifest.url}", "run.url=unused", *SMALL, f"train.micro_batch={case.micro}", "train.steps=40",
         f"train.global_batch={BATCH}", f"train.precision={case.precision}", f"train.zero_stage={case.stage}",
         "optim.base_lr=0.02", "optim.warmup_epochs=8",
     ]  # fmt: skip
-    return load(PretrainConfig, "configs/demo/pretrain.toml", given)[0]
+    return load(PretrainConfig, "configs/demo/pretrain.toml", settings)[0]
 
 
 def network(config: PretrainConfig) -> MaskedAutoencoder:

@@ -53,14 +53,14 @@ def untrained(model: nn.Module) -> dict[str, Tensor]:
 
 def read_untrained(model: nn.Module, commit: Commit, scratch: str) -> str:
     """Copy a checkpoint's untrained tensors into a model in fp32; gives a remark for the person, or ""."""
-    own = untrained(model)
+    tensors = untrained(model)
     with temporary(scratch) as folder:
         with safe_open(_local(commit, commit.weights, folder), "pt") as file:
-            absent = own.keys() - set(file.keys())
+            absent = tensors.keys() - set(file.keys())
             if absent:
                 names = ", ".join(sorted(absent))
                 raise CheckpointError(f"{commit.url} holds no {names}; use another checkpoint")
-            for name, tensor in own.items():
+            for name, tensor in tensors.items():
                 tensor.copy_(file.get_tensor(name))
         # Earlier versions committed fresh positions after a resume. The state tells which the run was trained
         # with, in the working precision: those are taken where the two differ.
@@ -68,20 +68,26 @@ def read_untrained(model: nn.Module, commit: Commit, scratch: str) -> str:
         if not module:  # stage 3 has it in parts
             return ""
         state = state_files.read(_local(commit, module, folder), storage.join(commit.url, module), mmap=True)
-        return _as_trained_with(own, state["module"], commit)
+        return _correct_untrained(tensors, state["module"], commit)
 
 
-def _as_trained_with(own: Mapping[str, Tensor], working: Mapping[str, Tensor], commit: Commit) -> str:
-    wrong = [
+def _correct_untrained(tensors: Mapping[str, Tensor], working: Mapping[str, Tensor], commit: Commit) -> str:
+    """Take tensors as the run was trained with them where the weights' file differs; gives a remark, or "".
+
+    `working`: the tensors in the working precision.
+    """
+    differing = [
         name
-        for name, tensor in own.items()
+        for name, tensor in tensors.items()
         if name in working and not torch.equal(tensor.to(working[name].dtype), working[name])
     ]
-    for name in wrong:
-        own[name].copy_(working[name])
-    if not wrong:
+    for name in differing:
+        tensors[name].copy_(working[name])
+    if not differing:
         return ""
-    return f"{', '.join(wrong)} as the run was trained with; the weights of step {commit.step} hold others"
+    return (
+        f"{', '.join(differing)} as the run was trained with; the weights of step {commit.step} hold others"
+    )
 
 
 def _local(commit: Commit, name: str, folder: str) -> str:

@@ -1,4 +1,4 @@
-"""The only module that uses DeepSpeed.
+"""The only module that imports DeepSpeed.
 
 `start` joins the process group, `build` wraps a model, `snapshot` copies the sharded training state, `load`
 reads it.

@@ -111,19 +111,18 @@ class RankFailures:
             self._thread.join(STORE_S)
 
     def leave(self, error: BaseException) -> None:
-        """Report this rank's error and leave; returns only where there are no other ranks: the caller
-        raises."""
-        own = self._describe(error)
+        """Report this rank's error and leave. Alone it returns instead: the caller raises."""
+        failure = self._describe(error)
         with self._one:
             if self._store is None:
-                self._close([own])
+                self._close([failure])
                 return
             # The end of a connection is what follows from another rank's failure: it is reported only where
             # no other rank reports the cause.
             known = self._wait(self._failures_key) if _lost_another(error) else self._read()
             if not (_lost_another(error) and known):
-                known = self._report(own)
-            self._leave_with(known or [own], own)
+                known = self._report(failure)
+            self._leave_with(known or [failure], failure)
 
     def _look(self) -> None:
         """Run by the thread: leave when another rank reports a failure."""
@@ -136,20 +135,20 @@ class RankFailures:
                     if not self._ended.is_set():
                         self._leave_with(self._read() or known, None)
 
-    def _leave_with(self, known: list[Failure], own: Failure | None) -> NoReturn:
+    def _leave_with(self, known: list[Failure], of_this_rank: Failure | None) -> NoReturn:
         self._clear()
         first = known[0]
         if first.explained:
             settle_another_start(first.lasting)
         if self._world.is_main:
-            self._print(known, own)
+            self._print(known, of_this_rank)
             with suppress(RuntimeError):
                 self._store.set(self._printed_key, "yes")
             self._close(known)
             # Without torchrun the store lives in this process: the others have to have looked before it ends.
             time.sleep(2 * LOOK_S)
-        elif not self._wait(self._printed_key) and own in known:
-            self._print([own], None)  # rank 0 has not printed it: it may be gone
+        elif not self._wait(self._printed_key) and of_this_rank in known:
+            self._print([of_this_rank], None)  # rank 0 has not printed it: it may be gone
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(first.exit_code)
@@ -159,11 +158,12 @@ class RankFailures:
         for close in reversed(self.at_end):
             close(known)
 
-    def _print(self, known: list[Failure], own: Failure | None) -> None:
+    def _print(self, known: list[Failure], of_this_rank: Failure | None) -> None:
         """Print each error once, with the rank that had it."""
         # An explained error that rank 0 had too is every rank's: it is printed without a rank.
-        mine = {own.error} if own and own in known and own.explained else set()
-        lines = {f.error: f"retfound: {f.error if f.error in mine else f.line()}" for f in reversed(known)}
+        ours = of_this_rank
+        shared = {ours.error} if ours and ours in known and ours.explained else set()
+        lines = {f.error: f"retfound: {f.error if f.error in shared else f.line()}" for f in reversed(known)}
         for failure in known:
             if line := lines.pop(failure.error, ""):
                 if self._debug and failure.traceback:
@@ -182,10 +182,10 @@ class RankFailures:
             text = f"{type(error).__name__}: {text[:1000]}"
         return Failure(*where, text, traceback=trace)
 
-    def _report(self, own: Failure) -> list[Failure]:
+    def _report(self, failure: Failure) -> list[Failure]:
         """Report to the others; gives all reports."""
         with suppress(RuntimeError):
-            self._store.append(self._failures_key, json.dumps(asdict(own)) + "\n")
+            self._store.append(self._failures_key, json.dumps(asdict(failure)) + "\n")
         return self._read()
 
     def _read(self) -> list[Failure]:

@@ -80,9 +80,9 @@ def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tm
         infos.append(storage.file_info(str(tmp_path / "p")))
     fixed = tmp_path / "fixed"
     safetensors.torch.save_file({"pos_embed": torch.ones(4)}, fixed)
-    made = write_merged_weights(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
+    written = write_merged_weights(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
     storage.get_file(storage.join(url, checkpoint_folder.WEIGHTS), str(tmp_path / "model"))
-    assert made == {checkpoint_folder.WEIGHTS: storage.file_info(str(tmp_path / "model"))}
+    assert written == {checkpoint_folder.WEIGHTS: storage.file_info(str(tmp_path / "model"))}
     found = safetensors.torch.load_file(tmp_path / "model")
     assert set(found) == {*NAMES, "pos_embed"}
     assert all(torch.equal(found[name], value) for name, value in weights().items())

@@ -79,8 +79,10 @@ def test_in_fp32_the_optimizer_s_weights_are_the_model_s_and_no_gradient_stays(a
     engine = build(net, Optim())
     step(engine, batch(0))
     addresses = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    kept = {p.untyped_storage().data_ptr() for p in engine.optimizer.single_partition_of_fp32_groups}
-    assert addresses == kept
+    master_addresses = {
+        p.untyped_storage().data_ptr() for p in engine.optimizer.single_partition_of_fp32_groups
+    }
+    assert addresses == master_addresses
     assert all(p.grad is None and p.grad_accum is None for p in net.parameters())
     assert set(engine.optimizer.averaged_gradients.values()) == {None}
 

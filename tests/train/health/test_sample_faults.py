@@ -23,16 +23,16 @@ def test_bad_samples_are_named_once_and_requests_added_up(capsys: pytest.Capture
     sample_faults, display = SampleFaults(budget=5), TrainingDisplay(1, shown=False)
     sample_faults.add(batch("a.tar/k1: cut short", traffic=ReadTraffic(3, 1000, 1)))
     sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image", traffic=ReadTraffic(1, 500, 0)))
-    found = sample_faults.report(ALONE, display)
-    assert found == {"bad_samples": 2, "fetched_bytes": 1500, "storage_retries": 1}
+    row = sample_faults.report(ALONE, display)
+    assert row == {"bad_samples": 2, "fetched_bytes": 1500, "storage_retries": 1}
     assert sample_faults.report(ALONE, display) == {
         "bad_samples": 2,
         "fetched_bytes": 0,
         "storage_retries": 0,
     }
-    said = capsys.readouterr().err
-    assert said.count("k1") == 1
-    assert "bad sample 2 of 5 allowed" in said
+    printed = capsys.readouterr().err
+    assert printed.count("k1") == 1
+    assert "bad sample 2 of 5 allowed" in printed
 
 
 def test_over_the_budget_the_last_is_named() -> None:

@@ -32,9 +32,13 @@ def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
     logger.event("end", step=55, reason="stopped")
     assert logger.close() == ""
     uploads.end()
-    held = run_summary.read(url)
-    assert held is not None
-    assert (held.rows[-1]["step"], held.events[-1]["reason"], held.checkpoints) == (55, "stopped", [50])
+    summary = run_summary.read(url)
+    assert summary is not None
+    assert (summary.rows[-1]["step"], summary.events[-1]["reason"], summary.checkpoints) == (
+        55,
+        "stopped",
+        [50],
+    )
     tree = storage.read_json(f"{url}/{run_summary.SUMMARY}")
     assert tree["rows"][-1]["step"] == 55
 

@@ -67,7 +67,7 @@ def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
     for name, data in {"state/a.pt": b"a" * 100, "b.bin": b"b", "helper.py": b"no"}.items():
         (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "from" / name).write_bytes(data)
-    found = upload_process.upload(str(tmp_path / "from"), "memory://keeper/to", 1.0)
-    assert found == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
+    files = upload_process.upload(str(tmp_path / "from"), "memory://keeper/to", 1.0)
+    assert files == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
     assert storage.read_bytes("memory://keeper/to/state/a.pt") == b"a" * 100
     assert not storage.exists("memory://keeper/to/helper.py")
