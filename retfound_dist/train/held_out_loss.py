@@ -1,7 +1,7 @@
-"""The loss on patients that are never trained on: the same images and the same masks at each checkpoint.
+"""The loss on patients that are never trained on, for the same images and masks at each checkpoint.
 
 Images and masks follow from the shard set alone, not from the run's seed, ranks or steps: losses of
-several runs on one set may be held against each other.
+several runs on one set may be compared.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.stream.loader import MicroBatch, open_stream
 from retfound_dist.train.ranks.collectives import RankGroup
 
+# Not the run's seed: losses of runs with other seeds may be compared, for they are on the same images and
+# masks.
 SEED = 0
-"""Of the choice of images and of their masks."""
+"""Seed of the choice of images and of their masks."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class HeldOut:
     """This rank's share of the held-out images."""
 
     count: int
-    """Over all ranks."""
+    """Images of all ranks."""
     part: list[MicroBatch]
-    """On the host; every rank has as many, padded with weight 0."""
+    """On the host. Every rank has the same number of micro-batches, padded with weight 0."""
 
     def score(self, engine: Any, model: MaskedAutoencoder, group: RankGroup) -> float:
         """Mean loss over all of them; every rank must call it after the same step."""
@@ -75,7 +77,8 @@ def open_held_out(
 
 
 def _forward(engine: Any, model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], Tensor]:
-    """The forward pass that is not compiled; ZeRO 3 brings the weights together through its engine."""
+    """The forward pass that is not compiled; at ZeRO 3 the engine's, which gathers the weights."""
+    # The compiled one would be compiled once more, for `eval` and `no_grad` change what it may assume.
     if engine.zero_optimization_stage() == 3:
         return engine  # type: ignore[no-any-return]
     return lambda images, noise: MaskedAutoencoder.forward(model, images, noise)

@@ -19,12 +19,14 @@ def lr_at(samples: float, total: float, warmup: float, peak: float, lowest: floa
     """Learning rate after `samples` of `total` images: linear warm-up, then a half-cosine to `lowest`."""
     if samples < warmup:
         return peak * samples / warmup
+    # 1: where the warm-up is as long as the run, nothing is left for the cosine.
     done = min(1.0, (samples - warmup) / max(1.0, total - warmup))
     return lowest + (peak - lowest) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     """Two groups for AdamW: with decay, and biases and norms (one dimension) without."""
+    # As MAE does it: biases, norms and all else of one dimension do not decay.
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     plain = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
     decayed = [p for name, p in trained if not (p.ndim <= 1 or name.endswith(".bias"))]

@@ -1,4 +1,8 @@
-"""The run: shards in, committed checkpoints out. Sets up what `trainer.py` runs."""
+"""`retfound pretrain`: sets up a start of a run, trains, and leaves in order.
+
+`pretrain` joins the ranks; `run_on` takes the lock, prepares the run (`run_setup.py`) and opens its logs;
+`_train` hands all of it to `trainer.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -39,12 +44,11 @@ from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog, ends_alike, settle_another_start
-from retfound_dist.train.run_setup import ReadyRun, StoppedError, make_ready, stop_if_asked
-from retfound_dist.train.run_setup import RunContext as Start
+from retfound_dist.train.run_setup import ReadyRun, RunContext, StoppedError, prepare_run, stop_if_asked
 from retfound_dist.train.schedule import run_steps
 from retfound_dist.train.trainer import RankZeroState, Trainer
 
-HURRY_S = 5.0
+LAST_WRITES_S = 5.0
 """How long logs and lock of a run that fails may take to be written."""
 
 
@@ -65,16 +69,17 @@ def pretrain(
     watchdog.start()
     url = config.run.url
     tree = {**configs.to_dict(config), SHARD_SET: describe_set(manifest)}
-    known = run_folder.check_same_run(url, tree, manifest)
-    if begun := run_folder.init_weights(url):
-        tree[INIT_WEIGHTS] = begun
+    has_begun = run_folder.check_same_run(url, tree, manifest)
+    if init_weights := run_folder.init_weights(url):
+        tree[INIT_WEIGHTS] = init_weights
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with (
         TrainingDisplay(steps, shown=world.is_main and not quiet) as display,
         Scratch("run", world.owner) as scratch,
     ):
-        if known and is_finished(url, steps, config.run.resume):
+        # Before the ranks meet, which takes seconds, and before the lock: nothing is written here.
+        if has_begun and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
         group = ds.start(world, config.train.threads)
@@ -84,45 +89,54 @@ def pretrain(
             asked.ignore()
             display.end()
 
+        # Before the upload process: from here on a rank that fails ends the others too.
         failures = RankFailures(group, watchdog, clear, debug)
-        keeper, folder = UploadProcess(url), scratch.folder
-        run_on(Start(config, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
+        uploads, folder = UploadProcess(url), scratch.folder
+        run_on(RunContext(config, tree, manifest, group, display, uploads, asked, watchdog, folder, failures))
         ds.stop()  # not after a failure: it would wait for a collective that never ends
     return INTERRUPTED if asked.interrupted else 0
 
 
-def run_on(start: Start) -> None:
-    """Run or resume on ranks that have met; every one of them calls it. Where one of several fails, all end.
+def run_on(context: RunContext) -> None:
+    """Run or resume on ranks that have met; every rank calls it. Where one rank fails, all end.
 
     Until all that the config names was read, the lock is all that is written to the run.
     """
     try:
-        with _locked(start) as lock:
-            _check_data(start)
-            ready = make_ready(start)
-            with _stream(start, ready) as stream, _desk(start, lock, ready.step) as desk:
-                _run(start, ready, stream, desk)
-        start.keeper.end()
-        start.failures.end()
+        with _locked(context) as lock:
+            _check_data(context)
+            ready = prepare_run(context)
+            # The config is written only now: a start that fails before leaves no run behind, and the
+            # corrected command starts. The stream comes first, for it may fail too.
+            with (
+                _open_stream(context, ready) as stream,
+                _open_rank_zero_state(context, lock, ready.step) as rank_zero,
+            ):
+                _train(context, ready, stream, rank_zero)
+        context.uploads.end()
+        context.failures.end()
     except StoppedError:
-        start.failures.end()
-        start.keeper.abandon()
+        context.failures.end()
+        context.uploads.abandon()
     except BaseException as error:
-        start.failures.leave(error)
-        start.keeper.abandon()
+        # Also KeyboardInterrupt and SystemExit: the other ranks wait in a collective and have to be told.
+        context.failures.leave(error)
+        context.uploads.abandon()
         raise
 
 
-def _check_data(start: Start) -> None:
+def _check_data(context: RunContext) -> None:
     """RunConflictError where an old run had other data, or the ranks have read two states of the set.
 
     ManifestError on every rank where its counts are not those of its indexes.
     """
-    config, held = start.config, start.manifest
-    start.group.on_main(lambda: check_counts(held.url, held.shards, config.data.patience_s))
-    start.group.on_main(lambda: check_old_run(config, start.manifest))
-    told = start.group.gather(describe_set(start.manifest))
-    if any(each != told[0] for each in told):
+    config, manifest, group = context.config, context.manifest, context.group
+    # On rank 0 alone: both read indexes of shards, and a thousand ranks would ask the store for the same.
+    group.on_main(lambda: check_counts(manifest.url, manifest.shards, config.data.patience_s))
+    group.on_main(lambda: check_old_run(config, manifest))
+    # Every rank read the manifest by itself before the ranks met; `retfound pack` may append meanwhile.
+    descriptions = group.gather(describe_set(manifest))
+    if any(description != descriptions[0] for description in descriptions):
         raise RunConflictError(
             f"{config.data.shards} changed while the ranks of {config.run.url} read it: start again when "
             "packing is done"
@@ -130,12 +144,13 @@ def _check_data(start: Start) -> None:
 
 
 @contextmanager
-def _locked(start: Start) -> Iterator[RunLock | None]:
+def _locked(context: RunContext) -> Iterator[RunLock | None]:
     """The lock, on rank 0; RunConflictError on every rank when another run holds it."""
-    lock = RunLock(start.config.run.url, start.display.say) if start.group.world.is_main else None
+    lock = RunLock(context.config.run.url, context.display.say) if context.group.world.is_main else None
     if lock:
-        start.failures.at_end.append(lambda _: _let_go(lock))
-    start.group.on_main(lambda: lock.take() if lock else None)
+        # Not in a `finally`: where another rank fails, a thread ends this process, and no `finally` runs.
+        context.failures.at_end.append(lambda _: _release_lock(lock))
+    context.group.on_main(lambda: lock.take() if lock else None)
     try:
         yield lock
     except StoppedError:
@@ -146,55 +161,59 @@ def _locked(start: Start) -> Iterator[RunLock | None]:
         lock.release()
 
 
-def _let_go(lock: RunLock) -> None:
-    """Release the lock of a run that fails; a store that does not answer is not waited for."""
-    leaving = threading.Thread(target=lock.release, daemon=True)
-    leaving.start()
-    leaving.join(HURRY_S)
+def _release_lock(lock: RunLock) -> None:
+    """Release the lock of a run that fails."""
+    # By a thread, for a store that does not answer is not waited for: a lock that stays is taken over when
+    # its holder gives no sign.
+    release = threading.Thread(target=lock.release, daemon=True)
+    release.start()
+    release.join(LAST_WRITES_S)
 
 
 @contextmanager
-def _desk(start: Start, lock: RunLock | None, step: int) -> Iterator[RankZeroState | None]:
-    """The run's config and its logs, on rank 0."""
-    config, url = start.config, start.config.run.url
-    desk: RankZeroState | None = None
+def _open_rank_zero_state(
+    context: RunContext, lock: RunLock | None, step: int
+) -> Iterator[RankZeroState | None]:
+    """Write the run's config and open its logs, on rank 0."""
+    config, url = context.config, context.config.run.url
+    rank_zero: RankZeroState | None = None
 
-    def open_desk() -> None:
-        nonlocal desk
+    def open_state() -> None:
+        nonlocal rank_zero
         assert lock is not None
-        board = TensorBoard(url, start.keeper, start.scratch, step) if config.train.tensorboard else None
-        run_folder.write_config(url, start.tree)
-        journal = RunLogger(url, start.keeper, config.checkpoint.patience_s)
-        desk = RankZeroState(journal, lock, board, known_graces(os.environ))
-        start.failures.at_end.append(partial(_write_down, desk.journal))
+        board = TensorBoard(url, context.uploads, context.scratch, step) if config.train.tensorboard else None
+        run_folder.write_config(url, context.tree)
+        logger = RunLogger(url, context.uploads, config.checkpoint.patience_s)
+        rank_zero = RankZeroState(logger, lock, board, known_graces(os.environ))
+        context.failures.at_end.append(partial(_log_failures, rank_zero.logger))
 
-    start.group.on_main(open_desk)
-    yield desk
-    if desk:
-        if desk.board:
-            desk.board.close()
-        if why := desk.journal.close():
-            start.display.warn(f"the last lines of the run's logs could not be written: {why}")
+    context.group.on_main(open_state)
+    yield rank_zero
+    if rank_zero:
+        if rank_zero.board:
+            rank_zero.board.close()
+        if fault := rank_zero.logger.close():
+            context.display.warn(f"the last lines of the run's logs could not be written: {fault}")
 
 
-def _write_down(journal: RunLogger, failures: Sequence[Failure]) -> None:
-    """Why the run fails, and the last lines of its logs."""
+def _log_failures(logger: RunLogger, failures: Sequence[Failure]) -> None:
+    """Log why the run fails, and write the last lines of its logs."""
     for failure in failures:
-        journal.event("failed", **failure.facts())
-    journal.close(longest_s=HURRY_S)
+        logger.event("failed", **failure.facts())
+    logger.close(longest_s=LAST_WRITES_S)
 
 
-def _stream(begin: Start, ready: ReadyRun) -> Stream:
-    """This rank's batches from where the run stands."""
-    config = begin.config
+def _open_stream(context: RunContext, ready: ReadyRun) -> Stream:
+    """This rank's batches from the step on where the run stands."""
+    config = context.config
     return open_stream(
-        begin.manifest,
+        context.manifest,
         config.train.global_batch,
         micro_batch=ready.job.cut.micro,
         image_size=config.model.image_size,
         patches=ready.model.patches,
         seed=config.train.seed,
-        world=begin.group.world,
+        world=context.group.world,
         start_step=ready.step,
         stop_step=ready.job.last,
         data=config.data,
@@ -202,49 +221,51 @@ def _stream(begin: Start, ready: ReadyRun) -> Stream:
     )
 
 
-def _run(begin: Start, ready: ReadyRun, stream: Stream, desk: RankZeroState | None) -> None:
-    config, group, display, job, start = begin.config, begin.group, begin.display, ready.job, ready.step
+def _train(context: RunContext, ready: ReadyRun, stream: Stream, rank_zero: RankZeroState | None) -> None:
+    """Train from where the run stands to its last step, or to where it is asked to stop."""
+    config, group, display, job, start = context.config, context.group, context.display, ready.job, ready.step
     train, url, world = config.train, config.run.url, group.world
-    stop_if_asked(begin)
-    begin.asked.stage = Stage.TRAINING
-    journal = desk.journal if desk else None
+    # The last chance to leave together without a step; from here on `Trainer.run` looks after each step.
+    stop_if_asked(context)
+    context.asked.stage = Stage.TRAINING
+    logger = rank_zero.logger if rank_zero else None
     saver = Saver(
         group,
-        begin.keeper,
-        journal,
+        context.uploads,
+        logger,
         url,
         config.checkpoint,
-        begin.tree,
-        begin.scratch,
-        ready.fixed,
+        context.tree,
+        context.scratch,
+        ready.untrained,
         start,
-        ready.choice,
-        desk.lock.id if desk else "",
-        partial(begin.watchdog.paused, config.checkpoint.patience_s),
+        ready.resume_point,
+        rank_zero.lock.id if rank_zero else "",
+        partial(context.watchdog.paused, config.checkpoint.patience_s),
     )
-    before = group.on_main(lambda: _before(url, start))
-    for fault in before["faults"] if desk else ():
+    earlier = group.on_main(lambda: _read_earlier_starts(url, start))
+    for fault in earlier.log_faults if rank_zero else ():
         display.warn(fault)
-    loop = Trainer(
+    trainer = Trainer(
         job,
         group,
         ready.engine,
         ready.model,
         display,
         saver,
-        Anomalies(train.bad_step_budget, train.global_batch, before["anomalies"]),
-        begin.asked,
-        begin.watchdog,
-        desk,
-        before["useful_s"],
-        before["began"],
+        Anomalies(train.bad_step_budget, train.global_batch, earlier.anomalies),
+        context.asked,
+        context.watchdog,
+        rank_zero,
+        earlier.useful_s,
+        earlier.began,
         ready.held_out,
     )
-    loop.recall(ready.state)
-    if desk:
-        _tell_grace(begin, desk, before["save"])
-    if journal:
-        journal.event(
+    trainer.load_state(ready.state)
+    if rank_zero:
+        _report_grace(context, rank_zero, earlier.save_time)
+    if logger:
+        logger.event(
             "start",
             began=process_began(),
             ready=time.time(),
@@ -256,50 +277,63 @@ def _run(begin: Start, ready: ReadyRun, stream: Stream, desk: RankZeroState | No
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             versions=installed("retfound-dist", "torch", "deepspeed"),
         )
-    done = loop.run(stream, start)
+    done = trainer.run(stream, start)
     saver.close()
-    if journal:
-        journal.event("end", step=done, reason="finished" if done == job.steps else "stopped")
+    if logger:
+        logger.event("end", step=done, reason="finished" if done == job.steps else "stopped")
     ended = "finished" if done == job.steps else "stopped as asked" if done < job.last else "stopped"
     display.say(
         f"{ended} at step {done} of {job.steps}; checkpoint {checkpoint_folder.checkpoint_url(url, done)}"
     )
 
 
-def _tell_grace(begin: Start, desk: RankZeroState, measured: SaveTime | None) -> None:
+def _report_grace(context: RunContext, rank_zero: RankZeroState, measured: SaveTime | None) -> None:
     """Say how long the run has to save when it is asked to stop, and what it needs."""
-    model, train, world = begin.config.model, begin.config.train, begin.group.world
+    model, train, world = context.config.model, context.config.train, context.group.world
     state, weights = model_shapes.state_bytes(model, train.precision), 4 * model_shapes.parameters(model)
     need = measured or save_time.expected(state, weights, world.size // world.local_size)
-    said, warned = save_time.lines(desk.graces, need, train.grace_s)
-    begin.display.say(said)
-    for line in warned:
-        begin.display.warn(line)
+    line, warning_lines = save_time.lines(rank_zero.graces, need, train.grace_s)
+    context.display.say(line)
+    for warning in warning_lines:
+        context.display.warn(warning)
 
 
-def _before(url: str, start: int) -> dict[str, Any]:
-    """What earlier starts of the run left: anomalies, time of the steps that count, when it all began.
+@dataclass(frozen=True)
+class EarlierStarts:
+    """What earlier starts of the run left in its logs, up to the step where this one goes on."""
 
-    Bad lines of its logs are left out; `faults` says so.
-    """
+    anomalies: list[dict[str, Any]]
+    useful_s: float
+    """Seconds of the steps that count, each once."""
+    began: float
+    """Unix time of the run's first start."""
+    save_time: SaveTime | None
+    """As measured; None where the run has committed no checkpoint yet."""
+    log_faults: list[str]
+    """Bad lines that were left out."""
+
+
+def _read_earlier_starts(url: str, start: int) -> EarlierStarts:
+    """Read the run's logs; steps after `start` were passed over at the resume, and do not count."""
     logs = {
         name: read_log(url, name) for name in (run_folder.METRICS, run_folder.EVENTS, run_folder.ANOMALIES)
     }
     rows = [row for row in each_step_once(logs[run_folder.METRICS].rows) if row["step"] <= start]
     steps = [0, *(row["step"] for row in rows)]
-    useful = sum(
+    # A row's `step_s` is the mean over the steps since the row before it.
+    useful_s = sum(
         (step - last) * row["step_s"] for row, step, last in zip(rows, steps[1:], steps, strict=False)
     )
     events = logs[run_folder.EVENTS].rows
     starts = [row["began"] for row in events if row["event"] == "start"]
     save = save_time.measured(events, rows[-1]["step_s"] if rows else 0.0)
-    return {
-        "anomalies": [row for row in logs[run_folder.ANOMALIES].rows if row["step"] <= start],
-        "useful_s": useful,
-        "began": min([*starts, process_began()]),
-        "save": save,
-        "faults": [log.fault for log in logs.values() if log.fault],
-    }
+    return EarlierStarts(
+        anomalies=[row for row in logs[run_folder.ANOMALIES].rows if row["step"] <= start],
+        useful_s=useful_s,
+        began=min([*starts, process_began()]),
+        save_time=save,
+        log_faults=[log.fault for log in logs.values() if log.fault],
+    )
 
 
 def guarded(
@@ -310,7 +344,10 @@ def guarded(
     asked: StopRequest | None = None,
     debug: bool = False,
 ) -> int:
-    """`pretrain`, where of an error before the ranks have met, which all share, only rank 0 speaks."""
+    """`pretrain`, where only rank 0 prints an error of the time before the ranks have met.
+
+    All ranks have the same error there: a config, a manifest or a run that each of them reads.
+    """
     try:
         return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
@@ -318,6 +355,7 @@ def guarded(
         if not world.is_main:
             if asked:
                 asked.silent = True
-            time.sleep(2 * HURRY_S)  # torchrun ends all ranks when one has left: rank 0 speaks first
+            # torchrun ends all ranks as soon as one has left, so rank 0 has to be the first.
+            time.sleep(2 * LAST_WRITES_S)
             os._exit(error.exit_code)
         raise

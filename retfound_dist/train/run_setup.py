@@ -1,4 +1,4 @@
-"""What a start reads and makes before it writes to its run: model, batch, engine, held-out part.
+"""Prepares a start before its run is written to: checkpoint, model, micro-batch, engine, held-out part.
 
 A first start that names something wrong (weights, a model, a batch) ends here, and leaves no run behind.
 """
@@ -40,7 +40,7 @@ from retfound_dist.train.schedule import RunSchedule, make_job
 
 @dataclass(frozen=True)
 class RunContext:
-    """One start of a run on one rank: what its parts share."""
+    """What the parts of one start of a run share on one rank."""
 
     config: PretrainConfig
     tree: dict[str, Any]
@@ -48,7 +48,8 @@ class RunContext:
     manifest: Manifest
     group: RankGroup
     display: TrainingDisplay
-    keeper: UploadProcess
+    uploads: UploadProcess
+    """Writes to the run's store."""
     asked: StopRequest
     watchdog: Watchdog
     scratch: str
@@ -57,7 +58,7 @@ class RunContext:
 
 
 class StoppedError(Exception):
-    """All ranks leave, as was asked of one of them, before the first step."""
+    """All ranks leave before the first step, because one of them was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class ReadyRun:
     job: RunSchedule
     model: MaskedAutoencoder
     engine: Any
-    fixed: dict[str, Tensor]
-    """What is not trained, in fp32; rank 0's is right."""
+    untrained: dict[str, Tensor]
+    """Tensors that are not trained, in fp32; only rank 0's are right."""
     held_out: HeldOut | None
     stage: int
     """ZeRO's, as it runs."""
@@ -77,48 +78,56 @@ class ReadyRun:
     load_s: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
     """What the run itself remembered with its checkpoint."""
-    choice: ResumePoint = FROM_THE_BEGINNING
-    """Why it stands there."""
+    resume_point: ResumePoint = FROM_THE_BEGINNING
+    """The checkpoint that it goes on from."""
 
 
-def stop_if_asked(begin: RunContext) -> None:
-    """StoppedError on every rank where any was asked to stop while they set up; every rank calls it."""
-    if any(begin.group.gather(begin.asked.asked_at > 0)):
-        begin.asked.ignore()
-        begin.display.say("stopped as asked before the first step of this start: nothing new to save")
+def stop_if_asked(context: RunContext) -> None:
+    """StoppedError on every rank where any was asked to stop during the set-up; every rank calls it."""
+    # Not `asked.asked`: a time limit that has passed already is left to the loop, which takes one step.
+    if any(context.group.gather(context.asked.asked_at > 0)):
+        context.asked.ignore()
+        context.display.say("stopped as asked before the first step of this start: nothing new to save")
         raise StoppedError
 
 
-def make_ready(begin: RunContext) -> ReadyRun:
-    """Read all that the config names and bring it to where the run stands; every rank calls it."""
-    config, manifest, group, display = begin.config, begin.manifest, begin.group, begin.display
+def prepare_run(context: RunContext) -> ReadyRun:
+    """Read all that the config names and bring it to the step where the run stands; every rank calls it."""
+    config, manifest, group, display = context.config, context.manifest, context.group, context.display
     train, world = config.train, group.world
-    choice = group.on_main(lambda: _choose(begin))
-    held = choice.held
-    stop_if_asked(begin)
-    model = _model(begin, held)
+    resume_point = group.on_main(lambda: _choose_checkpoint(context))
+    commit = resume_point.held
+    # Between the slow parts of the set-up: choosing reads every file of a checkpoint, building a model its
+    # weights.
+    stop_if_asked(context)
+    model = _build_model(context, commit)
     stage, micro = ds.zero_stage(train, world.size), train.micro_batch
     if not torch.cuda.is_available():
         suit_cpu(model, train.precision)
-    fixed = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
+    # Copied while the model is still in fp32: in bf16 positions are rounded, and a save would commit the
+    # rounded ones.
+    untrained = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
     model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
-    group.spread(model)
+    group.broadcast_model(model)
     if should_compile(train.compile, group.device, stage):
         compile_model(model)
-    stop_if_asked(begin)
+    stop_if_asked(context)
+    # Before DeepSpeed wraps the model, for its configuration holds the micro-batch. What DeepSpeed will take
+    # is added as predicted.
     if micro == "auto":
         fit = find_micro_batch(model, train, stage, 3 if manifest.image.get("colour") else 1, group)
         display.say(fit.describe())
         micro = fit.micro
     job = make_job(config, manifest, world.size, micro)
-    universal = held is not None and restore.needs_conversion(held, world.size, stage)
+    universal = commit is not None and restore.needs_conversion(commit, world.size, stage)
+    # DeepSpeed has to know before it wraps the model in which of its two formats the state will be loaded.
     engine = ds.build(model, parameter_groups(model, config.optim), train, config.optim, job.cut, universal)
     give_back()
     began, state = time.perf_counter(), {}
-    if held is not None:
-        how = f"written by {held.world_size} ranks at ZeRO {held.zero_stage}, converted"
-        display.say(f"resuming at step {held.step} ({how if universal else 'as it is'})")
-        state = restore.restore(group, engine, held, stage, config.checkpoint.patience_s, begin.scratch)
+    if commit is not None:
+        origin = f"written by {commit.world_size} ranks at ZeRO {commit.zero_stage}, converted"
+        display.say(f"resuming at step {commit.step} ({origin if universal else 'as it is'})")
+        state = restore.restore(group, engine, commit, stage, config.checkpoint.patience_s, context.scratch)
     load_s = time.perf_counter() - began
     display.say(
         f"{job.plan.samples} images, {job.steps} steps of {job.cut.describe()}; "
@@ -127,29 +136,33 @@ def make_ready(begin: RunContext) -> ReadyRun:
     held_out = open_held_out(config, manifest, group, job.cut.micro, model.patches)
     if held_out:
         display.say(f"held out: {held_out.count} images of {held_out_part(config.data, manifest)!r}")
-    step = held.step if held else 0
-    return ReadyRun(job, model, engine, fixed, held_out, stage, step, load_s, state, choice)
+    step = commit.step if commit else 0
+    return ReadyRun(job, model, engine, untrained, held_out, stage, step, load_s, state, resume_point)
 
 
-def _choose(begin: RunContext) -> ResumePoint:
-    config, job = begin.config, job_of(os.environ, begin.group.world.launcher)
-    return choose(config.run.url, config.run.resume, begin.display.say, config.checkpoint.patience_s, job)
+def _choose_checkpoint(context: RunContext) -> ResumePoint:
+    config, job = context.config, job_of(os.environ, context.group.world.launcher)
+    return choose(config.run.url, config.run.resume, context.display.say, config.checkpoint.patience_s, job)
 
 
-def _model(begin: RunContext, held: Commit | None) -> MaskedAutoencoder:
-    """The autoencoder in fp32, begun by the seed, then filled on rank 0: by `model.init`, or on a resume with
-    what the checkpoint holds and DeepSpeed's state does not."""
-    config = begin.config
+def _build_model(context: RunContext, commit: Commit | None) -> MaskedAutoencoder:
+    """The autoencoder in fp32, with weights drawn by the seed.
+
+    Rank 0 then fills in `model.init`; on a resume, what the checkpoint holds and DeepSpeed's state lacks.
+    """
+    config = context.config
     torch.manual_seed(config.train.seed)
     model = MaskedAutoencoder(config.model, config.train.activation_checkpointing)
 
     def fill() -> str:
-        if held is not None:
-            return restore.read_untrained(model, held, begin.scratch)
+        if commit is not None:
+            return restore.read_untrained(model, commit, context.scratch)
         if config.model.init == "none":
             return ""
         weights = read_weights(config.model.init)
-        known = begin.tree.setdefault(INIT_WEIGHTS, {"sha256": weights.sha256})
+        # A start that was killed before its first checkpoint has written down what it began from. Were it
+        # begun again from other weights, its config and its log would tell of two runs.
+        known = context.tree.setdefault(INIT_WEIGHTS, {"sha256": weights.sha256})
         if known["sha256"] != weights.sha256:
             raise RunConflictError(
                 f"{config.model.init} holds other weights than {config.run.url} began from: "
@@ -157,6 +170,7 @@ def _model(begin: RunContext, held: Commit | None) -> MaskedAutoencoder:
             )
         return load_into(model, weights, model.grid).summary(weights)
 
-    if said := begin.group.on_main(fill):
-        begin.display.say(said)
+    # Only rank 0 reads weights; `broadcast_model` brings them to the others over the network, not the store.
+    if summary := context.group.on_main(fill):
+        context.display.say(summary)
     return model

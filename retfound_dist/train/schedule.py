@@ -1,4 +1,4 @@
-"""What does not change while a run runs: its batch arithmetic, its length, its learning rates. Pure."""
+"""The schedule of a run: batch arithmetic, length, learning rates. Pure functions of config and shard set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RunSchedule:
     plan: BatchPlan
     cut: BatchLayout
     steps: int
-    """Length of the schedule."""
+    """Length of the schedule, in steps."""
 
     @property
     def last(self) -> int:
-        """The step to leave at."""
+        """The step after which to leave: the schedule's last, or `train.stop_at_step`."""
         return min(self.steps, self.config.train.stop_at_step or self.steps)
 
     def lr(self, step: int) -> float:
@@ -38,6 +38,7 @@ class RunSchedule:
 def run_steps(config: PretrainConfig, plan: BatchPlan) -> int:
     """Length of a run's schedule in steps."""
     length = config.train.epochs * plan.samples / config.train.global_batch
+    # A product of floats may lie just above a whole number; it shall not add a step.
     return config.train.steps or max(1, math.ceil(length - 1e-9))
 
 

@@ -1,4 +1,8 @@
-"""The loop: step, vote, say, save. Nothing in it waits for the device but a logged step."""
+"""The training loop: step, exchange flags, log, save.
+
+Read `Trainer.run` first; `train_step.py` has the step itself, `checkpoint/checkpoint_saver.py` the save. Only
+logged steps and saves wait for the device.
+"""
 
 from __future__ import annotations
 
@@ -35,26 +39,26 @@ from retfound_dist.train.train_step import take_step
 
 @dataclass
 class RankZeroState:
-    """What rank 0 alone has."""
+    """The run's lock and logs, which only rank 0 has."""
 
-    journal: RunLogger
+    logger: RunLogger
     lock: RunLock
     board: TensorBoard | None = None
     graces: Sequence[Grace] = ()
     """How long those who may stop this run wait for a save."""
-    weighed: bool = False
-    """Whether they were held against a save of this start."""
+    graces_checked: bool = False
+    """Whether they were compared with a save of this start."""
 
-    def warn_of(self, need: SaveTime, grace_s: float) -> list[str]:
-        """What to warn of once a save of this start was measured."""
-        if self.weighed:
+    def grace_warnings(self, need: SaveTime, grace_s: float) -> list[str]:
+        """Warnings where a save needs longer than it may take; only once a start."""
+        if self.graces_checked:
             return []
-        self.weighed = True
+        self.graces_checked = True
         return warnings(self.graces, need, grace_s)
 
     def fault(self) -> str:
         """Why the run cannot go on; empty when it can."""
-        return self.lock.check() or self.journal.fault()
+        return self.lock.check() or self.logger.fault()
 
 
 @dataclass
@@ -70,37 +74,41 @@ class Trainer:
     anomalies: Anomalies
     asked: StopRequest
     watchdog: Watchdog
-    desk: RankZeroState | None
-    """Of rank 0."""
+    rank_zero: RankZeroState | None
+    """None on every other rank."""
     useful_s: float = 0.0
-    """Time of the steps before this start, each once; `began` is when the run first did."""
+    """Seconds of the steps before this start, each step counted once."""
     began: float = field(default_factory=time.time)
+    """Unix time at which the run first began."""
     held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         config = self.job.config
-        self._account = SampleFaults(config.data.bad_sample_budget)
+        self._sample_faults = SampleFaults(config.data.bad_sample_budget)
         self._clock = Clock()
         self._records: list[StepRecord] = []
-        self._votes = DelayedFlags(self.group)
+        self._flags = DelayedFlags(self.group)
         self._profiler = Profiler(config.run.url, self.group.world.rank, config.train.profile_steps)
-        kind = torch.float32
+        # MFU compares with what this device does in the precision that really multiplies: a CPU without bf16
+        # instructions multiplies in fp32 (`model/cpu_bf16.py`).
+        dtype = torch.float32
         if config.train.precision == "bf16" and (self.group.device.type == "cuda" or has_bf16_instructions()):
-            kind = torch.bfloat16
-        self._peak_flops = matrix_rate(self.group.device, kind) * self.group.world.size
-        self._flops = training_flops(self.model)
+            dtype = torch.bfloat16
+        self._peak_flops = matrix_rate(self.group.device, dtype) * self.group.world.size
+        self._image_flops = training_flops(self.model)
 
     def state(self) -> dict[str, Any]:
         """What the run remembers besides its weights; it is saved with each checkpoint."""
-        return {"recent_losses": self.anomalies.state(), "bad_samples": self._account.state()}
+        return {"recent_losses": self.anomalies.state(), "bad_samples": self._sample_faults.state()}
 
-    def recall(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave; checkpoints of earlier versions have nothing of it."""
-        self.anomalies.recall(state.get("recent_losses", ()))
-        self._account.recall(state.get("bad_samples", ()))
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        # Checkpoints of earlier versions hold neither key.
+        self.anomalies.load_state(state.get("recent_losses", ()))
+        self._sample_faults.load_state(state.get("bad_samples", ()))
 
     def run(self, stream: Stream, start: int) -> int:
-        """Steps from `start` on; gives the last one done, which is committed."""
+        """Take the steps after `start`; gives the last one done, which is committed."""
         job, config, done = self.job, self.job.config, start
         batches = iter(stream)
         self.watchdog.step(start)
@@ -108,129 +116,152 @@ class Trainer:
         while done < job.last:
             self._profiler.before(done + 1)
             self._records.append(
-                take_step(self.engine, batches, job, self.group, self._clock, self._account, done)
+                take_step(self.engine, batches, job, self.group, self._clock, self._sample_faults, done)
             )
             done += 1
             self.watchdog.step(done)
-            if self.desk and done == start + 1:
-                ask_for_another_start()  # who is killed cannot ask
+            if self.rank_zero and done == start + 1:
+                # Now, not when something fails: a process that is killed cannot ask any more. Only after a
+                # step, so that a start which always fails is not repeated for ever.
+                ask_for_another_start()
             if trace := self._profiler.after(done):
                 self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
-            leaving = self._vote() or done == job.last
+            leaving = self._exchange_flags() or done == job.last
             saving = leaving or done % config.checkpoint.every_steps == 0
             if not (saving or done % config.train.log_every == 0 or done == start + 1):
                 continue
-            digest = self._log(done, saving)
+            # Before the save: its commit names the batch's digest, and its state the losses up to this step.
+            digest = self._log_step(done, saving)
             if saving:
                 self._save(Position(done, done * job.cut.global_batch, digest))
             if leaving:
                 break
-        self._votes.end()
+        self._flags.wait()  # the last exchange is under way still: the process group must not end within it
         self.saver.finish_save()
         self.watchdog.end()
         self.asked.ignore()
+        # `train.max_minutes` is a time limit, not the end of the run: the job is to be queued again.
         if not (self.asked.out_of_time and done < job.last):
             want_no_other_start()
         return done
 
-    def _vote(self) -> bool:
-        """What all ranks know of the step before: a save that is complete, a fault; gives whether to stop."""
-        complete, failed = self.saver.flags()
-        why = self.desk.fault() if self.desk else ""
-        stop, parts, faults = self._votes.cast([int(self.asked.asked), complete, int(failed or bool(why))])
+    def _exchange_flags(self) -> bool:
+        """Act on what all ranks flagged after the step before; gives whether to stop.
+
+        Ranks act at the same step, because each of these actions holds collectives.
+        """
+        part_written, save_failed = self.saver.flags()
+        fault = self.rank_zero.fault() if self.rank_zero else ""
+        stop, parts, faults = self._flags.exchange(
+            [int(self.asked.asked), part_written, int(save_failed or bool(fault))]
+        )
         if faults:
-            self._votes.end()
+            self._flags.wait()
             self.saver.check()
-            why = next(text for text in [*self.group.gather(why), "a fault that has passed"] if text)
-            raise (RunConflictError if self.desk and self.desk.lock.check() else StorageError)(why)
+            # The flag is a step old. A store that answers again has cleared the text of it meanwhile.
+            fault = next(text for text in [*self.group.gather(fault), "a fault that has passed"] if text)
+            raise (RunConflictError if self.rank_zero and self.rank_zero.lock.check() else StorageError)(
+                fault
+            )
         if parts == self.group.world.size:
-            self.saver.seal()
+            self.saver.start_commit()
         return stop > 0
 
-    def _log(self, done: int, saving: bool) -> str:
-        """A line of metrics.jsonl; here the ranks and the device are waited for. Gives the batch's digest."""
+    def _log_step(self, done: int, saving: bool) -> str:
+        """Write a line of metrics.jsonl; gives the batch's digest. Waits for the ranks and the device."""
         job, batch, last = self.job, self.job.cut.global_batch, self._records[-1]
-        spread, steps = self._spread(), self._clock.steps
-        reckoned = self.anomalies.reckon(self._records, self.group)
+        # First of all, for the clock's sums begin anew in `rates`.
+        rank_times, steps = self._rank_times(), self._clock.steps
+        summary = self.anomalies.summarize(self._records, self.group)
+        # After `summarize`, which waits for the device: before it the steps would seem to take no time.
         rates = self._clock.rates(batch)
         self.useful_s += steps * rates["step_s"]
-        finite = [loss for loss in reckoned.losses if math.isfinite(loss)]
+        finite_losses = [loss for loss in summary.losses if math.isfinite(loss)]
         row = {
             "step": done,
             "epoch": done * batch / job.plan.samples,
             "samples": done * batch,
-            "loss": reckoned.losses[-1] if math.isfinite(reckoned.losses[-1]) else None,
-            "loss_mean": statistics.fmean(finite) if finite else None,
+            "loss": summary.losses[-1] if math.isfinite(summary.losses[-1]) else None,
+            "loss_mean": statistics.fmean(finite_losses) if finite_losses else None,
             "lr": job.lr(done - 1),
-            "grad_norm": reckoned.grad_norm,
+            "grad_norm": summary.grad_norm,
             **rates,
-            "mfu": rates["images_per_s"] * self._flops / self._peak_flops,
+            "mfu": rates["images_per_s"] * self._image_flops / self._peak_flops,
             "memory_gb": memory_gb(),
-            **spread,
+            **rank_times,
             "world_size": self.group.world.size,
             "batch_digest": _sum_digest(self.group, last.digest),
             "skipped_steps": self.anomalies.skipped,
-            "spikes": sum(found["kind"] == "spike" for found in reckoned.anomalies),
-            **self._account.settle(self.group, self.display),
+            "spikes": sum(anomaly["kind"] == "spike" for anomaly in summary.anomalies),
+            **self._sample_faults.report(self.group, self.display),
             "time": time.time(),
             "goodput": self.useful_s / max(1e-9, time.time() - self.began),
         }
         if saving and self.held_out:
-            row["held_out_loss"] = self._score(done, self.held_out)
-        if self.desk and self.saver.took_s:
+            row["held_out_loss"] = self._held_out_loss(done, self.held_out)
+        if self.rank_zero and self.saver.took_s:
             need = SaveTime(rates["step_s"] + self.saver.took_s, "as measured")
-            for line in self.desk.warn_of(need, job.config.train.grace_s):
+            for line in self.rank_zero.grace_warnings(need, job.config.train.grace_s):
                 self.display.warn(line)
         self._records = []
         self.display.show(row, self.saver.last_good)
-        for found in reckoned.anomalies:
-            self._tell(found)
-        if self.desk:
-            self.desk.journal.write(run_folder.METRICS, row)
-            if self.desk.board:
-                self.desk.board.write(row)
-        self.anomalies.check()
+        for anomaly in summary.anomalies:
+            self._report_anomaly(anomaly)
+        if self.rank_zero:
+            self.rank_zero.logger.write(run_folder.METRICS, row)
+            if self.rank_zero.board:
+                self.rank_zero.board.write(row)
+        self.anomalies.check()  # last: the lines that explain its error are written by now
         return str(row["batch_digest"])
 
-    def _score(self, done: int, held_out: HeldOut) -> float | None:
+    def _held_out_loss(self, done: int, held_out: HeldOut) -> float | None:
         """The held-out loss; None, as JSON has it, where it is not finite."""
         loss = held_out.score(self.engine, self.model, self.group)
         self.display.say(f"step {done}: loss {loss:.4f} on {held_out.count} held-out images")
         return loss if math.isfinite(loss) else None
 
-    def _spread(self) -> dict[str, Any]:
-        """How long ranks work by themselves in a step, and who is slowest: a straggler shows here."""
-        world = self.group.world
-        own = torch.zeros(world.size, dtype=torch.float64, device=self.group.device)
-        own[world.rank] = self._clock.own()
-        each = self.group.sum(own).tolist()
-        middle = statistics.median(each)
-        return {"rank_s": [min(each), middle, max(each)], "slowest_rank": each.index(max(each))}
+    def _rank_times(self) -> dict[str, Any]:
+        """Least, median and most seconds a step of the ranks' own work, and the slowest rank.
 
-    def _tell(self, found: dict[str, Any]) -> None:
-        """One anomaly, to the person and the log."""
+        A slow rank shows only here: in the backward pass all ranks wait for it and take the same time.
+        """
+        world = self.group.world
+        rank_s = torch.zeros(world.size, dtype=torch.float64, device=self.group.device)
+        rank_s[world.rank] = self._clock.rank_s()
+        seconds = self.group.sum(rank_s).tolist()
+        return {
+            "rank_s": [min(seconds), statistics.median(seconds), max(seconds)],
+            "slowest_rank": seconds.index(max(seconds)),
+        }
+
+    def _report_anomaly(self, anomaly: dict[str, Any]) -> None:
+        """Tell the person of one anomaly, and log it."""
         if self.group.world.is_main:
-            what = (
-                f"step {found['step']} skipped: loss or gradient not finite ({self.anomalies.skipped} so far)"
-                if found["kind"] == "skipped"
-                else f"the loss leapt to {found['loss']:.4f} at step {found['step']}"
+            step = anomaly["step"]
+            text = (
+                f"step {step} skipped: loss or gradient not finite ({self.anomalies.skipped} so far)"
+                if anomaly["kind"] == "skipped"
+                else f"the loss leapt to {anomaly['loss']:.4f} at step {step}"
             )
-            suspects = f", from {', '.join(found['suspects'][:3])}" if found["suspects"] else ""
-            self.display.warn(f"{what}{suspects}: see anomalies.jsonl")
-        if self.desk:
-            self.desk.journal.write(run_folder.ANOMALIES, {**found, "time": time.time()})
+            suspects = f", from {', '.join(anomaly['suspects'][:3])}" if anomaly["suspects"] else ""
+            self.display.warn(f"{text}{suspects}: see anomalies.jsonl")
+        if self.rank_zero:
+            self.rank_zero.logger.write(run_folder.ANOMALIES, {**anomaly, "time": time.time()})
 
     def _save(self, at: Position) -> None:
         self.saver.save(self.engine, at, self.state())
+        # The save before may have taken long to commit: the time for the next step counts from here.
         self.watchdog.step(at.step)
-        if self.desk and self.desk.board:
-            self.desk.board.save()
+        if self.rank_zero and self.rank_zero.board:
+            self.rank_zero.board.save()
+        # A save is no part of a step's time: images a second and goodput shall not show it.
         self._clock = Clock()
 
 
 def _sum_digest(group: RankGroup, part: int) -> str:
-    """The global batch's digest from each rank's: a sum modulo 2^64 (int64 addition wraps)."""
+    """The global batch's digest from each rank's part: a sum modulo 2^64."""
     part %= 2**64
+    # torch adds no uint64 over ranks. int64 has the same bits, and its addition wraps.
     signed = part - 2**64 if part >= 2**63 else part
     total = group.sum(torch.tensor(signed, dtype=torch.int64, device=group.device)).item()
     return f"{int(total) % 2**64:016x}"

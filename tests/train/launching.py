@@ -39,11 +39,11 @@ def pretrain(ranks: int, run: Path | str, shards: str, *overrides: str) -> subpr
     """Run to the end and give what it printed."""
     with start(ranks, run, shards, *overrides) as process:
         try:
-            out, said = process.communicate(timeout=500)
+            out, errors = process.communicate(timeout=500)
         except BaseException:
             process.kill()
             raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 def metrics(run: Path | str) -> list[dict[str, Any]]:

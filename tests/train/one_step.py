@@ -23,8 +23,8 @@ def main() -> None:
     micro, precision = spec["micro"], spec["precision"]
     device = ds.start(World(), 2).device
     meter = Meter(device)
-    how: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
-    train = Train(global_batch=micro, micro_batch=micro, steps=3, **how)
+    settings: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
+    train = Train(global_batch=micro, micro_batch=micro, steps=3, **settings)
     model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
     suit_cpu(model, precision)
     model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)

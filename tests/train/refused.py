@@ -18,10 +18,10 @@ from retfound_dist.io import storage
 
 def refused(words: list[str], run: str) -> tuple[int, list[str], bool]:
     """Of one command: exit code, its lines to the person, whether there is something at the run's URL."""
-    said = io.StringIO()
-    with redirect_stderr(said):
+    errors = io.StringIO()
+    with redirect_stderr(errors):
         code = main(words)
-    lines = [line for line in said.getvalue().splitlines() if line.startswith("retfound:")]
+    lines = [line for line in errors.getvalue().splitlines() if line.startswith("retfound:")]
     return code, lines, storage.exists(run)
 
 

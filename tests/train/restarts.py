@@ -22,14 +22,14 @@ from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import World
 from retfound_dist.train import pretrain
-from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, own_part
+from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog
-from retfound_dist.train.run_setup import ReadyRun, RunContext, make_ready
+from retfound_dist.train.run_setup import ReadyRun, RunContext, prepare_run
 
 MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
 
@@ -80,12 +80,12 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     for each in starts:
         with TrainingDisplay(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
             manifest = read_manifest(each.config.data.shards)
-            keeper, asked, watchdog = UploadProcess(each.config.run.url), StopRequest(), Watchdog(world, 0)
+            uploads, asked, watchdog = UploadProcess(each.config.run.url), StopRequest(), Watchdog(world, 0)
             start = RunContext(
                 each.config, {**to_dict(each.config), SHARD_SET: describe_set(manifest)}, manifest, group, display,
-                keeper, asked, watchdog, scratch.folder, RankFailures(group, watchdog),
+                uploads, asked, watchdog, scratch.folder, RankFailures(group, watchdog),
             )  # fmt: skip
-            pretrain.make_ready = partial(_dumped, each.dump) if each.dump else make_ready
+            pretrain.prepare_run = partial(_dumped, each.dump) if each.dump else prepare_run
             pretrain.run_on(start)
         group.share(None)
         gc.collect()
@@ -96,19 +96,19 @@ def _dumped(where: str, start: RunContext) -> ReadyRun:
     """Ready, with what it trains on from here written down: fp32 weights, working copies, the rest."""
     import deepspeed
 
-    ready, group = make_ready(start), start.group
+    ready, group = prepare_run(start), start.group
     working = {}
     for name, p in ready.model.named_parameters():
         with deepspeed.zero.GatheredParameters([p], enabled=ready.stage == 3):
             working[name] = p.detach().clone()
     state = ds.snapshot(ready.engine, start.scratch, {})
-    torch.save(own_part(state), f"{where}.{group.world.rank}")
+    torch.save(rank_weights(state), f"{where}.{group.world.rank}")
     dist.barrier()
     if group.world.is_main:
         parts = [torch.load(f"{where}.{rank}", weights_only=True) for rank in range(group.world.size)]
-        found: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.fixed}
-        found |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
-        torch.save(found | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
+        memory: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.untrained}
+        memory |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
+        torch.save(memory | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
     dist.barrier()
     Path(f"{where}.{group.world.rank}").unlink()
     return ready

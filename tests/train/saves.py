@@ -20,7 +20,7 @@ import torch
 from retfound_dist.config.schema import Checkpoint
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
-from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, seal
+from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, finalize_checkpoint
 from retfound_dist.train.checkpoint.merge_weights import part_name
 from retfound_dist.train.ranks import upload_process
 
@@ -55,7 +55,7 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
         time="2026-01-01T00:00:00+00:00", config={}, files=files,
     )  # fmt: skip
     settings = keep or Checkpoint(keep_last=9, patience_s=5.0)
-    seal(CheckpointToFinalize(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
+    finalize_checkpoint(CheckpointToFinalize(run, held, mark, parts, [{"w": (8,)}], fixed, scratch, settings))
     return checkpoint_folder.read_commit(url)
 
 

@@ -45,8 +45,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def config_of(manifest: Manifest, *overrides: str) -> PretrainConfig:
-    given = [f"data.shards={manifest.url}", "run.url=unused", *SMALL, *TRAIN, *overrides]
-    return load(PretrainConfig, "configs/demo/pretrain.toml", given)[0]
+    settings = [f"data.shards={manifest.url}", "run.url=unused", *SMALL, *TRAIN, *overrides]
+    return load(PretrainConfig, "configs/demo/pretrain.toml", settings)[0]
 
 
 def test_what_is_trained_on_is_never_held_out(manifest: Manifest, tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_bf16_on_two_ranks_trains_commits_and_names_every_field(manifest: Manife
     assert [r["step"] for r in rows] == [1, 2, 3]
     assert set(rows[0]) >= FIELDS
     assert checkpoint_folder.list_steps(str(run)) == [2, 3]
-    held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(run), 3))
-    assert (held.world_size, held.samples, held.batch_digest) == (2, 30, rows[-1]["batch_digest"])
-    assert checkpoint_folder.WEIGHTS in held.files
+    commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(run), 3))
+    assert (commit.world_size, commit.samples, commit.batch_digest) == (2, 30, rows[-1]["batch_digest"])
+    assert checkpoint_folder.WEIGHTS in commit.files
     assert json.loads((run / "config.json").read_text())["train"]["global_batch"] == 10
     again = pretrain(1, tmp_path / "again", manifest.url, "train.steps=3")
     assert again.returncode == 0, again.stderr

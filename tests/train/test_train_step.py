@@ -72,12 +72,12 @@ class Taken:
 
 
 def config_of(manifest: Manifest, case: Case) -> PretrainConfig:
-    given = [
+    settings = [
         f"data.shards={manifest.url}", "run.url=unused", *SMALL, f"train.micro_batch={case.micro}", "train.steps=40",
         f"train.global_batch={BATCH}", f"train.precision={case.precision}", f"train.zero_stage={case.stage}",
         "optim.base_lr=0.02", "optim.warmup_epochs=8",
     ]  # fmt: skip
-    return load(PretrainConfig, "configs/demo/pretrain.toml", given)[0]
+    return load(PretrainConfig, "configs/demo/pretrain.toml", settings)[0]
 
 
 def network(config: PretrainConfig) -> MaskedAutoencoder:
@@ -148,11 +148,11 @@ def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
         move()
 
     engine.step = step
-    clock, account, records = Clock(), SampleFaults(0), []
+    clock, sample_faults, records = Clock(), SampleFaults(0), []
     with stream_of(config, manifest, group.world, case.micro) as stream:
         parts = with_noisy_padding(stream)
         for number in range(BEGIN, BEGIN + STEPS):
-            records.append(take_step(engine, parts, job, group, clock, account, number))
+            records.append(take_step(engine, parts, job, group, clock, sample_faults, number))
             assert [g["lr"] for g in engine.optimizer.param_groups] == [job.lr(number)] * 2
     assert clock.steps == STEPS
     losses = (group.sum(torch.stack([r.loss for r in records])) / BATCH).tolist()
@@ -185,17 +185,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(scope="module")
 def plain(manifest: Manifest) -> Taken:
     return plain_loop(manifest)
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[RankGroup]:
-    """This process as a group of one; what joining sets is put back afterwards."""
-    before, threads = dict(os.environ), torch.get_num_threads()
-    yield ds.start(World(), threads=1)
-    ds.stop()
-    os.environ.clear()
-    os.environ.update(before)
-    torch.set_num_threads(threads)
 
 
 def test_the_batches_have_rates_losses_and_gradients_of_their_own(plain: Taken, manifest: Manifest) -> None:
@@ -240,11 +229,11 @@ def test_what_a_step_could_not_read_reaches_the_account(manifest: Manifest, alon
     config = config_of(manifest, Case(4))
     net, job = network(config), make_job(config, manifest, 1, 4)
     engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
-    account = SampleFaults(10)
+    sample_faults = SampleFaults(10)
     with stream_of(config, manifest, World(), 4) as stream:
         parts = (replace(part, faults=[f"oct-000000/{number}: broken"]) for number, part in enumerate(stream))
-        take_step(engine, parts, job, alone, Clock(), account, BEGIN)
-    assert account._new == ["oct-000000/0: broken", "oct-000000/1: broken", "oct-000000/2: broken"]
+        take_step(engine, parts, job, alone, Clock(), sample_faults, BEGIN)
+    assert sample_faults._new == ["oct-000000/0: broken", "oct-000000/1: broken", "oct-000000/2: broken"]
 
 
 def test_a_sample_whose_loss_is_not_finite_is_suspected_and_the_weights_stay(

@@ -58,8 +58,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     manifest = make_set(folder, count=40)
     done = pretrain(1, folder / "run", manifest.url, *RUN)
     assert done.returncode == 0, done.stderr
-    given = [f"data.shards={manifest.url}", f"run.url={folder / 'run'}", *SMALL, *RUN]
-    config = load(PretrainConfig, "configs/demo/pretrain.toml", given)[0]
+    settings = [f"data.shards={manifest.url}", f"run.url={folder / 'run'}", *SMALL, *RUN]
+    config = load(PretrainConfig, "configs/demo/pretrain.toml", settings)[0]
     return Ran(folder / "run", metrics(folder / "run"), config, manifest)
 
 
@@ -152,11 +152,11 @@ def test_a_row_s_speeds_follow_from_each_other(ran: Ran) -> None:
 def test_a_checkpoint_holds_the_weights_after_its_step_and_the_digest_of_its_batch(
     ran: Ran, plain: Plain
 ) -> None:
-    held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(ran.folder), STEPS))
-    assert (held.step, held.samples, held.world_size) == (STEPS, STEPS * BATCH, 1)
-    assert held.batch_digest == ran.rows[-1]["batch_digest"]
+    commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(ran.folder), STEPS))
+    assert (commit.step, commit.samples, commit.world_size) == (STEPS, STEPS * BATCH, 1)
+    assert commit.batch_digest == ran.rows[-1]["batch_digest"]
     net = MaskedAutoencoder(ran.config.model)
-    load_into(net, read_weights(held.url), net.grid)
+    load_into(net, read_weights(commit.url), net.grid)
     ours = torch.cat([p.detach().flatten() for p in net.parameters()])
     theirs = torch.cat([plain.weights[n].flatten() for n, _ in net.named_parameters()])
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-4

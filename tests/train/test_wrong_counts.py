@@ -22,9 +22,11 @@ def test_two_ranks_refuse_a_wrong_count_together_and_leave_no_run(tmp_path: Path
     storage.write_json(where, tree)
     ended = pretrain(2, tmp_path / "run", manifest.url, "train.steps=2")
     assert ended.returncode != 0
-    said = [line for line in ended.stderr.splitlines() if line.startswith("retfound: ")]
-    assert len(said) == 1, ended.stderr[-3000:]
+    error_lines = [line for line in ended.stderr.splitlines() if line.startswith("retfound: ")]
+    assert len(error_lines) == 1, ended.stderr[-3000:]
     true = manifest.shards[-1].samples
-    assert f"holds {true} samples, the manifest says {true - 1} of {manifest.shards[-1].name}" in said[0]
+    assert (
+        f"holds {true} samples, the manifest says {true - 1} of {manifest.shards[-1].name}" in error_lines[0]
+    )
     assert ended.stderr.count("exitcode  : 2") == 2
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Saving and restoring: parts of all ranks, one commit, resuming on any number of ranks.
+"""Saves and restores checkpoints: parts of all ranks, one commit, resuming on any number of ranks.
 
 May import `train.engine`, `train.health`, `train.logs`, `train.ranks` and what lies below them.
 """

@@ -1,9 +1,14 @@
 """Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
 
-`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's
-names. A save copies each rank's state to host memory, which is all that the step waits for; a thread writes
-it to local scratch (`TMPDIR`), the keeper's process copies that to the run's URL, and rank 0's puts the
-weights together (`merge_weights.py`) and commits. A checkpoint exists from its COMMIT.json on.
+`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's names.
+A save goes through these steps, and training waits for the first one alone:
+
+1. `Saver.save` copies each rank's state to host memory.
+2. A thread writes it to local scratch (`TMPDIR`), and the upload process copies that to the run's URL.
+3. When the parts of all ranks are there, `Saver.start_commit` hands them to rank 0's upload process.
+4. That process puts the weights together (`merge_weights.py`) and commits (`finalize.py`).
+
+A checkpoint exists from its COMMIT.json on.
 """
 
 from __future__ import annotations
@@ -29,13 +34,13 @@ from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import scratch
 from retfound_dist.io.retry import Patience
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, seal
+from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, finalize_checkpoint
 from retfound_dist.train.checkpoint.merge_weights import (
     Shapes,
     disk_named,
     group_shapes,
-    own_part,
     part_name,
+    rank_weights,
     write_tensors,
 )
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint
@@ -48,7 +53,7 @@ from retfound_dist.train.ranks.upload_process import UploadProcess
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is: what COMMIT.json says beside its files."""
+    """How far a run is; COMMIT.json holds it."""
 
     step: int
     samples: int
@@ -57,48 +62,52 @@ class Position:
 
 @dataclass
 class _Pending:
-    """A save under way."""
+    """A save that is not committed yet."""
 
     at: Position
     part: Future[dict[str, FileInfo]]
+    """This rank's files, once they are at the run's URL."""
     shapes: Shapes
     """Of all weights; on rank 0."""
     stall_s: float
     """How long training stood still for it."""
     begun: float
-    sealed: Future[None] | None = None
+    commit_job: Future[None] | None = None
+    """None until every rank's part is there. Done at once on all ranks but 0, which alone commits."""
 
 
 class Saver:
-    """Saves one after the other; a new one waits for the commit of the one before."""
+    """Saves checkpoints one after the other; a save waits for the commit of the one before."""
 
     def __init__(
         self,
         group: RankGroup,
-        keeper: UploadProcess,
-        journal: RunLogger | None,
+        uploads: UploadProcess,
+        logger: RunLogger | None,
         run_url: str,
         settings: Checkpoint,
         config: dict[str, Any],
         scratch: str,
-        fixed: dict[str, Tensor],
+        untrained: dict[str, Tensor],
         last_good: int = 0,
-        choice: ResumePoint = FROM_THE_BEGINNING,
+        resume_point: ResumePoint = FROM_THE_BEGINNING,
         lock_id: str = "",
-        at_ease: Callable[[], AbstractContextManager[None]] = nullcontext,
+        watchdog_paused: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`fixed`: the untrained tensors in fp32, which DeepSpeed has rounded to the working precision.
+        """`untrained`: tensors in fp32, which DeepSpeed has rounded to the working precision.
 
-        `choice`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits nothing.
-        `at_ease`: around what this rank waits for by itself; what ranks do together is not within it.
+        `resume_point`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits
+        nothing. `watchdog_paused`: entered around what this rank waits for by itself, never around a
+        collective.
         """
-        self._at_ease = at_ease
-        self._group, self._keeper, self._journal = group, keeper, journal
+        self._watchdog_paused = watchdog_paused
+        self._group, self._uploads, self._logger = group, uploads, logger
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
-        self._choice, self._lock_id, self._mark = choice, lock_id, ""
-        self._fixed = os.path.join(scratch, "fixed.safetensors")
+        self._resume_point, self._lock_id, self._mark = resume_point, lock_id, ""
+        # To a file once: the upload process needs it at every commit, and is handed a path.
+        self._untrained = os.path.join(scratch, "fixed.safetensors")
         if group.world.is_main:
-            write_tensors(fixed, self._fixed)
+            write_tensors(untrained, self._untrained)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
@@ -110,13 +119,16 @@ class Saver:
     def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
         """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
         begun = time.perf_counter()
+        # Two saves at once would hold two copies of the state in host memory and in scratch.
         self.finish_save()
         self._saves += 1
         self._mark = self._group.share(checkpoint_folder.new_mark())
-        told = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        # DeepSpeed's conversion to another number of ranks looks for `universal_checkpoint_info` and fails
+        # without it.
+        client_state = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
         with scratch.disk_named(self._scratch):
             folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
-            state = ds.snapshot(engine, folder, told)
+            state = ds.snapshot(engine, folder, client_state)
         self._zero_stage = engine.zero_optimization_stage()
         url = checkpoint_folder.checkpoint_url(self._url, at.step)
         part = self._writer.submit(self._write, folder, state, url)
@@ -124,45 +136,47 @@ class Saver:
         self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
 
     def flags(self) -> tuple[int, int]:
-        """For the vote after each step: whether this rank's part is there to be sealed, and any failure."""
+        """For the exchange after each step: whether this rank's part is written, whether a save failed."""
         pending = self._pending
         if pending is None:
             return 0, 0
-        self._note_commit()
-        return int(pending.sealed is None and pending.part.done()), int(bool(self._fault()))
+        self._record_commit()
+        return int(pending.commit_job is None and pending.part.done()), int(bool(self._fault()))
 
     def finish_save(self) -> None:
         """Wait until what was saved is committed, or SaveError; every rank must call it."""
         if not self._saves:
             return
-        self.seal()
-        if self._pending is not None and self._pending.sealed is not None:
-            with self._at_ease():
-                self._pending.sealed.exception()
-            self._note_commit()
+        # Here all ranks may wait for the slowest upload; in `Trainer.run` the commit starts when all parts
+        # are there.
+        self.start_commit()
+        if self._pending is not None and self._pending.commit_job is not None:
+            with self._watchdog_paused():
+                self._pending.commit_job.exception()
+            self._record_commit()
         self.check()
 
     def close(self) -> None:
         """After the last save."""
-        self._writer.shutdown(wait=False)
+        self._writer.shutdown(wait=False)  # its thread is done: `finish_save` has waited
 
-    def seal(self) -> None:
-        """All ranks together, once every part is there: rank 0 asks for the commit."""
+    def start_commit(self) -> None:
+        """Have rank 0's upload process commit; every rank must call it. Waits for this rank's part."""
         pending = self._pending
-        if pending is None or pending.sealed is not None:
+        if pending is None or pending.commit_job is not None:
             return
-        with self._at_ease():
+        with self._watchdog_paused():
             pending.part.exception()
         self.check()
         parts = self._group.gather(pending.part.result())
-        pending.sealed = Future()
+        pending.commit_job = Future()
         if not self._group.world.is_main:
-            pending.sealed.set_result(None)
+            pending.commit_job.set_result(None)
             return
         files = {name: info for part in parts for name, info in sorted(part.items())}
         ranks = range(self._group.world.size)
         weights = [files.pop(checkpoint_folder.marked(part_name(rank), self._mark)) for rank in ranks]
-        held = Commit(
+        commit = Commit(
             url=checkpoint_folder.checkpoint_url(self._url, pending.at.step),
             **asdict(pending.at),
             world_size=self._group.world.size,
@@ -171,20 +185,21 @@ class Saver:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             config=self._config,
             files=files,
-            generation=self._choice.generation,
-            chosen=self._choice.chosen,
+            generation=self._resume_point.generation,
+            chosen=self._resume_point.chosen,
         )
-        if self._journal:
-            self._journal.flush()
-        pending.sealed = self._keeper.ask(
-            seal,
+        # First, to the same process: whoever finds the commit finds the log up to its step.
+        if self._logger:
+            self._logger.flush()
+        pending.commit_job = self._uploads.submit(
+            finalize_checkpoint,
             CheckpointToFinalize(
                 self._url,
-                held,
+                commit,
                 self._mark,
                 weights,
                 pending.shapes,
-                self._fixed,
+                self._untrained,
                 self._scratch,
                 self._settings,
                 self._lock_id,
@@ -201,18 +216,18 @@ class Saver:
         """Why the save under way has failed here; empty when it has not, so far."""
         if self._pending is None:
             return ""
-        ended = [f for f in (self._pending.part, self._pending.sealed) if f is not None and f.done()]
-        return next((why for why in map(upload_process.fault, ended) if why), "")
+        ended = [f for f in (self._pending.part, self._pending.commit_job) if f is not None and f.done()]
+        return next((why for why in map(upload_process.failure_text, ended) if why), "")
 
-    def _note_commit(self) -> None:
-        """When the save under way has been committed: it is the last good one."""
+    def _record_commit(self) -> None:
+        """Note the save under way as the last good one, once it is committed."""
         pending = self._pending
-        if pending is None or pending.sealed is None or not pending.sealed.done() or self._fault():
+        if pending is None or pending.commit_job is None or not pending.commit_job.done() or self._fault():
             return
         self.last_good, self._pending = pending.at.step, None
         self.took_s = time.perf_counter() - pending.begun
-        if self._journal:
-            self._journal.event(
+        if self._logger:
+            self._logger.event(
                 "checkpoint",
                 step=pending.at.step,
                 stall_s=pending.stall_s,
@@ -221,11 +236,13 @@ class Saver:
             )
 
     def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:
-        """This rank's files to scratch and on to the run's URL."""
+        """Write this rank's files to scratch and copy them to the run's URL; run by the thread."""
         patience_s = self._settings.patience_s
         try:
-            upload_process.insist(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
-            return self._keeper.ask(upload_process.upload, scratch, url, patience_s, self._mark).result()
+            upload_process.retry_with_patience(
+                lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s)
+            )
+            return self._uploads.submit(upload_process.upload, scratch, url, patience_s, self._mark).result()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -233,7 +250,7 @@ class Saver:
         path = os.path.join(scratch, part_name(self._group.world.rank))
         with disk_named(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_tensors(own_part(state), path)
+        write_tensors(rank_weights(state), path)
         for path, value in state.items():
             with disk_named(path):
                 torch.save(value, path)

@@ -1,6 +1,6 @@
-"""The end of a save, when all ranks' files are there: weights, commit, and what is no longer needed goes.
+"""The end of a save, when all ranks' files are there: merge the weights, commit, remove what is old.
 
-Rank 0's keeper does it. A checkpoint exists from its COMMIT.json on.
+Rank 0's upload process does it. A checkpoint exists from its COMMIT.json on.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from retfound_dist.io import storage
 from retfound_dist.io.retry import Patience
 from retfound_dist.io.scratch import temporary
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.train.checkpoint.merge_weights import Shapes, assemble
+from retfound_dist.train.checkpoint.merge_weights import Shapes, write_merged_weights
 from retfound_dist.train.health.run_lock import has_lost
 from retfound_dist.train.ranks import upload_process
 
+# Short, for the checkpoint is good without it, and the next save removes what was left.
 TIDY_S = 30.0
-"""Seconds for which removing old files is tried again; the next save tries anew."""
+"""Seconds for which removing old files is tried again."""
 
 
 @dataclass(frozen=True)
@@ -29,44 +30,49 @@ class CheckpointToFinalize:
     """What is left to do of one save."""
 
     run_url: str
-    held: Commit
-    """All but the weights' file."""
+    commit: Commit
+    """Names all files but that of the weights."""
     mark: str
     """Of this save's names."""
     parts: list[FileInfo]
     """Of the weights, by rank."""
     shapes: Shapes
-    fixed: str
+    untrained: str
+    """A local file with the untrained tensors."""
     scratch: str
     settings: Checkpoint
     lock_id: str = ""
     """Who has to hold the run's lock when this is committed; empty: nobody."""
 
 
-def seal(job: CheckpointToFinalize) -> None:
-    """Put the weights together, commit, then let go of what is no longer needed."""
-    held, patience = job.held, Patience(job.held.url, job.settings.patience_s)
+def finalize_checkpoint(job: CheckpointToFinalize) -> None:
+    """Merge the weights, commit, then remove what is no longer needed."""
+    commit, patience = job.commit, Patience(job.commit.url, job.settings.patience_s)
     with temporary(job.scratch) as scratch:
-        made = upload_process.insist(
-            lambda: assemble(held.url, job.mark, job.parts, job.shapes, job.fixed, scratch), patience
+        weights = upload_process.retry_with_patience(
+            lambda: write_merged_weights(commit.url, job.mark, job.parts, job.shapes, job.untrained, scratch),
+            patience,
         )
     patience.succeeded()
-    whole = replace(held, files=held.files | made)
-    upload_process.insist(lambda: _commit(job, whole), patience)
+    whole = replace(commit, files=commit.files | weights)
+    upload_process.retry_with_patience(lambda: _commit(job, whole), patience)
+    # Only after the commit: until then the older checkpoint is the good one, and loses nothing.
     try:
-        upload_process.insist(
-            lambda: prune(job.run_url, job.settings, held.step),
-            Patience(held.url, min(TIDY_S, job.settings.patience_s)),
+        upload_process.retry_with_patience(
+            lambda: prune(job.run_url, job.settings, commit.step),
+            Patience(commit.url, min(TIDY_S, job.settings.patience_s)),
         )
     except StorageError as error:  # the checkpoint is good all the same
         print(
-            f"retfound: step {held.step} is saved, but older files could not be removed: {error}",
+            f"retfound: step {commit.step} is saved, but older files could not be removed: {error}",
             file=sys.stderr,
         )
 
 
 def _commit(job: CheckpointToFinalize, whole: Commit) -> None:
     """Write the commit, unless another start has the run by now: then its checkpoints count."""
+    # As late as can be. A start that was thought dead and wakes up must not replace the checkpoints of its
+    # successor.
     if job.lock_id and has_lost(job.run_url, job.lock_id):
         raise RunConflictError(f"{job.run_url} is being run by another start: step {whole.step} is not saved")
     checkpoint_folder.write_commit(whole)
@@ -82,24 +88,29 @@ def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
     """
     steps = [each.step for each in checkpoint_folder.by_age(run_url) if each.step <= newest]
     for step in steps:
-        kept = step in steps[-keep.keep_last :] or (
+        keeps_state = step in steps[-keep.keep_last :] or (
             keep.keep_every_steps and step % keep.keep_every_steps == 0
         )
-        _tidy(checkpoint_folder.checkpoint_url(run_url, step), bool(kept))
+        _tidy(checkpoint_folder.checkpoint_url(run_url, step), bool(keeps_state))
 
 
-def _tidy(url: str, kept: bool) -> None:
-    """One committed checkpoint's folder; `kept`: with its training state. A damaged commit is left alone."""
+def _tidy(url: str, keeps_state: bool) -> None:
+    """Remove from a checkpoint's folder what its commit does not name, and its state unless `keeps_state`.
+
+    The folder of a damaged commit is left alone.
+    """
     names = storage.list_names(url)
+    # Most old checkpoints are tidied already: listing a folder spares reading its commit.
     if set(names) <= {checkpoint_folder.COMMIT, checkpoint_folder.WEIGHTS}:
         return
     try:
-        held = checkpoint_folder.read_commit(url)
+        commit = checkpoint_folder.read_commit(url)
     except (CheckpointError, FormatError):
         return
-    if held.state and not kept:
-        files = {name: info for name, info in held.files.items() if name not in held.state}
-        held = replace(held, files=files)
-        checkpoint_folder.write_commit(held)
-    for name in checkpoint_folder.spare_names(held, names):
+    if commit.state and not keeps_state:
+        files = {name: info for name, info in commit.files.items() if name not in commit.state}
+        commit = replace(commit, files=files)
+        # Before the files go: a commit that names a file which is gone is a damaged checkpoint.
+        checkpoint_folder.write_commit(commit)
+    for name in checkpoint_folder.spare_names(commit, names):
         storage.delete(storage.join(url, name))

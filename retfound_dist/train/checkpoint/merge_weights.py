@@ -1,9 +1,10 @@
-"""All weights in fp32, put together from what each rank holds of them: behind the run, not in it.
+"""Merges all weights in fp32 from what each rank holds of them.
 
-With a save every rank writes its part of the fp32 weights besides its training state; when all parts are at
-the run's URL, rank 0's keeper makes `model.safetensors` of them. No rank waits for another, and no device is
-asked. The layout of the parts is DeepSpeed's (0.19.8): stages 1 and 2 lay the tensors of a parameter group
-end to end and cut the whole into equal parts; stage 3 cuts every tensor, padded to a multiple of the ranks.
+With a save every rank writes its part of the fp32 weights besides its training state. When all parts are at
+the run's URL, rank 0's upload process makes `model.safetensors` of them. Gathering them over the process
+group instead would stop training. The layout of the parts is DeepSpeed's (0.19.8): stages 1 and 2 lay the
+tensors of a parameter group end to end and cut the whole into equal parts; stage 3 cuts every tensor, padded
+to a multiple of the ranks.
 """
 
 from __future__ import annotations
@@ -31,22 +32,24 @@ _FLAT, _CUT = "single_partition_of_fp32_groups", "fp32_flat_groups"
 
 
 def part_name(rank: int) -> str:
-    """A rank's file, as a save calls it, until the weights are put together."""
+    """The name of a rank's file in a save, which exists until the weights are merged."""
     return f"{PARTS}/{rank:05d}.safetensors"
 
 
-def own_part(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def rank_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """This rank's fp32 weights out of its snapshot: one flat tensor a group, or one in all (stage 3)."""
-    held = next(value["optimizer_state_dict"] for value in state.values() if "optimizer_state_dict" in value)
-    if _FLAT in held:
-        return {str(number): part.contiguous() for number, part in enumerate(held[_FLAT])}
-    return {"all": torch.cat([part.flatten() for part in held[_CUT]])}
+    optimizer = next(
+        value["optimizer_state_dict"] for value in state.values() if "optimizer_state_dict" in value
+    )
+    if _FLAT in optimizer:
+        return {str(number): part.contiguous() for number, part in enumerate(optimizer[_FLAT])}
+    return {"all": torch.cat([part.flatten() for part in optimizer[_CUT]])}
 
 
 def group_shapes(state: Mapping[str, Any]) -> Shapes:
-    """What the parts hold, out of rank 0's snapshot."""
-    told = next(value["param_shapes"] for value in state.values() if "param_shapes" in value)
-    return [{name: tuple(shape) for name, shape in group.items()} for group in told]
+    """Names and shapes of what the parts hold, out of rank 0's snapshot."""
+    groups = next(value["param_shapes"] for value in state.values() if "param_shapes" in value)
+    return [{name: tuple(shape) for name, shape in group.items()} for group in groups]
 
 
 def merge(parts: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Tensor]:
@@ -57,10 +60,12 @@ def merge(parts: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Te
     for number, group in enumerate(shapes):
         flat = torch.cat([part[str(number)] for part in parts])
         sizes = [torch.Size(shape).numel() for shape in group.values()]
+        # More than the sum is padding: DeepSpeed cuts a group into parts of one length.
         if sum(sizes) > len(flat):
             raise CheckpointError(f"the parts hold {len(flat)} numbers, the model has {sum(sizes)}")
         pieces = torch.split(flat[: sum(sizes)], sizes)
         for (name, shape), piece in zip(group.items(), pieces, strict=True):
+            # Cloned, for safetensors refuses tensors that share memory.
             weights[name] = piece.reshape(shape).clone()
     return weights
 
@@ -77,24 +82,22 @@ def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
     }
 
 
-def assemble(
-    url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, fixed: str, scratch: str
+def write_merged_weights(
+    url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, untrained: str, scratch: str
 ) -> dict[str, FileInfo]:
-    """Make the weights' file of the parts at a checkpoint's URL; gives it by its name.
+    """Merge the parts at a checkpoint's URL to the file of its weights there; gives it by its name.
 
-    `mark`: the save's. `fixed`: a local file with the untrained tensors, which DeepSpeed has rounded to the
-    working precision. StorageError where a store or a disk fails: then it is worth another try.
+    `mark`: the save's. `untrained`: a local file with the untrained tensors, which DeepSpeed has rounded to
+    the working precision. StorageError where a store or a disk fails: then it is worth another try.
     """
-    held = []
+    parts_of_ranks = []
     for rank, info in enumerate(parts):
-        where, path = (
-            storage.join(url, checkpoint_folder.marked(part_name(rank), mark)),
-            os.path.join(scratch, "part"),
-        )
+        where = storage.join(url, checkpoint_folder.marked(part_name(rank), mark))
+        path = os.path.join(scratch, "part")
         if why := verified_files.fetch(where, path, info):
             raise StorageError(f"{where} is not what rank {rank} wrote: {why}")
-        held.append(safetensors.torch.load_file(path))
-    weights = merge(held, shapes) | safetensors.torch.load_file(fixed)
+        parts_of_ranks.append(safetensors.torch.load_file(path))
+    weights = merge(parts_of_ranks, shapes) | safetensors.torch.load_file(untrained)
     path = os.path.join(scratch, checkpoint_folder.WEIGHTS)
     write_tensors(weights, path)
     name = checkpoint_folder.weights_name(url, mark)
@@ -114,5 +117,6 @@ def disk_named(path: str) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, safetensors.SafetensorError) as error:
+            # torch and safetensors wrap a full disk in errors of their own; EIO where no cause can be told.
             known = disk_errors.trouble_behind(error, os.path.dirname(path))
             raise known or OSError(errno.EIO, str(error)) from error

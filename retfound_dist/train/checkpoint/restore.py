@@ -1,8 +1,8 @@
-"""Resuming: the checkpoint that a start goes on from, brought to this number of ranks and ZeRO stage.
+"""Loads a checkpoint into an engine, at any number of ranks and any ZeRO stage.
 
 A state of another number of ranks or another stage is converted through DeepSpeed's universal format, once:
-the result stands beside the checkpoint, committed like it, for the next start. What is not trained is no part
-of that format, and is read from the checkpoint's weights.
+the result is put beside the checkpoint, committed like it, for the next start. Tensors that are not trained
+are no part of that format, and are read from the checkpoint's weights.
 """
 
 from __future__ import annotations
@@ -40,81 +40,85 @@ _MODULE = f"{checkpoint_folder.STATE}/mp_rank_00_model_states.pt"
 """Where stages 1 and 2 keep the working copy of all weights."""
 
 
-def needs_conversion(held: Commit, world_size: int, zero_stage: int) -> bool:
+def needs_conversion(commit: Commit, world_size: int, zero_stage: int) -> bool:
     """Whether the state was written by another number of ranks or ZeRO stage."""
-    return (held.world_size, held.zero_stage) != (world_size, zero_stage)
+    return (commit.world_size, commit.zero_stage) != (world_size, zero_stage)
 
 
 def untrained(model: nn.Module) -> dict[str, Tensor]:
-    """What no optimizer moves: frozen parameters, and buffers that are saved; no copies."""
+    """Tensors that no optimizer moves: frozen parameters, and buffers that are saved; no copies."""
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     return {name: tensor for name, tensor in model.state_dict().items() if name not in trained}
 
 
-def read_untrained(model: nn.Module, held: Commit, scratch: str) -> str:
-    """Put all that is not trained into a model in fp32, as the checkpoint has it; gives a remark, or nothing.
-
-    Earlier versions committed fresh positions after a resume. The state tells which the run was trained with,
-    in the working precision: those are taken where the two differ.
-    """
-    own = untrained(model)
+def read_untrained(model: nn.Module, commit: Commit, scratch: str) -> str:
+    """Copy a checkpoint's untrained tensors into a model in fp32; gives a remark for the person, or ""."""
+    tensors = untrained(model)
     with temporary(scratch) as folder:
-        with safe_open(_local(held, held.weights, folder), "pt") as file:
-            absent = own.keys() - set(file.keys())
+        with safe_open(_local(commit, commit.weights, folder), "pt") as file:
+            absent = tensors.keys() - set(file.keys())
             if absent:
                 names = ", ".join(sorted(absent))
-                raise CheckpointError(f"{held.url} holds no {names}; use another checkpoint")
-            for name, tensor in own.items():
+                raise CheckpointError(f"{commit.url} holds no {names}; use another checkpoint")
+            for name, tensor in tensors.items():
                 tensor.copy_(file.get_tensor(name))
-        module = next((name for name, saved in held.state.items() if saved == _MODULE), "")
+        # Earlier versions committed fresh positions after a resume. The state tells which the run was trained
+        # with, in the working precision: those are taken where the two differ.
+        module = next((name for name, saved in commit.state.items() if saved == _MODULE), "")
         if not module:  # stage 3 has it in parts
             return ""
-        state = state_files.read(_local(held, module, folder), storage.join(held.url, module), mmap=True)
-        return _as_trained_with(own, state["module"], held)
+        state = state_files.read(_local(commit, module, folder), storage.join(commit.url, module), mmap=True)
+        return _correct_untrained(tensors, state["module"], commit)
 
 
-def _as_trained_with(own: Mapping[str, Tensor], working: Mapping[str, Tensor], held: Commit) -> str:
-    wrong = [
+def _correct_untrained(tensors: Mapping[str, Tensor], working: Mapping[str, Tensor], commit: Commit) -> str:
+    """Take tensors as the run was trained with them where the weights' file differs; gives a remark, or "".
+
+    `working`: the tensors in the working precision.
+    """
+    differing = [
         name
-        for name, tensor in own.items()
+        for name, tensor in tensors.items()
         if name in working and not torch.equal(tensor.to(working[name].dtype), working[name])
     ]
-    for name in wrong:
-        own[name].copy_(working[name])
-    if not wrong:
+    for name in differing:
+        tensors[name].copy_(working[name])
+    if not differing:
         return ""
-    return f"{', '.join(wrong)} as the run was trained with; the weights of step {held.step} hold others"
+    return (
+        f"{', '.join(differing)} as the run was trained with; the weights of step {commit.step} hold others"
+    )
 
 
-def _local(held: Commit, name: str, folder: str) -> str:
+def _local(commit: Commit, name: str, folder: str) -> str:
     """A local path of a checkpoint's file: itself, or a copy that is checked."""
-    where = storage.join(held.url, name)
+    where = storage.join(commit.url, name)
     if storage.is_local(where):
         return storage.local_path(where)
     path = os.path.join(folder, "file")
-    checkpoint_folder.fetch(held, name, path)
+    checkpoint_folder.fetch(commit, name, path)
     return path
 
 
 def restore(
-    group: RankGroup, engine: Any, held: Commit, zero_stage: int, patience_s: float, scratch: str
+    group: RankGroup, engine: Any, commit: Commit, zero_stage: int, patience_s: float, scratch: str
 ) -> dict[str, Any]:
-    """Bring the engine to a checkpoint's state; every rank must call it. Gives what `Saver.save` was told.
+    """Load a checkpoint's state into the engine; every rank must call it. Gives `run_state` of `Saver.save`.
 
     `scratch`: a folder that all ranks of a host share.
     """
     scratch = os.path.join(scratch, "restore")
     if group.world.local_rank == 0:
         shutil.rmtree(scratch, ignore_errors=True)
-    converting = needs_conversion(held, group.world.size, zero_stage)
+    converting = needs_conversion(commit, group.world.size, zero_stage)
     try:
         if converting:
-            _in_turns(group, scratch, lambda: _fetch_universal(held, scratch, patience_s))
+            _in_turns(group, scratch, lambda: _fetch_universal(commit, scratch, patience_s))
         else:
-            _in_turns(group, scratch, lambda: _fetch_all(held, held.state, scratch, patience_s))
-        told = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
-        group.share(None)
-        return dict(told.get(ds.RUN_STATE, {}))
+            _in_turns(group, scratch, lambda: _fetch_all(commit, commit.state, scratch, patience_s))
+        client_state = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
+        group.share(None)  # a barrier: ranks of this host read the folder that the `finally` removes
+        return dict(client_state.get(ds.RUN_STATE, {}))
     finally:
         if group.world.local_rank == 0:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -122,6 +126,7 @@ def restore(
 
 def _in_turns(group: RankGroup, scratch: str, fetch: Callable[[], None]) -> None:
     """Rank 0 first, then one rank of each other host; what goes wrong anywhere is every rank's error."""
+    # Rank 0 first: it converts and commits the converted state, which the other hosts then only fetch.
     for turn in (group.world.is_main, not group.world.is_main and group.world.local_rank == 0):
         fault: RetfoundError | None = None
         if turn:
@@ -129,54 +134,58 @@ def _in_turns(group: RankGroup, scratch: str, fetch: Callable[[], None]) -> None
                 fetch()
             except (RetfoundError, OSError, MemoryError) as error:
                 kind = CheckpointError if isinstance(error, RetfoundError) and error.lasting else StorageError
-                why = str(error) or "memory is short"
-                fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {why}")
-        if faults := [each for each in group.gather(fault) if each]:
+                reason = str(error) or "memory is short"  # a MemoryError has no text
+                fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {reason}")
+        if faults := [one for one in group.gather(fault) if one]:
             raise faults[0]
 
 
-def _fetch_all(held: Commit, names: Mapping[str, str], folder: str, patience_s: float) -> None:
-    """Copy files of a checkpoint into a folder, each checked; by name: what it is called there."""
+def _fetch_all(commit: Commit, names: Mapping[str, str], folder: str, patience_s: float) -> None:
+    """Copy files of a checkpoint into a folder, each checked. `names`: of each file, its name there."""
 
     def fetch(name: str) -> None:
-        get = partial(checkpoint_folder.fetch, held, name, os.path.join(folder, names[name]))
-        ask(held.url, patience_s, f"the checkpoint of step {held.step}", get)
+        get = partial(checkpoint_folder.fetch, commit, name, os.path.join(folder, names[name]))
+        ask(commit.url, patience_s, f"the checkpoint of step {commit.step}", get)
 
     with ThreadPoolExecutor(upload_process.FILES_AT_ONCE) as pool:
         list(pool.map(fetch, names))
-    state_files.check_folder(folder, held.url)
+    state_files.check_folder(folder, commit.url)
 
 
-def _fetch_universal(held: Commit, scratch: str, patience_s: float) -> None:
-    """The converted state; converted and put beside the checkpoint where that has not been done."""
+def _fetch_universal(commit: Commit, scratch: str, patience_s: float) -> None:
+    """Fetch the converted state; convert it and put it beside the checkpoint where that was not done yet."""
     folder = os.path.join(scratch, UNIVERSAL)
-    beside = [name for name in storage.list_names(held.url) if name.partition("-")[0] == UNIVERSAL]
-    for name in beside:
-        done = storage.join(held.url, name)
+    converted = [name for name in storage.list_names(commit.url) if name.partition("-")[0] == UNIVERSAL]
+    for name in converted:
+        universal_url = storage.join(commit.url, name)
         try:
-            if checkpoint_folder.is_checkpoint(done):
-                _fetch_converted(checkpoint_folder.read_commit(done), held, folder, patience_s)
+            if checkpoint_folder.is_checkpoint(universal_url):
+                _fetch_converted(checkpoint_folder.read_commit(universal_url), commit, folder, patience_s)
                 return
         except (CheckpointError, RecordError) as error:  # a store that fails is no reason to convert
             shutil.rmtree(folder, ignore_errors=True)
             print(f"retfound: the converted state is made anew: {error}", file=sys.stderr)
-    _fetch_all(held, held.state, scratch, patience_s)
+    _fetch_all(commit, commit.state, scratch, patience_s)
     convert(scratch)
-    storage.write_json(os.path.join(folder, SOURCE), _source(held))
-    made = storage.join(held.url, checkpoint_folder.marked(UNIVERSAL, checkpoint_folder.new_mark()))
-    files = upload_process.upload(folder, made, patience_s)
-    checkpoint_folder.write_commit(replace(held, url=made, files=files))
-    for name in beside:
-        storage.delete(storage.join(held.url, name))
+    storage.write_json(os.path.join(folder, SOURCE), _source(commit))
+    universal_url = storage.join(
+        commit.url, checkpoint_folder.marked(UNIVERSAL, checkpoint_folder.new_mark())
+    )
+    files = upload_process.upload(folder, universal_url, patience_s)
+    checkpoint_folder.write_commit(replace(commit, url=universal_url, files=files))
+    # Last: what was converted before is of another state, damaged, or was never committed.
+    for name in converted:
+        storage.delete(storage.join(commit.url, name))
 
 
-def _source(held: Commit) -> dict[str, Any]:
-    """What a converted state is made of, by content."""
-    return {saved: asdict(held.files[name]) for name, saved in held.state.items()}
+def _source(commit: Commit) -> dict[str, Any]:
+    """The files that a converted state is made of, by content: a step that was saved again has another
+    state."""
+    return {saved: asdict(commit.files[name]) for name, saved in commit.state.items()}
 
 
-def _fetch_converted(done: Commit, held: Commit, folder: str, patience_s: float) -> None:
-    where = storage.join(done.url, SOURCE)
-    if SOURCE not in done.files or json_reader.read(where, dict[str, Any], "") != _source(held):
-        raise CheckpointError(f"{done.url} was made of another checkpoint's state")
-    _fetch_all(done, {name: name for name in done.files}, folder, patience_s)
+def _fetch_converted(converted: Commit, commit: Commit, folder: str, patience_s: float) -> None:
+    where = storage.join(converted.url, SOURCE)
+    if SOURCE not in converted.files or json_reader.read(where, dict[str, Any], "") != _source(commit):
+        raise CheckpointError(f"{converted.url} was made of another checkpoint's state")
+    _fetch_all(converted, {name: name for name in converted.files}, folder, patience_s)

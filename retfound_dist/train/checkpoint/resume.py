@@ -1,9 +1,9 @@
-"""Which checkpoint a start goes on from: the newest that is whole, or what `run.resume` says.
+"""Chooses the checkpoint that a start goes on from: the newest that is whole, or what `run.resume` says.
 
-A checkpoint is passed over only when it is damaged: when its commit or a file of it, read several times from
-the store, is not what was committed. A store that fails, a full disk, one that cannot be read, a missing
-right and short memory say nothing about a checkpoint: they end the start. So does a run that has checkpoints
-of which none can be used: nobody wants its first step again who has not said so.
+A checkpoint is passed over only when it is damaged: its commit or a file of it, read several times from the
+store, is not what was committed. A store that fails, a disk that is full or cannot be read, a missing right
+and too little memory say nothing about a checkpoint: they end the start. So does a run whose checkpoints are
+all damaged: it begins again only where `run.resume=none` says so.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ Ask = Callable[..., Any]
 Resume = Literal["auto", "none"] | int
 """As `run.resume`."""
 NO_STATE = "it holds weights only: its training state was removed, or never copied here"
+# What a local disk cannot read now it can rarely read later.
 LOCAL_S = 5.0
-"""Longest patience with a local disk: what it cannot read now it can rarely read later."""
+"""Most seconds for which a local disk is tried again."""
 SHOWN = 4
 """Damaged checkpoints that one line names."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a start goes on."""
+    """Where a start goes on, and what its own checkpoints are to say of it."""
 
     held: Commit | None = None
     """None: from the beginning."""
     generation: int = 0
-    """What its checkpoints are to say."""
+    """`Commit.generation` of its checkpoints."""
     chosen: str = ""
-    """The same."""
+    """`Commit.chosen` of its checkpoints."""
 
 
 FROM_THE_BEGINNING = ResumePoint()
@@ -51,21 +52,25 @@ FROM_THE_BEGINNING = ResumePoint()
 
 @dataclass(frozen=True)
 class ResumeOnce:
-    """What a start and its restarts share, where `run.resume` was obeyed once and is not to be again."""
+    """Names of the job that a start belongs to, for `run.resume` to be obeyed once in each job.
+
+    Slurm and torchrun start a job again by the same command. A job that began with `run.resume=none` would
+    otherwise begin again from step 0 each time.
+    """
 
     names: tuple[str, ...] = ()
     """For this start's checkpoints."""
     known: tuple[str, ...] = ()
-    """Of these an earlier start may be known."""
+    """Those of which an earlier start may have saved checkpoints."""
 
     def chosen(self, resume: Resume) -> str:
-        """What checkpoints say that were saved as `run.resume` says."""
+        """`Commit.chosen` of this start's checkpoints: what `run.resume` says, and the job's names."""
         return "" if resume == "auto" else " ".join([str(resume), *self.names])
 
     def has_obeyed(self, resume: Resume, chosen: str) -> bool:
         """Whether an earlier start of this job saved the checkpoint, and `run.resume` told it the same."""
-        told, *names = chosen.split(" ")
-        return told == str(resume) and bool(set(names) & set(self.known))
+        obeyed, *names = chosen.split(" ")
+        return obeyed == str(resume) and bool(set(names) & set(self.known))
 
 
 def job_of(env: Mapping[str, str], launcher: int) -> ResumeOnce:
@@ -80,6 +85,7 @@ def job_of(env: Mapping[str, str], launcher: int) -> ResumeOnce:
             known.append(names[-1])
     if launcher > 0:
         with suppress(OSError, IndexError), open(f"/proc/{launcher}/stat") as file:
+            # With its start time (field 22, ticks since boot): process numbers are given out again.
             began = file.read().rpartition(")")[2].split()[19]
             names.append(f"torchrun:{platform.node()}:{launcher}:{began}")
             known.append(names[-1])
@@ -92,37 +98,37 @@ NO_JOB = ResumeOnce()
 def choose(
     run_url: str, resume: Resume, say: Say, patience_s: float, job: ResumeOnce = NO_JOB
 ) -> ResumePoint:
-    """The checkpoint to go on from; what is passed over is said.
+    """The checkpoint to go on from; `say` tells of those that are passed over.
 
     A store that does not answer is asked for `patience_s`, then StorageError: the checkpoints may be good.
     CheckpointError where there are checkpoints and none can be used, or not the one that was asked for.
     """
     asking = partial(ask, run_url, patience_s)
-    found = asking(f"the checkpoints of {run_url}", partial(_newest_first, run_url))
-    if resume == "auto" or any(each.held and job.has_obeyed(resume, each.held.chosen) for each in found):
-        choice = _newest(run_url, found, say, asking)
+    checkpoints = asking(f"the checkpoints of {run_url}", partial(_newest_first, run_url))
+    if resume == "auto" or any(one.held and job.has_obeyed(resume, one.held.chosen) for one in checkpoints):
+        choice = _newest(run_url, checkpoints, say, asking)
     elif resume == "none":
         choice = ResumePoint()
     else:
-        choice = ResumePoint(_that(run_url, resume, found, asking))
-    held = choice.held
-    behind = [each for each in found if held is None or each.age > (held.generation, held.step)]
-    if resume != "auto" and behind:
-        where = f"step {held.step}" if held else "the beginning"
-        say(f"from {where}, as run.resume={resume} says; checkpoints passed over for it: {_steps(behind)}")
-    generation = max((each.generation for each in found), default=0) + bool(behind)
-    return ResumePoint(held, generation, job.chosen(resume))
+        choice = ResumePoint(_of_step(run_url, resume, checkpoints, asking))
+    commit = choice.held
+    newer = [one for one in checkpoints if commit is None or one.age > (commit.generation, commit.step)]
+    if resume != "auto" and newer:
+        where = f"step {commit.step}" if commit else "the beginning"
+        say(f"from {where}, as run.resume={resume} says; checkpoints passed over for it: {_steps(newer)}")
+    # A start that goes back raises it, so that its checkpoints count as newer than those of higher steps.
+    generation = max((one.generation for one in checkpoints), default=0) + bool(newer)
+    return ResumePoint(commit, generation, job.chosen(resume))
 
 
 def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
-    """Whether the run has a checkpoint of its last step to go on from, as far as commits tell.
-
-    Damage is no end: what the start then finds is said by `choose`.
-    """
+    """Whether the run has a checkpoint of its last step, as far as its commit and the size of its weights
+    tell."""
+    # No file is read: `choose` does that where there is something left to do, and tells of damage.
     if resume not in ("auto", steps) or steps not in checkpoint_folder.list_steps(run_url):
         return False
-    found = _newest_first(run_url)
-    last = found[0] if resume == "auto" else next(each for each in found if each.step == steps)
+    checkpoints = _newest_first(run_url)
+    last = checkpoints[0] if resume == "auto" else next(one for one in checkpoints if one.step == steps)
     if last.step != steps or last.held is None:
         return False
     try:
@@ -136,17 +142,18 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
         raise
 
 
-def _newest(run_url: str, found: Sequence[Found], say: Say, asking: Ask) -> ResumePoint:
-    """The newest that is whole."""
+def _newest(run_url: str, checkpoints: Sequence[Found], say: Say, asking: Ask) -> ResumePoint:
+    """The newest checkpoint that is whole."""
     bad = []
-    for each in found:
-        why = _why_not(each, asking)
-        if not why:
-            return ResumePoint(each.held)
-        if why != NO_STATE:
-            say(f"passing over the checkpoint of step {each.step}: {why}")
-        bad.append(f"step {each.step}: {why}")
-    if not found:
+    for checkpoint in checkpoints:
+        reason = _why_unusable(checkpoint, asking)
+        if not reason:
+            return ResumePoint(checkpoint.held)
+        # Old checkpoints without a state are as `checkpoint.keep_last` leaves them: nothing to tell.
+        if reason != NO_STATE:
+            say(f"passing over the checkpoint of step {checkpoint.step}: {reason}")
+        bad.append(f"step {checkpoint.step}: {reason}")
+    if not checkpoints:
         return ResumePoint()
     more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     raise CheckpointError(
@@ -156,15 +163,15 @@ def _newest(run_url: str, found: Sequence[Found], say: Say, asking: Ask) -> Resu
     )
 
 
-def _that(run_url: str, step: int, found: Sequence[Found], asking: Ask) -> Commit:
+def _of_step(run_url: str, step: int, checkpoints: Sequence[Found], asking: Ask) -> Commit:
     """The checkpoint of the step that was asked for."""
-    each = next((each for each in found if each.step == step), None)
-    why = _why_not(each, asking) if each else "there is none"
-    if each and each.held and not why:
-        return each.held
-    others = [other for other in found if other.held and other.held.state and other.step != step]
+    checkpoint = next((one for one in checkpoints if one.step == step), None)
+    reason = _why_unusable(checkpoint, asking) if checkpoint else "there is none"
+    if checkpoint and checkpoint.held and not reason:
+        return checkpoint.held
+    others = [other for other in checkpoints if other.held and other.held.state and other.step != step]
     instead = f"those with a training state are of {_steps(others)}" if others else "there is no other"
-    raise CheckpointError(f"run.resume={step}: {run_url} has no such checkpoint to use ({why}); {instead}")
+    raise CheckpointError(f"run.resume={step}: {run_url} has no such checkpoint to use ({reason}); {instead}")
 
 
 def _newest_first(run_url: str) -> list[Found]:
@@ -172,24 +179,25 @@ def _newest_first(run_url: str) -> list[Found]:
     return checkpoint_folder.by_age(run_url, (CheckpointError,))[::-1]
 
 
-def _why_not(each: Found, asking: Ask) -> str:
-    """Why a checkpoint cannot be used; empty where it can."""
-    held = each.held
-    if held is None:
-        return str(each.fault)
-    if not held.state:
+def _why_unusable(checkpoint: Found, asking: Ask) -> str:
+    """Why a checkpoint cannot be used; empty where it can. Reads every file of it."""
+    commit = checkpoint.held
+    if commit is None:
+        return str(checkpoint.fault)
+    if not commit.state:
         return NO_STATE
-    for name, info in held.files.items():
-        where = storage.join(held.url, name)
-        if why := asking(
-            f"the checkpoint of step {held.step}", partial(verified_files.why_differs, where, info)
+    for name, info in commit.files.items():
+        where = storage.join(commit.url, name)
+        if difference := asking(
+            f"the checkpoint of step {commit.step}", partial(verified_files.why_differs, where, info)
         ):
-            return f"{where} differs from its commit: {why}"
+            return f"{where} differs from its commit: {difference}"
     return ""
 
 
 def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
-    """An answer of the store; StorageError where it, or this machine, gives none."""
+    """Ask the store, again and again for `patience_s`; StorageError where it, or this machine, gives no
+    answer."""
     patience = Patience(url, min(LOCAL_S, patience_s) if storage.is_local(url) else patience_s)
     while True:
         try:
@@ -210,9 +218,9 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
                 ) from error
 
 
-def _steps(found: Sequence[Found]) -> str:
-    """`steps 2, 4 and 6`; the newest of many."""
-    steps = sorted(each.step for each in found)
+def _steps(checkpoints: Sequence[Found]) -> str:
+    """`3 steps, 2, 4, 6`; of many only the newest."""
+    steps = sorted(one.step for one in checkpoints)
     many = "the newest of them " if len(steps) > 2 * SHOWN else ""
     shown = ", ".join(map(str, steps[-2 * SHOWN :]))
     return f"{len(steps)} steps, {many}{shown}" if len(steps) > 1 else f"step {shown}"

@@ -1,5 +1,8 @@
-"""DeepSpeed's universal format, made whole: stages 1 and 2 on the one hand and 3 on the other write and want
-different files in it (deepspeed 0.19.8). What either misses is put there, from what the other wrote.
+"""Converts a training state to DeepSpeed's universal format, which any number of ranks and any stage loads.
+
+Work-around for DeepSpeed 0.19.8: stages 1 and 2 on the one hand and stage 3 on the other write and read
+different files in that format. What either misses is added, from what the other wrote. Without it a state
+goes on only at the same kind of stage; the `_complete_...` functions say what fails.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ _SHARDS = "fp32_flat_groups"
 
 
 def convert(folder: str) -> None:
-    """Convert `folder/state` to `folder/universal`, which every stage and number of ranks loads.
+    """Convert `folder/state` to `folder/universal`; CheckpointError where that fails.
 
-    DeepSpeed does it, in a process of its own, which reads by `state_files` too.
+    DeepSpeed does it in a process of its own.
     """
     state_files.check_folder(os.path.join(folder, TAG), TAG)
+    # A process: the converter is a program that forks workers, and this process holds a process group and
+    # perhaps a GPU. It is started as this very module, so that it reads files by `state_files` (last lines).
     command = [
         sys.executable,
         "-m",
@@ -42,16 +47,20 @@ def convert(folder: str) -> None:
         os.path.join(folder, TAG),
         "--output_folder",
         os.path.join(folder, UNIVERSAL),
+        # One worker each: more would be forked.
         "--num_extract_workers",
         "1",
         "--num_merge_workers",
         "1",
     ]
+    # Without the variables of the ranks, which a child would take to be its own place among them.
     env = {
         k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
     }
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
+        # Its traceback does not always say that a disk is full. Then the checkpoint is good, and must not be
+        # passed over.
         if shutil.disk_usage(folder).free < FULL_BELOW:
             with verified_files.here(os.path.join(folder, UNIVERSAL)):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -64,18 +73,24 @@ def convert(folder: str) -> None:
 
 
 def _complete_names(folder: Path) -> dict[str, torch.Size]:
-    """Stage 3 has a name of its own for the file with what belongs to no rank; gives what shapes it tells."""
+    """Put the file that belongs to no rank under both its names; gives the shapes of all parameters.
+
+    Stage 3 writes and reads another name than stages 1 and 2: without this the other kind finds no such file.
+    """
     names = ["mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"]
-    there = next(folder / name for name in names if (folder / name).exists())
+    written = next(folder / name for name in names if (folder / name).exists())
     for name in names:
         if not (folder / name).exists():
-            shutil.copyfile(there, folder / name)
-    told = state_files.read(there)["param_shapes"]
-    return {name: shape for group in told for name, shape in group.items()}
+            shutil.copyfile(written, folder / name)
+    groups = state_files.read(written)["param_shapes"]
+    return {name: shape for group in groups for name, shape in group.items()}
 
 
 def _complete_parameters(folder: Path, shapes: dict[str, torch.Size]) -> None:
-    """Stage 3 writes flat tensors, the others want them in their shape, each in a dictionary."""
+    """Give tensors that stage 3 wrote their shape: it writes them flat, stages 1 and 2 read dictionaries.
+
+    Without this stages 1 and 2 fail on a tensor where they look up `param`.
+    """
     for name, shape in shapes.items():
         for kind in ("fp32", "exp_avg", "exp_avg_sq"):
             where = folder / name / f"{kind}.pt"
@@ -85,7 +100,10 @@ def _complete_parameters(folder: Path, shapes: dict[str, torch.Size]) -> None:
 
 
 def _complete_optimizer(folder: Path) -> None:
-    """AdamW's step and groups, where each stage looks for them. The files are this process's child's."""
+    """Put AdamW's step and groups where each stage looks for them.
+
+    Stage 3 reads the step from `optimizer_state.pt`, stages 1 and 2 from a `step.pt` of each parameter.
+    """
 
     where = folder / "optimizer_state.pt"
     state: dict[str, Any] = state_files.read(where)
@@ -93,14 +111,16 @@ def _complete_optimizer(folder: Path) -> None:
     if _OPTIMIZER in state:
         step = next(iter(state[_OPTIMIZER]["state"].values()))["step"]
     else:
+        # Not by `state_files`: these files are of this process's own child.
         step = torch.load(parameters[0] / "step.pt", weights_only=True)
     for path in parameters:
         torch.save(step, path / "step.pt")
     state = {key: value for key, value in state.items() if key not in (_OPTIMIZER, _SHARDS)}
     state[_OPTIMIZER] = {"state": {0: {"step": step}}, _GROUPS: state[_GROUPS]}
+    # 0 is only there to be found; `deepspeed_engine.load` keeps the run's own clipping.
     torch.save({"clip_grad": 0.0, "ds_version": version("deepspeed"), **state}, where)
 
 
 if __name__ == "__main__":
-    with state_files.reading():
+    with state_files.restricted_unpickling():
         runpy.run_module("deepspeed.checkpoint.ds_to_universal", run_name="__main__", alter_sys=True)

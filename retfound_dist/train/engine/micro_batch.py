@@ -1,4 +1,4 @@
-"""The largest micro-batch that memory holds: predicted from shapes, then tried."""
+"""Finds the largest micro-batch that memory holds: predicted from shapes, then tried."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.train.ranks.collectives import RankGroup
 
 LEEWAY = 1.05
-"""A size that should want so much of what is free is tried all the same."""
+"""A size that is predicted to need up to so many times the free memory is tried all the same."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""What errors of libraries say when memory ends."""
+"""Words by which errors of libraries (CUDA, the CPU allocator, cuBLAS) tell that memory has ended."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A micro-batch that every rank was seen to hold."""
+class MicroBatchFit:
+    """A micro-batch that was tried on every rank, and what it took."""
 
     micro: int
     predicted: DeviceMemory
@@ -44,11 +44,11 @@ class Fit:
 
     @property
     def total(self) -> float:
-        """Bytes of a step, with what was tried in place of what was predicted."""
+        """Bytes of a step, with the measured activations in place of the predicted ones."""
         return replace(self.predicted, activations=self.tried).total
 
     def least(self, micro: int) -> float:
-        """Bytes that a step of another size takes at least, by what an image took here or should take."""
+        """Bytes that a step of another size takes at least, by the measured or predicted bytes an image."""
         scale = self.predicted.fragments / self.micro
         image = [scale * self.tried, scale * self.predicted.activations]
         return self.total + (micro - self.micro) * (min(image) if micro > self.micro else max(image))
@@ -56,7 +56,7 @@ class Fit:
 
 def find_micro_batch(
     model: MaskedAutoencoder, train: Train, zero_stage: int, channels: int, group: RankGroup
-) -> Fit:
+) -> MicroBatchFit:
     """The most images of a micro-batch that every rank can hold, spread evenly over the passes of a step.
 
     The predicted size is tried, then the next larger ones up to one that does not fit or is far from it, or
@@ -64,42 +64,47 @@ def find_micro_batch(
     with the same model, on its device and in the precision it will run in.
     """
     share = -(-train.global_batch // group.world.size)
+    # Other sizes need as many passes as one of these, and only more padding.
     sizes = sorted({math.ceil(share / passes) for passes in range(1, share + 1)})
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = min(group.gather(free_bytes(group) + held))
-    how = _how(train, zero_stage, group)
-    found: Fit | None = None
-    refused: list[Fit] = []
+    # The model is in memory already, and the prediction counts it among the state: it counts as free here.
+    model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    free = min(group.gather(free_bytes(group) + model_bytes))
+    settings = _memory_settings(train, zero_stage, group)
+    largest: MicroBatchFit | None = None
+    refused: list[MicroBatchFit] = []
     fits, fails, ended = -1, len(sizes), 0  # places in `sizes`; how often memory ended
-    place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **how)) - 1)
+    place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **settings)) - 1)
     while fits < place < fails:
         tried = max(group.gather(_try(model, sizes[place], channels, group)))
         passes = math.ceil(share / sizes[place])
-        fit = Fit(sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **how), tried)
+        fit = MicroBatchFit(
+            sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **settings), tried
+        )
         if fit.total <= free:
-            found, fits = fit, place
+            largest, fits = fit, place
         else:
             fails = place
+        # Nothing was measured where memory ended. Steps down that double find a size that fits in few trials.
         if math.isinf(tried):
             place, ended = max(fits + 1, fails - 2**ended), ended + 1
             continue
-        refused = refused if found is fit else [fit]
-        known = [*refused, *([found] if found else [])]
+        refused = refused if largest is fit else [fit]
+        known = [*refused, *([largest] if largest else [])]
         between = range(fits + 1, fails)
-        hopeful = [p for p in between if all(each.least(sizes[p]) <= LEEWAY * free for each in known)]
+        hopeful = [p for p in between if all(fit.least(sizes[p]) <= LEEWAY * free for fit in known)]
         place = max([max(0, fits), *hopeful])
-    if found is None:
-        least = peak(model.config, micro_batch=1, **how)
+    if largest is None:
+        least = peak(model.config, micro_batch=1, **settings)
         raise TrainingError(
             f"train.micro_batch='auto': a rank has {free / 1e9:.1f} GB, one image takes "
             f"{least.total / 1e9:.1f} GB, {least.state / 1e9:.1f} GB of it state: set "
             "train.activation_checkpointing=true, a higher train.zero_stage or "
             "train.offload_optimizer=true, or use more ranks"
         )
-    return found
+    return largest
 
 
-def _how(train: Train, zero_stage: int, group: RankGroup) -> dict[str, Any]:
+def _memory_settings(train: Train, zero_stage: int, group: RankGroup) -> dict[str, Any]:
     return {
         "ranks": group.world.size,
         "zero_stage": zero_stage,
@@ -117,11 +122,13 @@ def _try(model: MaskedAutoencoder, micro: int, channels: int, group: RankGroup) 
     """
     try:
         taken = _measure(model, micro, channels, group.device)
+    # torch raises OutOfMemoryError for its own allocator alone; libraries below it raise RuntimeErrors.
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in NO_MEMORY):
             raise
         taken = math.inf
     model.zero_grad(set_to_none=True)
+    # The traceback of an error that ended memory holds the activations until it is collected.
     gc.collect()
     if group.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -154,7 +161,8 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             with suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # Linux: forgets the peak
+                # Linux: sets VmHWM, the peak, to what is resident now (man proc, clear_refs).
+                Path("/proc/self/clear_refs").write_text("5")
 
     def taken(self) -> int:
         """Bytes."""
@@ -164,7 +172,8 @@ class Meter:
 
 
 def give_back() -> None:
-    """Have the C library return freed memory to the system; elsewhere than on glibc nothing happens."""
+    """Have the C library return freed memory to the system; does nothing without glibc."""
+    # glibc keeps freed memory for itself, so resident memory would tell of what is free already.
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -187,6 +196,8 @@ def free_bytes(group: RankGroup) -> float:
     with suppress(OSError), open("/proc/meminfo") as file:
         lines = dict(line.split(":", 1) for line in file)
         free = 1024 * float(lines["MemAvailable"].split()[0])
+    # A container or a Slurm job may use less than the host has; "max" (no limit) is no number and is passed
+    # over.
     folder = "/sys/fs/cgroup/memory"
     with suppress(OSError, ValueError), open(f"{folder}.max") as most, open(f"{folder}.current") as now:
         free = min(free, float(most.read()) - float(now.read()))

@@ -1,9 +1,11 @@
-"""DeepSpeed's training state, read without running anything of it.
+"""Reads DeepSpeed's training state without running anything of it.
 
-A `.pt` file is a pickle, which may name any function to be called with any arguments. DeepSpeed reads its own
-with PyTorch's full unpickler (0.19.8). Here every file is looked through before DeepSpeed sees it (`check`),
-and whatever is read, by DeepSpeed too, goes through PyTorch's restricted unpickler (`reading`), which calls
-nothing but what builds tensors and the few classes below.
+A `.pt` file is a pickle, which may name any function to be called with any arguments. DeepSpeed (0.19.8)
+reads its own with PyTorch's full unpickler. Here two things keep a forged file from running code:
+
+- `check_file` looks through every file before DeepSpeed sees it.
+- `restricted_unpickling` has every `torch.load`, DeepSpeed's too, go through PyTorch's restricted unpickler.
+  That one calls nothing but what builds tensors and the few classes below.
 """
 
 from __future__ import annotations
@@ -36,16 +38,18 @@ _ALLOWED = (
 )
 """Every name that a training state may refer to."""
 _OTHER_WAYS = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "PERSID"}
-"""Instructions of a pickle that bring in names otherwise; PyTorch writes none of them."""
+"""Instructions of a pickle that refer to names in other ways; PyTorch writes none of them."""
 _FORCED, _NEVER = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def check(path: str | os.PathLike[str], name: str) -> None:
+def check_file(path: str | os.PathLike[str], name: str) -> None:
     """CheckpointError where a file could be anything but tensors and plain values; nothing of it is run.
 
     `name` is what the file is called in the message.
     """
     try:
+        # torch's own reader, not `zipfile`: of a file with two records of one name each could see another
+        # one.
         reader = torch._C.PyTorchFileReader(os.fspath(path))
         records = reader.get_all_records()
         pickled = reader.get_record("data.pkl") if "data.pkl" in records else b""
@@ -64,20 +68,21 @@ def check(path: str | os.PathLike[str], name: str) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str], called: str) -> None:
-    """`check` every .pt file below a folder; `called` is the folder's name in the message."""
+    """`check_file` every .pt file below a folder; `called` is the folder's name in the message."""
     for path in sorted(Path(folder).rglob("*.pt")):
-        check(path, f"{called}/{path.relative_to(folder).as_posix()}")
+        check_file(path, f"{called}/{path.relative_to(folder).as_posix()}")
 
 
 def _strange_names(pickled: bytes) -> list[str]:
     """Names that a pickle refers to and a training state does not, in order of appearance."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
+    # `genops` lists the instructions and carries out none.
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL":
-            found[str(argument).replace(" ", ".")] = None
+            names[str(argument).replace(" ", ".")] = None
         elif code.name in _OTHER_WAYS:
-            found[f"something by {code.name}"] = None
-    return [name for name in found if name not in _ALLOWED]
+            names[f"something by {code.name}"] = None
+    return [name for name in names if name not in _ALLOWED]
 
 
 def _refused(name: str, why: str) -> CheckpointError:
@@ -88,13 +93,18 @@ def _refused(name: str, why: str) -> CheckpointError:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Meanwhile torch.load, whoever calls it and however, builds tensors, plain values and `_OWN` alone."""
-    own: list[Any] = [getattr(import_module(module), name) for module, name in _OWN]
+def restricted_unpickling() -> Iterator[None]:
+    """Within it every torch.load, whoever calls it, builds only tensors, plain values and `_OWN`.
+
+    Patch of DeepSpeed 0.19.8, which calls torch.load(weights_only=False) on its states. Without it a forged
+    state that `check_file` misses runs code.
+    """
+    allowed_classes: list[Any] = [getattr(import_module(module), name) for module, name in _OWN]
     before = {name: os.environ.pop(name) for name in (_FORCED, _NEVER) if name in os.environ}
-    os.environ[_FORCED] = "1"  # it wins over weights_only=False
+    # By PyTorch's own switch, which wins over an argument `weights_only=False`. It is read at each call.
+    os.environ[_FORCED] = "1"
     try:
-        with torch.serialization.safe_globals(own):
+        with torch.serialization.safe_globals(allowed_classes):
             yield
     finally:
         del os.environ[_FORCED]
@@ -103,6 +113,6 @@ def reading() -> Iterator[None]:
 
 def read(path: str | os.PathLike[str], name: str = "", mmap: bool = False) -> Any:
     """What a checked file holds, in host memory."""
-    check(path, name or os.fspath(path))
-    with reading():
+    check_file(path, name or os.fspath(path))
+    with restricted_unpickling():
         return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)

@@ -1,4 +1,4 @@
-"""Is the run well: steps that went wrong, samples that could not be read, one writer a run.
+"""The health of a run: steps that went wrong, samples that could not be read, one writer a run.
 
 May import `train.logs`, `train.ranks`, `stream` and what lies below them.
 """

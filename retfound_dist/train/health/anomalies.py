@@ -1,7 +1,8 @@
-"""Steps that went wrong: the loss or the gradient was not finite, or the loss leapt.
+"""Finds steps that went wrong: the loss or the gradient was not finite, or the loss leapt.
 
-DeepSpeed leaves the weights alone in a step whose gradient is not finite, on every rank. Here such steps are
-counted and named with their samples, and so are leaps of the loss; the reckoning comes with each logged step.
+A step whose gradient is not finite leaves the weights as they were, on every rank. Here such steps are
+counted and named with their samples, and so are leaps of the loss. All of it happens at logged steps, where
+the ranks and the device are waited for anyhow.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from retfound_dist.errors import TrainingError
 from retfound_dist.train.ranks.collectives import RankGroup
 
 LEAP, MEMORY, LEAST = 8.0, 200, 50
-"""A leap: so many times the usual spread above the median of the last losses; so many at most, at least."""
+"""A loss leaps where it is LEAP times the usual spread above the median of the last MEMORY losses.
+
+Nothing leaps while fewer than LEAST are known.
+"""
 
 
 @dataclass
 class StepRecord:
-    """What one step of this rank leaves until it is reckoned with."""
+    """What one step of this rank leaves until the next logged step."""
 
     step: int
     """Counted from 1."""
@@ -47,8 +51,8 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class Reckoned:
-    """What the steps since the last reckoning came to."""
+class StepSummary:
+    """The steps since the last logged one, over all ranks."""
 
     losses: list[float]
     """Mean over the global batch, of each step."""
@@ -71,7 +75,7 @@ class Anomalies:
         """What a later start of the run needs: the last losses."""
         return list(self._recent)
 
-    def recall(self, losses: Sequence[float]) -> None:
+    def load_state(self, losses: Sequence[float]) -> None:
         """Go on from the last losses of an earlier start."""
         self._recent.extend(losses)
 
@@ -80,24 +84,26 @@ class Anomalies:
         """Steps that left the weights as they were, so far."""
         return len(self._skipped)
 
-    def reckon(self, records: Sequence[StepRecord], group: RankGroup) -> Reckoned:
-        """All ranks together; the device is waited for."""
+    def summarize(self, records: Sequence[StepRecord], group: RankGroup) -> StepSummary:
+        """Sum up the steps over all ranks; every rank must call it. Waits for the device."""
+        # Two sums for all steps, so a logged step costs two waits however many steps lie behind it.
         losses = (group.sum(torch.stack([r.loss for r in records])) / self._batch).tolist()
         norms = torch.stack([r.grad_norm.to(group.device, torch.float64) for r in records]).tolist()
-        found = []
+        anomalies = []
         for record, loss, norm in zip(records, losses, norms, strict=True):
             kind = self._kind(loss, norm)
             if kind == "skipped":
                 self._skipped.add(record.step)
             if kind:
                 numbers = {"loss": _finite(loss), "grad_norm": _finite(norm)}
-                found.append({"kind": kind, "step": record.step, **numbers, **_keys(record, group)})
+                anomalies.append({"kind": kind, "step": record.step, **numbers, **_keys(record, group)})
+            # Leaps too: where the loss stays at its new height, that is the usual one after a while.
             if math.isfinite(loss):
                 self._recent.append(loss)
-        return Reckoned(losses, _finite(norms[-1]), found)
+        return StepSummary(losses, _finite(norms[-1]), anomalies)
 
     def check(self) -> None:
-        """TrainingError when too many steps were skipped; after what was found has been written down."""
+        """TrainingError when too many steps were skipped; called once their lines are written."""
         if self.skipped > self._budget:
             last = max(self._skipped)
             raise TrainingError(
@@ -112,9 +118,12 @@ class Anomalies:
             return "skipped"
         if len(self._recent) < LEAST:
             return ""
-        middle = statistics.median(self._recent)
-        spread = statistics.median(abs(value - middle) for value in self._recent)
-        return "spike" if loss - middle > LEAP * max(spread, 1e-3 * abs(middle)) else ""
+        # Median and median deviation, not mean and standard deviation: one leap would move those for 200
+        # steps.
+        median = statistics.median(self._recent)
+        spread = statistics.median(abs(value - median) for value in self._recent)
+        # Where the last losses are all alike, a thousandth of them stands for the spread.
+        return "spike" if loss - median > LEAP * max(spread, 1e-3 * abs(median)) else ""
 
 
 def _keys(record: StepRecord, group: RankGroup) -> dict[str, list[str]]:

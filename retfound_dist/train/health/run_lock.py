@@ -1,4 +1,4 @@
-"""One run, one writer: the lock of a run's folder (`records.folder_lock`), and what a second run is told."""
+"""The lock of a run's folder (`records.folder_lock`): one writer a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunLock(FolderLock):
     """The lock of one run, for rank 0; a requeued job follows its earlier start at once."""
 
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
-        super().__init__(run_url, say, lambda held: _conflict(run_url, held), os.environ)
+        super().__init__(run_url, say, lambda holder: _conflict(run_url, holder), os.environ)
 
     @property
     def id(self) -> str:
@@ -27,9 +27,10 @@ class RunLock(FolderLock):
 def has_lost(run_url: str, lock_id: str) -> bool:
     """Whether another start holds the run's lock by now; asks the store.
 
-    A lock that is gone or damaged is nobody's. One of another is read twice, for a byte can flip on its way.
+    A lock that is gone or damaged is nobody's.
     """
-    return all((held := _holder(run_url)) and not is_same(held, lock_id) for _ in range(2))
+    # Read twice, for a byte can flip on its way, and this start would then give up a lock that it holds.
+    return all((holder := _holder(run_url)) and not is_same(holder, lock_id) for _ in range(2))
 
 
 def _holder(run_url: str) -> str:
@@ -43,8 +44,8 @@ def _holder(run_url: str) -> str:
         raise
 
 
-def _conflict(run_url: str, held: Holder | None) -> RunConflictError:
-    who = held.described if held else "another process, which took its LOCK.json away"
+def _conflict(run_url: str, holder: Holder | None) -> RunConflictError:
+    who = holder.described if holder else "another process, which took its LOCK.json away"
     return RunConflictError(
         f"{run_url} is being run by {who}: wait for it or stop it, or give this run a run.url of its own"
     )

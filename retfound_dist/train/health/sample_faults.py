@@ -1,4 +1,4 @@
-"""What the streams of all ranks report: bad samples against their budget, requests, remarks."""
+"""Collects what the streams of all ranks report: bad samples against their budget, traffic, remarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retfound_dist.train.ranks.collectives import RankGroup
 
 
 class SampleFaults:
-    """Collects on each rank, settles on all of them together."""
+    """Each rank collects by itself; at a logged step all ranks report together."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -28,22 +28,24 @@ class SampleFaults:
         """What a later start of the run needs: the bad samples known so far."""
         return list(self._known)
 
-    def recall(self, known: Sequence[str]) -> None:
+    def load_state(self, known: Sequence[str]) -> None:
         """Go on from what an earlier start knew."""
         self._known = dict.fromkeys(known)
 
-    def take(self, part: MicroBatch) -> None:
+    def add(self, batch: MicroBatch) -> None:
         """Add what one micro-batch brought."""
-        self._new += part.faults
-        self._notes += part.notes
-        self._traffic += part.traffic
+        self._new += batch.faults
+        self._notes += batch.notes
+        self._traffic += batch.traffic
 
-    def settle(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
-        """All ranks together: name what is new, give the sums; DataError over the budget."""
+    def report(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
+        """Name what is new and give the sums over all ranks; DataError over the budget. Every rank must call
+        it."""
         sums = [len(self._new), len(self._notes), self._traffic.bytes, self._traffic.retries]
         faults, notes, fetched, retries = (
             int(n) for n in group.sum(torch.tensor(sums, device=group.device)).tolist()
         )
+        # Texts are gathered only where there are any: nearly always four numbers are all that ranks exchange.
         if faults or notes:
             for text in sorted({text for texts in group.gather(self._notes) for text in texts} - self._said):
                 self._said.add(text)
@@ -63,6 +65,7 @@ class SampleFaults:
         if group.world.is_main:
             display.warn(f"bad sample {number} of {budget} allowed, replaced: {fault}")
         if number > budget:
+            # Every rank raises, so none waits for the others.
             raise (DataError if group.world.is_main else TrainingError)(
                 f"{number} samples could not be read, more than data.bad_sample_budget={budget}; "
                 f"the last: {fault}; run `retfound verify` on the shards"

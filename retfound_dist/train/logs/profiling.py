@@ -1,4 +1,4 @@
-"""What only some runs ask for: TensorBoard's file, and torch's profiler over some steps."""
+"""Optional records of a run: TensorBoard's file, and torch's profiler over some steps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TENSORBOARD, PROFILES = "tensorboard", "profiles"
 
 
 class TensorBoard:
-    """The logged numbers as TensorBoard reads them: in the run's folder, or copied there when saving."""
+    """The logged numbers as TensorBoard reads them: in the run's folder, or copied there at each save."""
 
-    def __init__(self, run_url: str, keeper: UploadProcess, scratch: str, done: int = 0) -> None:
+    def __init__(self, run_url: str, uploads: UploadProcess, scratch: str, done: int = 0) -> None:
         """`done`: steps so far; what an earlier start wrote of later ones is not shown."""
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -28,7 +28,9 @@ class TensorBoard:
             raise ConfigError(
                 "train.tensorboard=true needs tensorboard: pip install 'retfound-dist[tensorboard]'"
             ) from error
-        self._url, self._keeper = storage.join(run_url, TENSORBOARD), keeper
+        self._url, self._uploads = storage.join(run_url, TENSORBOARD), uploads
+        # TensorBoard's writer appends to a local file; for a remote run it writes to scratch, and `save`
+        # copies it.
         self._local = storage.is_local(run_url)
         self._folder = storage.local_path(self._url) if self._local else os.path.join(scratch, TENSORBOARD)
         self._writer = SummaryWriter(self._folder, purge_step=done + 1)
@@ -40,10 +42,10 @@ class TensorBoard:
                 self._writer.add_scalar(f"train/{name}", value, row["step"])
 
     def save(self) -> None:
-        """Have it where it belongs."""
+        """Copy the file to the run's folder, where that is not local."""
         self._writer.flush()
         if not self._local:
-            self._keeper.ask(upload_process.put_tree, self._folder, self._url)
+            self._uploads.submit(upload_process.copy_folder, self._folder, self._url)
 
     def close(self) -> None:
         """After the last row."""

@@ -1,4 +1,4 @@
-"""What a run says of itself: one row a logged step, one line or panel for the person watching."""
+"""Times the steps of a run and shows them: a panel on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ class Clock:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around a forward pass: the rank's own time; in the backward pass ranks wait for each other."""
+        """Around a forward pass: the rank's own time."""
+        # Not around the backward pass: there ranks wait for each other, so all show the time of the slowest.
         if torch.cuda.is_available():
+            # Events are put into the device's queue; a host clock would measure only how fast work is queued.
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             yield
@@ -49,15 +51,15 @@ class Clock:
             yield
             self._forward += time.perf_counter() - begun
 
-    def own(self) -> float:
-        """Seconds a step of this rank's own: data wait and forward passes; the device is waited for."""
+    def rank_s(self) -> float:
+        """Seconds a step of this rank's own work: data wait and forward passes. Waits for the device."""
         if self._marks:
             torch.cuda.synchronize()
         forward = self._forward + sum(a.elapsed_time(b) for a, b in self._marks) / 1000
         return float(self.data_wait + forward) / max(1, self.steps)
 
     def rates(self, global_batch: int) -> dict[str, float]:
-        """Means over the steps since the last call, which begin anew."""
+        """Means over the steps since the last call; the sums begin anew."""
         now = time.perf_counter()
         step_s = (now - self.begun) / max(1, self.steps)
         wait = self.data_wait / max(1, self.steps)
@@ -68,6 +70,7 @@ class Clock:
 
 def memory_gb() -> float:
     """The most memory this process has held: of the GPU where there is one, else of the machine."""
+    # Reserved, not allocated: what the caching allocator holds is what ends a device's memory.
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -75,6 +78,9 @@ def memory_gb() -> float:
 
 def process_began() -> float:
     """When this process was started, in unix seconds."""
+    # Not the time of the import: goodput counts what Python and torch take to start. Field 22 of `stat` is
+    # the start in ticks since boot; the name before it may hold blanks and brackets, hence the split at the
+    # last bracket.
     with suppress(OSError, ValueError, IndexError), open("/proc/self/stat") as file:
         ticks = int(file.read().rsplit(")", 1)[1].split()[19])
         return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
@@ -82,7 +88,7 @@ def process_began() -> float:
 
 
 class TrainingDisplay:
-    """A panel on a terminal, plain lines elsewhere, nothing when `shown` is false."""
+    """A panel on a terminal, plain lines elsewhere; only warnings when `shown` is false."""
 
     def __init__(self, total: int, shown: bool) -> None:
         """`total`: the last step."""

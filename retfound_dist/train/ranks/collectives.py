@@ -1,4 +1,4 @@
-"""All ranks of a run: what they add up, hand around and decide together."""
+"""Collectives: what the ranks of a run add up, exchange and decide together."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class RankGroup:
 
     def gather(self, value: Any) -> list[Any]:
         """One picklable value of each rank, on every rank."""
-        found: list[Any] = [value]
+        values: list[Any] = [value]
         if self.world.size > 1:
-            found = [None] * self.world.size
-            dist.all_gather_object(found, value, group=self.hosts)
-        return found
+            values = [None] * self.world.size
+            # The group of the hosts: with NCCL the pickled value would pass through the GPU, and wait for it.
+            dist.all_gather_object(values, value, group=self.hosts)
+        return values
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -47,20 +48,21 @@ class RankGroup:
         return box[0]
 
     def on_main(self, function: Callable[[], T]) -> T:
-        """What a function gives, or its RetfoundError, on every rank; it is called on rank 0 alone."""
-        found: T | None = None
+        """Call a function on rank 0 alone; every rank gets its result, or its RetfoundError."""
+        result: T | None = None
         fault: RetfoundError | None = None
         if self.world.is_main:
             try:
-                found = function()
+                result = function()
+            # Other errors are faults of the program: they end rank 0, and `rank_failures` tells the others.
             except RetfoundError as error:
                 fault = error
-        shared: tuple[T, RetfoundError | None] = self.share((found, fault))
+        shared: tuple[T, RetfoundError | None] = self.share((result, fault))
         if shared[1]:
             raise shared[1]
         return shared[0]
 
-    def spread(self, model: nn.Module) -> None:
+    def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's parameters and buffers, on every rank; the model is on this group's device."""
         if self.world.size > 1:
             for tensor in (*model.parameters(), *model.buffers()):
@@ -68,28 +70,26 @@ class RankGroup:
 
 
 class DelayedFlags:
-    """Flags of all ranks, added up: what is cast at one step is known at the next, so nobody waits."""
+    """Sums of flags over all ranks: what is sent at one step is known at the next, so nobody waits."""
 
     def __init__(self, group: RankGroup) -> None:
         self._group = group
-        self._cast: Tensor | None = None
+        self._sent: Tensor | None = None
         self._work: Any = None
 
-    def cast(self, flags: Sequence[int]) -> list[int]:
-        """Cast this step's flags; gives the sums of the step before (zeros the first time)."""
-        sums = self._counted() or [0] * len(flags)
-        self._cast = torch.tensor(flags, dtype=torch.int64)
+    def exchange(self, flags: Sequence[int]) -> list[int]:
+        """Send this step's flags; gives the sums of the step before (zeros the first time)."""
+        sums = self.wait() or [0] * len(flags)
+        self._sent = torch.tensor(flags, dtype=torch.int64)
         if self._group.world.size > 1:
-            self._work = dist.all_reduce(self._cast, group=self._group.hosts, async_op=True)
+            # Over gloo on the host, while the next step runs: on the device it would queue behind that step.
+            self._work = dist.all_reduce(self._sent, group=self._group.hosts, async_op=True)
         return sums
 
-    def end(self) -> None:
-        """Wait for what is under way; every rank calls it after the same step."""
-        self._counted()
-
-    def _counted(self) -> list[int]:
+    def wait(self) -> list[int]:
+        """Wait for what is under way; gives its sums. Every rank calls it after the same step."""
         if self._work is not None:
             self._work.wait()
-        found = [] if self._cast is None else [int(n) for n in self._cast.tolist()]
-        self._cast = self._work = None
-        return found
+        sums = [] if self._sent is None else [int(n) for n in self._sent.tolist()]
+        self._sent = self._work = None
+        return sums

@@ -1,12 +1,12 @@
-"""Asked to stop, by a signal at any one rank or by the clock: all ranks leave at the same step.
+"""Requests to stop, by a signal at any one rank or by the clock: all ranks leave at the same step.
 
-SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are blocked in all threads of the process and read by a thread of their
-own. So they arrive whatever the others are at, and no process started from here dies of a signal that Slurm
-or torchrun sends to every process. `listen` is called before anything slow is imported.
+SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) are blocked in all threads of the process, and a thread of their own
+reads them. So they arrive whatever the other threads do, and no process started from here dies of a signal
+that Slurm or torchrun sends to every process. `listen` is called before anything slow is imported; this
+module needs no torch.
 
 The first signal is noted; the step is finished and saved. A second one, a little later, ends the process at
-once. (Schedulers often send both signals, or one of them twice, in one breath.) While there is nothing to
-save, the first one ends it. Needs no torch.
+once. While there is nothing to save, the first one ends it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from collections.abc import Callable
 from enum import Enum
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Schedulers often send both signals, or one of them twice, within a moment. Ctrl-C comes from a person, who
+# is slower: half of it.
 GRACE = 2.0
-"""Seconds in which a second signal counts as the first; Ctrl-C comes from a person: half of it."""
+"""Seconds in which a second signal counts as the first."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell gives it."""
 ASKED_BEFORE = "RETFOUND_ASKED_TO_STOP"
@@ -29,7 +31,7 @@ ASKED_BEFORE = "RETFOUND_ASKED_TO_STOP"
 
 
 class Stage(Enum):
-    """How far this start of the run is: what a request to stop means."""
+    """How far this start of the run is. What a request to stop means depends on it."""
 
     ALONE = "the ranks have not met"
     """Leaves at once: nothing is to be saved, and nobody waits."""
@@ -38,7 +40,7 @@ class Stage(Enum):
     TRAINING = "steps are done"
     """Noted; the vote after each step finds it."""
     LEAVING = "all is saved"
-    """Too late to matter."""
+    """Ignored."""
 
 
 class StopRequest:
@@ -50,12 +52,13 @@ class StopRequest:
         self.interrupted = False
         """Whether it was Ctrl-C."""
         self.silent = False
-        """Whether another rank does the talking."""
+        """Whether another rank tells the person."""
         self.stage = Stage.ALONE
         self.say: Callable[[str], None] | None = None
         """Tells the person that the request has arrived."""
         self._by_slurm = ASKED_BEFORE in os.environ
-        """Slurm asks at the time limit again, and ends who takes too long by itself."""
+        # Slurm signals once more at the time limit, so a second signal is no wish to leave at once. It kills
+        # by itself what takes too long.
         self._until: float | None = None
         self.limit(max_minutes)
 
@@ -66,7 +69,8 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals from now on; to be called by the main thread, before others are started."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        for number in SIGNALS:  # should a library let one through
+        # Blocked already; should a library unblock one, it is noted all the same and ends nothing.
+        for number in SIGNALS:
             signal.signal(number, lambda number, _: self._note(number))
         threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
         if os.path.exists(os.environ.get(ASKED_BEFORE, "")):
@@ -99,6 +103,8 @@ class StopRequest:
         if self.stage is Stage.LEAVING:
             return
         again = self.asked_at and now - self.asked_at > (GRACE / 2 if interrupt else GRACE)
+        # `_exit`, here and below: no `finally` and no other thread may hold up a process that is to leave at
+        # once.
         if again and (interrupt or not self._by_slurm):
             os._exit(INTERRUPTED if interrupt else 128 + number)
         if self.stage is Stage.ALONE or (interrupt and self.stage is Stage.TOGETHER):
@@ -107,12 +113,14 @@ class StopRequest:
             return
         self.interrupted, self.asked_at = interrupt, now
         if self.say:
-            what = "saving after this step" if self.stage is Stage.TRAINING else "leaving when all ranks can"
+            reaction = (
+                "saving after this step" if self.stage is Stage.TRAINING else "leaving when all ranks can"
+            )
             name = "Ctrl-C" if interrupt else signal.Signals(number).name
-            self.say(f"asked to stop ({name}): {what}; asked again, leaving at once")
+            self.say(f"asked to stop ({name}): {reaction}; asked again, leaving at once")
 
     def _leave(self, number: int) -> None:
         if not self.silent:
-            why = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
-            print(f"retfound: {why}", file=sys.stderr, flush=True)
+            reason = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
+            print(f"retfound: {reason}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED if number == signal.SIGINT else 0)

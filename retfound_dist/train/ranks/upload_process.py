@@ -1,6 +1,8 @@
-"""A process of its own for what takes time at the run's store: uploads, commits, logs.
+"""A process for what takes time at the run's store: uploads, commits, logs.
 
-It does one thing after the other, in the order they were asked for, and ends with its rank.
+It works off calls one after the other, in their order, and ends with its rank. A process, not a thread:
+beside the training loop a thread would hold Python's lock while it hashes and sends. In order: a commit then
+finds everything written that was handed over before it.
 """
 
 from __future__ import annotations
@@ -25,33 +27,37 @@ from retfound_dist.stream.worker_processes import Begin, fork_server, main_modul
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
+"""Files of a folder that are sent or fetched side by side."""
 
 
 class UploadProcess:
-    """The rank's end."""
+    """The rank's handle on its upload process."""
 
     def __init__(self, run_url: str) -> None:
         self._pool = ProcessPoolExecutor(
             1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
         )
-        self.ask(os.getpid)  # starts it, which takes seconds
+        # A pool starts its process with the first call; that takes seconds, in which the model can be built.
+        self.submit(os.getpid)
 
-    def ask(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Have a function of a module called there; a process that is gone fails what is asked of it."""
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Have a module's function called there; where the process is gone, the future has the error."""
         try:
+            # A child imports the main module of its parent by default: that would be all of this program once
+            # more.
             with main_module_hidden():
                 return self._pool.submit(function, *args)
         except BrokenProcessPool as error:
-            gone: Future[T] = Future()
-            gone.set_exception(error)
-            return gone
+            failed: Future[T] = Future()
+            failed.set_exception(error)
+            return failed
 
     def end(self) -> None:
-        """After all that was asked for."""
+        """End it once all calls are done."""
         self._pool.shutdown(wait=True)
 
     def abandon(self) -> None:
-        """At once, with what is under way: for a process that is about to leave with an error."""
+        """End it at once, in the middle of a call: for a rank that is about to leave with an error."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
@@ -59,11 +65,12 @@ class UploadProcess:
 
 def _begin(begin: Begin) -> None:
     begin()
-    storage.ATTEMPTS = 2  # `insist` asks again
+    # Few: `retry_with_patience` tries again, and knows how long a user wants to wait.
+    storage.ATTEMPTS = 2
 
 
-def fault(done: Future[Any]) -> str:
-    """Why something that was asked for failed; empty when it did not."""
+def failure_text(done: Future[Any]) -> str:
+    """Why a call failed; empty when it did not."""
     error = done.exception()
     if error is None:
         return ""
@@ -74,7 +81,7 @@ def fault(done: Future[Any]) -> str:
     raise error
 
 
-def insist(function: Callable[[], T], patience: Patience) -> T:
+def retry_with_patience(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
@@ -86,7 +93,7 @@ def insist(function: Callable[[], T], patience: Patience) -> T:
 
 
 def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str, FileInfo]:
-    """Copy all files below a folder and see that they arrived (not DeepSpeed's helper scripts).
+    """Copy all files below a folder, but DeepSpeed's helper scripts, and check that they arrived.
 
     Gives them by their name below the URL, which is marked as one save's where there is a `mark`.
     """
@@ -99,29 +106,31 @@ def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str
 
 
 def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
-    """What arrives damaged is sent again, as what does not arrive."""
-    return insist(lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s))
+    """Send one file; what arrives damaged is sent again, as what does not arrive."""
+    return retry_with_patience(
+        lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s)
+    )
 
 
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
     writer = _writer(storage.join(url, name))
-    insist(lambda: writer.add(rows), Patience(url, patience_s))
+    retry_with_patience(lambda: writer.add(rows), Patience(url, patience_s))
 
 
 @cache
 def _writer(url: str) -> LogWriter:
-    """The one writer of a log in this process: it knows what it has written."""
+    """The one writer of a log in this process: it remembers what it has written."""
     return LogWriter(url)
 
 
-def summarise(url: str) -> None:
+def refresh_summary(url: str) -> None:
     """Bring the run's small summary up to date."""
     run_summary.refresh(url)
 
 
-def put_tree(folder: str, url: str) -> None:
-    """Copy a folder that is written to meanwhile, as far as it is."""
+def copy_folder(folder: str, url: str) -> None:
+    """Copy a folder that is written to meanwhile; what comes later is left for the next copy."""
     for path in Path(folder).rglob("*"):
         if path.is_file():
             storage.put_file(os.fspath(path), storage.join(url, path.relative_to(folder).as_posix()))

@@ -1,7 +1,7 @@
-"""A run that cannot go on by itself ends itself: when a step takes for ever, or torchrun is gone.
+"""Ends a process that cannot go on: when a step takes for ever, or torchrun is gone.
 
-Every rank has one. A hang of one rank stops them all, so each shows where it stands, and all leave with
-an error for the scheduler to start them again. (Stacks hold code positions, never data.)
+Every rank has a watchdog. A hang of one rank stops them all, so each prints its stacks, and all leave with an
+error for the scheduler to start them again. (Stacks hold code positions, never data.)
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from retfound_dist.runtime.world import World
 HUNG, ORPHANED = 3, 4
 """Exit codes."""
 LOOK_S = 1.0
+"""Seconds between two looks."""
 LATE_S = 10.0
-"""So long after a hang should have been seen the process is ended from outside of Python."""
+"""Seconds after a hang should have been seen at which the process is ended without Python's help."""
+# A file, because an exit code does not get through: torchrun leaves with 1 whatever its ranks leave with, and
+# of a killed process there is none.
 AGAIN = "RETFOUND_START_AGAIN"
-"""Environment variable: the file that is there while another start should follow (pretrain.sbatch)."""
+"""Environment variable: a file that is there while another start should follow (pretrain.sbatch)."""
 
 
 def ask_for_another_start() -> None:
-    """Tell who started this that the run is to be started again, should it end now."""
+    """Tell the script that started this to start the run again, should it end now."""
     if path := os.environ.get(AGAIN):
         with suppress(OSError), open(path, "a"):
             pass
 
 
 def want_no_other_start() -> None:
-    """Tell who started this that the run is over, or that another start would end as this one did."""
+    """Tell the script that started this that the run is over, or would fail again in the same way."""
     if path := os.environ.get(AGAIN):
         with suppress(OSError):
             os.unlink(path)
@@ -43,20 +46,21 @@ def want_no_other_start() -> None:
 
 def ends_alike(error: BaseException) -> bool:
     """Whether another start would end the same way: not where a store or a disk failed, or was the cause."""
-    each: BaseException | None = error
-    while each is not None:
-        if isinstance(each, RetfoundError) and not each.lasting:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RetfoundError) and not cause.lasting:
             return False
-        each = each.__cause__
+        cause = cause.__cause__
     return True
 
 
 def settle_another_start(alike: bool) -> None:
-    """Tell who started this whether another start is of use, after an error that says what it is.
+    """Tell the script that started this whether another start is of use, after an explained error.
 
-    An error of a store takes no wish back. A job that Slurm has started again had done steps before: it is
-    to outlive a store that fails still.
+    `alike`: another start would end the same way.
     """
+    # An error of a store takes no wish back. A job that Slurm has started again had done steps before, and it
+    # shall outlive a store that fails still.
     if alike:
         want_no_other_start()
     elif os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
@@ -64,7 +68,7 @@ def settle_another_start(alike: bool) -> None:
 
 
 class Watchdog:
-    """A thread beside the loop; `step` tells it that all is well."""
+    """A thread beside the training loop; `step` tells it that all is well."""
 
     def __init__(self, world: World, minutes: float) -> None:
         """`minutes`: the longest time for one step; 0: any."""
@@ -78,7 +82,7 @@ class Watchdog:
         self._thread.start()
 
     def step(self, done: int) -> None:
-        """So many steps are done."""
+        """Note that so many steps are done."""
         self._done, self._at = done, time.monotonic()
         self._arm()
 
@@ -89,9 +93,9 @@ class Watchdog:
 
     @contextmanager
     def paused(self, grace_s: float = 0.0) -> Iterator[None]:
-        """Around what this rank does by itself, may take long and has a bound of its own.
+        """Around work of this rank alone that may take long and has a time limit of its own.
 
-        Until the next step there is so much more time: other ranks may still be at it.
+        Until the next step there are `grace_s` seconds more: other ranks may still be at such work.
         """
         self._at = math.inf
         faulthandler.cancel_dump_traceback_later()
@@ -105,13 +109,15 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self, grace_s: float = 0.0) -> None:
-        """For a hang in foreign code that holds Python's lock: there no thread of Python's gets a word in."""
+        # For a hang in foreign code that holds Python's lock: there no Python thread runs, this one neither.
+        # faulthandler has a thread in C.
         if self._longest:
             late = self._longest + grace_s + LATE_S
             faulthandler.dump_traceback_later(late, exit=True, file=sys.stderr)
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
+            # A killed torchrun leaves its ranks behind. They would hold GPUs, port and lock for ever.
             if self._world.launcher and os.getppid() != self._world.launcher:
                 self._leave(ORPHANED, "torchrun is gone: leaving, so that another may start")
             since = time.monotonic() - self._at
@@ -124,6 +130,6 @@ class Watchdog:
                     "the stacks are above; leaving with an error so that the job is started again",
                 )
 
-    def _leave(self, code: int, why: str) -> None:
-        print(f"retfound: rank {self._world.rank}: {why}", file=sys.stderr, flush=True)
+    def _leave(self, code: int, reason: str) -> None:
+        print(f"retfound: rank {self._world.rank}: {reason}", file=sys.stderr, flush=True)
         os._exit(code)

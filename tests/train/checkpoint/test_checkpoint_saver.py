@@ -12,10 +12,10 @@ from tests.formats.test_checkpoint_folder import make
 
 
 def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -> None:
-    held = make(str(tmp_path), 1)
-    assert not restore.needs_conversion(held, 2, 1)
-    assert restore.needs_conversion(held, 3, 1)
-    assert restore.needs_conversion(held, 2, 2)
+    commit = make(str(tmp_path), 1)
+    assert not restore.needs_conversion(commit, 2, 1)
+    assert restore.needs_conversion(commit, 3, 1)
+    assert restore.needs_conversion(commit, 2, 2)
 
 
 @pytest.mark.parametrize(

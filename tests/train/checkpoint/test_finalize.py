@@ -75,10 +75,10 @@ def test_killed_before_any_write_of_a_save_over_a_commit_the_checkpoint_is_the_o
 
 
 def test_a_step_that_is_saved_once_has_its_weights_at_their_usual_name(tmp_path: Path) -> None:
-    held = save(str(tmp_path), 1.0, str(tmp_path))
-    assert held.weights == checkpoint_folder.WEIGHTS
-    assert names_below(Path(held.url)) == {checkpoint_folder.COMMIT, *held.files}
-    assert sorted(held.state.values()) == ["state/rank_0.pt", "state/rank_1.pt"]
+    commit = save(str(tmp_path), 1.0, str(tmp_path))
+    assert commit.weights == checkpoint_folder.WEIGHTS
+    assert names_below(Path(commit.url)) == {checkpoint_folder.COMMIT, *commit.files}
+    assert sorted(commit.state.values()) == ["state/rank_0.pt", "state/rank_1.pt"]
 
 
 def test_a_save_beside_another_that_is_under_way_touches_none_of_its_files(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_a_save_beside_another_that_is_under_way_touches_none_of_its_files(tmp_p
     run, url = str(tmp_path / "run"), checkpoint_folder.checkpoint_url(str(tmp_path / "run"), STEP)
     sleeping = storage.join(url, checkpoint_folder.marked("state/rank_0.pt", "0a0a0a0a"))
     storage.write_bytes(sleeping, b"half of a save")
-    held = save(run, 1.0, str(tmp_path))
-    assert held.weights != checkpoint_folder.WEIGHTS
+    commit = save(run, 1.0, str(tmp_path))
+    assert commit.weights != checkpoint_folder.WEIGHTS
     storage.write_bytes(
         storage.join(url, checkpoint_folder.WEIGHTS), b"what the sleeper puts at the usual name"
     )
@@ -98,14 +98,14 @@ def test_who_has_lost_the_lock_commits_nothing_over_the_one_who_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = str(tmp_path / "run")
-    held = save(run, 1.0, str(tmp_path))
+    commit = save(run, 1.0, str(tmp_path))
     storage.write_json(storage.join(run, "LOCK.json"), {"id": "another"})
     monkeypatch.setattr(
         saves, "CheckpointToFinalize", lambda *args: CheckpointToFinalize(*args, lock_id="mine")
     )
     with pytest.raises(RunConflictError, match="run by another start: step 8 is not saved"):
         save(run, 2.0, str(tmp_path))
-    assert checkpoint_folder.read_commit(held.url) == held
+    assert checkpoint_folder.read_commit(commit.url) == commit
     storage.write_json(storage.join(run, "LOCK.json"), {"id": "mine"})
     assert value_of(save(run, 2.0, str(tmp_path)), tmp_path) == 2.0
 
@@ -133,18 +133,19 @@ def test_a_damaged_commit_in_between_ends_no_save_and_nothing_of_a_stranger_is_r
     (where.parent / "notes.txt").write_text("a person's")
     (where.parent.parent / "step_00000002/notes.txt").write_text("a person's")
     save(run, 1.0, str(tmp_path), 8, Checkpoint(keep_last=1, patience_s=0))
-    kept = [
+    steps_with_state = [
         step
         for step in (2, 6, 8)
         if checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step)).state
     ]
-    assert kept == [8]
+    assert steps_with_state == [8]
     for step in (2, 4):
         assert (Path(checkpoint_folder.checkpoint_url(run, step)) / "notes.txt").exists()
     assert any(name.startswith("state") for name in os.listdir(where.parent))
-    held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, 2))
+    commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, 2))
     assert [
-        verified_files.why_differs(storage.join(held.url, name), info) for name, info in held.files.items()
+        verified_files.why_differs(storage.join(commit.url, name), info)
+        for name, info in commit.files.items()
     ] == [""]
 
 
@@ -154,12 +155,12 @@ def test_pruning_keeps_the_newest_states_and_every_mth_and_all_weights(tmp_path:
         make(run, step)
     prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
     assert checkpoint_folder.list_steps(run) == [10, 20, 30, 40, 50]
-    kept = [
+    steps_with_state = [
         s
         for s in (10, 20, 30, 40, 50)
         if checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, s)).files
     ]
-    assert kept == [20, 40, 50]
+    assert steps_with_state == [20, 40, 50]
     assert not storage.exists(storage.join(checkpoint_folder.checkpoint_url(run, 10), "state/part"))
     prune(run, Checkpoint(keep_last=2, keep_every_steps=20), 50)
     assert checkpoint_folder.list_steps(run) == [10, 20, 30, 40, 50]
@@ -181,17 +182,17 @@ def test_what_could_not_be_removed_once_is_removed_the_next_time(tmp_path: Path)
 def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed_over(
     tmp_path: Path, keep_last: int
 ) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (10, 20, 30):
         make(run, step)
     for step in (20, 30):
         storage.write_bytes(storage.join(checkpoint_folder.checkpoint_url(run, step), "state/part"), b"abX")
     make(run, 12)  # resumed at 10, asked to stop at 12
     prune(run, Checkpoint(keep_last=keep_last), 12)
-    found = choose(run, "auto", said.append, 0).held
+    found = choose(run, "auto", messages.append, 0).held
     assert found is not None
     assert found.step == 12
-    assert [text.split(":")[0] for text in said] == [
+    assert [text.split(":")[0] for text in messages] == [
         f"passing over the checkpoint of step {step}" for step in (30, 20)
     ]
     assert storage.exists(storage.join(checkpoint_folder.checkpoint_url(run, 10), "state/part")) == (
@@ -206,12 +207,12 @@ def test_in_a_run_that_went_back_states_are_kept_of_what_was_saved_since(tmp_pat
     for step in (12, 14, 24):  # back to step 10
         make_later(run, step, 1)
     prune(run, Checkpoint(keep_last=2), 24)
-    kept = [
+    steps_with_state = [
         s
         for s in (10, 12, 14, 20, 24, 30)
         if checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, s)).files
     ]
-    assert kept == [14, 24, 30]  # 20 is nearer to 24 by its step alone
+    assert steps_with_state == [14, 24, 30]  # 20 is nearer to 24 by its step alone
 
 
 def test_a_state_that_is_kept_every_so_often_is_counted_by_steps_and_not_by_checkpoints(
@@ -221,9 +222,9 @@ def test_a_state_that_is_kept_every_so_often_is_counted_by_steps_and_not_by_chec
     for step in (3, 6, 8, 9, 12, 13):
         make(run, step)
     prune(run, Checkpoint(keep_last=1, keep_every_steps=4), 12)
-    kept = [
+    steps_with_state = [
         s
         for s in (3, 6, 8, 9, 12, 13)
         if checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, s)).files
     ]
-    assert kept == [8, 12, 13]  # 13 lies beyond the newest: it is left alone
+    assert steps_with_state == [8, 12, 13]  # 13 lies beyond the newest: it is left alone

@@ -10,11 +10,11 @@ from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
 from retfound_dist.train.checkpoint.merge_weights import (
-    assemble,
     group_shapes,
     merge,
-    own_part,
     part_name,
+    rank_weights,
+    write_merged_weights,
 )
 
 SHAPES = [{"a": (3, 4), "b": (5,)}, {"c": (2, 3)}]
@@ -67,7 +67,7 @@ def test_a_snapshot_gives_this_ranks_part_and_the_names() -> None:
         "optim_states.pt": {"optimizer_state_dict": {"single_partition_of_fp32_groups": [torch.arange(6.0)]}},
     }
     assert group_shapes(state) == [{"a": (3, 4)}]
-    assert torch.equal(own_part(state)["0"], torch.arange(6.0))
+    assert torch.equal(rank_weights(state)["0"], torch.arange(6.0))
 
 
 def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tm
         infos.append(storage.file_info(str(tmp_path / "p")))
     fixed = tmp_path / "fixed"
     safetensors.torch.save_file({"pos_embed": torch.ones(4)}, fixed)
-    made = assemble(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
+    written = write_merged_weights(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
     storage.get_file(storage.join(url, checkpoint_folder.WEIGHTS), str(tmp_path / "model"))
-    assert made == {checkpoint_folder.WEIGHTS: storage.file_info(str(tmp_path / "model"))}
+    assert written == {checkpoint_folder.WEIGHTS: storage.file_info(str(tmp_path / "model"))}
     found = safetensors.torch.load_file(tmp_path / "model")
     assert set(found) == {*NAMES, "pos_embed"}
     assert all(torch.equal(found[name], value) for name, value in weights().items())
     storage.write_bytes(storage.join(url, checkpoint_folder.marked(part_name(1), "a1")), b"rotten")
     with pytest.raises(StorageError, match="rank 1"):
-        assemble(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))
+        write_merged_weights(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))

@@ -127,17 +127,17 @@ def test_on_other_ranks_or_stages_every_tensor_is_the_checkpoint_s_when_the_firs
 ) -> None:
     stage, precision, _, _ = case
     committed = weights(resumed / f"cut-{stage}-{precision}", 2)
-    found = torch.load(resumed / f"{'-'.join(map(str, case))}.pt", weights_only=True)
-    assert (found["step"], found["clip"]) == (2, 0.5)
-    assert found["masters"].keys() | found["fixed"].keys() == committed.keys()
-    for name, tensor in {**found["masters"], **found["fixed"]}.items():
+    resumed_state = torch.load(resumed / f"{'-'.join(map(str, case))}.pt", weights_only=True)
+    assert (resumed_state["step"], resumed_state["clip"]) == (2, 0.5)
+    assert resumed_state["masters"].keys() | resumed_state["fixed"].keys() == committed.keys()
+    for name, tensor in {**resumed_state["masters"], **resumed_state["fixed"]}.items():
         assert torch.equal(tensor, committed[name]), name
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    for name, tensor in {**found["working"], **found["buffers"]}.items():
+    for name, tensor in {**resumed_state["working"], **resumed_state["buffers"]}.items():
         assert torch.equal(tensor, committed[name].to(kind)), name
     rows = metrics(resumed / f"whole-{stage}-{precision}")[:2]
-    assert found["state"]["recent_losses"] == [row["loss"] for row in rows]
-    assert len(found["state"]["bad_samples"]) == rows[-1]["bad_samples"]
+    assert resumed_state["state"]["recent_losses"] == [row["loss"] for row in rows]
+    assert len(resumed_state["state"]["bad_samples"]) == rows[-1]["bad_samples"]
 
 
 @pytest.mark.slow
@@ -163,15 +163,15 @@ def test_positions_that_an_earlier_version_committed_wrongly_are_those_that_were
     """After a resume earlier versions wrote fresh positions into the weights, and the right ones into the state."""
     for precision, stage in (("fp32", 1), ("bf16", 2)):
         shutil.copytree(runs / f"cut-{stage}-{precision}", tmp_path / precision)
-        held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(tmp_path / precision), 2))
+        commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(str(tmp_path / precision), 2))
         model, right = MaskedAutoencoder(MODEL), positions(runs)
-        assert restore.read_untrained(model, held, str(tmp_path)) == ""
+        assert restore.read_untrained(model, commit, str(tmp_path)) == ""
         assert torch.equal(model.pos_embed, right["pos_embed"])
-        file = f"{held.url}/{checkpoint_folder.WEIGHTS}"
+        file = f"{commit.url}/{checkpoint_folder.WEIGHTS}"
         fresh = {name: getattr(MaskedAutoencoder(MODEL), name).detach() for name in FROZEN}
         safetensors.torch.save_file(safetensors.torch.load_file(file) | fresh, file)
-        said = restore.read_untrained(model, held, str(tmp_path))
-        assert said.startswith("pos_embed, decoder_pos_embed as the run was trained with")
+        remark = restore.read_untrained(model, commit, str(tmp_path))
+        assert remark.startswith("pos_embed, decoder_pos_embed as the run was trained with")
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         for name in FROZEN:
             assert torch.equal(getattr(model, name), right[name].to(kind).float())
@@ -180,18 +180,18 @@ def test_positions_that_an_earlier_version_committed_wrongly_are_those_that_were
 def test_buffers_are_read_too_and_a_checkpoint_that_lacks_one_is_refused(tmp_path: Path) -> None:
     model = torch.nn.BatchNorm1d(3, affine=False)
     url = str(tmp_path)
-    held = checkpoint_folder.Commit(
+    commit = checkpoint_folder.Commit(
         url=url, step=1, samples=1, world_size=1, zero_stage=1, precision="fp32", batch_digest="0", time="",
         config={}, files={checkpoint_folder.WEIGHTS: storage.bytes_info(b"")},
     )  # fmt: skip
     state = {"running_mean": torch.tensor([1.0, 2.0, 3.0]), "running_var": torch.ones(3) * 7}
     safetensors.torch.save_file(state, tmp_path / checkpoint_folder.WEIGHTS)
     with pytest.raises(CheckpointError, match="holds no num_batches_tracked; use another checkpoint"):
-        restore.read_untrained(model, held, url)
+        restore.read_untrained(model, commit, url)
     safetensors.torch.save_file(
         state | {"num_batches_tracked": torch.tensor(4)}, tmp_path / checkpoint_folder.WEIGHTS
     )
-    restore.read_untrained(model, held, url)
+    restore.read_untrained(model, commit, url)
     assert model.running_mean.tolist() == [1, 2, 3]  # type: ignore[union-attr]
     assert int(model.num_batches_tracked) == 4  # type: ignore[arg-type]
 
@@ -199,22 +199,22 @@ def test_buffers_are_read_too_and_a_checkpoint_that_lacks_one_is_refused(tmp_pat
 def a_checkpoint(url: str, state: bytes) -> checkpoint_folder.Commit:
     """A commit whose state is one file; times are alike."""
     storage.write_bytes(storage.join(url, "state/part"), state)
-    held = checkpoint_folder.Commit(
+    commit = checkpoint_folder.Commit(
         url=url, step=3, samples=24, world_size=2, zero_stage=1, precision="fp32", batch_digest="0",
         time="2026-01-01T00:00:00+00:00", config={}, files={"state/part": storage.bytes_info(state)},
     )  # fmt: skip
-    checkpoint_folder.write_commit(held)
-    return held
+    checkpoint_folder.write_commit(commit)
+    return commit
 
 
-def convert_once(held: checkpoint_folder.Commit) -> None:
+def convert_once(commit: checkpoint_folder.Commit) -> None:
     """Put a converted state beside a checkpoint, as `_fetch_universal` does."""
-    beside = storage.join(held.url, "universal")
-    files = {"zero/part": b"converted", restore.SOURCE: json.dumps(restore._source(held)).encode()}
+    beside = storage.join(commit.url, "universal")
+    files = {"zero/part": b"converted", restore.SOURCE: json.dumps(restore._source(commit)).encode()}
     for name, data in files.items():
         storage.write_bytes(storage.join(beside, name), data)
     infos = {name: storage.bytes_info(data) for name, data in files.items()}
-    checkpoint_folder.write_commit(replace(held, url=beside, files=infos))
+    checkpoint_folder.write_commit(replace(commit, url=beside, files=infos))
 
 
 @pytest.mark.parametrize("base", ["disk", "memory://converted"])
@@ -222,14 +222,14 @@ def test_a_converted_state_is_taken_where_it_was_made_of_this_state_and_of_no_ot
     base: str, tmp_path: Path
 ) -> None:
     url, target = (str(tmp_path / "run") if base == "disk" else base), tmp_path / "target"
-    held = a_checkpoint(url, b"first")
-    convert_once(held)
+    commit = a_checkpoint(url, b"first")
+    convert_once(commit)
     done = checkpoint_folder.read_commit(storage.join(url, "universal"))
-    restore._fetch_converted(done, held, str(target), 0)
+    restore._fetch_converted(done, commit, str(target), 0)
     assert (target / "zero/part").read_bytes() == b"converted"
     again = a_checkpoint(url, b"other")  # the same step, second, ranks and size; another state
     with pytest.raises(CheckpointError, match="was made of another checkpoint's state"):
         restore._fetch_converted(done, again, str(target), 0)
     older = replace(done, files={k: v for k, v in done.files.items() if k != restore.SOURCE})
     with pytest.raises(CheckpointError, match="another checkpoint's state"):
-        restore._fetch_converted(older, held, str(target), 0)
+        restore._fetch_converted(older, commit, str(target), 0)

@@ -40,9 +40,9 @@ def damage(run: str, step: int) -> None:
 
 def make_as(run: str, step: int, choice: ResumePoint) -> Commit:
     """A checkpoint as a start saves it that went on from a choice."""
-    held = replace(make(run, step), generation=choice.generation, chosen=choice.chosen)
-    checkpoint_folder.write_commit(held)
-    return held
+    commit = replace(make(run, step), generation=choice.generation, chosen=choice.chosen)
+    checkpoint_folder.write_commit(commit)
+    return commit
 
 
 def step_of(choice: ResumePoint) -> int:
@@ -50,17 +50,17 @@ def step_of(choice: ResumePoint) -> int:
 
 
 def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Path) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (1, 2, 3):
         make(run, step)
     damage(run, 3)
     storage.delete(state_of(run, 2))
-    assert step_of(choose(run, "auto", said.append, 0)) == 1
-    assert "passing over the checkpoint of step 3" in said[0]
-    assert "differs from its commit: its sha256 is" in said[0]
-    assert "passing over the checkpoint of step 2" in said[1]
-    assert "it is not there" in said[1]
-    assert len(said) == 2
+    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert "passing over the checkpoint of step 3" in messages[0]
+    assert "differs from its commit: its sha256 is" in messages[0]
+    assert "passing over the checkpoint of step 2" in messages[1]
+    assert "it is not there" in messages[1]
+    assert len(messages) == 2
 
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
 def test_a_byte_that_flips_on_the_way_passes_over_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, said, wrong, read = str(tmp_path), list[str](), [2], verified_files.read_info
+    run, messages, wrong, read = str(tmp_path), list[str](), [2], verified_files.read_info
     for step in (1, 2):
         make(run, step)
 
@@ -80,13 +80,13 @@ def test_a_byte_that_flips_on_the_way_passes_over_nothing(
         return storage.bytes_info(b"abX") if wrong[0] >= 0 else read(url)
 
     monkeypatch.setattr(verified_files, "read_info", flip)
-    assert (step_of(choose(run, "auto", said.append, 0)), said) == (2, [])
+    assert (step_of(choose(run, "auto", messages.append, 0)), messages) == (2, [])
 
 
 def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, said, left, read = "memory://does-not-answer", list[str](), [2], storage.open_read
+    run, messages, left, read = "memory://does-not-answer", list[str](), [2], storage.open_read
     for step in (1, 2):
         make(run, step)
 
@@ -98,27 +98,27 @@ def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_p
         return read(url)
 
     monkeypatch.setattr(storage, "open_read", busy)
-    assert (step_of(choose(run, "auto", said.append, 60)), said) == (2, [])
+    assert (step_of(choose(run, "auto", messages.append, 60)), messages) == (2, [])
     left[0] = 1000
     with pytest.raises(
         StorageError, match=r"cannot be read: .*restarted.*tried for 1 s.*nothing is passed over"
     ):
-        choose(run, "auto", said.append, 1)
+        choose(run, "auto", messages.append, 1)
     left[0] = 0
     storage.delete(state_of(run, 2))
-    assert (step_of(choose(run, "auto", said.append, 60)), len(said)) == (1, 1)
+    assert (step_of(choose(run, "auto", messages.append, 60)), len(messages)) == (1, 1)
 
 
 def test_a_disk_that_cannot_be_read_ends_the_start_and_says_nothing_of_the_checkpoint(tmp_path: Path) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (1, 2):
         make(run, step)
     os.unlink(state_of(run, 2))
     os.symlink("/proc/self/mem", state_of(run, 2))  # EIO by a real read
     with pytest.raises(StorageError, match=r"step 2 cannot be read: .*input/output error.*run.resume=STEP"):
-        choose(run, "auto", said.append, 0.2)
-    assert said == []
-    assert step_of(choose(run, 1, said.append, 0.2)) == 1
+        choose(run, "auto", messages.append, 0.2)
+    assert messages == []
+    assert step_of(choose(run, 1, messages.append, 0.2)) == 1
 
 
 def test_short_memory_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,18 +133,18 @@ def test_short_memory_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_where_no_checkpoint_can_be_used_the_start_ends_and_says_what_to_do(tmp_path: Path) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (4, 8):
         make(run, step)
         damage(run, step)
     with pytest.raises(CheckpointError, match=r"none can be used \(step 8: .*; step 4: .*run.resume=none"):
-        choose(run, "auto", said.append, 0)
+        choose(run, "auto", messages.append, 0)
     for step in (4, 8):
         checkpoint_folder.write_commit(replace(make(run, step), files={}))
     with pytest.raises(CheckpointError, match=r"none can be used \(step 8: it holds weights only"):
-        choose(run, "auto", said.append, 0)
-    assert choose(run, "none", said.append, 0).held is None
-    assert said[-1].startswith(
+        choose(run, "auto", messages.append, 0)
+    assert choose(run, "none", messages.append, 0).held is None
+    assert messages[-1].startswith(
         "from the beginning, as run.resume=none says; checkpoints passed over for it: 2 steps"
     )
 
@@ -153,19 +153,19 @@ def test_where_no_checkpoint_can_be_used_the_start_ends_and_says_what_to_do(tmp_
 def test_a_commit_that_is_none_is_passed_over_by_name_and_is_no_end_of_the_run(
     content: str, tmp_path: Path
 ) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (1, 2):
         make(run, step)
     where = Path(checkpoint_folder.checkpoint_url(run, 2)) / checkpoint_folder.COMMIT
     where.write_text(content)
     assert not is_finished(run, 2)
-    assert step_of(choose(run, "auto", said.append, 0)) == 1
-    assert len(said) == 1
-    assert "passing over the checkpoint of step 2: " in said[0]
-    assert str(where) in said[0]
+    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert len(messages) == 1
+    assert "passing over the checkpoint of step 2: " in messages[0]
+    assert str(where) in messages[0]
     where.unlink()
-    assert step_of(choose(run, "auto", said.append, 0)) == 1
-    assert len(said) == 1  # a save that was never committed is nothing to speak of
+    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert len(messages) == 1  # a save that was never committed is nothing to speak of
 
 
 def test_a_commit_of_a_later_format_ends_the_start(tmp_path: Path) -> None:
@@ -179,20 +179,20 @@ def test_a_commit_of_a_later_format_ends_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../../evil", "/etc/hostname", "state/../../x", "state//x", ""])
 def test_a_commit_that_names_files_elsewhere_is_no_checkpoint(name: str, tmp_path: Path) -> None:
-    held = make(str(tmp_path), 1)
-    checkpoint_folder.write_commit(replace(held, files={name: storage.bytes_info(b"abc")}))
+    commit = make(str(tmp_path), 1)
+    checkpoint_folder.write_commit(replace(commit, files={name: storage.bytes_info(b"abc")}))
     with pytest.raises(CheckpointError, match="do not use it"):
-        checkpoint_folder.read_commit(held.url)
+        checkpoint_folder.read_commit(commit.url)
 
 
 def test_a_run_is_finished_where_its_last_step_has_weights_to_show(tmp_path: Path) -> None:
     run = str(tmp_path)
-    held = make(run, 8)
+    commit = make(run, 8)
     assert not is_finished(run, 8)  # it holds no weights
-    weights = storage.join(held.url, checkpoint_folder.WEIGHTS)
+    weights = storage.join(commit.url, checkpoint_folder.WEIGHTS)
     storage.write_bytes(weights, b"weights")
     checkpoint_folder.write_commit(
-        replace(held, files={**held.files, checkpoint_folder.WEIGHTS: storage.bytes_info(b"weights")})
+        replace(commit, files={**commit.files, checkpoint_folder.WEIGHTS: storage.bytes_info(b"weights")})
     )
     assert is_finished(run, 8)
     assert is_finished(run, 8, 8)
@@ -206,26 +206,26 @@ def test_a_run_is_finished_where_its_last_step_has_weights_to_show(tmp_path: Pat
 
 
 def test_a_step_is_gone_on_from_where_it_is_asked_for_and_can_be_used(tmp_path: Path) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (2, 4, 6, 8):
         make(run, step)
     damage(run, 6)
     checkpoint_folder.write_commit(replace(make(run, 2), files={}))
-    assert step_of(choose(run, 4, said.append, 0)) == 4
-    assert said == ["from step 4, as run.resume=4 says; checkpoints passed over for it: 2 steps, 6, 8"]
+    assert step_of(choose(run, 4, messages.append, 0)) == 4
+    assert messages == ["from step 4, as run.resume=4 says; checkpoints passed over for it: 2 steps, 6, 8"]
     for step, why in ((6, "its sha256 is"), (2, "weights only"), (5, "there is none")):
         with pytest.raises(
             CheckpointError, match=rf"run.resume={step}: .*{why}.*with a training state are of"
         ):
-            choose(run, step, said.append, 0)
+            choose(run, step, messages.append, 0)
 
 
 def test_what_was_passed_over_once_does_not_come_back_when_the_run_is_started_again(tmp_path: Path) -> None:
     run = str(tmp_path)
     for step in (2, 4, 8):
         make(run, step)
-    told = choose(run, 4, print, 0)
-    make_as(run, 5, told)
+    resume_point = choose(run, 4, print, 0)
+    make_as(run, 5, resume_point)
     assert step_of(choose(run, "auto", print, 0)) == 5
     again = choose(run, "auto", print, 0)
     make_as(run, 6, again)
@@ -237,13 +237,13 @@ def test_what_was_passed_over_once_does_not_come_back_when_the_run_is_started_ag
 
 
 def test_a_checkpoint_that_was_bad_once_is_not_read_again_at_every_start(tmp_path: Path) -> None:
-    run, said = str(tmp_path), list[str]()
+    run, messages = str(tmp_path), list[str]()
     for step in (2, 4):
         make(run, step)
     damage(run, 4)
-    make_as(run, 3, choose(run, "auto", said.append, 0))
-    assert len(said) == 1
-    assert (step_of(choose(run, "auto", said.append, 0)), len(said)) == (3, 1)
+    make_as(run, 3, choose(run, "auto", messages.append, 0))
+    assert len(messages) == 1
+    assert (step_of(choose(run, "auto", messages.append, 0)), len(messages)) == (3, 1)
 
 
 @pytest.mark.parametrize(("resume", "first"), [(4, 4), ("none", 0)])
@@ -275,10 +275,10 @@ def test_ranks_that_one_torchrun_starts_again_are_of_one_job() -> None:
 
 
 def test_commits_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    held = make(str(tmp_path), 3)
-    where = Path(held.url) / checkpoint_folder.COMMIT
+    commit = make(str(tmp_path), 3)
+    where = Path(commit.url) / checkpoint_folder.COMMIT
     tree = json.loads(where.read_text())
     assert tree.pop("generation") == 0
     assert tree.pop("chosen") == ""
     where.write_text(json.dumps(tree))
-    assert choose(str(tmp_path), "auto", print, 0).held == held
+    assert choose(str(tmp_path), "auto", print, 0).held == commit

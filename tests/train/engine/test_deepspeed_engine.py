@@ -18,7 +18,7 @@ from retfound_dist.config.schema import Model, Optim, Train
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import BatchLayout, layout, rank_slots
-from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, own_part
+from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.parameter_groups import parameter_groups
 
@@ -116,9 +116,9 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
     group = ds.start(World(rank, world, rank), threads=1)
     for case in cases:
-        found = run_case(case, rank, world, folder)
+        results = run_case(case, rank, world, folder)
         if rank == 0:
-            torch.save(found, f"{folder}/{case.name}")
+            torch.save(results, f"{folder}/{case.name}")
     group.share(None)
     ds.stop()
 
@@ -126,7 +126,7 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
 def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
     """The weights as a checkpoint has them, put together from every rank's part."""
     state = ds.snapshot(engine, folder, {})
-    torch.save(own_part(state), f"{folder}/part{dist.get_rank()}")
+    torch.save(rank_weights(state), f"{folder}/part{dist.get_rank()}")
     dist.barrier()
     parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
     dist.barrier()
@@ -219,20 +219,20 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
     )
     first, start = plain_loop()[0], model().state_dict()
     for case in CASES:
-        found = torch.load(tmp_path / case.name, weights_only=True)
+        results = torch.load(tmp_path / case.name, weights_only=True)
         gradient, plain = plain_loop(case.clip)
         moved = {k: plain[k] - start[k] for k in plain}
         exact = case.precision == "fp32"
-        assert set(found["gradient"]) == set(first), case
-        assert off(found["gradient"], gradient, gradient) < (1e-5 if exact else 2e-2), case
-        assert off(found["weights"], plain, plain) < (1e-5 if exact else 5e-3), case
-        assert off(found["weights"], plain, moved) < (1e-3 if exact else 0.15), case
-        assert not torch.isfinite(found["norm"]), case
+        assert set(results["gradient"]) == set(first), case
+        assert off(results["gradient"], gradient, gradient) < (1e-5 if exact else 2e-2), case
+        assert off(results["weights"], plain, plain) < (1e-5 if exact else 5e-3), case
+        assert off(results["weights"], plain, moved) < (1e-3 if exact else 0.15), case
+        assert not torch.isfinite(results["norm"]), case
         most = 2 if case.stage == 3 else 0  # of its own DeepSpeed marks each group's norm
-        assert found["asked"] <= most or case.offload, (case, found["asked"])
-        assert off(found["after"], found["weights"], plain) == 0, case
-        assert off(found["moved"], found["weights"], plain) > 1e-4, case
-        assert all(value.isfinite().all() for value in found["moved"].values()), case
+        assert results["asked"] <= most or case.offload, (case, results["asked"])
+        assert off(results["after"], results["weights"], plain) == 0, case
+        assert off(results["moved"], results["weights"], plain) > 1e-4, case
+        assert all(value.isfinite().all() for value in results["moved"].values()), case
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

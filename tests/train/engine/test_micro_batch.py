@@ -23,7 +23,7 @@ from tests import ROOT
 CONFIG = Model(name="vit_demo_patch14", image_size=112, decoder_width=64, decoder_depth=2, decoder_heads=2)
 
 
-def find(free: float, monkeypatch: pytest.MonkeyPatch) -> micro_batch.Fit:
+def find(free: float, monkeypatch: pytest.MonkeyPatch) -> micro_batch.MicroBatchFit:
     monkeypatch.setattr(micro_batch, "free_bytes", lambda group: free)
     train = Train(global_batch=100, steps=1, precision="fp32")
     group = RankGroup(World(), torch.device("cpu"))
@@ -81,7 +81,7 @@ def test_the_largest_that_fits_is_found_whatever_was_predicted(
 
     def total(micro: int) -> float:
         predicted = peak(CONFIG, ranks=1, zero_stage=1, micro_batch=micro, precision="fp32", gpu=False)
-        return micro_batch.Fit(micro, predicted, fixed + image * micro).total
+        return micro_batch.MicroBatchFit(micro, predicted, fixed + image * micro).total
 
     largest = max(size for size in sizes if size <= ends_above and total(size) <= free)
     assert find(1e9, monkeypatch).micro == largest

@@ -36,9 +36,9 @@ def test_each_forgery_would_run_and_is_refused_unrun(trick: str, tmp_path: Path)
     mark, path = tmp_path / "mark", tmp_path / "forged.pt"
     path.write_bytes(forgeries(mark)[trick])
     with pytest.raises(CheckpointError, match=r"s3://b/forged.pt is no training state") as refused:
-        state_files.check(path, "s3://b/forged.pt")
+        state_files.check_file(path, "s3://b/forged.pt")
     assert "\n" not in str(refused.value)
-    with state_files.reading(), suppress(Exception):
+    with state_files.restricted_unpickling(), suppress(Exception):
         torch.load(path, weights_only=False)
     assert not mark.exists()
     if trick not in (
@@ -55,9 +55,9 @@ def test_reading_lasts_as_long_as_its_block(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     good = {"step": 3, "shape": torch.Size([2]), "value": torch.ones(2, dtype=torch.bfloat16)}
     torch.save(good, tmp_path / "good.pt")
-    found = state_files.read(tmp_path / "good.pt")
-    assert found["shape"] == (2,)
-    assert torch.equal(found["value"], good["value"])
+    names = state_files.read(tmp_path / "good.pt")
+    assert names["shape"] == (2,)
+    assert torch.equal(names["value"], good["value"])
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
@@ -77,13 +77,13 @@ def committed(engine: Any, url: str, stage: int) -> checkpoint_folder.Commit:
 
 
 def infos(url: str) -> dict[str, storage.FileInfo]:
-    found = sorted(Path(url, ds.TAG).glob("*.pt"))
-    return {f"{ds.TAG}/{path.name}": storage.file_info(str(path)) for path in found}
+    names = sorted(Path(url, ds.TAG).glob("*.pt"))
+    return {f"{ds.TAG}/{path.name}": storage.file_info(str(path)) for path in names}
 
 
-def refused(group: Any, engine: Any, held: checkpoint_folder.Commit, stage: int, scratch: str) -> str:
+def refused(group: Any, engine: Any, commit: checkpoint_folder.Commit, stage: int, scratch: str) -> str:
     try:
-        restore.restore(group, engine, held, stage, 1, scratch)
+        restore.restore(group, engine, commit, stage, 1, scratch)
     except Exception as error:  # whatever it is: the other rank may have tidied up before this one reads
         return str(error)
     return "it was loaded"
@@ -105,14 +105,14 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
         engine.backward(engine(torch.ones(2, 6, dtype=torch.bfloat16)).float().sum())
         ds.step(engine)
         url, scratch = f"{folder}/{stage}", f"{folder}/scratch"
-        held = committed(engine, url, stage)
-        said[f"{stage} good"] = str(restore.restore(group, engine, held, stage, 1, scratch))
-        for name in held.files:
+        commit = committed(engine, url, stage)
+        said[f"{stage} good"] = str(restore.restore(group, engine, commit, stage, 1, scratch))
+        for name in commit.files:
             if rank == 0:
                 good = Path(url, name).read_bytes()
                 Path(url, name).write_bytes(forged)
             torch.distributed.barrier()
-            bad = checkpoint_folder.Commit(**{**held.__dict__, "files": infos(url)})
+            bad = checkpoint_folder.Commit(**{**commit.__dict__, "files": infos(url)})
             said[f"{stage} {name}"] = refused(group, engine, bad, stage, scratch)
             said[f"{stage} {name} elsewhere"] = refused(
                 group, engine, bad, 4 - stage if stage != 2 else 3, scratch
@@ -122,13 +122,13 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
                 Path(url, name).write_bytes(good)
             torch.distributed.barrier()
         if rank == 0:
-            for name in held.files:
+            for name in commit.files:
                 Path(url, name).write_bytes(forged)
         torch.distributed.barrier()
-        bad = checkpoint_folder.Commit(**{**held.__dict__, "files": infos(url)})
-        state_files.check, kept = (lambda *_: None), state_files.check  # the second guard alone
+        bad = checkpoint_folder.Commit(**{**commit.__dict__, "files": infos(url)})
+        state_files.check_file, kept = (lambda *_: None), state_files.check_file  # the second guard alone
         said[f"{stage} unchecked"] = refused(group, engine, bad, stage, scratch)
-        state_files.check = kept
+        state_files.check_file = kept
         del engine
     Path(folder, f"said-{rank}.json").write_text(json.dumps(said))
     ds.stop()
@@ -162,7 +162,7 @@ def test_the_conversion_reads_no_forged_file_even_unchecked(
         (tmp_path / ds.TAG / name).write_bytes(forgeries(tmp_path / "mark")["call"])
     with pytest.raises(CheckpointError, match=r"state/mp_rank_00_model_states.pt is no training state"):
         universal.convert(str(tmp_path))
-    monkeypatch.setattr(state_files, "check", lambda *_: None)
+    monkeypatch.setattr(state_files, "check_file", lambda *_: None)
     with pytest.raises(CheckpointError, match="could not be converted"):
         universal.convert(str(tmp_path))
     assert not (tmp_path / "mark").exists()

@@ -23,12 +23,12 @@ def record(step: int, loss: float, norm: float = 1.0, bad: int | None = None) ->
 
 def test_a_step_that_is_not_finite_is_named_with_its_samples() -> None:
     watch = Anomalies(budget=5, global_batch=3)
-    found = watch.reckon([record(1, 3.0), record(2, math.nan, math.inf, bad=1), record(3, 6.0)], ALONE)
-    assert found.losses[0] == 1.0
-    assert math.isnan(found.losses[1])
-    assert found.losses[2] == 2.0
-    assert found.grad_norm == 1.0
-    assert found.anomalies == [
+    summary = watch.summarize([record(1, 3.0), record(2, math.nan, math.inf, bad=1), record(3, 6.0)], ALONE)
+    assert summary.losses[0] == 1.0
+    assert math.isnan(summary.losses[1])
+    assert summary.losses[2] == 2.0
+    assert summary.grad_norm == 1.0
+    assert summary.anomalies == [
         {
             "kind": "skipped",
             "step": 2,
@@ -43,23 +43,23 @@ def test_a_step_that_is_not_finite_is_named_with_its_samples() -> None:
 
 def test_an_infinite_gradient_of_a_finite_loss_is_a_skipped_step() -> None:
     watch = Anomalies(budget=5, global_batch=3)
-    found = watch.reckon([record(1, 3.0, math.inf)], ALONE)
-    assert [(a["kind"], a["loss"], a["suspects"]) for a in found.anomalies] == [("skipped", 1.0, [])]
-    assert found.grad_norm is None
+    summary = watch.summarize([record(1, 3.0, math.inf)], ALONE)
+    assert [(a["kind"], a["loss"], a["suspects"]) for a in summary.anomalies] == [("skipped", 1.0, [])]
+    assert summary.grad_norm is None
 
 
 def test_over_the_budget_the_run_stops_and_says_where_to_look() -> None:
     watch = Anomalies(budget=2, global_batch=3, before=[{"kind": "skipped", "step": 4}])
-    watch.reckon([record(7, math.nan)], ALONE)
+    watch.summarize([record(7, math.nan)], ALONE)
     watch.check()
-    watch.reckon([record(9, math.nan)], ALONE)
+    watch.summarize([record(9, math.nan)], ALONE)
     with pytest.raises(TrainingError, match=r"3 steps .*bad_step_budget=2.*batch CONFIG --step 9"):
         watch.check()
 
 
 def test_a_step_done_again_after_a_restart_counts_once() -> None:
     watch = Anomalies(budget=2, global_batch=3, before=[{"kind": "skipped", "step": 4}])
-    watch.reckon([record(4, math.nan)], ALONE)
+    watch.summarize([record(4, math.nan)], ALONE)
     assert watch.skipped == 1
 
 
@@ -67,27 +67,27 @@ def test_a_leap_of_the_loss_is_marked_and_noise_is_not() -> None:
     watch, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
     noise = (3 * (1 + 0.02 * torch.randn(3 * LEAST, generator=draw))).tolist()
     for step, loss in enumerate(noise, 1):
-        assert not watch.reckon([record(step, loss)], ALONE).anomalies
-    found = watch.reckon([record(900, 3 * 1.6)], ALONE).anomalies
-    assert [(a["kind"], a["step"]) for a in found] == [("spike", 900)]
+        assert not watch.summarize([record(step, loss)], ALONE).anomalies
+    summary = watch.summarize([record(900, 3 * 1.6)], ALONE).anomalies
+    assert [(a["kind"], a["step"]) for a in summary] == [("spike", 900)]
     assert watch.skipped == 0
 
 
 def test_a_leap_right_after_a_restart_is_marked_as_it_would_have_been() -> None:
     before, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
     for step, loss in enumerate((3 * (1 + 0.02 * torch.randn(2 * LEAST, generator=draw))).tolist(), 1):
-        before.reckon([record(step, loss)], ALONE)
+        before.summarize([record(step, loss)], ALONE)
     watch = Anomalies(budget=2, global_batch=3)
-    watch.recall(before.state())
-    assert [a["kind"] for a in watch.reckon([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
+    watch.load_state(before.state())
+    assert [a["kind"] for a in watch.summarize([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
 
 
 def judged(before: list[float], loss: float) -> bool:
     """Whether a loss after these is a leap."""
     watch = Anomalies(budget=2, global_batch=1)
-    watch.reckon([record(step, value) for step, value in enumerate(before, 1)], ALONE)
-    found = watch.reckon([record(999, loss)], ALONE).anomalies
-    return [a["kind"] for a in found] == ["spike"]
+    watch.summarize([record(step, value) for step, value in enumerate(before, 1)], ALONE)
+    summary = watch.summarize([record(999, loss)], ALONE).anomalies
+    return [a["kind"] for a in summary] == ["spike"]
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_the_first_fifty_losses_are_not_judged() -> None:
 
 def test_the_gradients_norm_is_the_last_steps_and_every_loss_is_given_in_order() -> None:
     watch = Anomalies(budget=2, global_batch=4)
-    found = watch.reckon(
+    summary = watch.summarize(
         [record(1, 4.0, norm=1.5), record(2, 8.0, norm=2.5), record(3, 2.0, norm=3.5)], ALONE
     )
-    assert found.losses == [1.0, 2.0, 0.5]
-    assert found.grad_norm == 3.5
-    assert watch.reckon([record(4, 1.0, norm=1.0), record(5, 1.0, norm=math.inf)], ALONE).grad_norm is None
+    assert summary.losses == [1.0, 2.0, 0.5]
+    assert summary.grad_norm == 3.5
+    assert watch.summarize([record(4, 1.0, norm=1.0), record(5, 1.0, norm=math.inf)], ALONE).grad_norm is None
 
 
 def test_all_bad_samples_of_several_passes_are_suspects_and_of_a_new_record_none() -> None:

@@ -68,18 +68,18 @@ def test_the_second_refuses_while_the_first_lives(tmp_path: Path, holder: "subpr
 def test_a_process_that_is_gone_is_followed_at_once(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     holder.kill()
     holder.wait()
-    begun, said = time.monotonic(), list[str]()
-    RunLock(str(tmp_path), said.append).take()
+    begun, messages = time.monotonic(), list[str]()
+    RunLock(str(tmp_path), messages.append).take()
     assert time.monotonic() - begun < folder_lock.STILL_S
-    assert not said
+    assert not messages
 
 
 def test_of_another_host_silence_is_awaited(tmp_path: Path) -> None:
     there = replace(this_holder({}), host="node7", place="node7", pid=1)
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
-    said: list[str] = []
-    RunLock(str(tmp_path), said.append).take()
-    assert "process 1 on node7" in said[0]
+    messages: list[str] = []
+    RunLock(str(tmp_path), messages.append).take()
+    assert "process 1 on node7" in messages[0]
     assert held(tmp_path).pid == os.getpid()
 
 
@@ -89,9 +89,9 @@ def test_an_earlier_start_of_the_same_job_is_followed_at_once(
     there = replace(this_holder({"SLURM_JOB_ID": "17"}), host="node7", place="node7")
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    said: list[str] = []
-    RunLock(str(tmp_path), said.append).take()
-    assert not said
+    messages: list[str] = []
+    RunLock(str(tmp_path), messages.append).take()
+    assert not messages
 
 
 def test_who_was_taken_over_while_it_slept_notices(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
@@ -117,11 +117,11 @@ def test_a_damaged_lock_is_taken_over_after_silence_and_says_how_to_do_so_at_onc
     monkeypatch.setattr(folder_lock, "STILL_S", 0.9)
     where = tmp_path / folder_lock.LOCK
     where.write_bytes(data)
-    said: list[str] = []
-    mine = RunLock(str(tmp_path), said.append)
+    messages: list[str] = []
+    mine = RunLock(str(tmp_path), messages.append)
     mine.take()
-    assert "somebody whose LOCK.json is damaged: waiting up to" in said[0]
-    assert f"deletes {where})" in said[0]
+    assert "somebody whose LOCK.json is damaged: waiting up to" in messages[0]
+    assert f"deletes {where})" in messages[0]
     assert held(tmp_path).pid == os.getpid()
     mine.release()
 
@@ -145,6 +145,6 @@ def test_a_lock_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_key_of_a_later_version_in_a_lock_is_no_damage(tmp_path: Path) -> None:
     there = {**asdict(replace(this_holder({}), host="node7", place="node7", pid=1)), "queue": "gpu"}
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), there)
-    said: list[str] = []
-    RunLock(str(tmp_path), said.append).take()
-    assert "process 1 on node7" in said[0]
+    messages: list[str] = []
+    RunLock(str(tmp_path), messages.append).take()
+    assert "process 1 on node7" in messages[0]

@@ -20,40 +20,44 @@ def batch(*faults: str, notes: tuple[str, ...] = (), traffic: ReadTraffic | None
 
 
 def test_bad_samples_are_named_once_and_requests_added_up(capsys: pytest.CaptureFixture[str]) -> None:
-    account, display = SampleFaults(budget=5), TrainingDisplay(1, shown=False)
-    account.take(batch("a.tar/k1: cut short", traffic=ReadTraffic(3, 1000, 1)))
-    account.take(batch("a.tar/k1: cut short", "b.tar/k2: no image", traffic=ReadTraffic(1, 500, 0)))
-    found = account.settle(ALONE, display)
-    assert found == {"bad_samples": 2, "fetched_bytes": 1500, "storage_retries": 1}
-    assert account.settle(ALONE, display) == {"bad_samples": 2, "fetched_bytes": 0, "storage_retries": 0}
-    said = capsys.readouterr().err
-    assert said.count("k1") == 1
-    assert "bad sample 2 of 5 allowed" in said
+    sample_faults, display = SampleFaults(budget=5), TrainingDisplay(1, shown=False)
+    sample_faults.add(batch("a.tar/k1: cut short", traffic=ReadTraffic(3, 1000, 1)))
+    sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image", traffic=ReadTraffic(1, 500, 0)))
+    row = sample_faults.report(ALONE, display)
+    assert row == {"bad_samples": 2, "fetched_bytes": 1500, "storage_retries": 1}
+    assert sample_faults.report(ALONE, display) == {
+        "bad_samples": 2,
+        "fetched_bytes": 0,
+        "storage_retries": 0,
+    }
+    printed = capsys.readouterr().err
+    assert printed.count("k1") == 1
+    assert "bad sample 2 of 5 allowed" in printed
 
 
 def test_over_the_budget_the_last_is_named() -> None:
-    account = SampleFaults(budget=1)
-    account.take(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
+    sample_faults = SampleFaults(budget=1)
+    sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
     with pytest.raises(DataError, match=r"2 samples .*bad_sample_budget=1.*b\.tar/k2"):
-        account.settle(ALONE, TrainingDisplay(1, shown=False))
+        sample_faults.report(ALONE, TrainingDisplay(1, shown=False))
 
 
 def test_a_remark_is_passed_on_once(capsys: pytest.CaptureFixture[str]) -> None:
-    account, display = SampleFaults(budget=1), TrainingDisplay(1, shown=False)
+    sample_faults, display = SampleFaults(budget=1), TrainingDisplay(1, shown=False)
     for _ in range(3):
-        account.take(batch(notes=("no room for more shards",)))
-        account.settle(ALONE, display)
+        sample_faults.add(batch(notes=("no room for more shards",)))
+        sample_faults.report(ALONE, display)
     assert capsys.readouterr().err.count("no room") == 1
 
 
 def test_after_a_restart_the_count_goes_on_and_what_was_counted_counts_once() -> None:
     before, display = SampleFaults(budget=2), TrainingDisplay(1, shown=False)
-    before.take(batch("a.tar/k1: cut short"))
-    before.settle(ALONE, display)
-    account = SampleFaults(budget=2)
-    account.recall(before.state())
-    account.take(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
-    assert account.settle(ALONE, display)["bad_samples"] == 2
-    account.take(batch("c.tar/k3: no image"))
+    before.add(batch("a.tar/k1: cut short"))
+    before.report(ALONE, display)
+    sample_faults = SampleFaults(budget=2)
+    sample_faults.load_state(before.state())
+    sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
+    assert sample_faults.report(ALONE, display)["bad_samples"] == 2
+    sample_faults.add(batch("c.tar/k3: no image"))
     with pytest.raises(DataError, match="3 samples"):
-        account.settle(ALONE, display)
+        sample_faults.report(ALONE, display)

@@ -72,7 +72,7 @@ def test_own_time_is_the_wait_and_the_forward_passes() -> None:
         with clock.forward():
             time.sleep(0.03)
         time.sleep(0.1)  # the backward pass
-    assert 0.045 < clock.own() < 0.1
+    assert 0.045 < clock.rank_s() < 0.1
 
 
 def test_memory_and_age_of_this_process_are_its_own() -> None:

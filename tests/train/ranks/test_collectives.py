@@ -12,21 +12,21 @@ from retfound_dist.train.ranks.collectives import DelayedFlags, RankGroup
 
 
 def test_alone_a_vote_is_known_at_the_next_step() -> None:
-    votes = DelayedFlags(RankGroup(World(), torch.device("cpu")))
-    assert votes.cast([1, 0]) == [0, 0]
-    assert votes.cast([0, 3]) == [1, 0]
-    assert votes.cast([0, 0]) == [0, 3]
-    votes.end()
+    flags = DelayedFlags(RankGroup(World(), torch.device("cpu")))
+    assert flags.exchange([1, 0]) == [0, 0]
+    assert flags.exchange([0, 3]) == [1, 0]
+    assert flags.exchange([0, 0]) == [0, 3]
+    flags.wait()
 
 
 def one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=3)
     group = RankGroup(World(rank, 3, rank), torch.device("cpu"), dist.new_group(backend="gloo"))
-    votes, sums = DelayedFlags(group), []
+    flags, sums = DelayedFlags(group), []
     for step in range(5):
-        sums.append(votes.cast([int(rank == 1 and step == 2), rank]))
+        sums.append(flags.exchange([int(rank == 1 and step == 2), rank]))
         group.sum(torch.ones(1))  # what the step itself sends does not mix with it
-    votes.end()
+    flags.wait()
     text = f"{sums} {group.gather(rank * 10)} {group.share(rank + 5)}"
     Path(folder, str(rank)).write_text(text)
     dist.destroy_process_group()

@@ -81,9 +81,9 @@ def test_it_is_heard_though_the_main_thread_is_in_foreign_code() -> None:
         "ctypes.CDLL(None).sleep(60)"  # no handler of Python's runs in there
     )
     begun = time.monotonic()
-    status, said = listening(code)
+    status, messages = listening(code)
     assert status == 130
-    assert said.startswith("asked to stop (Ctrl-C): saving after this step")
+    assert messages.startswith("asked to stop (Ctrl-C): saving after this step")
     assert time.monotonic() - begun < 40
 
 
@@ -101,8 +101,8 @@ def test_a_process_started_by_a_rank_does_not_die_of_what_others_send_to_every_p
 
 def test_ranks_that_were_asked_before_they_listened_leave(tmp_path: Path) -> None:
     (tmp_path / "asked").touch()
-    status, said = listening("print('still here')", **{ASKED_BEFORE: str(tmp_path / "asked")})
-    assert (status, "nothing to save" in said, "still here" in said) == (0, True, False)
+    status, messages = listening("print('still here')", **{ASKED_BEFORE: str(tmp_path / "asked")})
+    assert (status, "nothing to save" in messages, "still here" in messages) == (0, True, False)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGINT, 130)])
@@ -120,23 +120,23 @@ def test_a_run_that_is_stopped_while_it_starts_leaves_at_once(
 
     wait_for(listens)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"retfound: stopped by {number.name} before the first step: nothing to save" in said
+    assert f"retfound: stopped by {number.name} before the first step: nothing to save" in messages
     assert not (tmp_path / "run").exists()
 
 
 def one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     asked = StopRequest()
-    group, said = RankGroup(World(rank, 2, rank), torch.device("cpu")), list[str]()
-    begin = SimpleNamespace(group=group, asked=asked, display=SimpleNamespace(say=said.append))
+    group, messages = RankGroup(World(rank, 2, rank), torch.device("cpu")), list[str]()
+    begin = SimpleNamespace(group=group, asked=asked, display=SimpleNamespace(say=messages.append))
     stop_if_asked(begin)  # type: ignore[arg-type]
     asked.asked_at = float(rank)
     try:
         stop_if_asked(begin)  # type: ignore[arg-type]
     except StoppedError:
-        Path(folder, str(rank)).write_text(said[0])
+        Path(folder, str(rank)).write_text(messages[0])
     dist.destroy_process_group()
 
 
@@ -167,12 +167,12 @@ def test_a_run_asked_to_stop_saves_leaves_and_goes_on_later(
     wait_for(trains(run))
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         each.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == code, messages
     step = metrics(run)[-1]["step"]
     assert checkpoint_folder.list_steps(str(run)) == [step]
-    assert f"stopped as asked at step {step}" in said
-    assert "Traceback" not in said
+    assert f"stopped as asked at step {step}" in messages
+    assert "Traceback" not in messages
     if number == signal.SIGTERM:
         again = pretrain(1, run, shards, *ENDLESS, f"train.stop_at_step={step + 2}")
         assert again.returncode == 0, again.stderr

@@ -60,9 +60,9 @@ def ranks(kind: str, count: int = 3) -> tuple[list[int], list[str], list[str], f
         for rank in range(count)
     ]
     begun = time.monotonic()
-    said = [process.communicate(timeout=120) for process in started]
+    outputs = [process.communicate(timeout=120) for process in started]
     took = time.monotonic() - begun
-    return [p.returncode for p in started], [out for out, _ in said], [err for _, err in said], took
+    return [p.returncode for p in started], [out for out, _ in outputs], [err for _, err in outputs], took
 
 
 def ours(text: str) -> list[str]:
@@ -71,22 +71,22 @@ def ours(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_rank_that_fails_takes_the_others_out_of_their_collective_and_is_named_once_by_rank_0() -> None:
-    codes, wrote, said, took = ranks("one")
+    codes, wrote, outputs, took = ranks("one")
     assert codes == [70, 70, 70]
     assert took < 100  # the collective would wait for half an hour
-    (line,) = ours(said[0])
+    (line,) = ours(outputs[0])
     assert line.startswith("retfound: rank 1 (")
     assert "KeyError: 'crop'" in line
     assert wrote[0] == "written [1]\n"
-    assert not ours(said[1])
-    assert not ours(said[2])
+    assert not ours(outputs[1])
+    assert not ours(outputs[2])
 
 
 @pytest.mark.slow
 def test_an_error_that_all_ranks_share_is_told_once_and_of_none_of_them() -> None:
-    codes, _, said, _ = ranks("alike")
+    codes, _, outputs, _ = ranks("alike")
     assert codes == [2, 2, 2]
-    assert [ours(text) for text in said] == [["retfound: what is wrong and what to do"], [], []]
+    assert [ours(text) for text in outputs] == [["retfound: what is wrong and what to do"], [], []]
 
 
 def test_a_failure_says_who_and_where_and_keeps_its_traceback_for_the_log() -> None:
@@ -117,16 +117,16 @@ def test_what_ends_only_rank_1_is_told_once_on_the_terminal_and_in_the_log_and_n
         loaders = [p for p in rank.children(recursive=True) if p.parent() != rank and not p.children()]
         for loader in loaders:
             loader.send_signal(signal.SIGKILL)
-    _, said = agent.communicate(timeout=60)
+    _, outputs = agent.communicate(timeout=60)
     assert agent.returncode != 0
     (event,) = [row for row in run_folder.read_rows(str(run), run_folder.EVENTS) if row["event"] == "failed"]
     assert event["rank"] == 1
     assert event["step"] - metrics(run)[-1]["step"] in (0, 1)  # a step's row is written after the step
-    (line,) = ours(said)
+    (line,) = ours(outputs)
     assert line.startswith(f"retfound: rank 1 ({event['host']}): {event['error']}")
     assert ("a loader process died" in line) == (what == "loader")
     assert ("Traceback" in event.get("traceback", "")) == (what == "memory")
-    assert said.count('retfound_dist/train/trainer.py"') == (what == "memory")  # shown for --debug, once
+    assert outputs.count('retfound_dist/train/trainer.py"') == (what == "memory")  # shown for --debug, once
     assert not (run / "LOCK.json").exists()
     alive = psutil.wait_procs(family, timeout=10)[1]
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]

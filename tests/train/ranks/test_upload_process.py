@@ -9,37 +9,35 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.errors import StorageError
-from retfound_dist.formats import run_folder, run_summary
+from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
 from retfound_dist.io.retry import Patience
-from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.upload_process import UploadProcess
-from tests.runs.made_runs import make_run, row
 
 
 def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
     mine, url = UploadProcess(str(tmp_path)), str(tmp_path / "run")
-    assert mine.ask(os.getpid).result() != os.getpid()
-    asked = [mine.ask(upload_process.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
+    assert mine.submit(os.getpid).result() != os.getpid()
+    asked = [mine.submit(upload_process.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
     mine.end()
-    assert [upload_process.fault(each) for each in asked] == [""] * 20
+    assert [upload_process.failure_text(each) for each in asked] == [""] * 20
     assert run_folder.read_rows(url, "log.jsonl") == [{"n": n} for n in range(20)]
 
 
 def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     mine = UploadProcess(str(tmp_path))
     (tmp_path / "file").write_text("in the way")
-    refused = mine.ask(upload_process.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
-    assert "log.jsonl" in upload_process.fault(refused)
-    process = mine.ask(os.getpid).result()
-    waiting = mine.ask(time.sleep, 60)
+    refused = mine.submit(upload_process.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
+    assert "log.jsonl" in upload_process.failure_text(refused)
+    process = mine.submit(os.getpid).result()
+    waiting = mine.submit(time.sleep, 60)
     subprocess.run(["kill", "-TERM", str(process)], check=True)  # a scheduler's, which is not for it
     time.sleep(0.5)
     assert not waiting.done()
     os.kill(process, signal.SIGKILL)
-    assert "died" in upload_process.fault(waiting)
-    assert "died" in upload_process.fault(mine.ask(os.getpid)), (
+    assert "died" in upload_process.failure_text(waiting)
+    assert "died" in upload_process.failure_text(mine.submit(os.getpid)), (
         "what is asked of the dead fails like what it was doing"
     )
 
@@ -53,7 +51,7 @@ def test_what_fails_for_a_while_is_tried_until_it_works() -> None:
             raise StorageError("no space left")
         return "done"
 
-    assert upload_process.insist(attempt, Patience("somewhere", 60)) == "done"
+    assert upload_process.retry_with_patience(attempt, Patience("somewhere", 60)) == "done"
     assert len(tries) == 4
 
 
@@ -62,51 +60,14 @@ def test_patience_ends_with_the_reason() -> None:
         raise StorageError("no space left")
 
     with pytest.raises(StorageError, match=r"no space left \(tried for 1 s\)"):
-        upload_process.insist(attempt, Patience("somewhere", 1))
+        upload_process.retry_with_patience(attempt, Patience("somewhere", 1))
 
 
 def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
     for name, data in {"state/a.pt": b"a" * 100, "b.bin": b"b", "helper.py": b"no"}.items():
         (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "from" / name).write_bytes(data)
-    found = upload_process.upload(str(tmp_path / "from"), "memory://keeper/to", 1.0)
-    assert found == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
+    files = upload_process.upload(str(tmp_path / "from"), "memory://keeper/to", 1.0)
+    assert files == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
     assert storage.read_bytes("memory://keeper/to/state/a.pt") == b"a" * 100
     assert not storage.exists("memory://keeper/to/helper.py")
-
-
-def test_the_journal_waits_for_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    mine = UploadProcess(str(tmp_path))
-    journal = RunLogger(str(tmp_path), mine, 1.0)
-    journal.write("metrics.jsonl", {"step": 1})
-    journal.event("start", step=0)
-    journal.write("metrics.jsonl", {"step": 2})
-    assert journal.close() == ""
-    assert [row["step"] for row in run_folder.read_metrics(str(tmp_path))] == [1, 2]
-    assert [row["event"] for row in run_folder.read_rows(str(tmp_path), run_folder.EVENTS)] == ["start"]
-    mine.end()
-
-
-def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
-    url = make_run(str(tmp_path / "run"), last=50, ended=False)
-    mine = UploadProcess(url)
-    journal = RunLogger(url, mine, 1.0)
-    journal.write("metrics.jsonl", row(55, 2, 1.8e9, {}))
-    journal.event("end", step=55, reason="stopped")
-    assert journal.close() == ""
-    mine.end()
-    held = run_summary.read(url)
-    assert held is not None
-    assert (held.rows[-1]["step"], held.events[-1]["reason"], held.checkpoints) == (55, "stopped", [50])
-    tree = storage.read_json(f"{url}/{run_summary.SUMMARY}")
-    assert tree["rows"][-1]["step"] == 55
-
-
-def test_a_journal_that_cannot_write_says_so_until_it_is_heard(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("a file where the folder should be")
-    mine = UploadProcess(str(tmp_path))
-    journal = RunLogger(str(tmp_path / "run"), mine, 0.0)
-    journal.write("metrics.jsonl", {"step": 1})
-    assert "metrics.jsonl" in journal.close()
-    assert "metrics.jsonl" in journal.fault()
-    mine.end()
