@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from tests import ROOT
-from retfound_dist.formats import checkpoint_folder, run_folder
-from retfound_dist.io import storage
-from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.config.loading import load, to_dict
 from retfound_dist.config.schema import PretrainConfig
+from retfound_dist.formats import checkpoint_folder, run_folder
+from retfound_dist.formats.checkpoint_folder import Commit
+from retfound_dist.io import storage
+from tests import ROOT
 
 BEGAN = 1_790_000_000.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from retfound_dist.formats import run_folder
 from retfound_dist.cli import main
+from retfound_dist.formats import run_folder
 from retfound_dist.runs.dashboard import make_app
 from retfound_dist.runs.run_list import read_all, read_run
 from tests.runs.made_runs import make_run, write_probes, write_score

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.formats import run_summary
 from retfound_dist.cli import main
+from retfound_dist.formats import run_summary
 from retfound_dist.runs import long_lists, run_list
 from retfound_dist.runs.long_lists import Progress, plain_table, read_each, texts
 from tests.runs.made_runs import make_run, write_score

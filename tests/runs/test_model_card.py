@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.cli import main
-from retfound_dist.runs.model_card import Card, card_place, first_weights, licence_of, render
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, PretrainConfig, Run, Train
-from tests.runs.made_runs import write_score
+from retfound_dist.runs.model_card import Card, card_place, first_weights, licence_of, render
 from tests.evaluate.inputs import checkpoint
+from tests.runs.made_runs import write_score
 from tests.stream.stream_inputs import make_set
 
 
