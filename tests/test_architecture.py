@@ -20,11 +20,9 @@ WITHOUT_TORCH = {"base", "plan", "shards"}
 MOST_MODULES = 12
 WITHOUT_TESTS: list[str] = [
     "adapters",
-    "cached_evaluation",
     "channels",
     "citations",
     "committed_shards",
-    "comparison_row",
     "contact_sheet",
     "dates_and_numbers",
     "dicom_codecs",
@@ -66,7 +64,6 @@ WITHOUT_TESTS: list[str] = [
     "parallel_runs",
     "person_names",
     "pretrain_settings",
-    "probe_results",
     "raster",
     "run_config",
     "run_logger",
@@ -90,7 +87,6 @@ WITHOUT_TESTS: list[str] = [
     "url_kinds",
     "versions",
     "volume",
-    "watch_history",
     "wording",
     "zeiss_img",
 ]
