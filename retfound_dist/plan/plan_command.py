@@ -60,6 +60,7 @@ def plan_command(
 
 def recipe_lines(config: PretrainConfig, manifest: Manifest, ranks: int) -> list[str]:
     """What `pretrain` prints before its first step: the plan's lines; notes are only counted."""
+    # `auto` is chosen later, on the device. Until then one pass a rank is assumed.
     micro = config.train.micro_batch
     cut = layout(config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro)
     data = data_of(manifest, config.data, not storage.is_local(manifest.url))

@@ -70,6 +70,7 @@ def time_bands(run: RunFacts) -> list[Band]:
     if not starts:
         return []
     zero, found = float(starts[0]["began"]), []
+    # What follows the last start belongs to it: its end is infinite.
     for start, until in zip(starts, [*(s["began"] for s in starts[1:]), float("inf")], strict=True):
         times = [row["time"] for row in (*run.written, *run.events) if start["began"] <= row["time"] < until]
         end = max(times, default=start["ready"])
@@ -114,6 +115,7 @@ def column_chart(
         for place, run in enumerate(runs):
             points = [(row["step"], found) for row in run.rows if (found := value(row)) is not None]
             _line(axes, points, 2 * place if several else TRAIN)
+            # The axis goes down to 0: one that begins at the lowest value makes small changes look large.
             lowest = min(lowest, *(y for _, y in points), 0.0)
         if not several:
             _bands(axes, step_bands(runs[0]))
@@ -133,6 +135,7 @@ def course_chart(run: RunFacts) -> Chart | None:
     with _LOCK:
         figure, axes = new_figure()
         scaled = [Band(b.begin * scale, b.end * scale, b.ranks) for b in bands]
+        # A line for each start: one line over all would cross the gaps, in which nothing ran.
         for band in scaled:
             _line(axes, [point for point in points if band.begin <= point[0] <= band.end], TRAIN)
         _bands(axes, scaled)
@@ -256,6 +259,7 @@ def _anomalies(axes: Axes, run: RunFacts) -> None:
 
 
 def _wrong_steps(run: RunFacts) -> Iterator[int]:
+    # A damaged line may name any step, and would stretch the axis over all curves.
     yield from sorted({int(found["step"]) for found in run.anomalies if found["step"] <= run.step})
 
 

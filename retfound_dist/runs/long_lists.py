@@ -39,6 +39,7 @@ def read_each(
             if tick is not None:
                 tick(done, len(urls))
 
+    # Threads help where reading is waiting for a store. Local files are read as fast by one.
     if not urls or storage.is_local(urls[0]):
         yield from told(map(tried, urls))
         return
@@ -56,6 +57,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` are read."""
         if self._show is None and time.monotonic() - self._began > SLOW_S and done < total:
+            # On the error stream: the output may be JSON for another program.
             self._show = ProgressDisplay(stream=sys.stderr).__enter__()
             self._show.begin(self._what, self._began)
         if self._show is not None:
@@ -85,6 +87,7 @@ def texts(settings: Mapping[str, Any], known: dict[Any, str]) -> dict[str, str]:
     found = {}
     for key, value in settings.items():
         try:
+            # With its type: 1, 1.0 and True are one key in a dict, and three different texts.
             found[key] = known[type(value), value]
         except KeyError:
             found[key] = known[type(value), value] = json.dumps(value)

@@ -68,6 +68,7 @@ class Card:
 
 def export_command(checkpoint: str, kind: str, out: str, force: bool = False) -> int:
     """`retfound export`: the weights, and their card beside them."""
+    # Imported here because it loads torch: lists and pages of runs do without.
     from retfound_dist.model.weights.export import encoder_only, export
     from retfound_dist.model.weights.weight_files import read_weights
 
@@ -79,6 +80,8 @@ def export_command(checkpoint: str, kind: str, out: str, force: bool = False) ->
     numbers, where = sum(value.numel() for value in state.values()), card_place(out, kind)
     only = bare or not weights.has_decoder
     card = make_card(storage.name(out), checkpoint, kind, numbers, weights.meta, only)
+    # The weights first: the card holds their size, by which a later export knows the file beside it as
+    # ours.
     size = export(weights, kind, out)
     storage.write_text(where, card.replace("\n---\n", f"\n---\n<!-- {_signature(size)} -->\n", 1))
     if weights.remark:
@@ -123,6 +126,7 @@ def make_card(
 ) -> str:
     """The card of weights that were exported; `meta`: step, samples and config where they are known."""
     config = meta.get("config") or {}
+    # Weight files of others may bring a config of another shape: a card shows only one of ours.
     config = config if {"data", "model", "optim", "train"} <= config.keys() else {}
     manifest, fault = _manifest(config)
     card = Card(
@@ -164,6 +168,7 @@ def render(card: Card, encoder_only: bool) -> str:
 
 def first_weights(init: str, longest: int = 8) -> str:
     """What a chain of warm starts began from: a run's own checkpoint is followed to where that began."""
+    # Bounded: configs may name each other in a circle.
     for _ in range(longest):
         try:
             if not init or init == "none" or not is_checkpoint(init):

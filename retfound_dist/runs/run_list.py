@@ -124,6 +124,7 @@ class RunFacts:
     def state(self) -> str:
         """`finished`, `stopped`, `running`, `silent`, `failed` or `not started`."""
         last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), None)
+        # The checkpoint of the last step proves it: an `end` event can be lost with its process.
         if self.steps and self.checkpoints[-1:] == [self.steps]:
             return "finished"
         if last is None:
@@ -132,6 +133,7 @@ class RunFacts:
             return "finished" if last["reason"] == "finished" else "stopped"
         if not self.locked:
             return "failed"
+        # A run of long steps that logs rarely is not silent between two lines of its log.
         every = self.rows[-1]["step_s"] * self.config["train"].get("log_every", 1) if self.rows else 0.0
         return "running" if self.now - self.seen < max(SILENT_S, 3 * every) else "silent"
 
@@ -176,6 +178,7 @@ def read_run(url: str) -> RunFacts:
 
 def read_brief(url: str) -> RunFacts:
     """A run as far as a list shows it: by its summary, else all of it."""
+    # The summary is one file. A whole run takes several listings and files, each a round trip to the store.
     held = run_summary.read(url)
     if held is None:
         whole, fault = read_run(url), run_summary.damage(url)
@@ -209,6 +212,7 @@ def _config(url: str) -> dict[str, Any]:
 def _checkpoints(url: str) -> tuple[list[int], list[str]]:
     """Steps of the committed checkpoints by age up to the newest readable one; a line on each later one."""
     found, faults = checkpoint_folder.by_age(url, (RetfoundError,)), list[str]()
+    # Later damaged checkpoints are told: the run cannot go on from them. Older ones do not matter for it.
     while found and found[-1].held is None:
         bad = found.pop()
         told = str(bad.fault).replace(f"{url}/", "")

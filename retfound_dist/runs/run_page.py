@@ -101,6 +101,7 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
 
 
 def _render(name: str, **context: Any) -> str:
+    # Inlined: the page is one file that can be mailed or copied.
     style = Markup((resources.files("retfound_dist.runs") / "style.css").read_text())
     return _templates().get_template(name).render(style=style, mark=output_files.mark("report"), **context)
 
@@ -143,6 +144,7 @@ def warnings(run: RunFacts) -> list[str]:
     wait = (
         sum(r["data_wait_s"] for r in recent) / max(1e-9, sum(r["step_s"] for r in recent)) if recent else 0
     )
+    # The first steps wait for the loader to start, whatever its pace.
     if wait > 0.01 and len(run.rows) > 2:
         found.append(
             f"Ranks wait for data {wait:.0%} of the time of late: more data.workers, or a nearer cache."
@@ -231,6 +233,7 @@ def cost(run: RunFacts, price: float) -> list[tuple[str, str]]:
         found.append(("Price", f"{hours * price:,.2f} at {price:g} a GPU-hour"))
     try:
         time = goodput(run.events, run.written)
+    # A run of an early version logged no starts: the rest of the table is shown without them.
     except (TrainingError, KeyError):
         return found
     if time.wall_s <= 0:

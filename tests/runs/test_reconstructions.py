@@ -68,6 +68,10 @@ def test_what_was_drawn_is_not_drawn_again_and_is_shown_when_the_weights_are_gon
     stamps = {path: path.stat().st_mtime_ns for path in (Path(run.url) / FOLDER).iterdir()}
     assert draw_pictures(run, print) == drawn
     (Path(run.url) / FOLDER / "step_00000010.png").unlink()
+    assert draw_pictures(run, print) == drawn
+    again = {path: path.stat().st_mtime_ns for path in (Path(run.url) / FOLDER).iterdir()}
+    assert {path.name for path in stamps if again[path] != stamps[path]} == {"step_00000010.png"}
+    (Path(run.url) / FOLDER / "step_00000010.png").unlink()
     (Path(run.url) / "checkpoints" / "step_00000010" / checkpoint_folder.WEIGHTS).unlink()
     said: list[str] = []
     left = draw_pictures(run, said.append)

@@ -44,6 +44,7 @@ def compare_command(
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
     _check_names(config)
+    # All that can be refused is checked before images are decoded.
     check_place(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_free(report_url(config), "compare", force, "out.report")
@@ -53,6 +54,8 @@ def compare_command(
         for name, start in starts.items():
             if remark := start.remark():
                 show.say(f"{name}: {remark}")
+        # Decoded once with all labels. Each share is taken from it, so that all rows see the same test
+        # images.
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
@@ -70,6 +73,7 @@ def compare_command(
         storage.write_text(report_url(config), page)
         scores = {name: row.metrics for name, row in rows.items()}
         storage.write_text(storage.join(config.out.url, TABLE), text_tables.markdown(scores, tree["ties"]))
+        # Last: compare.json is the sign of a whole comparison.
         storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
         for sentence in [*text_tables.terminal(scores), *tree["sentences"]]:
             show.say(sentence)
@@ -118,11 +122,15 @@ def _make_rows(
             rows[share, name] = held
         else:
             check_place(row.out.url, force)
+            # Raises where another evaluation stands there: now, and not after other rows have run for
+            # hours.
             held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
         titled = {_title(name, share): row for (share, name), row in missing.items()}
         make_rows(titled, config.jobs, config.threads, show)
+        # Rows made by other processes are read back from their files: only configs are sent between
+        # processes.
         rows |= {place: _read(row) for place, row in missing.items()}
     else:
         for (share, name), row in missing.items():

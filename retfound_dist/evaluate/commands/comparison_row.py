@@ -29,6 +29,7 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
     if held is None or not is_same(held.metrics, start, data, config):
         return None
     seen = pretraining_overlap.count(start, data.parts)
+    # The shard set may be out of reach now. A count that was made before is worth more than `unknown`.
     if str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
         seen = held.metrics["checkpoint"].get("pretrained_on", seen)
     held.metrics["checkpoint"]["pretrained_on"] = seen
@@ -52,5 +53,6 @@ def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show:
 
 
 def _make(config: EvaluateConfig, show: ProgressDisplay) -> None:
+    # This runs in a process of its own: weights and images are read here rather than pickled.
     start = open_start(config.checkpoint, config.model)
     make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)

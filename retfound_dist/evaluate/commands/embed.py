@@ -74,6 +74,7 @@ def embed_command(
     """Write features and keys; raises RetfoundError for anything a person can mend."""
     if not out.endswith(KINDS):
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
+    # Before any image is read: hours of work must not end in a missing package.
     if out.endswith(".parquet"):
         _parquet()
     output_files.check_free(out, "embed", force)
@@ -134,8 +135,11 @@ class _Shards:
 
     def image(self, shard: shard_set.Shard, entry: shard_set.Entry) -> bytes:
         """The image file's bytes; for threads too."""
+        # Held while a shard is read: the other threads want the same shard, and would each fetch it.
         with self.lock:
             if shard.name not in self.held:
+                # Two, because threads at the end of one shard and at the beginning of the next work side by
+                # side.
                 while len(self.held) > 1:
                     self.held.pop(next(iter(self.held)))
                 self.held[shard.name] = set_layouts.read_shard(self.url, shard)
@@ -157,6 +161,7 @@ def _in_parts(
     parts = []
     for begin in range(0, len(items), PART):
         some = items[begin : begin + PART]
+        # A part is named by what went into it: parts of other weights or images are never taken.
         where = storage.join(folder, f"{_identity(start, some)}.npz")
         part = _read_part(where) if storage.exists(where) else None
         if part is None:
@@ -206,6 +211,8 @@ def _identity(start: StartingWeights, items: Sequence[Item]) -> str:
 
 def _content(item: Item) -> str:
     try:
+        # Images of shards are known by their shard's sha256, which the manifest holds: they need not be
+        # read for this.
         return item.identity or storage.bytes_info(item.read()).sha256
     except (OSError, StorageError) as error:
         return f"cannot be read: {error}"
@@ -218,6 +225,7 @@ def _parts_url(out: str) -> str:
 def _delete_parts(url: str) -> None:
     """Our parts, and their folder where nothing else lies in it."""
     for name in storage.list_names(url):
+        # The folder's name is only `OUT.parts`, so a person's files may lie there: they stay.
         if _PART_NAME.fullmatch(name):
             storage.delete(storage.join(url, name))
     if not storage.list_names(url):
@@ -225,6 +233,7 @@ def _delete_parts(url: str) -> None:
 
 
 def _npz(part: Embedded, **more: Any) -> bytes:
+    # As fixed-width text: arrays of objects need pickle, which np.load refuses by default.
     texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
     return npz({**texts, "features": part.features, **more})
 

@@ -53,6 +53,8 @@ def evaluate_command(
         data = load_labelled(config.data, start.image_size, show, config.external)
         held = held_evaluation(start, data, config, force, show.warn)
         if held:
+            # The page can be drawn again from the other files: a deleted one is no reason to evaluate
+            # again.
             if not storage.exists(storage.join(config.out.url, evaluation_files.REPORT)):
                 storage.write_text(
                     storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(held)
@@ -117,9 +119,11 @@ def evaluate_start(
     first = tune(config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show))
     if first.tried:
         show.say(f"chosen by val: {wording.tuning(first.change, first.tried)}")
+    # Heat maps need the fine-tuned model itself, which only the first seed hands over.
     mistakes = worst_mistakes(first.model, data, first.outcome)
     outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
+    # Rounded as predictions.csv holds them, so that anybody can compute the same scores from the file.
     seeds_SNC: Floats = np.stack([o.probabilities for o in outcomes]).round(evaluation_files.DIGITS)
     probabilities_NC = bootstrap.mean_of(seeds_SNC).round(evaluation_files.DIGITS)
     scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
@@ -158,6 +162,7 @@ def evaluate_start(
     if tested and data.external:
         tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
     history = [row for outcome in outcomes for row in outcome.history]
+    # Where probes were made, their features.npz holds these features already.
     features = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
     pictures = make_pictures(start, data, features, mistakes, show.say)

@@ -70,6 +70,8 @@ def last_step(run: str) -> int | None:
         data = config["data"]
         manifest = read_manifest(data["shards"], data.get("first_shards", 0))
         samples = sum(shard.samples for shard in manifest.part(data["split"]))
+        # 1e-9: a product that should be whole may come out a little larger, and would count as one step
+        # more.
         return max(1, math.ceil(float(train["epochs"]) * samples / int(train["global_batch"]) - 1e-9))
     except (StorageError, RecordError, ManifestError, KeyError):
         return None
@@ -95,6 +97,7 @@ class _Watch:
 
     def follow(self) -> None:
         """Probe and fine-tune until the run has reached its last step, or nothing new comes."""
+        # monotonic: a clock that is set right must not end the watch.
         changed = time.monotonic()
         while True:
             todo = self._next()
@@ -121,6 +124,7 @@ class _Watch:
         known = self._history.steps
         fresh = next((step for step in committed if step not in known), None)
         end = last_step(self.run)
+        # A run that went back commits its last step anew: what was probed before is of other weights.
         if fresh is None and end is not None and self._is_saved_again(end, known):
             fresh = end
             self._tuned.discard(end)
@@ -150,6 +154,7 @@ class _Watch:
 
     def _is_tuned(self, step: int) -> bool:
         """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""
+        # The answer takes opening the weights and reading the evaluation, and is asked for at every poll.
         if step not in self._tuned and step in steps_with(self.run, evaluation_files.METRICS):
             start = open_start(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
@@ -173,6 +178,8 @@ class _Watch:
             start = open_start(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
             )
+        # A checkpoint may be deleted between listing and reading. That is no error; one that is still there
+        # is.
         except (CheckpointError, StorageError, WeightsError):
             if checkpoint_folder.is_checkpoint(checkpoint_folder.checkpoint_url(self.run, step)):
                 raise
@@ -246,6 +253,7 @@ class _Watch:
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None
+        # The file that model.init names may have been replaced since the run began from it.
         known = run_folder.init_weights(self.run)
         if known and not begun.identity.startswith(known["sha256"]):
             why = f"{init} holds other weights by now"

@@ -146,6 +146,8 @@ def nothing() -> dict[str, Any]:
 
 def render(made_by: str = "evaluate", **context: Any) -> str:
     """The page of a context, which names its command; StrictUndefined, so that nothing is left out unseen."""
+    # StrictUndefined: a name that is missing in the context raises. Jinja's default would leave a gap on
+    # the page.
     loader = PackageLoader("retfound_dist.evaluate.report", ".")
     template = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -193,8 +195,10 @@ def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
 
 
 def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    # All rows share the set, the split and the fine-tuning, so the first row speaks for all.
     metrics = next(iter(rows.values())).metrics
     split = metrics["split"]
+    # `try_recipes` is left out: the recipe that val chose has a line of its own.
     recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
     parts = ", ".join(
         f"{name} {split[name]} images"

@@ -73,6 +73,7 @@ def curves(
             linestyle=(0, (4, 2)) if line.dashed else "-",
             alpha=0.55 if line.thin else 1.0,
             solid_joinstyle="round",
+            # A line through one point has no length and would not be seen.
             marker="o" if len(line.x) == 1 or log_x else "",
             markersize=4,
         )
@@ -89,6 +90,8 @@ def curves(
         places = sorted({float(x) for line in lines for x in line.x})
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{x:g}" for x in places])
+        # On a short logarithmic axis matplotlib labels minor ticks too, between the places that are set
+        # here.
         axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -107,6 +110,7 @@ def whiskers(
     More rows than there are colours have one.
     """
     figure, axes = new_figure(height=0.9 + 0.42 * len(names))
+    # With more rows than colours, a repeated colour would look as if two rows belonged together.
     places = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
     for place, (value, span) in enumerate(zip(values, spans, strict=True)):
         y = len(names) - 1 - place
@@ -173,6 +177,7 @@ def scatter(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> 
     """Points in the colour and shape of their class, the rare classes on top."""
     figure, axes = new_figure()
     counts = np.bincount(labels_N)
+    # Common classes first, so that their many points do not hide those of a rare class.
     for place in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
         of_class = points_N2[labels_N == place]
         axes.scatter(

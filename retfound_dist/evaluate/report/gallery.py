@@ -37,6 +37,7 @@ def reconstruction_blocks(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]
         held = row.pictures.get("reconstructions")
         if held:
             columns = held["checkpoints"] if len(rows) == 1 else held["checkpoints"][-1:]
+            # The masked images are the key: rows share a block only where images and masks are the same.
             group = groups.setdefault(tuple(held["masked"]), [])
             for column in columns:
                 group.append((name if len(rows) > 1 else _of_step(column["step"]), column, held))
@@ -49,6 +50,7 @@ def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i:
     for name, column, _ in group:
         filled_in, difference = column["reconstruction"][i], column["difference"][i]
         columns.append(_column(name, reconstructed=filled_in, **{f"difference \u00d7 {GAIN}": difference}))
+    # With a single checkpoint there is room for a column for each tile.
     if len(columns) == 2:
         columns = [{"name": c["name"], "tiles": [tile]} for c in columns for tile in c["tiles"]]
     return {"label": first["labels"][i], "columns": columns}

@@ -33,6 +33,8 @@ def tree(found: ByShare, resamples: int) -> list[dict[str, Any]]:
             **{
                 key: value
                 for key, value in comparison(found[share], resamples).items()
+                # The other keys (`classes`, `seeds`, ...) stand in compare.json once, for the whole
+                # comparison.
                 if key in ("rows", "best", "differences", "against_none")
             },
         }

@@ -26,6 +26,7 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
                 f"row {name} has other test images than the first row: evaluate all rows on one set"
             )
     _, units_N = bootstrap.units_of(first.patients, first.keys, first.units)
+    # The same resamples for all rows: only then are two rows' scores in a resample a pair.
     weights_RN = bootstrap.resample(units_N, resamples, 0)
     whole = {name: bootstrap.over_seeds(r.labels_N, r.drawn_from, weights_RN) for name, r in rows.items()}
     drawn = {name: groups["macro"] for name, groups in whole.items()}
@@ -80,6 +81,8 @@ def _best(metric: str, rows: Mapping[str, Evaluation]) -> str | None:
 
 def _behind(metric: str, best: str, rows: Mapping[str, Evaluation], drawn: Drawn) -> list[dict[str, Any]]:
     found = [{"best": best, "other": n, **gap(metric, best, n, rows, drawn)} for n in rows if n != best]
+    # Undefined differences come last. The first part of the key keeps None from being compared with a
+    # number.
     return sorted(found, key=lambda line: (line["difference"] is None, line["difference"]))
 
 

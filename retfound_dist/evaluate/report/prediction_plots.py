@@ -115,4 +115,6 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
 
 def _spread(images: int) -> NDArray[np.int64]:
     """Places of at most `MOST_POINTS` images, evenly over the part: all where they are fewer."""
+    # Spread over the part and not its beginning: images are sorted by key, so the first may all be of one
+    # class.
     return np.linspace(0, images - 1, min(images, MOST_POINTS)).round().astype(np.int64)

@@ -63,6 +63,8 @@ def mean_curves(evaluation: Evaluation, place: int) -> Curves | None:
         return None
     _, units_N = bootstrap.units_of(evaluation.patients, evaluation.keys, evaluation.units)
     alone_1N = np.ones((1, len(labels_N)), np.uint8)
+    # The first row of weights counts each image once: the curve itself comes from the same pass as its
+    # band.
     weights_RN = np.concatenate([alone_1N, bootstrap.resample(units_N, RESAMPLES, 0)])
     roc_RG, pr_RG = _mean_of_classes(labels_N, p_NC, held, weights_RN)
     return Curves(_banded(roc_RG, place), _banded(pr_RG, place))
@@ -78,6 +80,7 @@ def _mean_of_classes(
     """(R, G) both: sensitivity at each share of false alarms, precision at each recall; NaN: not defined."""
     rankings = [rank(labels_N == c, p_NC[:, c], MOST_SCORES) for c in held]
     sums_2RG = np.zeros((2, len(weights_RN), len(GRID)))
+    # All resamples at once would take (resamples x images) numbers several times over.
     rows = max(1, _CHUNK // len(labels_N))
     for start in range(0, len(weights_RN), rows):
         here, chunk = slice(start, start + rows), Chunk(weights_RN[start : start + rows])
@@ -95,8 +98,11 @@ def _on_grid(true_V: Floats, false_V: Floats) -> tuple[Floats, Floats]:
         return np.full(len(GRID), np.nan), np.full(len(GRID), np.nan)
     true_V, false_V = np.append(0, true_V), np.append(0, false_V)
     roc_G = np.interp(GRID * false_V[-1], false_V, true_V) / true_V[-1]
+    # At 0 false alarms np.interp gives the upper end of a vertical stretch. The curve begins at its lower
+    # end.
     roc_G[0] = 0
     first = np.searchsorted(true_V + false_V, 0, "right")  # the first score that any weight has
+    # The tolerance keeps rounding from missing a recall that is reached exactly.
     at_G = np.maximum(first, np.searchsorted(true_V, (GRID - 1e-9) * true_V[-1]))
     return roc_G, true_V[at_G] / (true_V + false_V)[at_G]
 
@@ -105,6 +111,7 @@ def _banded(found_RG: Floats, place: int) -> Line:
     """The first row as a line, the others as its band; without one where most are not defined."""
     line = classed(GRID, found_RG[0], place)
     drawn_RG = found_RG[1:][np.isfinite(found_RG[1:]).all(1)]
+    # Resamples that lack a class have no mean curve. A band from the few others would be too narrow.
     if len(drawn_RG) < RESAMPLES / 2:
         return line
     low, high = np.quantile(drawn_RG, [0.025, 0.975], axis=0)

@@ -44,6 +44,7 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
     for kind, title in PROBES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
+            # A probe that an older version made may lack scores that came later.
             names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             held = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
             tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, held))
@@ -85,6 +86,7 @@ def _table(
             "name": row,
             "cells": [
                 _cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
+                # A single row is not marked: it was compared with nothing.
                 | {"best": len(rows) > 1 and scores[name] is not None and scores[name] == best[name]}
                 | {"tied": row in (ties or {}).get(name, ())}
                 for name in names
@@ -120,6 +122,7 @@ def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
 
 def _by_class(tree: Mapping[str, Any]) -> dict[str, Any]:
     counts = np.array(tree["confusion"])
+    # A class without test images has a row of zeros, not of 0/0.
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     columns = ("n", "sensitivity", "specificity", "precision", "f1", "auroc", "aupr")
     per_class = [

@@ -53,6 +53,7 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
             Markup(figures.curves(losses, "epoch", "cross entropy", whole_x=True)),
             "Training is on augmented images with smoothed labels, so its loss cannot reach 0.",
             [(0, "train"), (1, "validation")]
+            # More lines than seeds: there are validation losses too.
             if len(losses) > len(evaluation.metrics["per_seed"])
             else [(0, "train")],
         )
@@ -152,6 +153,7 @@ def read_losses(run: str) -> tuple[list[int], list[float]]:
     """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
     try:
         rows = each_step_once(read_log(run, run_folder.METRICS, LossStep).rows)
+    # The page is drawn without the run's log too: the run may be deleted or out of reach.
     except StorageError:
         return [], []
     rows = [row for row in rows if row["loss"] is not None]

@@ -70,6 +70,7 @@ def _line(points: Sequence[tuple[int, Any]], metric: str, place: int) -> Line | 
     known = [point for point in known if point[1] is not None]
     if not known:
         return None
+    # A score without an interval gets a band of no height there.
     spans = [span or (value, value) for _, value, span in known]
     low, high = np.array(spans).T
     return Line([step for step, *_ in known], [value for _, value, _ in known], place, band=(low, high))
@@ -102,6 +103,7 @@ def _trees(watch: Watch) -> dict[str, Any]:
 def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     if not watch["rows"]:
         return ["No checkpoint was probed yet."]
+    # The newest is not always the highest step: a run that went back has older checkpoints of later steps.
     last = next((row for row in watch["rows"] if row["step"] == watch.get("newest")), watch["rows"][-1])
     said = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:

@@ -97,9 +97,14 @@ def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
     """Put an evaluation at a URL; an older one there stops counting first."""
+    # First: if writing is cut off, the next run knows these files as its own and may replace them.
     storage.write_json(storage.join(url, UNFINISHED), {"note": "an evaluation that was not written whole"})
+    # Readers take metrics.json as the sign of a whole evaluation. It is deleted first and written last, so
+    # that nobody reads a mixture of two evaluations.
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
+    # Files that only some evaluations have: one that is left from an earlier evaluation would be read as
+    # part of this one.
     some = {
         OF_SEEDS: None if evaluation.seeds_SNC is None else seeds_csv(evaluation),
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
@@ -156,6 +161,7 @@ def read(url: str) -> Evaluation | None:
     metrics = read_metrics(url)
     if not storage.exists(storage.join(url, PREDICTIONS)):
         raise RecordError(f"{storage.join(url, PREDICTIONS)} is not there; {REMEDY}")
+    # The history only feeds curves. Lines that cannot be read are counted, and the scores are still used.
     history = json_reader.read_lines(storage.join(url, HISTORY), EpochRow)
     classes, where = metrics["classes"], storage.join(url, PREDICTIONS)
     try:
@@ -171,6 +177,7 @@ def read(url: str) -> Evaluation | None:
             seeds_SNC=_of_seeds(url, metrics, said.keys),
             left_out=history.fault,
         )
+    # The reader of predictions raises these for damage and does not always know the file's URL.
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
 

@@ -37,11 +37,14 @@ def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
         raise ConfigError(f"out.url={url} is {kind}: give {own} a folder of its own")
     if not storage.is_folder(url) and storage.exists(url):
         raise ConfigError(f"out.url={url} is {kind}, a folder is wanted: give another out.url")
+    # --force replaces an evaluation. It never replaces a run, a checkpoint or a shard set: those were
+    # refused above.
     if force or kind == own:
         return
     names = set(storage.list_names(url))
     if evaluation_files.UNFINISHED in names or comparison:
         return
+    # No UNFINISHED file lies there, so files of these names were not left by an evaluation of ours.
     strange = sorted(names & set(evaluation_files.FILES))
     if strange:
         raise output_files.not_ours(storage.join(url, strange[0]), "evaluate", "out.url")

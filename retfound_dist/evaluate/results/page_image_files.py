@@ -20,7 +20,9 @@ _OPEN = with_config(ConfigDict(extra="allow"))
 
 def _readable(text: str) -> str:
     try:
+        # load() decodes the pixels. open() alone reads the header and lets a cut-off picture pass.
         Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()
+    # Pillow reports broken files by several exceptions; SyntaxError is that of a broken PNG.
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("is no picture") from error
     return text
@@ -81,6 +83,7 @@ class FilledIn(TypedDict):
 def _together(held: Reconstructions) -> Reconstructions:
     columns = [*held["checkpoints"], held]
     lengths = {len(column[name]) for column in columns for name in _LISTS if name in column}  # type: ignore[literal-required]
+    # The page walks through these lists by index: a shorter one would end in an IndexError there.
     if len(lengths) != 1:
         raise ValueError("has lists of many lengths, of the same images")
     return held

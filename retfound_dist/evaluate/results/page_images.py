@@ -58,6 +58,7 @@ def reconstructions(
     if start.weights is None or not start.weights.has_decoder:
         return None
     test = data.parts["test"]
+    # Errors below are reported and not raised: scores that took hours must not be lost for a picture.
     places = chosen(test)
     images = [test.images[i] for i in places]
     try:
@@ -94,6 +95,7 @@ def earlier_steps(start: StartingWeights) -> list[int]:
     run, step = run_of(start.url), start.describe()["step"]
     if run is None or step is None:
         return []
+    # Later checkpoints are left out: the page shows how the run came to this one.
     steps = [s for s in checkpoint_folder.list_steps(run) if s <= step]
     return sorted({steps[0], steps[(len(steps) - 1) // 2]} - {step}) if steps else []
 
@@ -101,6 +103,7 @@ def earlier_steps(start: StartingWeights) -> list[int]:
 def chosen(test: SplitPart) -> list[int]:
     """Places of the test images to show: the first of each class in turn."""
     labels = test.labels
+    # Sorted by how many of its class came before: each class gives one image before any gives a second.
     ranked = sorted((int((labels[:i] == labels[i]).sum()), int(labels[i]), i) for i in range(len(labels)))
     return [place for *_, place in ranked[:PICTURES]]
 
@@ -121,4 +124,5 @@ def _column(step: int | None, found: Sequence[Reconstruction]) -> dict[str, Any]
 
 
 def _raised(difference: Any) -> Any:
+    # As int: uint8 would wrap around at 256.
     return np.minimum(difference.astype(int) * GAIN, 255).astype(np.uint8)

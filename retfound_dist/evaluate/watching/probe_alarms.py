@@ -67,6 +67,7 @@ def judge(start: Point | None, points: Sequence[Point], least: float) -> list[Ju
     for point in points:
         to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
         found.append(Judged(point, to_start, to_best))
+        # After the comparison: a checkpoint is compared with the best before it, never with itself.
         if point.value is not None and (best is None or best.value is None or point.value > best.value):
             best = point
     return found
@@ -87,6 +88,8 @@ def alarms(judged: Sequence[Judged], rule: Alarm) -> list[dict[str, Any]]:
     for each in judged:
         gaps: Mapping[Kind, Gap | None] = {"worse_than_start": each.to_start, "falling": each.to_best}
         for kind, found in gaps.items():
+            # A checkpoint that is not worse begins the count anew, so one bad draw raises no alarm where
+            # patience > 1.
             in_a_row[kind] = in_a_row[kind] + 1 if found and found.worse else 0
             if found and in_a_row[kind] >= rule.patience:
                 rows.append(_row(kind, each.point, found, rule))

@@ -88,6 +88,7 @@ def probe_start(
     """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
     try:
         held = read(folder)
+    # A file of a newer version is whole. Making it again would destroy what that version can read.
     except FormatError:
         raise
     except RecordError as error:
@@ -106,6 +107,7 @@ def probe_start(
         len(data.classes),
         settings,
     )
+    # Rounded before scoring, so that the scores can be computed again from the CSV.
     found = {method: p_NC.round(DIGITS) for method, p_NC in found.items()}
     tree = {
         **{
@@ -149,6 +151,7 @@ def read(folder: str) -> Probed | None:
 
 
 def _write(folder: str, made: Probed, images: Development) -> None:
+    # probe.json is deleted first and written last: without it the predictions do not count as a probe.
     storage.delete(storage.join(folder, PROBE))
     classes, text = made.tree["classes"], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

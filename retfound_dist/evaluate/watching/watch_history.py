@@ -117,8 +117,12 @@ class History:
     def write(self) -> list[dict[str, Any]]:
         """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
         tree, run = self.tree(), self.config.run.url
+        # A watch that is started again finds the same alarms again: those that are logged already are not
+        # new.
         known = {_name(row) for row in read_log(run, run_folder.ALARMS).rows}
         fresh = [row for row in tree["alarms"] if _name(row) not in known]
+        # The log of alarms first: watch.json and the page can be made again from the probes, an alarm that
+        # nobody saw cannot.
         if fresh:
             run_folder.append_rows(run, run_folder.ALARMS, fresh)
         storage.write_json(storage.join(run, run_folder.WATCH), tree)
@@ -129,6 +133,7 @@ class History:
         }
         page = watch_page(tree, {step: held for step, held in tuned.items() if held})
         storage.write_text(storage.join(folder(run), evaluation_files.REPORT), page)
+        # `retfound runs` shows alarms by the summary, which would else be older than they are.
         run_summary.refresh(run)
         return fresh
 
@@ -151,6 +156,7 @@ class History:
         """What is read; None where it is damaged, which is said once."""
         try:
             return read(url)
+        # Not damage: a newer version wrote it (as in probe_results).
         except FormatError:
             raise
         except RecordError as error:
@@ -160,6 +166,8 @@ class History:
             return None
 
     def _point(self, step: int, held: Probed) -> Point:
+        # Scoring on every resample is the slow part, and all earlier steps are asked for with each new
+        # checkpoint.
         if step not in self._drawn:
             rule = self.config.alarm
             drawn_R = self._resampled(held.probabilities[rule.method], rule)

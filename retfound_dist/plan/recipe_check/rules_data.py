@@ -85,6 +85,7 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """A number of ranks at which much of a step is padding."""
     if facts.padding > 0.02:
         ranks, batch = facts.ranks, config.train.global_batch
+        # A number of ranks that divides the batch leaves no padding.
         good = max((n for n in range(1, ranks + 1) if batch % n == 0), default=1)
         yield Finding(
             "serious" if facts.padding > 0.25 else "warning",
@@ -98,6 +99,7 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Fewer shards than there are readers."""
+    # Without workers the training process reads by itself: that is one reader.
     wanted = max(1, facts.ranks) * max(1, config.data.workers)
     if facts.shards >= wanted:
         return
