@@ -142,8 +142,10 @@ def plan_run(
     speed = _speed(config, data, cluster, cut, stage, reads, rate, needed)
     saves = _saves(config, steps, speed.step_s)
     to_save = expected(saves.state_bytes, saves.weights_bytes, cluster.nodes, speed.step_s)
-    found = _memory_findings(train, cluster, stages[stage - 1]) + check(config, facts_of(data, cluster, cut))
-    found += _grace_findings(train, graces, to_save)
+    findings = _memory_findings(train, cluster, stages[stage - 1]) + check(
+        config, facts_of(data, cluster, cut)
+    )
+    findings += _grace_findings(train, graces, to_save)
     return RunPlan(
         cluster=cluster,
         data=data,
@@ -158,7 +160,7 @@ def plan_run(
         saves=saves,
         to_save=to_save,
         reads=reads,
-        findings=tuple(found),
+        findings=tuple(findings),
         within_hours=within_hours,
     )
 
@@ -298,18 +300,21 @@ def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> lis
 
 def _grace_findings(train: Train, graces: Sequence[Grace], need: SaveTime) -> list[Finding]:
     """Whoever would end the run before it is saved."""
-    told = [Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"), *graces]
-    what = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
+    all_graces = [
+        Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"),
+        *graces,
+    ]
+    text = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
     return [
         Finding(
             "warning",
             "train.grace_s",
-            what.format(grace.source, grace.seconds),
+            text.format(grace.source, grace.seconds),
             "What was done since the last checkpoint would be lost",
             "retfound_dist/estimate/save_time.py",
             grace.instead,
         )
-        for grace in too_short(told, need)
+        for grace in too_short(all_graces, need)
     ]
 
 

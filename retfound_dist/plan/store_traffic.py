@@ -35,8 +35,8 @@ def node_reads(plan: BatchPlan, sizes: Sequence[int], nodes: int, ranks_per_node
     largest = sum(sorted(sizes)[-plan.window :])
     share = copies / nodes
     # A node holds at most three windows at a time (docs/stream.md).
-    held = min(sum(sizes), 3 * largest * min(1.0, share))
-    return Reads(share * sum(sizes), share * requests, copies, held)
+    cached = min(sum(sizes), 3 * largest * min(1.0, share))
+    return Reads(share * sum(sizes), share * requests, copies, cached)
 
 
 def _copies(plan: BatchPlan, nodes: int, ranks_per_node: int) -> float:

@@ -78,21 +78,21 @@ def make_app(
     lead out of a local folder are not followed, whatever of a run is read.
     """
     url = url.rstrip("/") or "/"
-    kept = Kept(kept_s)
+    cache = Kept(kept_s)
 
     def read(request: Request, place: int = 0) -> RunFacts:
         names = request.query_params.getlist("id") or request.query_params.getlist("run")
         wanted = names[place]
         with storage.only_below(url):
             # Only what the list shows: a request cannot name a path of its own.
-            known = kept.get("urls", lambda: {run_id(url, each): each for each in find_runs(url)})
+            known = cache.get("urls", lambda: {run_id(url, run_url): run_url for run_url in find_runs(url)})
             if wanted not in known:
                 raise ConfigError(f"no run {wanted!r} below {url}")
-            return kept.get(known[wanted], lambda: read_run(known[wanted]))
+            return cache.get(known[wanted], lambda: read_run(known[wanted]))
 
     def everything() -> tuple[list[RunFacts], list[Fault]]:
         with storage.only_below(url):
-            return kept.get("", lambda: read_all(url))
+            return cache.get("", lambda: read_all(url))
 
     def index(request: Request) -> Response:
         return HTMLResponse(mask(index_page(url, *everything(), every_s)), headers=HEADERS)
@@ -147,9 +147,9 @@ class HostCheck:
 
 def _host_of(scope: Scope) -> str:
     """The host a request asks for, without its port: `127.0.0.1:8700`, `[::1]:8700`."""
-    held = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    given = held.decode("latin-1").lower()
-    return given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0]
+    header = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    host = header.decode("latin-1").lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _shown(make: Callable[[], str], *runs: RunFacts) -> Response:
@@ -160,8 +160,8 @@ def _shown(make: Callable[[], str], *runs: RunFacts) -> Response:
         raise
     except Exception as error:  # as in `read_all`
         names = " and ".join(run.url for run in runs)
-        told = mask(plain(f"{names} cannot be shown: {fault_text(error)}"))
-        return PlainTextResponse(f"{told}\n", status_code=502)
+        message = mask(plain(f"{names} cannot be shown: {fault_text(error)}"))
+        return PlainTextResponse(f"{message}\n", status_code=502)
 
 
 def _explain(request: Request, error: Exception) -> Response:

@@ -116,8 +116,8 @@ class _Covered:
         # first - 1 and last + 1: stretches that touch are merged, so that the lists stay short.
         low = bisect_left(self._lasts, first - 1)
         high = bisect_right(self._firsts, last + 1)
-        held = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
-        fresh = last - first + 1 - sum(max(0, min(last, b) - max(first, a) + 1) for a, b in held)
+        overlapping = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
+        fresh = last - first + 1 - sum(max(0, min(last, b) - max(first, a) + 1) for a, b in overlapping)
         if low < high:
             first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
         self._firsts[low:high], self._lasts[low:high] = [first], [last]

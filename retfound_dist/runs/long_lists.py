@@ -33,8 +33,8 @@ def read_each(
         except Exception as error:  # other programs' files hold anything: one must not hide the rest
             return error
 
-    def told(found: Iterator[T | Exception]) -> Iterator[T | Exception]:
-        for done, run in enumerate(found, start=1):
+    def told(results: Iterator[T | Exception]) -> Iterator[T | Exception]:
+        for done, run in enumerate(results, start=1):
             yield run
             if tick is not None:
                 tick(done, len(urls))
@@ -84,13 +84,13 @@ def plain_line(text: str, style: str = "") -> None:
 
 def texts(settings: Mapping[str, Any], known: dict[Any, str]) -> dict[str, str]:
     """Each setting as JSON; `known` keeps what was written before."""
-    found = {}
+    written = {}
     for key, value in settings.items():
         try:
             # With its type: 1, 1.0 and True are one key in a dict, and three different texts.
-            found[key] = known[type(value), value]
+            written[key] = known[type(value), value]
         except KeyError:
-            found[key] = known[type(value), value] = json.dumps(value)
+            written[key] = known[type(value), value] = json.dumps(value)
         except TypeError:  # lists and tables
-            found[key] = json.dumps(value)
-    return found
+            written[key] = json.dumps(value)
+    return written

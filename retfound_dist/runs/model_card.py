@@ -92,15 +92,15 @@ def export_command(checkpoint: str, kind: str, out: str, force: bool = False) ->
 
 def check_exported(out: str, kind: str, force: bool) -> None:
     """ConfigError where weights or a card stand that `retfound export` did not write, or changed ones."""
-    there = url_kinds.kind_at(out)
-    if there in (
+    kind_there = url_kinds.kind_at(out)
+    if kind_there in (
         url_kinds.RUN,
         url_kinds.CHECKPOINT,
         url_kinds.SHARDS,
         url_kinds.EVALUATION,
         url_kinds.COMPARISON,
     ):
-        raise ConfigError(f"--out {out} is {there}: give exported weights a place of their own")
+        raise ConfigError(f"--out {out} is {kind_there}: give exported weights a place of their own")
     if kind != "hf" and storage.is_folder(out):
         raise ConfigError(f"--out {out} is a folder, the name of a file is wanted: give {out}/NAME")
     if kind == "hf" and storage.exists(out) and not storage.is_folder(out):
@@ -110,9 +110,9 @@ def check_exported(out: str, kind: str, force: bool) -> None:
     standing = [place for place in (weights, card, *others) if storage.exists(place)]
     if force or not standing:
         return
-    said = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
-    ours = output_files.mark("export") in said
-    if not ours or (weights in standing and _signature(storage.size(weights)) not in said):
+    card_text = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
+    ours = output_files.mark("export") in card_text
+    if not ours or (weights in standing and _signature(storage.size(weights)) not in card_text):
         raise output_files.not_ours(standing[0], "export")
 
 
@@ -206,8 +206,8 @@ def _manifest(config: Mapping[str, Any]) -> tuple[Manifest | None, str]:
 
 def _scores(origin: str, step: int | None) -> tuple[Mapping[str, Any] | None, str]:
     """The scores beside the checkpoint's run, and why they cannot be read; neither where there are none."""
-    run, found, _ = origin.rstrip("/").rpartition("/checkpoints/")
-    if not found or step is None:
+    run, separator, _ = origin.rstrip("/").rpartition("/checkpoints/")
+    if not separator or step is None:
         return None, ""
     tree, fault = read_part(evaluation_url(run, step), "metrics.json", ScoreFile)
     return (dict(tree) if tree else None), fault

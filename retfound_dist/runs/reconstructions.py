@@ -78,11 +78,11 @@ def _draw(run: RunFacts, steps: Sequence[int]) -> None:
     images = _images(run)
     for step in steps:
         model = autoencoder_from(read_weights(checkpoint_folder.checkpoint_url(run.url, step)))
-        found = reconstruct(model, images, SEED)
+        filled_in = reconstruct(model, images, SEED)
         for name, panels in (
-            (ORIGINAL, [one.original for one in found]),
-            (MASKED, [one.masked for one in found]),
-            (f"step_{step:08d}", [one.reconstruction for one in found]),
+            (ORIGINAL, [one.original for one in filled_in]),
+            (MASKED, [one.masked for one in filled_in]),
+            (f"step_{step:08d}", [one.reconstruction for one in filled_in]),
         ):
             if name.startswith("step_") or not storage.exists(_strip(run, name)):
                 storage.write_bytes(_strip(run, name), png(_beside(panels)))

@@ -59,16 +59,16 @@ def compare_command(
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
-        found = _make_rows(config, starts, sets, show, force)
+        by_share = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
-        rows = found[config.data.label_share]
+        rows = by_share[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
-        if len(found) > 1:
-            tree["label_efficiency"] = label_efficiency.tree(found, config.bootstrap)
+        if len(by_share) > 1:
+            tree["label_efficiency"] = label_efficiency.tree(by_share, config.bootstrap)
             tree["sentences"] += label_efficiency.sentences(
                 [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
             )
-        plots = label_efficiency.efficiency_plots(found)
+        plots = label_efficiency.efficiency_plots(by_share)
         page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
         storage.write_text(report_url(config), page)
         scores = {name: row.metrics for name, row in rows.items()}
@@ -113,13 +113,15 @@ def _make_rows(
     rows: dict[tuple[float, str], Evaluation] = {}
     missing: dict[tuple[float, str], EvaluateConfig] = {}
     for (share, name), row in wanted.items():
-        held = _complete(starts[name], _share_of(sets, starts[name], row), row)
-        if held:
-            if held.left_out:
-                show.warn(f"{_title(name, share)}: {held.left_out}")
-            show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
-            say_pretrained(held.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: ")
-            rows[share, name] = held
+        evaluation = _complete(starts[name], _share_of(sets, starts[name], row), row)
+        if evaluation:
+            if evaluation.left_out:
+                show.warn(f"{_title(name, share)}: {evaluation.left_out}")
+            show.say(f"{_title(name, share)}: already evaluated; {headline(evaluation)}")
+            say_pretrained(
+                evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: "
+            )
+            rows[share, name] = evaluation
         else:
             check_place(row.out.url, force)
             # Raises where another evaluation stands there: now, and not after other rows have run for
@@ -156,10 +158,10 @@ def _title(name: str, share: float) -> str:
 
 
 def _read(row: EvaluateConfig) -> Evaluation:
-    held = evaluation_files.read_whole(row.out.url)
-    if held is None:
+    evaluation = evaluation_files.read_whole(row.out.url)
+    if evaluation is None:
         raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
-    return held
+    return evaluation
 
 
 def report_url(config: CompareConfig) -> str:

@@ -151,20 +151,20 @@ def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
     """
     figure, (upper, lower) = new_stack((3, 1), height=3.6)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-    for held in bins:
-        upper.plot([held.confidence] * 2, held.span, color=colour(place), linewidth=1.6, alpha=0.5)
-    confidence, right = [held.confidence for held in bins], [held.right for held in bins]
+    for each_bin in bins:
+        upper.plot([each_bin.confidence] * 2, each_bin.span, color=colour(place), linewidth=1.6, alpha=0.5)
+    confidence, right = [each_bin.confidence for each_bin in bins], [each_bin.right for each_bin in bins]
     upper.plot(confidence, right, "o-", color=colour(place), markersize=5)
     upper.set(ylim=(-0.03, 1.03), ylabel="share right")
     lower.bar(
-        [(held.place + 0.5) / places for held in bins],
-        [held.images for held in bins],
+        [(each_bin.place + 0.5) / places for each_bin in bins],
+        [each_bin.images for each_bin in bins],
         width=0.86 / places,
         color=colour(place),
     )
-    for held in bins:
+    for each_bin in bins:
         lower.annotate(
-            str(held.images), ((held.place + 0.5) / places, held.images), xytext=(0, 2),
+            str(each_bin.images), ((each_bin.place + 0.5) / places, each_bin.images), xytext=(0, 2),
             textcoords="offset points", ha="center", fontsize=7,
         )  # fmt: skip
     lower.set(xlim=(-0.02, 1.02), xlabel="confidence: probability of the predicted class", ylabel="images")

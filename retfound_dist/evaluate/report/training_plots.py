@@ -129,13 +129,13 @@ def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
         if run and tree["checkpoint"]["step"] is not None:
             runs.setdefault(run, []).append((name, tree["checkpoint"]["step"]))
     places = {name: i for i, name in enumerate(metrics)}
-    for run, held in runs.items():
+    for run, checkpoints in runs.items():
         steps, losses = read_losses(run)
         if not steps:
             continue
         marks = [
             PointMarker(step, float(np.interp(step, steps, losses)), name or f"step {step:,}", places[name])
-            for name, step in held
+            for name, step in checkpoints
         ]
         colour = figures.COLOURS - 2
         svg = figures.curves([Line(steps, losses, colour)], "step", "reconstruction loss", marks)

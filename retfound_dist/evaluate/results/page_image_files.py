@@ -80,13 +80,13 @@ class FilledIn(TypedDict):
     difference: list[str]
 
 
-def _together(held: Reconstructions) -> Reconstructions:
-    columns = [*held["checkpoints"], held]
+def _together(tree: Reconstructions) -> Reconstructions:
+    columns = [*tree["checkpoints"], tree]
     lengths = {len(column[name]) for column in columns for name in _LISTS if name in column}  # type: ignore[literal-required]
     # The page walks through these lists by index: a shorter one would end in an IndexError there.
     if len(lengths) != 1:
         raise ValueError("has lists of many lengths, of the same images")
-    return held
+    return tree
 
 
 _LISTS = ("labels", "original", "masked", "reconstruction", "difference")

@@ -62,30 +62,30 @@ def reconstructions(
     places = chosen(test)
     images = [test.images[i] for i in places]
     try:
-        own = _filled_in(start.weights, images)
+        own_reconstructions = _filled_in(start.weights, images)
     except RetfoundError as error:
         say(f"no reconstructions: {error}")
         return None
-    if own is None:
+    if own_reconstructions is None:
         return None
     columns = []
     for step in earlier_steps(start):
         try:
             url = checkpoint_folder.checkpoint_url(str(run_of(start.url)), step)
-            found = _filled_in(read_weights(url), images)
+            earlier = _filled_in(read_weights(url), images)
         except RetfoundError as error:
             say(f"no reconstruction by step {step}: {error}")
             continue
-        if found:
-            columns.append(_column(step, found))
-    columns.append(_column(start.describe()["step"], own))
+        if earlier:
+            columns.append(_column(step, earlier))
+    columns.append(_column(start.describe()["step"], own_reconstructions))
     return {
         "keys": [test.keys[i] for i in places],
         "labels": [data.classes[test.labels[i]] for i in places],
         "image_size": start.image_size,
         "patch": start.shape.patch,
-        "original": [picture_text(one.original) for one in own],
-        "masked": [picture_text(one.masked) for one in own],
+        "original": [picture_text(one.original) for one in own_reconstructions],
+        "masked": [picture_text(one.masked) for one in own_reconstructions],
         "checkpoints": columns,
     }
 
@@ -115,11 +115,11 @@ def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] 
     return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
 
 
-def _column(step: int | None, found: Sequence[Reconstruction]) -> dict[str, Any]:
+def _column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any]:
     return {
         "step": step,
-        "reconstruction": [picture_text(one.reconstruction) for one in found],
-        "difference": [picture_text(_raised(one.difference)) for one in found],
+        "reconstruction": [picture_text(one.reconstruction) for one in images],
+        "difference": [picture_text(_raised(one.difference)) for one in images],
     }
 
 

@@ -70,10 +70,10 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
 
 
 def _side_by_side(columns: Sequence[array[float]]) -> Floats:
-    found = np.empty((len(columns[0]), len(columns)))
+    values_NC = np.empty((len(columns[0]), len(columns)))
     for place, column in enumerate(columns):
-        found[:, place] = column
-    return found
+        values_NC[:, place] = column
+    return values_NC
 
 
 def _blocks(url: str, wanted: Sequence[str]) -> Iterator[Block]:

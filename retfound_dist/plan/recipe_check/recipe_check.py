@@ -38,10 +38,10 @@ RULES: tuple[Rule, ...] = (
 
 def check(config: PretrainConfig, facts: Facts) -> list[Finding]:
     """Every risk that the rules find, the gravest first."""
-    found = [finding for rule in RULES for finding in rule(config, facts)]
+    findings = [finding for rule in RULES for finding in rule(config, facts)]
     if encoder_shape(config.model.name).width < SMALLEST_WIDTH:
-        found = [_softened(finding) for finding in found]
-    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+        findings = [_softened(finding) for finding in findings]
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _softened(finding: Finding) -> Finding:

@@ -110,5 +110,5 @@ def _gravest(
     short = [level for _, level in measures if level]
     if not short:
         return
-    text = [f"{said} (too few)" if level else said for said, level in measures]
+    text = [f"{measure} (too few)" if level else measure for measure, level in measures]
     yield Finding(min(short, key=LEVELS.index), key, ", ".join(text), why, source, instead)
