@@ -1,4 +1,4 @@
-"""Which machines a run would have: from flags, the Slurm allocation around, or the GPUs of this host."""
+"""Finds the machines that a run would have: from flags, the Slurm allocation, or this host's GPUs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person has said of the cluster; 0 and empty: nothing."""
+    """The flags that describe the cluster; 0 or empty: not given."""
 
     nodes: int = 0
     gpus_per_node: int = 0

@@ -1,4 +1,4 @@
-"""What a plan knows of the shards: from their manifest, or assumed. Pure."""
+"""Counts and sizes of the shards, from their manifest or assumed. Pure."""
 
 from __future__ import annotations
 

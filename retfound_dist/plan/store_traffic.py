@@ -1,4 +1,4 @@
-"""What each node asks of the store, counted from the order in which a run reads its shards. Pure."""
+"""How much each node reads from the store, counted from the order in which a run reads its shards. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a run's time: steps that count, and what interruptions cost.
+"""Splits a run's time into steps that count and what interruptions cost.
 
 A run's `events.jsonl` holds one line for each start and end of its training process, `metrics.jsonl`
 one for each logged step. From both follows, without a clock or a file, where the wall time went.

@@ -1,4 +1,4 @@
-"""Lists of many runs: read several at a time, with progress, and printed without what a few can afford."""
+"""Reads and prints lists of many runs: several at a time, with progress, as plain text."""
 
 from __future__ import annotations
 

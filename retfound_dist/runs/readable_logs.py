@@ -1,4 +1,4 @@
-"""A run's logs read for people: what cannot be used is left out and told, never an error."""
+"""Reads a run's logs for display. What cannot be used is left out and reported, and is never an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as its folder tells it, and `retfound runs`: all runs below a URL. Reads only what is committed."""
+"""Reads a run from its folder, and lists all runs below a URL (`retfound runs`). Reads only what is committed."""
 
 from __future__ import annotations
 

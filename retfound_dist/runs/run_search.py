@@ -1,4 +1,4 @@
-"""Which folders below a URL are runs, which are damaged ones, and which only look like one."""
+"""Searches the folders below a URL for runs, for damaged runs, and for folders that only look like one."""
 
 from __future__ import annotations
 

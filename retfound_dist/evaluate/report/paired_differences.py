@@ -1,4 +1,4 @@
-"""What a comparison proves: differences of rows on the same bootstrap resamples of patients and seeds."""
+"""Paired differences between rows, on the same bootstrap resamples of patients and seeds."""
 
 from __future__ import annotations
 

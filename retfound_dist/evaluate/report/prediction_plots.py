@@ -1,4 +1,4 @@
-"""What the test part's predictions and features show: ROC, precision and recall, calibration, PCA."""
+"""Plots of the test part's predictions and features: ROC, precision and recall, calibration, PCA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which curves a page shows: a figure with its words, legend and the numbers behind it."""
+"""The training curves of a page: fine-tuning and pretraining, each a figure with title, note and legend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with its words; `legend` pairs a colour's place with a name."""
+    """A figure with title and note; `legend` pairs the index of a colour with a name."""
 
     title: str
     svg: Markup

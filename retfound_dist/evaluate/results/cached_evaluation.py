@@ -1,4 +1,4 @@
-"""Is an evaluation that stands somewhere the one that is asked for? By weights, images and settings."""
+"""Compares an existing evaluation with a request: the same weights, images and settings, or what differs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_same(
 def changes(
     metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
 ) -> list[str]:
-    """In what metrics.json came from other weights, images or settings, a sentence each."""
+    """What differs from the weights, images and settings of metrics.json, one sentence each."""
     checkpoint, differing = metrics["checkpoint"], []
     # By content and not by URL: the file at a URL may have been replaced, and the same file may have moved.
     if checkpoint["sha256"] != start.identity:

@@ -1,4 +1,4 @@
-"""An evaluation as it stands at a URL, written and read whole.
+"""Writes and reads the files of an evaluation, as a whole.
 
 predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
 seed_predictions.csv   the same of each seed, where there are several: seed, key, p_<CLASS>...
@@ -41,9 +41,9 @@ METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "report.html",
 )
 UNFINISHED = "unfinished.json"
-"""There while an evaluation is being written: files without a metrics.json are then ours."""
+"""Exists while an evaluation is being written. Beside it, files without a metrics.json are ours."""
 REMEDY = "evaluate again with --force, or give another out.url"
-"""What to do about files of an evaluation that are damaged."""
+"""What a person can do about damaged files of an evaluation."""
 FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
 """Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
@@ -78,13 +78,13 @@ class Evaluation:
 
     @property
     def units(self) -> list[Unit]:
-        """What a bootstrap draws each test image with; empty: its patient, or the image alone."""
+        """The unit that a bootstrap draws for each test image; empty: its patient, or the image alone."""
         bootstrap = self.metrics["bootstrap"]
         return [(bootstrap["unit"], name) for name in bootstrap.get("unit_names", ())]
 
     @property
     def drawn_from(self) -> Floats:
-        """(S, N, C): what a bootstrap over seeds draws from."""
+        """The probabilities that a bootstrap over seeds draws from, (S, N, C)."""
         return self.probabilities_NC[None] if self.seeds_SNC is None else self.seeds_SNC
 
 

@@ -1,4 +1,4 @@
-"""What stands where an evaluation or a comparison shall be written: the same, another, or something else."""
+"""Checks what exists at `out.url`: the same evaluation, another one, or something else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
 def held_evaluation(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
-    """The same evaluation where it is whole already; None where it is to be made.
+    """The same evaluation where it is complete already; None where it has to be made.
 
     ConfigError, with the difference, where another one stands there and `force` is not given; RecordError
     where its metrics.json is damaged or of another program.

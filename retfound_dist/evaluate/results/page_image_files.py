@@ -1,4 +1,4 @@
-"""pictures.json, typed: what a page draws from it."""
+"""The types of pictures.json, checked when it is read, so that a page can draw it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the models can show, kept beside the scores as pictures.json: pages are drawn from files.
+"""Makes pictures.json: the pictures that need the models. Pages are drawn from this file alone.
 
 mistakes          the worst ones of the first seed, with heat maps (`worst_mistakes.py`)
 features          two directions of the frozen features of the test part (`feature_projection.py`)

@@ -1,6 +1,6 @@
-"""When a run goes wrong: a probe worse than that of the run's own starting weights, or one that has fallen.
+"""Decides when a run goes wrong: a probe is worse than the starting weights', or worse than the best before.
 
-Worse means by more than the paired 95 % interval, and by more than a trifle: both checkpoints are scored on
+Worse: by more than the paired 95 % interval, and by more than a set minimum. Both checkpoints are scored on
 the same bootstrap resamples of the same images, and the interval of the difference lies below 0. Pure.
 """
 

@@ -1,4 +1,4 @@
-"""A checkpoint's probe as it stands in a folder: cross-validated on train and val, written and read whole.
+"""Writes and reads the probe of a checkpoint, cross-validated on train and val, as a whole.
 
 features.npz            the frozen features
 probe_predictions.csv   every image of train and val: key, patient, label, <method>_p_<CLASS>...

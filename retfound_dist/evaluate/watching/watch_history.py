@@ -1,4 +1,4 @@
-"""What a watch knows of a run: every checkpoint's probe beside the starting weights' and the best before it.
+"""The history of a watched run: each checkpoint's probe beside the starting weights' and the best before it.
 
 watch.json    RUN/evaluations/: rows, alarms, the starting weights
 report.html   RUN/evaluations/: the same as a page
