@@ -18,29 +18,7 @@ ONLY_IN = {
 }
 WITHOUT_TORCH = {"base", "plan", "shards"}
 MOST_MODULES = 12
-WITHOUT_TESTS: list[str] = [
-    "cached_evaluation",
-    "comparison_row",
-    "evaluation_files",
-    "existing_results",
-    "figures",
-    "findings",
-    "gallery",
-    "page_image_files",
-    "paired_differences",
-    "plan_command",
-    "prediction_plots",
-    "probe_results",
-    "readable_logs",
-    "reconstructions",
-    "rules_data",
-    "rules_recipe",
-    "run_page",
-    "score_tables",
-    "text_tables",
-    "training_plots",
-    "watch_history",
-]
+WITHOUT_TESTS: list[str] = []
 FILES = sorted([*(ROOT / "retfound_dist").rglob("*.py"), *(ROOT / "shards").rglob("*.py")])
 
 

@@ -1,4 +1,4 @@
-"""Which machines a run would have: from flags, the Slurm allocation around, or the GPUs of this host."""
+"""Finds the machines that a run would have: from flags, the Slurm allocation, or this host's GPUs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person has said of the cluster; 0 and empty: nothing."""
+    """The flags that describe the cluster; 0 or empty: not given."""
 
     nodes: int = 0
     gpus_per_node: int = 0
@@ -119,6 +119,7 @@ def find_cluster(wish: Wish, env: Mapping[str, str]) -> Cluster:
         wish.nodes or base.nodes,
         wish.gpus_per_node or (base.gpus_per_node if around else 8 if wish.nodes else 1),
         base.device,
+        # 1 Gbit/s is 1.25e8 bytes/s.
         (wish.node_link_gbit or NODE_LINK / 1.25e8) * 1.25e8,
         "given" if wish.nodes and wish.gpus_per_node else base.source,
     )
@@ -127,12 +128,12 @@ def find_cluster(wish: Wish, env: Mapping[str, str]) -> Cluster:
 
 def _device(wish: Wish, known: Device) -> Device:
     """The device of a name, or the one that a size of memory is nearest to."""
-    found = known
+    device = known
     if wish.device:
-        found = device_named(wish.device)
+        device = device_named(wish.device)
     elif wish.gpu_memory_gb:
-        found = min(DEVICES, key=lambda d: abs(d.memory_gb - wish.gpu_memory_gb))
-    return replace(found, memory_gb=wish.gpu_memory_gb) if wish.gpu_memory_gb else found
+        device = min(DEVICES, key=lambda d: abs(d.memory_gb - wish.gpu_memory_gb))
+    return replace(device, memory_gb=wish.gpu_memory_gb) if wish.gpu_memory_gb else device
 
 
 def device_named(text: str) -> Device:
@@ -140,6 +141,7 @@ def device_named(text: str) -> Device:
     plain = re.sub(r"[^a-z0-9]", "", text.lower())
     by_length = sorted(DEVICES, key=lambda d: -len(d.name.split("-")[0]))
     least = {d.name.split("-")[0]: d.memory_gb for d in reversed(DEVICES)}
+    # Longer names first, because `L4` is a part of `L40S`.
     for device in by_length:
         model, memory = device.name.lower().split("-")
         if plain == model + memory or (model in plain and memory in plain):
@@ -159,19 +161,24 @@ def _slurm(env: Mapping[str, str]) -> Cluster | None:
     if not env.get("SLURM_JOB_ID"):
         return None
     nodes = max(1, whole_number(env, "SLURM_JOB_NUM_NODES", whole_number(env, "SLURM_NNODES", 1)))
-    kind, each = "", 0
+    kind, gpus_per_node = "", 0
+    # SLURM_GPUS counts those of the whole job, the other two those of a node.
     for name, share in (("SLURM_GPUS_PER_NODE", 1), ("SLURM_GPUS_ON_NODE", 1), ("SLURM_GPUS", nodes)):
-        if found := re.match(r"(?:(.*):)?(\d+)$", env.get(name, "")):
-            kind, each = found[1] or kind, each or int(found[2]) // share
+        if match := re.match(r"(?:(.*):)?(\d+)$", env.get(name, "")):
+            kind, gpus_per_node = match[1] or kind, gpus_per_node or int(match[2]) // share
     source = f"Slurm job {env['SLURM_JOB_ID']}"
-    if not each:
+    if not gpus_per_node:
         tasks = re.match(r"\d+", env.get("SLURM_TASKS_PER_NODE", ""))
-        each, source = int(tasks[0]) if tasks else 1, f"{source}, which has no GPUs: its tasks are counted"
+        gpus_per_node, source = (
+            int(tasks[0]) if tasks else 1,
+            f"{source}, which has no GPUs: its tasks are counted",
+        )
     try:
+        # A type of GPU that is not in the table must not stop the plan: --device says which it is like.
         device = device_named(kind) if kind else DEVICES[0]
     except ConfigError:
         device = DEVICES[0]
-    return Cluster(nodes, each, device, source=source)
+    return Cluster(nodes, gpus_per_node, device, source=source)
 
 
 def _here() -> Cluster | None:
@@ -180,12 +187,16 @@ def _here() -> Cluster | None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
+        # A driver in trouble can let nvidia-smi hang. The plan does without then.
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=3)
         names = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
+        # nvidia-smi gives MiB. A GPU that is sold with 80 GB has 80 GiB, so these are compared in GiB.
         memory = float(names[0][1]) * 2**20 / 1e9
         nearest = min(DEVICES, key=lambda d: abs(d.memory_gb * GIB / 1e9 - memory))
-        own = [d for d in DEVICES if d.name.split("-")[0].lower() in names[0][0].replace(" ", "").lower()]
-        device = min(own or [nearest], key=lambda d: abs(d.memory_gb * GIB / 1e9 - memory))
+        same_name = [
+            d for d in DEVICES if d.name.split("-")[0].lower() in names[0][0].replace(" ", "").lower()
+        ]
+        device = min(same_name or [nearest], key=lambda d: abs(d.memory_gb * GIB / 1e9 - memory))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
     return Cluster(1, len(names), device, source=f"this host's GPUs ({names[0][0].strip()})")

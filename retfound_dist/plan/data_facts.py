@@ -1,4 +1,4 @@
-"""What a plan knows of the shards: from their manifest, or assumed. Pure."""
+"""Counts and sizes of the shards, from their manifest or assumed. Pure."""
 
 from __future__ import annotations
 
@@ -59,16 +59,18 @@ def people_behind(sources: Mapping[str, Any], part: str) -> tuple[int | None, in
 
     Each image whose own patient is not known may be of one more, so that patients are the most there can be.
     """
-    found = [_counts(tree, part) for tree in sources.values()]
-    found = [counts for counts in found if counts.get("samples")]
-    if not found:
+    counts_of_sources = [_counts(tree, part) for tree in sources.values()]
+    counts_of_sources = [counts for counts in counts_of_sources if counts.get("samples")]
+    if not counts_of_sources:
         return None, None
     patients = None
-    if all(counts.get("patients") for counts in found):
-        unknown = (c["samples"] - c["patient_known"] if "patient_known" in c else 0 for c in found)
-        patients = sum(counts["patients"] for counts in found) + sum(unknown)
-    known = all(counts.get("volumes") for counts in found)
-    return patients, sum(counts["volumes"] for counts in found) if known else None
+    if all(counts.get("patients") for counts in counts_of_sources):
+        unknown = (
+            c["samples"] - c["patient_known"] if "patient_known" in c else 0 for c in counts_of_sources
+        )
+        patients = sum(counts["patients"] for counts in counts_of_sources) + sum(unknown)
+    known = all(counts.get("volumes") for counts in counts_of_sources)
+    return patients, sum(counts["volumes"] for counts in counts_of_sources) if known else None
 
 
 def _counts(source: Any, part: str) -> Mapping[str, Any]:
@@ -81,6 +83,6 @@ def _counts(source: Any, part: str) -> Mapping[str, Any]:
 
 def assumed_data(samples: int, image_bytes: float, source: str) -> DataFacts:
     """So many images of such a size, in shards of the usual size."""
-    each = max(1, int(SHARD_BYTES // image_bytes))
-    counts = [each] * (samples // each) + ([samples % each] if samples % each else [])
+    per_shard = max(1, int(SHARD_BYTES // image_bytes))
+    counts = [per_shard] * (samples // per_shard) + ([samples % per_shard] if samples % per_shard else [])
     return DataFacts(tuple(counts), tuple(int(n * image_bytes) for n in counts), True, {}, source)

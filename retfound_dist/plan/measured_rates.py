@@ -48,13 +48,13 @@ class Result(TypedDict):
 
 def read_results(folder: Path = RESULTS) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
     """(file's name, content) of every result there is, and a line on each file that is left out."""
-    found, faults = [], []
+    results, faults = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append((path.name, dict(json_reader.read(str(path), Result, "it is left out"))))
+            results.append((path.name, dict(json_reader.read(str(path), Result, "it is left out"))))
         except (StorageError, RecordError) as error:
             faults.append(str(error))
-    return found, faults
+    return results, faults
 
 
 def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str) -> Rate | None:
@@ -78,5 +78,5 @@ def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str,
 
 
 def _model(tree: Mapping[str, Any]) -> str:
-    said = re.search(r"--model[ =](\S+)", str(tree.get("command", "")))
-    return said[1] if said else "vit_large_patch16"
+    match = re.search(r"--model[ =](\S+)", str(tree.get("command", "")))
+    return match[1] if match else "vit_large_patch16"

@@ -50,16 +50,17 @@ def plan_command(
     for fault in faults:
         print(fault, file=sys.stderr)
     rate = measured_rate(results, cluster.device.name, config.model.name)
-    found = plan_run(config, data, cluster, rate, within_hours, cancelling(os.environ))
+    plan = plan_run(config, data, cluster, rate, within_hours, cancelling(os.environ))
     if as_json:
-        print(json.dumps(to_tree(found), indent=1))
+        print(json.dumps(to_tree(plan), indent=1))
     else:
-        print("\n".join(lines(found, config, config_path)))
-    return 1 if strict and serious(found.findings) else 0
+        print("\n".join(lines(plan, config, config_path)))
+    return 1 if strict and serious(plan.findings) else 0
 
 
 def recipe_lines(config: PretrainConfig, manifest: Manifest, ranks: int) -> list[str]:
     """What `pretrain` prints before its first step: the plan's lines; notes are only counted."""
+    # `auto` is chosen later, on the device. Until then one pass a rank is assumed.
     micro = config.train.micro_batch
     cut = layout(config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro)
     data = data_of(manifest, config.data, not storage.is_local(manifest.url))
@@ -78,10 +79,10 @@ def _data(config: PretrainConfig, samples: int, image_kb: float) -> DataFacts:
         storage.is_local(url) and url_kinds.kind_at(url) in (url_kinds.NOTHING, url_kinds.EMPTY)
     ):
         raise ManifestError(f"{url_kinds.refusal(url, url_kinds.SHARDS)}; or say --samples N [--image-kb K]")
-    each = image_kb * 1e3 or (known.bytes / known.samples if known else IMAGE_BYTES)
-    said = "as given" if samples or known else f"assumed: there is no shard set at {url}; say --samples N"
+    bytes_per_image = image_kb * 1e3 or (known.bytes / known.samples if known else IMAGE_BYTES)
+    source = "as given" if samples or known else f"assumed: there is no shard set at {url}; say --samples N"
     count = samples or (known.samples if known else SAMPLES)
-    return assumed_data(count, each, f"{said}; {each / 1e3:.4g} kB an image")
+    return assumed_data(count, bytes_per_image, f"{source}; {bytes_per_image / 1e3:.4g} kB an image")
 
 
 def to_tree(plan: RunPlan) -> dict[str, Any]:
@@ -246,10 +247,10 @@ def finding_lines(findings: Sequence[Finding], notes: bool = True) -> Iterator[s
         yield "recipe check: nothing to say"
         return
     counts: Mapping[str, int] = {level: sum(f.level == level for f in findings) for level in LEVELS}
-    told = ", ".join(
+    summary = ", ".join(
         f"{n} serious" if level == "serious" else plural(n, level) for level, n in counts.items() if n
     )
-    yield f"recipe check: {told}" + ("" if notes or not counts["note"] else " (`retfound plan` tells)")
+    yield f"recipe check: {summary}" + ("" if notes or not counts["note"] else " (`retfound plan` tells)")
     for finding in findings:
         if notes or finding.level != "note":
             yield f"- {finding.line()}"

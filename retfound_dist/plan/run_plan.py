@@ -128,6 +128,7 @@ def plan_run(
         raise ConfigError(
             f"model.image_size={model.image_size}: give a multiple of the patch of {model.name}"
         )
+    # Stage 0 runs as stage 1 (docs/design.md, choices that may surprise).
     stage, memory = max(1, train.zero_stage), cluster.device.memory_gb * 1e9
     cut = layout(train.global_batch, cluster.ranks, _micro(config, cluster, stage, memory))
     stages = tuple(_stage(config, cluster, each, cut.micro, memory) for each in (1, 2, 3))
@@ -135,13 +136,16 @@ def plan_run(
     order = Order(data.counts, train.seed, train.global_batch, window)
     reads = node_reads(order, data.sizes, cluster.nodes, cluster.gpus_per_node)
     epochs = train.epochs or train.steps * train.global_batch / data.samples
+    # 1e-9: a product that should be whole may come out a little larger, and would count as one step more.
     steps = train.steps or max(1, math.ceil(epochs * data.samples / train.global_batch - 1e-9))
     needed = steps * train.global_batch / (within_hours * 3600)
     speed = _speed(config, data, cluster, cut, stage, reads, rate, needed)
     saves = _saves(config, steps, speed.step_s)
     to_save = expected(saves.state_bytes, saves.weights_bytes, cluster.nodes, speed.step_s)
-    found = _memory_findings(train, cluster, stages[stage - 1]) + check(config, facts_of(data, cluster, cut))
-    found += _grace_findings(train, graces, to_save)
+    findings = _memory_findings(train, cluster, stages[stage - 1]) + check(
+        config, facts_of(data, cluster, cut)
+    )
+    findings += _grace_findings(train, graces, to_save)
     return RunPlan(
         cluster=cluster,
         data=data,
@@ -156,7 +160,7 @@ def plan_run(
         saves=saves,
         to_save=to_save,
         reads=reads,
-        findings=tuple(found),
+        findings=tuple(findings),
         within_hours=within_hours,
     )
 
@@ -235,6 +239,7 @@ def _speed(
     source = f"{ACHIEVED:.0%}, assumed, of {device.flops / 1e12:g} TFLOP/s ({device.source})"
     if rate is not None:
         reached, source = _reached(work, cluster, cut, stage, rate), f"measured on one: {rate.source}"
+        # A measured pass includes its launches, so they cannot take longer than the pass.
         launch = min(launch, cut.micro * flops / reached)
     shape = Shape(cluster.ranks, cut.micro, cut.accumulation, stage)
     step = forecast(work, shape, cluster.machine(reached, launch), OVERLAP, reads.copies)
@@ -247,6 +252,8 @@ def _reached(work: Work, cluster: Cluster, cut: BatchLayout, stage: int, rate: R
     shape = Shape(1, alone.micro, alone.accumulation, stage)
     one = forecast(work, shape, cluster.machine(cluster.device.flops))
     whole = work.global_batch / rate.images_per_s
+    # The overhead of the model may exceed that of the measured machine: then half of the step counts as
+    # computing.
     passes = max(whole / 2, whole - (one.step_s - one.compute_s))
     return work.global_batch * work.flops_per_image / passes
 
@@ -257,9 +264,11 @@ def _saves(config: PretrainConfig, steps: int, step_s: float) -> Saves:
     count = steps // every + (1 if steps % every else 0)
     states = min(count, keep.keep_last)
     if keep.keep_every_steps:
+        # A state is kept for good where a save falls on a multiple of keep_every_steps.
         states = min(count, states + steps // math.lcm(every, keep.keep_every_steps))
     tokens = model_shapes.tokens(config.model)
     widths = model_shapes.encoder_shape(config.model.name).width + config.model.decoder_width
+    # Positions are fixed, so they are no parameters, but they are saved with the weights.
     fixed = (tokens.patches + 1) * widths
     trained = model_shapes.parameters(config.model)
     state = model_shapes.state_bytes(config.model, config.train.precision)
@@ -291,18 +300,21 @@ def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> lis
 
 def _grace_findings(train: Train, graces: Sequence[Grace], need: SaveTime) -> list[Finding]:
     """Whoever would end the run before it is saved."""
-    told = [Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"), *graces]
-    what = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
+    all_graces = [
+        Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"),
+        *graces,
+    ]
+    text = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
     return [
         Finding(
             "warning",
             "train.grace_s",
-            what.format(grace.source, grace.seconds),
+            text.format(grace.source, grace.seconds),
             "What was done since the last checkpoint would be lost",
             "retfound_dist/estimate/save_time.py",
             grace.instead,
         )
-        for grace in too_short(told, need)
+        for grace in too_short(all_graces, need)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What each node asks of the store, counted from the order in which a run reads its shards. Pure."""
+"""How much each node reads from the store, counted from the order in which a run reads its shards. Pure."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def node_reads(plan: BatchPlan, sizes: Sequence[int], nodes: int, ranks_per_node
     requests = sum(math.ceil(size / PART_BYTES) + 1 for size in sizes)
     largest = sum(sorted(sizes)[-plan.window :])
     share = copies / nodes
-    held = min(sum(sizes), 3 * largest * min(1.0, share))
-    return Reads(share * sum(sizes), share * requests, copies, held)
+    # A node holds at most three windows at a time (docs/stream.md).
+    cached = min(sum(sizes), 3 * largest * min(1.0, share))
+    return Reads(share * sum(sizes), share * requests, copies, cached)
 
 
 def _copies(plan: BatchPlan, nodes: int, ranks_per_node: int) -> float:

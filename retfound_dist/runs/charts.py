@@ -56,12 +56,12 @@ def thin(points: Points, most: int = POINTS) -> Points:
 
 def step_bands(run: RunFacts) -> list[Band]:
     """By step: where the number of ranks was the same."""
-    found, before = [], 0.0
+    bands, before = [], 0.0
     for ranks, rows in groupby(run.rows, key=lambda row: int(row["world_size"])):
         last = [row["step"] for row in rows][-1]
-        found.append(Band(before, last, ranks))
+        bands.append(Band(before, last, ranks))
         before = last
-    return found
+    return bands
 
 
 def time_bands(run: RunFacts) -> list[Band]:
@@ -69,12 +69,13 @@ def time_bands(run: RunFacts) -> list[Band]:
     starts = sorted((e for e in run.events if e["event"] == "start"), key=lambda e: float(e["began"]))
     if not starts:
         return []
-    zero, found = float(starts[0]["began"]), []
+    zero, bands = float(starts[0]["began"]), []
+    # What follows the last start belongs to it: its end is infinite.
     for start, until in zip(starts, [*(s["began"] for s in starts[1:]), float("inf")], strict=True):
         times = [row["time"] for row in (*run.written, *run.events) if start["began"] <= row["time"] < until]
         end = max(times, default=start["ready"])
-        found.append(Band((start["began"] - zero) / 3600, (end - zero) / 3600, int(start["world_size"])))
-    return found
+        bands.append(Band((start["began"] - zero) / 3600, (end - zero) / 3600, int(start["world_size"])))
+    return bands
 
 
 def loss_chart(runs: Sequence[RunFacts]) -> Chart:
@@ -84,13 +85,13 @@ def loss_chart(runs: Sequence[RunFacts]) -> Chart:
         figure, axes = new_figure()
         legend: list[tuple[int, str]] = []
         for place, run in enumerate(runs):
-            train, held = (2 * place, 2 * place + 1) if several else (TRAIN, HELD_OUT)
+            train, held_out = (2 * place, 2 * place + 1) if several else (TRAIN, HELD_OUT)
             name = f"{run.name}: " if several else ""
             _line(axes, _column(run, "loss_mean", "loss"), train)
             legend.append((train, f"{name}training"))
             if run.held_out:
-                _line(axes, run.held_out, held, dots=True)
-                legend.append((held, f"{name}held out"))
+                _line(axes, run.held_out, held_out, dots=True)
+                legend.append((held_out, f"{name}held out"))
         if not several:
             _bands(axes, step_bands(runs[0]))
             _anomalies(axes, runs[0])
@@ -112,8 +113,9 @@ def column_chart(
     with _LOCK:
         figure, axes = new_figure()
         for place, run in enumerate(runs):
-            points = [(row["step"], found) for row in run.rows if (found := value(row)) is not None]
+            points = [(row["step"], number) for row in run.rows if (number := value(row)) is not None]
             _line(axes, points, 2 * place if several else TRAIN)
+            # The axis goes down to 0: one that begins at the lowest value makes small changes look large.
             lowest = min(lowest, *(y for _, y in points), 0.0)
         if not several:
             _bands(axes, step_bands(runs[0]))
@@ -133,6 +135,7 @@ def course_chart(run: RunFacts) -> Chart | None:
     with _LOCK:
         figure, axes = new_figure()
         scaled = [Band(b.begin * scale, b.end * scale, b.ranks) for b in bands]
+        # A line for each start: one line over all would cross the gaps, in which nothing ran.
         for band in scaled:
             _line(axes, [point for point in points if band.begin <= point[0] <= band.end], TRAIN)
         _bands(axes, scaled)
@@ -197,26 +200,26 @@ def _probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
 def compared_charts(runs: Sequence[RunFacts]) -> list[Chart]:
     """Figures of several runs over each other."""
     speed = column_chart(runs, "Speed", "images/s", "", lambda row: row["images_per_s"])
-    found = [loss_chart(runs), probe_chart(runs), score_chart(runs), speed]
-    return [chart for chart in found if chart is not None]
+    figures = [loss_chart(runs), probe_chart(runs), score_chart(runs), speed]
+    return [chart for chart in figures if chart is not None]
 
 
 def charts(run: RunFacts) -> list[Chart]:
     """All figures of one run's page; none of what was not logged."""
     if not run.rows:
         return []
-    found: list[Chart | None] = [loss_chart([run]), probe_chart([run]), score_chart([run])]
-    found.append(course_chart(run))
-    found.append(column_chart([run], "Speed", "images/s", "", lambda row: row["images_per_s"]))
+    figures: list[Chart | None] = [loss_chart([run]), probe_chart([run]), score_chart([run])]
+    figures.append(course_chart(run))
+    figures.append(column_chart([run], "Speed", "images/s", "", lambda row: row["images_per_s"]))
     wait = "Share of a step in which ranks wait for data; more than 1 % is too much."
-    found.append(
+    figures.append(
         column_chart(
             [run], "Data wait", "% of a step", wait, lambda row: 100 * row["data_wait_s"] / row["step_s"]
         )
     )
-    found.append(column_chart([run], "Learning rate", "rate", "", lambda row: row["lr"]))
-    found.append(column_chart([run], "Gradient", "norm", "", lambda row: row["grad_norm"]))
-    return [chart for chart in found if chart is not None]
+    figures.append(column_chart([run], "Learning rate", "rate", "", lambda row: row["lr"]))
+    figures.append(column_chart([run], "Gradient", "norm", "", lambda row: row["grad_norm"]))
+    return [chart for chart in figures if chart is not None]
 
 
 def _column(run: RunFacts, *names: str) -> Points:
@@ -256,7 +259,8 @@ def _anomalies(axes: Axes, run: RunFacts) -> None:
 
 
 def _wrong_steps(run: RunFacts) -> Iterator[int]:
-    yield from sorted({int(found["step"]) for found in run.anomalies if found["step"] <= run.step})
+    # A damaged line may name any step, and would stretch the axis over all curves.
+    yield from sorted({int(anomaly["step"]) for anomaly in run.anomalies if anomaly["step"] <= run.step})
 
 
 def _chart(

@@ -41,6 +41,8 @@ from retfound_dist.runs.run_search import Fault, find_runs
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_S = 5
 """Seconds between two looks of a page."""
+# Names and settings come from other people's files. Even markup that got through could load and send
+# nothing.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -57,6 +59,8 @@ class Kept:
 
     def get(self, key: str, read: Callable[[], T]) -> T:
         """The value of a key, read again when it is older than so many seconds."""
+        # Held while reading: a second viewer waits for the first one's answer and does not ask the store
+        # again.
         with self._lock:
             at, value = self._held.get(key, (0.0, None))
             if time.monotonic() - at > self._seconds or value is None:
@@ -74,20 +78,21 @@ def make_app(
     lead out of a local folder are not followed, whatever of a run is read.
     """
     url = url.rstrip("/") or "/"
-    kept = Kept(kept_s)
+    cache = Kept(kept_s)
 
     def read(request: Request, place: int = 0) -> RunFacts:
         names = request.query_params.getlist("id") or request.query_params.getlist("run")
         wanted = names[place]
         with storage.only_below(url):
-            known = kept.get("urls", lambda: {run_id(url, each): each for each in find_runs(url)})
+            # Only what the list shows: a request cannot name a path of its own.
+            known = cache.get("urls", lambda: {run_id(url, run_url): run_url for run_url in find_runs(url)})
             if wanted not in known:
                 raise ConfigError(f"no run {wanted!r} below {url}")
-            return kept.get(known[wanted], lambda: read_run(known[wanted]))
+            return cache.get(known[wanted], lambda: read_run(known[wanted]))
 
     def everything() -> tuple[list[RunFacts], list[Fault]]:
         with storage.only_below(url):
-            return kept.get("", lambda: read_all(url))
+            return cache.get("", lambda: read_all(url))
 
     def index(request: Request) -> Response:
         return HTMLResponse(mask(index_page(url, *everything(), every_s)), headers=HEADERS)
@@ -107,6 +112,7 @@ def make_app(
 
     def listed(request: Request) -> Response:
         runs, faults = everything()
+        # mask() below: configs of older versions may hold credentials in URLs.
         tree = {"runs": [summary(run) for run in runs], "faults": [str(fault) for fault in faults]}
         return JSONResponse(json.loads(mask(json.dumps(tree))), headers=HEADERS)
 
@@ -130,6 +136,8 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 400."""
+        # Against DNS rebinding: a page elsewhere may let its own name point to 127.0.0.1. The Host header
+        # shows it.
         if scope["type"] != "http" or "*" in self._hosts or _host_of(scope) in self._hosts:
             await self._app(scope, receive, send)
             return
@@ -139,9 +147,9 @@ class HostCheck:
 
 def _host_of(scope: Scope) -> str:
     """The host a request asks for, without its port: `127.0.0.1:8700`, `[::1]:8700`."""
-    held = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    given = held.decode("latin-1").lower()
-    return given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0]
+    header = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    host = header.decode("latin-1").lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _shown(make: Callable[[], str], *runs: RunFacts) -> Response:
@@ -152,12 +160,13 @@ def _shown(make: Callable[[], str], *runs: RunFacts) -> Response:
         raise
     except Exception as error:  # as in `read_all`
         names = " and ".join(run.url for run in runs)
-        told = mask(plain(f"{names} cannot be shown: {fault_text(error)}"))
-        return PlainTextResponse(f"{told}\n", status_code=502)
+        message = mask(plain(f"{names} cannot be shown: {fault_text(error)}"))
+        return PlainTextResponse(f"{message}\n", status_code=502)
 
 
 def _explain(request: Request, error: Exception) -> Response:
     """What a person can mend, in a line."""
+    # ConfigError: what was asked for is not there. Others: the store behind this server failed.
     code = 404 if isinstance(error, ConfigError) else 502
     return PlainTextResponse(f"{mask(plain(error))}\n", status_code=code)
 
@@ -167,6 +176,7 @@ def dashboard_command(url: str, host: str, port: int, quiet: bool) -> int:
     check_folder(url)
     host = host.removeprefix("[").removesuffix("]")
     local = host in LOOPBACK
+    # Other machines may know this one by any name, so the Host header tells nothing then.
     app = make_app(url, LOOPBACK if local else ("*",))
     if not local and not quiet:
         where = address(host, port)
@@ -191,6 +201,7 @@ class Server(uvicorn.Server):
         """Listen, and say so; with a port that is taken, leave without a traceback."""
         try:
             await super().startup(sockets)
+        # uvicorn exits by itself where the port is taken. dashboard_command then says so in one line.
         except SystemExit:
             self.should_exit = True
             return

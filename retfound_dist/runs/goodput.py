@@ -1,4 +1,4 @@
-"""What became of a run's time: steps that count, and what interruptions cost.
+"""Splits a run's time into steps that count and what interruptions cost.
 
 A run's `events.jsonl` holds one line for each start and end of its training process, `metrics.jsonl`
 one for each logged step. From both follows, without a clock or a file, where the wall time went.
@@ -53,6 +53,7 @@ def goodput(events: Iterable[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
     useful, redone = _steps(rows)
     load = sum(float(start["load_s"]) for start in starts)
     ready = sum(start["ready"] - start["began"] for start in starts)
+    # Clocks of two hosts differ: a start that seems to come before the last end is no negative pause.
     down = sum(max(0.0, after["began"] - end) for end, after in zip(ends, starts[1:], strict=False))
     return Goodput(
         wall_s=ends[-1] - starts[0]["began"],
@@ -112,10 +113,11 @@ class _Covered:
 
     def add(self, first: int, last: int) -> int:
         """Cover a stretch; gives how many of its steps were not covered before."""
+        # first - 1 and last + 1: stretches that touch are merged, so that the lists stay short.
         low = bisect_left(self._lasts, first - 1)
         high = bisect_right(self._firsts, last + 1)
-        held = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
-        fresh = last - first + 1 - sum(max(0, min(last, b) - max(first, a) + 1) for a, b in held)
+        overlapping = zip(self._firsts[low:high], self._lasts[low:high], strict=True)
+        fresh = last - first + 1 - sum(max(0, min(last, b) - max(first, a) + 1) for a, b in overlapping)
         if low < high:
             first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
         self._firsts[low:high], self._lasts[low:high] = [first], [last]

@@ -1,4 +1,4 @@
-"""Lists of many runs: read several at a time, with progress, and printed without what a few can afford."""
+"""Reads and prints lists of many runs: several at a time, with progress, as plain text."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def read_each(
         except Exception as error:  # other programs' files hold anything: one must not hide the rest
             return error
 
-    def told(found: Iterator[T | Exception]) -> Iterator[T | Exception]:
-        for done, run in enumerate(found, start=1):
+    def told(results: Iterator[T | Exception]) -> Iterator[T | Exception]:
+        for done, run in enumerate(results, start=1):
             yield run
             if tick is not None:
                 tick(done, len(urls))
 
+    # Threads help where reading is waiting for a store. Local files are read as fast by one.
     if not urls or storage.is_local(urls[0]):
         yield from told(map(tried, urls))
         return
@@ -56,6 +57,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` are read."""
         if self._show is None and time.monotonic() - self._began > SLOW_S and done < total:
+            # On the error stream: the output may be JSON for another program.
             self._show = ProgressDisplay(stream=sys.stderr).__enter__()
             self._show.begin(self._what, self._began)
         if self._show is not None:
@@ -82,12 +84,13 @@ def plain_line(text: str, style: str = "") -> None:
 
 def texts(settings: Mapping[str, Any], known: dict[Any, str]) -> dict[str, str]:
     """Each setting as JSON; `known` keeps what was written before."""
-    found = {}
+    written = {}
     for key, value in settings.items():
         try:
-            found[key] = known[type(value), value]
+            # With its type: 1, 1.0 and True are one key in a dict, and three different texts.
+            written[key] = known[type(value), value]
         except KeyError:
-            found[key] = known[type(value), value] = json.dumps(value)
+            written[key] = known[type(value), value] = json.dumps(value)
         except TypeError:  # lists and tables
-            found[key] = json.dumps(value)
-    return found
+            written[key] = json.dumps(value)
+    return written

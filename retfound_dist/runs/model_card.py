@@ -68,6 +68,7 @@ class Card:
 
 def export_command(checkpoint: str, kind: str, out: str, force: bool = False) -> int:
     """`retfound export`: the weights, and their card beside them."""
+    # Imported here because it loads torch: lists and pages of runs do without.
     from retfound_dist.model.weights.export import encoder_only, export
     from retfound_dist.model.weights.weight_files import read_weights
 
@@ -79,6 +80,8 @@ def export_command(checkpoint: str, kind: str, out: str, force: bool = False) ->
     numbers, where = sum(value.numel() for value in state.values()), card_place(out, kind)
     only = bare or not weights.has_decoder
     card = make_card(storage.name(out), checkpoint, kind, numbers, weights.meta, only)
+    # The weights first: the card holds their size, by which a later export knows the file beside it as
+    # ours.
     size = export(weights, kind, out)
     storage.write_text(where, card.replace("\n---\n", f"\n---\n<!-- {_signature(size)} -->\n", 1))
     if weights.remark:
@@ -89,15 +92,15 @@ def export_command(checkpoint: str, kind: str, out: str, force: bool = False) ->
 
 def check_exported(out: str, kind: str, force: bool) -> None:
     """ConfigError where weights or a card stand that `retfound export` did not write, or changed ones."""
-    there = url_kinds.kind_at(out)
-    if there in (
+    kind_there = url_kinds.kind_at(out)
+    if kind_there in (
         url_kinds.RUN,
         url_kinds.CHECKPOINT,
         url_kinds.SHARDS,
         url_kinds.EVALUATION,
         url_kinds.COMPARISON,
     ):
-        raise ConfigError(f"--out {out} is {there}: give exported weights a place of their own")
+        raise ConfigError(f"--out {out} is {kind_there}: give exported weights a place of their own")
     if kind != "hf" and storage.is_folder(out):
         raise ConfigError(f"--out {out} is a folder, the name of a file is wanted: give {out}/NAME")
     if kind == "hf" and storage.exists(out) and not storage.is_folder(out):
@@ -107,9 +110,9 @@ def check_exported(out: str, kind: str, force: bool) -> None:
     standing = [place for place in (weights, card, *others) if storage.exists(place)]
     if force or not standing:
         return
-    said = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
-    ours = output_files.mark("export") in said
-    if not ours or (weights in standing and _signature(storage.size(weights)) not in said):
+    card_text = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
+    ours = output_files.mark("export") in card_text
+    if not ours or (weights in standing and _signature(storage.size(weights)) not in card_text):
         raise output_files.not_ours(standing[0], "export")
 
 
@@ -123,6 +126,7 @@ def make_card(
 ) -> str:
     """The card of weights that were exported; `meta`: step, samples and config where they are known."""
     config = meta.get("config") or {}
+    # Weight files of others may bring a config of another shape: a card shows only one of ours.
     config = config if {"data", "model", "optim", "train"} <= config.keys() else {}
     manifest, fault = _manifest(config)
     card = Card(
@@ -164,6 +168,7 @@ def render(card: Card, encoder_only: bool) -> str:
 
 def first_weights(init: str, longest: int = 8) -> str:
     """What a chain of warm starts began from: a run's own checkpoint is followed to where that began."""
+    # Bounded: configs may name each other in a circle.
     for _ in range(longest):
         try:
             if not init or init == "none" or not is_checkpoint(init):
@@ -201,8 +206,8 @@ def _manifest(config: Mapping[str, Any]) -> tuple[Manifest | None, str]:
 
 def _scores(origin: str, step: int | None) -> tuple[Mapping[str, Any] | None, str]:
     """The scores beside the checkpoint's run, and why they cannot be read; neither where there are none."""
-    run, found, _ = origin.rstrip("/").rpartition("/checkpoints/")
-    if not found or step is None:
+    run, separator, _ = origin.rstrip("/").rpartition("/checkpoints/")
+    if not separator or step is None:
         return None, ""
     tree, fault = read_part(evaluation_url(run, step), "metrics.json", ScoreFile)
     return (dict(tree) if tree else None), fault

@@ -1,4 +1,4 @@
-"""A run's logs read for people: what cannot be used is left out and told, never an error."""
+"""Reads a run's logs for display. What cannot be used is left out and reported, and is never an error."""
 
 from __future__ import annotations
 
@@ -29,4 +29,5 @@ def read_part(url: str, name: str, kind: type[T]) -> tuple[T | None, str]:
     try:
         return (json_reader.read(where, kind, "it is left out") if storage.exists(where) else None), ""
     except RetfoundError as error:
+        # The page or list says which run it is about: the file's name is enough.
         return None, str(error).replace(where, name, 1)

@@ -60,6 +60,7 @@ def kept_pictures(run: RunFacts) -> Pictures | None:
 def draw_pictures(run: RunFacts, say: Callable[[str], None]) -> Pictures | None:
     """Draw what is missing, then as `kept_pictures`; a run whose shards or weights are gone says so."""
     try:
+        # Errors are reported and what was drawn before is shown: the weights or shards may be gone by now.
         shown = spread(sorted(run.checkpoints))
         missing = [s for s in shown if not storage.exists(_strip(run, f"step_{s:08d}"))]
         if missing:
@@ -70,17 +71,18 @@ def draw_pictures(run: RunFacts, say: Callable[[str], None]) -> Pictures | None:
 
 
 def _draw(run: RunFacts, steps: Sequence[int]) -> None:
+    # Imported here because they load torch, which showing kept strips does not need.
     from retfound_dist.evaluate.probe.reconstruct import png, reconstruct
     from retfound_dist.model.weights.weight_files import autoencoder_from, read_weights
 
     images = _images(run)
     for step in steps:
         model = autoencoder_from(read_weights(checkpoint_folder.checkpoint_url(run.url, step)))
-        found = reconstruct(model, images, SEED)
+        filled_in = reconstruct(model, images, SEED)
         for name, panels in (
-            (ORIGINAL, [one.original for one in found]),
-            (MASKED, [one.masked for one in found]),
-            (f"step_{step:08d}", [one.reconstruction for one in found]),
+            (ORIGINAL, [one.original for one in filled_in]),
+            (MASKED, [one.masked for one in filled_in]),
+            (f"step_{step:08d}", [one.reconstruction for one in filled_in]),
         ):
             if name.startswith("step_") or not storage.exists(_strip(run, name)):
                 storage.write_bytes(_strip(run, name), png(_beside(panels)))
@@ -95,6 +97,8 @@ def _images(run: RunFacts) -> list[Any]:
     manifest = read_manifest(config.data.shards, config.data.first_shards)
     part = held_out_part(config.data, manifest) or config.data.split
     count = min(IMAGES, sum(shard.samples for shard in manifest.part(part)))
+    # Whole images without augmentation. No workers and no cache: five images are not worth starting or
+    # filling them.
     whole = replace(config.data, split=part, workers=0, crop_scale=(1.0, 1.0), flip=0.0, cache_dir="")
     with open_stream(
         manifest, count, image_size=config.model.image_size, seed=SEED, world=World(), stop_step=1, data=whole

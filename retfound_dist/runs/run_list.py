@@ -1,4 +1,4 @@
-"""A run as its folder tells it, and `retfound runs`: all runs below a URL. Reads only what is committed."""
+"""Reads a run from its folder, and lists all runs below a URL (`retfound runs`). Reads only what is committed."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Score:
 
     def value(self, name: str = SCORE) -> float | None:
         """A macro score."""
-        found = self.metrics["macro"].get(name)
-        return None if found is None else float(found)
+        score = self.metrics["macro"].get(name)
+        return None if score is None else float(score)
 
     def interval(self, name: str = SCORE) -> Sequence[float] | None:
         """Its 95 % interval."""
-        found: Sequence[float] | None = self.metrics.get("ci95", {}).get("macro", {}).get(name)
-        return found
+        interval: Sequence[float] | None = self.metrics.get("ci95", {}).get("macro", {}).get(name)
+        return interval
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class RunFacts:
     def state(self) -> str:
         """`finished`, `stopped`, `running`, `silent`, `failed` or `not started`."""
         last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), None)
+        # The checkpoint of the last step proves it: an `end` event can be lost with its process.
         if self.steps and self.checkpoints[-1:] == [self.steps]:
             return "finished"
         if last is None:
@@ -132,6 +133,7 @@ class RunFacts:
             return "finished" if last["reason"] == "finished" else "stopped"
         if not self.locked:
             return "failed"
+        # A run of long steps that logs rarely is not silent between two lines of its log.
         every = self.rows[-1]["step_s"] * self.config["train"].get("log_every", 1) if self.rows else 0.0
         return "running" if self.now - self.seen < max(SILENT_S, 3 * every) else "silent"
 
@@ -176,22 +178,23 @@ def read_run(url: str) -> RunFacts:
 
 def read_brief(url: str) -> RunFacts:
     """A run as far as a list shows it: by its summary, else all of it."""
-    held = run_summary.read(url)
-    if held is None:
+    # The summary is one file. A whole run takes several listings and files, each a round trip to the store.
+    summarized = run_summary.read(url)
+    if summarized is None:
         whole, fault = read_run(url), run_summary.damage(url)
         return replace(whole, left_out=[*whole.left_out, fault]) if fault else whole
     return RunFacts(
         url=url,
-        config=held.config,
-        rows=held.rows,
-        written=held.rows,
-        events=held.events,
+        config=summarized.config,
+        rows=summarized.rows,
+        written=summarized.rows,
+        events=summarized.events,
         anomalies=[],
-        checkpoints=held.checkpoints,
-        scores=[Score(scored.step, {"macro": scored.macro}) for scored in held.scores.values()],
-        alarms=held.alarms,
+        checkpoints=summarized.checkpoints,
+        scores=[Score(scored.step, {"macro": scored.macro}) for scored in summarized.scores.values()],
+        alarms=summarized.alarms,
         watch={},
-        locked=held.locked,
+        locked=summarized.locked,
         now=time.time(),
     )
 
@@ -201,24 +204,25 @@ def _config(url: str) -> dict[str, Any]:
     try:
         return run_folder.read_config(url, remedy="")
     except (StorageError, RecordError) as error:
-        there = storage.is_folder(url) and storage.exists(storage.join(url, run_folder.CONFIG))
-        what = url_kinds.refusal(url, url_kinds.RUN)
-        raise ConfigError(f"{what} ({error})" if there else what) from error
+        has_config = storage.is_folder(url) and storage.exists(storage.join(url, run_folder.CONFIG))
+        text = url_kinds.refusal(url, url_kinds.RUN)
+        raise ConfigError(f"{text} ({error})" if has_config else text) from error
 
 
 def _checkpoints(url: str) -> tuple[list[int], list[str]]:
     """Steps of the committed checkpoints by age up to the newest readable one; a line on each later one."""
-    found, faults = checkpoint_folder.by_age(url, (RetfoundError,)), list[str]()
-    while found and found[-1].held is None:
-        bad = found.pop()
-        told = str(bad.fault).replace(f"{url}/", "")
-        faults.append(f"the checkpoint of step {bad.step:,} is left out: {told}")
-    return [each.step for each in found], faults
+    checkpoints, faults = checkpoint_folder.by_age(url, (RetfoundError,)), list[str]()
+    # Later damaged checkpoints are told: the run cannot go on from them. Older ones do not matter for it.
+    while checkpoints and checkpoints[-1].held is None:
+        bad = checkpoints.pop()
+        reason = str(bad.fault).replace(f"{url}/", "")
+        faults.append(f"the checkpoint of step {bad.step:,} is left out: {reason}")
+    return [checkpoint.step for checkpoint in checkpoints], faults
 
 
 def _scores(url: str) -> tuple[list[Score], list[str]]:
     """The evaluations of the run's checkpoints, and a sentence about each that cannot be used."""
-    found, faults = [], []
+    scores, faults = [], []
     folder = storage.join(url, "evaluations")
     for name in storage.list_names(folder):
         step = name.removeprefix("step_")
@@ -226,10 +230,10 @@ def _scores(url: str) -> tuple[list[Score], list[str]]:
             continue
         tree, fault = read_part(folder, f"{name}/metrics.json", ScoreFile)
         if tree:
-            found.append(Score(int(step), dict(tree)))
+            scores.append(Score(int(step), dict(tree)))
         if fault:
             faults.append(f"evaluations/{fault}")
-    return found, faults
+    return scores, faults
 
 
 def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -241,13 +245,13 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
     flat = {name: _with_one_url(tree, first) for name, tree in configs.items()}
     keys = sorted({key for values in flat.values() for key in values if not key.startswith(run_folder.HOW)})
     known: dict[Any, str] = {}
-    said = {name: texts({key: values.get(key) for key in keys}, known) for name, values in flat.items()}
+    written = {name: texts({key: values.get(key) for key in keys}, known) for name, values in flat.items()}
     usual = {}
     for key in keys:
-        value, count = Counter(values[key] for values in said.values()).most_common(1)[0]
+        value, count = Counter(values[key] for values in written.values()).most_common(1)[0]
         usual[key] = value if 2 * count > len(flat) else None
     return {
-        name: {key: values.get(key) for key in keys if said[name][key] != usual[key]}
+        name: {key: values.get(key) for key in keys if written[name][key] != usual[key]}
         for name, values in flat.items()
     }
 
@@ -258,9 +262,9 @@ def _with_one_url(tree: Mapping[str, Any], first: dict[str, Mapping[str, Any]]) 
     `first`: of each set, what the first run on it says of where the set is.
     """
     values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in KEPT}
-    if held := tree.get(SHARD_SET):
-        own = {key: value for key, value in values.items() if key in run_folder.DATA}
-        values |= first.setdefault(json.dumps(held, sort_keys=True), own)
+    if shard_set := tree.get(SHARD_SET):
+        data_settings = {key: value for key, value in values.items() if key in run_folder.DATA}
+        values |= first.setdefault(json.dumps(shard_set, sort_keys=True), data_settings)
     return values
 
 
@@ -287,13 +291,13 @@ def summary(run: RunFacts) -> dict[str, Any]:
 def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[Fault]]:
     """Every run below a URL, as far as a list shows it, and the folders that cannot be shown."""
     looked = look(url)
-    found, faults = list[RunFacts](), list(looked.others)
-    for each, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
+    runs, faults = list[RunFacts](), list(looked.others)
+    for run_url, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
         if isinstance(run, Exception):
-            faults.append(Fault(each, f"cannot be shown: {fault_text(run)}", is_run=True))
+            faults.append(Fault(run_url, f"cannot be shown: {fault_text(run)}", is_run=True))
         else:
-            found.append(run)
-    return found, faults
+            runs.append(run)
+    return runs, faults
 
 
 def _shown(url: str) -> RunFacts:
@@ -307,8 +311,8 @@ def fault_text(error: Exception) -> str:
     """What is wrong with a run's files, in a line."""
     if isinstance(error, RetfoundError):
         return " ".join(str(error).split())
-    what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return f"its files hold something unexpected ({what})"
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"its files hold something unexpected ({text})"
 
 
 def check_folder(url: str) -> None:
@@ -327,8 +331,8 @@ def runs_command(url: str, as_json: bool) -> int:
     differ = config_differences({run.url: run.config for run in runs})
     damaged = [fault for fault in faults if fault.is_run]
     if as_json:
-        told = [summary(run) | {"differences": differ[run.url]} for run in runs]
-        print(json.dumps([*told, *map(damaged_summary, damaged)], indent=1))
+        rows_as_json = [summary(run) | {"differences": differ[run.url]} for run in runs]
+        print(json.dumps([*rows_as_json, *map(damaged_summary, damaged)], indent=1))
     elif runs or damaged:
         console = Console(soft_wrap=False, highlight=False)
         line = partial(console.print, markup=False) if len(runs) <= MANY else plain_line
@@ -342,8 +346,8 @@ def runs_command(url: str, as_json: bool) -> int:
                 last = plain(f"ALARM: {run.name}: {run.alarms[-1]['message']}")
                 line(last, style="bold red")
             if differ[run.url]:
-                said = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
-                line(plain(f"{run.name} differs: {said}"))
+                settings = ", ".join(f"{key}={json.dumps(value)}" for key, value in differ[run.url].items())
+                line(plain(f"{run.name} differs: {settings}"))
             for text in run.left_out:
                 line(plain(f"{run.name}: {text}"))
     else:
@@ -366,31 +370,31 @@ STYLES = {"running": "green", "finished": "bold", "failed": "red", DAMAGED: "red
 
 def table(runs: Sequence[RunFacts], damaged: Sequence[Fault] = ()) -> Table:
     """For a person; good at 80 columns: what is asked for most comes first, the rest folds."""
-    found = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
+    drawn = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
     for place, head in enumerate(HEADS):
-        found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
+        drawn.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
     for run in runs:
         name, state, *others = _cells(run)
-        found.add_row(Text(name, style="bold"), Text(state, style=STYLES.get(state, "")), *others)
+        drawn.add_row(Text(name, style="bold"), Text(state, style=STYLES.get(state, "")), *others)
     for fault in damaged:
         name, state, *others = _damaged_cells(fault)
-        found.add_row(Text(name, style="bold"), Text(state, style=STYLES[DAMAGED]), *others)
-    return found
+        drawn.add_row(Text(name, style="bold"), Text(state, style=STYLES[DAMAGED]), *others)
+    return drawn
 
 
 def _cells(run: RunFacts) -> list[str]:
     """A run's line under `HEADS`."""
-    one = summary(run)
-    total = f"/{one['steps']}" if one["steps"] else ""
-    best = one["best"]
+    summarized = summary(run)
+    total = f"/{summarized['steps']}" if summarized["steps"] else ""
+    best = summarized["best"]
     return [
         plain(run.name),
-        one["state"],
-        f"{one['step']}{total}",
-        _number(one["loss"], 4),
-        _number(one["held_out_loss"], 4),
-        _number(one["images_per_s"], 0),
-        str(one["checkpoint"] or "-"),
+        summarized["state"],
+        f"{summarized['step']}{total}",
+        _number(summarized["loss"], 4),
+        _number(summarized["held_out_loss"], 4),
+        _number(summarized["images_per_s"], 0),
+        str(summarized["checkpoint"] or "-"),
         f"{best['value']:.3f} @{best['step']}" if best else "-",
     ]
 

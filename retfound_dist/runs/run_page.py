@@ -49,7 +49,7 @@ def run_page(
         scores=[_score_row(score.step, score.metrics) for score in run.scores],
         score_names=list(SCORES.values()),
         starts=_starts(run),
-        anomalies=[_anomaly(found) for found in run.anomalies[-ANOMALIES:]],
+        anomalies=[_anomaly(anomaly) for anomaly in run.anomalies[-ANOMALIES:]],
         anomalies_left=max(0, len(run.anomalies) - ANOMALIES),
         cost=cost(run, price),
         versions=_versions(run),
@@ -101,6 +101,7 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
 
 
 def _render(name: str, **context: Any) -> str:
+    # Inlined: the page is one file that can be mailed or copied.
     style = Markup((resources.files("retfound_dist.runs") / "style.css").read_text())
     return _templates().get_template(name).render(style=style, mark=output_files.mark("report"), **context)
 
@@ -125,51 +126,54 @@ def _sentence(run: RunFacts) -> str:
 
 def warnings(run: RunFacts) -> list[str]:
     """What a person should look at, in sentences."""
-    found = [f"{text}." for text in run.left_out]
+    sentences = [f"{text}." for text in run.left_out]
     if run.state == "failed":
-        found.append("The last start ended without a word: its log says why. Start the run again to go on.")
+        sentences.append(
+            "The last start ended without a word: its log says why. Start the run again to go on."
+        )
     if run.state == "silent":
-        found.append(
+        sentences.append(
             f"Nothing was heard of it for {duration(run.now - run.seen)}, though it has the run's lock."
         )
-    held = run.held_out
-    best = min(held, key=lambda pair: pair[1], default=None)
-    if best and held[-1][1] > OVERFITS * best[1]:
-        found.append(
-            f"The held-out loss rises: {held[-1][1]:.4f} at step {held[-1][0]:,}, at its best {best[1]:.4f} "
+    held_out = run.held_out
+    best = min(held_out, key=lambda pair: pair[1], default=None)
+    if best and held_out[-1][1] > OVERFITS * best[1]:
+        sentences.append(
+            f"The held-out loss rises: {held_out[-1][1]:.4f} at step {held_out[-1][0]:,}, at its best {best[1]:.4f} "
             f"at step {best[0]:,}. The run over-fits, or its rate is too high."
         )
     recent = run.rows[-20:]
     wait = (
         sum(r["data_wait_s"] for r in recent) / max(1e-9, sum(r["step_s"] for r in recent)) if recent else 0
     )
+    # The first steps wait for the loader to start, whatever its pace.
     if wait > 0.01 and len(run.rows) > 2:
-        found.append(
+        sentences.append(
             f"Ranks wait for data {wait:.0%} of the time of late: more data.workers, or a nearer cache."
         )
     skipped = int(run.rows[-1].get("skipped_steps", 0)) if run.rows else 0
     if skipped:
-        found.append(
+        sentences.append(
             f"{plural(skipped, 'step')} skipped, for loss or gradient was not finite: see Anomalies."
         )
-    return found
+    return sentences
 
 
 def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
     """(name, value, note) of the numbers to see first."""
-    one, last = summary(run), run.rows[-1] if run.rows else {}
-    held, best = run.held_out, run.best
-    lowest = f"best {min(held, key=lambda p: p[1])[1]:.4f}" if held else "nothing held out"
+    summarized, last = summary(run), run.rows[-1] if run.rows else {}
+    held_out, best = run.held_out, run.best
+    lowest = f"best {min(held_out, key=lambda p: p[1])[1]:.4f}" if held_out else "nothing held out"
     span = best.interval() if best else None
     interval = f"{span[0]:.3f} to {span[1]:.3f}" if span else "not evaluated"
     ranks = plural(int(last["world_size"]), "rank") if last else ""
     mfu = f"MFU {last['mfu']:.0%}, {ranks}" if last.get("mfu") is not None else ranks
     return [
-        ("loss", _number(one["loss"]), "on removed patches"),
-        ("held-out loss", _number(one["held_out_loss"]), lowest),
+        ("loss", _number(summarized["loss"]), "on removed patches"),
+        ("held-out loss", _number(summarized["held_out_loss"]), lowest),
         (f"best {SCORE.upper()}", _number(best.value(), 3) if best else "-", interval),
-        ("images/s", _number(one["images_per_s"], 0), mfu),
-        ("last checkpoint", _number(one["checkpoint"], 0), f"{len(run.checkpoints)} committed"),
+        ("images/s", _number(summarized["images_per_s"], 0), mfu),
+        ("last checkpoint", _number(summarized["checkpoint"], 0), f"{len(run.checkpoints)} committed"),
         ("epoch", _number(last.get("epoch"), 1), f"{last.get('samples', 0):,} images seen"),
     ]
 
@@ -184,7 +188,7 @@ def _score_row(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _starts(run: RunFacts) -> list[dict[str, str]]:
     starts = [event for event in run.events if event["event"] == "start"]
-    found = []
+    rows_of_starts = []
     for start, following in zip(starts, [*starts[1:], None], strict=False):
         until = following["began"] if following else float("inf")
         rows = [r["step"] for r in run.written if start["ready"] <= r.get("time", 0.0) < until]
@@ -192,7 +196,7 @@ def _starts(run: RunFacts) -> list[dict[str, str]]:
             (e for e in run.events if e["event"] == "end" and start["ready"] <= e["time"] < until), None
         )
         open_end = run.state if following is None and run.state in ("running", "silent") else "without a word"
-        found.append(
+        rows_of_starts.append(
             {
                 "began": _clock(start["began"]),
                 "ranks": str(start["world_size"]),
@@ -203,18 +207,18 @@ def _starts(run: RunFacts) -> list[dict[str, str]]:
                 "end": end["reason"] if end else open_end,
             }
         )
-    return found
+    return rows_of_starts
 
 
-def _anomaly(found: Mapping[str, Any]) -> dict[str, str]:
-    loss = found.get("loss")
+def _anomaly(anomaly: Mapping[str, Any]) -> dict[str, str]:
+    loss = anomaly.get("loss")
     return {
-        "step": f"{found['step']:,}",
+        "step": f"{anomaly['step']:,}",
         "kind": {"skipped": "skipped: not finite", "spike": "the loss leapt"}.get(
-            found["kind"], found["kind"]
+            anomaly["kind"], anomaly["kind"]
         ),
         "loss": "not finite" if loss is None else f"{loss:.4f}",
-        "suspects": ", ".join(found.get("suspects", [])[:3]),
+        "suspects": ", ".join(anomaly.get("suspects", [])[:3]),
     }
 
 
@@ -226,15 +230,16 @@ def gpu_hours(run: RunFacts) -> float:
 def cost(run: RunFacts, price: float) -> list[tuple[str, str]]:
     """Where the time went."""
     hours = gpu_hours(run)
-    found = [("GPU-hours (a rank counts as one)", f"{hours:,.4g}")]
+    lines = [("GPU-hours (a rank counts as one)", f"{hours:,.4g}")]
     if price:
-        found.append(("Price", f"{hours * price:,.2f} at {price:g} a GPU-hour"))
+        lines.append(("Price", f"{hours * price:,.2f} at {price:g} a GPU-hour"))
     try:
         time = goodput(run.events, run.written)
+    # A run of an early version logged no starts: the rest of the table is shown without them.
     except (TrainingError, KeyError):
-        return found
+        return lines
     if time.wall_s <= 0:
-        return found
+        return lines
     parts = {
         "Steps that count": time.useful_s,
         "Done again": time.redo_s,
@@ -242,40 +247,40 @@ def cost(run: RunFacts, price: float) -> list[tuple[str, str]]:
         "Nothing ran": time.down_s,
         "Checkpoints and the rest": time.rest_s,
     }
-    found.append(("Wall time since the first start", duration(time.wall_s)))
-    found += [
+    lines.append(("Wall time since the first start", duration(time.wall_s)))
+    lines += [
         (name, f"{duration(max(0.0, s))} ({max(0.0, s) / time.wall_s:.1%})") for name, s in parts.items()
     ]
     stalls = [float(e["stall_s"]) for e in run.events if e["event"] == "checkpoint"]
     if stalls:
-        each = f"{sum(stalls) / len(stalls):.2f} s"
-        found.append(("A checkpoint stopped training for", f"{each} in the mean of {len(stalls)}"))
-    if held := [e["bytes_of_rank_0"] for e in run.events if e["event"] == "checkpoint"]:
-        found.append(("Files of rank 0 in a checkpoint", size(held[-1])))
-    return found
+        mean_stall = f"{sum(stalls) / len(stalls):.2f} s"
+        lines.append(("A checkpoint stopped training for", f"{mean_stall} in the mean of {len(stalls)}"))
+    if sizes := [e["bytes_of_rank_0"] for e in run.events if e["event"] == "checkpoint"]:
+        lines.append(("Files of rank 0 in a checkpoint", size(sizes[-1])))
+    return lines
 
 
 def _versions(run: RunFacts) -> list[tuple[str, str]]:
     nothing: dict[str, Any] = {}
     start = next((e for e in reversed(run.events) if e["event"] == "start"), nothing)
-    found = [("Batch", str(start["cut"]))] if "cut" in start else []
-    found += [("Device", str(start["device"]))] if "device" in start else []
-    return found + [(name, version) for name, version in start.get("versions", {}).items()]
+    facts = [("Batch", str(start["cut"]))] if "cut" in start else []
+    facts += [("Device", str(start["device"]))] if "device" in start else []
+    return facts + [(name, version) for name, version in start.get("versions", {}).items()]
 
 
 def _index_row(url: str, run: RunFacts, differ: Mapping[str, Any]) -> dict[str, str]:
-    one, best = summary(run), run.best
+    summarized, best = summary(run), run.best
     return {
         "id": run_id(url, run.url),
         "name": run_id(url, run.url) or run.name,
-        "state": one["state"],
+        "state": summarized["state"],
         "alarms": plural(len(run.alarms), "alarm") if run.alarms else "",
         "step": f"{run.step:,}",
         "steps": f"of {run.steps:,}" if run.steps else "",
-        "loss": _number(one["loss"]),
-        "held_out": _number(one["held_out_loss"]),
-        "speed": _number(one["images_per_s"], 0),
-        "checkpoint": _number(one["checkpoint"], 0),
+        "loss": _number(summarized["loss"]),
+        "held_out": _number(summarized["held_out_loss"]),
+        "speed": _number(summarized["images_per_s"], 0),
+        "checkpoint": _number(summarized["checkpoint"], 0),
         "best": _number(best.value(), 3) if best else "-",
         "best_at": f"step {best.step:,}" if best else "",
         "differences": ", ".join(f"{key}={json.dumps(value)}" for key, value in differ.items()) or "-",

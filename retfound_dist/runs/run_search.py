@@ -1,4 +1,4 @@
-"""Which folders below a URL are runs, which are damaged ones, and which only look like one."""
+"""Searches the folders below a URL for runs, for damaged runs, and for folders that only look like one."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def find_runs(url: str, depth: int = DEPTH) -> list[str]:
 
 def _look(url: str, depth: int, found: FoundRuns, seen: set[str]) -> None:
     """`seen`: the real folders so far: a link to one of them is not followed again, nor in a circle."""
+    # A link to a folder above would be followed forever.
     real = os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url
     if real in seen:
         return
@@ -66,6 +67,7 @@ def _look(url: str, depth: int, found: FoundRuns, seen: set[str]) -> None:
             return
         if run_folder.CONFIG in names:
             found.others.append(Fault(url, f"is not a run: {why}"))
+        # A shard set holds many files and no runs.
         if depth == 0 or "manifest.json" in names:
             return
         folders = storage.list_folders(url) if names else []
@@ -80,6 +82,7 @@ def _look(url: str, depth: int, found: FoundRuns, seen: set[str]) -> None:
 def _damage(names: set[str], why: str) -> str:
     """What is wrong with a folder that holds a run's files and no config that can be read; empty: no run."""
     marks = sorted(MARKS & names)
+    # One such name alone, like `checkpoints`, is common in the folders of other programs.
     if len(marks) < 2:
         return ""
     return "is a damaged run: " + (why or f"it has {' and '.join(marks)}, and no config.json")

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,10 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
-from retfound_dist.runs.reconstructions import spread
 from retfound_dist.runs.run_list import read_run
-from retfound_dist.runs.run_page import cost, gpu_hours, run_page, warnings
+from retfound_dist.runs.run_page import run_page
 from tests.runs.made_runs import make_run, write_probes, write_score
-
-
-class Page(HTMLParser):
-    """Text, links, and whether tags are closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.text, self.links, self.open = "", [], []  # type: ignore[var-annotated]
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
-        if tag not in ("meta", "img", "br", "input", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from tests.runs.page_parser import Page
 
 
 def test_a_page_holds_all_and_needs_nothing_else(tmp_path: Path) -> None:
@@ -54,29 +32,11 @@ def test_a_page_holds_all_and_needs_nothing_else(tmp_path: Path) -> None:
         assert text in page.text, text
 
 
-@pytest.mark.parametrize("last", [0, 5, 55])
-def test_a_page_is_drawn_at_any_time(tmp_path: Path, last: int) -> None:
-    url = make_run(str(tmp_path / "run"), last=last or 5, parts=(1,), ended=False)
-    if not last:
-        for name in (run_folder.METRICS, run_folder.EVENTS):
-            (tmp_path / "run" / name).unlink()
-    page = Page(run_page(read_run(url)))
-    assert ("Nothing is logged yet" in page.text) == (not last)
-
-
 def test_a_page_may_go_elsewhere(tmp_path: Path) -> None:
     url = make_run(str(tmp_path / "run"))
     assert main(["report", url, "--out", str(tmp_path / "elsewhere.html"), "--quiet", "--no-pictures"]) == 0
     assert (tmp_path / "elsewhere.html").exists()
     assert not (tmp_path / "run" / "report.html").exists()
-
-
-def test_cost_is_wall_time_times_ranks_and_its_price(tmp_path: Path) -> None:
-    run = read_run(make_run(str(tmp_path / "run"), parts=(2, 3)))
-    assert gpu_hours(run) * 3600 == pytest.approx(2 * 520 + 3 * 521)
-    told = dict(cost(run, 2.0))
-    assert told["Price"].startswith(f"{gpu_hours(run) * 2:.2f}")
-    assert told["Nothing ran"].startswith("280 s") or told["Nothing ran"].startswith("5 min")
 
 
 def test_alarms_and_probes_of_a_watch_are_on_the_page_and_in_the_list(
@@ -92,39 +52,6 @@ def test_alarms_and_probes_of_a_watch_are_on_the_page_and_in_the_list(
     capsys.readouterr()
     assert main(["runs", str(tmp_path)]) == 0
     assert "ALARM: run: step 100 is worse than its own starting weights" in capsys.readouterr().out
-
-
-def test_over_fitting_is_said(tmp_path: Path) -> None:
-    rises = make_run(str(tmp_path / "rises"), held_out={50: 0.5, 100: 0.6})
-    falls = make_run(str(tmp_path / "falls"), held_out={50: 0.5, 100: 0.499})
-    assert any("held-out loss rises" in line for line in warnings(read_run(rises)))
-    assert not warnings(read_run(falls))
-
-
-def test_a_run_that_failed_says_so(tmp_path: Path) -> None:
-    run = read_run(make_run(str(tmp_path / "run"), last=55, ended=False))
-    assert "ended without a word" in warnings(run)[0]
-
-
-def test_a_step_that_went_wrong_in_two_starts_is_told_once(tmp_path: Path) -> None:
-    url = make_run(str(tmp_path / "run"))
-    found = {"step": 45, "kind": "skipped", "loss": None, "suspects": ["patient-1"], "time": 0.0}
-    run_folder.append_rows(url, run_folder.ANOMALIES, [found, found | {"time": 9.0}])
-    assert run_page(read_run(url)).count("patient-1") == 1
-
-
-def test_markup_in_what_is_logged_stays_text(tmp_path: Path) -> None:
-    url = make_run(str(tmp_path / "run"))
-    found = {"step": 5, "kind": "spike", "loss": 1.0, "suspects": ["<script>alert(1)</script>"], "time": 0.0}
-    run_folder.append_rows(url, run_folder.ANOMALIES, [found])
-    assert "<script>alert" not in run_page(read_run(url))
-
-
-def test_pictures_are_of_the_first_the_last_and_some_between() -> None:
-    assert spread([10, 20]) == [10, 20]
-    assert spread(list(range(1, 101)), 5) == [1, 26, 50, 75, 100] or spread(list(range(1, 101)), 5)[0] == 1
-    assert spread(list(range(1, 101)), 5)[-1] == 100
-    assert len(spread(list(range(1, 101)), 5)) == 5
 
 
 @pytest.mark.cluster

@@ -40,19 +40,6 @@ def test_a_schedule_in_epochs_is_told_in_steps(tmp_path: Path) -> None:
     assert read_run(url).steps == 400
 
 
-def test_runs_are_found_at_any_depth_but_shards_and_runs_are_not_searched(tmp_path: Path) -> None:
-    for name in ("a", "deep/er/b"):
-        make_run(str(tmp_path / name))
-    make_run(str(tmp_path / "a" / "inner"))
-    (tmp_path / "shards" / "run").mkdir(parents=True)
-    (tmp_path / "shards" / "manifest.json").write_text("{}")
-    make_run(str(tmp_path / "shards" / "run"))
-    assert [Path(url).relative_to(tmp_path).as_posix() for url in find_runs(str(tmp_path))] == [
-        "a",
-        "deep/er/b",
-    ]
-
-
 def test_differences_are_those_from_what_most_runs_have() -> None:
     trees = {
         name: {"optim": {"base_lr": rate}, "run": {"url": name}, "data": {"workers": workers}}

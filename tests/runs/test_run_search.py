@@ -12,10 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from retfound_dist.cli import main
-from retfound_dist.formats import run_folder
 from retfound_dist.formats.run_config import LIMIT
 from retfound_dist.runs.dashboard import make_app
-from retfound_dist.runs.run_list import read_run
 from retfound_dist.runs.run_search import find_runs, look
 from tests.runs.made_runs import make_run
 
@@ -94,50 +92,6 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
     assert [str(line).split(": ")[0] for line in looked.others] == [f"{folder}/closed cannot be looked into"]
 
 
-BROKEN: dict[str, list[str]] = {
-    run_folder.METRICS: [
-        "{",
-        "}",
-        "[]",
-        '"x"',
-        "{}",
-        '{"step": "five"}',
-        '{"step": 7}',
-        '{"step": NaN}',
-        "\x00\x01",
-        "[" * 9999,
-    ],
-    run_folder.EVENTS: [
-        "{}",
-        '{"event": "start", "time": 1}',
-        '{"event": "end"}',
-        '{"event": 3, "time": 1}',
-        "null",
-    ],
-    run_folder.ANOMALIES: ["{}", '{"step": 1}', "1"],
-    run_folder.ALARMS: ["{}", '{"message": 5}'],
-}
-"""Lines that a disk, an editor or another program left in a run's logs."""
-
-
-@pytest.mark.parametrize("name", list(BROKEN))
-def test_broken_lines_of_a_log_are_left_out_counted_and_told(name: str, tmp_path: Path) -> None:
-    url = make_run(str(tmp_path / "run"))
-    before = read_run(url)
-    with (tmp_path / "run" / name).open("a") as file:
-        file.write("".join(line + "\n" for line in BROKEN[name]) + '{"step": 1000, "half')
-    run = read_run(url)
-    assert (run.rows, run.events, run.anomalies) == (before.rows, before.events, before.anomalies)
-    count = len((tmp_path / "run" / name).read_text().splitlines()) - 1
-    (told,) = run.left_out
-    assert told.startswith(
-        f"{len(BROKEN[name])} of {count} lines of {name} cannot be read and are left out (the first "
-    )
-    assert f"line {count - len(BROKEN[name]) + 1}: " in told
-    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
-    assert "cannot be read and are left out" in browser.get("/run?id=run").text
-
-
 def _folder(path: Path) -> None:
     path.mkdir(parents=True)
 
@@ -179,3 +133,16 @@ def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.count("notes.txt is a file: give a folder") == 2
     assert main(["runs", str(tmp_path)]) == 0
     assert "no runs at or below" in capsys.readouterr().out
+
+
+def test_runs_are_found_at_any_depth_but_shards_and_runs_are_not_searched(tmp_path: Path) -> None:
+    for name in ("a", "deep/er/b"):
+        make_run(str(tmp_path / name))
+    make_run(str(tmp_path / "a" / "inner"))
+    (tmp_path / "shards" / "run").mkdir(parents=True)
+    (tmp_path / "shards" / "manifest.json").write_text("{}")
+    make_run(str(tmp_path / "shards" / "run"))
+    assert [Path(url).relative_to(tmp_path).as_posix() for url in find_runs(str(tmp_path))] == [
+        "a",
+        "deep/er/b",
+    ]

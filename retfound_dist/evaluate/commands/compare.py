@@ -44,6 +44,7 @@ def compare_command(
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
     _check_names(config)
+    # All that can be refused is checked before images are decoded.
     check_place(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_free(report_url(config), "compare", force, "out.report")
@@ -53,23 +54,26 @@ def compare_command(
         for name, start in starts.items():
             if remark := start.remark():
                 show.say(f"{name}: {remark}")
+        # Decoded once with all labels. Each share is taken from it, so that all rows see the same test
+        # images.
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
-        found = _make_rows(config, starts, sets, show, force)
+        by_share = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
-        rows = found[config.data.label_share]
+        rows = by_share[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
-        if len(found) > 1:
-            tree["label_efficiency"] = label_efficiency.tree(found, config.bootstrap)
+        if len(by_share) > 1:
+            tree["label_efficiency"] = label_efficiency.tree(by_share, config.bootstrap)
             tree["sentences"] += label_efficiency.sentences(
                 [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
             )
-        plots = label_efficiency.efficiency_plots(found)
+        plots = label_efficiency.efficiency_plots(by_share)
         page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
         storage.write_text(report_url(config), page)
         scores = {name: row.metrics for name, row in rows.items()}
         storage.write_text(storage.join(config.out.url, TABLE), text_tables.markdown(scores, tree["ties"]))
+        # Last: compare.json is the sign of a whole comparison.
         storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
         for sentence in [*text_tables.terminal(scores), *tree["sentences"]]:
             show.say(sentence)
@@ -109,20 +113,26 @@ def _make_rows(
     rows: dict[tuple[float, str], Evaluation] = {}
     missing: dict[tuple[float, str], EvaluateConfig] = {}
     for (share, name), row in wanted.items():
-        held = _complete(starts[name], _share_of(sets, starts[name], row), row)
-        if held:
-            if held.left_out:
-                show.warn(f"{_title(name, share)}: {held.left_out}")
-            show.say(f"{_title(name, share)}: already evaluated; {headline(held)}")
-            say_pretrained(held.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: ")
-            rows[share, name] = held
+        evaluation = _complete(starts[name], _share_of(sets, starts[name], row), row)
+        if evaluation:
+            if evaluation.left_out:
+                show.warn(f"{_title(name, share)}: {evaluation.left_out}")
+            show.say(f"{_title(name, share)}: already evaluated; {headline(evaluation)}")
+            say_pretrained(
+                evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: "
+            )
+            rows[share, name] = evaluation
         else:
             check_place(row.out.url, force)
+            # Raises where another evaluation stands there: now, and not after other rows have run for
+            # hours.
             held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
         titled = {_title(name, share): row for (share, name), row in missing.items()}
         make_rows(titled, config.jobs, config.threads, show)
+        # Rows made by other processes are read back from their files: only configs are sent between
+        # processes.
         rows |= {place: _read(row) for place, row in missing.items()}
     else:
         for (share, name), row in missing.items():
@@ -148,10 +158,10 @@ def _title(name: str, share: float) -> str:
 
 
 def _read(row: EvaluateConfig) -> Evaluation:
-    held = evaluation_files.read_whole(row.out.url)
-    if held is None:
+    evaluation = evaluation_files.read_whole(row.out.url)
+    if evaluation is None:
         raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
-    return held
+    return evaluation
 
 
 def report_url(config: CompareConfig) -> str:

@@ -25,24 +25,25 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
     RecordError where it is damaged. What it says of pretraining is of now: a shard set may have come within
     reach, or gone.
     """
-    held = evaluation_files.read(config.out.url)
-    if held is None or not is_same(held.metrics, start, data, config):
+    evaluation = evaluation_files.read(config.out.url)
+    if evaluation is None or not is_same(evaluation.metrics, start, data, config):
         return None
     seen = pretraining_overlap.count(start, data.parts)
+    # The shard set may be out of reach now. A count that was made before is worth more than `unknown`.
     if str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
-        seen = held.metrics["checkpoint"].get("pretrained_on", seen)
-    held.metrics["checkpoint"]["pretrained_on"] = seen
-    return held
+        seen = evaluation.metrics["checkpoint"].get("pretrained_on", seen)
+    evaluation.metrics["checkpoint"]["pretrained_on"] = seen
+    return evaluation
 
 
 def make_row(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
 ) -> Evaluation:
     """Evaluate and write to `config.out.url`."""
-    made = evaluate_start(start, data, config, show)
-    evaluation_files.write(config.out.url, made, data, evaluation_page(made))
-    show.say(headline(made))
-    return made
+    evaluation = evaluate_start(start, data, config, show)
+    evaluation_files.write(config.out.url, evaluation, data, evaluation_page(evaluation))
+    show.say(headline(evaluation))
+    return evaluation
 
 
 def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: ProgressDisplay) -> None:
@@ -52,5 +53,6 @@ def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show:
 
 
 def _make(config: EvaluateConfig, show: ProgressDisplay) -> None:
+    # This runs in a process of its own: weights and images are read here rather than pickled.
     start = open_start(config.checkpoint, config.model)
     make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)

@@ -74,6 +74,7 @@ def embed_command(
     """Write features and keys; raises RetfoundError for anything a person can mend."""
     if not out.endswith(KINDS):
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
+    # Before any image is read: hours of work must not end in a missing package.
     if out.endswith(".parquet"):
         _parquet()
     output_files.check_free(out, "embed", force)
@@ -84,18 +85,20 @@ def embed_command(
             show.say(remark)
         show.begin(f"features of {images}")
         began = time.monotonic()
-        found, fresh = _in_parts(start, items, out, show)
+        embedded, fresh = _in_parts(start, items, out, show)
         rate = fresh / max(1e-9, time.monotonic() - began)
         for note in notes:
             show.say(f"note: {note}")
-        for line in found.skipped[:10]:
+        for line in embedded.skipped[:10]:
             show.say(f"left out: {line}")
-        if not found.keys:
-            raise DataError(f"none of the {len(items)} images of {images} can be read ({found.skipped[0]})")
-        _write(found, start, out)
+        if not embedded.keys:
+            raise DataError(
+                f"none of the {len(items)} images of {images} can be read ({embedded.skipped[0]})"
+            )
+        _write(embedded, start, out)
         _delete_parts(_parts_url(out))
-        count, width = found.features.shape
-        left_out = f"{len(found.skipped)} left out"
+        count, width = embedded.features.shape
+        left_out = f"{len(embedded.skipped)} left out"
         show.say(f"{out}: {count} images x {width} features, {rate:,.1f} images/s, {left_out}")
     return 0
 
@@ -109,20 +112,20 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[Item], list[str
         return list(_shard_images(url)), []
     if not storage.is_local(url) or not Path(storage.local_path(url)).is_dir():
         raise DataError(f"{url} holds no {shard_set.MANIFEST} and is no local folder: give either")
-    found = find_files(storage.local_path(url), links=links)
-    if not found.paths:
-        raise DataError(f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(found, FOLLOW)}")
-    items = [Item(file, "", partial(read_file, found.root, file, links)) for file in found.paths]
-    return items, found.passed.lines(FOLLOW)
+    files = find_files(storage.local_path(url), links=links)
+    if not files.paths:
+        raise DataError(f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(files, FOLLOW)}")
+    items = [Item(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
+    return items, files.passed.lines(FOLLOW)
 
 
 def _shard_images(url: str) -> Iterator[Item]:
     """The images of a shard set, known by its indexes; of the shards themselves two are held at a time."""
-    held = _Shards(url)
+    shards = _Shards(url)
     for shard in shard_set.read_manifest(url).shards:
         for entry in shard_set.read_index(url, shard):
             content = f"{shard.sha256} {entry.image_offset}"
-            yield Item(entry.key, "", partial(held.image, shard, entry), identity=content)
+            yield Item(entry.key, "", partial(shards.image, shard, entry), identity=content)
 
 
 class _Shards:
@@ -134,8 +137,11 @@ class _Shards:
 
     def image(self, shard: shard_set.Shard, entry: shard_set.Entry) -> bytes:
         """The image file's bytes; for threads too."""
+        # Held while a shard is read: the other threads want the same shard, and would each fetch it.
         with self.lock:
             if shard.name not in self.held:
+                # Two, because threads at the end of one shard and at the beginning of the next work side by
+                # side.
                 while len(self.held) > 1:
                     self.held.pop(next(iter(self.held)))
                 self.held[shard.name] = set_layouts.read_shard(self.url, shard)
@@ -157,6 +163,7 @@ def _in_parts(
     parts = []
     for begin in range(0, len(items), PART):
         some = items[begin : begin + PART]
+        # A part is named by what went into it: parts of other weights or images are never taken.
         where = storage.join(folder, f"{_identity(start, some)}.npz")
         part = _read_part(where) if storage.exists(where) else None
         if part is None:
@@ -206,6 +213,8 @@ def _identity(start: StartingWeights, items: Sequence[Item]) -> str:
 
 def _content(item: Item) -> str:
     try:
+        # Images of shards are known by their shard's sha256, which the manifest holds: they need not be
+        # read for this.
         return item.identity or storage.bytes_info(item.read()).sha256
     except (OSError, StorageError) as error:
         return f"cannot be read: {error}"
@@ -218,6 +227,7 @@ def _parts_url(out: str) -> str:
 def _delete_parts(url: str) -> None:
     """Our parts, and their folder where nothing else lies in it."""
     for name in storage.list_names(url):
+        # The folder's name is only `OUT.parts`, so a person's files may lie there: they stay.
         if _PART_NAME.fullmatch(name):
             storage.delete(storage.join(url, name))
     if not storage.list_names(url):
@@ -225,6 +235,7 @@ def _delete_parts(url: str) -> None:
 
 
 def _npz(part: Embedded, **more: Any) -> bytes:
+    # As fixed-width text: arrays of objects need pickle, which np.load refuses by default.
     texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
     return npz({**texts, "features": part.features, **more})
 
@@ -232,9 +243,9 @@ def _npz(part: Embedded, **more: Any) -> bytes:
 def _read_part(url: str) -> Embedded | None:
     """A part that is kept; None where it is damaged, so that it is made again."""
     try:
-        held = read_npz(url)
-        rows = held["features"].astype(np.float32)
-        return Embedded(held["keys"].tolist(), rows, held["skipped"].tolist())
+        arrays = read_npz(url)
+        rows = arrays["features"].astype(np.float32)
+        return Embedded(arrays["keys"].tolist(), rows, arrays["skipped"].tolist())
     except (DataError, KeyError):
         return None
 
@@ -243,14 +254,14 @@ def _made_by() -> NDArray[np.bytes_]:
     return np.array(output_files.mark("embed").encode())  # as bytes: text would be stored with four a letter
 
 
-def _write(found: Embedded, start: StartingWeights, out: str) -> None:
+def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
     about = json.dumps(start.describe())
     if out.endswith(".npz"):
-        storage.write_bytes(out, _npz(found, checkpoint=np.array(about), made_by=_made_by()))
+        storage.write_bytes(out, _npz(embedded, checkpoint=np.array(about), made_by=_made_by()))
         return
     arrow, parquet = _parquet()
-    rows = arrow.FixedSizeListArray.from_arrays(found.features.reshape(-1), found.features.shape[1])
-    table = arrow.table({"key": found.keys, "features": rows})
+    rows = arrow.FixedSizeListArray.from_arrays(embedded.features.reshape(-1), embedded.features.shape[1])
+    table = arrow.table({"key": embedded.keys, "features": rows})
     with temporary() as folder:
         path = str(Path(folder) / "features.parquet")
         notes = {"checkpoint": about, "made_by": output_files.mark("embed")}

@@ -51,16 +51,18 @@ def evaluate_command(
         if remark := start.remark():
             show.say(remark)
         data = load_labelled(config.data, start.image_size, show, config.external)
-        held = held_evaluation(start, data, config, force, show.warn)
-        if held:
+        existing = held_evaluation(start, data, config, force, show.warn)
+        if existing:
+            # The page can be drawn again from the other files: a deleted one is no reason to evaluate
+            # again.
             if not storage.exists(storage.join(config.out.url, evaluation_files.REPORT)):
                 storage.write_text(
-                    storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(held)
+                    storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(existing)
                 )
-            show.say(f"already evaluated, --force does it again; {headline(held)}")
+            show.say(f"already evaluated, --force does it again; {headline(existing)}")
             say_pretrained(pretraining_overlap.count(start, data.parts), show)
-            if held.left_out:
-                show.warn(held.left_out)
+            if existing.left_out:
+                show.warn(existing.left_out)
             show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
             return 0
         evaluation = evaluate_start(start, data, config, show)
@@ -85,8 +87,8 @@ def load_labelled(
     show.begin(f"reading {config.path}")
     data = external_validation.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
-    how = wording.split(data.divided_by, data.kinds)
-    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {how}")
+    split_by = wording.split(data.divided_by, data.kinds)
+    show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {split_by}")
     if data.columns:
         show.say(data.columns)
     for note in data.notes:
@@ -117,9 +119,11 @@ def evaluate_start(
     first = tune(config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show))
     if first.tried:
         show.say(f"chosen by val: {wording.tuning(first.change, first.tried)}")
+    # Heat maps need the fine-tuned model itself, which only the first seed hands over.
     mistakes = worst_mistakes(first.model, data, first.outcome)
     outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
+    # Rounded as predictions.csv holds them, so that anybody can compute the same scores from the file.
     seeds_SNC: Floats = np.stack([o.probabilities for o in outcomes]).round(evaluation_files.DIGITS)
     probabilities_NC = bootstrap.mean_of(seeds_SNC).round(evaluation_files.DIGITS)
     scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
@@ -158,6 +162,7 @@ def evaluate_start(
     if tested and data.external:
         tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
     history = [row for outcome in outcomes for row in outcome.history]
+    # Where probes were made, their features.npz holds these features already.
     features = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
     pictures = make_pictures(start, data, features, mistakes, show.say)
@@ -197,11 +202,11 @@ def external_test(
     outcomes: Sequence[Outcome], data: LabelledSet, resamples: int
 ) -> external_validation.ExternalTest | None:
     """The external set by the mean of the seeds' probabilities; None where none is given."""
-    said = [o.external for o in outcomes if o.external is not None]
-    if data.external is None or not said:
+    seeds_NC = [o.external for o in outcomes if o.external is not None]
+    if data.external is None or not seeds_NC:
         return None
     return external_validation.score(
-        data.external, np.stack(said), data.classes, resamples, evaluation_files.DIGITS
+        data.external, np.stack(seeds_NC), data.classes, resamples, evaluation_files.DIGITS
     )
 
 
@@ -213,13 +218,13 @@ def _probe(
     rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
     train, test = data.parts["train"], data.parts["test"]
     show.begin("linear probe and nearest neighbours")
-    found = linear_probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    probabilities = linear_probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
     _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     return {
         method: linear_probe.scored(
             test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
         )
-        for method, p_NC in found.items()
+        for method, p_NC in probabilities.items()
     }
 
 

@@ -70,6 +70,8 @@ def last_step(run: str) -> int | None:
         data = config["data"]
         manifest = read_manifest(data["shards"], data.get("first_shards", 0))
         samples = sum(shard.samples for shard in manifest.part(data["split"]))
+        # 1e-9: a product that should be whole may come out a little larger, and would count as one step
+        # more.
         return max(1, math.ceil(float(train["epochs"]) * samples / int(train["global_batch"]) - 1e-9))
     except (StorageError, RecordError, ManifestError, KeyError):
         return None
@@ -95,6 +97,7 @@ class _Watch:
 
     def follow(self) -> None:
         """Probe and fine-tune until the run has reached its last step, or nothing new comes."""
+        # monotonic: a clock that is set right must not end the watch.
         changed = time.monotonic()
         while True:
             todo = self._next()
@@ -121,6 +124,7 @@ class _Watch:
         known = self._history.steps
         fresh = next((step for step in committed if step not in known), None)
         end = last_step(self.run)
+        # A run that went back commits its last step anew: what was probed before is of other weights.
         if fresh is None and end is not None and self._is_saved_again(end, known):
             fresh = end
             self._tuned.discard(end)
@@ -150,6 +154,7 @@ class _Watch:
 
     def _is_tuned(self, step: int) -> bool:
         """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""
+        # The answer takes opening the weights and reading the evaluation, and is asked for at every poll.
         if step not in self._tuned and step in steps_with(self.run, evaluation_files.METRICS):
             start = open_start(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
@@ -167,12 +172,14 @@ class _Watch:
                 self.show.say(f"step {step:,}: {why}; once more")
         return step in self._tuned
 
-    def _do(self, what: str, step: int) -> None:
+    def _do(self, action: str, step: int) -> None:
         """Read the past, or probe or fine-tune one checkpoint."""
         try:
             start = open_start(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
             )
+        # A checkpoint may be deleted between listing and reading. That is no error; one that is still there
+        # is.
         except (CheckpointError, StorageError, WeightsError):
             if checkpoint_folder.is_checkpoint(checkpoint_folder.checkpoint_url(self.run, step)):
                 raise
@@ -181,9 +188,9 @@ class _Watch:
             return
         data = self._labelled(start.image_size)
         history = self._history = self._history or self._begin(start, data)
-        if what == "probe":
+        if action == "probe":
             self._probe(step, start, data, history)
-        elif what == "tune":
+        elif action == "tune":
             self._finetune(step, start, data)
         for row in history.write():
             self.show.warn(f"ALARM: {row['message']}")
@@ -192,11 +199,11 @@ class _Watch:
 
     def _probe(self, step: int, start: StartingWeights, data: LabelledSet, history: History) -> None:
         where = checkpoint_folder.evaluation_url(self.run, step)
-        made = probe_results.probe_start(
+        probed = probe_results.probe_start(
             start, data, self.config.probe, self.config.bootstrap, where, self.show
         )
-        history.add(step, made)
-        self.show.say(_line(f"{step:,}", made.tree))
+        history.add(step, probed)
+        self.show.say(_line(f"{step:,}", probed.tree))
 
     def _finetune(self, step: int, start: StartingWeights, data: LabelledSet) -> None:
         self.show.say(f"step {step:,}, fine-tuned:")
@@ -225,15 +232,15 @@ class _Watch:
         if note := wording.pretrained_probe(seen):
             self.show.say(note)
         self.show.say(_header(config.probe.folds))
-        begun = self._starting_weights(checkpoint)
-        if begun:
-            made = probe_results.probe_start(
-                begun, data, config.probe, config.bootstrap, start_url(self.run), self.show
+        start = self._starting_weights(checkpoint)
+        if start:
+            start_probe = probe_results.probe_start(
+                start, data, config.probe, config.bootstrap, start_url(self.run), self.show
             )
-            history.add(0, made)
-            self.show.say(_line("start", made.tree))
-        for step, held in sorted(history.steps.items()):
-            self.show.say(_line(f"{step:,}", held.tree))
+            history.add(0, start_probe)
+            self.show.say(_line("start", start_probe.tree))
+        for step, probed in sorted(history.steps.items()):
+            self.show.say(_line(f"{step:,}", probed.tree))
         return history
 
     def _starting_weights(self, checkpoint: StartingWeights) -> StartingWeights | None:
@@ -242,16 +249,17 @@ class _Watch:
         if init == NONE:
             return StartingWeights(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
         try:
-            begun = open_start(init, self.config.model, self._memory)
+            start = open_start(init, self.config.model, self._memory)
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None
-        known = run_folder.init_weights(self.run)
-        if known and not begun.identity.startswith(known["sha256"]):
-            why = f"{init} holds other weights by now"
-            self.show.warn(f"no comparison with the run's starting weights: {why}")
+        # The file that model.init names may have been replaced since the run began from it.
+        recorded = run_folder.init_weights(self.run)
+        if recorded and not start.identity.startswith(recorded["sha256"]):
+            reason = f"{init} holds other weights by now"
+            self.show.warn(f"no comparison with the run's starting weights: {reason}")
             return None
-        return replace(begun, image_size=checkpoint.image_size)
+        return replace(start, image_size=checkpoint.image_size)
 
     def _labelled(self, size: int) -> LabelledSet:
         if size not in self._sets:

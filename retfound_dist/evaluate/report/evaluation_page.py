@@ -146,6 +146,8 @@ def nothing() -> dict[str, Any]:
 
 def render(made_by: str = "evaluate", **context: Any) -> str:
     """The page of a context, which names its command; StrictUndefined, so that nothing is left out unseen."""
+    # StrictUndefined: a name that is missing in the context raises. Jinja's default would leave a gap on
+    # the page.
     loader = PackageLoader("retfound_dist.evaluate.report", ".")
     template = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -155,11 +157,11 @@ def render(made_by: str = "evaluate", **context: Any) -> str:
 
 def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
     """Small multiples, one for each row: title, note, plots."""
-    held = [
+    sections = [
         ("Calibration", CALIBRATION, calibration_plots(rows)),
         ("Frozen features", FEATURES, feature_plots(rows)),
     ]
-    return [(title, note, plots) for title, note, plots in held if plots]
+    return [(title, note, plots) for title, note, plots in sections if plots]
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -169,16 +171,16 @@ def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, m in metrics.items()
     }
     common = [line for n, m in metrics.items() for line in wording.warnings(m) if line not in rows[n]]
-    own = [f"\u201c{name}\u201d: {line}" for name, lines in rows.items() for line in lines if line]
-    return [*dict.fromkeys(common), *own]
+    of_rows = [f"\u201c{name}\u201d: {line}" for name, lines in rows.items() for line in lines if line]
+    return [*dict.fromkeys(common), *of_rows]
 
 
 def _tuning(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     """The recipe that val chose for each row that had a choice."""
-    found = {name: row.metrics["tuning"] for name, row in rows.items() if "tuning" in row.metrics}
+    chosen = {name: row.metrics["tuning"] for name, row in rows.items() if "tuning" in row.metrics}
     return [
-        (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(how["recipe"], how["tried"]))
-        for name, how in found.items()
+        (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(tuning["recipe"], tuning["tried"]))
+        for name, tuning in chosen.items()
     ]
 
 
@@ -193,18 +195,20 @@ def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
 
 
 def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    # All rows share the set, the split and the fine-tuning, so the first row speaks for all.
     metrics = next(iter(rows.values())).metrics
     split = metrics["split"]
+    # `try_recipes` is left out: the recipe that val chose has a line of its own.
     recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
     parts = ", ".join(
         f"{name} {split[name]} images"
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
         for name in ("train", "val", "test")
     )
-    how = wording.split(split["by"], split.get("known_by", {}))
+    split_by = wording.split(split["by"], split.get("known_by", {}))
     return [
         ("Labelled set", metrics["data"]["path"]),
-        ("Parts", f"{parts}; split {how}"),
+        ("Parts", f"{parts}; split {split_by}"),
         *([("Columns", metrics["data"]["columns"])] if metrics["data"].get("columns") else []),
         ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
         *_tuning(rows),

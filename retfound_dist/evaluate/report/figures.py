@@ -73,6 +73,7 @@ def curves(
             linestyle=(0, (4, 2)) if line.dashed else "-",
             alpha=0.55 if line.thin else 1.0,
             solid_joinstyle="round",
+            # A line through one point has no length and would not be seen.
             marker="o" if len(line.x) == 1 or log_x else "",
             markersize=4,
         )
@@ -89,6 +90,8 @@ def curves(
         places = sorted({float(x) for line in lines for x in line.x})
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{x:g}" for x in places])
+        # On a short logarithmic axis matplotlib labels minor ticks too, between the places that are set
+        # here.
         axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
@@ -107,6 +110,7 @@ def whiskers(
     More rows than there are colours have one.
     """
     figure, axes = new_figure(height=0.9 + 0.42 * len(names))
+    # With more rows than colours, a repeated colour would look as if two rows belonged together.
     places = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
     for place, (value, span) in enumerate(zip(values, spans, strict=True)):
         y = len(names) - 1 - place
@@ -147,20 +151,20 @@ def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
     """
     figure, (upper, lower) = new_stack((3, 1), height=3.6)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
-    for held in bins:
-        upper.plot([held.confidence] * 2, held.span, color=colour(place), linewidth=1.6, alpha=0.5)
-    confidence, right = [held.confidence for held in bins], [held.right for held in bins]
+    for each_bin in bins:
+        upper.plot([each_bin.confidence] * 2, each_bin.span, color=colour(place), linewidth=1.6, alpha=0.5)
+    confidence, right = [each_bin.confidence for each_bin in bins], [each_bin.right for each_bin in bins]
     upper.plot(confidence, right, "o-", color=colour(place), markersize=5)
     upper.set(ylim=(-0.03, 1.03), ylabel="share right")
     lower.bar(
-        [(held.place + 0.5) / places for held in bins],
-        [held.images for held in bins],
+        [(each_bin.place + 0.5) / places for each_bin in bins],
+        [each_bin.images for each_bin in bins],
         width=0.86 / places,
         color=colour(place),
     )
-    for held in bins:
+    for each_bin in bins:
         lower.annotate(
-            str(held.images), ((held.place + 0.5) / places, held.images), xytext=(0, 2),
+            str(each_bin.images), ((each_bin.place + 0.5) / places, each_bin.images), xytext=(0, 2),
             textcoords="offset points", ha="center", fontsize=7,
         )  # fmt: skip
     lower.set(xlim=(-0.02, 1.02), xlabel="confidence: probability of the predicted class", ylabel="images")
@@ -173,6 +177,7 @@ def scatter(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> 
     """Points in the colour and shape of their class, the rare classes on top."""
     figure, axes = new_figure()
     counts = np.bincount(labels_N)
+    # Common classes first, so that their many points do not hide those of a rare class.
     for place in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
         of_class = points_N2[labels_N == place]
         axes.scatter(

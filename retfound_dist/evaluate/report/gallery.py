@@ -34,12 +34,13 @@ def reconstruction_blocks(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]
     """
     groups: dict[tuple[str, ...], list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]] = {}
     for name, row in rows.items():
-        held = row.pictures.get("reconstructions")
-        if held:
-            columns = held["checkpoints"] if len(rows) == 1 else held["checkpoints"][-1:]
-            group = groups.setdefault(tuple(held["masked"]), [])
+        tree = row.pictures.get("reconstructions")
+        if tree:
+            columns = tree["checkpoints"] if len(rows) == 1 else tree["checkpoints"][-1:]
+            # The masked images are the key: rows share a block only where images and masks are the same.
+            group = groups.setdefault(tuple(tree["masked"]), [])
             for column in columns:
-                group.append((name if len(rows) > 1 else _of_step(column["step"]), column, held))
+                group.append((name if len(rows) > 1 else _of_step(column["step"]), column, tree))
     return [_block(group, i) for group in groups.values() for i in range(len(group[0][2]["labels"]))]
 
 
@@ -49,6 +50,7 @@ def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i:
     for name, column, _ in group:
         filled_in, difference = column["reconstruction"][i], column["difference"][i]
         columns.append(_column(name, reconstructed=filled_in, **{f"difference \u00d7 {GAIN}": difference}))
+    # With a single checkpoint there is room for a column for each tile.
     if len(columns) == 2:
         columns = [{"name": c["name"], "tiles": [tile]} for c in columns for tile in c["tiles"]]
     return {"label": first["labels"][i], "columns": columns}
@@ -63,15 +65,15 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     groups = []
     most = MOST_CARDS if len(rows) > 1 else None
     for name, row in rows.items():
-        held = row.pictures.get("mistakes")
-        if held:
+        mistakes = row.pictures.get("mistakes")
+        if mistakes:
             groups.append(
                 {
                     "name": name,
-                    "seed": held["seed"],
-                    "wrong": held["wrong"],
+                    "seed": mistakes["seed"],
+                    "wrong": mistakes["wrong"],
                     "images": len(row.keys),
-                    "cards": [_card(one) for one in held["images"][:most]],
+                    "cards": [_card(one) for one in mistakes["images"][:most]],
                 }
             )
     return groups
@@ -79,8 +81,10 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
 
 def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
     pixels = read_picture(mistake["image"])
-    told = sorted(mistake["probabilities"].items(), key=lambda pair: -pair[1])
-    kept = [pair for place, pair in enumerate(told) if place < _BARS or pair[0] == mistake["label"]]
+    by_probability = sorted(mistake["probabilities"].items(), key=lambda pair: -pair[1])
+    shown_classes = [
+        pair for place, pair in enumerate(by_probability) if place < _BARS or pair[0] == mistake["label"]
+    ]
     return {
         "label": mistake["label"],
         "predicted": mistake["predicted"],
@@ -90,7 +94,7 @@ def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
             ("attention", uri(picture_text(overlay(pixels, mistake["rollout"])))),
             (f"speaks for {mistake['predicted']}", uri(picture_text(overlay(pixels, mistake["gradient"])))),
         ],
-        "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in kept],
+        "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in shown_classes],
     }
 
 

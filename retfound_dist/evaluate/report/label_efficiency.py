@@ -24,50 +24,54 @@ def percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def tree(found: ByShare, resamples: int) -> list[dict[str, Any]]:
+def tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
     """`label_efficiency` of compare.json: for each share, rising, what `paired.comparison` says."""
     return [
         {
             "share": share,
-            "train": next(iter(found[share].values())).metrics["split"]["train"],
+            "train": next(iter(by_share[share].values())).metrics["split"]["train"],
             **{
                 key: value
-                for key, value in comparison(found[share], resamples).items()
+                for key, value in comparison(by_share[share], resamples).items()
+                # The other keys (`classes`, `seeds`, ...) stand in compare.json once, for the whole
+                # comparison.
                 if key in ("rows", "best", "differences", "against_none")
             },
         }
-        for share in sorted(found)
+        for share in sorted(by_share)
     ]
 
 
 def sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which differences to no pretraining are real at the smaller shares."""
-    said = []
+    lines_of_text = []
     for entry in entries:
         for name in dict.fromkeys(line["row"] for line in entry["against_none"]):
             lines = [line for line in entry["against_none"] if line["row"] == name]
-            said.append(
+            lines_of_text.append(
                 f"With {percent(entry['share'])} of the labels ({entry['train']} images): "
                 + wording.against_none(name, lines)
             )
-    return said
+    return lines_of_text
 
 
-def efficiency_plots(found: ByShare) -> list[Plot]:
+def efficiency_plots(by_share: ByShare) -> list[Plot]:
     """Scores against the share of labels with bands, one colour a row; fine-tuned, and the linear probe."""
-    if len(found) < 2:
+    if len(by_share) < 2:
         return []
-    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
+    names = list(dict.fromkeys(name for rows in by_share.values() for name in rows))
     legend = list(enumerate(names))
     plots = []
     for metric in DECIDED_ON:
-        for what, scores in (("fine-tuned", _finetuned), ("linear probe", _linear)):
-            lines = [line for i, name in enumerate(names) if (line := _line(found, name, metric, scores, i))]
+        for method, scores in (("fine-tuned", _finetuned), ("linear probe", _linear)):
+            lines = [
+                line for i, name in enumerate(names) if (line := _line(by_share, name, metric, scores, i))
+            ]
             if lines:
                 label = wording.LABELS[metric]
                 svg = figures.curves(lines, "share of the labels, %", label, log_x=True)
                 note = "Band: 95 % interval. A smaller share's images are among a larger one's."
-                plots.append(Plot(f"Label efficiency, {what}: {label}", Markup(svg), note, legend))
+                plots.append(Plot(f"Label efficiency, {method}: {label}", Markup(svg), note, legend))
     return plots
 
 
@@ -76,17 +80,17 @@ def _finetuned(row: Evaluation) -> Mapping[str, Any] | None:
 
 
 def _linear(row: Evaluation) -> Mapping[str, Any] | None:
-    found: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(linear_probe.LINEAR)
-    return found
+    scores: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(linear_probe.LINEAR)
+    return scores
 
 
-def _line(found: ByShare, name: str, metric: str, scores: Any, place: int) -> figures.Line | None:
+def _line(by_share: ByShare, name: str, metric: str, scores: Any, place: int) -> figures.Line | None:
     points = []
-    for share in sorted(found):
-        held = scores(found[share][name]) if name in found[share] else None
-        if held and held["macro"][metric] is not None:
-            value = held["macro"][metric]
-            span = held["ci95"]["macro"][metric] or (value, value)
+    for share in sorted(by_share):
+        tree = scores(by_share[share][name]) if name in by_share[share] else None
+        if tree and tree["macro"][metric] is not None:
+            value = tree["macro"][metric]
+            span = tree["ci95"]["macro"][metric] or (value, value)
             points.append((100 * share, value, *span))
     if not points:
         return None

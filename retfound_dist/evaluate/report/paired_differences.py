@@ -1,4 +1,4 @@
-"""What a comparison proves: differences of rows on the same bootstrap resamples of patients and seeds."""
+"""Paired differences between rows, on the same bootstrap resamples of patients and seeds."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
                 f"row {name} has other test images than the first row: evaluate all rows on one set"
             )
     _, units_N = bootstrap.units_of(first.patients, first.keys, first.units)
+    # The same resamples for all rows: only then are two rows' scores in a resample a pair.
     weights_RN = bootstrap.resample(units_N, resamples, 0)
     whole = {name: bootstrap.over_seeds(r.labels_N, r.drawn_from, weights_RN) for name, r in rows.items()}
     drawn = {name: groups["macro"] for name, groups in whole.items()}
@@ -59,18 +60,18 @@ def ties(
     rows: Mapping[str, Evaluation], drawn: Mapping[str, bootstrap.Drawn]
 ) -> dict[str, dict[str, list[str]]]:
     """For every score of both definitions the rows that are not told apart from the best one."""
-    found: dict[str, dict[str, list[str]]] = {}
+    tied: dict[str, dict[str, list[str]]] = {}
     for kind, names in NAMES.items():
-        found[kind] = {}
+        tied[kind] = {}
         for metric in names:
             known = {n: v for n, r in rows.items() if (v := r.metrics[kind][metric]) is not None}
             top = best_of(list(known.values()), metric)
             best = next((n for n, value in known.items() if value == top), "")
             values = {n: drawn[n][kind][metric] for n in known}
-            found[kind][metric] = [
+            tied[kind][metric] = [
                 n for n in known if n != best and not bootstrap.paired(values[best], values[n])["real"]
             ]
-    return found
+    return tied
 
 
 def _best(metric: str, rows: Mapping[str, Evaluation]) -> str | None:
@@ -79,8 +80,10 @@ def _best(metric: str, rows: Mapping[str, Evaluation]) -> str | None:
 
 
 def _behind(metric: str, best: str, rows: Mapping[str, Evaluation], drawn: Drawn) -> list[dict[str, Any]]:
-    found = [{"best": best, "other": n, **gap(metric, best, n, rows, drawn)} for n in rows if n != best]
-    return sorted(found, key=lambda line: (line["difference"] is None, line["difference"]))
+    differences = [{"best": best, "other": n, **gap(metric, best, n, rows, drawn)} for n in rows if n != best]
+    # Undefined differences come last. The first part of the key keeps None from being compared with a
+    # number.
+    return sorted(differences, key=lambda line: (line["difference"] is None, line["difference"]))
 
 
 def _above_none(rows: Mapping[str, Evaluation], drawn: Drawn) -> list[dict[str, Any]]:
@@ -102,15 +105,17 @@ def _about_none(lines: list[dict[str, Any]]) -> list[str]:
 def _about_best(
     best: Mapping[str, str | None], rows: Mapping[str, Evaluation], lines: list[dict[str, Any]]
 ) -> list[str]:
-    said = []
+    sentences = []
     for metric, name in best.items():
         if name is None:
-            said.append(f"{wording.LABELS[metric]} is undefined for every row.")
+            sentences.append(f"{wording.LABELS[metric]} is undefined for every row.")
             continue
         tree = rows[name].metrics
-        told = wording.score(tree["macro"][metric], tree["ci95"]["macro"][metric])
-        said.append(wording.best(name, metric, told, [line for line in lines if line["metric"] == metric]))
-    return said
+        score = wording.score(tree["macro"][metric], tree["ci95"]["macro"][metric])
+        sentences.append(
+            wording.best(name, metric, score, [line for line in lines if line["metric"] == metric])
+        )
+    return sentences
 
 
 def _row(row: Evaluation) -> dict[str, Any]:

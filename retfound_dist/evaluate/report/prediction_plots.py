@@ -1,4 +1,4 @@
-"""What the test part's predictions and features show: ROC, precision and recall, calibration, PCA."""
+"""Plots of the test part's predictions and features: ROC, precision and recall, calibration, PCA."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def class_plots(evaluation: Evaluation) -> list[Plot]:
             (i, f"{c} {wording.score(per_class[c][name], None)}") for i, c in enumerate(evaluation.classes)
         ]
 
-    found = ranking_curves.class_curves(evaluation.labels_N, evaluation.probabilities_NC)
-    roc = figures.curves([one.roc for one in found], _FALSE, _TRUE, unit_square=True, diagonal=True)
-    pr = figures.curves([one.pr for one in found], "recall", "precision", unit_square=True)
+    curves = ranking_curves.class_curves(evaluation.labels_N, evaluation.probabilities_NC)
+    roc = figures.curves([one.roc for one in curves], _FALSE, _TRUE, unit_square=True, diagonal=True)
+    pr = figures.curves([one.pr for one in curves], "recall", "precision", unit_square=True)
     return [
         Plot(
             "ROC, each class against the rest",
@@ -61,11 +61,11 @@ def class_plots(evaluation: Evaluation) -> list[Plot]:
 def mean_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
     """ROC and precision-recall curves, mean over classes with bands, one colour a row."""
     legend = list(enumerate(rows)) if len(rows) > 1 else []
-    found = [both for i, row in enumerate(rows.values()) if (both := ranking_curves.mean_curves(row, i))]
-    if not found:
+    curves = [both for i, row in enumerate(rows.values()) if (both := ranking_curves.mean_curves(row, i))]
+    if not curves:
         return []
-    drawn_roc = figures.curves([both.roc for both in found], _FALSE, _TRUE, unit_square=True, diagonal=True)
-    drawn_pr = figures.curves([both.pr for both in found], "recall", "precision", unit_square=True)
+    drawn_roc = figures.curves([both.roc for both in curves], _FALSE, _TRUE, unit_square=True, diagonal=True)
+    drawn_pr = figures.curves([both.pr for both in curves], "recall", "precision", unit_square=True)
     return [
         Plot("ROC, mean over classes", Markup(drawn_roc), _BAND, legend),
         Plot("Precision and recall, mean over classes", Markup(drawn_pr), _BAND, legend),
@@ -93,14 +93,16 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
     """Two directions of the frozen features of the test part, one plot for each row that has them."""
     plots = []
     for name, row in rows.items():
-        held = row.pictures.get("features")
-        if not held or len(held["points"]) != len(row.labels_N):
+        features = row.pictures.get("features")
+        if not features or len(features["points"]) != len(row.labels_N):
             continue
-        some = _spread(len(row.labels_N))
-        first, second = (f"{share:.0%} of the variance" for share in held["explained"])
-        of_all = f"{len(some):,}" + (f" of {len(row.labels_N):,}" if len(some) < len(row.labels_N) else "")
-        points_N2 = np.array(held["points"])
-        svg = figures.scatter(points_N2[some], row.labels_N[some], f"PC 1, {first}", f"PC 2, {second}")
+        places = _spread(len(row.labels_N))
+        first, second = (f"{share:.0%} of the variance" for share in features["explained"])
+        of_all = f"{len(places):,}" + (
+            f" of {len(row.labels_N):,}" if len(places) < len(row.labels_N) else ""
+        )
+        points_N2 = np.array(features["points"])
+        svg = figures.scatter(points_N2[places], row.labels_N[places], f"PC 1, {first}", f"PC 2, {second}")
         plots.append(
             Plot(
                 name,
@@ -115,4 +117,6 @@ def feature_plots(rows: Mapping[str, Evaluation]) -> list[Plot]:
 
 def _spread(images: int) -> NDArray[np.int64]:
     """Places of at most `MOST_POINTS` images, evenly over the part: all where they are fewer."""
+    # Spread over the part and not its beginning: images are sorted by key, so the first may all be of one
+    # class.
     return np.linspace(0, images - 1, min(images, MOST_POINTS)).round().astype(np.int64)

@@ -33,9 +33,9 @@ _TIED = " Bold: the best; \u2248: not told apart from it by the paired bootstrap
 
 def score_table(kind: str, metrics: Trees, ties: Ties | None = None) -> dict[str, Any]:
     """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
-    held = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
+    rows = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
     note = _NOTES[kind] + (_TIED if ties else "")
-    return _table(kind, note, _COLUMNS[kind], held, (ties or {}).get(kind, {}))
+    return _table(kind, note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
 
 
 def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
@@ -44,22 +44,23 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
     for kind, title in PROBES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
+            # A probe that an older version made may lack scores that came later.
             names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
-            held = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
-            tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, held))
+            rows = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
+            tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, rows))
     return tables
 
 
 def external_tables(metrics: Trees) -> list[dict[str, Any]]:
     """The scores on the external set, in both definitions; no table where none was tested."""
-    held = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
-    if not held:
+    trees = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
+    if not trees:
         return []
-    first = next(iter(held.values()))
+    first = next(iter(trees.values()))
     title = f"External test on {first['data']['path']}"
-    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in held.items()} for kind in NAMES}
-    told = wording.external(first)
-    return [_table(f"{title}, {kind}", told, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
+    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in trees.items()} for kind in NAMES}
+    note = wording.external(first)
+    return [_table(f"{title}, {kind}", note, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
 
 
 def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -67,9 +68,9 @@ def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
     tree = evaluation.metrics.get("external")
     if tree is None:
         return []
-    own = details(name, evaluation)
+    of_test_part = details(name, evaluation)
     title = f"{name}, external test" if name else "External test"
-    return [{**own, **_by_class(tree), "name": title, "start": tree["data"]["path"]}]
+    return [{**of_test_part, **_by_class(tree), "name": title, "start": tree["data"]["path"]}]
 
 
 def _table(
@@ -85,6 +86,7 @@ def _table(
             "name": row,
             "cells": [
                 _cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
+                # A single row is not marked: it was compared with nothing.
                 | {"best": len(rows) > 1 and scores[name] is not None and scores[name] == best[name]}
                 | {"tied": row in (ties or {}).get(name, ())}
                 for name in names
@@ -96,8 +98,8 @@ def _table(
 
 
 def _cell(value: float | None, span: Sequence[float] | None, why: str) -> dict[str, Any]:
-    told = f"{wording.number(span[0])} to {wording.number(span[1])}" if value is not None and span else ""
-    return {"value": "-" if value is None else wording.number(value), "span": told, "why": why}
+    interval = f"{wording.number(span[0])} to {wording.number(span[1])}" if value is not None and span else ""
+    return {"value": "-" if value is None else wording.number(value), "span": interval, "why": why}
 
 
 def best_of(values: Sequence[float | None], name: str) -> float | None:
@@ -120,6 +122,7 @@ def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
 
 def _by_class(tree: Mapping[str, Any]) -> dict[str, Any]:
     counts = np.array(tree["confusion"])
+    # A class without test images has a row of zeros, not of 0/0.
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     columns = ("n", "sensitivity", "specificity", "precision", "f1", "auroc", "aupr")
     per_class = [

@@ -10,6 +10,7 @@ from retfound_dist.evaluate.scores import wording
 from retfound_dist.files.untrusted_text import markdown as escaped
 
 SHOWN = ("auroc", "aupr", "balanced_accuracy")
+# `0.900 [0.850, 0.950]` takes 20 letters.
 _WIDE = 21
 
 

@@ -1,4 +1,4 @@
-"""Which curves a page shows: a figure with its words, legend and the numbers behind it."""
+"""The training curves of a page: fine-tuning and pretraining, each a figure with title, note and legend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPARED = ("auroc", "aupr", "balanced_accuracy")
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with its words; `legend` pairs a colour's place with a name."""
+    """A figure with title and note; `legend` pairs the index of a colour with a name."""
 
     title: str
     svg: Markup
@@ -53,6 +53,7 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
             Markup(figures.curves(losses, "epoch", "cross entropy", whole_x=True)),
             "Training is on augmented images with smoothed labels, so its loss cannot reach 0.",
             [(0, "train"), (1, "validation")]
+            # More lines than seeds: there are validation losses too.
             if len(losses) > len(evaluation.metrics["per_seed"])
             else [(0, "train")],
         )
@@ -128,13 +129,13 @@ def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
         if run and tree["checkpoint"]["step"] is not None:
             runs.setdefault(run, []).append((name, tree["checkpoint"]["step"]))
     places = {name: i for i, name in enumerate(metrics)}
-    for run, held in runs.items():
+    for run, checkpoints in runs.items():
         steps, losses = read_losses(run)
         if not steps:
             continue
         marks = [
             PointMarker(step, float(np.interp(step, steps, losses)), name or f"step {step:,}", places[name])
-            for name, step in held
+            for name, step in checkpoints
         ]
         colour = figures.COLOURS - 2
         svg = figures.curves([Line(steps, losses, colour)], "step", "reconstruction loss", marks)
@@ -152,6 +153,7 @@ def read_losses(run: str) -> tuple[list[int], list[float]]:
     """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
     try:
         rows = each_step_once(read_log(run, run_folder.METRICS, LossStep).rows)
+    # The page is drawn without the run's log too: the run may be deleted or out of reach.
     except StorageError:
         return [], []
     rows = [row for row in rows if row["loss"] is not None]

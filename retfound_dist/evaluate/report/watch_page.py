@@ -49,11 +49,11 @@ def history_plots(watch: Watch) -> list[Plot]:
     for metric in COMPARED:
         lines, legend = [], []
         for place, (kind, title) in enumerate({**PROBES, "finetuned": f"{TUNED} (test part)"}.items()):
-            found = _line([(row["step"], row.get(kind)) for row in watch["rows"]], metric, place)
-            if found:
-                lines.append(found)
+            line = _line([(row["step"], row.get(kind)) for row in watch["rows"]], metric, place)
+            if line:
+                lines.append(line)
                 legend.append((place, title))
-                lines += _level(watch, kind, metric, found)
+                lines += _level(watch, kind, metric, line)
         if not lines:
             continue
         marks = _marks(watch, metric)
@@ -66,10 +66,13 @@ def history_plots(watch: Watch) -> list[Plot]:
 
 def _line(points: Sequence[tuple[int, Any]], metric: str, place: int) -> Line | None:
     """A curve through the steps that have the score, with its band."""
-    known = [(step, held["macro"][metric], held["ci95"]["macro"][metric]) for step, held in points if held]
+    known = [
+        (step, scores["macro"][metric], scores["ci95"]["macro"][metric]) for step, scores in points if scores
+    ]
     known = [point for point in known if point[1] is not None]
     if not known:
         return None
+    # A score without an interval gets a band of no height there.
     spans = [span or (value, value) for _, value, span in known]
     low, high = np.array(spans).T
     return Line([step for step, *_ in known], [value for _, value, _ in known], place, band=(low, high))
@@ -77,11 +80,11 @@ def _line(points: Sequence[tuple[int, Any]], metric: str, place: int) -> Line | 
 
 def _level(watch: Watch, kind: str, metric: str, beside: Line) -> list[Line]:
     """The starting weights' score as a level under a curve."""
-    held = (watch["start"] or {}).get(kind)
-    if not held or held["macro"][metric] is None:
+    scores = (watch["start"] or {}).get(kind)
+    if not scores or scores["macro"][metric] is None:
         return []
     ends = [0, max(beside.x)]
-    return [Line(ends, [held["macro"][metric]] * 2, beside.colour, dashed=True)]
+    return [Line(ends, [scores["macro"][metric]] * 2, beside.colour, dashed=True)]
 
 
 def _marks(watch: Watch, metric: str) -> list[PointMarker]:
@@ -102,15 +105,16 @@ def _trees(watch: Watch) -> dict[str, Any]:
 def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     if not watch["rows"]:
         return ["No checkpoint was probed yet."]
+    # The newest is not always the highest step: a run that went back has older checkpoints of later steps.
     last = next((row for row in watch["rows"] if row["step"] == watch.get("newest")), watch["rows"][-1])
-    said = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
+    scores = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:
-        said += f" The starting weights: {_told(watch['start'])}."
-    seen = wording.pretrained_probe(last.get("pretrained_on"))
-    found = [said, *_beside_start(watch, last), _WHERE, *([seen] if seen else [])]
+        scores += f" The starting weights: {_told(watch['start'])}."
+    overlap = wording.pretrained_probe(last.get("pretrained_on"))
+    sentences = [scores, *_beside_start(watch, last), _WHERE, *([overlap] if overlap else [])]
     if not watch["alarms"]:
-        found.append("No alarm was raised.")
-    return [*found, wording.intervals(first.metrics)] if first else found
+        sentences.append("No alarm was raised.")
+    return [*sentences, wording.intervals(first.metrics)] if first else sentences
 
 
 def _beside_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
@@ -120,13 +124,13 @@ def _beside_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
         return []
     rule, (low, high) = watch["config"]["alarm"], gap["ci95"]
     sign = "+" if gap["difference"] > 0 else ""
-    told = f"{wording.LABELS[rule['metric']]} {sign}{wording.score(gap['difference'], gap['ci95'])}"
+    difference = f"{wording.LABELS[rule['metric']]} {sign}{wording.score(gap['difference'], gap['ci95'])}"
     real = "a real difference" if low > 0 or high < 0 else "not told apart on these images"
-    return [f"Beside its starting weights ({PROBES[rule['method']].lower()}): {told}: {real}."]
+    return [f"Beside its starting weights ({PROBES[rule['method']].lower()}): {difference}: {real}."]
 
 
-def _told(held: Mapping[str, Any]) -> str:
-    linear = held["linear"]
+def _told(probe: Mapping[str, Any]) -> str:
+    linear = probe["linear"]
     scores = (
         f"{wording.LABELS[name]} {wording.score(linear['macro'][name], linear['ci95']['macro'][name])}"
         for name in COMPARED

@@ -1,4 +1,4 @@
-"""Is an evaluation that stands somewhere the one that is asked for? By weights, images and settings."""
+"""Compares an existing evaluation with a request: the same weights, images and settings, or what differs."""
 
 from __future__ import annotations
 
@@ -34,22 +34,25 @@ def is_same(
 def changes(
     metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
 ) -> list[str]:
-    """In what metrics.json came from other weights, images or settings, a sentence each."""
-    held, found = metrics["checkpoint"], []
-    if held["sha256"] != start.identity:
-        there, here = _told(held), _told(start.describe())
+    """What differs from the weights, images and settings of metrics.json, one sentence each."""
+    checkpoint, differing = metrics["checkpoint"], []
+    # By content and not by URL: the file at a URL may have been replaced, and the same file may have moved.
+    if checkpoint["sha256"] != start.identity:
+        there, here = _told(checkpoint), _told(start.describe())
         same = " (its content has changed)" if there == here else ""
-        found.append(f"checkpoint is {there} there and {here} here{same}")
+        differing.append(f"checkpoint is {there} there and {here} here{same}")
     if metrics["data"]["fingerprint"] != data.fingerprint:
         there, here = metrics["data"]["path"], data.path
         same = " (its images, labels or split have changed)" if there == here else ""
-        found.append(f"data are {there} there and {here} here{same}")
+        differing.append(f"data are {there} there and {here} here{same}")
     if _external(metrics) != (data.external.fingerprint if data.external else None):
-        found.append("the external set is another")
+        differing.append("the external set is another")
+    # An older metrics.json lacks settings that came later. It was made with what are their defaults.
     for key, old, new in differences(with_defaults(EvaluateConfig, metrics["config"]), to_dict(config)):
+        # A checkpoint brings its own encoder. `model.*` only shapes a network that starts from nothing.
         if key not in _HOW and not (start.kind != "none" and key.startswith("model.")):
-            found.append(f"{key} is {old!r} there and {new!r} here")
-    return found
+            differing.append(f"{key} is {old!r} there and {new!r} here")
+    return differing
 
 
 def _told(checkpoint: Mapping[str, Any]) -> str:

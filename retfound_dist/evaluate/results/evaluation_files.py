@@ -1,4 +1,4 @@
-"""An evaluation as it stands at a URL, written and read whole.
+"""Writes and reads the files of an evaluation, as a whole.
 
 predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
 seed_predictions.csv   the same of each seed, where there are several: seed, key, p_<CLASS>...
@@ -41,9 +41,9 @@ METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "report.html",
 )
 UNFINISHED = "unfinished.json"
-"""There while an evaluation is being written: files without a metrics.json are then ours."""
+"""Exists while an evaluation is being written. Beside it, files without a metrics.json are ours."""
 REMEDY = "evaluate again with --force, or give another out.url"
-"""What to do about files of an evaluation that are damaged."""
+"""What a person can do about damaged files of an evaluation."""
 FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
 """Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
@@ -78,13 +78,13 @@ class Evaluation:
 
     @property
     def units(self) -> list[Unit]:
-        """What a bootstrap draws each test image with; empty: its patient, or the image alone."""
-        how = self.metrics["bootstrap"]
-        return [(how["unit"], name) for name in how.get("unit_names", ())]
+        """The unit that a bootstrap draws for each test image; empty: its patient, or the image alone."""
+        bootstrap = self.metrics["bootstrap"]
+        return [(bootstrap["unit"], name) for name in bootstrap.get("unit_names", ())]
 
     @property
     def drawn_from(self) -> Floats:
-        """(S, N, C): what a bootstrap over seeds draws from."""
+        """The probabilities that a bootstrap over seeds draws from, (S, N, C)."""
         return self.probabilities_NC[None] if self.seeds_SNC is None else self.seeds_SNC
 
 
@@ -97,9 +97,14 @@ def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
     """Put an evaluation at a URL; an older one there stops counting first."""
+    # First: if writing is cut off, the next run knows these files as its own and may replace them.
     storage.write_json(storage.join(url, UNFINISHED), {"note": "an evaluation that was not written whole"})
+    # Readers take metrics.json as the sign of a whole evaluation. It is deleted first and written last, so
+    # that nobody reads a mixture of two evaluations.
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
+    # Files that only some evaluations have: one that is left from an earlier evaluation would be read as
+    # part of this one.
     some = {
         OF_SEEDS: None if evaluation.seeds_SNC is None else seeds_csv(evaluation),
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
@@ -124,10 +129,10 @@ def read_metrics(url: str) -> dict[str, Any]:
 
 def read_whole(url: str) -> Evaluation | None:
     """`read` for a page of several: RecordError too where a score that it shows is missing."""
-    held = read(url)
-    if held is not None and (lacking := _lacking(held.metrics)):
+    evaluation = read(url)
+    if evaluation is not None and (lacking := _lacking(evaluation.metrics)):
         raise json_reader.damaged(storage.join(url, METRICS), f"{lacking} is missing", REMEDY)
-    return held
+    return evaluation
 
 
 def _lacking(tree: Mapping[str, Any]) -> str:
@@ -140,9 +145,9 @@ def _lacking(tree: Mapping[str, Any]) -> str:
         tables |= {f"external.{name}": external[name] for name in _SHOWN}
         tables |= {f"external.ci95.{name}": external["ci95"].get(name, {}) for name in _SHOWN}
     wanted = ((where, score) for where in tables for score in _SHOWN[where.rpartition(".")[2]])
-    found = next(((where, score) for where, score in wanted if score not in tables[where]), None)
-    if found:
-        return ".".join(found)
+    missing = next(((where, score) for where, score in wanted if score not in tables[where]), None)
+    if missing:
+        return ".".join(missing)
     for kind, probe in (tree.get("probe") or {}).items():
         if score := next((s for s in MACRO if s in probe["macro"] and s not in probe["ci95"]["macro"]), ""):
             return f"probe.{kind}.ci95.macro.{score}"
@@ -156,21 +161,23 @@ def read(url: str) -> Evaluation | None:
     metrics = read_metrics(url)
     if not storage.exists(storage.join(url, PREDICTIONS)):
         raise RecordError(f"{storage.join(url, PREDICTIONS)} is not there; {REMEDY}")
+    # The history only feeds curves. Lines that cannot be read are counted, and the scores are still used.
     history = json_reader.read_lines(storage.join(url, HISTORY), EpochRow)
     classes, where = metrics["classes"], storage.join(url, PREDICTIONS)
     try:
-        said = read_predictions(where, classes)
+        predictions = read_predictions(where, classes)
         return Evaluation(
             metrics=metrics,
-            keys=said.keys,
-            patients=said.patients,
-            labels_N=said.labels_N,
-            probabilities_NC=said.probabilities_NC,
+            keys=predictions.keys,
+            patients=predictions.patients,
+            labels_N=predictions.labels_N,
+            probabilities_NC=predictions.probabilities_NC,
             history=[dict(row) for row in history.rows],
             pictures=_pictures(url),
-            seeds_SNC=_of_seeds(url, metrics, said.keys),
+            seeds_SNC=_of_seeds(url, metrics, predictions.keys),
             left_out=history.fault,
         )
+    # The reader of predictions raises these for damage and does not always know the file's URL.
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
 
@@ -205,10 +212,10 @@ def predictions_csv(evaluation: Evaluation) -> str:
 
 def seeds_csv(evaluation: Evaluation) -> str:
     """The test part by each seed, one line a seed and image."""
-    told = zip(evaluation.metrics["seeds"], evaluation.drawn_from, strict=True)
+    by_seed = zip(evaluation.metrics["seeds"], evaluation.drawn_from, strict=True)
     rows = [
         [str(seed), key, *(f"{p:.{DIGITS}f}" for p in p_C)]
-        for seed, p_NC in told
+        for seed, p_NC in by_seed
         for key, p_C in zip(evaluation.keys, p_NC, strict=True)
     ]
     return _csv(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
@@ -217,16 +224,16 @@ def seeds_csv(evaluation: Evaluation) -> str:
 def external_csv(tested: ExternalTest) -> str:
     """The external set, one line an image: `label` in the model's words, `external_label` in the set's."""
     classes = tested.metrics["classes"]
-    told = zip(
+    images = zip(
         tested.keys, tested.patients, tested.labels_N, tested.own_labels, tested.probabilities_NM, strict=True
     )
     rows = [
-        [key, patient or "", classes[label], own, classes[int(p_M.argmax())]]
+        [key, patient or "", classes[label], own_label, classes[int(p_M.argmax())]]
         + [f"{p:.{DIGITS}f}" for p in p_M]
-        for key, patient, label, own, p_M in told
+        for key, patient, label, own_label, p_M in images
     ]
-    told_of = ["key", "patient", "label", "external_label", "predicted"]
-    return _csv([*told_of, *(f"p_{c}" for c in classes)], rows)
+    columns = ["key", "patient", "label", "external_label", "predicted"]
+    return _csv([*columns, *(f"p_{c}" for c in classes)], rows)
 
 
 def split_csv(data: LabelledSet) -> str:

@@ -1,4 +1,4 @@
-"""What stands where an evaluation or a comparison shall be written: the same, another, or something else."""
+"""Checks what exists at `out.url`: the same evaluation, another one, or something else."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ FEW = 4
 
 def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
     """ConfigError where `out.url` belongs to something else: nothing is mixed with an evaluation."""
-    kind, own = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
-    if kind in _OTHERS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {own}:
-        raise ConfigError(f"out.url={url} is {kind}: give {own} a folder of its own")
+    kind, wanted = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
+    if kind in _OTHERS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {wanted}:
+        raise ConfigError(f"out.url={url} is {kind}: give {wanted} a folder of its own")
     if not storage.is_folder(url) and storage.exists(url):
         raise ConfigError(f"out.url={url} is {kind}, a folder is wanted: give another out.url")
-    if force or kind == own:
+    # --force replaces an evaluation. It never replaces a run, a checkpoint or a shard set: those were
+    # refused above.
+    if force or kind == wanted:
         return
     names = set(storage.list_names(url))
     if evaluation_files.UNFINISHED in names or comparison:
         return
+    # No UNFINISHED file lies there, so files of these names were not left by an evaluation of ours.
     strange = sorted(names & set(evaluation_files.FILES))
     if strange:
         raise output_files.not_ours(storage.join(url, strange[0]), "evaluate", "out.url")
@@ -50,7 +53,7 @@ def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
 def held_evaluation(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
-    """The same evaluation where it is whole already; None where it is to be made.
+    """The same evaluation where it is complete already; None where it has to be made.
 
     ConfigError, with the difference, where another one stands there and `force` is not given; RecordError
     where its metrics.json is damaged or of another program.
@@ -58,9 +61,9 @@ def held_evaluation(
     url = config.out.url
     if force or not storage.exists(storage.join(url, evaluation_files.METRICS)):
         return None
-    found = changes(evaluation_files.read_metrics(url), start, data, config)
-    if found:
-        raise ConfigError(_refusal(url, "evaluation", found))
+    differing = changes(evaluation_files.read_metrics(url), start, data, config)
+    if differing:
+        raise ConfigError(_refusal(url, "evaluation", differing))
     try:
         return evaluation_files.read(url)
     except RecordError as error:  # what was to be seen of it by metrics.json is the same: nothing is lost
@@ -76,17 +79,17 @@ def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
     if force or not storage.exists(where):
         return
     remedy = "give another out.url, or compare again with --force"
-    held = json_reader.read(where, ComparisonFile, remedy)["config"]["weights"]
-    lost = [name for name in held if name not in weights]
+    old_weights = json_reader.read(where, ComparisonFile, remedy)["config"]["weights"]
+    lost = [name for name in old_weights if name not in weights]
     if lost:
         raise ConfigError(
             _refusal(where, "comparison", [f"weights.{name} is in that one and not in this" for name in lost])
         )
 
 
-def _refusal(url: str, what: str, found: list[str]) -> str:
-    more = f", and {len(found) - FEW} more" if len(found) > FEW else ""
+def _refusal(url: str, name: str, differing: list[str]) -> str:
+    more = f", and {len(differing) - FEW} more" if len(differing) > FEW else ""
     return (
-        f"{url} holds another {what} ({'; '.join(found[:FEW])}{more}): "
+        f"{url} holds another {name} ({'; '.join(differing[:FEW])}{more}): "
         "give another out.url, or replace it with --force"
     )

@@ -1,4 +1,4 @@
-"""pictures.json, typed: what a page draws from it."""
+"""The types of pictures.json, checked when it is read, so that a page can draw it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _OPEN = with_config(ConfigDict(extra="allow"))
 
 def _readable(text: str) -> str:
     try:
+        # load() decodes the pixels. open() alone reads the header and lets a cut-off picture pass.
         Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()
+    # Pillow reports broken files by several exceptions; SyntaxError is that of a broken PNG.
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("is no picture") from error
     return text
@@ -78,12 +80,13 @@ class FilledIn(TypedDict):
     difference: list[str]
 
 
-def _together(held: Reconstructions) -> Reconstructions:
-    columns = [*held["checkpoints"], held]
+def _together(tree: Reconstructions) -> Reconstructions:
+    columns = [*tree["checkpoints"], tree]
     lengths = {len(column[name]) for column in columns for name in _LISTS if name in column}  # type: ignore[literal-required]
+    # The page walks through these lists by index: a shorter one would end in an IndexError there.
     if len(lengths) != 1:
         raise ValueError("has lists of many lengths, of the same images")
-    return held
+    return tree
 
 
 _LISTS = ("labels", "original", "masked", "reconstruction", "difference")

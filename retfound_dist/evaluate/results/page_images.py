@@ -1,4 +1,4 @@
-"""What only the models can show, kept beside the scores as pictures.json: pages are drawn from files.
+"""Makes pictures.json: the pictures that need the models. Pages are drawn from this file alone.
 
 mistakes          the worst ones of the first seed, with heat maps (`worst_mistakes.py`)
 features          two directions of the frozen features of the test part (`feature_projection.py`)
@@ -58,33 +58,34 @@ def reconstructions(
     if start.weights is None or not start.weights.has_decoder:
         return None
     test = data.parts["test"]
+    # Errors below are reported and not raised: scores that took hours must not be lost for a picture.
     places = chosen(test)
     images = [test.images[i] for i in places]
     try:
-        own = _filled_in(start.weights, images)
+        own_reconstructions = _filled_in(start.weights, images)
     except RetfoundError as error:
         say(f"no reconstructions: {error}")
         return None
-    if own is None:
+    if own_reconstructions is None:
         return None
     columns = []
     for step in earlier_steps(start):
         try:
             url = checkpoint_folder.checkpoint_url(str(run_of(start.url)), step)
-            found = _filled_in(read_weights(url), images)
+            earlier = _filled_in(read_weights(url), images)
         except RetfoundError as error:
             say(f"no reconstruction by step {step}: {error}")
             continue
-        if found:
-            columns.append(_column(step, found))
-    columns.append(_column(start.describe()["step"], own))
+        if earlier:
+            columns.append(_column(step, earlier))
+    columns.append(_column(start.describe()["step"], own_reconstructions))
     return {
         "keys": [test.keys[i] for i in places],
         "labels": [data.classes[test.labels[i]] for i in places],
         "image_size": start.image_size,
         "patch": start.shape.patch,
-        "original": [picture_text(one.original) for one in own],
-        "masked": [picture_text(one.masked) for one in own],
+        "original": [picture_text(one.original) for one in own_reconstructions],
+        "masked": [picture_text(one.masked) for one in own_reconstructions],
         "checkpoints": columns,
     }
 
@@ -94,6 +95,7 @@ def earlier_steps(start: StartingWeights) -> list[int]:
     run, step = run_of(start.url), start.describe()["step"]
     if run is None or step is None:
         return []
+    # Later checkpoints are left out: the page shows how the run came to this one.
     steps = [s for s in checkpoint_folder.list_steps(run) if s <= step]
     return sorted({steps[0], steps[(len(steps) - 1) // 2]} - {step}) if steps else []
 
@@ -101,6 +103,7 @@ def earlier_steps(start: StartingWeights) -> list[int]:
 def chosen(test: SplitPart) -> list[int]:
     """Places of the test images to show: the first of each class in turn."""
     labels = test.labels
+    # Sorted by how many of its class came before: each class gives one image before any gives a second.
     ranked = sorted((int((labels[:i] == labels[i]).sum()), int(labels[i]), i) for i in range(len(labels)))
     return [place for *_, place in ranked[:PICTURES]]
 
@@ -112,13 +115,14 @@ def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] 
     return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
 
 
-def _column(step: int | None, found: Sequence[Reconstruction]) -> dict[str, Any]:
+def _column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any]:
     return {
         "step": step,
-        "reconstruction": [picture_text(one.reconstruction) for one in found],
-        "difference": [picture_text(_raised(one.difference)) for one in found],
+        "reconstruction": [picture_text(one.reconstruction) for one in images],
+        "difference": [picture_text(_raised(one.difference)) for one in images],
     }
 
 
 def _raised(difference: Any) -> Any:
+    # As int: uint8 would wrap around at 256.
     return np.minimum(difference.astype(int) * GAIN, 255).astype(np.uint8)

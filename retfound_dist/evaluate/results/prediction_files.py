@@ -39,6 +39,7 @@ def read_predictions(url: str, classes: Sequence[str]) -> Predictions:
     keys: list[str] = []
     patients: list[str | None] = []
     names: dict[str, str | None] = {"": None}  # a patient's name is held once
+    # Typed arrays take 8 bytes a number. A list of Python floats takes 32.
     labels, columns = array("q"), [array("d") for _ in classes]
     wanted = ["key", "patient", "label", *(f"p_{name}" for name in classes)]
     for key, patient, label, *numbers in _blocks(url, wanted):
@@ -55,6 +56,8 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
     columns, place = [array("d") for _ in classes], 0
     for seed, key, *numbers in _blocks(url, ["seed", "key", *(f"p_{name}" for name in classes)]):
         for one, name in zip(seed, key, strict=True):
+            # The file holds all images of the first seed, then all of the next: a row's place says which it
+            # must be.
             turn, image = divmod(place, len(keys))
             if turn >= len(seeds) or int(one) != seeds[turn] or name != keys[image]:
                 raise ValueError(f"{url} holds other images or seeds than the predictions beside it")
@@ -67,10 +70,10 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
 
 
 def _side_by_side(columns: Sequence[array[float]]) -> Floats:
-    found = np.empty((len(columns[0]), len(columns)))
+    values_NC = np.empty((len(columns[0]), len(columns)))
     for place, column in enumerate(columns):
-        found[:, place] = column
-    return found
+        values_NC[:, place] = column
+    return values_NC
 
 
 def _blocks(url: str, wanted: Sequence[str]) -> Iterator[Block]:
@@ -83,6 +86,7 @@ def _blocks(url: str, wanted: Sequence[str]) -> Iterator[Block]:
             raise ValueError(f"it has no column {missing[0]}")
         places = [header.index(name) for name in wanted]
         while rows := [row for row in islice(reader, BLOCK) if row]:
+            # strict: a row of another length is damage. Without it the longer rows would be cut silently.
             columns = list(zip(*rows, strict=True))
             if len(columns) != len(header):
                 raise ValueError(f"it has rows of {len(columns)} cells, its header has {len(header)}")

@@ -1,6 +1,6 @@
-"""When a run goes wrong: a probe worse than that of the run's own starting weights, or one that has fallen.
+"""Decides when a run goes wrong: a probe is worse than the starting weights', or worse than the best before.
 
-Worse means by more than the paired 95 % interval, and by more than a trifle: both checkpoints are scored on
+Worse: by more than the paired 95 % interval, and by more than a set minimum. Both checkpoints are scored on
 the same bootstrap resamples of the same images, and the interval of the difference lies below 0. Pure.
 """
 
@@ -62,14 +62,15 @@ class Judged:
 
 def judge(start: Point | None, points: Sequence[Point], least: float) -> list[Judged]:
     """Every checkpoint, rising, beside what came before."""
-    found = []
+    judged = []
     best: Point | None = None
     for point in points:
         to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
-        found.append(Judged(point, to_start, to_best))
+        judged.append(Judged(point, to_start, to_best))
+        # After the comparison: a checkpoint is compared with the best before it, never with itself.
         if point.value is not None and (best is None or best.value is None or point.value > best.value):
             best = point
-    return found
+    return judged
 
 
 def gap(point: Point, other: Point, least: float) -> Gap:
@@ -84,24 +85,31 @@ def alarms(judged: Sequence[Judged], rule: Alarm) -> list[dict[str, Any]]:
     """The rows of alarms.jsonl: a checkpoint and kind each, from the `patience`-th in a row on."""
     rows: list[dict[str, Any]] = []
     in_a_row: dict[Kind, int] = {"worse_than_start": 0, "falling": 0}
-    for each in judged:
-        gaps: Mapping[Kind, Gap | None] = {"worse_than_start": each.to_start, "falling": each.to_best}
-        for kind, found in gaps.items():
-            in_a_row[kind] = in_a_row[kind] + 1 if found and found.worse else 0
-            if found and in_a_row[kind] >= rule.patience:
-                rows.append(_row(kind, each.point, found, rule))
+    for checkpoint in judged:
+        gaps: Mapping[Kind, Gap | None] = {
+            "worse_than_start": checkpoint.to_start,
+            "falling": checkpoint.to_best,
+        }
+        for kind, gap_to_other in gaps.items():
+            # A checkpoint that is not worse begins the count anew, so one bad draw raises no alarm where
+            # patience > 1.
+            in_a_row[kind] = in_a_row[kind] + 1 if gap_to_other and gap_to_other.worse else 0
+            if gap_to_other and in_a_row[kind] >= rule.patience:
+                rows.append(_row(kind, checkpoint.point, gap_to_other, rule))
     return rows
 
 
-def _row(kind: Kind, point: Point, found: Gap, rule: Alarm) -> dict[str, Any]:
+def _row(kind: Kind, point: Point, gap_to_other: Gap, rule: Alarm) -> dict[str, Any]:
     return {
         "step": point.step,
         "kind": kind,
         "method": rule.method,
         "metric": rule.metric,
         "value": point.value,
-        "against_step": found.other,
-        "difference": found.difference,
-        "ci95": found.ci95,
-        "message": wording.alarm(kind, point.step, found.other, rule, found.difference, found.ci95),
+        "against_step": gap_to_other.other,
+        "difference": gap_to_other.difference,
+        "ci95": gap_to_other.ci95,
+        "message": wording.alarm(
+            kind, point.step, gap_to_other.other, rule, gap_to_other.difference, gap_to_other.ci95
+        ),
     }

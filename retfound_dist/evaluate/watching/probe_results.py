@@ -1,4 +1,4 @@
-"""A checkpoint's probe as it stands in a folder: cross-validated on train and val, written and read whole.
+"""Writes and reads the probe of a checkpoint, cross-validated on train and val, as a whole.
 
 features.npz            the frozen features
 probe_predictions.csv   every image of train and val: key, patient, label, <method>_p_<CLASS>...
@@ -87,30 +87,32 @@ def probe_start(
 ) -> Probed:
     """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
     try:
-        held = read(folder)
+        existing = read(folder)
+    # A file of a newer version is whole. Making it again would destroy what that version can read.
     except FormatError:
         raise
     except RecordError as error:
         show.warn(str(error))
-        held = None
-    if held and _is_same(held.tree, start, data, settings, resamples):
-        return held
+        existing = None
+    if existing and _is_same(existing.tree, start, data, settings, resamples):
+        return existing
     began, images = time.monotonic(), development(data)
     show.begin(f"features of {start.url}")
     rows = features_of(start, data, PARTS, folder, show.advance)
     show.begin("linear probe and nearest neighbours")
-    found = linear_probe.cross_validated(
+    probabilities = linear_probe.cross_validated(
         np.concatenate([rows[name] for name in PARTS]),
         images.labels_N,
         images.units_N,
         len(data.classes),
         settings,
     )
-    found = {method: p_NC.round(DIGITS) for method, p_NC in found.items()}
+    # Rounded before scoring, so that the scores can be computed again from the CSV.
+    probabilities = {method: p_NC.round(DIGITS) for method, p_NC in probabilities.items()}
     tree = {
         **{
             method: linear_probe.scored(images.labels_N, p_NC, images.units_N, data.classes, resamples)
-            for method, p_NC in found.items()
+            for method, p_NC in probabilities.items()
         },
         "images": len(images.keys),
         "bootstrap": {"unit": images.unit, "units": int(images.units_N.max()) + 1, "resamples": resamples},
@@ -124,9 +126,9 @@ def probe_start(
         "probe": to_dict(settings),
         "seconds": round(time.monotonic() - began, 1),
     }
-    made = Probed(tree, found)
-    _write(folder, made, images)
-    return made
+    probed = Probed(tree, probabilities)
+    _write(folder, probed, images)
+    return probed
 
 
 def read(folder: str) -> Probed | None:
@@ -139,26 +141,27 @@ def read(folder: str) -> Probed | None:
         rows = list(csv.DictReader(io.StringIO(storage.read_bytes(where).decode())))
         if not rows or len(rows) != tree.get("images", len(rows)):
             raise ValueError(f"it has {len(rows):,} rows, {PROBE} tells of other images")
-        found = {
+        probabilities = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
             for method in linear_probe.METHODS
         }
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
-    return Probed(tree, found)
+    return Probed(tree, probabilities)
 
 
-def _write(folder: str, made: Probed, images: Development) -> None:
+def _write(folder: str, probed: Probed, images: Development) -> None:
+    # probe.json is deleted first and written last: without it the predictions do not count as a probe.
     storage.delete(storage.join(folder, PROBE))
-    classes, text = made.tree["classes"], io.StringIO()
+    classes, text = probed.tree["classes"], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{method}_p_{c}" for method in made.probabilities for c in classes]
+    columns = [f"{method}_p_{c}" for method in probed.probabilities for c in classes]
     writer.writerow(["key", "patient", "label", *columns])
-    all_NP = np.concatenate(list(made.probabilities.values()), axis=1)
+    all_NP = np.concatenate(list(probed.probabilities.values()), axis=1)
     for key, patient, label, p_P in zip(images.keys, images.patients, images.labels_N, all_NP, strict=True):
         writer.writerow([key, patient or "", classes[label], *(f"{p:.{DIGITS}f}" for p in p_P)])
     storage.write_text(storage.join(folder, PREDICTIONS), text.getvalue())
-    storage.write_json(storage.join(folder, PROBE), made.tree)
+    storage.write_json(storage.join(folder, PROBE), probed.tree)
 
 
 def _is_same(

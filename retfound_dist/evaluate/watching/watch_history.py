@@ -1,4 +1,4 @@
-"""What a watch knows of a run: every checkpoint's probe beside the starting weights' and the best before it.
+"""The history of a watched run: each checkpoint's probe beside the starting weights' and the best before it.
 
 watch.json    RUN/evaluations/: rows, alarms, the starting weights
 report.html   RUN/evaluations/: the same as a page
@@ -45,9 +45,9 @@ def start_url(run: str) -> str:
 
 def steps_with(run: str, name: str) -> list[int]:
     """Steps whose folder of evaluations holds a file, rising; their checkpoints may be gone since."""
-    found = [int(m.group(1)) for n in storage.list_names(folder(run)) if (m := _STEP.match(n))]
+    steps = [int(m.group(1)) for n in storage.list_names(folder(run)) if (m := _STEP.match(n))]
     return sorted(
-        s for s in found if storage.exists(storage.join(checkpoint_folder.evaluation_url(run, s), name))
+        s for s in steps if storage.exists(storage.join(checkpoint_folder.evaluation_url(run, s), name))
     )
 
 
@@ -70,24 +70,24 @@ class History:
 
         `warn` is told of files that are damaged, each once.
         """
-        found = cls(config, development(data), data.fingerprint, warn)
+        history = cls(config, development(data), data.fingerprint, warn)
         for step in steps_with(config.run.url, probe_results.PROBE):
-            held = found._told(probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step))
+            probed = history._told(probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step))
             if (
-                held
-                and found._fits(held)
-                and is_of(checkpoint_folder.checkpoint_url(config.run.url, step), held)
+                probed
+                and history._fits(probed)
+                and is_of(checkpoint_folder.checkpoint_url(config.run.url, step), probed)
             ):
-                found.steps[step] = held
-        return found
+                history.steps[step] = probed
+        return history
 
-    def add(self, step: int, made: Probed) -> None:
+    def add(self, step: int, probed: Probed) -> None:
         """Take in a checkpoint's probe; 0 is the starting weights'."""
         self._drawn.pop(step, None)
         if step:
-            self.steps[step] = made
+            self.steps[step] = probed
         else:
-            self.start = made
+            self.start = probed
 
     def judged(self) -> list[Judged]:
         """Every checkpoint beside what came before."""
@@ -101,7 +101,7 @@ class History:
         return {
             "run": self.config.run.url,
             "start": self.start.tree if self.start else None,
-            "rows": [self._row(each) for each in judged],
+            "rows": [self._row(checkpoint) for checkpoint in judged],
             "newest": self.newest(),
             "alarms": probe_alarms.alarms(judged, self.config.alarm),
             "config": to_dict(self.config),
@@ -109,16 +109,22 @@ class History:
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint that was probed; None where none was."""
-        there = [
-            each.step for each in checkpoint_folder.by_age(self.config.run.url) if each.step in self.steps
+        probed_steps = [
+            commit.step
+            for commit in checkpoint_folder.by_age(self.config.run.url)
+            if commit.step in self.steps
         ]
-        return there[-1] if there else max(self.steps, default=None)
+        return probed_steps[-1] if probed_steps else max(self.steps, default=None)
 
     def write(self) -> list[dict[str, Any]]:
         """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
         tree, run = self.tree(), self.config.run.url
+        # A watch that is started again finds the same alarms again: those that are logged already are not
+        # new.
         known = {_name(row) for row in read_log(run, run_folder.ALARMS).rows}
         fresh = [row for row in tree["alarms"] if _name(row) not in known]
+        # The log of alarms first: watch.json and the page can be made again from the probes, an alarm that
+        # nobody saw cannot.
         if fresh:
             run_folder.append_rows(run, run_folder.ALARMS, fresh)
         storage.write_json(storage.join(run, run_folder.WATCH), tree)
@@ -127,23 +133,24 @@ class History:
             step: self._told(evaluation_files.read_whole, checkpoint_folder.evaluation_url(run, step))
             for step in steps
         }
-        page = watch_page(tree, {step: held for step, held in tuned.items() if held})
+        page = watch_page(tree, {step: evaluation for step, evaluation in tuned.items() if evaluation})
         storage.write_text(storage.join(folder(run), evaluation_files.REPORT), page)
+        # `retfound runs` shows alarms by the summary, which would else be older than they are.
         run_summary.refresh(run)
         return fresh
 
-    def _row(self, each: Judged) -> dict[str, Any]:
-        tree, step = self.steps[each.point.step].tree, each.point.step
+    def _row(self, checkpoint: Judged) -> dict[str, Any]:
+        tree, step = self.steps[checkpoint.point.step].tree, checkpoint.point.step
         where = checkpoint_folder.evaluation_url(self.config.run.url, step)
-        there = storage.exists(storage.join(where, evaluation_files.METRICS))
-        tuned = self._told(evaluation_files.read_metrics, where) if there else None
+        is_finetuned = storage.exists(storage.join(where, evaluation_files.METRICS))
+        tuned = self._told(evaluation_files.read_metrics, where) if is_finetuned else None
         return {
             "step": step,
             "samples": tree["checkpoint"]["samples"],
             "pretrained_on": tree["checkpoint"].get("pretrained_on"),
             **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in linear_probe.METHODS},
-            "to_start": each.to_start and each.to_start.describe(),
-            "to_best": each.to_best and each.to_best.describe(),
+            "to_start": checkpoint.to_start and checkpoint.to_start.describe(),
+            "to_best": checkpoint.to_best and checkpoint.to_best.describe(),
             "finetuned": tuned and {k: tuned[k] for k in ("macro", "ci95")},
         }
 
@@ -151,6 +158,7 @@ class History:
         """What is read; None where it is damaged, which is said once."""
         try:
             return read(url)
+        # Not damage: a newer version wrote it (as in probe_results).
         except FormatError:
             raise
         except RecordError as error:
@@ -159,19 +167,21 @@ class History:
                 self.warn(str(error))
             return None
 
-    def _point(self, step: int, held: Probed) -> Point:
+    def _point(self, step: int, probed: Probed) -> Point:
+        # Scoring on every resample is the slow part, and all earlier steps are asked for with each new
+        # checkpoint.
         if step not in self._drawn:
             rule = self.config.alarm
-            drawn_R = self._resampled(held.probabilities[rule.method], rule)
-            self._drawn[step] = Point(step, held.tree[rule.method]["macro"][rule.metric], drawn_R)
+            drawn_R = self._resampled(probed.probabilities[rule.method], rule)
+            self._drawn[step] = Point(step, probed.tree[rule.method]["macro"][rule.metric], drawn_R)
         return self._drawn[step]
 
     def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
         weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
         return bootstrap.scores(self.images.labels_N, probabilities_NC, weights_RN)["macro"][rule.metric]
 
-    def _fits(self, held: Probed) -> bool:
-        tree = held.tree
+    def _fits(self, probed: Probed) -> bool:
+        tree = probed.tree
         return bool(
             tree["data"]["fingerprint"] == self.fingerprint
             and tree["probe"] == to_dict(self.config.probe)
@@ -179,11 +189,11 @@ class History:
         )
 
 
-def is_of(checkpoint: str, held: Probed) -> bool:
+def is_of(checkpoint: str, probed: Probed) -> bool:
     """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
     if not checkpoint_folder.is_checkpoint(checkpoint):
         return True
-    return bool(held.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
+    return bool(probed.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What the recipe check knows and finds. Pure."""
+"""The input of the recipe check (`Facts`) and its output (`Finding`). Pure."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from retfound_dist.plan.recipe_check.findings import LEVELS, Facts, Finding, Rul
 SMALLEST_WIDTH = 768
 """ViT-B: MAE and RETFound say nothing of narrower encoders."""
 _SMALL_NOTE = "a small network takes more than the recipe allows: counts as a note"
+# Findings of one level are printed in this order: sorting by level keeps it.
 RULES: tuple[Rule, ...] = (
     rules_recipe.learning_rate,
     rules_recipe.batch_size,
@@ -37,13 +38,14 @@ RULES: tuple[Rule, ...] = (
 
 def check(config: PretrainConfig, facts: Facts) -> list[Finding]:
     """Every risk that the rules find, the gravest first."""
-    found = [finding for rule in RULES for finding in rule(config, facts)]
+    findings = [finding for rule in RULES for finding in rule(config, facts)]
     if encoder_shape(config.model.name).width < SMALLEST_WIDTH:
-        found = [_softened(finding) for finding in found]
-    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+        findings = [_softened(finding) for finding in findings]
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _softened(finding: Finding) -> Finding:
+    # Only rules that rest on the papers: padding, shards and cache matter for a network of any size.
     if not finding.source.startswith(("MAE", "RETFound")):
         return finding
     why = f"{finding.why}; {_SMALL_NOTE}"

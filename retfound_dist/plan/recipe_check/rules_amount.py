@@ -46,6 +46,7 @@ _DATA_SOURCE = "RETFound, methods: 736,442 images, most of 37,401 patients; El-N
 def length(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Too few optimizer steps, images seen or epochs, each by itself; one finding tells all."""
     batch, many = config.train.global_batch, epochs(config, facts)
+    # 1e-9: a product that should be whole may come out a little larger, and would count as one step more.
     steps = config.train.steps or max(1, math.ceil(many * facts.samples / batch - 1e-9))
     seen = steps * batch if config.train.steps else many * facts.samples
     measures = [
@@ -78,6 +79,7 @@ def _longer(config: PretrainConfig, facts: Facts) -> str:
         return f"train.steps={math.ceil(max(STEPS.warning, SEEN.warning / batch))} or more"
     wanted = max(SEEN.warning, STEPS.warning * batch) / facts.samples
     wanted = math.ceil(max(EPOCHS.warning, wanted))
+    # MAE's longest schedule has 1,600 epochs. Nobody has shown that more of them help.
     if wanted > 1600:
         return "more images: no such number of epochs makes up for them; or go on from published weights"
     smaller = ", or a smaller train.global_batch" if batch > 256 else ""
@@ -108,5 +110,5 @@ def _gravest(
     short = [level for _, level in measures if level]
     if not short:
         return
-    text = [f"{said} (too few)" if level else said for said, level in measures]
+    text = [f"{measure} (too few)" if level else measure for measure, level in measures]
     yield Finding(min(short, key=LEVELS.index), key, ", ".join(text), why, source, instead)

@@ -29,7 +29,7 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     grey, colour = facts.image.get("grey", 0), facts.image.get("colour", 0)
     kind = "grey" if grey > colour else "colour"
     wanted = sorted(MASK.values()) if not grey and not colour else [MASK[kind]]
-    if all(abs(ratio - each) > 0.026 for each in wanted):
+    if all(abs(ratio - usual) > 0.026 for usual in wanted):
         images = f"{kind} images" if grey or colour else "OCT (0.75) or colour fundus photographs (0.85)"
         yield Finding(
             "warning",
@@ -37,7 +37,7 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             f"{ratio:g} is not the preset's for {images}",
             "The ratio sets how hard the task is, and differs between modalities",
             "RETFound, methods; published accounts of it swap the two",
-            " or ".join(f"model.mask_ratio={each:g}" for each in wanted),
+            " or ".join(f"model.mask_ratio={usual:g}" for usual in wanted),
         )
 
 
@@ -85,6 +85,7 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """A number of ranks at which much of a step is padding."""
     if facts.padding > 0.02:
         ranks, batch = facts.ranks, config.train.global_batch
+        # A number of ranks that divides the batch leaves no padding.
         good = max((n for n in range(1, ranks + 1) if batch % n == 0), default=1)
         yield Finding(
             "serious" if facts.padding > 0.25 else "warning",
@@ -98,6 +99,7 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Fewer shards than there are readers."""
+    # Without workers the training process reads by itself: that is one reader.
     wanted = max(1, facts.ranks) * max(1, config.data.workers)
     if facts.shards >= wanted:
         return

@@ -27,18 +27,20 @@ def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     if 0.5 <= times <= 2:
         return
     level: Level = "serious" if times >= 3 or times <= 0.1 else "warning"
-    many = f"{times:.1f} times" if times > 1 else f"{times:.2g} of"
-    what = f"the learning rate is {many} the recipe's: base {base:g} peaks at {peak:.2g}, not {wanted:.2g}, "
-    what += f"with batch {batch:,}"
+    factor = f"{times:.1f} times" if times > 1 else f"{times:.2g} of"
+    text = (
+        f"the learning rate is {factor} the recipe's: base {base:g} peaks at {peak:.2g}, not {wanted:.2g}, "
+    )
+    text += f"with batch {batch:,}"
     if times > 1:
-        what += f"; as an absolute rate {base:g} would be {base / wanted:,.0f} times too high"
+        text += f"; as an absolute rate {base:g} would be {base / wanted:,.0f} times too high"
     why = "Too high a rate overwrites good starting weights and does not recover"
     if times < 1:
         why = "Too low a rate does not get there in the epochs that the recipe gives"
     yield Finding(
         level,
         "optim.base_lr",
-        what,
+        text,
         why,
         "MAE, table 8: base 1.5e-4, lr = base x batch / 256",
         f"optim.base_lr={BASE_LR:g}",
@@ -61,21 +63,21 @@ def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """No warm-up, or one that is most of the run."""
-    warm, many = config.optim.warmup_epochs, epochs(config, facts)
-    usual = WARMUP_EPOCHS if many > 4 * WARMUP_EPOCHS else max(0.01, round(many / 20, 2))
+    warm, run_epochs = config.optim.warmup_epochs, epochs(config, facts)
+    usual = WARMUP_EPOCHS if run_epochs > 4 * WARMUP_EPOCHS else max(0.01, round(run_epochs / 20, 2))
     good = f"optim.warmup_epochs={usual:g}"
     source = "RETFound, methods: 15 epochs; MAE, table 8: 40"
     if warm == 0:
         why = "AdamW's first steps at full rate, on moments of a few gradients, throw the weights far off"
         yield Finding("serious", "optim.warmup_epochs", "no warm-up", why, source, good)
-    elif warm >= many:
-        what = f"{warm:g} epochs of warm-up in a run of {many:.4g}: the peak rate is never left"
+    elif warm >= run_epochs:
+        text = f"{warm:g} epochs of warm-up in a run of {run_epochs:.4g}: the peak rate is never left"
         yield Finding(
-            "serious", "optim.warmup_epochs", what, "The decay is what the last gains come from", source, good
+            "serious", "optim.warmup_epochs", text, "The decay is what the last gains come from", source, good
         )
-    elif warm > many / 3:
-        what = f"{warm:g} of {many:.4g} epochs are warm-up"
-        yield Finding("warning", "optim.warmup_epochs", what, "Little is left to train at rate", source, good)
+    elif warm > run_epochs / 3:
+        text = f"{warm:g} of {run_epochs:.4g} epochs are warm-up"
+        yield Finding("warning", "optim.warmup_epochs", text, "Little is left to train at rate", source, good)
 
 
 def target(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
@@ -130,12 +132,13 @@ def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
     if config.model.init == "none" or config.optim.base_lr < BASE_LR:
         return
-    many = epochs(config, facts)
-    short = many < SHORT_EPOCHS
+    run_epochs = epochs(config, facts)
+    short = run_epochs < SHORT_EPOCHS
     yield Finding(
         "serious" if short and config.optim.base_lr > 2 * BASE_LR else "warning" if short else "note",
         "model.init",
-        f"a warm start at the full rate of a run from nothing ({config.optim.base_lr:g}), {many:.4g} epochs",
+        f"a warm start at the full rate of a run from nothing ({config.optim.base_lr:g}), "
+        f"{run_epochs:.4g} epochs",
         "What the starting weights know is largely overwritten"
         + (", and so few epochs do not make up for it" if short else "; 800 epochs make up for it"),
         "RETFound, methods: from ImageNet MAE weights at full rate, but 800 epochs",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import shutil
@@ -14,9 +13,7 @@ import torch
 
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate.commands.compare import compare_command
-from retfound_dist.evaluate.report.paired_differences import comparison
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.scores import metrics
 from retfound_dist.io import storage
 from retfound_dist.model.mae import MaskedAutoencoder
 from tests.evaluate.inputs import MODEL, TINY, checkpoint, class_folders, image_bytes, list_patients
@@ -106,67 +103,6 @@ def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) ->
     compare(done.parent, "threads=1", force=True)
     again = {p.parent.name: p.stat().st_mtime_ns for p in done.glob("*/metrics.json")}
     assert {name for name in again if again[name] != stamps[name]} == {"late"}
-
-
-def made_up(p: np.ndarray, labels: np.ndarray, kind: str = "file") -> evaluation_files.Evaluation:
-    """An evaluation with these probabilities and one image a patient."""
-    names = tuple(str(i) for i in range(len(labels)))
-    span = {"macro": dict.fromkeys(metrics.MACRO)}
-    known = ("checkpoint", "per_seed", "over_seeds", "seconds", "bootstrap", "seeds", "split", "versions")
-    tree = {
-        **dict.fromkeys(known),
-        "checkpoint": {"kind": kind},
-        "bootstrap": {},
-        **metrics.evaluate(labels, p, "ABC"),
-        "ci95": span,
-        "classes": list("ABC"),
-    }
-    return evaluation_files.Evaluation(tree, names, names, labels, p, [])
-
-
-def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> None:
-    draw = np.random.default_rng(0)
-    labels = draw.integers(0, 3, 60)
-    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
-    rows = {"good": made_up(right, labels), "same": made_up(right, labels), "bad": made_up(guessed, labels)}
-    tree = comparison(rows, 200)
-    assert {(d["metric"], d["other"]): d["real"] for d in tree["differences"]} == {
-        ("aupr", "same"): False,
-        ("aupr", "bad"): True,
-        ("balanced_accuracy", "same"): False,
-        ("balanced_accuracy", "bad"): True,
-    }
-    assert tree["against_none"] == []
-    for kind, metric in (("macro", "auroc"), ("macro", "log_loss"), ("legacy", "sensitivity")):
-        assert tree["ties"][kind][metric] == ["same"], metric
-    assert "“bad” by 0.6" in tree["sentences"][0]
-    assert "a real difference" in tree["sentences"][0]
-    assert "not told apart" in tree["sentences"][0]
-
-
-def test_it_says_whether_a_row_is_better_or_worse_than_no_pretraining() -> None:
-    draw = np.random.default_rng(0)
-    labels = draw.integers(0, 3, 60)
-    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
-    rows = {
-        "none": made_up(guessed, labels, "none"),
-        "good": made_up(right, labels),
-        "alike": made_up(guessed, labels),
-    }
-    said = comparison(rows, 200)["sentences"]
-    assert said[0].startswith("“good” is better than no pretraining: AUPR +0.")
-    assert said[1].startswith("“alike” is not shown to be better or worse than no pretraining")
-    rows = {"none": made_up(right, labels, "none"), "bad": made_up(guessed, labels)}
-    said = comparison(rows, 200)["sentences"]
-    assert said[0].startswith("“bad” is worse than no pretraining: AUPR −0.")
-
-
-def test_rows_of_different_test_images_are_refused(done: Path) -> None:
-    held = evaluation_files.read(str(done / "none"))
-    assert held is not None
-    other = dataclasses.replace(held, keys=tuple(f"{key}x" for key in held.keys))
-    with pytest.raises(DataError, match="other test images"):
-        comparison({"a": held, "b": other}, 10)
 
 
 def test_a_name_that_is_no_folder_is_refused(tmp_path: Path) -> None:

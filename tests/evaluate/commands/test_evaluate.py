@@ -138,17 +138,6 @@ def test_split_csv_lists_every_image(done: Path) -> None:
     assert tested == {r["key"] for r in csv.DictReader((done / "predictions.csv").open())}
 
 
-def test_an_evaluation_reads_back_as_it_was_written(done: Path) -> None:
-    held = evaluation_files.read(str(done))
-    assert held is not None
-    assert evaluation_files.predictions_csv(held) == (done / "predictions.csv").read_text()
-
-
-def test_an_evaluation_without_metrics_json_is_none(done: Path, tmp_path: Path) -> None:
-    (tmp_path / "predictions.csv").write_bytes((done / "predictions.csv").read_bytes())
-    assert evaluation_files.read(str(tmp_path)) is None
-
-
 def test_a_run_s_url_means_its_newest_checkpoint_and_results_go_to_any_url(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     checkpoint(tmp_path / "run", 3)
@@ -225,14 +214,3 @@ def test_volumes_of_unknown_patients_are_split_and_drawn_whole_and_called_volume
     page = (out / "report.html").read_text()
     assert "by us, by volume (120 images, no patient is known)" in page
     assert "6 test volumes (not every patient is known, so they are too narrow" in page
-
-
-def test_what_is_drawn_together_is_kept_for_a_later_comparison_unless_patients_or_keys_say_it() -> None:
-    units = [("volume", "a"), ("image", "a"), ("patient", "p")]
-    assert evaluation_files.unit_names("image", units) == {"unit_names": ["volume a", "image a", "patient p"]}
-    assert evaluation_files.unit_names("patient", [("patient", "p")]) == {}
-    assert (
-        evaluation_files.unit_names("image", [("image", "a"), ("image", "b")])
-        == evaluation_files.unit_names("image", ())
-        == {}
-    )

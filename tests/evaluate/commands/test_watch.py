@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, FaultsFoundError
 from retfound_dist.evaluate.commands.watch import due, last_step, watch_command
 from retfound_dist.evaluate.results import evaluation_files
@@ -239,3 +240,26 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     with pytest.raises(ConfigError, match="there is nothing at"):
         watch(tmp_path)
+
+
+def test_a_watch_makes_damaged_probes_again_and_goes_on_past_damaged_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class_folders(tmp_path / "set")
+    run = tmp_path / "run"
+    checkpoint(run, 10)
+    assert watch(tmp_path, "finetune_every=0") == 0
+    where = Path(evaluation_url(str(run), 10))
+    good = json.loads((where / probe_results.PROBE).read_text())
+    (where / probe_results.PROBE).write_text("[]")
+    (where / evaluation_files.METRICS).write_text('{"macro": 5')
+    (run / run_folder.ALARMS).write_text('{broken\n[]\n{"message": 7}\n')
+    capsys.readouterr()
+    more = ["finetune_every=0", "poll_seconds=0.01", "stop_after_minutes=0.0005"]
+    assert main(["watch", str(tmp_path / "watch.toml"), *TINY, *more]) == 0
+    said = capsys.readouterr().out
+    assert json.loads((where / probe_results.PROBE).read_text())["linear"] == good["linear"]
+    assert (where / evaluation_files.METRICS).read_text() == '{"macro": 5'
+    assert "probe.json is damaged: line 1: it is a list" in said
+    assert "metrics.json is damaged: line 1: it is cut off" in said
+    assert "3 of 3 lines of" in said

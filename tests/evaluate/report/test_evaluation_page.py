@@ -5,22 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
-from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
-from retfound_dist.evaluate.report.figures import classed
-from retfound_dist.evaluate.report.gallery import MOST_ROWS, shown
-from retfound_dist.evaluate.report.score_tables import probe_tables
-from retfound_dist.evaluate.report.training_plots import read_losses
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import wording
-from retfound_dist.runtime.svg_plots import COLOURS
 from tests.evaluate.inputs import checkpoint, class_folders
 from tests.evaluate.made import evaluated, made_pictures, predictions
 
@@ -122,29 +114,6 @@ def test_alarms_stand_first_and_markup_in_them_stays_text() -> None:
     assert "<li>falls</li>" in comparison_page(rows, ["A sentence."], alarms=["falls"])
 
 
-def test_probes_have_tables_of_their_own_where_they_were_made() -> None:
-    row = predictions(0)
-    probe = {"macro": row.metrics["macro"], "ci95": row.metrics["ci95"]}
-    probed = dataclasses.replace(row, metrics={**row.metrics, "probe": {"linear": probe, "knn": probe}})
-    assert "Linear probe" not in evaluation_page(row)
-    text = evaluation_page(probed)
-    for title in ("Linear probe", "k-nearest neighbours"):
-        assert f"<h3>{title}</h3>" in text
-    linear, nearest = probe_tables({"with": probed.metrics, "without": row.metrics})
-    assert [line["name"] for line in linear["lines"]] == ["with"]
-    value = linear["lines"][0]["cells"][linear["columns"].index("AUROC")]["value"]
-    assert value == f"{row.metrics['macro']['auroc']:.3f}"
-    assert nearest["lines"][0]["cells"][0]["span"]
-
-
-def test_of_many_rows_the_first_the_last_and_some_between_have_pictures() -> None:
-    few = list(shown({f"row{i}": i for i in range(20)}).values())
-    assert len(few) == MOST_ROWS
-    assert (few[0], few[-1]) == (0, 19)
-    assert max(np.diff(few)) <= 4
-    assert list(shown({"a": 1, "b": 2})) == ["a", "b"]
-
-
 def test_every_row_of_a_comparison_is_in_its_tables() -> None:
     rows = {f"row{i}": predictions(i, pictures=made_pictures(i)) for i in range(2)}
     text = comparison_page(rows, ["A sentence."])
@@ -153,53 +122,6 @@ def test_every_row_of_a_comparison_is_in_its_tables() -> None:
         assert text.count(f"<h3>{name}</h3>") == 2, "calibration and features"
         assert text.count(f"<summary>{name}") == 2, "mistakes and classes"
     assert "rows are left out" not in text
-
-
-def test_scores_that_are_not_told_apart_from_the_best_are_marked_in_the_table() -> None:
-    rows = {f"row{i}": predictions(i) for i in range(2)}
-    ties = {"macro": {"auroc": ["row1"], "mcc": ["row0"]}, "legacy": {"acc": ["row0"]}}
-    text = comparison_page(rows, ["A sentence."], ties=ties)
-    assert text.count("&asymp;") == 3
-    assert text.count("not told apart from it by the paired bootstrap") == 2
-    assert "&asymp;" not in comparison_page(rows, ["A sentence."])
-
-
-def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
-    """Lines of one dash are told apart by eyes without red or green cones, on light and on dark pages."""
-    css = (files("retfound_dist.evaluate.report") / "report.css").read_text()
-    themes = [re.findall(r"--c\d: #(\w{6})", part) for part in css.split("@media")[:2]]
-    assert [len(colours) for colours in themes] == [COLOURS, COLOURS]
-    for colours in themes:
-        for seen in SEEN:
-            places = [lab(seen @ linear(colour)) for colour in colours]
-            for a, b in combinations(range(COLOURS), 2):
-                if classed([0], [0], a).dashed == classed([0], [0], b).dashed:
-                    assert np.linalg.norm(places[a] - places[b]) > 10, (a, b)
-
-
-SEEN = (
-    np.eye(3),
-    np.array(
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-    ),
-    np.array(
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-    ),
-)
-"""Linear RGB as normal, deuteranope and protanope eyes see it (Machado, Oliveira and Fernandes 2009)."""
-
-
-def linear(colour: str) -> np.ndarray:
-    """Linear RGB of RRGGBB."""
-    c = np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-
-def lab(rgb: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* under D65; a distance of 2 can just be seen."""
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    x, y, z = np.cbrt(to_xyz @ rgb.clip(0, 1) / [0.9505, 1, 1.089] + 1e-9)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
@@ -249,10 +171,3 @@ def test_few_patients_small_classes_and_skipped_images_are_warned_of() -> None:
     said = " ".join(wording.warnings(metrics(split=split, bootstrap=few, skipped=skipped)))
     for text in ("12 patients only", "fewer than 10 test images of B", "a.jpg: cut", "no validation part"):
         assert text in said
-
-
-def test_losses_are_read_past_broken_lines_and_the_last_line_of_a_step_counts(tmp_path: Path) -> None:
-    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 2.0}', '{"step": 2, "loss": 1.5}', '{"st']
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_losses(str(tmp_path)) == ([1, 2], [3.0, 1.5])
-    assert read_losses(str(tmp_path / "none")) == ([], [])

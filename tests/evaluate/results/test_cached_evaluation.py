@@ -1,0 +1,98 @@
+"""When an evaluation that stands somewhere is the one that is asked for, and what else makes it another."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retfound_dist.config.loading import load as load_config
+from retfound_dist.config.loading import to_dict
+from retfound_dist.config.schema import EvaluateConfig
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.results.cached_evaluation import changes, is_same
+from tests.evaluate.inputs import TINY, checkpoint, class_folders
+
+
+@dataclasses.dataclass
+class Asked:
+    """An evaluation that is asked for, and the metrics.json that the same request left."""
+
+    start: StartingWeights
+    data: LabelledSet
+    config: EvaluateConfig
+    metrics: dict[str, Any]
+
+    def changes(self) -> list[str]:
+        return changes(self.metrics, self.start, self.data, self.config)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    url = checkpoint(tmp_path / "run", 7)
+    (tmp_path / "e.toml").write_text(
+        f'checkpoint = "{url}"\n[data]\npath = "{class_folders(tmp_path / "set", each=4)}"\n[out]\nurl = "o"\n'
+    )
+    config, _ = load_config(EvaluateConfig, str(tmp_path / "e.toml"), TINY)
+    start = open_start(url, config.model)
+    data = load(config.data, start.image_size)
+    metrics = {
+        "checkpoint": start.describe(),
+        "data": {"path": data.path, "fingerprint": data.fingerprint},
+        "config": to_dict(config),
+    }
+    return Asked(start, data, config, metrics)
+
+
+def test_where_and_how_it_runs_makes_no_other_evaluation(asked: Asked) -> None:
+    assert asked.changes() == []
+    moved = dataclasses.replace(
+        asked.config,
+        checkpoint="s3://elsewhere/run",
+        threads=3,
+        jobs=2,
+        out=dataclasses.replace(asked.config.out, url="elsewhere"),
+        data=dataclasses.replace(asked.config.data, path="elsewhere", workers=3),
+    )
+    assert is_same(asked.metrics, asked.start, asked.data, moved)
+
+
+def test_a_setting_that_changes_what_comes_out_is_named_with_both_values(asked: Asked) -> None:
+    asked.config = dataclasses.replace(asked.config, seeds=(0, 1))
+    (line,) = asked.changes()
+    assert line.startswith("seeds is ")
+    assert line.endswith(" there and [0, 1] here")
+
+
+def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(asked: Asked) -> None:
+    del asked.metrics["config"]["finetune"]["label_smoothing"]
+    assert asked.changes() == []
+    changed = dataclasses.replace(asked.config.finetune, label_smoothing=0.3)
+    asked.config = dataclasses.replace(asked.config, finetune=changed)
+    assert [line.split(" ")[0] for line in asked.changes()] == ["finetune.label_smoothing"]
+
+
+def test_the_shape_of_a_network_from_nothing_is_a_setting_and_that_of_a_checkpoint_is_its_own(
+    asked: Asked,
+) -> None:
+    asked.config = dataclasses.replace(
+        asked.config, model=dataclasses.replace(asked.config.model, image_size=56)
+    )
+    assert asked.changes() == []
+    nothing = open_start("none", asked.config.model)
+    asked.metrics["checkpoint"], asked.start = nothing.describe(), nothing
+    assert asked.changes() == ["model.image_size is 28 there and 56 here"]
+
+
+def test_other_weights_and_other_images_are_told_by_content(asked: Asked) -> None:
+    asked.metrics["checkpoint"]["sha256"] = "0" * 64
+    asked.metrics["data"]["fingerprint"] = "0" * 64
+    weights, images = asked.changes()
+    assert weights.startswith(f"checkpoint is {asked.start.url} (step 7) there and ")
+    assert weights.endswith(" (its content has changed)")
+    assert images.endswith(" (its images, labels or split have changed)")
+    asked.metrics["external"] = {"data": {"fingerprint": "0"}}
+    assert asked.changes()[2:] == ["the external set is another"]

@@ -1,0 +1,82 @@
+"""What stands where an evaluation or a comparison shall be written: refused, taken as it is, or made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retfound_dist.cli import main
+from retfound_dist.errors import ConfigError, RecordError
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.existing_results import check_place, check_rows
+from tests.evaluate.inputs import TINY, checkpoint, class_folders
+from tests.evaluate.made import evaluated
+
+
+def test_predictions_that_are_damaged_are_made_again_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class_folders(tmp_path / "set")
+    predictions = evaluated(tmp_path, "none") / "predictions.csv"
+    good = predictions.read_bytes()
+    predictions.write_bytes(good.replace(b"0.", b"x.", 3))
+    assert main(["evaluate", str(tmp_path / "evaluate.toml"), *TINY]) == 0
+    said = capsys.readouterr().out
+    assert "it is made again: " in said
+    assert "predictions.csv is damaged (ValueError: " in said
+    assert predictions.read_bytes() == good
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "", "{}", '{"config": {"weights": ["a"]}}', "[" * 9999])
+def test_a_comparison_whose_file_is_damaged_is_refused(text: str, tmp_path: Path) -> None:
+    where = tmp_path / "compare.json"
+    where.write_text(text)
+    with pytest.raises(
+        RecordError, match=r"compare\.json is damaged: .*; give another out\.url, or compare again"
+    ):
+        check_rows(str(where), {"a": "none"}, force=False)
+    check_rows(str(where), {"a": "none"}, force=True)
+
+
+def test_rows_that_a_new_comparison_would_not_show_are_named(tmp_path: Path) -> None:
+    where = tmp_path / "compare.json"
+    check_rows(str(where), {"a": "none"}, force=False)
+    where.write_text('{"config": {"weights": {"a": "none", "b": "x.pth"}}}')
+    check_rows(str(where), {"a": "none", "b": "y.pth", "c": "none"}, force=False)
+    with pytest.raises(ConfigError, match=r"weights\.b is in that one and not in this"):
+        check_rows(str(where), {"a": "none"}, force=False)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
+    tmp_path: Path, force: bool
+) -> None:
+    url = checkpoint(tmp_path / "run", 3)
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "compare.json").write_text("{}")
+    (tmp_path / "file").write_text("x")
+    for place, kind in (
+        (tmp_path / "run", "a run"),
+        (url, "a checkpoint"),
+        (tmp_path / "compared", "a comparison"),
+    ):
+        with pytest.raises(ConfigError, match=f"is {kind}: give an evaluation a folder of its own"):
+            check_place(str(place), force)
+    with pytest.raises(ConfigError, match="a folder is wanted"):
+        check_place(str(tmp_path / "file"), force)
+    check_place(str(tmp_path / "compared"), force, comparison=True)
+    check_place(str(tmp_path / "nothing"), force)
+
+
+def test_another_program_s_file_of_our_name_is_not_replaced_unless_an_evaluation_was_cut_off(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "predictions.csv").write_text("mine")
+    with pytest.raises(
+        ConfigError, match=r"predictions\.csv exists and was not written by `retfound evaluate`"
+    ):
+        check_place(str(tmp_path), force=False)
+    check_place(str(tmp_path), force=True)
+    (tmp_path / evaluation_files.UNFINISHED).write_text("{}")
+    check_place(str(tmp_path), force=False)

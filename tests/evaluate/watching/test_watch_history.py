@@ -1,0 +1,116 @@
+"""What a watch knows of a run: what stands in its folder, from the same images, settings and weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retfound_dist.config.loading import load as load_config
+from retfound_dist.config.schema import WatchConfig
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
+from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.watching import probe_results, watch_history
+from retfound_dist.evaluate.watching.watch_history import History, is_of, steps_with
+from retfound_dist.formats import run_folder
+from retfound_dist.formats.checkpoint_folder import checkpoint_url, evaluation_url
+from retfound_dist.io import storage
+from retfound_dist.runtime.progress import ProgressDisplay
+from tests.evaluate.inputs import TINY, checkpoint, class_folders
+
+Watched = tuple[WatchConfig, LabelledSet]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    """A run of two checkpoints, both probed."""
+    run = tmp_path / "run"
+    (tmp_path / "w.toml").write_text(
+        f'[run]\nurl = "{run}"\n[data]\npath = "{class_folders(tmp_path / "set")}"\n'
+    )
+    config, _ = load_config(WatchConfig, str(tmp_path / "w.toml"), [*TINY, "bootstrap=20"])
+    for step in (10, 20):
+        checkpoint(run, step)
+    data = load(config.data, 28)
+    with ProgressDisplay(quiet=True) as show:
+        for step in (10, 20):
+            start = open_start(checkpoint_url(str(run), step), config.model)
+            probe_results.probe_start(
+                start, data, config.probe, config.bootstrap, evaluation_url(str(run), step), show
+            )
+    return config, data
+
+
+def change(config: WatchConfig, *overrides: str) -> WatchConfig:
+    """The same watch with other settings."""
+    path = Path(config.run.url).parent / "w.toml"
+    return load_config(WatchConfig, str(path), [*TINY, "bootstrap=20", *overrides])[0]
+
+
+def test_steps_are_those_whose_folder_holds_the_file_rising(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    assert steps_with(run, "probe.json") == []
+    for name in (
+        "step_00000020/probe.json",
+        "step_00000003/probe.json",
+        "step_00000005/x",
+        "start/probe.json",
+    ):
+        storage.write_json(storage.join(watch_history.folder(run), name), {})
+    storage.write_json(storage.join(watch_history.folder(run), "step_100/probe.json"), {})
+    assert steps_with(run, "probe.json") == [3, 20]
+
+
+def test_probes_of_other_images_or_settings_are_not_taken(watched: Watched) -> None:
+    config, data = watched
+    said: list[str] = []
+    assert sorted(History.of(config, data, said.append).steps) == [10, 20]
+    assert History.of(change(config, "probe.folds=3"), data, said.append).steps == {}
+    assert History.of(change(config, "bootstrap=21"), data, said.append).steps == {}
+    next(Path(data.path).rglob("MH_*.jpg")).unlink()
+    assert History.of(config, load(config.data, 28), said.append).steps == {}
+    assert said == []
+
+
+def test_a_probe_belongs_to_the_weights_that_it_was_made_of_and_outlives_them(watched: Watched) -> None:
+    config, data = watched
+    url = checkpoint_url(config.run.url, 20)
+    held = History.of(config, data, print).steps[20]
+    assert is_of(url, held)
+    storage.delete(url)
+    assert is_of(url, held), "what was removed cannot have changed"
+    checkpoint(Path(config.run.url), 20, seed=7)
+    assert not is_of(url, held)
+    assert sorted(History.of(config, data, print).steps) == [10]
+
+
+def test_a_damaged_probe_is_said_once_and_not_taken(watched: Watched) -> None:
+    config, data = watched
+    Path(evaluation_url(config.run.url, 10), probe_results.PROBE).write_text("[]")
+    said: list[str] = []
+    history = History.of(config, data, said.append)
+    assert sorted(history.steps) == [20]
+    (line,) = said
+    assert "probe.json is damaged" in line
+
+
+def test_an_alarm_is_logged_once_and_stands_in_the_history_each_time(watched: Watched) -> None:
+    """The second checkpoint's answers are turned round, so that it is worse than the first."""
+    config, data = watched
+    config = change(config, "alarm.metric=balanced_accuracy", "alarm.least=0.0")
+    history = History.of(config, data, print)
+    right = history.steps[10].probabilities["linear"] * 0
+    right[range(len(right)), history.images.labels_N] = 1.0
+    for step, p_NC, score in ((10, right, 1.0), (20, right[:, [1, 2, 0]], 0.0)):
+        probed = history.steps[step]
+        probed.tree["linear"]["macro"]["balanced_accuracy"] = score
+        history.add(step, probe_results.Probed(probed.tree, {**probed.probabilities, "linear": p_NC}))
+    (alarm,) = history.write()
+    assert (alarm["step"], alarm["kind"], alarm["against_step"]) == (20, "falling", 10)
+    assert history.write() == []
+    assert len(run_folder.read_rows(config.run.url, run_folder.ALARMS)) == 1
+    tree = json.loads((Path(config.run.url) / run_folder.WATCH).read_text())
+    assert tree["alarms"] == [json.loads(json.dumps(alarm))]
+    assert (tree["newest"], [row["step"] for row in tree["rows"]]) == (20, [10, 20])
+    assert [row["finetuned"] for row in tree["rows"]] == [None, None]

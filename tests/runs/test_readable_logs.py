@@ -1,0 +1,89 @@
+"""A run's logs read for people: what cannot be used is left out and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from retfound_dist.cli import main
+from retfound_dist.formats import run_folder
+from retfound_dist.formats.score_files import ScoreFile
+from retfound_dist.runs.dashboard import make_app
+from retfound_dist.runs.readable_logs import read_log, read_part
+from retfound_dist.runs.run_list import read_run
+from tests.runs.made_runs import make_run
+
+BROKEN: dict[str, list[str]] = {
+    run_folder.METRICS: [
+        "{",
+        "}",
+        "[]",
+        '"x"',
+        "{}",
+        '{"step": "five"}',
+        '{"step": 7}',
+        '{"step": NaN}',
+        "\x00\x01",
+        "[" * 9999,
+    ],
+    run_folder.EVENTS: [
+        "{}",
+        '{"event": "start", "time": 1}',
+        '{"event": "end"}',
+        '{"event": 3, "time": 1}',
+        "null",
+    ],
+    run_folder.ANOMALIES: ["{}", '{"step": 1}', "1"],
+    run_folder.ALARMS: ["{}", '{"message": 5}'],
+}
+"""Lines that a disk, an editor or another program left in a run's logs."""
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_broken_lines_of_a_log_are_left_out_counted_and_told(name: str, tmp_path: Path) -> None:
+    url = make_run(str(tmp_path / "run"))
+    before = read_run(url)
+    with (tmp_path / "run" / name).open("a") as file:
+        file.write("".join(line + "\n" for line in BROKEN[name]) + '{"step": 1000, "half')
+    run = read_run(url)
+    assert (run.rows, run.events, run.anomalies) == (before.rows, before.events, before.anomalies)
+    count = len((tmp_path / "run" / name).read_text().splitlines()) - 1
+    (told,) = run.left_out
+    assert told.startswith(
+        f"{len(BROKEN[name])} of {count} lines of {name} cannot be read and are left out (the first "
+    )
+    assert f"line {count - len(BROKEN[name]) + 1}: " in told
+    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    assert "cannot be read and are left out" in browser.get("/run?id=run").text
+
+
+def test_an_alarm_without_words_is_a_bad_line_of_a_report(tmp_path: Path) -> None:
+    url = make_run(str(tmp_path / "run"))
+    (tmp_path / "run" / "alarms.jsonl").write_text('{"message":""}\n')
+    assert main(["report", url, "--no-pictures", "--quiet"]) == 0
+    assert "1 of 1 lines of" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_log_that_is_not_there_is_empty_and_one_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    assert read_log(str(tmp_path), run_folder.METRICS) == ([], "")
+    (tmp_path / run_folder.METRICS).mkdir()
+    rows, fault = read_log(str(tmp_path), run_folder.METRICS)
+    assert rows == []
+    assert fault.startswith("metrics.jsonl is not read: ")
+
+
+def test_a_part_of_a_run_is_read_or_left_out_with_the_reason_and_without_the_run_s_url(
+    tmp_path: Path,
+) -> None:
+    assert read_part(str(tmp_path), "metrics.json", ScoreFile) == (None, "")
+    (tmp_path / "metrics.json").write_text('{"macro": {"auroc": 0.5}}')
+    tree, fault = read_part(str(tmp_path), "metrics.json", ScoreFile)
+    assert (dict(tree or {}), fault) == ({"macro": {"auroc": 0.5}}, "")
+    (tmp_path / "metrics.json").write_text('{"macro": 5}')
+    tree, fault = read_part(str(tmp_path), "metrics.json", ScoreFile)
+    assert tree is None
+    assert fault.startswith("metrics.json is damaged: line 1: macro is 5")
+    assert fault.endswith("it is left out")
+    assert str(tmp_path) not in fault
