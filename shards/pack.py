@@ -28,7 +28,7 @@ from retfound_dist.config.loading import differences
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.formats.shard_set import MANIFEST, Manifest, read_manifest
-from retfound_dist.io import storage
+from retfound_dist.io import storage, verified_files
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.listing import class_names
 from shards.images.scan import Scan
@@ -105,6 +105,7 @@ def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> 
     manifest = committed_shards.read_existing(config.out.url, replaced=force)
     if manifest is None:
         return None
+    set_ownership.drop_lock_of_the_dead(config.out.url)
     # An appended set has a fingerprint of its own; those of its packs are in its history.
     if plan.fingerprint not in {manifest.fingerprint, *(part["fingerprint"] for part in manifest.history)}:
         if force:
@@ -192,12 +193,12 @@ def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set
 
 def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
     """Commit the set by its manifest; then write its pages and remove files that are not part of it."""
-    storage.write_json(storage.join(url, MANIFEST), tree)
+    verified_files.write_json(storage.join(url, MANIFEST), tree)
     # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
     for name in set_ownership.BESIDE:
         where = storage.join(url, name)
         if name in pages:
-            storage.write_bytes(where, pages[name])
+            verified_files.write(where, pages[name])
         else:
             storage.delete(where)
     # Readers of a replaced set had its shards until now, when the manifest names the new ones.

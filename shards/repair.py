@@ -17,7 +17,7 @@ from retfound_dist.config.loading import differences
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard, read_manifest
-from retfound_dist.io import storage
+from retfound_dist.io import storage, verified_files
 from retfound_dist.io.scratch import Scratch
 from shards.images.scan import Scan
 from shards.pack import other_secret
@@ -119,5 +119,5 @@ def _rebuild(config: PackConfig, marks: Marks, piece: ShardContents, confirm: Ca
         # Rebuilding takes a while: another process may have taken the lock since.
         confirm()
         # The tar before its index, as in a pack: an index says that its tar is whole.
-        storage.put_file(opened.path, storage.join(url, wanted.name))
-        storage.write_bytes(storage.join(url, wanted.index.name), index)
+        verified_files.put(opened.path, storage.join(url, wanted.name))
+        verified_files.write(storage.join(url, wanted.index.name), index)

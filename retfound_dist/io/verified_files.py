@@ -70,13 +70,26 @@ def fetch(url: str, target: str, expected: FileInfo) -> str:
 
 
 def put(path: str, url: str) -> FileInfo:
-    """Copy a local file to a URL and check it. Raises StorageError where other content arrived."""
+    """Copy a local file to a URL and check it. Raises StorageError where other content arrived.
+
+    A file that arrived damaged is sent again.
+    """
     info = storage.file_info(path)
-    storage.put_file(path, url)
-    # The store's checksum costs one request; reading the file back costs all its bytes.
-    if not _store_agrees(url, path, info.bytes) and (arrived := read_info(url)) != info:
-        raise StorageError(f"{url} did not arrive as it was sent: {_difference(arrived, info)}")
-    return info
+    for _ in range(MOST_READINGS):
+        storage.put_file(path, url)
+        # The store's checksum costs one request; reading the file back costs all its bytes.
+        if _store_agrees(url, path, info.bytes) or (arrived := read_info(url)) == info:
+            return info
+    raise StorageError(f"{url} did not arrive as it was sent: {_difference(arrived, info)}")
+
+
+def move(draft: str, url: str) -> None:
+    """Bring a file written at `storage.draft_path` to its URL: renamed on a disk, else sent and checked."""
+    if storage.is_local(url):
+        storage.move_file(draft, url)
+    else:
+        put(draft, url)
+        os.unlink(draft)
 
 
 def write_json(url: str, value: Any) -> None:

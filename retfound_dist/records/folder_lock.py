@@ -115,6 +115,13 @@ class FolderLock:
         self.confirm()
         self._thread.start()
 
+    def drop_if_abandoned(self) -> None:
+        """Delete the lock, without acquiring it, where its process is known to be dead."""
+        with suppress(RetfoundError):
+            current = self._read_current()
+            if isinstance(current, Holder) and self._is_abandoned(current):
+                storage.delete(self._url)
+
     def confirm(self) -> None:
         """Raise the `conflict` where this process no longer holds the lock. Reads from the store."""
         if not self._is_mine(holder := self._holder()):

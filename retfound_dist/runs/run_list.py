@@ -1,4 +1,7 @@
-"""Reads a run from its folder, and lists all runs below a URL (`retfound runs`). Reads only what is committed."""
+"""Reads a run from its folder, and lists all runs below a URL (`retfound runs`).
+
+Reads only what is committed.
+"""
 
 from __future__ import annotations
 

@@ -139,8 +139,8 @@ def warnings(run: RunFacts) -> list[str]:
     best = min(held_out, key=lambda pair: pair[1], default=None)
     if best and held_out[-1][1] > OVERFITS * best[1]:
         sentences.append(
-            f"The held-out loss rises: {held_out[-1][1]:.4f} at step {held_out[-1][0]:,}, at its best {best[1]:.4f} "
-            f"at step {best[0]:,}. The run over-fits, or its rate is too high."
+            f"The held-out loss rises: {held_out[-1][1]:.4f} at step {held_out[-1][0]:,}, "
+            f"at its best {best[1]:.4f} at step {best[0]:,}. The run over-fits, or its rate is too high."
         )
     recent = run.rows[-20:]
     wait = (

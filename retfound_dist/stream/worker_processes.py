@@ -64,8 +64,11 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 
 @contextmanager
-def semaphores_explained(workers: int) -> Iterator[None]:
-    """DataError where loader processes cannot be set up because /dev/shm, which holds semaphores, is full."""
+def semaphores_explained(workers: int, or_else: str = ", or set data.workers=0") -> Iterator[None]:
+    """DataError where processes cannot be set up because /dev/shm, which holds semaphores, is full.
+
+    `or_else`: what may be done besides making room.
+    """
     try:
         # Before the loader is made: PyTorch's half-made loader complains on the terminal when it is
         # dropped.
@@ -77,8 +80,7 @@ def semaphores_explained(workers: int) -> Iterator[None]:
         raise DataError(
             f"processes cannot be started: {disk_errors.explain(error, where)}. "
             f"Their semaphores stand in {where}: "
-            "remove what is not used there, give the container more (docker run --shm-size=1g), or set "
-            "data.workers=0"
+            f"remove what is not used there, or give the container more (docker run --shm-size=1g){or_else}"
         ) from error
 
 

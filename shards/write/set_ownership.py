@@ -127,6 +127,11 @@ def set_lock(url: str) -> Iterator[FolderLock]:
         lock.release()
 
 
+def drop_lock_of_the_dead(url: str) -> None:
+    """Delete LOCK.json where its process is known to be dead: it was killed after the set was complete."""
+    FolderLock(url, print_notice, lambda held: _conflict(url, held), env={}).drop_if_abandoned()
+
+
 def _conflict(url: str, holder: Holder | None) -> DataError:
     who = holder.described if holder else "another process, which took its LOCK.json away"
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")

@@ -13,7 +13,7 @@ import numpy as np
 from retfound_dist.config.schema import PackOut
 from retfound_dist.errors import DataError, RetfoundError, StorageError
 from retfound_dist.formats.shard_set import FieldsDigest, IndexFile, Shard
-from retfound_dist.io import disk_errors, storage
+from retfound_dist.io import disk_errors, storage, verified_files
 from shards.images.suspects import NAMED
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write import set_ownership
@@ -103,8 +103,8 @@ class ShardWriter:
         # Before the move: of a move that fails nobody knows whether the file has arrived.
         self._put = True
         # The tar first: a kill after it leaves a tar without a record, which the next start removes.
-        storage.move_file(self._open.path, storage.join(self._out.url, shard.name))
-        storage.write_bytes(storage.join(self._out.url, shard.index.name), index)
+        verified_files.move(self._open.path, storage.join(self._out.url, shard.name))
+        verified_files.write(storage.join(self._out.url, shard.index.name), index)
         self.shards.append(done)
         self._seen.add(done)
         self._recorded, self._open = len(self.skipped), None

@@ -215,3 +215,19 @@ def test_a_large_shard_goes_up_in_parts_and_what_a_kill_leaves_of_them_is_droppe
 def uploads(fs: object, bucket: str) -> list[object]:
     """Files in parts that are not finished."""
     return fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])  # type: ignore[attr-defined]
+
+
+def test_bits_that_flip_while_a_set_is_written_change_no_file_of_it(
+    proxy: Chaos, images: Path, tmp_path: Path
+) -> None:
+    expected = content(pack(config_of(images / "one", tmp_path / "set")).url)
+    files = (".tar", ".idx", "manifest.json", "DATACARD.md", "quality.html")
+    damage = [
+        {"fault": "damage", "methods": ["PUT"], "match": f"{name}", "times": 1, "anywhere": True}
+        for name in files
+    ]
+    proxy.set(rules=damage)
+    url = pack(config_of(images / "one", f"{proxy.s3.url}/set")).url
+    assert [each["match"] for each in proxy.set()["rules"] if each["times"] > 0] == []
+    proxy.set(rules=[])
+    assert content(url) == expected

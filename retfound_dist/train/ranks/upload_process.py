@@ -23,7 +23,7 @@ from retfound_dist.io import storage, verified_files
 from retfound_dist.io.retry import Patience
 from retfound_dist.io.slow_store import limited
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.stream.worker_processes import Begin, fork_server, main_module_hidden
+from retfound_dist.stream.worker_processes import Begin, fork_server, main_module_hidden, semaphores_explained
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
@@ -34,11 +34,12 @@ class UploadProcess:
     """The rank's handle on its upload process."""
 
     def __init__(self, run_url: str) -> None:
-        self._pool = ProcessPoolExecutor(
-            1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
-        )
-        # A pool starts its process with the first call; that takes seconds, in which the model can be built.
-        self.submit(os.getpid)
+        with semaphores_explained(1, or_else=""):
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
+            )
+            # A pool starts its process with the first call. That takes seconds, in which the model is built.
+            self.submit(os.getpid)
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Have a module's function called there; where the process is gone, the future has the error."""

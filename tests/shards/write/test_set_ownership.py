@@ -165,3 +165,16 @@ def test_of_packs_that_begin_at_one_moment_one_alone_writes(config: PackConfig, 
     alone = replace(config, out=replace(config.out, url=str(tmp_path / "alone"), seed=winners[0]))
     pack(alone)
     assert file_bytes(tmp_path / "out") == file_bytes(tmp_path / "alone")
+
+
+def test_the_lock_of_a_pack_that_was_killed_at_its_end_goes_with_the_next_start(
+    config: PackConfig, tmp_path: Path
+) -> None:
+    pack(config)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for holder, stays in ((gone.pid, False), (os.getpid(), True)):
+        lock = tmp_path / "out" / folder_lock.LOCK
+        lock.write_text(json.dumps(asdict(replace(folder_lock.this_holder({}), pid=holder))))
+        pack(config)
+        assert lock.exists() == stays

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,3 +72,31 @@ def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
     assert files == {"b.bin": storage.bytes_info(b"b"), "state/a.pt": storage.bytes_info(b"a" * 100)}
     assert storage.read_bytes("memory://keeper/to/state/a.pt") == b"a" * 100
     assert not storage.exists("memory://keeper/to/helper.py")
+
+
+FULL_SHM = """
+import sys
+from retfound_dist.errors import RetfoundError
+from retfound_dist.train.ranks.upload_process import UploadProcess
+try:
+    UploadProcess(sys.argv[1])
+except RetfoundError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_dev_shm_is_named(tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("needs root: mounts a small /dev/shm")
+    command = 'mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /dev/shm && exec "$@"'
+    words = [sys.executable, "-c", FULL_SHM, str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", command, "-", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "processes cannot be started: the disk at /dev/shm has no room" in done.stdout
+    assert "data.workers" not in done.stdout
