@@ -20,7 +20,7 @@ from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import read_world
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.logs.telemetry import TrainingDisplay
-from retfound_dist.train.pretrain import run_on
+from retfound_dist.train.pretrain import run_joined
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
@@ -76,7 +76,9 @@ def main() -> None:
             tree, keeper = to_dict(how), UploadProcess(url)
             asked, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder
-            run_on(RunContext(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures))
+            run_joined(
+                RunContext(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures)
+            )
         gc.collect()
     ds.stop()
 

@@ -28,7 +28,7 @@ from retfound_dist.config.schema import PackConfig, PackOut, Source, Split
 from retfound_dist.io import storage
 from shards.pack import pack
 from shards.planning.pack_plan import make_plan
-from shards.sources.folders.folder import scans_of
+from shards.sources.folders.folder import scans_of_files
 from shards.write.manifest import make_manifest
 from shards.write.packed_sample import PackedSample
 from shards.write.shard_writer import ShardWriter
@@ -55,7 +55,7 @@ def hold_rows(count: int, folder: str) -> None:
     """Plan and manifest of so many rows, as `retfound pack` makes them."""
     out = PackOut(url=f"{folder}/set", shard_mb=10 * ROWS_A_SHARD / 1e6)
     config = PackConfig(out=out, split=Split(fractions=(0.8, 0.1, 0.1)))
-    plan = make_plan(scans_of("/data", "/data", names(count), name="many"), config)
+    plan = make_plan(scans_of_files("/data", "/data", names(count), name="many"), config)
     histogram, rng = np.ones(256, np.uint32), np.random.default_rng(0)
     with ShardWriter(config.out, plan, folder, ()) as writer:
         for place, scan in enumerate(plan.scans):

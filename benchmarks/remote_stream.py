@@ -31,7 +31,7 @@ from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.io import storage
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.fetch_process import Fetcher
+from retfound_dist.stream.fetch_process import FetchProcess
 from shards.pack import pack
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import rclone, with_new_bucket
@@ -92,7 +92,7 @@ def one_pass(manifest: Manifest, beside: Manifest | None = None) -> float:
     steps = manifest.samples // BATCH
     with open_stream(manifest, BATCH, workers=1, stop_step=steps) as stream:
         other = open_stream(beside, BATCH, workers=1, stop_step=steps) if beside else None
-        fetcher = Fetcher(other.job) if other else None
+        fetcher = FetchProcess(other.job) if other else None
         batches = iter(stream)
         next(batches)
         begun = time.perf_counter()

@@ -38,7 +38,7 @@ from retfound_dist.plan.cluster import (
     OUTSIDE_LATENCY,
     OVERLAP,
 )
-from retfound_dist.stream.batch_plan import BatchPlan, layout
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 
 PRESET = Path(__file__).resolve().parent.parent / "configs" / "pretrain_vitl_oct.toml"
 STAGES = (1, 2, 3)
@@ -117,7 +117,7 @@ class Paper:
 
     def shape(self, gpus: int, stage: int) -> Shape:
         """How the preset's batch is cut."""
-        cut = layout(self.work.global_batch, gpus, self.micro)
+        cut = make_batch_layout(self.work.global_batch, gpus, self.micro)
         return Shape(gpus, cut.micro, cut.accumulation, stage)
 
     def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> StepTime:

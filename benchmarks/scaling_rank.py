@@ -26,11 +26,11 @@ import torch.distributed as dist
 from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
 from retfound_dist.estimate.forecast import WHOLE
 from retfound_dist.formats.shard_set import Manifest
-from retfound_dist.model.cpu_bf16 import suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import read_world
-from retfound_dist.stream.batch_plan import BatchPlan, layout
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.health.sample_faults import SampleFaults
@@ -38,7 +38,7 @@ from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.schedule import RunSchedule
-from retfound_dist.train.train_step import take_step
+from retfound_dist.train.train_step import train_step
 
 STAGES, WARM_UP, PAYLOAD = (1, 2, 3), 2, 16_000_000
 SMALL = Model(name="vit_small_patch16", image_size=112, decoder_width=192, decoder_depth=2, decoder_heads=6)
@@ -77,7 +77,11 @@ def job(stage: int, ranks: int) -> RunSchedule:
     config = PretrainConfig(run=Run(url=""), data=Data(shards=""), model=model, train=train)
     nothing = Manifest("", 0, (), {}, {}, ())
     return RunSchedule(
-        config, nothing, BatchPlan((100_000,), 0, batch, 1), layout(batch, ranks, micro), train.steps
+        config,
+        nothing,
+        BatchPlan((100_000,), 0, batch, 1),
+        make_batch_layout(batch, ranks, micro),
+        train.steps,
     )
 
 
@@ -99,7 +103,7 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = MaskedAutoencoder(config.model)
         if group.device.type == "cpu":
-            suit_cpu(self.model, config.train.precision)
+            choose_cpu_operators(self.model, config.train.precision)
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= WHOLE)
         groups = parameter_groups(self.model, config.optim)
@@ -118,7 +122,7 @@ class Trainer:
         """One step of the trainer: seconds, and bytes sent."""
         self.group.sum(torch.zeros((), device=self.group.device))
         before, begun = sent(), wait(self.group)
-        take_step(self.engine, self.batches, self.job, self.group, Clock(), SampleFaults(0), 0)
+        train_step(self.engine, self.batches, self.job, self.group, Clock(), SampleFaults(0), 0)
         self.group.sum(torch.zeros((), device=self.group.device))
         return wait(self.group) - begun, sent() - before
 

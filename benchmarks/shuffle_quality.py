@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from benchmarks.report import Row, finish
 from retfound_dist.config.schema import Data
-from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout, rank_share
 from retfound_dist.stream.prefetch import Lookahead
 from retfound_dist.stream.shard_cache import PART_BYTES
 from shards.images.scan import Scan
-from shards.planning.pack_plan import shuffle
+from shards.planning.pack_plan import pack_order
 
 SAMPLES, VOLUMES, BATCH, BYTES, SHARD_BYTES = 182_980, 600, 1792, 50_000, 64_000_000
 RANKS = 8
@@ -42,7 +42,7 @@ def packed(mixed: bool) -> Ints:
     if not mixed:
         return volumes
     scans = [Scan(key=f"{n:06d}", read=bytes, origin="", source="") for n in range(SAMPLES)]
-    return volumes[[int(scan.key) for scan in shuffle(scans, seed=0)]]
+    return volumes[[int(scan.key) for scan in pack_order(scans, seed=0)]]
 
 
 def distinct(batches: Sequence[Ints]) -> float:
@@ -60,7 +60,7 @@ def quality(volumes: Ints, window: int) -> float:
 
 def held(plan: BatchPlan, nodes: int) -> float:
     """The most bytes of shards that one node holds at any step of an epoch."""
-    cut = layout(BATCH, nodes * RANKS, BATCH)
+    cut = make_batch_layout(BATCH, nodes * RANKS, BATCH)
     most = 0
     for node in sorted({0, nodes // 2, nodes - 1}):
         share = rank_share(cut, node * RANKS, RANKS)
@@ -72,7 +72,7 @@ def held(plan: BatchPlan, nodes: int) -> float:
 
 def fetched(plan: BatchPlan, nodes: int) -> list[set[int]]:
     """The shards that each node reads in an epoch, window by window counted anew."""
-    cut = layout(BATCH, nodes * RANKS, BATCH)
+    cut = make_batch_layout(BATCH, nodes * RANKS, BATCH)
     found: list[set[int]] = [set() for _ in range(nodes)]
     for step in range(SAMPLES // BATCH):
         batch = plan.batch(step)

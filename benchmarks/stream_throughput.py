@@ -33,7 +33,7 @@ from benchmarks.report import Row, finish, median_of
 from retfound_dist.config.schema import PackConfig, PackImage, PackOut, Phantom, Source
 from retfound_dist.formats.shard_set import Manifest, Shard, read_index
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.augment import Augment, apply, crop_box, draw, resize
+from retfound_dist.stream.augment import Augment, apply_augmentation, crop_box, draw_augmentation, resize
 from retfound_dist.stream.batch_plan import sample_generator
 from retfound_dist.stream.sample_reader import decode
 from retfound_dist.stream.worker_processes import keep_memory
@@ -69,11 +69,11 @@ def fast(data: bytes) -> torch.Tensor:
     number, drawn = int.from_bytes(os.urandom(4)), []
 
     def needs(width: int, height: int) -> int:
-        drawn.append(draw(HOW, 0, 0, number, width, height, noise))
+        drawn.append(draw_augmentation(HOW, 0, 0, number, width, height, noise))
         return drawn[0].top + drawn[0].height
 
     pixels = decode(data, True, needs)
-    apply(drawn[0], pixels, out)
+    apply_augmentation(drawn[0], pixels, out)
     return torch.from_numpy(out)
 
 

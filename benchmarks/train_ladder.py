@@ -8,7 +8,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from retfound_dist.model.mae import MaskedAutoencoder, normalise, normalise_patches, patchify, take
+from retfound_dist.model.mae import MaskedAutoencoder, gather_rows, normalise, normalise_patches, patchify
 from retfound_dist.model.vit import normalise_images
 
 
@@ -24,8 +24,8 @@ class Rung:
     removed_only: bool = False
     """Pixels are predicted and compared for removed patches; else for all, and masked."""
     sdpa: bool = False
-    """Attention by scaled_dot_product_attention, or by what `suit_cpu` chooses; else by two products and a
-    softmax."""
+    """Attention by scaled_dot_product_attention, or by what `choose_cpu_operators` chooses; else by two products
+    and a softmax."""
     unread: bool = False
     """The loss stays on the device; else it is read in each pass."""
     fused: bool = False
@@ -94,7 +94,7 @@ class Climber(MaskedAutoencoder):
         patches_BLPC = patchify(images_BCHW, self.shape.patch)
         values_BLK = normalise(patches_BLPC) if self.rung.grey else patches_BLPC.flatten(2)
         if self.rung.gather_first:
-            latent = self.encode(take(values_BLK, ids_keep_BV), ids_keep_BV)
+            latent = self.encode(gather_rows(values_BLK, ids_keep_BV), ids_keep_BV)
         else:
             latent = self._encode_all(values_BLK, ids_keep_BV)
         pred_BLK = self.predict(self.decode(latent, ids_shuffle_BL)).float()
@@ -105,7 +105,7 @@ class Climber(MaskedAutoencoder):
     def _encode_all(self, values_BLK: Tensor, ids_keep_BV: Tensor) -> Tensor:
         x_BLD = self.patch_embed(values_BLK.to(self.cls_token.dtype)) + self.pos_embed[:, 1:]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x_BLD), -1, -1)
-        x = torch.cat([cls, take(x_BLD, ids_keep_BV)], dim=1)
+        x = torch.cat([cls, gather_rows(x_BLD, ids_keep_BV)], dim=1)
         encoded: Tensor = self.norm(self._run(self.blocks, x))
         return encoded
 

@@ -22,19 +22,19 @@ from benchmarks.train_ladder import Climber, MasterAdamW, Rung, rgb
 from retfound_dist.config.schema import Data, Model, Optim, PretrainConfig, Run, Train
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.model.compilation import compile_model
-from retfound_dist.model.cpu_bf16 import suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.runtime.world import World
-from retfound_dist.stream.batch_plan import BatchPlan, layout
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch, open_stream
 from retfound_dist.train.engine import deepspeed_engine as ds
-from retfound_dist.train.engine.micro_batch import Meter, give_back
+from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.schedule import RunSchedule
-from retfound_dist.train.train_step import take_step
+from retfound_dist.train.train_step import train_step
 
 SEED, LR = 0, 1e-5
 
@@ -106,14 +106,14 @@ class OwnLoop:
             train=Train(global_batch=batch, micro_batch=micro, steps=10_000, **how),
         )
         self.manifest = Manifest("", 0, (), {}, {}, ())
-        cut = layout(batch, 1, micro)
+        cut = make_batch_layout(batch, 1, micro)
         self.job = RunSchedule(self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000)
         groups = parameter_groups(model, self.config.optim)
         self.engine = ds.build(model.to(device), groups, self.config.train, self.config.optim, cut)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
         """One step; gives the batch's mean loss."""
-        record = take_step(self.engine, batches, self.job, self.group, Clock(), SampleFaults(0), 0)
+        record = train_step(self.engine, batches, self.job, self.group, Clock(), SampleFaults(0), 0)
         return record.loss / self.job.cut.global_batch
 
     def stream(self, patches: int, steps: int) -> Any:
@@ -144,13 +144,13 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(SEED)
     model = Climber(Model(**spec["model"])).on(rung)
     if not gpu:
-        suit_cpu(model, "bf16" if rung.precision == "bf16" else "fp32")
+        choose_cpu_operators(model, "bf16" if rung.precision == "bf16" else "fp32")
     flops = training_flops(model)
     if rung.compiled:
         compile_model(model)
     loop: PlainLoop | OwnLoop
     loop = (PlainLoop if rung.zero is None else OwnLoop)(model, rung, spec, device)
-    give_back()
+    release_freed_memory()
     found: dict[str, Any] = {"flops": flops, "rate": {}}
     if rung.shards and isinstance(loop, OwnLoop):
         with loop.stream(model.patches, spec["warm_up"] + spec["steps"]) as stream:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from retfound_dist.config.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
 from retfound_dist.runtime.terminal import guarded
-from retfound_dist.runtime.unexpected_error import tell
+from retfound_dist.runtime.unexpected_error import report_unexpected
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -43,7 +43,7 @@ def _run(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # a fault of ours: 1 would say that a check found something
-        return tell(error, args.debug)
+        return report_unexpected(error, args.debug)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -225,10 +225,10 @@ def _show_keys(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from retfound_dist.plan.cluster import Wish
+    from retfound_dist.plan.cluster import ClusterFlags
     from retfound_dist.plan.plan_command import plan_command
 
-    wish = Wish(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
+    wish = ClusterFlags(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
     return plan_command(
         args.config,
         args.overrides,
@@ -252,7 +252,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.formats.shard_set import read_manifest
     from retfound_dist.runtime.world import read_world
     from retfound_dist.stream.held_out_part import held_out_part
-    from retfound_dist.train.ranks.watchdog import ends_alike, settle_another_start
+    from retfound_dist.train.ranks.watchdog import record_restart_wish, would_fail_again
 
     world = read_world(os.environ)
     try:
@@ -262,7 +262,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)
     except RetfoundError as error:
-        settle_another_start(ends_alike(error))
+        record_restart_wish(would_fail_again(error))
         if world.is_main:
             raise
         return error.exit_code

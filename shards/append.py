@@ -23,10 +23,10 @@ from shards.people.names_table import write_table
 from shards.people.pseudonyms import with_source_prefix
 from shards.planning.pack_plan import PackPlan, fingerprint
 from shards.write import committed_shards
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 from shards.write.manifest import make_manifest, merge_manifests
 from shards.write.packed_sample import Skipped
-from shards.write.set_ownership import Series, files_of, generations, read_marker, set_lock
+from shards.write.set_ownership import ShardNames, files_of, generations, read_marker, set_lock
 from shards.write.set_records import PackedManifest
 
 _REMEDY = "pack the set again"
@@ -38,7 +38,7 @@ class ExistingSet:
 
     manifest: Manifest
     tree: dict[str, Any]
-    shards: tuple[Committed, ...]
+    shards: tuple[CommittedShard, ...]
 
 
 def append(
@@ -60,9 +60,11 @@ def append(
         check_compatible(plan, base)
         write_table(config, plan.scans)
         old = files_of(base.manifest.shards)
-        series = Series(config.out.name, max(generations(config.out.name, old), default=1), len(base.shards))
+        series = ShardNames(
+            config.out.name, max(generations(config.out.name, old), default=1), len(base.shards)
+        )
         # The old shards are not left-overs of this plan: recovering must not remove them.
-        mine = committed_shards.recover(url, series, plan, old)
+        mine = committed_shards.recover_shards(url, series, plan, old)
         writer = write_plan(config, plan, mine, base.shards, progress, series, lock.confirm)
         if not writer.shards:
             raise DataError(

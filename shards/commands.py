@@ -22,7 +22,7 @@ from shards.planning.pack_plan import PackPlan
 from shards.planning.patient_counts import count_split, known_in_words, split_in_words
 from shards.repair import repair
 from shards.report.data_card import QUALITY
-from shards.verify import inspect
+from shards.verify import inspect_set
 from shards.write.manifest import count_scans
 from shards.write.packed_sample import SAME
 
@@ -77,13 +77,13 @@ def verify_command(
     `repair_with` is the config the set was packed with: bad shards are then rebuilt from the sources.
     """
     with progress_display("verifying", "shards", quiet=quiet) as progress:
-        report = inspect(url, workers, progress)
+        report = inspect_set(url, workers, progress)
     if report.bad and repair_with:
         _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
         config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
         repair(config, plan_of(config), report.bad)
         # Read again: only bytes that were read back from the store are called sound.
-        report = inspect(url, workers)
+        report = inspect_set(url, workers)
     if report.faults:
         hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
         closing_line = f"{url}: faults found: {len(report.faults)}; {hint}"

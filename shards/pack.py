@@ -44,10 +44,10 @@ from shards.report.data_card import CARD, KEPT, OUT, QUALITY, make_card
 from shards.report.quality_page import PAIRS, quality_page
 from shards.sources.adapters import open_sources
 from shards.write import committed_shards, set_ownership
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 from shards.write.manifest import make_manifest
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
-from shards.write.set_ownership import Series, set_lock
+from shards.write.set_ownership import ShardNames, set_lock
 from shards.write.shard_writer import ShardWriter, first_few
 
 Progress = Callable[[int, int], None]
@@ -156,7 +156,7 @@ def run_plan(
         # Before the first shard: there must be no digest in a store that nobody can lead back to a name.
         if not keep:
             write_table(config, plan.scans)
-        shards = committed_shards.recover(url, series, plan, keep)
+        shards = committed_shards.recover_shards(url, series, plan, keep)
         writer = write_plan(config, plan, shards, (), progress, series, lock.confirm)
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
@@ -169,23 +169,23 @@ def run_plan(
         return read_manifest(url)
 
 
-def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[Series, set[str]]:
+def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[ShardNames, set[str]]:
     """Chooses the names of this plan's shards, and the existing files to keep until it is committed."""
     url, name = config.out.url, config.out.name
     old = committed_shards.read_existing(url, replaced=force)
     if old is not None:
         keep = set_ownership.files_of(old.shards)
         if _is_unfinished(url, old, plan):
-            return Series(name, max(set_ownership.generations(name, keep), default=1)), keep
-        return Series(name, set_ownership.free_generation(name, keep)), keep
+            return ShardNames(name, max(set_ownership.generations(name, keep), default=1)), keep
+        return ShardNames(name, set_ownership.free_generation(name, keep)), keep
     if not storage.exists(storage.join(url, MANIFEST)):
-        return Series(name), set()
+        return ShardNames(name), set()
     # A manifest that cannot be read: which files it names is not known, so none is touched.
     there, mark = set_ownership.set_files_at(url), set_ownership.read_marker(url)
     if mark is not None and mark.fingerprint == plan.fingerprint:
-        series = Series(name, mark.generation)
+        series = ShardNames(name, mark.generation)
     else:
-        series = Series(name, set_ownership.free_generation(name, there))
+        series = ShardNames(name, set_ownership.free_generation(name, there))
     return series, {
         file for file in there if series.generation not in set_ownership.generations(name, [file])
     }
@@ -212,10 +212,10 @@ def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> No
 def write_plan(
     config: PackConfig,
     plan: PackPlan,
-    shards: Sequence[Committed],
-    base: Sequence[Committed],
+    shards: Sequence[CommittedShard],
+    base: Sequence[CommittedShard],
     progress: Progress | None,
-    series: Series,
+    series: ShardNames,
     confirm: Callable[[], None],
 ) -> ShardWriter:
     """Pack the rest of a plan after its committed shards. `base`: the shards of the set it is appended to."""
@@ -238,7 +238,7 @@ def describe_set(
     plan: PackPlan,
     config: PackConfig,
     manifest: dict[str, Any],
-    shards: Sequence[Committed],
+    shards: Sequence[CommittedShard],
     skipped: Sequence[Skipped],
     config_file: str,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:

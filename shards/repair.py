@@ -119,5 +119,5 @@ def _rebuild(config: PackConfig, marks: Marks, piece: ShardContents, confirm: Ca
         # Rebuilding takes a while: another process may have taken the lock since.
         confirm()
         # The tar before its index, as in a pack: an index says that its tar is whole.
-        verified_files.put(opened.path, storage.join(url, wanted.name))
+        verified_files.upload_verified(opened.path, storage.join(url, wanted.name))
         verified_files.write(storage.join(url, wanted.index.name), index)

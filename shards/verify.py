@@ -63,10 +63,10 @@ def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | No
 
     ManifestError where there is no committed set.
     """
-    return list(inspect(url, workers, progress).faults)
+    return list(inspect_set(url, workers, progress).faults)
 
 
-def inspect(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
+def inspect_set(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
     """`verify` with the names of the bad shards."""
     # Not counted: a wrong count would end the reading here. Below it is one fault among all others.
     manifest = read_manifest(url, counted=False)

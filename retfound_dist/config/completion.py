@@ -55,9 +55,9 @@ def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list
     kinds = list(COMMANDS.values())
     try:
         # Imported here: `loading` needs fsspec, for which a press of the tab key shall not wait.
-        from retfound_dist.config.loading import kind_of, read_toml
+        from retfound_dist.config.loading import config_class_of, read_toml
 
-        kinds = [kind_of(read_toml(parsed_args.config), parsed_args.config)]
+        kinds = [config_class_of(read_toml(parsed_args.config), parsed_args.config)]
     except (RetfoundError, AttributeError, TypeError):
         pass
     names = {key.name for kind in kinds for key in keys_of(kind)}

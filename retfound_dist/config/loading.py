@@ -49,10 +49,10 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> tuple[Any, dict[str, s
     """`load` for the command that the file is for, detected from its sections."""
     tree = read_toml(path)
     names = [text.partition("=")[0].split(".")[0] for text in overrides]
-    return load(kind_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
+    return load(config_class_of({**tree, **dict.fromkeys(names)}, path), path, overrides)
 
 
-def kind_of(tree: Mapping[str, Any], path: str) -> Any:
+def config_class_of(tree: Mapping[str, Any], path: str) -> Any:
     """The config class that a file's sections belong to. Raises ConfigError where there is none."""
     # The order decides: a pretraining config has `run` and `checkpoint` too, and evaluate's and compare's
     # have `out`. The section that only one command has comes first.

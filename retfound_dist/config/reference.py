@@ -153,9 +153,9 @@ def commands_for(text: str) -> list[str]:
         return [text]
     if not text.endswith(".toml"):
         raise ConfigError(f"show --keys {text}: give a config file or one of {', '.join(COMMANDS)}")
-    from retfound_dist.config.loading import kind_of, read_toml
+    from retfound_dist.config.loading import config_class_of, read_toml
 
-    kind = kind_of(read_toml(text), text)
+    kind = config_class_of(read_toml(text), text)
     return [name for name, config_class in COMMANDS.items() if config_class is kind]
 
 

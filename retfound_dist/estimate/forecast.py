@@ -86,7 +86,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Shape:
-    """How ranks share the work; `retfound_dist.stream.batch_plan.layout` gives micro-batch and
+    """How ranks share the work; `retfound_dist.stream.batch_plan.make_batch_layout` gives micro-batch and
     accumulation."""
 
     ranks: int

@@ -92,7 +92,7 @@ def measured(events: Sequence[Mapping[str, Any]], step_s: float = 0.0) -> SaveTi
     return SaveTime(step_s + max(took), "as measured in this run") if took else None
 
 
-def too_short(graces: Sequence[Grace], need: SaveTime) -> list[Grace]:
+def insufficient_graces(graces: Sequence[Grace], need: SaveTime) -> list[Grace]:
     """The graces that are shorter than a save."""
     return [grace for grace in graces if grace.seconds < need.seconds]
 
@@ -111,7 +111,7 @@ def warnings(graces: Sequence[Grace], need: SaveTime, grace_s: float) -> list[st
     messages = [
         f"{takes}, but {grace.source} leaves it {grace.seconds:g} s: a run that is stopped so would lose "
         f"what it did since its last checkpoint. Instead: {grace.instead}"
-        for grace in too_short(graces, need)
+        for grace in insufficient_graces(graces, need)
     ]
     if grace_s < need.seconds:
         messages.append(f"{takes}, longer than train.grace_s={grace_s:g}: set it higher")

@@ -94,7 +94,7 @@ def new_mark() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def marked(name: str, mark: str) -> str:
+def name_with_mark(name: str, mark: str) -> str:
     """The name under which a save stores one of its files: `state-3f9a61c0/x` for `state/x`."""
     folder, slash, rest = name.partition("/")
     return f"{folder}-{mark}{slash}{rest}"
@@ -164,7 +164,7 @@ def list_steps(run_url: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """A step of a run with a COMMIT.json."""
 
     step: int
@@ -181,7 +181,7 @@ class Found:
         return self.generation, self.step
 
 
-def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[Found]:
+def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[FoundCheckpoint]:
     """The commits of these steps, in this order. Errors of the `tolerated` classes are returned, others
     raised."""
     # Threads, for this is only waiting: on an object store each small file costs one round trip.
@@ -191,7 +191,7 @@ def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[
     return [commit if commit.held else replace(commit, generation=last) for commit in commits]
 
 
-def by_age(run_url: str, tolerated: Errors = UNUSABLE) -> list[Found]:
+def list_commits(run_url: str, tolerated: Errors = UNUSABLE) -> list[FoundCheckpoint]:
     """Every committed checkpoint of a run, the newest last. Only this function decides which one is newer.
 
     Errors of the `tolerated` classes are returned with their step, others raised.
@@ -199,15 +199,15 @@ def by_age(run_url: str, tolerated: Errors = UNUSABLE) -> list[Found]:
     return sorted(read_commits(run_url, list_steps(run_url), tolerated), key=lambda commit: commit.age)
 
 
-def _find(run_url: str, tolerated: Errors, step: int) -> Found:
+def _find(run_url: str, tolerated: Errors, step: int) -> FoundCheckpoint:
     url = checkpoint_url(run_url, step)
     try:
         commit = read_commit(url)
         if commit.step != step:
             raise CheckpointError(f"{url}: its {COMMIT} is of step {commit.step}; use another checkpoint")
     except tolerated as error:
-        return Found(step, None, error)
-    return Found(step, commit, generation=commit.generation)
+        return FoundCheckpoint(step, None, error)
+    return FoundCheckpoint(step, commit, generation=commit.generation)
 
 
 def resolve(url: str) -> str:
@@ -218,7 +218,7 @@ def resolve(url: str) -> str:
     """
     if not storage.is_folder(url) or is_checkpoint(url):
         return url
-    if commits := by_age(url):
+    if commits := list_commits(url):
         # Even if the newest is damaged: an older one would be evaluated under the run's name without anybody
         # knowing. Whoever reads the damaged one gets the error.
         return checkpoint_url(url, commits[-1].step)
@@ -240,7 +240,7 @@ def _first_save(config: dict[str, Any]) -> str:
 
 def newest(run_url: str) -> Commit | None:
     """The newest commit that can be read; None where there is none."""
-    return next((commit.held for commit in reversed(by_age(run_url)) if commit.held), None)
+    return next((commit.held for commit in reversed(list_commits(run_url)) if commit.held), None)
 
 
 def fetch(commit: Commit, name: str, target: str) -> None:
@@ -277,7 +277,7 @@ def fetch_weights(url: str, target: str) -> Commit:
     return commit
 
 
-def spare_names(commit: Commit, names: Sequence[str]) -> list[str]:
+def leftover_names(commit: Commit, names: Sequence[str]) -> list[str]:
     """Entries of a checkpoint's folder (`names`) that some save left and that the commit does not list."""
     committed = {name.partition("/")[0] for name in commit.files}
     # A converted state is made after the commit, so no commit lists it. It is used as long as its source is

@@ -27,7 +27,7 @@ SHARD_SET = "shard_set"
 """Section of a run's `config.json`, and of the config in its COMMIT.json: the set it trains on."""
 INIT_WEIGHTS = "init_weights"
 """Section beside it: the weights the run began from, {"sha256": ...}; only with `model.init`."""
-KEPT = (SHARD_SET, INIT_WEIGHTS)
+NON_SETTINGS = (SHARD_SET, INIT_WEIGHTS)
 """Sections of config.json that are not settings."""
 
 
@@ -63,21 +63,21 @@ def weights_sha256(url: str) -> str:
     if not file or not storage.exists(file) or storage.is_folder(file):
         return ""
     digest = hashlib.sha256()
-    with storage.open_read(file) as stream, storage.explained(file, "read"):
+    with storage.open_read(file) as stream, storage.storage_errors(file, "read"):
         while chunk := stream.read(storage.CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def is_beginning(facts: Mapping[str, Any], manifest: Manifest) -> bool:
+def is_prefix_of(facts: Mapping[str, Any], manifest: Manifest) -> bool:
     """Whether the set with these `facts` (see `describe_set`) is the beginning of this one, or all of it."""
     return set_fingerprint(manifest.shards[: facts["shards"]]) == str(facts["fingerprint"])
 
 
-def what_changed(facts: Mapping[str, Any], manifest: Manifest) -> str:
+def describe_change(facts: Mapping[str, Any], manifest: Manifest) -> str:
     """How the set differs from the one with these `facts`, and what to do about it; empty: it is the same."""
     first, now = facts["shards"], len(manifest.shards)
-    if not is_beginning(facts, manifest):
+    if not is_prefix_of(facts, manifest):
         return (
             f"{manifest.url} ({now:,} shards, {manifest.samples:,} images) is not the set that the run began "
             f"with ({first:,} shards, {facts['samples']:,} images): other images, or packed otherwise; bring "

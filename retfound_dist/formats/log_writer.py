@@ -184,7 +184,7 @@ def _is_whole(line: bytes) -> bool:
 
 def _add_in_place(path: str, lines: bytes) -> None:
     """Append all lines or none to a local file, after its last complete line."""
-    with storage.explained(path, "write"):
+    with storage.storage_errors(path, "write"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         # Without a buffer: what could not be written would be tried again on closing, behind the repair.
         with open(path, "a+b", buffering=0) as file:

@@ -11,10 +11,10 @@ from retfound_dist.errors import ManifestError, RetfoundError, RunConflictError,
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import (
     INIT_WEIGHTS,
-    KEPT,
+    NON_SETTINGS,
     SHARD_SET,
+    describe_change,
     weights_sha256,
-    what_changed,
 )
 from retfound_dist.formats.log_rows import ALARMS as ALARMS
 from retfound_dist.formats.log_rows import ANOMALIES as ANOMALIES
@@ -30,7 +30,7 @@ from retfound_dist.io import storage, urls, verified_files
 WATCH = "evaluations/watch.json"
 """File with the history that `retfound watch` writes."""
 # Forbidden by default: a new setting changes the result of a run until somebody lists it here.
-HOW = (
+CHANGEABLE_KEYS = (
     "run.",
     "data.workers",
     "data.cache_dir",
@@ -77,7 +77,7 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
     # began.
     old, new = settings(stored), settings(config)
     by_content = manifest is not None and SHARD_SET in stored
-    free = (*HOW, *DATA) if by_content else HOW
+    free = (*CHANGEABLE_KEYS, *DATA) if by_content else CHANGEABLE_KEYS
     changed = [
         change
         for change in differences(old, new)
@@ -95,7 +95,7 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
             f"{url} holds another run ({shown}{more}): "
             "start this one at a run.url of its own, or undo the change"
         )
-    if manifest is not None and by_content and (why := what_changed(stored[SHARD_SET], manifest)):
+    if manifest is not None and by_content and (why := describe_change(stored[SHARD_SET], manifest)):
         raise RunConflictError(f"{url} cannot go on: {why}, or {new_run(url)}")
     return True
 
@@ -124,13 +124,19 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings by dotted key. Missing keys get their defaults; sections that are not settings are
     left out.
     """
-    return with_defaults(PretrainConfig, {name: part for name, part in config.items() if name not in KEPT})
+    return with_defaults(
+        PretrainConfig, {name: part for name, part in config.items() if name not in NON_SETTINGS}
+    )
 
 
 def _refuse_unknown(where: str, config: Mapping[str, Any]) -> None:
     """RunConflictError where the run was begun with settings that this version does not know."""
     known = set(key_names(PretrainConfig))
-    keys = [key for key, _ in flatten(config) if not key.startswith((*(f"{name}." for name in KEPT), *HOW))]
+    keys = [
+        key
+        for key, _ in flatten(config)
+        if not key.startswith((*(f"{name}." for name in NON_SETTINGS), *CHANGEABLE_KEYS))
+    ]
     if unknown := [key for key in keys if key not in known]:
         raise RunConflictError(
             f"{where} has settings that this version does not know ({', '.join(unknown[:5])}): go on with "

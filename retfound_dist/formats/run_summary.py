@@ -20,7 +20,7 @@ from retfound_dist.errors import FormatError, RecordError, RetfoundError, Storag
 from retfound_dist.formats import checkpoint_folder, log_rows, run_folder, score_files
 from retfound_dist.formats.checkpoint_folder import COMMIT
 from retfound_dist.io import storage
-from retfound_dist.io.folder_state import FileState, marks_of
+from retfound_dist.io.folder_state import FileState, file_states
 from retfound_dist.records import json_reader
 
 SUMMARY, LOCK = "summary.json", "LOCK.json"
@@ -92,7 +92,7 @@ class RunSummary:
         """Committed steps, the newest checkpoint's last."""
         # Through `Found.age`, so that a list and a resume cannot disagree on which checkpoint is the newest.
         commits = [
-            checkpoint_folder.Found(commit.step, None, generation=commit.generation)
+            checkpoint_folder.FoundCheckpoint(commit.step, None, generation=commit.generation)
             for commit in self.commits
         ]
         return [commit.step for commit in sorted(commits, key=lambda commit: commit.age)]
@@ -100,7 +100,7 @@ class RunSummary:
 
 def read(url: str) -> RunSummary | None:
     """The run's summary, brought up to date; None where there is none, or it cannot be trusted."""
-    marks = marks_of(url, _FILES, _FOLDERS)
+    marks = file_states(url, _FILES, _FOLDERS)
     if SUMMARY not in marks:
         return None
     stored = _stored(url)
@@ -129,7 +129,7 @@ def refresh(url: str) -> None:
     with suppress(StorageError, OSError):
         # Sizes and tags are taken before the files are read. A line that is added in between is then read
         # again by the next reader; taken afterwards, it would count as read and be missing for good.
-        marks = marks_of(url, _FILES, _FOLDERS)
+        marks = file_states(url, _FILES, _FOLDERS)
         stored = (_stored(url) if SUMMARY in marks else None) or RunSummary(
             config={}, config_mark=FileState(0, "")
         )

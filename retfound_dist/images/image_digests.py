@@ -54,7 +54,7 @@ def file_digest(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
+def digests_of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ...]:
     """The digests of an image file and of its grey pixels."""
     return file_digest(data), pixel_digest(pixels_HW), int(image_digest(data), 16)
 
@@ -98,7 +98,7 @@ class Known:
         return np.delete(unique, np.flatnonzero(unique == 0))
 
 
-def of_set(manifest: Manifest) -> Known:
+def set_digests(manifest: Manifest) -> Known:
     """The digests of a shard set's images, from its index files: no image is read.
 
     ManifestError or StorageError where an index cannot be read.
@@ -110,9 +110,9 @@ def of_set(manifest: Manifest) -> Known:
     return Known(np.concatenate([empty, *rows]), min((shard.level for shard in shards), default=SOURCES))
 
 
-def of_part(manifest: Manifest, split: str) -> Known:
+def part_digests(manifest: Manifest, split: str) -> Known:
     """The digests of one part of a set (`Manifest.part`)."""
-    return of_set(replace(manifest, shards=manifest.part(split)))
+    return set_digests(replace(manifest, shards=manifest.part(split)))
 
 
 def are_known(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:

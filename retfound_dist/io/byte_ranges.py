@@ -78,12 +78,12 @@ def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
                 patience.succeeded()
                 continue
             count(ReadTraffic(requests=1, retries=1))
-            with storage.explained(ranges[number].url, "read"):
+            with storage.storage_errors(ranges[number].url, "read"):
                 if not is_passing(answer):
                     raise answer
             trouble = answer
         if trouble is not None and not patience.wait(trouble):
-            with storage.explained(patience.url, f"read (asked for {patience_s:.0f} s)"):
+            with storage.storage_errors(patience.url, f"read (asked for {patience_s:.0f} s)"):
                 raise trouble
     return [data for data in answers if data is not None]
 

@@ -22,7 +22,7 @@ class FileState:
     """On a disk the time, on S3 the ETag and the time."""
 
 
-def marks_of(url: str, files: frozenset[str], inner: Mapping[str, str]) -> dict[str, FileState]:
+def file_states(url: str, files: frozenset[str], inner: Mapping[str, str]) -> dict[str, FileState]:
     """States of some files of a folder, and of one file in each subfolder of some folders.
 
     `inner` maps a folder to a file name: `{"checkpoints": "COMMIT.json"}` means `checkpoints/*/COMMIT.json`.
@@ -34,7 +34,7 @@ def marks_of(url: str, files: frozenset[str], inner: Mapping[str, str]) -> dict[
         parts = path.split("/")
         return path in files or (len(parts) == 3 and inner.get(parts[0]) == parts[2])
 
-    with storage.explained(url, "list"):
+    with storage.storage_errors(url, "list"):
         if storage.is_local(url):
             return dict(_local_states(storage.local_path(url), files, inner))
         states = _s3_states(url) if urls.scheme_of(url) == "s3" else _other_states(url)

@@ -29,10 +29,10 @@ def check_free(out: str, command: str, force: bool, option: str = "--out") -> No
     if storage.is_folder(out):
         raise ConfigError(f"{option} {out} is a folder, the name of a file is wanted: give {out}/NAME")
     if not force and storage.exists(out) and not bears_mark(out, command):
-        raise not_ours(out, command, option)
+        raise foreign_output_error(out, command, option)
 
 
-def not_ours(out: str, command: str, option: str = "--out") -> ConfigError:
+def foreign_output_error(out: str, command: str, option: str = "--out") -> ConfigError:
     """The error for an output that the command did not write."""
     return ConfigError(
         f"{out} exists and was not written by `retfound {command}`: give another {option}, "

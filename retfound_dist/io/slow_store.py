@@ -58,7 +58,7 @@ def waiting(request: str, seconds: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def limited(request: str, seconds: float) -> Iterator[None]:
+def time_limit(request: str, seconds: float) -> Iterator[None]:
     """Limits all requests in the block to this time together. The block itself is not announced."""
     with _registered(request, seconds, quiet=True):
         yield
@@ -136,7 +136,7 @@ def _start_time(wait: _Wait) -> float:
     return wait.since
 
 
-def share(path: str) -> None:
+def share_announcements(path: str) -> None:
     """Take turns in printing with all processes that share this file."""
     global _shared
     _shared = path

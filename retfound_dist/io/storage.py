@@ -95,7 +95,7 @@ def open_fs(url: str, attempts: int = 0) -> tuple[Any, str]:
 
 
 @contextmanager
-def only_below(url: str) -> Iterator[None]:
+def restrict_to_folder(url: str) -> Iterator[None]:
     """In the block local files are opened and listed only below this folder, wherever links lead."""
     token = _BELOW.set(os.path.realpath(local_path(url)) if is_local(url) else "")
     try:
@@ -122,7 +122,7 @@ def _check_endpoint(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def explained(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
+def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
     """Turns any error of a backend into a StorageError of one line. A store that is silent is announced.
 
     `wanted`: bytes that the operation needs on the disk.
@@ -175,7 +175,7 @@ def _on_s3(url: str) -> tuple[Any, str, str] | None:
 def exists(url: str) -> bool:
     """Whether there is a file, or a folder that is not empty, at the URL."""
     fs, path = open_fs(url)
-    with explained(url, "look at"):
+    with storage_errors(url, "look at"):
         if s3 := _on_s3(url):
             return s3_keys.size_of(*s3) is not None or s3_keys.is_folder(*s3)
         return os.path.exists(path) if is_local(url) else bool(fs.exists(path))
@@ -184,7 +184,7 @@ def exists(url: str) -> bool:
 def is_folder(url: str) -> bool:
     """Whether the URL is a folder."""
     fs, path = open_fs(url)
-    with explained(url, "look at"):
+    with storage_errors(url, "look at"):
         if s3 := _on_s3(url):
             return s3_keys.is_folder(*s3)
         return os.path.isdir(path) if is_local(url) else bool(fs.isdir(path))
@@ -192,14 +192,14 @@ def is_folder(url: str) -> bool:
 
 def read_bytes(url: str) -> bytes:
     """The whole content of a file."""
-    with open_read(url) as file, explained(url, "read"):
+    with open_read(url) as file, storage_errors(url, "read"):
         return bytes(file.read())
 
 
 def read_ends(url: str, count: int) -> bytes:
     """The first and the last `count` bytes of a file, one after the other; all of a shorter one."""
     total, (fs, path) = size(url), open_fs(url)
-    with explained(url, "read"):
+    with storage_errors(url, "read"):
         if total <= 2 * count:
             return read_bytes(url)
         if is_local(url):
@@ -215,7 +215,7 @@ def read_ends(url: str, count: int) -> bytes:
 def read_range(url: str, begin: int, end: int) -> bytes:
     """The bytes of a file from `begin` up to, not including, `end`."""
     fs, path = open_fs(url)
-    with explained(url, "read"):
+    with storage_errors(url, "read"):
         if is_local(url):
             with open(path, "rb") as file:
                 file.seek(begin)
@@ -236,7 +236,7 @@ def read_json(url: str) -> Any:
 def open_read(url: str) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes."""
     fs, path = open_fs(url)
-    with explained(url, "read"):
+    with storage_errors(url, "read"):
         file = open(path, "rb") if is_local(url) else fs.open(path, "rb")  # noqa: SIM115  closed below
         if getattr(file, "details", {}).get("type") == "directory":  # S3: a key that others begin with
             raise IsADirectoryError(path)
@@ -247,7 +247,7 @@ def open_read(url: str) -> Iterator[IO[bytes]]:
 def write_bytes(url: str, data: bytes) -> None:
     """Write a whole file: readers see the old content or the new one, never a part."""
     fs, path = open_fs(url)
-    with explained(url, "write", len(data)):
+    with storage_errors(url, "write", len(data)):
         if is_local(url):
             _write_local(path, data)
         else:
@@ -289,7 +289,7 @@ def draft_path(url: str, scratch: str) -> str:
     if not is_local(url):
         return os.path.join(scratch, name(url))
     path = open_fs(url)[1]
-    with explained(url, "write"):
+    with storage_errors(url, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
 
@@ -300,7 +300,7 @@ def move_file(draft: str, url: str) -> None:
         put_file(draft, url)
         os.unlink(draft)
         return
-    with explained(url, "write"):
+    with storage_errors(url, "write"):
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, open_fs(url)[1])
@@ -309,7 +309,7 @@ def move_file(draft: str, url: str) -> None:
 def put_file(source: str, url: str) -> None:
     """Copy a local file to a URL; the target appears whole (multipart on S3)."""
     fs, path = open_fs(url)
-    with explained(url, "write", os.path.getsize(source)):
+    with storage_errors(url, "write", os.path.getsize(source)):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -332,8 +332,8 @@ def get_file(url: str, target: str) -> FileInfo:
     part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, size = hashlib.sha256(), 0
     try:
-        with open_read(url) as source, explained(url, "read"):
-            with explained(target, "write"):
+        with open_read(url) as source, storage_errors(url, "read"):
+            with storage_errors(target, "write"):
                 os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
                 # Unbuffered: a full disk is then an error of this write, and not of a later close.
                 file = open(part, "wb", buffering=0)  # noqa: SIM115  closed below
@@ -341,9 +341,9 @@ def get_file(url: str, target: str) -> FileInfo:
                 while chunk := source.read(CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
-                    with explained(target, "write", size):
+                    with storage_errors(target, "write", size):
                         _write_all(file, chunk)
-        with explained(target, "write"):
+        with storage_errors(target, "write"):
             os.replace(part, target)
     except BaseException:
         if os.path.exists(part):
@@ -370,7 +370,7 @@ def abort_uploads(url: str) -> int:
     prefix = f"{folder}/" if folder else ""
     try:
         # s3fs's `clear_multipart_uploads` takes a whole bucket, and so what others write in it.
-        with explained(url, "list"):
+        with storage_errors(url, "list"):
             uploads = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
             for upload in uploads:
                 key, number = upload["Key"], upload["UploadId"]
@@ -383,7 +383,7 @@ def abort_uploads(url: str) -> int:
 def list_names(url: str) -> list[str]:
     """Sorted names of the entries of a folder; empty when there is no such folder."""
     fs, path = open_fs(url)
-    with explained(url, "list"):
+    with storage_errors(url, "list"):
         if s3 := _on_s3(url):
             return sorted(set.union(*s3_keys.names_in(*s3)))
         try:
@@ -397,7 +397,7 @@ def list_names(url: str) -> list[str]:
 def list_folders(url: str) -> list[str]:
     """Sorted names of the folders in a folder; empty when there is no such folder."""
     fs, path = open_fs(url)
-    with explained(url, "list"):
+    with storage_errors(url, "list"):
         if s3 := _on_s3(url):
             return sorted(s3_keys.names_in(*s3)[0])
         try:
@@ -413,7 +413,7 @@ def list_folders(url: str) -> list[str]:
 def delete(url: str) -> None:
     """Delete a file, or a folder with all its content, and nothing else. Nothing happens where none is."""
     fs, path = open_fs(url)
-    with explained(url, "delete"):
+    with storage_errors(url, "delete"):
         if is_local(url):
             _delete_local(path)
         elif s3 := _on_s3(url):
@@ -449,7 +449,7 @@ def _delete_local(path: str) -> None:
 def size(url: str) -> int:
     """A file's size in bytes."""
     fs, path = open_fs(url)
-    with explained(url, "look at"):
+    with storage_errors(url, "look at"):
         if s3 := _on_s3(url):
             byte_count = s3_keys.size_of(*s3)
             if byte_count is None:
@@ -471,7 +471,7 @@ def version_mark(url: str) -> str:
     empty where the store gives too little; then only reading the file can tell.
     """
     _, path = open_fs(url)
-    with explained(url, "look at"):
+    with storage_errors(url, "look at"):
         if s3 := _on_s3(url):
             return s3_keys.mark_of(*s3)
         if not is_local(url):
@@ -487,7 +487,7 @@ def checksum(url: str) -> str:
     s3 = _on_s3(url)
     if not s3:
         return ""
-    with explained(url, "look at"):
+    with storage_errors(url, "look at"):
         return s3_keys.mark_of(*s3).partition(" ")[0].strip('"')
 
 

@@ -53,7 +53,7 @@ def read(url: str) -> bytes:
     return seen[-1]
 
 
-def why_differs(url: str, expected: FileInfo) -> str:
+def difference_from(url: str, expected: FileInfo) -> str:
     """Why a file differs from this size and sha256, after several readings; empty where it does not.
 
     Raises StorageError where it cannot be read, which says nothing about its content.
@@ -69,7 +69,7 @@ def fetch(url: str, target: str, expected: FileInfo) -> str:
     return _read_until_sure(lambda: _download(url, target), expected)
 
 
-def put(path: str, url: str) -> FileInfo:
+def upload_verified(path: str, url: str) -> FileInfo:
     """Copy a local file to a URL and check it. Raises StorageError where other content arrived.
 
     A file that arrived damaged is sent again.
@@ -88,7 +88,7 @@ def move(draft: str, url: str) -> None:
     if storage.is_local(url):
         storage.move_file(draft, url)
     else:
-        put(draft, url)
+        upload_verified(draft, url)
         os.unlink(draft)
 
 
@@ -142,7 +142,7 @@ def _chunks(url: str) -> Iterator[bytes]:
     _forget(url)
     with storage.open_read(url) as file:
         while True:
-            with storage.explained(url, "read"):
+            with storage.storage_errors(url, "read"):
                 chunk = file.read(CHUNK)
             if not chunk:
                 return
@@ -171,14 +171,14 @@ def _download(url: str, target: str) -> FileInfo:
     part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, total = hashlib.sha256(), 0
     try:
-        with here(part):
+        with local_disk_errors(part):
             os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-        with here(part), open(part, "wb") as file:
+        with local_disk_errors(part), open(part, "wb") as file:
             for chunk in _chunks(url):
                 digest.update(chunk)
                 total += len(chunk)
                 file.write(chunk)
-        with here(part):
+        with local_disk_errors(part):
             os.replace(part, target)
     except BaseException:
         with suppress(OSError):
@@ -188,7 +188,7 @@ def _download(url: str, target: str) -> FileInfo:
 
 
 @contextmanager
-def here(path: str) -> Iterator[None]:
+def local_disk_errors(path: str) -> Iterator[None]:
     """Raises StorageError that names this machine's disk where a local file cannot be written.
 
     An error of the store is a StorageError already, and passes unchanged.

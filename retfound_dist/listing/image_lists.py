@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ImageList:
     """A list that was read."""
 
     name: str
@@ -112,7 +112,7 @@ def other_tables(folder: str) -> tuple[str, ...]:
     )
 
 
-def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
+def read_listing(path: str, needed: Sequence[str] = ("file",)) -> ImageList:
     """Read a list; DataError names the column, the encoding or the line that is wrong."""
     name = os.path.basename(path)
     try:
@@ -129,7 +129,7 @@ def read_listing(path: str, needed: Sequence[str] = ("file",)) -> Listed:
     rows, joined = _joined(rows)
     summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
-    return Listed(name, rows, summary, (summary, *sheets, *joined, *_counts(name, rows, columns.places)))
+    return ImageList(name, rows, summary, (summary, *sheets, *joined, *_counts(name, rows, columns.places)))
 
 
 def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:

@@ -48,7 +48,7 @@ def weakest(counts: Mapping[str, int]) -> str:
     return max((kind for kind in KINDS if counts.get(kind)), key=KINDS.index, default="image")
 
 
-def in_words(counts: Mapping[str, int]) -> str:
+def describe_units(counts: Mapping[str, int]) -> str:
     """Counts of each kind as a text: `by patient (16 images), by image (4 images, ...)`."""
     hints = {
         "patient": "",

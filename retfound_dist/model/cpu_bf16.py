@@ -47,7 +47,7 @@ def widen_linears(model: nn.Module) -> None:
             module.__class__ = WideLinear
 
 
-def suit_cpu(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:
+def choose_cpu_operators(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:
     """Make a model use the operators that are fast on this CPU; names and values stay."""
     # In fp32 attention stays fused: it takes a quarter less time so (docs/model.md).
     if not has_bf16_instructions():

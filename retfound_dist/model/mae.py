@@ -118,10 +118,10 @@ class MaskedAutoencoder(nn.Module):
         raw_BLPC = patchify(images_BCHW, self.shape.patch)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
         ids_keep_BV, ids_removed_BR = ids_shuffle_BL[:, : self.kept], ids_shuffle_BL[:, self.kept :]
-        latent_BVD = self.encode(normalise(take(raw_BLPC, ids_keep_BV)), ids_keep_BV)
+        latent_BVD = self.encode(normalise(gather_rows(raw_BLPC, ids_keep_BV)), ids_keep_BV)
         decoded_BLE = self.decode(latent_BVD, ids_shuffle_BL)
-        pred_BRK = self.predict(take(decoded_BLE, ids_removed_BR))
-        target_BRK = normalise(take(raw_BLPC, ids_removed_BR))
+        pred_BRK = self.predict(gather_rows(decoded_BLE, ids_removed_BR))
+        target_BRK = normalise(gather_rows(raw_BLPC, ids_removed_BR))
         if self.config.norm_pix_loss:
             target_BRK = normalise_patches(target_BRK)
         # In fp32 whatever the weights are: squares of bf16 differences would lose the loss's last digits.
@@ -132,7 +132,7 @@ class MaskedAutoencoder(nn.Module):
         dtype = self.cls_token.dtype
         x_BVD = self.patch_embed(patches_BVK.to(dtype))
         positions = self.pos_embed[:, 1:].expand(x_BVD.shape[0], -1, -1)
-        x_BVD = x_BVD + take(positions, ids_keep_BV)
+        x_BVD = x_BVD + gather_rows(positions, ids_keep_BV)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(x_BVD.shape[0], -1, -1)
         x = torch.cat([cls, x_BVD], dim=1)
         return self.norm(self._run(self.blocks, x))  # type: ignore[no-any-return]
@@ -143,7 +143,7 @@ class MaskedAutoencoder(nn.Module):
         B, visible, width = x.shape
         masks = self.mask_token.to(x.dtype).expand(B, self.patches - (visible - 1), width)
         ids_restore_BL = ids_shuffle_BL.argsort(dim=1)
-        patches_BLE = take(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
+        patches_BLE = gather_rows(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
         # All patches go through the blocks, because removed ones attend to visible ones; only the head is
         # spared.
         x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
@@ -172,7 +172,7 @@ class MaskedAutoencoder(nn.Module):
         ids_shuffle_BL = noise_BL.argsort(dim=1)
         ids_keep_BV = ids_shuffle_BL[:, : self.kept]
         original_BLK = normalise(raw_BLPC)
-        latent_BVD = self.encode(normalise(take(raw_BLPC, ids_keep_BV)), ids_keep_BV)
+        latent_BVD = self.encode(normalise(gather_rows(raw_BLPC, ids_keep_BV)), ids_keep_BV)
         pred_BLK = self.predict(self.decode(latent_BVD, ids_shuffle_BL)).float()
         if self.config.norm_pix_loss:
             mean, var = patch_statistics(original_BLK)
@@ -189,7 +189,7 @@ def _blocks(width: int, heads: int, depth: int) -> nn.ModuleList:
     )
 
 
-def take(x_BLn: Tensor, ids_BV: Tensor) -> Tensor:
+def gather_rows(x_BLn: Tensor, ids_BV: Tensor) -> Tensor:
     """Select rows `ids_BV` of dimension 1: (B, L, ...) to (B, V, ...)."""
     index = ids_BV.reshape(*ids_BV.shape, *[1] * (x_BLn.dim() - 2)).expand(-1, -1, *x_BLn.shape[2:])
     return x_BLn.gather(1, index)

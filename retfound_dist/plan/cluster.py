@@ -91,7 +91,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ClusterFlags:
     """The flags that describe the cluster; 0 or empty: not given."""
 
     nodes: int = 0
@@ -101,7 +101,7 @@ class Wish:
     node_link_gbit: float = 0.0
 
 
-def find_cluster(wish: Wish, env: Mapping[str, str]) -> Cluster:
+def find_cluster(wish: ClusterFlags, env: Mapping[str, str]) -> Cluster:
     """The cluster that was asked for; what was not said comes from Slurm, this host, or the paper.
 
     ConfigError for a device that is not known, or a number below 1.
@@ -126,7 +126,7 @@ def find_cluster(wish: Wish, env: Mapping[str, str]) -> Cluster:
     return replace(cluster, device=_device(wish, base.device))
 
 
-def _device(wish: Wish, known: Device) -> Device:
+def _device(wish: ClusterFlags, known: Device) -> Device:
     """The device of a name, or the one that a size of memory is nearest to."""
     device = known
     if wish.device:

@@ -16,14 +16,14 @@ from retfound_dist.estimate.save_time import cancelling
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.shard_set import MANIFEST, Manifest, read_manifest
 from retfound_dist.io import storage
-from retfound_dist.plan.cluster import Wish, find_cluster
+from retfound_dist.plan.cluster import ClusterFlags, find_cluster
 from retfound_dist.plan.data_facts import DataFacts, assumed_data, data_of
 from retfound_dist.plan.measured_rates import measured_rate, read_results
 from retfound_dist.plan.recipe_check.findings import LEVELS, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
 from retfound_dist.plan.run_plan import DECODED, RunPlan, facts_of, plan_run, serious
 from retfound_dist.runtime.humanize import duration, flops, plural, size
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 
 SAMPLES, IMAGE_BYTES = 182_980, 50_000.0
 """Assumed where there is no shard set yet: a group's own OCT archive, 50 kB a B-scan."""
@@ -32,7 +32,7 @@ SAMPLES, IMAGE_BYTES = 182_980, 50_000.0
 def plan_command(
     config_path: str,
     overrides: Sequence[str],
-    wish: Wish,
+    wish: ClusterFlags,
     *,
     samples: int = 0,
     image_kb: float = 0.0,
@@ -62,7 +62,9 @@ def recipe_lines(config: PretrainConfig, manifest: Manifest, ranks: int) -> list
     """What `pretrain` prints before its first step: the plan's lines; notes are only counted."""
     # `auto` is chosen later, on the device. Until then one pass a rank is assumed.
     micro = config.train.micro_batch
-    cut = layout(config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro)
+    cut = make_batch_layout(
+        config.train.global_batch, ranks, config.train.global_batch if micro == "auto" else micro
+    )
     data = data_of(manifest, config.data, not storage.is_local(manifest.url))
     return list(finding_lines(check(config, facts_of(data, None, cut)), notes=False))
 

@@ -11,14 +11,14 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.estimate import model_shapes
 from retfound_dist.estimate.forecast import WHOLE, Shape, Work, forecast
 from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak
-from retfound_dist.estimate.save_time import Grace, SaveTime, expected, too_short
+from retfound_dist.estimate.save_time import Grace, SaveTime, expected, insufficient_graces
 from retfound_dist.plan.cluster import ACHIEVED, LAUNCH, OVERLAP, Cluster
 from retfound_dist.plan.data_facts import DataFacts
 from retfound_dist.plan.measured_rates import Rate
 from retfound_dist.plan.recipe_check.findings import Facts, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
 from retfound_dist.plan.store_traffic import Reads, node_reads
-from retfound_dist.stream.batch_plan import BatchLayout, layout
+from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout
 from retfound_dist.stream.batch_plan import BatchPlan as Order
 
 DECODED = 900
@@ -130,7 +130,7 @@ def plan_run(
         )
     # Stage 0 runs as stage 1 (docs/design.md, choices that may surprise).
     stage, memory = max(1, train.zero_stage), cluster.device.memory_gb * 1e9
-    cut = layout(train.global_batch, cluster.ranks, _micro(config, cluster, stage, memory))
+    cut = make_batch_layout(train.global_batch, cluster.ranks, _micro(config, cluster, stage, memory))
     stages = tuple(_stage(config, cluster, each, cut.micro, memory) for each in (1, 2, 3))
     window = min(config.data.window_shards, len(data.counts))
     order = Order(data.counts, train.seed, train.global_batch, window)
@@ -248,7 +248,7 @@ def _speed(
 
 def _reached(work: Work, cluster: Cluster, cut: BatchLayout, stage: int, rate: Rate) -> float:
     """Operations per second of the passes alone, from a whole step's rate on one device."""
-    alone = layout(cut.global_batch, 1, cut.micro)
+    alone = make_batch_layout(cut.global_batch, 1, cut.micro)
     shape = Shape(1, alone.micro, alone.accumulation, stage)
     one = forecast(work, shape, cluster.machine(cluster.device.flops))
     whole = work.global_batch / rate.images_per_s
@@ -314,7 +314,7 @@ def _grace_findings(train: Train, graces: Sequence[Grace], need: SaveTime) -> li
             "retfound_dist/estimate/save_time.py",
             grace.instead,
         )
-        for grace in too_short(all_graces, need)
+        for grace in insufficient_graces(all_graces, need)
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout, rank_share
 from retfound_dist.stream.shard_cache import PART_BYTES
 
 STEPS = 256
@@ -42,7 +42,7 @@ def node_reads(plan: BatchPlan, sizes: Sequence[int], nodes: int, ranks_per_node
 def _copies(plan: BatchPlan, nodes: int, ranks_per_node: int) -> float:
     """How many nodes read a shard, in the mean of the shards that the first steps read from."""
     world = nodes * ranks_per_node
-    cut = layout(plan.global_batch, world, plan.global_batch)
+    cut = make_batch_layout(plan.global_batch, world, plan.global_batch)
     seen: list[set[int]] = [set() for _ in range(nodes)]
     for step in _steps(plan):
         shards = plan.batch(step).shard

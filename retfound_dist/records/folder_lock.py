@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from retfound_dist.errors import FormatError, RecordError, RetfoundError, StorageError
 from retfound_dist.io import storage
 from retfound_dist.records import json_reader
-from retfound_dist.records.exclusive_write import Made, write_new
+from retfound_dist.records.exclusive_write import WriteResult, write_new
 from retfound_dist.runtime.world import process_space
 
 LOCK = "LOCK.json"
@@ -172,7 +172,9 @@ class FolderLock:
         if storage.exists(self._url):  # left behind by one that is gone
             self._write()
             return False
-        return write_new(self._url, (json.dumps(asdict(self._mine)) + "\n").encode()) is not Made.UNSURE
+        return (
+            write_new(self._url, (json.dumps(asdict(self._mine)) + "\n").encode()) is not WriteResult.UNSURE
+        )
 
     def _repair(self) -> None:
         """Write the lock again where it arrived so damaged that it names nobody."""

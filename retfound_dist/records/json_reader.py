@@ -163,7 +163,7 @@ def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
 
 
 def _fetch(url: str, limit: int) -> bytes:
-    with storage.open_read(url) as file, storage.explained(url, "read"):
+    with storage.open_read(url) as file, storage.storage_errors(url, "read"):
         data = bytes(file.read(limit + 1))
     if len(data) > limit:
         raise RecordError(f"{url} has more than {limit:,} bytes and is not read: it is none of ours")

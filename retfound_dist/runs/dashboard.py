@@ -51,7 +51,7 @@ HEADERS = {
 T = TypeVar("T")
 
 
-class Kept:
+class TimedCache:
     """What was read a moment ago: many viewers ask the store no more often than one."""
 
     def __init__(self, seconds: float) -> None:
@@ -78,12 +78,12 @@ def make_app(
     lead out of a local folder are not followed, whatever of a run is read.
     """
     url = url.rstrip("/") or "/"
-    cache = Kept(kept_s)
+    cache = TimedCache(kept_s)
 
     def read(request: Request, place: int = 0) -> RunFacts:
         names = request.query_params.getlist("id") or request.query_params.getlist("run")
         wanted = names[place]
-        with storage.only_below(url):
+        with storage.restrict_to_folder(url):
             # Only what the list shows: a request cannot name a path of its own.
             known = cache.get("urls", lambda: {run_id(url, run_url): run_url for run_url in find_runs(url)})
             if wanted not in known:
@@ -91,7 +91,7 @@ def make_app(
             return cache.get(known[wanted], lambda: read_run(known[wanted]))
 
     def everything() -> tuple[list[RunFacts], list[Fault]]:
-        with storage.only_below(url):
+        with storage.restrict_to_folder(url):
             return cache.get("", lambda: read_all(url))
 
     def index(request: Request) -> Response:
@@ -101,7 +101,7 @@ def make_app(
         if "id" not in request.query_params:
             return RedirectResponse("/")
         run = read(request)
-        with storage.only_below(url):
+        with storage.restrict_to_folder(url):
             return _shown(lambda: run_page(run, kept_pictures(run), home="/", every_s=every_s), run)
 
     def compare(request: Request) -> Response:

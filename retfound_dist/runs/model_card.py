@@ -113,7 +113,7 @@ def check_exported(out: str, kind: str, force: bool) -> None:
     card_text = storage.read_bytes(card).decode(errors="replace") if card in standing else ""
     ours = output_files.mark("export") in card_text
     if not ours or (weights in standing and _signature(storage.size(weights)) not in card_text):
-        raise output_files.not_ours(standing[0], "export")
+        raise output_files.foreign_output_error(standing[0], "export")
 
 
 def _signature(size: int) -> str:

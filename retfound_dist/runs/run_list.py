@@ -22,7 +22,7 @@ from retfound_dist.config.loading import flatten
 from retfound_dist.errors import ConfigError, RecordError, RetfoundError, StorageError
 from retfound_dist.files.untrusted_text import plain
 from retfound_dist.formats import checkpoint_folder, run_folder, run_summary, url_kinds
-from retfound_dist.formats.content_identity import KEPT, SHARD_SET
+from retfound_dist.formats.content_identity import NON_SETTINGS, SHARD_SET
 from retfound_dist.formats.log_rows import each_step_once
 from retfound_dist.formats.score_files import ScoreFile, WatchFile
 from retfound_dist.io import storage
@@ -36,7 +36,7 @@ from retfound_dist.runs.long_lists import (
     texts,
 )
 from retfound_dist.runs.readable_logs import read_log, read_part
-from retfound_dist.runs.run_search import Fault, look
+from retfound_dist.runs.run_search import Fault, search_runs
 
 SILENT_S = 300.0
 """A run without a sign of life for so long, and for three logged intervals, is called silent."""
@@ -101,7 +101,7 @@ class RunFacts:
     @property
     def settings(self) -> dict[str, Any]:
         """The config as it was given, without what the run keeps beside it."""
-        return {name: section for name, section in self.config.items() if name not in KEPT}
+        return {name: section for name, section in self.config.items() if name not in NON_SETTINGS}
 
     @property
     def step(self) -> int:
@@ -214,7 +214,7 @@ def _config(url: str) -> dict[str, Any]:
 
 def _checkpoints(url: str) -> tuple[list[int], list[str]]:
     """Steps of the committed checkpoints by age up to the newest readable one; a line on each later one."""
-    checkpoints, faults = checkpoint_folder.by_age(url, (RetfoundError,)), list[str]()
+    checkpoints, faults = checkpoint_folder.list_commits(url, (RetfoundError,)), list[str]()
     # Later damaged checkpoints are told: the run cannot go on from them. Older ones do not matter for it.
     while checkpoints and checkpoints[-1].held is None:
         bad = checkpoints.pop()
@@ -246,7 +246,9 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
     """
     first: dict[str, Mapping[str, Any]] = {}
     flat = {name: _with_one_url(tree, first) for name, tree in configs.items()}
-    keys = sorted({key for values in flat.values() for key in values if not key.startswith(run_folder.HOW)})
+    keys = sorted(
+        {key for values in flat.values() for key in values if not key.startswith(run_folder.CHANGEABLE_KEYS)}
+    )
     known: dict[Any, str] = {}
     written = {name: texts({key: values.get(key) for key in keys}, known) for name, values in flat.items()}
     usual = {}
@@ -264,7 +266,7 @@ def _with_one_url(tree: Mapping[str, Any], first: dict[str, Mapping[str, Any]]) 
 
     `first`: of each set, what the first run on it says of where the set is.
     """
-    values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in KEPT}
+    values = {key: value for key, value in flatten(tree) if key.split(".")[0] not in NON_SETTINGS}
     if shard_set := tree.get(SHARD_SET):
         data_settings = {key: value for key, value in values.items() if key in run_folder.DATA}
         values |= first.setdefault(json.dumps(shard_set, sort_keys=True), data_settings)
@@ -293,7 +295,7 @@ def summary(run: RunFacts) -> dict[str, Any]:
 
 def read_all(url: str, tick: Tick | None = None) -> tuple[list[RunFacts], list[Fault]]:
     """Every run below a URL, as far as a list shows it, and the folders that cannot be shown."""
-    looked = look(url)
+    looked = search_runs(url)
     runs, faults = list[RunFacts](), list(looked.others)
     for run_url, run in zip(looked.runs, read_each(looked.runs, _shown, tick), strict=True):
         if isinstance(run, Exception):

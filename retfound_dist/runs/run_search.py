@@ -38,7 +38,7 @@ class FoundRuns:
     """Folders with a config.json of something else, that are damaged, or that cannot be read."""
 
 
-def look(url: str, depth: int = DEPTH) -> FoundRuns:
+def search_runs(url: str, depth: int = DEPTH) -> FoundRuns:
     """The runs at or below a URL; a run's own folders and shard sets are not looked into."""
     found = FoundRuns()
     _look(url, depth, found, set())
@@ -47,7 +47,7 @@ def look(url: str, depth: int = DEPTH) -> FoundRuns:
 
 def find_runs(url: str, depth: int = DEPTH) -> list[str]:
     """URLs of the runs at or below a URL, in order."""
-    return look(url, depth).runs
+    return search_runs(url, depth).runs
 
 
 def _look(url: str, depth: int, found: FoundRuns, seen: set[str]) -> None:

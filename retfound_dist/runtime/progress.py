@@ -89,10 +89,10 @@ class ProgressDisplay:
             self.say(f"{title}: {done} of {total}{guess}")
 
     def _fit_title(self, title: str) -> str:
-        return shortened(title, max(20, self.console.width - _COLUMNS_BESIDE_TITLE))
+        return shorten(title, max(20, self.console.width - _COLUMNS_BESIDE_TITLE))
 
 
-def shortened(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """At most `most` characters: the first word and the end, which tells paths apart."""
     if len(text) <= most:
         return text

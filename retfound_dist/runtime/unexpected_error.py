@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _OUR_FOLDERS = (_PACKAGE, _PACKAGE.parent / "shards")
 
 
-def tell(error: BaseException, debug: bool) -> int:
+def report_unexpected(error: BaseException, debug: bool) -> int:
     """Print the error and return the exit code. `debug`: with the traceback."""
     text = "".join(traceback.format_exception(error))
     if debug:

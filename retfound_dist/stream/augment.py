@@ -48,7 +48,7 @@ class Draw:
     flipped: bool
 
 
-def draw(
+def draw_augmentation(
     augment: Augment,
     seed: int,
     epoch: int,
@@ -66,7 +66,7 @@ def draw(
     return Draw(*box, flipped)
 
 
-def apply(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
+def apply_augmentation(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
     """Crop, flip and resize (H, W) or (H, W, 3) into `out` (C, h, w) uint8, from pixels of the crop alone."""
     # Flipped before it is resized: a reversed view costs nothing here, and `resize` copies its input
     # anyway.

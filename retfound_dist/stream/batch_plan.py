@@ -5,7 +5,7 @@ of each window are permuted together. Epochs follow each other without a gap, so
 end of one and the beginning of the next: every epoch visits every sample exactly once. Packing has
 already spread neighbours over all shards, so a window holds a random part of the set.
 
-Only `layout`, `rank_share` and `rank_slots` know of ranks: they divide a finished global batch.
+Only `make_batch_layout`, `rank_share` and `rank_slots` know of ranks: they divide a finished global batch.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class BatchLayout:
         return text
 
 
-def layout(global_batch: int, world: int, micro_batch: int) -> BatchLayout:
+def make_batch_layout(global_batch: int, world: int, micro_batch: int) -> BatchLayout:
     """The fewest passes with at most `micro_batch` samples each, then the least padding."""
     if min(global_batch, world, micro_batch) < 1:
         raise ConfigError(

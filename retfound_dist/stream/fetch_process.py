@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from retfound_dist.io import byte_ranges
 from retfound_dist.io.byte_ranges import ReadTraffic
 from retfound_dist.stream.stream_spec import StreamSpec
-from retfound_dist.stream.worker_processes import Begin, fork_server
+from retfound_dist.stream.worker_processes import WorkerSetup, fork_server
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class FetchReport:
     traffic: ReadTraffic
 
 
-class Fetcher:
+class FetchProcess:
     """The rank's end of the pipe; the process ends when this is dropped."""
 
     def __init__(self, spec: StreamSpec) -> None:
         context = fork_server(spec.manifest.url)
         self._here, there = context.Pipe()
         self._step = -1
-        self.process = context.Process(target=_fetch, args=(spec, there, Begin()), daemon=True)
+        self.process = context.Process(target=_fetch, args=(spec, there, WorkerSetup()), daemon=True)
         self.process.start()
         # Only the process may hold that end: then its death is an EOFError here, and ours one there.
         there.close()
@@ -53,7 +53,7 @@ class Fetcher:
         return total
 
 
-def _fetch(spec: StreamSpec, steps: Connection, begin: Begin) -> None:
+def _fetch(spec: StreamSpec, steps: Connection, begin: WorkerSetup) -> None:
     begin()
     prefetcher, reported = spec.prefetcher(), ReadTraffic()
     with suppress(EOFError, OSError):

@@ -26,16 +26,16 @@ from retfound_dist.io import byte_ranges, disk_errors, storage
 from retfound_dist.io.byte_ranges import ReadTraffic
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import World, read_world
-from retfound_dist.stream.augment import Augment, Draw, apply, draw
-from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, layout, rank_slots
-from retfound_dist.stream.fetch_process import Fetcher
+from retfound_dist.stream.augment import Augment, Draw, apply_augmentation, draw_augmentation
+from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, make_batch_layout, rank_slots
+from retfound_dist.stream.fetch_process import FetchProcess
 from retfound_dist.stream.prefetch import FetchedShards
 from retfound_dist.stream.sample_reader import Reader
 from retfound_dist.stream.stream_spec import StreamSpec
 from retfound_dist.stream.worker_processes import (
-    Begin,
+    WorkerSetup,
     fork_server,
-    main_module_hidden,
+    hide_main_module,
     semaphores_explained,
 )
 
@@ -129,13 +129,15 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         # below the crop need not be. A replacement is drawn under the number of the sample that it stands
         # in for.
         def needs(row: int, width: int, height: int) -> int:
-            draws[row] = draw(spec.augment, spec.plan.seed, *sample_ids[row], width, height, noise[row])
+            draws[row] = draw_augmentation(
+                spec.augment, spec.plan.seed, *sample_ids[row], width, height, noise[row]
+            )
             return draws[row].top + draws[row].height
 
         keys: list[str] = []
         faults: list[str] = []
         for row, sample in enumerate(self._reader.read(places, needs)):
-            apply(draws[row], sample.pixels, images[row])
+            apply_augmentation(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
         before, self._counted = self._counted, byte_ranges.traffic()
@@ -164,7 +166,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
     def _begin_fetching(self) -> FetchedShards:
         """The shards of a remote set; without loader processes, threads of this process fetch them ahead."""
         spec = self.spec
-        # With loader processes a `Fetcher` does it: once for a rank, not once for each of them.
+        # With loader processes a `FetchProcess` does it: once for a rank, not once for each of them.
         prefetcher = None if spec.data.workers else spec.prefetcher()
         return FetchedShards(spec.cache(), spec.shards, spec.lookahead(), prefetcher)
 
@@ -179,16 +181,16 @@ class Stream:
         self._batches = MicroBatches(job)
         self._iterator: Iterator[MicroBatch | RetfoundError] | None = None
         self._processes: list[Any] = []
-        self._fetcher: Fetcher | None = None
+        self._fetcher: FetchProcess | None = None
 
     def __iter__(self) -> Iterator[MicroBatch]:
         """Begins at the first step of the stream, and ends an iterator that was begun before."""
         self._end()
         before = multiprocessing.active_children()
-        with main_module_hidden():
+        with hide_main_module():
             # Before the loader processes, whose start takes seconds: the first shards arrive meanwhile.
             if self.job.remote and self.job.data.workers:
-                self._fetcher = Fetcher(self.job)
+                self._fetcher = FetchProcess(self.job)
                 self._fetcher.at(self._start)
             with semaphores_explained(self.job.data.workers):
                 iterator = self._iterator = iter(self._loader())
@@ -220,7 +222,7 @@ class Stream:
             num_workers=workers,
             multiprocessing_context=fork_server(self.job.manifest.url) if workers else None,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=Begin() if workers else None,
+            worker_init_fn=WorkerSetup() if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -301,7 +303,7 @@ def open_stream(
     if not counted:
         check_counts(manifest.url, manifest.part(data.split), data.patience_s)
     plan = make_plan(manifest, data, global_batch, seed)
-    batch_layout = layout(global_batch, world.size, micro_batch or global_batch)
+    batch_layout = make_batch_layout(global_batch, world.size, micro_batch or global_batch)
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     augment = Augment(size, patches, data.crop_scale, data.crop_ratio, data.flip)
     remote = not storage.is_local(manifest.url)

@@ -18,7 +18,7 @@ _WRITE_BYTES = 1 << 30
 """Bytes of one write; Linux takes at most 2 GB."""
 
 
-def hand_over_in_memory(_: int = 0) -> None:
+def send_tensors_in_memory(_: int = 0) -> None:
     """Make this process send its tensors this way from now on. The argument, a worker's number, is unused."""
     # The last registration wins: this replaces what torch.multiprocessing registered at its import.
     ForkingPickler.register(torch.UntypedStorage, _reduce)

@@ -20,7 +20,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.io import disk_errors, slow_store
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.runtime.terminal import guard
-from retfound_dist.stream.tensor_transfer import hand_over_in_memory
+from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 
 PRELOAD = "retfound_dist.stream.loader"
 READER_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
@@ -98,7 +98,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def main_module_hidden() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Keep processes that are started meanwhile from running the user's script, of which they need nothing.
 
     multiprocessing would import it in each child, so that a script without an `if __name__` guard starts
@@ -119,7 +119,7 @@ def main_module_hidden() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Begin:
+class WorkerSetup:
     """Sets up a process. It is made by the reader, and carries the reader's settings for the store.
 
     The fork server still has the environment it was started with, which may be an older one.
@@ -137,13 +137,13 @@ class Begin:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(self.environment)
-        slow_store.share(self.turns)
+        slow_store.share_announcements(self.turns)
         _set_up_process()
 
 
 def _turns_path() -> str:
     path = os.path.join(util.get_temp_dir(), "turns")
-    slow_store.share(path)
+    slow_store.share_announcements(path)
     return path
 
 
@@ -157,7 +157,7 @@ def _set_up_process() -> None:
     # The processes share the cores already: threads of torch's own would only compete for them.
     torch.set_num_threads(1)
     keep_memory()
-    hand_over_in_memory()
+    send_tensors_in_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         # Blocked before the threads begin, which inherit it: only then does `sigwaitinfo` get every signal.

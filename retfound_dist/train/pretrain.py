@@ -1,6 +1,6 @@
 """`retfound pretrain`: sets up a start of a run, trains, and leaves in order.
 
-`pretrain` joins the ranks; `run_on` takes the lock, prepares the run (`run_setup.py`) and opens its logs;
+`pretrain` joins the ranks; `run_joined` takes the lock, prepares the run (`run_setup.py`) and opens its logs;
 `_train` hands all of it to `trainer.py`.
 """
 
@@ -43,7 +43,7 @@ from retfound_dist.train.old_run_data import check_old_run
 from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
-from retfound_dist.train.ranks.watchdog import Watchdog, ends_alike, settle_another_start
+from retfound_dist.train.ranks.watchdog import Watchdog, record_restart_wish, would_fail_again
 from retfound_dist.train.run_setup import ReadyRun, RunContext, StoppedError, prepare_run, stop_if_asked
 from retfound_dist.train.schedule import run_steps
 from retfound_dist.train.trainer import RankZeroState, Trainer
@@ -92,12 +92,14 @@ def pretrain(
         # Before the upload process: from here on a rank that fails ends the others too.
         failures = RankFailures(group, watchdog, clear, debug)
         uploads, folder = UploadProcess(url), scratch.folder
-        run_on(RunContext(config, tree, manifest, group, display, uploads, asked, watchdog, folder, failures))
+        run_joined(
+            RunContext(config, tree, manifest, group, display, uploads, asked, watchdog, folder, failures)
+        )
         ds.stop()  # not after a failure: it would wait for a collective that never ends
     return INTERRUPTED if asked.interrupted else 0
 
 
-def run_on(context: RunContext) -> None:
+def run_joined(context: RunContext) -> None:
     """Run or resume on ranks that have met; every rank calls it. Where one rank fails, all end.
 
     Until all that the config names was read, the lock is all that is written to the run.
@@ -351,7 +353,7 @@ def guarded(
     try:
         return pretrain(config, manifest, world, quiet, asked, debug)
     except RetfoundError as error:
-        settle_another_start(ends_alike(error))
+        record_restart_wish(would_fail_again(error))
         if not world.is_main:
             if asked:
                 asked.silent = True

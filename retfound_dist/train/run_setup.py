@@ -19,14 +19,14 @@ from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.formats.content_identity import INIT_WEIGHTS
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.model.compilation import compile_model, should_compile
-from retfound_dist.model.cpu_bf16 import suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights.weight_files import load_into, read_weights
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
-from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose, job_of
+from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose_checkpoint, job_of
 from retfound_dist.train.engine import deepspeed_engine as ds
-from retfound_dist.train.engine.micro_batch import find_micro_batch, give_back
+from retfound_dist.train.engine.micro_batch import find_micro_batch, release_freed_memory
 from retfound_dist.train.held_out_loss import HeldOut, open_held_out
 from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -35,7 +35,7 @@ from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog
-from retfound_dist.train.schedule import RunSchedule, make_job
+from retfound_dist.train.schedule import RunSchedule, make_schedule
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunContext:
 
     config: PretrainConfig
     tree: dict[str, Any]
-    """The config as plain values and, on rank 0, `identity.KEPT`: shard set and first weights by content."""
+    """The config as plain values and, on rank 0, `NON_SETTINGS`: shard set and first weights by content."""
     manifest: Manifest
     group: RankGroup
     display: TrainingDisplay
@@ -103,7 +103,7 @@ def prepare_run(context: RunContext) -> ReadyRun:
     model = _build_model(context, commit)
     stage, micro = ds.zero_stage(train, world.size), train.micro_batch
     if not torch.cuda.is_available():
-        suit_cpu(model, train.precision)
+        choose_cpu_operators(model, train.precision)
     # Copied while the model is still in fp32: in bf16 positions are rounded, and a save would commit the
     # rounded ones.
     untrained = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
@@ -118,11 +118,11 @@ def prepare_run(context: RunContext) -> ReadyRun:
         fit = find_micro_batch(model, train, stage, 3 if manifest.image.get("colour") else 1, group)
         display.say(fit.describe())
         micro = fit.micro
-    job = make_job(config, manifest, world.size, micro)
+    job = make_schedule(config, manifest, world.size, micro)
     universal = commit is not None and restore.needs_conversion(commit, world.size, stage)
     # DeepSpeed has to know before it wraps the model in which of its two formats the state will be loaded.
     engine = ds.build(model, parameter_groups(model, config.optim), train, config.optim, job.cut, universal)
-    give_back()
+    release_freed_memory()
     began, state = time.perf_counter(), {}
     if commit is not None:
         origin = f"written by {commit.world_size} ranks at ZeRO {commit.zero_stage}, converted"
@@ -142,7 +142,9 @@ def prepare_run(context: RunContext) -> ReadyRun:
 
 def _choose_checkpoint(context: RunContext) -> ResumePoint:
     config, job = context.config, job_of(os.environ, context.group.world.launcher)
-    return choose(config.run.url, config.run.resume, context.display.say, config.checkpoint.patience_s, job)
+    return choose_checkpoint(
+        config.run.url, config.run.resume, context.display.say, config.checkpoint.patience_s, job
+    )
 
 
 def _build_model(context: RunContext, commit: Commit | None) -> MaskedAutoencoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.formats.shard_set import Manifest
-from retfound_dist.stream.batch_plan import BatchLayout, BatchPlan, layout
+from retfound_dist.stream.batch_plan import BatchLayout, BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import make_plan
 from retfound_dist.train.parameter_groups import lr_at, peak_lr
 
@@ -42,8 +42,10 @@ def run_steps(config: PretrainConfig, plan: BatchPlan) -> int:
     return config.train.steps or max(1, math.ceil(length - 1e-9))
 
 
-def make_job(config: PretrainConfig, manifest: Manifest, world_size: int, micro_batch: int) -> RunSchedule:
+def make_schedule(
+    config: PretrainConfig, manifest: Manifest, world_size: int, micro_batch: int
+) -> RunSchedule:
     """Batch arithmetic and length of a run."""
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
-    cut = layout(config.train.global_batch, world_size, micro_batch)
+    cut = make_batch_layout(config.train.global_batch, world_size, micro_batch)
     return RunSchedule(config, manifest, plan, cut, run_steps(config, plan))

@@ -19,7 +19,7 @@ from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.schedule import RunSchedule
 
 
-def take_step(
+def train_step(
     engine: Any,
     batches: Iterator[MicroBatch],
     job: RunSchedule,

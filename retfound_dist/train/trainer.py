@@ -34,7 +34,7 @@ from retfound_dist.train.ranks.collectives import DelayedFlags, RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.watchdog import Watchdog, ask_for_another_start, want_no_other_start
 from retfound_dist.train.schedule import RunSchedule
-from retfound_dist.train.train_step import take_step
+from retfound_dist.train.train_step import train_step
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Trainer:
         while done < job.last:
             self._profiler.before(done + 1)
             self._records.append(
-                take_step(self.engine, batches, job, self.group, self._clock, self._sample_faults, done)
+                train_step(self.engine, batches, job, self.group, self._clock, self._sample_faults, done)
             )
             done += 1
             self.watchdog.step(done)

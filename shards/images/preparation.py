@@ -53,7 +53,7 @@ class Stored:
     """Digests of the source's file and of its grey pixels; 0: no file, and the same as `pixels`'s."""
 
 
-def prepare(content: bytes | Pixels, image: PackImage) -> Stored:
+def prepare_image(content: bytes | Pixels, image: PackImage) -> Stored:
     """What is stored of an image; DataError says why it cannot be used.
 
     A grey, upright JPEG of the wanted size keeps its compressed picture and loses its metadata.

@@ -86,7 +86,7 @@ def make_plan(
         if scan.split != part:
             scans[place] = replace(scan, split=part)
     del parts
-    ordered = tuple(shuffle(scans, config.out.seed))
+    ordered = tuple(pack_order(scans, config.out.seed))
     scans.clear()
     settings = recipe(config) | _secrets(choices or {})
     mark = fingerprint(ordered, settings)
@@ -142,7 +142,7 @@ def stratify(
     return [PARTS[one] for one in part[number].tolist()]
 
 
-def shuffle(scans: Sequence[Scan], seed: int) -> list[Scan]:
+def pack_order(scans: Sequence[Scan], seed: int) -> list[Scan]:
     """Part after part (train, val, test, none), in each a fixed random order: volumes spread out."""
     place = {name: i for i, name in enumerate(PARTS)}
     words = np.empty((len(scans), 5), np.uint64)  # part, then the hash: sorted without an object for each

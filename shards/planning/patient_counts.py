@@ -32,7 +32,7 @@ def known_in_words(counts: Mapping[str, Any]) -> str:
 
 def split_in_words(counts: Mapping[str, int]) -> str:
     """`split by patient (20 images)`, `split as the source says (...)`; empty where there are no parts."""
-    ours = split_units.in_words(counts)
+    ours = split_units.describe_units(counts)
     by_source = counts.get("source", 0)
     phrases = [f"as the source says ({by_source:,} images)"] * bool(by_source) + [ours] * bool(ours)
     return f"split {', '.join(phrases)}" if phrases else ""

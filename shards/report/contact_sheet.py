@@ -16,7 +16,7 @@ from retfound_dist.formats.shard_set import read_index
 from retfound_dist.io import storage
 from shards.images.preparation import decode
 from shards.planning.pack_plan import PackPlan
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 from shards.write.packed_sample import Skipped
 
 WIDTH, HEIGHT, CAPTION, GAP, COLUMNS = 192, 128, 40, 6, 6  # pixels, thumbnails a row
@@ -43,7 +43,7 @@ class Tile:
 
 
 def kept_tiles(
-    url: str, plan: PackPlan, shards: Sequence[Committed], skipped: Collection[Skipped]
+    url: str, plan: PackPlan, shards: Sequence[CommittedShard], skipped: Collection[Skipped]
 ) -> list[Tile]:
     """The first images of each source in the shuffled order, read back from the shards."""
     out = {skip.key for skip in skipped}
@@ -78,7 +78,9 @@ def dropped_tiles(plan: PackPlan, skipped: Sequence[Skipped]) -> list[Tile]:
     return tiles
 
 
-def read_keys(url: str, shards: Iterable[Committed], keys: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+def read_keys(
+    url: str, shards: Iterable[CommittedShard], keys: Sequence[str]
+) -> dict[str, NDArray[np.uint8]]:
     """Pixels of some samples of a set by their keys; each shard's index is read once at most."""
     left, pixels_of_key = set(keys), {}
     for done in shards:

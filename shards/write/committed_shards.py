@@ -38,7 +38,7 @@ from shards.write.packed_sample import Skipped
 from shards.write.set_ownership import (
     BESIDE,
     MARKER,
-    Series,
+    ShardNames,
     files_of,
     print_notice,
     remove_leftovers,
@@ -64,7 +64,7 @@ def _no_digests() -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Committed:
+class CommittedShard:
     """One whole shard at the URL."""
 
     shard: Shard
@@ -165,7 +165,9 @@ def _is_damaged(error: ManifestError) -> bool:
     return cause is None or (isinstance(cause, RecordError) and not isinstance(cause, FormatError))
 
 
-def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()) -> list[Committed]:
+def recover_shards(
+    url: str, series: ShardNames, plan: PackPlan, keep: Collection[str] = ()
+) -> list[CommittedShard]:
     """The shards of this plan that an interrupted pack has committed; removes its other left-overs.
 
     Where the source has lost or gained files since, the shards before the first change are kept; before a
@@ -173,7 +175,7 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
     FormatError where a later version has packed here: its shards are left alone.
     """
     names = set(storage.list_names(url))
-    recovered: list[Committed] = []
+    recovered: list[CommittedShard] = []
     marks = Marks(plan)
     try:
         while shard := _read_record(url, series.stem(len(recovered)), names, marks):
@@ -190,7 +192,7 @@ def recover(url: str, series: Series, plan: PackPlan, keep: Collection[str] = ()
     return recovered
 
 
-def read_record(url: str, shard: Shard) -> Committed:
+def read_record(url: str, shard: Shard) -> CommittedShard:
     """The record of a shard of a finished set; DataError where it is not whole."""
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
@@ -218,12 +220,12 @@ def _record(data: bytes, where: str, remedy: str) -> Record:
     return record
 
 
-def _committed(record: Record, index: IndexFile, where: str, remedy: str) -> Committed:
+def _committed(record: Record, index: IndexFile, where: str, remedy: str) -> CommittedShard:
     try:
         digests, sources, looks = from_hex(record.digests), _sources(record), _looks(record)
     except ValueError as error:
         raise json_reader.damaged(where, str(error), remedy) from error
-    return Committed(
+    return CommittedShard(
         shard=Shard(**vars(record.shard), index=index),
         next=record.next,
         skipped=tuple(Skipped(**row) for row in record.skipped),
@@ -253,7 +255,7 @@ def _sources(record: Record) -> NDArray[np.uint64] | None:
     return np.stack([from_hex(record.source_files), from_hex(record.source_pixels)], axis=1)
 
 
-def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> Committed | None:
+def _read_record(url: str, stem: str, names: set[str], marks: Marks) -> CommittedShard | None:
     """The record of a shard of this plan whose tar is there in full, else None; RecordError for damage."""
     tar, index = f"{stem}.tar", f"{stem}.idx"
     if tar not in names or index not in names:

@@ -18,7 +18,7 @@ from shards.images.suspects import count_suspects
 from shards.planning.pack_plan import PARTS, PackPlan
 from shards.planning.patient_counts import count_split, count_straddling
 from shards.planning.scan_groups import Group, group_of
-from shards.write.committed_shards import Committed, shard_tree
+from shards.write.committed_shards import CommittedShard, shard_tree
 from shards.write.packed_sample import Skipped
 from shards.write.statistics import image_section, sum_statistics
 
@@ -30,9 +30,9 @@ NAMED_PAIRS = 100
 def make_manifest(
     plan: PackPlan,
     config: PackConfig,
-    shards: Sequence[Committed],
+    shards: Sequence[CommittedShard],
     skipped: Sequence[Skipped],
-    base: Sequence[Committed] = (),
+    base: Sequence[CommittedShard] = (),
 ) -> dict[str, Any]:
     """The contents of `manifest.json`. `image` and `near_duplicates` include the shards of `base`."""
     out = {skip.key for skip in skipped}
@@ -100,7 +100,7 @@ def _comparisons(burnt_in: Any) -> list[dict[str, Any]]:
 
 
 def near_duplicates(
-    plan: PackPlan, shards: Sequence[Committed], skipped: Sequence[Skipped]
+    plan: PackPlan, shards: Sequence[CommittedShard], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
     """Counts pictures that look alike but are of different patients (or volumes). They are kept."""
     out = {skip.key for skip in skipped}
@@ -129,7 +129,7 @@ def near_duplicates(
     }
 
 
-def _key_at(shards: Sequence[Committed], place: int) -> str:
+def _key_at(shards: Sequence[CommittedShard], place: int) -> str:
     for done in shards:
         if place < done.shard.samples:
             return done.keys[place]

@@ -16,7 +16,7 @@ from retfound_dist.formats.shard_set import image_digest
 from retfound_dist.images import jpeg
 from retfound_dist.images.image_digests import pixel_digest
 from shards.images.near_duplicates import difference_hash
-from shards.images.preparation import Histogram, Stored, prepare
+from shards.images.preparation import Histogram, Stored, prepare_image
 from shards.images.scan import Scan
 from shards.images.suspects import WHY, suspect_name
 from shards.write.ustar import member
@@ -98,7 +98,7 @@ class Skipped:
 def make_sample(scan: Scan, *, image: PackImage) -> PackedSample | Skipped:
     """Read, check and encode one scan."""
     try:
-        stored = prepare(scan.read(), image)
+        stored = prepare_image(scan.read(), image)
         if stored.suspect in image.leave_out_suspects:
             return Skipped(
                 scan.key, scan.origin, f"{LIKE}{suspect_name(stored.suspect)} ({WHY[stored.suspect]})"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 
 Digests = NDArray[np.uint64]
 
@@ -19,9 +19,9 @@ Digests = NDArray[np.uint64]
 class SeenImages:
     """Which key first had a picture."""
 
-    def __init__(self, shards: Iterable[Committed]) -> None:
+    def __init__(self, shards: Iterable[CommittedShard]) -> None:
         """Begin with the pictures of these shards."""
-        self._shards: list[Committed] = []
+        self._shards: list[CommittedShard] = []
         self._runs: list[tuple[Digests, NDArray[np.int32]]] = []  # sorted digests, and whose they are
         self._new: dict[int, str] = {}
         for done in shards:
@@ -34,7 +34,7 @@ class SeenImages:
             self._new[digest] = key
         return first_key
 
-    def add(self, done: Committed) -> None:
+    def add(self, done: CommittedShard) -> None:
         """Move the pictures of a committed shard from the dictionary to sorted arrays."""
         for digest in done.digests.tolist():
             self._new.pop(digest, None)

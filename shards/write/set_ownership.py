@@ -34,7 +34,7 @@ _UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
 @dataclass(frozen=True)
-class Series:
+class ShardNames:
     """The names of the shards that one plan writes: `oct-000003`, in a later generation `oct.2-000003`."""
 
     name: str

@@ -17,10 +17,10 @@ from retfound_dist.io import disk_errors, storage, verified_files
 from shards.images.suspects import NAMED
 from shards.planning.pack_plan import Marks, PackPlan
 from shards.write import set_ownership
-from shards.write.committed_shards import Committed, Suspects
+from shards.write.committed_shards import CommittedShard, Suspects
 from shards.write.packed_sample import SAME, PackedSample, Skipped
 from shards.write.seen_images import SeenImages
-from shards.write.set_ownership import Series
+from shards.write.set_ownership import ShardNames
 from shards.write.statistics import Statistics
 from shards.write.tar_shard import TarShard, index_bytes
 
@@ -36,9 +36,9 @@ class ShardWriter:
         out: PackOut,
         plan: PackPlan,
         folder: str,
-        shards: Sequence[Committed],
-        base: Sequence[Committed] = (),
-        series: Series | None = None,
+        shards: Sequence[CommittedShard],
+        base: Sequence[CommittedShard] = (),
+        series: ShardNames | None = None,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
         """Continue after `shards`. `folder`: scratch for an open shard that goes to another machine.
@@ -46,7 +46,7 @@ class ShardWriter:
         `base`: shards of the set that this plan is appended to. `confirm` is called before each shard is
         put, and raises where this process must not write there any more.
         """
-        self._series = series or Series(out.name, first=len(base))
+        self._series = series or ShardNames(out.name, first=len(base))
         self._confirm = confirm
         self.shards = list(shards)
         self.skipped = [skip for done in shards for skip in done.skipped]
@@ -167,12 +167,12 @@ class OpenShard:
             suspected = self._suspects.setdefault(source, {}).setdefault(sample.suspect, (0, []))
             self._suspects[source][sample.suspect] = (suspected[0] + 1, [*suspected[1], sample.key][:NAMED])
 
-    def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> Committed:
+    def record(self, shard: Shard, place: int, skipped: Sequence[Skipped]) -> CommittedShard:
         """What is kept of the shard beside its samples; `place`: where the next one begins."""
         names = "\n".join(entry.key for entry in self.tar.entries)
         digests, looks = np.array(self._digests, np.uint64), bytes(self._looks)
         newly_skipped, sources = tuple(skipped), np.array(self._sources, np.uint64)
-        return Committed(
+        return CommittedShard(
             shard, place, newly_skipped, self.statistics, names, digests, looks, self._suspects, sources
         )
 

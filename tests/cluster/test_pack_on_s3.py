@@ -19,13 +19,13 @@ from retfound_dist.config.loading import build
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
-from retfound_dist.records.exclusive_write import Made, write_new
+from retfound_dist.records.exclusive_write import WriteResult, write_new
 from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
-from shards.verify import inspect, verify
+from shards.verify import inspect_set, verify
 from shards.write import committed_shards
-from shards.write.set_ownership import Series
+from shards.write.set_ownership import ShardNames
 from tests import ROOT
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
@@ -92,11 +92,11 @@ def test_bad_shards_on_s3_are_found_and_rebuilt_there(s3: S3, images: Path) -> N
     storage.delete(f"{s3.url}/set/{tars[0]}")
     storage.write_bytes(f"{s3.url}/set/{tars[1]}", before[tars[1]][:-3000])
     storage.delete(f"{s3.url}/set/{tars[2].replace('.tar', '.idx')}")
-    report = inspect(config.out.url, 2)
+    report = inspect_set(config.out.url, 2)
     assert sorted(report.bad) == tars[:3]
     assert repair(config, plan_pack(config), report.bad) == tars[:3]
     assert content(config.out.url) == before
-    assert inspect(config.out.url, 2).faults == ()
+    assert inspect_set(config.out.url, 2).faults == ()
 
 
 def test_of_packs_that_begin_at_one_moment_one_alone_writes(s3: S3, images: Path, tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_a_lock_is_put_where_none_stands_and_a_store_that_ignores_the_condition_
 ) -> None:
     honours = "ceph" in request.node.name
     where = f"{s3.url}/set/LOCK.json"
-    assert write_new(where, b"one") is (Made.NEW if honours else Made.UNSURE)
-    assert write_new(where, b"two") is (Made.THERE if honours else Made.UNSURE)
+    assert write_new(where, b"one") is (WriteResult.NEW if honours else WriteResult.UNSURE)
+    assert write_new(where, b"two") is (WriteResult.THERE if honours else WriteResult.UNSURE)
     assert storage.read_bytes(where) == (b"one" if honours else b"two")
 
 
@@ -135,7 +135,7 @@ def test_a_set_on_s3_that_is_replaced_stands_until_the_new_one_is_committed(
     with pytest.raises(KeyboardInterrupt):
         pack(config_of(images / "one", url), force=True, progress=look)
     assert content(url).items() >= before.items()
-    report = inspect(url, 1)
+    report = inspect_set(url, 1)
     assert report.faults == ()
     assert "are of a pack that was not finished" in report.notes[0]
     pack(config_of(images / "two", tmp_path / "set"))
@@ -181,7 +181,7 @@ def test_a_server_that_goes_away_is_one_line_and_the_same_command_goes_on(
     assert "\n" not in str(caught.value)
     assert proxy.s3.secret not in str(caught.value)
     proxy.set(down=False)
-    assert committed_shards.recover(url, Series("oct"), plan_pack(config))
+    assert committed_shards.recover_shards(url, ShardNames("oct"), plan_pack(config))
     assert "manifest.json" not in storage.list_names(url)
     pack(config)
     assert content(url) == content(tmp_path / "set")

@@ -11,7 +11,7 @@ import pytest
 from retfound_dist.errors import StorageError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage, verified_files
-from retfound_dist.train.checkpoint.resume import choose
+from retfound_dist.train.checkpoint.resume import choose_checkpoint
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_s3 import S3
@@ -81,7 +81,7 @@ def test_a_byte_that_flips_while_a_start_reads_passes_over_nothing(
     for step in (4, STEP):
         save(run, 1.0, str(tmp_path), step)
     proxy.set(rules=[rule("flip", f"step_{STEP:08d}{match}")])
-    held = choose(run, "auto", said.append, 10).held
+    held = choose_checkpoint(run, "auto", said.append, 10).held
     assert proxy.faults() == 1
     assert held is not None
     assert (held.step, said) == (STEP, [])
@@ -95,7 +95,7 @@ def test_a_file_is_known_by_the_checksum_of_a_store_that_has_one_and_is_not_read
         seen.set(rules=[rule("flip", "/file", -1)])
         for size in (100, 2 * storage.PART_BYTES, 2 * storage.PART_BYTES + 1):  # whole, in parts
             (tmp_path / "file").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
-            info = verified_files.put(str(tmp_path / "file"), f"{seen.s3.url}/file")
+            info = verified_files.upload_verified(str(tmp_path / "file"), f"{seen.s3.url}/file")
             assert info == storage.file_info(str(tmp_path / "file"))
         assert seen.faults() == 0
 
@@ -110,8 +110,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
         save(run, 1.0, str(tmp_path), step)
     real_s3.deny(server, "s3:GetObject", f"run/checkpoints/step_{STEP:08d}/state-*")
     with pytest.raises(StorageError, match=r"step 8 cannot be read: .*access denied.*run.resume=STEP"):
-        choose(run, "auto", said.append, 5)
+        choose_checkpoint(run, "auto", said.append, 5)
     assert said == []
-    held = choose(run, 4, said.append, 5).held
+    held = choose_checkpoint(run, 4, said.append, 5).held
     assert held is not None
     assert held.step == 4

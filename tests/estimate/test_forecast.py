@@ -25,7 +25,7 @@ from retfound_dist.estimate.forecast import (
     save,
     traffic,
 )
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.engine import deepspeed_engine
 
 HOUR = 3600.0
@@ -36,7 +36,7 @@ STAGES = (0, 1, 2, 3)
 
 
 def shape(work: Work, ranks: int, stage: int, micro: int = 64) -> Shape:
-    cut = layout(work.global_batch, ranks, micro)
+    cut = make_batch_layout(work.global_batch, ranks, micro)
     return Shape(ranks, cut.micro, cut.accumulation, stage)
 
 

@@ -74,7 +74,7 @@ def test_of_a_run_that_went_back_the_newest_checkpoint_is_what_was_saved_since(
         held = make_later(run, step, generation)
         assert checkpoint_folder.resolve(run) == held.url
         assert checkpoint_folder.newest(run) == held
-    assert [each.step for each in checkpoint_folder.by_age(run)] == [4, 8, 5, 6, 2]
+    assert [each.step for each in checkpoint_folder.list_commits(run)] == [4, 8, 5, 6, 2]
 
 
 def test_a_damaged_commit_beyond_the_newest_is_not_passed_over_without_a_word(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_damaged_commit_beyond_the_newest_is_not_passed_over_without_a_word(tm
         held = make_later(run, step, 1)
     storage.write_text(storage.join(held.url, checkpoint_folder.COMMIT), "[]")
     storage.write_text(storage.join(checkpoint_folder.checkpoint_url(run, 4), checkpoint_folder.COMMIT), "[]")
-    found = checkpoint_folder.by_age(run)
+    found = checkpoint_folder.list_commits(run)
     assert [each.step for each in found] == [8, 4, 5, 6]
     assert "damaged" in str(found[-1].fault)
     assert checkpoint_folder.resolve(run) == held.url  # whoever reads it says what is wrong
@@ -93,7 +93,7 @@ def test_a_damaged_commit_beyond_the_newest_is_not_passed_over_without_a_word(tm
     assert known is not None
     assert known.step == 5
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint_folder.by_age(run, ())
+        checkpoint_folder.list_commits(run, ())
 
 
 def test_a_file_that_differs_from_its_commit_is_refused(tmp_path: Path) -> None:

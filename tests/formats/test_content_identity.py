@@ -12,10 +12,10 @@ import pytest
 from retfound_dist.errors import ManifestError
 from retfound_dist.formats.content_identity import (
     IdentityCache,
+    describe_change,
     describe_set,
-    is_beginning,
+    is_prefix_of,
     set_fingerprint,
-    what_changed,
 )
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard, read_manifest
 from retfound_dist.io import storage
@@ -52,15 +52,15 @@ def test_a_set_is_the_same_under_any_url_and_another_with_any_other_shard() -> N
 def test_a_grown_set_begins_with_the_old_one_and_the_line_says_how_to_go_on() -> None:
     held = describe_set(shard_set(shard(0), shard(1)))
     grown = shard_set(shard(0), shard(1), shard(2, samples=7))
-    assert is_beginning(held, grown)
-    assert what_changed(held, grown.first(2)) == ""
-    said = what_changed(held, grown)
+    assert is_prefix_of(held, grown)
+    assert describe_change(held, grown.first(2)) == ""
+    said = describe_change(held, grown)
     assert "has grown since the run began: 1 shard with 7 images came after the 2 with 20 images" in said
     assert "data.first_shards=2" in said
     changed = shard_set(shard(0), shard(1, "ff"), shard(2))
-    assert not is_beginning(held, changed)
-    assert "is not the set that the run began with (2 shards, 20 images)" in what_changed(held, changed)
-    assert "is not the set" in what_changed(held, shard_set(shard(0)))
+    assert not is_prefix_of(held, changed)
+    assert "is not the set that the run began with (2 shards, 20 images)" in describe_change(held, changed)
+    assert "is not the set" in describe_change(held, shard_set(shard(0)))
 
 
 def test_the_first_shards_are_a_set_of_their_own_and_more_than_there_are_is_refused(tmp_path: Path) -> None:

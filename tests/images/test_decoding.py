@@ -18,7 +18,7 @@ from retfound_dist.evaluate.data import gray_pixels as evaluate_pixels
 from retfound_dist.images import jpeg
 from retfound_dist.images.decoding import decode, decode_colour, decode_grey
 from retfound_dist.stream import sample_reader
-from shards.images.preparation import prepare
+from shards.images.preparation import prepare_image
 from tests.images.image_makers import channels, deep_png, exif, grey_files, rgb, saved, scan, tiff
 
 PIXELS = scan()
@@ -243,7 +243,7 @@ def test_pack_evaluate_embed_and_stream_see_the_same_pixels_or_all_refuse(kind: 
         partial(sample_reader.decode, grey=False),
     )
     try:
-        stored = prepare(data, PNG)
+        stored = prepare_image(data, PNG)
     except ImageError as error:
         for read in readers:
             with pytest.raises(ImageError, match=re.escape(str(error))):

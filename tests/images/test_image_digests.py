@@ -15,12 +15,12 @@ from retfound_dist.formats.shard_set import Manifest, read_index, read_manifest
 from retfound_dist.images import image_digests
 from retfound_dist.images.image_digests import (
     are_known,
+    digests_of_image,
     file_digest,
     grey_digest,
-    of_image,
-    of_part,
-    of_set,
+    part_digests,
     pixel_digest,
+    set_digests,
 )
 from retfound_dist.io import storage
 from retfound_dist.stream.sample_reader import decode
@@ -44,7 +44,7 @@ def packed(root: Path, **image: object) -> Manifest:
 
 
 def known(manifest: Manifest) -> image_digests.Digests:
-    return of_set(manifest).sorted()
+    return set_digests(manifest).sorted()
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,19 @@ def known(manifest: Manifest) -> image_digests.Digests:
 def test_source_files_are_known_again_however_they_were_packed(tmp_path: Path, image: dict) -> None:
     manifest = packed(tmp_path, **image)
     files = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*.png"))]
-    assert are_known([of_image(data, decode(data, grey=True)) for data in files], known(manifest)).all()
+    assert are_known(
+        [digests_of_image(data, decode(data, grey=True)) for data in files], known(manifest)
+    ).all()
     saved_again = []
     for data in files:  # other bytes, the same pixels
         buffer = io.BytesIO()
         Image.fromarray(decode(data, grey=True)).save(buffer, "BMP")
         saved_again.append(buffer.getvalue())
-    assert are_known([of_image(data, decode(data, grey=True)) for data in saved_again], known(manifest)).all()
+    assert are_known(
+        [digests_of_image(data, decode(data, grey=True)) for data in saved_again], known(manifest)
+    ).all()
     other = write_image(tmp_path / "other.png", 900).read_bytes()
-    assert not are_known([of_image(other, decode(other, grey=True))], known(manifest)).any()
+    assert not are_known([digests_of_image(other, decode(other, grey=True))], known(manifest)).any()
 
 
 def test_packed_files_are_known_again_and_so_is_a_set_packed_anew_with_other_settings(tmp_path: Path) -> None:
@@ -77,9 +81,11 @@ def test_packed_files_are_known_again_and_so_is_a_set_packed_anew_with_other_set
     shard = manifest.shards[0]
     tar = (tmp_path / "one" / "set" / shard.name).read_bytes()
     stored = [tar[e.image_offset : e.image_offset + e.image_bytes] for e in read_index(manifest.url, shard)]
-    assert are_known([of_image(data, decode(data, grey=True)) for data in stored], known(manifest)).all()
+    assert are_known(
+        [digests_of_image(data, decode(data, grey=True)) for data in stored], known(manifest)
+    ).all()
     other = packed(tmp_path / "two", format="png", max_height=32)
-    rows = [tuple(row) for row in of_set(other).digests.tolist()]
+    rows = [tuple(row) for row in set_digests(other).digests.tolist()]
     assert len(rows) == 11
     assert are_known(rows, known(manifest)).all()
 
@@ -89,15 +95,15 @@ def test_a_part_s_images_are_its_own(tmp_path: Path) -> None:
         write_image(tmp_path / "images" / ("train" if number < 8 else "test") / "A" / f"{number}.png", number)
     manifest = pack(pack_config(tmp_path / "images", tmp_path / "set"))
     paths = sorted((tmp_path / "images").rglob("*.png"))
-    rows = [of_image(p.read_bytes(), decode(p.read_bytes(), grey=True)) for p in paths]
-    found = are_known(rows, of_part(manifest, "train").sorted())
+    rows = [digests_of_image(p.read_bytes(), decode(p.read_bytes(), grey=True)) for p in paths]
+    found = are_known(rows, part_digests(manifest, "train").sorted())
     assert [path.parent.parent.name == "train" for path in paths] == found.tolist()
-    assert len(of_part(manifest, "train").digests) == 8
+    assert len(part_digests(manifest, "train").digests) == 8
 
 
 def test_an_index_from_before_sources_were_kept_says_so(tmp_path: Path) -> None:
     manifest = packed(tmp_path)
-    assert of_set(manifest).level == image_digests.SOURCES
+    assert set_digests(manifest).level == image_digests.SOURCES
     where = Path(manifest.url) / manifest.shards[0].index.name
     tree = json.loads(where.read_text())
     for drop, level in ((("source_files", "source_pixels"), 2), (("digests",), 1)):
@@ -109,13 +115,13 @@ def test_an_index_from_before_sources_were_kept_says_so(tmp_path: Path) -> None:
         manifest_tree["shards"][0]["index"] |= {"bytes": info.bytes, "sha256": info.sha256}
         storage.write_json(f"{manifest.url}/manifest.json", manifest_tree)
         again = read_manifest(manifest.url)
-        assert of_set(again).level == level
-        assert len(of_set(again).digests) == 11
+        assert set_digests(again).level == level
+        assert len(set_digests(again).digests) == 11
         if level == 2:
             assert read_record(again.url, again.shards[0]).sources is None
     where.write_text("{}")
     with pytest.raises(ManifestError, match="differs from the manifest"):
-        of_set(read_manifest(manifest.url))
+        set_digests(read_manifest(manifest.url))
 
 
 def test_nothing_is_known_by_a_digest_that_is_not_there() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
-from retfound_dist.io.folder_state import marks_of
+from retfound_dist.io.folder_state import file_states
 
 FILES = frozenset({"config.json", "metrics.jsonl"})
 INNER = {"checkpoints": "COMMIT.json"}
@@ -33,14 +33,14 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_the_wanted_files_that_are_there_are_given_with_their_sizes(run: str) -> None:
-    marks = marks_of(run, FILES, INNER)
+    marks = file_states(run, FILES, INNER)
     assert {path: mark.bytes for path, mark in marks.items()} == SIZES
 
 
 def test_a_file_that_was_written_again_has_another_mark_and_the_others_keep_theirs(run: str) -> None:
-    before = marks_of(run, FILES, INNER)
+    before = file_states(run, FILES, INNER)
     storage.write_bytes(storage.join(run, "config.json"), b"new")
-    after = marks_of(run, FILES, INNER)
+    after = file_states(run, FILES, INNER)
     assert after.pop("config.json") != before.pop("config.json")
     assert after == before
 
@@ -49,10 +49,10 @@ def test_a_file_in_the_place_of_a_folder_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step_1").write_bytes(b"")
     (tmp_path / "config.json").mkdir()
-    assert marks_of(str(tmp_path), FILES, INNER) == {}
+    assert file_states(str(tmp_path), FILES, INNER) == {}
 
 
 def test_a_folder_that_cannot_be_listed_is_one_line_with_its_url(tmp_path: Path) -> None:
     missing = os.path.join(tmp_path, "none")
     with pytest.raises(StorageError, match=r"cannot list .*none: there is nothing there"):
-        marks_of(missing, FILES, INNER)
+        file_states(missing, FILES, INNER)

@@ -17,7 +17,7 @@ from retfound_dist.errors import StorageError
 from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.io import storage
 from retfound_dist.io.urls import LEAST_IN_FILES, check_spelling, mask
-from retfound_dist.runtime.unexpected_error import tell
+from retfound_dist.runtime.unexpected_error import report_unexpected
 from tests import ROOT
 
 KEY, SECRET, TOKEN = (
@@ -173,7 +173,7 @@ def test_the_traceback_that_is_kept_for_a_report_holds_no_secret(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["retfound", "runs", SIGNED])
-    assert tell(ValueError(f"strange answer of s3://{KEY}:{SECRET}@bucket"), debug=False) == 70
+    assert report_unexpected(ValueError(f"strange answer of s3://{KEY}:{SECRET}@bucket"), debug=False) == 70
     traceback_path = re.search(r"traceback is in (\S+?)[,:]", capfd.readouterr().err)
     assert traceback_path is not None
     text = Path(traceback_path[1]).read_text()

@@ -22,7 +22,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_file_that_is_as_expected_differs_in_nothing(url: str, tmp_path: Path) -> None:
     storage.write_bytes(url, b"good")
     assert verified_files.read_info(url) == GOOD
-    assert verified_files.why_differs(url, GOOD) == ""
+    assert verified_files.difference_from(url, GOOD) == ""
     assert verified_files.fetch(url, str(tmp_path / "copies/copy"), GOOD) == ""
     assert (tmp_path / "copies/copy").read_bytes() == b"good"
     assert verified_files.read(url) == b"good"
@@ -30,11 +30,11 @@ def test_a_file_that_is_as_expected_differs_in_nothing(url: str, tmp_path: Path)
 
 def test_each_way_to_differ_is_named(url: str) -> None:
     storage.write_bytes(url, b"bad!")
-    assert verified_files.why_differs(url, GOOD).startswith(f"its sha256 is {BAD.sha256[:12]}")
+    assert verified_files.difference_from(url, GOOD).startswith(f"its sha256 is {BAD.sha256[:12]}")
     storage.write_bytes(url, b"bad")
-    assert verified_files.why_differs(url, GOOD) == "it has 3 bytes, not 4"
+    assert verified_files.difference_from(url, GOOD) == "it has 3 bytes, not 4"
     storage.delete(url)
-    assert verified_files.why_differs(url, GOOD) == "it is not there"
+    assert verified_files.difference_from(url, GOOD) == "it is not there"
 
 
 @pytest.mark.parametrize("wrong", [1, 2])
@@ -45,7 +45,7 @@ def test_readings_that_go_wrong_for_a_while_judge_nothing(
     left, read = [wrong], verified_files.read_info
     monkeypatch.setattr(verified_files, "read_info", lambda where: BAD if left.pop() else read(where))
     left[:] = [0] * 3 + [1] * wrong
-    assert verified_files.why_differs(url, GOOD) == ""
+    assert verified_files.difference_from(url, GOOD) == ""
 
 
 def test_a_small_file_is_what_two_readings_agree_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +62,13 @@ def test_what_arrives_damaged_is_no_success(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "source").write_bytes(b"good")
-    assert verified_files.put(str(tmp_path / "source"), url) == GOOD
+    assert verified_files.upload_verified(str(tmp_path / "source"), url) == GOOD
     verified_files.write(url, b"good")
     write = storage.write_bytes
     monkeypatch.setattr(storage, "put_file", lambda source, where: write(where, b"bad!"))
     monkeypatch.setattr(storage, "write_bytes", lambda where, data: write(where, b"bad!"))
     with pytest.raises(StorageError, match="did not arrive as it was sent: its sha256 is"):
-        verified_files.put(str(tmp_path / "source"), url)
+        verified_files.upload_verified(str(tmp_path / "source"), url)
     with pytest.raises(StorageError, match="did not arrive as it was sent"):
         verified_files.write(url, b"good")
 

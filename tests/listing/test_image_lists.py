@@ -10,7 +10,7 @@ import pytest
 
 from retfound_dist.errors import DataError
 from retfound_dist.listing.image_lists import (
-    Listed,
+    ImageList,
     find_listing,
     is_known,
     join_spellings,
@@ -21,7 +21,7 @@ from retfound_dist.listing.image_lists import (
 FILES = ("A/0.jpg", "A/1.jpg", "B/0.jpg")
 
 
-def listing(tmp_path: Path, text: str, name: str = "manifest.csv") -> Listed:
+def listing(tmp_path: Path, text: str, name: str = "manifest.csv") -> ImageList:
     for file in FILES:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(b"x")

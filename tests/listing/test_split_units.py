@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from retfound_dist.listing.split_units import in_words, patients_of_units, unit_of, weakest
+from retfound_dist.listing.split_units import describe_units, patients_of_units, unit_of, weakest
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_split_is_called_by_its_weakest_unit() -> None:
     assert weakest({"patient": 5}) == "patient"
     assert weakest({"patient": 5, "volume": 1}) == "volume"
     assert weakest({"patient": 5, "image": 1, "folder": 2}) == "image"
-    assert in_words({"patient": 1, "image": 4}) == (
+    assert describe_units({"patient": 1, "image": 4}) == (
         "by patient (1 image), by image (4 images, their patients are not known)"
     )
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from retfound_dist.config.schema import Model
 from retfound_dist.model import cpu_bf16
-from retfound_dist.model.cpu_bf16 import WideLinear, linear, suit_cpu, widen_linears
+from retfound_dist.model.cpu_bf16 import WideLinear, choose_cpu_operators, linear, widen_linears
 from retfound_dist.model.mae import MaskedAutoencoder
 
 
@@ -37,7 +37,7 @@ def test_what_is_fast_on_a_processor_is_chosen_and_computes_the_same(
     model = MaskedAutoencoder(config).eval()
     given = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8), torch.rand(2, 4)
     before = model(*given)
-    suit_cpu(model, precision)  # type: ignore[arg-type]
+    choose_cpu_operators(model, precision)  # type: ignore[arg-type]
     blocks = [*model.blocks, *model.decoder_blocks]
     assert {isinstance(block.attn.qkv, WideLinear) for block in blocks} == {wide}
     assert {block.attn.fused_attn for block in blocks} == {flash}

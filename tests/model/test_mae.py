@@ -126,9 +126,9 @@ def test_raw_pixels_are_the_target_where_the_config_says_so() -> None:
     model = build(CONFIG)
     assert not torch.allclose(plain(*images), model(*images))
     ids = images[1].argsort(dim=1)
-    raw = mae.normalise(mae.take(mae.patchify(images[0], 14), ids[:, 4:]))
-    latent = plain.encode(mae.normalise(mae.take(mae.patchify(images[0], 14), ids[:, :4])), ids[:, :4])
-    pred = plain.predict(mae.take(plain.decode(latent, ids), ids[:, 4:]))
+    raw = mae.normalise(mae.gather_rows(mae.patchify(images[0], 14), ids[:, 4:]))
+    latent = plain.encode(mae.normalise(mae.gather_rows(mae.patchify(images[0], 14), ids[:, :4])), ids[:, :4])
+    pred = plain.predict(mae.gather_rows(plain.decode(latent, ids), ids[:, 4:]))
     torch.testing.assert_close(plain(*images), (pred - raw).square().mean(dim=(1, 2)))
 
 
@@ -185,7 +185,9 @@ def test_removed_patches_do_not_reach_the_encoder(model: MaskedAutoencoder) -> N
     row, column = divmod(removed, 4)
     other[..., 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = 0
     ids = noise.argsort(dim=1)[:, : model.kept]
-    encoded = [model.encode(mae.normalise(mae.take(mae.patchify(x, 14), ids)), ids) for x in (images, other)]
+    encoded = [
+        model.encode(mae.normalise(mae.gather_rows(mae.patchify(x, 14), ids)), ids) for x in (images, other)
+    ]
     assert torch.equal(*encoded)
 
 
@@ -298,9 +300,9 @@ def test_patches_are_cut_row_by_row_and_put_together_again() -> None:
 def test_rows_are_taken_whatever_they_hold() -> None:
     ids = torch.tensor([[2, 0], [1, 1]])
     flat = torch.tensor([[[1], [2], [3]], [[4], [5], [6]]])
-    assert mae.take(flat, ids)[..., 0].tolist() == [[3, 1], [5, 5]]
+    assert mae.gather_rows(flat, ids)[..., 0].tolist() == [[3, 1], [5, 5]]
     wide = torch.arange(2 * 3 * 4 * 2).reshape(2, 3, 4, 2)
-    assert torch.equal(mae.take(wide, ids), torch.stack([wide[0, [2, 0]], wide[1, [1, 1]]]))
+    assert torch.equal(mae.gather_rows(wide, ids), torch.stack([wide[0, [2, 0]], wide[1, [1, 1]]]))
 
 
 def test_values_are_normalised_as_imagenets_channels() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from retfound_dist.errors import ConfigError
 from retfound_dist.plan import cluster as clusters
-from retfound_dist.plan.cluster import DEVICES, Wish, device_named, find_cluster
+from retfound_dist.plan.cluster import DEVICES, ClusterFlags, device_named, find_cluster
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_PER_NODE": "h100:8"}
 
@@ -15,16 +15,16 @@ def no_gpus_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flags_say_all() -> None:
-    found = find_cluster(Wish(3, 5, 40.0), SLURM)
+    found = find_cluster(ClusterFlags(3, 5, 40.0), SLURM)
     assert (found.nodes, found.gpus_per_node, found.ranks) == (3, 5, 15)
     assert found.device.name == "A100-40GB"
 
 
 def test_the_slurm_allocation_says_what_flags_do_not() -> None:
-    found = find_cluster(Wish(), SLURM)
+    found = find_cluster(ClusterFlags(), SLURM)
     assert (found.nodes, found.gpus_per_node, found.device.name) == (4, 8, "H100-80GB")
     assert "Slurm job 7" in found.source
-    assert find_cluster(Wish(nodes=2), SLURM).ranks == 16
+    assert find_cluster(ClusterFlags(nodes=2), SLURM).ranks == 16
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_the_slurm_allocation_says_what_flags_do_not() -> None:
 )
 def test_slurm_says_gpus_in_several_ways(env: dict[str, str], each: int) -> None:
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "4"}
-    assert find_cluster(Wish(), job | env).gpus_per_node == each
+    assert find_cluster(ClusterFlags(), job | env).gpus_per_node == each
 
 
 def test_nothing_said_is_the_papers_cluster_and_says_so() -> None:
-    found = find_cluster(Wish(), {})
+    found = find_cluster(ClusterFlags(), {})
     assert (found.ranks, found.device.name) == (8, "A100-40GB")
     assert "assumed" in found.source
 
@@ -61,7 +61,7 @@ def test_a_device_nobody_knows_is_told_with_those_there_are() -> None:
 
 @pytest.mark.parametrize(("memory", "name"), [(24, "RTX4090-24GB"), (40, "A100-40GB"), (80, "A100-80GB")])
 def test_memory_alone_guesses_a_device_and_counts_as_it_is(memory: int, name: str) -> None:
-    found = find_cluster(Wish(1, 1, float(memory)), {})
+    found = find_cluster(ClusterFlags(1, 1, float(memory)), {})
     assert (found.device.name, found.device.memory_gb) == (name, memory)
 
 
@@ -72,7 +72,7 @@ def test_the_gpus_of_this_host_are_asked_of_the_driver(
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA H100 80GB HBM3, 81559'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = find_cluster(Wish(), {})
+    found = find_cluster(ClusterFlags(), {})
     assert (found.nodes, found.gpus_per_node, found.device.name) == (1, 2, "H100-80GB")
     assert DEVICES[2] is found.device
     assert clusters._here() is not None

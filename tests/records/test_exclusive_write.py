@@ -12,13 +12,13 @@ import pytest
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
-from retfound_dist.records.exclusive_write import Made, write_new
+from retfound_dist.records.exclusive_write import WriteResult, write_new
 
 
 def test_the_first_writes_and_the_second_changes_nothing(tmp_path: Path) -> None:
     where = str(tmp_path / "new" / "LOCK.json")
-    assert write_new(where, b"one") is Made.NEW
-    assert write_new(where, b"two") is Made.THERE
+    assert write_new(where, b"one") is WriteResult.NEW
+    assert write_new(where, b"two") is WriteResult.THERE
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"one"]
 
 
@@ -27,9 +27,9 @@ def test_of_many_at_once_one_alone_is_told_that_it_wrote(tmp_path: Path) -> None
         where = str(tmp_path / str(turn))
         with ThreadPoolExecutor(16) as pool:
             results = list(pool.map(lambda number, to=where: write_new(to, b"%d" % number), range(16)))
-        assert results.count(Made.NEW) == 1
-        assert results.count(Made.THERE) == 15
-        assert Path(where).read_bytes() == b"%d" % results.index(Made.NEW)
+        assert results.count(WriteResult.NEW) == 1
+        assert results.count(WriteResult.THERE) == 15
+        assert Path(where).read_bytes() == b"%d" % results.index(WriteResult.NEW)
 
 
 def test_a_disk_without_links_promises_nothing_and_writes_over_nothing_it_sees(
@@ -40,15 +40,15 @@ def test_a_disk_without_links_promises_nothing_and_writes_over_nothing_it_sees(
 
     monkeypatch.setattr(os, "link", refused)
     where = str(tmp_path / "LOCK.json")
-    assert write_new(where, b"one") is Made.UNSURE
-    assert write_new(where, b"two") is Made.THERE
+    assert write_new(where, b"one") is WriteResult.UNSURE
+    assert write_new(where, b"two") is WriteResult.THERE
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"one"]
 
 
 def test_a_store_that_cannot_tell_promises_nothing() -> None:
     where = f"memory://{uuid.uuid4().hex}/LOCK.json"
-    assert write_new(where, b"one") is Made.UNSURE
-    assert write_new(where, b"two") is Made.THERE
+    assert write_new(where, b"one") is WriteResult.UNSURE
+    assert write_new(where, b"two") is WriteResult.THERE
     storage.delete(where)
 
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from retfound_dist.cli import main
 from retfound_dist.formats.run_config import LIMIT
 from retfound_dist.runs.dashboard import make_app
-from retfound_dist.runs.run_search import find_runs, look
+from retfound_dist.runs.run_search import find_runs, search_runs
 from tests.runs.made_runs import make_run
 
 STRANGE = {
@@ -46,7 +46,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_every_folder_that_looks_like_a_run_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    looked = look(str(runs))
+    looked = search_runs(str(runs))
     assert looked.runs == [str(runs / "good")]
     assert len(looked.others) == len(STRANGE) + 2
     assert main(["runs", str(runs)]) == 0
@@ -85,7 +85,7 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
         try:
             if os.getuid() == 0:
                 os.seteuid(65534)  # root may read everything
-            looked = look(folder)
+            looked = search_runs(folder)
         finally:
             os.seteuid(os.getuid())
     assert looked.runs == [f"{folder}/good"]

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from retfound_dist.runtime import progress
-from retfound_dist.runtime.progress import ProgressDisplay, clock, epoch_line, shortened
+from retfound_dist.runtime.progress import ProgressDisplay, clock, epoch_line, shorten
 
 
 def test_without_a_terminal_it_prints_plain_lines_now_and_then(
@@ -72,9 +72,9 @@ def test_a_live_line_stays_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_long_name_keeps_its_first_word_and_its_end() -> None:
-    assert shortened("reading /a/b/c", 40) == "reading /a/b/c"
-    assert shortened("reading /a/long/way/down/set", 20) == "reading …ay/down/set"
-    assert len(shortened("x" * 50, 20)) == 20
+    assert shorten("reading /a/b/c", 40) == "reading /a/b/c"
+    assert shorten("reading /a/long/way/down/set", 20) == "reading …ay/down/set"
+    assert len(shorten("x" * 50, 20)) == 20
 
 
 def test_times_read_as_a_person_says_them() -> None:

@@ -72,7 +72,7 @@ def test_where_no_file_can_be_kept_debug_is_named(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "mkstemp", full)
-    assert unexpected_error.tell(MemoryError(), debug=False) == 70
+    assert unexpected_error.report_unexpected(MemoryError(), debug=False) == 70
     assert "unexpected MemoryError: --debug shows the whole traceback" in capsys.readouterr().err
 
 

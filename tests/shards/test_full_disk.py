@@ -16,7 +16,7 @@ from retfound_dist.io import storage
 from shards.append import append
 from shards.pack import pack, plan_pack
 from shards.repair import repair
-from shards.verify import inspect
+from shards.verify import inspect_set
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 from tests.small_disks import disk_at
 
@@ -90,9 +90,9 @@ def test_a_repair_that_fills_the_disk_can_be_run_again(images: Path, tmp_path: P
     next((tiny_disk / "set").glob("*.tar")).unlink()
     filler = fill(tiny_disk)
     with pytest.raises(StorageError, match="No space left"):
-        repair(config, plan_pack(config), inspect(config.out.url).bad)
+        repair(config, plan_pack(config), inspect_set(config.out.url).bad)
     filler.unlink()
-    repair(config, plan_pack(config), inspect(config.out.url).bad)
+    repair(config, plan_pack(config), inspect_set(config.out.url).bad)
     assert file_bytes(tiny_disk / "set") == before
 
 

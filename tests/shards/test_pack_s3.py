@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import storage
-from retfound_dist.records.exclusive_write import Made, write_new
+from retfound_dist.records.exclusive_write import WriteResult, write_new
 from shards.pack import pack
 from shards.verify import verify
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
@@ -64,8 +64,8 @@ def test_packing_on_s3_goes_on_after_the_last_committed_shard(bucket: str, tmp_p
 
 
 def test_a_file_is_written_where_none_stands_and_never_over_another(bucket: str) -> None:
-    assert write_new(f"{bucket}/set/LOCK.json", b"one") is Made.NEW
-    assert write_new(f"{bucket}/set/LOCK.json", b"two") is Made.THERE
+    assert write_new(f"{bucket}/set/LOCK.json", b"one") is WriteResult.NEW
+    assert write_new(f"{bucket}/set/LOCK.json", b"two") is WriteResult.THERE
     assert storage.read_bytes(f"{bucket}/set/LOCK.json") == b"one"
 
 

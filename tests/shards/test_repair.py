@@ -11,7 +11,7 @@ from retfound_dist.errors import DataError
 from shards.append import append, plan_of
 from shards.pack import pack, plan_pack
 from shards.repair import repair, shard_contents
-from shards.verify import inspect
+from shards.verify import inspect_set
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
 
 
@@ -39,11 +39,11 @@ def test_bad_shards_are_rebuilt_to_the_same_bytes(config: PackConfig) -> None:
     out = Path(pack(config).url)
     before = file_bytes(out)
     spoil(out)
-    report = inspect(str(out))
+    report = inspect_set(str(out))
     assert len(report.bad) == 4
     repair(config, plan_pack(config), report.bad)
     assert file_bytes(out) == before
-    assert inspect(str(out)).faults == ()
+    assert inspect_set(str(out)).faults == ()
 
 
 def test_sound_shards_are_not_touched_by_a_repair(config: PackConfig) -> None:
@@ -51,7 +51,7 @@ def test_sound_shards_are_not_touched_by_a_repair(config: PackConfig) -> None:
     spoil(out)
     sound = sorted(out.glob("*.tar"))[2:-1]
     times = [path.stat().st_mtime_ns for path in sound]
-    repair(config, plan_pack(config), inspect(str(out)).bad)
+    repair(config, plan_pack(config), inspect_set(str(out)).bad)
     assert [path.stat().st_mtime_ns for path in sound][1:] == times[1:]
 
 
@@ -71,7 +71,7 @@ def test_a_source_that_has_changed_repairs_nothing(config: PackConfig, tmp_path:
     left = file_bytes(out)
     write_image(tmp_path / "images" / "A" / "new.jpg", 99)
     with pytest.raises(DataError, match="the source holds other images now"):
-        repair(config, plan_pack(config), inspect(str(out)).bad)
+        repair(config, plan_pack(config), inspect_set(str(out)).bad)
     assert file_bytes(out) == left
 
 
@@ -98,8 +98,8 @@ def test_shards_that_were_appended_are_rebuilt_with_their_own_config(
     tars = sorted(out.glob("*.tar"))
     for tar in (tars[0], tars[-1]):
         tar.unlink()
-    assert repair(more, plan_of(more), inspect(str(out)).bad) == [tars[-1].name]
-    assert repair(config, plan_of(config), inspect(str(out)).bad) == [tars[0].name]
+    assert repair(more, plan_of(more), inspect_set(str(out)).bad) == [tars[-1].name]
+    assert repair(config, plan_of(config), inspect_set(str(out)).bad) == [tars[0].name]
     assert file_bytes(out) == before
 
 

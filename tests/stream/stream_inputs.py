@@ -16,7 +16,7 @@ from retfound_dist.config.schema import Data, PackConfig, PackOut, Source
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.augment import Augment
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.stream.loader import make_plan
 from retfound_dist.stream.stream_spec import StreamSpec
 from shards.pack import pack
@@ -67,7 +67,7 @@ def make_spec(
         manifest,
         data,
         make_plan(manifest, data, global_batch, seed=5),
-        layout(global_batch, world.size, global_batch),
+        make_batch_layout(global_batch, world.size, global_batch),
         Augment((28, 28), 4, data.crop_scale, data.crop_ratio, data.flip),
         world,
         stop_step,

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retfound_dist.stream.augment import Augment, Draw, apply, crop_box, draw, resize
+from retfound_dist.stream.augment import (
+    Augment,
+    Draw,
+    apply_augmentation,
+    crop_box,
+    draw_augmentation,
+    resize,
+)
 from retfound_dist.stream.batch_plan import generator
 
 HOW = Augment(size=(28, 28), patches=4, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
@@ -18,8 +25,8 @@ def augment(
     colours = 1 if pixels.ndim == 2 else 3
     out = np.zeros((colours, *how.size), np.uint8)
     noise = np.zeros(how.patches, np.float32)
-    drawn = draw(how, seed, epoch, sample, pixels.shape[1], pixels.shape[0], noise)
-    apply(drawn, pixels, out)
+    drawn = draw_augmentation(how, seed, epoch, sample, pixels.shape[1], pixels.shape[0], noise)
+    apply_augmentation(drawn, pixels, out)
     return out, noise
 
 
@@ -102,7 +109,7 @@ def test_a_flipped_crop_is_the_mirror_of_the_crop_that_is_not_flipped() -> None:
     pixels = picture()
     out = {flipped: np.zeros((1, 30, 40), np.uint8) for flipped in (False, True)}
     for flipped, into in out.items():
-        apply(Draw(20, 10, 40, 30, flipped), pixels, into)
+        apply_augmentation(Draw(20, 10, 40, 30, flipped), pixels, into)
     assert np.array_equal(out[False][0], pixels[10:40, 20:60])
     assert np.array_equal(out[True][0], pixels[10:40, 20:60][:, ::-1])
 
@@ -110,7 +117,10 @@ def test_a_flipped_crop_is_the_mirror_of_the_crop_that_is_not_flipped() -> None:
 @pytest.mark.parametrize(("flip", "flipped"), [(0.0, 0), (1.0, 50)])
 def test_none_or_all_are_flipped_where_the_config_says_so(flip: float, flipped: int) -> None:
     noise = np.zeros(4, np.float32)
-    assert sum(draw(replace(HOW, flip=flip), 0, 0, s, 90, 60, noise).flipped for s in range(50)) == flipped
+    assert (
+        sum(draw_augmentation(replace(HOW, flip=flip), 0, 0, s, 90, 60, noise).flipped for s in range(50))
+        == flipped
+    )
 
 
 def test_crop_flip_and_noise_are_drawn_in_turn_from_the_sample_s_own_numbers() -> None:
@@ -129,7 +139,7 @@ def test_crop_flip_and_noise_are_drawn_in_turn_from_the_sample_s_own_numbers() -
                 break
         flipped = numbers.random() < 0.5
         noise = np.zeros(4, np.float32)
-        found = draw(HOW, 1, 2, sample, 90, 60, noise)
+        found = draw_augmentation(HOW, 1, 2, sample, 90, 60, noise)
         assert expected is not None
         assert (found.left, found.top, found.width, found.height, found.flipped) == (*expected, flipped)
         assert np.array_equal(noise, numbers.random(4, dtype=np.float32))

@@ -14,7 +14,7 @@ from retfound_dist.stream.batch_plan import (
     SampleRefs,
     batch_digest,
     generator,
-    layout,
+    make_batch_layout,
     rank_share,
     rank_slots,
     sample_generator,
@@ -41,7 +41,7 @@ def test_each_epoch_visits_every_sample_exactly_once(plan: BatchPlan) -> None:
 def test_the_union_over_ranks_is_the_global_batch_at_every_world_size(
     plan: BatchPlan, step: int, world: int, micro: int
 ) -> None:
-    cut, whole = layout(plan.global_batch, world, micro), plan.batch(step)
+    cut, whole = make_batch_layout(plan.global_batch, world, micro), plan.batch(step)
     assert cut.micro <= micro
     parts = [whole[rank_slots(cut, r, a)].sample for r in range(world) for a in range(cut.accumulation)]
     assert all(len(part) <= cut.micro for part in parts)
@@ -90,13 +90,13 @@ def test_seeds_and_epochs_give_other_orders() -> None:
     ],
 )
 def test_layout_wastes_little(batch: int, world: int, micro: int, expected: tuple[int, int, int]) -> None:
-    cut = layout(batch, world, micro)
+    cut = make_batch_layout(batch, world, micro)
     assert (cut.micro, cut.accumulation, cut.padding) == expected
 
 
 def test_layout_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        layout(0, 1, 1)
+        make_batch_layout(0, 1, 1)
 
 
 def test_an_empty_set_is_refused() -> None:
@@ -208,20 +208,20 @@ def test_the_windows_of_a_step_are_the_ones_it_reads_and_no_others() -> None:
     ],
 )
 def test_a_layout_is_told_in_one_line(batch: int, world: int, micro: int, said: str) -> None:
-    assert layout(batch, world, micro).describe() == said
+    assert make_batch_layout(batch, world, micro).describe() == said
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1)])
 def test_a_layout_of_nothing_names_what_was_asked_for(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match="batch {}, ranks {} and micro-batch {} must all".format(*numbers)):
-        layout(*numbers)
+        make_batch_layout(*numbers)
 
 
 def test_a_layout_has_the_fewest_passes_and_then_the_least_padding() -> None:
     for batch in range(1, 40):
         for world in range(1, 8):
             for micro in range(1, 12):
-                cut = layout(batch, world, micro)
+                cut = make_batch_layout(batch, world, micro)
                 possible = [
                     (a, m) for a in range(1, batch + 1) for m in range(1, micro + 1) if a * m * world >= batch
                 ]
@@ -231,7 +231,7 @@ def test_a_layout_has_the_fewest_passes_and_then_the_least_padding() -> None:
 
 
 def test_neighbouring_ranks_share_their_slots_in_a_row() -> None:
-    cut = layout(22, 3, 4)
+    cut = make_batch_layout(22, 3, 4)
     assert (cut.micro, cut.accumulation) == (4, 2)
     assert [rank_share(cut, rank) for rank in range(3)] == [slice(0, 8), slice(8, 16), slice(16, 24)]
     assert rank_share(cut, 1, 2) == slice(8, 24)
@@ -251,11 +251,11 @@ def test_refs_are_cut_in_all_their_columns_and_cannot_be_changed() -> None:
 
 def test_a_plan_and_a_layout_cannot_be_changed_and_are_told_apart_by_their_numbers() -> None:
     assert BatchPlan((3, 5), 1, 2, 2) == BatchPlan((3, 5), 1, 2, 2)
-    assert layout(8, 2, 2) == layout(8, 2, 2)
+    assert make_batch_layout(8, 2, 2) == make_batch_layout(8, 2, 2)
     with pytest.raises(FrozenInstanceError):
         BatchPlan((3, 5), 1, 2, 2).seed = 4  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
-        layout(8, 2, 2).micro = 4  # type: ignore[misc]
+        make_batch_layout(8, 2, 2).micro = 4  # type: ignore[misc]
 
 
 def test_the_digest_of_known_keys_is_known_and_wraps_at_64_bits() -> None:

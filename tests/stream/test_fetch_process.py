@@ -14,7 +14,7 @@ import pytest
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import storage
 from retfound_dist.io.byte_ranges import ReadTraffic
-from retfound_dist.stream.fetch_process import Fetcher, FetchReport
+from retfound_dist.stream.fetch_process import FetchProcess, FetchReport
 from retfound_dist.stream.stream_spec import StreamSpec
 from tests.stream.stream_inputs import make_set, make_spec
 
@@ -27,8 +27,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @contextmanager
-def fetching(spec: StreamSpec) -> Iterator[Fetcher]:
-    fetcher = Fetcher(spec)
+def fetching(spec: StreamSpec) -> Iterator[FetchProcess]:
+    fetcher = FetchProcess(spec)
     try:
         yield fetcher
     finally:
@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> bool:
     return True
 
 
-def collect(fetcher: Fetcher, enough: Callable[[FetchReport], bool]) -> FetchReport:
+def collect(fetcher: FetchProcess, enough: Callable[[FetchReport], bool]) -> FetchReport:
     """The sum of all report until there is enough. Steps alternate, because the process answers only to a new one."""
     total, steps = FetchReport((), ReadTraffic()), itertools.cycle(range(3))
 
@@ -100,7 +100,7 @@ def test_a_fetcher_that_was_killed_is_no_error_of_the_rank(manifest: Manifest, t
 
 
 def test_the_process_ends_when_the_rank_drops_its_end(manifest: Manifest, tmp_path: Path) -> None:
-    fetcher = Fetcher(make_spec(manifest, str(tmp_path / "cache")))
+    fetcher = FetchProcess(make_spec(manifest, str(tmp_path / "cache")))
     fetcher.at(0)
     process = psutil.Process(fetcher.process.pid)
     del fetcher

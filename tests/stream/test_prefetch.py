@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.io import byte_ranges
 from retfound_dist.stream import MicroBatch, open_stream
-from retfound_dist.stream.batch_plan import BatchPlan, layout, rank_share
+from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout, rank_share
 from retfound_dist.stream.prefetch import BEHIND, Lookahead
 from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
@@ -30,7 +30,7 @@ PLANS = st.builds(
 def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
     plan: BatchPlan, start: int, world: int, data: st.DataObject
 ) -> None:
-    cut = layout(plan.global_batch, world, 8)
+    cut = make_batch_layout(plan.global_batch, world, 8)
     rank = data.draw(st.integers(0, world - 1))
     own, node = rank_share(cut, rank), rank_share(cut, 0, world)
     ahead, stop = Lookahead(plan, own, node, start + 12), start + 12

@@ -15,7 +15,7 @@ import torch
 
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.stream import open_stream
-from retfound_dist.stream.tensor_transfer import hand_over_in_memory
+from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 from tests.stream.stream_inputs import make_set, read_with_shm
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def limited(limit: int, value: int) -> Iterator[None]:
 def send(pipe: Connection, ours: bool, limit: int, value: int) -> None:
     """What a child does: sends all tensors, and stays until they have arrived."""
     if ours:
-        hand_over_in_memory()
+        send_tensors_in_memory()
     if limit < 0:
         pipe.send(TENSORS)
     else:

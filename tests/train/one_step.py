@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from retfound_dist.config.schema import Model, Optim, Train
-from retfound_dist.model.cpu_bf16 import suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.engine import deepspeed_engine as ds
-from retfound_dist.train.engine.micro_batch import Meter, give_back
+from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
 from retfound_dist.train.parameter_groups import parameter_groups
 
 
@@ -26,10 +26,12 @@ def main() -> None:
     settings: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
     train = Train(global_batch=micro, micro_batch=micro, steps=3, **settings)
     model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
-    suit_cpu(model, precision)
+    choose_cpu_operators(model, precision)
     model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-    engine = ds.build(model, parameter_groups(model, Optim()), train, Optim(), layout(micro, 1, micro))
-    give_back()
+    engine = ds.build(
+        model, parameter_groups(model, Optim()), train, Optim(), make_batch_layout(micro, 1, micro)
+    )
+    release_freed_memory()
     images = torch.zeros(micro, 1, *model.config.size, dtype=torch.uint8, device=device)
     for _ in range(3):
         engine.backward(engine(images, torch.rand(micro, model.patches, device=device)).mean())

@@ -86,7 +86,7 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
                 uploads, asked, watchdog, scratch.folder, RankFailures(group, watchdog),
             )  # fmt: skip
             pretrain.prepare_run = partial(_dumped, each.dump) if each.dump else prepare_run
-            pretrain.run_on(start)
+            pretrain.run_joined(start)
         group.share(None)
         gc.collect()
     ds.stop()

@@ -46,7 +46,7 @@ def save(run: str, value: float, scratch: str, step: int = STEP, keep: Checkpoin
             part.parent.mkdir()
             safetensors.torch.save_file({"0": torch.full((4,), value)}, part)
             found = upload_process.upload(folder, url, 5.0, mark)
-            parts.append(found.pop(checkpoint_folder.marked(part_name(rank), mark)))
+            parts.append(found.pop(checkpoint_folder.name_with_mark(part_name(rank), mark)))
             files |= found
     fixed = str(Path(scratch) / "fixed")
     safetensors.torch.save_file({"fixed": torch.full((2,), value)}, fixed)

@@ -8,7 +8,7 @@ import pytest
 from retfound_dist.config.schema import Data, Optim, PretrainConfig, Run, Train
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.shard_set import Manifest, read_index
-from retfound_dist.train.schedule import make_job
+from retfound_dist.train.schedule import make_schedule
 from tests import ROOT
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain
@@ -32,7 +32,7 @@ def config(manifest: Manifest, train: Train, optim: Optim | None = None) -> Pret
 
 
 def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifest) -> None:
-    job = make_job(
+    job = make_schedule(
         config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)),
         manifest,
         1,
@@ -46,8 +46,8 @@ def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifes
 
 
 def test_stopping_early_does_not_change_the_schedule(manifest: Manifest) -> None:
-    whole = make_job(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1, 64)
-    cut = make_job(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1, 64)
+    whole = make_schedule(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1, 64)
+    cut = make_schedule(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1, 64)
     assert (cut.last, whole.last) == (4, 30)
     assert [cut.lr(s) for s in range(4)] == [whole.lr(s) for s in range(4)]
 

@@ -9,7 +9,7 @@ import pytest
 from retfound_dist.config.schema import Data, Optim, PretrainConfig, Run, Train
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard
 from retfound_dist.stream.batch_plan import BatchPlan
-from retfound_dist.train.schedule import RunSchedule, make_job, run_steps
+from retfound_dist.train.schedule import RunSchedule, make_schedule, run_steps
 
 
 def manifest(*counts: int) -> Manifest:
@@ -25,7 +25,7 @@ def config(train: Train, optim: Optim | None = None) -> PretrainConfig:
 def job(
     train: Train, optim: Optim | None = None, samples: int = 50, ranks: int = 1, micro: int = 64
 ) -> RunSchedule:
-    return make_job(config(train, optim), manifest(samples), ranks, micro)
+    return make_schedule(config(train, optim), manifest(samples), ranks, micro)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_papers_run_has_the_papers_rates() -> None:
 
 def test_a_batch_is_cut_for_the_ranks_there_are_and_the_order_does_not_know_of_them() -> None:
     train = Train(global_batch=11, steps=3, seed=5)
-    one, three = (make_job(config(train), manifest(20, 30, 10), ranks, 2) for ranks in (1, 3))
+    one, three = (make_schedule(config(train), manifest(20, 30, 10), ranks, 2) for ranks in (1, 3))
     assert one.plan == three.plan == BatchPlan((20, 30, 10), 5, 11, 2)
     assert (one.cut.world, one.cut.micro, one.cut.accumulation) == (1, 2, 6)
     assert (three.cut.world, three.cut.micro, three.cut.accumulation) == (3, 2, 2)

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.formats.shard_set import Manifest, read_manifest
-from retfound_dist.model.cpu_bf16 import suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import batch_digest
@@ -30,8 +30,8 @@ from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
-from retfound_dist.train.schedule import make_job
-from retfound_dist.train.train_step import take_step
+from retfound_dist.train.schedule import make_schedule
+from retfound_dist.train.train_step import train_step
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import SMALL
 
@@ -105,7 +105,7 @@ def with_noisy_padding(stream: Stream) -> Iterator[MicroBatch]:
 def plain_loop(manifest: Manifest) -> Taken:
     """The reference."""
     config = config_of(manifest, Case(BATCH))
-    net, job = network(config), make_job(config, manifest, 1, BATCH)
+    net, job = network(config), make_schedule(config, manifest, 1, BATCH)
     optimizer = torch.optim.AdamW(parameter_groups(net, config.optim), lr=0.0, betas=config.optim.betas)
     found = Taken([], [], [], {}, [])
     with stream_of(config, manifest, World(), BATCH) as stream:
@@ -129,12 +129,12 @@ def plain_loop(manifest: Manifest) -> Taken:
 
 
 def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
-    """The same by `take_step` on a real engine, of one rank; gradients are read just before they are applied."""
+    """The same by `train_step` on a real engine, of one rank; gradients are read just before they are applied."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 
     config = config_of(manifest, case)
-    net, job = network(config), make_job(config, manifest, group.world.size, case.micro)
-    suit_cpu(net, config.train.precision)
+    net, job = network(config), make_schedule(config, manifest, group.world.size, case.micro)
+    choose_cpu_operators(net, config.train.precision)
     net.to(torch.bfloat16 if case.precision == "bf16" else torch.float32)
     fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
     engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
@@ -152,7 +152,7 @@ def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
     with stream_of(config, manifest, group.world, case.micro) as stream:
         parts = with_noisy_padding(stream)
         for number in range(BEGIN, BEGIN + STEPS):
-            records.append(take_step(engine, parts, job, group, clock, sample_faults, number))
+            records.append(train_step(engine, parts, job, group, clock, sample_faults, number))
             assert [g["lr"] for g in engine.optimizer.param_groups] == [job.lr(number)] * 2
     assert clock.steps == STEPS
     losses = (group.sum(torch.stack([r.loss for r in records])) / BATCH).tolist()
@@ -189,7 +189,7 @@ def plain(manifest: Manifest) -> Taken:
 
 def test_the_batches_have_rates_losses_and_gradients_of_their_own(plain: Taken, manifest: Manifest) -> None:
     """Otherwise the tests below could not tell one step from another."""
-    job = make_job(config_of(manifest, Case(BATCH)), manifest, 1, BATCH)
+    job = make_schedule(config_of(manifest, Case(BATCH)), manifest, 1, BATCH)
     rates = [job.lr(number) for number in range(BEGIN - 1, BEGIN + STEPS + 1)]
     assert len(set(rates)) == len(rates)
     assert len({round(loss, 4) for loss in plain.losses}) == STEPS
@@ -227,12 +227,12 @@ def test_a_record_names_every_sample_of_its_step_once_with_its_own_loss(
 
 def test_what_a_step_could_not_read_reaches_the_account(manifest: Manifest, alone: RankGroup) -> None:
     config = config_of(manifest, Case(4))
-    net, job = network(config), make_job(config, manifest, 1, 4)
+    net, job = network(config), make_schedule(config, manifest, 1, 4)
     engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
     sample_faults = SampleFaults(10)
     with stream_of(config, manifest, World(), 4) as stream:
         parts = (replace(part, faults=[f"oct-000000/{number}: broken"]) for number, part in enumerate(stream))
-        take_step(engine, parts, job, alone, Clock(), sample_faults, BEGIN)
+        train_step(engine, parts, job, alone, Clock(), sample_faults, BEGIN)
     assert sample_faults._new == ["oct-000000/0: broken", "oct-000000/1: broken", "oct-000000/2: broken"]
 
 
@@ -240,13 +240,13 @@ def test_a_sample_whose_loss_is_not_finite_is_suspected_and_the_weights_stay(
     manifest: Manifest, alone: RankGroup
 ) -> None:
     config = config_of(manifest, Case(4))
-    net, job = network(config), make_job(config, manifest, 1, 4)
+    net, job = network(config), make_schedule(config, manifest, 1, 4)
     engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     with stream_of(config, manifest, World(), 4) as stream:
         parts = list(stream)[:3]
     parts[1].weight[2] = math.nan
-    record = take_step(engine, iter(parts), job, alone, Clock(), SampleFaults(0), BEGIN)
+    record = train_step(engine, iter(parts), job, alone, Clock(), SampleFaults(0), BEGIN)
     assert record.suspects() == [parts[1].keys[2]]
     assert not math.isfinite(float(record.loss))
     assert not math.isfinite(float(record.grad_norm))

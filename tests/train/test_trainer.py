@@ -21,7 +21,7 @@ from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import open_stream
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
-from retfound_dist.train.schedule import make_job
+from retfound_dist.train.schedule import make_schedule
 from retfound_dist.train.trainer import _sum_digest
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import SMALL, expected_digests, metrics, pretrain
@@ -65,7 +65,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 @pytest.fixture(scope="module")
 def plain(ran: Ran) -> Plain:
-    config, job = ran.config, make_job(ran.config, ran.manifest, 1, BATCH)
+    config, job = ran.config, make_schedule(ran.config, ran.manifest, 1, BATCH)
     torch.manual_seed(config.train.seed)
     net = MaskedAutoencoder(config.model)
     optimizer = torch.optim.AdamW(parameter_groups(net, config.optim), lr=0.0, betas=config.optim.betas)

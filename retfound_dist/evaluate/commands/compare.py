@@ -28,7 +28,11 @@ from retfound_dist.evaluate.report.evaluation_page import comparison_page
 from retfound_dist.evaluate.report.paired_differences import comparison
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.results.existing_results import check_place, check_rows, held_evaluation
+from retfound_dist.evaluate.results.existing_results import (
+    check_out_url,
+    check_rows,
+    read_matching_evaluation,
+)
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.progress import ProgressDisplay
@@ -45,7 +49,7 @@ def compare_command(
     set_threads(config.threads)
     _check_names(config)
     # All that can be refused is checked before images are decoded.
-    check_place(config.out.url, force, comparison=True)
+    check_out_url(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_free(report_url(config), "compare", force, "out.report")
     memory = IdentityCache(storage.join(config.out.url, MEMORY))
@@ -123,10 +127,10 @@ def _make_rows(
             )
             rows[share, name] = evaluation
         else:
-            check_place(row.out.url, force)
+            check_out_url(row.out.url, force)
             # Raises where another evaluation stands there: now, and not after other rows have run for
             # hours.
-            held_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
+            read_matching_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
         titled = {_title(name, share): row for (share, name), row in missing.items()}
@@ -142,7 +146,7 @@ def _make_rows(
 
 
 def _complete(start: StartingWeights, data: LabelledSet, row: EvaluateConfig) -> Evaluation | None:
-    """The row where it can be taken as it stands; `held_evaluation` says what to do about another one."""
+    """The row where it can be taken as it stands; `read_matching_evaluation` says what to do otherwise."""
     try:
         return complete_row(start, data, row)
     except RecordError:

@@ -11,7 +11,7 @@ from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
-from retfound_dist.evaluate.finetune.parallel_runs import run_beside
+from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.cached_evaluation import is_same
@@ -49,7 +49,7 @@ def make_row(
 def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: ProgressDisplay) -> None:
     """Evaluate rows into their folders, `jobs` at a time."""
     show.begin(f"{len(rows)} rows, {min(jobs, len(rows))} at a time")
-    run_beside({name: partial(_make, config) for name, config in rows.items()}, jobs, threads, show)
+    run_in_parallel({name: partial(_make, config) for name, config in rows.items()}, jobs, threads, show)
 
 
 def _make(config: EvaluateConfig, show: ProgressDisplay) -> None:

@@ -27,13 +27,13 @@ from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate.data import set_layouts
 from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, for_testing
-from retfound_dist.evaluate.data.set_layouts import Item
+from retfound_dist.evaluate.data.set_layouts import LabelledImage
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
 from retfound_dist.evaluate.probe.frozen_features import (
     Features,
     features,
     frozen_encoder,
-    npz,
+    npz_bytes,
     read_npz,
 )
 from retfound_dist.files.folder_walk import Links
@@ -103,7 +103,7 @@ def embed_command(
     return 0
 
 
-def list_images(url: str, links: Links = "inside") -> tuple[list[Item], list[str]]:
+def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage], list[str]]:
     """Every image of a folder, sorted by key, or of a shard set as it lies there; labels do not matter.
 
     And what was passed over, a sentence each.
@@ -115,17 +115,17 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[Item], list[str
     files = find_files(storage.local_path(url), links=links)
     if not files.paths:
         raise DataError(f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(files, FOLLOW)}")
-    items = [Item(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
+    items = [LabelledImage(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
     return items, files.passed.lines(FOLLOW)
 
 
-def _shard_images(url: str) -> Iterator[Item]:
+def _shard_images(url: str) -> Iterator[LabelledImage]:
     """The images of a shard set, known by its indexes; of the shards themselves two are held at a time."""
     shards = _Shards(url)
     for shard in shard_set.read_manifest(url).shards:
         for entry in shard_set.read_index(url, shard):
             content = f"{shard.sha256} {entry.image_offset}"
-            yield Item(entry.key, "", partial(shards.image, shard, entry), identity=content)
+            yield LabelledImage(entry.key, "", partial(shards.image, shard, entry), identity=content)
 
 
 class _Shards:
@@ -150,7 +150,7 @@ class _Shards:
 
 
 def _in_parts(
-    start: StartingWeights, items: Sequence[Item], out: str, show: ProgressDisplay
+    start: StartingWeights, items: Sequence[LabelledImage], out: str, show: ProgressDisplay
 ) -> tuple[Embedded, int]:
     """All features, and how many of the images had to be read now."""
     folder, model, fresh, began = _parts_url(out), None, 0, time.monotonic()
@@ -180,7 +180,7 @@ def _in_parts(
 
 
 def _embed(
-    model: Any, start: StartingWeights, items: Sequence[Item], tick: Callable[[int], None]
+    model: Any, start: StartingWeights, items: Sequence[LabelledImage], tick: Callable[[int], None]
 ) -> Embedded:
     keys, pixels, skipped = [], [], []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -196,14 +196,14 @@ def _embed(
     return Embedded(keys, features(model, pixels, lambda done, _: tick(done)), skipped)
 
 
-def _read(item: Item, side: int) -> Pixels | str:
+def _read(item: LabelledImage, side: int) -> Pixels | str:
     try:
         return for_testing(decode_grey(item.read()), side)
     except (ValueError, OSError, StorageError, DataError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _identity(start: StartingWeights, items: Sequence[Item]) -> str:
+def _identity(start: StartingWeights, items: Sequence[LabelledImage]) -> str:
     """Changes when the weights or any of the images do: of files the bytes are asked."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         content = list(pool.map(_content, items))
@@ -211,7 +211,7 @@ def _identity(start: StartingWeights, items: Sequence[Item]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _content(item: Item) -> str:
+def _content(item: LabelledImage) -> str:
     try:
         # Images of shards are known by their shard's sha256, which the manifest holds: they need not be
         # read for this.
@@ -237,7 +237,7 @@ def _delete_parts(url: str) -> None:
 def _npz(part: Embedded, **more: Any) -> bytes:
     # As fixed-width text: arrays of objects need pickle, which np.load refuses by default.
     texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
-    return npz({**texts, "features": part.features, **more})
+    return npz_bytes({**texts, "features": part.features, **more})
 
 
 def _read_part(url: str) -> Embedded | None:

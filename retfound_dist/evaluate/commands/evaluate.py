@@ -21,14 +21,14 @@ from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, cou
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
 from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device
 from retfound_dist.evaluate.finetune.recipe_search import tune
-from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, over_seeds
+from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, seed_statistics
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
 from retfound_dist.evaluate.probe import linear_probe
 from retfound_dist.evaluate.probe.frozen_features import features_of
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.results.existing_results import check_place, held_evaluation
+from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
 from retfound_dist.evaluate.results.page_images import make_pictures
 from retfound_dist.evaluate.scores import bootstrap, metrics, wording
 from retfound_dist.evaluate.scores.metrics import Floats
@@ -45,13 +45,13 @@ def evaluate_command(
     """Run `retfound evaluate`; raises RetfoundError for anything a person can mend."""
     config, _ = load(EvaluateConfig, config_path, overrides)
     set_threads(config.threads)
-    check_place(config.out.url, force)
+    check_out_url(config.out.url, force)
     start = open_start(config.checkpoint, config.model)
     with ProgressDisplay(quiet) as show:
         if remark := start.remark():
             show.say(remark)
         data = load_labelled(config.data, start.image_size, show, config.external)
-        existing = held_evaluation(start, data, config, force, show.warn)
+        existing = read_matching_evaluation(start, data, config, force, show.warn)
         if existing:
             # The page can be drawn again from the other files: a deleted one is no reason to evaluate
             # again.
@@ -145,7 +145,7 @@ def evaluate_start(
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
         **({"tuning": {"recipe": first.change, "tried": first.tried}} if first.tried else {}),
-        **over_seeds(outcomes, data),
+        **seed_statistics(outcomes, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": {**start.describe(), "pretrained_on": seen},
         "split": data.counts(),
@@ -192,7 +192,7 @@ def with_pretrained(
 ) -> dict[str, Any]:
     """The external test, with how many of its images the weights were pretrained on."""
     seen = pretraining_overlap.count(start, {"test": part})
-    warning = wording.pretrained_external(seen)
+    warning = wording.external_overlap_warning(seen)
     if warning:
         show.say(f"warning: {tree['data']['path']}: {warning}")
     return {**tree, "pretrained_on": seen, "warnings": [*tree["warnings"], *([warning] if warning else [])]}
@@ -221,7 +221,7 @@ def _probe(
     probabilities = linear_probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
     _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     return {
-        method: linear_probe.scored(
+        method: linear_probe.probe_scores(
             test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
         )
         for method, p_NC in probabilities.items()

@@ -37,7 +37,7 @@ from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.evaluate.watching import probe_results
 from retfound_dist.evaluate.watching import watch_history as histories
-from retfound_dist.evaluate.watching.probe_results import Probed
+from retfound_dist.evaluate.watching.probe_results import ProbeResult
 from retfound_dist.evaluate.watching.watch_history import History, is_of, start_url, steps_with
 from retfound_dist.formats import checkpoint_folder, run_folder, url_kinds
 from retfound_dist.formats.content_identity import IdentityCache
@@ -148,7 +148,7 @@ class _Watch:
             or not checkpoint_folder.is_checkpoint(checkpoint_folder.checkpoint_url(self.run, end))
         )
 
-    def _is_saved_again(self, step: int, known: Mapping[int, Probed]) -> bool:
+    def _is_saved_again(self, step: int, known: Mapping[int, ProbeResult]) -> bool:
         """Whether other weights were committed in place of those that were probed."""
         return step in known and not is_of(checkpoint_folder.checkpoint_url(self.run, step), known[step])
 
@@ -229,7 +229,7 @@ class _Watch:
         """What is known from before, begun with the starting weights' probe."""
         config, history = self.config, History.of(self.config, data, self.show.warn)
         seen = pretraining_overlap.count(checkpoint, {name: data.parts[name] for name in probe_results.PARTS})
-        if note := wording.pretrained_probe(seen):
+        if note := wording.probe_overlap_warning(seen):
             self.show.say(note)
         self.show.say(_header(config.probe.folds))
         start = self._starting_weights(checkpoint)

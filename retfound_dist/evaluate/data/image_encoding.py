@@ -37,7 +37,7 @@ def read_picture(text: str) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("L"))
 
 
-def uri(text: str) -> str:
+def data_uri(text: str) -> str:
     """The data URI of a picture that `picture_text` encoded."""
     return f"data:image/webp;base64,{text}"
 

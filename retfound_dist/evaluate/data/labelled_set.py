@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, for_testing, for_training
-from retfound_dist.evaluate.data.set_layouts import PARTS, Item, list_items
+from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage, list_items
 from retfound_dist.evaluate.data.split_leaks import find_leaks, pixel_digest
 from retfound_dist.evaluate.data.split_parts import parts_of, unit_kinds, unit_of, write_split
 from retfound_dist.images import image_digests
@@ -170,7 +170,7 @@ class Decoded:
 
 
 def decode_all(
-    items: Sequence[Item], side: int, tick: Tick | None
+    items: Sequence[LabelledImage], side: int, tick: Tick | None
 ) -> tuple[list[Decoded | None], list[tuple[str, str]]]:
     """Each item's image, or None; (key, reason) of those that are None."""
     decoded: list[Decoded | None] = []
@@ -186,7 +186,7 @@ def decode_all(
     return decoded, faults
 
 
-def _decode(item: Item, side: int) -> Decoded | str:
+def _decode(item: LabelledImage, side: int) -> Decoded | str:
     """The item's image, or what is wrong with it."""
     try:
         data = item.read()
@@ -195,7 +195,7 @@ def _decode(item: Item, side: int) -> Decoded | str:
         # The reason stands in a list of reasons, one line each; some libraries explain themselves in several.
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     fitted = for_training if item.split == "train" else for_testing
-    digests = (*image_digests.of_image(data, pixels_HW), *item.digests)
+    digests = (*image_digests.digests_of_image(data, pixels_HW), *item.digests)
     return Decoded(fitted(pixels_HW, side), pixel_digest(pixels_HW), digests)
 
 
@@ -233,7 +233,9 @@ def check_labels(labels: Sequence[str], config: EvalData) -> None:
         )
 
 
-def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str, notes: Sequence[str]) -> None:
+def _check_classes(
+    classes: Sequence[str], items: Sequence[LabelledImage], where: str, notes: Sequence[str]
+) -> None:
     if len(classes) < 2:
         raise DataError(
             f"{where} has one class only ({', '.join(classes) or 'none'}): "
@@ -252,7 +254,7 @@ def _check_classes(classes: Sequence[str], items: Sequence[Item], where: str, no
 
 
 def _part(
-    name: str, items: Sequence[Item], images: Sequence[Decoded], classes: Sequence[str], rule: str
+    name: str, items: Sequence[LabelledImage], images: Sequence[Decoded], classes: Sequence[str], rule: str
 ) -> SplitPart:
     rows = [i for i, item in enumerate(items) if item.split == name]
     return SplitPart(
@@ -265,7 +267,7 @@ def _part(
     )
 
 
-def fingerprint(items: Sequence[Item], images: Sequence[Decoded]) -> str:
+def fingerprint(items: Sequence[LabelledImage], images: Sequence[Decoded]) -> str:
     """sha256 over keys, labels, patients, parts and pixels."""
     rows = zip(items, images, strict=True)
     # Pixels and not the files' bytes: a set that was copied to another lossless format is the same set.

@@ -16,7 +16,7 @@ from retfound_dist.errors import ManifestError, RetfoundError
 from retfound_dist.evaluate.data.labelled_set import SplitPart
 from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights
 from retfound_dist.formats import checkpoint_folder
-from retfound_dist.formats.content_identity import SHARD_SET, is_beginning, set_fingerprint
+from retfound_dist.formats.content_identity import SHARD_SET, is_prefix_of, set_fingerprint
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.images import image_digests
 from retfound_dist.images.image_digests import Known
@@ -105,7 +105,7 @@ def _images_of_run(config: Mapping[str, Any]) -> Known:
         raise ManifestError(f"the shard set it was trained on cannot be read at {data['shards']}") from error
     if recorded_set is None:
         manifest = manifest.first(data.get("first_shards", 0))
-    elif is_beginning(recorded_set, manifest):
+    elif is_prefix_of(recorded_set, manifest):
         manifest = manifest.first(recorded_set["shards"])
     else:
         raise ManifestError(f"{manifest.url} is not the shard set any more that the run was trained on")
@@ -117,5 +117,5 @@ def _known(manifest: Manifest, split: str) -> Known:
     if place not in _read:
         if len(_read) > 3:
             _read.pop(next(iter(_read)))
-        _read[place] = image_digests.of_part(manifest, split)
+        _read[place] = image_digests.part_digests(manifest, split)
     return _read[place]

@@ -29,7 +29,7 @@ from retfound_dist.io import storage
 from retfound_dist.listing.folder_layout import layout_of, notes_of, nothing_found, part_of
 from retfound_dist.listing.image_lists import (
     LISTINGS,
-    Listed,
+    ImageList,
     Row,
     find_listing,
     other_tables,
@@ -48,7 +48,7 @@ _KINDS = (
 
 
 @dataclass(frozen=True)
-class Item:
+class LabelledImage:
     """One labelled image that can be read."""
 
     key: str
@@ -73,7 +73,7 @@ class Item:
 class SetListing:
     """The images found at a path or URL."""
 
-    items: tuple[Item, ...]
+    items: tuple[LabelledImage, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=())
     """(key, reason) of images that are there and cannot be used."""
     notes: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
             continue
         read = partial(read_file, files.root, file, links)
         place = sequences.of(key)
-        items.append(Item(key, label, read, None, place.volume, place.group, split))
+        items.append(LabelledImage(key, label, read, None, place.volume, place.group, split))
     listing = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW))
     if where is None and layout.inside:
         where = find_listing(str(root / layout.inside))
@@ -151,7 +151,7 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
 
 
 def _apply_listing(
-    in_folders: SetListing, root: Path, listed: Listed, links: Links, inside: str = ""
+    in_folders: SetListing, root: Path, listed: ImageList, links: Links, inside: str = ""
 ) -> SetListing:
     """The images as the listing says; `inside`: where the set begins below the listing's own folder."""
     rows = listed.rows
@@ -197,22 +197,22 @@ def _class_of(file: str) -> str:
     return folders[0] if folders else ""
 
 
-def _missing(root: Path, items: Sequence[Item]) -> list[str]:
+def _missing(root: Path, items: Sequence[LabelledImage]) -> list[str]:
     return [item.key for item in items if not (root / item.key).exists()]
 
 
-def _item(root: Path, file: str, label: str, links: Links, place: Place) -> Item:
+def _item(root: Path, file: str, label: str, links: Links, place: Place) -> LabelledImage:
     read = partial(read_file, os.path.realpath(root), file, links)
-    return Item(file, label, read, None, place.volume, place.group)
+    return LabelledImage(file, label, read, None, place.volume, place.group)
 
 
-def _as_listed(item: Item, row: Row) -> Item:
+def _as_listed(item: LabelledImage, row: Row) -> LabelledImage:
     if row.volume is not None:
         item = replace(item, volume=row.volume, group=None)
     return replace(item, label=row.label or item.label, patient=row.patient, split=row.split or item.split)
 
 
-def list_samples(url: str) -> Iterator[Item]:
+def list_samples(url: str) -> Iterator[LabelledImage]:
     """Every sample of a shard set, by key; one without a label has an empty one.
 
     Of a set of several sources patients and volumes are told apart by their source, as in packing.
@@ -221,7 +221,7 @@ def list_samples(url: str) -> Iterator[Item]:
     manifest = shard_set.read_manifest(url)
     several = len(manifest.sources) > 1
     # The digests of all shards in one list: shards and samples below come in the same order.
-    known = iter(image_digests.of_set(manifest).digests.tolist())
+    known = iter(image_digests.set_digests(manifest).digests.tolist())
     for shard in manifest.shards:
         data = memoryview(read_shard(url, shard))
         for entry in shard_set.read_index(url, shard):
@@ -239,7 +239,9 @@ def list_samples(url: str) -> Iterator[Item]:
             # 0 means that the index has none.
             read, sources = partial(bytes, image), tuple(digest for digest in next(known) if digest)
             content = entry.image_sha256
-            items.append(Item(entry.key, label, read, patient, volume, group, split, content, sources))
+            items.append(
+                LabelledImage(entry.key, label, read, patient, volume, group, split, content, sources)
+            )
     yield from sorted(items, key=lambda item: item.key)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.gray_pixels import Pixels
-from retfound_dist.evaluate.data.set_layouts import PARTS, Item
+from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
 from retfound_dist.listing.split_units import TOGETHER
 
 _NAMED = 5
@@ -49,7 +49,7 @@ class Leaks:
         return tuple(f"{line}: scores are too good; split by patient" for line in leak_lines)
 
 
-def find_leaks(items: Sequence[Item], digests: Sequence[str]) -> Leaks:
+def find_leaks(items: Sequence[LabelledImage], digests: Sequence[str]) -> Leaks:
     """Patients, volumes and pixels that are in two parts.
 
     `digests` are the items' pixels; an image of a patient who is named already is not named again.

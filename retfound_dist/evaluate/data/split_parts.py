@@ -16,7 +16,7 @@ from dataclasses import replace
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.data.patient_split import split_by_unit
-from retfound_dist.evaluate.data.set_layouts import PARTS, Item
+from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
 from retfound_dist.io import storage
 from retfound_dist.listing import split_units
 from retfound_dist.listing.image_lists import read_split_file
@@ -25,8 +25,8 @@ _NAMED = 3
 
 
 def parts_of(
-    items: Sequence[Item], config: EvalData, readable: Callable[[Item], bool]
-) -> tuple[str, tuple[Item, ...]]:
+    items: Sequence[LabelledImage], config: EvalData, readable: Callable[[LabelledImage], bool]
+) -> tuple[str, tuple[LabelledImage, ...]]:
     """How the set is divided (`file`, `given`, `patient`, `volume`, `folder`, `image`), and its items with
     their part.
 
@@ -39,12 +39,12 @@ def parts_of(
 
 
 def assign_parts(
-    items: Sequence[Item],
+    items: Sequence[LabelledImage],
     fractions: tuple[float, float, float],
     seed: int,
     where: str,
     rule: str = split_units.TOGETHER,
-) -> tuple[str, tuple[Item, ...]]:
+) -> tuple[str, tuple[LabelledImage, ...]]:
     """Assigns parts without a split file; returns how the set is divided, and its items with their part.
 
     A split that the set brings wins. Where it has no val part, one is taken out of train.
@@ -69,12 +69,12 @@ def assign_parts(
     return "given", tuple(items)
 
 
-def unit_kinds(items: Sequence[Item], rule: str) -> dict[str, int]:
+def unit_kinds(items: Sequence[LabelledImage], rule: str) -> dict[str, int]:
     """How many images are known by their patient, how many by a volume or folder, how many by neither."""
     return dict(Counter(unit_of(item, rule)[0] for item in items))
 
 
-def unit_of(item: Item, rule: str) -> split_units.Unit:
+def unit_of(item: LabelledImage, rule: str) -> split_units.Unit:
     """The patient, folder, volume or image that our own split does not divide."""
     return split_units.unit_of(item.key, item.patient, item.group, item.volume, rule)
 
@@ -94,7 +94,7 @@ def read_split(url: str) -> dict[str, str]:
     return parts
 
 
-def write_split(url: str, items: Sequence[Item]) -> None:
+def write_split(url: str, items: Sequence[LabelledImage]) -> None:
     """Writes each item's part, the whole file or nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -103,8 +103,11 @@ def write_split(url: str, items: Sequence[Item]) -> None:
 
 
 def _as_filed(
-    items: Sequence[Item], parts: dict[str, str], config: EvalData, readable: Callable[[Item], bool]
-) -> tuple[Item, ...]:
+    items: Sequence[LabelledImage],
+    parts: dict[str, str],
+    config: EvalData,
+    readable: Callable[[LabelledImage], bool],
+) -> tuple[LabelledImage, ...]:
     keys = {item.key for item in items}
     gone = [key for key in parts if key not in keys]
     missing = [item for item in items if item.key not in parts]
@@ -127,7 +130,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
-def _divide(items: Sequence[Item], shares: dict[str, float], seed: int, rule: str) -> tuple[Item, ...]:
+def _divide(
+    items: Sequence[LabelledImage], shares: dict[str, float], seed: int, rule: str
+) -> tuple[LabelledImage, ...]:
     units = [unit_of(item, rule) for item in items]
     # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
     names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in units]

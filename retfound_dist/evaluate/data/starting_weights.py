@@ -145,12 +145,12 @@ def _mark(url: str) -> str:
     else:
         url, _ = split_part(url)
         if not storage.exists(url):
-            url = timm_hub.weights_file(url) if timm_hub.is_name(url) else ""
+            url = timm_hub.weights_file(url) if timm_hub.is_timm_model(url) else ""
         mark = storage.version_mark(url) if url else ""
     return f"{FACTS_VERSION} {mark}" if mark else ""
 
 
-def run_of(checkpoint: str) -> str | None:
+def run_url(checkpoint: str) -> str | None:
     """The URL of the run that a checkpoint belongs to, judged by its path."""
     run, separator, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
     return run if separator else None

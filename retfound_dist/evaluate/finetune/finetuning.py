@@ -25,7 +25,7 @@ from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, t
 from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.metrics import Floats
-from retfound_dist.model.cpu_bf16 import has_bf16_instructions, suit_cpu
+from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
 from retfound_dist.model.mae import Encoder
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_classifier, normalise_images
@@ -100,7 +100,7 @@ def finetune(
     """Train, choose, predict. The same seed on the same machine gives the same outcome."""
     device = next(model.parameters()).device
     if device.type == "cpu" and in_bf16(recipe, device):
-        suit_cpu(model, "bf16")
+        choose_cpu_operators(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
     weights_C = class_weights(train.labels, len(data.classes), recipe)

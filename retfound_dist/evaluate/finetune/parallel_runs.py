@@ -47,7 +47,7 @@ class QueueDisplay(ProgressDisplay):
         _queue.put((self.name, self.activity, done, total))
 
 
-def run_beside(
+def run_in_parallel(
     work: Mapping[str, Callable[[ProgressDisplay], T]], jobs: int, threads: int, show: ProgressDisplay
 ) -> dict[str, T]:
     """Call each piece of work with a display, `jobs` at a time, in processes; returns results by name.

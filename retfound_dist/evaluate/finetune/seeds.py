@@ -14,7 +14,7 @@ from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
 from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device, finetune, make_classifier
-from retfound_dist.evaluate.finetune.parallel_runs import run_beside
+from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
 
@@ -55,7 +55,7 @@ def later_seeds(
     show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
     # Arguments are pickled for each process: a config is small, weights and images can be gigabytes.
     work = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
-    return list(run_beside(work, config.jobs, config.threads, show).values())
+    return list(run_in_parallel(work, config.jobs, config.threads, show).values())
 
 
 def _seed_in_process(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
@@ -65,7 +65,7 @@ def _seed_in_process(config: EvaluateConfig, recipe: Finetune, seed: int, show: 
     return one_seed(start, data, config, recipe, seed, show)[0]
 
 
-def over_seeds(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
+def seed_statistics(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
     """Each seed's own scores, and their mean and spread (standard deviation, n - 1)."""
     test = data.parts["test"]
     rows = []

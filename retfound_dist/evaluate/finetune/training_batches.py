@@ -28,7 +28,7 @@ from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.io.scratch import Scratch, disk_named
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
-from retfound_dist.stream.tensor_transfer import hand_over_in_memory
+from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 
 # Purposes of draws with one seed; finetuning.py lists all of them.
 _ORDER, _IMAGE = 11, 12
@@ -162,6 +162,6 @@ def batches(
             batch_sampler=order,
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,
-            worker_init_fn=hand_over_in_memory if workers else None,
+            worker_init_fn=send_tensors_in_memory if workers else None,
         )
         yield from loader

@@ -81,11 +81,11 @@ def features_of(
             images = [for_testing(image, start.image_size) for image in data.parts[name].images]
             cached[name] = features(model, images, tick and _shifted_tick(tick, done, total))
             done += len(images)
-        storage.write_bytes(where, npz({"identity": np.array(identity), **cached}))
+        storage.write_bytes(where, npz_bytes({"identity": np.array(identity), **cached}))
     return {name: cached[name] for name in parts}
 
 
-def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """A .npz file's bytes."""
     file = BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def folds(
         return list(split.split(np.zeros(len(labels_N)), labels_N, groups_N))
 
 
-def scored(
+def probe_scores(
     labels_N: Labels, probabilities_NC: Floats, units_N: Groups, classes: Sequence[str], resamples: int
 ) -> dict[str, Any]:
     """`legacy`, `macro`, `per_class`, `confusion` and `ci95` of one method."""

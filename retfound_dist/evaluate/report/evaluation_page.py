@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist.evaluate.data.starting_weights import NONE
-from retfound_dist.evaluate.report.gallery import mistake_groups, reconstruction_blocks, shown
+from retfound_dist.evaluate.report.gallery import mistake_groups, pick_rows, reconstruction_blocks
 from retfound_dist.evaluate.report.prediction_plots import (
     CALIBRATION,
     FEATURES,
@@ -48,7 +48,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
     one = {"": evaluation}
     return render(
         title=f"Evaluation on {metrics['data']['path']}",
-        subtitle=f"Starting weights: {wording.of_start(metrics['checkpoint'])}",
+        subtitle=f"Starting weights: {wording.describe_start(metrics['checkpoint'])}",
         alarms=alarms,
         summary=[
             *wording.summary(metrics),
@@ -113,7 +113,7 @@ def comparison_page(
 def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[str, Any]:
     """What the page shows of several evaluations. Of many, a few have curves and pictures of their own."""
     metrics = {name: row.metrics for name, row in rows.items()}
-    few = shown(rows)
+    few = pick_rows(rows)
     return {
         "warnings": _shared_warnings(metrics),
         "tables": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from retfound_dist.evaluate.data.image_encoding import overlay, picture_text, read_picture, uri
+from retfound_dist.evaluate.data.image_encoding import data_uri, overlay, picture_text, read_picture
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.results.page_images import GAIN
 
@@ -18,7 +18,7 @@ _BARS = 3
 T = TypeVar("T")
 
 
-def shown(rows: Mapping[str, T], most: int = MOST_ROWS) -> dict[str, T]:
+def pick_rows(rows: Mapping[str, T], most: int = MOST_ROWS) -> dict[str, T]:
     """At most so many rows, the first and the last among them, evenly spread."""
     names = list(rows)
     if len(names) > most:
@@ -57,7 +57,7 @@ def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i:
 
 
 def _column(name: str, **tiles: str) -> dict[str, Any]:
-    return {"name": name, "tiles": [(caption, uri(text)) for caption, text in tiles.items()]}
+    return {"name": name, "tiles": [(caption, data_uri(text)) for caption, text in tiles.items()]}
 
 
 def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
@@ -90,9 +90,12 @@ def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
         "predicted": mistake["predicted"],
         "key": mistake["key"],
         "tiles": [
-            ("image", uri(mistake["image"])),
-            ("attention", uri(picture_text(overlay(pixels, mistake["rollout"])))),
-            (f"speaks for {mistake['predicted']}", uri(picture_text(overlay(pixels, mistake["gradient"])))),
+            ("image", data_uri(mistake["image"])),
+            ("attention", data_uri(picture_text(overlay(pixels, mistake["rollout"])))),
+            (
+                f"speaks for {mistake['predicted']}",
+                data_uri(picture_text(overlay(pixels, mistake["gradient"]))),
+            ),
         ],
         "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in shown_classes],
     }

@@ -115,7 +115,7 @@ def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "name": name,
         **_by_class(evaluation.metrics),
-        "start": wording.of_start(evaluation.metrics["checkpoint"]),
+        "start": wording.describe_start(evaluation.metrics["checkpoint"]),
         "epochs": ", ".join(f"seed {r['seed']}: epoch {r['epoch']}" for r in evaluation.metrics["per_seed"]),
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from retfound_dist.errors import StorageError
-from retfound_dist.evaluate.data.starting_weights import run_of
+from retfound_dist.evaluate.data.starting_weights import run_url
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.figures import Line, PointMarker
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
@@ -125,7 +125,7 @@ def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
     plots = []
     runs: dict[str, list[tuple[str, int]]] = {}
     for name, tree in metrics.items():
-        run = run_of(tree["checkpoint"]["url"])
+        run = run_url(tree["checkpoint"]["url"])
         if run and tree["checkpoint"]["step"] is not None:
             runs.setdefault(run, []).append((name, tree["checkpoint"]["step"]))
     places = {name: i for i, name in enumerate(metrics)}

@@ -110,7 +110,7 @@ def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     scores = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
     if watch["start"]:
         scores += f" The starting weights: {_told(watch['start'])}."
-    overlap = wording.pretrained_probe(last.get("pretrained_on"))
+    overlap = wording.probe_overlap_warning(last.get("pretrained_on"))
     sentences = [scores, *_beside_start(watch, last), _WHERE, *([overlap] if overlap else [])]
     if not watch["alarms"]:
         sentences.append("No alarm was raised.")

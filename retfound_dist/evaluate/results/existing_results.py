@@ -30,7 +30,7 @@ FEW = 4
 """Differences that are shown."""
 
 
-def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
+def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
     """ConfigError where `out.url` belongs to something else: nothing is mixed with an evaluation."""
     kind, wanted = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
     if kind in _OTHERS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {wanted}:
@@ -47,10 +47,10 @@ def check_place(url: str, force: bool, *, comparison: bool = False) -> None:
     # No UNFINISHED file lies there, so files of these names were not left by an evaluation of ours.
     strange = sorted(names & set(evaluation_files.FILES))
     if strange:
-        raise output_files.not_ours(storage.join(url, strange[0]), "evaluate", "out.url")
+        raise output_files.foreign_output_error(storage.join(url, strange[0]), "evaluate", "out.url")
 
 
-def held_evaluation(
+def read_matching_evaluation(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
     """The same evaluation where it is complete already; None where it has to be made.

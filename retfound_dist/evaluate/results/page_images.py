@@ -15,7 +15,7 @@ import numpy as np
 from retfound_dist.errors import RetfoundError
 from retfound_dist.evaluate.data.image_encoding import picture_text
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, run_of
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, run_url
 from retfound_dist.evaluate.probe.feature_projection import project
 from retfound_dist.evaluate.probe.frozen_features import Features
 from retfound_dist.evaluate.probe.reconstruct import Reconstruction, reconstruct
@@ -71,7 +71,7 @@ def reconstructions(
     columns = []
     for step in earlier_steps(start):
         try:
-            url = checkpoint_folder.checkpoint_url(str(run_of(start.url)), step)
+            url = checkpoint_folder.checkpoint_url(str(run_url(start.url)), step)
             earlier = _filled_in(read_weights(url), images)
         except RetfoundError as error:
             say(f"no reconstruction by step {step}: {error}")
@@ -92,7 +92,7 @@ def reconstructions(
 
 def earlier_steps(start: StartingWeights) -> list[int]:
     """The first and the middle of the run's committed steps before this checkpoint, as far as there are."""
-    run, step = run_of(start.url), start.describe()["step"]
+    run, step = run_url(start.url), start.describe()["step"]
     if run is None or step is None:
         return []
     # Later checkpoints are left out: the page shows how the run came to this one.

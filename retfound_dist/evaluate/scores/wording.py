@@ -43,7 +43,7 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
 
 
-def of_start(checkpoint: Mapping[str, Any]) -> str:
+def describe_start(checkpoint: Mapping[str, Any]) -> str:
     """Names the starting weights of an evaluation."""
     if checkpoint["kind"] == "none":
         return "random weights (no pretraining)"
@@ -65,7 +65,7 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
     test = metrics["split"]["test"]
     who = f"{test} test images" + (f" of {metrics['patients']} patients" if metrics["patients"] else "")
     sentences = [
-        f"Fine-tuned from {of_start(metrics['checkpoint'])}, the classifier reaches "
+        f"Fine-tuned from {describe_start(metrics['checkpoint'])}, the classifier reaches "
         f"{with_interval('auroc')}, {with_interval('aupr')} and {with_interval('balanced_accuracy')} "
         f"(means over {classes} classes) on {who} that fine-tuning had not seen.",
         _against_chance(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
@@ -133,7 +133,7 @@ def split(by: str, known_by: Mapping[str, int]) -> str:
 
     `known_by` is empty in evaluations of older versions.
     """
-    words = split_units.in_words(known_by)
+    words = split_units.describe_units(known_by)
     if by in ("given", "file"):
         origin = "as the set brings it" if by == "given" else "as the split file says (data.split_file)"
         images, known = sum(known_by.values()), known_by.get("patient", 0)
@@ -166,14 +166,14 @@ def pretrained_note(seen: Mapping[str, Any] | None) -> str:
     return f"{', '.join(_share_seen(seen, part) for part in seen['of'])} images ({seen['how']})"
 
 
-def pretrained_external(tree: Mapping[str, Any] | None) -> str:
+def external_overlap_warning(tree: Mapping[str, Any] | None) -> str:
     """The same warning for an external set; empty where none was seen or that is not known."""
     if not tree or not tree.get("test"):
         return ""
     return f"the weights were pretrained on {tree['test']:,} of its {tree['of']['test']:,} images"
 
 
-def pretrained_probe(seen: Mapping[str, Any] | None) -> str:
+def probe_overlap_warning(seen: Mapping[str, Any] | None) -> str:
     """The same for the images that `watch` probes; empty where the run pretrains on none of them."""
     count = sum(seen.get(part) or 0 for part in seen["of"]) if seen else 0
     if not seen or not count:

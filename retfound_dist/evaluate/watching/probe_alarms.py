@@ -52,7 +52,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ComparedCheckpoint:
     """A checkpoint beside the starting weights and the best one before it; None where there is none."""
 
     point: Point
@@ -60,13 +60,13 @@ class Judged:
     to_best: Gap | None
 
 
-def judge(start: Point | None, points: Sequence[Point], least: float) -> list[Judged]:
+def judge(start: Point | None, points: Sequence[Point], least: float) -> list[ComparedCheckpoint]:
     """Every checkpoint, rising, beside what came before."""
     judged = []
     best: Point | None = None
     for point in points:
         to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
-        judged.append(Judged(point, to_start, to_best))
+        judged.append(ComparedCheckpoint(point, to_start, to_best))
         # After the comparison: a checkpoint is compared with the best before it, never with itself.
         if point.value is not None and (best is None or best.value is None or point.value > best.value):
             best = point
@@ -81,7 +81,7 @@ def gap(point: Point, other: Point, least: float) -> Gap:
     return Gap(other.step, point.value - other.value, span, least)
 
 
-def alarms(judged: Sequence[Judged], rule: Alarm) -> list[dict[str, Any]]:
+def alarms(judged: Sequence[ComparedCheckpoint], rule: Alarm) -> list[dict[str, Any]]:
     """The rows of alarms.jsonl: a checkpoint and kind each, from the `patience`-th in a row on."""
     rows: list[dict[str, Any]] = []
     in_a_row: dict[Kind, int] = {"worse_than_start": 0, "falling": 0}

@@ -51,7 +51,7 @@ class Development:
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """A checkpoint's probe."""
 
     tree: dict[str, Any]
@@ -84,7 +84,7 @@ def probe_start(
     resamples: int,
     folder: str,
     show: ProgressDisplay,
-) -> Probed:
+) -> ProbeResult:
     """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
     try:
         existing = read(folder)
@@ -111,7 +111,7 @@ def probe_start(
     probabilities = {method: p_NC.round(DIGITS) for method, p_NC in probabilities.items()}
     tree = {
         **{
-            method: linear_probe.scored(images.labels_N, p_NC, images.units_N, data.classes, resamples)
+            method: linear_probe.probe_scores(images.labels_N, p_NC, images.units_N, data.classes, resamples)
             for method, p_NC in probabilities.items()
         },
         "images": len(images.keys),
@@ -126,12 +126,12 @@ def probe_start(
         "probe": to_dict(settings),
         "seconds": round(time.monotonic() - began, 1),
     }
-    probed = Probed(tree, probabilities)
+    probed = ProbeResult(tree, probabilities)
     _write(folder, probed, images)
     return probed
 
 
-def read(folder: str) -> Probed | None:
+def read(folder: str) -> ProbeResult | None:
     """The probe in a folder, or None where there is none; RecordError where it is damaged."""
     place, where = storage.join(folder, PROBE), storage.join(folder, PREDICTIONS)
     if not storage.exists(place):
@@ -147,10 +147,10 @@ def read(folder: str) -> Probed | None:
         }
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
-    return Probed(tree, probabilities)
+    return ProbeResult(tree, probabilities)
 
 
-def _write(folder: str, probed: Probed, images: Development) -> None:
+def _write(folder: str, probed: ProbeResult, images: Development) -> None:
     # probe.json is deleted first and written last: without it the predictions do not count as a probe.
     storage.delete(storage.join(folder, PROBE))
     classes, text = probed.tree["classes"], io.StringIO()

@@ -23,8 +23,8 @@ from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.evaluate.watching import probe_alarms, probe_results
-from retfound_dist.evaluate.watching.probe_alarms import Judged, Point
-from retfound_dist.evaluate.watching.probe_results import Development, Probed, development
+from retfound_dist.evaluate.watching.probe_alarms import ComparedCheckpoint, Point
+from retfound_dist.evaluate.watching.probe_results import Development, ProbeResult, development
 from retfound_dist.formats import checkpoint_folder, run_folder, run_summary
 from retfound_dist.formats.log_rows import read_log
 from retfound_dist.io import storage
@@ -59,8 +59,8 @@ class History:
     images: Development
     fingerprint: str
     warn: Callable[[str], None]
-    start: Probed | None = None
-    steps: dict[int, Probed] = field(default_factory=dict)
+    start: ProbeResult | None = None
+    steps: dict[int, ProbeResult] = field(default_factory=dict)
     _drawn: dict[int, Point] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
 
@@ -81,7 +81,7 @@ class History:
                 history.steps[step] = probed
         return history
 
-    def add(self, step: int, probed: Probed) -> None:
+    def add(self, step: int, probed: ProbeResult) -> None:
         """Take in a checkpoint's probe; 0 is the starting weights'."""
         self._drawn.pop(step, None)
         if step:
@@ -89,7 +89,7 @@ class History:
         else:
             self.start = probed
 
-    def judged(self) -> list[Judged]:
+    def judged(self) -> list[ComparedCheckpoint]:
         """Every checkpoint beside what came before."""
         start = self._point(0, self.start) if self.start else None
         points = [self._point(step, self.steps[step]) for step in sorted(self.steps)]
@@ -111,7 +111,7 @@ class History:
         """The step of the newest checkpoint that was probed; None where none was."""
         probed_steps = [
             commit.step
-            for commit in checkpoint_folder.by_age(self.config.run.url)
+            for commit in checkpoint_folder.list_commits(self.config.run.url)
             if commit.step in self.steps
         ]
         return probed_steps[-1] if probed_steps else max(self.steps, default=None)
@@ -139,7 +139,7 @@ class History:
         run_summary.refresh(run)
         return fresh
 
-    def _row(self, checkpoint: Judged) -> dict[str, Any]:
+    def _row(self, checkpoint: ComparedCheckpoint) -> dict[str, Any]:
         tree, step = self.steps[checkpoint.point.step].tree, checkpoint.point.step
         where = checkpoint_folder.evaluation_url(self.config.run.url, step)
         is_finetuned = storage.exists(storage.join(where, evaluation_files.METRICS))
@@ -167,7 +167,7 @@ class History:
                 self.warn(str(error))
             return None
 
-    def _point(self, step: int, probed: Probed) -> Point:
+    def _point(self, step: int, probed: ProbeResult) -> Point:
         # Scoring on every resample is the slow part, and all earlier steps are asked for with each new
         # checkpoint.
         if step not in self._drawn:
@@ -180,7 +180,7 @@ class History:
         weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
         return bootstrap.scores(self.images.labels_N, probabilities_NC, weights_RN)["macro"][rule.metric]
 
-    def _fits(self, probed: Probed) -> bool:
+    def _fits(self, probed: ProbeResult) -> bool:
         tree = probed.tree
         return bool(
             tree["data"]["fingerprint"] == self.fingerprint
@@ -189,7 +189,7 @@ class History:
         )
 
 
-def is_of(checkpoint: str, probed: Probed) -> bool:
+def is_of(checkpoint: str, probed: ProbeResult) -> bool:
     """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
     if not checkpoint_folder.is_checkpoint(checkpoint):
         return True

@@ -13,7 +13,7 @@ from retfound_dist.errors import WeightsError
 FILE = "model.safetensors"
 
 
-def is_name(text: str) -> bool:
+def is_timm_model(text: str) -> bool:
     """Whether timm has a model of this name, with published weights or without."""
     # Most paths and URLs are told apart here, before timm is imported, which takes seconds.
     if "/" in text or ":" in text:

@@ -95,7 +95,7 @@ def read_weights(url: str) -> Weights:
     origin, (url, part) = url, split_part(url)
     # A file comes before a timm model of the same name, because the user can see it.
     if not storage.exists(url):
-        if timm_hub.is_name(url):
+        if timm_hub.is_timm_model(url):
             encoder, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
             return replace(_describe_foreign(url, encoder, {}), sha256=sha256)
         raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
@@ -132,7 +132,7 @@ def _read_file(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str
     """Tensors by MAE's names, the config that a file of ours has beside them, and the file's sha256."""
     # The sha256 is the identity of the weights. It is taken in a pass of its own, so the file must not change
     # before the tensors have been read.
-    with storage.explained(url, "read"):
+    with storage.storage_errors(url, "read"):
         before, sha256 = os.stat(path), storage.file_info(path).sha256
     encoder, config = _read_tensors(path, url, part)
     if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:

@@ -175,7 +175,7 @@ class Saver:
             return
         files = {name: info for part in parts for name, info in sorted(part.items())}
         ranks = range(self._group.world.size)
-        weights = [files.pop(checkpoint_folder.marked(part_name(rank), self._mark)) for rank in ranks]
+        weights = [files.pop(checkpoint_folder.name_with_mark(part_name(rank), self._mark)) for rank in ranks]
         commit = Commit(
             url=checkpoint_folder.checkpoint_url(self._url, pending.at.step),
             **asdict(pending.at),

@@ -86,7 +86,7 @@ def prune(run_url: str, keep: Checkpoint, newest: int) -> None:
     was resumed: it is left alone, and counts for nothing. A commit is rewritten before its state goes. What
     could not be removed once is removed the next time.
     """
-    steps = [each.step for each in checkpoint_folder.by_age(run_url) if each.step <= newest]
+    steps = [each.step for each in checkpoint_folder.list_commits(run_url) if each.step <= newest]
     for step in steps:
         keeps_state = step in steps[-keep.keep_last :] or (
             keep.keep_every_steps and step % keep.keep_every_steps == 0
@@ -112,5 +112,5 @@ def _tidy(url: str, keeps_state: bool) -> None:
         commit = replace(commit, files=files)
         # Before the files go: a commit that names a file which is gone is a damaged checkpoint.
         checkpoint_folder.write_commit(commit)
-    for name in checkpoint_folder.spare_names(commit, names):
+    for name in checkpoint_folder.leftover_names(commit, names):
         storage.delete(storage.join(url, name))

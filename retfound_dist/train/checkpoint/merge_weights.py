@@ -92,7 +92,7 @@ def write_merged_weights(
     """
     parts_of_ranks = []
     for rank, info in enumerate(parts):
-        where = storage.join(url, checkpoint_folder.marked(part_name(rank), mark))
+        where = storage.join(url, checkpoint_folder.name_with_mark(part_name(rank), mark))
         path = os.path.join(scratch, "part")
         if why := verified_files.fetch(where, path, info):
             raise StorageError(f"{where} is not what rank {rank} wrote: {why}")
@@ -101,7 +101,7 @@ def write_merged_weights(
     path = os.path.join(scratch, checkpoint_folder.WEIGHTS)
     write_tensors(weights, path)
     name = checkpoint_folder.weights_name(url, mark)
-    return {name: verified_files.put(path, storage.join(url, name))}
+    return {name: verified_files.upload_verified(path, storage.join(url, name))}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
@@ -113,7 +113,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
 @contextmanager
 def disk_named(path: str) -> Iterator[None]:
     """StorageError that names the disk of a local file where torch or safetensors could not write it."""
-    with verified_files.here(path):
+    with verified_files.local_disk_errors(path):
         try:
             yield
         except (RuntimeError, safetensors.SafetensorError) as error:

@@ -169,7 +169,7 @@ def _fetch_universal(commit: Commit, scratch: str, patience_s: float) -> None:
     convert(scratch)
     storage.write_json(os.path.join(folder, SOURCE), _source(commit))
     universal_url = storage.join(
-        commit.url, checkpoint_folder.marked(UNIVERSAL, checkpoint_folder.new_mark())
+        commit.url, checkpoint_folder.name_with_mark(UNIVERSAL, checkpoint_folder.new_mark())
     )
     files = upload_process.upload(folder, universal_url, patience_s)
     checkpoint_folder.write_commit(replace(commit, url=universal_url, files=files))

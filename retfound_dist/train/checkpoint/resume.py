@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeVar
 
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.formats import checkpoint_folder
-from retfound_dist.formats.checkpoint_folder import Commit, Found
+from retfound_dist.formats.checkpoint_folder import Commit, FoundCheckpoint
 from retfound_dist.io import storage, verified_files
 from retfound_dist.io.retry import Patience, is_passing
-from retfound_dist.io.slow_store import limited
+from retfound_dist.io.slow_store import time_limit
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -95,7 +95,7 @@ def job_of(env: Mapping[str, str], launcher: int) -> ResumeOnce:
 NO_JOB = ResumeOnce()
 
 
-def choose(
+def choose_checkpoint(
     run_url: str, resume: Resume, say: Say, patience_s: float, job: ResumeOnce = NO_JOB
 ) -> ResumePoint:
     """The checkpoint to go on from; `say` tells of those that are passed over.
@@ -124,7 +124,7 @@ def choose(
 def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
     """Whether the run has a checkpoint of its last step, as far as its commit and the size of its weights
     tell."""
-    # No file is read: `choose` does that where there is something left to do, and tells of damage.
+    # No file is read: `choose_checkpoint` does that where there is something left to do, and tells of damage.
     if resume not in ("auto", steps) or steps not in checkpoint_folder.list_steps(run_url):
         return False
     checkpoints = _newest_first(run_url)
@@ -142,7 +142,7 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
         raise
 
 
-def _newest(run_url: str, checkpoints: Sequence[Found], say: Say, asking: Ask) -> ResumePoint:
+def _newest(run_url: str, checkpoints: Sequence[FoundCheckpoint], say: Say, asking: Ask) -> ResumePoint:
     """The newest checkpoint that is whole."""
     bad = []
     for checkpoint in checkpoints:
@@ -163,7 +163,7 @@ def _newest(run_url: str, checkpoints: Sequence[Found], say: Say, asking: Ask) -
     )
 
 
-def _of_step(run_url: str, step: int, checkpoints: Sequence[Found], asking: Ask) -> Commit:
+def _of_step(run_url: str, step: int, checkpoints: Sequence[FoundCheckpoint], asking: Ask) -> Commit:
     """The checkpoint of the step that was asked for."""
     checkpoint = next((one for one in checkpoints if one.step == step), None)
     reason = _why_unusable(checkpoint, asking) if checkpoint else "there is none"
@@ -174,12 +174,12 @@ def _of_step(run_url: str, step: int, checkpoints: Sequence[Found], asking: Ask)
     raise CheckpointError(f"run.resume={step}: {run_url} has no such checkpoint to use ({reason}); {instead}")
 
 
-def _newest_first(run_url: str) -> list[Found]:
+def _newest_first(run_url: str) -> list[FoundCheckpoint]:
     """Every commit of the run; FormatError where a later version wrote one."""
-    return checkpoint_folder.by_age(run_url, (CheckpointError,))[::-1]
+    return checkpoint_folder.list_commits(run_url, (CheckpointError,))[::-1]
 
 
-def _why_unusable(checkpoint: Found, asking: Ask) -> str:
+def _why_unusable(checkpoint: FoundCheckpoint, asking: Ask) -> str:
     """Why a checkpoint cannot be used; empty where it can. Reads every file of it."""
     commit = checkpoint.held
     if commit is None:
@@ -189,7 +189,7 @@ def _why_unusable(checkpoint: Found, asking: Ask) -> str:
     for name, info in commit.files.items():
         where = storage.join(commit.url, name)
         if difference := asking(
-            f"the checkpoint of step {commit.step}", partial(verified_files.why_differs, where, info)
+            f"the checkpoint of step {commit.step}", partial(verified_files.difference_from, where, info)
         ):
             return f"{where} differs from its commit: {difference}"
     return ""
@@ -201,7 +201,7 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
     patience = Patience(url, min(LOCAL_S, patience_s) if storage.is_local(url) else patience_s)
     while True:
         try:
-            with limited(url, patience.seconds):
+            with time_limit(url, patience.seconds):
                 return question()
         except MemoryError as error:
             raise StorageError(
@@ -218,7 +218,7 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
                 ) from error
 
 
-def _steps(checkpoints: Sequence[Found]) -> str:
+def _steps(checkpoints: Sequence[FoundCheckpoint]) -> str:
     """`3 steps, 2, 4, 6`; of many only the newest."""
     steps = sorted(one.step for one in checkpoints)
     many = "the newest of them " if len(steps) > 2 * SHOWN else ""

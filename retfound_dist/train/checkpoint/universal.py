@@ -62,7 +62,7 @@ def convert(folder: str) -> None:
         # Its traceback does not always say that a disk is full. Then the checkpoint is good, and must not be
         # passed over.
         if shutil.disk_usage(folder).free < FULL_BELOW:
-            with verified_files.here(os.path.join(folder, UNIVERSAL)):
+            with verified_files.local_disk_errors(os.path.join(folder, UNIVERSAL)):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise CheckpointError(f"the checkpoint could not be converted to this number of ranks: {reason}")

@@ -151,7 +151,7 @@ class Meter:
         if device.type == "cuda":
             self._before = torch.cuda.memory_allocated(device)
         else:
-            give_back()
+            release_freed_memory()
             self._before = _status("VmRSS")
         self.reset()
 
@@ -171,7 +171,7 @@ class Meter:
         return _status("VmHWM") - self._before
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Have the C library return freed memory to the system; does nothing without glibc."""
     # glibc keeps freed memory for itself, so resident memory would tell of what is free already.
     gc.collect()

@@ -28,7 +28,7 @@ from retfound_dist.errors import RetfoundError
 from retfound_dist.io import slow_store
 from retfound_dist.runtime.unexpected_error import EXIT_CODE
 from retfound_dist.train.ranks.collectives import RankGroup
-from retfound_dist.train.ranks.watchdog import Watchdog, ends_alike, settle_another_start
+from retfound_dist.train.ranks.watchdog import Watchdog, record_restart_wish, would_fail_again
 
 LOOK_S = 0.5
 """Seconds between two looks at the store."""
@@ -139,7 +139,7 @@ class RankFailures:
         self._clear()
         first = known[0]
         if first.explained:
-            settle_another_start(first.lasting)
+            record_restart_wish(first.lasting)
         if self._world.is_main:
             self._print(known, of_this_rank)
             with suppress(RuntimeError):
@@ -174,7 +174,7 @@ class RankFailures:
         text = " ".join(str(error).split())
         where = self._world.rank, platform.node(), self._watchdog.done
         if isinstance(error, RetfoundError):
-            return Failure(*where, text, error.exit_code, explained=True, lasting=ends_alike(error))
+            return Failure(*where, text, error.exit_code, explained=True, lasting=would_fail_again(error))
         trace = "".join(traceback.format_exception(error))
         if _lost_another(error):
             text = "another rank ended without a word: it was killed, perhaps because memory ran out"

@@ -21,9 +21,14 @@ from retfound_dist.formats import checkpoint_folder, run_summary
 from retfound_dist.formats.log_writer import LogWriter
 from retfound_dist.io import storage, verified_files
 from retfound_dist.io.retry import Patience
-from retfound_dist.io.slow_store import limited
+from retfound_dist.io.slow_store import time_limit
 from retfound_dist.io.storage import FileInfo
-from retfound_dist.stream.worker_processes import Begin, fork_server, main_module_hidden, semaphores_explained
+from retfound_dist.stream.worker_processes import (
+    WorkerSetup,
+    fork_server,
+    hide_main_module,
+    semaphores_explained,
+)
 
 T = TypeVar("T")
 FILES_AT_ONCE = 8
@@ -36,7 +41,7 @@ class UploadProcess:
     def __init__(self, run_url: str) -> None:
         with semaphores_explained(1, or_else=""):
             self._pool = ProcessPoolExecutor(
-                1, mp_context=fork_server(run_url), initializer=_begin, initargs=(Begin(),)
+                1, mp_context=fork_server(run_url), initializer=_begin, initargs=(WorkerSetup(),)
             )
             # A pool starts its process with the first call. That takes seconds, in which the model is built.
             self.submit(os.getpid)
@@ -46,7 +51,7 @@ class UploadProcess:
         try:
             # A child imports the main module of its parent by default: that would be all of this program once
             # more.
-            with main_module_hidden():
+            with hide_main_module():
                 return self._pool.submit(function, *args)
         except BrokenProcessPool as error:
             failed: Future[T] = Future()
@@ -64,7 +69,7 @@ class UploadProcess:
             child.terminate()
 
 
-def _begin(begin: Begin) -> None:
+def _begin(begin: WorkerSetup) -> None:
     begin()
     # Few: `retry_with_patience` tries again, and knows how long a user wants to wait.
     storage.ATTEMPTS = 2
@@ -86,7 +91,7 @@ def retry_with_patience(function: Callable[[], T], patience: Patience) -> T:
     """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
     while True:
         try:
-            with limited(patience.url, patience.seconds):
+            with time_limit(patience.url, patience.seconds):
                 return function()
         except (StorageError, OSError) as error:
             if not patience.wait(error):
@@ -100,7 +105,7 @@ def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str
     """
     paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".py"]
     names = [path.relative_to(folder).as_posix() for path in paths]
-    names = [checkpoint_folder.marked(name, mark) if mark else name for name in names]
+    names = [checkpoint_folder.name_with_mark(name, mark) if mark else name for name in names]
     put = partial(_put, url=url, patience_s=patience_s)
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         return dict(zip(names, pool.map(put, paths, names), strict=True))
@@ -109,7 +114,7 @@ def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str
 def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
     """Send one file; what arrives damaged is sent again, as what does not arrive."""
     return retry_with_patience(
-        lambda: verified_files.put(str(path), storage.join(url, name)), Patience(url, patience_s)
+        lambda: verified_files.upload_verified(str(path), storage.join(url, name)), Patience(url, patience_s)
     )
 
 

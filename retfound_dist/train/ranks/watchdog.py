@@ -44,7 +44,7 @@ def want_no_other_start() -> None:
             os.unlink(path)
 
 
-def ends_alike(error: BaseException) -> bool:
+def would_fail_again(error: BaseException) -> bool:
     """Whether another start would end the same way: not where a store or a disk failed, or was the cause."""
     cause: BaseException | None = error
     while cause is not None:
@@ -54,7 +54,7 @@ def ends_alike(error: BaseException) -> bool:
     return True
 
 
-def settle_another_start(alike: bool) -> None:
+def record_restart_wish(alike: bool) -> None:
     """Tell the script that started this whether another start is of use, after an explained error.
 
     `alike`: another start would end the same way.

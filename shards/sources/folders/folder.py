@@ -50,7 +50,7 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
             f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found_files, FOLLOW)}"
         )
     files = zip(found_files.paths, found_files.sizes, strict=True)
-    scans = scans_of(root, path, files, rows, name, layout, links)
+    scans = scans_of_files(root, path, files, rows, name, layout, links)
     return SourceListing(scans, (*notes, *notes_of(found_files, layout, FOLLOW)))
 
 
@@ -62,7 +62,7 @@ def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, R
     return rows, (*listed.notes, *listed.missing_note(missing))
 
 
-def scans_of(
+def scans_of_files(
     root: str,
     path: str,
     files: Iterable[tuple[str, int | None]],

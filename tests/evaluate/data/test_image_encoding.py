@@ -7,7 +7,13 @@ import json
 import numpy as np
 from PIL import Image
 
-from retfound_dist.evaluate.data.image_encoding import heat_text, overlay, picture_text, read_picture, uri
+from retfound_dist.evaluate.data.image_encoding import (
+    data_uri,
+    heat_text,
+    overlay,
+    picture_text,
+    read_picture,
+)
 
 
 def blob(side: int = 56) -> np.ndarray:
@@ -28,7 +34,7 @@ def test_a_grey_picture_comes_back_with_its_brightness_and_size() -> None:
 def test_a_data_uri_is_a_webp_file_that_any_reader_opens() -> None:
     colour = np.zeros((32, 48, 3), np.uint8)
     colour[..., 0] = 200
-    head, _, text = uri(picture_text(colour)).partition(",")
+    head, _, text = data_uri(picture_text(colour)).partition(",")
     assert head == "data:image/webp;base64"
     picture = Image.open(io.BytesIO(base64.b64decode(text)))
     assert (picture.format, picture.size) == ("WEBP", (48, 32))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.errors import DataError, ManifestError
-from retfound_dist.evaluate.data.set_layouts import Item, list_items, list_samples, read_shard
+from retfound_dist.evaluate.data.set_layouts import LabelledImage, list_items, list_samples, read_shard
 from retfound_dist.formats.shard_set import read_manifest
 from shards.sources.folders.folder import list_folder
 from tests.evaluate.inputs import (
@@ -27,7 +27,7 @@ from tests.evaluate.inputs import (
 ALL_FILES = [f"{name}/{name}_{n}.jpg" for name in CLASSES for n in range(10)]
 
 
-def facts(items: tuple[Item, ...]) -> list[tuple[str | None, ...]]:
+def facts(items: tuple[LabelledImage, ...]) -> list[tuple[str | None, ...]]:
     """What is known of each image, without the way to read it."""
     return [(item.key, item.label, item.patient, item.volume, item.group, item.split) for item in items]
 

@@ -11,7 +11,7 @@ import torch
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import CheckpointError, WeightsError
 from retfound_dist.evaluate.data import starting_weights
-from retfound_dist.evaluate.data.starting_weights import open_start, run_of
+from retfound_dist.evaluate.data.starting_weights import open_start, run_url
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
@@ -34,7 +34,7 @@ def test_a_run_means_its_newest_committed_checkpoint(tmp_path: Path) -> None:
     newest = checkpoint(tmp_path, 9)
     (Path(checkpoint(tmp_path, 12)) / "COMMIT.json").unlink()
     assert checkpoint_folder.resolve(str(tmp_path)) == newest
-    assert run_of(newest) == str(tmp_path)
+    assert run_url(newest) == str(tmp_path)
 
 
 def test_another_checkpoint_at_the_same_url_has_another_identity(tmp_path: Path) -> None:

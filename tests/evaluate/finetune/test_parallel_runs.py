@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.finetune.parallel_runs import run_beside
+from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.runtime.progress import ProgressDisplay
 
 
@@ -47,7 +47,7 @@ def touch(path: str, show: ProgressDisplay) -> tuple[int, int, int]:
 
 def test_every_piece_runs_in_another_process_and_its_words_reach_this_display() -> None:
     show = Recorder()
-    results = run_beside({f"job {n}": partial(work, n) for n in (3, 1, 2)}, 2, 6, show)
+    results = run_in_parallel({f"job {n}": partial(work, n) for n in (3, 1, 2)}, 2, 6, show)
     assert {name: result[0] for name, result in results.items()} == {"job 3": 9, "job 1": 1, "job 2": 4}
     assert list(results) == ["job 3", "job 1", "job 2"]
     assert {result[1] for result in results.values()} == {3}, "six threads shared by two processes"
@@ -61,6 +61,6 @@ def test_every_piece_runs_in_another_process_and_its_words_reach_this_display() 
 def test_a_piece_that_fails_raises_its_own_error_after_the_others_end(tmp_path: object) -> None:
     path = f"{tmp_path}/other"
     with pytest.raises(DataError, match="this piece cannot be done"):
-        run_beside({"bad": fail, "good": partial(touch, path)}, 1, 1, Recorder())
+        run_in_parallel({"bad": fail, "good": partial(touch, path)}, 1, 1, Recorder())
     assert os.path.exists(path)
     assert multiprocessing.active_children() == []

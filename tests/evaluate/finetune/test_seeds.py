@@ -12,7 +12,7 @@ from retfound_dist.config.schema import EvalData, EvaluateConfig
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
 from retfound_dist.evaluate.finetune.finetuning import Outcome, predict
-from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, over_seeds
+from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, seed_statistics
 from retfound_dist.runtime.progress import ProgressDisplay
 from tests.evaluate.inputs import TINY, class_folders
 
@@ -73,7 +73,7 @@ def test_seeds_are_told_with_their_mean_and_spread(labelled: LabelledSet) -> Non
     guesses[1][:1] = (labels[:1] + 1) % 3
     guesses[2][:3] = (labels[:3] + 1) % 3
     outcomes = [outcome(10 + n, 0.1 + 0.7 * np.eye(3)[guess]) for n, guess in enumerate(guesses)]
-    tree = over_seeds(outcomes, labelled)
+    tree = seed_statistics(outcomes, labelled)
     assert [row["seed"] for row in tree["per_seed"]] == [10, 11, 12]
     accuracies = [1, 5 / 6, 1 / 2]
     assert [row["macro"]["accuracy"] for row in tree["per_seed"]] == pytest.approx(accuracies)
@@ -86,9 +86,9 @@ def test_one_seed_has_no_spread_and_a_score_that_one_seed_lacks_has_no_mean(labe
     labels = labelled.parts["test"].labels
     right = outcome(0, 0.1 + 0.7 * np.eye(3)[labels])
     constant = outcome(1, np.tile([0.8, 0.1, 0.1], (6, 1)))
-    alone = over_seeds([right], labelled)["over_seeds"]
+    alone = seed_statistics([right], labelled)["over_seeds"]
     assert alone["macro"]["accuracy"] == {"mean": 1.0, "std": None}
-    both = over_seeds([right, constant], labelled)
+    both = seed_statistics([right, constant], labelled)
     assert both["per_seed"][1]["macro"]["precision"] is None
     assert both["over_seeds"]["macro"]["precision"] == {"mean": None, "std": None}
     assert both["over_seeds"]["macro"]["accuracy"]["mean"] == pytest.approx((1 + 1 / 3) / 2)

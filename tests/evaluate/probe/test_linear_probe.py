@@ -209,7 +209,7 @@ def test_a_method_s_scores_are_the_tables_and_its_intervals_those_over_patients(
     p = np.random.default_rng(4).dirichlet(np.ones(3), 30) + np.eye(3)[labels] / 2
     p /= p.sum(1, keepdims=True)
     units = np.arange(30) // 3
-    found = linear_probe.scored(labels, p, units, "ABC", 40)
+    found = linear_probe.probe_scores(labels, p, units, "ABC", 40)
     table = metrics.evaluate(labels, p, "ABC")
     assert {name: found[name] for name in table} == table
     spans = bootstrap.intervals(bootstrap.scores(labels, p, bootstrap.resample(units, 40, 0)))

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from retfound_dist.evaluate.data.image_encoding import picture_text, uri
+from retfound_dist.evaluate.data.image_encoding import data_uri, picture_text
 from retfound_dist.evaluate.report.gallery import (
     MOST_CARDS,
     MOST_ROWS,
     mistake_groups,
+    pick_rows,
     reconstruction_blocks,
-    shown,
 )
 from tests.evaluate.made import made_pictures, predictions
 
 
 def test_of_many_rows_the_first_the_last_and_some_between_have_pictures() -> None:
-    few = list(shown({f"row{i}": i for i in range(20)}).values())
+    few = list(pick_rows({f"row{i}": i for i in range(20)}).values())
     assert len(few) == MOST_ROWS
     assert (few[0], few[-1]) == (0, 19)
     assert max(np.diff(few)) <= 4
-    assert list(shown({"a": 1, "b": 2})) == ["a", "b"]
+    assert list(pick_rows({"a": 1, "b": 2})) == ["a", "b"]
 
 
 def test_a_block_has_the_image_its_mask_and_what_each_row_s_checkpoint_made_of_it() -> None:
@@ -29,13 +29,16 @@ def test_a_block_has_the_image_its_mask_and_what_each_row_s_checkpoint_made_of_i
     blocks = reconstruction_blocks(rows)
     assert [block["label"] for block in blocks] == held["labels"]
     first, *others = blocks[0]["columns"]
-    assert first["tiles"] == [("original", uri(held["original"][0])), ("masked", uri(held["masked"][0]))]
+    assert first["tiles"] == [
+        ("original", data_uri(held["original"][0])),
+        ("masked", data_uri(held["masked"][0])),
+    ]
     assert [column["name"] for column in others] == ["one", "two"]
     last = held["checkpoints"][-1]
     for column in others:
         assert [picture for _, picture in column["tiles"]] == [
-            uri(last["reconstruction"][0]),
-            uri(last["difference"][0]),
+            data_uri(last["reconstruction"][0]),
+            data_uri(last["difference"][0]),
         ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, RecordError
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.existing_results import check_place, check_rows
+from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 from tests.evaluate.made import evaluated
 
@@ -62,11 +62,11 @@ def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
         (tmp_path / "compared", "a comparison"),
     ):
         with pytest.raises(ConfigError, match=f"is {kind}: give an evaluation a folder of its own"):
-            check_place(str(place), force)
+            check_out_url(str(place), force)
     with pytest.raises(ConfigError, match="a folder is wanted"):
-        check_place(str(tmp_path / "file"), force)
-    check_place(str(tmp_path / "compared"), force, comparison=True)
-    check_place(str(tmp_path / "nothing"), force)
+        check_out_url(str(tmp_path / "file"), force)
+    check_out_url(str(tmp_path / "compared"), force, comparison=True)
+    check_out_url(str(tmp_path / "nothing"), force)
 
 
 def test_another_program_s_file_of_our_name_is_not_replaced_unless_an_evaluation_was_cut_off(
@@ -76,7 +76,7 @@ def test_another_program_s_file_of_our_name_is_not_replaced_unless_an_evaluation
     with pytest.raises(
         ConfigError, match=r"predictions\.csv exists and was not written by `retfound evaluate`"
     ):
-        check_place(str(tmp_path), force=False)
-    check_place(str(tmp_path), force=True)
+        check_out_url(str(tmp_path), force=False)
+    check_out_url(str(tmp_path), force=True)
     (tmp_path / evaluation_files.UNFINISHED).write_text("{}")
-    check_place(str(tmp_path), force=False)
+    check_out_url(str(tmp_path), force=False)

@@ -63,7 +63,7 @@ def test_a_score_has_its_interval_and_an_undefined_one_is_a_dash() -> None:
     ],
 )
 def test_a_start_is_named_by_what_it_is(checkpoint: dict[str, Any], text: str) -> None:
-    assert wording.of_start(checkpoint) == text
+    assert wording.describe_start(checkpoint) == text
 
 
 def test_a_summary_says_the_scores_on_how_many_images_of_how_many_patients() -> None:
@@ -144,9 +144,9 @@ def test_images_seen_in_pretraining_are_warned_of_where_they_are_tested_or_chose
     assert wording.pretrained_note(none) == "no image of this set (no pretraining)"
     unknown = {"of": of, "train": None, "val": None, "test": None, "how": "unknown: no config"}
     assert wording.pretrained_note(unknown).endswith("images of this set is unknown: no config")
-    assert wording.pretrained_probe(unknown) == ""
-    assert "(1,500 of 2,000 test)" in wording.pretrained_probe({"of": {"test": 2000}, "test": 1500})
-    assert wording.pretrained_external({"of": {"test": 8}, "test": 3}) == (
+    assert wording.probe_overlap_warning(unknown) == ""
+    assert "(1,500 of 2,000 test)" in wording.probe_overlap_warning({"of": {"test": 2000}, "test": 1500})
+    assert wording.external_overlap_warning({"of": {"test": 8}, "test": 3}) == (
         "the weights were pretrained on 3 of its 8 images"
     )
 

@@ -40,7 +40,7 @@ def probe(
     folder: Path,
     settings: Probe | None = None,
     resamples: int = RESAMPLES,
-) -> probe_results.Probed:
+) -> probe_results.ProbeResult:
     """The probe in a folder, made unless it is there."""
     with ProgressDisplay(quiet=True) as show:
         return probe_start(start, data, settings or Probe(), resamples, str(folder), show)

@@ -105,7 +105,7 @@ def test_an_alarm_is_logged_once_and_stands_in_the_history_each_time(watched: Wa
     for step, p_NC, score in ((10, right, 1.0), (20, right[:, [1, 2, 0]], 0.0)):
         probed = history.steps[step]
         probed.tree["linear"]["macro"]["balanced_accuracy"] = score
-        history.add(step, probe_results.Probed(probed.tree, {**probed.probabilities, "linear": p_NC}))
+        history.add(step, probe_results.ProbeResult(probed.tree, {**probed.probabilities, "linear": p_NC}))
     (alarm,) = history.write()
     assert (alarm["step"], alarm["kind"], alarm["against_step"]) == (20, "falling", 10)
     assert history.write() == []

@@ -15,7 +15,7 @@ from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import WeightsError
 from retfound_dist.evaluate.data.starting_weights import open_start
 from retfound_dist.model.vit import build_encoder, normalise_images
-from retfound_dist.model.weights.timm_hub import FILE, is_name
+from retfound_dist.model.weights.timm_hub import FILE, is_timm_model
 from retfound_dist.model.weights.weight_files import load_into, read_weights
 
 NAME = "vit_tiny_patch16_224.augreg_in21k"
@@ -74,8 +74,8 @@ def test_a_name_that_is_not_in_the_cache_and_cannot_be_fetched_gets_one_line(cac
 
 
 def test_names_that_timm_does_not_know_or_has_no_weights_of_say_so(cache: Path) -> None:
-    assert is_name("vit_base_patch16_224.mae")
-    assert not is_name("runs/vit_base_patch16_224")
+    assert is_timm_model("vit_base_patch16_224.mae")
+    assert not is_timm_model("runs/vit_base_patch16_224")
     with pytest.raises(WeightsError, match=r"no weights at vit_bose_patch16: .* the name of a timm model"):
         read_weights("vit_bose_patch16")
     with pytest.raises(WeightsError, match=r"timm publishes no weights for vit_giant_patch14_224"):

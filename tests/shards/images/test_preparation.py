@@ -16,7 +16,7 @@ from retfound_dist.config.schema import PackImage
 from retfound_dist.errors import DataError
 from retfound_dist.images import jpeg
 from shards.images import preparation
-from shards.images.preparation import prepare
+from shards.images.preparation import prepare_image
 from shards.images.scan import Scan
 from shards.pack import pack
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
@@ -45,13 +45,13 @@ def rgb(pixels: np.ndarray[Any, Any]) -> Image.Image:
 def test_every_lossless_format_and_mode_gives_the_same_grey_pixels(kind: str, mode: str) -> None:
     if kind == "BMP" and mode == "LA":
         pytest.skip("BMP has no grey with alpha")
-    stored = prepare(encoded(Image.fromarray(PIXELS).convert(mode), kind), PNG)
+    stored = prepare_image(encoded(Image.fromarray(PIXELS).convert(mode), kind), PNG)
     assert (stored.pixels == PIXELS).all()
     assert (np.asarray(Image.open(io.BytesIO(stored.data))) == PIXELS).all()
 
 
 def test_black_and_white_is_stretched_to_grey() -> None:
-    assert set(np.unique(prepare(encoded(Image.fromarray(PIXELS > 90), "PNG"), PNG).pixels)) == {0, 255}
+    assert set(np.unique(prepare_image(encoded(Image.fromarray(PIXELS > 90), "PNG"), PNG).pixels)) == {0, 255}
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
@@ -63,7 +63,7 @@ def test_sixteen_bit_images_fill_eight_bits_whatever_they_use_of_theirs(bits: in
         Image.fromarray(deep).save(buffer, "PNG")
     else:
         tifffile.imwrite(buffer, deep, byteorder=">" if kind.startswith("big") else "<")
-    pixels = prepare(buffer.getvalue(), PNG).pixels
+    pixels = prepare_image(buffer.getvalue(), PNG).pixels
     expected = np.clip(PIXELS * (255 / np.percentile(PIXELS, 99.9)), 0, 255)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels - expected).max() <= 1
@@ -72,26 +72,26 @@ def test_sixteen_bit_images_fill_eight_bits_whatever_they_use_of_theirs(bits: in
 def test_a_saturated_speck_does_not_darken_a_deep_image() -> None:
     deep = PIXELS.astype(np.uint16) * 4
     deep[0, 0] = 65535
-    assert prepare(deep, PNG).pixels.mean() > 0.9 * PIXELS.mean()
+    assert prepare_image(deep, PNG).pixels.mean() > 0.9 * PIXELS.mean()
 
 
 def test_floating_point_keeps_its_lowest_value_at_black() -> None:
-    pixels = prepare(PIXELS.astype(np.float32) / 100 - 1, PNG).pixels
+    pixels = prepare_image(PIXELS.astype(np.float32) / 100 - 1, PNG).pixels
     assert pixels.min() == 0
     assert np.corrcoef(pixels.ravel(), PIXELS.ravel())[0, 1] > 0.999
     with pytest.raises(DataError, match="not finite"):
-        prepare(np.full((40, 40), np.nan, np.float32), PNG)
+        prepare_image(np.full((40, 40), np.nan, np.float32), PNG)
 
 
 def test_real_colour_stays_colour() -> None:
     colour = np.stack([PIXELS, PIXELS // 2, 255 - PIXELS], axis=-1)
-    assert (prepare(encoded(Image.fromarray(colour), "PNG"), PNG).pixels == colour).all()
-    as_jpeg = prepare(colour, PackImage())
+    assert (prepare_image(encoded(Image.fromarray(colour), "PNG"), PNG).pixels == colour).all()
+    as_jpeg = prepare_image(colour, PackImage())
     assert Image.open(io.BytesIO(as_jpeg.data)).mode == "RGB"
 
 
 def test_a_grey_picture_in_a_colour_jpeg_is_stored_grey() -> None:
-    stored = prepare(encoded(rgb(PIXELS), "JPEG", quality=95), PackImage())
+    stored = prepare_image(encoded(rgb(PIXELS), "JPEG", quality=95), PackImage())
     assert stored.pixels.ndim == 2
     assert not stored.as_is
     assert Image.open(io.BytesIO(stored.data)).mode == "L"
@@ -102,7 +102,7 @@ def test_a_grey_jpeg_keeps_its_picture_and_loses_its_metadata(options: dict[str,
     exif = Image.Exif()
     exif[0x010E] = "Jane Doe 1950-01-01"
     original = grey_file(exif=exif, comment=b"Jane Doe", **options) + b"Jane Doe"
-    stored = prepare(original, PackImage())
+    stored = prepare_image(original, PackImage())
     assert stored.as_is
     assert b"Jane" not in stored.data
     assert b"Exif" not in stored.data
@@ -114,7 +114,7 @@ def test_a_grey_jpeg_keeps_its_picture_and_loses_its_metadata(options: dict[str,
 def test_exif_orientation_is_applied_and_not_kept(turn: int) -> None:
     exif = Image.Exif()
     exif[jpeg.ORIENTATION] = turn
-    stored = prepare(grey_file(exif=exif, quality=95), PNG)
+    stored = prepare_image(grey_file(exif=exif, quality=95), PNG)
     upright = np.asarray(Image.open(io.BytesIO(grey_file(quality=95))))
     turned = {
         2: upright[:, ::-1],
@@ -133,7 +133,7 @@ def test_exif_orientation_is_applied_and_not_kept(turn: int) -> None:
 @pytest.mark.parametrize("cut", [2, 10, 400, 1000])
 def test_a_truncated_jpeg_is_an_error(cut: int) -> None:
     with pytest.raises(DataError, match="broken JPEG"):
-        prepare(grey_file()[:-cut], PackImage())
+        prepare_image(grey_file()[:-cut], PackImage())
 
 
 def test_a_jpeg_with_zeroed_bytes_is_an_error_though_pillow_reads_it() -> None:
@@ -141,19 +141,19 @@ def test_a_jpeg_with_zeroed_bytes_is_an_error_though_pillow_reads_it() -> None:
     zeroed = data[:1000] + bytes(300) + data[1300:]
     Image.open(io.BytesIO(zeroed)).load()
     with pytest.raises(DataError, match="broken JPEG"):
-        prepare(zeroed, PackImage())
+        prepare_image(zeroed, PackImage())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (31, 100), (100, 31)])
 def test_an_image_too_small_for_a_scan_is_an_error_that_says_its_size(shape: tuple[int, int]) -> None:
     with pytest.raises(DataError, match=rf"is {shape[1]}x{shape[0]} pixels: a side is below 32"):
-        prepare(encoded(Image.fromarray(np.resize(PIXELS, shape)), "PNG"), PackImage())
+        prepare_image(encoded(Image.fromarray(np.resize(PIXELS, shape)), "PNG"), PackImage())
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_a_blank_image_is_an_error(level: int) -> None:
     with pytest.raises(DataError, match="is blank"):
-        prepare(encoded(Image.new("L", (64, 64), level), "JPEG"), PackImage())
+        prepare_image(encoded(Image.new("L", (64, 64), level), "JPEG"), PackImage())
 
 
 @pytest.mark.parametrize("side", [8000, 60000])
@@ -164,7 +164,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int) -> None
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(1000)))
     with pytest.raises(DataError, match="more than 50,000,000"):
-        prepare(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""), PackImage())
+        prepare_image(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""), PackImage())
 
 
 def test_a_jpeg_bomb_is_refused_as_well() -> None:
@@ -172,7 +172,7 @@ def test_a_jpeg_bomb_is_refused_as_well() -> None:
     start = data.index(b"\xff\xc0") + 5
     data[start : start + 4] = struct.pack(">HH", 60000, 60000)
     with pytest.raises(DataError, match="more than 50,000,000"):
-        prepare(bytes(data), PackImage())
+        prepare_image(bytes(data), PackImage())
 
 
 def test_what_is_no_image_is_an_error() -> None:
@@ -180,24 +180,24 @@ def test_what_is_no_image_is_an_error() -> None:
         with pytest.raises(
             DataError, match=r"is not a JPEG, PNG, TIFF, BMP|is empty|is a PDF|cannot be read"
         ):
-            prepare(data, PackImage())
+            prepare_image(data, PackImage())
 
 
 def test_a_file_of_many_pages_is_an_error_that_counts_them() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.stack([PIXELS] * 5))
     with pytest.raises(DataError, match="holds 5 pages"):
-        prepare(buffer.getvalue(), PackImage())
+        prepare_image(buffer.getvalue(), PackImage())
 
 
 def test_images_are_scaled_down_antialiased_and_never_up() -> None:
     stripes = np.zeros((200, 100), np.uint8)
     stripes[::2] = 200
-    small = prepare(stripes, PackImage(format="png", max_height=50)).pixels
+    small = prepare_image(stripes, PackImage(format="png", max_height=50)).pixels
     assert small.shape == (50, 25)
     assert np.abs(small[2:-2].astype(int) - 100).max() <= 3
-    assert prepare(PIXELS, PackImage(max_height=1000)).pixels.shape == PIXELS.shape
-    assert prepare(grey_file(), PackImage(max_height=40)).pixels.shape == (40, 53)
+    assert prepare_image(PIXELS, PackImage(max_height=1000)).pixels.shape == PIXELS.shape
+    assert prepare_image(grey_file(), PackImage(max_height=40)).pixels.shape == (40, 53)
 
 
 def test_mutated_files_end_in_a_sample_or_a_reason() -> None:
@@ -248,7 +248,7 @@ def test_kermanys_real_scans_are_stored_as_they_are(test_data: Path) -> None:
     files = sorted((test_data / "kermany").glob("*/*.jpeg"))
     assert files
     for file in files:
-        stored = prepare(file.read_bytes(), PackImage())
+        stored = prepare_image(file.read_bytes(), PackImage())
         assert stored.as_is
         assert len(stored.data) <= file.stat().st_size
         assert (preparation.decode(stored.data) == stored.pixels).all()

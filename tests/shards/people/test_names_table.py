@@ -15,7 +15,7 @@ from shards.pack import pack
 from shards.people.names_table import table_path, write_table
 from shards.people.pseudonyms import pseudonymize
 from shards.people.secret import find_secret
-from shards.verify import inspect
+from shards.verify import inspect_set
 from tests.shards.pack_inputs import pack_config
 from tests.shards.people_sets import cohort, fields_of, rows_of
 
@@ -37,7 +37,7 @@ def test_what_is_appended_keeps_its_patients_and_has_its_rows_in_the_same_table(
         known[row["patient"]].add(row["patient_digest"])
     assert len(known) == 6
     assert all(len(digests) == 1 for digests in known.values())
-    assert not inspect(str(tmp_path / "out")).faults
+    assert not inspect_set(str(tmp_path / "out")).faults
 
 
 def test_the_table_is_the_owner_s_alone_never_in_the_set_and_its_place_can_be_chosen(tmp_path: Path) -> None:

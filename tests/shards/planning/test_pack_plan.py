@@ -22,8 +22,8 @@ from shards.planning.pack_plan import (
     assign_parts,
     fingerprint,
     make_plan,
+    pack_order,
     recipe,
-    shuffle,
 )
 
 SIX_TWO_TWO = (0.6, 0.2, 0.2)
@@ -107,12 +107,12 @@ def test_a_split_that_parts_a_patient_is_an_error_that_names_the_patient() -> No
 
 def test_parts_do_not_mix_and_neighbours_of_a_volume_spread_out() -> None:
     scans = assign_parts(corpus({"A": [10] * 50}), SIX_TWO_TWO, 0)
-    ordered = shuffle(scans, 0)
+    ordered = pack_order(scans, 0)
     assert [s.split for s in ordered] == ["train"] * 300 + ["val"] * 100 + ["test"] * 100
     touching = sum(a.patient == b.patient for a, b in pairwise(ordered))
     assert touching < 30  # 450 when unshuffled, about 10 by chance
-    assert shuffle(scans[::-1], 0) == ordered
-    assert shuffle(scans, 1) != ordered
+    assert pack_order(scans[::-1], 0) == ordered
+    assert pack_order(scans, 1) != ordered
 
 
 def test_the_fingerprint_follows_every_name_size_and_field() -> None:
@@ -229,12 +229,12 @@ def test_the_order_is_by_part_and_then_by_the_hash_of_seed_and_key() -> None:
     scans = [scan(f"k{i}", split=(*PARTS, None)[i % 4]) for i in range(40)]
     order = {"train": 0, "val": 1, "test": 2, None: 3}
     for seed in (0, 7):
-        assert shuffle(scans, seed) == sorted(scans, key=lambda s: (order[s.split], digest(seed, s.key)))
+        assert pack_order(scans, seed) == sorted(scans, key=lambda s: (order[s.split], digest(seed, s.key)))
 
 
 def test_a_name_that_is_no_valid_text_is_hashed_as_the_disk_has_it() -> None:
     scans = [scan("a\udcff"), scan("b")]
-    found = shuffle(scans, 0)
+    found = pack_order(scans, 0)
     assert found == sorted(
         scans, key=lambda s: hashlib.sha256(f"0\0{s.key}".encode(errors="surrogateescape")).digest()
     )
@@ -293,7 +293,7 @@ def test_a_plan_has_every_scan_in_its_part_and_order_and_takes_the_list_over() -
     given = list(scans)
     made = make_plan(scans, config(split={"fractions": [0.6, 0.2, 0.2], "seed": 3}, out={"seed": 4}))
     assert scans == []
-    assert list(made.scans) == shuffle(assign_parts(given, SIX_TWO_TWO, 3), 4)
+    assert list(made.scans) == pack_order(assign_parts(given, SIX_TWO_TWO, 3), 4)
     assert made.recipe == recipe(config(split={"fractions": [0.6, 0.2, 0.2], "seed": 3}, out={"seed": 4}))
     assert made.fingerprint == fingerprint(made.scans, made.recipe)
     assert dict(made.kinds) == dict(made.notes) == {}

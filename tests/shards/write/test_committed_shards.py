@@ -18,7 +18,7 @@ from shards.images.near_duplicates import LOOK_BYTES
 from shards.pack import pack, plan_pack
 from shards.verify import verify
 from shards.write import committed_shards
-from shards.write.set_ownership import Series
+from shards.write.set_ownership import ShardNames
 from tests.shards.damaged_sets import changed, put, put_right
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 
@@ -140,11 +140,11 @@ def test_only_the_shards_before_the_first_change_of_the_plan_are_recovered(packe
     config = config_for(packed, out)
     plan = plan_pack(config)
     count = len(read_manifest(str(out)).shards)
-    recovered = committed_shards.recover(str(out), Series("oct"), plan)
+    recovered = committed_shards.recover_shards(str(out), ShardNames("oct"), plan)
     assert len(recovered) == count
     assert recovered[-1].next == len(plan.scans)
     place = recovered[0].next + 1
     scans = (*plan.scans[:place], replace(plan.scans[place], size=1), *plan.scans[place + 1 :])
-    recovered = committed_shards.recover(str(out), Series("oct"), replace(plan, scans=scans))
+    recovered = committed_shards.recover_shards(str(out), ShardNames("oct"), replace(plan, scans=scans))
     assert len(recovered) == 1
     assert sorted(path.name for path in out.glob("oct-*")) == ["oct-000000.idx", "oct-000000.tar"]

@@ -15,7 +15,7 @@ from retfound_dist.formats.shard_set import IndexFile, Shard
 from shards.images.scan import Scan
 from shards.pack import pack
 from shards.planning.pack_plan import PackPlan
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 from shards.write.manifest import classes, count_scans, merge_manifests, near_duplicates
 from shards.write.statistics import Statistics
 from tests.shards.pack_inputs import pack_config, write_classes
@@ -86,10 +86,10 @@ def test_counts_are_of_all_scans_and_of_each_part_that_has_any() -> None:
     assert classes(scans) == ["AMD", "NO"]
 
 
-def packed(keys: list[str], looks: list[bytes]) -> Committed:
+def packed(keys: list[str], looks: list[bytes]) -> CommittedShard:
     shard = Shard("oct-000000.tar", len(keys), 1, "", None, IndexFile("oct-000000.idx", 1, ""))
     digests = np.arange(len(keys), dtype=np.uint64)
-    return Committed(shard, 0, (), Statistics(), "\n".join(keys), digests, b"".join(looks))
+    return CommittedShard(shard, 0, (), Statistics(), "\n".join(keys), digests, b"".join(looks))
 
 
 def test_alike_pictures_count_only_between_patients_and_those_across_parts_are_told_apart() -> None:

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 
 from retfound_dist.formats.shard_set import IndexFile, Shard
-from shards.write.committed_shards import Committed
+from shards.write.committed_shards import CommittedShard
 from shards.write.seen_images import SeenImages
 from shards.write.statistics import Statistics
 
 
-def committed(keys: list[str], digests: list[int]) -> Committed:
+def committed(keys: list[str], digests: list[int]) -> CommittedShard:
     shard = Shard("oct-000000.tar", len(keys), 1, "", None, IndexFile("oct-000000.idx", 1, ""))
-    return Committed(shard, 0, (), Statistics(), "\n".join(keys), np.array(digests, np.uint64))
+    return CommittedShard(shard, 0, (), Statistics(), "\n".join(keys), np.array(digests, np.uint64))
 
 
 def test_a_picture_is_known_by_the_key_that_had_it_first() -> None:

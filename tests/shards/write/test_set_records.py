@@ -14,7 +14,7 @@ from retfound_dist.cli import main
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.formats.shard_set import read_index, read_manifest
-from retfound_dist.images.image_digests import from_hex, of_set
+from retfound_dist.images.image_digests import from_hex, set_digests
 from shards.append import append, read_base
 from shards.pack import pack
 from shards.verify import verify
@@ -203,7 +203,7 @@ def test_digests_of_a_set_that_are_damaged_are_one_line(change: Change, why: str
     with pytest.raises(
         ManifestError, match=rf"^{out}/{INDEX} is damaged: .*({why}).*pack the set again"
     ) as caught:
-        of_set(read_manifest(str(out)))
+        set_digests(read_manifest(str(out)))
     assert "\n" not in str(caught.value)
 
 

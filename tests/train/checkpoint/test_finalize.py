@@ -16,7 +16,7 @@ from retfound_dist.errors import CheckpointError, RunConflictError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage, verified_files
 from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, prune
-from retfound_dist.train.checkpoint.resume import choose
+from retfound_dist.train.checkpoint.resume import choose_checkpoint
 from tests.formats.test_checkpoint_folder import make, make_later
 from tests.train import saves
 from tests.train.saves import STEP, save, value_of
@@ -84,7 +84,7 @@ def test_a_step_that_is_saved_once_has_its_weights_at_their_usual_name(tmp_path:
 def test_a_save_beside_another_that_is_under_way_touches_none_of_its_files(tmp_path: Path) -> None:
     """A start that was stopped in mid-upload wakes up when another has saved the step: its files are its own."""
     run, url = str(tmp_path / "run"), checkpoint_folder.checkpoint_url(str(tmp_path / "run"), STEP)
-    sleeping = storage.join(url, checkpoint_folder.marked("state/rank_0.pt", "0a0a0a0a"))
+    sleeping = storage.join(url, checkpoint_folder.name_with_mark("state/rank_0.pt", "0a0a0a0a"))
     storage.write_bytes(sleeping, b"half of a save")
     commit = save(run, 1.0, str(tmp_path))
     assert commit.weights != checkpoint_folder.WEIGHTS
@@ -144,7 +144,7 @@ def test_a_damaged_commit_in_between_ends_no_save_and_nothing_of_a_stranger_is_r
     assert any(name.startswith("state") for name in os.listdir(where.parent))
     commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, 2))
     assert [
-        verified_files.why_differs(storage.join(commit.url, name), info)
+        verified_files.difference_from(storage.join(commit.url, name), info)
         for name, info in commit.files.items()
     ] == [""]
 
@@ -189,7 +189,7 @@ def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed
         storage.write_bytes(storage.join(checkpoint_folder.checkpoint_url(run, step), "state/part"), b"abX")
     make(run, 12)  # resumed at 10, asked to stop at 12
     prune(run, Checkpoint(keep_last=keep_last), 12)
-    found = choose(run, "auto", messages.append, 0).held
+    found = choose_checkpoint(run, "auto", messages.append, 0).held
     assert found is not None
     assert found.step == 12
     assert [text.split(":")[0] for text in messages] == [

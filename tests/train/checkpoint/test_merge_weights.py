@@ -75,7 +75,7 @@ def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tm
     for rank, part in enumerate(end_to_end(2)):
         safetensors.torch.save_file(part, tmp_path / "p")
         storage.put_file(
-            str(tmp_path / "p"), storage.join(url, checkpoint_folder.marked(part_name(rank), "a1"))
+            str(tmp_path / "p"), storage.join(url, checkpoint_folder.name_with_mark(part_name(rank), "a1"))
         )
         infos.append(storage.file_info(str(tmp_path / "p")))
     fixed = tmp_path / "fixed"
@@ -86,6 +86,6 @@ def test_the_file_is_made_at_the_checkpoints_url_and_a_rotten_part_is_refused(tm
     found = safetensors.torch.load_file(tmp_path / "model")
     assert set(found) == {*NAMES, "pos_embed"}
     assert all(torch.equal(found[name], value) for name, value in weights().items())
-    storage.write_bytes(storage.join(url, checkpoint_folder.marked(part_name(1), "a1")), b"rotten")
+    storage.write_bytes(storage.join(url, checkpoint_folder.name_with_mark(part_name(1), "a1")), b"rotten")
     with pytest.raises(StorageError, match="rank 1"):
         write_merged_weights(url, "a1", infos, SHAPES, str(fixed), str(tmp_path))

@@ -13,7 +13,13 @@ from retfound_dist.errors import CheckpointError, FormatError, StorageError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import storage, verified_files
-from retfound_dist.train.checkpoint.resume import ResumeOnce, ResumePoint, choose, is_finished, job_of
+from retfound_dist.train.checkpoint.resume import (
+    ResumeOnce,
+    ResumePoint,
+    choose_checkpoint,
+    is_finished,
+    job_of,
+)
 from tests.formats.test_checkpoint_folder import make
 
 NONE = [
@@ -55,7 +61,7 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
         make(run, step)
     damage(run, 3)
     storage.delete(state_of(run, 2))
-    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
     assert "passing over the checkpoint of step 3" in messages[0]
     assert "differs from its commit: its sha256 is" in messages[0]
     assert "passing over the checkpoint of step 2" in messages[1]
@@ -64,8 +70,8 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
 
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
-    assert choose(str(tmp_path), "auto", print, 0) == ResumePoint()
-    assert choose(str(tmp_path), "none", print, 0) == ResumePoint(chosen="none")
+    assert choose_checkpoint(str(tmp_path), "auto", print, 0) == ResumePoint()
+    assert choose_checkpoint(str(tmp_path), "none", print, 0) == ResumePoint(chosen="none")
 
 
 def test_a_byte_that_flips_on_the_way_passes_over_nothing(
@@ -80,7 +86,7 @@ def test_a_byte_that_flips_on_the_way_passes_over_nothing(
         return storage.bytes_info(b"abX") if wrong[0] >= 0 else read(url)
 
     monkeypatch.setattr(verified_files, "read_info", flip)
-    assert (step_of(choose(run, "auto", messages.append, 0)), messages) == (2, [])
+    assert (step_of(choose_checkpoint(run, "auto", messages.append, 0)), messages) == (2, [])
 
 
 def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_passed_over(
@@ -93,20 +99,20 @@ def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_p
     def busy(url: str):  # type: ignore[no-untyped-def]
         left[0] -= 1
         if left[0] >= 0:
-            with storage.explained(url, "read"):
+            with storage.storage_errors(url, "read"):
                 raise ConnectionResetError("the store is restarted")
         return read(url)
 
     monkeypatch.setattr(storage, "open_read", busy)
-    assert (step_of(choose(run, "auto", messages.append, 60)), messages) == (2, [])
+    assert (step_of(choose_checkpoint(run, "auto", messages.append, 60)), messages) == (2, [])
     left[0] = 1000
     with pytest.raises(
         StorageError, match=r"cannot be read: .*restarted.*tried for 1 s.*nothing is passed over"
     ):
-        choose(run, "auto", messages.append, 1)
+        choose_checkpoint(run, "auto", messages.append, 1)
     left[0] = 0
     storage.delete(state_of(run, 2))
-    assert (step_of(choose(run, "auto", messages.append, 60)), len(messages)) == (1, 1)
+    assert (step_of(choose_checkpoint(run, "auto", messages.append, 60)), len(messages)) == (1, 1)
 
 
 def test_a_disk_that_cannot_be_read_ends_the_start_and_says_nothing_of_the_checkpoint(tmp_path: Path) -> None:
@@ -116,9 +122,9 @@ def test_a_disk_that_cannot_be_read_ends_the_start_and_says_nothing_of_the_check
     os.unlink(state_of(run, 2))
     os.symlink("/proc/self/mem", state_of(run, 2))  # EIO by a real read
     with pytest.raises(StorageError, match=r"step 2 cannot be read: .*input/output error.*run.resume=STEP"):
-        choose(run, "auto", messages.append, 0.2)
+        choose_checkpoint(run, "auto", messages.append, 0.2)
     assert messages == []
-    assert step_of(choose(run, 1, messages.append, 0.2)) == 1
+    assert step_of(choose_checkpoint(run, 1, messages.append, 0.2)) == 1
 
 
 def test_short_memory_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +135,7 @@ def test_short_memory_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(verified_files, "read_info", short)
     with pytest.raises(StorageError, match="memory is too short"):
-        choose(str(tmp_path), "auto", print, 0)
+        choose_checkpoint(str(tmp_path), "auto", print, 0)
 
 
 def test_where_no_checkpoint_can_be_used_the_start_ends_and_says_what_to_do(tmp_path: Path) -> None:
@@ -138,12 +144,12 @@ def test_where_no_checkpoint_can_be_used_the_start_ends_and_says_what_to_do(tmp_
         make(run, step)
         damage(run, step)
     with pytest.raises(CheckpointError, match=r"none can be used \(step 8: .*; step 4: .*run.resume=none"):
-        choose(run, "auto", messages.append, 0)
+        choose_checkpoint(run, "auto", messages.append, 0)
     for step in (4, 8):
         checkpoint_folder.write_commit(replace(make(run, step), files={}))
     with pytest.raises(CheckpointError, match=r"none can be used \(step 8: it holds weights only"):
-        choose(run, "auto", messages.append, 0)
-    assert choose(run, "none", messages.append, 0).held is None
+        choose_checkpoint(run, "auto", messages.append, 0)
+    assert choose_checkpoint(run, "none", messages.append, 0).held is None
     assert messages[-1].startswith(
         "from the beginning, as run.resume=none says; checkpoints passed over for it: 2 steps"
     )
@@ -159,12 +165,12 @@ def test_a_commit_that_is_none_is_passed_over_by_name_and_is_no_end_of_the_run(
     where = Path(checkpoint_folder.checkpoint_url(run, 2)) / checkpoint_folder.COMMIT
     where.write_text(content)
     assert not is_finished(run, 2)
-    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
     assert len(messages) == 1
     assert "passing over the checkpoint of step 2: " in messages[0]
     assert str(where) in messages[0]
     where.unlink()
-    assert step_of(choose(run, "auto", messages.append, 0)) == 1
+    assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
     assert len(messages) == 1  # a save that was never committed is nothing to speak of
 
 
@@ -174,7 +180,7 @@ def test_a_commit_of_a_later_format_ends_the_start(tmp_path: Path) -> None:
     where = storage.join(checkpoint_folder.checkpoint_url(str(tmp_path), 2), checkpoint_folder.COMMIT)
     storage.write_json(where, {**storage.read_json(where), "format": 2})
     with pytest.raises(FormatError, match="has format 2"):
-        choose(str(tmp_path), "auto", print, 0)
+        choose_checkpoint(str(tmp_path), "auto", print, 0)
 
 
 @pytest.mark.parametrize("name", ["../../../evil", "/etc/hostname", "state/../../x", "state//x", ""])
@@ -211,28 +217,28 @@ def test_a_step_is_gone_on_from_where_it_is_asked_for_and_can_be_used(tmp_path: 
         make(run, step)
     damage(run, 6)
     checkpoint_folder.write_commit(replace(make(run, 2), files={}))
-    assert step_of(choose(run, 4, messages.append, 0)) == 4
+    assert step_of(choose_checkpoint(run, 4, messages.append, 0)) == 4
     assert messages == ["from step 4, as run.resume=4 says; checkpoints passed over for it: 2 steps, 6, 8"]
     for step, why in ((6, "its sha256 is"), (2, "weights only"), (5, "there is none")):
         with pytest.raises(
             CheckpointError, match=rf"run.resume={step}: .*{why}.*with a training state are of"
         ):
-            choose(run, step, messages.append, 0)
+            choose_checkpoint(run, step, messages.append, 0)
 
 
 def test_what_was_passed_over_once_does_not_come_back_when_the_run_is_started_again(tmp_path: Path) -> None:
     run = str(tmp_path)
     for step in (2, 4, 8):
         make(run, step)
-    resume_point = choose(run, 4, print, 0)
+    resume_point = choose_checkpoint(run, 4, print, 0)
     make_as(run, 5, resume_point)
-    assert step_of(choose(run, "auto", print, 0)) == 5
-    again = choose(run, "auto", print, 0)
+    assert step_of(choose_checkpoint(run, "auto", print, 0)) == 5
+    again = choose_checkpoint(run, "auto", print, 0)
     make_as(run, 6, again)
-    assert step_of(choose(run, "auto", print, 0)) == 6
-    beginning = choose(run, "none", print, 0)
+    assert step_of(choose_checkpoint(run, "auto", print, 0)) == 6
+    beginning = choose_checkpoint(run, "none", print, 0)
     make_as(run, 2, beginning)
-    assert step_of(choose(run, "auto", print, 0)) == 2
+    assert step_of(choose_checkpoint(run, "auto", print, 0)) == 2
     assert not is_finished(run, 8)  # that was another line
 
 
@@ -241,9 +247,9 @@ def test_a_checkpoint_that_was_bad_once_is_not_read_again_at_every_start(tmp_pat
     for step in (2, 4):
         make(run, step)
     damage(run, 4)
-    make_as(run, 3, choose(run, "auto", messages.append, 0))
+    make_as(run, 3, choose_checkpoint(run, "auto", messages.append, 0))
     assert len(messages) == 1
-    assert (step_of(choose(run, "auto", messages.append, 0)), len(messages)) == (3, 1)
+    assert (step_of(choose_checkpoint(run, "auto", messages.append, 0)), len(messages)) == (3, 1)
 
 
 @pytest.mark.parametrize(("resume", "first"), [(4, 4), ("none", 0)])
@@ -253,14 +259,18 @@ def test_a_restart_of_a_job_goes_on_from_what_the_job_has_saved_though_it_is_tol
     run, queued = str(tmp_path), {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
     for step in (2, 4, 8):
         make(run, step)
-    begun = choose(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))
+    begun = choose_checkpoint(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))
     assert step_of(begun) == first
-    assert step_of(choose(run, resume, print, 0, job_of(queued, 0))) == first  # it had saved nothing
+    assert (
+        step_of(choose_checkpoint(run, resume, print, 0, job_of(queued, 0))) == first
+    )  # it had saved nothing
     make_as(run, 5, begun)
-    assert step_of(choose(run, resume, print, 0, job_of(queued, 0))) == 5
-    assert step_of(choose(run, resume, print, 0, job_of({**queued, "SLURM_JOB_ID": "8"}, 0))) == first
-    assert step_of(choose(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))) == first
-    assert step_of(choose(run, 2, print, 0, job_of(queued, 0))) == 2
+    assert step_of(choose_checkpoint(run, resume, print, 0, job_of(queued, 0))) == 5
+    assert (
+        step_of(choose_checkpoint(run, resume, print, 0, job_of({**queued, "SLURM_JOB_ID": "8"}, 0))) == first
+    )
+    assert step_of(choose_checkpoint(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))) == first
+    assert step_of(choose_checkpoint(run, 2, print, 0, job_of(queued, 0))) == 2
 
 
 def test_ranks_that_one_torchrun_starts_again_are_of_one_job() -> None:
@@ -281,4 +291,4 @@ def test_commits_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert tree.pop("generation") == 0
     assert tree.pop("chosen") == ""
     where.write_text(json.dumps(tree))
-    assert choose(str(tmp_path), "auto", print, 0).held == commit
+    assert choose_checkpoint(str(tmp_path), "auto", print, 0).held == commit

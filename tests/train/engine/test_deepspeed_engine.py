@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retfound_dist.config.schema import Model, Optim, Train
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
-from retfound_dist.stream.batch_plan import BatchLayout, layout, rank_slots
+from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout, rank_slots
 from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -139,7 +139,7 @@ def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_grad
 
     net, micro = model(case.recompute), -(-BATCH // (world * case.passes))
-    cut = layout(BATCH, world, micro)
+    cut = make_batch_layout(BATCH, world, micro)
     fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
     optim = Optim(clip_grad=case.clip)
     train = Train(
@@ -238,7 +238,7 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_configuration_accumulates_and_reduces_in_fp32(stage: int) -> None:
     train = Train(global_batch=1792, steps=1, zero_stage=stage)  # type: ignore[arg-type]
-    settings = ds.ds_config(train, Optim(clip_grad=1.0), layout(1792, 8, 64))
+    settings = ds.ds_config(train, Optim(clip_grad=1.0), make_batch_layout(1792, 8, 64))
     assert settings["data_types"]["grad_accum_dtype"] == "fp32"
     assert settings["communication_data_type"] == "fp32"
     assert settings["train_micro_batch_size_per_gpu"] * settings["gradient_accumulation_steps"] * 8 == 1792

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from retfound_dist.config.schema import Optim, Train
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.engine.single_rank import MOMENTS
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -35,7 +35,7 @@ def build(
     """An engine of one rank, whose optimizer `step_in_place` has changed."""
     train = Train(global_batch=6, micro_batch=6 // passes, steps=9, zero_stage=2, precision=precision)
     net.to(torch.bfloat16 if precision == "bf16" else torch.float32)
-    engine = ds.build(net, parameter_groups(net, optim), train, optim, layout(6, 1, 6 // passes))
+    engine = ds.build(net, parameter_groups(net, optim), train, optim, make_batch_layout(6, 1, 6 // passes))
     ds.set_lr(engine, LR)
     return engine
 

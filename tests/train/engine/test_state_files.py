@@ -19,7 +19,7 @@ from retfound_dist.errors import CheckpointError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
 from retfound_dist.runtime.world import World
-from retfound_dist.stream.batch_plan import layout
+from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.checkpoint import restore, universal
 from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.engine import state_files
@@ -98,7 +98,7 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
     for stage in (1, 2, 3):
         train, cut = (
             Train(global_batch=4, micro_batch=2, steps=1, zero_stage=stage, precision="bf16"),
-            layout(4, 2, 2),
+            make_batch_layout(4, 2, 2),
         )  # type: ignore[arg-type]
         model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
         engine = ds.build(model, parameter_groups(model, Optim()), train, Optim(), cut)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from retfound_dist.errors import CheckpointError, ConfigError, ManifestError, SaveError, StorageError
-from retfound_dist.train.ranks.watchdog import AGAIN, HUNG, ORPHANED, ends_alike, settle_another_start
+from retfound_dist.train.ranks.watchdog import AGAIN, HUNG, ORPHANED, record_restart_wish, would_fail_again
 
 HANG = (
     "import time; from retfound_dist.train.ranks.watchdog import Watchdog; from retfound_dist.runtime.world import World\n"
@@ -103,14 +103,14 @@ def test_an_error_of_a_store_takes_no_wish_for_another_start_back_and_a_queued_j
         (ConfigError("a typo"), True), (CheckpointError("none can be used"), True), (ManifestError("cut"), True),
     ):  # fmt: skip
         wish.touch()
-        assert ends_alike(error) == alike
-        settle_another_start(ends_alike(error))
+        assert would_fail_again(error) == alike
+        record_restart_wish(would_fail_again(error))
         assert wish.exists() != alike
     wish.unlink(missing_ok=True)
-    settle_another_start(alike=False)
+    record_restart_wish(alike=False)
     assert not wish.exists()  # nothing was done yet
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    settle_another_start(alike=False)
+    record_restart_wish(alike=False)
     assert wish.exists()
-    settle_another_start(alike=True)
+    record_restart_wish(alike=True)
     assert not wish.exists()
