@@ -24,8 +24,8 @@ class Rung:
     removed_only: bool = False
     """Pixels are predicted and compared for removed patches; else for all, and masked."""
     sdpa: bool = False
-    """Attention by scaled_dot_product_attention, or by what `choose_cpu_operators` chooses; else by two products
-    and a softmax."""
+    """Attention by scaled_dot_product_attention, or by what `choose_cpu_operators` chooses; else by two
+    products and a softmax."""
     unread: bool = False
     """The loss stays on the device; else it is read in each pass."""
     fused: bool = False
