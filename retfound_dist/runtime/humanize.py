@@ -13,8 +13,10 @@ def size(count: float) -> str:
     return _scaled(count, BYTES)
 
 
-def duration(seconds: float) -> str:
-    """Seconds: 45 s, 12 min, 3.5 h, 2.1 days."""
+def duration(seconds: float, *, whole: bool = False) -> str:
+    """Seconds: 8 ms, 45.3 s, 12 min, 3.5 h, 2.1 days. `whole`: no part of a second, as on a live display."""
+    if whole and seconds < 90:
+        return f"{seconds:.0f} s"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
+from retfound_dist.runtime.humanize import duration
+
 _PLAIN_EVERY = 20.0
 """Seconds between plain lines about the same task."""
 _PLAIN_FIRST = 5.0
@@ -28,7 +30,7 @@ class _Left(ProgressColumn):
         """For rich."""
         if task.total is None:
             return Text("")
-        left = "" if task.time_remaining is None else f"  {clock(task.time_remaining)} left"
+        left = "" if task.time_remaining is None else f"  {duration(task.time_remaining, whole=True)} left"
         return Text(f"{task.completed:.0f}/{task.total:.0f}{left}")
 
 
@@ -85,7 +87,7 @@ class ProgressDisplay:
         if not self.live and now - self._said > min(self._pause, _PLAIN_EVERY) and done < total:
             self._said, self._pause = now, _PLAIN_EVERY
             left = (now - self._started) / max(done, 1) * (total - done)
-            guess = f", {clock(left)} left" if done >= _LEAST_DONE * total else ""
+            guess = f", {duration(left, whole=True)} left" if done >= _LEAST_DONE * total else ""
             self.say(f"{title}: {done} of {total}{guess}")
 
     def _fit_title(self, title: str) -> str:
@@ -98,15 +100,6 @@ def shorten(text: str, most: int) -> str:
         return text
     head = text.split(" ", 1)[0] + " " if " " in text[: most // 2] else ""
     return f"{head}…{text[len(head) - most + 1 :]}"
-
-
-# Not `humanize.duration`: a time that is left reads `2 h 05 min`, a measured one `2.1 h`.
-def clock(seconds: float) -> str:
-    """Seconds for people: 45 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -45,6 +45,11 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_live_display_shows_no_part_of_a_second() -> None:
+    texts = [duration(seconds, whole=True) for seconds in (0.0, 4.4, 89.2, 200, 7500)]
+    assert texts == ["0 s", "4 s", "89 s", "3 min", "2.1 h"]
+
+
 def test_one_is_not_many() -> None:
     assert (plural(1, "node"), plural(3, "node"), plural(1200, "image")) == (
         "1 node",

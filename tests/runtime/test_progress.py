@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from retfound_dist.runtime import progress
-from retfound_dist.runtime.progress import ProgressDisplay, clock, epoch_line, shorten
+from retfound_dist.runtime.progress import ProgressDisplay, epoch_line, shorten
 
 
 def test_without_a_terminal_it_prints_plain_lines_now_and_then(
@@ -75,10 +75,6 @@ def test_a_long_name_keeps_its_first_word_and_its_end() -> None:
     assert shorten("reading /a/b/c", 40) == "reading /a/b/c"
     assert shorten("reading /a/long/way/down/set", 20) == "reading …ay/down/set"
     assert len(shorten("x" * 50, 20)) == 20
-
-
-def test_times_read_as_a_person_says_them() -> None:
-    assert [clock(s) for s in (4.4, 89, 200, 7500)] == ["4 s", "89 s", "3 min", "2 h 05 min"]
 
 
 def test_an_epoch_without_val_says_only_the_training_loss() -> None:

@@ -33,7 +33,8 @@ from retfound_dist.evaluate.results.page_images import make_pictures
 from retfound_dist.evaluate.scores import bootstrap, metrics, wording
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.io import storage
-from retfound_dist.runtime.progress import ProgressDisplay, clock
+from retfound_dist.runtime.humanize import duration
+from retfound_dist.runtime.progress import ProgressDisplay
 
 _PACKAGES = ("retfound-dist", "torch", "timm", "numpy", "scikit-learn")
 PREDICTION = "mean of the seeds' probabilities"
@@ -237,7 +238,7 @@ def headline(evaluation: Evaluation) -> str:
             return "undefined"
         return f"{value:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
 
-    size = f"{len(evaluation.keys)} images, {clock(evaluation.metrics['seconds'])}"
+    size = f"{len(evaluation.keys)} images, {duration(evaluation.metrics['seconds'], whole=True)}"
     return (
         f"test ({size}): AUROC {text('auroc')}, AUPR {text('aupr')}, "
         f"balanced accuracy {text('balanced_accuracy')}"

@@ -17,6 +17,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from retfound_dist.runtime.humanize import duration
+
 
 @dataclass
 class Clock:
@@ -138,7 +140,7 @@ class TrainingDisplay:
 
     def show(self, row: dict[str, Any], checkpoint: int) -> None:
         """A logged step and the last committed checkpoint's; plain lines come at most every ten seconds."""
-        left = f"{duration((self._total - row['step']) * row['step_s'])} left"
+        left = f"{duration((self._total - row['step']) * row['step_s'], whole=True)} left"
         if self._live and self._bar:
             self._bar.update(self._task, completed=row["step"], left=left)
             self._live.update(Group(self._bar, *(Text(line, no_wrap=True) for line in news(row, checkpoint))))
@@ -164,12 +166,3 @@ def news(row: dict[str, Any], checkpoint: int) -> tuple[str, str]:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3.5 h, 2.1 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"

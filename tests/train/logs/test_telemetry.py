@@ -6,7 +6,6 @@ import pytest
 from retfound_dist.train.logs.telemetry import (
     Clock,
     TrainingDisplay,
-    duration,
     memory_gb,
     news,
     process_began,
@@ -19,13 +18,6 @@ def test_rates_are_means_since_the_last_call() -> None:
     assert rates["data_wait_s"] == 0.5
     assert rates["images_per_s"] == pytest.approx(8 / rates["step_s"])
     assert (clock.steps, clock.data_wait) == (0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(45, "45 s"), (720, "12 min"), (12600, "3.5 h"), (181440, "2.1 days")]
-)
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 ROW = {"step": 10, "loss": 0.5, "images_per_s": 80.0, "lr": 1e-3, "step_s": 2.0}
