@@ -92,10 +92,10 @@ HANDING_OVER = """
 import sys, threading
 from multiprocessing import get_context, resource_sharer
 from multiprocessing.connection import Client
-from retfound_dist.stream.worker_processes import Begin
+from retfound_dist.stream.worker_processes import WorkerSetup
 
 def child(kind, pipe):
-    Begin()()
+    WorkerSetup()()
     if kind == "fault":
         sys.excepthook(ValueError, ValueError("a real fault"), None)
     else:
