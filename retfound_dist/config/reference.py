@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -103,12 +103,16 @@ def type_name(hint: Any) -> str:
         return f"table of {type_name(key)} = {type_name(value)}"
     if hint is Any:
         return "value"
+    if is_dataclass(hint):
+        return f"tables as [{hint.__name__.lower()}]"  # type: ignore[union-attr]
     return {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "nothing"}.get(
         hint, str(hint)
     )
 
 
 def _tuple_name(parts: Sequence[Any]) -> str:
+    if len(parts) == 2 and parts[1] is Ellipsis and is_dataclass(parts[0]):
+        return type_name(parts[0])
     if len(parts) == 2 and parts[1] is Ellipsis:
         return f"list of {type_name(parts[0])}"
     return f"[{', '.join(type_name(part) for part in parts)}]"
