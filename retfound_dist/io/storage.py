@@ -256,12 +256,21 @@ def write_bytes(url: str, data: bytes) -> None:
 
 def write_text(url: str, text: str) -> None:
     """Write a whole UTF-8 text file. Secrets in URLs and error messages are masked."""
-    write_bytes(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
+    write_bytes(url, _masked(text))
 
 
 def write_json(url: str, value: Any) -> None:
-    """Write a value as a whole file of indented JSON."""
-    write_text(url, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write a value as a whole file of indented JSON, masked as `write_text` does."""
+    write_bytes(url, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as our JSON files hold it: indented, with secrets masked."""
+    return _masked(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _masked(text: str) -> bytes:
+    return urls.mask(text, least=urls.LEAST_IN_FILES).encode()
 
 
 def _write_local(path: str, data: bytes) -> None:

@@ -7,7 +7,6 @@ readings, and as written only when the store's checksum or a reading agrees.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from retfound_dist.errors import StorageError
-from retfound_dist.io import disk_errors, storage, urls
+from retfound_dist.io import disk_errors, storage
 from retfound_dist.io.retry import pause
 from retfound_dist.io.storage import CHUNK, PART_BYTES, FileInfo
 
@@ -97,8 +96,7 @@ def write_json(url: str, value: Any) -> None:
 
     Secrets in URLs are masked.
     """
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    write(url, urls.mask(text, least=urls.LEAST_IN_FILES).encode())
+    write(url, storage.json_bytes(value))
 
 
 def write(url: str, data: bytes) -> None:

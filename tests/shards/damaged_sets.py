@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from retfound_dist.config.schema import PackConfig
 from retfound_dist.io import storage
+from tests.shards.pack_inputs import pack_config
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -35,3 +37,8 @@ def drop(key: str) -> Change:
 
 def put(key: str, value: Any) -> Change:
     return lambda tree: tree.update({key: value})
+
+
+def config_for(packed: Path, out: Path) -> PackConfig:
+    """The config the set was packed with, for its copy."""
+    return pack_config(packed / "one", out)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from shards.append import read_base
@@ -23,17 +21,7 @@ from shards.report.contact_sheet import (
     reason_of,
 )
 from shards.write.packed_sample import Skipped
-from tests.shards.pack_inputs import pack_config, scan_pixels, write_classes, write_image
-
-
-@pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    images = write_classes(tmp_path / "images", {"A": 9, "B": 3})
-    shutil.copy(images / "A" / "a_001.jpg", images / "B" / "again.jpg")
-    Image.fromarray(np.full((48, 64), 7, np.uint8)).save(images / "A" / "empty.png")
-    (images / "A" / "broken.jpg").write_text("hi")
-    split = {"fractions": [0.6, 0.2, 0.2]}
-    return Path(pack(pack_config(images, tmp_path / "out", split=split)).url)
+from tests.shards.pack_inputs import pack_config, scan_pixels, write_image
 
 
 def test_the_pages_of_pictures_stand_beside_the_card(packed: Path) -> None:

@@ -1,37 +1,26 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from PIL import Image
 
 from shards.pack import pack
 from shards.report.data_card import histogram_lines
-from tests.shards.pack_inputs import pack_config, write_classes, write_image
-
-
-@pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    images = write_classes(tmp_path / "images", {"A": 9, "B": 3})
-    shutil.copy(images / "A" / "a_001.jpg", images / "B" / "again.jpg")
-    Image.fromarray(np.full((48, 64), 7, np.uint8)).save(images / "A" / "empty.png")
-    (images / "A" / "broken.jpg").write_text("hi")
-    split = {"fractions": [0.6, 0.2, 0.2]}
-    return Path(pack(pack_config(images, tmp_path / "out", split=split)).url)
+from tests.shards.pack_inputs import pack_config, write_image
 
 
 def test_the_card_says_what_is_in_the_set_and_what_was_kept_out(packed: Path) -> None:
     card = (packed / "DATACARD.md").read_text()
     assert card.startswith("# Data card: 12 B-scans")
-    assert "| images | folder | 12 | not known | not known | 3 | A 9, B 3 |" in card or "| 3 | A" in card
+    assert (
+        "| images | folder | 12 | not known | not known | 3 | A 8, B 4 |" in card
+    )  # of two equal ones B's comes first
     assert "| has the same pixels as one that is kept | 1 |" in card
     assert "| is blank | 1 |" in card
-    assert "| is not a JPEG, | 1 |" in card or "| is not a JPEG | 1 |" in card
+    assert "| is not a JPEG | 1 |" in card
     assert "split.fractions=[0.6, 0.2, 0.2]" in card
-    assert "folder: licence" in card or "images: licence the owner's" in card
+    assert "- images: licence the owner's. Citation: none known" in card
 
 
 def test_force_replaces_card_and_pages(packed: Path, tmp_path: Path) -> None:

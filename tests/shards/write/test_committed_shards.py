@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, FormatError, ManifestError
 from retfound_dist.formats.shard_set import read_index, read_manifest
 from retfound_dist.io import storage
@@ -19,29 +17,10 @@ from shards.pack import pack, plan_pack
 from shards.verify import verify
 from shards.write import committed_shards
 from shards.write.set_ownership import ShardNames
-from tests.shards.damaged_sets import changed, put, put_right
+from tests.shards.damaged_sets import changed, config_for, put, put_right
 from tests.shards.pack_inputs import file_bytes, pack_config, write_classes
 
 INDEX = "oct-000001.idx"
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound set and the images it was packed from."""
-    root = tmp_path_factory.mktemp("packed")
-    pack(pack_config(write_classes(root / "one", {"A": 12, "B": 6}), root / "out"))
-    return root
-
-
-@pytest.fixture
-def out(packed: Path, tmp_path: Path) -> Path:
-    """A copy of the set that can be spoilt."""
-    return Path(shutil.copytree(packed / "out", tmp_path / "out", copy_function=shutil.copyfile))
-
-
-def config_for(packed: Path, out: Path) -> PackConfig:
-    """The config the set was packed with, for its copy."""
-    return pack_config(packed / "one", out)
 
 
 def test_the_shards_of_a_later_format_are_refused_and_left_alone(packed: Path, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,16 @@ from typing import Any
 import pytest
 
 from retfound_dist.cli import main
-from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError, ManifestError
 from retfound_dist.formats.shard_set import read_index, read_manifest
 from retfound_dist.images.image_digests import from_hex, set_digests
 from shards.append import append, read_base
 from shards.pack import pack
 from shards.verify import verify
-from tests.shards.damaged_sets import Change, changed, drop, put, put_right
-from tests.shards.pack_inputs import file_bytes, pack_config, write_classes, write_image
+from tests.shards.damaged_sets import Change, changed, config_for, drop, put, put_right
+from tests.shards.pack_inputs import file_bytes, pack_config, write_image
 
 INDEX = "oct-000001.idx"
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound set and the images it was packed from."""
-    root = tmp_path_factory.mktemp("packed")
-    pack(pack_config(write_classes(root / "one", {"A": 12, "B": 6}), root / "out"))
-    return root
-
-
-@pytest.fixture
-def out(packed: Path, tmp_path: Path) -> Path:
-    """A copy of the set that can be spoilt."""
-    return Path(shutil.copytree(packed / "out", tmp_path / "out", copy_function=shutil.copyfile))
-
-
-def config_for(packed: Path, out: Path) -> PackConfig:
-    """The config the set was packed with, for its copy."""
-    return pack_config(packed / "one", out)
 
 
 WHOLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
