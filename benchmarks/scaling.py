@@ -1,4 +1,4 @@
-"""How a run would scale: two ranks held against the model of `estimate/forecast.py`, then its numbers.
+"""How a run would scale: two ranks held against the model of `plan/forecast.py`, then its numbers.
 
     make bench-scaling         (or: python -m benchmarks.scaling)
 
@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.report import Row, finish, median_of
 from benchmarks.scaling_paper import predictions
 from benchmarks.scaling_rank import PAYLOAD, STAGES
-from retfound_dist.estimate.forecast import (
+from retfound_dist.plan.forecast import (
     PASS_BYTES,
     STEP_BYTES,
     UPDATE_BYTES,

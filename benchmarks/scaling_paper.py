@@ -1,4 +1,4 @@
-"""What `estimate/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
+"""What `plan/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from benchmarks import shuffle_quality
+from benchmarks import scaling_costs, shuffle_quality
+from benchmarks.scaling_costs import (
+    CheckpointCost,
+    FailureRate,
+    best_interval,
+    checkpoint_cost,
+    efficiency,
+    goodput,
+)
 from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.errors import ConfigError
-from retfound_dist.estimate.forecast import (
-    ASSUMPTIONS,
-    WHOLE,
-    FailureRate,
-    Machine,
-    Save,
-    Shape,
-    StepTime,
-    Work,
-    best_interval,
-    efficiency,
-    forecast,
-    goodput,
-    save,
-)
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.plan.cluster import (
@@ -37,6 +30,15 @@ from retfound_dist.plan.cluster import (
     LINK,
     OUTSIDE_LATENCY,
     OVERLAP,
+)
+from retfound_dist.plan.forecast import (
+    ASSUMPTIONS,
+    PERSISTENCE_THRESHOLD,
+    Machine,
+    Shape,
+    StepTime,
+    Work,
+    forecast,
 )
 from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 
@@ -107,7 +109,7 @@ class Paper:
         with torch.device("meta"):
             net = MaskedAutoencoder(self.config.model)
         sizes = [p.numel() for p in net.parameters() if p.requires_grad]
-        small = sum(n for n in sizes if n <= WHOLE)
+        small = sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD)
         batch, micro = self.config.train.global_batch, self.config.train.micro_batch
         if micro == "auto":
             raise ConfigError(f"{PRESET}: a forecast needs train.micro_batch as a number")
@@ -125,9 +127,9 @@ class Paper:
         reread = self.reread[nodes_of(gpus)]
         return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **how)
 
-    def save(self, gpus: int) -> Save:
+    def save(self, gpus: int) -> CheckpointCost:
         """A checkpoint of it at ZeRO 1 on a cluster."""
-        return save(self.work, self.shape(gpus, 1), HOST, WRITE)
+        return checkpoint_cost(self.work, self.shape(gpus, 1), HOST, WRITE)
 
     def rate_for_one_step(self, machine: Machine, gpus: int) -> float:
         """Bytes per second to host memory at which a save stops the run for one step."""
@@ -156,7 +158,7 @@ def predictions() -> Iterator[str | Table]:
     """All that is printed."""
     paper = Paper()
     yield "What is assumed:"
-    yield from (f"- {text}" for text in (*given(), *ASSUMPTIONS))
+    yield from (f"- {text}" for text in (*given(), *ASSUMPTIONS, *scaling_costs.ASSUMPTIONS))
     yield ""
     yield sent(paper, next(iter(CLUSTERS.values())))
     for name, machine in CLUSTERS.items():

@@ -24,11 +24,11 @@ import torch
 import torch.distributed as dist
 
 from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
-from retfound_dist.estimate.forecast import WHOLE
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.plan.forecast import PERSISTENCE_THRESHOLD
 from retfound_dist.runtime.world import read_world
 from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch
@@ -105,7 +105,7 @@ class Trainer:
         if group.device.type == "cpu":
             choose_cpu_operators(self.model, config.train.precision)
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
-        self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= WHOLE)
+        self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD)
         groups = parameter_groups(self.model, config.optim)
         self.engine = ds.build(self.model.to(group.device), groups, config.train, config.optim, self.job.cut)
         self.batches, self.update_s = batches(self.job, self.model.patches), 0.0

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retfound_dist.config.schema import Model
-from retfound_dist.estimate.forecast import BUCKET, WHOLE_BUCKET
 from retfound_dist.estimate.model_shapes import encoder_shape, parameters, tokens
 
 Precision = Literal["bf16", "fp32"]
+
+BUCKET = 50_000_000
+"""Elements that ZeRO 2 and 3 reduce together: `reduce_bucket_size` as `train/engine/` sets it."""
+WHOLE_BUCKET = 500_000_000
+"""Elements that ZeRO 1 reduces together in bf16: DeepSpeed's `MEMORY_OPT_ALLREDUCE_SIZE`, not a setting."""
 
 BLOCK_ELEMENTS = 16
 """Elements that a block keeps for each token and channel: its two norms' inputs and outputs (4), queries,

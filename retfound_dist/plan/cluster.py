@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from retfound_dist.errors import ConfigError
-from retfound_dist.estimate.forecast import Machine
+from retfound_dist.plan.forecast import Machine
 from retfound_dist.runtime.world import whole_number
 
 ACHIEVED = 0.35

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from retfound_dist.config.schema import PretrainConfig, Train
 from retfound_dist.errors import ConfigError
 from retfound_dist.estimate import model_shapes
-from retfound_dist.estimate.forecast import WHOLE, Shape, Work, forecast
 from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak
 from retfound_dist.estimate.save_time import Grace, SaveTime, expected, insufficient_graces
 from retfound_dist.plan.cluster import ACHIEVED, LAUNCH, OVERLAP, Cluster
 from retfound_dist.plan.data_facts import DataFacts
+from retfound_dist.plan.forecast import PERSISTENCE_THRESHOLD, Shape, Work, forecast
 from retfound_dist.plan.measured_rates import Rate
 from retfound_dist.plan.recipe_check.findings import Facts, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
@@ -233,7 +233,10 @@ def _speed(
     if config.train.activation_checkpointing:
         flops = flops * 4 // 3  # each block's forward pass once more
     sizes = list(model_shapes.parameter_sizes(model))
-    small, element = sum(n for n in sizes if n <= WHOLE), 2 if config.train.precision == "bf16" else 4
+    small, element = (
+        sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD),
+        2 if config.train.precision == "bf16" else 4,
+    )
     work = Work(sum(sizes), flops, cut.global_batch, small, element, data.bytes / data.samples)
     reached, launch = device.flops * ACHIEVED, LAUNCH
     source = f"{ACHIEVED:.0%}, assumed, of {device.flops / 1e12:g} TFLOP/s ({device.source})"

@@ -1,24 +1,27 @@
-"""Predicts the step time of a run on other hardware, and what failures cost. Pure arithmetic, no torch.
+"""Predicts the step time of a run on other hardware. Pure arithmetic, no torch.
 
 `make bench-scaling` compares the model with two measured ranks. Read its numbers as "not better than".
 `ASSUMPTIONS` lists what it assumes. Its traffic follows DeepSpeed's code (0.19.8, as `train/engine/`
 configures it: gradients reduced in fp32, in buckets of `BUCKET`), not the papers:
 
-- ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16: `BF16_Optimizer`),
-then gathers the weights. - ZeRO 2 all-reduces the whole gradient after *every* pass:
-`use_multi_rank_bucket_allreduce` turns its reduce-scatter into an all-reduce. Then it gathers the weights
-once a step. - ZeRO 3 reduce-scatters the gradient after every pass. It gathers the weights once a pass and
-not twice, because it keeps them until the backward pass where that comes within `max_reuse_distance`. Tensors
-of up to 100,000 elements stay whole on every rank and are gathered once a step. - ZeRO 2 and 3 send a bucket
-as soon as it is full, during the backward pass. Nothing hides the last bucket. A ViT-L's gradient is seven
-buckets; DeepSpeed's default of 500 million elements would make it one. - ZeRO 1 in bf16 ignores that setting:
-it sends `WHOLE_BUCKET` elements at a time, and hides none.
+- ZeRO 1 all-reduces the whole gradient once a step, after the last backward pass (bf16: `BF16_Optimizer`).
+  Then it gathers the weights.
+- ZeRO 2 all-reduces the whole gradient after *every* pass: `use_multi_rank_bucket_allreduce` turns its
+  reduce-scatter into an all-reduce. Then it gathers the weights once a step.
+- ZeRO 3 reduce-scatters the gradient after every pass. It gathers the weights once a pass and not twice,
+  because it keeps them until the backward pass where that comes within `max_reuse_distance`. Tensors of up
+  to 100,000 elements stay whole on every rank and are gathered once a step.
+- ZeRO 2 and 3 send a bucket as soon as it is full, during the backward pass. Nothing hides the last bucket.
+  A ViT-L's gradient is seven buckets. DeepSpeed's default of 500 million elements would make it one.
+- ZeRO 1 in bf16 ignores that setting: it sends `WHOLE_BUCKET` elements at a time, and hides none.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from retfound_dist.estimate.gpu_memory import BUCKET, WHOLE_BUCKET
 
 ASSUMPTIONS = (
     "Every device reaches the same stated fraction of its peak at any micro-batch, but a pass takes at least "
@@ -34,12 +37,6 @@ ASSUMPTIONS = (
     "Slots without a sample cost what a sample costs and bring nothing.",
     "Every image is fetched in every epoch (a node's cache that holds its shards would save that), spread "
     "evenly over time and nodes, several times where several nodes read parts of one shard.",
-    "Nodes fail independently, at a constant rate, and all are needed: the job's mean time between failures "
-    "is a node's over the number of nodes. A failure costs the restart, and half an interval done again plus "
-    "what was done while the last checkpoint was still being written.",
-    "A save stops the run while rank 0, which has most, copies its part to host memory. Writing, upload and "
-    "putting the weights together go on behind the steps and slow them down by nothing; a save that finds "
-    "the one before unwritten waits for it, and so do all ranks.",
 )
 
 GRADIENT_BYTES = 4
@@ -52,15 +49,11 @@ PASS_BYTES = {0: 10, 1: 10, 2: 20, 3: 34}
 adding to the fp32 gradient; or copying into the bucket, to fp32, scaling, laying out for the scatter."""
 STEP_BYTES = {0: 32, 1: 32, 2: 0, 3: 0}
 """The same once a step: ZeRO 1 flattens, scales, copies back, measures and clears the whole fp32 gradient."""
-BUCKET = 50_000_000
-"""Elements that ZeRO 2 and 3 reduce together: `reduce_bucket_size` as `train/engine/` sets it."""
-WHOLE_BUCKET = 500_000_000
-"""Elements that ZeRO 1 reduces together in bf16: DeepSpeed's `MEMORY_OPT_ALLREDUCE_SIZE`, not a setting."""
-PREFETCH = 50_000_000
+PREFETCH_BUCKET = 50_000_000
 """Elements that ZeRO 3 gathers ahead in one go: DeepSpeed's `stage3_prefetch_bucket_size`."""
-REUSE = 1_000_000_000
+REUSE_DISTANCE = 1_000_000_000
 """ZeRO 3 keeps a weight that is used again within so many elements: `stage3_max_reuse_distance`."""
-WHOLE = 100_000
+PERSISTENCE_THRESHOLD = 100_000
 """Tensors of so many elements are never split by ZeRO 3: `stage3_param_persistence_threshold`."""
 PARAMETER_GROUPS = 2
 """With and without weight decay (`train/parameter_groups.py`): each is gathered by itself."""
@@ -77,7 +70,7 @@ class Work:
     global_batch: int
     """Images a step."""
     small_parameters: int = 0
-    """Parameters in tensors of at most `WHOLE` elements."""
+    """Parameters in tensors of at most `PERSISTENCE_THRESHOLD` elements."""
     weight_bytes: int = 2
     """Bytes of a weight in the working precision: 2 for bf16, 4 for fp32."""
     bytes_per_image: float = 0.0
@@ -137,7 +130,7 @@ class Machine:
         # itself: the outside rate is not divided by the node's devices.
         return self.inside_rate if self.nodes(ranks) == 1 else min(self.inside_rate, self.outside_rate)
 
-    def lap(self, ranks: int) -> float:
+    def round_latency(self, ranks: int) -> float:
         """Seconds of latency on the N-1 hops of the ring."""
         # A ring through n nodes has n hops between nodes. Of its N hops N-1 count; the one left out is taken
         # to lie inside a node.
@@ -152,9 +145,9 @@ class RankTraffic:
 
     gradient_bytes: float
     weight_bytes: float
-    gradient_laps: int
+    gradient_rounds: int
     """Number of times that data go round the ring: once for a reduce-scatter, twice for an all-reduce."""
-    weight_laps: int
+    weight_rounds: int
 
     @property
     def bytes(self) -> float:
@@ -193,12 +186,12 @@ def gathers_per_pass(work: Work) -> int:
     """Number of times that ZeRO 3 gathers a weight in a pass: 1, or 2 where the backward pass is too far
     away."""
     # The first layer waits longest: forward and backward through the whole model lie between its two uses.
-    return 1 if 2 * work.parameters <= REUSE else 2
+    return 1 if 2 * work.parameters <= REUSE_DISTANCE else 2
 
 
 def _calls(work: Work) -> int:
     """Number of all-gathers for all weights: one for the first module, then the prefetched ones."""
-    return 1 + -(-(work.parameters - work.small_parameters) // PREFETCH)
+    return 1 + -(-(work.parameters - work.small_parameters) // PREFETCH_BUCKET)
 
 
 @dataclass(frozen=True)
@@ -246,9 +239,9 @@ def forecast(
     copied = shape.accumulation * PASS_BYTES[shape.stage] + STEP_BYTES[shape.stage]
     copying = copied * work.parameters / machine.memory_rate
     sent = traffic(work, shape, machine.scatter_by_all_reduce, bucket)
-    rate, lap = machine.rate(shape.ranks), machine.lap(shape.ranks)
-    gradient_s = sent.gradient_bytes / rate + sent.gradient_laps * lap
-    weight_s = sent.weight_bytes / rate + sent.weight_laps * lap
+    rate, round_latency = machine.rate(shape.ranks), machine.round_latency(shape.ranks)
+    gradient_s = sent.gradient_bytes / rate + sent.gradient_rounds * round_latency
+    weight_s = sent.weight_bytes / rate + sent.weight_rounds * round_latency
     # Only from stage 2 on does DeepSpeed send while the backward pass runs. The last bucket fills when it
     # ends.
     hideable = gradient_s * (1 - 1 / buckets(work, shape.stage, bucket)) if shape.stage >= 2 else 0.0
@@ -272,88 +265,3 @@ def forecast(
         store_rate_needed=fetched / step,
         padding=1 - work.global_batch / shape.slots,
     )
-
-
-def efficiency(one: StepTime, many: StepTime, ranks: int) -> float:
-    """Images per second and rank, divided by those of one rank alone; 1 is perfect."""
-    return many.images_per_s / (ranks * one.images_per_s)
-
-
-# ---------------------------------------------------------------- checkpoints and failures
-
-
-@dataclass(frozen=True)
-class Save:
-    """Bytes and seconds of one checkpoint."""
-
-    bytes: float
-    """The largest part of the state, rank 0's: the weights in the working precision and its share of
-    AdamW's."""
-    stall_s: float
-    """Seconds that training stops, until the part is in host memory, when the save before is committed."""
-    behind_s: float
-    """Seconds until everything is written and committed, while training goes on."""
-
-
-def save(work: Work, shape: Shape, host_rate: float, write_rate: float) -> Save:
-    """Predict a checkpoint at ZeRO 1 or 2.
-
-    `host_rate`: bytes per second from a device to host memory; `write_rate`: bytes per second that rank 0
-    writes, hashes and uploads, or fetches. While training goes on, rank 0 writes its part and its share of
-    the fp32 weights, then fetches all shares and writes the whole weights.
-    """
-    # 12 bytes a parameter: AdamW's two moments and the fp32 weights, shared between the ranks.
-    part = (work.weight_bytes + 12 / shape.ranks) * work.parameters
-    weights = 4 * work.parameters
-    return Save(part, part / host_rate, (part + weights / shape.ranks + 2 * weights) / write_rate)
-
-
-@dataclass(frozen=True)
-class FailureRate:
-    """How often a run fails, and what a failure costs, in seconds."""
-
-    node_mtbf_s: float
-    """Mean time between failures of one node."""
-    nodes: int
-    stall_s: float
-    """Seconds that training stops at each checkpoint."""
-    restart_s: float
-    """From a failure to the first step: until it is noticed, queued again and the state is read."""
-    behind_s: float = 0.0
-    """From the stall until the checkpoint is committed, while training goes on."""
-
-    @property
-    def mtbf_s(self) -> float:
-        """Mean time between failures of the job, which any node's failure stops."""
-        return self.node_mtbf_s / self.nodes
-
-    def stall(self, interval_s: float) -> float:
-        """Seconds that training stops at a save, `interval_s` of work after the one before.
-
-        The save waits until the one before is committed.
-        """
-        return self.stall_s + max(0.0, self.behind_s - interval_s)
-
-
-def best_interval(failures: FailureRate) -> float:
-    """Seconds of work between checkpoints that lose the least time: sqrt(2 x stall x MTBF), at least
-    `behind_s`.
-
-    To first order, from Young, *A first order approximation to the optimum checkpoint interval*, CACM 17
-    (1974) 530; Daly, Future Generation Computer Systems 22 (2006) 303. Valid while all times are far below
-    the MTBF.
-    """
-    return max(failures.behind_s, math.sqrt(2 * failures.stall_s * failures.mtbf_s))
-
-
-def goodput(interval_s: float, failures: FailureRate) -> float:
-    """Share of the wall-clock time that is lasting work, with a checkpoint every `interval_s` of work.
-
-    A wall-clock time T holds T / MTBF failures. Each costs the restart, half an interval, and the work done
-    before the last checkpoint was committed. The rest is work and stalls. 0 where nothing is left: such a run
-    does not advance.
-    """
-    # Saves follow each other, so at most one interval lies between a failure and the last committed save.
-    again = interval_s / 2 + min(failures.behind_s, interval_s)
-    lost = (failures.restart_s + again) / failures.mtbf_s
-    return max(0.0, 1 - lost) / (1 + failures.stall(interval_s) / interval_s)
