@@ -25,7 +25,7 @@ esac
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 export PIP_CACHE_DIR=$scratch/pip-cache TMPDIR=$scratch DS_BUILD_OPS=0
 echo "installing into $folder (some 6 GB)"
-"$folder/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt .
+"$folder/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt ".[dashboard]"
 
 # what a node will need, tried here
 "$folder/bin/retfound" plan configs/pretrain_vitl_oct.toml --nodes 1 --gpus-per-node 8 >/dev/null

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from retfound_dist.config.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
+from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.runtime.terminal import guarded
 from retfound_dist.runtime.unexpected_error import report_unexpected
 
@@ -346,7 +347,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _dashboard(args: argparse.Namespace) -> int:
-    from retfound_dist.runs.dashboard import dashboard_command
+    with requires_extra("retfound dashboard", "dashboard"):
+        from retfound_dist.runs.dashboard import dashboard_command
 
     return dashboard_command(args.url, args.host, args.port, args.quiet)
 

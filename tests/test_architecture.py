@@ -13,7 +13,6 @@ from tests import ROOT
 
 ONLY_IN = {
     "deepspeed": {"retfound_dist/train/engine/deepspeed_engine.py"},
-    "webdataset": {"retfound_dist/stream/sample_reader.py", "shards/pack.py"},
     "fsspec": {"retfound_dist/io/storage.py"},
 }
 WITHOUT_TORCH = {"base", "plan", "shards"}

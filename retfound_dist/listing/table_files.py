@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any
 
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.runtime.optional_packages import requires_extra
 
 DELIMITERS = (",", ";", "\t", "|")
 LIMIT_KEY = "RETFOUND_TABLE_GB"
@@ -276,12 +277,8 @@ def _parse_xlsx(data: bytes, name: str, count_known: CountKnown) -> Table:
 
 
 def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
-    try:
+    with requires_extra(name, "devices", "save it as CSV UTF-8"):
         from openpyxl import load_workbook
-    except ImportError as error:
-        raise ConfigError(
-            f"{name} needs openpyxl: pip install 'retfound-dist[devices]', or save it as CSV UTF-8"
-        ) from error
     # read_only streams the rows; the other mode takes some fifty times the file in memory. data_only gives
     # the values that Excel computed, not the formulas.
     book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)

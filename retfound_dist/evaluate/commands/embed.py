@@ -42,6 +42,7 @@ from retfound_dist.formats import shard_set
 from retfound_dist.io import output_files, storage
 from retfound_dist.io.scratch import temporary
 from retfound_dist.listing.folder_layout import nothing_found
+from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.runtime.progress import ProgressDisplay
 
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
@@ -270,12 +271,7 @@ def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
 
 
 def _parquet() -> tuple[Any, Any]:
-    try:
+    with requires_extra("--out *.parquet", "parquet", "give a name that ends in .npz"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(
-            "--out *.parquet needs pyarrow, which is not installed: pip install 'retfound-dist[parquet]', "
-            "or give a name that ends in .npz"
-        ) from error
     return pyarrow, pyarrow.parquet

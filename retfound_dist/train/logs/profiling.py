@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from retfound_dist.errors import ConfigError
 from retfound_dist.io import storage
 from retfound_dist.io.scratch import temporary
+from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.upload_process import UploadProcess
 
@@ -22,12 +22,8 @@ class TensorBoard:
 
     def __init__(self, run_url: str, uploads: UploadProcess, scratch: str, done: int = 0) -> None:
         """`done`: steps so far; what an earlier start wrote of later ones is not shown."""
-        try:
+        with requires_extra("train.tensorboard=true", "tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "train.tensorboard=true needs tensorboard: pip install 'retfound-dist[tensorboard]'"
-            ) from error
         self._url, self._uploads = storage.join(run_url, TENSORBOARD), uploads
         # TensorBoard's writer appends to a local file; for a remote run it writes to scratch, and `save`
         # copies it.

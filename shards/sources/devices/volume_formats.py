@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.runtime.optional_packages import requires_extra
 from shards.sources.devices.dicom import ENDS, has_preamble, read_dicom
 from shards.sources.devices.e2e import read_e2e
 from shards.sources.devices.error_text import safe_error_text
@@ -60,10 +61,9 @@ def read_volumes(path: str) -> list[Volume]:
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # oct-converter prints
             warnings.simplefilter("ignore")
-            volumes = READERS[end](path)
-    except ImportError as error:
-        raise ConfigError(f"{end} files need {error.name}: pip install 'retfound-dist[devices]'") from error
-    except DataError:
+            with requires_extra(f"reading {end} files", "devices"):
+                volumes = READERS[end](path)
+    except (ConfigError, DataError):
         raise
     except MemoryError as error:
         raise DataError("asks for more memory than there is") from error
