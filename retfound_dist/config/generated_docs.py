@@ -24,9 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATED_BLOCK = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
 HEAD = """# Settings
 
-Every key of every config, made from `config/schema/` by `python -m retfound_dist.config.generated_docs`; the
-same at the prompt: `retfound show --keys [pretrain]`. A value is given in the file or as an override,
-`optim.base_lr=3e-4`; `retfound show CONFIG.toml` prints what holds, and where each value came from.
+This page lists every config key. `retfound show --keys pretrain` prints the keys of one command, and
+`retfound show --keys` those of all commands.
+
+Set a key in the config file, or on the command line: `optim.base_lr=3e-4`. `retfound show CONFIG.toml` prints
+the resulting values and where each of them was set.
+
+`python -m retfound_dist.config.generated_docs` makes this page from `retfound_dist/config/schema/`.
 """
 
 

@@ -32,6 +32,7 @@ _UNITS = (
     (r"(?<![a-z])mm(?![a-z])", "mm"),
 )
 _BY_NAME = (
+    (r"^finetune_every$", "checkpoints"),
     (r"_s$", "s"),
     (r"seconds", "s"),
     (r"minutes", "min"),

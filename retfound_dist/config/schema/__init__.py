@@ -1,9 +1,9 @@
-"""All settings: name, type, default, unit, meaning and source, in one module for each command.
+"""All settings with their types, defaults and meanings, one module for each command.
 
-Frozen dataclasses; unknown keys and wrong types are errors. Defaults are the paper's recipes
+The classes are frozen dataclasses. Unknown keys and wrong types are errors. Defaults are the papers' recipes
 (MAE: He et al. 2022, appendix A.1; RETFound: Zhou et al., Nature 2023, methods).
 
-May import nothing of the house.
+May import no other part of the package.
 """
 
 from retfound_dist.config.schema.evaluate_settings import (

@@ -30,41 +30,44 @@ class Source:
     """Where the images come from."""
 
     kind: SourceKind = "folder"
-    """`folder`: class folders of images; `csv`: a list of files; `device`: raw exports of OCT devices;
-    `phantom`: generated; any other: the data set of that name, as it is downloaded (docs/datasets.md)."""
+    """`folder`: class folders of images. `csv`: a list of files. `device`: raw exports of OCT devices.
+    `phantom`: generated images. Any other: the public data set of that name, as it is downloaded
+    (docs/datasets.md)."""
     path: str = ""
-    """Folder to read (of `csv`: the list itself); unused by `phantom`."""
+    """Folder to read. For `csv`: the list itself. `phantom` ignores it."""
     name: str = ""
-    """Name of this source in the manifest; when empty the kind, of `folder` and `csv` the folder's name."""
+    """Name of this source in the manifest. Empty: the name of the folder for `folder` and `csv`,
+    otherwise the kind."""
     follow_links: Literal["inside", "anywhere"] = "inside"
-    """Symbolic links that are followed: those to files and folders inside `path`, or all. `anywhere` lets
-    the folder name any file that you can read: set it for folders you trust."""
+    """Which symbolic links are followed. `inside`: only links to files and folders inside `path`.
+    `anywhere`: all links. Then the folder can lead to any file that you can read, so use it only for
+    folders that you trust."""
     keys: Literal["auto", "digest", "names"] = "auto"
-    """What keys, patients and volumes are called: `digest`, a digest by a secret of your own (RETFOUND_SALT);
-    `names`, as files and lists call them; `auto`, digests where those look like a person, a date or an
-    identifier, and of device files (docs/privacy.md)."""
+    """How keys, patients and volumes are named. `digest`: by a digest that is made with your own secret
+    (RETFOUND_SALT). `names`: as in the files and lists. `auto`: by a digest for device files, and
+    wherever the names look like a person, a date or an identifier (docs/privacy.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Phantom:
-    """The generated corpus, read when `source.kind` is `phantom`."""
+    """The generated images. Only used if `source.kind` is `phantom`."""
 
     patients: Positive = 120
-    """Patients, one class each, balanced over the five classes."""
+    """Number of patients. Each patient has one class. The five classes are equally frequent."""
     slices: Positive = 8
-    """B-scans a volume."""
+    """B-scans in each volume."""
     volumes: Annotated[int, Field(ge=1, le=2)] = 1
-    """Volumes (eyes) a patient."""
+    """Volumes (eyes) of each patient."""
     height: Annotated[int, Field(ge=64)] = 192
-    """Pixels."""
+    """Height of a B-scan in pixels."""
     width: Annotated[int, Field(ge=64)] = 256
-    """Pixels."""
+    """Width of a B-scan in pixels."""
     seed: Count = 0
-    """What is drawn is a function of this seed."""
+    """Random seed of the generated images."""
 
 
 Suspect = Literal["mask", "overlay", "composite", "nir", "photo"]
-"""What a picture that is no B-scan may be (shards/images/suspects.py)."""
+"""Kinds of pictures that are probably not B-scans (shards/images/suspects.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -72,31 +75,35 @@ class PackImage:
     """How images are stored."""
 
     format: Literal["jpg", "png", "webp"] = "jpg"
-    """A grey JPEG that needs no change is stored as it is; anything else is encoded in this format. PNG
-    and WebP lose nothing."""
+    """Format of stored images. PNG and WebP are lossless. A grey JPEG that needs no change is always
+    stored as it is."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality."""
     max_height: Count = 0
-    """Taller images are scaled down to this many pixels; 0 keeps every size. Never scaled up."""
+    """Images that are taller are scaled down to this height in pixels. Images are never scaled up. 0:
+    keep every size."""
     trim: bool = False
-    """Cut off rows and columns at the edges that are of one level, and thin bright frames."""
+    """Remove rows and columns of one grey level from the edges, and thin bright frames."""
     leave_out_suspects: tuple[Suspect, ...] = ()
-    """Pictures that look like these are left out, such as ["mask", "nir"]: `mask` (few levels), `overlay`
-    (colour on a scan), `composite` (two pictures side by side), `nir` (en-face), `photo` (of the fundus).
-    Empty: they are kept, counted, and shown on quality.html."""
+    """Kinds of suspicious pictures to leave out, such as ["mask", "nir"]. `mask`: few grey levels.
+    `overlay`: colour on a scan. `composite`: two pictures side by side. `nir`: an en-face image. `photo`:
+    a fundus photograph. Empty: suspicious pictures are packed, counted, and shown on quality.html."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Split:
-    """Parts by patient; where no patient is known by volume, and by image where no volume is known either."""
+    """How images are divided into parts: by patient. Where the patient is not known, by volume. Where the
+    volume is not known either, by image."""
 
     fractions: Parts = (0.0, 0.0, 0.0)
-    """Shares of train, val and test, such as [0.6, 0.2, 0.2]; all zero: no split but the source's own."""
+    """Shares of train, val and test, such as [0.6, 0.2, 0.2]. All zero: use the split of the source, if
+    it has one."""
     seed: Count = 0
-    """Which patient falls where is a function of this seed."""
+    """Random seed that decides which patient goes into which part."""
     unknown_patient: Literal["volume", "image"] = "volume"
-    """Images whose patient is not known: `volume` keeps slices of one volume (as a list, a device file or
-    the files' names tell) and a folder below a class folder in one part; `image` parts every image alone."""
+    """What to do with images whose patient is not known. `volume`: keep the slices of one volume in one
+    part, and also the images of a folder below a class folder. Volumes come from the list, the device
+    file or the file names. `image`: assign every image alone."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Split:
@@ -112,23 +119,24 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PackOut:
-    """Where the shards go."""
+    """Where the shards are written."""
 
     url: str
     """Path or URL of the shard set."""
     name: str = "oct"
-    """Shards are called NAME-000000.tar and so on."""
+    """First part of the shards' names: NAME-000000.tar, NAME-000001.tar and so on."""
     shard_mb: PositiveFloat = 64.0
-    """Aimed size of a shard in MB (10^6 bytes)."""
+    """Target size of a shard in MB (10^6 bytes)."""
     seed: Count = 0
-    """Samples are shuffled over shards by this seed, so that neighbours in a volume spread out."""
+    """Random seed that shuffles samples over the shards, so that neighbouring slices of a volume are
+    spread out."""
     bad_sample_budget: Count = 100
-    """Unreadable images left out (and named) before packing stops with an error."""
+    """How many unreadable images are left out and reported. With one more, packing stops with an error."""
     workers: Count = 0
-    """Processes that decode and encode; 0: one for each core."""
+    """Processes that decode and encode images. 0: one for each core."""
     names_table: str = ""
-    """Local file for the names behind digests, readable by you alone, never in the set; empty:
-    `~/.local/share/retfound/names/NAME-<digest of out.url>.csv`."""
+    """Local file that maps digests to the original names. Only you can read it, and it is never part of
+    the set. Empty: `~/.local/share/retfound/names/NAME-<digest of out.url>.csv`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -138,9 +146,9 @@ class PackConfig:
     out: PackOut
     source: Source = field(default_factory=Source)
     sources: tuple[Source, ...] = ()
-    """Several sources in one set; `source` is then left out."""
+    """Several sources in one set. Leave out `source` then."""
     root: str = ""
-    """Folder below which relative paths of the sources lie; empty: the current one."""
+    """Folder that relative paths of the sources start from. Empty: the current folder."""
     phantom: Phantom = field(default_factory=Phantom)
     image: PackImage = field(default_factory=PackImage)
     split: Split = field(default_factory=Split)
@@ -148,10 +156,10 @@ class PackConfig:
     @model_validator(mode="after")
     def _one_way(self) -> PackConfig:
         if self.sources and self.source != Source():
-            raise ValueError("source and sources are both given: keep one of them")
+            raise ValueError("source and sources are both given: remove one of them")
         return self
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
-        """The one source, or the several."""
+        """`sources`, or `source` as the only one."""
         return self.sources or (self.source,)

@@ -57,5 +57,5 @@ def test_a_map_of_classes_needs_the_set_it_is_for() -> None:
 
 
 def test_a_comparison_has_rows() -> None:
-    with pytest.raises(ValidationError, match="name at least one row"):
+    with pytest.raises(ValidationError, match="give at least one row"):
         CompareConfig(weights={}, data=EvalData(path="p"), out=CompareOut(url="o"))

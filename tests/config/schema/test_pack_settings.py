@@ -32,7 +32,7 @@ def test_one_source_or_several_are_given_and_not_both() -> None:
     one, two = Source(path="a"), Source(path="b")
     assert PackConfig(out=OUT, source=one).all_sources == (one,)
     assert PackConfig(out=OUT, sources=(one, two)).all_sources == (one, two)
-    with pytest.raises(ValidationError, match="keep one of them"):
+    with pytest.raises(ValidationError, match="remove one of them"):
         PackConfig(out=OUT, source=one, sources=(two,))
 
 

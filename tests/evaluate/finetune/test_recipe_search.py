@@ -44,7 +44,7 @@ def test_the_recipe_with_the_best_validation_is_kept_and_its_run_is_the_first_se
     [
         ("[{base_lr=1e-3}, {layer_decay=2}]", "finetune.try_recipes.1.layer_decay=2 should be less than"),
         ("[{rate=1e-3}]", "unknown key finetune.try_recipes.0.rate"),
-        ("[{try_recipes=[]}]", "lies within itself"),
+        ("[{try_recipes=[]}]", "has a table with try_recipes"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_before_anything_runs(menu: str, said: str) -> None:
