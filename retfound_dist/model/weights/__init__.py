@@ -1,4 +1,4 @@
-"""Reads and writes weights: our checkpoints, the files of MAE, RETFound, timm and others, exports.
+"""Reads and writes weights: checkpoints of this project, files of MAE, RETFound, timm and others, exports.
 
 May import `model`, `formats`, `records`, `config` and `io`.
 """

@@ -1,4 +1,4 @@
-"""Writes weights for others: MAE's and RETFound's keys, timm, safetensors, a folder for timm and its hub."""
+"""Exports weights: MAE's and RETFound's keys, timm, safetensors, or a folder for timm and its hub."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from retfound_dist.estimate.model_shapes import RESIZE
 from retfound_dist.io import storage
 from retfound_dist.io.scratch import temporary
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
-from retfound_dist.model.weights.containers import DECODER, State
-from retfound_dist.model.weights.weight_files import HEAD, Weights
+from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
+from retfound_dist.model.weights.weight_files import HEAD_PREFIXES, Weights
 
 HF_WEIGHTS, HF_CONFIG = "model.safetensors", "config.json"
 FORMATS = ("mae", "timm", "safetensors", "hf")
@@ -29,29 +29,28 @@ ARCHITECTURES = {
     (1024, 24, 14): "vit_large_patch14_224",
     (1280, 32, 14): "vit_huge_patch14_224",
 }
-"""timm's names by width, depth and patch; any other shape is a small one with its own arguments."""
+"""timm's names by width, depth and patch size. Others are a `vit_tiny_patch16_224` with `model_args`."""
 
 
 def export(weights: Weights, kind: str, target: str) -> int:
-    """Write weights for others to read; returns the bytes of the weights' file.
+    """Write weights in a format that other projects read; returns the size of the weights file in bytes.
 
     `mae`: a .pth with MAE's and RETFound's keys under `model`; `timm`: a .pth that
     `timm.create_model(...)` without a head loads strictly; `safetensors`: MAE's keys with the config
     in the header; `hf`: a folder (config.json, model.safetensors) for
-    `timm.create_model("local-dir:FOLDER", pretrained=True)` or to be pushed to a hub. Every tensor is
-    written as it was read.
+    `timm.create_model("local-dir:FOLDER", pretrained=True)`, which can also be uploaded to a hub. Tensors
+    are written as they were read.
     """
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
-    # To local scratch first: a store takes whole files, and a broken write must leave nothing at the
-    # target.
+    # To local scratch first: a store takes whole files, and a failed write must leave nothing at the target.
     with temporary() as folder:
         path = str(Path(folder) / "weights")
         if kind == "hf":
             safetensors.torch.save_file(
                 _contiguous(encoder_only(weights.state)), path, metadata={"format": "pt"}
             )
-            # The config last: timm loads no folder without it, so one that is half written is refused.
+            # The config last: timm does not load a folder without it, so a half-written folder is refused.
             storage.put_file(path, storage.join(target, HF_WEIGHTS))
             storage.write_json(storage.join(target, HF_CONFIG), hub_config(weights))
             return os.path.getsize(path)
@@ -68,17 +67,17 @@ def export(weights: Weights, kind: str, target: str) -> int:
 
 def encoder_only(state: State) -> State:
     """The tensors of a plain timm ViT: no decoder, no mask token, no head."""
-    return {k: v for k, v in state.items() if not k.startswith((*DECODER, *HEAD))}
+    return {k: v for k, v in state.items() if not k.startswith((*DECODER_PREFIXES, *HEAD_PREFIXES))}
 
 
 def hub_config(weights: Weights) -> Mapping[str, Any]:
-    """timm's config.json: how to build the encoder, and how to prepare its input.
+    """timm's config.json: it describes the encoder and the preparation of its input.
 
     The model's output is the mean of the normed patch tokens, as `retfound embed` gives it.
     """
     shape = weights.shape
     height, width = (side * shape.patch for side in weights.grid)
-    # All of them, also those that the architecture implies: it is only a name for a shape that has none.
+    # All arguments, also those that the architecture implies: for shapes without a name, its own are wrong.
     arguments = {
         "img_size": [height, width],
         "patch_size": shape.patch,
@@ -98,7 +97,7 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
             "input_size": [3, height, width],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": _crop_share(min(height, width)),
+            "crop_pct": crop_pct(min(height, width)),
             "crop_mode": "center",
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
@@ -110,12 +109,13 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
     }
 
 
-def _crop_share(side: int) -> float:
-    """timm's `crop_pct`: it divides the side by it, and rounds down, for the size before the centre crop.
+def crop_pct(side: int) -> float:
+    """timm's `crop_pct` for a side of the input in pixels.
 
-    The size wanted is `RESIZE` (256/224) times the side, rounded to the nearest.
+    Before the centre crop timm resizes to side / crop_pct, rounded down. That has to be `RESIZE` (256/224)
+    times the side, rounded to the nearest pixel.
     """
-    # Half a pixel more where rounding down would miss it by one.
+    # Half a pixel more, if rounding down would give one pixel too few.
     resized = round(side * RESIZE)
     return 1 / RESIZE if math.floor(side * RESIZE) == resized else side / (resized + 0.5)
 

@@ -1,4 +1,4 @@
-"""Converts files of MAE, RETFound (also of the DINOv2 kind), timm and plain ViTs to MAE's key names."""
+"""Converts weights of MAE, RETFound (both MAE and DINOv2), timm and plain ViTs to MAE's key names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from retfound_dist.errors import WeightsError
-from retfound_dist.model.weights.containers import Candidate, State, candidates, tensors_of
+from retfound_dist.model.weights.containers import Candidate, State, all_tensors, find_candidates
 
-SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
-"""LayerScale, and the layer whose output it scales."""
-# Refused and not dropped: without them the network would compute something else, and nobody would notice.
-OTHER = re.compile(
+LAYER_SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
+"""Tensors of LayerScale, and the layer whose output each scales."""
+# Refused, not dropped: without them the network would compute something else, and nobody would notice.
+UNSUPPORTED = re.compile(
     r"register_tokens|reg_token|dist_token|norm_pre\.|\.[qk]_norm\.|patch_embed\.norm\.|rel_pos|relative_position"
     r"|gamma_[12]|\.[qv]_bias"
 )
-"""Parts of other ViTs (registers, DeiT's distillation, CLIP, query norms, BEiT) which a plain ViT lacks."""
-FAMILIES = (
+"""Parts that a plain ViT does not have: registers, DeiT's distillation token, CLIP, query norms, BEiT."""
+OTHER_NETWORKS = (
     (r"embeddings\.patch_embeddings\.|encoder\.layer\.\d+\.", "a ViT with Hugging Face transformers' names"),
     (r"transformer\.resblocks\.\d+\.", "a ViT with CLIP's names"),
     (r"encoder_layer_\d+\.|^(.*\.)?conv_proj\.", "a ViT with torchvision's names"),
@@ -30,125 +30,129 @@ FAMILIES = (
     (r"layer[1-4]\.\d+\.conv\d|stages\.\d+\.", "a convolutional network"),
 )
 """Other networks, recognised by their tensors' names."""
-TOP = "."
-"""Names the file's own level in `FILE#PART`."""
+TOP_LEVEL = "."
+"""Stands for the top level of the file in `FILE#PART`."""
 _LAYERS = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
-"""A block's layers: outputs and inputs in widths."""
-_NEEDED = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
+"""The layers of a block: outputs and inputs, in multiples of the width."""
+REQUIRED = ("patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
 
 
 @dataclass(frozen=True)
 class ForeignEncoder:
-    """An encoder, with its decoder where there is one, under MAE's names."""
+    """An encoder under MAE's names, with its decoder if the file has one."""
 
     state: State
     part: str
-    """Where in the file it stood; empty: at its own level."""
-    left: tuple[str, ...]
-    """Names of the tensors beside it."""
+    """Its container and prefix in the file; empty: the top level."""
+    other_names: tuple[str, ...]
+    """Names of the other tensors in the same container."""
     notes: tuple[str, ...]
-    """Lines for a person: what was chosen or converted."""
+    """Lines for the user on what was chosen or converted."""
 
 
-def to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
-    """The encoder in a file's tree; WeightsError with what is missing where there is no whole one.
+def convert_to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
+    """The encoder in the content of a file; WeightsError, which names what is missing, if none is complete.
 
-    `part` asks for one of several by its place. LayerScale is folded into the layer before it: the function
-    stays the same. A mask token without a decoder belongs to another kind of pretraining.
+    `part` selects one of several encoders. LayerScale is folded into the layer before it: the network
+    computes the same. A mask token without a decoder is dropped: it belongs to another kind of pretraining.
     """
     if not isinstance(tree, Mapping):
-        raise WeightsError(f"{url} holds a {type(tree).__name__}, not a set of named tensors")
-    place = "" if part == TOP else part
-    every_candidate = candidates(tree)
+        raise WeightsError(
+            f"{url} holds a {type(tree).__name__}, not a set of named tensors: save a model's state_dict()"
+        )
+    place = "" if part == TOP_LEVEL else part
+    every_candidate = find_candidates(tree)
     chosen_from = [c for c in every_candidate if not part or c.part == place]
     if not chosen_from:
-        raise _no_encoder(tree, url, part, [c.part or TOP for c in every_candidate])
+        raise _no_encoder(tree, url, part, [c.part or TOP_LEVEL for c in every_candidate])
     converted = [_convert(candidate) for candidate in chosen_from]
-    # Wholeness is judged after conversion, which adds what a file of this kind leaves out (`norm`).
+    # Checked after conversion, which can add tensors that a file does not have (`norm`).
     pairs = list(zip(chosen_from, converted, strict=True))
-    whole = [(c, state, notes) for c, (state, notes) in pairs if not fault(state)]
+    whole = [(c, state, notes) for c, (state, notes) in pairs if not encoder_fault(state)]
     if not whole:
-        # The error is about the one that lacks least: most likely that one is meant.
-        candidate, (state, _) = min(pairs, key=lambda pair: len(missing(pair[1][0])))
+        # The error is about the encoder with the fewest missing tensors: most likely the user means that one.
+        candidate, (state, _) = min(pairs, key=lambda pair: len(missing_names(pair[1][0])))
         where = f" under {candidate.part}" if candidate.part else ""
-        raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {fault(state)}")
-    # Of equal rank the one nearest to the top; then the first in the file.
+        raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {encoder_fault(state)}")
+    # Of equal preference the one nearest to the top level; then the first in the file.
     best = min(range(len(whole)), key=lambda i: (whole[i][0].preference, whole[i][0].part.count(".")))
     chosen, state, notes = whole.pop(best)
-    notes += _others(url, chosen, state, [(c, other) for c, other, _ in whole])
-    return ForeignEncoder(state, chosen.part, chosen.left, notes)
+    notes += _note_on_others(url, chosen, state, [(c, other) for c, other, _ in whole])
+    return ForeignEncoder(state, chosen.part, chosen.other_names, notes)
 
 
 def _no_encoder(tree: Any, url: str, part: str, parts: Sequence[str]) -> WeightsError:
     if part and parts:
         return WeightsError(f"{url} has no encoder under {part}: its parts are {', '.join(parts)}")
-    names = tensors_of(tree)
-    for pattern, family in FAMILIES:
+    names = all_tensors(tree)
+    for pattern, family in OTHER_NETWORKS:
         if any(re.search(pattern, name) for name in names):
             return WeightsError(
-                f"{url} holds {family}, which is not read here: give a ViT with MAE's or timm's names"
+                f"{url} holds {family}, which is not supported: give a ViT with MAE's or timm's names"
             )
     some = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
     return WeightsError(
-        f"{url} holds no ViT encoder: {', '.join(_NEEDED)} not among its {len(names)} tensors{some}"
+        f"{url} holds no ViT encoder: {', '.join(REQUIRED)} are not among its {len(names)} tensors{some}; "
+        "give a ViT with MAE's or timm's names"
     )
 
 
-def _others(
+def _note_on_others(
     url: str, chosen: Candidate, state: State, others: Sequence[tuple[Candidate, State]]
 ) -> tuple[str, ...]:
-    """A note on what else could have been taken, and how to ask for it, where it would make a difference."""
-    different = [c.part or TOP for c, other in others if not _same(state, other)]
+    """A note on the other encoders of the file and how to select them; none if they are all the same."""
+    different = [c.part or TOP_LEVEL for c, other in others if not _same_encoder(state, other)]
     if not different:
         return ()
-    taken, also = chosen.part or "the top level", ", ".join(different)
-    return (f"{taken} is taken and not {also}, which '{url}#{different[0]}' would be",)
+    used, also = chosen.part or "the top level", ", ".join(different)
+    return (f"{used} is used, not {also}: give '{url}#{different[0]}' for the other",)
 
 
-def _same(a: State, b: State) -> bool:
-    return all(name in b and torch.equal(a[name], b[name]) for name in _expected(a))
+def _same_encoder(a: State, b: State) -> bool:
+    return all(name in b and torch.equal(a[name], b[name]) for name in _expected_shapes(a))
 
 
-def missing(state: State) -> list[str]:
-    """The names that a whole encoder, as deep as its deepest block, has and this one does not."""
-    return [name for name in _expected(state) if name not in state]
+def missing_names(state: State) -> list[str]:
+    """Names of tensors that an encoder of this depth has, and this one does not."""
+    return [name for name in _expected_shapes(state) if name not in state]
 
 
-def fault(state: State) -> str:
-    """Why this is no whole encoder; empty where it is one."""
-    if other := next(filter(OTHER.search, state), None):
+def encoder_fault(state: State) -> str:
+    """The reason why this encoder cannot be used; empty if it can."""
+    if other := next(filter(UNSUPPORTED.search, state), None):
         return f"it has {other}, which this ViT does not have: give a plain ViT, without registers"
-    if absent := missing(state):
+    if absent := missing_names(state):
         if absent == ["pos_embed"]:
-            return "it has no positions (pos_embed), and nothing tells which it was trained with"
+            return "it has no positions (pos_embed), and the file does not say which it was trained with"
         more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
         return f"{', '.join(absent[:4])}{more} missing"
-    for name, shape in _expected(state).items():
+    for name, shape in _expected_shapes(state).items():
         actual = tuple(state[name].shape)
         if name == "pos_embed":
             shape = (1, *actual[1:2], shape[2])
         if actual != shape:
-            return f"{name} has shape {actual}, where a ViT of this width has {shape}"
+            return f"{name} has shape {actual}, but a ViT of this width has {shape}"
         if not state[name].is_floating_point():
             return f"{name} holds {state[name].dtype}: give weights that are not quantised"
     return ""
 
 
-def _expected(state: State) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a ViT as wide and deep as this one; 0 positions stand for any number."""
+def _expected_shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a ViT of this width and depth; 0 positions stand for any number."""
     projection = state.get("patch_embed.proj.weight")
-    usable = projection is not None and projection.ndim == 4
-    wide, patch = (projection.shape[0], projection.shape[-1]) if projection is not None and usable else (0, 0)
+    width = patch = 0
+    if projection is not None and projection.ndim == 4:
+        width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max((int(n.split(".")[1]) for n in state if re.match(r"blocks\.\d+\.", n)), default=0)
-    shapes: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (wide, 3, patch, patch)}
-    shapes |= {"patch_embed.proj.bias": (wide,), "cls_token": (1, 1, wide), "pos_embed": (1, 0, wide)}
+    shapes: dict[str, tuple[int, ...]] = {"patch_embed.proj.weight": (width, 3, patch, patch)}
+    shapes |= {"patch_embed.proj.bias": (width,), "cls_token": (1, 1, width), "pos_embed": (1, 0, width)}
     for block in range(depth):
         for layer, (rows, columns) in _LAYERS.items():
             name = f"blocks.{block}.{layer}"
-            shapes |= {f"{name}.weight": (rows * wide, columns * wide), f"{name}.bias": (rows * wide,)}
+            shapes |= {f"{name}.weight": (rows * width, columns * width), f"{name}.bias": (rows * width,)}
         norms = (f"blocks.{block}.norm1", f"blocks.{block}.norm2")
-        shapes |= {f"{norm}.{kind}": (wide,) for norm in norms for kind in ("weight", "bias")}
-    return shapes | {"norm.weight": (wide,), "norm.bias": (wide,)}
+        shapes |= {f"{norm}.{kind}": (width,) for norm in norms for kind in ("weight", "bias")}
+    return shapes | {"norm.weight": (width,), "norm.bias": (width,)}
 
 
 def _convert(candidate: Candidate) -> tuple[State, tuple[str, ...]]:
@@ -159,14 +163,14 @@ def _convert(candidate: Candidate) -> tuple[State, tuple[str, ...]]:
         state.pop("mask_token", None)
     if "norm.weight" not in state and {"fc_norm.weight", "fc_norm.bias"} <= state.keys():
         state |= {f"norm.{kind}": state[f"fc_norm.{kind}"] for kind in ("weight", "bias")}
-        notes.append("it has no norm, as a classifier of mean-pooled patches: its fc_norm is taken for it")
+        notes.append("it has no norm, like classifiers of mean-pooled patches: its fc_norm is used instead")
     name = "patch_embed.proj.weight"
     if name in state and state[name].ndim == 4 and state[name].shape[1] == 1:
-        # A third for each channel: so the grey weight meets the mean of the three.
+        # A third for each channel: so the grey weight multiplies the mean of the three.
         state[name] = (state[name] / 3).expand(-1, 3, -1, -1).contiguous()
         notes.append(
-            "its patch embedding is grey: it is given the mean of the three normalised channels, "
-            "and its own images may have been normalised otherwise"
+            "its patch embedding takes grey images: here it gets the mean of the three normalised channels; "
+            "it may have been trained with another normalisation"
         )
     return _fold_scales(state), tuple(notes)
 
@@ -175,10 +179,10 @@ def _fold_scales(state: State) -> State:
     """gamma (W x + b) = (gamma W) x + gamma b (Touvron et al. 2021, LayerScale)."""
     folded = {}
     for key, value in state.items():
-        if not key.endswith(tuple(SCALES)):
+        if not key.endswith(tuple(LAYER_SCALES)):
             folded[key] = value
     for key, gamma in state.items():
-        for suffix, layer in SCALES.items():
+        for suffix, layer in LAYER_SCALES.items():
             name = key.removesuffix(suffix) + layer
             if key.endswith(suffix) and {f"{name}.weight", f"{name}.bias"} <= folded.keys():
                 folded[f"{name}.weight"] = _scaled(gamma[:, None], folded[f"{name}.weight"])

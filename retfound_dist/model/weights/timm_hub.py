@@ -1,7 +1,7 @@
 """Finds timm's published weights by name (`vit_base_patch16_224.mae`): in the local cache, else online.
 
-Where there is no network, fetch them once where there is (`python -c "import timm;
-timm.create_model('NAME', pretrained=True)"`). They are found again in Hugging Face's cache, $HF_HOME.
+For a machine without network, fetch them once on another (`python -c "import timm;
+timm.create_model('NAME', pretrained=True)"`), and copy Hugging Face's cache, $HF_HOME.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FILE = "model.safetensors"
 
 def is_timm_model(text: str) -> bool:
     """Whether timm has a model of this name, with published weights or without."""
-    # Most paths and URLs are told apart here, before timm is imported, which takes seconds.
+    # Most paths and URLs are recognised here, before timm is imported, which takes seconds.
     if "/" in text or ":" in text:
         return False
     import timm
@@ -24,17 +24,16 @@ def is_timm_model(text: str) -> bool:
 
 
 def weights_file(name: str) -> str:
-    """The local path of a model's weights; WeightsError where there are none, or none can be had."""
+    """The local path of a model's weights; WeightsError if there are none or they cannot be fetched."""
     import timm
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     published: Any = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     if published is None or not published.hf_hub_id:
         raise WeightsError(f"timm publishes no weights for {name}: give one of timm.list_pretrained('vit_*')")
-    # The cache first: `hf_hub_download` asks the network whether there is a newer file, and waits where
-    # there is none to be reached.
+    # The cache first: `hf_hub_download` asks the network for a newer file, and waits if it cannot be reached.
     cached = try_to_load_from_cache(published.hf_hub_id, FILE)
-    # Not None alone: the cache also remembers that a file does not exist, by an object of its own.
+    # Not `is not None`: the cache returns another object for a file that is known not to exist.
     if isinstance(cached, str):
         return cached
     try:
@@ -43,5 +42,5 @@ def weights_file(name: str) -> str:
     except Exception as error:
         raise WeightsError(
             f"the weights of timm's {name} are not in {constants.HF_HUB_CACHE} and cannot be fetched "
-            f"({type(error).__name__}): fetch {published.hf_hub_id} where there is network, or give a file"
+            f"({type(error).__name__}): fetch {published.hf_hub_id} on a machine with network, or give a file"
         ) from error

@@ -1,6 +1,6 @@
-"""Reads weights (MAE and RETFound files, timm, safetensors, our checkpoints) and loads them into models.
+"""Reads weights (MAE and RETFound files, timm, safetensors, checkpoints) and loads them into models.
 
-Once read, every set of weights has MAE's key names (`foreign_layouts.py`). No file can run code
+After reading, all weights have MAE's key names (`foreign_layouts.py`). No file can run code
 (`safe_unpickle.py`).
 """
 
@@ -27,42 +27,45 @@ from retfound_dist.io.scratch import temporary
 from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.weights import timm_hub
-from retfound_dist.model.weights.containers import DECODER, State
-from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, fault, to_mae
-from retfound_dist.model.weights.safe_unpickle import read_pickle, unreadable
+from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
+from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, convert_to_mae, encoder_fault
+from retfound_dist.model.weights.safe_unpickle import first_line, read_pickle, unreadable_file
 from retfound_dist.records import json_reader
 
-# What belongs to a task and not to the encoder.
-HEAD = ("head.", "fc_norm.")
+# These belong to a task, not to the encoder.
+HEAD_PREFIXES = ("head.", "fc_norm.")
 MOCO, MOCO_SMALL = {"base_encoder", "momentum_encoder"}, 384
-"""MoCo v3's names, and the width where it has 12 heads (its `vits.py`), others 6: no tensor tells."""
+"""MoCo v3's names, and the width at which it has 12 heads (its `vits.py`) instead of 6.
+
+The number of heads cannot be seen from the tensors.
+"""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """An encoder's weights, with the decoder's where the file has them."""
+    """An encoder's weights, with the decoder's if the file has them."""
 
     origin: str
-    """Where they were read."""
+    """Where they were read from."""
     state: State
-    """MAE's key names; fp32 or as stored."""
+    """Tensors under MAE's key names, in the stored precision."""
     shape: Encoder
     grid: tuple[int, int]
     """Rows and columns of patches."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """Step, samples and config of a committed checkpoint; the config alone of a file of ours."""
+    """Step, samples and config of a committed checkpoint; only the config of an exported file."""
     part: str = ""
-    """Their place in a file of others, such as `teacher.backbone`; empty: the file's own level."""
-    left: tuple[str, ...] = ()
-    """Names of the other tensors at that place."""
+    """Container and prefix in a file of another project, such as `teacher.backbone`; empty: the top level."""
+    other_names: tuple[str, ...] = ()
+    """Names of the other tensors in the same container."""
     notes: tuple[str, ...] = ()
-    """Lines for a person: what was chosen or converted when they were read."""
+    """Lines for the user on what was chosen or converted when they were read."""
     sha256: str = ""
-    """Of the file they were read from, taken from the bytes that were read."""
+    """Of the file they were read from, computed from the bytes that were read."""
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square of as many patches: exact but for inputs that are not square."""
+        """Side in pixels of a square with the same number of patches; approximate for other inputs."""
         return math.isqrt(self.grid[0] * self.grid[1]) * self.shape.patch
 
     @property
@@ -72,28 +75,31 @@ class Weights:
 
     @property
     def place(self) -> str:
-        """The file, and their place in it."""
+        """The file, and the part of it."""
         return f"{self.origin} ({self.part})" if self.part else self.origin
 
     @property
     def remark(self) -> str:
-        """A line on how a file of others was read; empty where there is nothing to say."""
+        """A line on how a file of another project was read; empty if nothing was chosen or converted."""
         return "; ".join([f"weights: {self.place}", *self.notes]) if self.part or self.notes else ""
 
 
 def split_part(url: str) -> tuple[str, str]:
-    """Split `FILE#PART` in two; the name of an existing file may contain a # itself."""
+    """Split `FILE#PART` into file and part. The name of an existing file may contain a #."""
     name, mark, part = url.rpartition("#")
     return (name, part) if mark and part and not storage.exists(url) else (url, "")
 
 
 def read_weights(url: str) -> Weights:
-    """Weights at a path or URL: a committed checkpoint's folder, `.safetensors`, `.pth`, `.bin`, `FILE#PART`
-    for one of several encoders in it; or timm's, by the name of a model that timm publishes."""
+    """Read weights from a path or URL, or timm's by the name of a model.
+
+    A path is the folder of a committed checkpoint, or a `.safetensors`, `.pth` or `.bin` file. `FILE#PART`
+    selects one of several encoders in a file.
+    """
     if checkpoint_folder.is_checkpoint(url):
         return _read_checkpoint(url)
     origin, (url, part) = url, split_part(url)
-    # A file comes before a timm model of the same name, because the user can see it.
+    # A file is preferred to a timm model of the same name, because the user can see it.
     if not storage.exists(url):
         if timm_hub.is_timm_model(url):
             encoder, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
@@ -109,7 +115,7 @@ def read_weights(url: str) -> Weights:
 
 @contextmanager
 def _local_copy(url: str) -> Iterator[str]:
-    """The path of a local file, or of a copy of a remote one that goes when the block ends."""
+    """The path of a local file, or of a copy of a remote one that is removed when the block ends."""
     if storage.is_local(url):
         yield storage.local_path(url)
         return
@@ -129,19 +135,19 @@ def _read_checkpoint(url: str) -> Weights:
 
 
 def _read_file(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any], str]:
-    """Tensors by MAE's names, the config that a file of ours has beside them, and the file's sha256."""
-    # The sha256 is the identity of the weights. It is taken in a pass of its own, so the file must not change
-    # before the tensors have been read.
+    """The encoder, the config that an exported file contains, and the file's sha256."""
+    # The sha256 identifies the weights. It is computed in a separate pass, so the file must not change before
+    # the tensors have been read.
     with storage.storage_errors(url, "read"):
         before, sha256 = os.stat(path), storage.file_info(path).sha256
     encoder, config = _read_tensors(path, url, part)
     if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:
-        raise WeightsError(f"{url} was written while it was read: start again when it is whole")
+        raise WeightsError(f"{url} was written while it was read: start again when it is complete")
     return encoder, config, sha256
 
 
 def _read_tensors(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any]]:
-    # The name that was given, or that of the local file: the name of a timm model has no suffix.
+    # Either the given name or the local file's: the name of a timm model has no suffix.
     if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
         try:
             with safetensors.safe_open(path, "pt") as file:
@@ -151,55 +157,56 @@ def _read_tensors(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[
             )
             tree: Any = safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
-            raise unreadable(url, (str(error).splitlines() or [type(error).__name__])[0][:120]) from error
-        return to_mae(tree, url, part), header
+            raise unreadable_file(url, first_line(error)) from error
+        return convert_to_mae(tree, url, part), header
     tree = read_pickle(path, url)
     config = tree.get("config") if isinstance(tree, dict) else None
-    # Other trainers save a `config` too; ours has a section `model`.
-    ours = isinstance(config, dict) and "model" in config
-    return to_mae(tree, url, part), config if ours and config else {}
+    # Other projects save a `config` too; only this project's has a section `model`.
+    is_own_config = isinstance(config, dict) and "model" in config
+    return convert_to_mae(tree, url, part), config if is_own_config and config else {}
 
 
 def _describe_foreign(url: str, encoder: ForeignEncoder, meta: dict[str, Any]) -> Weights:
-    """The weights of a file, with its place in it and the notes on its conversion."""
+    """The weights of a converted file, with its part and the notes on its conversion."""
     weights, notes = _describe(url, encoder.state, meta), encoder.notes
     if weights.shape.width == MOCO_SMALL and MOCO & set(encoder.part.split(".")):
         weights = replace(weights, shape=replace(weights.shape, heads=12))
         notes = (*notes, "read with 12 heads, as MoCo v3's ViT-S has them")
-    return replace(weights, part=encoder.part, left=encoder.left, notes=notes)
+    return replace(weights, part=encoder.part, other_names=encoder.other_names, notes=notes)
 
 
 def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
-    """The weights, with the encoder's shape as its tensors show it."""
-    if why := fault(state):
-        raise WeightsError(f"{url} holds no ViT encoder that can be used: {why}")
+    """The weights, with the encoder's shape from its tensors."""
+    if reason := encoder_fault(state):
+        raise WeightsError(f"{url} holds no ViT encoder that can be used: {reason}")
     projection = state["patch_embed.proj.weight"]
     width, patch = projection.shape[0], projection.shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
-    # No tensor tells the number of heads. MAE's and RETFound's ViTs have 64 channels a head; ViT-H has 80.
+    # The number of heads cannot be seen from the tensors. MAE's and RETFound's ViTs have 64 channels a head;
+    # ViT-H has 80.
     heads = 16 if width == 1280 else max(1, width // 64)
     grid = _grid(url, state["pos_embed"].shape[1] - 1, patch, meta)
     return Weights(url, state, Encoder(width, depth, heads, patch), grid, meta)
 
 
 def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:
-    """Rows and columns: as the config says, else a square."""
-    # A config counts only where it agrees with the tensors.
+    """Rows and columns of patches: from the config, else a square."""
+    # A config is used only if it agrees with the tensors.
     if meta.get("config"):
-        rows, columns = (side // patch for side in _config_of(meta, url).size)
+        rows, columns = (side // patch for side in _model_section(meta, url).size)
         if rows * columns == patches:
             return rows, columns
     side = math.isqrt(patches)
     if side * side != patches:
         raise WeightsError(
-            f"{url} holds positions for {patches} patches, which make no square, and does not say its grid: "
+            f"{url} holds positions for {patches} patches, which is no square, and does not state its grid: "
             "give the checkpoint itself, or its safetensors export"
         )
     return side, side
 
 
-def _config_of(meta: dict[str, Any], where: str) -> Model:
-    """The section `model` of a config from JSON; WeightsError where it cannot be used."""
+def _model_section(meta: dict[str, Any], where: str) -> Model:
+    """The section `model` of a config from JSON; WeightsError if it cannot be used."""
     config = meta["config"]
     section = config.get("model") if isinstance(config, dict) else None
     if not isinstance(section, dict):
@@ -214,26 +221,28 @@ def _config_of(meta: dict[str, Any], where: str) -> Model:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of loading weights: names that were taken, were not used, and start afresh."""
+    """The result of loading weights: names of tensors."""
 
-    taken: tuple[str, ...]
+    loaded: tuple[str, ...]
     unused: tuple[str, ...]
-    fresh: tuple[str, ...]
+    """In the file, but not loaded."""
+    initialised: tuple[str, ...]
+    """In the model, but not loaded: they keep their initial values."""
 
     def summary(self, weights: Weights) -> str:
-        """One line for a person."""
-        text = f"{len(self.taken)} tensors from {weights.place}"
+        """One line for the user."""
+        text = f"{len(self.loaded)} tensors from {weights.place}"
         if self.unused:
-            text += f"; not used: {_few(self.unused)}"
-        if self.fresh:
-            text += f"; starting afresh: {_few(self.fresh)}"
+            text += f"; not used: {_short_list(self.unused)}"
+        if self.initialised:
+            text += f"; newly initialised: {_short_list(self.initialised)}"
         return "; ".join([text, *weights.notes])
 
 
 def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> LoadReport:
     """Copy weights into an autoencoder or a classifier; WeightsError unless the whole encoder fits.
 
-    Positions are resampled to `grid`. A decoder of another shape, the head and `fc_norm` start afresh.
+    Positions are resampled to `grid`. A decoder of another shape, the head and `fc_norm` are not loaded.
     """
     state = dict(weights.state)
     for name in ("pos_embed", "decoder_pos_embed"):
@@ -241,49 +250,49 @@ def load_into(model: nn.Module, weights: Weights, grid: tuple[int, int]) -> Load
             state[name] = resample_positions(state[name], weights.grid, grid)
     target = model.state_dict()
     same_shape = {k: v for k, v in state.items() if k in target and target[k].shape == v.shape}
-    fits = {k: v for k, v in same_shape.items() if not k.startswith(HEAD)}
-    # Part of an encoder is never loaded: such a network trains, and nobody sees why it is bad.
-    encoder = [k for k in target if not k.startswith((*HEAD, *DECODER))]
+    fits = {k: v for k, v in same_shape.items() if not k.startswith(HEAD_PREFIXES)}
+    # An incomplete encoder is refused: such a network trains, and nobody sees why its results are bad.
+    encoder = [k for k in target if not k.startswith((*HEAD_PREFIXES, *DECODER_PREFIXES))]
     absent = [k for k in encoder if k not in fits]
     if absent:
         shapes = {k: tuple(state[k].shape) if k in state else "missing" for k in absent[:3]}
-        why = ", ".join(f"{k} {shape} for {tuple(target[k].shape)}" for k, shape in shapes.items())
+        examples = ", ".join(f"{k} {shape} for {tuple(target[k].shape)}" for k, shape in shapes.items())
         raise WeightsError(
             f"{weights.place} does not fit this encoder: {len(absent)} of {len(encoder)} tensors "
-            f"do not match ({why}); "
-            "choose the model.name the weights were made with"
+            f"do not match ({examples}); choose the model.name that the weights were trained with"
         )
-    # A decoder is taken whole or not at all: blocks of one depth mean nothing in a decoder of another.
-    decoder = [k for k in target if k.startswith(DECODER)]
+    # A decoder is loaded completely or not at all: blocks of one depth make no sense in another.
+    decoder = [k for k in target if k.startswith(DECODER_PREFIXES)]
     if any(k not in fits for k in decoder):
-        fits = {k: v for k, v in fits.items() if not k.startswith(DECODER)}
+        fits = {k: v for k, v in fits.items() if not k.startswith(DECODER_PREFIXES)}
     model.load_state_dict({k: v.to(target[k].dtype) for k, v in fits.items()}, strict=False)
-    unused = tuple(sorted((state.keys() | set(weights.left)) - fits.keys()))
+    unused = tuple(sorted((state.keys() | set(weights.other_names)) - fits.keys()))
     return LoadReport(tuple(sorted(fits)), unused, tuple(sorted(target.keys() - fits.keys())))
 
 
 def _decoder_size(weights: Weights) -> tuple[int, int]:
-    """Width and depth of the decoder, as its tensors show them."""
+    """Width and depth of the decoder, from its tensors."""
     width = weights.state["decoder_embed.weight"].shape[0]
     return width, 1 + max(int(k.split(".")[1]) for k in weights.state if k.startswith("decoder_blocks."))
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _short_list(names: tuple[str, ...]) -> str:
     groups = sorted({name.split(".")[0] for name in names})
     return ", ".join(groups[:6]) + (f" and {len(groups) - 6} more" if len(groups) > 6 else "")
 
 
 def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
-    """The autoencoder a checkpoint or file was saved from, in eval mode, ready to reconstruct."""
+    """The autoencoder with these weights, in eval mode, to reconstruct images."""
     if not weights.has_decoder:
         raise WeightsError(
-            f"{weights.origin} holds an encoder without its decoder: nothing can be reconstructed"
+            f"{weights.origin} holds an encoder without its decoder, so it cannot reconstruct images: "
+            "give a checkpoint, or an export with --format mae or safetensors"
         )
-    config = _config_of(weights.meta, weights.origin) if weights.meta else _model_config(weights)
+    config = _model_section(weights.meta, weights.origin) if weights.meta else _model_config(weights)
     width, depth = _decoder_size(weights)
     if (config.decoder_width, config.decoder_depth) != (width, depth) or width % config.decoder_heads:
         raise WeightsError(
-            f"{weights.origin} holds a decoder of width {width} and depth {depth}, its config tells of width "
+            f"{weights.origin} holds a decoder of width {width} and depth {depth}, but its config says width "
             f"{config.decoder_width}, depth {config.decoder_depth} and {config.decoder_heads} heads: "
             "use another checkpoint or file"
         )
@@ -293,12 +302,15 @@ def autoencoder_from(weights: Weights) -> MaskedAutoencoder:
 
 
 def _model_config(weights: Weights) -> Model:
-    """The model's settings for a file without a config; its grid is square."""
+    """Settings of the model for a file without a config. Its grid is square."""
     names = [name for name, shape in ENCODERS.items() if shape == weights.shape]
     if not names:
-        raise WeightsError(f"{weights.origin} holds an encoder of {weights.shape}, which has no name here")
+        raise WeightsError(
+            f"{weights.origin} holds an encoder of {weights.shape}, which is not supported: "
+            f"give one of {', '.join(ENCODERS)}"
+        )
     width, depth = _decoder_size(weights)
-    # MAE's decoders have 16 heads, at a width of 512: 32 channels a head.
+    # MAE's decoders have 16 heads at a width of 512: 32 channels a head.
     heads = 16 if width % 16 == 0 and width >= 256 else max(1, width // 32)
     return Model(
         name=names[0],

@@ -35,7 +35,7 @@ def within(name: str, word: str) -> str:
     return name.replace("blocks.3.", f"blocks.3.{word}.")
 
 
-WHOLE: dict[str, tuple[Any, str]] = {
+CONTAINERS: dict[str, tuple[Any, str]] = {
     "plain": (ENCODER, ""),
     "MAE's": ({"model": FULL, "epoch": 3}, "model"),
     "DDP": ({"state_dict": under("module.")}, "state_dict"),
@@ -67,9 +67,9 @@ WHOLE: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_the_whole_encoder_is_found_and_its_place_is_named(name: str, tmp_path: Path) -> None:
-    tree, part = WHOLE[name]
+    tree, part = CONTAINERS[name]
     path = str(tmp_path / "w.pth")
     torch.save(tree, path)
     weights = read_weights(path)
@@ -113,7 +113,7 @@ def test_of_two_whole_encoders_one_is_taken_the_other_can_be_asked_for_and_is_an
     torch.save({"state_dict": under("encoder_q.") | under("encoder_k.", BLANK)}, path)
     weights = read_weights(path)
     assert weights.part == "state_dict.encoder_q"
-    assert f"and not state_dict.encoder_k, which '{path}#state_dict.encoder_k' would be" in weights.notes[0]
+    assert f"not state_dict.encoder_k: give '{path}#state_dict.encoder_k' for the other" in weights.notes[0]
     assert weights.notes[0] in open_start(path, EvalModel()).remark()
     other = read_weights(f"{path}#state_dict.encoder_k")
     assert not any(value.any() for value in other.state.values())
@@ -189,7 +189,7 @@ def test_a_fine_tuned_classifier_goes_through_the_whole_of_evaluate_and_says_wha
     assert main([*config, f"data.path={data}", f"out.url={tmp_path / 'out'}", "seeds=[0]"]) == 0
     said = capsys.readouterr().out
     assert f"weights: {path} (model); it has no norm" in said
-    assert "its fc_norm is taken for it" in (tmp_path / "out/metrics.json").read_text()
+    assert "its fc_norm is used instead" in (tmp_path / "out/metrics.json").read_text()
     model = MaskedAutoencoder(CONFIG)
     load_into(model, read_weights(path), (2, 2))
     assert torch.equal(model.norm.weight, ENCODER["norm.weight"])

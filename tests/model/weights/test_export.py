@@ -15,7 +15,7 @@ from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
 from retfound_dist.estimate.model_shapes import RESIZE
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, patchify
 from retfound_dist.model.vit import normalise_images
-from retfound_dist.model.weights.export import _crop_share, export
+from retfound_dist.model.weights.export import crop_pct, export
 from retfound_dist.model.weights.weight_files import Weights, autoencoder_from, read_weights
 
 SMALL = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -72,8 +72,8 @@ def test_timm_builds_the_encoder_from_the_exported_folder(config: Model, tmp_pat
 
 def test_timm_scales_images_to_the_size_that_embed_does() -> None:
     for side in sorted({*range(14, 1030, 14), *range(16, 1030, 16)}):
-        assert math.floor(side / _crop_share(side)) == round(side * RESIZE), side
-    assert _crop_share(224) == 0.875
+        assert math.floor(side / crop_pct(side)) == round(side * RESIZE), side
+    assert crop_pct(224) == 0.875
 
 
 @pytest.mark.slow

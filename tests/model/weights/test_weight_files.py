@@ -81,7 +81,7 @@ def test_a_classifier_takes_the_encoder_and_starts_the_head_afresh(file: str) ->
     vit = build_classifier(Encoder(192, 6, 3, 14), 112, 5)
     before = vit.head.weight.clone()
     loaded = load_into(vit, read_weights(file), (8, 8))
-    assert set(loaded.fresh) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}
+    assert set(loaded.initialised) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}
     assert torch.equal(vit.head.weight, before)
     assert torch.equal(vit.blocks[3].attn.qkv.weight, read_weights(file).state["blocks.3.attn.qkv.weight"])
 
