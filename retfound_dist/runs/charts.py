@@ -1,4 +1,4 @@
-"""The figures of a run's page: curves by step over bands of world sizes, and its course over time."""
+"""The figures of a run's page: curves over steps, with bands for the number of ranks, and steps over time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from retfound_dist.runs.run_list import RunFacts
+from retfound_dist.runs.run_facts import RunFacts
 from retfound_dist.runtime.humanize import plural
 from retfound_dist.runtime.svg_plots import INK, MUTED, colour, new_figure, to_svg
 
 POINTS = 600
-"""A curve is thinned to so many points: a page stays small however long the run."""
+"""Most points of a curve: the page of a long run stays small."""
 TRAIN, HELD_OUT = 0, 1
-PROBED = {"auroc": "AUROC", "aupr": "AUPR", "balanced_accuracy": "balanced accuracy"}
-_LOCK = threading.Lock()  # matplotlib's settings are the process's
+PROBE_SCORES = {"auroc": "AUROC", "aupr": "AUPR", "balanced_accuracy": "balanced accuracy"}
+_LOCK = threading.Lock()  # matplotlib's settings belong to the process, and the dashboard has threads
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with its words; `legend` pairs a colour's place with a name."""
+    """A figure with its texts; `legend` pairs the number of a colour with a name."""
 
     title: str
     svg: Markup
@@ -35,7 +35,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Band:
-    """A stretch of the run on one number of ranks."""
+    """A part of the run with one number of ranks, from `begin` to `end` in steps or hours."""
 
     begin: float
     end: float
@@ -46,7 +46,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def thin(points: Points, most: int = POINTS) -> Points:
-    """At most so many points: the mean of neighbours, which keeps the last one's place."""
+    """At most `most` points: the mean of each group of neighbours, at the place of the group's last."""
     size = -(-len(points) // most)
     if size <= 1:
         return points
@@ -55,31 +55,31 @@ def thin(points: Points, most: int = POINTS) -> Points:
 
 
 def step_bands(run: RunFacts) -> list[Band]:
-    """By step: where the number of ranks was the same."""
-    bands, before = [], 0.0
+    """By step: the parts with the same number of ranks."""
+    bands, begin = [], 0.0
     for ranks, rows in groupby(run.rows, key=lambda row: int(row["world_size"])):
-        last = [row["step"] for row in rows][-1]
-        bands.append(Band(before, last, ranks))
-        before = last
+        end = [row["step"] for row in rows][-1]
+        bands.append(Band(begin, end, ranks))
+        begin = end
     return bands
 
 
 def time_bands(run: RunFacts) -> list[Band]:
-    """By hours since the first start: each start of the run until its end or last sign of life."""
+    """In hours since the first start: each start of the run until its last row or event."""
     starts = sorted((e for e in run.events if e["event"] == "start"), key=lambda e: float(e["began"]))
     if not starts:
         return []
     zero, bands = float(starts[0]["began"]), []
-    # What follows the last start belongs to it: its end is infinite.
-    for start, until in zip(starts, [*(s["began"] for s in starts[1:]), float("inf")], strict=True):
-        times = [row["time"] for row in (*run.written, *run.events) if start["began"] <= row["time"] < until]
+    # All rows after the last start belong to it: its limit is infinite.
+    for start, limit in zip(starts, [*(s["began"] for s in starts[1:]), float("inf")], strict=True):
+        times = [row["time"] for row in (*run.all_rows, *run.events) if start["began"] <= row["time"] < limit]
         end = max(times, default=start["ready"])
         bands.append(Band((start["began"] - zero) / 3600, (end - zero) / 3600, int(start["world_size"])))
     return bands
 
 
 def loss_chart(runs: Sequence[RunFacts]) -> Chart:
-    """Training and held-out loss of one run, or of several over each other."""
+    """Training and held-out loss of one run, or of several in one figure."""
     several = len(runs) > 1
     with _LOCK:
         figure, axes = new_figure()
@@ -87,17 +87,20 @@ def loss_chart(runs: Sequence[RunFacts]) -> Chart:
         for place, run in enumerate(runs):
             train, held_out = (2 * place, 2 * place + 1) if several else (TRAIN, HELD_OUT)
             name = f"{run.name}: " if several else ""
-            _line(axes, _column(run, "loss_mean", "loss"), train)
+            _draw_line(axes, _column(run, "loss_mean", "loss"), train)
             legend.append((train, f"{name}training"))
-            if run.held_out:
-                _line(axes, run.held_out, held_out, dots=True)
+            if run.held_out_losses:
+                _draw_line(axes, run.held_out_losses, held_out, dots=True)
                 legend.append((held_out, f"{name}held out"))
         if not several:
-            _bands(axes, step_bands(runs[0]))
-            _anomalies(axes, runs[0])
-        note = "Held out: patients never trained on, whole images where training crops: the trends compare."
-        if not any(run.held_out for run in runs):
-            note = "No patients are held out: over-fitting would not show here."
+            _draw_bands(axes, step_bands(runs[0]))
+            _mark_anomalies(axes, runs[0])
+        note = (
+            "Held out: patients that are not trained on. Their images are whole and training images are "
+            "cropped, so compare only the trends of the two curves."
+        )
+        if not any(run.held_out_losses for run in runs):
+            note = "No patients are held out, so this figure would not show over-fitting."
         return _chart("Reconstruction loss", axes, figure, "step", "loss on removed patches", note, legend)
 
 
@@ -108,44 +111,44 @@ def column_chart(
     note: str,
     value: Callable[[dict[str, Any]], float | None],
 ) -> Chart:
-    """One number of the log by step, of one run or of several."""
+    """One column of the log over steps, of one run or of several."""
     several, lowest = len(runs) > 1, 0.0
     with _LOCK:
         figure, axes = new_figure()
         for place, run in enumerate(runs):
             points = [(row["step"], number) for row in run.rows if (number := value(row)) is not None]
-            _line(axes, points, 2 * place if several else TRAIN)
-            # The axis goes down to 0: one that begins at the lowest value makes small changes look large.
+            _draw_line(axes, points, 2 * place if several else TRAIN)
+            # The axis begins at 0: one that begins at the lowest value makes small changes look large.
             lowest = min(lowest, *(y for _, y in points), 0.0)
         if not several:
-            _bands(axes, step_bands(runs[0]))
+            _draw_bands(axes, step_bands(runs[0]))
         axes.set_ylim(bottom=lowest)
         legend = [(2 * place, run.name) for place, run in enumerate(runs)] if several else []
         return _chart(title, axes, figure, "step", label, note, legend)
 
 
-def course_chart(run: RunFacts) -> Chart | None:
-    """Steps over wall time, with a band for each start; None before the first."""
+def progress_chart(run: RunFacts) -> Chart | None:
+    """Steps over wall time, with a band for each start; None where there was no start."""
     bands = time_bands(run)
     if not bands:
         return None
     zero = min(float(e["began"]) for e in run.events if e["event"] == "start")
     scale, unit = (1.0, "hours") if bands[-1].end > 2 else (60.0, "minutes")
-    points = [((row["time"] - zero) / 3600 * scale, row["step"]) for row in run.written if "time" in row]
+    points = [((row["time"] - zero) / 3600 * scale, row["step"]) for row in run.all_rows if "time" in row]
     with _LOCK:
         figure, axes = new_figure()
         scaled = [Band(b.begin * scale, b.end * scale, b.ranks) for b in bands]
-        # A line for each start: one line over all would cross the gaps, in which nothing ran.
+        # One line for each start: a single line would cross the gaps in which nothing ran.
         for band in scaled:
-            _line(axes, [point for point in points if band.begin <= point[0] <= band.end], TRAIN)
-        _bands(axes, scaled)
+            _draw_line(axes, [point for point in points if band.begin <= point[0] <= band.end], TRAIN)
+        _draw_bands(axes, scaled)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        note = f"{plural(len(bands), 'start')}; each band is one, on so many ranks. Gaps: nothing ran."
-        return _chart("Course", axes, figure, f"{unit} since the first start", "step", note)
+        note = f"{plural(len(bands), 'start')}, one band for each. Nothing ran in the gaps."
+        return _chart("Progress", axes, figure, f"{unit} since the first start", "step", note)
 
 
 def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
-    """Macro AUROC and balanced accuracy of the evaluated checkpoints, with their intervals; None: none."""
+    """Macro AUROC and balanced accuracy of the evaluated checkpoints; None where none was evaluated."""
     names = {"auroc": "macro AUROC", "balanced_accuracy": "balanced accuracy"}
     if not any(run.scores for run in runs):
         return None
@@ -160,58 +163,60 @@ def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
             for score in known:
                 if span := score.interval(name):
                     axes.plot([score.step, score.step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-            _line(axes, [(s.step, s.value(name) or 0.0) for s in known], place, dots=True)
+            _draw_line(axes, [(s.step, s.value(name) or 0.0) for s in known], place, dots=True)
             legend.append((place, names[name] if len(runs) == 1 else f"{run.name}: {names[name]}"))
-        note = "Fine-tuned on the labelled set, its test part; bars: 95 % intervals."
+        note = "Fine-tuned on a labelled set and scored on its test part. Bars: 95 % intervals."
         return _chart("Evaluations", axes, figure, "step of the checkpoint", "score", note, legend)
 
 
 def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
-    """The watch's linear probes with intervals, beside the starting weights'; AUROC alone of several runs."""
-    shown = [run for run in runs if run.watch.get("rows")]
+    """The linear probes of `retfound watch`; of several runs only their AUROC. None where there are none."""
+    shown = [run for run in runs if run.watch_history.get("rows")]
     if not shown:
         return None
     several = len(runs) > 1
-    names = {"auroc": "AUROC"} if several else PROBED
+    names = {"auroc": "AUROC"} if several else PROBE_SCORES
     with _LOCK:
         figure, axes = new_figure()
         legend = []
         for place, (run, name) in enumerate((run, name) for run in shown for name in names):
-            _probes(axes, run, name, 2 * place if several else place)
+            _draw_probes(axes, run, name, 2 * place if several else place)
             legend.append((2 * place, run.name) if several else (place, names[name]))
-        note = "Cross-validated on train and val; bars: 95 % intervals; dotted: the run's starting weights."
+        note = (
+            "Cross-validated on the parts train and val. Bars: 95 % intervals. Dotted: the starting weights."
+        )
         label = "macro AUROC" if several else "macro score"
         return _chart("Linear probe", axes, figure, "step of the checkpoint", label, note, legend)
 
 
-def _probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
-    """One score of a run's probes, each with its interval, and of its starting weights."""
-    known = [(row["step"], row["linear"]) for row in run.watch["rows"]]
+def _draw_probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
+    """One score of a run's probes with its intervals, and that score of the starting weights."""
+    known = [(row["step"], row["linear"]) for row in run.watch_history["rows"]]
     known = [(step, tree) for step, tree in known if tree["macro"].get(name) is not None]
     for step, tree in known:
         if span := tree["ci95"]["macro"].get(name):
             axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-    _line(axes, [(step, tree["macro"].get(name)) for step, tree in known], place, dots=True)
-    start = (run.watch.get("start") or {}).get("linear")
+    _draw_line(axes, [(step, tree["macro"].get(name)) for step, tree in known], place, dots=True)
+    start = (run.watch_history.get("start") or {}).get("linear")
     if start and start["macro"].get(name) is not None:
         axes.axhline(start["macro"].get(name), color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
 
 
 def compared_charts(runs: Sequence[RunFacts]) -> list[Chart]:
-    """Figures of several runs over each other."""
+    """The figures that show several runs together."""
     speed = column_chart(runs, "Speed", "images/s", "", lambda row: row["images_per_s"])
     figures = [loss_chart(runs), probe_chart(runs), score_chart(runs), speed]
     return [chart for chart in figures if chart is not None]
 
 
 def charts(run: RunFacts) -> list[Chart]:
-    """All figures of one run's page; none of what was not logged."""
+    """All figures of one run's page; without those for which nothing was logged."""
     if not run.rows:
         return []
     figures: list[Chart | None] = [loss_chart([run]), probe_chart([run]), score_chart([run])]
-    figures.append(course_chart(run))
+    figures.append(progress_chart(run))
     figures.append(column_chart([run], "Speed", "images/s", "", lambda row: row["images_per_s"]))
-    wait = "Share of a step in which ranks wait for data; more than 1 % is too much."
+    wait = "Share of each step in which ranks wait for data. More than 1 % is too much."
     figures.append(
         column_chart(
             [run], "Data wait", "% of a step", wait, lambda row: 100 * row["data_wait_s"] / row["step_s"]
@@ -227,7 +232,7 @@ def _column(run: RunFacts, *names: str) -> Points:
     return [(step, value) for step, value in rows if value is not None]
 
 
-def _line(axes: Axes, points: Points, place: int, dots: bool = False) -> None:
+def _draw_line(axes: Axes, points: Points, place: int, dots: bool = False) -> None:
     if not points:
         return
     x, y = zip(*thin(points), strict=True)
@@ -235,14 +240,14 @@ def _line(axes: Axes, points: Points, place: int, dots: bool = False) -> None:
     axes.plot(x, y, color=colour(place), marker=marker, markersize=4, solid_joinstyle="round")
 
 
-def _bands(axes: Axes, bands: Sequence[Band]) -> None:
-    """Shaded stretches with the number of ranks at their top; a label that would not fit is left out."""
+def _draw_bands(axes: Axes, bands: Sequence[Band]) -> None:
+    """Shaded bands with the number of ranks at their top; narrow bands have no label."""
     if not bands:
         return
-    whole = (bands[-1].end - bands[0].begin) or 1.0
+    full_width = (bands[-1].end - bands[0].begin) or 1.0
     for place, band in enumerate(bands):
         axes.axvspan(band.begin, band.end, color=MUTED, alpha=0.14 if place % 2 == 0 else 0.05, linewidth=0)
-        if (band.end - band.begin) / whole > 0.12:
+        if (band.end - band.begin) / full_width > 0.12:
             middle = (band.begin + band.end) / 2
             axes.annotate(
                 plural(band.ranks, "rank"), (middle, 1.0), xycoords=("data", "axes fraction"),
@@ -250,16 +255,16 @@ def _bands(axes: Axes, bands: Sequence[Band]) -> None:
             )  # fmt: skip
 
 
-def _anomalies(axes: Axes, run: RunFacts) -> None:
-    """A mark at the foot for each step that went wrong."""
-    steps = list(_wrong_steps(run))
+def _mark_anomalies(axes: Axes, run: RunFacts) -> None:
+    """A mark at the bottom for each step with an anomaly."""
+    steps = list(_anomaly_steps(run))
     if steps:
         axes.plot(steps, [0.02] * len(steps), "^", color=colour(7), markersize=5,
                   transform=axes.get_xaxis_transform(), clip_on=False)  # fmt: skip
 
 
-def _wrong_steps(run: RunFacts) -> Iterator[int]:
-    # A damaged line may name any step, and would stretch the axis over all curves.
+def _anomaly_steps(run: RunFacts) -> Iterator[int]:
+    # A damaged row may have any step. A step behind the last one would stretch the axis.
     yield from sorted({int(anomaly["step"]) for anomaly in run.anomalies if anomaly["step"] <= run.step})
 
 

@@ -1,7 +1,8 @@
-"""Reconstructions over time: the same images with the same masks, filled in by some of a run's checkpoints.
+"""Reconstructions over time: some of a run's checkpoints reconstruct the same images with the same masks.
 
-Each strip is kept in the run's `reconstructions/` (`step_00000100.png`, `original.png`, `masked.png`), so
-that it is drawn once. Drawing needs torch, the weights and the shards; showing what was drawn does not.
+Each strip of images is saved in the run's `reconstructions/` (`step_00000100.png`, `original.png`,
+`masked.png`), so it is drawn once. Drawing needs torch, the weights and the shards. Showing saved strips does
+not.
 """
 
 from __future__ import annotations
@@ -17,79 +18,81 @@ from retfound_dist.errors import RetfoundError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io import storage
-from retfound_dist.runs.run_list import RunFacts
+from retfound_dist.runs.run_facts import RunFacts
 from retfound_dist.stream.held_out_part import held_out_part
 
 FOLDER = "reconstructions"
-IMAGES, STEPS = 5, 5
-"""Images in a strip, and checkpoints that are shown: the first, the last and some between."""
+IMAGES, CHECKPOINTS = 5, 5
+"""Images in a strip, and strips on a page: of the first checkpoint, the last and some between."""
 SEED = 0
-"""Of the choice of images and their masks."""
+"""The seed that chooses the images and their masks."""
 ORIGINAL, MASKED = "original", "masked"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of the page: a name and a strip as a data URI."""
+    """Rows of the page, each a name and a strip as a data URI, and the note above them."""
 
     rows: list[tuple[str, str]]
     note: str
 
 
-def spread(steps: Sequence[int], most: int = STEPS) -> list[int]:
-    """At most so many of them, the first and the last among them, evenly spread."""
+def evenly_spread(steps: Sequence[int], most: int = CHECKPOINTS) -> list[int]:
+    """At most `most` of the steps, evenly spread, with the first and the last."""
     if len(steps) <= most:
         return list(steps)
     places = [round(i * (len(steps) - 1) / (most - 1)) for i in range(most)]
     return [steps[place] for place in places]
 
 
-def kept_pictures(run: RunFacts) -> Pictures | None:
-    """What was drawn before; None where nothing was."""
+def saved_pictures(run: RunFacts) -> Pictures | None:
+    """The strips that were drawn before; None where there are none."""
     folder = storage.join(run.url, FOLDER)
     steps = sorted(
-        int(n[5:-4]) for n in storage.list_names(folder) if n.startswith("step_") and n.endswith(".png")
+        int(name[5:-4])
+        for name in storage.list_names(folder)
+        if name.startswith("step_") and name.endswith(".png")
     )
     if not steps:
         return None
-    names = {ORIGINAL: ORIGINAL, MASKED: "removed patches grey"}
-    names |= {f"step_{step:08d}": f"step {step:,}" for step in spread(steps)}
-    return Pictures([(text, _uri(_strip(run, name))) for name, text in names.items()], _note(run))
+    titles = {ORIGINAL: ORIGINAL, MASKED: "removed patches in grey"}
+    titles |= {f"step_{step:08d}": f"step {step:,}" for step in evenly_spread(steps)}
+    return Pictures([(title, _data_uri(_strip_url(run, name))) for name, title in titles.items()], _note(run))
 
 
-def draw_pictures(run: RunFacts, say: Callable[[str], None]) -> Pictures | None:
-    """Draw what is missing, then as `kept_pictures`; a run whose shards or weights are gone says so."""
+def draw_pictures(run: RunFacts, warn: Callable[[str], None]) -> Pictures | None:
+    """Draw the missing strips, then return all; errors go to `warn`, and the saved strips are returned."""
+    # Errors do not stop the report: the weights or shards of an old run may be deleted by now.
     try:
-        # Errors are reported and what was drawn before is shown: the weights or shards may be gone by now.
-        shown = spread(sorted(run.checkpoints))
-        missing = [s for s in shown if not storage.exists(_strip(run, f"step_{s:08d}"))]
+        steps = evenly_spread(sorted(run.checkpoints))
+        missing = [step for step in steps if not storage.exists(_strip_url(run, f"step_{step:08d}"))]
         if missing:
             _draw(run, missing)
     except RetfoundError as error:
-        say(f"no reconstructions of {run.url}: {error}")
-    return kept_pictures(run)
+        warn(f"cannot draw reconstructions of {run.url}: {error}")
+    return saved_pictures(run)
 
 
 def _draw(run: RunFacts, steps: Sequence[int]) -> None:
-    # Imported here because they load torch, which showing kept strips does not need.
+    # Imported here because they load torch, which showing saved strips does not need.
     from retfound_dist.evaluate.probe.reconstruct import png, reconstruct
     from retfound_dist.model.weights.weight_files import autoencoder_from, read_weights
 
     images = _images(run)
     for step in steps:
         model = autoencoder_from(read_weights(checkpoint_folder.checkpoint_url(run.url, step)))
-        filled_in = reconstruct(model, images, SEED)
+        results = reconstruct(model, images, SEED)
         for name, panels in (
-            (ORIGINAL, [one.original for one in filled_in]),
-            (MASKED, [one.masked for one in filled_in]),
-            (f"step_{step:08d}", [one.reconstruction for one in filled_in]),
+            (ORIGINAL, [result.original for result in results]),
+            (MASKED, [result.masked for result in results]),
+            (f"step_{step:08d}", [result.reconstruction for result in results]),
         ):
-            if name.startswith("step_") or not storage.exists(_strip(run, name)):
-                storage.write_bytes(_strip(run, name), png(_beside(panels)))
+            if name.startswith("step_") or not storage.exists(_strip_url(run, name)):
+                storage.write_bytes(_strip_url(run, name), png(_join_panels(panels)))
 
 
 def _images(run: RunFacts) -> list[Any]:
-    """Grey images (S, S) as the model sees them, whole: held-out ones where there are any."""
+    """Whole grey images (S, S) as the model sees them: held-out ones where there are any."""
     from retfound_dist.runtime.world import World
     from retfound_dist.stream.loader import open_stream
 
@@ -99,15 +102,16 @@ def _images(run: RunFacts) -> list[Any]:
     count = min(IMAGES, sum(shard.samples for shard in manifest.part(part)))
     # Whole images without augmentation. No workers and no cache: five images are not worth starting or
     # filling them.
-    whole = replace(config.data, split=part, workers=0, crop_scale=(1.0, 1.0), flip=0.0, cache_dir="")
+    data = replace(config.data, split=part, workers=0, crop_scale=(1.0, 1.0), flip=0.0, cache_dir="")
     with open_stream(
-        manifest, count, image_size=config.model.image_size, seed=SEED, world=World(), stop_step=1, data=whole
+        manifest, count, image_size=config.model.image_size, seed=SEED, world=World(), stop_step=1, data=data
     ) as stream:
         images_NCHW = next(iter(stream)).images.numpy()
     return [image.mean(axis=0).round().astype("uint8") for image in images_NCHW]
 
 
-def _beside(panels: Sequence[Any]) -> Any:
+def _join_panels(panels: Sequence[Any]) -> Any:
+    """One strip of all panels, with white gaps between them."""
     import numpy as np
 
     gap = np.full((panels[0].shape[0], 4), 255, np.uint8)
@@ -117,17 +121,17 @@ def _beside(panels: Sequence[Any]) -> Any:
     return np.concatenate(parts, axis=1)
 
 
-def _strip(run: RunFacts, name: str) -> str:
+def _strip_url(run: RunFacts, name: str) -> str:
     return storage.join(run.url, FOLDER, f"{name}.png")
 
 
-def _uri(url: str) -> str:
+def _data_uri(url: str) -> str:
     return "data:image/png;base64," + base64.b64encode(storage.read_bytes(url)).decode()
 
 
 def _note(run: RunFacts) -> str:
-    kind = "Images held out from training" if run.held_out else "Images of the training set"
-    text = f"{kind}, the same with the same masks at each checkpoint."
+    images = "Images that are held out from training" if run.held_out_losses else "Images of the training set"
+    text = f"{images}, with the same masks at each checkpoint."
     if run.config["model"].get("norm_pix_loss"):
-        text += " Brightness and contrast of each patch are taken from the original, as in MAE's figures."
+        text += " Each patch has the brightness and contrast of the original, as in MAE's figures."
     return text

@@ -1,12 +1,12 @@
-"""`retfound report RUN`: one self-contained page of a run, at any time."""
+"""`retfound report RUN`: writes the page of a run as one self-contained file."""
 
 from __future__ import annotations
 
 import sys
 
 from retfound_dist.io import output_files, storage
-from retfound_dist.runs.reconstructions import draw_pictures, kept_pictures
-from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.reconstructions import draw_pictures, saved_pictures
+from retfound_dist.runs.run_facts import read_run
 from retfound_dist.runs.run_page import run_page
 
 REPORT = "report.html"
@@ -15,17 +15,17 @@ REPORT = "report.html"
 def report_command(
     url: str, out: str, *, pictures: bool, price: float, quiet: bool, force: bool = False
 ) -> int:
-    """Write the page to `out`, or to the run's own report.html; ConfigError where there is no run."""
+    """Write the page to `out`, or to report.html in the run's folder; ConfigError where there is no run."""
     run = read_run(url.rstrip("/"))
     target = out or storage.join(run.url, REPORT)
     output_files.check_free(target, "report", force)
 
-    def say(text: str) -> None:
+    def warn(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr)
 
-    drawn = draw_pictures(run, say) if pictures else kept_pictures(run)
-    storage.write_text(target, run_page(run, drawn, price))
+    reconstructions = draw_pictures(run, warn) if pictures else saved_pictures(run)
+    storage.write_text(target, run_page(run, reconstructions, price))
     if not quiet:
         print(target)
     return 0

@@ -1,4 +1,4 @@
-"""Searches the folders below a URL for runs, for damaged runs, and for folders that only look like one."""
+"""Searches the folders below a URL for runs, damaged runs, and folders that only look like a run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from retfound_dist.errors import StorageError
 from retfound_dist.formats import run_folder, url_kinds
+from retfound_dist.formats.shard_set import MANIFEST
 from retfound_dist.io import storage
 
 DEPTH = 3
-"""How many folders below the URL runs are looked for."""
-MARKS = {run_folder.METRICS, run_folder.EVENTS, "checkpoints"}
-"""What stands in a run's folder beside its config, and in no other program's."""
+"""Levels of folders below the URL in which runs are searched."""
+RUN_FILES = {run_folder.METRICS, run_folder.EVENTS, "checkpoints"}
+"""What a run's folder has beside its config, and no other program's folder has together."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +21,29 @@ class Fault:
     """A folder that cannot be shown as a run."""
 
     url: str
-    why: str
+    reason: str
     is_run: bool = False
-    """Whether it is a run of ours that is damaged, and has a row in lists."""
+    """Whether it is a damaged run of this program. Lists show such a run in a row."""
 
     def __str__(self) -> str:
-        """A line for a person."""
-        return f"{self.url} {self.why}"
+        """One line for a person."""
+        return f"{self.url} {self.reason}"
 
 
 @dataclass
-class FoundRuns:
-    """What was found below a URL, in order."""
+class RunSearch:
+    """The result of a search, in order."""
 
     runs: list[str] = field(default_factory=list)
-    others: list[Fault] = field(default_factory=list)
-    """Folders with a config.json of something else, that are damaged, or that cannot be read."""
+    faults: list[Fault] = field(default_factory=list)
+    """Folders that are damaged, that cannot be read, or whose config.json belongs to something else."""
 
 
-def search_runs(url: str, depth: int = DEPTH) -> FoundRuns:
-    """The runs at or below a URL; a run's own folders and shard sets are not looked into."""
-    found = FoundRuns()
-    _look(url, depth, found, set())
-    return found
+def search_runs(url: str, depth: int = DEPTH) -> RunSearch:
+    """The runs at or below a URL; folders inside runs and shard sets are not searched."""
+    result = RunSearch()
+    _search(url, depth, result, set())
+    return result
 
 
 def find_runs(url: str, depth: int = DEPTH) -> list[str]:
@@ -50,39 +51,41 @@ def find_runs(url: str, depth: int = DEPTH) -> list[str]:
     return search_runs(url, depth).runs
 
 
-def _look(url: str, depth: int, found: FoundRuns, seen: set[str]) -> None:
-    """`seen`: the real folders so far: a link to one of them is not followed again, nor in a circle."""
-    # A link to a folder above would be followed forever.
+def _search(url: str, depth: int, result: RunSearch, visited: set[str]) -> None:
+    """Search one folder; `visited`: the real paths so far."""
+    # By real path: a link to a folder above would be followed forever.
     real = os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url
-    if real in seen:
+    if real in visited:
         return
-    seen.add(real)
+    visited.add(real)
     try:
         names = set(storage.list_names(url))
-        if run_folder.CONFIG in names and not (why := url_kinds.why_no_run(url)):
-            found.runs.append(url)
+        has_config = run_folder.CONFIG in names
+        reason = url_kinds.why_no_run(url) if has_config else ""
+        if has_config and not reason:
+            result.runs.append(url)
             return
-        if damage := _damage(names, why if run_folder.CONFIG in names else ""):
-            found.others.append(Fault(url, damage, is_run=True))
+        if damage := _damage(names, reason):
+            result.faults.append(Fault(url, damage, is_run=True))
             return
-        if run_folder.CONFIG in names:
-            found.others.append(Fault(url, f"is not a run: {why}"))
-        # A shard set holds many files and no runs.
-        if depth == 0 or "manifest.json" in names:
+        if has_config:
+            result.faults.append(Fault(url, f"is not a run: {reason}"))
+        # A shard set has many files and no runs.
+        if depth == 0 or MANIFEST in names:
             return
         folders = storage.list_folders(url) if names else []
     except StorageError as error:
-        found.others.append(Fault(url, f"cannot be looked into: {error}"))
+        result.faults.append(Fault(url, f"cannot be searched: {error}"))
         return
     for name in folders:
         if not name.startswith("."):
-            _look(storage.join(url, name), depth - 1, found, seen)
+            _search(storage.join(url, name), depth - 1, result, visited)
 
 
-def _damage(names: set[str], why: str) -> str:
-    """What is wrong with a folder that holds a run's files and no config that can be read; empty: no run."""
-    marks = sorted(MARKS & names)
-    # One such name alone, like `checkpoints`, is common in the folders of other programs.
-    if len(marks) < 2:
+def _damage(names: set[str], reason: str) -> str:
+    """What is wrong with a run's folder that has no readable config; empty where it is not a run's folder."""
+    run_files = sorted(RUN_FILES & names)
+    # One such name alone, such as `checkpoints`, is common in the folders of other programs.
+    if len(run_files) < 2:
         return ""
-    return "is a damaged run: " + (why or f"it has {' and '.join(marks)}, and no config.json")
+    return "is a damaged run: " + (reason or f"it has {' and '.join(run_files)}, and no config.json")

@@ -14,7 +14,8 @@ import pytest
 from retfound_dist.formats import run_folder, run_summary
 from retfound_dist.formats.checkpoint_folder import checkpoint_url
 from retfound_dist.io import storage
-from retfound_dist.runs.run_list import LOCK, read_brief, read_run, summary
+from retfound_dist.runs.run_facts import LOCK, read_run, read_run_overview
+from retfound_dist.runs.run_list import run_values
 from tests.runs.made_runs import BEGAN, make_run, row, write_checkpoint, write_probes, write_score
 
 
@@ -36,7 +37,7 @@ def add_rows(url: str) -> None:
 def add_to_a_torn_line(url: str) -> None:
     where = storage.join(url, run_folder.METRICS)
     storage.write_bytes(where, storage.read_bytes(where) + b'{"step": 999, "lo')
-    assert summary(read_brief(url))["step"] == 100
+    assert run_values(read_run_overview(url))["step"] == 100
     add_rows(url)
 
 
@@ -78,12 +79,12 @@ def save_after_going_back(url: str) -> None:
     write_checkpoint(url, 70, storage.read_json(storage.join(url, run_folder.CONFIG)), generation=1)
     assert read_run(url).checkpoints == [50, 100, 70]
     assert read_run(url).state != "finished"  # it has yet to get there again
-    assert summary(read_brief(url))["checkpoint"] == 70
+    assert run_values(read_run_overview(url))["checkpoint"] == 70
 
 
 def save_once_more_after_going_back(url: str) -> None:
     write_checkpoint(url, 50, storage.read_json(storage.join(url, run_folder.CONFIG)), generation=1)
-    assert summary(read_brief(url))["checkpoint"] == 50
+    assert run_values(read_run_overview(url))["checkpoint"] == 50
 
 
 def begin_a_save(url: str) -> None:
@@ -146,21 +147,21 @@ NOT_USED = [replace_the_log, shorten_the_log, lose_the_log, damage_the_log, dama
 @pytest.mark.parametrize("change", [*TRUSTED, *NOT_USED])
 def test_a_list_shows_what_the_whole_run_says(change: Callable[[str], None], run: str) -> None:
     change(run)
-    whole, brief = read_run(run), read_brief(run)
+    whole, brief = read_run(run), read_run_overview(run)
     damaged = f"{storage.join(run, run_summary.SUMMARY)} is damaged: line 1: it is cut off; "
-    assert summary(brief) == summary(whole)
-    told = [text for text in brief.left_out if text not in whole.left_out]
-    assert (brief.config, brief.left_out) == (whole.config, [*whole.left_out, *told])
+    assert run_values(brief) == run_values(whole)
+    told = [text for text in brief.read_faults if text not in whole.read_faults]
+    assert (brief.config, brief.read_faults) == (whole.config, [*whole.read_faults, *told])
     assert [text[: len(damaged)] for text in told] == ([damaged] if change is damage_the_summary else [])
     assert (run_summary.read(run) is not None) == (change in TRUSTED)
     run_summary.refresh(run)
-    assert summary(read_brief(run)) == summary(whole)
+    assert run_values(read_run_overview(run)) == run_values(whole)
 
 
 def test_an_old_run_is_read_whole_and_a_folder_of_another_program_gets_none(tmp_path: Path) -> None:
     url = make_run(str(tmp_path / "old"))
     assert run_summary.read(url) is None
-    assert summary(read_brief(url)) == summary(read_run(url))
+    assert run_values(read_run_overview(url)) == run_values(read_run(url))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"architecture": "vit"}')
     run_summary.refresh(str(tmp_path / "other"))
@@ -175,7 +176,7 @@ def test_a_run_whose_log_has_damage_loses_its_summary(tmp_path: Path) -> None:
     damage_the_log(url)
     run_summary.refresh(url)
     assert not storage.exists(storage.join(url, run_summary.SUMMARY))
-    assert read_brief(url).left_out
+    assert read_run_overview(url).read_faults
 
 
 def test_a_copied_run_is_read_by_its_summary(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_copied_run_is_read_by_its_summary(tmp_path: Path) -> None:
     run_summary.refresh(url)
     shutil.copytree(url, tmp_path / "copy", copy_function=shutil.copyfile)
     assert run_summary.read(str(tmp_path / "copy")) is not None
-    assert summary(read_brief(str(tmp_path / "copy")))["loss"] == summary(read_run(url))["loss"]
+    assert run_values(read_run_overview(str(tmp_path / "copy")))["loss"] == run_values(read_run(url))["loss"]
 
 
 def test_of_a_long_log_a_list_reads_only_what_was_added(
@@ -205,12 +206,12 @@ def test_of_a_long_log_a_list_reads_only_what_was_added(
 
     monkeypatch.setattr(storage, "read_range", read_range)
     monkeypatch.setattr(storage, "open_read", open_read)
-    assert summary(read_brief(url))["step"] == 2999
+    assert run_values(read_run_overview(url))["step"] == 2999
     assert asked == [("summary.json", 0)]
     asked.clear()
     added = row(3000, 2, BEGAN, {})
     run_folder.append_rows(url, run_folder.METRICS, [added])
     asked.clear()
-    assert summary(read_brief(url))["step"] == 3000
+    assert run_values(read_run_overview(url))["step"] == 3000
     assert [name for name, _ in asked] == ["summary.json", "metrics.jsonl"]
     assert asked[1][1] < 3 * len(json.dumps(added))

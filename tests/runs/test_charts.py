@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.runs.charts import step_bands, thin, time_bands
-from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.run_facts import read_run
 from tests.runs.made_runs import make_run
 
 

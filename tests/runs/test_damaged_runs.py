@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from retfound_dist.cli import main
 from retfound_dist.formats import run_folder
 from retfound_dist.runs.dashboard import make_app
-from retfound_dist.runs.run_list import read_all, read_run
+from retfound_dist.runs.run_facts import read_run
+from retfound_dist.runs.run_list import read_all
 from tests.runs.made_runs import make_run, write_probes, write_score
 
 FILES = (
@@ -124,10 +125,10 @@ def test_damage_is_told_by_file_and_line(good: Path, damaged: Path) -> None:
             if file.replace("/", "-") == name
         )
         if not changed or name == "LOCK.json" or name == "config.json":
-            assert not run.left_out, (run.name, run.left_out)
+            assert not run.read_faults, (run.name, run.read_faults)
         elif kind != "keys-gone" and not (kind == "cut" and name in LOGS):
-            assert run.left_out, run.name
-            (told,) = run.left_out
+            assert run.read_faults, run.name
+            (told,) = run.read_faults
             assert "line" in told, (run.name, told)
             assert "COMMIT.json" in told or name.split("-")[-1] in told, (run.name, told)
         if name not in LOGS:
@@ -139,14 +140,14 @@ def test_the_page_of_a_run_with_all_its_files_damaged_is_shown(kind: str, good: 
     _copy(good, tmp_path / "run")
     for name in FILES[1:]:
         (tmp_path / "run" / name).write_bytes(DAMAGE[kind]((good / name).read_bytes()))
-    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(tmp_path), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     page = browser.get("/run?id=run")
     assert page.status_code == 200, page.text
     assert main(["report", str(tmp_path / "run"), "--no-pictures", "--quiet"]) == 0
 
 
 def test_the_dashboard_shows_damaged_runs_as_rows_with_their_fault(damaged: Path) -> None:
-    browser = TestClient(make_app(str(damaged), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(damaged), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     page = browser.get("/")
     assert page.status_code == 200
     assert 'href="run?id=good"' in page.text
@@ -176,13 +177,13 @@ def test_keys_of_a_later_version_are_no_damage(good: Path, tmp_path: Path) -> No
     for name in FILES:
         path = tmp_path / "run" / name
         path.write_bytes(path.read_bytes().replace(b"{", b'{"of_the_future": {"deep": [1, null]}, ', 1))
-    assert read_run(str(tmp_path / "run")).left_out == []
+    assert read_run(str(tmp_path / "run")).read_faults == []
 
 
 def test_another_format_is_refused_and_not_called_damaged(good: Path, tmp_path: Path) -> None:
     _copy(good, tmp_path / "run")
     commit = tmp_path / "run" / "checkpoints" / "step_00000100" / "COMMIT.json"
     commit.write_text(commit.read_text().replace('"format": 1', '"format": 2'))
-    (told,) = read_run(str(tmp_path / "run")).left_out
+    (told,) = read_run(str(tmp_path / "run")).read_faults
     assert "COMMIT.json has format 2, this version reads format 1" in told
     assert "damaged" not in told

@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> str:
 
 @pytest.fixture
 def browser(runs: str) -> TestClient:
-    return TestClient(make_app(runs, every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    return TestClient(make_app(runs, every_s=0, cache_s=0), base_url="http://127.0.0.1")
 
 
 def test_the_list_links_to_each_run(browser: TestClient) -> None:
@@ -102,7 +102,7 @@ def test_links_out_of_its_folder_are_not_followed_whatever_they_stand_for(tmp_pa
     make_run(str(served / "half"))
     (served / "half" / "metrics.jsonl").unlink()
     (served / "half" / "metrics.jsonl").symlink_to(outside / "secret" / "metrics.jsonl")
-    browser = TestClient(make_app(str(served), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(served), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     found = browser.get("/runs.json").json()
     runs = {Path(run["url"]).name: run for run in found["runs"]}
     assert sorted(runs) == ["half", "own"]
@@ -110,7 +110,7 @@ def test_links_out_of_its_folder_are_not_followed_whatever_they_stand_for(tmp_pa
     assert sum("leads out of" in fault for fault in found["faults"]) == 1
     assert "0.0123" not in browser.get("/").text
     assert browser.get("/run", params={"id": "linked"}).status_code == 404
-    assert "metrics.jsonl is not read: " in browser.get("/run", params={"id": "half"}).text
+    assert "metrics.jsonl cannot be read: " in browser.get("/run", params={"id": "half"}).text
     assert "leads out of" in browser.get("/run", params={"id": "half"}).text
 
 
@@ -119,7 +119,7 @@ def test_links_in_a_circle_show_each_run_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
     (tmp_path / "again").symlink_to(tmp_path / "a" / "one")
-    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(tmp_path), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     found = browser.get("/runs.json").json()
     assert len(found["runs"]) == 1
     assert found["faults"] == []
@@ -133,7 +133,7 @@ def test_a_secret_of_a_run_s_config_is_on_no_page(tmp_path: Path) -> None:
     tree["data"]["shards"] = "s3://AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG@bucket/oct"
     config.write_text(json.dumps(tree))
     make_run(str(tmp_path / "two"))
-    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(tmp_path), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     for page in ("/", "/run?id=one", "/compare?run=one&run=two", "/runs.json"):
         text = browser.get(page).text
         assert "K7MDENG" not in text
@@ -192,7 +192,7 @@ def test_a_browser_sees_the_page_change_by_itself(runs: str) -> None:
     """A step is logged as soon as the browser has the page."""
     browser = shutil.which("chromium")
     assert browser, "chromium is not installed: .ci/install-system-packages"
-    app, asked = make_app(runs, every_s=1, kept_s=0), []
+    app, asked = make_app(runs, every_s=1, cache_s=0), []
 
     async def logs_on(scope: Any, receive: Any, send: Any) -> None:
         await app(scope, receive, send)

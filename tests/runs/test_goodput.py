@@ -76,7 +76,7 @@ def test_the_parts_add_up_to_the_wall_time() -> None:
 
 
 def test_a_run_without_events_says_so() -> None:
-    with pytest.raises(TrainingError, match="none of 0 events is a start"):
+    with pytest.raises(TrainingError, match="none of the run's 0 events is a start"):
         goodput([], [row(1, 1)])
 
 

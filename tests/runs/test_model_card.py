@@ -8,7 +8,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, PretrainConfig, Run, Train
-from retfound_dist.runs.model_card import Card, card_place, first_weights, licence_of, render
+from retfound_dist.runs.model_card import Card, card_url, licence_of, original_weights, render
 from tests.evaluate.inputs import checkpoint
 from tests.runs.made_runs import write_score
 from tests.stream.stream_inputs import make_set
@@ -26,7 +26,7 @@ def test_every_export_has_a_card_with_data_recipe_scores_and_licence(tmp_path: P
     for kind in ("mae", "timm", "safetensors", "hf"):
         out = str(tmp_path / f"weights_{kind}")
         assert main(["export", url, "--format", kind, "--out", out]) == 0
-        card = Path(card_place(out, kind)).read_text()
+        card = Path(card_url(out, kind)).read_text()
         for text in (
             "| images | folder | 50 |", "vit_demo_patch14", "base 0.00015", "| AUROC | 0.900 | 0.850 to 0.950 |",
             "Trained from nothing", "step 7", "Limits", f"`{kind}`",
@@ -62,7 +62,7 @@ def test_a_chain_of_warm_starts_is_followed_to_where_it_began(tmp_path: Path) ->
     tree = json.loads(commit.read_text())
     tree["config"]["model"]["init"] = "mae_pretrain_vit_large.pth"
     commit.write_text(json.dumps(tree))
-    assert first_weights(url) == "mae_pretrain_vit_large.pth"
+    assert original_weights(url) == "mae_pretrain_vit_large.pth"
 
 
 def test_weights_that_came_without_a_config_say_that_nothing_is_known() -> None:

@@ -11,17 +11,17 @@ from PIL import Image
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, PretrainConfig, Run, Train
 from retfound_dist.formats import checkpoint_folder, run_folder
-from retfound_dist.runs.reconstructions import FOLDER, IMAGES, draw_pictures, kept_pictures, spread
-from retfound_dist.runs.run_list import RunFacts, read_run
+from retfound_dist.runs.reconstructions import FOLDER, IMAGES, draw_pictures, evenly_spread, saved_pictures
+from retfound_dist.runs.run_facts import RunFacts, read_run
 from tests.evaluate.inputs import MODEL, checkpoint
 from tests.stream.stream_inputs import make_set
 
 
 def test_pictures_are_of_the_first_the_last_and_some_between() -> None:
-    assert spread([10, 20]) == [10, 20]
-    assert spread(list(range(1, 101)), 5)[0] == 1
-    assert spread(list(range(1, 101)), 5)[-1] == 100
-    assert len(spread(list(range(1, 101)), 5)) == 5
+    assert evenly_spread([10, 20]) == [10, 20]
+    assert evenly_spread(list(range(1, 101)), 5)[0] == 1
+    assert evenly_spread(list(range(1, 101)), 5)[-1] == 100
+    assert len(evenly_spread(list(range(1, 101)), 5)) == 5
 
 
 @pytest.fixture
@@ -47,7 +47,12 @@ def test_every_checkpoint_fills_in_the_same_images_with_the_same_masks(run: RunF
     pictures = draw_pictures(run, said.append)
     assert said == []
     assert pictures is not None
-    assert [name for name, _ in pictures.rows] == ["original", "removed patches grey", "step 10", "step 20"]
+    assert [name for name, _ in pictures.rows] == [
+        "original",
+        "removed patches in grey",
+        "step 10",
+        "step 20",
+    ]
     assert all(uri.startswith("data:image/png;base64,") for _, uri in pictures.rows)
     original, masked, first, second = (
         pixels(run, name) for name in ("original", "masked", "step_00000010", "step_00000020")
@@ -63,7 +68,7 @@ def test_every_checkpoint_fills_in_the_same_images_with_the_same_masks(run: RunF
 
 
 def test_what_was_drawn_is_not_drawn_again_and_is_shown_when_the_weights_are_gone(run: RunFacts) -> None:
-    assert kept_pictures(run) is None
+    assert saved_pictures(run) is None
     drawn = draw_pictures(run, print)
     stamps = {path: path.stat().st_mtime_ns for path in (Path(run.url) / FOLDER).iterdir()}
     assert draw_pictures(run, print) == drawn
@@ -76,8 +81,8 @@ def test_what_was_drawn_is_not_drawn_again_and_is_shown_when_the_weights_are_gon
     said: list[str] = []
     left = draw_pictures(run, said.append)
     assert left is not None
-    assert [name for name, _ in left.rows] == ["original", "removed patches grey", "step 20"]
-    assert said[0].startswith(f"no reconstructions of {run.url}: ")
+    assert [name for name, _ in left.rows] == ["original", "removed patches in grey", "step 20"]
+    assert said[0].startswith(f"cannot draw reconstructions of {run.url}: ")
     assert {
         path: path.stat().st_mtime_ns for path in (Path(run.url) / FOLDER).iterdir()
     }.items() <= stamps.items()

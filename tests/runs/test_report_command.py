@@ -10,7 +10,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
-from retfound_dist.runs.run_list import read_run
+from retfound_dist.runs.run_facts import read_run
 from retfound_dist.runs.run_page import run_page
 from tests.runs.made_runs import make_run, write_probes, write_score
 from tests.runs.page_parser import Page
@@ -25,8 +25,8 @@ def test_a_page_holds_all_and_needs_nothing_else(tmp_path: Path) -> None:
     page = Page((tmp_path / "run" / "report.html").read_text())
     assert all(link.startswith(("data:", "#")) for link in page.links)
     for text in (
-        "Reconstruction loss", "held out", "Evaluations", "Course", "Speed", "Data wait", "Learning rate",
-        "0.870", "0.820 to 0.920", "2 ranks", "3 ranks", "Starts", "the loss leapt", "patient-1", "GPU-hours",
+        "Reconstruction loss", "held out", "Evaluations", "Progress", "Speed", "Data wait", "Learning rate",
+        "0.870", "0.820 to 0.920", "2 ranks", "3 ranks", "Starts", "sudden rise of the loss", "patient-1", "GPU-hours",
         "NVIDIA H100", "2.15.0", "optim.base_lr", "0.004",
     ):  # fmt: skip
         assert text in page.text, text

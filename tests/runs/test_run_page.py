@@ -1,12 +1,12 @@
-"""The pages of runs: what a page holds, what it warns of, and what the time cost."""
+"""The pages of runs: what a page holds, what it warns of, and what its time cost."""
 
 from pathlib import Path
 
 import pytest
 
 from retfound_dist.formats import run_folder
-from retfound_dist.runs.run_list import read_run
-from retfound_dist.runs.run_page import compare_page, cost, gpu_hours, run_id, run_page, warnings
+from retfound_dist.runs.run_facts import read_run
+from retfound_dist.runs.run_page import compare_page, cost_table, gpu_hours, run_id, run_page, warnings
 from tests.runs.made_runs import make_run
 from tests.runs.page_parser import Page
 
@@ -24,9 +24,9 @@ def test_a_page_is_drawn_at_any_time(tmp_path: Path, last: int) -> None:
 def test_cost_is_wall_time_times_ranks_and_its_price(tmp_path: Path) -> None:
     run = read_run(make_run(str(tmp_path / "run"), parts=(2, 3)))
     assert gpu_hours(run) * 3600 == pytest.approx(2 * 520 + 3 * 521)
-    told = dict(cost(run, 2.0))
+    told = dict(cost_table(run, 2.0))
     assert told["Price"].startswith(f"{gpu_hours(run) * 2:.2f}")
-    assert told["Nothing ran"].startswith("280 s") or told["Nothing ran"].startswith("5 min")
+    assert told["Not running"].startswith("280 s") or told["Not running"].startswith("5 min")
 
 
 def test_over_fitting_is_said(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_over_fitting_is_said(tmp_path: Path) -> None:
 
 def test_a_run_that_failed_says_so(tmp_path: Path) -> None:
     run = read_run(make_run(str(tmp_path / "run"), last=55, ended=False))
-    assert "ended without a word" in warnings(run)[0]
+    assert "ended unexpectedly" in warnings(run)[0]
 
 
 def test_a_step_that_went_wrong_in_two_starts_is_told_once(tmp_path: Path) -> None:

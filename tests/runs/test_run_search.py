@@ -48,7 +48,7 @@ def runs(tmp_path: Path) -> Path:
 def test_every_folder_that_looks_like_a_run_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     looked = search_runs(str(runs))
     assert looked.runs == [str(runs / "good")]
-    assert len(looked.others) == len(STRANGE) + 2
+    assert len(looked.faults) == len(STRANGE) + 2
     assert main(["runs", str(runs)]) == 0
     said = capsys.readouterr().out
     for number in range(len(STRANGE)):
@@ -61,7 +61,7 @@ def test_every_folder_that_looks_like_a_run_is_named(runs: Path, capsys: pytest.
 
 
 def test_the_dashboard_shows_the_run_and_names_the_others(runs: Path) -> None:
-    browser = TestClient(make_app(str(runs), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(runs), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     page = browser.get("/")
     assert page.status_code == 200
     assert page.text.count("is not a run") == len(STRANGE) + 2
@@ -89,7 +89,7 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
         finally:
             os.seteuid(os.getuid())
     assert looked.runs == [f"{folder}/good"]
-    assert [str(line).split(": ")[0] for line in looked.others] == [f"{folder}/closed cannot be looked into"]
+    assert [str(line).split(": ")[0] for line in looked.faults] == [f"{folder}/closed cannot be searched"]
 
 
 def _folder(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_no_file_in_a_run_keeps_its_page_from_being_shown(
     make(tmp_path / "run" / place)
     assert main(["runs", str(tmp_path)]) == 0
     assert "run " in capsys.readouterr().out
-    browser = TestClient(make_app(str(tmp_path), every_s=0, kept_s=0), base_url="http://127.0.0.1")
+    browser = TestClient(make_app(str(tmp_path), every_s=0, cache_s=0), base_url="http://127.0.0.1")
     assert browser.get("/").status_code == 200
     page = browser.get("/run?id=run")
     assert page.status_code in (200, 502)
