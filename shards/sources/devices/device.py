@@ -174,7 +174,7 @@ def _not_applied(shown: Mapping[tuple[str, ...], int]) -> Iterator[str]:
     if files:
         named = ", ".join(f"{kind} {count:,}" for kind, count in sorted(count_of_kind.items()))
         which = _files(range(files))
-        yield f"left aside: window or rescale of {which} ({named}); docs/datasets.md says why"
+        yield f"left aside: window or rescale of {which} ({named}); docs/device_files.md says why"
 
 
 def _files(some: Collection[object]) -> str:

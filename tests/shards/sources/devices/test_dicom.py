@@ -24,7 +24,7 @@ def test_a_window_and_a_rescale_are_left_aside_and_said(tmp_path: Path) -> None:
     assert read_volumes(str(path))[0].not_applied == ("window", "rescale")
     notes = list_device(str(tmp_path)).notes
     assert notes[1] == (
-        "left aside: window or rescale of 1 file (rescale 1, window 1); docs/datasets.md says why"
+        "left aside: window or rescale of 1 file (rescale 1, window 1); docs/device_files.md says why"
     )
 
 
