@@ -13,7 +13,7 @@ from tests import ROOT
 
 ONLY_IN = {
     "deepspeed": {"retfound_dist/train/engine/deepspeed_engine.py"},
-    "fsspec": {"retfound_dist/io/storage.py"},
+    "fsspec": {"retfound_dist/io/stores/fsspec_store.py"},
 }
 WITHOUT_TORCH = {"base", "plan", "shards"}
 MOST_MODULES = 12

@@ -1,4 +1,4 @@
 """Reads and writes at URLs: local disks and object stores, retries, and errors that say what to do.
 
-May import `errors` only. Every other room may import it.
+May import `io/stores` and `errors`. Every other room may import it.
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from retfound_dist.io import slow_store, storage
 from retfound_dist.io.retry import Patience, is_passing
+from retfound_dist.io.stores.s3_store import RANGES_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _request_once(ranges: Sequence[Range]) -> list[bytes | Exception]:
     paths = [storage.open_fs(part.url, attempts=1)[1] for part in ranges]
     starts, stops = [part.start for part in ranges], [part.stop for part in ranges]
     # `batch_size` is an option of fsspec's asynchronous filesystems only.
-    at_once = {"batch_size": storage.RANGES_AT_ONCE} if fs.async_impl else {}
+    at_once = {"batch_size": RANGES_AT_ONCE} if fs.async_impl else {}
     answers = fs.cat_ranges(paths, starts, stops, on_error="return", **at_once)
     return [_checked_length(part, answer) for part, answer in zip(ranges, answers, strict=True)]
 

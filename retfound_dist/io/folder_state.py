@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from retfound_dist.io import s3_keys, storage, urls
+from retfound_dist.io import storage, urls
+from retfound_dist.io.stores import s3_keys
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 from retfound_dist.errors import StorageError
 from retfound_dist.io import disk_errors, storage
 from retfound_dist.io.retry import pause
-from retfound_dist.io.storage import CHUNK, PART_BYTES, FileInfo
+from retfound_dist.io.storage import CHUNK, FileInfo
+from retfound_dist.io.stores.s3_store import PART_BYTES
 
 READINGS = 3
 """Least number of readings before a file is judged. The last two must agree."""

@@ -13,7 +13,8 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
-from retfound_dist.io import storage, store_errors, urls
+from retfound_dist.io import storage, urls
+from retfound_dist.io.stores import store_errors
 
 # exFAT and many FUSE and network mounts know no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}

@@ -11,6 +11,7 @@ import pytest
 from retfound_dist.errors import StorageError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage, verified_files
+from retfound_dist.io.stores import s3_store
 from retfound_dist.train.checkpoint.resume import choose_checkpoint
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
@@ -93,7 +94,7 @@ def test_a_file_is_known_by_the_checksum_of_a_store_that_has_one_and_is_not_read
     with chaos(real_s3.with_new_bucket(ceph_server)) as seen:
         real_s3.use(seen.s3, monkeypatch)
         seen.set(rules=[rule("flip", "/file", -1)])
-        for size in (100, 2 * storage.PART_BYTES, 2 * storage.PART_BYTES + 1):  # whole, in parts
+        for size in (100, 2 * s3_store.PART_BYTES, 2 * s3_store.PART_BYTES + 1):  # whole, in parts
             (tmp_path / "file").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
             info = verified_files.upload_verified(str(tmp_path / "file"), f"{seen.s3.url}/file")
             assert info == storage.file_info(str(tmp_path / "file"))

@@ -19,6 +19,7 @@ from retfound_dist.formats.content_identity import (
 )
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard, read_manifest
 from retfound_dist.io import storage
+from retfound_dist.io.stores import local_disk
 
 
 def shard(number: int, content: str = "", samples: int = 10) -> Shard:
@@ -102,7 +103,7 @@ def test_a_mark_changes_with_the_file_and_a_file_just_written_has_none(tmp_path:
 def test_a_settled_file_has_a_mark_that_another_of_its_size_and_time_has_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "SETTLED_S", 0.0)
+    monkeypatch.setattr(local_disk, "STABLE_AFTER_S", 0.0)
     path, other = tmp_path / "w.pth", tmp_path / "other"
     path.write_bytes(b"aaaa")
     first = storage.version_mark(str(path))

@@ -15,6 +15,7 @@ from retfound_dist.evaluate.data.starting_weights import open_start, run_url
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
+from retfound_dist.io.stores import local_disk
 from retfound_dist.model.mae import MaskedAutoencoder
 from tests.evaluate.inputs import MODEL as TINY_MODEL
 from tests.evaluate.inputs import checkpoint
@@ -81,7 +82,7 @@ def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_befor
     reads: list[str] = []
     real = starting_weights.read_weights
     monkeypatch.setattr(starting_weights, "read_weights", lambda url: reads.append(url) or real(url))
-    monkeypatch.setattr(storage, "SETTLED_S", 0.0)
+    monkeypatch.setattr(local_disk, "STABLE_AFTER_S", 0.0)
     path, where = file_of(0, str(tmp_path / "w.pth")), str(tmp_path / "weights.json")
     first = open_start(path, MODEL, IdentityCache(where))
     again = open_start(path, MODEL, IdentityCache(where))

@@ -8,7 +8,8 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
 from retfound_dist.errors import StorageError
-from retfound_dist.io import slow_store, storage, store_errors
+from retfound_dist.io import slow_store, storage
+from retfound_dist.io.stores import store_errors
 
 
 def client_error(code: str) -> ClientError:

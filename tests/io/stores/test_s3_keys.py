@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from retfound_dist.io import s3_keys, storage
+from retfound_dist.io import storage
+from retfound_dist.io.stores import s3_keys
 
 
 @pytest.fixture

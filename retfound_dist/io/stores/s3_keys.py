@@ -85,7 +85,7 @@ def delete_keys(fs: Any, bucket: str, keys: Sequence[str]) -> None:
         batch = [{"Key": key} for key in plain[first : first + AT_ONCE]]
         answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
         for fault in answer.get("Errors", []):  # the answer as a whole is 200
-            # The kinds that `storage.explained` knows: it turns the first into advice on credentials and
+            # The kinds that `storage.storage_errors` knows: it turns the first into advice on credentials and
             # rights.
             if fault.get("Code") == "AccessDenied":
                 raise PermissionError(fault.get("Key", ""))
