@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retfound_dist.io import slow_store, storage
-from retfound_dist.io.retry import Patience, is_passing
+from retfound_dist.io.retry import Patience, is_transient
 from retfound_dist.io.stores.s3_store import RANGES_AT_ONCE
 
 
@@ -80,7 +80,7 @@ def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
                 continue
             count(ReadTraffic(requests=1, retries=1))
             with storage.storage_errors(ranges[number].url, "read"):
-                if not is_passing(answer):
+                if not is_transient(answer):
                     raise answer
             trouble = answer
         if trouble is not None and not patience.wait(trouble):

@@ -15,7 +15,7 @@ from typing import Any
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import disk_errors, storage
-from retfound_dist.io.retry import pause
+from retfound_dist.io.retry import sleep_before_retry
 from retfound_dist.io.storage import CHUNK, FileInfo
 from retfound_dist.io.stores.s3_store import PART_BYTES
 
@@ -117,7 +117,7 @@ def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
     seen: list[FileInfo | None] = []
     while len(seen) < READINGS or (seen[-1] != seen[-2] and len(seen) < MOST_READINGS):
         if seen:
-            pause(len(seen))
+            sleep_before_retry(len(seen))
         try:
             seen.append(read())
         except StorageError as error:

@@ -209,7 +209,7 @@ class Reader:
         if not storage.is_local(self.source.url) and name not in self._wrong:
             for number in range(TRIES):
                 count(ReadTraffic(retries=1))
-                retry.pause(number, LONGEST_PAUSE)
+                retry.sleep_before_retry(number, LONGEST_PAUSE)
                 data = self._read_remote(shard, entry)
                 if image_digest(data) == entry.image_sha256:
                     # Only now is it clear that the copy is at fault, and not the store.

@@ -32,7 +32,7 @@ from retfound_dist.errors import SaveError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import scratch
-from retfound_dist.io.retry import Patience
+from retfound_dist.io.retry import Patience, call_with_retries
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, finalize_checkpoint
 from retfound_dist.train.checkpoint.merge_weights import (
@@ -239,9 +239,7 @@ class Saver:
         """Write this rank's files to scratch and copy them to the run's URL; run by the thread."""
         patience_s = self._settings.patience_s
         try:
-            upload_process.retry_with_patience(
-                lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s)
-            )
+            call_with_retries(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
             return self._uploads.submit(upload_process.upload, scratch, url, patience_s, self._mark).result()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -13,12 +13,11 @@ from retfound_dist.errors import CheckpointError, FormatError, RunConflictError,
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import storage
-from retfound_dist.io.retry import Patience
+from retfound_dist.io.retry import Patience, call_with_retries
 from retfound_dist.io.scratch import temporary
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.train.checkpoint.merge_weights import Shapes, write_merged_weights
 from retfound_dist.train.health.run_lock import has_lost
-from retfound_dist.train.ranks import upload_process
 
 # Short, for the checkpoint is good without it, and the next save removes what was left.
 TIDY_S = 30.0
@@ -49,16 +48,16 @@ def finalize_checkpoint(job: CheckpointToFinalize) -> None:
     """Merge the weights, commit, then remove what is no longer needed."""
     commit, patience = job.commit, Patience(job.commit.url, job.settings.patience_s)
     with temporary(job.scratch) as scratch:
-        weights = upload_process.retry_with_patience(
+        weights = call_with_retries(
             lambda: write_merged_weights(commit.url, job.mark, job.parts, job.shapes, job.untrained, scratch),
             patience,
         )
     patience.succeeded()
     whole = replace(commit, files=commit.files | weights)
-    upload_process.retry_with_patience(lambda: _commit(job, whole), patience)
+    call_with_retries(lambda: _commit(job, whole), patience)
     # Only after the commit: until then the older checkpoint is the good one, and loses nothing.
     try:
-        upload_process.retry_with_patience(
+        call_with_retries(
             lambda: prune(job.run_url, job.settings, commit.step),
             Patience(commit.url, min(TIDY_S, job.settings.patience_s)),
         )

@@ -19,8 +19,7 @@ from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit, FoundCheckpoint
 from retfound_dist.io import storage, verified_files
-from retfound_dist.io.retry import Patience, is_passing
-from retfound_dist.io.slow_store import time_limit
+from retfound_dist.io.retry import Patience, call_with_retries, is_transient
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -199,23 +198,18 @@ def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
     """Ask the store, again and again for `patience_s`; StorageError where it, or this machine, gives no
     answer."""
     patience = Patience(url, min(LOCAL_S, patience_s) if storage.is_local(url) else patience_s)
-    while True:
-        try:
-            with time_limit(url, patience.seconds):
-                return question()
-        except MemoryError as error:
-            raise StorageError(
-                f"{what} cannot be read: this machine's memory is too short; nothing is passed over for it: "
-                "end what else runs here, or start on another machine"
-            ) from error
-        except (StorageError, OSError) as error:
-            lasting = not is_passing(error.__cause__ or error)
-            if lasting or not patience.wait(error):
-                tried = "" if lasting else f" (tried for {patience.seconds:.0f} s)"
-                raise StorageError(
-                    f"{what} cannot be read: {error}{tried}; nothing is passed over for it: start again when "
-                    "that is mended, or name another checkpoint with run.resume=STEP"
-                ) from error
+    try:
+        return call_with_retries(question, patience, lambda error: not is_transient(error.__cause__ or error))
+    except MemoryError as error:
+        raise StorageError(
+            f"{what} cannot be read: this machine's memory is too short; nothing is passed over for it: "
+            "end what else runs here, or start on another machine"
+        ) from error
+    except (StorageError, OSError) as error:
+        raise StorageError(
+            f"{what} cannot be read: {error}; nothing is passed over for it: start again when "
+            "that is mended, or name another checkpoint with run.resume=STEP"
+        ) from error
 
 
 def _steps(checkpoints: Sequence[FoundCheckpoint]) -> str:

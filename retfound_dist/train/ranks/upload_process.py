@@ -16,12 +16,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retfound_dist.errors import RetfoundError, StorageError
+from retfound_dist.errors import RetfoundError
 from retfound_dist.formats import checkpoint_folder, run_summary
 from retfound_dist.formats.log_writer import LogWriter
 from retfound_dist.io import storage, verified_files
-from retfound_dist.io.retry import Patience
-from retfound_dist.io.slow_store import time_limit
+from retfound_dist.io.retry import Patience, call_with_retries
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.stream.worker_processes import (
     WorkerSetup,
@@ -71,7 +70,7 @@ class UploadProcess:
 
 def _begin(begin: WorkerSetup) -> None:
     begin()
-    # Few: `retry_with_patience` tries again, and knows how long a user wants to wait.
+    # Few: `call_with_retries` tries again, and knows how long a user wants to wait.
     storage.ATTEMPTS = 2
 
 
@@ -85,17 +84,6 @@ def failure_text(done: Future[Any]) -> str:
     if isinstance(error, (RetfoundError, OSError)):
         return str(error)
     raise error
-
-
-def retry_with_patience(function: Callable[[], T], patience: Patience) -> T:
-    """Call until it succeeds; StorageError after the patience. A full disk may be emptied meanwhile."""
-    while True:
-        try:
-            with time_limit(patience.url, patience.seconds):
-                return function()
-        except (StorageError, OSError) as error:
-            if not patience.wait(error):
-                raise StorageError(f"{error} (tried for {patience.seconds:.0f} s)") from error
 
 
 def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str, FileInfo]:
@@ -113,7 +101,7 @@ def upload(folder: str, url: str, patience_s: float, mark: str = "") -> dict[str
 
 def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
     """Send one file; what arrives damaged is sent again, as what does not arrive."""
-    return retry_with_patience(
+    return call_with_retries(
         lambda: verified_files.upload_verified(str(path), storage.join(url, name)), Patience(url, patience_s)
     )
 
@@ -121,7 +109,7 @@ def _put(path: Path, name: str, url: str, patience_s: float) -> FileInfo:
 def append(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Add lines to one of the run's logs."""
     writer = _writer(storage.join(url, name))
-    retry_with_patience(lambda: writer.add(rows), Patience(url, patience_s))
+    call_with_retries(lambda: writer.add(rows), Patience(url, patience_s))
 
 
 @cache

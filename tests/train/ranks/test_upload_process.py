@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.errors import StorageError
 from retfound_dist.formats import run_folder
 from retfound_dist.io import storage
-from retfound_dist.io.retry import Patience
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.upload_process import UploadProcess
 
@@ -41,27 +39,6 @@ def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     assert "died" in upload_process.failure_text(mine.submit(os.getpid)), (
         "what is asked of the dead fails like what it was doing"
     )
-
-
-def test_what_fails_for_a_while_is_tried_until_it_works() -> None:
-    tries: list[float] = []
-
-    def attempt() -> str:
-        tries.append(time.monotonic())
-        if len(tries) < 4:
-            raise StorageError("no space left")
-        return "done"
-
-    assert upload_process.retry_with_patience(attempt, Patience("somewhere", 60)) == "done"
-    assert len(tries) == 4
-
-
-def test_patience_ends_with_the_reason() -> None:
-    def attempt() -> None:
-        raise StorageError("no space left")
-
-    with pytest.raises(StorageError, match=r"no space left \(tried for 1 s\)"):
-        upload_process.retry_with_patience(attempt, Patience("somewhere", 1))
 
 
 def test_a_folder_is_uploaded_with_what_its_files_are(tmp_path: Path) -> None:
