@@ -24,10 +24,10 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.model.flops import training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.plan.cluster import (
-    ACHIEVED,
+    ASSUMED_EFFICIENCY,
     INSIDE_LATENCY,
-    LAUNCH,
-    LINK,
+    LAUNCH_S,
+    LINK_EFFICIENCY,
     OUTSIDE_LATENCY,
     OVERLAP,
 )
@@ -66,14 +66,14 @@ HOUR = 3600.0
 def cluster(flops: float, memory: float, inside: float, outside: float) -> Machine:
     """Nodes of 8 GPUs; datasheet rates per second, bytes in one direction, `outside` for a whole node."""
     return Machine(
-        flops=flops * ACHIEVED,
+        flops=flops * ASSUMED_EFFICIENCY,
         memory_rate=memory,
         devices_per_node=GPUS_PER_NODE,
-        inside_rate=inside * LINK,
-        outside_rate=outside * LINK,
+        inside_rate=inside * LINK_EFFICIENCY,
+        outside_rate=outside * LINK_EFFICIENCY,
         inside_latency=INSIDE_LATENCY,
         outside_latency=OUTSIDE_LATENCY,
-        launch=LAUNCH,
+        launch=LAUNCH_S,
         store_rate=STORE,
     )
 
@@ -90,8 +90,8 @@ def given() -> tuple[str, ...]:
     return (
         "Datasheets, bf16 dense: H100 SXM 989 TFLOP/s, 3.35 TB/s memory, NVLink 450 GB/s each way; "
         "A100 SXM 40 GB 312 TFLOP/s, 1.555 TB/s, NVLink 300 GB/s each way.",
-        f"Assumed, not measured: {ACHIEVED:.0%} of those TFLOP/s, {LINK:.0%} of the links; a pass takes at "
-        f"least {LAUNCH * 1000:.0f} ms; a hop {INSIDE_LATENCY * 1e6:.0f} us in a node, "
+        f"Assumed, not measured: {ASSUMED_EFFICIENCY:.0%} of those TFLOP/s, {LINK_EFFICIENCY:.0%} of the links; a pass takes at "
+        f"least {LAUNCH_S * 1000:.0f} ms; a hop {INSIDE_LATENCY * 1e6:.0f} us in a node, "
         f"{OUTSIDE_LATENCY * 1e6:.0f} us between nodes; {OVERLAP:.0%} of what can be hidden is.",
         f"Images of {shuffle_quality.BYTES / 1000:.0f} kB, {shuffle_quality.SAMPLES:,} of them; a node reads "
         f"{STORE / 1e9:g} GB/s from S3; how often a shard is fetched is counted from the plan.",

@@ -229,11 +229,11 @@ def _plan(args: argparse.Namespace) -> int:
     from retfound_dist.plan.cluster import ClusterFlags
     from retfound_dist.plan.plan_command import plan_command
 
-    wish = ClusterFlags(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
+    flags = ClusterFlags(args.nodes, args.gpus_per_node, args.gpu_memory_gb, args.device, args.node_link_gbit)
     return plan_command(
         args.config,
         args.overrides,
-        wish,
+        flags,
         samples=args.samples,
         image_kb=args.image_kb,
         within_hours=args.within_hours,

@@ -1,6 +1,6 @@
-"""Predicts the memory of one GPU in pretraining from shapes and ZeRO stage. Needs no torch and no device.
+"""Predicts the memory of one GPU in pretraining, from shapes and ZeRO stage. Needs no torch and no device.
 
-    peak(model, ranks=8, zero_stage=1, micro_batch=64).total
+    peak_memory(model, ranks=8, zero_stage=1, micro_batch=64).total
 
 State follows Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,
 SC 2020, section 3.1, with gradients accumulated in fp32 as `train/engine/` sets it. Activations follow
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retfound_dist.config.schema import Model
-from retfound_dist.estimate.model_shapes import encoder_shape, parameters, tokens
+from retfound_dist.estimate.model_shapes import encoder_shape, parameter_count, token_counts
 
 Precision = Literal["bf16", "fp32"]
 
@@ -27,19 +27,20 @@ BLOCK_ELEMENTS = 16
 """Elements that a block keeps for each token and channel: its two norms' inputs and outputs (4), queries,
 keys and values (3), attention's output (1), the perceptron's inner layer before and after GELU (8)."""
 # Factors marked as measured cannot be derived: they depend on the allocators of PyTorch and of the C library.
-RECOMPUTED = 1.8
+RECOMPUTED_FACTOR = 1.8
 """Memory of a block that is computed again, with most of its gradients, over what it keeps. Measured."""
 STATISTICS_BYTES = 16
 """For each token of a block: two norms' means and spreads in fp32."""
-CONTEXT = 1.2e9
+CONTEXT_BYTES = 1.2e9
 """Bytes outside PyTorch's pool: the CUDA context, cuBLAS's workspaces, NCCL's buffers."""
-FRAGMENTS = 1.05
+FRAGMENTATION = 1.05
 """Size of PyTorch's pool over the bytes in use."""
-CPU_CONTEXT = 0.07e9
-"""`CONTEXT` of a process without a GPU: workspaces of matrix kernels, small blocks that are kept.
+CPU_CONTEXT_BYTES = 0.07e9
+"""`CONTEXT_BYTES` of a process without a GPU: workspaces of matrix kernels, small blocks that stay
+allocated. Measured."""
+CPU_RECOMPUTED_FACTOR = 3.0
+"""`RECOMPUTED_FACTOR` of a process without a GPU. Blocks of many sizes fragment the C library's heap.
 Measured."""
-CPU_RECOMPUTED = 3.0
-"""`RECOMPUTED` of a process without a GPU: blocks of many sizes fragment the C library's heap. Measured."""
 CPU_REUSED = 0.5
 """Share of the activations' memory that a process without a GPU reuses for gradients. Measured."""
 
@@ -59,8 +60,8 @@ class DeviceMemory:
     buffers: float
     """Copies of gradients that are sent and applied, and at ZeRO 3 the other ranks' weights. Counted as far
     as they exist beside the activations, or are larger than these once they are freed."""
-    context: float = CONTEXT
-    fragments: float = FRAGMENTS
+    context: float = CONTEXT_BYTES
+    fragments: float = FRAGMENTATION
 
     @property
     def state(self) -> float:
@@ -78,7 +79,7 @@ class DeviceMemory:
         return self.context + self.fragments * self.tensors
 
 
-def peak(
+def peak_memory(
     model: Model,
     *,
     ranks: int,
@@ -91,7 +92,7 @@ def peak(
     passes: int = 1,
 ) -> DeviceMemory:
     """Predict the memory of each of `ranks` devices; `passes`: forward and backward passes in a step."""
-    count = parameters(model)
+    count = parameter_count(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
     activations = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
     if ranks == 1 and zero_stage < 3 and not (gpu or offload_optimizer):
@@ -107,7 +108,7 @@ def peak(
     # share of the activations that gradients of the same shapes reuse.
     if precision == "fp32" and zero_stage < 3 and not activation_checkpointing:
         last -= min(4 * count, CPU_REUSED * activations)
-    return DeviceMemory(weights, gradients, optimizer, activations, last, CPU_CONTEXT, 1.0)
+    return DeviceMemory(weights, gradients, optimizer, activations, last, CPU_CONTEXT_BYTES, 1.0)
 
 
 def _single_cpu_rank(count: int, precision: Precision, activations: float, passes: int) -> DeviceMemory:
@@ -118,7 +119,7 @@ def _single_cpu_rank(count: int, precision: Precision, activations: float, passe
     element = element_bytes(precision)
     optimizer = (8 if precision == "fp32" else 12) * count
     gradients = (4 if passes > 1 else element) * count
-    return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT)
+    return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT_BYTES)
 
 
 def _buffer_bytes(
@@ -150,8 +151,8 @@ def state_bytes(
     element = element_bytes(precision)
     weights = element / ranks if zero_stage == 3 else element
     gradients = 4.0 if precision == "bf16" and zero_stage < 2 else 4 / ranks
-    # The gradients are those of the backward pass itself, which grow while the activations shrink: no peak of
-    # theirs.
+    # There are only the gradients of the backward pass itself. They grow while the activations shrink, and
+    # add nothing to the peak.
     if precision == "fp32" and zero_stage < 3:
         gradients = 0
     optimizer = 0 if offload_optimizer else 12 / ranks
@@ -162,7 +163,7 @@ def activation_bytes(
     model: Model, precision: Precision, activation_checkpointing: bool = False, gpu: bool = True
 ) -> float:
     """Bytes that one image's forward pass keeps for its backward pass."""
-    shape, count, size = encoder_shape(model.name), tokens(model), element_bytes(precision)
+    shape, count, size = encoder_shape(model.name), token_counts(model), element_bytes(precision)
     wide, narrow = count.encoder * shape.width, count.decoder * model.decoder_width
     encoder = _block_bytes(count.encoder, shape.width, shape.heads, size)
     decoder = _block_bytes(count.decoder, model.decoder_width, model.decoder_heads, size)
@@ -175,12 +176,12 @@ def activation_bytes(
     # gradients.
     if activation_checkpointing:
         inputs = size * (shape.depth * wide + model.decoder_depth * narrow)
-        blocks = inputs + (RECOMPUTED if gpu else CPU_RECOMPUTED) * max(encoder, decoder)
+        blocks = inputs + (RECOMPUTED_FACTOR if gpu else CPU_RECOMPUTED_FACTOR) * max(encoder, decoder)
     else:
         blocks = shape.depth * encoder + model.decoder_depth * decoder
-    ends = size * (count.kept * count.values + 2 * count.encoder * shape.width)  # patches in, last norm
+    ends = size * (count.kept * count.patch_values + 2 * count.encoder * shape.width)  # patches in, last norm
     ends += size * 2 * count.removed * model.decoder_width  # the decoder's last norm
-    loss = 4 * 3 * count.removed * count.values  # prediction, target and their difference in fp32
+    loss = 4 * 3 * count.removed * count.patch_values  # prediction, target and their difference in fp32
     return blocks + ends + loss
 
 
@@ -199,28 +200,28 @@ def largest_micro_batch(
     activation_checkpointing: bool = False,
     offload_optimizer: bool = False,
     gpu: bool = True,
-    most: int = 4096,
+    max_micro_batch: int = 4096,
 ) -> int:
-    """The most images of a micro-batch, up to `most`, that fit in `memory` bytes; 0: not even one."""
+    """The largest micro-batch, up to `max_micro_batch`, that fits in `memory` bytes; 0 where none fits."""
 
-    def fits(micro: int) -> bool:
+    def fits(micro_batch: int) -> bool:
         return (
-            peak(
+            peak_memory(
                 model,
                 ranks=ranks,
                 zero_stage=zero_stage,
-                micro_batch=micro,
+                micro_batch=micro_batch,
                 precision=precision,
                 activation_checkpointing=activation_checkpointing,
                 offload_optimizer=offload_optimizer,
                 gpu=gpu,
-                passes=-(-most // micro),
+                passes=-(-max_micro_batch // micro_batch),
             ).total
             <= memory
         )
 
-    # Bisection and no closed form: the number of passes changes with the size, and the memory with it.
-    low, high = 0, most + 1
+    # Bisection, because there is no closed form: the number of passes also depends on the size.
+    low, high = 0, max_micro_batch + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

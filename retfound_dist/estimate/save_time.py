@@ -1,4 +1,4 @@
-"""Estimates how long a save takes, and how long a run has for it once it is asked to stop. Needs no torch."""
+"""Estimates how long a save takes, and how long a scheduler waits for it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,108 +11,115 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-RATE = 0.5e9
-"""Assumed bytes per second that a host's disk or store takes from all its ranks together."""
-# Read from torch's source: a run cannot ask torchrun.
-TORCHRUN, TORCHRUN_S = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 30.0
+ASSUMED_BYTES_PER_S = 0.5e9
+"""Assumed bytes per second that the disk or store of a host writes, for all its ranks together."""
+# From the source of torch: a run cannot query torchrun.
+TORCHRUN, TORCHRUN_DEFAULT_S = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 30.0
 """torchrun's variable, and its default in seconds (torch 2.15, `torch/distributed/launcher/api.py`)."""
-ASK_S = 5.0
-"""Most seconds to wait for Slurm's answer."""
+SCONTROL_TIMEOUT_S = 5.0
+"""Longest wait for the answer of `scontrol`."""
 
 
 @dataclass(frozen=True)
 class Grace:
-    """The time that one way of stopping gives a run."""
+    """The time that one scheduler waits for a run that it stops."""
 
     seconds: float
     source: str
-    """Who kills the run after that."""
-    instead: str
+    """The scheduler, which kills the run after that time."""
+    remedy: str
     """What to do where the time is too short."""
 
 
 @dataclass(frozen=True)
 class SaveTime:
-    """The time that a save takes, and how it is known."""
+    """The time that a save takes."""
 
     seconds: float
     source: str
+    """Where the number comes from, for a person."""
 
 
 def known_graces(env: Mapping[str, str]) -> list[Grace]:
-    """The ways in which this process may be asked to stop and whose waiting time is known."""
+    """The schedulers that may stop this process, as far as their waiting time is known."""
     graces = []
     if "TORCHELASTIC_RUN_ID" in env:
         setting = env.get(TORCHRUN, "")
-        seconds = float(setting) if re.fullmatch(r"\d+", setting) else TORCHRUN_S
-        instead = f"start with launch/, or export {TORCHRUN}=SECONDS before torchrun"
-        graces.append(Grace(seconds, f"torchrun ({TORCHRUN})", instead))
+        seconds = float(setting) if re.fullmatch(r"\d+", setting) else TORCHRUN_DEFAULT_S
+        remedy = f"start with launch/, or export {TORCHRUN}=SECONDS before torchrun"
+        graces.append(Grace(seconds, f"torchrun ({TORCHRUN})", remedy))
     if "SLURM_JOB_ID" in env:
-        graces += cancelling(env)
+        graces += scancel_grace(env)
     return graces
 
 
-def cancelling(env: Mapping[str, str]) -> list[Grace]:
-    """The time that `scancel` gives a job on this Slurm; empty where there is no Slurm."""
-    wait, instead = kill_wait(env), "scancel --signal=TERM JOB, which waits for the save"
-    return [] if wait is None else [Grace(wait, "scancel (Slurm's KillWait)", instead)]
+def scancel_grace(env: Mapping[str, str]) -> list[Grace]:
+    """The time that `scancel` gives a job of this Slurm; empty where there is no Slurm."""
+    seconds, remedy = slurm_kill_wait_s(env), "scancel --signal=TERM JOB, which waits for the save"
+    return [] if seconds is None else [Grace(seconds, "scancel (Slurm's KillWait)", remedy)]
 
 
-def kill_wait(env: Mapping[str, str]) -> float | None:
-    """Seconds between Slurm's SIGTERM and its SIGKILL; None where there is no Slurm that answers."""
-    # Slurm has no variable for it inside a job: only its controller knows.
+def slurm_kill_wait_s(env: Mapping[str, str]) -> float | None:
+    """Seconds between Slurm's SIGTERM and its SIGKILL; None where no Slurm answers."""
+    # A job has no variable with this time: only Slurm's controller knows it.
     if not shutil.which("scontrol"):
         return None
-    # A controller that is down or slow must not stop the start of a run: this is only advice.
+    # A controller that is down or slow must not stop the start of a run: the time is only for a warning.
     with suppress(OSError, subprocess.SubprocessError):
         command = ["scontrol", "show", "config"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=ASK_S, env={**os.environ, **env}
+        output = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SCONTROL_TIMEOUT_S,
+            env={**os.environ, **env},
         )
-        if shown := re.search(r"^KillWait\s*=\s*(\d+)", done.stdout, re.MULTILINE):
-            return float(shown[1])
+        if match := re.search(r"^KillWait\s*=\s*(\d+)", output.stdout, re.MULTILINE):
+            return float(match[1])
     return None
 
 
-def expected(state_bytes: float, weights_bytes: float, hosts: int, step_s: float = 0.0) -> SaveTime:
+def expected_save_time(state_bytes: float, weights_bytes: float, hosts: int, step_s: float = 0.0) -> SaveTime:
     """Estimate a save before any was measured.
 
-    `state_bytes`, `weights_bytes`: of a whole checkpoint; `hosts`: they write the state together; `step_s`:
-    seconds of a step, which ends before the save begins.
+    `state_bytes`, `weights_bytes`: sizes in a whole checkpoint; `hosts`: number of hosts that write the state
+    together; `step_s`: seconds of a step, because the step in progress ends before the save begins.
     """
-    # Everything is written twice: to scratch and from there to the run. Then one rank reads all parts of the
+    # Everything is written twice: to scratch, and from there to the run. Then one rank reads all parts of the
     # weights and writes them as one file.
-    moved = 2 * (state_bytes + weights_bytes) / max(1, hosts) + 2 * weights_bytes
-    return SaveTime(step_s + moved / RATE, f"{moved / 1e9:.2g} GB a host at {RATE / 1e9:g} GB/s, assumed")
+    copied_bytes = 2 * (state_bytes + weights_bytes) / max(1, hosts) + 2 * weights_bytes
+    source = f"assumed: {copied_bytes / 1e9:.2g} GB a host at {ASSUMED_BYTES_PER_S / 1e9:g} GB/s"
+    return SaveTime(step_s + copied_bytes / ASSUMED_BYTES_PER_S, source)
 
 
-def measured(events: Sequence[Mapping[str, Any]], step_s: float = 0.0) -> SaveTime | None:
+def measured_save_time(events: Sequence[Mapping[str, Any]], step_s: float = 0.0) -> SaveTime | None:
     """The longest of the last five saves in a run's events; None where there are none."""
-    took = [row["took_s"] for row in events if row["event"] == "checkpoint" and "took_s" in row][-5:]
-    return SaveTime(step_s + max(took), "as measured in this run") if took else None
+    seconds = [row["took_s"] for row in events if row["event"] == "checkpoint" and "took_s" in row][-5:]
+    return SaveTime(step_s + max(seconds), "measured in this run") if seconds else None
 
 
-def insufficient_graces(graces: Sequence[Grace], need: SaveTime) -> list[Grace]:
+def insufficient_graces(graces: Sequence[Grace], save_time: SaveTime) -> list[Grace]:
     """The graces that are shorter than a save."""
-    return [grace for grace in graces if grace.seconds < need.seconds]
+    return [grace for grace in graces if grace.seconds < save_time.seconds]
 
 
-def lines(graces: Sequence[Grace], need: SaveTime, grace_s: float) -> tuple[str, list[str]]:
+def save_time_lines(graces: Sequence[Grace], save_time: SaveTime, grace_s: float) -> tuple[str, list[str]]:
     """The line on saving that a run logs at its start, and its warnings."""
-    left = "".join(f"; {grace.source}: {grace.seconds:g} s" for grace in graces)
-    takes = f"some {need.seconds:.2g} s ({need.source})"
-    line = f"asked to stop it saves first: {takes}; train.grace_s={grace_s:g}{left}"
-    return line, warnings(graces, need, grace_s)
+    allowed = "".join(f"; {grace.source}: {grace.seconds:g} s" for grace in graces)
+    takes = f"about {save_time.seconds:.2g} s ({save_time.source})"
+    line = f"a save before a stop takes {takes}; allowed: train.grace_s={grace_s:g}{allowed}"
+    return line, grace_warnings(graces, save_time, grace_s)
 
 
-def warnings(graces: Sequence[Grace], need: SaveTime, grace_s: float) -> list[str]:
+def grace_warnings(graces: Sequence[Grace], save_time: SaveTime, grace_s: float) -> list[str]:
     """A line for each waiting time that is shorter than a save."""
-    takes = f"a save takes some {need.seconds:.2g} s ({need.source})"
+    takes = f"a save takes about {save_time.seconds:.2g} s ({save_time.source})"
     messages = [
-        f"{takes}, but {grace.source} leaves it {grace.seconds:g} s: a run that is stopped so would lose "
-        f"what it did since its last checkpoint. Instead: {grace.instead}"
-        for grace in insufficient_graces(graces, need)
+        f"{takes}, but {grace.source} allows {grace.seconds:g} s: a run that is stopped this way would lose "
+        f"the steps since its last checkpoint. Instead: {grace.remedy}"
+        for grace in insufficient_graces(graces, save_time)
     ]
-    if grace_s < need.seconds:
+    if grace_s < save_time.seconds:
         messages.append(f"{takes}, longer than train.grace_s={grace_s:g}: set it higher")
     return messages

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from retfound_dist.config.schema import Model
 from retfound_dist.estimate.model_shapes import ENCODERS as ENCODERS
-from retfound_dist.estimate.model_shapes import Encoder as Encoder
+from retfound_dist.estimate.model_shapes import EncoderShape as EncoderShape
 from retfound_dist.estimate.model_shapes import check_model
 from retfound_dist.estimate.model_shapes import encoder_shape as encoder_shape
 from retfound_dist.model.cpu_bf16 import linear

@@ -9,14 +9,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS, Encoder
+from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS, EncoderShape
 
 HEAD_STD = 2e-5
 """Spread of the head's first weights (RETFound, fine-tuning)."""
 
 
 def build_classifier(
-    shape: Encoder, image_size: int, classes: int, drop_path: float = 0.0
+    shape: EncoderShape, image_size: int, classes: int, drop_path: float = 0.0
 ) -> VisionTransformer:
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
     model = _vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
@@ -26,12 +26,12 @@ def build_classifier(
     return model
 
 
-def build_encoder(shape: Encoder, image_size: int) -> VisionTransformer:
+def build_encoder(shape: EncoderShape, image_size: int) -> VisionTransformer:
     """A ViT without a head: `forward_features` gives normed tokens (B, 1 + L, D), class token first."""
     return _vit(shape, image_size, num_classes=0, global_pool="token")
 
 
-def _vit(shape: Encoder, image_size: int, **options: Any) -> VisionTransformer:
+def _vit(shape: EncoderShape, image_size: int, **options: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=image_size,
         patch_size=shape.patch,

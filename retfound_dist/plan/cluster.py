@@ -1,4 +1,4 @@
-"""Finds the machines that a run would have: from flags, the Slurm allocation, or this host's GPUs."""
+"""Describes the cluster of a planned run: from flags, the Slurm allocation, or this host's GPUs."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.plan.forecast import Machine
 from retfound_dist.runtime.world import whole_number
 
-ACHIEVED = 0.35
-"""Share of the datasheet's bf16 rate that training is assumed to reach."""
-LINK = 0.8
-"""Share of a link's rate that NCCL reaches."""
+ASSUMED_EFFICIENCY = 0.35
+"""Assumed share of the datasheet's bf16 rate that training reaches."""
+LINK_EFFICIENCY = 0.8
+"""Assumed share of a link's rate that NCCL reaches."""
 INSIDE_LATENCY, OUTSIDE_LATENCY = 3e-6, 10e-6
-"""Seconds a hop inside a node, and between nodes."""
-LAUNCH = 0.02
-"""Seconds in which the host launches a ViT-L's forward and backward pass, uncompiled."""
+"""Assumed seconds for each hop, inside a node and between nodes."""
+LAUNCH_S = 0.02
+"""Seconds that the host needs to launch the kernels of a ViT-L's forward and backward pass, not compiled."""
 OVERLAP = 0.8
-"""Share of the communication that can travel behind the passes and does."""
-NODE_LINK = 50e9
-"""Bytes per second of a node's network, one direction: 400 Gb/s."""
+"""Assumed share of the communication that overlaps with the passes, of all that can."""
+NODE_LINK_BYTES_PER_S = 50e9
+"""Assumed bytes per second of a node's network in one direction: 400 Gb/s."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU as its datasheet gives it."""
+    """A GPU with the values of its datasheet."""
 
     name: str
     flops: float
     """bf16 operations per second, dense, accumulated in fp32."""
     memory_gb: float
-    """10^9 bytes."""
+    """In 10^9 bytes."""
     memory_rate: float
     """Bytes per second."""
     link: float
-    """Bytes per second to other GPUs of the node, one direction: NVLink, or PCIe."""
+    """Bytes per second to other GPUs of the node in one direction, over NVLink or PCIe."""
     source: str
     """The datasheet."""
 
@@ -56,34 +56,34 @@ DEVICES = (
     Device("L40S-48GB", 362e12, 48, 0.864e12, 32e9, "NVIDIA L40S datasheet, dense"),
     Device("A6000-48GB", 155e12, 48, 0.768e12, 32e9, "NVIDIA Ampere GA102 whitepaper, RTX A6000"),
 )
-"""In the order in which a size of memory is guessed at."""
+"""The known devices. Where only a memory size is given, the first device of the nearest size is taken."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Equal nodes, one rank a GPU."""
+    """Equal nodes with one rank on each GPU."""
 
     nodes: int
     gpus_per_node: int
     device: Device
-    node_link: float = NODE_LINK
-    """Bytes per second of a node's network, one direction."""
-    source: str = "given"
-    """How it is known."""
+    node_link: float = NODE_LINK_BYTES_PER_S
+    """Bytes per second of a node's network in one direction."""
+    source: str = "from flags"
+    """Where the description comes from, for a person."""
 
     @property
     def ranks(self) -> int:
-        """GPUs in all."""
+        """Number of GPUs of all nodes."""
         return self.nodes * self.gpus_per_node
 
-    def machine(self, flops: float, launch: float = LAUNCH) -> Machine:
-        """For the forecast; `flops`: what training reaches on one GPU, in operations per second."""
+    def machine(self, flops: float, launch: float = LAUNCH_S) -> Machine:
+        """The cluster for the forecast; `flops`: operations per second that training reaches on one GPU."""
         return Machine(
             flops=flops,
             memory_rate=self.device.memory_rate,
             devices_per_node=self.gpus_per_node,
-            inside_rate=self.device.link * LINK,
-            outside_rate=self.node_link * LINK,
+            inside_rate=self.device.link * LINK_EFFICIENCY,
+            outside_rate=self.node_link * LINK_EFFICIENCY,
             inside_latency=INSIDE_LATENCY,
             outside_latency=OUTSIDE_LATENCY,
             launch=launch,
@@ -92,7 +92,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ClusterFlags:
-    """The flags that describe the cluster; 0 or empty: not given."""
+    """The flags that describe the cluster; 0 or empty where a flag was not given."""
 
     nodes: int = 0
     gpus_per_node: int = 0
@@ -101,46 +101,46 @@ class ClusterFlags:
     node_link_gbit: float = 0.0
 
 
-def find_cluster(wish: ClusterFlags, env: Mapping[str, str]) -> Cluster:
-    """The cluster that was asked for; what was not said comes from Slurm, this host, or the paper.
+def find_cluster(flags: ClusterFlags, env: Mapping[str, str]) -> Cluster:
+    """The cluster of the flags, completed from the Slurm allocation, this host, or the paper.
 
-    ConfigError for a device that is not known, or a number below 1.
+    ConfigError for an unknown device or a number below 1.
     """
-    for flag, value in (("--nodes", wish.nodes), ("--gpus-per-node", wish.gpus_per_node)):
+    for flag, value in (("--nodes", flags.nodes), ("--gpus-per-node", flags.gpus_per_node)):
         if value < 0:
             raise ConfigError(f"{flag} {value}: give 1 or more")
-    if wish.gpu_memory_gb < 0 or wish.node_link_gbit < 0:
+    if flags.gpu_memory_gb < 0 or flags.node_link_gbit < 0:
         raise ConfigError("--gpu-memory-gb and --node-link-gbit must be above 0")
-    around = _slurm(env) or (_here() if not (wish.nodes or wish.gpus_per_node) else None)
-    if around is None and not (wish.nodes or wish.gpus_per_node):
-        around = Cluster(1, 8, DEVICES[0], source="assumed: the paper's 8 A100 of 40 GB; say --nodes ...")
-    base = around or Cluster(1, 1, DEVICES[0])
+    detected = _slurm_cluster(env) or (_local_cluster() if not (flags.nodes or flags.gpus_per_node) else None)
+    if detected is None and not (flags.nodes or flags.gpus_per_node):
+        detected = Cluster(1, 8, DEVICES[0], source="assumed: the paper's 8 A100 of 40 GB; give --nodes ...")
+    base = detected or Cluster(1, 1, DEVICES[0])
     cluster = Cluster(
-        wish.nodes or base.nodes,
-        wish.gpus_per_node or (base.gpus_per_node if around else 8 if wish.nodes else 1),
+        flags.nodes or base.nodes,
+        flags.gpus_per_node or (base.gpus_per_node if detected else 8 if flags.nodes else 1),
         base.device,
         # 1 Gbit/s is 1.25e8 bytes/s.
-        (wish.node_link_gbit or NODE_LINK / 1.25e8) * 1.25e8,
-        "given" if wish.nodes and wish.gpus_per_node else base.source,
+        (flags.node_link_gbit or NODE_LINK_BYTES_PER_S / 1.25e8) * 1.25e8,
+        "from flags" if flags.nodes and flags.gpus_per_node else base.source,
     )
-    return replace(cluster, device=_device(wish, base.device))
+    return replace(cluster, device=_device(flags, base.device))
 
 
-def _device(wish: ClusterFlags, known: Device) -> Device:
-    """The device of a name, or the one that a size of memory is nearest to."""
-    device = known
-    if wish.device:
-        device = device_named(wish.device)
-    elif wish.gpu_memory_gb:
-        device = min(DEVICES, key=lambda d: abs(d.memory_gb - wish.gpu_memory_gb))
-    return replace(device, memory_gb=wish.gpu_memory_gb) if wish.gpu_memory_gb else device
+def _device(flags: ClusterFlags, detected: Device) -> Device:
+    """The device by the flag's name, else the one of the nearest memory size, else the detected one."""
+    device = detected
+    if flags.device:
+        device = find_device(flags.device)
+    elif flags.gpu_memory_gb:
+        device = min(DEVICES, key=lambda d: abs(d.memory_gb - flags.gpu_memory_gb))
+    return replace(device, memory_gb=flags.gpu_memory_gb) if flags.gpu_memory_gb else device
 
 
-def device_named(text: str) -> Device:
-    """The device whose name holds all parts of the text (`h100`, `NVIDIA A100-SXM4-40GB`)."""
+def find_device(text: str) -> Device:
+    """The device that a text names (`h100`, `NVIDIA A100-SXM4-40GB`); ConfigError where there is none."""
     plain = re.sub(r"[^a-z0-9]", "", text.lower())
     by_length = sorted(DEVICES, key=lambda d: -len(d.name.split("-")[0]))
-    least = {d.name.split("-")[0]: d.memory_gb for d in reversed(DEVICES)}
+    smallest = {d.name.split("-")[0]: d.memory_gb for d in reversed(DEVICES)}
     # Longer names first, because `L4` is a part of `L40S`.
     for device in by_length:
         model, memory = device.name.lower().split("-")
@@ -149,48 +149,48 @@ def device_named(text: str) -> Device:
     for device in by_length:  # L40S before L4
         if (
             device.name.lower().split("-")[0] in plain
-            and device.memory_gb == least[device.name.split("-")[0]]
+            and device.memory_gb == smallest[device.name.split("-")[0]]
         ):
             return device
     names = ", ".join(d.name for d in DEVICES)
-    raise ConfigError(f"--device {text!r} is not known: choose one of {names}")
+    raise ConfigError(f"--device {text!r} is unknown: choose one of {names}")
 
 
-def _slurm(env: Mapping[str, str]) -> Cluster | None:
-    """The allocation that this process stands in; where it has no GPUs, a task counts as one."""
+def _slurm_cluster(env: Mapping[str, str]) -> Cluster | None:
+    """The Slurm allocation of this process; without GPUs, each task counts as one."""
     if not env.get("SLURM_JOB_ID"):
         return None
     nodes = max(1, whole_number(env, "SLURM_JOB_NUM_NODES", whole_number(env, "SLURM_NNODES", 1)))
     kind, gpus_per_node = "", 0
-    # SLURM_GPUS counts those of the whole job, the other two those of a node.
-    for name, share in (("SLURM_GPUS_PER_NODE", 1), ("SLURM_GPUS_ON_NODE", 1), ("SLURM_GPUS", nodes)):
+    # SLURM_GPUS counts the GPUs of the whole job, the other two those of a node.
+    for name, counted_nodes in (("SLURM_GPUS_PER_NODE", 1), ("SLURM_GPUS_ON_NODE", 1), ("SLURM_GPUS", nodes)):
         if match := re.match(r"(?:(.*):)?(\d+)$", env.get(name, "")):
-            kind, gpus_per_node = match[1] or kind, gpus_per_node or int(match[2]) // share
+            kind, gpus_per_node = match[1] or kind, gpus_per_node or int(match[2]) // counted_nodes
     source = f"Slurm job {env['SLURM_JOB_ID']}"
     if not gpus_per_node:
         tasks = re.match(r"\d+", env.get("SLURM_TASKS_PER_NODE", ""))
         gpus_per_node, source = (
             int(tasks[0]) if tasks else 1,
-            f"{source}, which has no GPUs: its tasks are counted",
+            f"{source}, without GPUs: its tasks are counted",
         )
     try:
-        # A type of GPU that is not in the table must not stop the plan: --device says which it is like.
-        device = device_named(kind) if kind else DEVICES[0]
+        # A GPU type that is not in the table must not stop the plan: --device can name a similar one.
+        device = find_device(kind) if kind else DEVICES[0]
     except ConfigError:
         device = DEVICES[0]
     return Cluster(nodes, gpus_per_node, device, source=source)
 
 
-def _here() -> Cluster | None:
-    """This host's GPUs, where the driver's own tool is there to name them."""
+def _local_cluster() -> Cluster | None:
+    """This host's GPUs; None where nvidia-smi finds none."""
     if not shutil.which("nvidia-smi"):
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        # A driver in trouble can let nvidia-smi hang. The plan does without then.
-        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=3)
-        names = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
-        # nvidia-smi gives MiB. A GPU that is sold with 80 GB has 80 GiB, so these are compared in GiB.
+        # A faulty driver can make nvidia-smi hang. The plan then ignores this host's GPUs.
+        output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=3)
+        names = [line.rsplit(",", 1) for line in output.stdout.splitlines() if "," in line]
+        # nvidia-smi prints MiB. A GPU that is sold with 80 GB has 80 GiB, so sizes are compared in GiB.
         memory = float(names[0][1]) * 2**20 / 1e9
         nearest = min(DEVICES, key=lambda d: abs(d.memory_gb * GIB / 1e9 - memory))
         same_name = [

@@ -1,4 +1,4 @@
-"""Counts and sizes of the shards, from their manifest or assumed. Pure."""
+"""Counts and sizes of the shards, from the manifest or assumed. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.stream.held_out_part import held_out_part
 
 SHARD_BYTES = 64_000_000
-"""Assumed where there is no shard set yet: `out.shard_mb`'s default."""
+"""Size of a shard where there is no shard set yet: the default of `out.shard_mb`."""
 
 
 @dataclass(frozen=True)
@@ -24,40 +24,41 @@ class DataFacts:
     """Bytes of each shard."""
     remote: bool
     image: dict[str, object]
-    """The manifest's section; empty where there is none yet."""
+    """The manifest's section `image`; empty where there is no shard set yet."""
     source: str
+    """Where the numbers come from, for a person."""
     held_out: bool = True
-    """Whether some patients can be kept from training; True where it is not known."""
+    """Whether some patients are not trained on; True where it is not known."""
     patients: int | None = None
-    """Behind the images, at most; None: not known."""
+    """The most patients that the images can be of; None where it is not known."""
     volumes: int | None = None
-    """Behind the images; None: not known."""
+    """Volumes that the images are of; None where it is not known."""
 
     @property
     def samples(self) -> int:
-        """Images an epoch."""
+        """Images in an epoch."""
         return sum(self.counts)
 
     @property
     def bytes(self) -> int:
-        """Of all shards."""
+        """Bytes of all shards."""
         return sum(self.sizes)
 
 
-def data_of(manifest: Manifest, data: Data, remote: bool) -> DataFacts:
-    """From a shard set that is there."""
+def packed_data(manifest: Manifest, data: Data, remote: bool) -> DataFacts:
+    """The facts of an existing shard set."""
     part = manifest.part(data.split)
     counts, sizes = tuple(s.samples for s in part), tuple(s.bytes for s in part)
     held_out = bool(held_out_part(data, manifest))
-    where = f"{manifest.url}, part {data.split!r}"
-    patients, volumes = people_behind(manifest.sources, data.split)
-    return DataFacts(counts, sizes, remote, manifest.image, where, held_out, patients, volumes)
+    source = f"{manifest.url}, part {data.split!r}"
+    patients, volumes = count_patients(manifest.sources, data.split)
+    return DataFacts(counts, sizes, remote, manifest.image, source, held_out, patients, volumes)
 
 
-def people_behind(sources: Mapping[str, Any], part: str) -> tuple[int | None, int | None]:
-    """(patients, volumes) behind a part's images, by the manifest's sources; None: not known of some source.
+def count_patients(sources: Mapping[str, Any], part: str) -> tuple[int | None, int | None]:
+    """(patients, volumes) of a part, by the manifest's sources; None where a source does not know them.
 
-    Each image whose own patient is not known may be of one more, so that patients are the most there can be.
+    An image without a known patient may be of one more patient, so the number of patients is an upper bound.
     """
     counts_of_sources = [_counts(tree, part) for tree in sources.values()]
     counts_of_sources = [counts for counts in counts_of_sources if counts.get("samples")]
@@ -69,12 +70,12 @@ def people_behind(sources: Mapping[str, Any], part: str) -> tuple[int | None, in
             c["samples"] - c["patient_known"] if "patient_known" in c else 0 for c in counts_of_sources
         )
         patients = sum(counts["patients"] for counts in counts_of_sources) + sum(unknown)
-    known = all(counts.get("volumes") for counts in counts_of_sources)
-    return patients, sum(counts["volumes"] for counts in counts_of_sources) if known else None
+    volumes_known = all(counts.get("volumes") for counts in counts_of_sources)
+    return patients, sum(counts["volumes"] for counts in counts_of_sources) if volumes_known else None
 
 
 def _counts(source: Any, part: str) -> Mapping[str, Any]:
-    """A source's counts of one part; of a set without parts, all."""
+    """A source's counts for one part; for a set without parts, those of the whole set."""
     if not isinstance(source, Mapping):
         return {}
     splits = source.get("splits") or {}
@@ -82,7 +83,7 @@ def _counts(source: Any, part: str) -> Mapping[str, Any]:
 
 
 def assumed_data(samples: int, image_bytes: float, source: str) -> DataFacts:
-    """So many images of such a size, in shards of the usual size."""
+    """The facts of so many images of this mean size, in shards of the default size."""
     per_shard = max(1, int(SHARD_BYTES // image_bytes))
     counts = [per_shard] * (samples // per_shard) + ([samples % per_shard] if samples % per_shard else [])
     return DataFacts(tuple(counts), tuple(int(n * image_bytes) for n in counts), True, {}, source)

@@ -1,4 +1,4 @@
-"""Training rates that were measured: the files that `benchmarks/` leaves in `benchmarks/results/`."""
+"""Measured training rates, from the result files of `benchmarks/`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from retfound_dist.errors import RecordError, StorageError
 from retfound_dist.records import json_reader
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-"""Where a clone of the repository keeps them; an installed package has none."""
+"""The result files of a clone of the repository. An installed package has none."""
 
 
 @dataclass(frozen=True)
-class Rate:
-    """Images per second of one device."""
+class MeasuredRate:
+    """A measured rate of one device."""
 
     images_per_s: float
     source: str
@@ -29,7 +29,7 @@ class Rate:
 
 @with_config(ConfigDict(extra="allow"))
 class ResultRow(TypedDict):
-    """A row of a result, as far as a plan counts with it."""
+    """The fields of a result's row that a plan uses."""
 
     label: str
     value: float
@@ -38,7 +38,7 @@ class ResultRow(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class Result(TypedDict):
-    """A benchmark's result, as far as a plan counts with it."""
+    """The fields of a benchmark's result that a plan uses."""
 
     name: str
     rows: list[ResultRow]
@@ -47,7 +47,7 @@ class Result(TypedDict):
 
 
 def read_results(folder: Path = RESULTS) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
-    """(file's name, content) of every result there is, and a line on each file that is left out."""
+    """(file name, content) of every result, and a line about each file that is left out."""
     results, faults = [], []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -57,14 +57,16 @@ def read_results(folder: Path = RESULTS) -> tuple[list[tuple[str, dict[str, Any]
     return results, faults
 
 
-def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str) -> Rate | None:
-    """The best rate that `make bench-train` measured of this model on one such device; None: it did not.
+def measured_rate(
+    results: Iterable[tuple[str, Mapping[str, Any]]], device: str, model: str
+) -> MeasuredRate | None:
+    """The best rate that `make bench-train` measured for this model on such a device; None where it has none.
 
-    A row matches when its benchmark is called `train`, its machine names the device, its command the
-    model (or none: the default one on a GPU), its label begins with `ours` and its unit is images/s.
+    A row matches if its benchmark is `train`, its machine names the device, its command names the model (or
+    none, which is the default model on a GPU), its label begins with `ours` and its unit is images/s.
     """
     name = device.split("-")[0].lower()
-    best: Rate | None = None
+    best: MeasuredRate | None = None
     for file, tree in results:
         machine = str(tree.get("machine", "")).replace(" ", "").lower()
         if tree.get("name") != "train" or name not in machine or _model(tree) != model:
@@ -73,7 +75,7 @@ def measured_rate(results: Iterable[tuple[str, Mapping[str, Any]]], device: str,
             if row.get("unit") != "images/s" or not str(row["label"]).startswith("ours"):
                 continue
             if best is None or row["value"] > best.images_per_s:
-                best = Rate(float(row["value"]), f"{file}, {row['label']!r}")
+                best = MeasuredRate(float(row["value"]), f"{file}, {row['label']!r}")
     return best
 
 

@@ -1,4 +1,4 @@
-"""What a pretraining run will do, take and cost, from its config, its data and a cluster. Pure, no torch."""
+"""Plans a pretraining run: its length, memory, speed and cost on a cluster. Pure, no torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from retfound_dist.config.schema import PretrainConfig, Train
 from retfound_dist.errors import ConfigError
 from retfound_dist.estimate import model_shapes
-from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak
-from retfound_dist.estimate.save_time import Grace, SaveTime, expected, insufficient_graces
-from retfound_dist.plan.cluster import ACHIEVED, LAUNCH, OVERLAP, Cluster
+from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak_memory
+from retfound_dist.estimate.save_time import Grace, SaveTime, expected_save_time, insufficient_graces
+from retfound_dist.plan.cluster import ASSUMED_EFFICIENCY, LAUNCH_S, OVERLAP, Cluster
 from retfound_dist.plan.data_facts import DataFacts
 from retfound_dist.plan.forecast import PERSISTENCE_THRESHOLD, Shape, Work, forecast
-from retfound_dist.plan.measured_rates import Rate
+from retfound_dist.plan.measured_rates import MeasuredRate
 from retfound_dist.plan.recipe_check.findings import Facts, Finding
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.store_traffic import Reads, node_reads
+from retfound_dist.plan.store_traffic import NodeReads, node_reads
 from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout
 from retfound_dist.stream.batch_plan import BatchPlan as Order
 
-DECODED = 900
-"""Images per second that a core reads and crops: `make bench-stream` (512 x 496 JPEG)."""
+DECODED_PER_CORE = 900
+"""Images per second that a core reads and crops, as `make bench-stream` measures (JPEG of 512 x 496)."""
 
 
 @dataclass(frozen=True)
@@ -32,71 +32,73 @@ class StageMemory:
     stage: int
     memory: DeviceMemory
     fits: bool
-    largest_micro: int
-    """The most images of a pass that fit, up to a rank's share of a step; 0: none."""
+    largest_micro_batch: int
+    """The most images of a pass that fit, up to a rank's share of a step; 0 where none fits."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast, and how that is known."""
+    """The predicted speed and its source."""
 
     step_s: float
     images_per_s: float
-    needed_images_per_s: float
-    """To finish in the time that was asked for."""
-    store_rate: float
+    images_per_s_needed: float
+    """Rate that finishes within the requested hours."""
+    store_bytes_per_s: float
     """Bytes per second that each node reads from the store in an epoch without cache."""
     source: str
+    """Where the rate of one GPU comes from, for a person."""
 
 
 @dataclass(frozen=True)
-class Saves:
-    """Checkpoints of the whole run."""
+class PlannedCheckpoints:
+    """The checkpoints of the whole run."""
 
     count: int
     weights_bytes: float
-    """Of one: kept for good."""
+    """Weights of one checkpoint. They are never deleted."""
     state_bytes: float
-    """Of one: kept of the newest."""
+    """Training state of one checkpoint. Only the newest keep it."""
     kept_states: int
-    every_s: float
+    """Checkpoints that keep their training state."""
+    interval_s: float
 
     @property
     def total_bytes(self) -> float:
-        """At the end of the run."""
+        """Bytes of all checkpoints at the end of the run."""
         return self.count * self.weights_bytes + self.kept_states * self.state_bytes
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that `retfound plan` says."""
+    """Everything that `retfound plan` prints."""
 
     cluster: Cluster
     data: DataFacts
     parameters: int
     flops_per_image: int
-    cut: BatchLayout
+    batch: BatchLayout
     steps: int
     epochs: float
     stages: tuple[StageMemory, ...]
     stage: int
-    """The one that runs: 0 runs as 1."""
+    """The ZeRO stage of the run. Stage 0 runs as stage 1."""
     speed: Speed
-    saves: Saves
-    to_save: SaveTime
-    """From being asked to stop until all is saved."""
-    reads: Reads
+    checkpoints: PlannedCheckpoints
+    save_time: SaveTime
+    """Time from a request to stop until everything is saved."""
+    node_reads: NodeReads
     findings: tuple[Finding, ...]
     within_hours: float
 
     @property
     def images(self) -> int:
-        """Seen in the whole run."""
-        return self.steps * self.cut.global_batch
+        """Images seen in the whole run."""
+        return self.steps * self.batch.global_batch
 
     @property
     def hours(self) -> float:
-        """Wall time of steps alone."""
+        """Wall time of the steps, without interruptions."""
         return self.steps * self.speed.step_s / 3600
 
     @property
@@ -104,23 +106,18 @@ class RunPlan:
         """Hours times GPUs."""
         return self.hours * self.cluster.ranks
 
-    @property
-    def chosen(self) -> StageMemory:
-        """Memory at the stage that runs."""
-        return next(s for s in self.stages if s.stage == self.stage)
-
 
 def plan_run(
     config: PretrainConfig,
     data: DataFacts,
     cluster: Cluster,
-    rate: Rate | None,
+    rate: MeasuredRate | None,
     within_hours: float,
     graces: Sequence[Grace] = (),
 ) -> RunPlan:
-    """The plan of a run on a cluster; `rate`: measured on one such GPU, where it was.
+    """The plan of a run on a cluster; `rate`: the measured rate of one such GPU, where there is one.
 
-    `graces`: how long those who may stop it are known to wait for a save.
+    `graces`: how long schedulers that may stop the run wait for its save.
     ConfigError for a model that cannot be built.
     """
     model, train = config.model, config.train
@@ -129,53 +126,57 @@ def plan_run(
             f"model.image_size={model.image_size}: give a multiple of the patch of {model.name}"
         )
     # Stage 0 runs as stage 1 (docs/design.md, choices that may surprise).
-    stage, memory = max(1, train.zero_stage), cluster.device.memory_gb * 1e9
-    cut = make_batch_layout(train.global_batch, cluster.ranks, _micro(config, cluster, stage, memory))
-    stages = tuple(_stage(config, cluster, each, cut.micro, memory) for each in (1, 2, 3))
+    stage, device_bytes = max(1, train.zero_stage), cluster.device.memory_gb * 1e9
+    batch = make_batch_layout(
+        train.global_batch, cluster.ranks, _micro_batch(config, cluster, stage, device_bytes)
+    )
+    stages = tuple(_stage_memory(config, cluster, number, batch.micro, device_bytes) for number in (1, 2, 3))
     window = min(config.data.window_shards, len(data.counts))
     order = Order(data.counts, train.seed, train.global_batch, window)
     reads = node_reads(order, data.sizes, cluster.nodes, cluster.gpus_per_node)
     epochs = train.epochs or train.steps * train.global_batch / data.samples
-    # 1e-9: a product that should be whole may come out a little larger, and would count as one step more.
+    # 1e-9: rounding can make a whole number a little larger, which would add one step.
     steps = train.steps or max(1, math.ceil(epochs * data.samples / train.global_batch - 1e-9))
-    needed = steps * train.global_batch / (within_hours * 3600)
-    speed = _speed(config, data, cluster, cut, stage, reads, rate, needed)
-    saves = _saves(config, steps, speed.step_s)
-    to_save = expected(saves.state_bytes, saves.weights_bytes, cluster.nodes, speed.step_s)
-    findings = _memory_findings(train, cluster, stages[stage - 1]) + check(
-        config, facts_of(data, cluster, cut)
+    images_per_s_needed = steps * train.global_batch / (within_hours * 3600)
+    speed = _speed(config, data, cluster, batch, stage, reads, rate, images_per_s_needed)
+    checkpoints = _checkpoints(config, steps, speed.step_s)
+    save_time = expected_save_time(
+        checkpoints.state_bytes, checkpoints.weights_bytes, cluster.nodes, speed.step_s
     )
-    findings += _grace_findings(train, graces, to_save)
+    findings = _memory_findings(train, cluster, stages[stage - 1]) + check(
+        config, recipe_facts(data, cluster, batch)
+    )
+    findings += _grace_findings(train, graces, save_time)
     return RunPlan(
         cluster=cluster,
         data=data,
-        parameters=model_shapes.parameters(model),
+        parameters=model_shapes.parameter_count(model),
         flops_per_image=model_shapes.training_flops(model),
-        cut=cut,
+        batch=batch,
         steps=steps,
         epochs=epochs,
         stages=stages,
         stage=stage,
         speed=speed,
-        saves=saves,
-        to_save=to_save,
-        reads=reads,
+        checkpoints=checkpoints,
+        save_time=save_time,
+        node_reads=reads,
         findings=tuple(findings),
         within_hours=within_hours,
     )
 
 
-def facts_of(data: DataFacts, cluster: Cluster | None, cut: BatchLayout) -> Facts:
-    """What the recipe check wants to know."""
+def recipe_facts(data: DataFacts, cluster: Cluster | None, batch: BatchLayout) -> Facts:
+    """The facts that the recipe check uses."""
     return Facts(
         samples=data.samples,
         shards=len(data.counts),
         largest_shard_bytes=max(data.sizes),
         remote=data.remote,
-        ranks=cut.world,
+        ranks=batch.world,
         ranks_per_node=cluster.gpus_per_node if cluster else 0,
-        micro_batch=cut.micro,
-        padding=cut.padding / cut.padded,
+        micro_batch=batch.micro,
+        padding=batch.padding / batch.padded,
         held_out=data.held_out,
         patients=data.patients,
         volumes=data.volumes,
@@ -183,29 +184,31 @@ def facts_of(data: DataFacts, cluster: Cluster | None, cut: BatchLayout) -> Fact
     )
 
 
-def _micro(config: PretrainConfig, cluster: Cluster, stage: int, memory: float) -> int:
-    """The micro-batch that was set; for `auto` the largest that fits, at least 1."""
+def _micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, device_bytes: float) -> int:
+    """The micro-batch of the config; for `auto` the largest that fits, at least 1."""
     micro = config.train.micro_batch
-    return micro if micro != "auto" else max(1, _largest(config, cluster, stage, memory))
+    return micro if micro != "auto" else max(1, _largest_micro_batch(config, cluster, stage, device_bytes))
 
 
-def _largest(config: PretrainConfig, cluster: Cluster, stage: int, memory: float) -> int:
+def _largest_micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, device_bytes: float) -> int:
     train = config.train
     return largest_micro_batch(
         config.model,
-        memory,
+        device_bytes,
         ranks=cluster.ranks,
         zero_stage=stage,
         precision=train.precision,
         activation_checkpointing=train.activation_checkpointing,
         offload_optimizer=train.offload_optimizer,
-        most=-(-train.global_batch // cluster.ranks),
+        max_micro_batch=-(-train.global_batch // cluster.ranks),
     )
 
 
-def _stage(config: PretrainConfig, cluster: Cluster, stage: int, micro: int, memory: float) -> StageMemory:
+def _stage_memory(
+    config: PretrainConfig, cluster: Cluster, stage: int, micro: int, device_bytes: float
+) -> StageMemory:
     train = config.train
-    taken = peak(
+    memory = peak_memory(
         config.model,
         ranks=cluster.ranks,
         zero_stage=stage,
@@ -214,20 +217,25 @@ def _stage(config: PretrainConfig, cluster: Cluster, stage: int, micro: int, mem
         activation_checkpointing=train.activation_checkpointing,
         offload_optimizer=train.offload_optimizer,
     )
-    return StageMemory(stage, taken, taken.total <= memory, _largest(config, cluster, stage, memory))
+    return StageMemory(
+        stage,
+        memory,
+        memory.total <= device_bytes,
+        _largest_micro_batch(config, cluster, stage, device_bytes),
+    )
 
 
 def _speed(
     config: PretrainConfig,
     data: DataFacts,
     cluster: Cluster,
-    cut: BatchLayout,
+    batch: BatchLayout,
     stage: int,
-    reads: Reads,
-    rate: Rate | None,
-    needed: float,
+    reads: NodeReads,
+    rate: MeasuredRate | None,
+    images_per_s_needed: float,
 ) -> Speed:
-    """A step by the model of `forecast.py`, with the rate of one GPU as measured or from the datasheet."""
+    """The step time of `forecast.py`, with the rate of one GPU as measured, else from the datasheet."""
     model, device = config.model, cluster.device
     flops = model_shapes.training_flops(model)
     if config.train.activation_checkpointing:
@@ -237,90 +245,96 @@ def _speed(
         sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD),
         2 if config.train.precision == "bf16" else 4,
     )
-    work = Work(sum(sizes), flops, cut.global_batch, small, element, data.bytes / data.samples)
-    reached, launch = device.flops * ACHIEVED, LAUNCH
-    source = f"{ACHIEVED:.0%}, assumed, of {device.flops / 1e12:g} TFLOP/s ({device.source})"
+    work = Work(sum(sizes), flops, batch.global_batch, small, element, data.bytes / data.samples)
+    reached, launch = device.flops * ASSUMED_EFFICIENCY, LAUNCH_S
+    source = f"{ASSUMED_EFFICIENCY:.0%} of {device.flops / 1e12:g} TFLOP/s, assumed ({device.source})"
     if rate is not None:
-        reached, source = _reached(work, cluster, cut, stage, rate), f"measured on one: {rate.source}"
+        reached, source = _flops_of_passes(work, cluster, batch, stage, rate), f"measured: {rate.source}"
         # A measured pass includes its launches, so they cannot take longer than the pass.
-        launch = min(launch, cut.micro * flops / reached)
-    shape = Shape(cluster.ranks, cut.micro, cut.accumulation, stage)
+        launch = min(launch, batch.micro * flops / reached)
+    shape = Shape(cluster.ranks, batch.micro, batch.accumulation, stage)
     step = forecast(work, shape, cluster.machine(reached, launch), OVERLAP, reads.copies)
-    return Speed(step.step_s, step.images_per_s, needed, step.store_rate_needed, source)
+    return Speed(step.step_s, step.images_per_s, images_per_s_needed, step.store_rate_needed, source)
 
 
-def _reached(work: Work, cluster: Cluster, cut: BatchLayout, stage: int, rate: Rate) -> float:
-    """Operations per second of the passes alone, from a whole step's rate on one device."""
-    alone = make_batch_layout(cut.global_batch, 1, cut.micro)
+def _flops_of_passes(
+    work: Work, cluster: Cluster, batch: BatchLayout, stage: int, rate: MeasuredRate
+) -> float:
+    """Operations per second of the passes alone, from the measured rate of whole steps on one device."""
+    alone = make_batch_layout(batch.global_batch, 1, batch.micro)
     shape = Shape(1, alone.micro, alone.accumulation, stage)
     one = forecast(work, shape, cluster.machine(cluster.device.flops))
-    whole = work.global_batch / rate.images_per_s
-    # The overhead of the model may exceed that of the measured machine: then half of the step counts as
-    # computing.
-    passes = max(whole / 2, whole - (one.step_s - one.compute_s))
-    return work.global_batch * work.flops_per_image / passes
+    step_s = work.global_batch / rate.images_per_s
+    # The predicted overhead may exceed that of the measured machine: then half of the step counts as passes.
+    passes_s = max(step_s / 2, step_s - (one.step_s - one.compute_s))
+    return work.global_batch * work.flops_per_image / passes_s
 
 
-def _saves(config: PretrainConfig, steps: int, step_s: float) -> Saves:
-    """Weights in fp32, and state."""
-    every, keep = config.checkpoint.every_steps, config.checkpoint
-    count = steps // every + (1 if steps % every else 0)
-    states = min(count, keep.keep_last)
-    if keep.keep_every_steps:
-        # A state is kept for good where a save falls on a multiple of keep_every_steps.
-        states = min(count, states + steps // math.lcm(every, keep.keep_every_steps))
-    tokens = model_shapes.tokens(config.model)
+def _checkpoints(config: PretrainConfig, steps: int, step_s: float) -> PlannedCheckpoints:
+    """Number and sizes of the checkpoints: weights in fp32, and training state."""
+    settings = config.checkpoint
+    count = -(-steps // settings.every_steps)
+    states = min(count, settings.keep_last)
+    if settings.keep_every_steps:
+        # A save on a multiple of keep_every_steps keeps its state.
+        states = min(count, states + steps // math.lcm(settings.every_steps, settings.keep_every_steps))
+    tokens = model_shapes.token_counts(config.model)
     widths = model_shapes.encoder_shape(config.model.name).width + config.model.decoder_width
-    # Positions are fixed, so they are no parameters, but they are saved with the weights.
+    # Positions are fixed, so they are not parameters. They are saved with the weights.
     fixed = (tokens.patches + 1) * widths
-    trained = model_shapes.parameters(config.model)
+    trained = model_shapes.parameter_count(config.model)
     state = model_shapes.state_bytes(config.model, config.train.precision)
-    return Saves(count, 4.0 * (trained + fixed), float(state), states, every * step_s)
+    return PlannedCheckpoints(
+        count, 4.0 * (trained + fixed), float(state), states, settings.every_steps * step_s
+    )
 
 
 def _memory_findings(train: Train, cluster: Cluster, chosen: StageMemory) -> list[Finding]:
-    """Whether what was set fits into the GPUs' memory."""
+    """A serious risk where the run does not fit into the memory of a GPU."""
     if chosen.fits:
         return []
-    have, taken = cluster.device.memory_gb, chosen.memory.total / 1e9
-    if chosen.largest_micro:
-        instead = f"train.micro_batch={chosen.largest_micro} (the batch stays), or 'auto'"
+    needed_gb = chosen.memory.total / 1e9
+    if chosen.largest_micro_batch:
+        remedy = (
+            f"train.micro_batch={chosen.largest_micro_batch} (the global batch stays the same), or 'auto'"
+        )
     else:
-        instead = (
+        remedy = (
             "a higher train.zero_stage, more GPUs, train.activation_checkpointing or offload_optimizer=true"
         )
     return [
         Finding(
             "serious",
             "train.micro_batch",
-            f"ZeRO {chosen.stage} with this micro-batch takes some {taken:.1f} GB of a GPU that has {have:g}",
-            "The run would end at its first step, out of memory",
+            f"ZeRO {chosen.stage} with this micro-batch needs about {needed_gb:.1f} GB of a GPU's "
+            f"{cluster.device.memory_gb:g} GB",
+            "The run would run out of memory at its first step",
             "retfound_dist/estimate/gpu_memory.py",
-            instead,
+            remedy,
         )
     ]
 
 
-def _grace_findings(train: Train, graces: Sequence[Grace], need: SaveTime) -> list[Finding]:
-    """Whoever would end the run before it is saved."""
+def _grace_findings(train: Train, graces: Sequence[Grace], save_time: SaveTime) -> list[Finding]:
+    """A warning for each scheduler that would kill the run before its save ends."""
     all_graces = [
-        Grace(train.grace_s, "train.grace_s", "train.grace_s higher, or fewer bytes a host"),
+        Grace(train.grace_s, "train.grace_s", "a higher train.grace_s, or more hosts"),
         *graces,
     ]
-    text = f"a save takes some {need.seconds:.2g} s ({need.source}), {{}} leaves it {{:g}}"
+    takes = f"a save takes about {save_time.seconds:.2g} s ({save_time.source})"
     return [
         Finding(
             "warning",
             "train.grace_s",
-            text.format(grace.source, grace.seconds),
-            "What was done since the last checkpoint would be lost",
+            f"{takes}, but {grace.source} allows {grace.seconds:g} s",
+            "The steps since the last checkpoint would be lost",
             "retfound_dist/estimate/save_time.py",
-            grace.instead,
+            grace.remedy,
         )
-        for grace in insufficient_graces(all_graces, need)
+        for grace in insufficient_graces(all_graces, save_time)
     ]
 
 
-def serious(findings: Sequence[Finding]) -> bool:
-    """Whether `--strict` refuses."""
+def has_serious(findings: Sequence[Finding]) -> bool:
+    """Whether there is a serious risk, with which `--strict` exits with 1."""
     return any(finding.level == "serious" for finding in findings)

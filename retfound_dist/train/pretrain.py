@@ -292,9 +292,9 @@ def _train(context: RunContext, ready: ReadyRun, stream: Stream, rank_zero: Rank
 def _report_grace(context: RunContext, rank_zero: RankZeroState, measured: SaveTime | None) -> None:
     """Say how long the run has to save when it is asked to stop, and what it needs."""
     model, train, world = context.config.model, context.config.train, context.group.world
-    state, weights = model_shapes.state_bytes(model, train.precision), 4 * model_shapes.parameters(model)
-    need = measured or save_time.expected(state, weights, world.size // world.local_size)
-    line, warning_lines = save_time.lines(rank_zero.graces, need, train.grace_s)
+    state, weights = model_shapes.state_bytes(model, train.precision), 4 * model_shapes.parameter_count(model)
+    need = measured or save_time.expected_save_time(state, weights, world.size // world.local_size)
+    line, warning_lines = save_time.save_time_lines(rank_zero.graces, need, train.grace_s)
     context.display.say(line)
     for warning in warning_lines:
         context.display.warn(warning)
@@ -328,7 +328,7 @@ def _read_earlier_starts(url: str, start: int) -> EarlierStarts:
     )
     events = logs[run_folder.EVENTS].rows
     starts = [row["began"] for row in events if row["event"] == "start"]
-    save = save_time.measured(events, rows[-1]["step_s"] if rows else 0.0)
+    save = save_time.measured_save_time(events, rows[-1]["step_s"] if rows else 0.0)
     return EarlierStarts(
         anomalies=[row for row in logs[run_folder.ANOMALIES].rows if row["step"] <= start],
         useful_s=useful_s,

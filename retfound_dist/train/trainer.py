@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from retfound_dist.errors import RunConflictError, StorageError
-from retfound_dist.estimate.save_time import Grace, SaveTime, warnings
+from retfound_dist.estimate.save_time import Grace, SaveTime, grace_warnings
 from retfound_dist.formats import run_folder
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions
 from retfound_dist.model.flops import matrix_rate, training_flops
@@ -54,7 +54,7 @@ class RankZeroState:
         if self.graces_checked:
             return []
         self.graces_checked = True
-        return warnings(self.graces, need, grace_s)
+        return grace_warnings(self.graces, need, grace_s)
 
     def fault(self) -> str:
         """Why the run cannot go on; empty when it can."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from retfound_dist.config.schema import Model
-from retfound_dist.estimate.gpu_memory import activation_bytes, largest_micro_batch, peak, state_bytes
+from retfound_dist.estimate.gpu_memory import activation_bytes, largest_micro_batch, peak_memory, state_bytes
 from retfound_dist.model.mae import MaskedAutoencoder
 
 SMALL = Model(name="vit_demo_patch14", image_size=112, decoder_width=96, decoder_depth=2, decoder_heads=3)
@@ -55,13 +55,15 @@ def test_state_of_zero_is_the_papers() -> None:
 
 def test_more_ranks_and_higher_stages_never_take_more() -> None:
     for stage in (1, 2, 3):
-        found = [peak(Model(), ranks=n, zero_stage=stage, micro_batch=64).total for n in (2, 3, 5, 224)]
+        found = [
+            peak_memory(Model(), ranks=n, zero_stage=stage, micro_batch=64).total for n in (2, 3, 5, 224)
+        ]
         assert found == sorted(found, reverse=True)
 
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not() -> None:
     most = largest_micro_batch(Model(), 24e9, ranks=1, zero_stage=1)
-    one, more = (peak(Model(), ranks=1, zero_stage=1, micro_batch=n).total for n in (most, most + 1))
+    one, more = (peak_memory(Model(), ranks=1, zero_stage=1, micro_batch=n).total for n in (most, most + 1))
     assert one <= 24e9 < more
 
 

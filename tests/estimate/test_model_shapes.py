@@ -19,8 +19,8 @@ def test_sizes_and_tokens_are_those_of_the_model_that_is_built(config: Model) ->
         model = MaskedAutoencoder(config)
     sizes = [p.numel() for p in model.parameters() if p.requires_grad]
     assert sorted(model_shapes.parameter_sizes(config)) == sorted(sizes)
-    assert model_shapes.parameters(config) == sum(sizes)
-    found = model_shapes.tokens(config)
+    assert model_shapes.parameter_count(config) == sum(sizes)
+    found = model_shapes.token_counts(config)
     assert (found.patches, found.kept) == (model.patches, model.kept)
 
 

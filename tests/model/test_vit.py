@@ -1,11 +1,11 @@
 import torch
 
-from retfound_dist.model.mae import Encoder
+from retfound_dist.model.mae import EncoderShape
 from retfound_dist.model.vit import build_classifier, normalise_images
 
 
 def test_classifier_averages_patch_tokens_behind_fc_norm() -> None:
-    model = build_classifier(Encoder(64, 2, 1, 14), 28, 5).eval()
+    model = build_classifier(EncoderShape(64, 2, 1, 14), 28, 5).eval()
     assert model.head.weight.abs().max() < 1e-3
     x = normalise_images(torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8))
     tokens = model.forward_features(x)

@@ -4,7 +4,7 @@ import pytest
 
 from retfound_dist.errors import ConfigError
 from retfound_dist.plan import cluster as clusters
-from retfound_dist.plan.cluster import DEVICES, ClusterFlags, device_named, find_cluster
+from retfound_dist.plan.cluster import DEVICES, ClusterFlags, find_cluster, find_device
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_PER_NODE": "h100:8"}
 
@@ -51,12 +51,12 @@ def test_nothing_said_is_the_papers_cluster_and_says_so() -> None:
     ],
 )  # fmt: skip
 def test_devices_are_known_by_the_drivers_names(said: str, name: str) -> None:
-    assert device_named(said).name == name
+    assert find_device(said).name == name
 
 
 def test_a_device_nobody_knows_is_told_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="H100-80GB"):
-        device_named("abacus")
+        find_device("abacus")
 
 
 @pytest.mark.parametrize(("memory", "name"), [(24, "RTX4090-24GB"), (40, "A100-40GB"), (80, "A100-80GB")])
@@ -75,4 +75,4 @@ def test_the_gpus_of_this_host_are_asked_of_the_driver(
     found = find_cluster(ClusterFlags(), {})
     assert (found.nodes, found.gpus_per_node, found.device.name) == (1, 2, "H100-80GB")
     assert DEVICES[2] is found.device
-    assert clusters._here() is not None
+    assert clusters._local_cluster() is not None

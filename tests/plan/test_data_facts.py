@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from retfound_dist.plan.data_facts import SHARD_BYTES, assumed_data, people_behind
+from retfound_dist.plan.data_facts import SHARD_BYTES, assumed_data, count_patients
 
 
 @pytest.mark.parametrize(("samples", "image_bytes"), [(182_980, 5e4), (1, 5e4), (1_280, 5e4), (3, 2e8)])
@@ -42,4 +42,4 @@ def test_people_behind_a_part_are_counted_where_every_source_knows_them(
     sources: dict[str, Any], part: str, expected: tuple[int | None, int | None]
 ) -> None:
     """At most so many: an image whose patient is not known may be of one more."""
-    assert people_behind(sources, part) == expected
+    assert count_patients(sources, part) == expected

@@ -128,9 +128,9 @@ def test_notes_are_counted_and_told_only_when_they_are_asked_for() -> None:
         Finding("serious", "a", "x", "y", "z", "w"),
         *[Finding("note", "b", "x", "y", "z", "w")] * 2,
     ]
-    assert list(finding_lines(risks, notes=False)) == [
-        "recipe check: 1 serious, 2 notes (`retfound plan` tells)",
+    assert list(finding_lines(risks, show_notes=False)) == [
+        "recipe check: 1 serious, 2 notes (`retfound plan` shows notes)",
         f"- {risks[0].line()}",
     ]
     assert len(list(finding_lines(risks))) == 4
-    assert list(finding_lines([])) == ["recipe check: nothing to say"]
+    assert list(finding_lines([])) == ["recipe check: no risks found"]

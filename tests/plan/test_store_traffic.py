@@ -16,6 +16,6 @@ OCT = str(ROOT / "configs/pretrain_vitl_oct.toml")
 def test_nodes_read_all_shards_between_them_and_few_twice(nodes: int) -> None:
     config, _ = load(PretrainConfig, OCT)
     data = assumed_data(182_980, 5e4, "")
-    reads = plan_run(config, data, Cluster(nodes, 8, DEVICES[0]), None, 168).reads
+    reads = plan_run(config, data, Cluster(nodes, 8, DEVICES[0]), None, 168).node_reads
     assert data.bytes <= nodes * reads.epoch_bytes < 2.5 * data.bytes
     assert reads.copies == pytest.approx({1: 1.0, 2: 1.1, 8: 1.8}[nodes], abs=0.15)

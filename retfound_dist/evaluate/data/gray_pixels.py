@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retfound_dist.estimate.model_shapes import RESIZE as RESIZE
+from retfound_dist.estimate.model_shapes import TEST_RESIZE as TEST_RESIZE
 from retfound_dist.images import decoding
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +35,7 @@ def for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
     """
     h, w = side if isinstance(side, tuple) else (side, side)
     height, width = pixels_HW.shape
-    shorter = RESIZE * max(h / height, w / width) * min(height, width)
+    shorter = TEST_RESIZE * max(h / height, w / width) * min(height, width)
     pixels_HW = _resize_shorter(pixels_HW, round(shorter))
     top, left = (round((resized - cut) / 2) for resized, cut in zip(pixels_HW.shape, (h, w), strict=True))
     # A copy, because a view would keep the whole resized image in memory.

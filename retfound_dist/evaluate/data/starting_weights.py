@@ -11,7 +11,7 @@ from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
-from retfound_dist.model.mae import Encoder, encoder_shape
+from retfound_dist.model.mae import EncoderShape, encoder_shape
 from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.weight_files import Weights, read_weights, split_part
 
@@ -46,7 +46,7 @@ class StartingWeights:
     url: str
     kind: str
     """`none`, `checkpoint` or `file`."""
-    shape: Encoder
+    shape: EncoderShape
     image_size: int
     identity: str
     """sha256 of the weights' file (and its `#PART`, where one is named): the same at any other URL, another
@@ -119,7 +119,7 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
     return StartingWeights(
         url=url,
         kind="checkpoint" if facts["meta"] else "file",
-        shape=Encoder(**facts["encoder"]),
+        shape=EncoderShape(**facts["encoder"]),
         image_size=facts["image_size"],
         # One file may hold several encoders, such as teacher and student: the part tells them apart.
         identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],

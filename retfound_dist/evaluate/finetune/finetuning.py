@@ -26,7 +26,7 @@ from retfound_dist.evaluate.finetune.training_batches import batches, seeded_gen
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
-from retfound_dist.model.mae import Encoder
+from retfound_dist.model.mae import EncoderShape
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_classifier, normalise_images
 from retfound_dist.model.weights.weight_files import Weights, load_into
@@ -73,7 +73,7 @@ def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
 
 
 def make_classifier(
-    weights: Weights | None, shape: Encoder, image_size: int, classes: int, drop_path: float, seed: int
+    weights: Weights | None, shape: EncoderShape, image_size: int, classes: int, drop_path: float, seed: int
 ) -> VisionTransformer:
     """The classifier before its first step; without weights: random, with sin-cos positions."""
     torch.manual_seed(seed)

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from retfound_dist.errors import WeightsError
-from retfound_dist.estimate.model_shapes import RESIZE
+from retfound_dist.estimate.model_shapes import TEST_RESIZE
 from retfound_dist.io import storage
 from retfound_dist.io.scratch import temporary
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
@@ -112,12 +112,12 @@ def hub_config(weights: Weights) -> Mapping[str, Any]:
 def crop_pct(side: int) -> float:
     """timm's `crop_pct` for a side of the input in pixels.
 
-    Before the centre crop timm resizes to side / crop_pct, rounded down. That has to be `RESIZE` (256/224)
-    times the side, rounded to the nearest pixel.
+    Before the centre crop timm resizes to side / crop_pct, rounded down. That has to be `TEST_RESIZE`
+    (256/224) times the side, rounded to the nearest pixel.
     """
     # Half a pixel more, if rounding down would give one pixel too few.
-    resized = round(side * RESIZE)
-    return 1 / RESIZE if math.floor(side * RESIZE) == resized else side / (resized + 0.5)
+    resized = round(side * TEST_RESIZE)
+    return 1 / TEST_RESIZE if math.floor(side * TEST_RESIZE) == resized else side / (resized + 0.5)
 
 
 def _contiguous(state: State) -> State:

@@ -24,7 +24,7 @@ from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.formats import checkpoint_folder, url_kinds
 from retfound_dist.io import storage
 from retfound_dist.io.scratch import temporary
-from retfound_dist.model.mae import ENCODERS, Encoder, MaskedAutoencoder
+from retfound_dist.model.mae import ENCODERS, EncoderShape, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
@@ -49,7 +49,7 @@ class Weights:
     """Where they were read from."""
     state: State
     """Tensors under MAE's key names, in the stored precision."""
-    shape: Encoder
+    shape: EncoderShape
     grid: tuple[int, int]
     """Rows and columns of patches."""
     meta: dict[str, Any] = field(default_factory=dict)
@@ -186,7 +186,7 @@ def _describe(url: str, state: State, meta: dict[str, Any]) -> Weights:
     # ViT-H has 80.
     heads = 16 if width == 1280 else max(1, width // 64)
     grid = _grid(url, state["pos_embed"].shape[1] - 1, patch, meta)
-    return Weights(url, state, Encoder(width, depth, heads, patch), grid, meta)
+    return Weights(url, state, EncoderShape(width, depth, heads, patch), grid, meta)
 
 
 def _grid(url: str, patches: int, patch: int, meta: dict[str, Any]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The recipe check: settings that are known to end badly, told before the money is spent.
+"""The recipe check: reports settings that are known to give bad results, before the run costs money.
 
 May import `config` and `estimate`.
 """

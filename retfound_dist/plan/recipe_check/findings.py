@@ -14,27 +14,27 @@ LEVELS: tuple[Level, ...] = ("serious", "warning", "note")
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known beside the config."""
+    """What the rules know beside the config."""
 
     samples: int
-    """Images an epoch."""
+    """Images in an epoch."""
     shards: int
     largest_shard_bytes: int = 0
     remote: bool = True
-    """Whether shards must be fetched to be read."""
+    """Whether shards are read from an object store."""
     ranks: int = 0
-    """0: not known."""
+    """0 where it is not known."""
     ranks_per_node: int = 0
     micro_batch: int = 0
-    """As it is cut at this number of ranks; 0: not known."""
+    """Images in one pass of a rank; 0 where it is not known."""
     padding: float = 0.0
-    """Share of a step's slots that hold no image."""
+    """Share of a step's slots without an image."""
     held_out: bool = True
-    """Whether some patients are kept from training; True where it is not known."""
+    """Whether some patients are not trained on; True where it is not known."""
     patients: int | None = None
-    """Behind the images, at most; None: not known."""
+    """The most patients that the images can be of; None where it is not known."""
     volumes: int | None = None
-    """Behind the images; None: not known."""
+    """Volumes that the images are of; None where it is not known."""
     image: Mapping[str, Any] = field(default_factory=dict)
     """The manifest's `image` section; empty where there is no shard set yet."""
 
@@ -46,14 +46,28 @@ class Finding:
     level: Level
     key: str
     """The setting."""
-    what: str
-    why: str
+    problem: str
+    reason: str
     source: str
-    instead: str
+    """The article or page that the reason comes from."""
+    remedy: str
 
     def line(self) -> str:
         """One line for a person."""
-        return f"{self.level}: {self.key}: {self.what}. {self.why} ({self.source}). Instead: {self.instead}"
+        return (
+            f"{self.level}: {self.key}: {self.problem}. {self.reason} ({self.source}). Instead: {self.remedy}"
+        )
+
+    def to_json(self) -> dict[str, str]:
+        """The finding as `retfound plan --json` prints it."""
+        return {
+            "level": self.level,
+            "key": self.key,
+            "what": self.problem,
+            "why": self.reason,
+            "source": self.source,
+            "instead": self.remedy,
+        }
 
 
 Rule = Callable[[PretrainConfig, Facts], Iterator[Finding]]

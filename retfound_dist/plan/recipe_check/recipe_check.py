@@ -1,4 +1,4 @@
-"""The recipe check: what in a pretraining config is known to end badly, before the money is spent. Pure.
+"""The recipe check: applies all rules to a pretraining config before the run costs money. Pure.
 
     for finding in check(config, facts):
         print(finding.line())
@@ -9,15 +9,17 @@ al., *A foundation model for generalizable disease detection from retinal images
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.estimate.model_shapes import encoder_shape
 from retfound_dist.plan.recipe_check import rules_amount, rules_data, rules_recipe
 from retfound_dist.plan.recipe_check.findings import LEVELS, Facts, Finding, Rule
 
 SMALLEST_WIDTH = 768
-"""ViT-B: MAE and RETFound say nothing of narrower encoders."""
-_SMALL_NOTE = "a small network takes more than the recipe allows: counts as a note"
-# Findings of one level are printed in this order: sorting by level keeps it.
+"""ViT-B's: MAE and RETFound do not describe narrower encoders."""
+_SMALL_NOTE = "small networks tolerate more than the recipe allows, so this is only a note"
+# Findings of one level are printed in this order: sorting by level does not change it.
 RULES: tuple[Rule, ...] = (
     rules_recipe.learning_rate,
     rules_recipe.batch_size,
@@ -37,16 +39,15 @@ RULES: tuple[Rule, ...] = (
 
 
 def check(config: PretrainConfig, facts: Facts) -> list[Finding]:
-    """Every risk that the rules find, the gravest first."""
+    """Every risk that the rules find, the most serious first."""
     findings = [finding for rule in RULES for finding in rule(config, facts)]
     if encoder_shape(config.model.name).width < SMALLEST_WIDTH:
-        findings = [_softened(finding) for finding in findings]
+        findings = [_lower_to_note(finding) for finding in findings]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _softened(finding: Finding) -> Finding:
-    # Only rules that rest on the papers: padding, shards and cache matter for a network of any size.
+def _lower_to_note(finding: Finding) -> Finding:
+    # Only rules from the papers: padding, shards and cache matter for a network of any size.
     if not finding.source.startswith(("MAE", "RETFound")):
         return finding
-    why = f"{finding.why}; {_SMALL_NOTE}"
-    return Finding("note", finding.key, finding.what, why, finding.source, finding.instead)
+    return replace(finding, level="note", reason=f"{finding.reason}; {_SMALL_NOTE}")

@@ -1,4 +1,4 @@
-"""Rules on what is read and how it is spread: mask ratio, pixels, padding, shards, cache. Pure."""
+"""Rules on the images and how they are read: mask ratio, pixels, padding, shards, cache. Pure."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from collections.abc import Iterator
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.findings import Facts, Finding
 
-MASK = {"grey": 0.75, "colour": 0.85}
+MASK_RATIOS = {"grey": 0.75, "colour": 0.85}
 """The presets' mask ratios: OCT is grey, colour fundus photographs are not."""
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
-"""Of a grey pixel, on 0 to 1: the mean over the three channels' values."""
+"""Of a grey pixel, on 0 to 1: the means of the values of the three channels."""
 
 
 def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A mask ratio unlike the modality's."""
+    """A mask ratio that is unusual for the images' modality."""
     ratio = config.model.mask_ratio
     if not 0.5 <= ratio <= 0.9:
         yield Finding(
             "serious",
             "model.mask_ratio",
             f"{ratio:g} of the patches removed",
-            "Below 0.5 the task is interpolation, above 0.9 there is little to go by",
+            "Below 0.5 the task is mere interpolation; above 0.9 too little of the image is visible",
             "MAE, figure 5",
-            f"model.mask_ratio={MASK['grey']}",
+            f"model.mask_ratio={MASK_RATIOS['grey']}",
         )
         return
     grey, colour = facts.image.get("grey", 0), facts.image.get("colour", 0)
     kind = "grey" if grey > colour else "colour"
-    wanted = sorted(MASK.values()) if not grey and not colour else [MASK[kind]]
+    wanted = sorted(MASK_RATIOS.values()) if not grey and not colour else [MASK_RATIOS[kind]]
     if all(abs(ratio - usual) > 0.026 for usual in wanted):
         images = f"{kind} images" if grey or colour else "OCT (0.75) or colour fundus photographs (0.85)"
         yield Finding(
             "warning",
             "model.mask_ratio",
             f"{ratio:g} is not the preset's for {images}",
-            "The ratio sets how hard the task is, and differs between modalities",
-            "RETFound, methods; published accounts of it swap the two",
+            "The ratio sets the difficulty of the task, and differs between modalities",
+            "RETFound, methods; some articles about it swap the two",
             " or ".join(f"model.mask_ratio={usual:g}" for usual in wanted),
         )
 
 
 def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Pixels unlike those that the input's normalisation is made for."""
+    """Pixel values that do not fit the normalisation of the input."""
     image = facts.image
     if not sum(image.get("histogram", ())) or not image.keys() >= {"mean", "std"}:
         return
@@ -54,35 +54,35 @@ def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     if abs(shift) <= 1 and 0.5 <= spread <= 2 and not blank:
         return
     far = blank or abs(shift) > 1.9 or not 0.3 <= spread <= 2.5
-    why = "Inputs are normalised with ImageNet's mean and spread, as RETFound's are and its weights want"
+    reason = "Inputs are normalised with ImageNet's mean and standard deviation, as RETFound's weights expect"
     if far:
-        why += "; images so dark, bright or flat come from a wrong window or packing"
+        reason += "; such dark, bright or flat images come from a wrong window or wrong packing"
     yield Finding(
         "warning" if far else "note",
         "data.shards",
-        f"pixels have mean {image['mean']:.0f} and spread {image['std']:.0f} of 255, "
-        f"ImageNet's 115 and 58: mean off by {shift:+.1f} spreads, {ends:.0%} fully black or white",
-        why,
+        f"pixels have mean {image['mean']:.0f} and standard deviation {image['std']:.0f} of 255, those of "
+        f"ImageNet 115 and 58: the mean differs by {shift:+.1f} deviations, {ends:.0%} are black or white",
+        reason,
         "the shards' histogram in manifest.json",
-        "look at `retfound batch CONFIG --step 1 --out sheet.png`, then pack again" if far else "nothing",
+        "look at `retfound batch CONFIG --step 1 --out sheet.png`, then pack again" if far else "no change",
     )
 
 
 def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """No patients by whom over-fitting would show."""
+    """No held-out patients, so that over-fitting would not show."""
     if not facts.held_out and config.data.held_out != "none":
         yield Finding(
             "note",
             "data.held_out",
             "no patients are held out",
-            "Over-fitting shows in the loss on patients never trained on, and nowhere else this early",
+            "Only the loss on patients that are not trained on shows over-fitting early",
             "docs/reading_the_report.md",
             "pack with split.fractions=[0.98, 0.02, 0.0], then data.split='auto'",
         )
 
 
 def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A number of ranks at which much of a step is padding."""
+    """A number of ranks that makes a large share of each step padding."""
     if facts.padding > 0.02:
         ranks, batch = facts.ranks, config.train.global_batch
         # A number of ranks that divides the batch leaves no padding.
@@ -91,15 +91,15 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             "serious" if facts.padding > 0.25 else "warning",
             "train.global_batch",
             f"{facts.padding:.1%} of the work of {ranks} ranks is padding",
-            f"{batch:,} does not spread evenly over {ranks} ranks in passes of {facts.micro_batch}",
+            f"{batch:,} images do not divide evenly over {ranks} ranks in passes of {facts.micro_batch}",
             "the batch arithmetic of retfound_dist/stream/batch_plan.py",
             f"{good} ranks, or another train.micro_batch",
         )
 
 
 def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Fewer shards than there are readers."""
-    # Without workers the training process reads by itself: that is one reader.
+    """Fewer shards than readers."""
+    # Without workers the training process reads the shards itself, so each rank has one reader at least.
     wanted = max(1, facts.ranks) * max(1, config.data.workers)
     if facts.shards >= wanted:
         return
@@ -108,7 +108,7 @@ def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         "warning" if facts.remote else "note",
         "data.shards",
         f"{facts.shards} shards for {max(1, facts.ranks)} ranks x {config.data.workers} workers",
-        "Readers that give each worker its own shards starve or hang; this one does not"
+        "A reader that gives each worker its own shards would starve or hang; this reader does not"
         + (", but several nodes fetch each shard" if facts.remote else ""),
         "docs/stream.md; WebDataset: at least one shard a worker",
         f"pack again with a smaller out.shard_mb, or data.workers={fewer}",
@@ -116,18 +116,18 @@ def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 
 def cache(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A cache that does not hold the shards that are shuffled together."""
+    """A cache that is too small for the shards that are shuffled together."""
     if not config.data.cache_gb or not facts.remote or not facts.largest_shard_bytes:
         return
     window = min(config.data.window_shards, facts.shards) * facts.largest_shard_bytes / 1e9
     if config.data.cache_gb < 3 * window:
         small = config.data.cache_gb < window
-        much = "less than one window" if small else "fewer than three windows"
+        amount = "less than one window" if small else "fewer than three windows"
         yield Finding(
             "serious" if small else "warning",
             "data.cache_gb",
-            f"{config.data.cache_gb:g} GB hold {much} of {window:.2g} GB",
-            "Samples that do not fit are read one by one from the store, each time",
+            f"{config.data.cache_gb:g} GB hold {amount} of {window:.2g} GB",
+            "Samples that do not fit are read from the store one by one, every time",
             "docs/stream.md: a node holds at most three windows",
             f"data.cache_gb={3 * window:.1f} or more, or a smaller data.window_shards",
         )

@@ -1,4 +1,4 @@
-"""Rules on how a run learns: rate, batch, warm-up, target, decay, warm start. Pure."""
+"""Rules on the optimization: learning rate, batch, warm-up, target, weight decay, warm start. Pure."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ SHORT_EPOCHS = 400
 
 
 def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A base rate far from 1.5e-4, told as a base rate and as the absolute one it may have been meant as."""
+    """A base rate far from 1.5e-4. The finding also says what it would be as an absolute rate."""
     base, batch = config.optim.base_lr, config.train.global_batch
     peak, wanted = base * batch / 256, BASE_LR * batch / 256
     times = base / BASE_LR
     if 0.5 <= times <= 2:
         return
     level: Level = "serious" if times >= 3 or times <= 0.1 else "warning"
-    factor = f"{times:.1f} times" if times > 1 else f"{times:.2g} of"
-    text = (
-        f"the learning rate is {factor} the recipe's: base {base:g} peaks at {peak:.2g}, not {wanted:.2g}, "
+    factor = f"{times:.1f}" if times > 1 else f"{times:.2g}"
+    problem = (
+        f"the learning rate is {factor} times the recipe's: with batch {batch:,}, "
+        f"base {base:g} peaks at {peak:.2g}, and the recipe at {wanted:.2g}"
     )
-    text += f"with batch {batch:,}"
     if times > 1:
-        text += f"; as an absolute rate {base:g} would be {base / wanted:,.0f} times too high"
-    why = "Too high a rate overwrites good starting weights and does not recover"
+        problem += f"; as an absolute rate {base:g} would be {base / wanted:,.0f} times too high"
+    reason = "A rate that is too high overwrites good starting weights, and training does not recover"
     if times < 1:
-        why = "Too low a rate does not get there in the epochs that the recipe gives"
+        reason = "With a rate that is too low, the recipe's epochs are not enough"
     yield Finding(
         level,
         "optim.base_lr",
-        text,
-        why,
+        problem,
+        reason,
         "MAE, table 8: base 1.5e-4, lr = base x batch / 256",
         f"optim.base_lr={BASE_LR:g}",
     )
 
 
 def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A batch far below any that the recipe was shown at."""
+    """A batch far below any with published results."""
     batch = config.train.global_batch
     if batch < 256:
         yield Finding(
             "warning",
             "train.global_batch",
             f"{batch} images a step, {BATCH / batch:.0f} times fewer than the paper's {BATCH:,}",
-            "Nobody has shown this recipe at so small a batch; accumulation gives any batch on any GPU",
+            "There are no published results with so small a batch; accumulation allows any batch on any GPU",
             "RETFound, methods: 1,792; MAE, table 8: 4,096",
             f"train.global_batch={BATCH}",
         )
@@ -63,39 +63,38 @@ def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 
 def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """No warm-up, or one that is most of the run."""
-    warm, run_epochs = config.optim.warmup_epochs, epochs(config, facts)
+    warmup_epochs, run_epochs = config.optim.warmup_epochs, epochs(config, facts)
     usual = WARMUP_EPOCHS if run_epochs > 4 * WARMUP_EPOCHS else max(0.01, round(run_epochs / 20, 2))
-    good = f"optim.warmup_epochs={usual:g}"
+    remedy = f"optim.warmup_epochs={usual:g}"
     source = "RETFound, methods: 15 epochs; MAE, table 8: 40"
-    if warm == 0:
-        why = "AdamW's first steps at full rate, on moments of a few gradients, throw the weights far off"
-        yield Finding("serious", "optim.warmup_epochs", "no warm-up", why, source, good)
-    elif warm >= run_epochs:
-        text = f"{warm:g} epochs of warm-up in a run of {run_epochs:.4g}: the peak rate is never left"
-        yield Finding(
-            "serious", "optim.warmup_epochs", text, "The decay is what the last gains come from", source, good
-        )
-    elif warm > run_epochs / 3:
-        text = f"{warm:g} of {run_epochs:.4g} epochs are warm-up"
-        yield Finding("warning", "optim.warmup_epochs", text, "Little is left to train at rate", source, good)
+    key = "optim.warmup_epochs"
+    if warmup_epochs == 0:
+        reason = "AdamW's moments are inaccurate in its first steps, so full-rate steps damage the weights"
+        yield Finding("serious", key, "no warm-up", reason, source, remedy)
+    elif warmup_epochs >= run_epochs:
+        problem = f"{warmup_epochs:g} epochs of warm-up in a run of {run_epochs:.4g}: the rate never decays"
+        yield Finding("serious", key, problem, "The last gains come from the decay", source, remedy)
+    elif warmup_epochs > run_epochs / 3:
+        problem = f"{warmup_epochs:g} of {run_epochs:.4g} epochs are warm-up"
+        yield Finding("warning", key, problem, "Few epochs are left at the full rate", source, remedy)
 
 
 def target(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Raw pixels as target."""
+    """Raw pixels as the target of reconstruction."""
     if not config.model.norm_pix_loss:
         yield Finding(
             "warning",
             "model.norm_pix_loss",
             "the target is raw pixels",
-            "Patches normalised by their own mean and variance give better features (fine-tuned 85.4, "
-            "not 84.9), and in OCT raw pixels reward painting the dark background",
+            "Patches that are normalised by their own mean and variance give better features (85.4 instead "
+            "of 84.9 after fine-tuning), and in OCT raw pixels reward a good dark background",
             "MAE, table 1d",
             "model.norm_pix_loss=true",
         )
 
 
 def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Weight decay or betas unlike the paper's."""
+    """Weight decay or betas that differ from the paper's."""
     decay, betas = config.optim.weight_decay, tuple(config.optim.betas)
     if decay != WEIGHT_DECAY:
         far = decay == 0 or not 0.2 <= decay / WEIGHT_DECAY <= 5
@@ -103,7 +102,7 @@ def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             "serious" if far else "warning",
             "optim.weight_decay",
             f"{decay:g} is not the paper's {WEIGHT_DECAY:g}",
-            "Decay is tied to rate and length: another one is another recipe",
+            "Weight decay depends on rate and length, so another value makes another recipe",
             "MAE, table 8",
             f"optim.weight_decay={WEIGHT_DECAY:g}",
         )
@@ -112,21 +111,21 @@ def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             "serious" if betas[0] >= betas[1] or betas[1] < 0.9 else "warning",
             "optim.betas",
             f"{list(betas)} are not the paper's {list(BETAS)}",
-            "A second moment of 0.999, AdamW's usual one, is slow to follow and makes large-batch runs leap",
+            "With 0.999, AdamW's default, the second moment adapts slowly, and large-batch losses jump",
             "MAE, table 8, after Chen et al. 2020 (iGPT)",
             f"optim.betas={list(BETAS)}",
         )
 
 
 def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Good starting weights, trained on at the rate of a run from nothing; or no starting weights."""
+    """A warm start at the rate of a run from nothing, or no starting weights."""
     published = MAE_WEIGHTS.get(config.model.name)
     if config.model.init == "none" and published:
         yield Finding(
             "note",
             "model.init",
             "the run begins from random weights",
-            "The paper's began from MAE's ImageNet weights, which know edges and textures already",
+            "RETFound began from MAE's ImageNet weights, which already know edges and textures",
             "RETFound, methods",
             f"model.init={published} (from MAE's authors, not for commercial use)",
         )
@@ -139,8 +138,8 @@ def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         "model.init",
         f"a warm start at the full rate of a run from nothing ({config.optim.base_lr:g}), "
         f"{run_epochs:.4g} epochs",
-        "What the starting weights know is largely overwritten"
-        + (", and so few epochs do not make up for it" if short else "; 800 epochs make up for it"),
+        "Most of what the starting weights learned is overwritten"
+        + (", and so few epochs cannot make up for it" if short else "; 800 epochs make up for it"),
         "RETFound, methods: from ImageNet MAE weights at full rate, but 800 epochs",
-        f"optim.base_lr={BASE_LR / 5:g}, or train.epochs=800" if short else "nothing, if this is wanted",
+        f"optim.base_lr={BASE_LR / 5:g}, or train.epochs=800" if short else "no change, if this is intended",
     )

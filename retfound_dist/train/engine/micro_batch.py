@@ -16,7 +16,7 @@ import torch
 
 from retfound_dist.config.schema import Train
 from retfound_dist.errors import TrainingError
-from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak
+from retfound_dist.estimate.gpu_memory import DeviceMemory, largest_micro_batch, peak_memory
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.train.ranks.collectives import RankGroup
 
@@ -73,12 +73,16 @@ def find_micro_batch(
     largest: MicroBatchFit | None = None
     refused: list[MicroBatchFit] = []
     fits, fails, ended = -1, len(sizes), 0  # places in `sizes`; how often memory ended
-    place = max(0, bisect_right(sizes, largest_micro_batch(model.config, free, most=share, **settings)) - 1)
+    place = max(
+        0, bisect_right(sizes, largest_micro_batch(model.config, free, max_micro_batch=share, **settings)) - 1
+    )
     while fits < place < fails:
         tried = max(group.gather(_try(model, sizes[place], channels, group)))
         passes = math.ceil(share / sizes[place])
         fit = MicroBatchFit(
-            sizes[place], peak(model.config, micro_batch=sizes[place], passes=passes, **settings), tried
+            sizes[place],
+            peak_memory(model.config, micro_batch=sizes[place], passes=passes, **settings),
+            tried,
         )
         if fit.total <= free:
             largest, fits = fit, place
@@ -94,7 +98,7 @@ def find_micro_batch(
         hopeful = [p for p in between if all(fit.least(sizes[p]) <= LEEWAY * free for fit in known)]
         place = max([max(0, fits), *hopeful])
     if largest is None:
-        least = peak(model.config, micro_batch=1, **settings)
+        least = peak_memory(model.config, micro_batch=1, **settings)
         raise TrainingError(
             f"train.micro_batch='auto': a rank has {free / 1e9:.1f} GB, one image takes "
             f"{least.total / 1e9:.1f} GB, {least.state / 1e9:.1f} GB of it state: set "

@@ -9,11 +9,11 @@ from scipy.special import erf, softmax
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.evaluate.finetune.heatmaps import attention_of, heat_maps
-from retfound_dist.model.mae import Encoder
+from retfound_dist.model.mae import EncoderShape
 from retfound_dist.model.vit import build_classifier, normalise_images
 
 SIDE, GRID, PATCH = 32, 4, 8
-SHAPE = Encoder(width=32, depth=3, heads=4, patch=PATCH)
+SHAPE = EncoderShape(width=32, depth=3, heads=4, patch=PATCH)
 
 
 def classifier(seed: int = 0, classes: int = 3) -> VisionTransformer:

@@ -12,7 +12,7 @@ import torch
 
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
-from retfound_dist.estimate.model_shapes import RESIZE
+from retfound_dist.estimate.model_shapes import TEST_RESIZE
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, patchify
 from retfound_dist.model.vit import normalise_images
 from retfound_dist.model.weights.export import crop_pct, export
@@ -72,7 +72,7 @@ def test_timm_builds_the_encoder_from_the_exported_folder(config: Model, tmp_pat
 
 def test_timm_scales_images_to_the_size_that_embed_does() -> None:
     for side in sorted({*range(14, 1030, 14), *range(16, 1030, 16)}):
-        assert math.floor(side / crop_pct(side)) == round(side * RESIZE), side
+        assert math.floor(side / crop_pct(side)) == round(side * TEST_RESIZE), side
     assert crop_pct(224) == 0.875
 
 

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config.schema import Model
 from retfound_dist.errors import WeightsError
-from retfound_dist.model.mae import Encoder, MaskedAutoencoder
+from retfound_dist.model.mae import EncoderShape, MaskedAutoencoder
 from retfound_dist.model.vit import build_classifier
 from retfound_dist.model.weights.export import export
 from retfound_dist.model.weights.weight_files import load_into, read_weights
@@ -41,7 +41,7 @@ def test_export_and_reading_back_is_bit_exact(
     again = read_weights(target)
     assert again.state.keys() == model.state_dict().keys()
     assert all(torch.equal(again.state[k], v) for k, v in model.state_dict().items())
-    assert again.shape == Encoder(192, 6, 3, 14)
+    assert again.shape == EncoderShape(192, 6, 3, 14)
     assert again.image_size == 56
 
 
@@ -78,7 +78,7 @@ def test_vit_large_bears_timms_own_key_names() -> None:
 
 
 def test_a_classifier_takes_the_encoder_and_starts_the_head_afresh(file: str) -> None:
-    vit = build_classifier(Encoder(192, 6, 3, 14), 112, 5)
+    vit = build_classifier(EncoderShape(192, 6, 3, 14), 112, 5)
     before = vit.head.weight.clone()
     loaded = load_into(vit, read_weights(file), (8, 8))
     assert set(loaded.initialised) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}

@@ -63,5 +63,5 @@ def test_every_finding_says_reason_source_and_way_out_in_one_line() -> None:
     for finding in check(config, FACTS):
         line = finding.line()
         assert "\n" not in line
-        assert all((finding.why in line, finding.source in line, finding.instead in line))
+        assert all((finding.reason in line, finding.source in line, finding.remedy in line))
         assert finding.key in line

@@ -94,7 +94,7 @@ def test_what_is_advised_is_not_found_again() -> None:
         ["train.steps=100", "train.global_batch=256"],
     ):
         config, _ = load(PretrainConfig, OCT, overrides)
-        advised = next(iter(length(config, FACTS))).instead.split(" ")[0]
+        advised = next(iter(length(config, FACTS))).remedy.split(" ")[0]
         assert levels(FACTS, *overrides, advised) == {}, advised
 
 

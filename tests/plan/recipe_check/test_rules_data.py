@@ -35,7 +35,7 @@ def test_ranks_that_waste_work_on_padding_are_named_with_a_better_number() -> No
     facts = Facts(samples=182_980, shards=4000, ranks=500, micro_batch=4, padding=208 / 2000)
     finding = check(config, facts)[0]
     assert (finding.key, finding.level) == ("train.global_batch", "warning")
-    assert "448 ranks" in finding.instead
+    assert "448 ranks" in finding.remedy
 
 
 def test_few_shards_are_a_warning_where_they_are_fetched_and_a_note_on_a_disk() -> None:

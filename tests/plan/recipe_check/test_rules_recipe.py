@@ -50,4 +50,4 @@ def test_the_warm_up_that_is_advised_for_a_short_run_is_shorter_than_the_run() -
         ["train.epochs=4", "optim.warmup_epochs=0"],
     )
     (finding,) = warm_up(config, FACTS)
-    assert 0 < float(finding.instead.removeprefix("optim.warmup_epochs=")) < 4 / 3
+    assert 0 < float(finding.remedy.removeprefix("optim.warmup_epochs=")) < 4 / 3

@@ -12,7 +12,7 @@ import torch
 
 from retfound_dist.config.schema import Model, Train
 from retfound_dist.errors import TrainingError
-from retfound_dist.estimate.gpu_memory import peak
+from retfound_dist.estimate.gpu_memory import peak_memory
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
@@ -80,7 +80,7 @@ def test_the_largest_that_fits_is_found_whatever_was_predicted(
     free = 1e9 + 4 * sum(p.numel() for p in MaskedAutoencoder(CONFIG).parameters())
 
     def total(micro: int) -> float:
-        predicted = peak(CONFIG, ranks=1, zero_stage=1, micro_batch=micro, precision="fp32", gpu=False)
+        predicted = peak_memory(CONFIG, ranks=1, zero_stage=1, micro_batch=micro, precision="fp32", gpu=False)
         return micro_batch.MicroBatchFit(micro, predicted, fixed + image * micro).total
 
     largest = max(size for size in sizes if size <= ends_above and total(size) <= free)
@@ -168,7 +168,7 @@ def test_a_step_takes_what_was_predicted(precision: str, stage: int, recompute: 
     spec = {"stage": stage, "precision": precision, "recompute": recompute, "micro": 16}
     out = tmp_path / "taken"
     script = [sys.executable, "-m", "tests.train.one_step", json.dumps(spec), str(out)]
-    predicted = peak(
+    predicted = peak_memory(
         model,
         ranks=1,
         zero_stage=stage,
