@@ -90,8 +90,8 @@ def given() -> tuple[str, ...]:
     return (
         "Datasheets, bf16 dense: H100 SXM 989 TFLOP/s, 3.35 TB/s memory, NVLink 450 GB/s each way; "
         "A100 SXM 40 GB 312 TFLOP/s, 1.555 TB/s, NVLink 300 GB/s each way.",
-        f"Assumed, not measured: {ASSUMED_EFFICIENCY:.0%} of those TFLOP/s, {LINK_EFFICIENCY:.0%} of the links; a pass takes at "
-        f"least {LAUNCH_S * 1000:.0f} ms; a hop {INSIDE_LATENCY * 1e6:.0f} us in a node, "
+        f"Assumed, not measured: {ASSUMED_EFFICIENCY:.0%} of those TFLOP/s, {LINK_EFFICIENCY:.0%} of links; "
+        f"a pass takes at least {LAUNCH_S * 1000:.0f} ms; a hop {INSIDE_LATENCY * 1e6:.0f} us in a node, "
         f"{OUTSIDE_LATENCY * 1e6:.0f} us between nodes; {OVERLAP:.0%} of what can be hidden is.",
         f"Images of {shuffle_quality.BYTES / 1000:.0f} kB, {shuffle_quality.SAMPLES:,} of them; a node reads "
         f"{STORE / 1e9:g} GB/s from S3; how often a shard is fetched is counted from the plan.",

@@ -117,7 +117,7 @@ def test_interrupted_is_130(place: Path) -> None:
     code = (
         "import sys, retfound_dist.cli as cli\n"
         "def stop(args): raise KeyboardInterrupt\n"
-        "cli._verify = stop\n"
+        "cli.COMMANDS['verify'] = stop\n"
         "sys.exit(cli.main(['verify', 'x']))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 130
