@@ -59,12 +59,12 @@ def hold_rows(count: int, folder: str) -> None:
     histogram, rng = np.ones(256, np.uint32), np.random.default_rng(0)
     with ShardWriter(config.out, plan, folder, ()) as writer:
         for place, scan in enumerate(plan.scans):
-            writer.take(
+            writer.add_result(
                 place,
                 PackedSample(
                     scan.key, "jpg", b"0123456789", 10, "0" * 16, 0, (None, None, None), 496, 512, True, True,
                     None, histogram, digest=digest(place, 1),
-                    source=(digest(place, 2), digest(place, 3)), look=rng.bytes(32),
+                    source_digests=(digest(place, 2), digest(place, 3)), difference_hash=rng.bytes(32),
                 ),
             )  # fmt: skip
         writer.commit(count)
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_600_000)
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--do", choices=("rows", "pixels"), help=argparse.SUPPRESS)
+    parser.add_argument("--do", name_policies=("rows", "pixels"), help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -24,10 +24,10 @@ from shards.repair import repair
 from shards.report.data_card import QUALITY
 from shards.verify import inspect_set
 from shards.write.manifest import count_scans
-from shards.write.packed_sample import SAME
+from shards.write.packed_sample import SAME_PICTURE
 
-FEW = 5
-"""Skipped images named in the closing summary; the manifest names all."""
+MAX_LISTED = 5
+"""Skipped images in the closing summary; the manifest lists all."""
 
 
 def pack_command(
@@ -39,7 +39,7 @@ def pack_command(
     add: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Pack as the config says and print a short summary. Returns 0 or raises a RetfoundError.
+    """Pack the sources of a config and print a short summary. Returns 0 or raises a RetfoundError.
 
     `add`: append to the set at `out.url`.
     """
@@ -47,20 +47,20 @@ def pack_command(
     if add and not dry_run:
         with progress_display("packing", "images", quiet=quiet) as progress:
             manifest = append(config, progress, os.path.basename(config_path))
-        _say([*summarise(manifest), *say_table(manifest, config)], quiet)
+        _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
         return 0
     plan = plan_pack(config, dry=dry_run)
     if dry_run:
-        _say(describe_plan(plan, config), quiet)
+        _print_lines(plan_lines(plan, config), quiet)
         return 0
     finished = existing_set(config, plan, force=force)
     if finished:
-        same = "files are known by name and size here: --force packs again where their content has changed"
-        _say([f"already packed: {_size(finished)} at {finished.url}", f"  {same}"], quiet)
+        hint = "names and sizes of the files were compared, not their content; --force packs them again"
+        _print_lines([f"already packed: {_size(finished)} at {finished.url}", f"  {hint}"], quiet)
         return 0
     with progress_display("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
-    _say([*summarise(manifest), *say_table(manifest, config)], quiet)
+    _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
     return 0
 
 
@@ -72,73 +72,78 @@ def verify_command(
     overrides: Sequence[str] = (),
     quiet: bool = False,
 ) -> int:
-    """Read a shard set back; 0 when it is sound, 1 after naming every fault.
+    """Check a shard set. Returns 0 if it has no fault, else prints every fault and returns 1.
 
-    `repair_with` is the config the set was packed with: bad shards are then rebuilt from the sources.
+    `repair_with`: the config the set was packed with. Bad shards are then rebuilt from the sources.
     """
     with progress_display("verifying", "shards", quiet=quiet) as progress:
         report = inspect_set(url, workers, progress)
-    if report.bad and repair_with:
-        _say([*report.faults, f"rebuilding {len(report.bad)} shards"], quiet)
+    if report.bad_shards and repair_with:
+        _print_lines([*report.faults, f"rebuilding {len(report.bad_shards)} shards"], quiet)
         config, _ = load(PackConfig, repair_with, [*overrides, f"out.url={url}"])
-        repair(config, plan_of(config), report.bad)
-        # Read again: only bytes that were read back from the store are called sound.
+        repair(config, plan_of(config), report.bad_shards)
+        # Read again, because only bytes that were read from the store count as checked.
         report = inspect_set(url, workers)
     if report.faults:
-        hint = "pack this set again" if repair_with else "--repair CONFIG.toml rebuilds them from the sources"
+        hint = (
+            "pack this set again"
+            if repair_with
+            else "--repair CONFIG.toml rebuilds bad shards from the sources"
+        )
         closing_line = f"{url}: faults found: {len(report.faults)}; {hint}"
         # Faults are the result of the command, so --quiet does not hide them.
-        _say([*report.faults, *report.notes, closing_line], quiet=False)
+        _print_lines([*report.faults, *report.notes, closing_line], quiet=False)
         return 1
     manifest = read_manifest(url)
-    _say([*report.notes, f"{url}: {_size(manifest)}, all sound"], quiet)
+    _print_lines([*report.notes, f"{url}: {_size(manifest)}, no faults"], quiet)
     return 0
 
 
-def describe_plan(plan: PackPlan, config: PackConfig) -> list[str]:
-    """What a pack would find, by source, part and label."""
+def plan_lines(plan: PackPlan, config: PackConfig) -> list[str]:
+    """Describes what a pack would write, by source, part and label."""
     lines = [f"would pack {len(plan.scans):,} images to {config.out.url} (nothing is written)"]
     for source in sorted({scan.source for scan in plan.scans}):
         scans = [scan for scan in plan.scans if scan.source == source]
-        lines += _describe_counts(source, {**count_scans(scans), "split_by": count_split(scans, plan)})
+        lines += _count_lines(source, {**count_scans(scans), "split_by": count_split(scans, plan)})
         lines += [f"    note: {note}" for note in plan.notes.get(source, ())]
-        lines += _say_names(plan.choices[source].to_tree()) if source in plan.choices else []
+        lines += _names_lines(plan.name_policies[source].to_tree()) if source in plan.name_policies else []
     return lines
 
 
-def say_table(manifest: Manifest, config: PackConfig) -> list[str]:
-    """Says where the table of names and the secret are; no lines where all keys are names."""
+def names_table_lines(manifest: Manifest, config: PackConfig) -> list[str]:
+    """Says where the table of names and the secret are; no lines if all keys are names."""
     if not any(source.get("names", {}).get("keys") == DIGEST for source in manifest.sources.values()):
         return []
-    where = find_secret(make=False).where
     return [
-        f"names behind the digests: {table_path(config)} (on this machine, readable by you alone)",
-        f"their secret: {where}; keep it: with another one the same patient has another digest",
+        f"names behind the digests: {table_path(config)} (on this machine; only you can read it)",
+        f"secret of the digests: {find_secret(create=False).location} (keep it: another gives other digests)",
     ]
 
 
-def _say_names(tree: Mapping[str, Any]) -> list[str]:
+def _names_lines(tree: Mapping[str, Any]) -> list[str]:
     return [] if tree["why"] in (HARMLESS, PUBLISHED) else [f"    names: {policy_sentence(tree)}"]
 
 
-def summarise(manifest: Manifest) -> list[str]:
+def summary_lines(manifest: Manifest) -> list[str]:
     """Summarizes a finished pack in a few lines."""
     lines = [f"packed {_size(manifest)}"]
     for source, counts in manifest.sources.items():
-        lines += _describe_counts(source, counts)
+        lines += _count_lines(source, counts)
         lines += [f"    note: {note}" for note in counts.get("notes", ())]
-        lines += _say_names(counts["names"]) if "names" in counts else []
+        lines += _names_lines(counts["names"]) if "names" in counts else []
     lines += [f"suspected: {line}" for line in suspect_lines(manifest.suspects)]
     if manifest.suspects:
         where = storage.join(manifest.url, QUALITY)
-        lines.append(f"  they are kept: look at {where}; image.leave_out_suspects leaves them out")
+        lines.append(
+            f"  they are packed all the same: check {where}; image.leave_out_suspects leaves them out"
+        )
     if manifest.skipped:
         reasons = Counter(skip["reason"] for skip in manifest.skipped)
-        lines.append(f"kept out {len(manifest.skipped):,} images, all named in the manifest:")
-        # Copies can be thousands and need nobody; a file that cannot be read needs a person.
-        faults_first = sorted(manifest.skipped, key=lambda skip: skip["reason"].startswith(SAME))
-        lines += [f"  {skip['origin']} {skip['reason']}" for skip in faults_first[:FEW]]
-        if len(manifest.skipped) > FEW:
+        lines.append(f"left out {len(manifest.skipped):,} images, all listed in the manifest:")
+        # Duplicates come last: there may be thousands, and only an unreadable file needs a person.
+        faults_first = sorted(manifest.skipped, key=lambda skip: skip["reason"].startswith(SAME_PICTURE))
+        lines += [f"  {skip['origin']} {skip['reason']}" for skip in faults_first[:MAX_LISTED]]
+        if len(manifest.skipped) > MAX_LISTED:
             lines.append(f"  ... most often: {reasons.most_common(1)[0][0]}")
     return [*lines, f"shard set: {manifest.url}"]
 
@@ -148,11 +153,11 @@ def _size(manifest: Manifest) -> str:
     return f"{manifest.samples:,} images in {len(manifest.shards):,} shards ({megabytes:,.1f} MB)"
 
 
-def _describe_counts(source: str, counts: Mapping[str, Any]) -> list[str]:
-    known = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
-    lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *known])]
-    apart = [text for text in (known_in_words(counts), split_in_words(counts.get("split_by", {}))) if text]
-    lines += [f"    {'; '.join(apart)}"] if apart else []
+def _count_lines(source: str, counts: Mapping[str, Any]) -> list[str]:
+    units = [f"{counts[kind]:,} {kind}" for kind in ("patients", "volumes") if counts[kind]]
+    lines = [f"  {source}: " + ", ".join([f"{counts['samples']:,} images", *units])]
+    phrases = [text for text in (known_in_words(counts), split_in_words(counts.get("split_by", {}))) if text]
+    lines += [f"    {'; '.join(phrases)}"] if phrases else []
     rows = counts["splits"] or {"labels": counts}
     return lines + [f"    {name}: {part['samples']:,} ({_labels(part)})" for name, part in rows.items()]
 
@@ -161,6 +166,6 @@ def _labels(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{label} {n:,}" for label, n in counts["labels"].items())
 
 
-def _say(lines: Sequence[str], quiet: bool) -> None:
+def _print_lines(lines: Sequence[str], quiet: bool) -> None:
     if not quiet:
         print("\n".join(lines), flush=True)

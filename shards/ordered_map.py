@@ -1,4 +1,4 @@
-"""A parallel map that keeps the order of its items and does not run far ahead of its reader."""
+"""A parallel map that keeps the order of its items and holds few results at a time."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from retfound_dist.errors import RetfoundError
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.runtime.terminal import guard
 
-A = TypeVar("A")
-B = TypeVar("B")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CHUNK = 16
 """Items sent to a process at a time."""
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
-    # cpu_count() counts the whole machine; Slurm and taskset leave this process fewer. macOS has no affinity.
+    """The number of cores this process may use."""
+    # cpu_count() counts the whole machine; Slurm and taskset allow fewer. macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ordered_map(
-    function: Callable[[A], B], items: Iterable[A], workers: int, chunk: int = CHUNK
-) -> Generator[B]:
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, chunk: int = CHUNK
+) -> Generator[Result]:
     """`map(function, items)` over `workers` processes, in the order of the items.
 
-    Results wait for at most two chunks a worker, so memory does not grow with the number of items.
-    With one worker it all happens in this process. Close the iterator to stop the processes. Linear
-    algebra keeps to one thread meanwhile: threads that wait for each other would take the workers' cores.
+    At most two chunks per worker are in memory, so memory does not grow with the number of items. With one
+    worker everything runs in this process. Close the iterator to stop the processes. Linear algebra uses one
+    thread in the meantime, because its waiting threads would take the workers' cores.
     """
     if workers <= 1:
         with threadpool_limits(1):
@@ -49,51 +49,53 @@ def ordered_map(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        # Two chunks a worker: one in work and one waiting, so that no worker idles while the reader writes.
+        # Two chunks per worker: one in progress and one waiting, so that no worker is idle.
         yield from _results(pool, function, _chunks(items, chunk), ahead=2 * workers)
     except BrokenProcessPool as error:
         raise RetfoundError(
             f"one of {workers} worker processes died (killed, or out of memory): run the same command again, "
-            "with fewer workers if memory is short"
+            "with fewer workers if memory is full"
         ) from error
     finally:
-        # Without cancelling, a budget that is spent or Ctrl-C would wait for all queued chunks.
+        # Without cancelling, an error or Ctrl-C would wait for all queued chunks.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _results(
-    pool: ProcessPoolExecutor, function: Callable[[A], B], chunks: Iterator[list[A]], ahead: int
-) -> Iterator[B]:
-    waiting: deque[Future[list[B]]] = deque(pool.submit(_run, function, c) for c in islice(chunks, ahead))
+    pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunks: Iterator[list[Item]], ahead: int
+) -> Iterator[Result]:
+    waiting: deque[Future[list[Result]]] = deque(
+        pool.submit(_map_chunk, function, c) for c in islice(chunks, ahead)
+    )
     while waiting:
         yield from waiting.popleft().result()
         for chunk in islice(chunks, 1):
-            waiting.append(pool.submit(_run, function, chunk))
+            waiting.append(pool.submit(_map_chunk, function, chunk))
 
 
-def _chunks(items: Iterable[A], size: int) -> Iterator[list[A]]:
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
-def _run(function: Callable[[A], B], chunk: list[A]) -> list[B]:
+def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
     return [function(item) for item in chunk]
 
 
 def _start_worker() -> None:
     """Sets up a worker: it ignores Ctrl-C, ends when its parent is killed, and uses one core."""
-    import numpy  # noqa: F401  loaded, so that its library is there to be limited
+    import numpy  # noqa: F401  threadpool_limits affects only libraries that are loaded
 
     guard()
     threadpool_limits(1)
-    # Ctrl-C reaches the whole process group; the parent alone stops the pool in order.
+    # Ctrl-C reaches the whole process group, but only the parent can stop the pool in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A parent killed by SIGKILL closes no pool: its workers would wait for work for ever.
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # A parent killed by SIGKILL closes no pool, and its workers would wait for ever.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

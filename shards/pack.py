@@ -2,14 +2,16 @@
 
     manifest = pack(config)
 
-Scans are planned (pack_plan.py), read and encoded in parallel but kept in order (packed_sample.py,
-ordered_map.py),
-and collected into shards in local scratch. A shard is put whole, then its index, which commits it;
-the manifest comes last. Killed anywhere, the same command goes on after the last committed shard
-and ends with the same bytes, whatever the number of workers. One process packs at a URL (set_ownership.py).
+1. pack_plan.py puts all scans into a fixed order.
+2. Workers read and encode them in parallel (packed_sample.py); ordered_map.py keeps the order.
+3. shard_writer.py collects the samples into shards. It writes each tar, then its index, which commits it.
+4. The manifest is written last.
 
-A set that replaces another is packed beside it. Until its manifest is written the old set stands as it
-was; then the old shards are removed.
+After a kill the same command continues after the last committed shard. The result has the same bytes, with
+any number of workers. One process at a time packs at a URL (set_ownership.py).
+
+A set that replaces another is packed beside it. The old set stays complete until the new manifest is written.
+Then the old shards are removed.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from shards.people.secret import SALT, find_secret
 from shards.planning.pack_plan import SECRET, PackPlan, make_plan
 from shards.report.burnt_in import count_framed, count_not_compared, find_burnt_in
 from shards.report.contact_sheet import draw_page, dropped_tiles, first_of_each_group, kept_tiles, read_keys
-from shards.report.data_card import CARD, KEPT, OUT, QUALITY, make_card
+from shards.report.data_card import CARD, DROPPED, EXAMPLES, QUALITY, make_card
 from shards.report.quality_page import PAIRS, quality_page
 from shards.sources.adapters import open_sources
 from shards.write import committed_shards, set_ownership
@@ -53,86 +55,86 @@ from shards.write.shard_writer import ShardWriter, first_few
 Progress = Callable[[int, int], None]
 """Called with the number of scans done and of all scans."""
 CONFIG_FILE = "CONFIG.toml"
-"""Where no file's name is known."""
-FEW = 64
-"""So many scans are packed sooner than processes start."""
+"""Name on the data card where the config does not come from a file."""
+FEW_SCANS = 64
+"""Fewer scans are packed in this process, because starting workers would take longer."""
 
 
 def pack(config: PackConfig, *, force: bool = False, progress: Progress | None = None) -> Manifest:
-    """Pack the configured source; gives the manifest, at once where the set is complete already.
+    """Pack the configured sources and return the manifest. A complete set is returned at once.
 
-    Raises DataError when nothing usable is found, the budget of bad images is spent, or another set
-    stands at `out.url` and `force` is not given.
+    Raises DataError when no image can be used, when there are more bad images than allowed, or when another
+    set is at `out.url` and `force` is not given.
     """
     plan = plan_pack(config)
     return existing_set(config, plan, force=force) or run_plan(config, plan, progress, force=force)
 
 
 def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
-    """Lists and orders all that is to be packed, without reading an image.
+    """Lists and orders the scans to pack, without reading an image.
 
     `dry`: do not create a secret file."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.out.name):
         raise ConfigError(f"out.name={config.out.name!r} must be letters, digits, _ and - only")
-    table_path(config)  # a place that cannot be is told before anything is read
-    opened = open_sources(config, partial(find_secret, make=not dry))
+    table_path(config)  # raises for an impossible path before anything is read
+    opened = open_sources(config, partial(find_secret, create=not dry))
     kinds = {source.name: source.kind for source in opened}
-    notes = {source.name: (*source.notes, *_label_doubts(source.scans)) for source in opened}
-    choices = {source.name: source.choice for source in opened}
+    notes = {source.name: (*source.notes, *_label_warnings(source.scans)) for source in opened}
+    name_policies = {source.name: source.name_policy for source in opened}
     scans = [scan for source in opened for scan in source.scans]
-    # `make_plan` empties the list that it is given: with a second reference millions of scans stay in memory.
+    # `make_plan` empties the list. A second reference would keep millions of scans in memory.
     del opened
     try:
-        plan = make_plan(scans, config, choices)
+        plan = make_plan(scans, config, name_policies)
     except DataError as error:
-        if not any(choice.keys == DIGEST for choice in choices.values()):
+        if not any(policy.keys == DIGEST for policy in name_policies.values()):
             raise
-        raise DataError(f"{error} (to see the names: source.keys=names --dry-run)") from None
+        raise DataError(f"{error} (--dry-run with source.keys=names shows the names)") from None
     return replace(plan, kinds=kinds, notes=notes)
 
 
-def _label_doubts(scans: Sequence[Scan]) -> list[str]:
-    """Warns of labels that are no classes. Packing does not need them, but `evaluate` will refuse them."""
+def _label_warnings(scans: Sequence[Scan]) -> list[str]:
+    """Warns of labels that packing accepts and `evaluate` refuses."""
     doubts = class_names.doubts(Counter(scan.label for scan in scans if scan.label is not None))
     return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
 def existing_set(config: PackConfig, plan: PackPlan, *, force: bool = False) -> Manifest | None:
-    """The set at `out.url` where it is complete and of this plan; None where it has to be packed or finished.
+    """Returns the set at `out.url` if it is complete and of this plan; None if there is still work to do.
 
     DataError for another set, unless `force` is given.
     """
-    manifest = committed_shards.read_existing(config.out.url, replaced=force)
+    manifest = committed_shards.read_existing(config.out.url, replacing=force)
     if manifest is None:
         return None
-    set_ownership.drop_lock_of_the_dead(config.out.url)
-    # An appended set has a fingerprint of its own; those of its packs are in its history.
+    set_ownership.remove_stale_lock(config.out.url)
+    # A set with appended sources has its own fingerprint. Its history has those of its packs.
     if plan.fingerprint not in {manifest.fingerprint, *(part["fingerprint"] for part in manifest.history)}:
         if force:
             return None
-        other = differences(manifest.recipe, plan.recipe)
-        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        changed_settings += other_secret(manifest.recipe, plan.recipe)
+        difference = recipe_difference(manifest.recipe, plan.recipe) or "from other images"
         raise DataError(
-            f"{config.out.url} holds a shard set of {manifest.samples:,} images packed otherwise "
-            f"({changed_settings or 'from other images'}): choose another out.url, or replace it with --force"
+            f"{config.out.url} holds another shard set of {manifest.samples:,} images ({difference}): "
+            "choose another out.url, or replace it with --force"
         )
     return None if force or _is_unfinished(config.out.url, manifest, plan) else manifest
 
 
 def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
-    """Whether this plan's manifest was written but its pages may be missing."""
+    """Whether this plan's manifest is written but its pages may be missing."""
     if manifest is None or manifest.fingerprint != plan.fingerprint:
         return False
-    mark = set_ownership.read_marker(url)
-    return mark is not None and mark.fingerprint in ("", plan.fingerprint)
+    marker = set_ownership.read_marker(url)
+    return marker is not None and marker.fingerprint in ("", plan.fingerprint)
 
 
-def other_secret(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """A hint for an error message where two packs have different secrets; empty where they have the same."""
-    if not there.get(SECRET) or not here.get(SECRET) or there[SECRET] == here[SECRET]:
-        return ""
-    return f"; names were digested with another secret: set {SALT} to the one of that set"
+def recipe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Returns the first three settings in which two recipes differ, in words; empty where they are equal."""
+    changed = differences(there, here)
+    text = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in changed[:3])
+    if there.get(SECRET) and here.get(SECRET) and there[SECRET] != here[SECRET]:
+        text += f"; names in that set are digests with another secret: set {SALT} to it"
+    return text
 
 
 def run_plan(
@@ -145,67 +147,69 @@ def run_plan(
 ) -> Manifest:
     """Pack a plan to a URL. Continues after the shards that an interrupted pack has committed.
 
-    `config_file`: the config's file name on the data card. `force`: replace the set that is there, once the
-    new one is complete.
+    `config_file`: the config's file name on the data card. `force`: replace an existing set when the new one
+    is complete.
     """
     url = config.out.url
     with set_lock(url) as lock:
-        if finished := existing_set(config, plan, force=force):  # packed by another process meanwhile
+        if finished := existing_set(
+            config, plan, force=force
+        ):  # another process has packed it in the meantime
             return finished
-        series, keep = _place(config, plan, force)
-        # Before the first shard: there must be no digest in a store that nobody can lead back to a name.
+        shard_names, keep = _choose_names(config, plan, force)
+        # Before the first shard, so that the table has the name of every digest in the set.
         if not keep:
             write_table(config, plan.scans)
-        shards = committed_shards.recover_shards(url, series, plan, keep)
-        writer = write_plan(config, plan, shards, (), progress, series, lock.confirm)
+        shards = committed_shards.recover_shards(url, shard_names, plan, keep)
+        writer = write_plan(config, plan, shards, (), progress, shard_names, lock.confirm)
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
         tree, pages = describe_set(plan, config, tree, writer.shards, writer.skipped, config_file)
         lock.confirm()
-        if keep:  # until now the table was the old set's
+        if keep:  # until now the table belonged to the old set
             write_table(config, plan.scans)
         commit_set(url, tree, pages)
         return read_manifest(url)
 
 
-def _place(config: PackConfig, plan: PackPlan, force: bool) -> tuple[ShardNames, set[str]]:
+def _choose_names(config: PackConfig, plan: PackPlan, force: bool) -> tuple[ShardNames, set[str]]:
     """Chooses the names of this plan's shards, and the existing files to keep until it is committed."""
     url, name = config.out.url, config.out.name
-    old = committed_shards.read_existing(url, replaced=force)
+    old = committed_shards.read_existing(url, replacing=force)
     if old is not None:
-        keep = set_ownership.files_of(old.shards)
+        keep = set_ownership.shard_files_of(old.shards)
         if _is_unfinished(url, old, plan):
             return ShardNames(name, max(set_ownership.generations(name, keep), default=1)), keep
         return ShardNames(name, set_ownership.free_generation(name, keep)), keep
     if not storage.exists(storage.join(url, MANIFEST)):
         return ShardNames(name), set()
-    # A manifest that cannot be read: which files it names is not known, so none is touched.
-    there, mark = set_ownership.set_files_at(url), set_ownership.read_marker(url)
-    if mark is not None and mark.fingerprint == plan.fingerprint:
-        series = ShardNames(name, mark.generation)
+    # The manifest cannot be read, so the files it names are not known: all existing shards are kept.
+    existing, marker = set_ownership.shard_files_at(url), set_ownership.read_marker(url)
+    if marker is not None and marker.fingerprint == plan.fingerprint:
+        shard_names = ShardNames(name, marker.generation)
     else:
-        series = ShardNames(name, set_ownership.free_generation(name, there))
-    return series, {
-        file for file in there if series.generation not in set_ownership.generations(name, [file])
+        shard_names = ShardNames(name, set_ownership.free_generation(name, existing))
+    return shard_names, {
+        file for file in existing if shard_names.generation not in set_ownership.generations(name, [file])
     }
 
 
 def commit_set(url: str, tree: dict[str, Any], pages: Mapping[str, bytes]) -> None:
     """Commit the set by its manifest; then write its pages and remove files that are not part of it."""
     verified_files.write_json(storage.join(url, MANIFEST), tree)
-    # From here on the set stands. A kill leaves packing.json, by which the next start writes the pages.
-    for name in set_ownership.BESIDE:
+    # The set is now committed. After a kill, packing.json makes the next start write the pages.
+    for name in set_ownership.PAGE_FILES:
         where = storage.join(url, name)
         if name in pages:
             verified_files.write(where, pages[name])
         else:
             storage.delete(where)
-    # Readers of a replaced set had its shards until now, when the manifest names the new ones.
+    # Only now, because readers of a replaced set needed its shards until the new manifest was written.
     set_ownership.remove_leftovers(
         url, {file for shard in tree["shards"] for file in (shard["name"], shard["index"]["name"])}
     )
-    # Last: as long as packing.json is there, the next start comes back to do the steps above.
+    # Last, because packing.json makes the next start repeat the steps above.
     set_ownership.remove_marker(url)
 
 
@@ -215,19 +219,19 @@ def write_plan(
     shards: Sequence[CommittedShard],
     base: Sequence[CommittedShard],
     progress: Progress | None,
-    series: ShardNames,
-    confirm: Callable[[], None],
+    shard_names: ShardNames,
+    confirm_lock: Callable[[], None],
 ) -> ShardWriter:
     """Pack the rest of a plan after its committed shards. `base`: the shards of the set it is appended to."""
-    start = shards[-1].next if shards else 0
-    # Left in reverse order: the workers stop first, then the open shard is dropped, then its folder goes.
+    start = shards[-1].next_place if shards else 0
+    # These end in reverse order: the workers stop, the unfinished shard is removed, then its folder.
     with (
         Scratch("pack", uuid.uuid4().hex) as scratch,
-        ShardWriter(config.out, plan, scratch.folder, shards, base, series, confirm) as writer,
+        ShardWriter(config.out, plan, scratch.folder, shards, base, shard_names, confirm_lock) as writer,
         closing(samples(config, plan, start)) as results,
     ):
         for place, result in enumerate(results, start=start):
-            writer.take(place, result)
+            writer.add_result(place, result)
             if progress:
                 progress(place + 1, len(plan.scans))
         writer.commit(len(plan.scans))
@@ -244,34 +248,36 @@ def describe_set(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Returns the complete manifest, and the files beside it by name: data card, quality page, pictures."""
     url = config.out.url
-    kept_pictures, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
-    burnt_in = {**manifest.get("burnt_in", {}), **find_burnt_in(kept_pictures)}
-    not_compared = {**manifest.get("not_compared", {}), **count_not_compared(kept_pictures)}
-    framed = {**manifest.get("framed", {}), **count_framed(kept_pictures)}
-    tree = {**manifest, "burnt_in": burnt_in, "not_compared": not_compared, "framed": framed}
-    shown = first_of_each_group(kept_pictures)
-    pages = {KEPT: draw_page(shown, [f"{tile.group}\n{tile.key}" for tile in shown], apart=True)}
+    kept, dropped = kept_tiles(url, plan, shards, skipped), dropped_tiles(plan, skipped)
+    tree = {
+        **manifest,
+        "burnt_in": {**manifest.get("burnt_in", {}), **find_burnt_in(kept)},
+        "not_compared": {**manifest.get("not_compared", {}), **count_not_compared(kept)},
+        "framed": {**manifest.get("framed", {}), **count_framed(kept)},
+    }
+    examples = first_of_each_group(kept)
+    captions = [f"{tile.group}\n{tile.key}" for tile in examples]
+    pages = {EXAMPLES: draw_page(examples, captions, group_rows=True)}
     if dropped:
-        pages[OUT] = draw_page(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
+        pages[DROPPED] = draw_page(dropped, [f"{tile.key} {tile.note}" for tile in dropped])
     pairs = tree["near_duplicates"]["first"][:PAIRS]
-    wanted = [key for a, b, _ in pairs for key in (a, b)]
-    wanted += [key for _, keys in keys_to_show(tree.get("suspects", {})) for key in keys]
-    alike = read_keys(url, shards, wanted)
-    pages[QUALITY] = quality_page(tree, kept_pictures, dropped, alike).encode()
+    keys = [key for first, second, _ in pairs for key in (first, second)]
+    keys += [key for _, suspects in keys_to_show(tree.get("suspects", {})) for key in suspects]
+    pages[QUALITY] = quality_page(tree, kept, dropped, read_keys(url, shards, keys)).encode()
     pages[CARD] = make_card(tree, config, config_file).encode()
     return tree, pages
 
 
 def samples(config: PackConfig, plan: PackPlan, start: int) -> Generator[PackedSample | Skipped]:
-    """The samples of the plan from `start` on, in order."""
-    left = len(plan.scans) - start
-    # Spawning a process imports NumPy and Pillow again, which takes longer than packing a few scans.
-    workers = 1 if left < FEW else config.out.workers or available_cores()
+    """Makes the samples of the plan from `start` on, in order."""
+    remaining = len(plan.scans) - start
+    # A new process imports NumPy and Pillow again, which takes longer than packing a few scans.
+    workers = 1 if remaining < FEW_SCANS else config.out.workers or available_cores()
     return ordered_map(partial(make_sample, image=config.image), islice(plan.scans, start, None), workers)
 
 
 def _nothing_usable(skipped: Sequence[Skipped]) -> str:
     return (
         f"none of {len(skipped):,} images can be used: {first_few(skipped)}; "
-        "source.path must hold B-scans as JPEG, PNG, TIFF, BMP or WebP files"
+        "give source.path a folder of B-scans as JPEG, PNG, TIFF, BMP or WebP files"
     )

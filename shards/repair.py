@@ -1,8 +1,8 @@
-"""Rebuilds bad shards of a set from its sources, to exactly the bytes that the manifest names.
+"""Rebuilds bad shards of a set from its sources, with exactly the bytes that the manifest records.
 
-The manifest says how many samples each shard holds and which scans were left out. The plan is made again
-from the same sources and settings and says the rest. A rebuilt shard is written only where its hash is
-the manifest's: a source that has changed meanwhile is an error.
+The manifest says how many samples each shard holds and which scans were left out. The plan, made again from
+the same sources and settings, says which scans these are. A rebuilt shard is written only if its hash is the
+one in the manifest. If the source has changed, that is an error.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from retfound_dist.config.loading import differences
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import IndexFile, Manifest, Shard, read_manifest
 from retfound_dist.io import storage, verified_files
 from retfound_dist.io.scratch import Scratch
 from shards.images.scan import Scan
-from shards.pack import other_secret
-from shards.planning.pack_plan import Marks, PackPlan
+from shards.pack import recipe_difference
+from shards.planning.pack_plan import PackPlan, PlanDigests
 from shards.write.packed_sample import PackedSample, Skipped, make_sample
 from shards.write.set_ownership import set_lock
 from shards.write.shard_writer import OpenShard
@@ -30,43 +29,41 @@ from shards.write.tar_shard import index_bytes
 
 @dataclass(frozen=True)
 class ShardContents:
-    """The scans that make up one shard."""
+    """The scans that one shard consists of."""
 
     shard: Shard
     scans: tuple[Scan, ...]
-    next: int
+    next_place: int
     """Place in the plan of the first scan of the next shard."""
     skipped: tuple[Skipped, ...]
     """Scans kept out between this shard and the one before."""
 
 
 def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
-    """Rebuild the named shards of the set at `config.out.url`; gives the names of those that are whole again.
+    """Rebuild the named shards of the set at `config.out.url`. Returns the names of the rebuilt ones.
 
-    Raises DataError when the plan is not the set's, or a rebuilt shard differs from the manifest.
+    Raises DataError if the set was packed from another plan, or if a rebuilt shard differs from the manifest.
     """
     manifest = read_manifest(config.out.url)
     shards = shards_of_pack(manifest, plan.fingerprint)
     if not shards:
-        other = differences(manifest.recipe, plan.recipe)
-        changed_settings = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in other[:3])
-        changed_settings = (changed_settings or "the source holds other images now") + other_secret(
-            manifest.recipe, plan.recipe
-        )
+        difference = recipe_difference(manifest.recipe, plan.recipe) or "the source holds other images now"
         raise DataError(
-            f"{config.out.url} was not packed from this config and these images "
-            f"({changed_settings}): give --repair the config it was packed with"
+            f"{config.out.url} was not packed from this config and these images ({difference}): "
+            "give --repair the config it was packed with"
         )
-    mine = [piece for piece in shard_contents(manifest, plan, shards) if piece.shard.name in bad]
-    marks = Marks(plan)
+    bad_contents = [
+        contents for contents in shard_contents(manifest, plan, shards) if contents.shard.name in bad
+    ]
+    plan_digests = PlanDigests(plan)
     with set_lock(config.out.url) as lock:
-        for piece in mine:
-            _rebuild(config, marks, piece, lock.confirm)
-    return [piece.shard.name for piece in mine]
+        for contents in bad_contents:
+            _rebuild(config, plan_digests, contents, lock.confirm)
+    return [contents.shard.name for contents in bad_contents]
 
 
 def shards_of_pack(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
-    """The shards that came with the pack or append of this fingerprint; empty where there is none."""
+    """Returns the shards of the pack or append with this fingerprint; empty if there is none."""
     first = 0
     for part in manifest.history:
         if part["fingerprint"] == fingerprint:
@@ -76,48 +73,54 @@ def shards_of_pack(manifest: Manifest, fingerprint: str) -> tuple[Shard, ...]:
 
 
 def shard_contents(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) -> Iterator[ShardContents]:
-    """Which scans each shard holds (pure)."""
-    out = {row["key"]: Skipped(**row) for row in manifest.skipped}
-    kept_places = [place for place, scan in enumerate(plan.scans) if scan.key not in out]
+    """Finds the scans of each shard (pure)."""
+    skipped_of_key = {row["key"]: Skipped(**row) for row in manifest.skipped}
+    kept_places = [place for place, scan in enumerate(plan.scans) if scan.key not in skipped_of_key]
     ends = list(accumulate(shard.samples for shard in shards))
-    # Where the counts do not sum up, each shard would be given scans of its neighbour.
+    # With wrong counts a shard would get scans of its neighbour.
     if ends[-1:] != [len(kept_places)]:
-        raise DataError(f"{manifest.url}: the manifest's counts do not sum up; pack the set again")
-    before = 0
+        raise DataError(f"{manifest.url}: the counts in the manifest do not add up; pack the set again")
+    start = 0
     for shard, end in zip(shards, ends, strict=True):
         places = kept_places[end - shard.samples : end]
-        after = kept_places[end] if end < len(kept_places) else len(plan.scans)
-        skipped = [out[s.key] for s in plan.scans[before:after] if s.key in out]
-        yield ShardContents(shard, tuple(plan.scans[p] for p in places), after, tuple(skipped))
-        before = after
+        end_place = kept_places[end] if end < len(kept_places) else len(plan.scans)
+        skipped = [skipped_of_key[s.key] for s in plan.scans[start:end_place] if s.key in skipped_of_key]
+        yield ShardContents(shard, tuple(plan.scans[p] for p in places), end_place, tuple(skipped))
+        start = end_place
 
 
-def _rebuild(config: PackConfig, marks: Marks, piece: ShardContents, confirm: Callable[[], None]) -> None:
-    url, wanted = config.out.url, piece.shard
+def _rebuild(
+    config: PackConfig, plan_digests: PlanDigests, contents: ShardContents, confirm_lock: Callable[[], None]
+) -> None:
+    url, expected = config.out.url, contents.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
-        opened = OpenShard(os.path.join(scratch.folder, wanted.name), wanted.name, wanted.split)
-        for scan in piece.scans:
+        open_shard = OpenShard(os.path.join(scratch.folder, expected.name), expected.name, expected.split)
+        for scan in contents.scans:
             sample = make_sample(scan, image=config.image)
             if not isinstance(sample, PackedSample):
-                raise DataError(f"{wanted.name} cannot be rebuilt: {sample}; bring the source back as it was")
-            opened.add(sample, scan.source)
-        shard = opened.close()
-        if not wanted.fields_sha256:
-            shard = replace(shard, fields_sha256="")  # packed before it was kept
-        done, mark = opened.record(shard, piece.next, piece.skipped), marks.at(piece.next)
-        for record in (done, replace(done, sources=None)):  # as an index is now, and as it was before
-            index = index_bytes(opened.tar.entries, record.to_tree(mark))
+                raise DataError(f"{expected.name} cannot be rebuilt: {sample}; restore the source")
+            open_shard.add(sample, scan.source)
+        shard = open_shard.close()
+        if not expected.fields_sha256:
+            shard = replace(shard, fields_sha256="")  # packed by a version that did not record it
+        committed, plan_digest = (
+            open_shard.make_record(shard, contents.next_place, contents.skipped),
+            plan_digests.at(contents.next_place),
+        )
+        # Older versions wrote no source digests into the index.
+        for record in (committed, replace(committed, source_digests=None)):
+            index = index_bytes(open_shard.tar.entries, record.to_tree(plan_digest))
             info = storage.bytes_info(index)
             built = replace(shard, index=IndexFile(shard.index.name, info.bytes, info.sha256))
-            if built == wanted:
+            if built == expected:
                 break
-        if built != wanted:
+        if built != expected:
             raise DataError(
-                f"{wanted.name} rebuilt from the source differs from the manifest: the source or this "
-                "software has changed since it was packed; pack the set again with --force"
+                f"{expected.name}, rebuilt from the source, differs from the manifest: the source or this "
+                "software has changed since the set was packed; pack the set again with --force"
             )
-        # Rebuilding takes a while: another process may have taken the lock since.
-        confirm()
-        # The tar before its index, as in a pack: an index says that its tar is whole.
-        verified_files.upload_verified(opened.path, storage.join(url, wanted.name))
-        verified_files.write(storage.join(url, wanted.index.name), index)
+        # Rebuilding takes time, and another process may have taken the lock since.
+        confirm_lock()
+        # The tar before its index, as in a pack: an index says that its tar is complete.
+        verified_files.upload_verified(open_shard.path, storage.join(url, expected.name))
+        verified_files.write(storage.join(url, expected.index.name), index)

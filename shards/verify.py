@@ -1,8 +1,8 @@
-"""Reads a shard set back, compares every shard with the manifest, and names all faults.
+"""Reads a shard set, compares every shard with the manifest, and lists all faults.
 
     faults = verify("s3://bucket/oct")
 
-A remote shard is fetched to local scratch, one at a time for each process.
+A remote shard is copied to local scratch. Each process holds one at a time.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from shards.images.preparation import decode
 from shards.ordered_map import available_cores, ordered_map
 from shards.write.set_ownership import MARKER
 
-SMALL_SET = 100_000_000
-"""Bytes."""
+SMALL_SET_BYTES = 100_000_000
+"""Up to this size one process reads the set sooner than worker processes start."""
 
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """What reading one shard has found."""
+    """The result of checking one shard."""
 
     name: str
     faults: tuple[str, ...]
@@ -47,55 +47,57 @@ class ShardCheck:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What reading a set has found."""
+class VerifyReport:
+    """The result of checking a set."""
 
     faults: tuple[str, ...]
-    """One line each; empty for a sound set."""
-    bad: tuple[str, ...]
+    """One line per fault; empty for a set without faults."""
+    bad_shards: tuple[str, ...]
     """Names of the shards that have faults."""
     notes: tuple[str, ...] = ()
-    """What is no fault, and a person should know."""
+    """Remarks that are not faults."""
 
 
 def verify(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Every fault of the set in one line each, empty for a sound set; 0 workers: one for each core.
+    """Returns one line per fault of the set, none for a set without faults. 0 workers: one per core.
 
     ManifestError where there is no committed set.
     """
     return list(inspect_set(url, workers, progress).faults)
 
 
-def inspect_set(url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> Report:
-    """`verify` with the names of the bad shards."""
-    # Not counted: a wrong count would end the reading here. Below it is one fault among all others.
+def inspect_set(
+    url: str, workers: int = 0, progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
+    """Checks the set as `verify` does, and also names the bad shards."""
+    # `counted=False`: a wrong count would raise here. Below it is one fault among the others.
     manifest = read_manifest(url, counted=False)
     faults, notes = _set_faults(manifest)
     keys = Counter[str]()
-    bad: list[str] = []
-    count = min(workers or _wanted_workers(manifest), len(manifest.shards))
-    # One shard a task: they are large, and several in one task would leave the other workers idle.
+    bad_shards: list[str] = []
+    count = min(workers or _worker_count(manifest), len(manifest.shards))
+    # One shard per task: shards are large, and several per task would leave some workers idle.
     results = ordered_map(partial(check_shard, url=url), manifest.shards, count, chunk=1)
-    for number, checked in enumerate(results, start=1):
-        faults += checked.faults
-        bad += [checked.name] if checked.faults else []
-        keys.update(checked.keys)
+    for number, shard_check in enumerate(results, start=1):
+        faults += shard_check.faults
+        bad_shards += [shard_check.name] if shard_check.faults else []
+        keys.update(shard_check.keys)
         if progress:
             progress(number, len(manifest.shards))
     faults += [f"key {key} is in the set {n} times" for key, n in sorted(keys.items()) if n > 1]
-    return Report(tuple(faults), tuple(bad), tuple(notes))
+    return VerifyReport(tuple(faults), tuple(bad_shards), tuple(notes))
 
 
 def check_shard(shard: Shard, *, url: str) -> ShardCheck:
-    """Size, sha256, index and every sample of one shard."""
+    """Checks size, sha256, index and every sample of one shard."""
     where = storage.join(url, shard.name)
     if not storage.exists(where):
         return ShardCheck(shard.name, (f"{shard.name} is missing",), ())
     with _local_copy(where) as path:
         info = storage.file_info(path)
-        # One fault for a tar that is cut short, not one for each sample behind the cut.
+        # A truncated tar is one fault. Reading on would give one for each missing sample.
         if info.bytes != shard.bytes:
-            fault = f"{shard.name} has {info.bytes:,} bytes, {shard.bytes:,} in the manifest"
+            fault = f"{shard.name} has {info.bytes:,} bytes; the manifest says {shard.bytes:,}"
             return ShardCheck(shard.name, (fault,), ())
         faults = [] if info.sha256 == shard.sha256 else [f"{shard.name} differs from the manifest's sha256"]
         entries, index_faults = _read_index(url, shard)
@@ -104,34 +106,34 @@ def check_shard(shard: Shard, *, url: str) -> ShardCheck:
     return ShardCheck(shard.name, tuple(faults), tuple(entry.key for entry in entries or ()))
 
 
-def _wanted_workers(manifest: Manifest) -> int:
-    """One for each core, or this process alone for a set that is read sooner than processes start."""
-    return available_cores() if sum(shard.bytes for shard in manifest.shards) > SMALL_SET else 1
+def _worker_count(manifest: Manifest) -> int:
+    """One per core; for a small set this process alone."""
+    return available_cores() if sum(shard.bytes for shard in manifest.shards) > SMALL_SET_BYTES else 1
 
 
 def _set_faults(manifest: Manifest) -> tuple[list[str], list[str]]:
-    """Faults of the set as a whole, and notes about it."""
+    """Returns the faults of the set as a whole, and notes about it."""
     faults, notes = [], []
     total = sum(shard.samples for shard in manifest.shards)
     if total != manifest.samples:
-        faults.append(f"manifest.json says {manifest.samples:,} samples, its shards sum to {total:,}")
-    named = Counter(shard.name for shard in manifest.shards)
-    faults += [f"{name} is in manifest.json {n} times" for name, n in named.items() if n > 1]
-    there = storage.list_names(manifest.url)
-    strange = [name for name in there if name.endswith(".tar") and name not in named]
-    # --force packs the new set beside the old one, whose shards these tars are not.
-    if strange and MARKER in there:
+        faults.append(f"manifest.json says {manifest.samples:,} samples; its shards add up to {total:,}")
+    listed = Counter(shard.name for shard in manifest.shards)
+    faults += [f"{name} is in manifest.json {n} times" for name, n in listed.items() if n > 1]
+    existing = storage.list_names(manifest.url)
+    unlisted = [name for name in existing if name.endswith(".tar") and name not in listed]
+    # --force and --append write new tars beside the shards of the existing set.
+    if unlisted and MARKER in existing:
         notes.append(
-            f"{len(strange)} tar files ({strange[0]}) are of a pack that was not finished: they are no part "
-            "of the set; the same pack command goes on with them"
+            f"{len(unlisted)} tar files ({unlisted[0]}) belong to an unfinished pack, not to this set: "
+            "the same pack command continues with them"
         )
     else:
-        faults += [f"{name} is not in manifest.json" for name in strange]
-    old = sum(not shard.fields_sha256 for shard in manifest.shards)
-    if old:
+        faults += [f"{name} is not in manifest.json" for name in unlisted]
+    without_digest = sum(not shard.fields_sha256 for shard in manifest.shards)
+    if without_digest:
         notes.append(
-            f"labels and patients of {old:,} of {len(manifest.shards):,} shards could not be held against "
-            "manifest.json: an older version packed them, without a digest of these"
+            f"labels and patients of {without_digest:,} of {len(manifest.shards):,} shards could not be "
+            "compared with manifest.json: an older version packed them and recorded no digest of them"
         )
     return faults, notes
 
@@ -150,23 +152,23 @@ def _read_index(url: str, shard: Shard) -> tuple[tuple[Entry, ...] | None, list[
 
 
 def _tar_faults(path: str, shard: Shard, entries: tuple[Entry, ...] | None) -> Iterator[str]:
-    """Every sample of a tar that is not as its index says, or cannot be read."""
+    """Yields the faults of a tar: samples that differ from the index or cannot be read."""
     try:
-        # `r:` reads plain tars alone; `r` would try to decompress damaged ones.
+        # `r:` reads uncompressed tars only; `r` would try to decompress a damaged one.
         with tarfile.open(path, mode="r:") as tar:
             members = {member.name: (member.offset_data, member.size) for member in tar}
     except (tarfile.TarError, EOFError, OSError) as error:
         yield f"is not a readable tar ({error})"
         return
     if len(members) != 2 * shard.samples:
-        yield f"holds {len(members)} files, {shard.samples} samples have {2 * shard.samples}"
+        yield f"holds {len(members)} files instead of {2 * shard.samples} for {shard.samples} samples"
     fields_of_key: dict[str, dict[str, Any]] = {}
     with open(path, "rb") as file:
         for entry in entries or ():
             yield from _sample_faults(file, entry, members, fields_of_key)
-    # The digest is of all samples: where one could not be read it would be a second fault for one cause.
+    # The digest covers all samples, so an unreadable sample would cause a second fault here.
     if entries is not None and len(fields_of_key) == len(entries):
-        yield from _told_faults(shard, fields_of_key)
+        yield from _field_faults(shard, fields_of_key)
 
 
 def _sample_faults(
@@ -175,18 +177,18 @@ def _sample_faults(
     members: dict[str, tuple[int, int]],
     fields_of_key: dict[str, dict[str, Any]],
 ) -> Iterator[str]:
-    """What is wrong with one sample; its JSON goes into `fields_of_key`, by its key."""
+    """Yields the faults of one sample; puts the fields of its JSON into `fields_of_key`."""
     image = (entry.image_offset, entry.image_bytes)
     fields = (entry.json_offset, entry.json_bytes)
     if (members.get(f"{entry.key}.{entry.extension}"), members.get(f"{entry.key}.json")) != (image, fields):
-        yield f"{entry.key} is not where the index says"
+        yield f"{entry.key} is not at the place in the index"
         return
     try:
         data = _read_at(file, *image)
         shape = decode(data).shape[:2]
         known = json_reader.parse(_read_at(file, *fields), PackedFields, f"{entry.key}.json", "")
         if shape != (known["height"], known["width"]):
-            yield f"{entry.key} is not of the size its JSON says"
+            yield f"{entry.key} differs in size from its JSON"
         elif image_digest(data) != entry.image_sha256:
             yield f"{entry.key} differs from the sha256 in the index"
         fields_of_key[entry.key] = dict(known)
@@ -194,25 +196,22 @@ def _sample_faults(
         yield str(error)
     except DataError as error:
         yield f"{entry.key} {error}"
-    except Exception as error:  # damaged bytes make decoders raise anything
+    except Exception as error:  # decoders raise any error on damaged bytes
         yield f"{entry.key} cannot be read ({error})"
 
 
-def _told_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _field_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Compares part, labels and patients in the samples with the manifest."""
-    parts = Counter(known.get("split") for known in fields_of_key.values())
+    parts = Counter(fields.get("split") for fields in fields_of_key.values())
     for part, count in parts.items():
         if part != shard.split:
-            yield f"{count} of its samples say part {_spelled(part)}, manifest.json {_spelled(shard.split)}"
+            expected = shard.split or "none"
+            yield f"{count} of its samples say part {part or 'none'}; manifest.json says {expected}"
     digest = FieldsDigest()
-    for key, known in fields_of_key.items():
-        digest.add(key, known.get("split"), known.get("label"), known.get("patient"))
+    for key, fields in fields_of_key.items():
+        digest.add(key, fields.get("split"), fields.get("label"), fields.get("patient"))
     if shard.fields_sha256 not in ("", digest.hex()):
-        yield "the part, label or patient of a sample differs from the manifest's digest of them"
-
-
-def _spelled(part: object) -> str:
-    return "none" if part is None else str(part)
+        yield "the part, label or patient of a sample differs from the digest in the manifest"
 
 
 def _read_at(file: IO[bytes], offset: int, size: int) -> bytes:
@@ -222,11 +221,11 @@ def _read_at(file: IO[bytes], offset: int, size: int) -> bytes:
 
 @contextmanager
 def _local_copy(url: str) -> Iterator[str]:
-    """The path of a local shard, or of a copy of a remote one that goes when the block ends."""
+    """Yields the path of a local shard, or of a copy of a remote one that is removed at the end."""
     if storage.is_local(url):
         yield storage.local_path(url)
         return
-    # A shard is read three times: for its hash, its members and its samples.
+    # Copied, because a shard is read three times: for its hash, its members and its samples.
     with temporary(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)

@@ -1,4 +1,4 @@
-"""Names of people in what a source calls its images: found, replaced by keyed digests, written apart.
+"""Finds names of people in file names and lists, replaces them by keyed digests, and writes a table of both.
 
 May import `shards.images` and the base rooms.
 """

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
 
-LONG = 7
-"""Digits from which a number may be a hospital's; shorter ones are counters of studies."""
-DAYS_DIGITS = 6
-"""Digits of a date without its century: such numbers count where a whole column of them is dates."""
+SHORT_DATE_DIGITS = 6
+"""Digits of a date without its century. Such numbers count only if all of a source's are dates."""
 _FIRST_YEAR, _LAST_YEAR = 1900, 2049
 _COUNTER = 10_000
-"""A long number with a smaller value is a counter with zeros before it."""
+"""A long number of a smaller value is a counter with leading zeros."""
 _MONTHS = (
     "jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|fevr(?:ier)?|mar(?:ch|s|zo)?|maerz|marz|apr(?:il)?|avr(?:il)?|abr(?:il)?|"
     "may|mai|mayo|june?|juni|juin|junio|july?|juli|juil(?:let)?|julio|aug(?:ust)?|aout|ago(?:sto)?|"
@@ -53,20 +51,22 @@ _HASH = re.compile(
     r"(?<![0-9a-z])(?=[0-9a-f-]*[a-f])(?=[0-9a-f-]*\d)"
     r"(?:[0-9a-f]{12,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?![0-9a-z])"
 )
-"""What is a digest or a UUID already tells nobody's name."""
-_SCHEME = re.compile(r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|rvo|vid)_\d+_\d+|octid|octdl")
-"""How published sets number their patients: OCT2017 and OCTDL."""
+"""Digests and UUIDs, which identify nobody."""
+_PUBLISHED = re.compile(
+    r"(?:cnv|dme|drusen|normal)-\d+-\d+|(?:amd|dme|erm|no|rao|rvo|vid)_\d+_\d+|octid|octdl"
+)
+"""Names of files in published sets: OCT2017 and OCTDL."""
 
 
-def is_scheme(stem: str) -> bool:
-    """Whether a file is named as in a published set, whose numbers are no hospital's."""
-    return _SCHEME.fullmatch(stem.casefold()) is not None
+def is_published_name(stem: str) -> bool:
+    """Whether a file is named as in a published set. The numbers in it are not a hospital's."""
+    return _PUBLISHED.fullmatch(stem.casefold()) is not None
 
 
 def holds_date(text: str) -> bool:
-    """Whether a text holds a whole date, in whatever order, with digits or a month's name."""
+    """Whether a text holds a date with its year, in any order, in digits or with a month's name."""
     plain = text.casefold()
-    # Most names of folders hold no digit, and this is asked of millions of names.
+    # Most names of folders hold no digit, and millions of names are checked.
     if not any(letter.isdigit() for letter in plain):
         return False
     has_numeric_date = (
@@ -74,16 +74,16 @@ def holds_date(text: str) -> bool:
             _is_day(int(a or d), int(b or e), int(c or f))
             for a, _, b, c, d, e, f in _YEAR_FIRST.findall(plain)
         )
-        or any(_either(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
+        or any(_is_day_either_way(int(c), int(a), int(b)) for a, _, b, c in _YEAR_LAST.findall(plain))
         or any(
-            # Only a number above 31 is surely a year: 12-05-03 may be a version or a counter.
-            int(c) > 31 and _either(1900 + int(c), int(a), int(b))
+            # Only a number above 31 is certainly a year: 12-05-03 may be a version or a counter.
+            int(c) > 31 and _is_day_either_way(1900 + int(c), int(a), int(b))
             for a, _, b, c in _SHORT_YEAR.findall(plain)
         )
     )
     return (
         has_numeric_date
-        or any(_named(one) for one in _NAMED_MONTH.finditer(plain))
+        or any(_is_named_date(one) for one in _NAMED_MONTH.finditer(plain))
         or bool(
             _EASTERN.search(plain) or _BORN.search(plain) or any(map(is_whole_date, _DIGITS.findall(plain)))
         )
@@ -93,7 +93,7 @@ def holds_date(text: str) -> bool:
 def may_hold_date(zeros: str) -> bool:
     """Whether a text could hold a date if its zeros were other digits.
 
-    Asked once for all names that differ only in digits."""
+    Checked once for all names that differ only in digits."""
     plain = zeros.casefold()
     forms = (_WHOLE, _YEAR_FIRST, _YEAR_LAST, _SHORT_YEAR, _NAMED_MONTH, _EASTERN, _BORN)
     return any(form.search(plain) for form in forms) or ("0000" in plain and bool(_MONTH_FIRST.search(plain)))
@@ -106,19 +106,21 @@ def may_hold_identifier(zeros: str) -> bool:
 
 
 def is_whole_date(digits: str) -> bool:
-    """Whether a number is a date with its century: 19500131 (a time may follow), 31011950, 01311950."""
+    """Whether a number is a date with its century: 19500131 (also with a time), 31011950, 01311950."""
     if len(digits) in (12, 14) and _is_clock(digits[8:]):
         return _is_day(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
     if len(digits) != 8:
         return False
     first = _is_day(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
-    return first or _either(int(digits[4:]), int(digits[:2]), int(digits[2:4]))
+    return first or _is_day_either_way(int(digits[4:]), int(digits[:2]), int(digits[2:4]))
 
 
 def is_short_date(digits: str) -> bool:
     """Whether six digits may be a date without its century: year first or last."""
     a, b, c = int(digits[:2]), int(digits[2:4]), int(digits[4:])
-    return _is_day(1904 + a % 4, b, c) or _either(1904 + c % 4, a, b)  # of a century only leap years matter
+    return _is_day(1904 + a % 4, b, c) or _is_day_either_way(
+        1904 + c % 4, a, b
+    )  # any century will do: only leap years matter
 
 
 def holds_identifier(text: str) -> bool:
@@ -130,18 +132,18 @@ def holds_identifier(text: str) -> bool:
 
 
 def long_numbers(text: str) -> Iterator[tuple[str, str]]:
-    """(text before it, digits) of each number that may be a hospital's or a date without a century."""
-    # Digits of a digest look like a hospital's number and tell of nobody.
+    """Yields (text before it, digits) of each number that may be a hospital's or a date without a century."""
+    # Digests are removed first: their digits look like a hospital's number and identify nobody.
     plain = _HASH.sub("", text.casefold())
     for match in _DIGITS.finditer(plain):
         digits = match[0]
-        if len(digits) < DAYS_DIGITS or is_whole_date(digits):
+        if len(digits) < SHORT_DATE_DIGITS or is_whole_date(digits):
             continue
-        if len(digits) == DAYS_DIGITS or int(digits) >= _COUNTER:
+        if len(digits) == SHORT_DATE_DIGITS or int(digits) >= _COUNTER:
             yield plain[max(0, match.start() - 12) : match.start()], digits
 
 
-def _named(match: re.Match[str]) -> bool:
+def _is_named_date(match: re.Match[str]) -> bool:
     """Whether a match with a month's name is a date.
 
     `oct` is also a kind of image: it needs a four-digit year, and the same separator on both sides."""
@@ -165,7 +167,7 @@ def _is_day(year: int, month: int, day: int) -> bool:
     return True
 
 
-def _either(year: int, one: int, other: int) -> bool:
+def _is_day_either_way(year: int, one: int, other: int) -> bool:
     return _is_day(year, one, other) or _is_day(year, other, one)
 
 

@@ -1,10 +1,11 @@
-"""Decides for each source whether its keys are names or digests, and records why.
+"""Decides for each source whether its keys are names or digests, and records the reason.
 
-    source.keys = "auto"      digests where names of files, folders, patients or labels tell of people
-    source.keys = "digest"    always; "names": never
+    source.keys = "auto"      digests if names of files, folders, patients or labels look like people
+    source.keys = "digest"    always digests
+    source.keys = "names"     never digests
 
-Published sets and the phantom keep their keys: whoever published them has given them. Device files always
-have digests, for a patient's number is one that a hospital gave.
+With "auto", published sets and the phantom keep their names, which their publisher chose. Device files always
+get digests, because they hold patient numbers of hospitals.
 """
 
 from __future__ import annotations
@@ -20,87 +21,87 @@ from shards.people.pseudonyms import notes_without_names, path_of, pseudonymize,
 from shards.people.secret import Secret
 
 DIGEST, NAMES = "digest", "names"
-JUDGED = frozenset(("folder", "csv"))
-"""Kinds whose names are the user's own."""
-DEVICES = frozenset(("device",))
+CHECKED_KINDS = frozenset(("folder", "csv"))
+"""Kinds whose names come from the user, so that they may be names of people."""
+DEVICE_KINDS = frozenset(("device",))
 ASKED, LOOKS, HARMLESS, PUBLISHED, NUMBERS = "asked", "looks", "harmless", "published", "numbers"
-"""Why keys are what they are."""
+"""Reasons of a decision, as the manifest writes them."""
 
 
 @dataclass(frozen=True)
 class NamePolicy:
-    """What was decided for a source."""
+    """The decision for a source."""
 
     keys: str
-    why: str
+    """`names` or `digest`."""
+    reason: str
     signs: NameSigns
     labels: int = 0
-    """Labels that look like people."""
-    mark: str = ""
-    """Of the secret that digests are keyed with."""
+    """Number of labels that look like people."""
+    secret: str = ""
+    """Fingerprint of the secret behind the digests; empty for names."""
 
     def to_tree(self) -> dict[str, Any]:
-        """How it stands in the manifest."""
-        tree = {"keys": self.keys, "why": self.why, "signs": dict(self.signs.kinds), "labels": self.labels}
-        return {**tree, "secret": self.mark} if self.mark else tree
+        """Returns its entry in the manifest."""
+        tree = {"keys": self.keys, "why": self.reason, "signs": dict(self.signs.kinds), "labels": self.labels}
+        return {**tree, "secret": self.secret} if self.secret else tree
 
 
 def choose_policy(
     source: Source, listing: SourceListing, find_secret: Callable[[], Secret]
 ) -> tuple[SourceListing, NamePolicy]:
     """Returns the listing to pack, and the decision. `find_secret` is called only for digests."""
-    # Not judged in published sets: whoever published them chose the names, so a digest would hide nothing.
-    signs, labels = count_signs(listing) if source.kind in JUDGED else (NameSigns(len(listing.scans)), 0)
-    keys, why = _chosen(source, signs.is_harmless and not labels)
+    # Names in published sets are not checked: they are public, so a digest would hide nothing.
+    is_checked = source.kind in CHECKED_KINDS
+    signs, labels = count_signs(listing) if is_checked else (NameSigns(len(listing.scans)), 0)
+    keys, reason = _choose(source, signs.is_harmless and not labels)
     if keys == NAMES:
-        return listing, NamePolicy(keys, why, signs, labels)
+        return listing, NamePolicy(keys, reason, signs, labels)
     secret = find_secret()
     name = source_name(listing.scans[0].source, source.name, secret)
-    notes = notes_without_names(listing, nameless=source.kind in DEVICES)
-    return SourceListing(pseudonymize(listing.scans, secret, name), notes), NamePolicy(
-        keys, why, signs, labels, secret.mark
-    )
+    notes = notes_without_names(listing, nameless=source.kind in DEVICE_KINDS)
+    policy = NamePolicy(keys, reason, signs, labels, secret.fingerprint)
+    return SourceListing(pseudonymize(listing.scans, secret, name), notes), policy
 
 
 def count_signs(listing: SourceListing) -> tuple[NameSigns, int]:
     """Counts the signs in the names of a listing, and its labels that look like people."""
-    judged = SignCounter()
+    counter = SignCounter()
     for scan in listing.scans:
         path = path_of(scan)
-        list_names = (
-            [scan.volume] if scan.volume is not None and scan.volume not in path else []
-        )  # a list's own
-        judged.add([*list_names, *name_parts(path, scan.label)], scan.patient)
-    return judged.signs(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
+        # A volume that is not in the path comes from a list, and is checked like a name.
+        listed_volume = [scan.volume] if scan.volume is not None and scan.volume not in path else []
+        counter.add([*listed_volume, *name_parts(path, scan.label)], scan.patient)
+    return counter.signs(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
 
 
-def _chosen(source: Source, harmless: bool) -> tuple[str, str]:
-    # What the user asks for comes first, for device files too.
+def _choose(source: Source, harmless: bool) -> tuple[str, str]:
+    # The user's choice comes first, for device files too.
     if source.keys != "auto":
         return source.keys, ASKED
-    if source.kind in DEVICES:
+    if source.kind in DEVICE_KINDS:
         return DIGEST, NUMBERS
-    if source.kind not in JUDGED:
+    if source.kind not in CHECKED_KINDS:
         return NAMES, PUBLISHED
     return (NAMES, HARMLESS) if harmless else (DIGEST, LOOKS)
 
 
 def policy_sentence(tree: Mapping[str, Any]) -> str:
-    """The decision for a source in words, from its entry in the manifest."""
+    """Returns the decision for a source in words, from its entry in the manifest."""
     counted = NameSigns(0, tree["signs"])
     labels = f"{tree['labels']:,} labels" if tree["labels"] else ""
-    signs = "; ".join(part for part in (counted.line(), labels) if part)
+    signs = "; ".join(part for part in (counted.in_words(), labels) if part)
     if tree["keys"] == DIGEST:
         reason = {
-            ASKED: "source.keys=digest asks for it",
-            NUMBERS: "device files hold numbers that hospitals give",
-            LOOKS: f"images that look like people: {signs}",
+            ASKED: "because source.keys=digest",
+            NUMBERS: "because device files hold patient numbers of hospitals",
+            LOOKS: f"because names look like people: {signs}",
         }[tree["why"]]
         secret = tree.get("secret", "not recorded")
-        return f"keys, patients and volumes are keyed digests ({reason}); secret {secret}"
+        return f"keys, patients and volumes are digests, {reason}; fingerprint of their secret: {secret}"
     if tree["why"] == PUBLISHED:
-        return "keys are those of the set as it was published"
+        return "keys are the published names of the images"
     if tree["why"] == HARMLESS:
         return "keys are the names of the files: none looks like a person, a date or an identifier"
-    signs_in_words = f"of the images {signs}" if signs else "none was seen that looks like a person"
-    return f"keys are the names of the files, because source.keys=names says so: {signs_in_words}"
+    found = f"images with names that look like people: {signs}" if signs else "no name looks like a person"
+    return f"keys are the names of the files, because source.keys=names; {found}"

@@ -2,9 +2,9 @@
 
     Smith_John_OD, MULLER Hans, JohnSmith, nguyen^thi, "García, José", Smith_J, 张伟, Иванов
 
-Known are common given names and surnames (names.txt), the shapes in which names are written, and what is
-nobody's name: diseases, devices, sides, words of data sets (harmless.txt). A word that is not known is no
-name alone, only beside another one, and only where both are written as names are.
+It knows common given names and surnames (names.txt), the ways in which names are written, and words that are
+not names: diseases, devices, sides, words of data sets (harmless.txt). An unknown word counts as a name only
+beside another word, and only if both are written like names.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from importlib import resources
 from itertools import pairwise
 
 SHORT, LONG = 3, 4
-"""Letters of a name that counts beside another one, and of one that counts alone."""
+"""Fewest letters of a name that counts beside another one, and of one that counts alone."""
 _RUN = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"[A-ZÀ-ÖØ-Þ]+(?![a-zß-öø-ÿ])|[A-ZÀ-ÖØ-Þ]?[^\WA-ZÀ-ÖØ-Þ\d_]+")
 _FOREIGN = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0300-\u036f\u0900-\u0dff\u0e00-\u109f\u1780-\u17ff])*")
-"""Letters with the marks that those of India, Thailand, Burma and Cambodia carry."""
+"""Letters with the combining marks of the scripts of India, Thailand, Burma and Cambodia."""
 _BETWEEN = re.compile(r"[ _\-.'’]{0,3}")
 _FORMAL = re.compile(r"\s*[,^]\s*")
-"""How lists and DICOM part surname and given name."""
+"""The separators of surname and given name in lists and DICOM."""
 _VOWEL = re.compile(r"[aeiouy]")
 _TITLES = frozenset(("mr", "mrs", "ms", "miss", "herr", "frau", "mme", "sra", "sig", "herrn"))
 _SIDES = frozenset("LRlr")
-_WORDS_TOO = frozenset(
+_ALSO_WORDS = frozenset(
     ("mark", "max", "jan", "june", "april", "may", "august", "white", "green", "gray", "long", "black")
 )
-"""Names that are words of images too: they count beside an unknown word that is written as a name."""
-# Unicode does not decompose these letters, so that taking accents away leaves them as they are.
+"""Names that are also ordinary words: they count only beside an unknown word that is written like a name."""
+# Unicode does not decompose these letters, so removing accents does not change them.
 _MAPPED = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe"})
 
 
@@ -45,31 +45,31 @@ class _Word:
 
     @property
     def is_title(self) -> bool:
-        """Whether it is written as a name: `Smith` or `SMITH`."""
+        """Whether it is written like a name: `Smith` or `SMITH`."""
         return self.text[0].isupper() and (self.text[1:].islower() or self.text.isupper())
 
     @property
     def is_known_name(self) -> bool:
-        return len(self.plain) >= SHORT and self.plain in _names()
+        return len(self.plain) >= SHORT and self.plain in _all_names()
 
     @property
     def is_strong_name(self) -> bool:
-        return self.plain in _strong()
+        return self.plain in _strong_names()
 
     @property
     def is_harmless(self) -> bool:
         plain = self.plain
-        return plain in _harmless() or (plain.endswith("s") and plain[:-1] in _harmless())
+        return plain in _harmless_words() or (plain.endswith("s") and plain[:-1] in _harmless_words())
 
     @property
     def may_be_name(self) -> bool:
-        """An unknown word that can be spoken, or a known name."""
+        """Whether it is a known name, or an unknown word with a vowel."""
         return self.is_known_name or (not self.is_harmless and _VOWEL.search(self.plain) is not None)
 
 
 @lru_cache(maxsize=65_536)
 def holds_person(text: str) -> bool:
-    """Whether a name of a file, a folder or a patient seems to hold a person's name."""
+    """Whether the name of a file, a folder or a patient seems to hold a person's name."""
     if any(_is_foreign_name(run) for run in _foreign_runs(text)):
         return True
     words = _words(text)
@@ -81,7 +81,7 @@ def holds_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_person(text: str) -> bool:
-    """`holds_person` for a cell of a patient column, where one word written as a name is enough."""
+    """`holds_person` for a cell of a patient column, where one word written like a name is enough."""
     if holds_person(text):
         return True
     words = _words(text)
@@ -94,7 +94,7 @@ def is_person(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_surely_person(text: str) -> bool:
-    """`holds_person` for a class or a source: two known names are needed, unknown words do not count."""
+    """`holds_person` for a label or a source: it needs two known names; unknown words do not count."""
     words = _words(text)
     pairs = list(pairwise(words))
     return any(
@@ -109,8 +109,8 @@ def _is_pair(text: str, a: _Word, b: _Word) -> bool:
         return False
     if a.plain in _TITLES and b.is_title and b.may_be_name:
         return True
-    if {a.plain, b.plain} & _WORDS_TOO and a.is_title and b.is_title:
-        other = b if a.plain in _WORDS_TOO else a
+    if {a.plain, b.plain} & _ALSO_WORDS and a.is_title and b.is_title:
+        other = b if a.plain in _ALSO_WORDS else a
         return other.may_be_name and len(other.plain) >= SHORT and not other.text.isupper()
     if not (a.may_be_name and b.may_be_name) or max(len(a.plain), len(b.plain)) < LONG:
         return a.is_known_name and b.is_known_name and a.is_title and b.is_title
@@ -120,7 +120,7 @@ def _is_pair(text: str, a: _Word, b: _Word) -> bool:
 
 
 def _not_two_codes(a: _Word, b: _Word) -> bool:
-    """Two unknown words in capitals are codes where one is short."""
+    """False for two unknown words in capitals of which one is short: they are codes."""
     both = a.text.isupper() and b.text.isupper() and len(a.text) > 1 < len(b.text)
     return not both or a.is_known_name or b.is_known_name or min(len(a.text), len(b.text)) >= LONG
 
@@ -131,7 +131,7 @@ def _is_formal(text: str, a: _Word, b: _Word) -> bool:
 
 
 def _is_initial(text: str, a: _Word, b: _Word) -> bool:
-    """`Smith_J`, `J. Smith`; `_L` and `_R` are sides."""
+    """Whether two words are a name and an initial: `Smith_J`, `J. Smith`. `_L` and `_R` are sides."""
     word, letter = (a, b) if len(b.text) == 1 else (b, a)
     gap = text[a.end : b.start]
     is_initial = len(letter.text) == 1 and letter.text.isupper() and letter.text not in _SIDES
@@ -146,14 +146,14 @@ def _near(text: str, a: _Word, b: _Word) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _words(text: str) -> tuple[_Word, ...]:
-    """Words in Latin letters; `JohnSmith` is two, a single capital and what follows it is one."""
-    # macOS stores accents as letters of their own: `García` would be cut after its i.
+    """Returns the words in Latin letters. `JohnSmith` is two words."""
+    # macOS stores an accent as a character of its own, which would split `García` after the i.
     text = unicodedata.normalize("NFC", text)
     words = []
     for run in _RUN.finditer(text):
         if not _is_latin(run[0]):
             continue
-        # The whole word first: `McDonald` and `OCTDL` are one word, though capitals would cut them.
+        # The whole word first, because `McDonald` and `OCTDL` are one word in spite of their capitals.
         whole = _word(run[0], run.start())
         if whole.is_known_name or whole.is_harmless:
             words.append(whole)
@@ -167,7 +167,7 @@ def _word(text: str, start: int) -> _Word:
 
 
 def plain_letters(text: str) -> str:
-    """Small letters without accents."""
+    """Returns a text in lower case without accents."""
     apart = unicodedata.normalize("NFKD", text.casefold().translate(_MAPPED))
     return "".join(letter for letter in apart if not unicodedata.combining(letter))
 
@@ -184,7 +184,7 @@ def _foreign_runs(text: str) -> list[str]:
 
 
 def _is_foreign_name(run: str) -> bool:
-    """A word of two letters or more in another script that is no word for eyes and images."""
+    """Whether a word in another script has two letters or more and is not a known word for eyes or images."""
     known = _harmless_scripts()
     if run in known or run.casefold() in known or plain_letters(run) in known:
         return False
@@ -192,14 +192,14 @@ def _is_foreign_name(run: str) -> bool:
 
 
 def _is_made_of(run: str, known: frozenset[str]) -> bool:
-    """Whether a run of letters without spaces is made of known words."""
+    """Whether a run of letters without spaces consists of known words."""
     if not run:
         return True
     return any(run.startswith(word) and _is_made_of(run[len(word) :], known) for word in known if word)
 
 
 @cache
-def _harmless() -> frozenset[str]:
+def _harmless_words() -> frozenset[str]:
     return _read("harmless.txt")
 
 
@@ -209,13 +209,13 @@ def _harmless_scripts() -> frozenset[str]:
 
 
 @cache
-def _strong() -> frozenset[str]:
+def _strong_names() -> frozenset[str]:
     return _read("names.txt")
 
 
 @cache
-def _names() -> frozenset[str]:
-    return _strong() | _read("short_names.txt")
+def _all_names() -> frozenset[str]:
+    return _strong_names() | _read("short_names.txt")
 
 
 def _read(name: str) -> frozenset[str]:

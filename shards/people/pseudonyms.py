@@ -3,7 +3,7 @@
     p6c1f0a5d2b7e_R_v0f3e5b7c9a1d_0012     patient, eye, volume, slice, as far as they are known
     i93b0c27f4e11                          an image of which nothing is known
 
-A patient's digest follows from the secret and the patient alone: the same in every source and every pack.
+A patient's digest depends only on the secret and the patient, so it is the same in every source and pack.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from shards.people.person_names import holds_person, is_person, plain_letters
 from shards.people.secret import Secret
 
 LARGEST_SLICE = 99_999
-"""A larger number is no place in a volume: it may be a date or a patient's number."""
-GONE = "..."
+"""A larger number is not the place of a slice: it may be a date or a patient's number."""
+REMOVED = "..."
 _PSEUDONYM = re.compile(r"p[0-9a-f]{12}")
 _EXTENSION = re.compile(r"\.[a-z0-9]{2,5}")
 _TOKENS = re.compile(r" \(v[0-9a-f]{8}[^)]*\)")
-"""How notes of device files name files: by digests that nobody's secret has keyed."""
+"""Names of files in the notes on device files: digests without a secret."""
 _WORD = re.compile(r"[^\W_]{3,}")
 
 
-# Named and not a closure: the scan is pickled for the workers, and names_table.py asks for what it holds.
+# A class and not a closure, because the scan is pickled for the workers and names_table.py reads it.
 class PseudonymizedRead:
     """A scan's `read` that keeps the original scan. Its errors never show the original names."""
 
@@ -44,13 +44,13 @@ class PseudonymizedRead:
         self.scan = scan
 
     def __call__(self) -> bytes | Pixels:
-        """The image, as the scan's own `read` gives it; errors come without its names."""
+        """Returns the image from the scan's own `read`. Its errors show no names."""
         content: bytes | Pixels = _without_names(self.scan, self.scan.read)
         return content
 
 
 class PseudonymizedExtra:
-    """The same for `extra`."""
+    """The same for `extra_fields`."""
 
     __slots__ = ("scan",)
 
@@ -58,42 +58,42 @@ class PseudonymizedExtra:
         self.scan = scan
 
     def __call__(self) -> Mapping[str, Any]:
-        """The scan's further fields."""
-        fields: Mapping[str, Any] = _without_names(self.scan, self.scan.extra or dict)
+        """Returns the scan's further fields."""
+        fields: Mapping[str, Any] = _without_names(self.scan, self.scan.extra_fields or dict)
         return fields
 
 
 def original_scan(scan: Scan) -> Scan:
-    """A scan with the names it came with."""
+    """Returns a scan with its original names."""
     return scan.read.scan if isinstance(scan.read, PseudonymizedRead) else scan
 
 
 def path_of(scan: Scan) -> str:
-    """Path of a scan's file below its source's folder, also where messages show a digest."""
+    """Returns the path of a scan's file below its source's folder, also if messages show a digest."""
     read = original_scan(scan).read
     file = read.args[1] if isinstance(read, partial) and len(read.args) > 1 else getattr(read, "file", None)
     return file if isinstance(file, str) else original_scan(scan).origin
 
 
 def pseudonymize(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
-    """The scans of one source with digests for names. `source`: the source's name in the set."""
+    """Returns the scans of one source with digests for names. `source`: the source's name in the set."""
     people = labels_of_people({scan.label for scan in scans if scan.label is not None})
     digest = lru_cache(maxsize=65_536)(secret.digest)
-    hidden = [_hidden(scan, digest, source, people) for scan in scans]
-    # Two files of one patient, eye, volume and slice would have one key.
-    count = Counter(scan.key for scan in hidden)
-    if len(count) == len(hidden):
-        return hidden
+    pseudonymized = [_pseudonymize_scan(scan, digest, source, people) for scan in scans]
+    # Two files of one patient, eye, volume and slice would have the same key.
+    count = Counter(scan.key for scan in pseudonymized)
+    if len(count) == len(pseudonymized):
+        return pseudonymized
     return [
         scan
         if count[scan.key] == 1
         else replace(scan, key=f"{scan.key}-{secret.digest('file', path_of(scan), 16)}")
-        for scan in hidden
+        for scan in pseudonymized
     ]
 
 
 def source_name(name: str, configured_name: str, secret: Secret) -> str:
-    """What a source is called: as the user says, or as its folder, unless that looks like a person."""
+    """Returns a source's name: the user's, else its folder's, or a digest if that looks like a person."""
     return (
         f"source{secret.digest('source', name, 6)}"
         if not configured_name and is_name_of_person(name)
@@ -102,54 +102,54 @@ def source_name(name: str, configured_name: str, secret: Secret) -> str:
 
 
 def patient_digest(patient: str, digest: Callable[..., str]) -> str:
-    """`p` and 12 digits; of spellings that count as one patient (listing.image_lists) one digest.
+    """Returns `p` and 12 hex digits, the same for all spellings of one patient (listing.image_lists).
 
-    Device files give a digest of their number already: a list that names the same number has the same result.
+    Device files already give a digest of a patient's number. A list with that number gives the same result.
     """
-    if _PSEUDONYM.fullmatch(patient):
-        known = patient
-    else:
+    pseudonym = patient
+    if not _PSEUDONYM.fullmatch(patient):
         plain = unicodedata.normalize("NFKC", "".join(patient.split())).casefold()
         plain = plain.lstrip("0") or "0" if plain.isdigit() else plain
-        known = f"p{hashlib.sha256(plain.encode(errors='surrogateescape')).hexdigest()[:12]}"
-    return f"p{digest('patient', known)}"
+        pseudonym = f"p{hashlib.sha256(plain.encode(errors='surrogateescape')).hexdigest()[:12]}"
+    return f"p{digest('patient', pseudonym)}"
 
 
 def notes_without_names(listing: SourceListing, *, nameless: bool) -> tuple[str, ...]:
-    """The notes of a listing without names of files and folders; notes that may hold one are left out.
+    """Returns the notes of a listing without names of files and folders; leaves out notes that may hold one.
 
-    `nameless`: the notes name files by digests of their paths alone (shards.sources.devices.device).
+    `nameless`: the notes name files only by digests of their paths (shards.sources.devices.device).
     """
     if nameless:
         return tuple(_TOKENS.sub("", note) for note in listing.notes)
     folders = {os.path.dirname(path_of(scan)) for scan in listing.scans}
-    words = {word.casefold() for folder in folders for word in _WORD.findall(folder) if _is_telling(word)}
-    cut = [_cut_note(note) for note in listing.notes]
-    safe_notes = [note for note in cut if note and not _tells(note, words)]
-    left = len(cut) - len(safe_notes)
-    more = f"{left:,} notes on files and folders are left out, for they name them: --dry-run tells them"
-    return (*safe_notes, more.replace("notes on", "note on", 1)) if left else tuple(safe_notes)
+    words = {word.casefold() for folder in folders for word in _WORD.findall(folder) if _may_identify(word)}
+    short_notes = [_shorten_note(note) for note in listing.notes]
+    safe_notes = [note for note in short_notes if note and not _holds_words(note, words)]
+    removed = len(short_notes) - len(safe_notes)
+    notes = f"{removed:,} note" if removed == 1 else f"{removed:,} notes"
+    more = f"not shown: {notes} with names of files or folders"
+    return (*safe_notes, more) if removed else tuple(safe_notes)
 
 
 def without_names(text: str, scan: Scan) -> str:
-    """An error's text without the path of a scan's file, parts of it, and words of it that may be names."""
-    path, spelt = path_of(scan), original_scan(scan)
-    parts = {path, spelt.origin, os.path.basename(path), os.path.splitext(os.path.basename(path))[0]}
-    parts |= set(path.split("/")) | {spelt.patient or "", spelt.volume or ""}
-    # Longest first: to cut a folder's name first would leave the rest of a path behind.
+    """Returns an error's text without the path of a scan's file and words of it that may be names."""
+    path, original = path_of(scan), original_scan(scan)
+    parts = {path, original.origin, os.path.basename(path), os.path.splitext(os.path.basename(path))[0]}
+    parts |= set(path.split("/")) | {original.patient or "", original.volume or ""}
+    # Longest first, because removing a folder's name first would leave the rest of a path.
     for part in sorted(parts, key=len, reverse=True):
-        text = text.replace(part, GONE) if len(part) > 2 and part != spelt.label else text
-    words = {word.casefold() for word in _WORD.findall(path) if _is_telling(word)}
-    return _WORD.sub(lambda found: GONE if found[0].casefold() in words else found[0], text)
+        text = text.replace(part, REMOVED) if len(part) > 2 and part != original.label else text
+    words = {word.casefold() for word in _WORD.findall(path) if _may_identify(word)}
+    return _WORD.sub(lambda match: REMOVED if match[0].casefold() in words else match[0], text)
 
 
-def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozenset[str]) -> Scan:
+def _pseudonymize_scan(scan: Scan, digest: Callable[..., str], source: str, people: frozenset[str]) -> Scan:
     path = path_of(scan)
     patient = None if scan.patient is None else patient_digest(scan.patient, digest)
     volume = None if scan.volume is None else f"v{digest('volume', scan.volume)}"
     place = scan.slice if scan.slice is not None and scan.slice <= LARGEST_SLICE else None
     last = f"i{digest('file', path)}" if place is None or volume is None else f"{place:04d}"
-    # In this order: sorted keys still put the slices of a volume in a row.
+    # In this order, so that sorted keys put the slices of a volume in order.
     key = "_".join(part for part in (patient, scan.eye if patient or volume else None, volume, last) if part)
     return replace(
         scan,
@@ -157,7 +157,7 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
         origin=f"{key}{_extension(path)}",
         source=source,
         read=PseudonymizedRead(scan),
-        extra=PseudonymizedExtra(scan) if scan.extra else None,
+        extra_fields=PseudonymizedExtra(scan) if scan.extra_fields else None,
         label=f"n{digest('label', scan.label)}"
         if scan.label in people and scan.label is not None
         else scan.label,
@@ -169,7 +169,7 @@ def _hidden(scan: Scan, digest: Callable[..., str], source: str, people: frozens
 
 
 def with_source_prefix(scan: Scan) -> Scan:
-    """A scan with its source's name before its key. The original scan's key gets the same prefix."""
+    """Returns a scan with its source's name before its key. The original scan's key gets the same prefix."""
     key = safe_key(f"{scan.source}-{scan.key}")
     return (
         replace(scan, key=key, read=PseudonymizedRead(with_source_prefix(scan.read.scan)))
@@ -187,23 +187,23 @@ def _without_names(scan: Scan, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except DataError as error:
-        # `from None`: a traceback prints the cause, and the cause names the file.
+        # `from None`, because a traceback would print the cause, which names the file.
         raise DataError(without_names(str(error), scan)) from None
     except OSError as error:
-        # Not the error's text: it ends with the path.
+        # Without the error's text, which ends with the path.
         raise DataError(f"cannot be read ({error.strerror or type(error).__name__})") from None
-    except Exception as error:  # as in `make_sample`: a hostile file makes libraries raise anything
+    except Exception as error:  # libraries raise any error on a hostile file
         first_line = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise DataError(f"cannot be read ({without_names(first_line, scan)})") from None
 
 
-def _is_telling(word: str) -> bool:
-    """Whether a word of a path may identify a person, so that it must be removed from messages."""
+def _may_identify(word: str) -> bool:
+    """Whether a word of a path may identify a person, so that messages must not show it."""
     return any(letter.isdigit() for letter in word) or is_person(word) or holds_person(word.capitalize())
 
 
-def _cut_note(note: str) -> str:
-    """A note up to where it names files, as the notes of listings are written."""
+def _shorten_note(note: str) -> str:
+    """Returns the beginning of a note, up to the first name of a file."""
     head, colon, rest = note.partition(": ")
     if head == "passed over" and colon:
         return f"passed over: {re.split(', such as |: | [(]', rest, maxsplit=1)[0]}"
@@ -212,7 +212,7 @@ def _cut_note(note: str) -> str:
     return head
 
 
-def _tells(note: str, words: Iterable[str]) -> bool:
+def _holds_words(note: str, words: Iterable[str]) -> bool:
     note_words = {word.casefold() for word in _WORD.findall(note)}
     return bool(note_words & set(words)) or any(
         is_person(word) for word in _WORD.findall(note) if plain_letters(word) != word

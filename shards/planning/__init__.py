@@ -1,4 +1,4 @@
-"""Which scan goes into which part and shard: pure functions of the scans and two seeds.
+"""Plans which scan goes into which part and in which order: pure functions of the scans and two seeds.
 
 May import `shards.people` and `shards.images`.
 """

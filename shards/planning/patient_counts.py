@@ -1,4 +1,4 @@
-"""Counts known patients and how the parts were made, for the manifest and in words (pure)."""
+"""Counts known patients and how scans got their parts, as numbers and in words (pure)."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from shards.planning.pack_plan import PackPlan
 
 
 def count_split(scans: Iterable[Scan], plan: PackPlan) -> dict[str, int]:
-    """Counts images by how they got their part: `source`, `patient`, `volume`, `folder` or `image`."""
+    """Counts images by the origin of their part: `source`, `patient`, `volume`, `folder` or `image`."""
     return dict(Counter(plan.split_kind(scan) for scan in scans if scan.split is not None))
 
 
 def count_straddling(scans: Iterable[Scan]) -> int:
-    """Counts patients with images in more than one part. The card states the result."""
+    """Counts patients with images in more than one part, for the data card."""
     first: dict[str, str | None] = {}
     return len({s.patient for s in scans if s.patient and first.setdefault(s.patient, s.split) != s.split})
 
 
 def known_in_words(counts: Mapping[str, Any]) -> str:
-    """`patient known of 16 of 20 images`; empty for sets that were packed before this was counted."""
+    """Returns `patient known for 16 of 20 images`; empty for sets of versions that did not count this."""
     known, images = counts.get("patient_known"), counts["samples"]
     if known is None:
         return ""
-    return f"patient known of {'all' if known == images else f'{known:,} of'} {images:,} images"
+    return f"patient known for {'all' if known == images else f'{known:,} of'} {images:,} images"
 
 
 def split_in_words(counts: Mapping[str, int]) -> str:
-    """`split by patient (20 images)`, `split as the source says (...)`; empty where there are no parts."""
-    ours = split_units.describe_units(counts)
+    """Returns `split by patient (20 images)`, `split by the source (...)`; empty if there are no parts."""
+    by_unit = split_units.describe_units(counts)
     by_source = counts.get("source", 0)
-    phrases = [f"as the source says ({by_source:,} images)"] * bool(by_source) + [ours] * bool(ours)
+    phrases = [f"by the source ({by_source:,} images)"] * bool(by_source) + [by_unit] * bool(by_unit)
     return f"split {', '.join(phrases)}" if phrases else ""
 
 
 def card_lines(sources: Mapping[str, Any]) -> Iterator[str]:
-    """For each source how its parts were made; then whether a patient can be in two of them."""
+    """Yields a line per source on how it was split; then whether a patient can be in two parts."""
     for name, counts in sources.items():
         split_words = split_in_words(counts.get("split_by", {}))
         phrases = [text for text in (known_in_words(counts), split_words or "no parts") if text]
@@ -51,27 +51,27 @@ def card_lines(sources: Mapping[str, Any]) -> Iterator[str]:
 def _verdict(sources: Mapping[str, Any]) -> str:
     counted = [source for source in sources.values() if "patient_known" in source]
     if len(counted) < len(sources):
-        return "Whether a patient is in two parts is not recorded for what older versions packed."
+        return "An older version packed some sources: whether a patient is in two parts is not known."
     images = sum(source["samples"] for source in counted)
     known = sum(source["patient_known"] for source in counted)
     if not any(source.get("split_by") for source in counted):
-        return f"There are no parts. The patient of {known:,} of {images:,} images is known."
+        return f"There are no parts. The patient is known for {known:,} of {images:,} images."
     straddling = sum(source.get("straddling", 0) for source in counted)
     if straddling:
-        return f"{straddling:,} patients are in two parts: scores on these parts are too good."
+        return f"{straddling:,} patients are in two parts: scores on these parts will be too high."
     if known == images:
-        several = " (of different sources patients are taken for different ones)" if len(counted) > 1 else ""
+        several = " (patients of different sources count as different people)" if len(counted) > 1 else ""
         return f"No patient is in two parts: every image's patient is known and was checked{several}."
-    first = f"The patient of {images - known:,} of {images:,} images is not known"
+    unknown = f"The patient is not known for {images - known:,} of {images:,} images"
     if not known:
-        first = "No patient is known"
+        unknown = "No patient is known"
     kinds: Counter[str] = Counter()
     for source in counted:
         kinds.update(source.get("split_by", {}))
     if kinds["image"]:
-        then = "images of one patient can be in two parts, and scores on such parts too good"
+        effect = "images of one patient can be in two parts, and scores on these parts can be too high"
     elif kinds["source"]:
-        then = "whether the source's own parts keep patients apart could not be checked"
+        effect = "whether a patient is in two of the source's parts could not be checked"
     else:
-        then = "volumes are in one part each, and two volumes of one patient can be in two"
-    return f"{first}: {then}."
+        effect = "each volume is in one part, but two volumes of one patient can be in two parts"
+    return f"{unknown}: {effect}."

@@ -1,4 +1,4 @@
-"""Which scans must stay in one part: those of a patient, else of a volume or folder (pure)."""
+"""Finds scans that must stay in one part: those of a patient, else of a volume or folder (pure)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def kind_of(group: Group) -> str:
 
 
 def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
-    """The group that must stay in one part: patient, volume or folder within a source, or the image alone."""
+    """Returns the group that must stay in one part: a patient, volume or folder, or the image alone."""
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":
         return scan.key
-    # With the source: the lists of two hospitals both have a patient 1.
+    # With the source's name, because two hospitals may both have a patient 1.
     return (scan.source, name) if kind == "patient" else (scan.source, kind, name)
 
 
 def parts_of_groups(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> dict[Group, str]:
-    """The source's own part of each patient and volume; DataError where one is in two."""
+    """Returns the part of each patient and volume in the source; DataError where one is in two parts."""
     part: dict[Group, str] = {}
     for scan in scans:
         mine = group(scan) if scan.split is not None else ""
@@ -40,14 +40,14 @@ def parts_of_groups(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> di
             group_name = f"{kind_of(mine)} {mine[-1]}"
             raise DataError(
                 f"{group_name} of source {scan.source} is in {known} and in {scan.split} "
-                f"({scan.origin}): a patient must not straddle parts; correct the split, or leave it out "
+                f"({scan.origin}): all its images must be in one part; correct the split, or remove it "
                 "and set split.fractions"
             )
     return part
 
 
 def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
-    """`PackPlan.keys_with_part`, in few objects: a source mostly says the part of all images or of none."""
+    """Returns `PackPlan.keys_with_part`. None instead of all keys saves memory in the usual case."""
     counts = Counter(scan.source for scan in scans)
     with_part = Counter(scan.source for scan in scans if scan.split is not None)
     keys_of_source: dict[str, frozenset[str] | None] = {}
@@ -58,14 +58,14 @@ def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
 
 
 def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:
-    """DataError where no patient is known and there are fewer volumes than wanted parts."""
+    """Raises DataError if no patient is known and there are fewer volumes than parts."""
     wanted = sum(share > 0 for share in fractions)
     if groups >= wanted or len(scans) < wanted or any(scan.patient for scan in scans):
         return
-    named = sorted({str(scan.group or scan.volume) for scan in scans})
+    volumes = sorted({str(scan.group or scan.volume) for scan in scans})
     raise DataError(
         f"split.fractions asks for {wanted} parts, but the {len(scans):,} images are of {groups} volume"
-        f"{'s' if groups > 1 else ''} ({', '.join(named)}) and no patient is known: slices of one eye must "
-        "stay together; leave split.fractions out, name the patients in a manifest.csv, or part the slices "
-        "all the same with split.unknown_patient=image"
+        f"{'s' if groups > 1 else ''} ({', '.join(volumes)}) and no patient is known: slices of one eye must "
+        "stay together; remove split.fractions, name the patients in a manifest.csv, or allow slices of one "
+        "eye in two parts with split.unknown_patient=image"
     )

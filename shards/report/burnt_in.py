@@ -1,11 +1,10 @@
 """Finds marks that are burnt into the pictures of a source: frames, logos, scales.
 
-Bright lines along the edges (viewer_frames.py) are looked for in each image by itself.
+Bright lines along the edges (viewer_frames.py) are searched in each image by itself.
 
-Tissue and speckle differ from eye to eye. Pixels that are bright and nearly the same in all compared
-images are therefore a mark. Images of one size are laid upon each other; those of many sizes are, too, at
-each corner and scaled. What is found is reported, with where it is: a frame can be cut off with
-`image.trim`, a logo has to be cropped before.
+Tissue and speckle differ from eye to eye. So pixels that are bright and nearly the same in all images are a
+mark. Images of one size are compared as they are. Images of many sizes are aligned at each corner and scaled.
+Each mark is reported with its place. `image.trim` removes a frame; a logo has to be cropped before.
 """
 
 from __future__ import annotations
@@ -19,99 +18,96 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shards.images.viewer_frames import frame_of
-from shards.report.contact_sheet import BEFORE, Tile
+from shards.report.contact_sheet import BASE_SET, Tile
 
-LEAST = 8
-"""Images that must be there to be compared."""
+MIN_IMAGES = 8
+"""A comparison needs at least so many images."""
 SAME_LEVELS = 12
 """Levels by which a burnt-in pixel may differ between images (JPEG blurs it)."""
 BRIGHT = 40
 """Darker pixels are background."""
-LEAST_PIXELS = 24
-"""Fewer pixels in one place are chance."""
-REACH = 4
-"""Pixels by which parts of one logo lie apart at most."""
-NAMED = 5
-"""Places named for each source."""
+MIN_PIXELS = 24
+"""Fewer pixels in one place may be the same by chance."""
+MAX_GAP = 4
+"""Largest distance of parts of one logo, in pixels."""
+MAX_BOXES = 5
+"""Places that are reported for each comparison."""
 Mask = NDArray[np.bool_]
-
-
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 Grey = NDArray[np.uint8]
 Boxes = list[list[int]]
 Group = list[tuple[str, Grey]]
-"""Key and pixels of images, of colour the brightest channel."""
+"""Key and grey pixels of images; for colour, the brightest channel."""
 
 
 def find_burnt_in(tiles: Sequence[Tile]) -> dict[str, list[dict[str, Any]]]:
-    """Source -> comparisons: {"images", "height", "width", "how", "share", "boxes", "example"}.
+    """Returns source -> comparisons: {"images", "height", "width", "how", "share", "boxes", "example"}.
 
-    `how`: images of one `size`; images of many sizes, laid upon each other at a corner (its name), `scaled`
-    to one size, or `many sizes` where neither shows a mark. Boxes are [top, left, bottom, right] in a
-    picture of `height` x `width`, the largest first; `example`: the key of a compared image.
+    `how`: `size` for images of one size. Else the corner at which images of many sizes were aligned, or
+    `scaled`, or `many sizes` if none of these shows a mark. Boxes are [top, left, bottom, right] in a picture
+    of `height` x `width`, the largest first. `example`: the key of a compared image.
     """
     comparisons: dict[str, list[dict[str, Any]]] = {}
-    for source, (same, rest, _) in _grouped(tiles).items():
-        comparisons[source] = [_compare(group, [grey for _, grey in group], "size") for group in same]
-        comparisons[source] += _compare_sizes(rest) if rest else []
-    return {source: compared for source, compared in sorted(comparisons.items()) if compared}
+    for source, (same_size, mixed_sizes, _) in _group_by_size(tiles).items():
+        comparisons[source] = [_compare(group, [grey for _, grey in group], "size") for group in same_size]
+        comparisons[source] += _compare_sizes(mixed_sizes) if mixed_sizes else []
+    return {source: results for source, results in sorted(comparisons.items()) if results}
 
 
 def count_not_compared(tiles: Sequence[Tile]) -> dict[str, list[int]]:
-    """Source -> [images that were not compared, images read], for sources that have some."""
+    """Returns source -> [images that were not compared, images read], for sources that have some."""
     counts = {}
-    for source, (same, rest, left) in sorted(_grouped(tiles).items()):
-        if left:
-            counts[source] = [len(left), len(left) + len(rest) + sum(map(len, same))]
+    for source, (same_size, mixed_sizes, others) in sorted(_group_by_size(tiles).items()):
+        if others:
+            counts[source] = [len(others), len(others) + len(mixed_sizes) + sum(map(len, same_size))]
     return counts
 
 
 def boxes_in(comparison: Mapping[str, Any], height: int, width: int) -> Boxes:
-    """The boxes of a comparison, placed in one of its images of `height` x `width`."""
+    """Returns the boxes of a comparison in one of its images, of `height` x `width`."""
     alignment, boxes = comparison["how"], comparison["boxes"]
     if alignment == "scaled":
         down, along = height / comparison["height"], width / comparison["width"]
         factors = (down, along, down, along)
-        return [[round(edge * by) for edge, by in zip(box, factors, strict=True)] for box in boxes]
+        return [[round(edge * factor) for edge, factor in zip(box, factors, strict=True)] for box in boxes]
     down = height - comparison["height"] if alignment.startswith("bottom") else 0
     along = width - comparison["width"] if alignment.endswith("right") else 0
     return [[top + down, left + along, bottom + down, right + along] for top, left, bottom, right in boxes]
 
 
-def compared_as(comparison: Mapping[str, Any]) -> str:
-    """Says in words how the images of a comparison were aligned."""
+def describe_comparison(comparison: Mapping[str, Any]) -> str:
+    """Returns which images were compared, and how they were aligned."""
+    images = f"{comparison['images']} images"
     size, alignment = f"{comparison['width']} x {comparison['height']}", comparison["how"]
     if alignment == "size":
-        return f"of {size}"
+        return f"{images} of {size} pixels"
     if alignment in CORNERS:
-        return f"of many sizes, by the {size} pixels at their {alignment},"
-    return (
-        f"of many sizes, scaled to {size},"
-        if alignment == "scaled"
-        else "of many sizes, at corners and scaled,"
-    )
+        return f"{images} of many sizes, {size} pixels at the {alignment} of each"
+    if alignment == "scaled":
+        return f"{images} of many sizes, scaled to {size} pixels"
+    return f"{images} of many sizes, at each corner and scaled"
 
 
-def _grouped(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group]]:
-    """Source -> (groups of enough images of one size, those of many sizes, those too few or too small)."""
+def _group_by_size(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group, Group]]:
+    """Returns source -> (groups of one size, images of many sizes, images that are too few or too small)."""
     by_size: dict[str, dict[tuple[int, ...], Group]] = defaultdict(lambda: defaultdict(list))
     for tile in tiles:
-        if tile.pixels is not None and tile.group != BEFORE:
-            # The brightest channel: a mark in one colour is dark in the mean of three.
+        if tile.pixels is not None and tile.group != BASE_SET:
+            # The brightest channel, because a mark in one colour is dark in the mean of three.
             grey = tile.pixels if tile.pixels.ndim == 2 else tile.pixels.max(axis=2)
             by_size[tile.group][grey.shape].append((tile.key, grey))
     groups_of_source = {}
     for source, sizes in by_size.items():
         groups = sorted(sizes.values(), key=lambda group: -len(group))
-        rest = [one for group in groups if len(group) < LEAST for one in group]
-        sides = np.array([grey.shape for _, grey in rest]).reshape(-1, 2)
-        # Corners are compared over the smallest sides: one tiny picture would hide every mark.
-        large = (sides >= np.median(sides, axis=0) / 2).all(axis=1) if rest else sides[:, 0] > 0
-        large = large if large.sum() >= LEAST else np.zeros(len(rest), bool)
+        mixed = [image for group in groups if len(group) < MIN_IMAGES for image in group]
+        sides = np.array([grey.shape for _, grey in mixed]).reshape(-1, 2)
+        # Corners are compared over the smallest sides, so one tiny picture would hide every mark.
+        is_large = (sides >= np.median(sides, axis=0) / 2).all(axis=1) if mixed else sides[:, 0] > 0
+        is_large = is_large if is_large.sum() >= MIN_IMAGES else np.zeros(len(mixed), bool)
         groups_of_source[source] = (
-            [group for group in groups if len(group) >= LEAST],
-            [one for one, fits in zip(rest, large, strict=True) if fits],
-            [one for one, fits in zip(rest, large, strict=True) if not fits],
+            [group for group in groups if len(group) >= MIN_IMAGES],
+            [image for image, large in zip(mixed, is_large, strict=True) if large],
+            [image for image, large in zip(mixed, is_large, strict=True) if not large],
         )
     return groups_of_source
 
@@ -122,30 +118,30 @@ def _compare(group: Group, stack: Sequence[Grey], alignment: str) -> dict[str, A
     share = sum(int(mask[t:b, le:r].sum()) for t, le, b, r in boxes) / mask.size
     height, width = mask.shape
     size = {"images": len(group), "height": height, "width": width, "how": alignment}
-    return {**size, "share": round(share, 5), "boxes": boxes[:NAMED], "example": group[0][0]}
+    return {**size, "share": round(share, 5), "boxes": boxes[:MAX_BOXES], "example": group[0][0]}
 
 
 def _compare_sizes(group: Group) -> list[dict[str, Any]]:
-    """Images of many sizes: a mark keeps its place in a corner, or was scaled with the picture."""
+    """Compares images of many sizes: a mark keeps its place in a corner, or is scaled with the picture."""
     heights, widths = zip(*(grey.shape for _, grey in group), strict=True)
     low, narrow = min(heights), min(widths)
-    tries = []
+    results = []
     for corner in CORNERS:
         rows = slice(-low, None) if corner.startswith("bottom") else slice(low)
         columns = slice(-narrow, None) if corner.endswith("right") else slice(narrow)
-        tries.append(_compare(group, [grey[rows, columns] for _, grey in group], corner))
+        results.append(_compare(group, [grey[rows, columns] for _, grey in group], corner))
     size = (int(np.median(widths)), int(np.median(heights)))
     # A viewer that scales its window scales the mark with the scan.
     scaled = [np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)) for _, grey in group]
-    tries.append(_compare(group, scaled, "scaled"))
-    return [one for one in tries if one["boxes"]] or [{**tries[-1], "how": "many sizes"}]
+    results.append(_compare(group, scaled, "scaled"))
+    return [result for result in results if result["boxes"]] or [{**results[-1], "how": "many sizes"}]
 
 
 def count_framed(tiles: Sequence[Tile]) -> dict[str, list[int]]:
-    """Source -> [images with a bright line along an edge, images looked at]."""
+    """Returns source -> [images with a bright line along an edge, images that were checked]."""
     counts_of_source: dict[str, list[int]] = {}
     for tile in tiles:
-        if tile.pixels is not None and tile.group != BEFORE:
+        if tile.pixels is not None and tile.group != BASE_SET:
             counts = counts_of_source.setdefault(tile.group, [0, 0])
             counts[0] += any(frame_of(tile.pixels))
             counts[1] += 1
@@ -153,24 +149,24 @@ def count_framed(tiles: Sequence[Tile]) -> dict[str, list[int]]:
 
 
 def static_pixels(stack_NHW: NDArray[np.uint8]) -> Mask:
-    """(H, W) pixels that are bright and nearly the same in all images."""
+    """Returns (H, W): which pixels are bright and nearly the same in all images."""
     low, high = stack_NHW.min(axis=0), stack_NHW.max(axis=0)
     static: Mask = (high - low <= SAME_LEVELS) & (low >= BRIGHT)
     return static
 
 
 def boxes_of(mask_HW: Mask) -> list[list[int]]:
-    """[top, left, bottom, right] of each place with enough pixels, parts near each other joined."""
+    """Returns [top, left, bottom, right] of each place with enough pixels; near places are joined."""
     from scipy.ndimage import binary_dilation, find_objects, label
 
     if not mask_HW.any():
         return []
-    parts, _ = label(binary_dilation(mask_HW, iterations=REACH))
+    parts, _ = label(binary_dilation(mask_HW, iterations=MAX_GAP))
     parts[~mask_HW] = 0
     counts = np.bincount(parts.ravel())
     boxes = []
     for number, place in enumerate(find_objects(parts), start=1):
-        if place is not None and counts[number] >= LEAST_PIXELS:
+        if place is not None and counts[number] >= MIN_PIXELS:
             rows, columns = place
             box = [rows.start, columns.start, rows.stop, columns.stop]
             boxes.append((int(counts[number]), [int(edge) for edge in box]))

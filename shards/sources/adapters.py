@@ -40,7 +40,7 @@ class OpenedSource:
     kind: str
     scans: Sequence[Scan]
     notes: tuple[str, ...]
-    choice: NamePolicy
+    name_policy: NamePolicy
     """Whether its keys are names or digests."""
 
 
@@ -53,11 +53,11 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
     opened = []
     for source in config.all_sources:
         path = os.path.join(config.root, source.path) if config.root and source.path else source.path
-        listing, choice = choose_policy(
+        listing, name_policy = choose_policy(
             source, open_source(replace(source, path=path), config.phantom), secret
         )
         scans = [with_source_prefix(scan) for scan in listing.scans] if several else listing.scans
-        opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, choice))
+        opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, name_policy))
     _check_apart(opened)
     return opened
 

@@ -22,9 +22,9 @@ from shards.write.committed_shards import CommittedShard, shard_tree
 from shards.write.packed_sample import Skipped
 from shards.write.statistics import image_section, sum_statistics
 
-UNLABELLED = "(none)"
-NAMED_PAIRS = 100
-"""Near duplicates named in the manifest."""
+NO_LABEL = "(none)"
+MAX_NAMED_PAIRS = 100
+"""Pairs of near duplicates that the manifest lists."""
 
 
 def make_manifest(
@@ -34,13 +34,13 @@ def make_manifest(
     skipped: Sequence[Skipped],
     base: Sequence[CommittedShard] = (),
 ) -> dict[str, Any]:
-    """The contents of `manifest.json`. `image` and `near_duplicates` include the shards of `base`."""
-    out = {skip.key for skip in skipped}
+    """Returns the contents of `manifest.json`. `image` and `near_duplicates` include the shards of `base`."""
+    skipped_keys = {skip.key for skip in skipped}
     return {
         "format": FORMAT,
-        "samples": sum(done.shard.samples for done in shards),
-        "classes": classes(scan for scan in plan.scans if scan.key not in out),
-        "shards": [shard_tree(done.shard) for done in shards],
+        "samples": sum(committed.shard.samples for committed in shards),
+        "classes": classes(scan for scan in plan.scans if scan.key not in skipped_keys),
+        "shards": [shard_tree(committed.shard) for committed in shards],
         "sources": {
             name: {
                 "kind": plan.kinds.get(name, config.source.kind),
@@ -49,18 +49,20 @@ def make_manifest(
                 "straddling": count_straddling(scans),
                 "skipped": len(planned) - len(scans),
                 "notes": list(plan.notes.get(name, ())),
-                **({"names": plan.choices[name].to_tree()} if name in plan.choices else {}),
+                **({"names": plan.name_policies[name].to_tree()} if name in plan.name_policies else {}),
             }
             for name, planned in _by_source(plan.scans).items()
-            for scans in [[scan for scan in planned if scan.key not in out]]
+            for scans in [[scan for scan in planned if scan.key not in skipped_keys]]
         },
-        "image": image_section(sum_statistics(done.statistics for done in (*base, *shards)), config.image),
+        "image": image_section(
+            sum_statistics(committed.statistics for committed in (*base, *shards)), config.image
+        ),
         "near_duplicates": near_duplicates(plan, (*base, *shards), skipped),
         "suspects": count_suspects(
-            (done.suspects for done in shards),
-            Counter(scan.source for scan in plan.scans if scan.key not in out),
+            (committed.suspects for committed in shards),
+            Counter(scan.source for scan in plan.scans if scan.key not in skipped_keys),
         ),
-        "skipped": [skip.row() for skip in skipped],
+        "skipped": [skip.to_row() for skip in skipped],
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
         "history": [{"fingerprint": plan.fingerprint, "shards": len(shards), "recipe": plan.recipe}],
@@ -69,33 +71,34 @@ def make_manifest(
 
 
 def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a set to which the sources of `new` were appended."""
+    """Returns the manifest of a set to which the sources of `new` were appended."""
     history = [*old["history"], *new["history"]]
-    before, alike = old["near_duplicates"], new["near_duplicates"]
-    near = {section: before[section] + alike[section] for section in alike}
-    marks = [part["fingerprint"] for part in history]
+    old_near, new_near = old["near_duplicates"], new["near_duplicates"]
+    near = {section: old_near[section] + new_near[section] for section in new_near}
+    fingerprints = [part["fingerprint"] for part in history]
     return {
         **new,
         "samples": old["samples"] + new["samples"],
         "classes": sorted({*old["classes"], *new["classes"]}),
         "shards": [*old["shards"], *new["shards"]],
         "sources": {**old["sources"], **new["sources"]},
-        "near_duplicates": {**near, "first": near["first"][:NAMED_PAIRS]},
+        "near_duplicates": {**near, "first": near["first"][:MAX_NAMED_PAIRS]},
         "suspects": {**old.get("suspects", {}), **new["suspects"]},
         "burnt_in": {
-            source: _comparisons(comparisons) for source, comparisons in old.get("burnt_in", {}).items()
+            source: _list_of_comparisons(comparisons)
+            for source, comparisons in old.get("burnt_in", {}).items()
         },
         "not_compared": old.get("not_compared", {}),
         "framed": old.get("framed", {}),
         "skipped": [*old["skipped"], *new["skipped"]],
         "recipe": old["recipe"],
-        "fingerprint": hashlib.sha256("".join(marks).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256("".join(fingerprints).encode()).hexdigest(),
         "history": history,
     }
 
 
-def _comparisons(burnt_in: Any) -> list[dict[str, Any]]:
-    """A source's burnt-in marks as a list. Older versions wrote a single comparison."""
+def _list_of_comparisons(burnt_in: Any) -> list[dict[str, Any]]:
+    """Returns a source's comparisons as a list. Older versions wrote a single comparison."""
     return burnt_in if isinstance(burnt_in, list) else [{"how": "size", "example": "", **burnt_in}]
 
 
@@ -103,47 +106,49 @@ def near_duplicates(
     plan: PackPlan, shards: Sequence[CommittedShard], skipped: Sequence[Skipped]
 ) -> dict[str, Any]:
     """Counts pictures that look alike but are of different patients (or volumes). They are kept."""
-    out = {skip.key for skip in skipped}
-    mine = [scan for scan in plan.scans if scan.key not in out]
-    # An appended plan knows the scans of its own shards only; those before come first.
-    before = sum(done.shard.samples for done in shards) - len(mine)
-    codes: dict[Group, int] = {}
-    groups = np.zeros(before + len(mine), np.int64)  # all of an older set: one group
-    for place, scan in enumerate(mine, start=before):
+    skipped_keys = {skip.key for skip in skipped}
+    kept_scans = [scan for scan in plan.scans if scan.key not in skipped_keys]
+    # A plan that is appended holds only its own scans. The samples of the existing shards come first.
+    base_count = sum(committed.shard.samples for committed in shards) - len(kept_scans)
+    numbers: dict[Group, int] = {}
+    groups = np.zeros(
+        base_count + len(kept_scans), np.int64
+    )  # samples of the existing shards stay in group 0
+    for place, scan in enumerate(kept_scans, start=base_count):
         group = group_of(scan, plan.rule)
-        alone = isinstance(group, str)
-        # Odd numbers for images that stand alone, even ones for groups: the two never meet.
-        groups[place] = 1 + (2 * place + 1 if alone else 2 * codes.setdefault(group, len(codes)))
-    pairs = list(near_pairs(b"".join(done.looks for done in shards), groups))
+        is_alone = isinstance(group, str)
+        # Even numbers for images without a group and odd ones for groups, so that no number is used twice.
+        groups[place] = 1 + (2 * place + 1 if is_alone else 2 * numbers.setdefault(group, len(numbers)))
+    pairs = list(near_pairs(b"".join(committed.difference_hashes for committed in shards), groups))
 
     def part(place: int) -> str | None:
-        return mine[place - before].split if place >= before else None
+        return kept_scans[place - base_count].split if place >= base_count else None
 
     def key(place: int) -> str:
-        return mine[place - before].key if place >= before else _key_at(shards, place)
+        return kept_scans[place - base_count].key if place >= base_count else _key_at(shards, place)
 
     return {
         "pairs": len(pairs),
         "across_parts": sum(part(a) != part(b) for a, b, _ in pairs),
-        "first": [[key(a), key(b), bits] for a, b, bits in pairs[:NAMED_PAIRS]],
+        "first": [[key(a), key(b), bits] for a, b, bits in pairs[:MAX_NAMED_PAIRS]],
     }
 
 
 def _key_at(shards: Sequence[CommittedShard], place: int) -> str:
-    for done in shards:
-        if place < done.shard.samples:
-            return done.keys[place]
-        place -= done.shard.samples
+    for committed in shards:
+        if place < committed.shard.samples:
+            return committed.keys[place]
+        place -= committed.shard.samples
     raise IndexError(place)
 
 
 def classes(scans: Iterable[Scan]) -> list[str]:
-    """Every label, sorted: a class's index is its place in this list."""
+    """Returns all labels, sorted: a class's index is its place in this list."""
     return sorted({scan.label for scan in scans if scan.label is not None})
 
 
 def count_scans(scans: Collection[Scan]) -> dict[str, Any]:
-    """Images, patients, volumes and labels, of all and of each part."""
+    """Counts images, patients, volumes and labels, of all scans and of each part."""
     parts = [part for part in PARTS if any(scan.split == part for scan in scans)]
     return {
         **_count(scans),
@@ -152,7 +157,7 @@ def count_scans(scans: Collection[Scan]) -> dict[str, Any]:
 
 
 def _count(scans: Collection[Scan]) -> dict[str, Any]:
-    labels = Counter(scan.label if scan.label is not None else UNLABELLED for scan in scans)
+    labels = Counter(scan.label if scan.label is not None else NO_LABEL for scan in scans)
     return {
         "samples": len(scans),
         "patients": len({scan.patient for scan in scans} - {None}),

@@ -1,12 +1,12 @@
 """Files at a set's URL while it is packed: the lock, the marker, and names that keep two sets apart.
 
     LOCK.json       one process packs, appends or repairs here (`records.folder_lock`)
-    packing.json    written before the first tar, removed when all is done: a set is being packed here, and
-                    which: {"note", "fingerprint", "generation"}
-    oct-000000.tar  a shard; `oct.2-000000.tar` where a set of the first generation stood when it was packed
+    packing.json    the marker: says which set is being packed here. Written before the first tar and removed
+                    at the end: {"note", "fingerprint", "generation"}
+    oct-000000.tar  a shard. `oct.2-000000.tar` is of the second generation: the set replaces one of the first
 
-A set that replaces another is packed beside it in the first generation of names that is free. The manifest,
-which is written last, decides which of the two stands here; the other one's files are then removed.
+A set that replaces another is packed beside it, under the first free generation of names. The manifest is
+written last and decides which of the two is the set. Then the files of the other one are removed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from retfound_dist.records import json_reader
 from retfound_dist.records.folder_lock import FolderLock, Holder
 
 MARKER = "packing.json"
-BESIDE = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
-"""What stands beside the manifest for people to look at."""
+PAGE_FILES = ("DATACARD.md", "quality.html", "examples.jpg", "dropped.jpg")
+"""Files beside the manifest that are for people."""
 _SHARD = r"(?P<name>[\w-]+)(\.(?P<generation>\d+))?-\d{6}\.(tar|idx)"
-_OURS = re.compile(_SHARD)
-_NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *BESIDE)), _SHARD])
-_UNFINISHED = re.compile(rf"({_NAMES})\.[0-9a-f]{{8}}\.tmp")
+_SHARD_FILE = re.compile(_SHARD)
+_FILE_NAMES = "|".join([*map(re.escape, (MANIFEST, MARKER, *PAGE_FILES)), _SHARD])
+_UNFINISHED = re.compile(rf"({_FILE_NAMES})\.[0-9a-f]{{8}}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -39,51 +39,51 @@ class ShardNames:
 
     name: str
     generation: int = 1
-    first: int = 0
-    """Shards of the set that come before."""
+    first_number: int = 0
+    """Number of the plan's first shard: an append counts on from the existing shards."""
 
     def stem(self, number: int) -> str:
         """Name of the plan's shard of this number without its extension."""
-        mark = "" if self.generation == 1 else f".{self.generation}"
-        return f"{self.name}{mark}-{self.first + number:06d}"
+        suffix = "" if self.generation == 1 else f".{self.generation}"
+        return f"{self.name}{suffix}-{self.first_number + number:06d}"
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What packing.json says: which plan is being packed, and in which generation of names."""
+    """The contents of packing.json: which plan is being packed, and in which generation of names."""
 
     note: str = ""
     fingerprint: str = ""
-    """Empty where an older version has written it."""
+    """Empty in files of older versions."""
     generation: int = 1
 
 
 def generations(name: str, files: Collection[str]) -> set[int]:
-    """Generations of this name that shards among these files have."""
-    matches = (_OURS.fullmatch(file) for file in files)
+    """Returns the generations of this name among the shards in `files`."""
+    matches = (_SHARD_FILE.fullmatch(file) for file in files)
     return {int(match["generation"] or 1) for match in matches if match and match["name"] == name}
 
 
 def free_generation(name: str, files: Collection[str]) -> int:
-    """The first generation of this name that none of these files has."""
+    """Returns the first generation of this name that no shard in `files` has."""
     used = generations(name, files)
     return next(number for number in count(1) if number not in used)
 
 
-def files_of(shards: Collection[Shard]) -> set[str]:
-    """Names of the shards and of their indexes."""
+def shard_files_of(shards: Collection[Shard]) -> set[str]:
+    """Returns the names of the shards and of their indexes."""
     return {file for shard in shards for file in (shard.name, shard.index.name)}
 
 
-def set_files_at(url: str) -> set[str]:
-    """Names of all shards and indexes at the URL, of whichever generation."""
-    return {name for name in storage.list_names(url) if _OURS.fullmatch(name)}
+def shard_files_at(url: str) -> set[str]:
+    """Returns the names of all shards and indexes at the URL, of every generation."""
+    return {name for name in storage.list_names(url) if _SHARD_FILE.fullmatch(name)}
 
 
 def remove_leftovers(url: str, keep: Collection[str]) -> None:
     """Delete all shards, indexes and unfinished files except those in `keep`."""
     for entry in storage.list_names(url):
-        if entry not in keep and (_OURS.fullmatch(entry) or _UNFINISHED.fullmatch(entry)):
+        if entry not in keep and (_SHARD_FILE.fullmatch(entry) or _UNFINISHED.fullmatch(entry)):
             storage.delete(storage.join(url, entry))
 
 
@@ -91,7 +91,7 @@ def write_marker(url: str, fingerprint: str, generation: int = 1) -> None:
     """Write packing.json: which set is being packed at the URL."""
     note = "unfinished shard set: the same pack command goes on from here"
     tree = {"note": note, "fingerprint": fingerprint, "generation": generation}
-    # By this file tars without a manifest are known as ours.
+    # This file shows that tars without a manifest come from this software.
     storage.write_json(storage.join(url, MARKER), tree)
 
 
@@ -103,7 +103,7 @@ def read_marker(url: str) -> Marker | None:
     try:
         return json_reader.read(where, Marker, "run the same pack command again")
     except RecordError:
-        return Marker()  # the shards' own records say what they are of
+        return Marker()  # the shards' indexes say which plan they belong to
 
 
 def remove_marker(url: str) -> None:
@@ -115,11 +115,11 @@ def remove_marker(url: str) -> None:
 def set_lock(url: str) -> Iterator[FolderLock]:
     """Hold the lock of a set; DataError where another process packs there.
 
-    A killed process's lock is taken over as that of a run is (`records.folder_lock`). Processes of one
-    scheduler's job are rivals here, not each other's restarts.
+    The lock of a killed process is taken over (`records.folder_lock`). Two processes of one scheduler job
+    exclude each other: neither counts as the restart of the other.
     """
-    # No environment: by a job's id a second pack of the job would pass for the restart of the first.
-    lock = FolderLock(url, print_notice, lambda held: _conflict(url, held), env={})
+    # An empty environment hides the job's id, by which the second process would count as a restart.
+    lock = FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={})
     lock.take()
     try:
         yield lock
@@ -127,13 +127,13 @@ def set_lock(url: str) -> Iterator[FolderLock]:
         lock.release()
 
 
-def drop_lock_of_the_dead(url: str) -> None:
-    """Delete LOCK.json where its process is known to be dead: it was killed after the set was complete."""
-    FolderLock(url, print_notice, lambda held: _conflict(url, held), env={}).drop_if_abandoned()
+def remove_stale_lock(url: str) -> None:
+    """Delete LOCK.json where its process is known to be dead: it was killed after it completed the set."""
+    FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={}).drop_if_abandoned()
 
 
 def _conflict(url: str, holder: Holder | None) -> DataError:
-    who = holder.described if holder else "another process, which took its LOCK.json away"
+    who = holder.described if holder else "another process, which replaced the LOCK.json of this one"
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 

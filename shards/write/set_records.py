@@ -1,6 +1,6 @@
-"""Types of what packing writes into a shard's index and manifest.json, and reads again to continue.
+"""Types of the fields that packing writes into indexes and manifest.json, and reads again to continue.
 
-Every reader needs less of them (`formats.shard_set_files`), so that it reads sets of other programs too.
+Training requires fewer fields (`formats.shard_set_files`), so that it also reads sets of other programs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pairs = list[tuple[Count, Count]]
 
 @dataclass(frozen=True)
 class ShardHead:
-    """What the manifest will say of a shard."""
+    """A shard's entry for the manifest."""
 
     name: Name
     samples: Count
@@ -44,8 +44,8 @@ class StatisticsTree(TypedDict):
 
 
 @dataclass(frozen=True)
-class Record:
-    """An index with all that lets packing go on after its shard."""
+class IndexRecord:
+    """An index file with everything that packing needs to continue after its shard."""
 
     format: int
     shard: ShardHead
@@ -62,7 +62,7 @@ class Record:
 
 
 class NamesTree(TypedDict):
-    """How the names of a source were judged (`people.name_policy`)."""
+    """Whether a source's keys are names or digests, and why (`people.name_policy`)."""
 
     keys: Literal["names", "digest"]
     why: Literal["asked", "looks", "harmless", "published", "numbers"]
@@ -72,7 +72,7 @@ class NamesTree(TypedDict):
 
 
 class SourceCounts(TypedDict):
-    """One of the manifest's sources."""
+    """The counts of one source in the manifest."""
 
     kind: str
     samples: Count
@@ -89,7 +89,7 @@ class SourceCounts(TypedDict):
 
 
 class LabelCounts(TypedDict):
-    """A part of a source."""
+    """The counts of one part of a source."""
 
     samples: Count
     labels: dict[str, Count]
@@ -104,7 +104,7 @@ class NearDuplicates(TypedDict):
 
 
 class Suspected(TypedDict):
-    """Pictures of one source under one suspicion."""
+    """Suspect pictures of one source and kind."""
 
     images: Count
     of: Count
@@ -112,7 +112,7 @@ class Suspected(TypedDict):
 
 
 class BurntIn(TypedDict):
-    """A comparison of images; `how` and `example` came later."""
+    """One comparison of a source's images. Older versions did not write `how` and `example`."""
 
     images: Count
     height: Count
@@ -124,7 +124,7 @@ class BurntIn(TypedDict):
 
 
 class PackedManifest(TypedDict):
-    """manifest.json as far as an append goes on with it; what older sets lack has no place in its pages."""
+    """The fields of manifest.json that an append reads. Older versions did not write the NotRequired ones."""
 
     samples: Count
     classes: list[str]

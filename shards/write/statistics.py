@@ -23,7 +23,7 @@ def _no_pixels() -> Counts:
 
 @dataclass
 class Statistics:
-    """Running counts over images; sums of shards give those of the set."""
+    """Running counts over images. The counts of a set are the sums over its shards."""
 
     grey: int = 0
     colour: int = 0
@@ -33,11 +33,11 @@ class Statistics:
     widths: Counter[int] = field(default_factory=Counter)
     measured: int = 0
     """Encoded images whose loss was measured."""
-    # Whole numbers: floats would sum to other digits in another order of shards.
-    error: int = 0
-    """Sum of their squared differences."""
+    # Integers, because a sum of floats depends on the order of the shards.
+    encoding_error: int = 0
+    """Sum of the squared differences in the measured images."""
     pixels: int = 0
-    """Their pixels."""
+    """Pixels of the measured images."""
     histogram: Counts = field(default_factory=_no_pixels)
 
     def add(self, sample: PackedSample) -> None:
@@ -48,10 +48,10 @@ class Statistics:
         self.bytes += sample.image_bytes
         self.heights[sample.height] += 1
         self.widths[sample.width] += 1
-        if sample.error is not None:
+        if sample.encoding_error is not None:
             self.measured += 1
-            self.error += sample.error[0]
-            self.pixels += sample.error[1]
+            self.encoding_error += sample.encoding_error[0]
+            self.pixels += sample.encoding_error[1]
         self.histogram += sample.histogram
 
     def to_tree(self) -> dict[str, Any]:
@@ -63,17 +63,17 @@ class Statistics:
             "bytes": self.bytes,
             "heights": sorted(self.heights.items()),
             "widths": sorted(self.widths.items()),
-            "error": [self.measured, self.error, self.pixels],
+            "error": [self.measured, self.encoding_error, self.pixels],
             "histogram": self.histogram.tolist(),
         }
 
     @staticmethod
     def from_tree(tree: Mapping[str, Any]) -> Statistics:
-        """What `to_tree` gave."""
+        """The inverse of `to_tree`."""
         measured, error, pixels = tree["error"]
         return Statistics(
             measured=measured,
-            error=error,
+            encoding_error=error,
             pixels=pixels,
             grey=tree["grey"],
             colour=tree["colour"],
@@ -86,7 +86,7 @@ class Statistics:
 
 
 def sum_statistics(parts: Iterable[Statistics]) -> Statistics:
-    """The sum over shards."""
+    """Sums statistics over shards."""
     whole = Statistics()
     for part in parts:
         whole.grey += part.grey
@@ -94,7 +94,7 @@ def sum_statistics(parts: Iterable[Statistics]) -> Statistics:
         whole.as_is += part.as_is
         whole.bytes += part.bytes
         whole.measured += part.measured
-        whole.error += part.error
+        whole.encoding_error += part.encoding_error
         whole.pixels += part.pixels
         whole.heights += part.heights
         whole.widths += part.widths
@@ -103,7 +103,7 @@ def sum_statistics(parts: Iterable[Statistics]) -> Statistics:
 
 
 def image_section(whole: Statistics, image: PackImage) -> dict[str, Any]:
-    """The manifest's `image` section; intensities in levels of 0-255 over some pixels of every image."""
+    """Returns the manifest's `image` section. Levels (0-255) are counted over some pixels of every image."""
     levels = np.arange(256)
     pixels = int(whole.histogram.sum())
     mean = float((whole.histogram * levels).sum() / pixels)
@@ -119,7 +119,7 @@ def image_section(whole: Statistics, image: PackImage) -> dict[str, Any]:
         "median_height": median(whole.heights),
         "median_width": median(whole.widths),
         "bytes_per_image": round(whole.bytes / count, 1),
-        "psnr_db": psnr(whole.error, whole.pixels),
+        "psnr_db": psnr(whole.encoding_error, whole.pixels),
         "psnr_images": whole.measured,
         "mean": round(mean, 3),
         "std": round(variance**0.5, 3),
@@ -128,7 +128,7 @@ def image_section(whole: Statistics, image: PackImage) -> dict[str, Any]:
 
 
 def psnr(error: int, pixels: int) -> float | None:
-    """Peak signal to noise in dB from the sum of squared differences of 8-bit pixels; None: no loss known."""
+    """Peak signal-to-noise ratio in dB from summed squared differences of 8-bit pixels; None: not known."""
     return round(10 * math.log10(255**2 * pixels / error), 2) if error and pixels else None
 
 

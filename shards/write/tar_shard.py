@@ -1,7 +1,7 @@
 """Writes one tar shard in one pass, with the offsets of its samples and its sha256.
 
-It is what `webdataset.TarWriter` writes (a test compares the bytes), without importing torch, which
-`webdataset` does.
+The bytes equal those of `webdataset.TarWriter` (a test compares them). It is not used here because importing
+webdataset imports torch.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class TarShard:
 
     def add(self, sample: PackedSample) -> None:
         """Append one sample."""
-        image = self.length + BLOCK
-        json_at = image + padded(sample.image_bytes) + BLOCK
+        image_offset = self.length + BLOCK
+        json_offset = image_offset + padded(sample.image_bytes) + BLOCK
         self._write(sample.members)
         self.entries.append(
             Entry(
                 sample.key,
                 sample.extension,
-                image,
+                image_offset,
                 sample.image_bytes,
-                json_at,
+                json_offset,
                 sample.json_bytes,
                 sample.image_sha256,
             )
         )
 
     def close(self) -> str:
-        """Write the end marker; the stream stays open. Gives the sha256 of all that was written."""
+        """Write the end marker and return the sha256 of the file; the stream stays open."""
         self._write(_END)
-        # tarfile and webdataset fill the last record of 10,240 bytes, and these bytes must be theirs.
+        # As tarfile and webdataset do: they fill the last record of 10,240 bytes.
         self._write(bytes(-self.length % tarfile.RECORDSIZE))
         return self._digest.hexdigest()
 
@@ -60,7 +60,7 @@ class TarShard:
 
 
 def index_bytes(entries: list[Entry], more: dict[str, Any]) -> bytes:
-    """An index file (see `retfound_dist.formats.shard_set`), with what else is to be kept of the shard."""
+    """Returns an index file (see `retfound_dist.formats.shard_set`) with `more` fields about the shard."""
     names = [field.name for field in fields(Entry)]
     rows = [[getattr(entry, name) for name in names] for entry in entries]
     return (json.dumps({"format": 1, **more, "samples": rows}, separators=(",", ":")) + "\n").encode()

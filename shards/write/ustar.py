@@ -1,8 +1,8 @@
-"""One member of a tar as bytes: header, content, padding.
+"""Makes one member of a tar: header, content, padding.
 
-The header is the standard library's, with name, size and checksum put in: `tarfile` makes the same
-bytes (a test compares them) and takes ten times as long. No time, user or machine is in it, so the same
-content gives the same bytes.
+The header is a template of the standard library's `tarfile`, with name, size and checksum filled in. The
+bytes are the same (a test compares them), in a tenth of the time. The header holds no time, user or machine,
+so the same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def _template() -> bytes:
 
 
 _HEADER = _template()
-# A header's checksum counts its own eight bytes as spaces (POSIX ustar).
+# The checksum is computed with its own eight bytes as spaces (POSIX ustar).
 _BARE_SUM = sum(_HEADER[: _SUM.start]) + 8 * 0x20 + sum(_HEADER[_SUM.stop :]) - sum(_HEADER[_SIZE])
 
 
 def member(name: str, data: bytes) -> bytes:
-    """A member of an ASCII name of at most 100 letters; ValueError for others."""
+    """Returns a member of a tar; ValueError unless the name is ASCII of at most 100 letters."""
     plain = name.encode("ascii")
     if len(plain) > NAME_BYTES:
         raise ValueError(f"{name} is longer than the {NAME_BYTES} letters of a plain tar header")

@@ -137,7 +137,7 @@ def test_a_set_on_s3_that_is_replaced_stands_until_the_new_one_is_committed(
     assert content(url).items() >= before.items()
     report = inspect_set(url, 1)
     assert report.faults == ()
-    assert "are of a pack that was not finished" in report.notes[0]
+    assert "belong to an unfinished pack, not to this set" in report.notes[0]
     pack(config_of(images / "two", tmp_path / "set"))
     for place in (url, tmp_path / "set"):
         pack(config_of(images / "one", place), force=True)

@@ -70,7 +70,7 @@ def test_an_append_that_was_broken_off_leaves_the_old_set_readable_and_goes_on(
 def test_a_source_of_the_same_name_is_refused(first: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "one" / "B" / "new.jpg", 777)
     before = file_bytes(first)
-    with pytest.raises(DataError, match="has a source one already"):
+    with pytest.raises(DataError, match="already has a source one"):
         append(pack_config(tmp_path / "one", first))
     assert file_bytes(first) == before
 

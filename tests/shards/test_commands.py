@@ -24,7 +24,7 @@ def test_packing_ends_with_a_short_summary(overrides: list[str], capsys: pytest.
     assert lines[0].startswith("packed 10 images in 3 shards")
     assert lines[1] == "  images: 10 images"
     assert lines[2].strip() == (
-        "patient known of 0 of 10 images; split by image (10 images, their patients are not known)"
+        "patient known for 0 of 10 images; split by image (10 images, their patients are not known)"
     )
     assert [line.split(":")[0].strip() for line in lines[3:6]] == ["train", "val", "test"]
     assert any(line.startswith("  A/bad.jpg is not a JPEG, PNG, TIFF, BMP, WebP") for line in lines)
@@ -38,7 +38,7 @@ def test_packing_again_says_that_it_is_done(overrides: list[str], capsys: pytest
     assert pack_command(PRESET, overrides) == 0
     said = capsys.readouterr().out
     assert said.startswith("already packed: 10 images in 3 shards")
-    assert "known by name and size here: --force packs again" in said
+    assert "names and sizes of the files were compared, not their content; --force packs them again" in said
 
 
 def test_a_dry_run_lists_what_it_finds_and_writes_nothing(
@@ -64,5 +64,5 @@ def test_a_file_that_cannot_be_read_is_named_before_all_that_are_only_copies(
     config.write_text("[out]\nbad_sample_budget = 1\n")
     pack_command(str(config), [f"source.path={tmp_path}/in", f"out.url={tmp_path}/out"])
     said = capsys.readouterr().out.splitlines()
-    at = said.index("kept out 12 images, all named in the manifest:")
+    at = said.index("left out 12 images, all listed in the manifest:")
     assert said[at + 1] == "  zz.png is empty (0 bytes)"

@@ -90,9 +90,9 @@ def test_a_repair_that_fills_the_disk_can_be_run_again(images: Path, tmp_path: P
     next((tiny_disk / "set").glob("*.tar")).unlink()
     filler = fill(tiny_disk)
     with pytest.raises(StorageError, match="No space left"):
-        repair(config, plan_pack(config), inspect_set(config.out.url).bad)
+        repair(config, plan_pack(config), inspect_set(config.out.url).bad_shards)
     filler.unlink()
-    repair(config, plan_pack(config), inspect_set(config.out.url).bad)
+    repair(config, plan_pack(config), inspect_set(config.out.url).bad_shards)
     assert file_bytes(tiny_disk / "set") == before
 
 

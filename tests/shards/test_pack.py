@@ -195,8 +195,8 @@ def test_a_replacement_that_is_broken_off_leaves_the_old_set_sound_and_goes_on(
         pack(config, force=True)
     assert file_bytes(tmp_path / "out").items() >= before.items()
     assert main(["verify", str(tmp_path / "out")]) == 0
-    assert "are of a pack that was not finished" in capsys.readouterr().out
-    with pytest.raises(DataError, match="packed otherwise"):
+    assert "belong to an unfinished pack, not to this set" in capsys.readouterr().out
+    with pytest.raises(DataError, match="holds another shard set of"):
         pack(config)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("oct.2-*.tar")}
     assert kept

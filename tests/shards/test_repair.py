@@ -40,8 +40,8 @@ def test_bad_shards_are_rebuilt_to_the_same_bytes(config: PackConfig) -> None:
     before = file_bytes(out)
     spoil(out)
     report = inspect_set(str(out))
-    assert len(report.bad) == 4
-    repair(config, plan_pack(config), report.bad)
+    assert len(report.bad_shards) == 4
+    repair(config, plan_pack(config), report.bad_shards)
     assert file_bytes(out) == before
     assert inspect_set(str(out)).faults == ()
 
@@ -51,7 +51,7 @@ def test_sound_shards_are_not_touched_by_a_repair(config: PackConfig) -> None:
     spoil(out)
     sound = sorted(out.glob("*.tar"))[2:-1]
     times = [path.stat().st_mtime_ns for path in sound]
-    repair(config, plan_pack(config), inspect_set(str(out)).bad)
+    repair(config, plan_pack(config), inspect_set(str(out)).bad_shards)
     assert [path.stat().st_mtime_ns for path in sound][1:] == times[1:]
 
 
@@ -71,7 +71,7 @@ def test_a_source_that_has_changed_repairs_nothing(config: PackConfig, tmp_path:
     left = file_bytes(out)
     write_image(tmp_path / "images" / "A" / "new.jpg", 99)
     with pytest.raises(DataError, match="the source holds other images now"):
-        repair(config, plan_pack(config), inspect_set(str(out)).bad)
+        repair(config, plan_pack(config), inspect_set(str(out)).bad_shards)
     assert file_bytes(out) == left
 
 
@@ -98,8 +98,8 @@ def test_shards_that_were_appended_are_rebuilt_with_their_own_config(
     tars = sorted(out.glob("*.tar"))
     for tar in (tars[0], tars[-1]):
         tar.unlink()
-    assert repair(more, plan_of(more), inspect_set(str(out)).bad) == [tars[-1].name]
-    assert repair(config, plan_of(config), inspect_set(str(out)).bad) == [tars[0].name]
+    assert repair(more, plan_of(more), inspect_set(str(out)).bad_shards) == [tars[-1].name]
+    assert repair(config, plan_of(config), inspect_set(str(out)).bad_shards) == [tars[0].name]
     assert file_bytes(out) == before
 
 
@@ -111,6 +111,6 @@ def test_verify_repairs_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert main(["pack", preset, *overrides, f"out.url={out}"]) == 0
     next(out.glob("*.tar")).unlink()
     assert main(["verify", str(out)]) == 1
-    assert "--repair CONFIG.toml rebuilds them" in capsys.readouterr().out
+    assert "--repair CONFIG.toml rebuilds bad shards" in capsys.readouterr().out
     assert main(["verify", str(out), "--repair", preset, *overrides]) == 0
-    assert "all sound" in capsys.readouterr().out
+    assert "no faults" in capsys.readouterr().out

@@ -56,12 +56,12 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         # Excel drops leading zeros: the table has 1 where the file is called 0001.
         label = verdicts.get((part, number.lstrip("0")))
         extra = partial(read_mask, root, mask, links) if mask else None
-        scans.append(replace(scan, label=label, extra=extra))
+        scans.append(replace(scan, label=label, extra_fields=extra))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, USED, "images")
     for missing_part, missing in (
         ("a verdict (GC_GT table)", sum(s.label is None for s in scans)),
-        ("a layer mask", sum(s.extra is None for s in scans)),
+        ("a layer mask", sum(s.extra_fields is None for s in scans)),
     ):
         notes += [f"{missing:,} images without {missing_part}"] if missing else []
     return require_scans(scans, path, [*notes, *passed])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retfound_dist.errors import DataError
 from retfound_dist.images.image_digests import pixel_digest
-from shards.images.near_duplicates import ALIKE_BITS, LOOK_BYTES, difference_hash, near_pairs
+from shards.images.near_duplicates import HASH_BYTES, MAX_DIFFERING_BITS, difference_hash, near_pairs
 from shards.images.preparation import check_levels, count_levels
 from shards.pack import pack
 from tests.shards.pack_inputs import file_bytes, pack_config, scan_pixels, write_classes, write_image
@@ -68,16 +68,21 @@ def test_pictures_of_one_patient_may_look_alike() -> None:
 
 def test_every_pair_within_the_bound_is_found_and_none_beyond() -> None:
     rng = np.random.default_rng(0)
-    table = rng.integers(0, 256, (60, LOOK_BYTES), dtype=np.uint8)
+    table = rng.integers(0, 256, (60, HASH_BYTES), dtype=np.uint8)
     for place in range(1, 30):
         bits = np.unpackbits(table[0])
         bits[rng.choice(256, place, replace=False)] ^= 1
         table[place] = np.packbits(bits)
     found = {(a, b) for a, b, _ in near_pairs(table.tobytes(), np.arange(60))}
     bits = np.unpackbits(table, axis=1)
-    wanted = {(a, b) for a in range(60) for b in range(a + 1, 60) if (bits[a] != bits[b]).sum() <= ALIKE_BITS}
+    wanted = {
+        (a, b)
+        for a in range(60)
+        for b in range(a + 1, 60)
+        if (bits[a] != bits[b]).sum() <= MAX_DIFFERING_BITS
+    }
     assert found == wanted
-    assert len(wanted) >= ALIKE_BITS
+    assert len(wanted) >= MAX_DIFFERING_BITS
 
 
 def test_a_digest_tells_shapes_and_single_levels_apart() -> None:
@@ -105,7 +110,7 @@ def test_copies_that_were_scaled_and_encoded_again_look_alike(test_data: Path) -
         buffer = io.BytesIO()
         image.resize((image.width * 3 // 4, image.height * 3 // 4)).save(buffer, "JPEG", quality=70)
         pair = [np.frombuffer(difference_hash(np.asarray(i)), np.uint8) for i in (image, Image.open(buffer))]
-        within += int(np.bitwise_count(pair[0] ^ pair[1]).sum()) <= ALIKE_BITS
+        within += int(np.bitwise_count(pair[0] ^ pair[1]).sum()) <= MAX_DIFFERING_BITS
     assert within / len(files) > 0.9
 
 

@@ -63,6 +63,6 @@ def test_card_and_page_tell_of_frames(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(path)
     pack(pack_config(tmp_path / "clinic", tmp_path / "out"))
     assert storage.read_json(f"{tmp_path}/out/manifest.json")["framed"] == {"clinic": [2, 6]}
-    said = "2 of 6 images looked at have a bright line along an edge"
+    said = "2 of 6 checked images have a bright line along an edge"
     for name in ("DATACARD.md", "quality.html"):
         assert said in (tmp_path / "out" / name).read_text()

@@ -8,7 +8,7 @@ import pytest
 from shards.people.dates_and_numbers import (
     holds_date,
     holds_identifier,
-    is_scheme,
+    is_published_name,
     is_short_date,
     is_whole_date,
     long_numbers,
@@ -83,6 +83,6 @@ def test_long_numbers_come_with_the_text_before_them_and_counters_and_digests_do
 
 
 def test_files_of_published_sets_are_numbered_for_publishing() -> None:
-    assert is_scheme("CNV-1016042-1")
-    assert is_scheme("amd_1047099_1")
-    assert not is_scheme("amd_1047099_1_Smith")
+    assert is_published_name("CNV-1016042-1")
+    assert is_published_name("amd_1047099_1")
+    assert not is_published_name("amd_1047099_1_Smith")

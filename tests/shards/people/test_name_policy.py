@@ -30,11 +30,11 @@ def test_names_that_stay_are_a_decision_that_the_card_states_with_counts(tmp_pat
     cohort(tmp_path / "in", 3)
     pack(pack_config(tmp_path / "in", tmp_path / "named", source={"keys": "names"}))
     card = (tmp_path / "named" / "DATACARD.md").read_text()
-    assert "because source.keys=names says so: of the images 9 like a name" in card
+    assert "because source.keys=names; images with names that look like people: 9 like a name" in card
     assert any("Kowalski" in tree["patient"] for tree in fields_of(tmp_path / "named").values())
     pack(pack_config(tmp_path / "in", tmp_path / "hidden"))
     card = (tmp_path / "hidden" / "DATACARD.md").read_text()
-    assert "images that look like people: 9 like a name" in card
+    assert "because names look like people: 9 like a name" in card
     assert str(tmp_path) not in card
 
 
@@ -53,7 +53,7 @@ def test_published_sets_keep_their_names_as_plain_folders_too(
     test_data: Path, tmp_path: Path, folder: str
 ) -> None:
     plan = plan_pack(pack_config(test_data / folder, tmp_path / "out"))
-    assert {choice.keys for choice in plan.choices.values()} == {"names"}
+    assert {choice.keys for choice in plan.name_policies.values()} == {"names"}
 
 
 def listing(*names: str) -> SourceListing:
@@ -76,9 +76,9 @@ def test_the_kind_of_a_source_what_is_asked_and_what_names_look_like_decide(
 ) -> None:
     source = Source(kind=kind, keys=keys)
     packed, policy = choose_policy(source, listing(*names), find_secret)
-    assert (policy.keys, policy.why) == wanted
+    assert (policy.keys, policy.reason) == wanted
     assert all(isinstance(scan.read, PseudonymizedRead) == (policy.keys == DIGEST) for scan in packed.scans)
-    assert bool(policy.mark) == (policy.keys == DIGEST)
+    assert bool(policy.secret) == (policy.keys == DIGEST)
 
 
 def test_the_secret_is_not_asked_for_where_names_stay() -> None:
@@ -93,5 +93,5 @@ def test_the_sentence_of_the_manifest_counts_the_signs_and_names_the_secret() ->
         Source(kind="folder"), listing("Smith_John_1", "Smith_John_2", "3"), find_secret
     )
     said = policy_sentence(policy.to_tree())
-    assert "images that look like people: 2 like a name" in said
-    assert f"secret {policy.mark}" in said
+    assert "because names look like people: 2 like a name" in said
+    assert f"fingerprint of their secret: {policy.secret}" in said

@@ -53,7 +53,7 @@ def test_the_table_is_the_owner_s_alone_never_in_the_set_and_its_place_can_be_ch
             pack(pack_config(tmp_path / "in", tmp_path / "out2", out={"names_table": wrong}) if "/out/" not in wrong
                  else pack_config(tmp_path / "in", tmp_path / "out", out={"names_table": wrong}))  # fmt: skip
     (tmp_path / "other.csv").write_text("mine\n")
-    with pytest.raises(ConfigError, match="no table of names"):
+    with pytest.raises(ConfigError, match="is not a table of names"):
         pack(pack_config(tmp_path / "in", tmp_path / "out3", out={"names_table": f"{tmp_path}/other.csv"}))
     assert (tmp_path / "other.csv").read_text() == "mine\n"
     assert not (tmp_path / "out3").exists()

@@ -87,7 +87,7 @@ def test_no_name_or_date_leaves_with_the_set_or_stands_in_what_is_printed(
     said = capfd.readouterr()
     assert not telling_bytes(tmp_path / "out")
     assert not [word for word in TELLING if word in said.out + said.err]
-    assert "kept out 1 images" in said.out
+    assert "left out 1 images" in said.out
     assert "like a name" in said.out
     table = table_path(pack_config(clinic, tmp_path / "out"))
     assert table in said.out
@@ -173,9 +173,9 @@ def test_another_secret_is_told_and_never_mixed(tmp_path: Path, monkeypatch: pyt
     config = pack_config(tmp_path / "in", tmp_path / "out")
     pack(config)
     monkeypatch.setenv("RETFOUND_SALT", "a secret of somebody else")
-    with pytest.raises(DataError, match="digested with another secret: set RETFOUND_SALT"):
+    with pytest.raises(DataError, match="digests with another secret: set RETFOUND_SALT"):
         pack(config)
-    with pytest.raises(DataError, match="digested with another secret: set RETFOUND_SALT"):
+    with pytest.raises(DataError, match="digests with another secret: set RETFOUND_SALT"):
         repair(config, plan_pack(config), ["oct-000000.tar"])
 
 
@@ -197,7 +197,9 @@ def test_a_patient_in_two_parts_is_told_without_a_name(tmp_path: Path) -> None:
         write_image(tmp_path / "in" / "A" / f"{number}.png", number)
         lines.append(f'A/{number}.png,A,"Nguyen, Thi",,{part}')
     (tmp_path / "in" / "manifest.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"patient p[0-9a-f]{12} .*source.keys=names --dry-run") as caught:
+    with pytest.raises(
+        DataError, match=r"patient p[0-9a-f]{12} .*--dry-run with source.keys=names"
+    ) as caught:
         plan_pack(pack_config(tmp_path / "in", tmp_path / "out"))
     assert "Nguyen" not in str(caught.value)
 

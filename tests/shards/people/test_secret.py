@@ -25,11 +25,11 @@ def test_a_secret_of_the_environment_is_taken_and_one_that_can_be_guessed_is_ref
 
 def test_without_one_it_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
-    assert find_secret(env, make=False).is_new
+    assert find_secret(env, create=False).is_new
     assert not list(tmp_path.rglob("*"))
     first = find_secret(env)
     path = tmp_path / ".config" / "retfound" / "salt"
-    assert (first.is_new, first.where) == (True, str(path))
+    assert (first.is_new, first.location) == (True, str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = find_secret(env)
     assert (again.is_new, again.key) == (False, first.key)
@@ -39,7 +39,7 @@ def test_without_one_it_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path
 
 
 def test_packs_that_begin_at_once_end_with_one_secret(tmp_path: Path) -> None:
-    code = "from shards.people.secret import find_secret; print(find_secret().mark)"
+    code = "from shards.people.secret import find_secret; print(find_secret().fingerprint)"
     env = {**os.environ, "HOME": str(tmp_path)}
     env = {name: value for name, value in env.items() if name not in ("RETFOUND_SALT", "XDG_CONFIG_HOME")}
     begun = [
@@ -52,5 +52,5 @@ def test_packs_that_begin_at_once_end_with_one_secret(tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_kept_one_line_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / ".config").write_text("a file")
-    with pytest.raises(ConfigError, match=r"cannot be kept .*openssl rand -hex 32.*RETFOUND_SALT"):
+    with pytest.raises(ConfigError, match=r"cannot be stored .*openssl rand -hex 32.*RETFOUND_SALT"):
         find_secret({"HOME": str(tmp_path)})

@@ -16,8 +16,8 @@ from retfound_dist.errors import DataError
 from shards.images.scan import Scan
 from shards.planning.pack_plan import (
     PARTS,
-    Marks,
     PackPlan,
+    PlanDigests,
     _fill_empty,
     assign_parts,
     fingerprint,
@@ -247,11 +247,11 @@ def plan_of(count: int, settings: dict[str, object] | None = None) -> PackPlan:
 
 
 def test_a_shards_mark_follows_from_the_settings_and_the_scans_up_to_the_next_shards_first() -> None:
-    plan, marks = plan_of(6), Marks(plan_of(6))
+    plan, marks = plan_of(6), PlanDigests(plan_of(6))
     found = [marks.at(place) for place in range(7)]
     assert len(set(found)) == 7
     for place in range(7):  # asked alone, asked again, asked backwards
-        assert Marks(plan).at(place) == found[place]
+        assert PlanDigests(plan).at(place) == found[place]
     assert [marks.at(place) for place in reversed(range(7))] == found[::-1]
     assert marks.at(99) == found[6]
     assert [marks.at(3), marks.at(3), marks.at(5), marks.at(0)] == [found[3], found[3], found[5], found[0]]
@@ -262,15 +262,15 @@ def test_a_mark_changes_with_any_scan_before_it_or_at_it_and_with_none_behind(ch
     plan = plan_of(6)
     scans = list(plan.scans)
     scans[changed] = replace(scans[changed], size=9)
-    other = Marks(replace(plan, scans=tuple(scans)))
-    same = [Marks(plan).at(place) == other.at(place) for place in range(7)]
+    other = PlanDigests(replace(plan, scans=tuple(scans)))
+    same = [PlanDigests(plan).at(place) == other.at(place) for place in range(7)]
     assert same == [place < changed for place in range(7)]
 
 
 def test_marks_change_with_the_settings_and_where_the_plan_goes_on() -> None:
-    longer, shorter = Marks(plan_of(7)), Marks(plan_of(6))
+    longer, shorter = PlanDigests(plan_of(7)), PlanDigests(plan_of(6))
     assert [longer.at(p) == shorter.at(p) for p in range(7)] == [True] * 6 + [False]
-    assert Marks(plan_of(6, {"quality": 94})).at(0) != Marks(plan_of(6)).at(0)
+    assert PlanDigests(plan_of(6, {"quality": 94})).at(0) != PlanDigests(plan_of(6)).at(0)
 
 
 def test_settings_are_told_apart_by_their_values_and_not_by_their_order() -> None:

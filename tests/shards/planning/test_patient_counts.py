@@ -13,7 +13,7 @@ from retfound_dist.config.schema import Source
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from shards.append import append
-from shards.commands import describe_plan, summarise
+from shards.commands import plan_lines, summary_lines
 from shards.pack import pack, plan_pack
 from tests.shards.device_files import scan_stack
 from tests.shards.pack_inputs import pack_config, write_classes, write_image
@@ -24,7 +24,7 @@ CLAIM = "No patient is in two parts"
 
 def packed(root: Path, out: Path, **sections: dict[str, object]) -> tuple[Manifest, str, str]:
     manifest = pack(pack_config(root, out, **{"split": SPLIT, **sections}))
-    return manifest, (out / "DATACARD.md").read_text(), "\n".join(summarise(manifest))
+    return manifest, (out / "DATACARD.md").read_text(), "\n".join(summary_lines(manifest))
 
 
 def with_list(root: Path, patients: str) -> Path:
@@ -41,8 +41,8 @@ def with_list(root: Path, patients: str) -> Path:
 def test_where_every_patient_is_known_the_card_says_that_none_is_in_two_parts(tmp_path: Path) -> None:
     manifest, card, said = packed(with_list(tmp_path / "set", "{label}{n}"), tmp_path / "out")
     assert f"{CLAIM}: every image's patient is known and was checked." in card
-    assert "- set: patient known of all 20 images; split by patient (20 images)" in card
-    assert "patient known of all 20 images; split by patient (20 images)" in said
+    assert "- set: patient known for all 20 images; split by patient (20 images)" in card
+    assert "patient known for all 20 images; split by patient (20 images)" in said
     assert "manifest.csv: file <- 'file', label <- 'label', patient <- 'patient'" in said
     found = manifest.sources["set"]
     assert (found["patient_known"], found["split_by"], found["straddling"]) == (20, {"patient": 20}, 0)
@@ -52,8 +52,10 @@ def test_where_no_patient_is_known_the_card_calls_it_a_split_by_image(tmp_path: 
     root = write_classes(tmp_path / "set", {"A": 10, "B": 10})
     _, card, said = packed(root, tmp_path / "out")
     assert CLAIM not in card
-    assert "No patient is known: images of one patient can be in two parts, and scores on such parts" in card
-    assert "patient known of 0 of 20 images; split by image (20 images, their patients are not known)" in said
+    assert "No patient is known: images of one patient can be in two parts, and scores on these parts" in card
+    assert (
+        "patient known for 0 of 20 images; split by image (20 images, their patients are not known)" in said
+    )
 
 
 def test_where_some_patients_are_known_both_numbers_are_said(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_where_some_patients_are_known_both_numbers_are_said(tmp_path: Path) -> 
     _, card, _ = packed(root, tmp_path / "out")
     assert CLAIM not in card
     assert "split by patient (19 images), by image (1 image, their patients are not known)" in card
-    assert "The patient of 1 of 20 images is not known: images of one patient can be in two parts" in card
+    assert "The patient is not known for 1 of 20 images: images of one patient can be in two parts" in card
 
 
 def test_slices_of_one_volume_stay_together_and_the_card_says_by_volume(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_slices_of_one_volume_stay_together_and_the_card_says_by_volume(tmp_path
     manifest, card, _ = packed(tmp_path / "set", tmp_path / "out")
     assert manifest.sources["set"]["split_by"] == {"volume": 48}
     assert manifest.sources["set"]["volumes"] == 12
-    assert "No patient is known: volumes are in one part each" in card
+    assert "No patient is known: each volume is in one part" in card
     parts = defaultdict(set)
     for scan in plan_pack(pack_config(tmp_path / "set", tmp_path / "out", split=SPLIT)).scans:
         parts[scan.volume].add(scan.split)
@@ -95,7 +97,7 @@ def test_one_eye_cannot_be_divided_unless_it_is_asked_for(tmp_path: Path) -> Non
     assert CLAIM not in card
     whole, card, _ = packed(tmp_path / "eye", tmp_path / "whole", split={"fractions": [0, 0, 0]})
     assert whole.sources["eye"]["volumes"] == 1
-    assert "There are no parts. The patient of 0 of 30 images is known." in card
+    assert "There are no parts. The patient is known for 0 of 30 images." in card
 
 
 def test_parts_that_the_source_brings_are_called_its_own(tmp_path: Path) -> None:
@@ -104,8 +106,8 @@ def test_parts_that_the_source_brings_are_called_its_own(tmp_path: Path) -> None
     for number, path in enumerate(sorted((tmp_path / "set" / "test").glob("*/*.jpg"))):
         write_image(path, 9000 + number)
     _, card, said = packed(tmp_path / "set", tmp_path / "out", split={"fractions": [0, 0, 0]})
-    assert "split as the source says (12 images)" in said
-    assert "whether the source's own parts keep patients apart could not be checked" in card
+    assert "split by the source (12 images)" in said
+    assert "whether a patient is in two of the source's parts could not be checked" in card
 
 
 def test_a_volume_in_two_parts_of_a_list_is_an_error(tmp_path: Path) -> None:
@@ -129,8 +131,8 @@ def test_a_set_with_an_older_source_claims_nothing_of_it(tmp_path: Path) -> None
     append(pack_config(more, tmp_path / "out", split=SPLIT))
     card = (tmp_path / "out" / "DATACARD.md").read_text()
     assert CLAIM not in card
-    assert "is not recorded for what older versions packed" in card
-    assert summarise(read_manifest(str(tmp_path / "out")))
+    assert "An older version packed some sources: whether a patient is in two parts is not known." in card
+    assert summary_lines(read_manifest(str(tmp_path / "out")))
 
 
 def test_labels_that_are_no_classes_are_a_warning_of_pack(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_labels_that_are_no_classes_are_a_warning_of_pack(tmp_path: Path) -> Non
     lines = [f"A/a_{n:03d}.jpg,{40 + n}" for n in range(20)]
     (root / "manifest.csv").write_text("file,label\n" + "\n".join(lines) + "\n")
     config = pack_config(root, tmp_path / "out")
-    said = "\n".join(describe_plan(plan_pack(config), config))
+    said = "\n".join(plan_lines(plan_pack(config), config))
     assert "note: warning, labels: the labels are 20 different numbers from 40 to 59" in said
     assert pack(config).samples == 20
 

@@ -1,4 +1,4 @@
-"""A packed set with images that are kept out of it."""
+"""A packed set with images that are left out of it."""
 
 from __future__ import annotations
 

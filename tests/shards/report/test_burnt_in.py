@@ -81,13 +81,13 @@ def test_card_and_page_say_what_was_compared_and_where_nothing_was(tmp_path: Pat
         Image.fromarray(tile.pixels).save(tmp_path / "many" / f"{tile.key}.png")
     pack(pack_config(tmp_path / "many", tmp_path / "out", image={"format": "png"}))
     card, page = ((tmp_path / "out" / name).read_text() for name in ("DATACARD.md", "quality.html"))
-    assert "12 images of many sizes, by the 128 x 96 pixels at their bottom right, compared: " in card
-    assert "at their bottom right, compared" in page
-    assert 'alt="where marks are burnt in"' in page
+    assert "a mark in 12 images of many sizes, 128 x 96 pixels at the bottom right of each: " in card
+    assert "12 images of many sizes, 128 x 96 pixels at the bottom right of each" in page
+    assert 'alt="an image with its marks outlined"' in page
     (tmp_path / "few").mkdir()
     for tile in tiles(sizes(3)):
         Image.fromarray(tile.pixels).save(tmp_path / "few" / f"{tile.key}.png")
     pack(pack_config(tmp_path / "few", tmp_path / "out2"))
     card, page = ((tmp_path / "out2" / name).read_text() for name in ("DATACARD.md", "quality.html"))
-    assert "- few: marks were not looked for in 3 of 3 images looked at" in card
-    assert "marks were not looked for in 3 of 3 images" in page
+    assert "- few: 3 of 3 checked images were not compared: too few of similar size" in card
+    assert "3 of 3 checked images were not compared: too few of similar size" in page

@@ -1,4 +1,4 @@
-"""Pages of pictures: what was kept, by source, and what was kept out and why."""
+"""Pages of pictures: examples of each source, and pictures that were left out, with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shards.report.contact_sheet import (
     draw_page,
     first_of_each_group,
     read_keys,
-    reason_of,
+    short_reason,
 )
 from shards.write.packed_sample import Skipped
 from tests.shards.pack_inputs import pack_config, scan_pixels, write_image
@@ -35,7 +35,7 @@ def test_a_set_that_kept_everything_has_no_page_of_what_was_dropped(tmp_path: Pa
     write_image(tmp_path / "images" / "1.png")
     out = Path(pack(pack_config(tmp_path / "images", tmp_path / "out")).url)
     assert not (out / "dropped.jpg").exists()
-    assert "## Kept out\n\nNothing." in (out / "DATACARD.md").read_text()
+    assert "## Left out\n\nNothing." in (out / "DATACARD.md").read_text()
 
 
 def test_samples_are_read_back_by_their_keys_from_whichever_shard(packed: Path) -> None:
@@ -52,7 +52,9 @@ def test_samples_are_read_back_by_their_keys_from_whichever_shard(packed: Path) 
 def test_each_group_begins_a_row_where_groups_stand_apart() -> None:
     tiles = [Tile(scan_pixels(seed), group, str(seed)) for seed, group in enumerate("aab")]
     captions = ["", "", ""]
-    one, two = (Image.open(io.BytesIO(draw_page(tiles, captions, apart=apart))) for apart in (False, True))
+    one, two = (
+        Image.open(io.BytesIO(draw_page(tiles, captions, group_rows=apart))) for apart in (False, True)
+    )
     assert one.width == two.width
     assert two.height == 2 * one.height - GAP
     assert draw_page([Tile(None, "a", "k")], ["cannot be read"])
@@ -60,7 +62,7 @@ def test_each_group_begins_a_row_where_groups_stand_apart() -> None:
 
 def test_reasons_are_grouped_without_what_differs_from_scan_to_scan() -> None:
     reasons = ("is blank (levels 7 to 7)", "is blank (levels 3 to 4)", "is a broken JPEG, Premature end")
-    assert [reason_of(Skipped("k", "o", reason)) for reason in reasons] == [
+    assert [short_reason(Skipped("k", "o", reason)) for reason in reasons] == [
         "is blank",
         "is blank",
         "is a broken JPEG",

@@ -16,11 +16,11 @@ def test_the_card_says_what_is_in_the_set_and_what_was_kept_out(packed: Path) ->
     assert (
         "| images | folder | 12 | not known | not known | 3 | A 8, B 4 |" in card
     )  # of two equal ones B's comes first
-    assert "| has the same pixels as one that is kept | 1 |" in card
+    assert "| has the same pixels as a packed image | 1 |" in card
     assert "| is blank | 1 |" in card
     assert "| is not a JPEG | 1 |" in card
     assert "split.fractions=[0.6, 0.2, 0.2]" in card
-    assert "- images: licence the owner's. Citation: none known" in card
+    assert "- images: licence: the owner's. Citation: none known" in card
 
 
 def test_force_replaces_card_and_pages(packed: Path, tmp_path: Path) -> None:

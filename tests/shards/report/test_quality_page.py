@@ -53,7 +53,9 @@ def test_marks_of_a_jpeg_that_was_encoded_again_are_found(tmp_path: Path) -> Non
     ]
     assert (top, left, right) == (0, 0, 128)
     assert 4 <= bottom <= 7
-    assert "bright and the same in all of them, most in rows 0 to" in Path(out, "DATACARD.md").read_text()
+    assert (
+        "bright and the same in all images, most of them in rows 0 to" in Path(out, "DATACARD.md").read_text()
+    )
 
 
 def test_the_page_shows_what_was_kept_and_what_was_not_and_loads_nothing(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_the_page_shows_what_was_kept_and_what_was_not_and_loads_nothing(tmp_pat
     assert page.count('src="data:image/jpeg;base64,') == 14
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "<b>odd" not in page
-    for words in ("has the same pixels as one that is kept", "is blank (levels 7 to 7)", "20 as they came"):
+    for words in ("has the same pixels as a packed image", "is blank (levels 7 to 7)", "20 unchanged"):
         assert words in page
 
 

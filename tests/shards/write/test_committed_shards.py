@@ -12,7 +12,7 @@ import pytest
 from retfound_dist.errors import DataError, FormatError, ManifestError
 from retfound_dist.formats.shard_set import read_index, read_manifest
 from retfound_dist.io import storage
-from shards.images.near_duplicates import LOOK_BYTES
+from shards.images.near_duplicates import HASH_BYTES
 from shards.pack import pack, plan_pack
 from shards.verify import verify
 from shards.write import committed_shards
@@ -48,10 +48,10 @@ def test_a_record_of_a_later_minor_version_and_one_from_before_sources_were_kept
     read = committed_shards.read_record(str(out), found)
     assert read.keys == good.keys
     assert read.digests.tolist() == good.digests.tolist()
-    assert read.looks == good.looks
-    assert read.sources is None
-    assert good.sources is not None
-    assert [skip.row() for skip in read.skipped] == [{"key": "k", "origin": "o", "reason": "r"}]
+    assert read.difference_hashes == good.difference_hashes
+    assert read.source_digests is None
+    assert good.source_digests is not None
+    assert [skip.to_row() for skip in read.skipped] == [{"key": "k", "origin": "o", "reason": "r"}]
 
 
 COUNTS = {"NO": 12, "AMD": 8}
@@ -69,7 +69,7 @@ def test_a_set_whose_manifest_is_damaged_is_refused_and_replaced_by_force(
     pack(config)
     for damaged in (b"", b"[]", b'{"format": 1}'):
         (tmp_path / "out" / "manifest.json").write_bytes(damaged)
-        with pytest.raises(ManifestError, match=r"is damaged: .*; --force replaces it"):
+        with pytest.raises(ManifestError, match=r"is damaged: .*; --force replaces the set"):
             pack(config)
         manifest = pack(config, force=True)
         assert verify(manifest.url, 1) == []
@@ -101,16 +101,17 @@ def test_a_record_holds_all_that_packing_goes_on_from(out: Path) -> None:
         assert record.shard == shard
         assert record.keys == [entry.key for entry in read_index(str(out), shard)]
         assert len(record.digests) == len(record.keys)
-        assert len(record.looks) == LOOK_BYTES * len(record.keys)
-        assert record.next == before + shard.samples
-        before = record.next
+        assert len(record.difference_hashes) == HASH_BYTES * len(record.keys)
+        assert record.next_place == before + shard.samples
+        before = record.next_place
 
 
 def test_an_index_that_differs_from_the_manifest_asks_for_a_repair(out: Path) -> None:
     shard = next(shard for shard in read_manifest(str(out)).shards if shard.index.name == INDEX)
     (out / INDEX).write_bytes((out / INDEX).read_bytes() + b" ")
     with pytest.raises(
-        DataError, match=rf"{INDEX} differs from the manifest: run retfound verify .* --repair"
+        DataError,
+        match=rf"{INDEX} differs from the manifest: repair it with retfound verify .* --repair CONFIG",
     ):
         committed_shards.read_record(str(out), shard)
 
@@ -121,8 +122,8 @@ def test_only_the_shards_before_the_first_change_of_the_plan_are_recovered(packe
     count = len(read_manifest(str(out)).shards)
     recovered = committed_shards.recover_shards(str(out), ShardNames("oct"), plan)
     assert len(recovered) == count
-    assert recovered[-1].next == len(plan.scans)
-    place = recovered[0].next + 1
+    assert recovered[-1].next_place == len(plan.scans)
+    place = recovered[0].next_place + 1
     scans = (*plan.scans[:place], replace(plan.scans[place], size=1), *plan.scans[place + 1 :])
     recovered = committed_shards.recover_shards(str(out), ShardNames("oct"), replace(plan, scans=scans))
     assert len(recovered) == 1

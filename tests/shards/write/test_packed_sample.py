@@ -1,4 +1,4 @@
-"""One scan becomes one sample with all its digests, or a reason that says why it is kept out."""
+"""One scan becomes one sample with all its digests, or a reason that says why it is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retfound_dist.config.schema import PackImage
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import image_digest
 from shards.images.scan import Pixels, Scan
-from shards.write.packed_sample import MEASURED_ONE_IN, PackedSample, Skipped, make_sample
+from shards.write.packed_sample import MEASURE_ONE_IN, PackedSample, Skipped, make_sample
 from tests.shards.pack_inputs import scan_pixels, write_image
 
 
@@ -47,15 +47,17 @@ def test_a_grey_jpeg_keeps_its_compressed_picture_and_its_loss_is_not_measured(t
     data = write_image(tmp_path / "1.jpg", 5, quality=80).read_bytes()
     sample = sample_of(scan_of(lambda: data))
     assert sample.as_is
-    assert sample.error is None
+    assert sample.encoding_error is None
     assert data[-200:] in sample.members
 
 
 def test_one_in_eight_encoded_images_is_measured_whoever_packs_it() -> None:
     pixels = scan_pixels(3)
-    measured = [sample_of(scan_of(lambda: pixels, f"k{n}")).error is not None for n in range(160)]
-    assert 160 / MEASURED_ONE_IN / 2 < sum(measured) < 160 / MEASURED_ONE_IN * 2
-    assert measured == [sample_of(scan_of(lambda: pixels, f"k{n}")).error is not None for n in range(160)]
+    measured = [sample_of(scan_of(lambda: pixels, f"k{n}")).encoding_error is not None for n in range(160)]
+    assert 160 / MEASURE_ONE_IN / 2 < sum(measured) < 160 / MEASURE_ONE_IN * 2
+    assert measured == [
+        sample_of(scan_of(lambda: pixels, f"k{n}")).encoding_error is not None for n in range(160)
+    ]
 
 
 def fails(error: Exception) -> Callable[[], bytes]:
@@ -93,4 +95,4 @@ def test_a_suspect_is_kept_unless_it_is_to_be_left_out_and_then_counts_as_no_fau
 def test_a_copy_of_another_picture_is_no_bad_image_and_a_row_leads_back_to_its_scan() -> None:
     copy = Skipped("b", "b.png", "is the same picture as a")
     assert (copy.is_duplicate, copy.is_bad) == (True, False)
-    assert Skipped.of({**copy.row(), "by": "a later version"}) == copy
+    assert Skipped.from_row({**copy.to_row(), "by": "a later version"}) == copy

@@ -17,21 +17,23 @@ def test_a_picture_is_known_by_the_key_that_had_it_first() -> None:
     rng = np.random.default_rng(0)
     digests = [int(d) for d in rng.integers(0, 2**64, 500, dtype=np.uint64)]
     seen = SeenImages([committed(["old"], [digests[0]])])
-    assert seen.first(digests[0], "new") == "old"
+    assert seen.find_or_add(digests[0], "new") == "old"
     for begin in range(1, 451, 50):
         keys = [f"k{place}" for place in range(begin, begin + 50)]
-        assert [seen.first(digests[begin + i], key) for i, key in enumerate(keys)] == [None] * 50
-        assert seen.first(digests[begin + 3], "again") == keys[3]
-        seen.first(begin, f"next {begin}")  # comes before the shard is committed that has no room for it
+        assert [seen.find_or_add(digests[begin + i], key) for i, key in enumerate(keys)] == [None] * 50
+        assert seen.find_or_add(digests[begin + 3], "again") == keys[3]
+        seen.find_or_add(
+            begin, f"next {begin}"
+        )  # comes before the shard is committed that has no room for it
         seen.add(committed(keys, digests[begin : begin + 50]))
-        assert seen.first(begin, "again") == f"next {begin}"
-    assert [seen.first(digests[place], "again") for place in range(1, 451)] == [
+        assert seen.find_or_add(begin, "again") == f"next {begin}"
+    assert [seen.find_or_add(digests[place], "again") for place in range(1, 451)] == [
         f"k{p}" for p in range(1, 451)
     ]
-    assert seen.first(digests[499], "last") is None
+    assert seen.find_or_add(digests[499], "last") is None
 
 
 def test_the_first_scan_may_have_any_digest() -> None:
     seen = SeenImages([])
-    assert seen.first(0, "a") is None
-    assert seen.first(0, "b") == "a"
+    assert seen.find_or_add(0, "a") is None
+    assert seen.find_or_add(0, "b") == "a"

@@ -88,7 +88,7 @@ def test_a_pack_that_waited_while_the_first_came_to_its_end_finds_the_set(
         folder_lock.FolderLock, "_wait_for_silence", lambda *_: [(tmp_path / "go").touch(), other.wait(60)]
     )
     assert pack(config).samples == 20
-    with pytest.raises(DataError, match="packed otherwise"):
+    with pytest.raises(DataError, match="holds another shard set of"):
         pack(replace(config, out=replace(config.out, seed=3)))
 
 
@@ -115,7 +115,7 @@ def test_a_killed_pack_is_followed_at_once_and_a_sleeping_one_stops_when_it_wake
     os.kill(other.pid, signal.SIGCONT)
     said = other.communicate(timeout=60)[1]
     assert other.returncode
-    assert "is being packed by another process, which took its LOCK.json away" in said
+    assert "is being packed by another process, which replaced the LOCK.json of this one" in said
     assert file_bytes(tmp_path / "out") == before
 
 

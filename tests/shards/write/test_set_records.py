@@ -55,7 +55,7 @@ RECORD: dict[str, tuple[Callable[[bytes], bytes], str]] = (
             ),
             "a digest too few": (
                 lambda tree: tree["digests"].pop(),
-                r"digests has \d+ entries, its shard \d+ sam",
+                r"digests has \d+ entries for a shard of \d+ sam",
             ),
             "a digest too long": (
                 lambda tree: tree["digests"].append(tree["digests"].pop() + "0"),
@@ -112,7 +112,7 @@ def test_a_damaged_record_of_an_unfinished_pack_is_named_and_its_shard_packed_ag
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"retfound: {out}/{INDEX} is damaged: ")
     again = sum(name.endswith(".idx") for name in good) - 1
-    assert line.endswith(f"; shards that are packed again from there on: {again}")
+    assert line.endswith(f"; packing again from this shard on: {again} shards")
 
 
 MANIFEST: dict[str, tuple[Change, str]] = {

@@ -66,7 +66,7 @@ def write(
     plan = PackPlan(scans, "f", {})
     with ShardWriter(PackOut(url=str(folder), **out), plan, str(folder), ()) as writer:  # type: ignore[arg-type]
         for place, result in enumerate(results):
-            writer.take(place, result)
+            writer.add_result(place, result)
         writer.commit(len(results))
     return writer
 
@@ -81,17 +81,17 @@ def sample(key: str, seed: int) -> PackedSample:
 def test_a_shard_ends_with_its_part_and_says_where_the_next_one_begins(tmp_path: Path) -> None:
     results: list[PackedSample | Skipped] = [sample("a", 1), sample("b", 2), sample("c", 3)]
     writer = write(tmp_path, ["train", "train", "val"], results)
-    assert [(done.shard.split, done.keys, done.next) for done in writer.shards] == [
+    assert [(committed.shard.split, committed.keys, committed.next_place) for committed in writer.shards] == [
         ("train", ["a", "b"], 2),
         ("val", ["c"], 3),
     ]
-    for done in writer.shards:
-        assert storage.file_info(str(tmp_path / done.shard.name)).sha256 == done.shard.sha256
+    for committed in writer.shards:
+        assert storage.file_info(str(tmp_path / committed.shard.name)).sha256 == committed.shard.sha256
 
 
 def test_the_same_picture_is_packed_once_and_the_second_names_the_first(tmp_path: Path) -> None:
     writer = write(tmp_path, ["train", "train"], [sample("a", 1), sample("b", 1)])
-    assert [done.keys for done in writer.shards] == [["a"]]
+    assert [committed.keys for committed in writer.shards] == [["a"]]
     assert writer.skipped == [Skipped("b", "b.png", "is the same picture as a")]
     assert writer.shards[0].skipped == tuple(writer.skipped), "its record tells of it too"
 
@@ -109,8 +109,8 @@ def test_a_refusal_to_write_comes_before_anything_is_put(tmp_path: Path) -> None
 
     scans = (Scan(key="a", origin="a.png", source="s", read=bytes),)
     plan, out = PackPlan(scans, "f", {}), PackOut(url=str(tmp_path))
-    with ShardWriter(out, plan, str(tmp_path), (), confirm=refuse) as writer:
-        writer.take(0, sample("a", 1))
+    with ShardWriter(out, plan, str(tmp_path), (), confirm_lock=refuse) as writer:
+        writer.add_result(0, sample("a", 1))
         with pytest.raises(DataError, match="another process"):
             writer.commit(1)
     assert not list(tmp_path.glob("oct-*"))

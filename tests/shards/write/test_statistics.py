@@ -48,14 +48,16 @@ def counted(heights: dict[int, int], levels: dict[int, int], **more: int) -> Sta
 
 
 def test_shards_sum_to_the_set_and_survive_their_json() -> None:
-    one = counted({48: 2}, {10: 5}, grey=2, bytes=100, as_is=1, measured=1, error=6, pixels=50)
-    two = counted({48: 1, 96: 1}, {10: 1, 20: 6}, grey=1, colour=1, bytes=50, measured=1, error=4, pixels=50)
+    one = counted({48: 2}, {10: 5}, grey=2, bytes=100, as_is=1, measured=1, encoding_error=6, pixels=50)
+    two = counted(
+        {48: 1, 96: 1}, {10: 1, 20: 6}, grey=1, colour=1, bytes=50, measured=1, encoding_error=4, pixels=50
+    )
     whole = sum_statistics(
         Statistics.from_tree(json.loads(json.dumps(part.to_tree()))) for part in (one, two)
     )
     assert (whole.grey, whole.colour, whole.as_is, whole.bytes) == (3, 1, 1, 150)
     assert whole.heights == {48: 3, 96: 1}
-    assert (whole.measured, whole.error, whole.pixels) == (2, 10, 100)
+    assert (whole.measured, whole.encoding_error, whole.pixels) == (2, 10, 100)
     assert whole.histogram[[10, 20]].tolist() == [6, 6]
 
 

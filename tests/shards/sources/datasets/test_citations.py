@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from shards.people.name_policy import DEVICES, JUDGED
+from shards.people.name_policy import CHECKED_KINDS, DEVICE_KINDS
 from shards.sources.adapters import ADAPTERS
 from shards.sources.datasets.citations import CITATIONS
 
-OF_THE_USER = {*JUDGED, *DEVICES, "topcon"}
+OF_THE_USER = {*CHECKED_KINDS, *DEVICE_KINDS, "topcon"}
 """Kinds of source that hold a group's own data: nobody has published them."""
 
 

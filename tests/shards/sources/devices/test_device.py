@@ -141,6 +141,6 @@ def test_decoded_volumes_are_kept_up_to_a_bound(tmp_path: Path, monkeypatch: pyt
 def test_json_of_a_device_sample_holds_only_what_it_should(tmp_path: Path) -> None:
     write_dicom(tmp_path / "a.dcm", scan_stack(1))
     (scan,) = list_device(str(tmp_path)).scans
-    assert set(json.loads(json.dumps(scan.fields()))) == {
+    assert set(json.loads(json.dumps(scan.json_fields()))) == {
         "label", "patient", "eye", "volume", "slice", "source", "split"
     }  # fmt: skip
