@@ -73,11 +73,22 @@ def main() -> None:
         watchdog = Watchdog(world, how.train.hang_minutes)
         watchdog.start()
         with TrainingDisplay(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
-            tree, keeper = to_dict(how), UploadProcess(url)
-            asked, failures = StopRequest(), RankFailures(group, watchdog)
+            config_tree, keeper = to_dict(how), UploadProcess(url)
+            stop_request, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder
             run_joined(
-                RunContext(how, tree, manifest, group, display, keeper, asked, watchdog, folder, failures)
+                RunContext(
+                    how,
+                    config_tree,
+                    manifest,
+                    group,
+                    display,
+                    keeper,
+                    stop_request,
+                    watchdog,
+                    folder,
+                    failures,
+                )
             )
         gc.collect()
     ds.stop()

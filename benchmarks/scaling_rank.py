@@ -67,7 +67,7 @@ def acknowledged(descriptor: int) -> int:
         return int(struct.unpack_from("Q", info, BYTES_ACKED)[0])
 
 
-def job(stage: int, ranks: int) -> RunSchedule:
+def schedule_of(stage: int, ranks: int) -> RunSchedule:
     """A run's constants, without a shard set."""
     gpu = torch.cuda.is_available()
     batch, micro = LARGE_BATCH if gpu else SMALL_BATCH
@@ -88,7 +88,7 @@ def job(stage: int, ranks: int) -> RunSchedule:
 def batches(work: RunSchedule, patches: int) -> Iterator[MicroBatch]:
     """Random images without end."""
     draw = torch.Generator().manual_seed(0)
-    micro, (height, width) = work.cut.micro, work.config.model.size
+    micro, (height, width) = work.layout.micro, work.config.model.size
     while True:
         images = torch.randint(0, 256, (micro, 1, height, width), dtype=torch.uint8, generator=draw)
         yield MicroBatch(0, images, torch.rand(micro, patches, generator=draw), torch.ones(micro), [], 0)
@@ -98,8 +98,8 @@ class Trainer:
     """A model and its engine at one stage."""
 
     def __init__(self, group: RankGroup, stage: int) -> None:
-        self.group, self.job = group, job(stage, group.world.size)
-        config = self.job.config
+        self.group, self.schedule = group, schedule_of(stage, group.world.size)
+        config = self.schedule.config
         torch.manual_seed(config.train.seed)
         self.model = MaskedAutoencoder(config.model)
         if group.device.type == "cpu":
@@ -107,8 +107,10 @@ class Trainer:
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD)
         groups = parameter_groups(self.model, config.optim)
-        self.engine = ds.build(self.model.to(group.device), groups, config.train, config.optim, self.job.cut)
-        self.batches, self.update_s = batches(self.job, self.model.patches), 0.0
+        self.engine = ds.build(
+            self.model.to(group.device), groups, config.train, config.optim, self.schedule.layout
+        )
+        self.batches, self.update_s = batches(self.schedule, self.model.patches), 0.0
         self._update, self.engine.optimizer.step = self.engine.optimizer.step, self._timed_update
         for _ in range(WARM_UP):
             self.step()
@@ -122,7 +124,7 @@ class Trainer:
         """One step of the trainer: seconds, and bytes sent."""
         self.group.sum(torch.zeros((), device=self.group.device))
         before, begun = sent(), wait(self.group)
-        train_step(self.engine, self.batches, self.job, self.group, Clock(), SampleFaults(0), 0)
+        train_step(self.engine, self.batches, self.schedule, self.group, Clock(), SampleFaults(0), 0)
         self.group.sum(torch.zeros((), device=self.group.device))
         return wait(self.group) - begun, sent() - before
 
@@ -161,7 +163,7 @@ def main() -> None:
     """Measure; rank 0 writes what it found."""
     out, steps = Path(sys.argv[1]), int(sys.argv[2])
     world = read_world(os.environ)
-    group = ds.start(world, job(1, world.size).config.train.threads)
+    group = ds.start(world, schedule_of(1, world.size).config.train.threads)
     trainers = {stage: Trainer(group, stage) for stage in STAGES}
     first = trainers[STAGES[0]]
     found: dict[int, dict[str, list[float]]] = {
@@ -179,10 +181,10 @@ def main() -> None:
         "parameters": first.parameters,
         "small_parameters": first.small,
         "flops_per_image": training_flops(first.model),
-        "global_batch": first.job.cut.global_batch,
-        "micro": first.job.cut.micro,
-        "accumulation": first.job.cut.accumulation,
-        "model": first.job.config.model.name,
+        "global_batch": first.schedule.layout.global_batch,
+        "micro": first.schedule.layout.micro,
+        "accumulation": first.schedule.layout.accumulation,
+        "model": first.schedule.config.model.name,
         "bytes_counted": group.device.type == "cpu",
     }
     if world.is_main:

@@ -53,7 +53,7 @@ def wrong_starts(lives: Sequence[Life]) -> Iterator[str]:
     for number, life in enumerate(lives, 1):
         if life.committed is not None and int(life.resumed() or 0) != life.committed:
             yield f"process {number} went on at step {life.resumed() or 0}, committed was {life.committed}"
-        yield from (f"process {number}: {line}" for _, line in life.said if "passing over" in line)
+        yield from (f"process {number}: {line}" for _, line in life.said if "skipping" in line)
 
 
 def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:

@@ -107,14 +107,16 @@ class OwnLoop:
         )
         self.manifest = Manifest("", 0, (), {}, {}, ())
         cut = make_batch_layout(batch, 1, micro)
-        self.job = RunSchedule(self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000)
+        self.schedule = RunSchedule(
+            self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000
+        )
         groups = parameter_groups(model, self.config.optim)
         self.engine = ds.build(model.to(device), groups, self.config.train, self.config.optim, cut)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
         """One step; gives the batch's mean loss."""
-        record = train_step(self.engine, batches, self.job, self.group, Clock(), SampleFaults(0), 0)
-        return record.loss / self.job.cut.global_batch
+        record = train_step(self.engine, batches, self.schedule, self.group, Clock(), SampleFaults(0), 0)
+        return record.loss / self.schedule.layout.global_batch
 
     def stream(self, patches: int, steps: int) -> Any:
         """The same from shards."""
@@ -122,7 +124,7 @@ class OwnLoop:
         return open_stream(
             read_manifest(self.config.data.shards),
             train.global_batch,
-            micro_batch=self.job.cut.micro,
+            micro_batch=self.schedule.layout.micro,
             image_size=model.image_size,
             patches=patches,
             seed=SEED,

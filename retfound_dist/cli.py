@@ -128,7 +128,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     from retfound_dist.formats.shard_set import read_manifest
     from retfound_dist.runtime.world import read_world
     from retfound_dist.stream.held_out_part import held_out_part
-    from retfound_dist.train.ranks.watchdog import record_restart_wish, would_fail_again
+    from retfound_dist.train.ranks.watchdog import record_restart, would_fail_again
 
     world = read_world(os.environ)
     try:
@@ -138,7 +138,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         manifest.part(config.data.split)
         held_out_part(config.data, manifest)
     except RetfoundError as error:
-        record_restart_wish(would_fail_again(error))
+        record_restart(would_fail_again(error))
         if world.is_main:
             raise
         return error.exit_code
@@ -147,9 +147,9 @@ def _pretrain(args: argparse.Namespace) -> int:
 
         for line in recipe_lines(config, manifest, world.size):
             print(line, file=sys.stderr)
-    from retfound_dist.train.pretrain import guarded
+    from retfound_dist.train.pretrain import pretrain_command
 
-    return guarded(config, manifest, world, args.quiet, stop_request, args.debug)
+    return pretrain_command(config, manifest, world, args.quiet, stop_request, args.debug)
 
 
 def _batch(args: argparse.Namespace) -> int:

@@ -276,7 +276,7 @@ def open_stream(
     start_step: int = 0,
     stop_step: int | None = None,
     data: Data | None = None,
-    counted: bool = False,
+    counts_checked: bool = False,
     **settings: Any,
 ) -> Stream:
     """This rank's micro-batches from `start_step` up to, not including, `stop_step` (None: without end).
@@ -300,7 +300,7 @@ def open_stream(
     manifest = manifest.first(data.first_shards)
     world = world or read_world(os.environ)
     # A manifest that states other counts than its indexes hold would shift every later batch.
-    if not counted:
+    if not counts_checked:
         check_counts(manifest.url, manifest.part(data.split), data.patience_s)
     plan = make_plan(manifest, data, global_batch, seed)
     batch_layout = make_batch_layout(global_batch, world.size, micro_batch or global_batch)

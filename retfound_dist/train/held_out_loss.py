@@ -1,7 +1,7 @@
-"""The loss on patients that are never trained on, for the same images and masks at each checkpoint.
+"""The loss on patients that are never trained on, with the same images and masks at each checkpoint.
 
-Images and masks follow from the shard set alone, not from the run's seed, ranks or steps: losses of
-several runs on one set may be compared.
+Images and masks depend only on the shard set, not on the run's seed, ranks or steps. So losses of several runs
+on one set can be compared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.stream.loader import MicroBatch, open_stream
 from retfound_dist.train.ranks.collectives import RankGroup
 
-# Not the run's seed: losses of runs with other seeds may be compared, for they are on the same images and
-# masks.
+# Not the run's seed, so that losses of runs with different seeds can be compared.
 SEED = 0
-"""Seed of the choice of images and of their masks."""
+"""Seed for the choice of images and for their masks."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,31 @@ class HeldOut:
     """This rank's share of the held-out images."""
 
     count: int
-    """Images of all ranks."""
-    part: list[MicroBatch]
-    """On the host. Every rank has the same number of micro-batches, padded with weight 0."""
+    """Number of images of all ranks."""
+    batches: list[MicroBatch]
+    """In host memory. Every rank has the same number of micro-batches, padded with weight 0."""
 
     def score(self, engine: Any, model: MaskedAutoencoder, group: RankGroup) -> float:
-        """Mean loss over all of them; every rank must call it after the same step."""
+        """Mean loss over all images; every rank must call it after the same step."""
         total = torch.zeros((), dtype=torch.float64, device=group.device)
-        forward = _forward(engine, model)
+        forward = _uncompiled_forward(engine, model)
         model.eval()
         with torch.no_grad():
-            for batch in self.part:
-                tensors = (t.to(group.device) for t in (batch.images, batch.noise, batch.weight))
-                images, noise, weight = tensors
+            for batch in self.batches:
+                images, noise, weight = (
+                    tensor.to(group.device) for tensor in (batch.images, batch.noise, batch.weight)
+                )
                 total += (forward(images, noise) * weight).sum()
         model.train()
         return float(group.sum(total)) / self.count
 
 
-def open_held_out(
-    config: PretrainConfig, manifest: Manifest, group: RankGroup, micro: int, patches: int
+def read_held_out(
+    config: PretrainConfig, manifest: Manifest, group: RankGroup, micro_batch: int, patches: int
 ) -> HeldOut | None:
-    """Read this rank's share once; None where nothing is held out.
+    """Read this rank's share; None if nothing is held out.
 
-    Whole images (no random crop, no flip), `data.held_out_images` of them, or all there are.
+    Whole images without random crop or flip: `data.held_out_images` of them, or all if there are fewer.
     """
     part = held_out_part(config.data, manifest)
     if not part:
@@ -64,21 +64,21 @@ def open_held_out(
     with open_stream(
         manifest,
         count,
-        micro_batch=micro,
+        micro_batch=micro_batch,
         image_size=config.model.image_size,
         patches=patches,
         seed=SEED,
         world=group.world,
         stop_step=1,
         data=whole,
-        counted=True,
+        counts_checked=True,
     ) as stream:
         return HeldOut(count, list(stream))
 
 
-def _forward(engine: Any, model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], Tensor]:
-    """The forward pass that is not compiled; at ZeRO 3 the engine's, which gathers the weights."""
-    # The compiled one would be compiled once more, for `eval` and `no_grad` change what it may assume.
+def _uncompiled_forward(engine: Any, model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], Tensor]:
+    """The forward pass without compilation; at ZeRO 3 the engine's, which gathers the weights."""
+    # The compiled one would be compiled again, because `eval` and `no_grad` change its assumptions.
     if engine.zero_optimization_stage() == 3:
         return engine  # type: ignore[no-any-return]
     return lambda images, noise: MaskedAutoencoder.forward(model, images, noise)

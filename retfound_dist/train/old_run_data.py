@@ -1,8 +1,8 @@
-"""Checks that an old run still has the shard set it was trained on.
+"""Checks that the shard set of an old run has not changed.
 
-Runs of early versions kept no fingerprint of their set. Their newest checkpoint and their log hold the
-digests of their steps' global batches. The same digests follow from the shard set and the config alone, so a
-set that grew or was packed anew is found without reading an image.
+Runs of early versions have no fingerprint of their set. But their newest checkpoint and their log contain the
+digests of global batches. These can be computed from the indexes of the shards and the config. So a set that
+grew or was packed again is detected without reading an image.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from retfound_dist.io import storage
 from retfound_dist.stream.batch_plan import batch_digest
 from retfound_dist.stream.loader import make_plan
 
-# Several, for a bad sample that was replaced changes the digest of its step; few, for each costs the indexes
-# of the shards in its batch.
-LOOKED_AT = 20
-"""Logged steps that are compared, newest first."""
+# Several, because a replaced bad sample changes the digest of its step. Few, because each needs the indexes of
+# all shards in its batch.
+COMPARED_STEPS = 20
+"""Number of logged steps that are compared, newest first."""
 
 
 def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
-    """RunConflictError where an old run's newest checkpoint was trained on other samples than these.
+    """RunConflictError if an old run's newest checkpoint was trained on other samples than these.
 
-    A run whose config holds a fingerprint is checked elsewhere; one without a checkpoint was trained on
-    nothing.
+    Newer runs have a fingerprint in their config and are checked elsewhere. A run without a checkpoint can be
+    trained on any set.
     """
     url = config.run.url
     where = storage.join(url, run_folder.CONFIG)
@@ -37,18 +37,19 @@ def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
         return
     rows = [row for row in run_folder.read_metrics(url) if row["step"] <= commit.step]
     logged = [(commit.step, commit.batch_digest)]
-    logged += [(row["step"], str(row.get("batch_digest"))) for row in rows[: -LOOKED_AT - 1 : -1]]
-    # One that agrees is enough: where a bad sample was replaced, the digest is not the planned one.
-    if not any(digest_of(config, manifest, step) == digest for step, digest in logged):
+    logged += [(row["step"], str(row.get("batch_digest"))) for row in rows[: -COMPARED_STEPS - 1 : -1]]
+    # One match is enough: a step with a replaced bad sample has another digest than planned.
+    if not any(planned_digest(config, manifest, step) == digest for step, digest in logged):
         raise RunConflictError(
-            f"{url} cannot go on: step {commit.step} was trained on other samples than {manifest.url} gives "
-            "it now, so the set has grown or was packed anew; where it has grown, data.first_shards=N names "
-            f"the shards that the run began with, or {run_folder.new_run(url)}"
+            f"{url} cannot be resumed: step {commit.step} was trained on other samples than {manifest.url} "
+            "now gives for it, so the set has grown or was packed again; if it has grown, set "
+            "data.first_shards=N to the number of shards at the beginning of the run, or "
+            f"{run_folder.new_run(url)}"
         )
 
 
-def digest_of(config: PretrainConfig, manifest: Manifest, step: int) -> str:
-    """The batch digest of a step (1 is the first) as metrics.jsonl holds it; reads the indexes it needs."""
+def planned_digest(config: PretrainConfig, manifest: Manifest, step: int) -> str:
+    """The batch digest of a step (1 is the first) as in metrics.jsonl; reads the indexes of its shards."""
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     part, batch = manifest.part(config.data.split), plan.batch(step - 1)
     places = list(zip(batch.shard.tolist(), batch.index.tolist(), strict=True))

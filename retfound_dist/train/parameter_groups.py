@@ -19,15 +19,17 @@ def lr_at(samples: float, total: float, warmup: float, peak: float, lowest: floa
     """Learning rate after `samples` of `total` images: linear warm-up, then a half-cosine to `lowest`."""
     if samples < warmup:
         return peak * samples / warmup
-    # 1: where the warm-up is as long as the run, nothing is left for the cosine.
+    # At least 1: if the warm-up is as long as the run, nothing is left for the cosine.
     done = min(1.0, (samples - warmup) / max(1.0, total - warmup))
     return lowest + (peak - lowest) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
-    """Two groups for AdamW: with decay, and biases and norms (one dimension) without."""
-    # As MAE does it: biases, norms and all else of one dimension do not decay.
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for name, p in trained if p.ndim <= 1 or name.endswith(".bias")]
-    decayed = [p for name, p in trained if not (p.ndim <= 1 or name.endswith(".bias"))]
-    return [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """Two groups for AdamW: one with weight decay, and one without for biases and norms, as in MAE."""
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_excluded = parameter.ndim <= 1 or name.endswith(".bias")
+            (no_decay if is_excluded else decay).append(parameter)
+    return [{"params": decay, "weight_decay": optim.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]

@@ -14,22 +14,22 @@ from retfound_dist.train.parameter_groups import lr_at, peak_lr
 
 @dataclass(frozen=True)
 class RunSchedule:
-    """One run at one number of ranks."""
+    """Batches and learning rates of a run at one number of ranks."""
 
     config: PretrainConfig
     manifest: Manifest
     plan: BatchPlan
-    cut: BatchLayout
+    layout: BatchLayout
     steps: int
     """Length of the schedule, in steps."""
 
     @property
-    def last(self) -> int:
-        """The step after which to leave: the schedule's last, or `train.stop_at_step`."""
+    def last_step(self) -> int:
+        """The step after which to stop: the last of the schedule, or `train.stop_at_step`."""
         return min(self.steps, self.config.train.stop_at_step or self.steps)
 
     def lr(self, step: int) -> float:
-        """The learning rate of a step (0 is the first), by samples seen before it."""
+        """The learning rate of a step (0 is the first), from the number of samples before it."""
         optim, batch = self.config.optim, self.config.train.global_batch
         warmup, total = optim.warmup_epochs * self.plan.samples, self.steps * batch
         return lr_at(step * batch, total, warmup, peak_lr(optim.base_lr, batch), optim.min_lr)
@@ -38,7 +38,7 @@ class RunSchedule:
 def run_steps(config: PretrainConfig, plan: BatchPlan) -> int:
     """Length of a run's schedule in steps."""
     length = config.train.epochs * plan.samples / config.train.global_batch
-    # A product of floats may lie just above a whole number; it shall not add a step.
+    # Rounding can put the quotient just above a whole number. That must not add a step.
     return config.train.steps or max(1, math.ceil(length - 1e-9))
 
 
@@ -47,5 +47,5 @@ def make_schedule(
 ) -> RunSchedule:
     """Batch arithmetic and length of a run."""
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
-    cut = make_batch_layout(config.train.global_batch, world_size, micro_batch)
-    return RunSchedule(config, manifest, plan, cut, run_steps(config, plan))
+    layout = make_batch_layout(config.train.global_batch, world_size, micro_batch)
+    return RunSchedule(config, manifest, plan, layout, run_steps(config, plan))

@@ -1,4 +1,4 @@
-"""One optimizer step of one rank: passes forward and backward over its share of a global batch, then AdamW.
+"""One optimizer step of one rank: forward and backward passes over its share of a global batch, then AdamW.
 
 Every rank computes `accumulation` passes of `micro` samples. `trainer.py` calls this once a step.
 """
@@ -21,41 +21,42 @@ from retfound_dist.train.schedule import RunSchedule
 
 def train_step(
     engine: Any,
-    batches: Iterator[MicroBatch],
-    job: RunSchedule,
+    micro_batches: Iterator[MicroBatch],
+    schedule: RunSchedule,
     group: RankGroup,
     clock: Clock,
     sample_faults: SampleFaults,
     done: int,
 ) -> StepRecord:
-    """Run every micro-batch of a step forward and backward and move the weights.
+    """Run every micro-batch of a step forward and backward, and update the weights.
 
-    `done`: steps before this one. Gives what `Anomalies.summarize` needs of the step; nothing here waits for
-    the device.
+    `done`: steps before this one. Returns what `Anomalies.summarize` needs. Nothing here waits for the device.
     """
-    ds.set_lr(engine, job.lr(done))
-    # DeepSpeed divides the gradient by ranks and passes. Times this factor, it is the mean over exactly the
-    # global batch, however many samples of weight 0 pad it.
-    scale = group.world.size * job.cut.accumulation / job.cut.global_batch
-    nothing = torch.zeros((), device=group.device, dtype=torch.float64)
-    record = StepRecord(done + 1, nothing, nothing.clone(), digest=0)
-    for _ in range(job.cut.accumulation):
+    ds.set_lr(engine, schedule.lr(done))
+    layout = schedule.layout
+    # DeepSpeed divides the gradient by ranks and passes. With this factor it is the mean over exactly the global
+    # batch, however many samples of weight 0 pad it.
+    scale = group.world.size * layout.accumulation / layout.global_batch
+    zero = torch.zeros((), device=group.device, dtype=torch.float64)
+    record = StepRecord(done + 1, loss=zero, grad_norm=zero.clone(), digest=0)
+    for _ in range(layout.accumulation):
         with clock.waiting():
-            part = next(batches)
+            micro_batch = next(micro_batches)
         images, noise, weight = (
-            t.to(group.device, non_blocking=True) for t in (part.images, part.noise, part.weight)
+            tensor.to(group.device, non_blocking=True)
+            for tensor in (micro_batch.images, micro_batch.noise, micro_batch.weight)
         )
         with clock.forward():
             losses = engine(images, noise) * weight
         engine.backward(losses.sum() * scale)
-        norm = ds.step(engine)  # moves the weights in the last pass only, which alone gives a norm
-        record.grad_norm = record.grad_norm if norm is None else norm
-        # Losses stay on the device until a step is logged: `item()` here would wait for the device in every
-        # pass.
+        grad_norm = ds.step(engine)  # updates the weights in the last pass only, which alone returns a norm
+        if grad_norm is not None:
+            record.grad_norm = grad_norm
+        # Losses stay on the device until a step is logged: `item()` would wait for the device in every pass.
         record.loss += losses.detach().sum()
-        record.digest += part.digest
-        record.keys += part.keys
-        record.losses.append(losses.detach()[: len(part.keys)])
-        sample_faults.add(part)
+        record.digest += micro_batch.digest
+        record.keys += micro_batch.keys
+        record.losses.append(losses.detach()[: len(micro_batch.keys)])
+        sample_faults.add(micro_batch)
     clock.steps += 1
     return record

@@ -1,6 +1,6 @@
 """The training loop: step, exchange flags, log, save.
 
-Read `Trainer.run` first; `train_step.py` has the step itself, `checkpoint/checkpoint_saver.py` the save. Only
+Read `Trainer.run` first. `train_step.py` has the step itself, `checkpoint/checkpoint_saver.py` the save. Only
 logged steps and saves wait for the device.
 """
 
@@ -32,32 +32,32 @@ from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.logs.telemetry import Clock, TrainingDisplay, memory_gb
 from retfound_dist.train.ranks.collectives import DelayedFlags, RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
-from retfound_dist.train.ranks.watchdog import Watchdog, ask_for_another_start, want_no_other_start
+from retfound_dist.train.ranks.watchdog import Watchdog, cancel_restart, request_restart
 from retfound_dist.train.schedule import RunSchedule
 from retfound_dist.train.train_step import train_step
 
 
 @dataclass
 class RankZeroState:
-    """The run's lock and logs, which only rank 0 has."""
+    """The lock and the logs of the run, which only rank 0 has."""
 
     logger: RunLogger
     lock: RunLock
     board: TensorBoard | None = None
     graces: Sequence[Grace] = ()
-    """How long those who may stop this run wait for a save."""
+    """How long Slurm, torchrun and others let a stopped run save."""
     graces_checked: bool = False
-    """Whether they were compared with a save of this start."""
+    """Whether they were compared with the duration of a save."""
 
     def grace_warnings(self, need: SaveTime, grace_s: float) -> list[str]:
-        """Warnings where a save needs longer than it may take; only once a start."""
+        """Warnings if a save takes longer than it may; only once in each start."""
         if self.graces_checked:
             return []
         self.graces_checked = True
         return grace_warnings(self.graces, need, grace_s)
 
     def fault(self) -> str:
-        """Why the run cannot go on; empty when it can."""
+        """Why the run cannot continue; empty if it can."""
         return self.lock.check() or self.logger.fault()
 
 
@@ -65,31 +65,31 @@ class RankZeroState:
 class Trainer:
     """One start of a run on one rank."""
 
-    job: RunSchedule
+    schedule: RunSchedule
     group: RankGroup
     engine: Any
     model: MaskedAutoencoder
     display: TrainingDisplay
     saver: Saver
     anomalies: Anomalies
-    asked: StopRequest
+    stop_request: StopRequest
     watchdog: Watchdog
     rank_zero: RankZeroState | None
     """None on every other rank."""
     useful_s: float = 0.0
-    """Seconds of the steps before this start, each step counted once."""
+    """Seconds of the steps of earlier starts, each step counted once."""
     began: float = field(default_factory=time.time)
-    """Unix time at which the run first began."""
+    """Unix time of the run's first start."""
     held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
-        config = self.job.config
+        config = self.schedule.config
         self._sample_faults = SampleFaults(config.data.bad_sample_budget)
         self._clock = Clock()
         self._records: list[StepRecord] = []
         self._flags = DelayedFlags(self.group)
         self._profiler = Profiler(config.run.url, self.group.world.rank, config.train.profile_steps)
-        # MFU compares with what this device does in the precision that really multiplies: a CPU without bf16
+        # MFU relates to the device's rate in the precision that really multiplies: a CPU without bf16
         # instructions multiplies in fp32 (`model/cpu_bf16.py`).
         dtype = torch.float32
         if config.train.precision == "bf16" and (self.group.device.type == "cuda" or has_bf16_instructions()):
@@ -98,92 +98,95 @@ class Trainer:
         self._image_flops = training_flops(self.model)
 
     def state(self) -> dict[str, Any]:
-        """What the run remembers besides its weights; it is saved with each checkpoint."""
+        """The state besides the weights that is saved with each checkpoint."""
         return {"recent_losses": self.anomalies.state(), "bad_samples": self._sample_faults.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        # Checkpoints of earlier versions hold neither key.
+        """Restore what `state` returned."""
+        # Checkpoints of earlier versions have neither key.
         self.anomalies.load_state(state.get("recent_losses", ()))
         self._sample_faults.load_state(state.get("bad_samples", ()))
 
     def run(self, stream: Stream, start: int) -> int:
-        """Take the steps after `start`; gives the last one done, which is committed."""
-        job, config, done = self.job, self.job.config, start
-        batches = iter(stream)
-        self.watchdog.step(start)
+        """Train from the step after `start`; returns the last step done, which is committed."""
+        schedule, config, done = self.schedule, self.schedule.config, start
+        micro_batches = iter(stream)
+        self.watchdog.step_done(start)
         self._clock = Clock()
-        while done < job.last:
+        while done < schedule.last_step:
             self._profiler.before(done + 1)
             self._records.append(
-                train_step(self.engine, batches, job, self.group, self._clock, self._sample_faults, done)
+                train_step(
+                    self.engine, micro_batches, schedule, self.group, self._clock, self._sample_faults, done
+                )
             )
             done += 1
-            self.watchdog.step(done)
+            self.watchdog.step_done(done)
             if self.rank_zero and done == start + 1:
-                # Now, not when something fails: a process that is killed cannot ask any more. Only after a
-                # step, so that a start which always fails is not repeated for ever.
-                ask_for_another_start()
+                # Now, not when something fails: a killed process can no longer request it. Only after a step:
+                # a start that always fails must not be repeated for ever.
+                request_restart()
             if trace := self._profiler.after(done):
                 self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
-            leaving = self._exchange_flags() or done == job.last
+            leaving = self._exchange_flags() or done == schedule.last_step
             saving = leaving or done % config.checkpoint.every_steps == 0
             if not (saving or done % config.train.log_every == 0 or done == start + 1):
                 continue
-            # Before the save: its commit names the batch's digest, and its state the losses up to this step.
+            # Before the save: it records the batch's digest and the losses up to this step.
             digest = self._log_step(done, saving)
             if saving:
-                self._save(Position(done, done * job.cut.global_batch, digest))
+                self._save(Position(done, done * schedule.layout.global_batch, digest))
             if leaving:
                 break
-        self._flags.wait()  # the last exchange is under way still: the process group must not end within it
+        self._flags.wait()  # the last exchange is still pending: the process group must not end before it
         self.saver.finish_save()
-        self.watchdog.end()
-        self.asked.ignore()
-        # `train.max_minutes` is a time limit, not the end of the run: the job is to be queued again.
-        if not (self.asked.out_of_time and done < job.last):
-            want_no_other_start()
+        self.watchdog.stop()
+        self.stop_request.ignore_signals()
+        # After `train.max_minutes` the run is not over: the job has to be queued again.
+        if not (self.stop_request.out_of_time and done < schedule.last_step):
+            cancel_restart()
         return done
 
     def _exchange_flags(self) -> bool:
-        """Act on what all ranks flagged after the step before; gives whether to stop.
+        """Act on the flags of all ranks after the step before; returns whether to stop.
 
-        Ranks act at the same step, because each of these actions holds collectives.
+        All ranks act at the same step, because each of these actions calls collectives.
         """
         part_written, save_failed = self.saver.flags()
         fault = self.rank_zero.fault() if self.rank_zero else ""
         stop, parts, faults = self._flags.exchange(
-            [int(self.asked.asked), part_written, int(save_failed or bool(fault))]
+            [int(self.stop_request.requested), part_written, int(save_failed or bool(fault))]
         )
         if faults:
             self._flags.wait()
             self.saver.check()
-            # The flag is a step old. A store that answers again has cleared the text of it meanwhile.
-            fault = next(text for text in [*self.group.gather(fault), "a fault that has passed"] if text)
-            raise (RunConflictError if self.rank_zero and self.rank_zero.lock.check() else StorageError)(
-                fault
+            # The flag is one step old. The message is gone if the store works again.
+            fault = next(
+                text for text in [*self.group.gather(fault), "a temporary fault of the store"] if text
             )
+            has_lost_lock = self.rank_zero and self.rank_zero.lock.check()
+            raise (RunConflictError if has_lost_lock else StorageError)(fault)
         if parts == self.group.world.size:
             self.saver.start_commit()
         return stop > 0
 
     def _log_step(self, done: int, saving: bool) -> str:
-        """Write a line of metrics.jsonl; gives the batch's digest. Waits for the ranks and the device."""
-        job, batch, last = self.job, self.job.cut.global_batch, self._records[-1]
-        # First of all, for the clock's sums begin anew in `rates`.
+        """Write a row of metrics.jsonl; returns the batch's digest. Waits for the ranks and the device."""
+        schedule, batch, last = self.schedule, self.schedule.layout.global_batch, self._records[-1]
+        # Before `rates`, which resets the clock.
         rank_times, steps = self._rank_times(), self._clock.steps
         summary = self.anomalies.summarize(self._records, self.group)
-        # After `summarize`, which waits for the device: before it the steps would seem to take no time.
+        # After `summarize`, which waits for the device: before it, the time of the steps would be too short.
         rates = self._clock.rates(batch)
         self.useful_s += steps * rates["step_s"]
         finite_losses = [loss for loss in summary.losses if math.isfinite(loss)]
         row = {
             "step": done,
-            "epoch": done * batch / job.plan.samples,
+            "epoch": done * batch / schedule.plan.samples,
             "samples": done * batch,
             "loss": summary.losses[-1] if math.isfinite(summary.losses[-1]) else None,
             "loss_mean": statistics.fmean(finite_losses) if finite_losses else None,
-            "lr": job.lr(done - 1),
+            "lr": schedule.lr(done - 1),
             "grad_norm": summary.grad_norm,
             **rates,
             "mfu": rates["images_per_s"] * self._image_flops / self._peak_flops,
@@ -199,31 +202,31 @@ class Trainer:
         }
         if saving and self.held_out:
             row["held_out_loss"] = self._held_out_loss(done, self.held_out)
-        if self.rank_zero and self.saver.took_s:
-            need = SaveTime(rates["step_s"] + self.saver.took_s, "as measured")
-            for line in self.rank_zero.grace_warnings(need, job.config.train.grace_s):
+        if self.rank_zero and self.saver.save_duration_s:
+            need = SaveTime(rates["step_s"] + self.saver.save_duration_s, "as measured")
+            for line in self.rank_zero.grace_warnings(need, schedule.config.train.grace_s):
                 self.display.warn(line)
         self._records = []
-        self.display.show(row, self.saver.last_good)
+        self.display.show(row, self.saver.last_committed)
         for anomaly in summary.anomalies:
             self._report_anomaly(anomaly)
         if self.rank_zero:
             self.rank_zero.logger.write(run_folder.METRICS, row)
             if self.rank_zero.board:
                 self.rank_zero.board.write(row)
-        self.anomalies.check()  # last: the lines that explain its error are written by now
+        self.anomalies.check()  # last, so that the rows which explain its error are written before
         return str(row["batch_digest"])
 
     def _held_out_loss(self, done: int, held_out: HeldOut) -> float | None:
-        """The held-out loss; None, as JSON has it, where it is not finite."""
+        """The held-out loss; None if it is not finite, because JSON has no such numbers."""
         loss = held_out.score(self.engine, self.model, self.group)
         self.display.say(f"step {done}: loss {loss:.4f} on {held_out.count} held-out images")
         return loss if math.isfinite(loss) else None
 
     def _rank_times(self) -> dict[str, Any]:
-        """Least, median and most seconds a step of the ranks' own work, and the slowest rank.
+        """Seconds a step of the ranks' own work (lowest, median, highest), and the slowest rank.
 
-        A slow rank shows only here: in the backward pass all ranks wait for it and take the same time.
+        Only this shows a slow rank: in the backward pass all ranks wait for it and take the same time.
         """
         world = self.group.world
         rank_s = torch.zeros(world.size, dtype=torch.float64, device=self.group.device)
@@ -235,33 +238,33 @@ class Trainer:
         }
 
     def _report_anomaly(self, anomaly: dict[str, Any]) -> None:
-        """Tell the person of one anomaly, and log it."""
+        """Show and log one anomaly."""
         if self.group.world.is_main:
             step = anomaly["step"]
             text = (
                 f"step {step} skipped: loss or gradient not finite ({self.anomalies.skipped} so far)"
                 if anomaly["kind"] == "skipped"
-                else f"the loss leapt to {anomaly['loss']:.4f} at step {step}"
+                else f"the loss jumped to {anomaly['loss']:.4f} at step {step}"
             )
             suspects = f", from {', '.join(anomaly['suspects'][:3])}" if anomaly["suspects"] else ""
             self.display.warn(f"{text}{suspects}: see anomalies.jsonl")
         if self.rank_zero:
             self.rank_zero.logger.write(run_folder.ANOMALIES, {**anomaly, "time": time.time()})
 
-    def _save(self, at: Position) -> None:
-        self.saver.save(self.engine, at, self.state())
-        # The save before may have taken long to commit: the time for the next step counts from here.
-        self.watchdog.step(at.step)
+    def _save(self, position: Position) -> None:
+        self.saver.save(self.engine, position, self.state())
+        # Waiting for the commit of the save before may have taken long: the next step's time begins here.
+        self.watchdog.step_done(position.step)
         if self.rank_zero and self.rank_zero.board:
             self.rank_zero.board.save()
-        # A save is no part of a step's time: images a second and goodput shall not show it.
+        # The time of a save does not count as a step's: not in images per second, nor in goodput.
         self._clock = Clock()
 
 
-def _sum_digest(group: RankGroup, part: int) -> str:
-    """The global batch's digest from each rank's part: a sum modulo 2^64."""
-    part %= 2**64
-    # torch adds no uint64 over ranks. int64 has the same bits, and its addition wraps.
-    signed = part - 2**64 if part >= 2**63 else part
+def _sum_digest(group: RankGroup, rank_digest: int) -> str:
+    """The digest of the global batch: the sum of all ranks' digests modulo 2^64."""
+    rank_digest %= 2**64
+    # torch cannot sum uint64 over ranks. int64 has the same bits, and its addition wraps.
+    signed = rank_digest - 2**64 if rank_digest >= 2**63 else rank_digest
     total = group.sum(torch.tensor(signed, dtype=torch.int64, device=group.device)).item()
     return f"{int(total) % 2**64:016x}"

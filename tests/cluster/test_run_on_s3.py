@@ -12,7 +12,7 @@ import pytest
 
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
-from retfound_dist.train.ranks.watchdog import AGAIN
+from retfound_dist.train.ranks.watchdog import RESTART_FILE_VARIABLE
 from tests.cluster import real_s3
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import wait_until
@@ -35,7 +35,7 @@ def test_a_bucket_that_is_gone_for_good_ends_the_run_and_names_the_last_good_che
     proxy: Chaos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards, run, wanted = make_set(tmp_path).url, f"{proxy.s3.url}/run", tmp_path / "start_again"
-    monkeypatch.setenv(AGAIN, str(wanted))
+    monkeypatch.setenv(RESTART_FILE_VARIABLE, str(wanted))
     process = start(2, run, shards, *SETTINGS, "checkpoint.patience_s=5")
     wait_until(lambda: len(checkpoint_folder.list_steps(run)) > 1, 120, "two commits")
     proxy.set(down=True)

@@ -80,14 +80,14 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     for each in starts:
         with TrainingDisplay(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
             manifest = read_manifest(each.config.data.shards)
-            uploads, asked, watchdog = UploadProcess(each.config.run.url), StopRequest(), Watchdog(world, 0)
+            uploads, watchdog = UploadProcess(each.config.run.url), Watchdog(world, 0)
             start = RunContext(
                 each.config, {**to_dict(each.config), SHARD_SET: describe_set(manifest)}, manifest, group, display,
-                uploads, asked, watchdog, scratch.folder, RankFailures(group, watchdog),
+                uploads, StopRequest(), watchdog, scratch.folder, RankFailures(group, watchdog),
             )  # fmt: skip
             pretrain.prepare_run = partial(_dumped, each.dump) if each.dump else prepare_run
             pretrain.run_joined(start)
-        group.share(None)
+        group.broadcast(None)
         gc.collect()
     ds.stop()
 
@@ -99,7 +99,7 @@ def _dumped(where: str, start: RunContext) -> ReadyRun:
     ready, group = prepare_run(start), start.group
     working = {}
     for name, p in ready.model.named_parameters():
-        with deepspeed.zero.GatheredParameters([p], enabled=ready.stage == 3):
+        with deepspeed.zero.GatheredParameters([p], enabled=ready.zero_stage == 3):
             working[name] = p.detach().clone()
     state = ds.snapshot(ready.engine, start.scratch, {})
     torch.save(rank_weights(state), f"{where}.{group.world.rank}")
@@ -107,7 +107,7 @@ def _dumped(where: str, start: RunContext) -> ReadyRun:
     if group.world.is_main:
         parts = [torch.load(f"{where}.{rank}", weights_only=True) for rank in range(group.world.size)]
         memory: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.untrained}
-        memory |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.state}
+        memory |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.run_state}
         torch.save(memory | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
     dist.barrier()
     Path(f"{where}.{group.world.rank}").unlink()

@@ -24,7 +24,7 @@ from retfound_dist.model.weights.weight_files import load_into, read_weights
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.stream.loader import open_stream
-from retfound_dist.train.held_out_loss import open_held_out
+from retfound_dist.train.held_out_loss import read_held_out
 from retfound_dist.train.ranks.collectives import RankGroup
 from shards.pack import pack
 from tests.stream.stream_inputs import make_set
@@ -85,12 +85,12 @@ def test_images_and_masks_are_the_same_at_any_number_of_ranks_and_seed(
     def share(rank: int, size: int, micro: int, seed: int = 9) -> list[tuple[str, bytes]]:
         config = config_of(manifest, f"train.seed={seed}")
         group = RankGroup(World(rank, size, rank, size), torch.device("cpu"))
-        held = open_held_out(config, manifest, group, micro, 4)
+        held = read_held_out(config, manifest, group, micro, 4)
         assert held is not None
         assert held.count == 7
         return [
             (key, batch.images[row].numpy().tobytes() + batch.noise[row].numpy().tobytes())
-            for batch in held.part
+            for batch in held.batches
             for row, key in enumerate(batch.keys)
         ]
 
@@ -122,8 +122,8 @@ def test_each_checkpoint_has_the_loss_of_its_weights_at_any_ranks_and_stage(
     for step, loss in held.items():
         model = MaskedAutoencoder(config.model)
         load_into(model, read_weights(checkpoint_url(str(tmp_path / "one"), step)), model.grid)
-        part = open_held_out(config, manifest, group, 7, model.patches)
+        part = read_held_out(config, manifest, group, 7, model.patches)
         assert part is not None
         with torch.no_grad():
-            expected = model(part.part[0].images, part.part[0].noise).mean()
+            expected = model(part.batches[0].images, part.batches[0].noise).mean()
         assert loss == pytest.approx(float(expected), rel=1e-4)

@@ -17,7 +17,7 @@ from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.formats.content_identity import SHARD_SET, describe_set
 from retfound_dist.formats.shard_set import Manifest
-from retfound_dist.train.old_run_data import check_old_run, digest_of
+from retfound_dist.train.old_run_data import check_old_run, planned_digest
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import SMALL
 
@@ -70,16 +70,16 @@ def test_the_digests_of_one_epoch_add_up_to_that_of_all_keys(manifest: Manifest,
     config = config_of(tmp_path, manifest)
     hashes = [hashlib.sha256(key.encode()).digest()[:8] for key in keys_in(manifest)]
     assert len(hashes) == 50
-    total = sum(int(digest_of(config, manifest, step), 16) for step in range(1, 6))
+    total = sum(int(planned_digest(config, manifest, step), 16) for step in range(1, 6))
     assert total % 2**64 == sum(int.from_bytes(each, "big") for each in hashes) % 2**64
-    assert len({digest_of(config, manifest, step) for step in range(1, 6)}) == 5
+    assert len({planned_digest(config, manifest, step) for step in range(1, 6)}) == 5
 
 
 def test_the_set_that_a_run_was_trained_on_is_known_and_another_one_is_refused(
     manifest: Manifest, other: Manifest, tmp_path: Path
 ) -> None:
     config = config_of(tmp_path, manifest)
-    digests = {step: digest_of(config, manifest, step) for step in (1, 2)}
+    digests = {step: planned_digest(config, manifest, step) for step in (1, 2)}
     old_run(config, digests, digests[2])
     check_old_run(config, manifest)
     with pytest.raises(RunConflictError, match=r"step 2 was trained on other samples .*data\.first_shards=N"):
@@ -90,8 +90,8 @@ def test_the_set_that_a_run_was_trained_on_is_known_and_another_one_is_refused(
 def test_one_step_that_agrees_is_enough(agrees: str, manifest: Manifest, tmp_path: Path) -> None:
     """A bad sample that was replaced changes the digest of its step, not the set."""
     config = config_of(tmp_path, manifest)
-    log = {1: digest_of(config, manifest, 1) if agrees == "log" else WRONG, 2: WRONG}
-    old_run(config, log, digest_of(config, manifest, 2) if agrees == "commit" else WRONG)
+    log = {1: planned_digest(config, manifest, 1) if agrees == "log" else WRONG, 2: WRONG}
+    old_run(config, log, planned_digest(config, manifest, 2) if agrees == "commit" else WRONG)
     if agrees == "nothing":
         with pytest.raises(RunConflictError, match="was trained on other samples"):
             check_old_run(config, manifest)
@@ -103,7 +103,7 @@ def test_only_the_newest_logged_steps_are_compared(manifest: Manifest, tmp_path:
     """The digest of step 1 agrees, and no other: it counts while it is among the last twenty."""
     for last in (20, 21):
         config = config_of(tmp_path / f"last-{last}", manifest)
-        digests = {1: digest_of(config, manifest, 1)} | dict.fromkeys(range(2, last + 1), WRONG)
+        digests = {1: planned_digest(config, manifest, 1)} | dict.fromkeys(range(2, last + 1), WRONG)
         old_run(config, digests, WRONG)
         if last == 20:
             check_old_run(config, manifest)

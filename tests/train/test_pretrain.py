@@ -32,23 +32,23 @@ def config(manifest: Manifest, train: Train, optim: Optim | None = None) -> Pret
 
 
 def test_epochs_become_steps_and_the_rate_follows_samples_seen(manifest: Manifest) -> None:
-    job = make_schedule(
+    schedule = make_schedule(
         config(manifest, Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256)),
         manifest,
         1,
         64,
     )
     assert manifest.samples == 50
-    assert job.steps == 30
-    assert [job.lr(s) for s in (0, 5, 10)] == pytest.approx([0.0, 0.005, 0.01])
-    assert job.lr(20) == pytest.approx(0.005)
-    assert job.lr(30) == pytest.approx(0.0)
+    assert schedule.steps == 30
+    assert [schedule.lr(s) for s in (0, 5, 10)] == pytest.approx([0.0, 0.005, 0.01])
+    assert schedule.lr(20) == pytest.approx(0.005)
+    assert schedule.lr(30) == pytest.approx(0.0)
 
 
 def test_stopping_early_does_not_change_the_schedule(manifest: Manifest) -> None:
     whole = make_schedule(config(manifest, Train(global_batch=10, epochs=6)), manifest, 1, 64)
     cut = make_schedule(config(manifest, Train(global_batch=10, epochs=6, stop_at_step=4)), manifest, 1, 64)
-    assert (cut.last, whole.last) == (4, 30)
+    assert (cut.last_step, whole.last_step) == (4, 30)
     assert [cut.lr(s) for s in range(4)] == [whole.lr(s) for s in range(4)]
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name_and_another_config_is_refus
     state.write_bytes(state.read_bytes()[:-7] + b"damaged")
     again = pretrain(1, run, manifest.url, *common, "train.stop_at_step=3")
     assert again.returncode == 0, again.stderr
-    assert "passing over the checkpoint of step 2" in again.stderr
+    assert "skipping the checkpoint of step 2" in again.stderr
     assert "resuming at step 1" in again.stderr
     before = (run / "config.json").read_bytes()
     other = pretrain(1, run, manifest.url, *common, "optim.base_lr=1e-3")

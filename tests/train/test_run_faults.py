@@ -15,7 +15,7 @@ import pytest
 from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import storage
-from retfound_dist.train.ranks.watchdog import AGAIN, HUNG
+from retfound_dist.train.ranks.watchdog import HUNG, RESTART_FILE_VARIABLE
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import metrics, pretrain, start
 
@@ -78,7 +78,7 @@ def test_a_converted_state_that_is_damaged_is_made_anew(manifest: Manifest, tmp_
         again = pretrain(1, run, manifest.url, *settings, f"train.stop_at_step={stop}")
         assert again.returncode == 0, again.stderr
         assert "resuming at step 3" in again.stderr
-        assert ("the converted state is made anew" in again.stderr) == (stop == 5)
+        assert ("the state is converted again" in again.stderr) == (stop == 5)
         storage.delete(checkpoint_folder.checkpoint_url(str(run), stop))
         [cached] = (run / "checkpoints/step_00000003").glob("universal-*")
         part = next(cached.rglob("exp_avg.pt"))
@@ -89,7 +89,7 @@ def test_another_start_is_wanted_where_a_rank_was_killed_and_not_where_the_run_e
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again, run = tmp_path / "start_again", tmp_path / "run"
-    monkeypatch.setenv(AGAIN, str(again))
+    monkeypatch.setenv(RESTART_FILE_VARIABLE, str(again))
     agent = start(2, run, manifest.url, FP32, "train.steps=100000")
     wait_for(lambda: len(metrics(run)) > 2)
     ranks = [p for p in psutil.Process(agent.pid).children() if "pretrain" in p.cmdline()]
@@ -172,7 +172,7 @@ def test_a_full_scratch_disk_ends_a_start_by_name_and_passes_over_no_checkpoint(
     filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - (5 << 20)))
     done = pretrain(1, run, manifest.url, *settings)
     assert done.returncode == 2
-    assert "passing over" not in done.stderr
+    assert "skipping" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("retfound: the checkpoint cannot be loaded")
     assert f"the disk at {small_disk}" in last
@@ -193,7 +193,7 @@ def test_damaged_checkpoints_of_a_run_end_its_start_until_somebody_says_how_to_g
     (folder / "step_00000004/COMMIT.json").write_text("[]")
     again = pretrain(1, run, manifest.url, *settings)
     assert again.returncode == 0, again.stderr
-    assert "passing over the checkpoint of step 4" in again.stderr
+    assert "skipping the checkpoint of step 4" in again.stderr
     assert "resuming at step 2" in again.stderr
     assert checkpoint_folder.read_commit(str(folder / "step_00000004")).generation == 1
     for commit_file in folder.glob("*/COMMIT.json"):

@@ -22,7 +22,7 @@ def config(train: Train, optim: Optim | None = None) -> PretrainConfig:
     return PretrainConfig(run=Run(url="unused"), data=data, train=train, optim=optim or Optim())
 
 
-def job(
+def schedule_of(
     train: Train, optim: Optim | None = None, samples: int = 50, ranks: int = 1, micro: int = 64
 ) -> RunSchedule:
     return make_schedule(config(train, optim), manifest(samples), ranks, micro)
@@ -50,17 +50,19 @@ def test_epochs_become_the_steps_that_see_all_their_images(
 
 
 def test_a_length_in_steps_is_taken_as_it_is() -> None:
-    assert job(Train(global_batch=10, steps=7)).steps == 7
+    assert schedule_of(Train(global_batch=10, steps=7)).steps == 7
 
 
 def test_a_run_leaves_at_its_last_step_or_where_it_is_told_to_if_that_is_sooner() -> None:
-    lasts = [job(Train(global_batch=10, steps=7, stop_at_step=stop)).last for stop in (0, 1, 6, 7, 8)]
+    lasts = [
+        schedule_of(Train(global_batch=10, steps=7, stop_at_step=stop)).last_step for stop in (0, 1, 6, 7, 8)
+    ]
     assert lasts == [7, 1, 6, 7, 7]
 
 
 def test_the_rate_rises_over_warm_up_epochs_of_images_and_falls_by_a_half_cosine() -> None:
     """base_lr x batch / 256 = 0.01 after 2 epochs of 50 images in batches of 10; 6 epochs in all."""
-    run = job(Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256, min_lr=0.001))
+    run = schedule_of(Train(global_batch=10, epochs=6), Optim(warmup_epochs=2, base_lr=0.256, min_lr=0.001))
     assert [run.lr(step) for step in (0, 1, 5, 10)] == pytest.approx([0.0, 0.001, 0.005, 0.01])
     assert run.lr(20) == pytest.approx((0.01 + 0.001) / 2)
     assert run.lr(15) == pytest.approx(0.001 + 0.009 * (1 + math.cos(math.pi / 4)) / 2)
@@ -69,7 +71,7 @@ def test_the_rate_rises_over_warm_up_epochs_of_images_and_falls_by_a_half_cosine
 
 def test_the_papers_run_has_the_papers_rates() -> None:
     """RETFound on 182,980 B-scans: 1,792 a step, 15 epochs of warm-up to 1.05e-3."""
-    run = job(Train(global_batch=1792, epochs=800), Optim(), samples=182_980, ranks=8, micro=224)
+    run = schedule_of(Train(global_batch=1792, epochs=800), Optim(), samples=182_980, ranks=8, micro=224)
     assert run.lr(766) == pytest.approx(1.05e-3 * 766 * 1792 / (15 * 182_980))
     assert max(run.lr(step) for step in range(1500, 1600)) == pytest.approx(1.05e-3, rel=1e-4)
 
@@ -78,6 +80,6 @@ def test_a_batch_is_cut_for_the_ranks_there_are_and_the_order_does_not_know_of_t
     train = Train(global_batch=11, steps=3, seed=5)
     one, three = (make_schedule(config(train), manifest(20, 30, 10), ranks, 2) for ranks in (1, 3))
     assert one.plan == three.plan == BatchPlan((20, 30, 10), 5, 11, 2)
-    assert (one.cut.world, one.cut.micro, one.cut.accumulation) == (1, 2, 6)
-    assert (three.cut.world, three.cut.micro, three.cut.accumulation) == (3, 2, 2)
+    assert (one.layout.world, one.layout.micro, one.layout.accumulation) == (1, 2, 6)
+    assert (three.layout.world, three.layout.micro, three.layout.accumulation) == (3, 2, 2)
     assert [one.lr(step) for step in range(3)] == [three.lr(step) for step in range(3)]

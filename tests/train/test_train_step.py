@@ -105,14 +105,14 @@ def with_noisy_padding(stream: Stream) -> Iterator[MicroBatch]:
 def plain_loop(manifest: Manifest) -> Taken:
     """The reference."""
     config = config_of(manifest, Case(BATCH))
-    net, job = network(config), make_schedule(config, manifest, 1, BATCH)
+    net, schedule = network(config), make_schedule(config, manifest, 1, BATCH)
     optimizer = torch.optim.AdamW(parameter_groups(net, config.optim), lr=0.0, betas=config.optim.betas)
     found = Taken([], [], [], {}, [])
     with stream_of(config, manifest, World(), BATCH) as stream:
         for number, whole in enumerate(stream, BEGIN):
             assert whole.weight.tolist() == [1.0] * BATCH
             for group in optimizer.param_groups:
-                group["lr"] = job.lr(number)
+                group["lr"] = schedule.lr(number)
             optimizer.zero_grad()
             loss = net(whole.images, whole.noise).mean()
             loss.backward()
@@ -133,11 +133,11 @@ def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 
     config = config_of(manifest, case)
-    net, job = network(config), make_schedule(config, manifest, group.world.size, case.micro)
+    net, schedule = network(config), make_schedule(config, manifest, group.world.size, case.micro)
     choose_cpu_operators(net, config.train.precision)
     net.to(torch.bfloat16 if case.precision == "bf16" else torch.float32)
     fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
+    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
     trained = [(n, p) for n, p in engine.module.named_parameters() if p.requires_grad]
     gradients: list[Tensors] = []
     move = engine.step
@@ -152,8 +152,8 @@ def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
     with stream_of(config, manifest, group.world, case.micro) as stream:
         parts = with_noisy_padding(stream)
         for number in range(BEGIN, BEGIN + STEPS):
-            records.append(train_step(engine, parts, job, group, clock, sample_faults, number))
-            assert [g["lr"] for g in engine.optimizer.param_groups] == [job.lr(number)] * 2
+            records.append(train_step(engine, parts, schedule, group, clock, sample_faults, number))
+            assert [g["lr"] for g in engine.optimizer.param_groups] == [schedule.lr(number)] * 2
     assert clock.steps == STEPS
     losses = (group.sum(torch.stack([r.loss for r in records])) / BATCH).tolist()
     weights = {n: safe_get_full_fp32_param(p).detach().clone() for n, p in trained} | fixed
@@ -189,8 +189,8 @@ def plain(manifest: Manifest) -> Taken:
 
 def test_the_batches_have_rates_losses_and_gradients_of_their_own(plain: Taken, manifest: Manifest) -> None:
     """Otherwise the tests below could not tell one step from another."""
-    job = make_schedule(config_of(manifest, Case(BATCH)), manifest, 1, BATCH)
-    rates = [job.lr(number) for number in range(BEGIN - 1, BEGIN + STEPS + 1)]
+    schedule = make_schedule(config_of(manifest, Case(BATCH)), manifest, 1, BATCH)
+    rates = [schedule.lr(number) for number in range(BEGIN - 1, BEGIN + STEPS + 1)]
     assert len(set(rates)) == len(rates)
     assert len({round(loss, 4) for loss in plain.losses}) == STEPS
     assert all(norm > 0.1 for norm in plain.norms)
@@ -227,12 +227,12 @@ def test_a_record_names_every_sample_of_its_step_once_with_its_own_loss(
 
 def test_what_a_step_could_not_read_reaches_the_account(manifest: Manifest, alone: RankGroup) -> None:
     config = config_of(manifest, Case(4))
-    net, job = network(config), make_schedule(config, manifest, 1, 4)
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
+    net, schedule = network(config), make_schedule(config, manifest, 1, 4)
+    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
     sample_faults = SampleFaults(10)
     with stream_of(config, manifest, World(), 4) as stream:
         parts = (replace(part, faults=[f"oct-000000/{number}: broken"]) for number, part in enumerate(stream))
-        train_step(engine, parts, job, alone, Clock(), sample_faults, BEGIN)
+        train_step(engine, parts, schedule, alone, Clock(), sample_faults, BEGIN)
     assert sample_faults._new == ["oct-000000/0: broken", "oct-000000/1: broken", "oct-000000/2: broken"]
 
 
@@ -240,13 +240,13 @@ def test_a_sample_whose_loss_is_not_finite_is_suspected_and_the_weights_stay(
     manifest: Manifest, alone: RankGroup
 ) -> None:
     config = config_of(manifest, Case(4))
-    net, job = network(config), make_schedule(config, manifest, 1, 4)
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, job.cut)
+    net, schedule = network(config), make_schedule(config, manifest, 1, 4)
+    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     with stream_of(config, manifest, World(), 4) as stream:
         parts = list(stream)[:3]
     parts[1].weight[2] = math.nan
-    record = train_step(engine, iter(parts), job, alone, Clock(), SampleFaults(0), BEGIN)
+    record = train_step(engine, iter(parts), schedule, alone, Clock(), SampleFaults(0), BEGIN)
     assert record.suspects() == [parts[1].keys[2]]
     assert not math.isfinite(float(record.loss))
     assert not math.isfinite(float(record.grad_norm))
@@ -265,7 +265,7 @@ def one_rank(rank: int, world: int, port: int, url: str, folder: str) -> None:
         if rank == 0:
             found: dict[str, Any] = {**vars(taken), "records": [], "keys": keys, "digests": digests}
             torch.save(found, f"{folder}/{case.name}")
-    group.share(None)
+    group.broadcast(None)
     ds.stop()
 
 

@@ -65,7 +65,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 @pytest.fixture(scope="module")
 def plain(ran: Ran) -> Plain:
-    config, job = ran.config, make_schedule(ran.config, ran.manifest, 1, BATCH)
+    config, schedule = ran.config, make_schedule(ran.config, ran.manifest, 1, BATCH)
     torch.manual_seed(config.train.seed)
     net = MaskedAutoencoder(config.model)
     optimizer = torch.optim.AdamW(parameter_groups(net, config.optim), lr=0.0, betas=config.optim.betas)
@@ -75,7 +75,7 @@ def plain(ran: Ran) -> Plain:
         world=World(), stop_step=STEPS, data=config.data,
     ) as stream:  # fmt: skip
         for number, batch in enumerate(stream):
-            found.rates.append(job.lr(number))
+            found.rates.append(schedule.lr(number))
             for group in optimizer.param_groups:
                 group["lr"] = found.rates[-1]
             optimizer.zero_grad()

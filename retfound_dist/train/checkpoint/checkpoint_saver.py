@@ -1,14 +1,14 @@
-"""Checkpoints: every rank writes its part while training goes on, rank 0 commits when all parts are there.
+"""Saves checkpoints: every rank writes its part while training continues, then rank 0 commits.
 
-`state/` holds DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's names.
-A save goes through these steps, and training waits for the first one alone:
+`state/` has DeepSpeed's sharded training state, `model.safetensors` all weights in fp32 under MAE's names. A
+save has these steps. Training waits only for the first one:
 
 1. `Saver.save` copies each rank's state to host memory.
 2. A thread writes it to local scratch (`TMPDIR`), and the upload process copies that to the run's URL.
-3. When the parts of all ranks are there, `Saver.start_commit` hands them to rank 0's upload process.
-4. That process puts the weights together (`merge_weights.py`) and commits (`finalize.py`).
+3. When all parts are at the run's URL, `Saver.start_commit` starts the commit in rank 0's upload process.
+4. That process merges the weights (`merge_weights.py`) and commits (`finalize.py`).
 
-A checkpoint exists from its COMMIT.json on.
+A checkpoint exists once its COMMIT.json is written.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from retfound_dist.io.storage import FileInfo
 from retfound_dist.train.checkpoint.finalize import CheckpointToFinalize, finalize_checkpoint
 from retfound_dist.train.checkpoint.merge_weights import (
     Shapes,
-    disk_named,
     group_shapes,
+    local_write_errors,
     part_name,
     rank_weights,
     write_tensors,
@@ -53,7 +53,7 @@ from retfound_dist.train.ranks.upload_process import UploadProcess
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is; COMMIT.json holds it."""
+    """The progress of a run, as in COMMIT.json."""
 
     step: int
     samples: int
@@ -64,20 +64,20 @@ class Position:
 class _Pending:
     """A save that is not committed yet."""
 
-    at: Position
+    position: Position
     part: Future[dict[str, FileInfo]]
-    """This rank's files, once they are at the run's URL."""
+    """This rank's files at the run's URL."""
     shapes: Shapes
-    """Of all weights; on rank 0."""
+    """Of all weights; empty on all ranks but 0."""
     stall_s: float
-    """How long training stood still for it."""
-    begun: float
+    """How long training waited for it."""
+    started: float
     commit_job: Future[None] | None = None
-    """None until every rank's part is there. Done at once on all ranks but 0, which alone commits."""
+    """None until every rank's part is at the run's URL. Done at once on all ranks but 0, which commits."""
 
 
 class Saver:
-    """Saves checkpoints one after the other; a save waits for the commit of the one before."""
+    """Saves checkpoints one after the other: a save waits for the commit of the one before."""
 
     def __init__(
         self,
@@ -89,54 +89,52 @@ class Saver:
         config: dict[str, Any],
         scratch: str,
         untrained: dict[str, Tensor],
-        last_good: int = 0,
+        last_committed: int = 0,
         resume_point: ResumePoint = FROM_THE_BEGINNING,
         lock_id: str = "",
         watchdog_paused: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`untrained`: tensors in fp32, which DeepSpeed has rounded to the working precision.
 
-        `resume_point`: where this start goes on from. `lock_id`: of the run's lock; who lost it commits
-        nothing. `watchdog_paused`: entered around what this rank waits for by itself, never around a
-        collective.
+        `resume_point`: the checkpoint of this start. `lock_id`: of the run's lock; without it nothing is
+        committed. `watchdog_paused`: entered while this rank alone waits, never around a collective.
         """
         self._watchdog_paused = watchdog_paused
         self._group, self._uploads, self._logger = group, uploads, logger
         self._url, self._settings, self._config, self._scratch = run_url, settings, config, scratch
         self._resume_point, self._lock_id, self._mark = resume_point, lock_id, ""
-        # To a file once: the upload process needs it at every commit, and is handed a path.
+        # Written to a file once: the upload process reads it at every commit.
         self._untrained = os.path.join(scratch, "fixed.safetensors")
         if group.world.is_main:
             write_tensors(untrained, self._untrained)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._saves, self._zero_stage = 0, 0
-        self.last_good = last_good
-        """Step of the newest checkpoint that is committed, as far as this rank knows; 0: none."""
-        self.took_s = 0.0
-        """Seconds from the beginning of its save to its commit; 0: this start has committed none yet."""
+        self.last_committed = last_committed
+        """Step of the newest committed checkpoint that this rank knows of; 0: none."""
+        self.save_duration_s = 0.0
+        """Seconds from the beginning of the last save to its commit; 0: this start has committed none yet."""
 
-    def save(self, engine: Any, at: Position, run_state: dict[str, Any]) -> None:
-        """Begin the checkpoint of a step; every rank must call it. `run_state` comes back from `restore`."""
-        begun = time.perf_counter()
+    def save(self, engine: Any, position: Position, run_state: dict[str, Any]) -> None:
+        """Begin the checkpoint of a step; every rank must call it. `restore` returns the `run_state`."""
+        started = time.perf_counter()
         # Two saves at once would hold two copies of the state in host memory and in scratch.
         self.finish_save()
         self._saves += 1
-        self._mark = self._group.share(checkpoint_folder.new_mark())
-        # DeepSpeed's conversion to another number of ranks looks for `universal_checkpoint_info` and fails
-        # without it.
-        client_state = {**asdict(at), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        self._mark = self._group.broadcast(checkpoint_folder.new_mark())
+        # DeepSpeed's conversion to another number of ranks fails without `universal_checkpoint_info`.
+        client_state = {**asdict(position), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
         with scratch.disk_named(self._scratch):
             folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
             state = ds.snapshot(engine, folder, client_state)
         self._zero_stage = engine.zero_optimization_stage()
-        url = checkpoint_folder.checkpoint_url(self._url, at.step)
+        url = checkpoint_folder.checkpoint_url(self._url, position.step)
         part = self._writer.submit(self._write, folder, state, url)
         shapes = group_shapes(state) if self._group.world.is_main else []
-        self._pending = _Pending(at, part, shapes, time.perf_counter() - begun, begun)
+        self._pending = _Pending(position, part, shapes, time.perf_counter() - started, started)
 
     def flags(self) -> tuple[int, int]:
-        """For the exchange after each step: whether this rank's part is written, whether a save failed."""
+        """For the exchange after each step: whether this rank's part is written, and whether a save failed."""
         pending = self._pending
         if pending is None:
             return 0, 0
@@ -144,11 +142,10 @@ class Saver:
         return int(pending.commit_job is None and pending.part.done()), int(bool(self._fault()))
 
     def finish_save(self) -> None:
-        """Wait until what was saved is committed, or SaveError; every rank must call it."""
+        """Wait until the pending save is committed; SaveError if it fails. Every rank must call it."""
         if not self._saves:
             return
-        # Here all ranks may wait for the slowest upload; in `Trainer.run` the commit starts when all parts
-        # are there.
+        # Here all ranks wait for the slowest upload. In `Trainer.run` the commit starts without a wait.
         self.start_commit()
         if self._pending is not None and self._pending.commit_job is not None:
             with self._watchdog_paused():
@@ -157,11 +154,11 @@ class Saver:
         self.check()
 
     def close(self) -> None:
-        """After the last save."""
-        self._writer.shutdown(wait=False)  # its thread is done: `finish_save` has waited
+        """Close the saver, after the last save."""
+        self._writer.shutdown(wait=False)  # `finish_save` has waited for its thread
 
     def start_commit(self) -> None:
-        """Have rank 0's upload process commit; every rank must call it. Waits for this rank's part."""
+        """Start the commit in rank 0's upload process; every rank must call it. Waits for this rank's part."""
         pending = self._pending
         if pending is None or pending.commit_job is not None:
             return
@@ -177,8 +174,8 @@ class Saver:
         ranks = range(self._group.world.size)
         weights = [files.pop(checkpoint_folder.name_with_mark(part_name(rank), self._mark)) for rank in ranks]
         commit = Commit(
-            url=checkpoint_folder.checkpoint_url(self._url, pending.at.step),
-            **asdict(pending.at),
+            url=checkpoint_folder.checkpoint_url(self._url, pending.position.step),
+            **asdict(pending.position),
             world_size=self._group.world.size,
             zero_stage=self._zero_stage,
             precision=self._config["train"]["precision"],
@@ -188,55 +185,57 @@ class Saver:
             generation=self._resume_point.generation,
             chosen=self._resume_point.chosen,
         )
-        # First, to the same process: whoever finds the commit finds the log up to its step.
+        # First, to the same process: once the commit exists, the log has all rows up to its step.
         if self._logger:
             self._logger.flush()
         pending.commit_job = self._uploads.submit(
             finalize_checkpoint,
             CheckpointToFinalize(
-                self._url,
-                commit,
-                self._mark,
-                weights,
-                pending.shapes,
-                self._untrained,
-                self._scratch,
-                self._settings,
-                self._lock_id,
+                run_url=self._url,
+                commit=commit,
+                mark=self._mark,
+                parts=weights,
+                shapes=pending.shapes,
+                untrained=self._untrained,
+                scratch=self._scratch,
+                settings=self._settings,
+                lock_id=self._lock_id,
             ),
         )
 
     def check(self) -> None:
-        """All ranks together: SaveError where a save of any of them has failed."""
-        faults = [f"rank {rank}: {why}" for rank, why in enumerate(self._group.gather(self._fault())) if why]
+        """SaveError on all ranks if the save of any of them has failed; every rank must call it."""
+        faults_of_ranks = enumerate(self._group.gather(self._fault()))
+        faults = [f"rank {rank}: {fault}" for rank, fault in faults_of_ranks if fault]
         if faults:
             raise self._error(faults[0])
 
     def _fault(self) -> str:
-        """Why the save under way has failed here; empty when it has not, so far."""
+        """Why the pending save has failed on this rank; empty if it has not, so far."""
         if self._pending is None:
             return ""
-        ended = [f for f in (self._pending.part, self._pending.commit_job) if f is not None and f.done()]
-        return next((why for why in map(upload_process.failure_text, ended) if why), "")
+        calls = (self._pending.part, self._pending.commit_job)
+        finished = [call for call in calls if call is not None and call.done()]
+        return next(filter(None, map(upload_process.failure_text, finished)), "")
 
     def _record_commit(self) -> None:
-        """Note the save under way as the last good one, once it is committed."""
+        """Note the pending save as the newest checkpoint, once it is committed."""
         pending = self._pending
         if pending is None or pending.commit_job is None or not pending.commit_job.done() or self._fault():
             return
-        self.last_good, self._pending = pending.at.step, None
-        self.took_s = time.perf_counter() - pending.begun
+        self.last_committed, self._pending = pending.position.step, None
+        self.save_duration_s = time.perf_counter() - pending.started
         if self._logger:
             self._logger.event(
                 "checkpoint",
-                step=pending.at.step,
+                step=pending.position.step,
                 stall_s=pending.stall_s,
-                took_s=self.took_s,
+                took_s=self.save_duration_s,
                 bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
             )
 
     def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:
-        """Write this rank's files to scratch and copy them to the run's URL; run by the thread."""
+        """Write this rank's files to scratch and upload them; run by the thread."""
         patience_s = self._settings.patience_s
         try:
             call_with_retries(lambda: self._write_scratch(scratch, state), Patience(scratch, patience_s))
@@ -246,14 +245,16 @@ class Saver:
 
     def _write_scratch(self, scratch: str, state: dict[str, Any]) -> None:
         path = os.path.join(scratch, part_name(self._group.world.rank))
-        with disk_named(path):
+        with local_write_errors(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         write_tensors(rank_weights(state), path)
         for path, value in state.items():
-            with disk_named(path):
+            with local_write_errors(path):
                 torch.save(value, path)
 
     def _error(self, fault: str) -> SaveError:
-        step = self._pending.at.step if self._pending else self.last_good
-        good = f"the last good one is of step {self.last_good}" if self.last_good else "there is none yet"
-        return SaveError(f"the checkpoint of step {step} could not be saved, {good}: {fault}")
+        step = self._pending.position.step if self._pending else self.last_committed
+        last = "there is none yet"
+        if self.last_committed:
+            last = f"the last good one is of step {self.last_committed}"
+        return SaveError(f"the checkpoint of step {step} could not be saved, {last}: {fault}")

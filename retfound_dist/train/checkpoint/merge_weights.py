@@ -1,10 +1,10 @@
-"""Merges all weights in fp32 from what each rank holds of them.
+"""Merges the fp32 weights from the parts of all ranks.
 
-With a save every rank writes its part of the fp32 weights besides its training state. When all parts are at
-the run's URL, rank 0's upload process makes `model.safetensors` of them. Gathering them over the process
-group instead would stop training. The layout of the parts is DeepSpeed's (0.19.8): stages 1 and 2 lay the
-tensors of a parameter group end to end and cut the whole into equal parts; stage 3 cuts every tensor, padded
-to a multiple of the ranks.
+In a save every rank writes its part of the fp32 weights besides its training state. When all parts are at the
+run's URL, rank 0's upload process merges them to `model.safetensors`. Gathering them over the process group
+would stop training instead. The layout of the parts is DeepSpeed's (0.19.8). Stages 1 and 2 concatenate the
+tensors of a parameter group and divide the result into equal parts. Stage 3 divides every tensor, padded to a
+multiple of the ranks.
 """
 
 from __future__ import annotations
@@ -28,53 +28,55 @@ from retfound_dist.io.storage import FileInfo
 
 Shapes = list[dict[str, tuple[int, ...]]]
 """Names and shapes of the trained tensors, by parameter group, in order."""
-_FLAT, _CUT = "single_partition_of_fp32_groups", "fp32_flat_groups"
+_FLAT, _PARTITIONED = "single_partition_of_fp32_groups", "fp32_flat_groups"
 
 
 def part_name(rank: int) -> str:
-    """The name of a rank's file in a save, which exists until the weights are merged."""
+    """The name of a rank's part in a save. The file is removed after the weights are merged."""
     return f"{PARTS}/{rank:05d}.safetensors"
 
 
 def rank_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """This rank's fp32 weights out of its snapshot: one flat tensor a group, or one in all (stage 3)."""
+    """This rank's fp32 weights from its snapshot: one flat tensor for each group, or one in all (stage 3)."""
     optimizer = next(
         value["optimizer_state_dict"] for value in state.values() if "optimizer_state_dict" in value
     )
     if _FLAT in optimizer:
         return {str(number): part.contiguous() for number, part in enumerate(optimizer[_FLAT])}
-    return {"all": torch.cat([part.flatten() for part in optimizer[_CUT]])}
+    return {"all": torch.cat([part.flatten() for part in optimizer[_PARTITIONED]])}
 
 
 def group_shapes(state: Mapping[str, Any]) -> Shapes:
-    """Names and shapes of what the parts hold, out of rank 0's snapshot."""
+    """Names and shapes of the trained tensors, from rank 0's snapshot."""
     groups = next(value["param_shapes"] for value in state.values() if "param_shapes" in value)
     return [{name: tuple(shape) for name, shape in group.items()} for group in groups]
 
 
 def merge(parts: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Tensor]:
-    """The weights by name, from all ranks' parts in order."""
+    """The weights by name, from the parts of all ranks in order."""
     if "all" in parts[0]:
-        return _merge_cut([part["all"] for part in parts], shapes)
+        return _merge_partitioned([part["all"] for part in parts], shapes)
     weights: dict[str, Tensor] = {}
     for number, group in enumerate(shapes):
         flat = torch.cat([part[str(number)] for part in parts])
         sizes = [torch.Size(shape).numel() for shape in group.values()]
-        # More than the sum is padding: DeepSpeed cuts a group into parts of one length.
+        # The rest is padding: DeepSpeed divides a group into parts of equal length.
         if sum(sizes) > len(flat):
-            raise CheckpointError(f"the parts hold {len(flat)} numbers, the model has {sum(sizes)}")
+            raise CheckpointError(f"the parts hold {len(flat)} numbers, but the model has {sum(sizes)}")
         pieces = torch.split(flat[: sum(sizes)], sizes)
         for (name, shape), piece in zip(group.items(), pieces, strict=True):
-            # Cloned, for safetensors refuses tensors that share memory.
+            # Cloned, because safetensors refuses tensors that share memory.
             weights[name] = piece.reshape(shape).clone()
     return weights
 
 
-def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
+def _merge_partitioned(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
     named = {name: torch.Size(shape) for group in shapes for name, shape in group.items()}
     sizes = [-(-shape.numel() // len(parts)) for shape in named.values()]
     if sum(sizes) > len(parts[0]):
-        raise CheckpointError(f"the parts hold {len(parts[0])} numbers each, the model needs {sum(sizes)}")
+        raise CheckpointError(
+            f"the parts hold {len(parts[0])} numbers each, but the model needs {sum(sizes)}"
+        )
     pieces = zip(*(torch.split(part[: sum(sizes)], sizes) for part in parts), strict=True)
     return {
         name: torch.cat(piece)[: shape.numel()].reshape(shape)
@@ -85,17 +87,17 @@ def _merge_cut(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
 def write_merged_weights(
     url: str, mark: str, parts: Sequence[FileInfo], shapes: Shapes, untrained: str, scratch: str
 ) -> dict[str, FileInfo]:
-    """Merge the parts at a checkpoint's URL to the file of its weights there; gives it by its name.
+    """Merge the parts at a checkpoint's URL and upload the file of its weights; returns it by its name.
 
-    `mark`: the save's. `untrained`: a local file with the untrained tensors, which DeepSpeed has rounded to
-    the working precision. StorageError where a store or a disk fails: then it is worth another try.
+    `mark`: of the save. `untrained`: a local file with the untrained tensors, which DeepSpeed has rounded to
+    the working precision. StorageError if a store or a disk fails: then the caller can try again.
     """
     parts_of_ranks = []
     for rank, info in enumerate(parts):
         where = storage.join(url, checkpoint_folder.name_with_mark(part_name(rank), mark))
         path = os.path.join(scratch, "part")
-        if why := verified_files.fetch(where, path, info):
-            raise StorageError(f"{where} is not what rank {rank} wrote: {why}")
+        if difference := verified_files.fetch(where, path, info):
+            raise StorageError(f"{where} is not what rank {rank} wrote: {difference}")
         parts_of_ranks.append(safetensors.torch.load_file(path))
     weights = merge(parts_of_ranks, shapes) | safetensors.torch.load_file(untrained)
     path = os.path.join(scratch, checkpoint_folder.WEIGHTS)
@@ -105,18 +107,18 @@ def write_merged_weights(
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
-    """Write a local safetensors file; StorageError names the disk where it takes no more."""
-    with disk_named(path):
+    """Write a local safetensors file; StorageError names the disk if it cannot be written."""
+    with local_write_errors(path):
         safetensors.torch.save_file(dict(tensors), path)
 
 
 @contextmanager
-def disk_named(path: str) -> Iterator[None]:
-    """StorageError that names the disk of a local file where torch or safetensors could not write it."""
+def local_write_errors(path: str) -> Iterator[None]:
+    """StorageError that names the disk if torch or safetensors cannot write a local file."""
     with verified_files.local_disk_errors(path):
         try:
             yield
         except (RuntimeError, safetensors.SafetensorError) as error:
-            # torch and safetensors wrap a full disk in errors of their own; EIO where no cause can be told.
-            known = disk_errors.trouble_behind(error, os.path.dirname(path))
-            raise known or OSError(errno.EIO, str(error)) from error
+            # torch and safetensors have their own errors for a full disk; EIO if the cause is unknown.
+            disk_error = disk_errors.trouble_behind(error, os.path.dirname(path))
+            raise disk_error or OSError(errno.EIO, str(error)) from error

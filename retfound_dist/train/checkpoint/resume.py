@@ -1,9 +1,9 @@
-"""Chooses the checkpoint that a start goes on from: the newest that is whole, or what `run.resume` says.
+"""Chooses the checkpoint from which a start resumes: the newest undamaged one, or that of `run.resume`.
 
-A checkpoint is passed over only when it is damaged: its commit or a file of it, read several times from the
-store, is not what was committed. A store that fails, a disk that is full or cannot be read, a missing right
-and too little memory say nothing about a checkpoint: they end the start. So does a run whose checkpoints are
-all damaged: it begins again only where `run.resume=none` says so.
+A checkpoint is skipped only if it is damaged: its commit or one of its files, read several times from the
+store, is not what was committed. A store that fails, a full or failing disk, a missing permission and too
+little memory say nothing about a checkpoint. They end the start. If all checkpoints are damaged, that also
+ends the start, and the run begins again only with `run.resume=none`.
 """
 
 from __future__ import annotations
@@ -23,116 +23,120 @@ from retfound_dist.io.retry import Patience, call_with_retries, is_transient
 
 T = TypeVar("T")
 Say = Callable[[str], None]
-Ask = Callable[..., Any]
+ReadRun = Callable[..., Any]
+"""`read_with_retries` for one run."""
 Resume = Literal["auto", "none"] | int
-"""As `run.resume`."""
-NO_STATE = "it holds weights only: its training state was removed, or never copied here"
-# What a local disk cannot read now it can rarely read later.
-LOCAL_S = 5.0
-"""Most seconds for which a local disk is tried again."""
-SHOWN = 4
-"""Damaged checkpoints that one line names."""
+"""The values of `run.resume`."""
+NO_STATE = "it holds weights only: its training state was removed, or was not copied"
+# If a local disk fails now, a retry rarely helps.
+LOCAL_PATIENCE_S = 5.0
+"""Longest time for retries on a local disk, in seconds."""
+MAX_LISTED = 4
+"""Damaged checkpoints that one message names."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a start goes on, and what its own checkpoints are to say of it."""
+    """The checkpoint from which a start resumes, and two fields of the checkpoints that it will write."""
 
-    held: Commit | None = None
+    commit: Commit | None = None
     """None: from the beginning."""
     generation: int = 0
-    """`Commit.generation` of its checkpoints."""
+    """`Commit.generation` of the new checkpoints."""
     chosen: str = ""
-    """`Commit.chosen` of its checkpoints."""
+    """`Commit.chosen` of the new checkpoints."""
 
 
 FROM_THE_BEGINNING = ResumePoint()
 
 
 @dataclass(frozen=True)
-class ResumeOnce:
-    """Names of the job that a start belongs to, for `run.resume` to be obeyed once in each job.
+class LaunchJob:
+    """Names of the Slurm or torchrun job of a start, so that `run.resume` is applied only once in each job.
 
-    Slurm and torchrun start a job again by the same command. A job that began with `run.resume=none` would
-    otherwise begin again from step 0 each time.
+    Slurm and torchrun restart a job with the same command. Otherwise a job with `run.resume=none` would begin
+    at step 0 each time.
     """
 
     names: tuple[str, ...] = ()
-    """For this start's checkpoints."""
-    known: tuple[str, ...] = ()
-    """Those of which an earlier start may have saved checkpoints."""
+    """Written into this start's checkpoints."""
+    restarted: tuple[str, ...] = ()
+    """The names whose job may have had an earlier start."""
 
-    def chosen(self, resume: Resume) -> str:
-        """`Commit.chosen` of this start's checkpoints: what `run.resume` says, and the job's names."""
+    def resume_record(self, resume: Resume) -> str:
+        """`Commit.chosen` of this start's checkpoints: the value of `run.resume` and the job's names."""
         return "" if resume == "auto" else " ".join([str(resume), *self.names])
 
-    def has_obeyed(self, resume: Resume, chosen: str) -> bool:
-        """Whether an earlier start of this job saved the checkpoint, and `run.resume` told it the same."""
-        obeyed, *names = chosen.split(" ")
-        return obeyed == str(resume) and bool(set(names) & set(self.known))
+    def already_resumed(self, resume: Resume, record: str) -> bool:
+        """Whether an earlier start of this job with the same `run.resume` wrote this `Commit.chosen`."""
+        applied, *names = record.split(" ")
+        return applied == str(resume) and bool(set(names) & set(self.restarted))
 
 
-def job_of(env: Mapping[str, str], launcher: int) -> ResumeOnce:
-    """This start's job: Slurm's, which may be queued again, and the torchrun that starts ranks again.
+def read_job(env: Mapping[str, str], launcher: int) -> LaunchJob:
+    """The job of this start: Slurm can requeue it, torchrun can restart its ranks.
 
     `launcher`: torchrun's process number; 0: there is none.
     """
-    names, known = [], []
+    names, restarted = [], []
     if number := env.get("SLURM_JOB_ID", ""):
         names.append(f"slurm:{number}")
         if env.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
-            known.append(names[-1])
+            restarted.append(names[-1])
     if launcher > 0:
         with suppress(OSError, IndexError), open(f"/proc/{launcher}/stat") as file:
-            # With its start time (field 22, ticks since boot): process numbers are given out again.
+            # With its start time (field 22, ticks since boot), because process numbers are reused.
             began = file.read().rpartition(")")[2].split()[19]
             names.append(f"torchrun:{platform.node()}:{launcher}:{began}")
-            known.append(names[-1])
-    return ResumeOnce(tuple(names), tuple(known))
+            restarted.append(names[-1])
+    return LaunchJob(tuple(names), tuple(restarted))
 
 
-NO_JOB = ResumeOnce()
+UNKNOWN_JOB = LaunchJob()
 
 
 def choose_checkpoint(
-    run_url: str, resume: Resume, say: Say, patience_s: float, job: ResumeOnce = NO_JOB
+    run_url: str, resume: Resume, say: Say, patience_s: float, job: LaunchJob = UNKNOWN_JOB
 ) -> ResumePoint:
-    """The checkpoint to go on from; `say` tells of those that are passed over.
+    """Choose the checkpoint to resume from; `say` shows the skipped ones.
 
-    A store that does not answer is asked for `patience_s`, then StorageError: the checkpoints may be good.
-    CheckpointError where there are checkpoints and none can be used, or not the one that was asked for.
+    A store that does not answer is tried for `patience_s`, then StorageError: the checkpoints may be good.
+    CheckpointError if there are checkpoints but none can be used, or not that of the requested step.
     """
-    asking = partial(ask, run_url, patience_s)
-    checkpoints = asking(f"the checkpoints of {run_url}", partial(_newest_first, run_url))
-    if resume == "auto" or any(one.held and job.has_obeyed(resume, one.held.chosen) for one in checkpoints):
-        choice = _newest(run_url, checkpoints, say, asking)
+    read_run = partial(read_with_retries, run_url, patience_s)
+    checkpoints = read_run(f"the checkpoints of {run_url}", partial(_list_newest_first, run_url))
+    commits = [checkpoint.held for checkpoint in checkpoints if checkpoint.held]
+    if resume == "auto" or any(job.already_resumed(resume, commit.chosen) for commit in commits):
+        commit = _newest_usable(run_url, checkpoints, say, read_run)
     elif resume == "none":
-        choice = ResumePoint()
+        commit = None
     else:
-        choice = ResumePoint(_of_step(run_url, resume, checkpoints, asking))
-    commit = choice.held
-    newer = [one for one in checkpoints if commit is None or one.age > (commit.generation, commit.step)]
+        commit = _requested_step(run_url, resume, checkpoints, read_run)
+    chosen_age = (commit.generation, commit.step) if commit else None
+    newer = [checkpoint for checkpoint in checkpoints if chosen_age is None or checkpoint.age > chosen_age]
     if resume != "auto" and newer:
         where = f"step {commit.step}" if commit else "the beginning"
-        say(f"from {where}, as run.resume={resume} says; checkpoints passed over for it: {_steps(newer)}")
-    # A start that goes back raises it, so that its checkpoints count as newer than those of higher steps.
-    generation = max((one.generation for one in checkpoints), default=0) + bool(newer)
-    return ResumePoint(commit, generation, job.chosen(resume))
+        say(
+            f"resuming from {where} (run.resume={resume}); newer checkpoints are skipped: {_list_steps(newer)}"
+        )
+    # Higher after going back, so that the new checkpoints count as newer than those of higher steps.
+    generation = max((checkpoint.generation for checkpoint in checkpoints), default=0) + bool(newer)
+    return ResumePoint(commit, generation, job.resume_record(resume))
 
 
 def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
-    """Whether the run has a checkpoint of its last step, as far as its commit and the size of its weights
-    tell."""
-    # No file is read: `choose_checkpoint` does that where there is something left to do, and tells of damage.
+    """Whether the run has a checkpoint of its last step, judged by its commit and the size of its weights."""
+    # Its files are not read: `choose_checkpoint` does that for a run that is not finished.
     if resume not in ("auto", steps) or steps not in checkpoint_folder.list_steps(run_url):
         return False
-    checkpoints = _newest_first(run_url)
-    last = checkpoints[0] if resume == "auto" else next(one for one in checkpoints if one.step == steps)
-    if last.step != steps or last.held is None:
+    checkpoints = _list_newest_first(run_url)
+    last = checkpoints[0] if resume == "auto" else next(c for c in checkpoints if c.step == steps)
+    commit = last.held
+    if last.step != steps or commit is None:
         return False
     try:
-        weights = last.held.weights
-        return storage.size(storage.join(last.held.url, weights)) == last.held.files[weights].bytes
+        weights = commit.weights
+        return storage.size(storage.join(commit.url, weights)) == commit.files[weights].bytes
     except CheckpointError:
         return False
     except StorageError as error:
@@ -141,45 +145,51 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
         raise
 
 
-def _newest(run_url: str, checkpoints: Sequence[FoundCheckpoint], say: Say, asking: Ask) -> ResumePoint:
-    """The newest checkpoint that is whole."""
-    bad = []
+def _newest_usable(
+    run_url: str, checkpoints: Sequence[FoundCheckpoint], say: Say, read_run: ReadRun
+) -> Commit | None:
+    """The newest undamaged checkpoint; None if the run has no checkpoints."""
+    unusable = []
     for checkpoint in checkpoints:
-        reason = _why_unusable(checkpoint, asking)
+        reason = _reason_unusable(checkpoint, read_run)
         if not reason:
-            return ResumePoint(checkpoint.held)
-        # Old checkpoints without a state are as `checkpoint.keep_last` leaves them: nothing to tell.
+            return checkpoint.held
+        # `checkpoint.keep_last` removes the state of old checkpoints: that needs no message.
         if reason != NO_STATE:
-            say(f"passing over the checkpoint of step {checkpoint.step}: {reason}")
-        bad.append(f"step {checkpoint.step}: {reason}")
+            say(f"skipping the checkpoint of step {checkpoint.step}: {reason}")
+        unusable.append(f"step {checkpoint.step}: {reason}")
     if not checkpoints:
-        return ResumePoint()
-    more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        return None
+    more = f"; and {len(unusable) - MAX_LISTED} more" if len(unusable) > MAX_LISTED else ""
     raise CheckpointError(
-        f"{run_url} has checkpoints, and none can be used ({'; '.join(bad[:SHOWN])}{more}): bring back their "
-        "files and start again; or begin again from step 0 with run.resume=none, which leaves each as it is "
+        f"{run_url} has checkpoints, but none can be used ({'; '.join(unusable[:MAX_LISTED])}{more}): restore "
+        "their files and start again; or begin at step 0 with run.resume=none, which keeps each checkpoint "
         "until its step is saved again"
     )
 
 
-def _of_step(run_url: str, step: int, checkpoints: Sequence[FoundCheckpoint], asking: Ask) -> Commit:
-    """The checkpoint of the step that was asked for."""
-    checkpoint = next((one for one in checkpoints if one.step == step), None)
-    reason = _why_unusable(checkpoint, asking) if checkpoint else "there is none"
+def _requested_step(
+    run_url: str, step: int, checkpoints: Sequence[FoundCheckpoint], read_run: ReadRun
+) -> Commit:
+    """The checkpoint of the requested step."""
+    checkpoint = next((c for c in checkpoints if c.step == step), None)
+    reason = _reason_unusable(checkpoint, read_run) if checkpoint else "there is none"
     if checkpoint and checkpoint.held and not reason:
         return checkpoint.held
     others = [other for other in checkpoints if other.held and other.held.state and other.step != step]
-    instead = f"those with a training state are of {_steps(others)}" if others else "there is no other"
-    raise CheckpointError(f"run.resume={step}: {run_url} has no such checkpoint to use ({reason}); {instead}")
+    instead = f"those with a training state are of {_list_steps(others)}" if others else "there is no other"
+    raise CheckpointError(
+        f"run.resume={step}: {run_url} has no usable checkpoint of this step ({reason}); {instead}"
+    )
 
 
-def _newest_first(run_url: str) -> list[FoundCheckpoint]:
-    """Every commit of the run; FormatError where a later version wrote one."""
+def _list_newest_first(run_url: str) -> list[FoundCheckpoint]:
+    """All checkpoints of the run; FormatError if a later version wrote one."""
     return checkpoint_folder.list_commits(run_url, (CheckpointError,))[::-1]
 
 
-def _why_unusable(checkpoint: FoundCheckpoint, asking: Ask) -> str:
-    """Why a checkpoint cannot be used; empty where it can. Reads every file of it."""
+def _reason_unusable(checkpoint: FoundCheckpoint, read_run: ReadRun) -> str:
+    """Why a checkpoint cannot be used; empty if it can. Reads all its files."""
     commit = checkpoint.held
     if commit is None:
         return str(checkpoint.fault)
@@ -187,34 +197,33 @@ def _why_unusable(checkpoint: FoundCheckpoint, asking: Ask) -> str:
         return NO_STATE
     for name, info in commit.files.items():
         where = storage.join(commit.url, name)
-        if difference := asking(
+        if difference := read_run(
             f"the checkpoint of step {commit.step}", partial(verified_files.difference_from, where, info)
         ):
             return f"{where} differs from its commit: {difference}"
     return ""
 
 
-def ask(url: str, patience_s: float, what: str, question: Callable[[], T]) -> T:
-    """Ask the store, again and again for `patience_s`; StorageError where it, or this machine, gives no
-    answer."""
-    patience = Patience(url, min(LOCAL_S, patience_s) if storage.is_local(url) else patience_s)
+def read_with_retries(url: str, patience_s: float, subject: str, read: Callable[[], T]) -> T:
+    """Read from the store, with retries for `patience_s`; StorageError, which names the subject, if that fails."""
+    patience = Patience(url, min(LOCAL_PATIENCE_S, patience_s) if storage.is_local(url) else patience_s)
     try:
-        return call_with_retries(question, patience, lambda error: not is_transient(error.__cause__ or error))
+        return call_with_retries(read, patience, lambda error: not is_transient(error.__cause__ or error))
     except MemoryError as error:
         raise StorageError(
-            f"{what} cannot be read: this machine's memory is too short; nothing is passed over for it: "
-            "end what else runs here, or start on another machine"
+            f"{subject} cannot be read: this machine has too little free memory; no checkpoint is skipped for "
+            "that: end other programs, or start on another machine"
         ) from error
     except (StorageError, OSError) as error:
         raise StorageError(
-            f"{what} cannot be read: {error}; nothing is passed over for it: start again when "
-            "that is mended, or name another checkpoint with run.resume=STEP"
+            f"{subject} cannot be read: {error}; no checkpoint is skipped for that: fix the cause and start "
+            "again, or choose another checkpoint with run.resume=STEP"
         ) from error
 
 
-def _steps(checkpoints: Sequence[FoundCheckpoint]) -> str:
-    """`3 steps, 2, 4, 6`; of many only the newest."""
-    steps = sorted(one.step for one in checkpoints)
-    many = "the newest of them " if len(steps) > 2 * SHOWN else ""
-    shown = ", ".join(map(str, steps[-2 * SHOWN :]))
+def _list_steps(checkpoints: Sequence[FoundCheckpoint]) -> str:
+    """Such as `3 steps, 2, 4, 6`; only the newest of many."""
+    steps = sorted(checkpoint.step for checkpoint in checkpoints)
+    many = "the newest of them " if len(steps) > 2 * MAX_LISTED else ""
+    shown = ", ".join(map(str, steps[-2 * MAX_LISTED :]))
     return f"{len(steps)} steps, {many}{shown}" if len(steps) > 1 else f"step {shown}"

@@ -1,4 +1,4 @@
-"""The health of a run: steps that went wrong, samples that could not be read, one writer a run.
+"""The health of a run: anomalies of steps, bad samples, and the lock that allows one writer.
 
 May import `train.logs`, `train.ranks`, `stream` and what lies below them.
 """

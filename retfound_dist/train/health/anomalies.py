@@ -1,8 +1,8 @@
-"""Finds steps that went wrong: the loss or the gradient was not finite, or the loss leapt.
+"""Finds anomalies: steps whose loss or gradient was not finite, and jumps of the loss.
 
-A step whose gradient is not finite leaves the weights as they were, on every rank. Here such steps are
-counted and named with their samples, and so are leaps of the loss. All of it happens at logged steps, where
-the ranks and the device are waited for anyhow.
+A step whose gradient is not finite does not change the weights, on any rank. Such steps and jumps of the loss
+are counted and logged with their samples. This happens only at logged steps, which wait for the ranks and the
+device in any case.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from torch import Tensor
 from retfound_dist.errors import TrainingError
 from retfound_dist.train.ranks.collectives import RankGroup
 
-LEAP, MEMORY, LEAST = 8.0, 200, 50
-"""A loss leaps where it is LEAP times the usual spread above the median of the last MEMORY losses.
+SPIKE_FACTOR, HISTORY, MIN_HISTORY = 8.0, 200, 50
+"""A loss is a spike if it is SPIKE_FACTOR times the usual spread above the median of the last HISTORY losses.
 
-Nothing leaps while fewer than LEAST are known.
+There are no spikes while fewer than MIN_HISTORY losses are known.
 """
 
 
 @dataclass
 class StepRecord:
-    """What one step of this rank leaves until the next logged step."""
+    """One step of this rank, kept until the next logged step."""
 
     step: int
     """Counted from 1."""
     loss: Tensor
-    """Sum of this rank's samples' losses, fp64, on the device."""
+    """Sum of the losses of this rank's samples, fp64, on the device."""
     grad_norm: Tensor
-    """Of the whole gradient; infinite where the step was skipped."""
+    """Of the whole gradient; not finite if the step was skipped."""
     digest: int
     keys: list[str] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
-    """Of this rank's samples, each micro-batch's with its padding."""
+    """Of this rank's samples: one tensor for each micro-batch."""
 
     def suspects(self) -> list[str]:
         """Keys of this rank's samples whose own loss is not finite."""
         if not self.losses:
             return []
-        flat = torch.cat(self.losses).isfinite().cpu().tolist()
-        return [key for key, good in zip(self.keys, flat, strict=False) if not good]
+        finite = torch.cat(self.losses).isfinite().cpu().tolist()
+        return [key for key, is_finite in zip(self.keys, finite, strict=False) if not is_finite]
 
 
 @dataclass(frozen=True)
@@ -57,36 +57,38 @@ class StepSummary:
     losses: list[float]
     """Mean over the global batch, of each step."""
     grad_norm: float | None
-    """Of the last step; None where it was skipped."""
+    """Of the last step; None if it was skipped."""
     anomalies: list[dict[str, Any]]
-    """Lines for anomalies.jsonl."""
+    """Rows for anomalies.jsonl."""
 
 
 class Anomalies:
-    """Watches the losses of a run; every rank has one and finds the same."""
+    """Watches the losses of a run; every rank has one, with the same result."""
 
-    def __init__(self, budget: int, global_batch: int, before: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`before`: lines of anomalies.jsonl from earlier starts of the run."""
+    def __init__(
+        self, budget: int, global_batch: int, earlier_rows: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`earlier_rows`: rows of anomalies.jsonl from earlier starts of the run."""
         self._budget, self._batch = budget, global_batch
-        self._skipped = {row["step"] for row in before if row["kind"] == "skipped"}
-        self._recent: deque[float] = deque(maxlen=MEMORY)
+        self._skipped = {row["step"] for row in earlier_rows if row["kind"] == "skipped"}
+        self._recent: deque[float] = deque(maxlen=HISTORY)
 
     def state(self) -> list[float]:
-        """What a later start of the run needs: the last losses."""
+        """The last losses, which a later start of the run needs."""
         return list(self._recent)
 
     def load_state(self, losses: Sequence[float]) -> None:
-        """Go on from the last losses of an earlier start."""
+        """Continue from the last losses of an earlier start."""
         self._recent.extend(losses)
 
     @property
     def skipped(self) -> int:
-        """Steps that left the weights as they were, so far."""
+        """Number of steps so far that did not change the weights."""
         return len(self._skipped)
 
     def summarize(self, records: Sequence[StepRecord], group: RankGroup) -> StepSummary:
         """Sum up the steps over all ranks; every rank must call it. Waits for the device."""
-        # Two sums for all steps, so a logged step costs two waits however many steps lie behind it.
+        # One sum for all steps, so the number of waits does not depend on the number of steps.
         losses = (group.sum(torch.stack([r.loss for r in records])) / self._batch).tolist()
         norms = torch.stack([r.grad_norm.to(group.device, torch.float64) for r in records]).tolist()
         anomalies = []
@@ -96,14 +98,16 @@ class Anomalies:
                 self._skipped.add(record.step)
             if kind:
                 numbers = {"loss": _finite(loss), "grad_norm": _finite(norm)}
-                anomalies.append({"kind": kind, "step": record.step, **numbers, **_keys(record, group)})
-            # Leaps too: where the loss stays at its new height, that is the usual one after a while.
+                anomalies.append(
+                    {"kind": kind, "step": record.step, **numbers, **_sample_keys(record, group)}
+                )
+            # Spikes too: if the loss stays at its new height, that becomes the usual height after a while.
             if math.isfinite(loss):
                 self._recent.append(loss)
         return StepSummary(losses, _finite(norms[-1]), anomalies)
 
     def check(self) -> None:
-        """TrainingError when too many steps were skipped; called once their lines are written."""
+        """TrainingError if too many steps were skipped; called after their rows are written."""
         if self.skipped > self._budget:
             last = max(self._skipped)
             raise TrainingError(
@@ -116,17 +120,16 @@ class Anomalies:
     def _kind(self, loss: float, norm: float) -> str:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "skipped"
-        if len(self._recent) < LEAST:
+        if len(self._recent) < MIN_HISTORY:
             return ""
-        # Median and median deviation, not mean and standard deviation: one leap would move those for 200
-        # steps.
+        # Median and median deviation: one spike would change mean and standard deviation for 200 steps.
         median = statistics.median(self._recent)
         spread = statistics.median(abs(value - median) for value in self._recent)
-        # Where the last losses are all alike, a thousandth of them stands for the spread.
-        return "spike" if loss - median > LEAP * max(spread, 1e-3 * abs(median)) else ""
+        # At least a thousandth of the loss, for losses that are all equal.
+        return "spike" if loss - median > SPIKE_FACTOR * max(spread, 1e-3 * abs(median)) else ""
 
 
-def _keys(record: StepRecord, group: RankGroup) -> dict[str, list[str]]:
+def _sample_keys(record: StepRecord, group: RankGroup) -> dict[str, list[str]]:
     parts = group.gather((record.keys, record.suspects()))
     return {
         "keys": [key for keys, _ in parts for key in keys],

@@ -13,23 +13,23 @@ from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same
 
 
 class RunLock(FolderLock):
-    """The lock of one run, for rank 0; a requeued job follows its earlier start at once."""
+    """The lock of one run, for rank 0; a requeued job takes over the lock of its earlier start at once."""
 
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
         super().__init__(run_url, say, lambda holder: _conflict(run_url, holder), os.environ)
 
     @property
     def id(self) -> str:
-        """Tells this holder's lock from all others."""
+        """Identifies this holder's lock."""
         return self._mine.id
 
 
 def has_lost(run_url: str, lock_id: str) -> bool:
-    """Whether another start holds the run's lock by now; asks the store.
+    """Whether another start now holds the run's lock; reads it from the store.
 
-    A lock that is gone or damaged is nobody's.
+    A lock that is missing or damaged belongs to nobody.
     """
-    # Read twice, for a byte can flip on its way, and this start would then give up a lock that it holds.
+    # Read twice: after a read with a flipped bit this start would give up a lock that it still holds.
     return all((holder := _holder(run_url)) and not is_same(holder, lock_id) for _ in range(2))
 
 
@@ -45,7 +45,7 @@ def _holder(run_url: str) -> str:
 
 
 def _conflict(run_url: str, holder: Holder | None) -> RunConflictError:
-    who = holder.described if holder else "another process, which took its LOCK.json away"
+    who = holder.described if holder else "another process, which removed its LOCK.json"
     return RunConflictError(
         f"{run_url} is being run by {who}: wait for it or stop it, or give this run a run.url of its own"
     )

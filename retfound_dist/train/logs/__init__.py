@@ -1,4 +1,4 @@
-"""What a run records of itself: metrics, events, TensorBoard, profiles, the line on the terminal.
+"""Records of a run: metrics, events, TensorBoard, profiles, and the display on the terminal.
 
 May import `train.ranks`, `formats` and what lies below them.
 """

@@ -18,33 +18,33 @@ TENSORBOARD, PROFILES = "tensorboard", "profiles"
 
 
 class TensorBoard:
-    """The logged numbers as TensorBoard reads them: in the run's folder, or copied there at each save."""
+    """Writes the logged numbers for TensorBoard: into the run's folder, or copied there at each save."""
 
     def __init__(self, run_url: str, uploads: UploadProcess, scratch: str, done: int = 0) -> None:
-        """`done`: steps so far; what an earlier start wrote of later ones is not shown."""
+        """`done`: steps so far; TensorBoard hides later steps that an earlier start wrote."""
         with requires_extra("train.tensorboard=true", "tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
         self._url, self._uploads = storage.join(run_url, TENSORBOARD), uploads
-        # TensorBoard's writer appends to a local file; for a remote run it writes to scratch, and `save`
-        # copies it.
+        # TensorBoard's writer only appends to local files. For a remote run it writes to scratch, and `save`
+        # copies the file.
         self._local = storage.is_local(run_url)
         self._folder = storage.local_path(self._url) if self._local else os.path.join(scratch, TENSORBOARD)
         self._writer = SummaryWriter(self._folder, purge_step=done + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """The numbers of a logged step."""
+        """Write the numbers of a logged step."""
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("step", "time"):
                 self._writer.add_scalar(f"train/{name}", value, row["step"])
 
     def save(self) -> None:
-        """Copy the file to the run's folder, where that is not local."""
+        """Copy the file to the run's folder if that is remote."""
         self._writer.flush()
         if not self._local:
             self._uploads.submit(upload_process.copy_folder, self._folder, self._url)
 
     def close(self) -> None:
-        """After the last row."""
+        """Save and close the file, after the last row."""
         self.save()
         self._writer.close()
 
@@ -57,7 +57,7 @@ class Profiler:
         self._profile: torch.profiler.profile | None = None
 
     def before(self, step: int) -> None:
-        """A step (1 is the first) begins."""
+        """Called before a step (1 is the first); starts the profiler."""
         if self._profile is None and self._first <= step <= self._last:
             kinds = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
@@ -66,7 +66,7 @@ class Profiler:
             self._profile.start()
 
     def after(self, step: int) -> str:
-        """A step has ended; after the last one gives where the trace stands."""
+        """Called after a step; after the last one, writes the trace and returns its URL."""
         if self._profile is None or step < self._last:
             return ""
         profile, self._profile, self._last = self._profile, None, 0

@@ -1,4 +1,4 @@
-"""What the ranks of a run do together: collectives, reports of failures, stopping, the upload process.
+"""Cooperation of a run's ranks: collectives, reports of failures, requests to stop, the upload process.
 
 May import `stream`, `formats` and what lies below them. No other room of `train`.
 """

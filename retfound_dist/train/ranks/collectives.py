@@ -1,4 +1,4 @@
-"""Collectives: what the ranks of a run add up, exchange and decide together."""
+"""Collectives: sums, exchanges and decisions of all ranks of a run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RankGroup:
 
     world: World
     device: torch.device
-    hosts: Any = field(default=None, compare=False)
-    """A gloo group of all ranks for what must not wait for a device; None: the default group."""
+    cpu_group: Any = field(default=None, compare=False)
+    """A gloo group of all ranks, for exchanges that must not wait for a device; None: the default group."""
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over ranks, in place."""
@@ -36,31 +36,31 @@ class RankGroup:
         values: list[Any] = [value]
         if self.world.size > 1:
             values = [None] * self.world.size
-            # The group of the hosts: with NCCL the pickled value would pass through the GPU, and wait for it.
-            dist.all_gather_object(values, value, group=self.hosts)
+            # With NCCL the pickled value would pass through the GPU, and wait for it.
+            dist.all_gather_object(values, value, group=self.cpu_group)
         return values
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         box = [value]
         if self.world.size > 1:
-            dist.broadcast_object_list(box, src=0, group=self.hosts)
+            dist.broadcast_object_list(box, src=0, group=self.cpu_group)
         return box[0]
 
-    def on_main(self, function: Callable[[], T]) -> T:
+    def run_on_main(self, function: Callable[[], T]) -> T:
         """Call a function on rank 0 alone; every rank gets its result, or its RetfoundError."""
         result: T | None = None
         fault: RetfoundError | None = None
         if self.world.is_main:
             try:
                 result = function()
-            # Other errors are faults of the program: they end rank 0, and `rank_failures` tells the others.
+            # Other errors are bugs: they end rank 0, and `rank_failures` reports them to the others.
             except RetfoundError as error:
                 fault = error
-        shared: tuple[T, RetfoundError | None] = self.share((result, fault))
-        if shared[1]:
-            raise shared[1]
-        return shared[0]
+        outcome: tuple[T, RetfoundError | None] = self.broadcast((result, fault))
+        if outcome[1]:
+            raise outcome[1]
+        return outcome[0]
 
     def broadcast_model(self, model: nn.Module) -> None:
         """Rank 0's parameters and buffers, on every rank; the model is on this group's device."""
@@ -70,7 +70,7 @@ class RankGroup:
 
 
 class DelayedFlags:
-    """Sums of flags over all ranks: what is sent at one step is known at the next, so nobody waits."""
+    """Sums of flags over all ranks: the sum of one step is read at the next, so no rank waits."""
 
     def __init__(self, group: RankGroup) -> None:
         self._group = group
@@ -78,16 +78,16 @@ class DelayedFlags:
         self._work: Any = None
 
     def exchange(self, flags: Sequence[int]) -> list[int]:
-        """Send this step's flags; gives the sums of the step before (zeros the first time)."""
+        """Send this step's flags; returns the sums of the step before (zeros the first time)."""
         sums = self.wait() or [0] * len(flags)
         self._sent = torch.tensor(flags, dtype=torch.int64)
         if self._group.world.size > 1:
             # Over gloo on the host, while the next step runs: on the device it would queue behind that step.
-            self._work = dist.all_reduce(self._sent, group=self._group.hosts, async_op=True)
+            self._work = dist.all_reduce(self._sent, group=self._group.cpu_group, async_op=True)
         return sums
 
     def wait(self) -> list[int]:
-        """Wait for what is under way; gives its sums. Every rank calls it after the same step."""
+        """Wait for the pending exchange; returns its sums. Every rank calls it after the same step."""
         if self._work is not None:
             self._work.wait()
         sums = [] if self._sent is None else [int(n) for n in self._sent.tolist()]

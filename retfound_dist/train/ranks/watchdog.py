@@ -1,7 +1,7 @@
-"""Ends a process that cannot go on: when a step takes for ever, or torchrun is gone.
+"""Ends a process that hangs: a step does not end, or torchrun is gone.
 
-Every rank has a watchdog. A hang of one rank stops them all, so each prints its stacks, and all leave with an
-error for the scheduler to start them again. (Stacks hold code positions, never data.)
+Every rank has a watchdog. If one rank hangs, all ranks wait. Then each prints its stacks and leaves with an
+error, and the scheduler starts them again. Stacks contain positions in the code, never data.
 """
 
 from __future__ import annotations
@@ -20,32 +20,31 @@ from retfound_dist.runtime.world import World
 
 HUNG, ORPHANED = 3, 4
 """Exit codes."""
-LOOK_S = 1.0
-"""Seconds between two looks."""
-LATE_S = 10.0
-"""Seconds after a hang should have been seen at which the process is ended without Python's help."""
-# A file, because an exit code does not get through: torchrun leaves with 1 whatever its ranks leave with, and
-# of a killed process there is none.
-AGAIN = "RETFOUND_START_AGAIN"
-"""Environment variable: a file that is there while another start should follow (pretrain.sbatch)."""
+CHECK_S = 1.0
+"""Seconds between two checks."""
+C_THREAD_DELAY_S = 10.0
+"""Seconds after the limit at which a thread in C ends the process, if the Python thread did not."""
+# A file, because the exit code is lost: torchrun always exits with 1, and a killed process has none.
+RESTART_FILE_VARIABLE = "RETFOUND_START_AGAIN"
+"""Environment variable of pretrain.sbatch: a file that exists while the run should be started again."""
 
 
-def ask_for_another_start() -> None:
-    """Tell the script that started this to start the run again, should it end now."""
-    if path := os.environ.get(AGAIN):
+def request_restart() -> None:
+    """Tell the batch script to start the run again if it ends now."""
+    if path := os.environ.get(RESTART_FILE_VARIABLE):
         with suppress(OSError), open(path, "a"):
             pass
 
 
-def want_no_other_start() -> None:
-    """Tell the script that started this that the run is over, or would fail again in the same way."""
-    if path := os.environ.get(AGAIN):
+def cancel_restart() -> None:
+    """Tell the batch script not to start the run again: it is over, or would fail in the same way."""
+    if path := os.environ.get(RESTART_FILE_VARIABLE):
         with suppress(OSError):
             os.unlink(path)
 
 
 def would_fail_again(error: BaseException) -> bool:
-    """Whether another start would end the same way: not where a store or a disk failed, or was the cause."""
+    """Whether another start would fail in the same way: not if a store or a disk failed or was the cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RetfoundError) and not cause.lasting:
@@ -54,79 +53,79 @@ def would_fail_again(error: BaseException) -> bool:
     return True
 
 
-def record_restart_wish(alike: bool) -> None:
-    """Tell the script that started this whether another start is of use, after an explained error.
+def record_restart(lasting: bool) -> None:
+    """After an explained error, tell the batch script whether to start the run again.
 
-    `alike`: another start would end the same way.
+    `lasting`: another start would fail in the same way.
     """
-    # An error of a store takes no wish back. A job that Slurm has started again had done steps before, and it
-    # shall outlive a store that fails still.
-    if alike:
-        want_no_other_start()
+    # An error of a store does not remove an earlier request. A job that Slurm has started again has made
+    # progress before, so it is worth another start while the store still fails.
+    if lasting:
+        cancel_restart()
     elif os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0"):
-        ask_for_another_start()
+        request_restart()
 
 
 class Watchdog:
-    """A thread beside the training loop; `step` tells it that all is well."""
+    """A thread beside the training loop, which calls `step_done` after each step."""
 
     def __init__(self, world: World, minutes: float) -> None:
-        """`minutes`: the longest time for one step; 0: any."""
-        self._world, self._longest = world, 60 * minutes
-        self._done, self._at = 0, math.inf
+        """`minutes`: the longest time for one step; 0: no limit."""
+        self._world, self._limit_s = world, 60 * minutes
+        self._last_step, self._last_time = 0, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Watch for the launcher from now on, for steps from the first call of `step` on."""
+        """Watch the launcher from now on, and steps from the first call of `step_done` on."""
         self._thread.start()
 
-    def step(self, done: int) -> None:
-        """Note that so many steps are done."""
-        self._done, self._at = done, time.monotonic()
+    def step_done(self, step: int) -> None:
+        """Note the end of a step; 0 before the first one."""
+        self._last_step, self._last_time = step, time.monotonic()
         self._arm()
 
     @property
-    def done(self) -> int:
+    def last_step(self) -> int:
         """The last step that this rank has done."""
-        return self._done
+        return self._last_step
 
     @contextmanager
     def paused(self, grace_s: float = 0.0) -> Iterator[None]:
-        """Around work of this rank alone that may take long and has a time limit of its own.
+        """Pause during long work of this rank alone that has its own time limit.
 
-        Until the next step there are `grace_s` seconds more: other ranks may still be at such work.
+        The next step gets `grace_s` more seconds: other ranks may still do such work.
         """
-        self._at = math.inf
+        self._last_time = math.inf
         faulthandler.cancel_dump_traceback_later()
         yield
-        self._at = time.monotonic() + grace_s
+        self._last_time = time.monotonic() + grace_s
         self._arm(grace_s)
 
-    def end(self) -> None:
-        """Watch no more."""
+    def stop(self) -> None:
+        """Stop watching."""
         self._ended.set()
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self, grace_s: float = 0.0) -> None:
-        # For a hang in foreign code that holds Python's lock: there no Python thread runs, this one neither.
-        # faulthandler has a thread in C.
-        if self._longest:
-            late = self._longest + grace_s + LATE_S
+        # For a hang in a library that holds Python's global lock: then no Python thread runs, not even this
+        # one. faulthandler's thread is in C.
+        if self._limit_s:
+            late = self._limit_s + grace_s + C_THREAD_DELAY_S
             faulthandler.dump_traceback_later(late, exit=True, file=sys.stderr)
 
     def _run(self) -> None:
-        while not self._ended.wait(LOOK_S):
-            # A killed torchrun leaves its ranks behind. They would hold GPUs, port and lock for ever.
+        while not self._ended.wait(CHECK_S):
+            # The ranks of a killed torchrun stay alive. They would hold GPUs, port and lock for ever.
             if self._world.launcher and os.getppid() != self._world.launcher:
-                self._leave(ORPHANED, "torchrun is gone: leaving, so that another may start")
-            since = time.monotonic() - self._at
-            if self._longest and since > self._longest:
+                self._leave(ORPHANED, "torchrun is gone: leaving, so that the run can be started again")
+            since = time.monotonic() - self._last_time
+            if self._limit_s and since > self._limit_s:
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
-                ask_for_another_start()
+                request_restart()
                 self._leave(
                     HUNG,
-                    f"no step for {since / 60:.1f} min (train.hang_minutes) after step {self._done}: "
+                    f"no step for {since / 60:.1f} min (train.hang_minutes) after step {self._last_step}: "
                     "the stacks are above; leaving with an error so that the job is started again",
                 )
 

@@ -189,11 +189,11 @@ def test_pruning_never_takes_the_only_good_one_for_damaged_ones_that_were_passed
         storage.write_bytes(storage.join(checkpoint_folder.checkpoint_url(run, step), "state/part"), b"abX")
     make(run, 12)  # resumed at 10, asked to stop at 12
     prune(run, Checkpoint(keep_last=keep_last), 12)
-    found = choose_checkpoint(run, "auto", messages.append, 0).held
+    found = choose_checkpoint(run, "auto", messages.append, 0).commit
     assert found is not None
     assert found.step == 12
     assert [text.split(":")[0] for text in messages] == [
-        f"passing over the checkpoint of step {step}" for step in (30, 20)
+        f"skipping the checkpoint of step {step}" for step in (30, 20)
     ]
     assert storage.exists(storage.join(checkpoint_folder.checkpoint_url(run, 10), "state/part")) == (
         keep_last == 2

@@ -171,7 +171,7 @@ def test_positions_that_an_earlier_version_committed_wrongly_are_those_that_were
         fresh = {name: getattr(MaskedAutoencoder(MODEL), name).detach() for name in FROZEN}
         safetensors.torch.save_file(safetensors.torch.load_file(file) | fresh, file)
         remark = restore.read_untrained(model, commit, str(tmp_path))
-        assert remark.startswith("pos_embed, decoder_pos_embed as the run was trained with")
+        assert remark.startswith("pos_embed, decoder_pos_embed: read from the training state")
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         for name in FROZEN:
             assert torch.equal(getattr(model, name), right[name].to(kind).float())
@@ -210,7 +210,10 @@ def a_checkpoint(url: str, state: bytes) -> checkpoint_folder.Commit:
 def convert_once(commit: checkpoint_folder.Commit) -> None:
     """Put a converted state beside a checkpoint, as `_fetch_universal` does."""
     beside = storage.join(commit.url, "universal")
-    files = {"zero/part": b"converted", restore.SOURCE: json.dumps(restore._source(commit)).encode()}
+    files = {
+        "zero/part": b"converted",
+        restore.SOURCE_FILES: json.dumps(restore._source_files(commit)).encode(),
+    }
     for name, data in files.items():
         storage.write_bytes(storage.join(beside, name), data)
     infos = {name: storage.bytes_info(data) for name, data in files.items()}
@@ -225,11 +228,11 @@ def test_a_converted_state_is_taken_where_it_was_made_of_this_state_and_of_no_ot
     commit = a_checkpoint(url, b"first")
     convert_once(commit)
     done = checkpoint_folder.read_commit(storage.join(url, "universal"))
-    restore._fetch_converted(done, commit, str(target), 0)
+    restore._fetch_matching(done, commit, str(target), 0)
     assert (target / "zero/part").read_bytes() == b"converted"
     again = a_checkpoint(url, b"other")  # the same step, second, ranks and size; another state
     with pytest.raises(CheckpointError, match="was made of another checkpoint's state"):
-        restore._fetch_converted(done, again, str(target), 0)
-    older = replace(done, files={k: v for k, v in done.files.items() if k != restore.SOURCE})
+        restore._fetch_matching(done, again, str(target), 0)
+    older = replace(done, files={k: v for k, v in done.files.items() if k != restore.SOURCE_FILES})
     with pytest.raises(CheckpointError, match="another checkpoint's state"):
-        restore._fetch_converted(older, commit, str(target), 0)
+        restore._fetch_matching(older, commit, str(target), 0)

@@ -14,11 +14,11 @@ from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import storage, verified_files
 from retfound_dist.train.checkpoint.resume import (
-    ResumeOnce,
+    LaunchJob,
     ResumePoint,
     choose_checkpoint,
     is_finished,
-    job_of,
+    read_job,
 )
 from tests.formats.test_checkpoint_folder import make
 
@@ -52,7 +52,7 @@ def make_as(run: str, step: int, choice: ResumePoint) -> Commit:
 
 
 def step_of(choice: ResumePoint) -> int:
-    return choice.held.step if choice.held else 0
+    return choice.commit.step if choice.commit else 0
 
 
 def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
     damage(run, 3)
     storage.delete(state_of(run, 2))
     assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
-    assert "passing over the checkpoint of step 3" in messages[0]
+    assert "skipping the checkpoint of step 3" in messages[0]
     assert "differs from its commit: its sha256 is" in messages[0]
-    assert "passing over the checkpoint of step 2" in messages[1]
+    assert "skipping the checkpoint of step 2" in messages[1]
     assert "it is not there" in messages[1]
     assert len(messages) == 2
 
@@ -107,7 +107,7 @@ def test_a_store_that_does_not_answer_is_asked_again_and_no_good_checkpoint_is_p
     assert (step_of(choose_checkpoint(run, "auto", messages.append, 60)), messages) == (2, [])
     left[0] = 1000
     with pytest.raises(
-        StorageError, match=r"cannot be read: .*restarted.*tried for 1 s.*nothing is passed over"
+        StorageError, match=r"cannot be read: .*restarted.*tried for 1 s.*no checkpoint is skipped"
     ):
         choose_checkpoint(run, "auto", messages.append, 1)
     left[0] = 0
@@ -134,7 +134,7 @@ def test_short_memory_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise MemoryError
 
     monkeypatch.setattr(verified_files, "read_info", short)
-    with pytest.raises(StorageError, match="memory is too short"):
+    with pytest.raises(StorageError, match="too little free memory"):
         choose_checkpoint(str(tmp_path), "auto", print, 0)
 
 
@@ -149,9 +149,9 @@ def test_where_no_checkpoint_can_be_used_the_start_ends_and_says_what_to_do(tmp_
         checkpoint_folder.write_commit(replace(make(run, step), files={}))
     with pytest.raises(CheckpointError, match=r"none can be used \(step 8: it holds weights only"):
         choose_checkpoint(run, "auto", messages.append, 0)
-    assert choose_checkpoint(run, "none", messages.append, 0).held is None
+    assert choose_checkpoint(run, "none", messages.append, 0).commit is None
     assert messages[-1].startswith(
-        "from the beginning, as run.resume=none says; checkpoints passed over for it: 2 steps"
+        "resuming from the beginning (run.resume=none); newer checkpoints are skipped: 2 steps"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_commit_that_is_none_is_passed_over_by_name_and_is_no_end_of_the_run(
     assert not is_finished(run, 2)
     assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
     assert len(messages) == 1
-    assert "passing over the checkpoint of step 2: " in messages[0]
+    assert "skipping the checkpoint of step 2: " in messages[0]
     assert str(where) in messages[0]
     where.unlink()
     assert step_of(choose_checkpoint(run, "auto", messages.append, 0)) == 1
@@ -218,7 +218,7 @@ def test_a_step_is_gone_on_from_where_it_is_asked_for_and_can_be_used(tmp_path: 
     damage(run, 6)
     checkpoint_folder.write_commit(replace(make(run, 2), files={}))
     assert step_of(choose_checkpoint(run, 4, messages.append, 0)) == 4
-    assert messages == ["from step 4, as run.resume=4 says; checkpoints passed over for it: 2 steps, 6, 8"]
+    assert messages == ["resuming from step 4 (run.resume=4); newer checkpoints are skipped: 2 steps, 6, 8"]
     for step, why in ((6, "its sha256 is"), (2, "weights only"), (5, "there is none")):
         with pytest.raises(
             CheckpointError, match=rf"run.resume={step}: .*{why}.*with a training state are of"
@@ -259,29 +259,30 @@ def test_a_restart_of_a_job_goes_on_from_what_the_job_has_saved_though_it_is_tol
     run, queued = str(tmp_path), {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
     for step in (2, 4, 8):
         make(run, step)
-    begun = choose_checkpoint(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))
+    begun = choose_checkpoint(run, resume, print, 0, read_job({"SLURM_JOB_ID": "7"}, 0))
     assert step_of(begun) == first
     assert (
-        step_of(choose_checkpoint(run, resume, print, 0, job_of(queued, 0))) == first
+        step_of(choose_checkpoint(run, resume, print, 0, read_job(queued, 0))) == first
     )  # it had saved nothing
     make_as(run, 5, begun)
-    assert step_of(choose_checkpoint(run, resume, print, 0, job_of(queued, 0))) == 5
+    assert step_of(choose_checkpoint(run, resume, print, 0, read_job(queued, 0))) == 5
     assert (
-        step_of(choose_checkpoint(run, resume, print, 0, job_of({**queued, "SLURM_JOB_ID": "8"}, 0))) == first
+        step_of(choose_checkpoint(run, resume, print, 0, read_job({**queued, "SLURM_JOB_ID": "8"}, 0)))
+        == first
     )
-    assert step_of(choose_checkpoint(run, resume, print, 0, job_of({"SLURM_JOB_ID": "7"}, 0))) == first
-    assert step_of(choose_checkpoint(run, 2, print, 0, job_of(queued, 0))) == 2
+    assert step_of(choose_checkpoint(run, resume, print, 0, read_job({"SLURM_JOB_ID": "7"}, 0))) == first
+    assert step_of(choose_checkpoint(run, 2, print, 0, read_job(queued, 0))) == 2
 
 
 def test_ranks_that_one_torchrun_starts_again_are_of_one_job() -> None:
-    mine = job_of({}, os.getpid())
-    assert mine == job_of({}, os.getpid())
-    assert mine.has_obeyed(4, mine.chosen(4))
-    assert not mine.has_obeyed(5, mine.chosen(4))
-    assert not mine.has_obeyed("none", mine.chosen(4))
-    assert not job_of({}, os.getppid()).has_obeyed(4, mine.chosen(4))
-    assert job_of({}, 0) == job_of({"SLURM_RESTART_COUNT": "0"}, 0) == ResumeOnce()
-    assert mine.chosen("auto") == ""
+    mine = read_job({}, os.getpid())
+    assert mine == read_job({}, os.getpid())
+    assert mine.already_resumed(4, mine.resume_record(4))
+    assert not mine.already_resumed(5, mine.resume_record(4))
+    assert not mine.already_resumed("none", mine.resume_record(4))
+    assert not read_job({}, os.getppid()).already_resumed(4, mine.resume_record(4))
+    assert read_job({}, 0) == read_job({"SLURM_RESTART_COUNT": "0"}, 0) == LaunchJob()
+    assert mine.resume_record("auto") == ""
 
 
 def test_commits_of_earlier_versions_are_read(tmp_path: Path) -> None:
@@ -291,4 +292,4 @@ def test_commits_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert tree.pop("generation") == 0
     assert tree.pop("chosen") == ""
     where.write_text(json.dumps(tree))
-    assert choose_checkpoint(str(tmp_path), "auto", print, 0).held == commit
+    assert choose_checkpoint(str(tmp_path), "auto", print, 0).commit == commit

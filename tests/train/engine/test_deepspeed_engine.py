@@ -119,7 +119,7 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
         results = run_case(case, rank, world, folder)
         if rank == 0:
             torch.save(results, f"{folder}/{case.name}")
-    group.share(None)
+    group.broadcast(None)
     ds.stop()
 
 

@@ -7,7 +7,7 @@ import torch
 
 from retfound_dist.errors import TrainingError
 from retfound_dist.runtime.world import World
-from retfound_dist.train.health.anomalies import LEAST, Anomalies, StepRecord
+from retfound_dist.train.health.anomalies import MIN_HISTORY, Anomalies, StepRecord
 from retfound_dist.train.ranks.collectives import RankGroup
 
 ALONE = RankGroup(World(), torch.device("cpu"))
@@ -49,7 +49,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_a_skipped_step() -> None:
 
 
 def test_over_the_budget_the_run_stops_and_says_where_to_look() -> None:
-    watch = Anomalies(budget=2, global_batch=3, before=[{"kind": "skipped", "step": 4}])
+    watch = Anomalies(budget=2, global_batch=3, earlier_rows=[{"kind": "skipped", "step": 4}])
     watch.summarize([record(7, math.nan)], ALONE)
     watch.check()
     watch.summarize([record(9, math.nan)], ALONE)
@@ -58,14 +58,14 @@ def test_over_the_budget_the_run_stops_and_says_where_to_look() -> None:
 
 
 def test_a_step_done_again_after_a_restart_counts_once() -> None:
-    watch = Anomalies(budget=2, global_batch=3, before=[{"kind": "skipped", "step": 4}])
+    watch = Anomalies(budget=2, global_batch=3, earlier_rows=[{"kind": "skipped", "step": 4}])
     watch.summarize([record(4, math.nan)], ALONE)
     assert watch.skipped == 1
 
 
 def test_a_leap_of_the_loss_is_marked_and_noise_is_not() -> None:
     watch, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
-    noise = (3 * (1 + 0.02 * torch.randn(3 * LEAST, generator=draw))).tolist()
+    noise = (3 * (1 + 0.02 * torch.randn(3 * MIN_HISTORY, generator=draw))).tolist()
     for step, loss in enumerate(noise, 1):
         assert not watch.summarize([record(step, loss)], ALONE).anomalies
     summary = watch.summarize([record(900, 3 * 1.6)], ALONE).anomalies
@@ -74,18 +74,18 @@ def test_a_leap_of_the_loss_is_marked_and_noise_is_not() -> None:
 
 
 def test_a_leap_right_after_a_restart_is_marked_as_it_would_have_been() -> None:
-    before, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
-    for step, loss in enumerate((3 * (1 + 0.02 * torch.randn(2 * LEAST, generator=draw))).tolist(), 1):
-        before.summarize([record(step, loss)], ALONE)
+    earlier_rows, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
+    for step, loss in enumerate((3 * (1 + 0.02 * torch.randn(2 * MIN_HISTORY, generator=draw))).tolist(), 1):
+        earlier_rows.summarize([record(step, loss)], ALONE)
     watch = Anomalies(budget=2, global_batch=3)
-    watch.load_state(before.state())
+    watch.load_state(earlier_rows.state())
     assert [a["kind"] for a in watch.summarize([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
 
 
-def judged(before: list[float], loss: float) -> bool:
+def judged(earlier_rows: list[float], loss: float) -> bool:
     """Whether a loss after these is a leap."""
     watch = Anomalies(budget=2, global_batch=1)
-    watch.summarize([record(step, value) for step, value in enumerate(before, 1)], ALONE)
+    watch.summarize([record(step, value) for step, value in enumerate(earlier_rows, 1)], ALONE)
     summary = watch.summarize([record(999, loss)], ALONE).anomalies
     return [a["kind"] for a in summary] == ["spike"]
 
@@ -101,17 +101,17 @@ def judged(before: list[float], loss: float) -> bool:
     ],
 )
 def test_a_leap_is_eight_usual_spreads_above_the_median_of_the_last_200(
-    before: list[float], threshold: float
+    earlier_rows: list[float], threshold: float
 ) -> None:
-    assert not judged(before, threshold - 1e-4)
-    assert judged(before, threshold + 1e-4)
-    assert not judged(before, min(before) - 10)
+    assert not judged(earlier_rows, threshold - 1e-4)
+    assert judged(earlier_rows, threshold + 1e-4)
+    assert not judged(earlier_rows, min(earlier_rows) - 10)
 
 
 def test_the_first_fifty_losses_are_not_judged() -> None:
-    assert not judged([3.0] * (LEAST - 1), 1000.0)
-    assert judged([3.0] * LEAST, 1000.0)
-    assert LEAST == 50
+    assert not judged([3.0] * (MIN_HISTORY - 1), 1000.0)
+    assert judged([3.0] * MIN_HISTORY, 1000.0)
+    assert MIN_HISTORY == 50
 
 
 def test_the_gradients_norm_is_the_last_steps_and_every_loss_is_given_in_order() -> None:
@@ -135,4 +135,7 @@ def test_all_bad_samples_of_several_passes_are_suspects_and_of_a_new_record_none
 
 
 def test_a_spike_of_an_earlier_start_is_no_skipped_step() -> None:
-    assert Anomalies(2, 3, before=[{"kind": "spike", "step": 4}, {"kind": "skipped", "step": 5}]).skipped == 1
+    assert (
+        Anomalies(2, 3, earlier_rows=[{"kind": "spike", "step": 4}, {"kind": "skipped", "step": 5}]).skipped
+        == 1
+    )

@@ -15,7 +15,7 @@ def test_steps_that_a_resumed_run_does_again_stand_once(tmp_path: Path) -> None:
         for step in range(done + 1, last + 1):
             board.write({"step": step, "loss": loss})
         board.close()
-    uploads.end()
+    uploads.finish()
     read = EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
     assert [(e.step, e.value) for e in read.Scalars("train/loss")] == [(1, 1), (2, 1), (3, 1), (4, 2)]

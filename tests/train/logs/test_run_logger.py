@@ -21,7 +21,7 @@ def test_the_logger_waits_for_nothing_and_loses_nothing(tmp_path: Path) -> None:
     assert logger.close() == ""
     assert [row["step"] for row in run_folder.read_metrics(str(tmp_path))] == [1, 2]
     assert [row["event"] for row in run_folder.read_rows(str(tmp_path), run_folder.EVENTS)] == ["start"]
-    uploads.end()
+    uploads.finish()
 
 
 def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_run_leaves_a_summary_of_what_it_wrote(tmp_path: Path) -> None:
     logger.write("metrics.jsonl", row(55, 2, 1.8e9, {}))
     logger.event("end", step=55, reason="stopped")
     assert logger.close() == ""
-    uploads.end()
+    uploads.finish()
     summary = run_summary.read(url)
     assert summary is not None
     assert (summary.rows[-1]["step"], summary.events[-1]["reason"], summary.checkpoints) == (
@@ -50,7 +50,7 @@ def test_a_logger_that_cannot_write_says_so_until_it_is_heard(tmp_path: Path) ->
     logger.write("metrics.jsonl", {"step": 1})
     assert "metrics.jsonl" in logger.close()
     assert "metrics.jsonl" in logger.fault()
-    uploads.end()
+    uploads.finish()
 
 
 def test_rows_for_an_object_store_wait_for_a_flush(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,4 +66,4 @@ def test_rows_for_an_object_store_wait_for_a_flush(monkeypatch: pytest.MonkeyPat
     rows = uploads.submit(run_folder.read_rows, url, "metrics.jsonl").result()
     assert rows == [{"step": 1}, {"step": 2}]
     assert logger.close() == ""
-    uploads.end()
+    uploads.finish()

@@ -27,7 +27,7 @@ def one_rank(rank: int, folder: str) -> None:
         sums.append(flags.exchange([int(rank == 1 and step == 2), rank]))
         group.sum(torch.ones(1))  # what the step itself sends does not mix with it
     flags.wait()
-    text = f"{sums} {group.gather(rank * 10)} {group.share(rank + 5)}"
+    text = f"{sums} {group.gather(rank * 10)} {group.broadcast(rank + 5)}"
     Path(folder, str(rank)).write_text(text)
     dist.destroy_process_group()
 

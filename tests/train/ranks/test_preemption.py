@@ -18,8 +18,8 @@ import torch.multiprocessing as mp
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.runtime.world import World
 from retfound_dist.train.ranks.collectives import RankGroup
-from retfound_dist.train.ranks.preemption import ASKED_BEFORE, GRACE, StopRequest
-from retfound_dist.train.run_setup import StoppedError, stop_if_asked
+from retfound_dist.train.ranks.preemption import REPEAT_WINDOW_S, STOP_FILE_VARIABLE, StopRequest
+from retfound_dist.train.run_setup import StoppedError, stop_if_requested
 from tests.stream.stream_inputs import make_set
 from tests.train.launching import ROOT, SMALL, metrics, pretrain, start
 
@@ -27,21 +27,21 @@ ENDLESS = ["train.steps=100000", "checkpoint.every_steps=50000", "train.precisio
 
 
 def test_nobody_asked_nobody_leaves() -> None:
-    assert not StopRequest().asked
+    assert not StopRequest().requested
 
 
 def test_the_clock_asks_too() -> None:
-    asked = StopRequest(max_minutes=0.05 / 60)
-    assert not asked.asked
+    request = StopRequest(max_minutes=0.05 / 60)
+    assert not request.requested
     time.sleep(0.06)
-    assert asked.asked
-    assert asked.out_of_time
+    assert request.requested
+    assert request.out_of_time
 
 
 LISTENS = """
 import os, signal, subprocess, sys, time
 from retfound_dist.train.ranks.preemption import Stage, StopRequest
-asked = StopRequest(); asked.listen()
+request = StopRequest(); request.listen()
 def ask(number):
     os.kill(os.getpid(), number)
     time.sleep(0.3)
@@ -62,10 +62,10 @@ def listening(code: str, **more: str) -> tuple[int, str]:
 
 def test_a_second_signal_later_leaves_at_once_and_one_in_the_same_breath_does_not() -> None:
     code = (
-        "asked.stage = Stage.TRAINING\n"
+        "request.stage = Stage.TRAINING\n"
         "ask(signal.SIGUSR1); ask(signal.SIGTERM)\n"
-        "print('noted', asked.asked_at > 0, flush=True)\n"
-        "asked.asked_at -= 10\n"
+        "print('noted', request.requested_at > 0, flush=True)\n"
+        "request.requested_at -= 10\n"
         "ask(signal.SIGTERM)\n"
         "print('still here')"
     )
@@ -75,7 +75,7 @@ def test_a_second_signal_later_leaves_at_once_and_one_in_the_same_breath_does_no
 def test_it_is_heard_though_the_main_thread_is_in_foreign_code() -> None:
     code = (
         "import ctypes, threading\n"
-        "asked.stage, asked.say = Stage.TRAINING, lambda text: print(text, flush=True)\n"
+        "request.stage, request.report = Stage.TRAINING, lambda text: print(text, flush=True)\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "threading.Timer(1.8, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "ctypes.CDLL(None).sleep(60)"  # no handler of Python's runs in there
@@ -89,7 +89,7 @@ def test_it_is_heard_though_the_main_thread_is_in_foreign_code() -> None:
 
 def test_a_process_started_by_a_rank_does_not_die_of_what_others_send_to_every_process() -> None:
     code = (
-        "asked.stage = Stage.TRAINING\n"
+        "request.stage = Stage.TRAINING\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(0.5)'],"
         " stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
@@ -101,7 +101,7 @@ def test_a_process_started_by_a_rank_does_not_die_of_what_others_send_to_every_p
 
 def test_ranks_that_were_asked_before_they_listened_leave(tmp_path: Path) -> None:
     (tmp_path / "asked").touch()
-    status, messages = listening("print('still here')", **{ASKED_BEFORE: str(tmp_path / "asked")})
+    status, messages = listening("print('still here')", **{STOP_FILE_VARIABLE: str(tmp_path / "asked")})
     assert (status, "nothing to save" in messages, "still here" in messages) == (0, True, False)
 
 
@@ -128,13 +128,13 @@ def test_a_run_that_is_stopped_while_it_starts_leaves_at_once(
 
 def one_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    asked = StopRequest()
+    request = StopRequest()
     group, messages = RankGroup(World(rank, 2, rank), torch.device("cpu")), list[str]()
-    begin = SimpleNamespace(group=group, asked=asked, display=SimpleNamespace(say=messages.append))
-    stop_if_asked(begin)  # type: ignore[arg-type]
-    asked.asked_at = float(rank)
+    begin = SimpleNamespace(group=group, stop_request=request, display=SimpleNamespace(say=messages.append))
+    stop_if_requested(begin)  # type: ignore[arg-type]
+    request.requested_at = float(rank)
     try:
-        stop_if_asked(begin)  # type: ignore[arg-type]
+        stop_if_requested(begin)  # type: ignore[arg-type]
     except StoppedError:
         Path(folder, str(rank)).write_text(messages[0])
     dist.destroy_process_group()
@@ -187,7 +187,7 @@ def test_a_second_signal_leaves_at_once_though_the_save_hangs(tmp_path: Path) ->
     process = start(1, run, shards, *ENDLESS)
     wait_for(trains(run))
     process.send_signal(signal.SIGTERM)
-    time.sleep(GRACE + 3)
+    time.sleep(REPEAT_WINDOW_S + 3)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)

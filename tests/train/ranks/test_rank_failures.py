@@ -29,9 +29,9 @@ import os
 dist.init_process_group("gloo")
 world = read_world(os.environ)
 watchdog = Watchdog(world, 0)
-watchdog.step(7)
+watchdog.step_done(7)
 failures = RankFailures(RankGroup(world, torch.device("cpu")), watchdog)
-failures.at_end.append(lambda known: print("written", [f.facts()["rank"] for f in known], flush=True))
+failures.exit_callbacks.append(lambda failed: print("written", [f.event_fields()["rank"] for f in failed], flush=True))
 try:
     if sys.argv[1] == "alike":
         raise DataError("what is wrong and what to do")
@@ -39,7 +39,7 @@ try:
         raise KeyError("crop")
     dist.all_reduce(torch.ones(1))  # never ends: rank 1 does not come
 except Exception as error:
-    failures.leave(error)
+    failures.report_and_exit(error)
 """
 
 
@@ -91,11 +91,11 @@ def test_an_error_that_all_ranks_share_is_told_once_and_of_none_of_them() -> Non
 
 def test_a_failure_says_who_and_where_and_keeps_its_traceback_for_the_log() -> None:
     failure = Failure(3, "node7", 12, "KeyError: 'crop'", traceback="Traceback ...")
-    assert failure.line().startswith("rank 3 (node7): KeyError: 'crop'")
-    assert "--debug" in failure.line()
+    assert failure.describe().startswith("rank 3 (node7): KeyError: 'crop'")
+    assert "--debug" in failure.describe()
     told = {"rank": 3, "host": "node7", "step": 12, "error": "KeyError: 'crop'", "traceback": "Traceback ..."}
-    assert failure.facts() == told
-    assert "traceback" not in Failure(3, "node7", 12, "no such shard").facts()
+    assert failure.event_fields() == told
+    assert "traceback" not in Failure(3, "node7", 12, "no such shard").event_fields()
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from retfound_dist.train.ranks.upload_process import UploadProcess
 def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
     mine, url = UploadProcess(str(tmp_path)), str(tmp_path / "run")
     assert mine.submit(os.getpid).result() != os.getpid()
-    asked = [mine.submit(upload_process.append, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
-    mine.end()
+    asked = [mine.submit(upload_process.append_rows, url, "log.jsonl", [{"n": n}], 1.0) for n in range(20)]
+    mine.finish()
     assert [upload_process.failure_text(each) for each in asked] == [""] * 20
     assert run_folder.read_rows(url, "log.jsonl") == [{"n": n} for n in range(20)]
 
@@ -27,7 +27,7 @@ def test_things_are_done_elsewhere_in_the_order_they_were_asked_for(tmp_path: Pa
 def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     mine = UploadProcess(str(tmp_path))
     (tmp_path / "file").write_text("in the way")
-    refused = mine.submit(upload_process.append, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
+    refused = mine.submit(upload_process.append_rows, str(tmp_path / "file"), "log.jsonl", [{}], 0.0)
     assert "log.jsonl" in upload_process.failure_text(refused)
     process = mine.submit(os.getpid).result()
     waiting = mine.submit(time.sleep, 60)
@@ -35,8 +35,8 @@ def test_what_fails_is_told_and_a_death_too(tmp_path: Path) -> None:
     time.sleep(0.5)
     assert not waiting.done()
     os.kill(process, signal.SIGKILL)
-    assert "died" in upload_process.failure_text(waiting)
-    assert "died" in upload_process.failure_text(mine.submit(os.getpid)), (
+    assert "was killed" in upload_process.failure_text(waiting)
+    assert "was killed" in upload_process.failure_text(mine.submit(os.getpid)), (
         "what is asked of the dead fails like what it was doing"
     )
 

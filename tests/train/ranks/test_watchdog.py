@@ -10,14 +10,20 @@ import psutil
 import pytest
 
 from retfound_dist.errors import CheckpointError, ConfigError, ManifestError, SaveError, StorageError
-from retfound_dist.train.ranks.watchdog import AGAIN, HUNG, ORPHANED, record_restart_wish, would_fail_again
+from retfound_dist.train.ranks.watchdog import (
+    HUNG,
+    ORPHANED,
+    RESTART_FILE_VARIABLE,
+    record_restart,
+    would_fail_again,
+)
 
 HANG = (
     "import time; from retfound_dist.train.ranks.watchdog import Watchdog; from retfound_dist.runtime.world import World\n"
-    "dog = Watchdog(World(3, 4, 3), 0.03); dog.start(); time.sleep(4); dog.step(0)\n"
-    "for step in range(1, 4): time.sleep(1); dog.step(step)\n"
+    "dog = Watchdog(World(3, 4, 3), 0.03); dog.start(); time.sleep(4); dog.step_done(0)\n"
+    "for step in range(1, 4): time.sleep(1); dog.step_done(step)\n"
     "with dog.paused(3): time.sleep(4)\n"
-    "time.sleep(4); dog.step(3)\n"
+    "time.sleep(4); dog.step_done(3)\n"
     "print('so far so good', flush=True)\n"
     "def stuck_here(): time.sleep(60)\n"
     "stuck_here()"
@@ -25,7 +31,7 @@ HANG = (
 LOCKED = (
     "import ctypes; from retfound_dist.train.ranks import watchdog\n"
     "from retfound_dist.runtime.world import World\n"
-    "watchdog.LATE_S = 1; dog = watchdog.Watchdog(World(), 0.02); dog.start(); dog.step(7)\n"
+    "watchdog.C_THREAD_DELAY_S = 1; dog = watchdog.Watchdog(World(), 0.02); dog.start(); dog.step_done(7)\n"
     "def stuck_here(): ctypes.PyDLL(None).sleep(60)\n"
     "stuck_here()"
 )
@@ -94,23 +100,23 @@ def test_an_error_of_a_store_takes_no_wish_for_another_start_back_and_a_queued_j
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wish = tmp_path / "start_again"
-    monkeypatch.setenv(AGAIN, str(wish))
+    monkeypatch.setenv(RESTART_FILE_VARIABLE, str(wish))
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     refused = ManifestError("the set cannot be read")
     refused.__cause__ = StorageError("503")
-    for error, alike in (
+    for error, lasting in (
         (StorageError("503"), False), (SaveError("no room"), False), (refused, False),
         (ConfigError("a typo"), True), (CheckpointError("none can be used"), True), (ManifestError("cut"), True),
     ):  # fmt: skip
         wish.touch()
-        assert would_fail_again(error) == alike
-        record_restart_wish(would_fail_again(error))
-        assert wish.exists() != alike
+        assert would_fail_again(error) == lasting
+        record_restart(would_fail_again(error))
+        assert wish.exists() != lasting
     wish.unlink(missing_ok=True)
-    record_restart_wish(alike=False)
+    record_restart(lasting=False)
     assert not wish.exists()  # nothing was done yet
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    record_restart_wish(alike=False)
+    record_restart(lasting=False)
     assert wish.exists()
-    record_restart_wish(alike=True)
+    record_restart(lasting=True)
     assert not wish.exists()
