@@ -73,7 +73,7 @@ def main() -> None:
         watchdog = Watchdog(world, how.train.hang_minutes)
         watchdog.start()
         with TrainingDisplay(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
-            config_tree, keeper = to_dict(how), UploadProcess(url)
+            config_tree, uploads = to_dict(how), UploadProcess(url)
             stop_request, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder
             run_joined(
@@ -83,7 +83,7 @@ def main() -> None:
                     manifest,
                     group,
                     display,
-                    keeper,
+                    uploads,
                     stop_request,
                     watchdog,
                     folder,

@@ -1,7 +1,7 @@
 """The loss on patients that are never trained on, with the same images and masks at each checkpoint.
 
-Images and masks depend only on the shard set, not on the run's seed, ranks or steps. So losses of several runs
-on one set can be compared.
+Images and masks depend only on the shard set, not on the run's seed, ranks or steps. So losses of several
+runs on one set can be compared.
 """
 
 from __future__ import annotations

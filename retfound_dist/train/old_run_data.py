@@ -16,8 +16,8 @@ from retfound_dist.io import storage
 from retfound_dist.stream.batch_plan import batch_digest
 from retfound_dist.stream.loader import make_plan
 
-# Several, because a replaced bad sample changes the digest of its step. Few, because each needs the indexes of
-# all shards in its batch.
+# Several, because a replaced bad sample changes the digest of its step. Few, because each needs the indexes
+# of all shards in its batch.
 COMPARED_STEPS = 20
 """Number of logged steps that are compared, newest first."""
 

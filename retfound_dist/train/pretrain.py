@@ -173,7 +173,8 @@ def _check_data(context: RunContext) -> None:
     ManifestError if its counts differ from those of its indexes.
     """
     config, manifest, group = context.config, context.manifest, context.group
-    # On rank 0 alone: both read indexes of shards, and a thousand ranks would send the store the same requests.
+    # On rank 0 alone: both read indexes of shards, and a thousand ranks would send the store the same
+    # requests.
     group.run_on_main(lambda: check_counts(manifest.url, manifest.shards, config.data.patience_s))
     group.run_on_main(lambda: check_old_run(config, manifest))
     # Every rank read the manifest by itself before the ranks joined; `retfound pack` may append meanwhile.

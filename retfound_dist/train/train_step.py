@@ -30,12 +30,13 @@ def train_step(
 ) -> StepRecord:
     """Run every micro-batch of a step forward and backward, and update the weights.
 
-    `done`: steps before this one. Returns what `Anomalies.summarize` needs. Nothing here waits for the device.
+    `done`: steps before this one. Returns what `Anomalies.summarize` needs. Nothing here waits for the
+    device.
     """
     ds.set_lr(engine, schedule.lr(done))
     layout = schedule.layout
-    # DeepSpeed divides the gradient by ranks and passes. With this factor it is the mean over exactly the global
-    # batch, however many samples of weight 0 pad it.
+    # DeepSpeed divides the gradient by ranks and passes. With this factor it is the mean over exactly the
+    # global batch, however many samples of weight 0 pad it.
     scale = group.world.size * layout.accumulation / layout.global_batch
     zero = torch.zeros((), device=group.device, dtype=torch.float64)
     record = StepRecord(done + 1, loss=zero, grad_norm=zero.clone(), digest=0)

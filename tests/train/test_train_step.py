@@ -233,7 +233,11 @@ def test_what_a_step_could_not_read_reaches_the_account(manifest: Manifest, alon
     with stream_of(config, manifest, World(), 4) as stream:
         parts = (replace(part, faults=[f"oct-000000/{number}: broken"]) for number, part in enumerate(stream))
         train_step(engine, parts, schedule, alone, Clock(), sample_faults, BEGIN)
-    assert sample_faults._new == ["oct-000000/0: broken", "oct-000000/1: broken", "oct-000000/2: broken"]
+    assert sample_faults._new_faults == [
+        "oct-000000/0: broken",
+        "oct-000000/1: broken",
+        "oct-000000/2: broken",
+    ]
 
 
 def test_a_sample_whose_loss_is_not_finite_is_suspected_and_the_weights_stay(

@@ -134,7 +134,7 @@ class Saver:
         self._pending = _Pending(position, part, shapes, time.perf_counter() - started, started)
 
     def flags(self) -> tuple[int, int]:
-        """For the exchange after each step: whether this rank's part is written, and whether a save failed."""
+        """For the exchange after each step: whether this rank's part is written, whether a save failed."""
         pending = self._pending
         if pending is None:
             return 0, 0
@@ -158,7 +158,7 @@ class Saver:
         self._writer.shutdown(wait=False)  # `finish_save` has waited for its thread
 
     def start_commit(self) -> None:
-        """Start the commit in rank 0's upload process; every rank must call it. Waits for this rank's part."""
+        """Start the commit in rank 0's upload process; every rank must call it. Waits for its own part."""
         pending = self._pending
         if pending is None or pending.commit_job is not None:
             return

@@ -85,9 +85,9 @@ def prune(run_url: str, settings: Checkpoint, last_step: int) -> None:
     """Remove the training state of old checkpoints, and files of saves that no commit names.
 
     `last_step` has just been committed. The newest `keep_last` states up to it are kept, and all weights, so
-    that every checkpoint can be evaluated. Later steps were skipped when the run was resumed: they are neither
-    changed nor counted. A commit is rewritten before its state is removed. Files that could not be removed are
-    removed the next time.
+    that every checkpoint can be evaluated. Later steps were skipped when the run was resumed: they are
+    neither changed nor counted. A commit is rewritten before its state is removed. Files that could not be
+    removed are removed the next time.
     """
     steps = [each.step for each in checkpoint_folder.list_commits(run_url) if each.step <= last_step]
     for step in steps:

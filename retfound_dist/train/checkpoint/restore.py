@@ -90,7 +90,8 @@ def _correct_untrained(
         tensors[name].copy_(working_copies[name])
     if not differing:
         return ""
-    return f"{', '.join(differing)}: read from the training state, because the weights of step {commit.step} differ"
+    names = ", ".join(differing)
+    return f"{names}: read from the training state, because the weights of step {commit.step} differ"
 
 
 def _local_copy(commit: Commit, name: str, folder: str) -> str:

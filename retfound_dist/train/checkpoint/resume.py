@@ -115,10 +115,8 @@ def choose_checkpoint(
     chosen_age = (commit.generation, commit.step) if commit else None
     newer = [checkpoint for checkpoint in checkpoints if chosen_age is None or checkpoint.age > chosen_age]
     if resume != "auto" and newer:
-        where = f"step {commit.step}" if commit else "the beginning"
-        say(
-            f"resuming from {where} (run.resume={resume}); newer checkpoints are skipped: {_list_steps(newer)}"
-        )
+        where, skipped = f"step {commit.step}" if commit else "the beginning", _list_steps(newer)
+        say(f"resuming from {where} (run.resume={resume}); newer checkpoints are skipped: {skipped}")
     # Higher after going back, so that the new checkpoints count as newer than those of higher steps.
     generation = max((checkpoint.generation for checkpoint in checkpoints), default=0) + bool(newer)
     return ResumePoint(commit, generation, job.resume_record(resume))
@@ -162,9 +160,9 @@ def _newest_usable(
         return None
     more = f"; and {len(unusable) - MAX_LISTED} more" if len(unusable) > MAX_LISTED else ""
     raise CheckpointError(
-        f"{run_url} has checkpoints, but none can be used ({'; '.join(unusable[:MAX_LISTED])}{more}): restore "
-        "their files and start again; or begin at step 0 with run.resume=none, which keeps each checkpoint "
-        "until its step is saved again"
+        f"{run_url} has checkpoints, but none can be used ({'; '.join(unusable[:MAX_LISTED])}{more}): "
+        "restore their files and start again; or begin at step 0 with run.resume=none, which keeps each "
+        "checkpoint until its step is saved again"
     )
 
 
@@ -205,14 +203,14 @@ def _reason_unusable(checkpoint: FoundCheckpoint, read_run: ReadRun) -> str:
 
 
 def read_with_retries(url: str, patience_s: float, subject: str, read: Callable[[], T]) -> T:
-    """Read from the store, with retries for `patience_s`; StorageError, which names the subject, if that fails."""
+    """Read from the store, with retries for `patience_s`. StorageError names the `subject` if that fails."""
     patience = Patience(url, min(LOCAL_PATIENCE_S, patience_s) if storage.is_local(url) else patience_s)
     try:
         return call_with_retries(read, patience, lambda error: not is_transient(error.__cause__ or error))
     except MemoryError as error:
         raise StorageError(
-            f"{subject} cannot be read: this machine has too little free memory; no checkpoint is skipped for "
-            "that: end other programs, or start on another machine"
+            f"{subject} cannot be read: this machine has too little free memory; no checkpoint is skipped "
+            "for that: end other programs, or start on another machine"
         ) from error
     except (StorageError, OSError) as error:
         raise StorageError(

@@ -19,7 +19,7 @@ def test_only_the_same_ranks_and_stage_load_without_conversion(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("last_good", "said"), [(0, "there is none yet"), (7, "the last good one is of step 7")]
+    ("last_committed", "said"), [(0, "there is none yet"), (7, "the last good one is of step 7")]
 )
 def test_a_save_that_failed_on_another_rank_has_failed_on_this_one_too(
     tmp_path: Path, last_committed: int, said: str

@@ -74,18 +74,18 @@ def test_a_leap_of_the_loss_is_marked_and_noise_is_not() -> None:
 
 
 def test_a_leap_right_after_a_restart_is_marked_as_it_would_have_been() -> None:
-    earlier_rows, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
+    before, draw = Anomalies(budget=2, global_batch=3), torch.Generator().manual_seed(0)
     for step, loss in enumerate((3 * (1 + 0.02 * torch.randn(2 * MIN_HISTORY, generator=draw))).tolist(), 1):
-        earlier_rows.summarize([record(step, loss)], ALONE)
+        before.summarize([record(step, loss)], ALONE)
     watch = Anomalies(budget=2, global_batch=3)
-    watch.load_state(earlier_rows.state())
+    watch.load_state(before.state())
     assert [a["kind"] for a in watch.summarize([record(900, 3 * 1.6)], ALONE).anomalies] == ["spike"]
 
 
-def judged(earlier_rows: list[float], loss: float) -> bool:
+def judged(before: list[float], loss: float) -> bool:
     """Whether a loss after these is a leap."""
     watch = Anomalies(budget=2, global_batch=1)
-    watch.summarize([record(step, value) for step, value in enumerate(earlier_rows, 1)], ALONE)
+    watch.summarize([record(step, value) for step, value in enumerate(before, 1)], ALONE)
     summary = watch.summarize([record(999, loss)], ALONE).anomalies
     return [a["kind"] for a in summary] == ["spike"]
 
@@ -101,11 +101,11 @@ def judged(earlier_rows: list[float], loss: float) -> bool:
     ],
 )
 def test_a_leap_is_eight_usual_spreads_above_the_median_of_the_last_200(
-    earlier_rows: list[float], threshold: float
+    before: list[float], threshold: float
 ) -> None:
-    assert not judged(earlier_rows, threshold - 1e-4)
-    assert judged(earlier_rows, threshold + 1e-4)
-    assert not judged(earlier_rows, min(earlier_rows) - 10)
+    assert not judged(before, threshold - 1e-4)
+    assert judged(before, threshold + 1e-4)
+    assert not judged(before, min(before) - 10)
 
 
 def test_the_first_fifty_losses_are_not_judged() -> None:
