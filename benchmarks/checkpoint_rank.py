@@ -18,10 +18,10 @@ from retfound_dist.config.schema import Checkpoint, Data, Model, PretrainConfig,
 from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import read_world
-from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.pretrain import run_joined
 from retfound_dist.train.ranks.preemption import StopRequest
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog
@@ -67,7 +67,7 @@ def main() -> None:
     """Run them all; what they measured is in their events.jsonl and metrics.jsonl."""
     shards, cases = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     world, manifest = read_world(os.environ), read_manifest(shards)
-    group = ds.start(world, threads=1)
+    group = join_ranks(world, threads=1)
     for url, model, every in cases:
         how = config(shards, url, model, every, world.size)
         watchdog = Watchdog(world, how.train.hang_minutes)
@@ -91,7 +91,7 @@ def main() -> None:
                 )
             )
         gc.collect()
-    ds.stop()
+    leave_ranks()
 
 
 if __name__ == "__main__":

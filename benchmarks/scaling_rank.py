@@ -32,11 +32,13 @@ from retfound_dist.plan.forecast import PERSISTENCE_THRESHOLD
 from retfound_dist.runtime.world import read_world
 from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.deepspeed_engine import DeepSpeedEngine
+from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.schedule import RunSchedule
 from retfound_dist.train.train_step import train_step
 
@@ -107,18 +109,23 @@ class Trainer:
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         self.parameters, self.small = sum(sizes), sum(n for n in sizes if n <= PERSISTENCE_THRESHOLD)
         groups = parameter_groups(self.model, config.optim)
-        self.engine = ds.build(
+        self.engine = make_engine(
             self.model.to(group.device), groups, config.train, config.optim, self.schedule.layout
         )
         self.batches, self.update_s = batches(self.schedule, self.model.patches), 0.0
-        self._update, self.engine.optimizer.step = self.engine.optimizer.step, self._timed_update
+        engine: Any = self.engine
+        if isinstance(engine, DeepSpeedEngine):
+            self._update, engine.sharded.step = engine.sharded.step, self._timed_update
+        else:
+            self._update, engine.update_weights = engine.update_weights, self._timed_update
         for _ in range(WARM_UP):
             self.step()
 
-    def _timed_update(self, *args: Any, **named: Any) -> None:
+    def _timed_update(self, *args: Any, **named: Any) -> Any:
         begun = wait(self.group)
-        self._update(*args, **named)
+        result = self._update(*args, **named)
         self.update_s = wait(self.group) - begun
+        return result
 
     def step(self) -> tuple[float, int]:
         """One step of the trainer: seconds, and bytes sent."""
@@ -163,7 +170,7 @@ def main() -> None:
     """Measure; rank 0 writes what it found."""
     out, steps = Path(sys.argv[1]), int(sys.argv[2])
     world = read_world(os.environ)
-    group = ds.start(world, schedule_of(1, world.size).config.train.threads)
+    group = join_ranks(world, schedule_of(1, world.size).config.train.threads)
     trainers = {stage: Trainer(group, stage) for stage in STAGES}
     first = trainers[STAGES[0]]
     found: dict[int, dict[str, list[float]]] = {
@@ -189,7 +196,7 @@ def main() -> None:
     }
     if world.is_main:
         out.write_text(json.dumps(report))
-    ds.stop()
+    leave_ranks()
 
 
 if __name__ == "__main__":

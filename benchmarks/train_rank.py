@@ -27,12 +27,13 @@ from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch, open_stream
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.ranks.process_group import join_ranks
 from retfound_dist.train.schedule import RunSchedule
 from retfound_dist.train.train_step import train_step
 
@@ -111,7 +112,7 @@ class OwnLoop:
             self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000
         )
         groups = parameter_groups(model, self.config.optim)
-        self.engine = ds.build(model.to(device), groups, self.config.train, self.config.optim, cut)
+        self.engine = make_engine(model.to(device), groups, self.config.train, self.config.optim, cut)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
         """One step; gives the batch's mean loss."""
@@ -140,7 +141,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     device = torch.device("cuda" if gpu else "cpu")
     torch.set_num_threads(spec["threads"] or torch.get_num_threads())
     if rung.zero is not None:
-        device = ds.start(World(), spec["threads"]).device
+        device = join_ranks(World(), spec["threads"]).device
     torch.compile(lambda x: x + 1)(torch.zeros(2))  # the compiler's own memory is not the step's
     meter = Meter(device)
     torch.manual_seed(SEED)

@@ -12,7 +12,10 @@ import pytest
 from tests import ROOT
 
 ONLY_IN = {
-    "deepspeed": {"retfound_dist/train/engine/deepspeed_engine.py"},
+    "deepspeed": {
+        "retfound_dist/train/engine/deepspeed_engine.py",
+        "retfound_dist/train/engine/deepspeed_patches.py",
+    },
     "fsspec": {"retfound_dist/io/stores/fsspec_store.py"},
 }
 WITHOUT_TORCH = {"base", "plan", "shards"}

@@ -95,8 +95,8 @@ def peak_memory(
     count = parameter_count(model)
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
     activations = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
-    if ranks == 1 and zero_stage < 3 and not (gpu or offload_optimizer):
-        return _single_cpu_rank(count, precision, activations, passes)
+    if ranks == 1 and zero_stage < 3 and not offload_optimizer:
+        return _single_rank(count, precision, activations, passes, gpu)
     # Two buckets on a GPU: one fills while the other is sent.
     first, last = _buffer_bytes(count, ranks, zero_stage, precision, 2 if gpu else 1)
     if gpu:
@@ -111,15 +111,21 @@ def peak_memory(
     return DeviceMemory(weights, gradients, optimizer, activations, last, CPU_CONTEXT_BYTES, 1.0)
 
 
-def _single_cpu_rank(count: int, precision: Precision, activations: float, passes: int) -> DeviceMemory:
-    """One rank on a CPU (`train/engine/single_rank.py`): no copy of a gradient, in fp32 none of the
-    weights."""
-    # Gradients of a single pass keep their precision, several passes are summed in fp32. They hardly reuse
-    # memory of activations: the heap seldom has a free block of the right size.
+def _single_rank(
+    count: int, precision: Precision, activations: float, passes: int, gpu: bool
+) -> DeviceMemory:
+    """One rank (`train/engine/single_rank_engine.py`): no copy of a gradient, in fp32 none of the weights."""
+    # Gradients of a single pass keep their precision, several passes are summed in fp32.
     element = element_bytes(precision)
     optimizer = (8 if precision == "fp32" else 12) * count
     gradients = (4 if passes > 1 else element) * count
-    return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT_BYTES)
+    if not gpu:
+        # They hardly reuse memory of activations: the heap seldom has a free block of the right size.
+        return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT_BYTES)
+    if passes > 1:
+        return DeviceMemory(element * count, gradients, optimizer, activations, 0)
+    # PyTorch's pool gives the gradients of a single pass the memory of freed activations.
+    return DeviceMemory(element * count, 0, optimizer, activations, max(0, gradients - activations))
 
 
 def _buffer_bytes(

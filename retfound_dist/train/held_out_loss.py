@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.stream.loader import MicroBatch, open_stream
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.ranks.collectives import RankGroup
 
 # Not the run's seed, so that losses of runs with different seeds can be compared.
@@ -34,7 +34,7 @@ class HeldOut:
     batches: list[MicroBatch]
     """In host memory. Every rank has the same number of micro-batches, padded with weight 0."""
 
-    def score(self, engine: Any, model: MaskedAutoencoder, group: RankGroup) -> float:
+    def score(self, engine: TrainingEngine, model: MaskedAutoencoder, group: RankGroup) -> float:
         """Mean loss over all images; every rank must call it after the same step."""
         total = torch.zeros((), dtype=torch.float64, device=group.device)
         forward = _uncompiled_forward(engine, model)
@@ -76,9 +76,11 @@ def read_held_out(
         return HeldOut(count, list(stream))
 
 
-def _uncompiled_forward(engine: Any, model: MaskedAutoencoder) -> Callable[[Tensor, Tensor], Tensor]:
+def _uncompiled_forward(
+    engine: TrainingEngine, model: MaskedAutoencoder
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The forward pass without compilation; at ZeRO 3 the engine's, which gathers the weights."""
     # The compiled one would be compiled again, because `eval` and `no_grad` change its assumptions.
-    if engine.zero_optimization_stage() == 3:
-        return engine  # type: ignore[no-any-return]
+    if engine.zero_stage == 3:
+        return engine
     return lambda images, noise: MaskedAutoencoder.forward(model, images, noise)

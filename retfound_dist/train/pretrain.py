@@ -30,7 +30,7 @@ from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import Stream, make_plan, open_stream
 from retfound_dist.train.checkpoint.checkpoint_saver import Saver
 from retfound_dist.train.checkpoint.resume import is_finished
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import check_deepspeed_version
 from retfound_dist.train.health.anomalies import Anomalies
 from retfound_dist.train.health.run_lock import RunLock
 from retfound_dist.train.logs.earlier_starts import read_earlier_starts
@@ -39,6 +39,7 @@ from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.logs.telemetry import TrainingDisplay, process_began
 from retfound_dist.train.old_run_data import check_old_run
 from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.ranks.rank_failures import Failure, RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog, record_restart, would_fail_again
@@ -90,6 +91,7 @@ def pretrain(
     debug: bool = False,
 ) -> int:
     """Start or resume a run; returns the exit code. Every rank calls it. `stop_request` listens already."""
+    check_deepspeed_version()
     if stop_request is None:
         stop_request = StopRequest()
         stop_request.listen()
@@ -111,7 +113,7 @@ def pretrain(
         if has_begun and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")
             return 0
-        group = ds.start(world, config.train.threads)
+        group = join_ranks(world, config.train.threads)
         stop_request.enter_setup(display.warn if world.is_main else None)
 
         def clear_display() -> None:
@@ -134,7 +136,7 @@ def pretrain(
                 failures=failures,
             )
         )
-        ds.stop()  # not after a failure: it would wait for a collective that never ends
+        leave_ranks()  # not after a failure: it would wait for a collective that never ends
     return INTERRUPTED if stop_request.interrupted else 0
 
 

@@ -25,8 +25,9 @@ from retfound_dist.model.weights.weight_files import load_into, read_weights
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose_checkpoint, read_job
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import choose_zero_stage, make_engine
 from retfound_dist.train.engine.micro_batch import find_micro_batch, release_freed_memory
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.held_out_loss import HeldOut, read_held_out
 from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -67,7 +68,7 @@ class ReadyRun:
 
     schedule: RunSchedule
     model: MaskedAutoencoder
-    engine: Any
+    engine: TrainingEngine
     untrained: dict[str, Tensor]
     """Tensors that are not trained, in fp32; only rank 0's are complete."""
     held_out: HeldOut | None
@@ -104,7 +105,7 @@ def prepare_run(context: RunContext) -> ReadyRun:
     untrained = {name: tensor.detach().clone() for name, tensor in restore.untrained(model).items()}
     model.to(group.device, torch.bfloat16 if train.precision == "bf16" else torch.float32)
     group.broadcast_model(model)
-    zero_stage = ds.zero_stage(train, group.world.size)
+    zero_stage = choose_zero_stage(train, group.world.size)
     if should_compile(train.compile, group.device, zero_stage):
         compile_model(model)
     stop_if_requested(context)
@@ -114,7 +115,7 @@ def prepare_run(context: RunContext) -> ReadyRun:
     convert = commit is not None and restore.needs_conversion(commit, group.world.size, zero_stage)
     # Before it wraps the model, DeepSpeed has to know in which of its two formats the state will be loaded.
     groups = parameter_groups(model, config.optim)
-    engine = ds.build(model, groups, train, config.optim, schedule.layout, convert)
+    engine = make_engine(model, groups, train, config.optim, schedule.layout, convert)
     release_freed_memory()
     began, run_state = time.perf_counter(), {}
     if commit is not None:

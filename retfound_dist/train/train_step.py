@@ -6,12 +6,11 @@ Every rank computes `accumulation` passes of `micro` samples. `trainer.py` calls
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from retfound_dist.stream.loader import MicroBatch
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.health.anomalies import StepRecord
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
@@ -20,7 +19,7 @@ from retfound_dist.train.schedule import RunSchedule
 
 
 def train_step(
-    engine: Any,
+    engine: TrainingEngine,
     micro_batches: Iterator[MicroBatch],
     schedule: RunSchedule,
     group: RankGroup,
@@ -33,7 +32,7 @@ def train_step(
     `done`: steps before this one. Returns what `Anomalies.summarize` needs. Nothing here waits for the
     device.
     """
-    ds.set_lr(engine, schedule.lr(done))
+    engine.set_lr(schedule.lr(done))
     layout = schedule.layout
     # DeepSpeed divides the gradient by ranks and passes. With this factor it is the mean over exactly the
     # global batch, however many samples of weight 0 pad it.
@@ -50,7 +49,7 @@ def train_step(
         with clock.forward():
             losses = engine(images, noise) * weight
         engine.backward(losses.sum() * scale)
-        grad_norm = ds.step(engine)  # updates the weights in the last pass only, which alone returns a norm
+        grad_norm = engine.end_pass()  # updates the weights in the last pass only, which alone returns a norm
         if grad_norm is not None:
             record.grad_norm = grad_norm
         # Losses stay on the device until a step is logged: `item()` would wait for the device in every pass.

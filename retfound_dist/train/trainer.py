@@ -23,6 +23,7 @@ from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.stream.loader import Stream
 from retfound_dist.train.checkpoint.checkpoint_saver import Position, Saver
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.health.anomalies import Anomalies, StepRecord
 from retfound_dist.train.health.run_lock import RunLock
 from retfound_dist.train.health.sample_faults import SampleFaults
@@ -67,7 +68,7 @@ class Trainer:
 
     schedule: RunSchedule
     group: RankGroup
-    engine: Any
+    engine: TrainingEngine
     model: MaskedAutoencoder
     display: TrainingDisplay
     saver: Saver

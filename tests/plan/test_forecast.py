@@ -20,7 +20,7 @@ from retfound_dist.plan.forecast import (
     traffic,
 )
 from retfound_dist.stream.batch_plan import make_batch_layout
-from retfound_dist.train.engine import deepspeed_engine
+from retfound_dist.train.engine import deepspeed_config
 
 VIT_L = Work(parameters=330_000_000, flops_per_image=125e9, global_batch=1792, bytes_per_image=50_000)
 SMALL = Work(parameters=1000, flops_per_image=1e6, global_batch=96, small_parameters=200)
@@ -56,7 +56,7 @@ def test_fp32_weights_are_twice_as_long_on_the_wire() -> None:
 
 
 def test_the_buckets_are_those_the_trainer_asks_for() -> None:
-    assert deepspeed_engine.BUCKET == BUCKET
+    assert deepspeed_config.BUCKET == BUCKET
 
 
 def test_a_vit_l_is_seven_buckets_at_zero_2_and_3_and_gathered_once_a_pass() -> None:

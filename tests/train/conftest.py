@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from retfound_dist.runtime.world import World
-from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +21,11 @@ def _joined() -> Iterator[tuple[RankGroup, dict[str, str]]]:
     and builds no engine in a second one.
     """
     before, threads = dict(os.environ), torch.get_num_threads()
-    group = ds.start(World(), threads=1)
+    group = join_ranks(World(), threads=1)
     joined = dict(os.environ)
     _restore(before, threads)
     yield group, joined
-    ds.stop()
+    leave_ranks()
 
 
 @pytest.fixture(scope="module")

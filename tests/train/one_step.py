@@ -13,29 +13,30 @@ from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import make_batch_layout
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
 from retfound_dist.train.parameter_groups import parameter_groups
+from retfound_dist.train.ranks.process_group import join_ranks
 
 
 def main() -> None:
     spec = json.loads(sys.argv[1])
     micro, precision = spec["micro"], spec["precision"]
-    device = ds.start(World(), 2).device
+    device = join_ranks(World(), 2).device
     meter = Meter(device)
     settings: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
     train = Train(global_batch=micro, micro_batch=micro, steps=3, **settings)
     model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
     choose_cpu_operators(model, precision)
     model.to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-    engine = ds.build(
+    engine = make_engine(
         model, parameter_groups(model, Optim()), train, Optim(), make_batch_layout(micro, 1, micro)
     )
     release_freed_memory()
     images = torch.zeros(micro, 1, *model.config.size, dtype=torch.uint8, device=device)
     for _ in range(3):
         engine.backward(engine(images, torch.rand(micro, model.patches, device=device)).mean())
-        ds.step(engine)
+        engine.end_pass()
         taken = meter.taken()
     Path(sys.argv[2]).write_text(str(taken))
     sys.stdout.flush()

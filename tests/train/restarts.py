@@ -23,13 +23,14 @@ from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import World
 from retfound_dist.train import pretrain
 from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
-from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.ranks.preemption import StopRequest
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.ranks.rank_failures import RankFailures
 from retfound_dist.train.ranks.upload_process import UploadProcess
 from retfound_dist.train.ranks.watchdog import Watchdog
 from retfound_dist.train.run_setup import ReadyRun, RunContext, prepare_run
+from tests.train.engine_state import clipping_of
 
 MODEL = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
 
@@ -76,7 +77,7 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID=f"restarts{port}")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
     world = World(rank, ranks, rank, owner=f"restarts{port}")
-    group = ds.start(world, threads=1)
+    group = join_ranks(world, threads=1)
     for each in starts:
         with TrainingDisplay(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
             manifest = read_manifest(each.config.data.shards)
@@ -89,7 +90,7 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
             pretrain.run_joined(start)
         group.broadcast(None)
         gc.collect()
-    ds.stop()
+    leave_ranks()
 
 
 def _dumped(where: str, start: RunContext) -> ReadyRun:
@@ -101,13 +102,13 @@ def _dumped(where: str, start: RunContext) -> ReadyRun:
     for name, p in ready.model.named_parameters():
         with deepspeed.zero.GatheredParameters([p], enabled=ready.zero_stage == 3):
             working[name] = p.detach().clone()
-    state = ds.snapshot(ready.engine, start.scratch, {})
+    state = ready.engine.snapshot(start.scratch, {})
     torch.save(rank_weights(state), f"{where}.{group.world.rank}")
     dist.barrier()
     if group.world.is_main:
         parts = [torch.load(f"{where}.{rank}", weights_only=True) for rank in range(group.world.size)]
         memory: dict[str, Any] = {"masters": merge(parts, group_shapes(state)), "fixed": ready.untrained}
-        memory |= {"clip": ready.engine.optimizer.clip_grad, "step": ready.step, "state": ready.run_state}
+        memory |= {"clip": clipping_of(ready.engine), "step": ready.step, "state": ready.run_state}
         torch.save(memory | {"working": working, "buffers": dict(ready.model.named_buffers())}, where)
     dist.barrier()
     Path(f"{where}.{group.world.rank}").unlink()

@@ -5,6 +5,7 @@ The plain loop is one process with the whole batch at once, fp32, torch's own Ad
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -24,15 +25,17 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import batch_digest
 from retfound_dist.stream.loader import MicroBatch, Stream, open_stream
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.health.anomalies import StepRecord
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.schedule import make_schedule
 from retfound_dist.train.train_step import train_step
 from tests.stream.stream_inputs import make_set
+from tests.train.engine_state import fp32_weights_of, gradients_of, learning_rates_of
 from tests.train.launching import SMALL
 
 BATCH, STEPS, BEGIN = 11, 3, 4
@@ -130,33 +133,32 @@ def plain_loop(manifest: Manifest) -> Taken:
 
 def our_steps(case: Case, manifest: Manifest, group: RankGroup) -> Taken:
     """The same by `train_step` on a real engine, of one rank; gradients are read just before they are applied."""
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
-
     config = config_of(manifest, case)
     net, schedule = network(config), make_schedule(config, manifest, group.world.size, case.micro)
     choose_cpu_operators(net, config.train.precision)
     net.to(torch.bfloat16 if case.precision == "bf16" else torch.float32)
     fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
-    trained = [(n, p) for n, p in engine.module.named_parameters() if p.requires_grad]
+    engine = make_engine(
+        net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout
+    )
     gradients: list[Tensors] = []
-    move = engine.step
+    end_pass, passes = engine.end_pass, itertools.count(1)
 
-    def step() -> None:
-        if engine.is_gradient_accumulation_boundary():
-            gradients.append({n: safe_get_full_grad(p).detach().float().clone() for n, p in trained})
-        move()
+    def end_pass_and_keep_gradients() -> torch.Tensor | None:
+        if next(passes) % schedule.layout.accumulation == 0:
+            gradients.append(gradients_of(engine))
+        return end_pass()
 
-    engine.step = step
+    engine.end_pass = end_pass_and_keep_gradients  # type: ignore[method-assign]
     clock, sample_faults, records = Clock(), SampleFaults(0), []
     with stream_of(config, manifest, group.world, case.micro) as stream:
         parts = with_noisy_padding(stream)
         for number in range(BEGIN, BEGIN + STEPS):
             records.append(train_step(engine, parts, schedule, group, clock, sample_faults, number))
-            assert [g["lr"] for g in engine.optimizer.param_groups] == [schedule.lr(number)] * 2
+            assert learning_rates_of(engine) == [schedule.lr(number)] * 2
     assert clock.steps == STEPS
     losses = (group.sum(torch.stack([r.loss for r in records])) / BATCH).tolist()
-    weights = {n: safe_get_full_fp32_param(p).detach().clone() for n, p in trained} | fixed
+    weights = fp32_weights_of(engine) | fixed
     return Taken(losses, [float(r.grad_norm) for r in records], gradients, weights, records)
 
 
@@ -228,7 +230,9 @@ def test_a_record_names_every_sample_of_its_step_once_with_its_own_loss(
 def test_what_a_step_could_not_read_reaches_the_account(manifest: Manifest, alone: RankGroup) -> None:
     config = config_of(manifest, Case(4))
     net, schedule = network(config), make_schedule(config, manifest, 1, 4)
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
+    engine = make_engine(
+        net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout
+    )
     sample_faults = SampleFaults(10)
     with stream_of(config, manifest, World(), 4) as stream:
         parts = (replace(part, faults=[f"oct-000000/{number}: broken"]) for number, part in enumerate(stream))
@@ -245,7 +249,9 @@ def test_a_sample_whose_loss_is_not_finite_is_suspected_and_the_weights_stay(
 ) -> None:
     config = config_of(manifest, Case(4))
     net, schedule = network(config), make_schedule(config, manifest, 1, 4)
-    engine = ds.build(net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout)
+    engine = make_engine(
+        net, parameter_groups(net, config.optim), config.train, config.optim, schedule.layout
+    )
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     with stream_of(config, manifest, World(), 4) as stream:
         parts = list(stream)[:3]
@@ -261,7 +267,7 @@ def one_rank(rank: int, world: int, port: int, url: str, folder: str) -> None:
     """Every case on one rank of a group."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
-    group, manifest = ds.start(World(rank, world, rank), threads=1), read_manifest(url)
+    group, manifest = join_ranks(World(rank, world, rank), threads=1), read_manifest(url)
     for case in TOGETHER:
         taken = our_steps(case, manifest, group)
         keys = group.gather([record.keys for record in taken.records])
@@ -270,7 +276,7 @@ def one_rank(rank: int, world: int, port: int, url: str, folder: str) -> None:
             found: dict[str, Any] = {**vars(taken), "records": [], "keys": keys, "digests": digests}
             torch.save(found, f"{folder}/{case.name}")
     group.broadcast(None)
-    ds.stop()
+    leave_ranks()
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ from retfound_dist.train.checkpoint.merge_weights import (
     write_tensors,
 )
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.training_engine import RUN_STATE, TrainingEngine
 from retfound_dist.train.logs.run_logger import RunLogger
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.collectives import RankGroup
@@ -115,7 +115,7 @@ class Saver:
         self.save_duration_s = 0.0
         """Seconds from the beginning of the last save to its commit; 0: this start has committed none yet."""
 
-    def save(self, engine: Any, position: Position, run_state: dict[str, Any]) -> None:
+    def save(self, engine: TrainingEngine, position: Position, run_state: dict[str, Any]) -> None:
         """Begin the checkpoint of a step; every rank must call it. `restore` returns the `run_state`."""
         started = time.perf_counter()
         # Two saves at once would hold two copies of the state in host memory and in scratch.
@@ -123,11 +123,11 @@ class Saver:
         self._saves += 1
         self._mark = self._group.broadcast(checkpoint_folder.new_mark())
         # DeepSpeed's conversion to another number of ranks fails without `universal_checkpoint_info`.
-        client_state = {**asdict(position), ds.RUN_STATE: run_state, "universal_checkpoint_info": {}}
+        client_state = {**asdict(position), RUN_STATE: run_state, "universal_checkpoint_info": {}}
         with scratch.disk_named(self._scratch):
             folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
-            state = ds.snapshot(engine, folder, client_state)
-        self._zero_stage = engine.zero_optimization_stage()
+            state = engine.snapshot(folder, client_state)
+        self._zero_stage = engine.zero_stage
         url = checkpoint_folder.checkpoint_url(self._url, position.step)
         part = self._writer.submit(self._write, folder, state, url)
         shapes = group_shapes(state) if self._group.world.is_main else []
@@ -245,8 +245,9 @@ class Saver:
 
     def _write_scratch(self, scratch: str, state: dict[str, Any]) -> None:
         path = os.path.join(scratch, part_name(self._group.world.rank))
-        with local_write_errors(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        for place in (path, *state):
+            with local_write_errors(place):
+                os.makedirs(os.path.dirname(place), exist_ok=True)
         write_tensors(rank_weights(state), path)
         for path, value in state.items():
             with local_write_errors(path):

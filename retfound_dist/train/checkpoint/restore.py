@@ -29,8 +29,8 @@ from retfound_dist.io.scratch import temporary
 from retfound_dist.records import json_reader
 from retfound_dist.train.checkpoint.resume import read_with_retries
 from retfound_dist.train.checkpoint.universal import convert
-from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.engine import state_files
+from retfound_dist.train.engine.training_engine import STATE_FOLDER, TrainingEngine
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.collectives import RankGroup
 
@@ -105,7 +105,7 @@ def _local_copy(commit: Commit, name: str, folder: str) -> str:
 
 
 def restore(
-    group: RankGroup, engine: Any, commit: Commit, zero_stage: int, patience_s: float, scratch: str
+    group: RankGroup, engine: TrainingEngine, commit: Commit, zero_stage: int, patience_s: float, scratch: str
 ) -> dict[str, Any]:
     """Load a checkpoint's state into the engine; every rank must call it. Returns its `run_state`.
 
@@ -122,9 +122,9 @@ def restore(
             _fetch_once_per_host(
                 group, scratch, lambda: _fetch_files(commit, commit.state, scratch, patience_s)
             )
-        client_state = ds.load(engine, scratch, UNIVERSAL if converting else ds.TAG)
+        run_state = engine.load(scratch, UNIVERSAL if converting else STATE_FOLDER)
         group.broadcast(None)  # a barrier: all ranks must have read the folder before `finally` removes it
-        return dict(client_state.get(ds.RUN_STATE, {}))
+        return run_state
     finally:
         if group.world.local_rank == 0:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -24,7 +24,7 @@ from retfound_dist.formats.checkpoint_folder import UNIVERSAL
 from retfound_dist.io import verified_files
 from retfound_dist.io.disk_errors import FULL_BELOW
 from retfound_dist.train.engine import state_files
-from retfound_dist.train.engine.deepspeed_engine import TAG
+from retfound_dist.train.engine.training_engine import STATE_FOLDER
 
 _OPTIMIZER, _GROUPS = "optimizer_state_dict", "param_groups"
 _SHARDS = "fp32_flat_groups"
@@ -35,7 +35,7 @@ def convert(folder: str) -> None:
 
     DeepSpeed does it in a process of its own.
     """
-    state_files.check_folder(os.path.join(folder, TAG), TAG)
+    state_files.check_folder(os.path.join(folder, STATE_FOLDER), STATE_FOLDER)
     # A process: the converter is a program that forks workers, and this process holds a process group and
     # perhaps a GPU. It is started as this very module, so that it reads files by `state_files` (last lines).
     command = [
@@ -44,7 +44,7 @@ def convert(folder: str) -> None:
         __name__,
         "--inject_missing_state",
         "--input_folder",
-        os.path.join(folder, TAG),
+        os.path.join(folder, STATE_FOLDER),
         "--output_folder",
         os.path.join(folder, UNIVERSAL),
         # One worker each: more would be forked.
@@ -117,7 +117,7 @@ def _complete_optimizer(folder: Path) -> None:
         torch.save(step, path / "step.pt")
     state = {key: value for key, value in state.items() if key not in (_OPTIMIZER, _SHARDS)}
     state[_OPTIMIZER] = {"state": {0: {"step": step}}, _GROUPS: state[_GROUPS]}
-    # 0 is only there to be found; `deepspeed_engine.load` keeps the run's own clipping.
+    # 0 is only there to be found; `DeepSpeedEngine.load` keeps the run's own clipping.
     torch.save({"clip_grad": 0.0, "ds_version": version("deepspeed"), **state}, where)
 
 

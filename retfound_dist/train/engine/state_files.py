@@ -11,6 +11,7 @@ reads its own with PyTorch's full unpickler. Here two things keep a forged file 
 from __future__ import annotations
 
 import os
+import pickle
 import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from retfound_dist.errors import CheckpointError
+from retfound_dist.train.engine.deepspeed_config import prepare_import
 
 _OWN = (
     ("deepspeed.runtime.fp16.loss_scaler", "LossScaler"),
@@ -92,6 +94,33 @@ def _refused(name: str, why: str) -> CheckpointError:
     )
 
 
+def deepspeed_classes() -> list[Any]:
+    """DeepSpeed's own classes in its files: `LossScaler`, `ZeroStageEnum` and `fragment_address`."""
+    prepare_import()
+    return [getattr(import_module(module), name) for module, name in _OWN]
+
+
+@contextmanager
+def unreadable_state(folder: str, name: str) -> Iterator[None]:
+    """Check a folder's files; within, CheckpointError where they hold not what a training state has."""
+    check_folder(folder, name)
+    try:
+        yield
+    except (
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+    ) as error:
+        first_line = (str(error).splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"the training state cannot be loaded ({type(error).__name__}: {first_line}): "
+            "use another checkpoint"
+        ) from error
+
+
 @contextmanager
 def restricted_unpickling() -> Iterator[None]:
     """Within it every torch.load, whoever calls it, builds only tensors, plain values and `_OWN`.
@@ -99,12 +128,11 @@ def restricted_unpickling() -> Iterator[None]:
     Patch of DeepSpeed 0.19.8, which calls torch.load(weights_only=False) on its states. Without it a forged
     state that `check_file` misses runs code.
     """
-    allowed_classes: list[Any] = [getattr(import_module(module), name) for module, name in _OWN]
     before = {name: os.environ.pop(name) for name in (_FORCED, _NEVER) if name in os.environ}
     # By PyTorch's own switch, which wins over an argument `weights_only=False`. It is read at each call.
     os.environ[_FORCED] = "1"
     try:
-        with torch.serialization.safe_globals(allowed_classes):
+        with torch.serialization.safe_globals(deepspeed_classes()):
             yield
     finally:
         del os.environ[_FORCED]

@@ -9,7 +9,7 @@ import torch
 
 from retfound_dist.errors import CheckpointError
 from retfound_dist.train.checkpoint import universal
-from retfound_dist.train.engine.deepspeed_engine import TAG
+from retfound_dist.train.engine.training_engine import STATE_FOLDER
 
 SHAPES = {"block.weight": torch.Size([2, 3]), "block.bias": torch.Size([3])}
 NAMES = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
@@ -59,6 +59,6 @@ def test_each_stage_s_state_becomes_one_that_all_stages_load(stage: int, tmp_pat
 
 
 def test_what_cannot_be_converted_is_an_error_with_deepspeed_s_last_line(tmp_path: Path) -> None:
-    (tmp_path / TAG).mkdir()
+    (tmp_path / STATE_FOLDER).mkdir()
     with pytest.raises(CheckpointError, match=r"could not be converted to this number of ranks: \w+"):
         universal.convert(str(tmp_path))

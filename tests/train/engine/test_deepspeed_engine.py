@@ -12,15 +12,18 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from retfound_dist.config.schema import Model, Optim, Train
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import BatchLayout, make_batch_layout, rank_slots
 from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
-from retfound_dist.train.engine import deepspeed_engine as ds
+from retfound_dist.train.engine.engine_choice import make_engine
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.parameter_groups import parameter_groups
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
+from tests.train.engine_state import gradients_of
+from tests.train.waits import Waits
 
 CONFIG = Model(name="vit_demo_patch14", image_size=28, decoder_width=32, decoder_depth=1, decoder_heads=2)
 BATCH, STEPS, LR = 11, 10, 1e-3
@@ -52,39 +55,6 @@ CASES = (
 )
 
 
-class Questions(TorchDispatchMode):
-    """Counts what makes the host wait for a GPU: a value asked for, a number of the host's copied there,
-    and DeepSpeed's own waiting."""
-
-    WAITS = (
-        torch.ops.aten._local_scalar_dense.default,
-        torch.ops.aten.lift_fresh.default,  # torch.tensor(number)
-        torch.ops.aten.masked_fill.Tensor,  # asks for the value that it fills in
-        torch.ops.aten.masked_fill_.Tensor,
-        torch.ops.aten.masked_select.default,
-        torch.ops.aten.nonzero.default,
-    )
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func in self.WAITS
-        return func(*args, **(kwargs or {}))
-
-    def __enter__(self) -> Any:
-        from deepspeed.accelerator import get_accelerator
-
-        def wait(*_: Any) -> None:
-            self.count += 1
-
-        self._accelerator = type(get_accelerator())
-        self._wait, self._accelerator.synchronize = self._accelerator.synchronize, wait
-        return super().__enter__()
-
-    def __exit__(self, *failure: Any) -> None:
-        self._accelerator.synchronize = self._wait
-        super().__exit__(*failure)
-
-
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (STEPS, BATCH, 1, 28, 28), dtype=torch.uint8, generator=draw)
@@ -114,18 +84,18 @@ def one_rank(rank: int, world: int, port: int, cases: Sequence[Case], folder: st
     """Every case on one rank of a group."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
-    group = ds.start(World(rank, world, rank), threads=1)
+    group = join_ranks(World(rank, world, rank), threads=1)
     for case in cases:
         results = run_case(case, rank, world, folder)
         if rank == 0:
             torch.save(results, f"{folder}/{case.name}")
     group.broadcast(None)
-    ds.stop()
+    leave_ranks()
 
 
-def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
+def committed(engine: TrainingEngine, folder: str, fixed: Weights, world: int) -> Weights:
     """The weights as a checkpoint has them, put together from every rank's part."""
-    state = ds.snapshot(engine, folder, {})
+    state = engine.snapshot(folder, {})
     torch.save(rank_weights(state), f"{folder}/part{dist.get_rank()}")
     dist.barrier()
     parts = [torch.load(f"{folder}/part{rank}", weights_only=True) for rank in range(world)]
@@ -136,8 +106,6 @@ def committed(engine: Any, folder: str, fixed: Weights, world: int) -> Weights:
 
 
 def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
-    from deepspeed.utils import safe_get_full_grad
-
     net, micro = model(case.recompute), -(-BATCH // (world * case.passes))
     cut = make_batch_layout(BATCH, world, micro)
     fixed = {n: p.detach().clone() for n, p in net.named_parameters() if not p.requires_grad}
@@ -149,28 +117,25 @@ def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
         precision=case.precision,  # type: ignore[arg-type]
         offload_optimizer=case.offload,
     )
-    engine = ds.build(net, parameter_groups(net, optim), train, optim, cut)
+    engine = make_engine(net, parameter_groups(net, optim), train, optim, cut)
     gradient: Weights = {}
 
     def one_step(number: int, factor: float = 1.0) -> torch.Tensor | None:
-        ds.set_lr(engine, LR)
+        engine.set_lr(LR)
         norm = None
         for a in range(cut.accumulation):
             engine.backward(
                 own_losses(engine, cut, rank, number, a).sum() * (world * cut.accumulation / BATCH) * factor
             )
             if not gradient and a == cut.accumulation - 1:
-                grads = {
-                    n: safe_get_full_grad(p) for n, p in engine.module.named_parameters() if p.requires_grad
-                }
-                gradient.update({n: g.detach().float().clone() for n, g in grads.items() if g is not None})
-            norm = ds.step(engine)
+                gradient.update(gradients_of(engine))
+            norm = engine.end_pass()
         return norm
 
-    asked = Questions()
+    waits = Waits()
     for number in range(STEPS):
         if number == STEPS - 1:
-            with asked:
+            with waits:
                 one_step(number)
         else:
             one_step(number)
@@ -185,11 +150,11 @@ def run_case(case: Case, rank: int, world: int, folder: str) -> dict[str, Any]:
         "norm": norm,
         "after": after,
         "moved": moved,
-        "asked": asked.count,
+        "waits": waits.count,
     }
 
 
-def own_losses(engine: Any, cut: BatchLayout, rank: int, number: int, a: int) -> torch.Tensor:
+def own_losses(engine: TrainingEngine, cut: BatchLayout, rank: int, number: int, a: int) -> torch.Tensor:
     images, noise = (each[number] for each in inputs())
     here = rank_slots(cut, rank, a)
     part = torch.zeros(cut.micro, 1, 28, 28, dtype=torch.uint8)
@@ -229,20 +194,7 @@ def test_a_step_is_the_plain_fp32_step_never_waits_for_the_device_and_moves_noth
         assert off(results["weights"], plain, moved) < (1e-3 if exact else 0.15), case
         assert not torch.isfinite(results["norm"]), case
         most = 2 if case.stage == 3 else 0  # of its own DeepSpeed marks each group's norm
-        assert results["asked"] <= most or case.offload, (case, results["asked"])
+        assert results["waits"] <= most or case.offload, (case, results["waits"])
         assert off(results["after"], results["weights"], plain) == 0, case
         assert off(results["moved"], results["weights"], plain) > 1e-4, case
         assert all(value.isfinite().all() for value in results["moved"].values()), case
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_the_configuration_accumulates_and_reduces_in_fp32(stage: int) -> None:
-    train = Train(global_batch=1792, steps=1, zero_stage=stage)  # type: ignore[arg-type]
-    settings = ds.ds_config(train, Optim(clip_grad=1.0), make_batch_layout(1792, 8, 64))
-    assert settings["data_types"]["grad_accum_dtype"] == "fp32"
-    assert settings["communication_data_type"] == "fp32"
-    assert settings["train_micro_batch_size_per_gpu"] * settings["gradient_accumulation_steps"] * 8 == 1792
-    assert settings["zero_optimization"]["stage"] == max(1, stage)
-    assert settings["gradient_clipping"] == 1.0
-    assert not settings["timers"]["throughput"]["enabled"]  # it waits for the device
-    assert "train_batch_size" not in settings

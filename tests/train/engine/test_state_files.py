@@ -21,9 +21,11 @@ from retfound_dist.io import storage
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.checkpoint import restore, universal
-from retfound_dist.train.engine import deepspeed_engine as ds
 from retfound_dist.train.engine import state_files
+from retfound_dist.train.engine.engine_choice import make_engine
+from retfound_dist.train.engine.training_engine import STATE_FOLDER
 from retfound_dist.train.parameter_groups import parameter_groups
+from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from tests.stream.stream_inputs import make_set
 from tests.train.forged import forgeries
 from tests.train.launching import pretrain
@@ -64,8 +66,8 @@ def test_reading_lasts_as_long_as_its_block(tmp_path: Path, monkeypatch: pytest.
 
 def committed(engine: Any, url: str, stage: int) -> checkpoint_folder.Commit:
     """The engine's state as a save leaves it; every rank calls it."""
-    for path, value in ds.snapshot(
-        engine, url, {"universal_checkpoint_info": {}, "run_state": {"kept": 7}}
+    for path, value in engine.snapshot(
+        url, {"universal_checkpoint_info": {}, "run_state": {"kept": 7}}
     ).items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(value, path)
@@ -77,8 +79,8 @@ def committed(engine: Any, url: str, stage: int) -> checkpoint_folder.Commit:
 
 
 def infos(url: str) -> dict[str, storage.FileInfo]:
-    names = sorted(Path(url, ds.TAG).glob("*.pt"))
-    return {f"{ds.TAG}/{path.name}": storage.file_info(str(path)) for path in names}
+    names = sorted(Path(url, STATE_FOLDER).glob("*.pt"))
+    return {f"{STATE_FOLDER}/{path.name}": storage.file_info(str(path)) for path in names}
 
 
 def refused(group: Any, engine: Any, commit: checkpoint_folder.Commit, stage: int, scratch: str) -> str:
@@ -93,7 +95,7 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)
     )
-    group, said, mark = ds.start(World(rank, 2, rank), threads=1), {}, Path(folder, "mark")
+    group, said, mark = join_ranks(World(rank, 2, rank), threads=1), {}, Path(folder, "mark")
     forged = forgeries(mark)["deep"]
     for stage in (1, 2, 3):
         train, cut = (
@@ -101,9 +103,9 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
             make_batch_layout(4, 2, 2),
         )  # type: ignore[arg-type]
         model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
-        engine = ds.build(model, parameter_groups(model, Optim()), train, Optim(), cut)
+        engine = make_engine(model, parameter_groups(model, Optim()), train, Optim(), cut)
         engine.backward(engine(torch.ones(2, 6, dtype=torch.bfloat16)).float().sum())
-        ds.step(engine)
+        engine.end_pass()
         url, scratch = f"{folder}/{stage}", f"{folder}/scratch"
         commit = committed(engine, url, stage)
         said[f"{stage} good"] = str(restore.restore(group, engine, commit, stage, 1, scratch))
@@ -131,7 +133,7 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
         state_files.check_file = kept
         del engine
     Path(folder, f"said-{rank}.json").write_text(json.dumps(said))
-    ds.stop()
+    leave_ranks()
 
 
 @pytest.mark.slow
@@ -157,9 +159,9 @@ def test_every_stage_refuses_a_forged_file_on_as_many_ranks_and_on_others(tmp_pa
 def test_the_conversion_reads_no_forged_file_even_unchecked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ds.TAG).mkdir()
+    (tmp_path / STATE_FOLDER).mkdir()
     for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
-        (tmp_path / ds.TAG / name).write_bytes(forgeries(tmp_path / "mark")["call"])
+        (tmp_path / STATE_FOLDER / name).write_bytes(forgeries(tmp_path / "mark")["call"])
     with pytest.raises(CheckpointError, match=r"state/mp_rank_00_model_states.pt is no training state"):
         universal.convert(str(tmp_path))
     monkeypatch.setattr(state_files, "check_file", lambda *_: None)
