@@ -1,4 +1,4 @@
-"""An episode of `benchmarks.chaos`: a job is struck, started again, and compared with an undisturbed one."""
+"""An episode of `benchmarks.chaos`: one fault hits a job, which is started again and compared."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos_faults import DISK, S3, WRITERS, Episode, rules, strike
+from benchmarks.chaos_disks import Disks
+from benchmarks.chaos_faults import DISK, S3, WRITERS, Episode, apply_fault, rules
 from benchmarks.chaos_jobs import JOBS, RUN, SET, Job, Result, differences, readable
-from benchmarks.chaos_processes import Watched, untold
-from benchmarks.chaos_rooms import Rooms
+from benchmarks.chaos_processes import WatchedProcess, unreported
 from retfound_dist.errors import TrainingError
 from tests.cluster.real_faults import Chaos, chaos
 from tests.cluster.real_parts import clean_environment
 from tests.cluster.real_s3 import rclone, with_new_bucket
 
-COUNTS = ("lost", "wrong", "untold")
-LOOK_S = 0.01
+COUNTS = {"lost": "lost", "wrong": "wrong", "untold": "unreported"}
+"""Broken promises by their name in the results, and the field of `Outcome` that lists them."""
+POLL_S = 0.01
 INPUTS = "inputs"
-"""A folder, and a bucket: what jobs read."""
-FEW, SAID = 5, 25
-"""Differences that are named; lines of a job that are shown where a promise was broken."""
+"""Folder of the files that the jobs read, on disk and in the bucket."""
+SHOWN_DIFFERENCES, SHOWN_LINES = 5, 25
+"""Most differences that are printed, and lines of a job's stderr where a promise was broken."""
 STARTS = 2
-"""Starts without a fault after which a job must have ended."""
+"""A job must be complete after so many starts without a fault."""
 
 
 @dataclass
 class Outcome:
-    """What became of an episode; a line for each broken promise."""
+    """The result of an episode, with a line for each broken promise."""
 
     episode: Episode
     ending: str = ""
-    """How the job that was struck left."""
-    met: bool = False
+    """Exit codes of the disturbed job."""
+    fault_hit: bool = False
     """Whether the fault came while the job ran."""
-    said: list[str] = field(default_factory=list)
-    """Its last lines."""
+    last_lines: list[str] = field(default_factory=list)
+    """The last lines of its stderr."""
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    untold: list[str] = field(default_factory=list)
-    scratch: int = 0
-    """Files and folders left in TMPDIR and in memory when all was done."""
+    unreported: list[str] = field(default_factory=list)
+    files_left: int = 0
+    """Files and folders left in TMPDIR and in shared memory at the end."""
 
     @property
     def broken(self) -> list[str]:
         """All broken promises."""
-        return [f"{kind}: {line}" for kind in COUNTS for line in getattr(self, kind)]
+        return [f"{field}: {line}" for field in COUNTS.values() for line in getattr(self, field)]
 
 
 @dataclass(frozen=True)
-class Usual:
-    """A job that nobody disturbed."""
+class UndisturbedJob:
+    """The result of a job without faults."""
 
     result: Result
     seconds: float
@@ -62,7 +63,7 @@ class Usual:
 
 @dataclass(frozen=True)
 class Place:
-    """Where jobs read and write: a URL, and the same as a folder on this machine."""
+    """Where jobs read and write: a URL, and its folder on this machine."""
 
     url: str
     folder: Path
@@ -73,115 +74,133 @@ class Place:
 
 
 class Storm:
-    """Places, and what the jobs usually do in them."""
+    """The disk and the store, and the undisturbed jobs on both."""
 
     def __init__(self, folder: Path, commands: Sequence[str], stack: ExitStack) -> None:
         self._folder, self._stack, self._store = folder, stack, folder / "store"
-        self._rooms = rooms = Rooms(folder)
-        stack.callback(rooms.close)
-        env = clean_environment({"TMPDIR": str(rooms.folders["tmp"]), "OMP_NUM_THREADS": "1"})
-        out = rooms.folders["out"]
+        self._disks = disks = Disks(folder)
+        stack.callback(disks.close)
+        env = clean_environment({"TMPDIR": str(disks.folders["tmp"]), "OMP_NUM_THREADS": "1"})
+        out = disks.folders["out"]
         self._places = {DISK: Place(str(out), out, str(self._store / INPUTS), env)}
-        self._usual: dict[tuple[str, str], Usual] = {}
+        self._undisturbed_jobs: dict[tuple[str, str], UndisturbedJob] = {}
         self._make_inputs(commands)
 
-    def live(self, episode: Episode) -> Outcome:
-        """One episode, from its first start to the comparison."""
+    def run_episode(self, episode: Episode) -> Outcome:
+        """Run one episode, from the first start to the comparison."""
         outcome, job = Outcome(episode), JOBS[episode.command]
-        place, usual = self._place(episode.place), self._undisturbed(episode.command, episode.place)
+        place, undisturbed = self._place(episode.place), self._undisturbed_job(episode.command, episode.place)
         name = f"episode-{episode.number}"
         folder = place.folder / name
-        done = self._struck(episode, job, place, usual, outcome)
-        outcome.wrong += job.half(folder, usual.result)[:FEW]
-        for _ in range(STARTS if not done else 0):
-            before = job.kept(folder, usual.result)
-            again, code = self._alone(job, place, name, outcome)
-            outcome.lost += job.redone(before, job.kept(folder, usual.result), again.said)
+        finished = self._disturbed_start(episode, job, place, undisturbed, outcome)
+        outcome.wrong += job.wrong_when_committed(folder, undisturbed.result)[:SHOWN_DIFFERENCES]
+        for _ in range(STARTS if not finished else 0):
+            before = job.committed_work(folder, undisturbed.result)
+            restarted, code = self._undisturbed_start(job, place, name, outcome)
+            outcome.lost += job.lost_work(
+                before, job.committed_work(folder, undisturbed.result), restarted.stderr
+            )
             if code == 0:
                 break
-            outcome.lost.append(f"started again without a fault it left with {code}: {_last(again)}")
-        outcome.wrong += differences(readable(job.result, folder), usual.result)[:FEW]
-        left = self._rooms.left()
-        outcome.scratch = sum(map(len, left.values()))
-        self._rooms.clear()
+            outcome.lost.append(f"started again without a fault it left with {code}: {_last(restarted)}")
+        outcome.wrong += differences(readable(job.result, folder), undisturbed.result)[:SHOWN_DIFFERENCES]
+        left_files = self._disks.left_files()
+        outcome.files_left = sum(map(len, left_files.values()))
+        self._disks.clear()
         return outcome
 
-    def _struck(self, episode: Episode, job: Job, place: Place, usual: Usual, outcome: Outcome) -> bool:
-        """The start that meets the fault, or two at once; whether one of them ended well."""
+    def _disturbed_start(
+        self, episode: Episode, job: Job, place: Place, undisturbed: UndisturbedJob, outcome: Outcome
+    ) -> bool:
+        """Start the job and apply the fault, or start two at once; returns whether one of them succeeded."""
         name = f"episode-{episode.number}"
         before = place.proxy.faults() if place.proxy else 0
         first = self._start(job, place, name, "struck")
-        self._wait_for(episode, first, place.folder / name, usual)
-        both, outcome.met = [first], first.code is None
+        self._wait_for(episode, first, place.folder / name, undisturbed)
+        processes, outcome.fault_hit = [first], first.code is None
         if episode.fault == WRITERS:
-            both.append(self._start(job, place, name, "second"))
+            processes.append(self._start(job, place, name, "second"))
         elif first.code is None:
-            strike(episode, first, place.proxy, self._rooms)
-        for process in both:
-            outcome.untold += process.end()
-            outcome.untold += untold(process.code or 0, process.said, process.killed, process.struck)
+            apply_fault(episode, first, place.proxy, self._disks)
+        for process in processes:
+            outcome.unreported += process.end()
+            outcome.unreported += unreported(
+                process.code or 0, process.stderr, process.killed, process.was_hit
+            )
         if place.proxy:
             place.proxy.set(rules=[], down=False)
-            outcome.met = outcome.met and not (rules(episode) and place.proxy.faults() == before)
-        self._rooms.widen()
-        outcome.said = [line for process in both for line in process.said.splitlines()[-SAID:]]
-        outcome.ending = ", ".join(f"left with {process.code}" for process in both)
-        if told := [_last(process) for process in both if process.code]:
-            outcome.ending += f" ({'; '.join(filter(None, told))})"
-        return any(process.code == 0 for process in both)
+            outcome.fault_hit = outcome.fault_hit and not (rules(episode) and place.proxy.faults() == before)
+        self._disks.restore_size()
+        outcome.last_lines = [
+            line for process in processes for line in process.stderr.splitlines()[-SHOWN_LINES:]
+        ]
+        outcome.ending = ", ".join(f"left with {process.code}" for process in processes)
+        if errors := [_last(process) for process in processes if process.code]:
+            outcome.ending += f" ({'; '.join(filter(None, errors))})"
+        return any(process.code == 0 for process in processes)
 
-    def _alone(self, job: Job, place: Place, name: str, outcome: Outcome) -> tuple[Watched, int]:
-        """A start that nobody disturbs, to its end."""
+    def _undisturbed_start(
+        self, job: Job, place: Place, name: str, outcome: Outcome
+    ) -> tuple[WatchedProcess, int]:
+        """Start the job without a fault and wait for its end."""
         process = self._start(job, place, name, "again")
-        outcome.untold += process.end()
+        outcome.unreported += process.end()
         code = process.code or 0
-        outcome.untold += [f"started again {line}" for line in untold(code, process.said, False)]
+        outcome.unreported += [f"started again {line}" for line in unreported(code, process.stderr, False)]
         return process, code
 
-    def _start(self, job: Job, place: Place, name: str, log: str) -> Watched:
-        words = job.words(place.inputs, f"{place.url}/{name}", str(self._rooms.folders["cache"]))
-        command = [sys.executable, "-m", "retfound_dist", *words]
-        return Watched(command, place.env, self._folder / f"{name}-{job.name}-{log}.log")
+    def _start(self, job: Job, place: Place, name: str, log: str) -> WatchedProcess:
+        arguments = job.arguments(place.inputs, f"{place.url}/{name}", str(self._disks.folders["cache"]))
+        command = [sys.executable, "-m", "retfound_dist", *arguments]
+        return WatchedProcess(command, place.env, self._folder / f"{name}-{job.name}-{log}.log")
 
-    def _wait_for(self, episode: Episode, process: Watched, folder: Path, usual: Usual) -> None:
-        """Return at the moment of the fault, or when the job is done."""
+    def _wait_for(
+        self, episode: Episode, process: WatchedProcess, folder: Path, undisturbed: UndisturbedJob
+    ) -> None:
+        """Return at the time of the fault, or when the job has ended."""
         if episode.fault == WRITERS:
-            process.wait(episode.moment**2 * usual.seconds)  # soon: the second has to start yet
+            process.wait(
+                episode.moment**2 * undisturbed.seconds
+            )  # early, because the second process still has to start
             return
         if not episode.by_files:
-            process.wait(episode.moment * usual.seconds)
+            process.wait(episode.moment * undisturbed.seconds)
             return
-        wanted = max(1, round(episode.moment * usual.files))
-        while _count(folder) < wanted and not process.wait(LOOK_S):
+        target_files = max(1, round(episode.moment * undisturbed.files))
+        while _count(folder) < target_files and not process.wait(POLL_S):
             pass
 
-    def _undisturbed(self, command: str, where: str) -> Usual:
-        """What a job leaves in a place where nothing happens."""
+    def _undisturbed_job(self, command: str, where: str) -> UndisturbedJob:
+        """The result of a job without faults in a place; it is run once."""
         key = command, where
-        if key in self._usual:
-            return self._usual[key]
+        if key in self._undisturbed_jobs:
+            return self._undisturbed_jobs[key]
         place, job, name = self._place(where), JOBS[command], f"usual-{command}"
-        process, code = self._alone(job, place, name, alone := Outcome(_none(command, where)))
+        process, code = self._undisturbed_start(
+            job, place, name, outcome_of_start := Outcome(_none(command, where))
+        )
         result = job.result(place.folder / name)
-        if code or alone.broken or not result:
-            raise TrainingError(f"{command} on {where} left with {code}, undisturbed: {process.said[-999:]}")
-        if where == S3 and (wrong := differences(result, self._undisturbed(command, DISK).result)):
+        if code or outcome_of_start.broken or not result:
+            raise TrainingError(
+                f"{command} on {where} left with {code}, undisturbed: {process.stderr[-999:]}"
+            )
+        if where == S3 and (wrong := differences(result, self._undisturbed_job(command, DISK).result)):
             raise TrainingError(f"{command} on S3 is not what it is on disk: {'; '.join(wrong[:5])}")
-        self._usual[key] = Usual(result, process.seconds, _count(place.folder / name))
-        self._rooms.clear(but=name)
-        return self._usual[key]
+        self._undisturbed_jobs[key] = UndisturbedJob(result, process.seconds, _count(place.folder / name))
+        self._disks.clear(but=name)
+        return self._undisturbed_jobs[key]
 
     def _make_inputs(self, commands: Sequence[str]) -> None:
-        """What other commands read, made by `pack` and `pretrain` themselves."""
+        """Make the inputs of the other commands with `pack` and `pretrain`."""
         readers = {"pack": ("pretrain", "embed", "evaluate"), "pretrain": ("embed", "evaluate")}
-        for maker, what in (("pack", SET), ("pretrain", RUN)):
+        for maker, name_of_input in (("pack", SET), ("pretrain", RUN)):
             if set(readers[maker]) & set(commands):
-                self._undisturbed(maker, DISK)
-                made = self._places[DISK].folder / f"usual-{maker}" / what
-                shutil.copytree(made, self._store / INPUTS / what)
+                self._undisturbed_job(maker, DISK)
+                source = self._places[DISK].folder / f"usual-{maker}" / name_of_input
+                shutil.copytree(source, self._store / INPUTS / name_of_input)
 
     def _place(self, name: str) -> Place:
-        """The disk, or the store, which is started when it is first asked for."""
+        """The disk, or the store, which is started at its first use."""
         if name not in self._places:
             server = with_new_bucket(self._stack.enter_context(rclone(self._store)))
             proxy = self._stack.enter_context(chaos(server))
@@ -199,6 +218,6 @@ def _count(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*.*"))
 
 
-def _last(process: Watched) -> str:
-    lines = process.said.strip().splitlines()
+def _last(process: WatchedProcess) -> str:
+    lines = process.stderr.strip().splitlines()
     return lines[-1][:300] if lines else ""

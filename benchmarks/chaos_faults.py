@@ -1,4 +1,4 @@
-"""What goes wrong in `benchmarks.chaos`, and when: drawn from a seed, carried out on real parts."""
+"""The faults of `benchmarks.chaos` and their times: drawn from a seed, applied to real processes."""
 
 from __future__ import annotations
 
@@ -10,59 +10,58 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.chaos_processes import Watched
-from benchmarks.chaos_rooms import Rooms
+from benchmarks.chaos_disks import Disks
+from benchmarks.chaos_processes import WatchedProcess
 from tests.cluster.real_faults import Chaos
 
 COMMANDS = ("pack", "pretrain", "embed", "evaluate")
-"""Commands that the storm is over; a new one (`predict`) is added here and in `chaos_jobs.JOBS`."""
+"""The tested commands. A new one is added here and in `chaos_jobs.JOBS`."""
 DISK, S3 = "disk", "S3"
 KILL, WRITERS, FULL, READ = "kill -9", "two writers", "full disk", "flip read"
 PLACES = {
     KILL: (DISK, S3), WRITERS: (DISK, S3), FULL: (DISK, S3), READ: (S3,), "flip written": (S3,),
     "reset": (S3,), "503": (S3,), "stall": (S3,), "outage": (S3,),
 }  # fmt: skip
-"""Faults, and where each can be met; `flip`: one bit of one body."""
-OFTEN = {KILL: 3}
-"""Times that a fault comes in each round of all of them; else once."""
-ROOMS = {"pack": ("tmp", "out"), "pretrain": ("tmp", "out", "cache", "shm")}
-"""Disks that can be full; of other commands the first two."""
+"""Each fault and the places where it can happen; `flip`: one bit of one response or request."""
+REPEATS = {KILL: 3}
+"""How often a fault comes in a round of all faults, where it is not once."""
+DISKS = {"pack": ("tmp", "out"), "pretrain": ("tmp", "out", "cache", "shm")}
+"""Disks that can be full, by command; for other commands `tmp` and `out`."""
 BALLAST = 1 << 20
-"""Bytes that a full disk has left, at most."""
+"""Most bytes that a full disk has left."""
 OUTAGE_S = 20.0
-"""Seconds that a store is gone, at most."""
+"""Most seconds that a store is unreachable."""
 ANY = ["GET", "HEAD", "PUT", "POST", "DELETE"]
 NO_LIST = "list-type"
-"""In the path of a listing. S3 has no checksum for one, so nobody could notice a flip there."""
+"""Part of the path of a listing. S3 has no checksum for a listing, so a flipped bit could not be noticed."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One job that one fault strikes; shares are drawn from 0 to 1."""
+    """One job with one fault. The numbers are drawn from 0 to 1."""
 
     number: int
     command: str
     place: str
     fault: str
     moment: float
-    """When: share of the usual time or, `by_files`, of the files that the job usually leaves (those come late
-    where a job reads first and writes at its end)."""
+    """Time of the fault: a share of the undisturbed time or, if `by_files`, of the number of files."""
     by_files: bool
     amount: float
-    """How much of it, from the least to the most."""
-    victim: float
-    """Whom a kill meets: below a half the main process, below three quarters all, else one of the others."""
-    room: str
-    """The disk that is full."""
+    """Strength of the fault, from the least to the most."""
+    target: float
+    """Which process a kill hits: below 0.5 the main one, below 0.75 all, else one of the others."""
+    disk: str
+    """The disk that is filled."""
 
     def __str__(self) -> str:
-        what = f"{self.fault} of {self.room}" if self.fault == FULL else self.fault
+        fault = f"{self.fault} of {self.disk}" if self.fault == FULL else self.fault
         when = f"{self.moment:.0%} of {'files' if self.by_files else 'time'}"
-        return f"episode {self.number}: {self.command} on {self.place}, {what} at {when}"
+        return f"episode {self.number}: {self.command} on {self.place}, {fault} at {when}"
 
 
 def episodes(seed: int, commands: Sequence[str] = COMMANDS) -> Iterator[Episode]:
-    """Without end: every fault of every command in every place, in an order of its own each round."""
+    """An endless sequence: each round has every fault of every command in every place, in a new order."""
     draw, number = random.Random(seed), 0
     while True:
         kinds = [
@@ -70,29 +69,29 @@ def episodes(seed: int, commands: Sequence[str] = COMMANDS) -> Iterator[Episode]
             for command in COMMANDS
             for fault, places in PLACES.items()
             for place in places
-            for _ in range(OFTEN.get(fault, 1))
+            for _ in range(REPEATS.get(fault, 1))
         ]
         draw.shuffle(kinds)
         for kind in kinds:
             shares = [draw.random() for _ in range(4)]
-            room = draw.choice(rooms_of(kind[0], kind[1]))
+            disk = draw.choice(disks_of(kind[0], kind[1]))
             number += 1
             if kind[0] in commands:
                 by_files = shares[1] > 0.4 and kind[0] != "embed" and kind[2] != READ
-                yield Episode(number, *kind, shares[0], by_files, shares[2], shares[3], room)
+                yield Episode(number, *kind, shares[0], by_files, shares[2], shares[3], disk)
 
 
-def rooms_of(command: str, place: str) -> tuple[str, ...]:
+def disks_of(command: str, place: str) -> tuple[str, ...]:
     """Disks that a command writes to."""
-    rooms = ROOMS.get(command, ("tmp", "out"))
-    return tuple(room for room in rooms if (room, place) != ("out", S3))
+    disks = DISKS.get(command, ("tmp", "out"))
+    return tuple(disk for disk in disks if (disk, place) != ("out", S3))
 
 
 def rules(episode: Episode) -> list[dict[str, Any]]:
-    """What the proxy before the store does, in its own words."""
+    """The rules of the proxy in front of the store."""
 
-    def some(most: int) -> dict[str, Any]:
-        return {"share": 0.5, "times": 1 + int(episode.amount * most)}
+    def some(most_requests: int) -> dict[str, Any]:
+        return {"share": 0.5, "times": 1 + int(episode.amount * most_requests)}
 
     kinds: dict[str, list[dict[str, Any]]] = {
         READ: [{"fault": "flip", "methods": ["GET"], "unless": NO_LIST, **some(3)}],
@@ -107,12 +106,12 @@ def rules(episode: Episode) -> list[dict[str, Any]]:
     return kinds.get(episode.fault, [])
 
 
-def strike(episode: Episode, job: Watched, proxy: Chaos | None, rooms: Rooms) -> None:
-    """Carry it out on a job that runs."""
+def apply_fault(episode: Episode, job: WatchedProcess, proxy: Chaos | None, disks: Disks) -> None:
+    """Apply an episode's fault to a running job."""
     if episode.fault == KILL:
-        kill(job, episode.victim)
+        kill(job, episode.target)
     elif episode.fault == FULL:
-        rooms.squeeze(episode.room, int(episode.amount**2 * BALLAST))
+        disks.shrink(episode.disk, int(episode.amount**2 * BALLAST))
     elif episode.fault == "outage":
         assert proxy is not None
         proxy.set(down=True)
@@ -122,16 +121,16 @@ def strike(episode: Episode, job: Watched, proxy: Chaos | None, rooms: Rooms) ->
         proxy.set(seed=episode.number, rules=rules(episode))
 
 
-def kill(job: Watched, victim: float) -> None:
-    """kill -9 of the main process, of all of them, or of one that it has started."""
+def kill(job: WatchedProcess, target: float) -> None:
+    """kill -9 the main process, all processes, or one that it started."""
     others = [pid for pid in job.tree() if pid != job.pid]
-    if victim < 0.5 or (victim >= 0.75 and not others):
-        met = [job.pid]
-    elif victim < 0.75:
-        met = [job.pid, *others]
+    if target < 0.5 or (target >= 0.75 and not others):
+        pids = [job.pid]
+    elif target < 0.75:
+        pids = [job.pid, *others]
     else:
-        met = [others[int((victim - 0.75) * 4 * len(others))]]
-    job.killed, job.struck = job.pid in met, True
-    for pid in met:
+        pids = [others[int((target - 0.75) * 4 * len(others))]]
+    job.killed, job.was_hit = job.pid in pids, True
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The jobs of `benchmarks.chaos`: how each is started, what it leaves, and what must not be lost of that."""
+"""The jobs of `benchmarks.chaos`: their commands, their results, and the work they must not lose."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from retfound_dist.formats.shard_set import MANIFEST
 from tests.train.launching import SMALL
 
 SET, RUN, FEATURES, EVALUATION = "set", "run", "features.npz", "evaluation"
-STEPS, EVERY, SIZE = 12, 3, 56
-ALIKE = 1e-6
-"""How far a loss, a feature or a score may be from the undisturbed one, over it."""
+STEPS, SAVE_EVERY, SIZE = 12, 3, 56
+TOLERANCE = 1e-6
+"""Relative difference that a loss, a feature or a score may have from the undisturbed one."""
 SCORES = ("legacy", "macro", "per_class", "ci95", "confusion", "classes", "seeds")
 PACK = [
     "configs/demo/pack.toml", "phantom.patients=40", "phantom.slices=2", "phantom.height=64",
@@ -31,7 +31,7 @@ PACK = [
 PRETRAIN = [
     "configs/demo/pretrain.toml", *SMALL, f"model.image_size={SIZE}", "data.workers=1",
     "train.precision=fp32", "train.global_batch=32", "train.micro_batch=16", f"train.steps={STEPS}",
-    f"checkpoint.every_steps={EVERY}", "checkpoint.patience_s=60", "data.patience_s=60",
+    f"checkpoint.every_steps={SAVE_EVERY}", "checkpoint.patience_s=60", "data.patience_s=60",
 ]  # fmt: skip
 EVALUATE = [
     "configs/demo/evaluate.toml", "finetune.epochs=2", "seeds=[0,1]", "bootstrap=50", "threads=1",
@@ -42,19 +42,19 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One command; folders are what stands at its URL, as files on this machine."""
+    """One command. Its functions take the folder of its results, as files on this machine."""
 
     name: str
-    words: Callable[[str, str, str], list[str]]
-    """Its words, from the URL of the inputs, that of the results, and the folder of the cache."""
+    arguments: Callable[[str, str, str], list[str]]
+    """Its arguments, from the URL of the inputs, the URL of the results, and the folder of the cache."""
     result: Callable[[Path], Result]
-    """What is held against the undisturbed one; empty before the job says that it is done."""
-    half: Callable[[Path, Result], list[str]]
-    """What it says is committed, and is not right."""
-    kept: Callable[[Path, Result], dict[str, int]]
-    """Work that is committed and right: by name a number that may rise, and not change otherwise."""
-    redone: Callable[[Mapping[str, int], Mapping[str, int], str], list[str]]
-    """What another start did again of it, from `kept` before and after and what that start said."""
+    """What is compared with the undisturbed job; empty until the job is complete."""
+    wrong_when_committed: Callable[[Path, Result], list[str]]
+    """Lines about results that are committed but wrong."""
+    committed_work: Callable[[Path, Result], dict[str, int]]
+    """Work that is committed and right, as a number by name."""
+    lost_work: Callable[[Mapping[str, int], Mapping[str, int], str], list[str]]
+    """Lines about committed work that another start repeated: from the work before and after it, and stderr."""
 
 
 def _pack(_: str, out: str, __: str) -> list[str]:
@@ -76,7 +76,7 @@ def _evaluate(inputs: str, out: str, _: str) -> list[str]:
 
 
 def _files(folder: Path) -> Result:
-    """Every file of a finished set, by its content."""
+    """The digest of every file of a complete set."""
     if not (folder / SET / MANIFEST).exists():
         return {}
     return {path.name: _digest(path) for path in (folder / SET).iterdir() if path.is_file()}
@@ -87,22 +87,22 @@ def _digest(path: Path) -> str:
 
 
 def _steps(folder: Path) -> Result:
-    """Digest and loss of each step of a run that is at its end; a step done twice is there twice."""
+    """Batch digest and loss of each step of a complete run; a repeated step has two entries."""
     run = str(folder / RUN)
     if checkpoint_folder.list_steps(run)[-1:] != [STEPS]:
         return {}
-    found: Result = {f"step {step}": "not logged" for step in range(1, STEPS + 1)}
+    result: Result = {f"step {step}": "not logged" for step in range(1, STEPS + 1)}
     seen: dict[int, int] = {}
     for row in run_folder.read_rows(run, run_folder.METRICS):
         step = int(row["step"])
         seen[step] = seen.get(step, 0) + 1
-        again = f", time {seen[step]}" if seen[step] > 1 else ""
-        found[f"step {step}{again}"] = [row["batch_digest"], row["loss"]]
-    return found
+        suffix = f", time {seen[step]}" if seen[step] > 1 else ""
+        result[f"step {step}{suffix}"] = [row["batch_digest"], row["loss"]]
+    return result
 
 
 def _features(folder: Path) -> Result:
-    """Keys and features."""
+    """Keys and features of a complete file."""
     if not (folder / FEATURES).exists():
         return {}
     arrays = read_npz(str(folder / FEATURES))
@@ -121,95 +121,99 @@ def _scores(folder: Path) -> Result:
     }
 
 
-def _half_run(folder: Path, _: Result) -> list[str]:
+def _wrong_checkpoints(folder: Path, _: Result) -> list[str]:
     run = str(folder / RUN)
     return [text for step in checkpoint_folder.list_steps(run) if (text := damage(run, step))]
 
 
-def _half(result: Callable[[Path], Result]) -> Callable[[Path, Result], list[str]]:
-    """For what is whole or not there: what stands as done must be right already."""
+def _wrong_when_committed(result: Callable[[Path], Result]) -> Callable[[Path, Result], list[str]]:
+    """For results that are written at once: where there is a result, it must be right."""
 
-    def half(folder: Path, whole: Result) -> list[str]:
-        found = readable(result, folder)
-        return [f"stands as done: {line}" for line in differences(found, whole)] if found else []
+    def wrong_when_committed(folder: Path, expected: Result) -> list[str]:
+        current = readable(result, folder)
+        return [f"committed but wrong: {line}" for line in differences(current, expected)] if current else []
 
-    return half
+    return wrong_when_committed
 
 
 def readable(result: Callable[[Path], Result], folder: Path) -> Result:
-    """A result, or why what stands there cannot be read."""
+    """A result, or the error that reading it raised."""
     try:
         return result(folder)
     except Exception as error:
         return {"unreadable": repr(error)[:300]}
 
 
-def _shards(folder: Path, whole: Result) -> dict[str, int]:
-    """Tars that have their record and are right, with the time of their writing."""
+def _shards(folder: Path, expected: Result) -> dict[str, int]:
+    """Committed tars with the right content, and their times of writing."""
     where = folder / SET
     return {
         tar.name: tar.stat().st_mtime_ns
         for tar in sorted(where.glob("*.tar"))
-        if tar.with_suffix(".idx").exists() and _digest(tar) == whole.get(tar.name)
+        if tar.with_suffix(".idx").exists() and _digest(tar) == expected.get(tar.name)
     }
 
 
 def _checkpoint(folder: Path, _: Result) -> dict[str, int]:
-    """The newest checkpoint that is right."""
+    """The newest undamaged checkpoint."""
     run = str(folder / RUN)
     return {
         RUN: max((step for step in checkpoint_folder.list_steps(run) if not damage(run, step)), default=0)
     }
 
 
-def _nothing_kept(_: Path, __: Result) -> dict[str, int]:
+def _nothing_committed(_: Path, __: Result) -> dict[str, int]:
     return {}
 
 
-def _packed_again(before: Mapping[str, int], after: Mapping[str, int], _: str) -> list[str]:
+def _lost_shards(before: Mapping[str, int], after: Mapping[str, int], _: str) -> list[str]:
     lost = [name for name, written in before.items() if after.get(name) != written]
     return [f"{len(lost)} shards were committed and packed again: {', '.join(lost[:5])}"] if lost else []
 
 
-def _trained_again(before: Mapping[str, int], _: Mapping[str, int], said: str) -> list[str]:
+def _lost_steps(before: Mapping[str, int], _: Mapping[str, int], stderr: str) -> list[str]:
     step = before.get(RUN, 0)
-    found = re.search(r"resuming at step (\d+)", said)
-    begun = STEPS if "nothing to do" in said else int(found[1]) if found else 0
+    result = re.search(r"resuming at step (\d+)", stderr)
+    begun = STEPS if "nothing to do" in stderr else int(result[1]) if result else 0
     return [f"step {step} was committed, the next start went on at step {begun}"] if begun < step else []
 
 
-def _none_again(_: Mapping[str, int], __: Mapping[str, int], ___: str) -> list[str]:
+def _nothing_lost(_: Mapping[str, int], __: Mapping[str, int], ___: str) -> list[str]:
     return []
 
 
 JOBS = {
-    "pack": Job("pack", _pack, _files, _half(_files), _shards, _packed_again),
-    "pretrain": Job("pretrain", _pretrain, _steps, _half_run, _checkpoint, _trained_again),
-    "embed": Job("embed", _embed, _features, _half(_features), _nothing_kept, _none_again),
-    "evaluate": Job("evaluate", _evaluate, _scores, _half(_scores), _nothing_kept, _none_again),
+    "pack": Job("pack", _pack, _files, _wrong_when_committed(_files), _shards, _lost_shards),
+    "pretrain": Job("pretrain", _pretrain, _steps, _wrong_checkpoints, _checkpoint, _lost_steps),
+    "embed": Job(
+        "embed", _embed, _features, _wrong_when_committed(_features), _nothing_committed, _nothing_lost
+    ),
+    "evaluate": Job(
+        "evaluate", _evaluate, _scores, _wrong_when_committed(_scores), _nothing_committed, _nothing_lost
+    ),
 }
 
 
-def differences(found: Result, whole: Result) -> list[str]:
-    """Names of what is missing, more, or other than in the undisturbed result, with what it is."""
+def differences(result: Result, expected: Result) -> list[str]:
+    """Lines about each part that is missing, new, or different from the undisturbed result."""
     lines = []
-    for name in sorted(found.keys() | whole.keys()):
-        usual = name.split(", time ")[0]  # a step that was done twice must be the same step twice
-        if name not in found:
+    for name in sorted(result.keys() | expected.keys()):
+        first_name = name.split(", time ")[0]  # a step that was done twice must be the same step twice
+        if name not in result:
             lines.append(f"{name} is missing")
-        elif usual not in whole:
+        elif first_name not in expected:
             lines.append(f"{name} is new")
-        elif not alike(found[name], whole[usual]):
-            lines.append(f"{name} is {str(found[name])[:80]}, not {str(whole[usual])[:80]}")
+        elif not nearly_equal(result[name], expected[first_name]):
+            lines.append(f"{name} is {str(result[name])[:80]}, not {str(expected[first_name])[:80]}")
     return lines
 
 
-def alike(one: Any, other: Any) -> bool:
-    """Whether two values are equal, numbers among them nearly."""
-    if isinstance(one, float) and isinstance(other, float):
-        return bool(np.isclose(one, other, rtol=ALIKE, atol=ALIKE, equal_nan=True))
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(alike, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
-    return bool(one == other)
+def nearly_equal(first: Any, second: Any) -> bool:
+    """Whether two values are equal, with a small tolerance for numbers."""
+    if isinstance(first, float) and isinstance(second, float):
+        return bool(np.isclose(first, second, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(nearly_equal, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(nearly_equal(first[key], second[key]) for key in first)
+    return bool(first == second)

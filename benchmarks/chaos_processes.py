@@ -1,4 +1,4 @@
-"""One process of `benchmarks.chaos`: started, watched to its end, and judged by how it left."""
+"""One process of `benchmarks.chaos`: starts it, waits for its end, and checks exit code and messages."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from benchmarks.storm_checks import of_sessions
 from tests import ROOT
 
 LIMIT_S = 420.0
-"""A process that takes longer hangs: ten times what the slowest takes, and a store's patience."""
-GONE_S = 20.0
+"""A process that takes longer hangs. It is ten times the slowest job, and more than a store's patience."""
+OUTLIVE_S = 20.0
 """Seconds that the processes of a job may outlive it."""
 NOISE = (
     "Traceback (most recent call last)", "Exception ignored in", "exception was never retrieved",
     "Exception in thread", "Fatal Python error", "terminate called", "Unclosed ",
 )  # fmt: skip
-"""Words of a program that has lost control of what it says."""
+"""Messages of Python or torch that no user should see."""
 NOTICE = re.compile(r"does not answer|asking for up to|was held by|will be tried again|warning:|note:")
-"""Lines of `retfound:` that tell of a trouble that may pass."""
+"""Lines of `retfound:` about trouble that may pass."""
 _TRACKER = re.compile(
     r"(^.*resource_tracker\.py:\d+: UserWarning: .*\n(\s+warnings\.warn\(.*\n)?)"
     r"|(^Traceback \(most recent call last\):\n  File \".*multiprocessing/resource_tracker\.py\".*\n"
     r"(    .*\n)*KeyError: .*\n?)",
     re.MULTILINE,
 )
-"""What Python says when its resource tracker was killed: it starts another, which knows no semaphore."""
+"""Messages of Python after its resource tracker was killed: the new one does not know the semaphores."""
 
 
-class Watched:
-    """A command that runs in a session of its own, what it says on stderr in a file."""
+class WatchedProcess:
+    """A command in its own session, with its stderr in a file."""
 
-    def __init__(self, words: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.killed = False
-        """Whether the main process was killed by who watches."""
-        self.struck = False
-        """Whether any of its processes was."""
+        """Whether this benchmark killed the main process."""
+        self.was_hit = False
+        """Whether this benchmark killed any of its processes."""
         self._log = log
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                words, env=env, cwd=ROOT, start_new_session=True,
+                arguments, env=env, cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
             )  # fmt: skip
         self.pid, self._began = self._process.pid, time.monotonic()
@@ -57,33 +57,33 @@ class Watched:
 
     @property
     def seconds(self) -> float:
-        """How long it has run, or ran."""
+        """Seconds since its start."""
         return time.monotonic() - self._began
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         """All of stderr so far."""
         return self._log.read_text(errors="replace")
 
     def tree(self) -> list[int]:
-        """It and all that it has started, rising."""
+        """Ids of the process and of all that it started, rising."""
         return sorted(of_sessions({self.pid}))
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within so long."""
+        """Whether it ended within so many seconds."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, seconds))
             return True
         return False
 
     def end(self) -> Iterator[str]:
-        """Wait for it and all that it has started; gives a line for what did not end by itself."""
+        """Wait for it and all that it started; yields a line for each that did not end by itself."""
         if not self.wait(LIMIT_S - self.seconds):
             yield f"it hangs: after {LIMIT_S:.0f} s it has not ended"
             self._kill_all()
             return
-        if left := self._left():
-            yield f"{len(left)} processes outlive it: {'; '.join(sorted(left.values()))[:300]}"
+        if running := self._still_running():
+            yield f"{len(running)} processes outlive it: {'; '.join(sorted(running.values()))[:300]}"
             self._kill_all()
 
     def _kill_all(self) -> None:
@@ -91,27 +91,30 @@ class Watched:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        self._left()
+        self._still_running()
 
-    def _left(self) -> dict[int, str]:
-        """What of it still runs after a while."""
-        end = time.monotonic() + GONE_S
-        while (left := of_sessions({self.pid})) and time.monotonic() < end:
+    def _still_running(self) -> dict[int, str]:
+        """Its processes that still run after a while, by id."""
+        end = time.monotonic() + OUTLIVE_S
+        while (running := of_sessions({self.pid})) and time.monotonic() < end:
             time.sleep(0.1)
-        return left
+        return running
 
 
-def untold(code: int, said: str, killed: bool, struck: bool = False) -> Iterator[str]:
-    """What a person is not told, or told too much of, by a process that has ended."""
-    if struck:
-        said = _TRACKER.sub("", said)
-    for words in NOISE if killed else (*NOISE, "resource_tracker:"):  # Python's tidies up after a kill, aloud
-        if words in said:
-            yield f"it says {words!r}"
+def unreported(code: int, stderr: str, killed: bool, was_hit: bool = False) -> Iterator[str]:
+    """What an ended process reported wrongly: tracebacks, strange exit codes, no error line or several."""
+    if was_hit:
+        stderr = _TRACKER.sub("", stderr)
+    # After a kill, the messages of Python's resource tracker are expected.
+    for phrase in NOISE if killed else (*NOISE, "resource_tracker:"):
+        if phrase in stderr:
+            yield f"it prints {phrase!r}"
     if killed and code == -signal.SIGKILL:
         return
     if code not in (0, 2, 130):
         yield f"it left with {code}"
-    errors = [line for line in said.splitlines() if line.startswith("retfound:") and not NOTICE.search(line)]
+    errors = [
+        line for line in stderr.splitlines() if line.startswith("retfound:") and not NOTICE.search(line)
+    ]
     if code == 2 and len(errors) != 1:
         yield f"it left with 2 and {len(errors)} lines of error"

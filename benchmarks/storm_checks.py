@@ -1,4 +1,4 @@
-"""What must hold of a run after a storm of kills; each check gives a line for every promise broken."""
+"""Checks of a run after many kills; each yields a line for every broken promise."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.storm_lives import Life
+from benchmarks.storm_processes import TrainingProcess
 from retfound_dist.errors import RetfoundError
 from retfound_dist.formats import checkpoint_folder
 
 LEFT_OVER = 3
-"""Scratch folders that may be left: those of the last processes, never one for each kill."""
+"""Scratch folders that may be left: those of the last processes."""
 
 
 def wrong_batches(rows: Sequence[dict[str, Any]], expected: Sequence[str]) -> Iterator[str]:
-    """Steps that are missing, or whose batch is another than the plan's, each time they were done."""
+    """Steps that are missing, or whose batch was not the planned one."""
     missing = sorted(set(range(1, len(expected) + 1)) - {row["step"] for row in rows})
     if missing:
         yield f"steps {missing[:10]} are not in metrics.jsonl"
@@ -29,7 +29,7 @@ def wrong_batches(rows: Sequence[dict[str, Any]], expected: Sequence[str]) -> It
 
 
 def bad_checkpoints(run: str, last: int) -> Iterator[str]:
-    """Committed checkpoints with a file that is missing or differs in size or sha256."""
+    """Committed checkpoints with a missing file, or with a file of another size or sha256."""
     steps = checkpoint_folder.list_steps(run)
     if steps[-1:] != [last]:
         yield f"the newest committed checkpoint is {steps[-1:]}, not {last}"
@@ -37,7 +37,7 @@ def bad_checkpoints(run: str, last: int) -> Iterator[str]:
 
 
 def damage(run: str, step: int) -> str:
-    """What is wrong with a committed checkpoint; empty for one whose files are as its commit says."""
+    """What is wrong with a committed checkpoint; empty where its files match its commit."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step))
@@ -48,17 +48,18 @@ def damage(run: str, step: int) -> str:
     return ""
 
 
-def wrong_starts(lives: Sequence[Life]) -> Iterator[str]:
-    """Processes that went on from anything but the newest committed checkpoint."""
-    for number, life in enumerate(lives, 1):
-        if life.committed is not None and int(life.resumed() or 0) != life.committed:
-            yield f"process {number} went on at step {life.resumed() or 0}, committed was {life.committed}"
-        yield from (f"process {number}: {line}" for _, line in life.said if "skipping" in line)
+def wrong_starts(processes: Sequence[TrainingProcess]) -> Iterator[str]:
+    """Processes that did not resume at the newest committed checkpoint."""
+    for number, training in enumerate(processes, 1):
+        if training.committed is not None and int(training.resumed_step() or 0) != training.committed:
+            resumed = training.resumed_step() or 0
+            yield f"process {number} went on at step {resumed}, committed was {training.committed}"
+        yield from (f"process {number}: {line}" for _, line in training.stderr_lines if "skipping" in line)
 
 
-def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:
-    """Processes that outlived their trainer, and shared memory in what they had in place of /dev/shm."""
-    sessions = {life.process.pid for life in lives}
+def left_behind(processes: Sequence[TrainingProcess], memory: Path) -> Iterator[str]:
+    """Processes that outlived their trainer, and files left in their /dev/shm."""
+    sessions = {training.process.pid for training in processes}
     end = time.monotonic() + 10
     while (alive := of_sessions(sessions)) and time.monotonic() < end:
         time.sleep(0.2)
@@ -68,18 +69,18 @@ def left_behind(lives: Sequence[Life], memory: Path) -> Iterator[str]:
 
 
 def left_on_disk(scratch: Path) -> Iterator[str]:
-    """More scratch folders than the last processes can have left."""
+    """More scratch folders than the last processes can leave."""
     left = sorted(path.name for path in scratch.glob("retfound-*"))
     if len(left) > LEFT_OVER:
         yield f"{len(left)} scratch folders are left in TMPDIR: {', '.join(left[:5])}"
 
 
 def of_sessions(sessions: set[int]) -> dict[int, str]:
-    """Processes that descend from a trainer, which led a session: pid to command."""
-    found = {}
+    """Processes in the sessions of trainers: command by process id."""
+    result = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             pid = int(path.name)
             if os.getsid(pid) in sessions and " Z " not in (path / "stat").read_text():
-                found[pid] = (path / "cmdline").read_text().replace("\0", " ")
-    return found
+                result[pid] = (path / "cmdline").read_text().replace("\0", " ")
+    return result

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos_faults import COMMANDS, FULL, KILL, PLACES, episodes, kill, rooms_of, rules
-from benchmarks.chaos_jobs import JOBS, RUN, SET, alike, differences, readable
-from benchmarks.chaos_processes import Watched, untold
+from benchmarks.chaos_faults import COMMANDS, FULL, KILL, PLACES, disks_of, episodes, kill, rules
+from benchmarks.chaos_jobs import JOBS, RUN, SET, differences, nearly_equal, readable
+from benchmarks.chaos_processes import WatchedProcess, unreported
 from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
 from shards.pack import pack
 
@@ -41,9 +41,9 @@ def test_each_round_has_every_fault_of_every_command_in_every_place() -> None:
 
 def test_only_disks_that_a_command_writes_to_are_full() -> None:
     full = [one for one in islice(episodes(2), 20 * ROUND) if one.fault == FULL]
-    assert all(one.room in rooms_of(one.command, one.place) for one in full)
-    assert {one.room for one in full if one.command == "pretrain"} == {"tmp", "out", "cache", "shm"}
-    assert "out" not in {one.room for one in full if one.place == "S3"}
+    assert all(one.disk in disks_of(one.command, one.place) for one in full)
+    assert {one.disk for one in full if one.command == "pretrain"} == {"tmp", "out", "cache", "shm"}
+    assert "out" not in {one.disk for one in full if one.place == "S3"}
 
 
 def test_no_listing_is_flipped() -> None:
@@ -52,8 +52,8 @@ def test_no_listing_is_flipped() -> None:
     assert all(rule["unless"] == "list-type" for one in flips for rule in rules(one))
 
 
-def watched(script: str, folder: Path) -> Watched:
-    return Watched([sys.executable, "-c", script], dict(os.environ), folder / "log")
+def watched(script: str, folder: Path) -> WatchedProcess:
+    return WatchedProcess([sys.executable, "-c", script], dict(os.environ), folder / "log")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_an_end_is_told_in_one_line_or_counted(script: str, wrong: str, tmp_path
     process = watched(script, tmp_path)
     assert list(process.end()) == []
     assert process.code is not None
-    found = list(untold(process.code, process.said, killed=False))
+    found = list(unreported(process.code, process.stderr, killed=False))
     assert wrong in "; ".join(found)
     assert bool(found) == bool(wrong)
 
@@ -97,12 +97,13 @@ def test_what_python_says_of_its_own_killed_tracker_is_counted_only_where_nobody
 ) -> None:
     process = watched(WITHOUT_TRACKER, tmp_path)
     assert list(process.end()) == []
-    said = process.said
-    assert "resource_tracker.py" in said
-    assert list(untold(0, said, killed=False)) != []
-    assert list(untold(0, said, killed=False, struck=True)) == []
+    stderr = process.stderr
+    assert "resource_tracker.py" in stderr
+    assert list(unreported(0, stderr, killed=False)) != []
+    assert list(unreported(0, stderr, killed=False, was_hit=True)) == []
     assert (
-        list(untold(0, said + "Traceback (most recent call last):\n  File 'x'\n", False, struck=True)) != []
+        list(unreported(0, stderr + "Traceback (most recent call last):\n  File 'x'\n", False, was_hit=True))
+        != []
     )
 
 
@@ -115,16 +116,16 @@ sys.exit(child.wait() != 0)
 
 
 @pytest.mark.parametrize(
-    ("victim", "main", "child"), [(0.1, True, False), (0.6, True, True), (0.9, False, True)]
+    ("target", "main", "child"), [(0.1, True, False), (0.6, True, True), (0.9, False, True)]
 )
 def test_a_kill_meets_the_main_process_or_all_or_one_of_the_others(
-    victim: float, main: bool, child: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: float, main: bool, child: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.chaos_processes.GONE_S", 1.0)
+    monkeypatch.setattr("benchmarks.chaos_processes.OUTLIVE_S", 1.0)
     process = watched(SLEEPERS, tmp_path)
-    while "ready" not in process.said:
+    while "ready" not in process.stderr:
         time.sleep(0.01)
-    kill(process, victim)
+    kill(process, target)
     outlived = list(process.end())
     assert process.killed == main
     assert process.code == (-9 if main else 1)
@@ -147,26 +148,26 @@ def packed(folder: Path) -> Path:
 def test_a_set_with_one_other_byte_is_wrong_and_a_shard_written_again_was_lost(tmp_path: Path) -> None:
     folder, job = packed(tmp_path), JOBS["pack"]
     whole = job.result(folder)
-    kept = job.kept(folder, whole)
-    assert job.half(folder, whole) == []
-    assert len(kept) > 1
-    assert job.redone(kept, job.kept(folder, whole), "") == []
-    tar = folder / SET / next(iter(kept))
+    committed = job.committed_work(folder, whole)
+    assert job.wrong_when_committed(folder, whole) == []
+    assert len(committed) > 1
+    assert job.lost_work(committed, job.committed_work(folder, whole), "") == []
+    tar = folder / SET / next(iter(committed))
     data = tar.read_bytes()
     tar.write_bytes(data)
-    assert "packed again" in job.redone(kept, job.kept(folder, whole), "")[0]
+    assert "packed again" in job.lost_work(committed, job.committed_work(folder, whole), "")[0]
     tar.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
-    assert tar.name in job.half(folder, whole)[0]
+    assert tar.name in job.wrong_when_committed(folder, whole)[0]
     (folder / SET / "left.tmp").touch()
     assert "left.tmp is new" in differences(job.result(folder), whole)
 
 
 def test_a_run_that_goes_on_from_an_older_checkpoint_has_lost_one() -> None:
     job = JOBS["pretrain"]
-    assert job.redone({RUN: 6}, {}, "resuming at step 6") == []
-    assert job.redone({RUN: 6}, {}, "nothing to do") == []
-    assert "went on at step 3" in job.redone({RUN: 6}, {}, "resuming at step 3")[0]
-    assert "went on at step 0" in job.redone({RUN: 6}, {}, "12 steps")[0]
+    assert job.lost_work({RUN: 6}, {}, "resuming at step 6") == []
+    assert job.lost_work({RUN: 6}, {}, "nothing to do") == []
+    assert "went on at step 3" in job.lost_work({RUN: 6}, {}, "resuming at step 3")[0]
+    assert "went on at step 0" in job.lost_work({RUN: 6}, {}, "12 steps")[0]
 
 
 def test_results_are_alike_to_a_millionth_and_steps_done_twice_are_the_same_steps() -> None:
@@ -174,11 +175,11 @@ def test_results_are_alike_to_a_millionth_and_steps_done_twice_are_the_same_step
     assert differences({**whole, "step 1, time 2": ["00ab", 1.0 + 1e-9]}, whole) == []
     assert differences({**whole, "step 1, time 2": ["00ac", 1.0]}, whole)
     assert differences({"keys": ["a", "b"]}, whole) == ["step 1 is missing"]
-    assert not alike([1.0, 2.0], [1.0, 2.00001])
-    assert not alike(["a"], ["a", "b"])
+    assert not nearly_equal([1.0, 2.0], [1.0, 2.00001])
+    assert not nearly_equal(["a"], ["a", "b"])
 
 
 def test_a_file_that_cannot_be_read_is_a_result_that_differs(tmp_path: Path) -> None:
     (tmp_path / "features.npz").write_bytes(b"PK\x03\x04 cut")
-    assert JOBS["embed"].half(tmp_path, {"keys": []})
+    assert JOBS["embed"].wrong_when_committed(tmp_path, {"keys": []})
     assert "unreadable" in readable(JOBS["embed"].result, tmp_path)
