@@ -54,7 +54,7 @@ class Job:
     committed_work: Callable[[Path, Result], dict[str, int]]
     """Work that is committed and right, as a number by name."""
     lost_work: Callable[[Mapping[str, int], Mapping[str, int], str], list[str]]
-    """Lines about committed work that another start repeated: from the work before and after it, and stderr."""
+    """Lines about committed work that a start repeated, from the work before and after it and its stderr."""
 
 
 def _pack(_: str, out: str, __: str) -> list[str]:

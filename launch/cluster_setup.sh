@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Install on a cluster without conda and without root: once, on a login node, from the root of the clone.
-#   launch/cluster_setup.sh [FOLDER]        FOLDER: on a file system that every node sees (default: .venv here)
+# Install on a cluster without conda and without root. Run it once on a login node, from the root of the clone.
+#   launch/cluster_setup.sh [FOLDER]        FOLDER: on a file system that all nodes share (default: .venv here)
 #
 #   PYTHON=python3.11     the interpreter (`module load python/3.11` first, where there are modules)
 #   SCRATCH=/scratch/me   where pip's cache and temporary files go: home folders are small (default: $TMPDIR or /tmp)
 #
 # Then:  VENV=FOLDER sbatch --nodes=4 --gpus-per-node=8 launch/slurm/pretrain.sbatch CONFIG.toml
-# torch's wheels bring CUDA and NCCL: no module for these is wanted, and loaded ones may get in the way.
+# torch's wheels contain CUDA and NCCL. Do not load modules for these: they may conflict.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-${VENV:-$PWD/.venv}}
@@ -14,12 +14,12 @@ python=${PYTHON:-python3}
 scratch=${SCRATCH:-${TMPDIR:-/tmp}}
 
 command -v "$python" >/dev/null \
-  || { echo "there is no $python: load a module or set PYTHON" >&2; exit 2; }
+  || { echo "$python is not found: load a module or set PYTHON" >&2; exit 2; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "$python is older than Python 3.11: load a newer module or set PYTHON=python3.11" >&2; exit 2; }
 mkdir -p "$folder" "$scratch" || { echo "cannot write to $folder or $scratch" >&2; exit 2; }
 case " ${LOADEDMODULES:-} " in
-  *cuda* | *nccl*) echo "note: CUDA or NCCL modules are loaded; torch brings its own: module unload them if it fails" ;;
+  *cuda* | *nccl*) echo "note: CUDA or NCCL modules are loaded, but torch has its own: if training fails, unload them with module unload" ;;
 esac
 
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
@@ -27,7 +27,7 @@ export PIP_CACHE_DIR=$scratch/pip-cache TMPDIR=$scratch DS_BUILD_OPS=0
 echo "installing into $folder (some 6 GB)"
 "$folder/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt ".[dashboard]"
 
-# what a node will need, tried here
+# test what a node needs
 "$folder/bin/retfound" plan configs/pretrain_vitl_oct.toml --nodes 1 --gpus-per-node 8 >/dev/null
 echo "installed: $("$folder/bin/python" -c 'from importlib.metadata import version as v; print("retfound-dist", v("retfound-dist"))')"
 echo "next: VENV=$folder sbatch --nodes=4 --gpus-per-node=8 launch/slurm/pretrain.sbatch configs/pretrain_vitl_oct.toml"

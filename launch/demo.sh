@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The whole road on this machine: images -> shards -> two-rank pretraining -> comparison -> report.
+# The whole pipeline on this machine: images -> shards -> pretraining on two ranks -> comparison -> report.
 #   launch/demo.sh                    on generated B-scans
 #   IMAGES=folder launch/demo.sh      on your own: a folder of class folders
-# Everything lands in runs/demo (RUNS=folder: folder/demo). An earlier demo is kept as demo.previous.
+# All results are in runs/demo (RUNS=folder: folder/demo). An earlier demo is moved to demo.previous.
 set -euo pipefail
 images=${IMAGES:+$(realpath "$IMAGES")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,12 +29,12 @@ attempt() {
   echo "      done in $((SECONDS - started)) s"
 }
 
-make_room() {
+prepare_folder() {
   if [ -e "$demo" ]; then
-    [ -f "$demo/$marker" ] || stop "$demo exists and is not an earlier demo: move it away, or give RUNS=folder"
+    [ -f "$demo/$marker" ] || stop "$demo exists and is not an earlier demo: move it, or set RUNS=folder"
     rm -rf "$demo.previous"
     mv "$demo" "$demo.previous"
-    echo "the earlier demo is now $demo.previous"
+    echo "moved the earlier demo to $demo.previous"
   fi
   mkdir -p "$demo"
   touch "$demo/$marker"
@@ -42,11 +42,11 @@ make_room() {
 
 source_of_images=()
 if [ -n "$images" ]; then
-  [ -d "$images" ] || stop "IMAGES=$images is not a folder: give a folder of class folders"
+  [ -d "$images" ] || stop "IMAGES=$images is not a folder: set it to a folder of class folders"
   source_of_images=(source.kind=folder "source.path=$images")
 fi
-make_room
-echo "Results: $demo    On 2 cores: some 10 minutes"
+prepare_folder
+echo "Results: $demo    Time on 2 cores: about 10 minutes"
 
 heading "Packing ${images:-generated B-scans} into shards: half a minute -> $demo/shards"
 attempt retfound pack configs/demo/pack.toml out.url="$demo/shards" "${source_of_images[@]}"
@@ -54,18 +54,18 @@ attempt retfound pack configs/demo/pack.toml out.url="$demo/shards" "${source_of
 heading "Checking every shard against its manifest: a few seconds"
 attempt retfound verify "$demo/shards"
 
-heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): some 4 minutes -> $demo/pretrain"
+heading "Pretraining a masked autoencoder on 2 ranks (ZeRO-2, bf16): about 4 minutes -> $demo/pretrain"
 give_torchrun_time_for_a_save configs/demo/pretrain.toml
 attempt torchrun --standalone --nproc-per-node=2 -m retfound_dist pretrain configs/demo/pretrain.toml \
   run.url="$demo/pretrain" data.shards="$demo/shards"
 
-# the first and the last committed checkpoint
+# checkpoints by step: the first and the last committed one
 checkpoints=("$demo"/pretrain/checkpoints/step_*/COMMIT.json)
 [ -f "${checkpoints[0]}" ] || stop "no committed checkpoint in $demo/pretrain/checkpoints"
 early=${checkpoints[0]%/COMMIT.json}
 last=${checkpoints[-1]%/COMMIT.json}
 
-heading "Fine-tuning from nothing, from ${early##*/} and from ${last##*/}, and scoring: some 4 minutes"
+heading "Fine-tuning from nothing, from ${early##*/} and from ${last##*/}, and scoring: about 4 minutes"
 unset OMP_NUM_THREADS
 attempt retfound compare configs/demo/compare.toml data.path="$demo/shards" \
   weights.none=none weights.early="$early" weights.last="$last" \

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034
-# Sourced by the other launch scripts (not run by itself): what every way to start ranks shares.
+# The settings that all launch scripts share. They source this file; it is not run by itself.
 #
-#   VENV=folder           virtual environment (default: .venv of this clone; else what PATH has)
+#   VENV=folder           virtual environment (default: .venv of this clone, else PATH)
 #   RANKS_PER_NODE=8      ranks on each host (default: one for each GPU, or 1)
-#   IFACE=ib0             network interface that ranks talk over (default: they find out)
-#   OMP_NUM_THREADS=4     CPU threads of each rank (default: the host's cores shared between its ranks)
+#   IFACE=ib0             network interface between the ranks (default: chosen by NCCL and gloo)
+#   OMP_NUM_THREADS=4     CPU threads of each rank (default: the host's cores divided by its ranks)
 #   TORCH_ELASTIC_SHUTDOWN_TIMEOUT=300   seconds that ranks have to save (default: train.grace_s)
 #
-# S3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE are read from the
-# environment by the ranks themselves. No script here puts them on a command line or prints them.
+# S3: the ranks read AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE from the
+# environment. No script here prints them or puts them on a command line.
 
 VENV=${VENV:-$PWD/.venv}
 if [ -x "$VENV/bin/python" ]; then
@@ -17,15 +17,14 @@ if [ -x "$VENV/bin/python" ]; then
   export PATH
 fi
 
-# A node that dies and comes back ends the whole job when the ranks' store lives in torchrun's own.
+# Otherwise the ranks' store is in a torchrun process, and a node that fails and returns ends the whole job.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export PYTHONUNBUFFERED=1
 
-# Gloo (CPU, and every object collective) listens on the address that the host's own name resolves
-# to; where that is 127.0.x.1, as on a fresh Debian, hosts cannot reach each other. NCCL takes the
-# fastest interface it finds that is not loopback or docker; on a host with several networks say
-# which. NCCL_DEBUG=INFO shows the choice, NCCL_IB_HCA picks InfiniBand cards. IFACE sets both, and
-# the address that torchrun announces.
+# Gloo (on CPUs, and for collectives of objects) listens on the address of the host's own name. Where that is
+# 127.0.x.1, as on a new Debian, hosts cannot reach each other. NCCL takes the fastest interface that is not
+# loopback or docker. On a host with several networks, set IFACE: it is used for both, and for the address that
+# torchrun announces. NCCL_DEBUG=INFO shows NCCL's choice. NCCL_IB_HCA selects InfiniBand cards.
 rendezvous_address=()
 if [ -n "${IFACE:-}" ]; then
   export GLOO_SOCKET_IFNAME=$IFACE NCCL_SOCKET_IFNAME=$IFACE
@@ -48,8 +47,8 @@ if [ -z "${OMP_NUM_THREADS:-}" ]; then
 fi
 export RANKS_PER_NODE OMP_NUM_THREADS
 
-# torchrun ends its ranks so long after it was told to stop, whatever they are saving; unless told
-# otherwise after 30 s. With the arguments of pretrain: what their train.grace_s says.
+# torchrun kills its ranks this many seconds after a signal to stop, also while they save; the default is 30.
+# Set it to the train.grace_s of these arguments of pretrain.
 give_torchrun_time_for_a_save() {
   [ -z "${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-}" ] || return 0
   local read_grace='import json, sys; print(round(json.load(sys.stdin)["train.grace_s"]["value"]))'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make docs/report.png: a small run in three starts on generated B-scans, its report, and a browser's picture of it.
-#   make docs-figures          some 3 minutes on 2 cores; wants chromium
-# The picture is looked at before it is committed.
+# Make docs/report.png: a small run with three starts on generated B-scans, and a screenshot of its report.
+#   make docs-figures          about 3 minutes on 2 cores; needs chromium
+# Look at the picture before you commit it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/environment.sh
@@ -32,4 +32,4 @@ from PIL import Image
 picture = Image.open(sys.argv[1]).convert("RGB").quantize(128, method=Image.Quantize.MEDIANCUT)
 picture.save(sys.argv[2], optimize=True)
 END
-echo "docs/report.png: look at it"
+echo "wrote docs/report.png: look at it before you commit it"

@@ -2,7 +2,7 @@
 # Pretrain on this machine: one rank for each GPU, or RANKS_PER_NODE of them.
 #   launch/local.sh configs/pretrain_vitl_oct.toml run.url=runs/oct
 #   RANKS_PER_NODE=2 launch/local.sh configs/demo/pretrain.toml
-# Run it from the root of the clone; started again with the same words it resumes.
+# Run it from the root of the clone. Started again with the same arguments, the run resumes.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
 # shellcheck source=launch/environment.sh

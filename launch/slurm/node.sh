@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One host's part of a Slurm job: torchrun and its ranks. srun in pretrain.sbatch starts one on each
-# node with RDZV_ENDPOINT set; it is not run by hand.
+# One host of a Slurm job: torchrun and its ranks. srun in pretrain.sbatch starts this script on each node with
+# RDZV_ENDPOINT set. Do not run it by hand.
 #
-# Being asked to stop: the ranks get SIGUSR1, save, leave with 0, and torchrun with them. torchrun itself
-# is kept from signals: it would answer SIGTERM by ending the ranks after a while, whatever they save, and
-# die of SIGUSR1. Slurm's own signals reach only this script where proctrack/cgroup is used, but every
-# process of the step with proctrack/linuxproc; so the ranks take two signals in one breath for one, and
-# their loader processes none at all. SIGUSR2, from pretrain.sbatch, is for this script alone.
-# Ranks that do not listen yet, or are not there yet, find the file RETFOUND_ASKED_TO_STOP.
+# How a job stops: the ranks get SIGUSR1, save and exit with 0, and torchrun exits with them. torchrun itself
+# gets no signals: SIGTERM would make it kill the ranks after a while, also while they save, and SIGUSR1 would
+# end it. With proctrack/cgroup, Slurm's own signals reach only this script; with proctrack/linuxproc, every
+# process of the step. Therefore the ranks treat two signals within a moment as one, and their loader processes
+# ignore signals. SIGUSR2 comes from pretrain.sbatch, for this script alone.
+# Ranks that do not handle signals yet find the file RETFOUND_ASKED_TO_STOP.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source launch/environment.sh
@@ -25,14 +25,14 @@ agent=""
 ask_the_ranks_to_stop() {
   [ -z "$asked" ] || return 0
   asked=yes
-  echo "node.sh on $(hostname): asking the ranks to save and leave" >&2
+  echo "node.sh on $(hostname): asking the ranks to save and exit" >&2
   touch "$RETFOUND_ASKED_TO_STOP"
   [ -z "$agent" ] || pkill -USR1 --parent "$agent" || true
 }
 trap '' USR1
 trap ask_the_ranks_to_stop USR2 TERM
 
-# what is ignored here stays ignored in torchrun, but for the signals that it asks to handle
+# signals that are ignored here stay ignored in torchrun, except those that it handles itself
 (
   trap '' TERM USR1 USR2
   export PET_SIGNALS_TO_HANDLE=SIGQUIT
@@ -42,7 +42,7 @@ trap ask_the_ranks_to_stop USR2 TERM
 ) &
 agent=$!
 
-# a trapped signal ends `wait` early: wait until torchrun has really left
+# a trapped signal ends `wait` early: wait until torchrun has really ended
 status=0
 while :; do
   wait "$agent" && status=0 || status=$?

@@ -78,7 +78,7 @@ def test_a_cancelled_job_is_saved_and_does_not_start_again(slurm: Slurm, job: Jo
     assert job.saved() == job.step() > 0, read_logs(job.logs)
     assert job.restarts() == 0
     log = (job.logs / f"{job.id}.log").read_text()
-    assert "cancelled: not started again" in log
+    assert "cancelled: not requeued" in log
     assert "back into the queue" not in log
     assert "stopped as asked at step" in read_logs(job.logs)
     assert "scancel (Slurm's KillWait): 30 s" in read_logs(job.logs)  # as it said at its start
