@@ -18,7 +18,7 @@ from retfound_dist.config.schema import Checkpoint, Data, Model, PretrainConfig,
 from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import read_world
-from retfound_dist.train.logs.telemetry import TrainingDisplay
+from retfound_dist.train.logs.telemetry import training_display
 from retfound_dist.train.pretrain import run_joined
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
@@ -72,7 +72,7 @@ def main() -> None:
         how = config(shards, url, model, every, world.size)
         watchdog = Watchdog(world, how.train.hang_minutes)
         watchdog.start()
-        with TrainingDisplay(0, shown=False) as display, Scratch("bench", world.owner) as scratch:
+        with training_display(shown=False) as display, Scratch("bench", world.owner) as scratch:
             config_tree, uploads = to_dict(how), UploadProcess(url)
             stop_request, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder

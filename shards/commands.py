@@ -11,8 +11,8 @@ from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PackConfig
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.io import storage
+from retfound_dist.runtime.progress import show_progress
 from shards.append import append, plan_of
-from shards.display import progress_display
 from shards.images.suspects import suspect_lines
 from shards.pack import existing_set, plan_pack, run_plan
 from shards.people.name_policy import DIGEST, HARMLESS, PUBLISHED, policy_sentence
@@ -45,7 +45,7 @@ def pack_command(
     """
     config, _ = load(PackConfig, config_path, overrides)
     if add and not dry_run:
-        with progress_display("packing", "images", quiet=quiet) as progress:
+        with show_progress("packing", "images", quiet=quiet) as progress:
             manifest = append(config, progress, os.path.basename(config_path))
         _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
         return 0
@@ -58,7 +58,7 @@ def pack_command(
         hint = "names and sizes of the files were compared, not their content; --force packs them again"
         _print_lines([f"already packed: {_size(finished)} at {finished.url}", f"  {hint}"], quiet)
         return 0
-    with progress_display("packing", "images", quiet=quiet) as progress:
+    with show_progress("packing", "images", quiet=quiet) as progress:
         manifest = run_plan(config, plan, progress, os.path.basename(config_path), force=force)
     _print_lines([*summary_lines(manifest), *names_table_lines(manifest, config)], quiet)
     return 0
@@ -76,7 +76,7 @@ def verify_command(
 
     `repair_with`: the config the set was packed with. Bad shards are then rebuilt from the sources.
     """
-    with progress_display("verifying", "shards", quiet=quiet) as progress:
+    with show_progress("verifying", "shards", quiet=quiet) as progress:
         report = inspect_set(url, workers, progress)
     if report.bad_shards and repair_with:
         _print_lines([*report.faults, f"rebuilding {len(report.bad_shards)} shards"], quiet)

@@ -307,7 +307,7 @@ def delete(url: str) -> None:
     """Delete a file, or a folder with all its content, and nothing else. Nothing happens where none is."""
     store, path = _store_of(url)
     if store.is_root(path):
-        raise StorageError(f"{url} is a whole disk or bucket, which is never deleted: name a folder in it")
+        raise StorageError(f"{url} is a whole store, which is never deleted: name a folder in it")
     with storage_errors(url, "delete"):
         store.delete(path)
 

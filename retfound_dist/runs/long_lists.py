@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,8 +56,8 @@ class DelayedProgress:
         """`done` of `total` are read."""
         if self._display is None and time.monotonic() - self._began > PROGRESS_AFTER_S and done < total:
             # On the error stream: the output may be JSON for another program.
-            self._display = ProgressDisplay(stream=sys.stderr).__enter__()
-            self._display.begin(self._title, self._began)
+            self._display = ProgressDisplay(stderr=True).__enter__()
+            self._display.begin(self._title, since=self._began)
         if self._display is not None:
             self._display.advance(done, total)
             if done == total:

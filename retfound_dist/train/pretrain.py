@@ -36,7 +36,7 @@ from retfound_dist.train.health.run_lock import RunLock
 from retfound_dist.train.logs.earlier_starts import read_earlier_starts
 from retfound_dist.train.logs.profiling import TensorBoard
 from retfound_dist.train.logs.run_logger import RunLogger
-from retfound_dist.train.logs.telemetry import TrainingDisplay, process_began
+from retfound_dist.train.logs.telemetry import process_began, training_display
 from retfound_dist.train.old_run_data import check_old_run
 from retfound_dist.train.ranks.preemption import INTERRUPTED, Stage, StopRequest
 from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
@@ -106,9 +106,10 @@ def pretrain(
     plan = make_plan(manifest, config.data, config.train.global_batch, config.train.seed)
     steps = run_steps(config, plan)
     with (
-        TrainingDisplay(steps, shown=world.is_main and not quiet) as display,
+        training_display(shown=world.is_main and not quiet) as display,
         Scratch("run", world.owner) as scratch,
     ):
+        display.begin("pretraining", "steps")
         # Before the ranks join, which takes seconds, and before the lock: nothing is written here.
         if has_begun and is_finished(url, steps, config.run.resume):
             display.say(f"{url} has reached its last step, {steps}: nothing to do")

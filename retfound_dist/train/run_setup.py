@@ -22,6 +22,7 @@ from retfound_dist.model.compilation import compile_model, should_compile
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.weights.weight_files import load_into, read_weights
+from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose_checkpoint, read_job
@@ -29,7 +30,6 @@ from retfound_dist.train.engine.engine_choice import choose_zero_stage, make_eng
 from retfound_dist.train.engine.micro_batch import find_micro_batch, release_freed_memory
 from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.held_out_loss import HeldOut, read_held_out
-from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
@@ -48,7 +48,7 @@ class RunContext:
     """The config as plain values, with `NON_SETTINGS`: the contents of shard set and first weights."""
     manifest: Manifest
     group: RankGroup
-    display: TrainingDisplay
+    display: ProgressDisplay
     uploads: UploadProcess
     """It writes to the run's store."""
     stop_request: StopRequest

@@ -21,6 +21,7 @@ from retfound_dist.formats import run_folder
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.stream.loader import Stream
 from retfound_dist.train.checkpoint.checkpoint_saver import Position, Saver
 from retfound_dist.train.engine.training_engine import TrainingEngine
@@ -30,7 +31,7 @@ from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.held_out_loss import HeldOut
 from retfound_dist.train.logs.profiling import Profiler, TensorBoard
 from retfound_dist.train.logs.run_logger import RunLogger
-from retfound_dist.train.logs.telemetry import Clock, TrainingDisplay, memory_gb
+from retfound_dist.train.logs.telemetry import Clock, memory_gb, show_step
 from retfound_dist.train.ranks.collectives import DelayedFlags, RankGroup
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.watchdog import Watchdog, cancel_restart, request_restart
@@ -70,7 +71,7 @@ class Trainer:
     group: RankGroup
     engine: TrainingEngine
     model: MaskedAutoencoder
-    display: TrainingDisplay
+    display: ProgressDisplay
     saver: Saver
     anomalies: Anomalies
     stop_request: StopRequest
@@ -208,7 +209,7 @@ class Trainer:
             for line in self.rank_zero.grace_warnings(need, schedule.config.train.grace_s):
                 self.display.warn(line)
         self._records = []
-        self.display.show(row, self.saver.last_committed)
+        show_step(self.display, row, self.schedule.steps, self.saver.last_committed)
         for anomaly in summary.anomalies:
             self._report_anomaly(anomaly)
         if self.rank_zero:

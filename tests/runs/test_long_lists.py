@@ -66,9 +66,10 @@ def test_what_takes_long_says_how_far_it_is_on_the_error_stream(monkeypatch: pyt
     quick = DelayedProgress("reading runs")
     quick(1, 3)
     monkeypatch.setattr(long_lists, "PROGRESS_AFTER_S", -1.0)
-    monkeypatch.setattr("retfound_dist.runtime.progress._PLAIN_EVERY", -1.0)
+    monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_EVERY_S", -1.0)
+    monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_FIRST_S", -1.0)
     slow = DelayedProgress("reading runs")
     for done in (1, 2, 3):
         slow(done, 3)
     lines = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert [line[:20] for line in lines] == ["reading runs: 1 of 3", "reading runs: 2 of 3"]
+    assert [line[:20] for line in lines] == [f"reading runs: {done} of 3" for done in (1, 2, 3)]

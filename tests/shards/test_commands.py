@@ -32,6 +32,18 @@ def test_packing_ends_with_a_short_summary(overrides: list[str], capsys: pytest.
     assert len(lines) <= 10
 
 
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_FIRST_S", 0.0)
+    monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_EVERY_S", 0.0)
+    pack_command(PRESET, overrides)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1].startswith("packing: 11 of 11 images, ")
+    assert "\x1b" not in "".join(lines)
+
+
 def test_packing_again_says_that_it_is_done(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     pack_command(PRESET, overrides, quiet=True)
     assert capsys.readouterr().out == ""

@@ -23,7 +23,7 @@ from retfound_dist.io.scratch import Scratch
 from retfound_dist.runtime.world import World
 from retfound_dist.train import pretrain
 from retfound_dist.train.checkpoint.merge_weights import group_shapes, merge, rank_weights
-from retfound_dist.train.logs.telemetry import TrainingDisplay
+from retfound_dist.train.logs.telemetry import training_display
 from retfound_dist.train.ranks.preemption import StopRequest
 from retfound_dist.train.ranks.process_group import join_ranks, leave_ranks
 from retfound_dist.train.ranks.rank_failures import RankFailures
@@ -79,7 +79,7 @@ def _one_rank(rank: int, ranks: int, port: int, starts: Sequence[Begin]) -> None
     world = World(rank, ranks, rank, owner=f"restarts{port}")
     group = join_ranks(world, threads=1)
     for each in starts:
-        with TrainingDisplay(0, shown=False) as display, Scratch("restarts", world.owner) as scratch:
+        with training_display(shown=False) as display, Scratch("restarts", world.owner) as scratch:
             manifest = read_manifest(each.config.data.shards)
             uploads, watchdog = UploadProcess(each.config.run.url), Watchdog(world, 0)
             start = RunContext(

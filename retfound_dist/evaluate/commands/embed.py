@@ -43,7 +43,7 @@ from retfound_dist.io import output_files, storage
 from retfound_dist.io.scratch import temporary
 from retfound_dist.listing.folder_layout import nothing_found
 from retfound_dist.runtime.optional_packages import requires_extra
-from retfound_dist.runtime.progress import ProgressDisplay
+from retfound_dist.runtime.progress import ProgressDisplay, rate_text
 
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
 PART = 512
@@ -158,7 +158,7 @@ def _in_parts(
 
     def tick(done: int) -> None:
         rate = (fresh + done) / max(1e-9, time.monotonic() - began)
-        show.advance(begin + done, len(items), f"{rate:,.0f} images/s" if fresh + done else "")
+        show.advance(begin + done, len(items), rate=rate_text(rate, "images") if fresh + done else "")
 
     whole = Embedded([], np.empty((0, start.shape.width), np.float32), [])
     parts = []

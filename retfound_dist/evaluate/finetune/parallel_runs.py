@@ -38,12 +38,12 @@ class QueueDisplay(ProgressDisplay):
         """A line that stays on screen."""
         _queue.put((self.name, text))
 
-    def begin(self, what: str, since: float | None = None) -> None:
-        """Something new is under way."""
-        self.activity = what
+    def begin(self, title: str, unit: str = "", **timing: Any) -> None:
+        """Start a new task."""
+        self.activity = title
 
-    def advance(self, done: int, total: int, note: str = "") -> None:
-        """How far it is."""
+    def advance(self, done: int, total: int, note: str = "", **numbers: Any) -> None:
+        """Show how much is done."""
         _queue.put((self.name, self.activity, done, total))
 
 

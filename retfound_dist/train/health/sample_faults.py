@@ -8,8 +8,8 @@ import torch
 
 from retfound_dist.errors import DataError, TrainingError
 from retfound_dist.io.byte_ranges import ReadTraffic
+from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.stream.loader import MicroBatch
-from retfound_dist.train.logs.telemetry import TrainingDisplay
 from retfound_dist.train.ranks.collectives import RankGroup
 
 
@@ -38,7 +38,7 @@ class SampleFaults:
         self._notes += batch.notes
         self._traffic += batch.traffic
 
-    def report(self, group: RankGroup, display: TrainingDisplay) -> dict[str, int]:
+    def report(self, group: RankGroup, display: ProgressDisplay) -> dict[str, int]:
         """Show new faults and notes; returns the sums over all ranks. Every rank must call it.
 
         DataError if more samples are bad than the budget allows.
@@ -64,7 +64,7 @@ class SampleFaults:
             "storage_retries": retries,
         }
 
-    def _report_fault(self, fault: str, group: RankGroup, display: TrainingDisplay) -> None:
+    def _report_fault(self, fault: str, group: RankGroup, display: ProgressDisplay) -> None:
         if fault in self._bad_samples:
             return
         self._bad_samples[fault] = None

@@ -1,4 +1,4 @@
-"""Times the steps of a run and shows them: a panel on a terminal, else plain lines."""
+"""Times the steps of a run and shows them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
-from retfound_dist.runtime.humanize import duration
+from retfound_dist.runtime.progress import ProgressDisplay, rate_text
 
 
 @dataclass
@@ -89,78 +84,33 @@ def process_began() -> float:
     return time.time()
 
 
-class TrainingDisplay:
-    """A panel on a terminal, plain lines elsewhere; only warnings when `shown` is false."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        """`total`: the last step."""
-        self._console = Console(stderr=True)
-        self._shown, self._total, self._last = shown, total, 0.0
-        self._bar: Progress | None = None
-        self._live: Live | None = None
-        if shown and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("pretrain"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=self._console,
-                expand=True,
-            )
-            self._task = self._bar.add_task("pretrain", total=total, left="starting")
-            self._live = Live(self._bar, console=self._console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> TrainingDisplay:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Take the panel away."""
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """One line that stays."""
-        if self._shown:
-            self._print(text)
-
-    def warn(self, text: str) -> None:
-        """One line that every rank may say, and `--quiet` does not silence."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        """On a terminal lines break between words; elsewhere they stay whole."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
-
-    def show(self, row: dict[str, Any], checkpoint: int) -> None:
-        """A logged step and the last committed checkpoint's; plain lines come at most every ten seconds."""
-        left = f"{duration((self._total - row['step']) * row['step_s'], whole=True)} left"
-        if self._live and self._bar:
-            self._bar.update(self._task, completed=row["step"], left=left)
-            self._live.update(Group(self._bar, *(Text(line, no_wrap=True) for line in news(row, checkpoint))))
-        elif self._shown and (time.monotonic() - self._last > 10 or row["step"] == self._total):
-            self._last = time.monotonic()
-            speed = f"{row['images_per_s']:.0f} images/s"
-            loss = f"loss {_number(row['loss'])}"
-            self.say(f"step {row['step']}/{self._total}  {loss}  {speed}  lr {row['lr']:.2e}  {left}")
+def training_display(shown: bool) -> ProgressDisplay:
+    """The display of a rank. Only its warnings are printed where it is not shown, also with `--quiet`."""
+    # The first logged step is shown at once: it says that training works.
+    return ProgressDisplay(quiet=not shown, stderr=True, warn_when_quiet=True, first_line_s=0.0)
 
 
-def news(row: dict[str, Any], checkpoint: int) -> tuple[str, str]:
-    """Two lines of at most 80 characters on a logged step."""
+def show_step(display: ProgressDisplay, row: dict[str, Any], steps: int, checkpoint: int) -> None:
+    """Show a logged step of `steps`. `checkpoint`: the step of the last committed one, or 0."""
+    display.advance(
+        row["step"],
+        steps,
+        f"loss {_number(row['loss'])}, lr {row['lr']:.2e}",
+        rate=rate_text(row["images_per_s"], "images"),
+        left_s=(steps - row["step"]) * row["step_s"],
+        details=step_details(row, checkpoint) if display.live else (),
+    )
+
+
+def step_details(row: dict[str, Any], checkpoint: int) -> tuple[str, str]:
+    """Two lines of at most 80 characters on a logged step: what the bar above them does not show."""
     saved = f"checkpoint {checkpoint}" if checkpoint else "no checkpoint yet"
     wait = row["data_wait_s"] / row["step_s"]
     ranks = "1 rank" if row["world_size"] == 1 else f"{row['world_size']} ranks"
     return (
         f"epoch {row['epoch']:.2f}   loss {_number(row['loss'])}   grad {_number(row['grad_norm'])}   "
         f"lr {row['lr']:.2e}   {saved}",
-        f"{row['images_per_s']:.0f} images/s   MFU {row['mfu']:.0%}   data wait {wait:.1%}   "
-        f"memory {row['memory_gb']:.1f} GB   {ranks}",
+        f"MFU {row['mfu']:.0%}   data wait {wait:.1%}   memory {row['memory_gb']:.1f} GB   {ranks}",
     )
 
 

@@ -153,10 +153,10 @@ def test_how_fast_it_is_is_shown_as_it_goes(
 ) -> None:
     url, images, out = held
     monkeypatch.setattr(embed, "PART", 5)
-    monkeypatch.setattr("retfound_dist.runtime.progress._PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_FIRST_S", 0.0)
     embed_command(url, str(images), out)
     said = capsys.readouterr().out
-    assert re.search(r"features of .* [\d,]+ images/s: 5 of 12", said)
+    assert re.search(r"features of .*: 5 of 12, [\d,.]+ images/s", said)
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(

@@ -8,7 +8,7 @@ from retfound_dist.io.byte_ranges import ReadTraffic
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.loader import MicroBatch
 from retfound_dist.train.health.sample_faults import SampleFaults
-from retfound_dist.train.logs.telemetry import TrainingDisplay
+from retfound_dist.train.logs.telemetry import training_display
 from retfound_dist.train.ranks.collectives import RankGroup
 
 ALONE = RankGroup(World(), torch.device("cpu"))
@@ -20,7 +20,7 @@ def batch(*faults: str, notes: tuple[str, ...] = (), traffic: ReadTraffic | None
 
 
 def test_bad_samples_are_named_once_and_requests_added_up(capsys: pytest.CaptureFixture[str]) -> None:
-    sample_faults, display = SampleFaults(budget=5), TrainingDisplay(1, shown=False)
+    sample_faults, display = SampleFaults(budget=5), training_display(shown=False)
     sample_faults.add(batch("a.tar/k1: cut short", traffic=ReadTraffic(3, 1000, 1)))
     sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image", traffic=ReadTraffic(1, 500, 0)))
     row = sample_faults.report(ALONE, display)
@@ -39,11 +39,11 @@ def test_over_the_budget_the_last_is_named() -> None:
     sample_faults = SampleFaults(budget=1)
     sample_faults.add(batch("a.tar/k1: cut short", "b.tar/k2: no image"))
     with pytest.raises(DataError, match=r"2 samples .*bad_sample_budget=1.*b\.tar/k2"):
-        sample_faults.report(ALONE, TrainingDisplay(1, shown=False))
+        sample_faults.report(ALONE, training_display(shown=False))
 
 
 def test_a_remark_is_passed_on_once(capsys: pytest.CaptureFixture[str]) -> None:
-    sample_faults, display = SampleFaults(budget=1), TrainingDisplay(1, shown=False)
+    sample_faults, display = SampleFaults(budget=1), training_display(shown=False)
     for _ in range(3):
         sample_faults.add(batch(notes=("no room for more shards",)))
         sample_faults.report(ALONE, display)
@@ -51,7 +51,7 @@ def test_a_remark_is_passed_on_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_after_a_restart_the_count_goes_on_and_what_was_counted_counts_once() -> None:
-    before, display = SampleFaults(budget=2), TrainingDisplay(1, shown=False)
+    before, display = SampleFaults(budget=2), training_display(shown=False)
     before.add(batch("a.tar/k1: cut short"))
     before.report(ALONE, display)
     sample_faults = SampleFaults(budget=2)

@@ -5,10 +5,11 @@ import pytest
 
 from retfound_dist.train.logs.telemetry import (
     Clock,
-    TrainingDisplay,
     memory_gb,
-    news,
     process_began,
+    show_step,
+    step_details,
+    training_display,
 )
 
 
@@ -24,17 +25,23 @@ ROW = {"step": 10, "loss": 0.5, "images_per_s": 80.0, "lr": 1e-3, "step_s": 2.0}
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingDisplay(total=40, shown=True) as display:
-        display.show(ROW, 0)
-        display.show({**ROW, "step": 11}, 0)
-    said = capsys.readouterr().err
-    assert said.splitlines() == ["step 10/40  loss 0.5000  80 images/s  lr 1.00e-03  60 s left"]
+    with training_display(shown=True) as display:
+        display.begin("pretraining", "steps")
+        show_step(display, ROW, 40, 0)
+        show_step(display, {**ROW, "step": 11}, 40, 0)
+        show_step(display, {**ROW, "step": 40}, 40, 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "pretraining: 10 of 40 steps, loss 0.5000, lr 1.00e-03, 80 images/s, 60 s left",
+        "pretraining: 40 of 40 steps, loss 0.5000, lr 1.00e-03, 80 images/s, 0 s left",
+    ]
 
 
 def test_quiet_says_nothing_but_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingDisplay(total=40, shown=False) as display:
-        display.show(ROW, 0)
-        display.say("news")
+    with training_display(shown=False) as display:
+        display.begin("pretraining", "steps")
+        show_step(display, ROW, 40, 0)
+        display.say("a line")
         display.warn("bad sample")
     assert capsys.readouterr().err == "bad sample\n"
 
@@ -46,14 +53,11 @@ LARGE = {
 
 
 def test_the_panel_fits_into_80_columns_and_says_what_matters() -> None:
-    first, second = news(LARGE, 81500)
+    first, second = step_details(LARGE, 81500)
     assert max(len(first), len(second)) <= 80
     assert all(text in first for text in ("799.99", "0.4123", "12.3456", "1.05e-03", "checkpoint 81500"))
-    assert all(
-        text in second
-        for text in ("38123 images/s", "MFU 61%", "data wait 2.6%", "memory 139.8 GB", "224 ranks")
-    )
-    assert "not finite" in news({**LARGE, "loss": None}, 0)[0]
+    assert all(text in second for text in ("MFU 61%", "data wait 2.6%", "memory 139.8 GB", "224 ranks"))
+    assert "not finite" in step_details({**LARGE, "loss": None}, 0)[0]
 
 
 def test_own_time_is_the_wait_and_the_forward_passes() -> None:
