@@ -92,13 +92,13 @@ def one_pass(manifest: Manifest, beside: Manifest | None = None) -> float:
     steps = manifest.samples // BATCH
     with open_stream(manifest, BATCH, workers=1, stop_step=steps) as stream:
         other = open_stream(beside, BATCH, workers=1, stop_step=steps) if beside else None
-        fetcher = FetchProcess(other.job) if other else None
+        fetcher = FetchProcess(other.spec) if other else None
         batches = iter(stream)
         next(batches)
         begun = time.perf_counter()
         for batch in batches:
             if fetcher:
-                fetcher.at(batch.step)
+                fetcher.set_step(batch.step)
         speed = (steps - 1) * BATCH / (time.perf_counter() - begun)
         if fetcher and other:
             fetcher.process.terminate()

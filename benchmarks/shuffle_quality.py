@@ -66,7 +66,7 @@ def held(plan: BatchPlan, nodes: int) -> float:
         share = rank_share(cut, node * RANKS, RANKS)
         ahead = Lookahead(plan, share, share, SAMPLES // BATCH)
         for step in range(0, SAMPLES // BATCH, 3):
-            most = max(most, sum(plan.counts[s] * BYTES for s in ahead.at(step).node))
+            most = max(most, sum(plan.counts[s] * BYTES for s in ahead.needed_shards(step).node))
     return most
 
 

@@ -36,7 +36,7 @@ from retfound_dist.stream import open_stream
 from retfound_dist.stream.augment import Augment, apply_augmentation, crop_box, draw_augmentation, resize
 from retfound_dist.stream.batch_plan import sample_generator
 from retfound_dist.stream.sample_reader import decode
-from retfound_dist.stream.worker_processes import keep_memory
+from retfound_dist.stream.worker_processes import keep_freed_memory
 from shards.pack import pack
 
 BATCH = 64
@@ -286,7 +286,7 @@ def main() -> None:
     """Pack, race, print."""
     args = parse()
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

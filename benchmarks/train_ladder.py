@@ -90,7 +90,7 @@ class Climber(MaskedAutoencoder):
         if self.rung.removed_only:
             return super().forward(images_BCHW, noise_BL)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
-        ids_keep_BV = ids_shuffle_BL[:, : self.kept]
+        ids_keep_BV = ids_shuffle_BL[:, : self.visible_patches]
         patches_BLPC = patchify(images_BCHW, self.shape.patch)
         values_BLK = normalise(patches_BLPC) if self.rung.grey else patches_BLPC.flatten(2)
         if self.rung.gather_first:

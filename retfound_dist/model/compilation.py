@@ -15,13 +15,12 @@ COMPILERS = ("cc", "gcc", "clang")
 
 
 def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_stage: int) -> bool:
-    """Whether to compile, by `train.compile`; ConfigError when it is `true` and compiling is impossible.
+    """Whether to compile, from `train.compile`; ConfigError if it is `true` and compiling is impossible.
 
-    `auto` compiles on GPUs where there is a C compiler. ZeRO 3 gathers a model layer by layer as it runs,
-    which no graph of a whole step can hold.
+    `auto` compiles on GPUs if there is a C compiler. ZeRO 3 gathers weights layer by layer in the forward
+    pass, which is impossible within one graph.
     """
-    # On CPUs `auto` means no: compiling took 50 s and gave between 14 % more and 6 % less speed
-    # (docs/model.md).
+    # On CPUs `auto` means no: compiling took 50 s, and the speed changed by -6 % to +14 % (docs/model.md).
     if setting is False or (setting == "auto" and device.type != "cuda"):
         return False
     fault = ""
@@ -35,11 +34,11 @@ def should_compile(setting: bool | Literal["auto"], device: torch.device, zero_s
 
 
 def compile_model(model: nn.Module) -> None:
-    """Compile a model's forward in place: one graph, for inputs of one shape; names of weights stay.
+    """Compile a model's forward in place: one graph, for inputs of one shape. Names of weights stay the same.
 
-    A break of the graph is an error. Another shape of input is compiled anew; odd ones can go to
+    A graph break is an error. Another shape of input is compiled again; rare shapes can use
     `type(model).forward(model, ...)`, which is not compiled.
     """
-    # `forward` and not the module: `torch.compile(model)` would wrap it and prefix every weight with
-    # `_orig_mod.`, and the hooks that DeepSpeed puts around the module have to stay outside of the graph.
+    # `forward`, not the module: `torch.compile(model)` would wrap it and prefix every weight with
+    # `_orig_mod.`. And DeepSpeed's hooks around the module have to stay outside the graph.
     model.forward = torch.compile(model.forward, fullgraph=True, dynamic=False)

@@ -1,11 +1,11 @@
 """Makes bf16 fast on CPUs.
 
 Without bf16 instructions PyTorch multiplies bf16 matrices about ten times slower than fp32 ones. `linear`
-widens the operands, multiplies in fp32 and rounds the result to bf16. bf16 hardware does the same: it sums in
-fp32 too.
+converts the operands to fp32, multiplies and rounds the result to bf16. bf16 hardware computes the same,
+because it also sums in fp32.
 
 With bf16 instructions, flash attention is slow. Its backward pass takes 2.6 times as long as two products and
-a softmax (50 and 197 tokens, AMD EPYC). In fp32 it is the faster one.
+a softmax (50 and 197 tokens, AMD EPYC). In fp32 flash attention is faster.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def has_bf16_instructions() -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b, in fp32 inside when all are bf16 on a CPU."""
+    """x W^T + b; on a CPU bf16 operands are multiplied in fp32."""
     if x.dtype != torch.bfloat16 or x.device.type != "cpu":
         return nn.functional.linear(x, weight, bias)
-    wide = nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
-    return wide.to(x.dtype)
+    product = nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    return product.to(x.dtype)
 
 
 class WideLinear(nn.Linear):
-    """`nn.Linear` that multiplies by `linear`."""
+    """`nn.Linear` that multiplies with `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -39,17 +39,17 @@ class WideLinear(nn.Linear):
 
 
 def widen_linears(model: nn.Module) -> None:
-    """Make every `nn.Linear` of a model multiply by `linear`; names and values stay."""
+    """Let every `nn.Linear` of a model multiply with `linear`. Names and values do not change."""
     for module in model.modules():
         # The exact class: a subclass may have a forward of its own, which this would replace.
         if type(module) is nn.Linear:
-            # Not a new module in its place: so weights, hooks and names stay the very same.
+            # Not a new module: weights, hooks and names must remain the same objects.
             module.__class__ = WideLinear
 
 
 def choose_cpu_operators(model: nn.Module, precision: Literal["bf16", "fp32"]) -> None:
-    """Make a model use the operators that are fast on this CPU; names and values stay."""
-    # In fp32 attention stays fused: it takes a quarter less time so (docs/model.md).
+    """Let a model use the operators that are fast on this CPU. Names and values do not change."""
+    # In fp32 attention stays fused, which takes a quarter less time (docs/model.md).
     if not has_bf16_instructions():
         widen_linears(model)
     elif precision == "bf16":

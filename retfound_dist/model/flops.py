@@ -21,15 +21,15 @@ def training_flops(model: MaskedAutoencoder) -> int:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 0) -> float:
-    """Operations per second of a large matrix product on this device, as measured now (best of five)."""
-    # On a GPU large enough that the launch does not count; the three matrices take 400 MB in bf16.
+    """Operations per second of a large matrix product on this device, measured now (best of five)."""
+    # So large on a GPU that the launch time does not matter; the three matrices take 400 MB in bf16.
     n = size or (8192 if device.type == "cuda" else 768)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
-    # Six, because the first call only warms up: it chooses and loads the kernel, and is never the best.
+    # Six, because the first call also selects and loads the kernel, and is never the fastest.
     for _ in range(6):
         _wait(device)
-        # A GPU runs behind Python: without waiting, only the launch would be timed.
+        # GPUs run asynchronously: without waiting, only the launch would be measured.
         begun = time.perf_counter()
         a @ b
         _wait(device)

@@ -22,35 +22,36 @@ from retfound_dist.estimate.model_shapes import encoder_shape as encoder_shape
 from retfound_dist.model.cpu_bf16 import linear
 from retfound_dist.model.positions import sincos_positions
 
-# Of ImageNet's RGB images, as in torchvision and MAE: weights that start from ImageNet expect them.
+# Statistics of ImageNet's RGB images, as in torchvision and MAE: weights from ImageNet need this
+# normalisation.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# MAE's and timm's; torch's own default is 1e-5, with which their weights give other features.
+# As in MAE and timm. With torch's default, 1e-5, their weights would give other features.
 NORM_EPS = 1e-6
 
 
 class PatchProjection(nn.Module):
-    """The patch embedding's convolution, applied to patches that are already cut out.
+    """The convolution of the patch embedding, applied to separate patches.
 
-    Keeps the convolution's weight layout (D, 3, patch, patch), so that MAE's and timm's weights fit.
+    It keeps the convolution's weight layout (D, 3, patch, patch), so that MAE's and timm's weights fit.
     """
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width, 3, patch, patch))
         self.bias = nn.Parameter(torch.zeros(width))
-        # As MAE does, which initialises it like a linear layer and not like a convolution.
+        # As in MAE: initialised like a linear layer, not like a convolution.
         nn.init.xavier_uniform_(self.weight.view(width, -1))
 
     def forward(self, patches_BVK: Tensor) -> Tensor:
         """(B, V, K) in (row, column, channel) order to (B, V, D)."""
-        # A product and no convolution: patches are cut out already, and removed ones are never embedded.
+        # A matrix product, not a convolution: only the visible patches are embedded.
         weight_DK = self.weight.permute(0, 2, 3, 1).flatten(1)
         return linear(patches_BVK, weight_DK, self.bias)
 
 
 class PatchEmbed(nn.Module):
-    """Holds `proj`, so that keys read `patch_embed.proj.*`."""
+    """Contains `proj`, so that keys are named `patch_embed.proj.*`."""
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class PatchEmbed(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder on visible patches, light decoder, loss on removed patches. Key names are MAE's."""
+    """Encoder on visible patches, small decoder, loss on removed patches. Key names are MAE's."""
 
     def __init__(self, config: Model, activation_checkpointing: bool = False) -> None:
         super().__init__()
@@ -76,8 +77,8 @@ class MaskedAutoencoder(nn.Module):
 
         self.patch_embed = PatchEmbed(shape.width, shape.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
-        # Parameters though they are fixed, as in MAE: its files hold them, and DeepSpeed's zero_to_fp32 can
-        # drop buffers.
+        # Parameters, although they are fixed, as in MAE: its files contain them, and DeepSpeed's zero_to_fp32
+        # can drop buffers.
         self.pos_embed = nn.Parameter(sincos_positions(shape.width, self.grid), requires_grad=False)
         self.blocks = _blocks(shape.width, shape.heads, shape.depth)
         self.norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
@@ -105,26 +106,27 @@ class MaskedAutoencoder(nn.Module):
         return self.grid[0] * self.grid[1]
 
     @property
-    def kept(self) -> int:
-        """V, the patches the encoder sees: int(L x (1 - mask ratio))."""
+    def visible_patches(self) -> int:
+        """V, the patches that the encoder gets: int(L x (1 - mask ratio))."""
         return int(self.patches * (1 - self.config.mask_ratio))
 
     def forward(self, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
-        """uint8 images and mask noise to each sample's loss (B,), in fp32.
+        """The loss of each sample (B,) in fp32, from uint8 images and mask noise.
 
         The patches with the smallest noise stay visible.
         """
-        # Grey and uint8 until patches are chosen: normalising makes each value twelve times as large.
+        # Grey and uint8 until patches are selected: normalised values need twelve times the memory.
         raw_BLPC = patchify(images_BCHW, self.shape.patch)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
-        ids_keep_BV, ids_removed_BR = ids_shuffle_BL[:, : self.kept], ids_shuffle_BL[:, self.kept :]
+        ids_keep_BV = ids_shuffle_BL[:, : self.visible_patches]
+        ids_removed_BR = ids_shuffle_BL[:, self.visible_patches :]
         latent_BVD = self.encode(normalise(gather_rows(raw_BLPC, ids_keep_BV)), ids_keep_BV)
         decoded_BLE = self.decode(latent_BVD, ids_shuffle_BL)
         pred_BRK = self.predict(gather_rows(decoded_BLE, ids_removed_BR))
         target_BRK = normalise(gather_rows(raw_BLPC, ids_removed_BR))
         if self.config.norm_pix_loss:
             target_BRK = normalise_patches(target_BRK)
-        # In fp32 whatever the weights are: squares of bf16 differences would lose the loss's last digits.
+        # In fp32 at every precision: bf16 would round the squared differences too much.
         return (pred_BRK.float() - target_BRK).square().mean(dim=(1, 2))
 
     def encode(self, patches_BVK: Tensor, ids_keep_BV: Tensor) -> Tensor:
@@ -144,8 +146,8 @@ class MaskedAutoencoder(nn.Module):
         masks = self.mask_token.to(x.dtype).expand(B, self.patches - (visible - 1), width)
         ids_restore_BL = ids_shuffle_BL.argsort(dim=1)
         patches_BLE = gather_rows(torch.cat([x[:, 1:], masks], dim=1), ids_restore_BL)
-        # All patches go through the blocks, because removed ones attend to visible ones; only the head is
-        # spared.
+        # All patches go through the blocks, because removed ones attend to visible ones. The last layer is
+        # applied only where its output is used.
         x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
         return self._run(self.decoder_blocks, x)[:, 1:]
 
@@ -156,21 +158,21 @@ class MaskedAutoencoder(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         for block in blocks:
-            # In eval mode there is no backward pass, so computing again would save nothing.
-            again = self.activation_checkpointing and self.training
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            # In eval mode there is no backward pass, so recomputing would save no memory.
+            recompute = self.activation_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
 
     @torch.no_grad()
     def reconstruct(self, images_BCHW: Tensor, noise_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Images with their removed patches filled in (B, 3, H, W, uint8), and mask_BL (1 removed).
 
-        With `norm_pix_loss` the network predicts each patch up to its own mean and spread; these
-        are taken from the original, as in MAE's figures.
+        With `norm_pix_loss` the network predicts normalised patches. Their means and variances are taken from
+        the original image, as in MAE's figures.
         """
         raw_BLPC = patchify(images_BCHW, self.shape.patch)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
-        ids_keep_BV = ids_shuffle_BL[:, : self.kept]
+        ids_keep_BV = ids_shuffle_BL[:, : self.visible_patches]
         original_BLK = normalise(raw_BLPC)
         latent_BVD = self.encode(normalise(gather_rows(raw_BLPC, ids_keep_BV)), ids_keep_BV)
         pred_BLK = self.predict(self.decode(latent_BVD, ids_shuffle_BL)).float()
@@ -211,7 +213,7 @@ def unpatchify(patches_BLK: Tensor, patch: int, grid: tuple[int, int]) -> Tensor
 
 def normalise(raw_BVPC: Tensor) -> Tensor:
     """uint8 patches to ImageNet-normalised fp32 values (B, V, K); grey is repeated to three channels."""
-    # Mean and spread are scaled by 255, not the pixels divided: one pass over the values less.
+    # Means and deviations are multiplied by 255 instead of dividing the pixels: that saves a pass over them.
     x = raw_BVPC.float()
     channels = [x[..., min(c, x.shape[-1] - 1)] for c in range(3)]
     scaled = [
@@ -234,6 +236,6 @@ def patch_statistics(target_BRK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise_patches(target_BRK: Tensor) -> Tensor:
-    """Subtract each patch's mean and divide by its spread (MAE: unbiased variance, eps 1e-6)."""
+    """Subtract each patch's mean and divide by its deviation (MAE: unbiased variance, eps 1e-6)."""
     mean, var = patch_statistics(target_BRK)
     return (target_BRK - mean) / (var + 1e-6).sqrt()

@@ -1,4 +1,4 @@
-"""Makes fixed 2-D sine-cosine positions, and resamples positions to another grid."""
+"""Computes fixed 2-D sine-cosine positions, and resamples positions to another grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     """(1, 1 + L, width) in fp32: zeros for the class token, then the grid in reading order.
 
-    As in MAE: the first half of the channels codes the column, the second the row; each half is
+    As in MAE: the first half of the channels encodes the column, the second the row. Each half is
     sines, then cosines, at frequencies 1 / 10000^(2 i / (width / 2)). Source: MAE, appendix A.1;
     Vaswani et al. 2017.
     """
@@ -32,7 +32,7 @@ def resample_positions(pos_embed: Tensor, source_grid: tuple[int, int], grid: tu
     if source_grid == grid:
         return pos_embed
     prefix, table = pos_embed[:, :1], pos_embed[:, 1:]
-    # Resampled and not computed anew: positions of other models may have been trained.
+    # Resampled, not computed again: positions of other models may have been trained.
     square = table.reshape(1, *source_grid, -1).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return torch.cat([prefix, resized.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)], dim=1)

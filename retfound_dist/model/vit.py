@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS, EncoderShape
 
 HEAD_STD = 2e-5
-"""Spread of the head's first weights (RETFound, fine-tuning)."""
+"""Standard deviation of the head's initial weights (RETFound, fine-tuning)."""
 
 
 def build_classifier(
@@ -27,7 +27,7 @@ def build_classifier(
 
 
 def build_encoder(shape: EncoderShape, image_size: int) -> VisionTransformer:
-    """A ViT without a head: `forward_features` gives normed tokens (B, 1 + L, D), class token first."""
+    """A ViT without a head: `forward_features` returns normed tokens (B, 1 + L, D), class token first."""
     return _vit(shape, image_size, num_classes=0, global_pool="token")
 
 

@@ -18,7 +18,7 @@ __all__ = ["MicroBatch", "Stream", "open_stream"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the loader, and torch with it, when it is asked for: `plan` beside it needs neither."""
+    """Import the loader, and with it torch, at the first use: `retfound plan` needs neither."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from retfound_dist.stream import loader

@@ -14,25 +14,25 @@ from torch.nn import functional
 from retfound_dist.stream.batch_plan import sample_generator
 
 Pixels = NDArray[np.uint8]
-# The purpose in the generator's key. 1 and 2 belong to the order of shards and windows (`batch_plan`). A
-# run that has begun keeps its crops only while this number stays.
+# The purpose in the generator's key; 1 and 2 are for the order of shards and windows (`batch_plan`). With
+# another number a resumed run would get other crops.
 _AUGMENT = 3
-# As many as torchvision's RandomResizedCrop makes.
-_TRIES = 10
+# As in torchvision's RandomResizedCrop.
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class Augment:
-    """The augmentation of all images: the same for the whole run."""
+    """Settings of the augmentation, the same for the whole run."""
 
     size: tuple[int, int]
     """Height and width of the result in pixels."""
     patches: int
-    """Mask noise values an image."""
+    """Number of mask noise values of an image."""
     scale: tuple[float, float]
-    """Least and greatest area of the crop, as a share of the image."""
+    """Smallest and largest area of the crop, as a fraction of the image."""
     ratio: tuple[float, float]
-    """Least and greatest width over height of the crop."""
+    """Smallest and largest aspect ratio of the crop: width / height."""
     flip: float
     """Probability of a horizontal flip."""
 
@@ -58,7 +58,7 @@ def draw_augmentation(
     noise: NDArray[np.float32],
 ) -> Draw:
     """Draw crop and flip for an image of `width` x `height`; mask noise is written into `noise` (L,) fp32."""
-    # The order of these draws is fixed: a resumed run must get the crops and masks that it began with.
+    # Do not change the order of these draws: a resumed run must get the same crops and masks.
     numbers = sample_generator(seed, _AUGMENT, epoch, sample)
     box = crop_box(numbers, width, height, augment.scale, augment.ratio)
     flipped = numbers.random() < augment.flip
@@ -66,39 +66,38 @@ def draw_augmentation(
     return Draw(*box, flipped)
 
 
-def apply_augmentation(drawn: Draw, pixels: Pixels, out: Pixels) -> None:
-    """Crop, flip and resize (H, W) or (H, W, 3) into `out` (C, h, w) uint8, from pixels of the crop alone."""
-    # Flipped before it is resized: a reversed view costs nothing here, and `resize` copies its input
-    # anyway.
-    crop = pixels[drawn.top : drawn.top + drawn.height, drawn.left : drawn.left + drawn.width]
-    out[...] = resize(crop[:, ::-1] if drawn.flipped else crop, (out.shape[1], out.shape[2]))
+def apply_augmentation(draw: Draw, pixels: Pixels, out: Pixels) -> None:
+    """Crop, flip and resize (H, W) or (H, W, 3) into `out` (C, h, w) uint8. Only reads pixels of the crop."""
+    # Flipped before resizing: a reversed view costs nothing here, because `resize` copies its input anyway.
+    crop = pixels[draw.top : draw.top + draw.height, draw.left : draw.left + draw.width]
+    out[...] = resize(crop[:, ::-1] if draw.flipped else crop, (out.shape[1], out.shape[2]))
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resize (H, W) or (H, W, 3) to (C, h, w) by antialiased bicubic interpolation; `size` is (h, w).
 
-    The filter is Pillow's, and so is the order of its two passes (Pillow 13): first across, then down. Where
-    the height shrinks by more than twice as many pixels as the width, it is first down. The two agree to more
-    than 60 dB.
+    The filter and the order of its two passes are Pillow's (13): first horizontal, then vertical. If the
+    height shrinks by more than twice as many pixels as the width, the vertical pass is first. The results
+    agree to more than 60 dB.
     """
-    # One call for each direction, because a single one always goes across first (torch 2.15).
+    # One call for each direction, because a single call always does the horizontal pass first (torch 2.15).
     (height, width), (h, w) = pixels.shape[:2], size
-    down_first = height > h and height - h > 2 * (width - w)
+    vertical_first = height > h and height - h > 2 * (width - w)
     if pixels.ndim == 3:
         colours = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
-        half = _antialiased(colours, h, width) if down_first else _antialiased(colours, height, w)
-        whole: Pixels = _antialiased(half, h, w)[0].numpy()
-        return whole
-    if down_first:
-        return _across(_down(pixels, h), w)[None]
-    return _down(_across(pixels, w), h)[None]
+        half = _antialiased(colours, h, width) if vertical_first else _antialiased(colours, height, w)
+        resized: Pixels = _antialiased(half, h, w)[0].numpy()
+        return resized
+    if vertical_first:
+        return _resize_horizontally(_resize_vertically(pixels, h), w)[None]
+    return _resize_vertically(_resize_horizontally(pixels, w), h)[None]
 
 
-def _across(pixels: Pixels, size: int) -> Pixels:
+def _resize_horizontally(pixels: Pixels, size: int) -> Pixels:
     """Resize (H, W) to (H, size).
 
-    torch has a fast vector loop for images with colour channels only. So four rows are passed off as the four
-    channels of one.
+    torch has a fast vector loop only for images with several channels. So four rows are passed as the four
+    channels of one row.
     """
     height, width = pixels.shape
     rows = np.empty((-(-height // 4), width, 4), np.uint8)
@@ -110,8 +109,8 @@ def _across(pixels: Pixels, size: int) -> Pixels:
     return lines
 
 
-def _down(pixels: Pixels, size: int) -> Pixels:
-    """Resize (H, W) to (size, W), with four neighbouring columns as the four channels of one."""
+def _resize_vertically(pixels: Pixels, size: int) -> Pixels:
+    """Resize (H, W) to (size, W), with four neighbouring columns as the four channels of one column."""
     height, width = pixels.shape
     fours = -(-width // 4)
     if width % 4:
@@ -135,17 +134,17 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of torchvision's RandomResizedCrop: ten tries, then the centre."""
-    # All numbers at once, also those of tries that are not needed: then flip and mask noise come from the
-    # same place of the generator, whatever the image's size.
-    numbers = iter(generator.random(4 * _TRIES).tolist())
+    """(left, top, width, height) as in torchvision's RandomResizedCrop: ten attempts, then the centre."""
+    # All numbers at once, also those of attempts that are not needed: so flip and mask noise do not depend
+    # on the number of attempts.
+    numbers = iter(generator.random(4 * _ATTEMPTS).tolist())
     (low, high), (narrow, wide) = scale, (math.log(ratio[0]), math.log(ratio[1]))
-    for share, shape, across, down in zip(numbers, numbers, numbers, numbers, strict=True):
-        area = width * height * (low + (high - low) * share)
-        aspect = math.exp(narrow + (wide - narrow) * shape)
+    for area_share, aspect_share, x_share, y_share in zip(numbers, numbers, numbers, numbers, strict=True):
+        area = width * height * (low + (high - low) * area_share)
+        aspect = math.exp(narrow + (wide - narrow) * aspect_share)
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            return int(across * (width - w + 1)), int(down * (height - h + 1)), w, h
+            return int(x_share * (width - w + 1)), int(y_share * (height - h + 1)), w, h
     w, h = width, height
     if width / height < ratio[0]:
         h = min(height, round(width / ratio[0]))

@@ -1,11 +1,12 @@
-"""Which samples form the global batch of a step: a pure function of counts, seed, batch and step.
+"""The samples in the global batch of a step: a pure function of counts, seed, batch size and step.
 
-The order of an epoch: the shards are permuted, cut into windows of `window` shards, and the samples
-of each window are permuted together. Epochs follow each other without a gap, so a batch may hold the
-end of one and the beginning of the next: every epoch visits every sample exactly once. Packing has
-already spread neighbours over all shards, so a window holds a random part of the set.
+The order of an epoch: the shards are permuted and divided into windows of `window` shards. The samples of
+each window are permuted together. Epochs follow each other without a gap, so a batch may contain the end of
+one and the beginning of the next. Every epoch visits every sample exactly once. Packing has already spread
+neighbours over all shards, so a window is a random part of the set.
 
-Only `make_batch_layout`, `rank_share` and `rank_slots` know of ranks: they divide a finished global batch.
+The plan does not depend on ranks. `make_batch_layout`, `rank_share` and `rank_slots` divide a global batch
+among them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from numpy.typing import NDArray
 from retfound_dist.errors import ConfigError, DataError
 
 Ints = NDArray[np.int64]
-# Purposes in the generators' keys; 3 is `augment`'s. Other numbers would give every run another order.
+# Purposes in the generators' keys; `augment` uses 3. With other numbers every run would have another order.
 _SHARDS, _WINDOW = 1, 2
 
 
 @dataclass(frozen=True)
 class SampleRefs:
-    """Places of samples in a shard set; arrays of one length, (n,) int64 each."""
+    """References to samples of a shard set; arrays of equal length, (n,) int64 each."""
 
     epoch: Ints
     shard: Ints
@@ -36,7 +37,7 @@ class SampleRefs:
     index: Ints
     """Position in the shard."""
     sample: Ints
-    """Position in the whole part: names the sample in counter-based draws."""
+    """Position in the whole part: identifies the sample for the random generators."""
 
     def __getitem__(self, slots: slice) -> SampleRefs:
         return SampleRefs(self.epoch[slots], self.shard[slots], self.index[slots], self.sample[slots])
@@ -57,7 +58,7 @@ class BatchPlan:
     seed: int
     global_batch: int
     window: int
-    """Shards shuffled together."""
+    """Number of shards that are shuffled together."""
 
     def __post_init__(self) -> None:
         if self.samples <= 0:
@@ -65,21 +66,20 @@ class BatchPlan:
 
     @property
     def samples(self) -> int:
-        """Samples an epoch."""
+        """Number of samples in an epoch."""
         return sum(self.counts)
 
     def batch(self, step: int) -> SampleRefs:
         """The global batch of a step (0 is the first), in slot order: `global_batch` samples.
 
-        Slots follow the shards: the samples of a window stand in the order of its shards, and where a
-        batch spans two windows both are spread evenly over the slots. So a rank that takes a run of
-        neighbouring slots reads the same few shards all through a window.
+        The samples of a window are sorted by shard. If a batch spans two windows, both are spread evenly over
+        the slots. A rank has consecutive slots, so it reads the same few shards throughout a window.
         """
         positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch)
         epochs, places = np.divmod(positions, self.samples)
-        parts = [self._spread(int(e), places[epochs == e]) for e in np.unique(epochs)]
+        parts = [self._locate(int(e), places[epochs == e]) for e in np.unique(epochs)]
         shard, index, fraction = (np.concatenate(column) for column in zip(*parts, strict=True))
-        # Stable, so that equal fractions keep one order, on every machine.
+        # Stable, so that equal fractions have the same order on every machine.
         slots = np.argsort(fraction, kind="stable")
         starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
         return SampleRefs(epochs, shard, index, starts[shard] + index)._reorder(slots)
@@ -101,29 +101,27 @@ class BatchPlan:
         order = _epoch_order(self.counts, self.seed, self.window, epoch)[0]
         return [int(s) for s in order[window * self.window : (window + 1) * self.window]]
 
-    def _spread(self, epoch: int, places: Ints) -> tuple[Ints, Ints, NDArray[np.float64]]:
-        """Shard and index of rising places in an epoch, and how far along the slots each stands (0 to 1)."""
+    def _locate(self, epoch: int, places: Ints) -> tuple[Ints, Ints, NDArray[np.float64]]:
+        """Shard, index and relative position in the slots (0 to 1) of ascending places in an epoch."""
         bounds = _epoch_order(self.counts, self.seed, self.window, epoch)[1]
-        which = np.searchsorted(bounds, places, side="right") - 1
+        window_of_place = np.searchsorted(bounds, places, side="right") - 1
         shard, index = np.empty_like(places), np.empty_like(places)
         fraction = np.empty(len(places))
-        for window in np.unique(which):
-            here = which == window
+        for window in np.unique(window_of_place):
+            in_window = window_of_place == window
             rank, shards, indices = _window_order(self.counts, self.seed, self.window, epoch, int(window))
-            local = places[here] - bounds[window]
+            local = places[in_window] - bounds[window]
             local = local[np.argsort(rank[local], kind="stable")]
-            shard[here], index[here] = shards[local], indices[local]
-            # Half a step in: samples of two windows then mix evenly, and neither has all first or last
-            # slots.
-            fraction[here] = (np.arange(len(local)) + 0.5) / len(local)
+            shard[in_window], index[in_window] = shards[local], indices[local]
+            # + 0.5, so that samples of two windows mix evenly and neither has all first or last slots.
+            fraction[in_window] = (np.arange(len(local)) + 0.5) / len(local)
         return shard, index, fraction
 
 
 def generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
-    """A counter-based generator: the same four numbers always draw the same."""
-    # Philox needs no state from draw to draw: any process finds sample n of epoch e without drawing the
-    # others. The two lowest words of the counter stay free for the draws themselves, so that no two items
-    # overlap.
+    """A counter-based generator: the same four numbers always give the same random numbers."""
+    # Philox needs no state from earlier draws: any process can draw for sample n of epoch e without the
+    # others. The two lowest words of the counter are for the draws themselves, so that no two items overlap.
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, item, epoch]))
 
 
@@ -132,7 +130,7 @@ _local = threading.local()
 
 def sample_generator(seed: int, purpose: int, epoch: int, item: int) -> np.random.Generator:
     """The same as `generator`, in a fifth of the time. It is valid until this thread's next call."""
-    # Making a generator takes most of the time. So each thread keeps one, and sets its state anew.
+    # Creating a generator takes most of the time. So each thread keeps one and sets its state.
     if not hasattr(_local, "draw"):
         _local.draw = np.random.Generator(np.random.Philox())
         _local.state = _local.draw.bit_generator.state
@@ -146,7 +144,7 @@ def sample_generator(seed: int, purpose: int, epoch: int, item: int) -> np.rando
 
 @lru_cache(maxsize=4)
 def _epoch_order(counts: tuple[int, ...], seed: int, window: int, epoch: int) -> tuple[Ints, Ints]:
-    """The shards in their order, and the place where each window begins, followed by the end of the epoch."""
+    """The order of the shards, and the place where each window begins, followed by the end of the epoch."""
     order = generator(seed, _SHARDS, epoch, 0).permutation(len(counts))
     sizes = np.add.reduceat(np.asarray(counts)[order], np.arange(0, len(counts), window))
     return order, np.concatenate([[0], np.cumsum(sizes)])
@@ -154,21 +152,21 @@ def _epoch_order(counts: tuple[int, ...], seed: int, window: int, epoch: int) ->
 
 @lru_cache(maxsize=8)
 def _window_order(
-    counts: tuple[int, ...], seed: int, window: int, epoch: int, which: int
+    counts: tuple[int, ...], seed: int, window: int, epoch: int, number: int
 ) -> tuple[Ints, Ints, Ints]:
-    """The samples of a window in their order: the shard's place in the window, the shard, the index in it."""
+    """The samples of a window in order: the shard's position in the window, the shard, the index in it."""
     order = _epoch_order(counts, seed, window, epoch)[0]
-    shards = order[which * window : (which + 1) * window]
+    shards = order[number * window : (number + 1) * window]
     sizes = np.asarray(counts)[shards]
     rank = np.repeat(np.arange(len(shards)), sizes)
     index = np.concatenate([np.arange(n) for n in sizes])
-    shuffle = generator(seed, _WINDOW, epoch, which).permutation(len(rank))
+    shuffle = generator(seed, _WINDOW, epoch, number).permutation(len(rank))
     return rank[shuffle], shards[rank[shuffle]], index[shuffle]
 
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """How a global batch is divided: `world` ranks x `accumulation` passes of `micro` samples."""
+    """The division of a global batch: `world` ranks x `accumulation` passes x `micro` samples."""
 
     global_batch: int
     world: int
@@ -177,16 +175,16 @@ class BatchLayout:
 
     @property
     def padded(self) -> int:
-        """Slots, padding included."""
+        """Number of slots, including padding."""
         return self.world * self.micro * self.accumulation
 
     @property
     def padding(self) -> int:
-        """Slots that hold a sample of weight zero."""
+        """Number of slots with weight zero."""
         return self.padded - self.global_batch
 
     def describe(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         ranks = f"{self.world} rank{'s' * (self.world > 1)}"
         passes = f"{self.accumulation} pass{'es' * (self.accumulation > 1)}"
         text = f"{self.global_batch} = {ranks} x {passes} x {self.micro}"
@@ -201,15 +199,15 @@ def make_batch_layout(global_batch: int, world: int, micro_batch: int) -> BatchL
         raise ConfigError(
             f"batch {global_batch}, ranks {world} and micro-batch {micro_batch} must all be at least 1"
         )
-    # Passes first, then their size: 65 samples at most 64 a pass become 33 and 33, not 64 and 1 with 63
-    # padded.
+    # First the number of passes, then their size: 65 samples with at most 64 a pass become 33 and 33, not 64
+    # and 1 with 63 padded.
     share = -(-global_batch // world)
     accumulation = -(-share // micro_batch)
     return BatchLayout(global_batch, world, -(-share // accumulation), accumulation)
 
 
 def rank_share(batch_layout: BatchLayout, first_rank: int, ranks: int = 1) -> slice:
-    """The slots of neighbouring ranks in a whole step."""
+    """The slots of consecutive ranks in a whole step."""
     share = batch_layout.accumulation * batch_layout.micro
     return slice(first_rank * share, (first_rank + ranks) * share)
 
@@ -222,5 +220,5 @@ def rank_slots(batch_layout: BatchLayout, rank: int, micro_step: int) -> slice:
 
 def batch_digest(keys: Sequence[str]) -> int:
     """Sum modulo 2^64 of the first 8 bytes (big-endian) of each key's sha256."""
-    # A sum, because it does not depend on order: ranks add up theirs, at any world size.
+    # A sum, because it does not depend on the order: the ranks add their digests, at any world size.
     return sum(int.from_bytes(hashlib.sha256(k.encode()).digest()[:8], "big") for k in keys) % 2**64

@@ -33,11 +33,11 @@ def read_step(config: PretrainConfig, manifest: Manifest, step: int) -> MicroBat
         config.train.global_batch,
         image_size=config.model.image_size,
         seed=config.train.seed,
-        # Alone, whatever the launcher's environment says: the sheet shows the batch of all ranks.
+        # One rank, even within a job of several: the sheet shows the batch of all ranks.
         world=World(),
         start_step=step - 1,
         stop_step=step,
-        # This is one micro-batch, and one process reads a micro-batch: more of them would only start up.
+        # No loader processes: there is only one micro-batch.
         data=replace(config.data, workers=0),
     ) as stream:
         return next(iter(stream))
@@ -53,7 +53,7 @@ def describe(batch: MicroBatch) -> Iterator[str]:
 
 
 def contact_sheet(images: NDArray[np.uint8], keys: Sequence[str]) -> Image.Image:
-    """(n, C, h, w) uint8 and their keys as one picture, slots running line by line."""
+    """One picture of the images (n, C, h, w) uint8 with their keys, line by line in the order of slots."""
     columns = max(1, math.ceil(math.sqrt(len(keys))))
     width, height = THUMB + GAP, THUMB + CAPTION + GAP
     sheet = Image.new("RGB", (columns * width + GAP, math.ceil(len(keys) / columns) * height + GAP), _PAPER)
@@ -77,10 +77,10 @@ def write_sheet(batch: MicroBatch, out: str) -> None:
 def batch_command(
     config_path: str, overrides: Sequence[str], step: int, out: str, force: bool = False
 ) -> int:
-    """`retfound batch`: prints the keys of a step's batch, draws it where `out` is given."""
+    """`retfound batch`: print the keys of a step's batch, and draw it to `out` if that is given."""
     config, _ = load(PretrainConfig, config_path, overrides)
     if out:
-        # Before anything is read: a file that may not be overwritten is said at once.
+        # Before anything is read: fail at once if the file must not be overwritten.
         output_files.check_free(out, "batch", force)
     batch = read_step(config, read_manifest(config.data.shards, config.data.first_shards), step)
     for line in describe(batch):
@@ -92,7 +92,7 @@ def batch_command(
 
 
 def _fit(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, cut in its middle to the width of a thumbnail."""
+    """The text, shortened in the middle to the width of a thumbnail."""
     if font.getlength(text) <= THUMB:
         return text
     for letters in range(len(text) - 1, 2, -1):

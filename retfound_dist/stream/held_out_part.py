@@ -1,4 +1,4 @@
-"""Chooses the part of a shard set that a run is scored on and never trains on. Pure."""
+"""Chooses the part of a shard set that a run never trains on, and computes the held-out loss for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from retfound_dist.formats.shard_set import Manifest
 
 
 def held_out_part(data: Data, manifest: Manifest) -> Literal["", "val", "test"]:
-    """`val` or `test`, or empty where nothing is held out. Packing has split the parts by patient.
+    """`val` or `test`; empty if nothing is held out. Packing has split the parts by patient.
 
-    ConfigError when the part that was asked for is trained on; ManifestError when the set does not have it.
+    ConfigError if the requested part is trained on; ManifestError if the set does not have it.
     """
     wanted = data.held_out
     parts = {shard.split for shard in manifest.shards if shard.samples}
@@ -23,6 +23,6 @@ def held_out_part(data: Data, manifest: Manifest) -> Literal["", "val", "test"]:
         raise ConfigError(
             f"data.held_out={part!r} is trained on with data.split={data.split!r}: set data.split='train'"
         )
-    # Called for its ManifestError alone: a part that the config names has to be there.
+    # Called only for its ManifestError: the set must have the part.
     manifest.part(part)
     return part

@@ -1,7 +1,7 @@
 """The stream that a training loop reads: micro-batches in step order, from any step on.
 
-Loader processes come from a fork server that holds neither threads nor an open filesystem. They end
-with the process that reads from them, whatever ends it.
+Loader processes come from a fork server that has neither threads nor an open filesystem. They end with the
+process that reads from them, even if it is killed.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from retfound_dist.stream.augment import Augment, Draw, apply_augmentation, draw
 from retfound_dist.stream.batch_plan import BatchPlan, batch_digest, make_batch_layout, rank_slots
 from retfound_dist.stream.fetch_process import FetchProcess
 from retfound_dist.stream.prefetch import FetchedShards
-from retfound_dist.stream.sample_reader import Reader
+from retfound_dist.stream.sample_reader import SampleReader
 from retfound_dist.stream.stream_spec import StreamSpec
 from retfound_dist.stream.worker_processes import (
     WorkerSetup,
+    explain_full_shm,
     fork_server,
     hide_main_module,
-    semaphores_explained,
 )
 
-LESS_MEMORY = "set data.workers or train.micro_batch lower"
+MEMORY_ADVICE = "set data.workers or train.micro_batch lower"
 ENDLESS = 1 << 40
-"""Steps of a stream without a last step."""
+"""Number of steps of a stream without a last step."""
 
 
 @dataclass
@@ -53,22 +53,22 @@ class MicroBatch:
     images: Tensor
     """(m, C, S, S) uint8; C is 1, or 3 where the shard set has colour."""
     noise: Tensor
-    """(m, L) fp32: mask noise, smallest stays visible."""
+    """(m, L) fp32: mask noise; the patches with the smallest noise stay visible."""
     weight: Tensor
     """(m,) fp32: 1, or 0 for padding."""
     keys: list[str]
-    """Keys of the samples, padding left out."""
+    """Keys of the samples, without padding."""
     digest: int
     """Digest of `keys`."""
     faults: list[str] = field(default_factory=list)
     """Samples that could not be read and were replaced, each SHARD/KEY: REASON."""
     notes: list[str] = field(default_factory=list)
-    """Lines for a person."""
+    """Lines for the user."""
     traffic: ReadTraffic = field(default_factory=ReadTraffic)
     """Reads from the store since this process's last micro-batch."""
 
     def pin_memory(self) -> MicroBatch:
-        """The same in page-locked memory; called by the loader where there is a GPU."""
+        """A copy in page-locked memory; called by the loader if there is a GPU."""
         return replace(
             self,
             images=self.images.pin_memory(),
@@ -78,18 +78,18 @@ class MicroBatch:
 
 
 class MicroBatches(Dataset[MicroBatch | RetfoundError]):
-    """Micro-batch `step x accumulation + pass` of one rank, by number; an error is returned, not raised.
+    """Micro-batches of one rank by number, `step x accumulation + pass`. An error is returned, not raised.
 
-    One that a loader process raised would reach the reader with PyTorch's traceback in its text.
+    PyTorch would put the traceback into the message of an error that a loader process raises.
     """
 
     def __init__(self, spec: StreamSpec) -> None:
         self.spec = spec
-        # Made at the first read, in the loader process: this object is pickled on its way there, and
-        # neither threads nor open files could go along.
-        self._reader: Reader | None = None
-        self._fetched: FetchedShards | None = None
-        self._counted = ReadTraffic()
+        # Created at the first read, in the loader process: this object is pickled on its way there, and
+        # threads and open files cannot be pickled.
+        self._reader: SampleReader | None = None
+        self._fetched_shards: FetchedShards | None = None
+        self._traffic_before = ReadTraffic()
 
     def __getitem__(self, number: int) -> MicroBatch | RetfoundError:
         try:
@@ -97,38 +97,38 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         except RetfoundError as error:
             return error
         except OSError as error:
-            # Raised, it would pass for the end of this process (see `Stream._checked`).
+            # If it were raised, it would look like the death of this process (see `Stream._raise_errors`).
             place = str(error.filename or self.spec.cache_dir or self.spec.manifest.url)
             local = place if storage.is_local(place) else self.spec.cache_dir
             return DataError(f"cannot read from {place}: {disk_errors.explain(error, local or os.sep)}")
         except MemoryError:
-            return DataError(f"memory ran out in a loader process: {LESS_MEMORY}")
+            return DataError(f"memory ran out in a loader process: {MEMORY_ADVICE}")
 
     def close(self) -> None:
-        """End the threads that fetch ahead in this process."""
-        if self._fetched:
-            self._fetched.close()
-        self._reader = self._fetched = None
+        """Stop the threads that fetch ahead in this process."""
+        if self._fetched_shards:
+            self._fetched_shards.close()
+        self._reader = self._fetched_shards = None
 
     def _read(self, step: int, micro_step: int) -> MicroBatch:
         spec = self.spec
         if self._reader is None:
-            # With workers=0 this is the rank's own process, which may have read other things before.
-            self._counted = byte_ranges.traffic()
-            self._fetched = self._begin_fetching() if spec.remote else None
-            self._reader = spec.reader(self._fetched)
-        if self._fetched:
-            self._fetched.at(step)
+            # With workers=0 this is the rank's own process, which may have other traffic before.
+            self._traffic_before = byte_ranges.traffic()
+            self._fetched_shards = self._open_fetched_shards() if spec.remote else None
+            self._reader = spec.reader(self._fetched_shards)
+        if self._fetched_shards:
+            self._fetched_shards.set_step(step)
         refs = spec.plan.batch(step)[rank_slots(spec.layout, spec.world.rank, micro_step)]
         images, noise, weight = self._allocate(len(refs))
-        places = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
+        positions = list(zip(refs.shard.tolist(), refs.index.tolist(), strict=True))
         sample_ids = list(zip(refs.epoch.tolist(), refs.sample.tolist(), strict=True))
         draws: dict[int, Draw] = {}
 
-        # The crop is drawn when the image's size is known and before its pixels are decoded: what lies
-        # below the crop need not be. A replacement is drawn under the number of the sample that it stands
-        # in for.
-        def needs(row: int, width: int, height: int) -> int:
+        # The crop is drawn once the image's size is known and before its pixels are decoded, because rows
+        # below the crop need not be decoded. A replacement gets the random numbers of the sample that it
+        # replaces.
+        def rows_needed(row: int, width: int, height: int) -> int:
             draws[row] = draw_augmentation(
                 spec.augment, spec.plan.seed, *sample_ids[row], width, height, noise[row]
             )
@@ -136,11 +136,11 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
 
         keys: list[str] = []
         faults: list[str] = []
-        for row, sample in enumerate(self._reader.read(places, needs)):
+        for row, sample in enumerate(self._reader.read(positions, rows_needed)):
             apply_augmentation(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
-        before, self._counted = self._counted, byte_ranges.traffic()
+        before, self._traffic_before = self._traffic_before, byte_ranges.traffic()
         return MicroBatch(
             step,
             torch.from_numpy(images),
@@ -149,24 +149,23 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             keys,
             batch_digest(keys),
             faults,
-            self._fetched.end_batch() if self._fetched else [],
-            self._counted - before,
+            self._fetched_shards.finish_batch() if self._fetched_shards else [],
+            self._traffic_before - before,
         )
 
     def _allocate(self, samples: int) -> tuple[Any, Any, Any]:
-        """Images, noise and weight of a micro-batch: `samples` slots are samples, the others padding."""
+        """Images, noise and weight of a micro-batch with this number of samples; the rest is padding."""
         m, augment = self.spec.layout.micro, self.spec.augment
-        # Padded slots keep the shape of every micro-batch the same, so that a compiled step is compiled
-        # once.
+        # With padding all micro-batches have the same shape, so that a compiled step is compiled only once.
         images = np.empty((m, 1 if self.spec.grey else 3, *augment.size), dtype=np.uint8)
         images[samples:] = 0
         noise = np.tile(np.arange(augment.patches, dtype=np.float32), (m, 1))
         return images, noise, (np.arange(m) < samples).astype(np.float32)
 
-    def _begin_fetching(self) -> FetchedShards:
-        """The shards of a remote set; without loader processes, threads of this process fetch them ahead."""
+    def _open_fetched_shards(self) -> FetchedShards:
+        """The shards of a remote set. Without loader processes, threads of this process fetch them ahead."""
         spec = self.spec
-        # With loader processes a `FetchProcess` does it: once for a rank, not once for each of them.
+        # With loader processes a `FetchProcess` fetches them: once for the rank, not once for each process.
         prefetcher = None if spec.data.workers else spec.prefetcher()
         return FetchedShards(spec.cache(), spec.shards, spec.lookahead(), prefetcher)
 
@@ -174,34 +173,33 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
 class Stream:
     """Iterates over micro-batches; leaving its `with` block (or `close`) ends the loader processes."""
 
-    def __init__(self, job: StreamSpec, start_step: int, scratch: Scratch | None) -> None:
-        self.job = job
+    def __init__(self, spec: StreamSpec, start_step: int, scratch: Scratch | None) -> None:
+        self.spec = spec
         self._scratch = scratch
         self._start = start_step
-        self._batches = MicroBatches(job)
+        self._batches = MicroBatches(spec)
         self._iterator: Iterator[MicroBatch | RetfoundError] | None = None
         self._processes: list[Any] = []
         self._fetcher: FetchProcess | None = None
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """Begins at the first step of the stream, and ends an iterator that was begun before."""
-        self._end()
+        """Start at the first step of the stream; ends an earlier iterator."""
+        self._end_processes()
         before = multiprocessing.active_children()
         with hide_main_module():
-            # Before the loader processes, whose start takes seconds: the first shards arrive meanwhile.
-            if self.job.remote and self.job.data.workers:
-                self._fetcher = FetchProcess(self.job)
-                self._fetcher.at(self._start)
-            with semaphores_explained(self.job.data.workers):
+            # Before the loader processes, whose start takes seconds, in which the first shards can arrive.
+            if self.spec.remote and self.spec.data.workers:
+                self._fetcher = FetchProcess(self.spec)
+                self._fetcher.set_step(self._start)
+            with explain_full_shm(self.spec.data.workers):
                 iterator = self._iterator = iter(self._loader())
-        # PyTorch has no public list of a loader's processes. Those that the user began before must not be
-        # ended.
+        # PyTorch has no public list of a loader's processes. Other child processes must not be ended.
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
-        return self._checked(iterator)
+        return self._raise_errors(iterator)
 
     def close(self) -> None:
-        """End the loader processes and give up the temporary shards; the node's last process removes them."""
-        self._end()
+        """End the loader processes and release the temporary shards; the node's last process removes them."""
+        self._end_processes()
         if self._scratch:
             self._scratch.close()
 
@@ -212,44 +210,42 @@ class Stream:
         self.close()
 
     def _loader(self) -> DataLoader[MicroBatch | RetfoundError]:
-        workers, passes = self.job.data.workers, self.job.layout.accumulation
+        workers, passes = self.spec.data.workers, self.spec.layout.accumulation
         return DataLoader(
             self._batches,
-            # The dataset's items are micro-batches already, and PyTorch hands them on in the sampler's
-            # order.
+            # The dataset's items are micro-batches already, and PyTorch returns them in the sampler's order.
             batch_size=None,
-            sampler=range(self._start * passes, self.job.stop_step * passes),
+            sampler=range(self._start * passes, self.spec.stop_step * passes),
             num_workers=workers,
-            multiprocessing_context=fork_server(self.job.manifest.url) if workers else None,
+            multiprocessing_context=fork_server(self.spec.manifest.url) if workers else None,
             prefetch_factor=2 if workers else None,
             worker_init_fn=WorkerSetup() if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _checked(self, iterator: Iterator[MicroBatch | RetfoundError]) -> Iterator[MicroBatch]:
+    def _raise_errors(self, iterator: Iterator[MicroBatch | RetfoundError]) -> Iterator[MicroBatch]:
         try:
             for batch in iterator:
                 if isinstance(batch, RetfoundError):
                     raise batch
                 if self._fetcher:
-                    report = self._fetcher.at(batch.step)
+                    report = self._fetcher.set_step(batch.step)
                     batch.notes.extend(report.notes)
                     batch.traffic += report.traffic
                 yield batch
-        # A loader process that dies is PyTorch's RuntimeError; an EOFError or OSError where its batch lay
-        # ready and the process that holds the memory is gone.
+        # If a loader process dies, PyTorch raises a RuntimeError. If it had a batch ready, whose memory is
+        # lost, that is an EOFError or OSError.
         except (RuntimeError, EOFError, OSError) as error:
-            # By its words: PyTorch (2.15) has no class of its own for it, and all else is not ours to
-            # explain.
+            # Recognised by its message: PyTorch (2.15) has no class for it. Other RuntimeErrors are raised.
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a loader process died ({' '.join(str(error).split())[:200]}): if memory ran out, "
-                f"{LESS_MEMORY}"
+                f"{MEMORY_ADVICE}"
             ) from error
 
-    def _end(self) -> None:
-        # A loader process obeys this SIGTERM, because it comes from its parent (`worker_processes`).
+    def _end_processes(self) -> None:
+        # A loader process only exits at a SIGTERM from its parent (`worker_processes`).
         for process in self._processes:
             with suppress(ValueError):
                 process.terminate()
@@ -259,7 +255,7 @@ class Stream:
 
 
 def make_plan(manifest: Manifest, data: Data, global_batch: int, seed: int) -> BatchPlan:
-    """The order of all samples of the part that is trained on."""
+    """The order of all samples in the part `data.split`."""
     counts = tuple(shard.samples for shard in manifest.part(data.split))
     return BatchPlan(counts, seed, global_batch, min(data.window_shards, len(counts)))
 
@@ -281,25 +277,28 @@ def open_stream(
 ) -> Stream:
     """This rank's micro-batches from `start_step` up to, not including, `stop_step` (None: without end).
 
-    - `shards`: a URL, or a manifest that was read.
-    - `micro_batch`: the most samples of one micro-batch; None: all of this rank's share of `global_batch`.
+    - `shards`: a URL, or a manifest.
+    - `micro_batch`: the largest number of samples in a micro-batch; None: this rank's whole share.
     - `image_size`: a side in pixels, or height and width.
     - `patches`: the length of each sample's mask noise.
-    - `world`: this process's place; None: read from torchrun's or Slurm's environment.
-    - `counted`: `check_counts` has passed already, once for all ranks.
-    - All else is set as in the config's `[data]`, by `data` or by name: `workers=8, split="train"`.
+    - `world`: this process's rank; None: read from torchrun's or Slurm's environment.
+    - `counts_checked`: whether `check_counts` has already passed, once for all ranks.
+    - Other settings are those of the config's `[data]`, as `data` or by name: `workers=8, split="train"`.
 
-    Raises ManifestError, StorageError or DataError where the shards cannot be used, and ConfigError for a
+    Raises ManifestError, StorageError or DataError if the shards cannot be used, and ConfigError for a
     setting that does not exist.
     """
     manifest = read_manifest(shards) if isinstance(shards, str) else shards
     unknown = set(settings) - set(Data.__dataclass_fields__)
     if unknown or (data and settings):
-        raise ConfigError(f"open_stream: {sorted(unknown or settings)} is no setting, or given beside `data`")
+        raise ConfigError(
+            f"open_stream: {sorted(unknown or settings)} cannot be used: "
+            "give settings of [data], or `data` alone"
+        )
     data = data or Data(shards=manifest.url, **settings)
     manifest = manifest.first(data.first_shards)
     world = world or read_world(os.environ)
-    # A manifest that states other counts than its indexes hold would shift every later batch.
+    # A manifest with other counts than its indexes would shift every later batch.
     if not counts_checked:
         check_counts(manifest.url, manifest.part(data.split), data.patience_s)
     plan = make_plan(manifest, data, global_batch, seed)

@@ -1,4 +1,4 @@
-"""Everything that determines a stream, in one value. It is sent to every process of the stream."""
+"""The specification of a rank's stream. It is sent to every process of the stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retfound_dist.runtime.world import World
 from retfound_dist.stream.augment import Augment
 from retfound_dist.stream.batch_plan import BatchLayout, BatchPlan, rank_share
 from retfound_dist.stream.prefetch import FetchedShards, Lookahead, Prefetcher
-from retfound_dist.stream.sample_reader import LocalShards, Reader
+from retfound_dist.stream.sample_reader import LocalShards, SampleReader
 from retfound_dist.stream.shard_cache import ShardCache
 
 
@@ -46,15 +46,15 @@ class StreamSpec:
 
     def cache(self) -> ShardCache:
         """The node's copies of the shards."""
-        # A temporary folder has no bound: it holds what the next steps need and nothing else.
+        # A temporary folder needs no limit: it only has the shards that the next steps need.
         limit = round(self.data.cache_gb * 1e9) if self.data.cache_gb and self.data.cache_dir else None
         temporary = not self.data.cache_dir
         return ShardCache(self.manifest.url, self.cache_dir, limit, temporary, self.data.patience_s)
 
     def lookahead(self) -> Lookahead:
-        """Predicts what this rank and its node need."""
-        # torchrun, and srun unless told otherwise, number the ranks of a node in a row: so its slots are
-        # one slice.
+        """Determines the shards that this rank and its node need."""
+        # torchrun, and srun by default, give the ranks of a node consecutive numbers: so its slots are one
+        # slice.
         first_rank = self.world.rank - self.world.local_rank
         rank_slots = rank_share(self.layout, self.world.rank)
         node_slots = rank_share(self.layout, first_rank, self.world.local_size)
@@ -64,9 +64,9 @@ class StreamSpec:
         """Threads that fetch ahead of this rank."""
         return Prefetcher(self.cache(), self.shards, self.lookahead())
 
-    def reader(self, fetched: FetchedShards | None) -> Reader:
+    def reader(self, fetched: FetchedShards | None) -> SampleReader:
         """Reads the samples from `fetched`, or from the shard set itself."""
         source = fetched or LocalShards(self.manifest.url)
-        # A batch may span two windows, and a bad sample may be replaced from a shard of neither.
+        # A batch may span two windows, and a bad sample may be replaced from a shard outside of both.
         max_open, budget = 2 * self.plan.window + 2, self.data.bad_sample_budget
-        return Reader(source, self.shards, self.grey, max_open, budget, self.data.patience_s)
+        return SampleReader(source, self.shards, self.grey, max_open, budget, self.data.patience_s)

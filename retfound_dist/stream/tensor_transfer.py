@@ -1,8 +1,8 @@
 """Sends tensors from a loader process to its reader in anonymous memory, not in /dev/shm.
 
-PyTorch uses /dev/shm. A container limits it (Docker: 64 MB), and a killed process can leave names behind in
-it. Memory from memfd_create(2) has no name, and no limit but the machine's. Where it cannot be had, the bytes
-go through the pipe, which is slower and needs nothing.
+PyTorch uses /dev/shm. A container limits its size (Docker: 64 MB), and a killed process can leave files in
+it. Memory from memfd_create(2) has no name, and only the machine's limit. If it cannot be allocated, the
+bytes go through the pipe, which is slower.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ _WRITE_BYTES = 1 << 30
 
 
 def send_tensors_in_memory(_: int = 0) -> None:
-    """Make this process send its tensors this way from now on. The argument, a worker's number, is unused."""
-    # The last registration wins: this replaces what torch.multiprocessing registered at its import.
+    """Make this process send its tensors in this way. The argument, a worker's number, is not used."""
+    # The last registration counts: this replaces that of torch.multiprocessing.
     ForkingPickler.register(torch.UntypedStorage, _reduce)
 
 
 def _reduce(storage: torch.UntypedStorage) -> Any:
-    """What ForkingPickler sends for the memory of a tensor."""
+    """The value that ForkingPickler sends for the memory of a tensor."""
     # An empty file cannot be mapped into memory (mmap refuses a length of 0).
     if storage.nbytes() == 0:
         return rebuild_storage_empty, (type(storage),)
     data = memoryview(_as_bytes(storage).numpy())  # type: ignore[arg-type]
-    # Fails where this process may open no more files. The batch then goes through the pipe, which is open.
+    # Fails if this process has too many open files. Then the batch goes through the pipe, which is open
+    # already.
     try:
         file = os.memfd_create("retfound-batch")
     except OSError:

@@ -1,4 +1,4 @@
-"""Starts the stream's own processes, and ends them with the process that reads from them."""
+"""Starts the processes of a stream, and ends them together with the process that reads from them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 
 PRELOAD = "retfound_dist.stream.loader"
 READER_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
-"""Signals that only the reading process answers: Slurm and torchrun send them to every process they find."""
+"""Signals that only the reading process handles: Slurm and torchrun send them to all processes."""
 _SEMAPHORES = 8, 3
-"""Of a DataLoader (torch 2.15) and of each of its processes; each is a file in /dev/shm."""
-# Numbers of mallopt(3), from glibc's malloc.h: Python has no names for them.
+"""Number for a DataLoader (torch 2.15) and for each of its processes; each is a file in /dev/shm."""
+# Parameters of mallopt(3), from glibc's malloc.h, because Python has no names for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def fork_server(url: str) -> Any:
     """The multiprocessing context whose processes are forked from a server without threads and filesystems.
 
-    The server imports once what reading from `url` needs, which saves each child half a second. It starts
-    here with `READER_SIGNALS` blocked: its children would take its death for the death of their reader.
+    The server imports the modules that reading from `url` needs, which saves each child half a second. It
+    starts with `READER_SIGNALS` blocked: if it died, its children would exit too.
     """
     # Not `fork`: s3fs is not fork-safe, and a lock held by a thread at the fork stays locked in the child.
     # Not `spawn`: every child would import torch again.
@@ -49,12 +49,11 @@ def fork_server(url: str) -> Any:
 
 @contextmanager
 def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Processes started meanwhile inherit that these signals are blocked; here they arrive afterwards."""
+    """Processes that are started within the block inherit blocked signals; here they arrive after it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         with _environment("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"):
-            # The tracker removes what a killed process left, and would warn about it on the user's
-            # terminal.
+            # The tracker removes what a killed process left behind, and would print a warning about it.
             resource_tracker.ensure_running()
         # Python 3.11 unblocks SIGINT and SIGTERM after it has started the tracker: block them again.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -64,14 +63,13 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 
 @contextmanager
-def semaphores_explained(workers: int, or_else: str = ", or set data.workers=0") -> Iterator[None]:
-    """DataError where processes cannot be set up because /dev/shm, which holds semaphores, is full.
+def explain_full_shm(workers: int, alternative: str = ", or set data.workers=0") -> Iterator[None]:
+    """DataError if processes cannot be started because /dev/shm, which holds their semaphores, is full.
 
-    `or_else`: what may be done besides making room.
+    `alternative`: another remedy for the message.
     """
     try:
-        # Before the loader is made: PyTorch's half-made loader complains on the terminal when it is
-        # dropped.
+        # Checked before PyTorch's loader is created: an incomplete loader prints errors when it is deleted.
         if workers:
             disk_errors.check_room(str(worker_leftovers.SHM), _SEMAPHORES[0] + _SEMAPHORES[1] * workers)
         yield
@@ -79,14 +77,14 @@ def semaphores_explained(workers: int, or_else: str = ", or set data.workers=0")
         where = str(worker_leftovers.SHM)
         raise DataError(
             f"processes cannot be started: {disk_errors.explain(error, where)}. "
-            f"Their semaphores stand in {where}: "
-            f"remove what is not used there, or give the container more (docker run --shm-size=1g){or_else}"
+            f"Their semaphores are in {where}: remove unused files there, or give the container more space "
+            f"(docker run --shm-size=1g){alternative}"
         ) from error
 
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the processes that are started meanwhile."""
+    """Set an environment variable for processes that are started within the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -99,12 +97,12 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def hide_main_module() -> Iterator[None]:
-    """Keep processes that are started meanwhile from running the user's script, of which they need nothing.
+    """Prevent processes that are started within the block from importing the user's script.
 
-    multiprocessing would import it in each child, so that a script without an `if __name__` guard starts
+    multiprocessing would import it in each child, so that a script without an `if __name__` guard would start
     itself again.
     """
-    # What multiprocessing looks at to find the script (`spawn.get_preparation_data`).
+    # multiprocessing uses these attributes to find the script (`spawn.get_preparation_data`).
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     main.__spec__ = None
@@ -120,20 +118,20 @@ def hide_main_module() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Sets up a process. It is made by the reader, and carries the reader's settings for the store.
+    """Sets up a process. The reader creates it, and it contains the reader's settings for the store.
 
-    The fork server still has the environment it was started with, which may be an older one.
+    The environment of the fork server may be older, from the time when it was started.
     """
 
     turns: str = field(default_factory=lambda: _turns_path())
-    """The file by which the processes of a rank take turns in saying what they wait for."""
+    """The file with which the processes of a rank take turns in announcing a slow store."""
     environment: dict[str, str] = field(
         default_factory=lambda: {k: v for k, v in os.environ.items() if k.startswith("AWS_")}, repr=False
     )
 
     def __call__(self, _: int = 0) -> None:
-        """Set up this process. The argument is a loader's worker number, not used."""
-        # Removed first: a variable that the reader has unset since would still choose another profile here.
+        """Set up this process. The argument, a loader's worker number, is not used."""
+        # Removed first: a variable that the reader has unset since could select another profile here.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(self.environment)
@@ -148,47 +146,48 @@ def _turns_path() -> str:
 
 
 def _set_up_process() -> None:
-    """Leave Ctrl-C and a scheduler's signals to the reading process, and end when it ends."""
-    # A terminal sends Ctrl-C to all its processes. Ignored here too, because another context than
-    # `fork_server` may have made this process, with nothing blocked.
+    """Ignore Ctrl-C and a scheduler's signals, which are for the reading process, and end when that ends."""
+    # A terminal sends Ctrl-C to all its processes. Ignored here too, because a process that was not started
+    # by `fork_server` has no blocked signals.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard()
     sys.excepthook = _report_unless_reader_left
-    # The processes share the cores already: threads of torch's own would only compete for them.
+    # The processes already share the cores: more threads of torch would only compete for them.
     torch.set_num_threads(1)
-    keep_memory()
+    keep_freed_memory()
     send_tensors_in_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        # Blocked before the threads begin, which inherit it: only then does `sigwaitinfo` get every signal.
+        # Blocked before the threads start, because they inherit it: only then `sigwaitinfo` gets every
+        # signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, READER_SIGNALS)
         threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid,), daemon=True).start()
         threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
 def _report_unless_reader_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """An `excepthook` that says nothing of a reader that leaves in the middle.
+    """An `excepthook` that ignores errors after the reader has exited.
 
-    multiprocessing's thread that hands shared memory over would print a traceback of it.
+    The thread of multiprocessing that sends shared memory would print a traceback then.
     """
     if not issubclass(kind, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 
 
 def _exit_on_sigterm_from(parent: int) -> None:
-    """Leave at the parent's SIGTERM only. One from anybody else, such as Slurm, is meant for the reader.
+    """Exit only at the parent's SIGTERM. A SIGTERM from others, such as Slurm, is meant for the reader.
 
     This thread runs between two instructions of Python, so never while shared memory has a name.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
-    # Not sys.exit: it would end this thread only.
+    # Not sys.exit: it would only end this thread.
     os._exit(0)
 
 
-def keep_memory() -> None:
-    """Have glibc keep freed memory for the next image: giving it back costs a fifth of a JPEG's decoding."""
-    # Other C libraries have no mallopt: there it is slower, and no less right.
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next image: otherwise decoding a JPEG takes a fifth longer."""
+    # Other C libraries have no mallopt: there decoding is only slower.
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)

@@ -21,7 +21,7 @@ def test_sizes_and_tokens_are_those_of_the_model_that_is_built(config: Model) ->
     assert sorted(model_shapes.parameter_sizes(config)) == sorted(sizes)
     assert model_shapes.parameter_count(config) == sum(sizes)
     found = model_shapes.token_counts(config)
-    assert (found.patches, found.kept) == (model.patches, model.kept)
+    assert (found.patches, found.kept) == (model.patches, model.visible_patches)
 
 
 def test_an_unknown_encoder_is_told_with_those_there_are() -> None:

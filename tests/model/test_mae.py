@@ -118,7 +118,7 @@ def test_an_input_that_is_not_square_follows_the_same_formula(size: tuple[int, i
     )
     filled, mask_BL = wide.reconstruct(images, noise)
     assert filled.shape == (3, 3, *size)
-    assert mask_BL.sum(dim=1).tolist() == [wide.patches - wide.kept] * 3
+    assert mask_BL.sum(dim=1).tolist() == [wide.patches - wide.visible_patches] * 3
 
 
 def test_raw_pixels_are_the_target_where_the_config_says_so() -> None:
@@ -136,7 +136,7 @@ def test_every_patch_is_removed_equally_often_and_no_two_together_more_than_othe
     """Of 4,000 masks: each patch in 0.75, each pair in 0.75 x 11/15, within five standard errors."""
     model, draws = build(CONFIG), 4000
     noise = torch.rand(draws, 16, generator=torch.Generator().manual_seed(3))
-    ids_keep = noise.argsort(dim=1)[:, : model.kept]
+    ids_keep = noise.argsort(dim=1)[:, : model.visible_patches]
     removed = torch.ones(draws, 16).scatter(1, ids_keep, 0)
     single, pair = removed.mean(dim=0), removed.T @ removed / draws
     assert ((single - 0.75).abs() < 5 * math.sqrt(0.75 * 0.25 / draws)).all()
@@ -184,7 +184,7 @@ def test_removed_patches_do_not_reach_the_encoder(model: MaskedAutoencoder) -> N
     other = images.clone()
     row, column = divmod(removed, 4)
     other[..., 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = 0
-    ids = noise.argsort(dim=1)[:, : model.kept]
+    ids = noise.argsort(dim=1)[:, : model.visible_patches]
     encoded = [
         model.encode(mae.normalise(mae.gather_rows(mae.patchify(x, 14), ids)), ids) for x in (images, other)
     ]
@@ -220,7 +220,7 @@ def test_models_have_the_papers_sizes(
     encoder = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(("decoder", "mask")))
     assert round(encoder / 1e6) == millions[0]
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions[1]
-    assert (model.patches, model.kept) == (patches, patches // 4)
+    assert (model.patches, model.visible_patches) == (patches, patches // 4)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_blocks_are_as_deep_and_as_wide_as_the_config_says() -> None:
 
 @pytest.mark.parametrize(("ratio", "kept"), [(0.75, 4), (0.8, 3), (0.9, 1), (0.5, 8), (0.7, 4)])
 def test_the_visible_patches_are_the_whole_number_below_their_share(ratio: float, kept: int) -> None:
-    assert MaskedAutoencoder(replace(CONFIG, mask_ratio=ratio)).kept == kept
+    assert MaskedAutoencoder(replace(CONFIG, mask_ratio=ratio)).visible_patches == kept
 
 
 def test_the_smallest_noise_stays_visible(model: MaskedAutoencoder) -> None:

@@ -51,7 +51,7 @@ def collect(fetcher: FetchProcess, enough: Callable[[FetchReport], bool]) -> Fet
 
     def ask() -> bool:
         nonlocal total
-        report = fetcher.at(next(steps))
+        report = fetcher.set_step(next(steps))
         total = FetchReport(total.notes + report.notes, total.traffic + report.traffic)
         return enough(total)
 
@@ -64,7 +64,7 @@ def test_the_shards_of_the_next_steps_arrive_whole_before_they_are_asked_for(
 ) -> None:
     spec = make_spec(manifest, str(tmp_path / "cache"), window_shards=100)
     with fetching(spec) as fetcher:
-        fetcher.at(0)
+        fetcher.set_step(0)
         cache = spec.cache()
         assert wait_for(lambda: all(cache.path(shard) for shard in manifest.shards))
     for shard in manifest.shards:
@@ -78,7 +78,7 @@ def test_what_was_read_is_told_once_and_not_again(manifest: Manifest, tmp_path: 
     with fetching(make_spec(manifest, str(tmp_path / "cache"), window_shards=100)) as fetcher:
         report = collect(fetcher, lambda total: total.traffic.bytes >= once)
         assert report == FetchReport((), ReadTraffic(report.traffic.requests, once, 0))
-        again = [fetcher.at(step % 3) for step in range(20) if not time.sleep(0.02)]
+        again = [fetcher.set_step(step % 3) for step in range(20) if not time.sleep(0.02)]
         assert again == [FetchReport((), ReadTraffic())] * 20
 
 
@@ -88,20 +88,20 @@ def test_a_cache_without_room_is_told_in_the_news(manifest: Manifest, tmp_path: 
     with fetching(spec) as fetcher:
         report = collect(fetcher, lambda total: bool(total.notes))
     assert "is too little" in report.notes[0]
-    assert "reading samples straight from" in report.notes[0]
+    assert "reading samples directly from" in report.notes[0]
 
 
 def test_a_fetcher_that_was_killed_is_no_error_of_the_rank(manifest: Manifest, tmp_path: Path) -> None:
     with fetching(make_spec(manifest, str(tmp_path / "cache"))) as fetcher:
-        fetcher.at(0)
+        fetcher.set_step(0)
         fetcher.process.kill()
         fetcher.process.join()
-        assert [fetcher.at(step).notes for step in range(1, 4)] == [()] * 3
+        assert [fetcher.set_step(step).notes for step in range(1, 4)] == [()] * 3
 
 
 def test_the_process_ends_when_the_rank_drops_its_end(manifest: Manifest, tmp_path: Path) -> None:
     fetcher = FetchProcess(make_spec(manifest, str(tmp_path / "cache")))
-    fetcher.at(0)
+    fetcher.set_step(0)
     process = psutil.Process(fetcher.process.pid)
     del fetcher
     assert wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)

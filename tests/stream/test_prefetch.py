@@ -12,7 +12,7 @@ from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.io import byte_ranges
 from retfound_dist.stream import MicroBatch, open_stream
 from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout, rank_share
-from retfound_dist.stream.prefetch import BEHIND, Lookahead
+from retfound_dist.stream.prefetch import KEPT_STEPS, Lookahead
 from tests.small_disks import disk_at
 from tests.stream.stream_inputs import make_set
 
@@ -35,10 +35,10 @@ def test_what_a_step_reads_is_needed_before_it_and_kept_for_late_processes(
     own, node = rank_share(cut, rank), rank_share(cut, 0, world)
     ahead, stop = Lookahead(plan, own, node, start + 12), start + 12
     for step in range(start, stop):
-        need = ahead.at(step)
+        need = ahead.needed_shards(step)
         for near in range(step, min(stop, step + 2)):
             assert set(plan.batch(near)[own].shard.tolist()) <= set(need.rank)
-        for near in range(max(start, step - BEHIND), min(stop, step + 2)):
+        for near in range(max(start, step - KEPT_STEPS), min(stop, step + 2)):
             assert set(plan.batch(near).shard.tolist()) <= need.node
 
 
@@ -48,7 +48,7 @@ def test_no_more_than_three_windows_are_held(shards: int, window: int) -> None:
     plan = BatchPlan((1000,) * shards, 0, 50, min(window, shards))
     ahead = Lookahead(plan, slice(0, 50), slice(0, 50), 10000)
     for step in range(0, 200, 7):
-        assert len(ahead.at(step).node) <= 3 * plan.window
+        assert len(ahead.needed_shards(step).node) <= 3 * plan.window
 
 
 def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path: Path) -> None:

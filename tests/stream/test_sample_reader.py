@@ -9,7 +9,7 @@ from PIL import Image
 
 from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import Manifest, read_index
-from retfound_dist.stream.sample_reader import LocalShards, Reader, decode
+from retfound_dist.stream.sample_reader import LocalShards, SampleReader, decode
 from tests.stream.stream_inputs import make_set
 
 
@@ -89,9 +89,9 @@ def manifest(tmp_path: Path) -> Manifest:
     return make_set(tmp_path, count=12, shard_mb=0.02)
 
 
-def reader(manifest: Manifest, in_a_row: int = 100) -> Reader:
-    return Reader(
-        LocalShards(manifest.url), manifest.shards, True, max_open=2, in_a_row=in_a_row, patience_s=1
+def reader(manifest: Manifest, max_replaced: int = 100) -> SampleReader:
+    return SampleReader(
+        LocalShards(manifest.url), manifest.shards, True, max_open=2, max_replaced=max_replaced, patience_s=1
     )
 
 
@@ -135,9 +135,9 @@ def test_the_last_sample_of_a_shard_is_replaced_by_the_first_of_the_next(manifes
 def test_too_many_bad_ones_in_a_row_are_an_error_that_names_shard_and_key(manifest: Manifest) -> None:
     places = all_places(manifest)
     keys = [spoil(manifest, *place) for place in places[:3]]
-    assert len(next(reader(manifest, in_a_row=3).read(places[:1])).faults) == 3
+    assert len(next(reader(manifest, max_replaced=3).read(places[:1])).faults) == 3
     with pytest.raises(DataError, match=rf"3 samples in a row .*{manifest.shards[0].name}/{keys[0]}"):
-        next(reader(manifest, in_a_row=2).read(places[:1]))
+        next(reader(manifest, max_replaced=2).read(places[:1]))
 
 
 def test_when_nothing_at_all_can_be_read_it_ends(manifest: Manifest) -> None:

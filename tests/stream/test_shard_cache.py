@@ -9,7 +9,7 @@ import pytest
 from retfound_dist.errors import ManifestError, StorageError
 from retfound_dist.formats.shard_set import Manifest
 from retfound_dist.io import byte_ranges, storage
-from retfound_dist.stream.shard_cache import Copy, ShardCache
+from retfound_dist.stream.shard_cache import FetchResult, ShardCache
 from tests.stream.stream_inputs import make_set
 
 
@@ -31,7 +31,7 @@ def names(folder: Path) -> set[str]:
 def test_a_copy_is_whole_checked_and_found_again(manifest: Manifest, tmp_path: Path) -> None:
     here, shard = cache(manifest, tmp_path / "c"), manifest.shards[0]
     assert here.path(shard) is None
-    assert here.fetch(shard, (), wait=True) is Copy.READY
+    assert here.fetch(shard, (), wait=True) is FetchResult.READY
     path = cache(manifest, tmp_path / "c").path(shard)
     assert path is not None
     assert storage.file_info(path) == storage.FileInfo(shard.bytes, shard.sha256)
@@ -43,11 +43,11 @@ def test_bytes_that_differ_are_not_kept(manifest: Manifest, tmp_path: Path) -> N
     url = storage.join(manifest.url, shard.name)
     storage.write_bytes(url, storage.read_bytes(url)[:-1] + b"x")
     before = byte_ranges.traffic()
-    assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
+    assert here.fetch(shard, (), wait=True) is FetchResult.WRONG_BYTES
     assert byte_ranges.traffic().retries - before.retries == 3
     assert list((tmp_path / "c").glob("*.tar*")) == list((tmp_path / "c").glob("*.differs"))
     before = byte_ranges.traffic()
-    assert here.fetch(shard, (), wait=True) is Copy.DIFFERS
+    assert here.fetch(shard, (), wait=True) is FetchResult.WRONG_BYTES
     assert byte_ranges.traffic().requests == before.requests
 
 
@@ -74,7 +74,7 @@ def test_what_was_used_longest_ago_goes_first(manifest: Manifest, tmp_path: Path
         assert path is not None
         os.utime(path, (time.time() - age,) * 2)
     assert here.path(a)  # used now
-    assert here.fetch(d, (), wait=True) is Copy.READY
+    assert here.fetch(d, (), wait=True) is FetchResult.READY
     assert names(tmp_path / "c") == {s.name.removesuffix(".tar") for s in (a, c, d)}
 
 
@@ -83,8 +83,8 @@ def test_what_is_needed_makes_no_room(manifest: Manifest, tmp_path: Path) -> Non
     here = cache(manifest, tmp_path / "c", limit=a.bytes + b.bytes)
     here.fetch(a, (), wait=True)
     here.fetch(b, (), wait=True)
-    assert here.fetch(c, here.paths([a, b, c]), wait=True) is Copy.NO_ROOM
-    assert here.fetch(c, here.paths([b, c]), wait=True) is Copy.READY
+    assert here.fetch(c, here.paths([a, b, c]), wait=True) is FetchResult.NO_SPACE
+    assert here.fetch(c, here.paths([b, c]), wait=True) is FetchResult.READY
     assert names(tmp_path / "c") == {s.name.removesuffix(".tar") for s in (b, c)}
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_gives_no_room_and_leaves_nothing(
     here.fetch(manifest.shards[0], (), wait=True)
     monkeypatch.setattr(os, "posix_fallocate", full)
     needed = here.paths(manifest.shards[:1])
-    assert here.fetch(manifest.shards[1], needed, wait=True) is Copy.NO_ROOM
+    assert here.fetch(manifest.shards[1], needed, wait=True) is FetchResult.NO_SPACE
     assert names(tmp_path / "c") == {manifest.shards[0].name.removesuffix(".tar")}
     assert not list((tmp_path / "c").glob("*.part"))
 
@@ -120,7 +120,7 @@ def test_what_a_crash_left_half_fetched_is_fetched_again(manifest: Manifest, tmp
     own = Path(next(iter(here.paths([shard]))) + ".part")
     own.write_bytes(bytes(10))
     assert here.path(shard) is None
-    assert here.fetch(shard, (), wait=True) is Copy.READY
+    assert here.fetch(shard, (), wait=True) is FetchResult.READY
     assert not stale.exists()
     assert not own.exists()
 
@@ -128,5 +128,5 @@ def test_what_a_crash_left_half_fetched_is_fetched_again(manifest: Manifest, tmp
 def test_a_shard_that_another_process_fetches_is_busy(manifest: Manifest, tmp_path: Path) -> None:
     here, shard = cache(manifest, tmp_path / "c"), manifest.shards[0]
     with here._locked(os.path.basename(next(iter(here.paths([shard])))), wait=True):
-        assert here.fetch(shard, (), wait=False) is Copy.BUSY
-    assert here.fetch(shard, (), wait=False) is Copy.READY
+        assert here.fetch(shard, (), wait=False) is FetchResult.BUSY
+    assert here.fetch(shard, (), wait=False) is FetchResult.READY

@@ -60,11 +60,11 @@ def test_a_users_cache_is_bounded_and_kept_and_a_temporary_one_is_not(
     """`data.cache_gb` is in units of 1e9 bytes, and bounds `data.cache_dir` only."""
     folder = str(tmp_path / "user")
     users = spec(manifest, tmp_path, cache_dir=folder, cache_gb=0.5).cache()
-    assert (users.limit, users.only_needed) == (500_000_000, False)
+    assert (users.limit_bytes, users.only_needed) == (500_000_000, False)
     endless = spec(manifest, tmp_path, cache_dir=folder).cache()
-    assert (endless.limit, endless.only_needed) == (None, False)
+    assert (endless.limit_bytes, endless.only_needed) == (None, False)
     temporary = spec(manifest, tmp_path, cache_gb=0.5).cache()
-    assert (temporary.limit, temporary.only_needed) == (None, True)
+    assert (temporary.limit_bytes, temporary.only_needed) == (None, True)
 
 
 def test_a_rank_looks_ahead_for_itself_and_for_all_ranks_of_its_node(
@@ -74,7 +74,7 @@ def test_a_rank_looks_ahead_for_itself_and_for_all_ranks_of_its_node(
     world = World(rank=3, size=4, local_rank=1, local_size=2)
     # One window an epoch: so the need is what all three batches read.
     there = spec(manifest, tmp_path, world=world, global_batch=16, window_shards=100)
-    needed = there.lookahead().at(0)
+    needed = there.lookahead().needed_shards(0)
     batches = [there.plan.batch(step) for step in range(there.stop_step)]
     assert set(needed.rank) == {shard for batch in batches for shard in batch[12:16].shard.tolist()}
     assert needed.node == {shard for batch in batches for shard in batch[8:16].shard.tolist()}
@@ -87,5 +87,5 @@ def test_without_fetched_shards_samples_are_read_where_they_are(manifest: Manife
 
 def test_the_reader_stops_at_the_budget_of_bad_samples(manifest: Manifest, tmp_path: Path) -> None:
     reader = spec(manifest, tmp_path, bad_sample_budget=3).reader(None)
-    assert reader._in_a_row == 3
+    assert reader._max_replaced == 3
     assert Data(shards="x").bad_sample_budget != 3

@@ -27,17 +27,17 @@ class Clock:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for a micro-batch."""
+        """Measure the wait for a micro-batch."""
         begun = time.perf_counter()
         yield
         self.data_wait += time.perf_counter() - begun
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around a forward pass: the rank's own time."""
-        # Not around the backward pass: there ranks wait for each other, so all show the time of the slowest.
+        """Measure a forward pass, which is the rank's own time."""
+        # Not the backward pass: in it ranks wait for each other, so all would have the time of the slowest.
         if torch.cuda.is_available():
-            # Events are put into the device's queue; a host clock would measure only how fast work is queued.
+            # Events are in the device's queue. A host clock would only measure how fast work is queued.
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             yield
@@ -49,14 +49,14 @@ class Clock:
             self._forward += time.perf_counter() - begun
 
     def rank_s(self) -> float:
-        """Seconds a step of this rank's own work: data wait and forward passes. Waits for the device."""
+        """Seconds of this rank's own work in a step: data wait and forward passes. Waits for the device."""
         if self._marks:
             torch.cuda.synchronize()
         forward = self._forward + sum(a.elapsed_time(b) for a, b in self._marks) / 1000
         return float(self.data_wait + forward) / max(1, self.steps)
 
     def rates(self, global_batch: int) -> dict[str, float]:
-        """Means over the steps since the last call; the sums begin anew."""
+        """Means over the steps since the last call; resets the clock."""
         now = time.perf_counter()
         step_s = (now - self.begun) / max(1, self.steps)
         wait = self.data_wait / max(1, self.steps)
@@ -66,18 +66,18 @@ class Clock:
 
 
 def memory_gb() -> float:
-    """The most memory this process has held: of the GPU where there is one, else of the machine."""
-    # Reserved, not allocated: what the caching allocator holds is what ends a device's memory.
+    """The peak memory of this process: of the GPU if there is one, else of the machine."""
+    # Reserved, not allocated: the memory of the caching allocator counts towards the device's limit.
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def process_began() -> float:
-    """When this process was started, in unix seconds."""
-    # Not the time of the import: goodput counts what Python and torch take to start. Field 22 of `stat` is
-    # the start in ticks since boot; the name before it may hold blanks and brackets, hence the split at the
-    # last bracket.
+    """Unix time of the start of this process."""
+    # Not the time of the import: goodput includes the time that Python and torch need to start. Field 22 of
+    # `stat` is the start in ticks since boot. The name before it may contain blanks and brackets, hence the
+    # split at the last bracket.
     with suppress(OSError, ValueError, IndexError), open("/proc/self/stat") as file:
         ticks = int(file.read().rsplit(")", 1)[1].split()[19])
         return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

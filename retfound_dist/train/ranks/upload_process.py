@@ -24,9 +24,9 @@ from retfound_dist.io.retry import Patience, call_with_retries
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.stream.worker_processes import (
     WorkerSetup,
+    explain_full_shm,
     fork_server,
     hide_main_module,
-    semaphores_explained,
 )
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class UploadProcess:
     """Controls the upload process of a rank."""
 
     def __init__(self, run_url: str) -> None:
-        with semaphores_explained(1, or_else=""):
+        with explain_full_shm(1, alternative=""):
             self._pool = ProcessPoolExecutor(
                 1, mp_context=fork_server(run_url), initializer=_initialise, initargs=(WorkerSetup(),)
             )
