@@ -28,8 +28,8 @@ import torch
 from benchmarks.report import Row, finish
 from retfound_dist.config.schema import EvalData, EvalModel, Finetune
 from retfound_dist.errors import RetfoundError
-from retfound_dist.evaluate.data.label_subset import load_share
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.label_subset import load_label_share
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.finetune.finetuning import finetune, make_classifier
 
 MODEL = EvalModel(name="vit_demo_patch14", image_size=112)
@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     if not (asked.shards / "manifest.json").is_file():
         ask.error(f"{asked.shards} is no shard set: `make bench-pretraining` packs the one that is meant")
     try:
-        asked.start = open_start(asked.weights, MODEL)
+        asked.start = open_starting_weights(asked.weights, MODEL)
     except RetfoundError as error:
         ask.error(str(error))
     return asked
@@ -111,14 +111,14 @@ def about_trial(asked: argparse.Namespace, name: str) -> str:
 def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
     """Val scores of one fine-tuning, at the epoch that val chooses; the val part stands in for test."""
     torch.set_num_threads(1)
-    data = load_share(EvalData(path=shards, label_share=share, workers=0), MODEL.image_size)
+    data = load_label_share(EvalData(path=shards, label_share=share, workers=0), MODEL.image_size)
     data.parts["test"] = data.parts["val"]
-    start = open_start(weights, MODEL)
+    start = open_starting_weights(weights, MODEL)
     side, classes = start.image_size, len(data.classes)
     model = make_classifier(start.weights, start.shape, side, classes, recipe.drop_path, seed)
-    outcome = finetune(model, data, side, recipe, seed, 0)
-    scores = outcome.history[outcome.epoch - 1]["val"]
-    return {"epoch": outcome.epoch, **{score: scores[score] for score in SCORES}}
+    result = finetune(model, data, side, recipe, seed, 0)
+    scores = result.history[result.chosen_epoch - 1]["val"]
+    return {"epoch": result.chosen_epoch, **{score: scores[score] for score in SCORES}}
 
 
 def run(

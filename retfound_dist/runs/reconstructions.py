@@ -75,7 +75,7 @@ def draw_pictures(run: RunFacts, warn: Callable[[str], None]) -> Pictures | None
 
 def _draw(run: RunFacts, steps: Sequence[int]) -> None:
     # Imported here because they load torch, which showing saved strips does not need.
-    from retfound_dist.evaluate.probe.reconstruct import png, reconstruct
+    from retfound_dist.evaluate.probe.reconstruct import encode_png, reconstruct
     from retfound_dist.model.weights.weight_files import autoencoder_from, read_weights
 
     images = _images(run)
@@ -88,7 +88,7 @@ def _draw(run: RunFacts, steps: Sequence[int]) -> None:
             (f"step_{step:08d}", [result.reconstruction for result in results]),
         ):
             if name.startswith("step_") or not storage.exists(_strip_url(run, name)):
-                storage.write_bytes(_strip_url(run, name), png(_join_panels(panels)))
+                storage.write_bytes(_strip_url(run, name), encode_png(_join_panels(panels)))
 
 
 def _images(run: RunFacts) -> list[Any]:

@@ -45,9 +45,9 @@ def test_another_file_of_the_same_size_at_a_url_is_another_row_and_a_known_one_n
     assert compare_command(str(tmp_path / "compare.toml"), [*TINY, "finetune.epochs=1"], quiet=True) == 0
     assert reads == []
     memory = IdentityCache(str(tmp_path / "out" / "weights.json"))
-    known = starting_weights.open_start(url, EvalModel(), memory).identity
+    known = starting_weights.open_starting_weights(url, EvalModel(), memory).identity
     save_weights(url, 2)
-    assert starting_weights.open_start(url, EvalModel(), memory).identity != known
+    assert starting_weights.open_starting_weights(url, EvalModel(), memory).identity != known
     assert reads == [url]
 
 

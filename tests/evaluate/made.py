@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from retfound_dist.evaluate.commands.evaluate import evaluate_command
-from retfound_dist.evaluate.data.image_encoding import picture_text
+from retfound_dist.evaluate.data.image_encoding import encode_picture
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import bootstrap, metrics
 from tests.evaluate.inputs import CLASSES, TINY
@@ -84,7 +84,7 @@ def made_pictures(seed: int, images: int = 90, mistakes: int = 6, side: int = 56
 
     def drawn() -> str:
         speckle = gaussian_filter(draw.normal(size=(side, side)), 1.2) * 120 + 90
-        return picture_text(speckle.clip(0, 255).astype(np.uint8))
+        return encode_picture(speckle.clip(0, 255).astype(np.uint8))
 
     wrong = [
         {
@@ -111,8 +111,8 @@ def made_pictures(seed: int, images: int = 90, mistakes: int = 6, side: int = 56
             "labels": [*CLASSES, *CLASSES][:5],
             "image_size": side,
             "patch": 14,
-            "original": [picture_text(np.full((side, side), 90, np.uint8))] * 5,
-            "masked": [picture_text(np.full((side, side), 96, np.uint8))] * 5,
+            "original": [encode_picture(np.full((side, side), 90, np.uint8))] * 5,
+            "masked": [encode_picture(np.full((side, side), 96, np.uint8))] * 5,
             "checkpoints": [column],
         },
     }

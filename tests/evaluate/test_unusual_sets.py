@@ -86,9 +86,9 @@ def patient_on_both_sides(root: Path) -> None:
     [
         (lambda root: absent(root, "train"), "no image of class MH in the train part: add images"),
         (lambda root: absent(root, "test"), "no image of class MH in the test part: add images"),
-        (one_image, "only one image of class MH: a class needs images to train and to test on"),
-        (one_class, "has one class only (MH): a classifier needs at least two"),
-        (one_image_each, "only one image of class CSR, MH, NORMAL: a class needs images"),
+        (one_image, "only one image of class MH, but a class needs images for training and for testing"),
+        (one_class, "has fewer than two classes (MH): a classifier needs at least two"),
+        (one_image_each, "only one image of class CSR, MH, NORMAL, but a class needs images"),
         (lambda root: unreadable(root, 4), "12 images of"),
         (lambda root: unreadable(root, 10), "none of the 30 images in"),
         (patient_on_both_sides, "6 patients are in more than one part (CSR0 in train and test, CSR1 in"),
@@ -165,8 +165,8 @@ def test_of_two_classes_legacy_is_the_second_s_own_and_what_is_undefined_says_wh
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["external.class_map={MH = 'hole', CSR = 'fluidd'}"], "leads to fluidd, which external.path="),
-        (["external.class_map={MH = 'hole', CRS = 'fluid'}"], "names CRS, which the model has no class for"),
+        (["external.class_map={MH = 'hole', CSR = 'fluidd'}"], "maps to fluidd, but external.path="),
+        (["external.class_map={MH = 'hole', CRS = 'fluid'}"], "names CRS, but the model has no such class"),
     ],
     ids=["label unknown in the external set", "class unknown to the model"],
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from retfound_dist.config.loading import load
 from retfound_dist.config.schema import (
     EvalData,
     EvalModel,
@@ -20,8 +19,8 @@ from retfound_dist.config.schema import (
 )
 from retfound_dist.errors import RunConflictError
 from retfound_dist.evaluate.data import pretraining_overlap
-from retfound_dist.evaluate.data.labelled_set import load as load_labelled
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import INIT_WEIGHTS, SHARD_SET, describe_set
 from retfound_dist.formats.shard_set import Manifest, read_manifest
@@ -64,7 +63,7 @@ def grow(url: str, folder: Path) -> Manifest:
 
 def digests(shards: str, steps: int, *overrides: str) -> list[str]:
     settings = [f"data.shards={shards}", "run.url=unused", *SMALL, *FP32, *overrides]
-    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", settings)
+    config, _ = load_labelled_set(PretrainConfig, "configs/demo/pretrain.toml", settings)
     return expected_digests(config, shards, steps)
 
 
@@ -117,9 +116,9 @@ def _with_other_bias(path: Path) -> bytes:
 def test_images_of_a_run_are_known_again_in_the_folder_they_were_packed_from(
     begun: Path, manifest: Manifest
 ) -> None:
-    start = open_start(str(begun), EvalModel())
+    start = open_starting_weights(str(begun), EvalModel())
     labelled = EvalData(path=str(Path(manifest.url).parent / "images"))
-    overlap = pretraining_overlap.count(start, load_labelled(labelled, start.image_size).parts)
+    overlap = pretraining_overlap.count_overlap(start, load_labelled_set(labelled, start.image_size).parts)
     assert overlap["how"] == "digests of pixels and files"
     assert {part: overlap[part] for part in overlap["of"]} == overlap["of"]
     assert sum(overlap["of"].values()) == 50
@@ -173,7 +172,7 @@ def test_a_run_from_before_fingerprints_goes_on_and_a_set_that_grew_since_is_fou
     assert json.loads((tmp_path / "again" / "config.json").read_text())[SHARD_SET] == describe_set(manifest)
     assert [row["batch_digest"] for row in metrics(tmp_path / "again")] == digests(url, 3)
     settings = [f"data.shards={url}", f"run.url={run}", *SMALL, *FP32]
-    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", settings)
+    config, _ = load_labelled_set(PretrainConfig, "configs/demo/pretrain.toml", settings)
     check_old_run(config, read_manifest(url))
     with pytest.raises(RunConflictError, match="step 2 was trained on other samples"):
         check_old_run(config, grow(url, tmp_path))

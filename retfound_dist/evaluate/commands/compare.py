@@ -20,9 +20,9 @@ from retfound_dist.evaluate.commands.evaluate import (
     say_pretrained,
     set_threads,
 )
-from retfound_dist.evaluate.data.label_subset import with_labels
+from retfound_dist.evaluate.data.label_subset import with_label_share
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import MEMORY, StartingWeights, open_start
+from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
 from retfound_dist.evaluate.report import label_efficiency, text_tables
 from retfound_dist.evaluate.report.evaluation_page import comparison_page
 from retfound_dist.evaluate.report.paired_differences import comparison
@@ -52,13 +52,13 @@ def compare_command(
     check_out_url(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_free(report_url(config), "compare", force, "out.report")
-    memory = IdentityCache(storage.join(config.out.url, MEMORY))
-    starts = {name: open_start(url, config.model, memory) for name, url in config.weights.items()}
+    memory = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
+    starts = {name: open_starting_weights(url, config.model, memory) for name, url in config.weights.items()}
     with ProgressDisplay(quiet) as show:
         for name, start in starts.items():
-            if remark := start.remark():
+            if remark := start.remark:
                 show.say(f"{name}: {remark}")
-        # Decoded once with all labels. Each share is taken from it, so that all rows see the same test
+        # DecodedImage once with all labels. Each share is taken from it, so that all rows see the same test
         # images.
         whole = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
@@ -154,7 +154,7 @@ def _complete(start: StartingWeights, data: LabelledSet, row: EvaluateConfig) ->
 
 
 def _share_of(sets: Mapping[int, LabelledSet], start: StartingWeights, row: EvaluateConfig) -> LabelledSet:
-    return with_labels(sets[start.image_size], row.data.label_share, row.data.split_seed)
+    return with_label_share(sets[start.image_size], row.data.label_share, row.data.split_seed)
 
 
 def _title(name: str, share: float) -> str:

@@ -10,7 +10,7 @@ from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
@@ -28,7 +28,7 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
     evaluation = evaluation_files.read(config.out.url)
     if evaluation is None or not is_same(evaluation.metrics, start, data, config):
         return None
-    seen = pretraining_overlap.count(start, data.parts)
+    seen = pretraining_overlap.count_overlap(start, data.parts)
     # The shard set may be out of reach now. A count that was made before is worth more than `unknown`.
     if str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
         seen = evaluation.metrics["checkpoint"].get("pretrained_on", seen)
@@ -54,5 +54,5 @@ def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show:
 
 def _make(config: EvaluateConfig, show: ProgressDisplay) -> None:
     # This runs in a process of its own: weights and images are read here rather than pickled.
-    start = open_start(config.checkpoint, config.model)
+    start = open_starting_weights(config.checkpoint, config.model)
     make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)

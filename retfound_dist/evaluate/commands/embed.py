@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate.data import set_layouts
-from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, for_testing
+from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, resize_for_testing
 from retfound_dist.evaluate.data.set_layouts import LabelledImage
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.probe.frozen_features import (
     Features,
-    features,
+    compute_features,
     frozen_encoder,
     npz_bytes,
     read_npz,
@@ -49,7 +49,7 @@ _PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
 PART = 512
 """Images of one part."""
 KINDS = (".npz", ".parquet")
-FOLLOW = "--follow-links"
+FOLLOW_LINKS = "--follow-links"
 """How a user allows links that lead out of the folder."""
 
 
@@ -79,10 +79,10 @@ def embed_command(
     if out.endswith(".parquet"):
         _parquet()
     output_files.check_free(out, "embed", force)
-    start = open_start(checkpoint, EvalModel())
+    start = open_starting_weights(checkpoint, EvalModel())
     items, notes = list_images(images, links)
     with ProgressDisplay(quiet) as show:
-        if remark := start.remark():
+        if remark := start.remark:
             show.say(remark)
         show.begin(f"features of {images}")
         began = time.monotonic()
@@ -115,9 +115,11 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage],
         raise DataError(f"{url} holds no {shard_set.MANIFEST} and is no local folder: give either")
     files = find_files(storage.local_path(url), links=links)
     if not files.paths:
-        raise DataError(f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(files, FOLLOW)}")
+        raise DataError(
+            f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(files, FOLLOW_LINKS)}"
+        )
     items = [LabelledImage(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
-    return items, files.passed.lines(FOLLOW)
+    return items, files.passed.lines(FOLLOW_LINKS)
 
 
 def _shard_images(url: str) -> Iterator[LabelledImage]:
@@ -194,12 +196,12 @@ def _embed(
             pixels.append(image)
     if not pixels:
         return Embedded(keys, np.empty((0, start.shape.width), np.float32), skipped)
-    return Embedded(keys, features(model, pixels, lambda done, _: tick(done)), skipped)
+    return Embedded(keys, compute_features(model, pixels, lambda done, _: tick(done)), skipped)
 
 
 def _read(item: LabelledImage, side: int) -> Pixels | str:
     try:
-        return for_testing(decode_grey(item.read()), side)
+        return resize_for_testing(decode_grey(item.read()), side)
     except (ValueError, OSError, StorageError, DataError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 

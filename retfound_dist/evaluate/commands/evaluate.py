@@ -18,13 +18,13 @@ from retfound_dist.config.loading import load, to_dict
 from retfound_dist.config.schema import EvalData, EvaluateConfig, External
 from retfound_dist.evaluate.data import external_validation, pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, count_patients
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
-from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device
 from retfound_dist.evaluate.finetune.recipe_search import tune
-from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, seed_statistics
+from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
 from retfound_dist.evaluate.probe import linear_probe
-from retfound_dist.evaluate.probe.frozen_features import features_of
+from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
@@ -47,9 +47,9 @@ def evaluate_command(
     config, _ = load(EvaluateConfig, config_path, overrides)
     set_threads(config.threads)
     check_out_url(config.out.url, force)
-    start = open_start(config.checkpoint, config.model)
+    start = open_starting_weights(config.checkpoint, config.model)
     with ProgressDisplay(quiet) as show:
-        if remark := start.remark():
+        if remark := start.remark:
             show.say(remark)
         data = load_labelled(config.data, start.image_size, show, config.external)
         existing = read_matching_evaluation(start, data, config, force, show.warn)
@@ -61,7 +61,7 @@ def evaluate_command(
                     storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(existing)
                 )
             show.say(f"already evaluated, --force does it again; {headline(existing)}")
-            say_pretrained(pretraining_overlap.count(start, data.parts), show)
+            say_pretrained(pretraining_overlap.count_overlap(start, data.parts), show)
             if existing.left_out:
                 show.warn(existing.left_out)
             show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
@@ -88,7 +88,7 @@ def load_labelled(
     show.begin(f"reading {config.path}")
     data = external_validation.load_with_external(config, other, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
-    split_by = wording.split(data.divided_by, data.kinds)
+    split_by = wording.split(data.split_source, data.unit_counts)
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {split_by}")
     if data.columns:
         show.say(data.columns)
@@ -115,23 +115,27 @@ def evaluate_start(
 ) -> Evaluation:
     """Fine-tune once for each seed and score the mean of their predictions."""
     began = time.monotonic()
-    seen = pretraining_overlap.count(start, data.parts)
+    seen = pretraining_overlap.count_overlap(start, data.parts)
     say_pretrained(seen, show)
-    first = tune(config.finetune, lambda recipe: one_seed(start, data, config, recipe, config.seeds[0], show))
-    if first.tried:
-        show.say(f"chosen by val: {wording.tuning(first.change, first.tried)}")
+    first = tune(
+        config.finetune, lambda recipe: finetune_seed(start, data, config, recipe, config.seeds[0], show)
+    )
+    if first.tried_recipes:
+        show.say(f"chosen by val: {wording.tuning(first.recipe_change, first.tried_recipes)}")
     # Heat maps need the fine-tuned model itself, which only the first seed hands over.
-    mistakes = worst_mistakes(first.model, data, first.outcome)
-    outcomes = [first.outcome, *later_seeds(start, data, config, first.recipe, show)]
+    mistakes = worst_mistakes(first.model, data, first.result)
+    results = [first.result, *finetune_other_seeds(start, data, config, first.recipe, show)]
     test = data.parts["test"]
     # Rounded as predictions.csv holds them, so that anybody can compute the same scores from the file.
-    seeds_SNC: Floats = np.stack([o.probabilities for o in outcomes]).round(evaluation_files.DIGITS)
-    probabilities_NC = bootstrap.mean_of(seeds_SNC).round(evaluation_files.DIGITS)
+    probabilities_SNC: Floats = np.stack([result.probabilities for result in results]).round(
+        evaluation_files.DIGITS
+    )
+    probabilities_NC = bootstrap.mean_of(probabilities_SNC).round(evaluation_files.DIGITS)
     scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
     show.begin("bootstrap")
     unit, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
-    drawn = bootstrap.over_seeds(test.labels, seeds_SNC, weights_RN, tick=show.advance)
+    drawn = bootstrap.over_seeds(test.labels, probabilities_SNC, weights_RN, on_progress=show.advance)
     tree = {
         **scored,
         "ci95": bootstrap.intervals(drawn),
@@ -139,14 +143,18 @@ def evaluate_start(
             "unit": unit,
             "units": int(units_N.max()) + 1,
             "resamples": config.bootstrap,
-            "seeds": len(outcomes),
+            "seeds": len(results),
             **evaluation_files.unit_names(unit, test.units),
         },
         "classes": list(data.classes),
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
-        **({"tuning": {"recipe": first.change, "tried": first.tried}} if first.tried else {}),
-        **seed_statistics(outcomes, data),
+        **(
+            {"tuning": {"recipe": first.recipe_change, "tried": first.tried_recipes}}
+            if first.tried_recipes
+            else {}
+        ),
+        **seed_statistics(results, data),
         **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": {**start.describe(), "pretrained_on": seen},
         "split": data.counts(),
@@ -159,12 +167,12 @@ def evaluate_start(
         "seconds": round(time.monotonic() - began, 1),
         "config": to_dict(config),
     }
-    tested = external_test(outcomes, data, config.bootstrap)
+    tested = external_test(results, data, config.bootstrap)
     if tested and data.external:
         tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
-    history = [row for outcome in outcomes for row in outcome.history]
+    history = [row for result in results for row in result.history]
     # Where probes were made, their features.npz holds these features already.
-    features = features_of(start, data, ("test",), config.out.url, show.advance)["test"]
+    features = cached_features(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
     pictures = make_pictures(start, data, features, mistakes, show.say)
     return Evaluation(
@@ -175,7 +183,7 @@ def evaluate_start(
         probabilities_NC=probabilities_NC,
         history=history,
         pictures=pictures,
-        seeds_SNC=seeds_SNC if len(outcomes) > 1 else None,
+        probabilities_SNC=probabilities_SNC if len(results) > 1 else None,
         external=tested,
     )
 
@@ -192,7 +200,7 @@ def with_pretrained(
     tree: dict[str, Any], start: StartingWeights, part: SplitPart, show: ProgressDisplay
 ) -> dict[str, Any]:
     """The external test, with how many of its images the weights were pretrained on."""
-    seen = pretraining_overlap.count(start, {"test": part})
+    seen = pretraining_overlap.count_overlap(start, {"test": part})
     warning = wording.external_overlap_warning(seen)
     if warning:
         show.say(f"warning: {tree['data']['path']}: {warning}")
@@ -200,14 +208,16 @@ def with_pretrained(
 
 
 def external_test(
-    outcomes: Sequence[Outcome], data: LabelledSet, resamples: int
+    results: Sequence[FinetuneResult], data: LabelledSet, resamples: int
 ) -> external_validation.ExternalTest | None:
     """The external set by the mean of the seeds' probabilities; None where none is given."""
-    seeds_NC = [o.external for o in outcomes if o.external is not None]
-    if data.external is None or not seeds_NC:
+    seed_probabilities = [
+        result.external_probabilities for result in results if result.external_probabilities is not None
+    ]
+    if data.external is None or not seed_probabilities:
         return None
     return external_validation.score(
-        data.external, np.stack(seeds_NC), data.classes, resamples, evaluation_files.DIGITS
+        data.external, np.stack(seed_probabilities), data.classes, resamples, evaluation_files.DIGITS
     )
 
 
@@ -216,10 +226,12 @@ def _probe(
 ) -> dict[str, Any]:
     """Each probe, fitted on train, scored on test."""
     show.begin(f"features of {start.url}")
-    rows = features_of(start, data, ("train", "test"), config.out.url, show.advance)
+    rows = cached_features(start, data, ("train", "test"), config.out.url, show.advance)
     train, test = data.parts["train"], data.parts["test"]
     show.begin("linear probe and nearest neighbours")
-    probabilities = linear_probe.held_out(rows["train"], train, rows["test"], len(data.classes), config.probe)
+    probabilities = linear_probe.fit_and_predict(
+        rows["train"], train, rows["test"], len(data.classes), config.probe
+    )
     _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
     return {
         method: linear_probe.probe_scores(

@@ -31,7 +31,12 @@ from retfound_dist.evaluate.commands.comparison_row import complete_row, make_ro
 from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import MEMORY, NONE, StartingWeights, open_start
+from retfound_dist.evaluate.data.starting_weights import (
+    NONE,
+    WEIGHTS_CACHE,
+    StartingWeights,
+    open_starting_weights,
+)
 from retfound_dist.evaluate.report import text_tables
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import wording
@@ -87,7 +92,7 @@ class _Watch:
 
     def __init__(self, config: WatchConfig, show: ProgressDisplay) -> None:
         self.config, self.show, self.run = config, show, config.run.url
-        self._memory = IdentityCache(storage.join(histories.folder(self.run), MEMORY))
+        self._memory = IdentityCache(storage.join(histories.folder(self.run), WEIGHTS_CACHE))
         self._sets: dict[int, LabelledSet] = {}
         self._history: History | None = None
         self._tuned: set[int] = set()
@@ -156,7 +161,7 @@ class _Watch:
         """Whether the evaluation of a step is of its weights, these images and these settings; asked once."""
         # The answer takes opening the weights and reading the evaluation, and is asked for at every poll.
         if step not in self._tuned and step in steps_with(self.run, evaluation_files.METRICS):
-            start = open_start(
+            start = open_starting_weights(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
             )
             why = "evaluated before with other images or settings"
@@ -175,7 +180,7 @@ class _Watch:
     def _do(self, action: str, step: int) -> None:
         """Read the past, or probe or fine-tune one checkpoint."""
         try:
-            start = open_start(
+            start = open_starting_weights(
                 checkpoint_folder.checkpoint_url(self.run, step), self.config.model, self._memory
             )
         # A checkpoint may be deleted between listing and reading. That is no error; one that is still there
@@ -228,7 +233,9 @@ class _Watch:
     def _begin(self, checkpoint: StartingWeights, data: LabelledSet) -> History:
         """What is known from before, begun with the starting weights' probe."""
         config, history = self.config, History.of(self.config, data, self.show.warn)
-        seen = pretraining_overlap.count(checkpoint, {name: data.parts[name] for name in probe_results.PARTS})
+        seen = pretraining_overlap.count_overlap(
+            checkpoint, {name: data.parts[name] for name in probe_results.PARTS}
+        )
         if note := wording.probe_overlap_warning(seen):
             self.show.say(note)
         self.show.say(_header(config.probe.folds))
@@ -249,7 +256,7 @@ class _Watch:
         if init == NONE:
             return StartingWeights(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
         try:
-            start = open_start(init, self.config.model, self._memory)
+            start = open_starting_weights(init, self.config.model, self._memory)
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None

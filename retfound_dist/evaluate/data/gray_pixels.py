@@ -1,4 +1,4 @@
-"""Image file to grey pixels of the size that fine-tuning needs.
+"""Decodes an image file to grey pixels of the size that fine-tuning needs.
 
 Shapes: H W pixels of an image, S the side of the network's input.
 """
@@ -14,37 +14,37 @@ from retfound_dist.images import decoding
 
 Pixels = NDArray[np.uint8]
 TRAIN_RESIZE = 2.0
-"""Training keeps more, so that a random crop of a quarter of the image is still sharp."""
+"""Training images stay this much larger, so that a random crop of a quarter of the image is still sharp."""
 
 
 def decode_grey(data: bytes) -> Pixels:
-    """(H, W) of an image file as `images.decoding` says; ImageError says what is wrong with it."""
+    """(H, W) of an image file, decoded by `images.decoding`; ImageError where it cannot be decoded."""
     return decoding.check_sides(decoding.decode_grey(data))
 
 
-def for_training(pixels_HW: Pixels, side: int) -> Pixels:
-    """At most `TRAIN_RESIZE` x side at the shorter side; never scaled up."""
+def resize_for_training(pixels_HW: Pixels, side: int) -> Pixels:
+    """The shorter side is at most `TRAIN_RESIZE` x side; a smaller image is not scaled up."""
     shorter = round(TRAIN_RESIZE * side)
     return pixels_HW if min(pixels_HW.shape) <= shorter else _resize_shorter(pixels_HW, shorter)
 
 
-def for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
-    """(S, S): shorter side to 256/224 S, bicubic, then the centre (RETFound).
+def resize_for_testing(pixels_HW: Pixels, side: int | tuple[int, int]) -> Pixels:
+    """(S, S): shorter side to 256/224 S, bicubic, then a centre crop (RETFound).
 
-    Given height and width, as small as both can be cut out with the same margin.
+    `side` may be (height, width): then the image gets the smallest size with that margin on both axes.
     """
-    h, w = side if isinstance(side, tuple) else (side, side)
+    crop_height, crop_width = side if isinstance(side, tuple) else (side, side)
     height, width = pixels_HW.shape
-    shorter = TEST_RESIZE * max(h / height, w / width) * min(height, width)
+    shorter = TEST_RESIZE * max(crop_height / height, crop_width / width) * min(height, width)
     pixels_HW = _resize_shorter(pixels_HW, round(shorter))
-    top, left = (round((resized - cut) / 2) for resized, cut in zip(pixels_HW.shape, (h, w), strict=True))
+    top, left = round((pixels_HW.shape[0] - crop_height) / 2), round((pixels_HW.shape[1] - crop_width) / 2)
     # A copy, because a view would keep the whole resized image in memory.
-    return np.ascontiguousarray(pixels_HW[top : top + h, left : left + w])
+    return np.ascontiguousarray(pixels_HW[top : top + crop_height, left : left + crop_width])
 
 
 def _resize_shorter(pixels_HW: Pixels, shorter: int) -> Pixels:
     height, width = pixels_HW.shape
     factor = shorter / min(height, width)
     size = (max(shorter, round(width * factor)), max(shorter, round(height * factor)))
-    # Pillow widens the filter when it makes an image smaller (antialiasing), as the recipe wants.
+    # Pillow widens the filter when it makes an image smaller (antialiasing), as RETFound's recipe does.
     return np.asarray(Image.fromarray(pixels_HW).resize(size, Image.Resampling.BICUBIC))

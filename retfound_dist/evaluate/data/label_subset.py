@@ -1,8 +1,8 @@
-"""Fewer labels: nested, stratified subsets of a train part.
+"""Takes a share of the labels: nested, stratified subsets of a train part.
 
-The images of each class are put into one order that follows from the seed alone, patient by patient; a
-share of the labels is a beginning of it. So a smaller subset lies inside every larger one, every class
-keeps its share (one image at least), and few labels are those of few patients, as they are in practice.
+The images of each class get one order, patient by patient, that depends on the seed alone. A share of the
+labels is the beginning of this order. So a smaller subset is part of every larger one. Every class keeps its
+share, at least one image. Few labels come from few patients, as in practice.
 """
 
 from __future__ import annotations
@@ -15,26 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, Tick, load
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, load_labelled_set
 from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import Labels
 
 TRAIN = "train"
 
 
-def load_share(config: EvalData, image_size: int, tick: Tick | None = None) -> LabelledSet:
-    """A labelled set with `label_share` of its train part; raises DataError as `labelled_set.load` does."""
-    return with_labels(load(config, image_size, tick), config.label_share, config.split_seed)
+def load_label_share(
+    config: EvalData, image_size: int, on_progress: ProgressCallback | None = None
+) -> LabelledSet:
+    """A labelled set with `label_share` of its train part; raises DataError as `load_labelled_set` does."""
+    return with_label_share(
+        load_labelled_set(config, image_size, on_progress), config.label_share, config.split_seed
+    )
 
 
-def with_labels(data: LabelledSet, share: float, seed: int) -> LabelledSet:
-    """The set with this share of its train part; val and test stay whole."""
+def with_label_share(data: LabelledSet, share: float, seed: int) -> LabelledSet:
+    """The set with this share of its train part; val and test stay as they are."""
     if share >= 1:
         return data
     train = data.parts[TRAIN]
     _, units_N = bootstrap.units_of(train.patients, train.keys, train.units)
     chosen = subset_indices(train.labels, units_N, share, seed)
-    # Kept features and finished evaluations are known by the fingerprint: a share must have one of its own.
+    # Cached features and finished evaluations are found by the fingerprint, so each share needs its own.
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
     return replace(data, parts={**data.parts, TRAIN: _select(train, chosen)}, fingerprint=fingerprint)
 

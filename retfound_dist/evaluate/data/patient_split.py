@@ -14,25 +14,25 @@ _ORDER = ("train", "test", "val")
 def split_by_unit(
     labels: Sequence[str], units: Sequence[str], shares: Mapping[str, float], seed: int
 ) -> list[str]:
-    """The part of each image: no unit (patient, or image) in two parts, each class divided by `shares`.
+    """The part of each image. No unit (patient or image) is in two parts; each class is divided by `shares`.
 
-    `units` names each image's unit; a unit belongs to the class most of its images have. Within a
-    class, units in random order go where most images are still wanted; when few are left, to parts
-    that have none yet.
+    `units` names the unit of each image. A unit belongs to the class that most of its images have. Within a
+    class, units in random order go to the part that lacks most images. The last ones go to parts that are
+    still empty.
     """
     images: dict[str, Counter[str]] = defaultdict(Counter)
     for label, unit in zip(labels, units, strict=True):
         images[unit][label] += 1
     strata: dict[str, list[str]] = defaultdict(list)
-    # Sorted, so that the order in which a file system lists images has no say.
+    # Sorted, so that the split does not depend on the order in which a file system lists images.
     for unit in sorted(images):
         label = min(images[unit], key=lambda name: (-images[unit][name], name))
         strata[label].append(unit)
     part: dict[str, str] = {}
-    for place, label in enumerate(sorted(strata)):
-        # A draw for each class: new images of one class leave the split of the others as it is.
-        draw = np.random.default_rng([seed, place])
-        order = [strata[label][i] for i in draw.permutation(len(strata[label]))]
+    for class_index, label in enumerate(sorted(strata)):
+        # One generator for each class: new images of a class do not change the split of the others.
+        generator = np.random.default_rng([seed, class_index])
+        order = [strata[label][i] for i in generator.permutation(len(strata[label]))]
         part |= _divide(order, {unit: images[unit].total() for unit in order}, shares)
     return [part[unit] for unit in units]
 
@@ -40,13 +40,13 @@ def split_by_unit(
 def _divide(units: Sequence[str], sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:
     total = sum(sizes[unit] for unit in units)
     parts = [name for name in _ORDER if shares.get(name, 0) > 0]
-    wanted = {name: total * shares[name] / sum(shares.values()) for name in parts}
-    empty, chosen = list(parts), {}
-    for place, unit in enumerate(units):
-        # As many units are left as parts are empty: each of them has to get one.
-        open_parts = empty if empty and len(units) - place <= len(empty) else parts
-        name = max(open_parts, key=lambda part: wanted[part])
-        wanted[name] -= sizes[unit]
-        chosen[unit] = name
-        empty = [part for part in empty if part != name]
-    return chosen
+    missing_images = {name: total * shares[name] / sum(shares.values()) for name in parts}
+    empty_parts, part_of_unit = list(parts), {}
+    for position, unit in enumerate(units):
+        # Only as many units are left as parts are empty, so each of these parts gets one.
+        candidates = empty_parts if empty_parts and len(units) - position <= len(empty_parts) else parts
+        name = max(candidates, key=lambda part: missing_images[part])
+        missing_images[name] -= sizes[unit]
+        part_of_unit[unit] = name
+        empty_parts = [part for part in empty_parts if part != name]
+    return part_of_unit

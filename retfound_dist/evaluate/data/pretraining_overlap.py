@@ -1,8 +1,8 @@
-"""Counts, by part, the images of a labelled set that some weights were pretrained on.
+"""Counts the images of each part of a labelled set that the weights were pretrained on.
 
-The config of a run (in its COMMIT.json, and in files exported from it) names the shard set, its fingerprint
-and the part; the set's indexes hold digests of every sample and of its source. No image of it is read. A run
-that began from another run's checkpoint has seen that one's images too.
+The config of a run names the shard set, its fingerprint and the part. It is in COMMIT.json and in weights
+exported from the run. The indexes of the shard set have digests of every sample and of its source, so no
+image of it is read. A run that started from a checkpoint of another run has seen the images of that run too.
 """
 
 from __future__ import annotations
@@ -22,65 +22,70 @@ from retfound_dist.images import image_digests
 from retfound_dist.images.image_digests import Known
 
 UNKNOWN, NO_PRETRAINING = "unknown", "no pretraining"
-# A chain of runs that comes back to its beginning would never end.
-LONGEST = 8
-"""Most runs that are followed back, each to the one that it started from."""
-HOW = {
+# A limit, because runs that name each other as their start would never end.
+MAX_RUNS = 8
+"""Number of runs that are followed back, each to the run that it started from."""
+METHOD_TEXTS = {
     image_digests.SOURCES: "digests of pixels and files",
     image_digests.PACKED: "digests of packed pixels (the set holds none of its sources)",
     image_digests.STORED: "digests of stored files alone (the set holds none of pixels)",
 }
-# Rows of a comparison and checkpoints of a watched run mostly come from one shard set.
-_read: dict[tuple[str, str], Known] = {}
-"""Digests that this process has read, by fingerprint and part; the last few."""
+# A cache, because rows of a comparison and checkpoints of a watched run mostly share one shard set.
+_digest_cache: dict[tuple[str, str], Known] = {}
+"""The last digests that this process has read, by fingerprint and part."""
 
 
-def count(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, Any]:
-    """Images of each part that the weights were pretrained on, of how many, and how that is known.
+def count_overlap(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dict[str, Any]:
+    """The number of images of each part that the weights were pretrained on; `of`: all images of the part.
 
-    None in place of a count where it is not known; `how` says why.
+    A count is None where it is not known. `how` is the method of counting, or why the count is not known.
     """
-    of = {name: len(part) for name, part in parts.items()}
+    part_sizes = {name: len(part) for name, part in parts.items()}
     if start.kind == NONE:
-        return {**dict.fromkeys(of, 0), "of": of, "how": NO_PRETRAINING}
-    sets, gaps = _pretraining_sets(start.meta.get("config"))
-    # One set that knows little about its images makes the whole answer as weak as that.
+        return {**dict.fromkeys(part_sizes, 0), "of": part_sizes, "how": NO_PRETRAINING}
+    sets, unknown_reasons = _pretraining_sets(start.meta.get("config"))
+    # The answer is as weak as the set that has the fewest kinds of digests.
     level = min((known.level for known in sets), default=image_digests.SOURCES)
-    # The empty array stands in for no set at all: NumPy refuses to join nothing.
+    # The empty array is for the case of no set: NumPy cannot concatenate an empty list.
     digests = np.unique(np.concatenate([np.zeros(0, np.uint64), *(known.sorted() for known in sets)]))
     counts = {
         name: int(image_digests.are_known(list(part.digests), digests).sum()) for name, part in parts.items()
     }
-    # Digests of stored files miss an image that was encoded again, so finding none proves nothing.
+    # Digests of stored files miss an image that was encoded again, so a count of 0 proves nothing.
     if sets and level == image_digests.STORED and not any(counts.values()):
-        sets, gaps = [], ["its shard set holds no digests of pixels: pack it again"]
+        sets, unknown_reasons = [], ["its shard set holds no digests of pixels: pack it again"]
     if not sets:
-        return {**dict.fromkeys(of), "of": of, "how": f"{UNKNOWN}: {'; '.join(gaps)}"}
-    return {**counts, "of": of, "how": "; ".join([HOW[level], *gaps])}
+        return {
+            **dict.fromkeys(part_sizes),
+            "of": part_sizes,
+            "how": f"{UNKNOWN}: {'; '.join(unknown_reasons)}",
+        }
+    return {**counts, "of": part_sizes, "how": "; ".join([METHOD_TEXTS[level], *unknown_reasons])}
 
 
 def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[Known], list[str]]:
-    """The shard sets that the weights were trained on; in words, what is not known of them."""
-    known_sets, gaps = [], []
-    for place, config_or_gap in enumerate(_configs_of_runs(config)):
-        if isinstance(config_or_gap, str):
-            gaps.append(config_or_gap)
+    """The images that the weights were trained on, and reasons why some of them are not known."""
+    known_sets, unknown_reasons = [], []
+    for runs_back, config_or_reason in enumerate(_configs_of_runs(config)):
+        if isinstance(config_or_reason, str):
+            unknown_reasons.append(config_or_reason)
             continue
         try:
-            known_sets.append(_images_of_run(config_or_gap))
+            known_sets.append(_images_of_run(config_or_reason))
         except RetfoundError as error:
-            gaps.append(" ".join(str(error).split()))
-        # The config comes out of a weights file, and others may have written it in any shape.
+            unknown_reasons.append(" ".join(str(error).split()))
+        # The config comes from a weights file, where other programs may have written anything.
         except (KeyError, TypeError, AttributeError):
-            why = "they come without the config of a run" if not place else "a run before it kept no config"
-            gaps.append(why)
-    return known_sets, gaps
+            unknown_reasons.append(
+                "an earlier run has no config" if runs_back else "the weights have no config of a run"
+            )
+    return known_sets, unknown_reasons
 
 
 def _configs_of_runs(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str]:
-    """The run's config, then those of the runs that it started from; a text where one cannot be read."""
+    """The config of the run, then of the runs that it started from; a reason where one cannot be read."""
     run_config: Any = config or {}
-    for _ in range(LONGEST):
+    for _ in range(MAX_RUNS):
         yield run_config
         init = str(run_config.get("model", {}).get("init", NONE))
         if init == NONE:
@@ -88,11 +93,11 @@ def _configs_of_runs(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, 
         try:
             url = checkpoint_folder.resolve(init)
             if not checkpoint_folder.is_checkpoint(url):
-                yield f"what {init} had seen, from which the run began, is not known"
+                yield f"the run started from {init}, whose training images are not known"
                 return
             run_config = checkpoint_folder.read_commit(url).config
         except RetfoundError as error:
-            yield f"{init}, from which the run began, cannot be read ({error})"
+            yield f"the run started from {init}, which cannot be read ({error})"
             return
 
 
@@ -102,20 +107,20 @@ def _images_of_run(config: Mapping[str, Any]) -> Known:
     try:
         manifest = read_manifest(data["shards"])
     except RetfoundError as error:
-        raise ManifestError(f"the shard set it was trained on cannot be read at {data['shards']}") from error
+        raise ManifestError(f"the shard set of the run cannot be read at {data['shards']}") from error
     if recorded_set is None:
         manifest = manifest.first(data.get("first_shards", 0))
     elif is_prefix_of(recorded_set, manifest):
         manifest = manifest.first(recorded_set["shards"])
     else:
-        raise ManifestError(f"{manifest.url} is not the shard set any more that the run was trained on")
+        raise ManifestError(f"{manifest.url} is no longer the shard set that the run was trained on")
     return _known(manifest, data["split"])
 
 
 def _known(manifest: Manifest, split: str) -> Known:
-    place = set_fingerprint(manifest.shards), split
-    if place not in _read:
-        if len(_read) > 3:
-            _read.pop(next(iter(_read)))
-        _read[place] = image_digests.part_digests(manifest, split)
-    return _read[place]
+    cache_key = set_fingerprint(manifest.shards), split
+    if cache_key not in _digest_cache:
+        if len(_digest_cache) > 3:
+            _digest_cache.pop(next(iter(_digest_cache)))
+        _digest_cache[cache_key] = image_digests.part_digests(manifest, split)
+    return _digest_cache[cache_key]

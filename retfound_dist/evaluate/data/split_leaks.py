@@ -12,14 +12,14 @@ from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
 from retfound_dist.listing.split_units import TOGETHER
 
-_NAMED = 5
+_MAX_NAMED = 5
 
 
 def pixel_digest(pixels_HW: Pixels) -> str:
-    """Equal for two images of the same size and the same grey values."""
-    # The shape counts: the same bytes can be 2 x 8 or 4 x 4 pixels.
-    head = f"{pixels_HW.shape[0]}x{pixels_HW.shape[1]}:".encode()
-    return hashlib.sha256(head + pixels_HW.tobytes()).hexdigest()
+    """A digest of the size and the grey values; equal images have equal digests."""
+    # With the shape, because the same bytes can be 2 x 8 or 4 x 4 pixels.
+    header = f"{pixels_HW.shape[0]}x{pixels_HW.shape[1]}:".encode()
+    return hashlib.sha256(header + pixels_HW.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Leaks:
 
     patients: str
     volumes: str
-    """Of patients who are not known."""
+    """Volumes whose patient is not known."""
     pixels: str
 
-    def check(self, divided_by: str, where: str, allowed: bool, rule: str = TOGETHER) -> tuple[str, ...]:
-        """The leaks as warnings. Raises DataError where a given split leaks and leaks are not `allowed`.
+    def check(self, split_source: str, where: str, allowed: bool, rule: str = TOGETHER) -> tuple[str, ...]:
+        """The leaks as warnings; DataError where a split that was not made here leaks, unless `allowed`.
 
-        Our own split, also one read back from its file, may separate identical images of unknown patients:
-        that is a warning. So are separated volumes where `data.unknown_patient=image` asks for it.
+        Our own split, also one read back from its file, may separate identical images of unknown patients.
+        This is only a warning. So are separated volumes with `data.unknown_patient=image`.
         """
         leak_lines = [line for line in (self.patients, self.volumes, self.pixels) if line]
         refused_always = [line for line in (self.patients, self.volumes if rule == TOGETHER else "") if line]
         refused_if_given = [line for line in leak_lines if line != self.volumes or line in refused_always]
-        blamed = {"given": refused_if_given, "file": refused_always}.get(divided_by, [])
-        if blamed and not allowed:
+        refused = {"given": refused_if_given, "file": refused_always}.get(split_source, [])
+        if refused and not allowed:
             raise DataError(
-                f"{where}: {'; '.join(blamed)}: its scores would be too good; "
-                "mend the split, or insist with --allow-leak (data.allow_leak=true)"
+                f"{where}: {'; '.join(refused)}: scores would be too good. "
+                "Fix the split, or override with --allow-leak (data.allow_leak=true)"
             )
         return tuple(f"{line}: scores are too good; split by patient" for line in leak_lines)
 
@@ -52,17 +52,16 @@ class Leaks:
 def find_leaks(items: Sequence[LabelledImage], digests: Sequence[str]) -> Leaks:
     """Patients, volumes and pixels that are in two parts.
 
-    `digests` are the items' pixels; an image of a patient who is named already is not named again.
+    `digests`: `pixel_digest` of each item. An image is not listed where its patient or volume is listed.
     """
     patients = _in_several_parts((item.patient, item.split, item.patient) for item in items if item.patient)
-    leaky = set(patients)
     units = ((item, item.group or item.volume) for item in items if item.patient is None)
     volumes = _in_several_parts((unit, item.split, str(unit)) for item, unit in units if unit is not None)
     pixels = _in_several_parts(
         (digest, item.split, item.key)
         for item, digest in zip(items, digests, strict=True)
-        # A patient or volume that is named already explains its images: naming each would hide other leaks.
-        if item.patient not in leaky and (item.group or item.volume) not in volumes
+        # Images of a listed patient or volume are not listed too: that would hide other leaks.
+        if item.patient not in patients and (item.group or item.volume) not in volumes
     )
     return Leaks(
         _sentence("patient", [f"{p} in {where}" for p, (_, where) in patients.items()]),
@@ -74,7 +73,7 @@ def find_leaks(items: Sequence[LabelledImage], digests: Sequence[str]) -> Leaks:
 def _in_several_parts(
     rows: Iterable[tuple[str | None, str | None, str]],
 ) -> dict[str, tuple[list[str], str]]:
-    """Of (unit, part, name): each unit in more than one part, with a name from each and the parts."""
+    """Units in more than one part, with one name from each part and the parts. `rows`: (unit, part, name)."""
     names_by_part: dict[str, dict[str, str]] = defaultdict(dict)
     for unit, part, name in rows:
         names_by_part[str(unit)].setdefault(str(part), name)
@@ -90,6 +89,6 @@ def _in_several_parts(
 def _sentence(unit_word: str, named: Sequence[str]) -> str:
     if not named:
         return ""
-    more = ", ..." if len(named) > _NAMED else ""
+    more = ", ..." if len(named) > _MAX_NAMED else ""
     verb = f"{unit_word} is" if len(named) == 1 else f"{unit_word}s are"
-    return f"{len(named)} {verb} in more than one part ({', '.join(named[:_NAMED])}{more})"
+    return f"{len(named)} {verb} in more than one part ({', '.join(named[:_MAX_NAMED])}{more})"

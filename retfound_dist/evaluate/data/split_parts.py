@@ -1,8 +1,8 @@
 """Assigns each image of a labelled set to a part: from a file, from the set, or by our own split.
 
-A split file is a list with the columns key and part (more may follow), such as the split.csv of every
-evaluation. It takes precedence over the set's own split. Without either, patients are divided; volumes where
-no patient is known; images where neither is (retfound_dist/listing/split_units.py).
+A split file is a list with the columns key and part, and maybe more, such as the split.csv of every
+evaluation. It takes precedence over the split of the set. Without either, the patients are split. Where no
+patient is known, the volumes are split, else the images (retfound_dist/listing/split_units.py).
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from retfound_dist.io import storage
 from retfound_dist.listing import split_units
 from retfound_dist.listing.image_lists import read_split_file
 
-_NAMED = 3
+_MAX_NAMED = 3
 
 
-def parts_of(
+def split_items(
     items: Sequence[LabelledImage], config: EvalData, readable: Callable[[LabelledImage], bool]
 ) -> tuple[str, tuple[LabelledImage, ...]]:
-    """How the set is divided (`file`, `given`, `patient`, `volume`, `folder`, `image`), and its items with
-    their part.
+    """Assigns parts. Returns (`LabelledSet.split_source`, the items with their part).
 
-    DataError where `data.split_file` does not fit; an image that is missing there and is not `readable`
-    gets no part, for an evaluation's split.csv leaves it out.
+    DataError where `data.split_file` does not fit. An item that is not in the file and not `readable` gets no
+    part: the split.csv of an evaluation leaves unreadable images out.
     """
     if config.split_file and storage.exists(config.split_file):
-        return "file", _as_filed(items, read_split(config.split_file), config, readable)
+        return "file", _apply_split_file(items, read_split(config.split_file), config, readable)
     return assign_parts(items, config.fractions, config.split_seed, config.path, config.unknown_patient)
 
 
@@ -45,24 +44,24 @@ def assign_parts(
     where: str,
     rule: str = split_units.TOGETHER,
 ) -> tuple[str, tuple[LabelledImage, ...]]:
-    """Assigns parts without a split file; returns how the set is divided, and its items with their part.
+    """Assigns parts without a split file. Returns (`LabelledSet.split_source`, the items with their part).
 
-    A split that the set brings wins. Where it has no val part, one is taken out of train.
+    The split of the set itself is used where it has one. If it has no val part, a part of train becomes val.
     """
     shares = dict(zip(PARTS, fractions, strict=True))
     with_split = sum(item.split is not None for item in items)
     if 0 < with_split < len(items):
-        loose = next(item.key for item in items if item.split is None)
+        unassigned = next(item.key for item in items if item.split is None)
         raise DataError(
-            f"{where}: {len(items) - with_split} images bear no split though others do, first {loose}: "
-            "give each one or none"
+            f"{where}: {len(items) - with_split} images have no split though others have one, first "
+            f"{unassigned}: give a split for every image, or for none"
         )
     if not with_split:
         return split_units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
     parts_present = {item.split for item in items}
     if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
-        # The test part that the set brings stays as it is: only train is divided again.
+        # The test part of the set stays as it is: only train is split.
         shares["test"] = 0.0
         part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
         items = [replace(item, split=part.get(item.key, item.split)) for item in items]
@@ -70,17 +69,17 @@ def assign_parts(
 
 
 def unit_kinds(items: Sequence[LabelledImage], rule: str) -> dict[str, int]:
-    """How many images are known by their patient, how many by a volume or folder, how many by neither."""
+    """Number of images by the kind of their unit: `patient`, `volume`, `folder` or `image`."""
     return dict(Counter(unit_of(item, rule)[0] for item in items))
 
 
 def unit_of(item: LabelledImage, rule: str) -> split_units.Unit:
-    """The patient, folder, volume or image that our own split does not divide."""
+    """The patient, folder, volume or image that our own split keeps in one part."""
     return split_units.unit_of(item.key, item.patient, item.group, item.volume, rule)
 
 
 def read_split(url: str) -> dict[str, str]:
-    """Key -> part of a split file; DataError where it is none."""
+    """Key -> part of a split file; DataError where the file is not a split file."""
     name, parts = f"data.split_file={url}", dict[str, str]()
     try:
         rows = list(read_split_file(url))
@@ -88,7 +87,7 @@ def read_split(url: str) -> dict[str, str]:
         raise DataError(f"data.split_file: {error}") from error
     for line, key, part in rows:
         if part not in PARTS:
-            raise DataError(f"{name} line {line}: part {part!r} is not {', '.join(PARTS)}")
+            raise DataError(f"{name} line {line}: part {part!r} is not one of {', '.join(PARTS)}")
         if parts.setdefault(key, part) != part:
             raise DataError(f"{name} line {line}: {key} is in two parts; choose one")
     return parts
@@ -102,39 +101,39 @@ def write_split(url: str, items: Sequence[LabelledImage]) -> None:
     storage.write_text(url, text.getvalue())
 
 
-def _as_filed(
+def _apply_split_file(
     items: Sequence[LabelledImage],
     parts: dict[str, str],
     config: EvalData,
     readable: Callable[[LabelledImage], bool],
 ) -> tuple[LabelledImage, ...]:
     keys = {item.key for item in items}
-    gone = [key for key in parts if key not in keys]
-    missing = [item for item in items if item.key not in parts]
+    absent_keys = [key for key in parts if key not in keys]
+    unassigned = [item for item in items if item.key not in parts]
     faults = []
-    if gone:
-        faults.append(f"{len(gone)} of its images are not in the set ({_some(gone)})")
-    # An evaluation leaves unreadable images out of its split.csv, so only readable ones are really missing.
-    if any(map(readable, missing)):
-        names = _some([item.key for item in missing])
-        faults.append(f"{len(missing)} images of the set are not in it ({names})")
+    if absent_keys:
+        faults.append(f"{len(absent_keys)} of its images are not in the set ({_first_names(absent_keys)})")
+    # The split.csv of an evaluation leaves unreadable images out, so only readable ones count as missing.
+    if any(map(readable, unassigned)):
+        names = _first_names([item.key for item in unassigned])
+        faults.append(f"{len(unassigned)} images of the set are not in it ({names})")
     if faults:
         raise DataError(
             f"data.split_file={config.split_file} does not fit {config.path}: {'; '.join(faults)}: "
-            "give this set's own, or another name for a new split"
+            "give the split file of this set, or another name to make a new split"
         )
     return tuple(replace(item, split=parts.get(item.key)) for item in items)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
 
 
 def _divide(
     items: Sequence[LabelledImage], shares: dict[str, float], seed: int, rule: str
 ) -> tuple[LabelledImage, ...]:
     units = [unit_of(item, rule) for item in items]
-    # Patients and images keep the names that earlier versions drew by, so that their splits stay the same.
+    # Patients and images have no prefix, as in earlier versions, so that their splits stay the same.
     names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in units]
     parts = split_by_unit([item.label for item in items], names, shares, seed)
     return tuple(replace(item, split=part) for item, part in zip(items, parts, strict=True))

@@ -1,4 +1,4 @@
-"""Opens the weights that a fine-tuning starts from: `none`, a checkpoint, a run, a file, a timm name."""
+"""Opens the weights that a fine-tuning starts from: `none`, a checkpoint, a run, a file or a timm name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from retfound_dist.model.weights.weight_files import Weights, read_weights, spli
 
 NONE = "none"
 FACTS_VERSION = 2
-"""Increased whenever other facts are remembered than before, so that older memories are not used."""
-MEMORY = "weights.json"
-"""Where a comparison or a watch remembers facts of weights, beside its results."""
+"""Increase it when the cached facts change, so that older cache files are not used."""
+WEIGHTS_CACHE = "weights.json"
+"""Cache file of a comparison or a watch for facts about weights, beside its results."""
 
 
 class LazyWeights:
-    """Weights that are read only when they are first used."""
+    """Weights that are read when they are first used."""
 
     def __init__(self, url: str, sha256: str, weights: Weights | None = None) -> None:
         self._url, self._sha256, self._weights = url, sha256, weights
@@ -32,16 +32,16 @@ class LazyWeights:
         """The weights. Raises WeightsError if the file has changed in the meantime."""
         if self._weights is None:
             weights = read_weights(self._url)
-            # The results are kept under the first sha256: other weights must not be scored under that name.
+            # Results are stored under the first sha256: other weights must not be scored under it.
             if weights.sha256 != self._sha256:
-                raise WeightsError(f"{self._url} holds other weights than a moment ago: start again")
+                raise WeightsError(f"{self._url} has changed since it was first read: run the command again")
             self._weights = weights
         return self._weights
 
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """Starting weights, with the classifier's shape that follows from them."""
+    """Starting weights, and the shape of a classifier that fits them."""
 
     url: str
     kind: str
@@ -49,8 +49,7 @@ class StartingWeights:
     shape: EncoderShape
     image_size: int
     identity: str
-    """sha256 of the weights' file (and its `#PART`, where one is named): the same at any other URL, another
-    one for other weights at this URL."""
+    """sha256 of the weights file, and its `#PART` where one is named. It does not depend on the URL."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`Weights.meta`."""
     lazy_weights: LazyWeights | None = None
@@ -58,17 +57,13 @@ class StartingWeights:
     """`Weights.part`."""
     notes: tuple[str, ...] = ()
     """`Weights.notes`."""
-    remarked: str = ""
-    """`Weights.remark`."""
+    remark: str = ""
+    """`Weights.remark`: how a foreign file was read."""
 
     @property
     def weights(self) -> Weights | None:
-        """The weights, read now unless they were; None where the start is `none`."""
+        """The weights, which are read at the first use; None where the start is `none`."""
         return self.lazy_weights.get() if self.lazy_weights else None
-
-    def remark(self) -> str:
-        """A line on how a foreign file was read; empty where there is nothing to say."""
-        return self.remarked
 
     def describe(self) -> dict[str, Any]:
         """The entry for metrics.json."""
@@ -85,10 +80,12 @@ class StartingWeights:
         }
 
 
-def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None = None) -> StartingWeights:
-    """Starting weights; a checkpoint's own shape and image size win over `model`.
+def open_starting_weights(
+    checkpoint: str, model: EvalModel, identity_cache: IdentityCache | None = None
+) -> StartingWeights:
+    """Opens starting weights. The shape and image size of a checkpoint are used instead of those of `model`.
 
-    They are read now, unless the `memory` knows the file: then when they are needed.
+    The weights are read now, or at their first use where `identity_cache` knows the file.
     """
     if checkpoint == NONE:
         shape = encoder_shape(model.name)
@@ -98,9 +95,9 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
                 f"choose a multiple of {shape.patch}"
             )
         return StartingWeights(NONE, NONE, shape, model.image_size, NONE)
-    url, memory = checkpoint_folder.resolve(checkpoint), memory or IdentityCache()
-    mark = _mark(url)
-    facts, weights = memory.recall(url, mark), None
+    url, identity_cache = checkpoint_folder.resolve(checkpoint), identity_cache or IdentityCache()
+    mark = _version_mark(url)
+    facts, weights = identity_cache.recall(url, mark), None
     if facts is None:
         weights = read_weights(url)
         facts = {
@@ -112,35 +109,35 @@ def open_start(checkpoint: str, model: EvalModel, memory: IdentityCache | None =
             "notes": list(weights.notes),
             "remark": weights.remark,
         }
-        # A file may be replaced while it is read: then nobody knows which of the two the facts belong to.
-        if _mark(url) == mark:
-            memory.remember(url, mark, facts)
+        # If the file was replaced while it was read, the facts may belong to the old or the new file.
+        if _version_mark(url) == mark:
+            identity_cache.remember(url, mark, facts)
     _, part = split_part(url)
     return StartingWeights(
         url=url,
         kind="checkpoint" if facts["meta"] else "file",
         shape=EncoderShape(**facts["encoder"]),
         image_size=facts["image_size"],
-        # One file may hold several encoders, such as teacher and student: the part tells them apart.
+        # One file may hold several encoders, such as teacher and student, so the part is in the identity.
         identity=f"{facts['sha256']}#{part}" if part else facts["sha256"],
         meta=facts["meta"],
         lazy_weights=LazyWeights(url, facts["sha256"], weights),
         part=facts["part"],
         notes=tuple(facts["notes"]),
-        remarked=facts["remark"],
+        remark=facts["remark"],
     )
 
 
 def checkpoint_identity(url: str) -> str:
-    """sha256 of a committed checkpoint's weights, as its commit says; CheckpointError where it holds none."""
+    """sha256 of the weights of a checkpoint, from its COMMIT.json; CheckpointError where it has none."""
     commit = checkpoint_folder.read_commit(url)
     return commit.files[commit.weights].sha256
 
 
-def _mark(url: str) -> str:
-    """Says without a download whether a file may have changed: of a checkpoint its weights' sha256."""
+def _version_mark(url: str) -> str:
+    """A text that changes with the file, made without a download; empty where there is no such mark."""
     if checkpoint_folder.is_checkpoint(url):
-        # A commit names the sha256 of its weights: surer than a date or an ETag, and as cheap to read.
+        # COMMIT.json has the sha256 of the weights. It is safer than a date or an ETag, and as cheap to read.
         mark = checkpoint_identity(url)
     else:
         url, _ = split_part(url)
@@ -151,6 +148,6 @@ def _mark(url: str) -> str:
 
 
 def run_url(checkpoint: str) -> str | None:
-    """The URL of the run that a checkpoint belongs to, judged by its path."""
+    """The URL of the run that a checkpoint belongs to, taken from its path; None where it names no run."""
     run, separator, _ = checkpoint.rstrip("/").rpartition("/checkpoints/")
     return run if separator else None

@@ -24,6 +24,7 @@ from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_r
 from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
 from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.evaluate.scores import metrics
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
 from retfound_dist.model.mae import EncoderShape
@@ -33,49 +34,52 @@ from retfound_dist.model.weights.weight_files import Weights, load_into
 
 State = dict[str, Tensor]
 _TEST_BATCH = 64
-# Draws are keyed by seed, purpose, epoch and number. The purposes are 11 and 12 in training_batches, 13 here
-# and 14 in soft_targets; another number would change every result.
+# The key of a random generator is (seed, purpose, epoch, number). Purposes: 11 and 12 in training_batches, 13
+# here, 14 in soft_targets. Another number would change every result.
 _ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
-OnStep = Callable[[int, int], None]
+"""Called with the row of `FinetuneResult.history` after each epoch."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One fine-tuning."""
+class FinetuneResult:
+    """The result of one fine-tuning."""
 
     seed: int
     history: list[dict[str, Any]]
-    """One row an epoch: seed, epoch, train_loss, lr, val_loss, val_auroc, val, seconds."""
-    epoch: int
-    """The one chosen, from 1."""
+    """One row for each epoch: seed, epoch, train_loss, lr, val_loss, val_auroc, val, seconds."""
+    chosen_epoch: int
+    """The epoch that was kept, counted from 1."""
     probabilities: Floats
-    """Of the test part (N, C), by the chosen epoch."""
-    external: Floats | None = None
-    """Of the external set, where there is one (N, C)."""
+    """(N, C) of the test part, predicted by the weights of the chosen epoch."""
+    external_probabilities: Floats | None = None
+    """(N, C) of the external set; None without one."""
 
 
 def best_device() -> torch.device:
-    """A GPU where there is one."""
+    """A GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def in_bf16(recipe: Finetune, device: torch.device) -> bool:
-    """Whether products are in bf16: on a GPU unless fp32 is asked for, on a CPU if asked for and able."""
+def uses_bf16(recipe: Finetune, device: torch.device) -> bool:
+    """Whether matrix products are in bf16.
+
+    On a GPU: unless `precision` is fp32. On a CPU: if it is bf16 and the CPU has bf16 instructions.
+    """
     if device.type == "cpu":
         return recipe.precision == "bf16" and has_bf16_instructions()
     return recipe.precision != "fp32"
 
 
-def precision_of(recipe: Finetune, device: torch.device) -> torch.autocast:
+def autocast_context(recipe: Finetune, device: torch.device) -> torch.autocast:
     """The autocast context of a forward pass."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device))
 
 
 def make_classifier(
     weights: Weights | None, shape: EncoderShape, image_size: int, classes: int, drop_path: float, seed: int
 ) -> VisionTransformer:
-    """The classifier before its first step; without weights: random, with sin-cos positions."""
+    """The classifier before its first step. Without weights it is random, with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_classifier(shape, image_size, classes, drop_path)
     grid = (image_size // shape.patch, image_size // shape.patch)
@@ -94,23 +98,23 @@ def finetune(
     recipe: Finetune,
     seed: int,
     workers: int,
-    on_step: OnStep | None = None,
+    on_step: ProgressCallback | None = None,
     on_epoch: OnEpoch | None = None,
-) -> Outcome:
-    """Train, choose, predict. The same seed on the same machine gives the same outcome."""
+) -> FinetuneResult:
+    """Train, choose an epoch, predict. The same seed on the same machine gives the same result."""
     device = next(model.parameters()).device
-    if device.type == "cpu" and in_bf16(recipe, device):
+    if device.type == "cpu" and uses_bf16(recipe, device):
         choose_cpu_operators(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
     stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
     weights_C = class_weights(train.labels, len(data.classes), recipe)
-    mix = Mixer(recipe, len(data.classes), seed)
-    training = _Training(model, recipe, mix, weights_C, -(-len(train) // recipe.batch), on_step)
-    # Stochastic depth draws from the global generator: what ran before must not change the outcome.
+    mixer = Mixer(recipe, len(data.classes), seed)
+    training = _Training(model, recipe, mixer, weights_C, -(-len(train) // recipe.batch), on_step)
+    # Stochastic depth uses the global generator: earlier draws from it must not change the result.
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
     best_state: State = {}
-    # Closed here, so that loader processes and their file end even where an epoch raises.
+    # Closed here, so that loader processes end and their file is deleted also where an epoch raises.
     with closing(stream):
         for epoch in range(recipe.epochs):
             started = time.monotonic()
@@ -119,16 +123,18 @@ def finetune(
             row |= _validate(model, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
-                # A copy, for the next step writes into these tensors; on the CPU, to spare GPU memory.
+                # A copy, because the next step changes these tensors; on the CPU, to save GPU memory.
                 best_state = {
                     name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
                 }
             if on_epoch:
                 on_epoch(history[-1])
     model.load_state_dict(best_state)
-    external = predict(model, data.external.part, recipe) if data.external else None
-    tested = predict(model, data.parts["test"], recipe)
-    return Outcome(seed, history, choose_epoch(history) + 1, tested, external)
+    external_probabilities = predict(model, data.external.part, recipe) if data.external else None
+    test_probabilities = predict(model, data.parts["test"], recipe)
+    return FinetuneResult(
+        seed, history, choose_epoch(history) + 1, test_probabilities, external_probabilities
+    )
 
 
 class _Training:
@@ -138,32 +144,32 @@ class _Training:
         self,
         model: VisionTransformer,
         recipe: Finetune,
-        mix: Mixer,
+        mixer: Mixer,
         weights_C: Tensor | None,
         steps: int,
-        on_step: OnStep | None,
+        on_step: ProgressCallback | None,
     ) -> None:
-        self.model, self.recipe, self.mix, self.steps, self.on_step = model, recipe, mix, steps, on_step
+        self.model, self.recipe, self.mixer, self.steps, self.on_step = model, recipe, mixer, steps, on_step
         self.device = next(model.parameters()).device
         self.weights_C = None if weights_C is None else weights_C.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
         self.erase = RandomErasing(recipe.random_erasing, mode="pixel", device=str(self.device))
 
     def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """(mean training loss, last learning rate of the head)."""
+        """Returns (mean training loss, last learning rate of the head)."""
         self.model.train()
-        # The loss is summed on the device: reading it at every step would make a GPU wait for this process.
-        total, seen, lr = torch.zeros((), device=self.device), 0, 0.0
+        # The loss is summed on the device: reading it at every step would make the GPU wait for this process.
+        total_loss, image_count, lr = torch.zeros((), device=self.device), 0, 0.0
         for step in range(self.steps):
             lr = learning_rate(epoch + step / self.steps, self.recipe)
             loss, count = self._step(epoch, step, lr, *next(stream))
-            total, seen = total + loss * count, seen + count
+            total_loss, image_count = total_loss + loss * count, image_count + count
             if self.on_step:
                 self.on_step(epoch * self.steps + step + 1, self.recipe.epochs * self.steps)
-        mean = float(total) / seen
-        if not np.isfinite(mean):
-            raise _diverged(f"the training loss became {mean} in epoch {epoch + 1}", self.recipe)
-        return mean, lr
+        mean_loss = float(total_loss) / image_count
+        if not np.isfinite(mean_loss):
+            raise _diverged(f"the training loss became {mean_loss} in epoch {epoch + 1}", self.recipe)
+        return mean_loss, lr
 
     def _step(
         self, epoch: int, step: int, lr: float, images_B3SS: Tensor, labels_B: Tensor
@@ -171,10 +177,10 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
-        with seeded_generators((self.mix.seed, _ERASE, epoch, step)):
+        with seeded_generators((self.mixer.seed, _ERASE, epoch, step)):
             images = self.erase(images)
-        images, targets_BC = self.mix(images, labels_B.to(self.device, non_blocking=True), epoch, step)
-        with precision_of(self.recipe, self.device):
+        images, targets_BC = self.mixer(images, labels_B.to(self.device, non_blocking=True), epoch, step)
+        with autocast_context(self.recipe, self.device):
             logits_BC = self.model(images)
         loss = training_loss(logits_BC, targets_BC, self.weights_C)
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,7 +192,7 @@ class _Training:
 def _validate(
     model: VisionTransformer, val: SplitPart, classes: tuple[str, ...], recipe: Finetune
 ) -> dict[str, Any]:
-    """Val loss, AUROC over the classes that val holds, and every macro score; None without a val part."""
+    """Val loss, AUROC over the classes in val, and all macro scores; each None without a val part."""
     if not len(val):
         return {"val_loss": None, "val_auroc": None, "val": None}
     probabilities_NC = predict(model, val, recipe)
@@ -201,18 +207,19 @@ def _validate(
 
 @torch.inference_mode()
 def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floats:
-    """Probabilities (N, C) of a part whose images are (S, S)."""
+    """Probabilities (N, C) of a part with images (S, S)."""
     model.eval()
     device = next(model.parameters()).device
     batch_probabilities = []
     for start in range(0, len(part), _TEST_BATCH):
         images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
-        with precision_of(recipe, device):
+        with autocast_context(recipe, device):
             logits = model(normalise_images(images.to(device)))
         batch_probabilities.append(logits.float().softmax(1).double().cpu().numpy())
     probabilities_NC = np.concatenate(batch_probabilities)
-    if not np.isfinite(probabilities_NC).all():  # a last step can spoil weights whose loss was still finite
-        raise _diverged("the fine-tuned weights give probabilities that are not numbers", recipe)
+    # The last step can diverge although its own loss was still finite.
+    if not np.isfinite(probabilities_NC).all():
+        raise _diverged("the fine-tuned weights predict probabilities that are not finite", recipe)
     return probabilities_NC
 
 

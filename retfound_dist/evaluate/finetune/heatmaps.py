@@ -1,10 +1,10 @@
 """Heat maps of a fine-tuned classifier: attention roll-out, and gradient times token.
 
-Roll-out (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers") follows attention from
-the patches that are pooled back to those of the image, whatever class is asked for. Gradient times token
-(Grad-CAM, Selvaraju et al. 2017, on the last block's tokens) says which patches raised the score of one
-class. As the tokens' mean passes a layer norm before the head, what speaks for a class and what speaks
-against it sum to zero over the image: the map is relative to the image's own average patch.
+Roll-out (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers") follows attention from the
+pooled tokens back to the patches of the image. It does not depend on the class. Gradient times token
+(Grad-CAM, Selvaraju et al. 2017, on the tokens of the last block) shows which patches raised the score of one
+class. The mean token passes a layer norm before the head, so positive and negative contributions sum to zero
+over the image: the map is relative to the average patch of the image.
 
 Shapes: N images, S side, G patches along a side, L = G x G patches, T = 1 + L tokens, H heads, D width.
 """
@@ -31,13 +31,13 @@ class HeatMaps:
     """Two maps of patches for each image, (N, G, G)."""
 
     rollout: Floats
-    """Share of the pooled mean that flows from each patch; the class token has what is missing to 1."""
+    """Share of the pooled mean that comes from each patch; the rest, to a sum of 1, is the class token's."""
     gradient: Floats
-    """How much each patch raised the asked class's logit, to first order; 0 where it lowered it."""
+    """How much each patch raised the logit of the given class, to first order; 0 where it lowered it."""
 
 
 def heat_maps(model: VisionTransformer, images: Sequence[Pixels], classes: Sequence[int]) -> HeatMaps:
-    """Maps of grey images (S, S), the gradient's for one class index each; in fp32 and eval mode."""
+    """Maps of grey images (S, S), in fp32 and eval mode. `classes`: the class index of each gradient map."""
     device = next(model.parameters()).device
     model.eval()
     batch = normalise_images(torch.from_numpy(np.stack(images)[:, None]).to(device))
@@ -53,9 +53,9 @@ def heat_maps(model: VisionTransformer, images: Sequence[Pixels], classes: Seque
 
 
 def rollout(attention: Sequence[Tensor]) -> Tensor:
-    """(N, L): what the mean of patch tokens takes from each patch; `attention` (N, T, T) of each block.
+    """(N, L): how much each patch adds to the mean of the patch tokens. `attention`: (N, T, T) of each block.
 
-    A block passes on half by its attention, half as it is, for the residual branch.
+    Each block counts half for its attention and half for its residual branch.
     """
     flow_TT = torch.eye(attention[0].shape[-1], device=attention[0].device)
     flow_NTT = flow_TT.expand_as(attention[0])
@@ -66,16 +66,16 @@ def rollout(attention: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
-    """Collects the attention (N, T, T) of each block, the mean of its heads, while the model runs.
+    """Collects the attention (N, T, T) of each block, averaged over its heads, while the model runs.
 
-    timm's fused attention never holds its weights; its plain one hands them to `attn_drop`.
+    The fused attention of timm never stores the weights. The plain one passes them to `attn_drop`.
     """
     attention: list[Tensor] = []
     layers = [block.attn for block in model.blocks]
-    fused = [layer.fused_attn for layer in layers]
+    fused_flags = [layer.fused_attn for layer in layers]
 
     def collect(_: Any, __: Any, weights_NHTT: Tensor) -> None:
-        # The mean is taken at once: all heads of all blocks would take as many times the memory.
+        # Averaged at once: storing all heads of all blocks would need a multiple of the memory.
         attention.append(weights_NHTT.mean(1))
 
     hooks = [layer.attn_drop.register_forward_hook(collect) for layer in layers]
@@ -84,8 +84,8 @@ def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
             layer.fused_attn = False
         yield attention
     finally:
-        for layer, was in zip(layers, fused, strict=True):
-            layer.fused_attn = was
+        for layer, fused_flag in zip(layers, fused_flags, strict=True):
+            layer.fused_attn = fused_flag
         for hook in hooks:
             hook.remove()
 
@@ -94,7 +94,7 @@ def _gradient(model: VisionTransformer, tokens_NTD: Tensor, classes: Sequence[in
     tokens_NTD = tokens_NTD.detach().requires_grad_()
     with torch.enable_grad():
         logits_NC = model.forward_head(tokens_NTD)
-        asked = logits_NC[torch.arange(len(classes)), torch.tensor(classes)].sum()
-        (slope_NTD,) = torch.autograd.grad(asked, tokens_NTD)
-    # The clamp is the ReLU of Grad-CAM: patches that speak against the class are not what is asked for.
-    return (slope_NTD * tokens_NTD).sum(-1)[:, 1:].clamp(min=0).detach()
+        class_logits = logits_NC[torch.arange(len(classes)), torch.tensor(classes)].sum()
+        (gradient_NTD,) = torch.autograd.grad(class_logits, tokens_NTD)
+    # The clamp is the ReLU of Grad-CAM: it removes patches that lowered the score.
+    return (gradient_NTD * tokens_NTD).sum(-1)[:, 1:].clamp(min=0).detach()

@@ -1,4 +1,4 @@
-"""RETFound's fine-tuning rule book as pure functions: groups, learning rate, choice of the epoch."""
+"""RETFound's fine-tuning recipe as pure functions: parameter groups, learning rate, choice of the epoch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from timm.optim import param_groups_layer_decay
 
 from retfound_dist.config.schema import Finetune
 
-# timm spares biases and norms by their one axis; tokens and positions have three, so they are named.
-_TOKENS = ("pos_embed", "cls_token")
+# timm exempts biases and norms from weight decay because they have one axis. Tokens and positions have three.
+_NO_WEIGHT_DECAY = ("pos_embed", "cls_token")
 
 
 def parameter_groups(model: VisionTransformer, recipe: Finetune) -> list[dict[str, Any]]:
@@ -22,7 +22,10 @@ def parameter_groups(model: VisionTransformer, recipe: Finetune) -> list[dict[st
     norms, tokens and positions have no weight decay.
     """
     groups: list[dict[str, Any]] = param_groups_layer_decay(
-        model, weight_decay=recipe.weight_decay, no_weight_decay_list=_TOKENS, layer_decay=recipe.layer_decay
+        model,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=_NO_WEIGHT_DECAY,
+        layer_decay=recipe.layer_decay,
     )
     return groups
 
@@ -33,26 +36,26 @@ def peak_lr(recipe: Finetune) -> float:
 
 
 def learning_rate(epoch: float, recipe: Finetune) -> float:
-    """The head's rate at a moment, in epochs done: linear warm-up from 0, then half a cosine to min_lr."""
+    """The head's learning rate after `epoch` epochs: linear warm-up from 0, then half a cosine to min_lr."""
     peak, warmup = peak_lr(recipe), min(recipe.warmup_epochs, recipe.epochs)
     if epoch < warmup:
         return peak * epoch / warmup
-    # A warm-up may be as long as the training: then there is nothing to divide by.
+    # A warm-up as long as the training leaves no epochs: without max() this would divide by 0.
     done = (epoch - warmup) / max(recipe.epochs - warmup, 1e-9)
     return recipe.min_lr + (peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 def choose_epoch(history: Sequence[dict[str, Any]]) -> int:
-    """Place of the epoch to keep, by validation only.
+    """Index of the epoch to keep, chosen on the val part alone.
 
-    Highest macro AUROC over the classes that val holds; of equals the lower val loss, then the
-    earlier. Without a val part: the last.
+    The highest macro AUROC over the classes in val; among equals the lower val loss, then the earlier epoch.
+    Without a val part it is the last epoch.
     """
     if not history or history[-1]["val_loss"] is None:
         return len(history) - 1
 
-    def rank(place: int) -> tuple[float, float]:
-        row = history[place]
+    def rank(index: int) -> tuple[float, float]:
+        row = history[index]
         return (row["val_auroc"] if row["val_auroc"] is not None else 0.0, -row["val_loss"])
 
-    return max(range(len(history)), key=lambda place: (*rank(place), -place))
+    return max(range(len(history)), key=lambda index: (*rank(index), -index))

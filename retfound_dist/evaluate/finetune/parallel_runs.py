@@ -1,7 +1,7 @@
-"""Runs fine-tunings in parallel, each in a process with its share of the cores, on the GPUs in turn.
+"""Runs tasks in parallel processes. Each process gets a share of the cores and one of the GPUs, in turn.
 
-One small model does not fill a machine: several on one thread each finish sooner than one by one on all
-threads. Progress of the processes reaches the display of this one through a queue.
+One small model cannot use a whole machine: several models on one thread each finish sooner than one after the
+other on all threads. The processes report progress to the display of this one through a queue.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.runtime.terminal import guard
 
 T = TypeVar("T")
-_LOOK = 0.2
-"""Seconds to wait for a message before looking whether all processes have ended."""
-# A global, because a queue can be inherited by a process of a pool but not be sent to it with its work.
+_POLL_SECONDS = 0.2
+"""Seconds to wait for a message before checking whether all processes have ended."""
+# A global, because a process of a pool can only inherit a queue: it cannot be sent with a task.
 _queue: Any = None
-"""In a started process: the queue for its messages."""
+"""In a worker process: the queue for its messages."""
 
 
 class QueueDisplay(ProgressDisplay):
-    """Sends everything to the display of the process that started this one."""
+    """Sends all progress to the display of the parent process."""
 
     def __init__(self, name: str) -> None:
         super().__init__(quiet=True)
@@ -48,52 +48,54 @@ class QueueDisplay(ProgressDisplay):
 
 
 def run_in_parallel(
-    work: Mapping[str, Callable[[ProgressDisplay], T]], jobs: int, threads: int, show: ProgressDisplay
+    tasks: Mapping[str, Callable[[ProgressDisplay], T]], jobs: int, threads: int, show: ProgressDisplay
 ) -> dict[str, T]:
-    """Call each piece of work with a display, `jobs` at a time, in processes; returns results by name.
+    """Call each task with a display, `jobs` at a time, in processes. Returns the results by name.
 
-    Work must be picklable (a `partial` of a module's function). `threads` are shared by all (0: all cores);
-    process i uses GPU i modulo their number. Raises the first error of a piece, after the others have ended.
+    Tasks must be picklable (a `partial` of a module's function). `threads` are shared by all processes (0:
+    all cores). Process i uses GPU i modulo the number of GPUs. Raises the first error of a task, after the
+    other tasks have ended.
     """
-    # Before the queue below makes the first semaphore.
+    # Before the first semaphore exists, which the queue below makes.
     worker_leftovers.begin()
-    # A forked process cannot use CUDA and inherits locks of torch's threads, which nobody opens again.
+    # Not fork: a forked process cannot use CUDA, and inherits locks of torch's threads that stay closed.
     context = get_context("spawn")
-    queue, places = context.Queue(), context.Value("i", 0)
-    jobs = min(jobs, len(work))
+    queue, process_counter = context.Queue(), context.Value("i", 0)
+    jobs = min(jobs, len(tasks))
     share = max(1, (threads or len(os.sched_getaffinity(0))) // jobs)
     with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_attach, initargs=(queue, places, share)
+        jobs, mp_context=context, initializer=_attach, initargs=(queue, process_counter, share)
     ) as pool:
-        futures = {name: pool.submit(_call, name, piece) for name, piece in work.items()}
-        _listen(list(futures.values()), queue, show, len(work))
+        futures = {name: pool.submit(_call, name, task) for name, task in tasks.items()}
+        _listen(list(futures.values()), queue, show, len(tasks))
     return {name: future.result() for name, future in futures.items()}
 
 
-def _attach(queue: Any, places: Any, threads: int) -> None:
+def _attach(queue: Any, process_counter: Any, threads: int) -> None:
     global _queue
     _queue = queue
-    with places.get_lock():
-        place, places.value = places.value, places.value + 1
-    # What such a process prints itself must pass the same mask of secrets.
+    with process_counter.get_lock():
+        process_index = process_counter.value
+        process_counter.value += 1
+    # Lines that this process prints itself must pass the same mask for secrets.
     guard()
-    # torch would start a thread for every core in every process.
+    # By default torch starts a thread for every core, in every process.
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        torch.cuda.set_device(place % torch.cuda.device_count())
+        torch.cuda.set_device(process_index % torch.cuda.device_count())
 
 
-def _call(name: str, piece: Callable[[ProgressDisplay], T]) -> T:
-    return piece(QueueDisplay(name))
+def _call(name: str, task: Callable[[ProgressDisplay], T]) -> T:
+    return task(QueueDisplay(name))
 
 
-def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, parts: int) -> None:
-    """Show the messages of the processes until all are done; `parts`: number of pieces of work."""
+def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, task_count: int) -> None:
+    """Show the messages of the processes until all tasks are done."""
     while True:
-        # Asked before the queue is read: what a process said just before it ended is still shown.
+        # Checked before the queue is read, so that the last messages of a process are still shown.
         ended = all(future.done() for future in futures)
         try:
-            name, *message = queue.get(timeout=_LOOK)
+            name, *message = queue.get(timeout=_POLL_SECONDS)
         except Empty:
             if ended:
                 return
@@ -101,7 +103,6 @@ def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, p
         if len(message) == 1:
             show.say(f"{name}: {message[0]}")
         else:
-            activity, now, total = message
-            show.advance(
-                sum(future.done() for future in futures), parts, f"({name}: {activity}, {now} of {total})"
-            )
+            activity, done, total = message
+            finished = sum(future.done() for future in futures)
+            show.advance(finished, task_count, f"({name}: {activity}, {done} of {total})")

@@ -1,4 +1,4 @@
-"""Recipe search: tries recipes with one seed and chooses by validation, alike for all starting weights."""
+"""Recipe search: tries recipes with one seed and chooses one on the val part, for all weights alike."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.config.schema import Finetune
-from retfound_dist.evaluate.finetune.finetuning import Outcome
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 
-Run = Callable[[Finetune], tuple[Outcome, VisionTransformer]]
+Run = Callable[[Finetune], tuple[FinetuneResult, VisionTransformer]]
 """One fine-tuning with the first seed."""
 
 
@@ -20,18 +20,19 @@ class TuningResult:
     """The first seed's fine-tuning with the chosen recipe."""
 
     recipe: Finetune
-    outcome: Outcome
+    result: FinetuneResult
     model: VisionTransformer
-    change: dict[str, Any]
-    """The table of `try_recipes` that was chosen; empty where there was no choice."""
-    tried: list[dict[str, Any]]
-    """`recipe` and `val_auroc` of each table tried, for metrics.json; empty where there was no choice."""
+    recipe_change: dict[str, Any]
+    """The table of `try_recipes` that was chosen; empty where `try_recipes` is empty."""
+    tried_recipes: list[dict[str, Any]]
+    """`recipe` and `val_auroc` of each table, for metrics.json; empty where `try_recipes` is empty."""
 
 
 def tune(recipe: Finetune, run: Run) -> TuningResult:
-    """Try every table of `try_recipes` (or the recipe as it is), keep that with the best validation AUROC.
+    """Try every table of `try_recipes` and keep the one with the best validation AUROC.
 
-    Without a validation AUROC the first is kept; of equals the first too.
+    The first is kept among equals, and where no validation AUROC is defined. Without tables, the recipe is
+    run as it is.
     """
     if not recipe.try_recipes:
         return TuningResult(recipe, *run(recipe), {}, [])
@@ -40,21 +41,21 @@ def tune(recipe: Finetune, run: Run) -> TuningResult:
     for change in recipe.try_recipes:
         variant = recipe.with_change(change)
         candidate = TuningResult(variant, *run(variant), change, tried)
-        # All candidates share this list, so the one that is returned knows those that were tried after it.
-        tried.append({"recipe": change, "val_auroc": val_auroc(candidate.outcome)})
+        # All candidates share this list, so the returned one also lists the recipes tried after it.
+        tried.append({"recipe": change, "val_auroc": val_auroc(candidate.result)})
         if best is None or _rank(candidate) > _rank(best):
             best = candidate
     assert best is not None
     return best
 
 
-def val_auroc(outcome: Outcome) -> float | None:
-    """Validation AUROC of the epoch that was kept; None where it is undefined."""
-    value: float | None = outcome.history[outcome.epoch - 1]["val_auroc"]
+def val_auroc(result: FinetuneResult) -> float | None:
+    """Validation AUROC of the chosen epoch; None where it is undefined."""
+    value: float | None = result.history[result.chosen_epoch - 1]["val_auroc"]
     return value
 
 
 def _rank(candidate: TuningResult) -> float:
-    value = val_auroc(candidate.outcome)
-    # Below every AUROC, so that a recipe without one never wins against one that has it.
+    value = val_auroc(candidate.result)
+    # Below every AUROC, so that a recipe without one never wins against a recipe with one.
     return -1.0 if value is None else value

@@ -1,4 +1,4 @@
-"""Several fine-tunings of the same weights that differ in the seed alone: one by one, or in parallel."""
+"""Fine-tunes the same weights with several seeds, one after the other or in parallel."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from timm.models.vision_transformer import VisionTransformer
 from retfound_dist.config.schema import EvaluateConfig, Finetune
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
-from retfound_dist.evaluate.finetune.finetuning import Outcome, best_device, finetune, make_classifier
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device, finetune, make_classifier
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
 
 
-def one_seed(
+def finetune_seed(
     start: StartingWeights,
     data: LabelledSet,
     config: EvaluateConfig,
     recipe: Finetune,
     seed: int,
     show: ProgressDisplay,
-) -> tuple[Outcome, VisionTransformer]:
-    """Runs one fine-tuning; returns its outcome, and the model at the chosen epoch."""
+) -> tuple[FinetuneResult, VisionTransformer]:
+    """Runs one fine-tuning. Returns its result and the model of the chosen epoch."""
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())
     show.begin(f"fine-tuning {start.url}, seed {seed}")
-    outcome = finetune(
+    result = finetune(
         model,
         data,
         start.image_size,
@@ -42,39 +42,41 @@ def one_seed(
         on_step=show.advance,
         on_epoch=lambda row: show.say(epoch_line(row, recipe.epochs)),
     )
-    return outcome, model
+    return result, model
 
 
-def later_seeds(
+def finetune_other_seeds(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, recipe: Finetune, show: ProgressDisplay
-) -> list[Outcome]:
-    """All seeds but the first, `config.jobs` at a time."""
+) -> list[FinetuneResult]:
+    """Fine-tunes with all seeds except the first, `config.jobs` at a time."""
     seeds = config.seeds[1:]
     if config.jobs < 2 or len(seeds) < 2:
-        return [one_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
+        return [finetune_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
     show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
-    # Arguments are pickled for each process: a config is small, weights and images can be gigabytes.
-    work = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
-    return list(run_in_parallel(work, config.jobs, config.threads, show).values())
+    # Only configs are sent, because arguments are pickled: weights and images can be gigabytes.
+    tasks = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
+    return list(run_in_parallel(tasks, config.jobs, config.threads, show).values())
 
 
-def _seed_in_process(config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay) -> Outcome:
-    """Fine-tunes with one seed in a process of its own, which reads weights and images itself."""
-    start = open_start(config.checkpoint, config.model)
+def _seed_in_process(
+    config: EvaluateConfig, recipe: Finetune, seed: int, show: ProgressDisplay
+) -> FinetuneResult:
+    """Fine-tunes with one seed in a worker process, which reads weights and images itself."""
+    start = open_starting_weights(config.checkpoint, config.model)
     data = load_with_external(config.data, config.external, start.image_size)
-    return one_seed(start, data, config, recipe, seed, show)[0]
+    return finetune_seed(start, data, config, recipe, seed, show)[0]
 
 
-def seed_statistics(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str, Any]:
-    """Each seed's own scores, and their mean and spread (standard deviation, n - 1)."""
+def seed_statistics(results: Sequence[FinetuneResult], data: LabelledSet) -> dict[str, Any]:
+    """The scores of each seed, and their mean and standard deviation (n - 1)."""
     test = data.parts["test"]
     rows = []
-    for outcome in outcomes:
-        scored = metrics.evaluate(test.labels, outcome.probabilities, data.classes)
+    for result in results:
+        scored = metrics.evaluate(test.labels, result.probabilities, data.classes)
         rows.append(
             {
-                "seed": outcome.seed,
-                "epoch": outcome.epoch,
+                "seed": result.seed,
+                "epoch": result.chosen_epoch,
                 "legacy": scored["legacy"],
                 "macro": scored["macro"],
             }
@@ -88,7 +90,7 @@ def seed_statistics(outcomes: Sequence[Outcome], data: LabelledSet) -> dict[str,
 
 def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
     known = [v for v in values if v is not None]
-    # A mean of those seeds alone that have the score would be taken for one of all seeds.
+    # No mean of some seeds: it would be read as the mean of all.
     if len(known) < len(values):
         return {"mean": None, "std": None}
     return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}

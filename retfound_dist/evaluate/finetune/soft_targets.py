@@ -1,4 +1,4 @@
-"""Targets and loss of a training batch: smoothed, mixed and weighted.
+"""Targets and loss of a training batch: label smoothing, mixup and cutmix, class weights.
 
 Shapes: B batch, S side, C classes.
 """
@@ -18,10 +18,10 @@ _MIX = 14
 
 
 def class_weights(labels_N: Labels, classes: int, recipe: Finetune) -> Tensor | None:
-    """(C,) the weight of an image of each class; None where all weigh the same.
+    """(C,) weight of each class; None where all weights are equal.
 
-    `balanced` as in scikit-learn: N / (C n_c), so that all classes have the same total weight, and the mean
-    weight of a train image is 1.
+    `balanced` is N / (C n_c), as in scikit-learn: all classes have the same total weight, and the mean weight
+    of a train image is 1.
     """
     if recipe.class_weights == "none":
         return None
@@ -30,13 +30,13 @@ def class_weights(labels_N: Labels, classes: int, recipe: Finetune) -> Tensor | 
 
 
 def training_loss(logits_BC: Tensor, targets_BC: Tensor, weights_C: Tensor | None = None) -> Tensor:
-    """Cross entropy against shares of classes: the batch's mean of -sum_c w_c t_c ln p_c."""
-    # With shares as targets PyTorch divides by the batch; with indices, by the sum of the weights.
+    """Cross entropy with soft targets: the mean over the batch of -sum_c w_c t_c ln p_c."""
+    # With soft targets PyTorch divides by the batch; with class indices, by the sum of the weights.
     return nn.functional.cross_entropy(logits_BC.float(), targets_BC, weight=weights_C)
 
 
 class Mixer:
-    """Mixup and cutmix (timm's, one draw a batch), drawn from (seed, epoch, step) alone."""
+    """Mixup and cutmix by timm, one draw for each batch. A draw depends only on (seed, epoch, step)."""
 
     def __init__(self, recipe: Finetune, classes: int, seed: int) -> None:
         self.recipe, self.classes, self.seed = recipe, classes, seed
@@ -52,12 +52,12 @@ class Mixer:
         )
 
     def __call__(self, images_B3SS: Tensor, labels_B: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images (mixed in place) and their targets (B, C), smoothed whether mixed or not.
+        """The images, mixed in place, and their targets (B, C), which are always smoothed.
 
-        Image i is mixed with the one as far from the end; an odd batch's last image stays as it is.
+        Image i is mixed with the i-th image from the end. The last image of an odd batch stays as it is.
         """
         targets_BC = mixup_target(labels_B, self.classes, 1.0, self.recipe.label_smoothing)
-        # timm mixes image i with the i-th from the end and asserts an even batch.
+        # timm refuses an odd batch.
         even = len(labels_B) // 2 * 2
         if self.mixup is not None and even:
             with seeded_generators((self.seed, _MIX, epoch, step)):

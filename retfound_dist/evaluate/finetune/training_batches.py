@@ -1,7 +1,7 @@
-"""Training batches: each image's crop, flip and RandAugment follow from (seed, epoch, image) alone.
+"""Training batches: crop, flip and RandAugment of an image depend only on (seed, epoch, image).
 
-So a batch is the same with any number of loader processes. They start from a fork server, not by
-forking this process, whose threads would not survive that; pixels reach them through one file.
+So a batch is the same with any number of loader processes. They come from a fork server, because threads of
+this process would not survive a fork. They read the pixels from one file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 
-# Purposes of draws with one seed; finetuning.py lists all of them.
+# Purposes in the keys of random generators; finetuning.py lists all of them.
 _ORDER, _IMAGE = 11, 12
 Row = tuple[int, int]
 """(epoch, image number)."""
@@ -54,7 +54,7 @@ class PixelFile:
     def __getitem__(self, index: int) -> Pixels:
         return self._bytes[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
 
-    # The mapping stays behind: pickled with its owner it would be copied in full to every loader process.
+    # Without the mapping: pickling it would copy all pixels to every loader process.
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_bytes"}
 
@@ -69,11 +69,11 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def transform(self) -> Any:
-        """timm's: crop (bicubic), flip, RandAugment; random erasing is done on the whole batch."""
+        """timm's crop (bicubic), flip and RandAugment. Random erasing is applied to the whole batch later."""
         transform = create_transform(
             self.side,
             is_training=True,
-            # timm then gives uint8 pixels and leaves normalising and erasing to the device.
+            # Then timm returns uint8 pixels; they are normalised and erased on the device.
             use_prefetcher=True,
             scale=self.recipe.crop_scale,
             interpolation="bicubic",
@@ -84,7 +84,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         )
         for step in transform.transforms:
             for operation in getattr(step, "ops", ()):
-                # timm 1.0.31 has no setting for this: the operation is exchanged in the finished pipeline.
+                # timm 1.0.31 has no setting for this, so the operation is replaced in the finished pipeline.
                 if operation.name.startswith("Posterize"):
                     operation.aug_fn = _posterize
         return transform
@@ -97,38 +97,38 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Keep the upper bits; timm also asks for 0 of them, which Pillow 13 refuses."""
+    """Keep the upper bits. timm may ask for 0 bits, which Pillow 13 refuses."""
     return ImageOps.posterize(image, max(1, bits))
 
 
 class seeded_generators:
     """Seeds Python's, NumPy's and torch's global generators for a `with` block, then restores them."""
 
-    # timm and torchvision take no generator as an argument: they draw from these three global ones.
+    # timm and torchvision do not accept a generator: they use these three global ones.
     def __init__(self, key: Sequence[int]) -> None:
         self.seed = int(np.random.default_rng(key).integers(2**31))
 
     def __enter__(self) -> None:
-        self.before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.saved_states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(self.seed)
         np.random.seed(self.seed)
         torch.manual_seed(self.seed)
 
     def __exit__(self, *_: object) -> None:
-        random.setstate(self.before[0])
-        np.random.set_state(self.before[1])
-        torch.set_rng_state(self.before[2])
+        random.setstate(self.saved_states[0])
+        np.random.set_state(self.saved_states[1])
+        torch.set_rng_state(self.saved_states[2])
 
 
 class EpochBatches(Sampler[list[Row]]):
-    """Batches of all epochs in one stream, shuffled anew in each, the last one smaller."""
+    """Batches of all epochs in one stream. Each epoch is shuffled again; its last batch may be smaller."""
 
     def __init__(self, images: int, epochs: int, batch: int, seed: int) -> None:
         self.images, self.epochs, self.batch, self.seed = images, epochs, batch, seed
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return -(-self.images // self.batch)
 
     def __len__(self) -> int:

@@ -14,22 +14,22 @@ from sklearn.preprocessing import StandardScaler
 from retfound_dist.evaluate.probe.frozen_features import Features
 
 _DIGITS = 4
-_FEWEST = 3
-"""Two points always lie on one line."""
+_MIN_IMAGES = 3
+"""Two images always lie on one line."""
 
 
 def project(features_ND: Features) -> dict[str, Any] | None:
-    """`points` (N, 2) and the share of variance `explained` by both; None of fewer than three images.
+    """`points` (N, 2), and the share of variance `explained` by each direction; None below three images.
 
-    Each feature is brought to mean 0 and variance 1 first: a few of a ViT's are far larger than the rest.
+    Each feature is scaled to mean 0 and variance 1 first, because a few features of a ViT are much larger.
     """
-    if len(features_ND) < _FEWEST:
+    if len(features_ND) < _MIN_IMAGES:
         return None
     scaled = StandardScaler().fit_transform(features_ND.astype(np.float64))
-    # Equal images have no variance to divide into shares.
+    # Equal images have no variance, so the shares would be 0 / 0.
     if not scaled.any():
         return None
-    # By default scikit-learn takes a random method for large inputs: the same page would differ each time.
+    # By default scikit-learn uses a random method for large inputs: the page would differ each time.
     pca = PCA(2, svd_solver="full").fit(scaled)
     return {
         "points": pca.transform(scaled).round(_DIGITS).tolist(),

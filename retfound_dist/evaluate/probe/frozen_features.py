@@ -1,4 +1,4 @@
-"""Computes the features of a frozen encoder; those of a labelled set are cached.
+"""Computes features with a frozen encoder; those of a labelled set are cached.
 
 Shapes: N images, S side, D the encoder's width.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.errors import DataError, RetfoundError
-from retfound_dist.evaluate.data.gray_pixels import Pixels, for_testing
+from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.finetuning import best_device
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.io import storage
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_encoder, normalise_images
@@ -30,16 +31,15 @@ from retfound_dist.model.weights.weight_files import load_into
 Features = NDArray[np.float32]
 CACHE = "features.npz"
 BATCH = 64
-# What numpy and zipfile raise for files that were cut, emptied or changed in a byte: tests do each of these.
-_DAMAGE = (
+# Errors of numpy and zipfile for files that are cut, empty or have a changed byte; a test tries each of them.
+_NPZ_ERRORS = (
     zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError,
-    AttributeError, TypeError,  # what is no archive is one bare array
+    AttributeError, TypeError,  # where the file is a single array and not an archive
 )  # fmt: skip
-OnStep = Callable[[int, int], None]
 
 
 def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
-    """The encoder of some starting weights, in eval mode; `none` is noise with sin-cos positions."""
+    """The encoder of starting weights, in eval mode. `none` gives random weights with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_encoder(start.shape, start.image_size)
     grid = (start.image_size // start.shape.patch,) * 2
@@ -52,34 +52,45 @@ def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
 
 
 @torch.inference_mode()
-def features(model: VisionTransformer, images: Sequence[Pixels], tick: OnStep | None = None) -> Features:
-    """Mean of the last norm's patch tokens (N, D) in fp32, of grey images (S, S)."""
+def compute_features(
+    model: VisionTransformer, images: Sequence[Pixels], on_progress: ProgressCallback | None = None
+) -> Features:
+    """Features (N, D) of grey images (S, S), in fp32: the mean of the patch tokens after the last norm."""
     device = next(model.parameters()).device
     features_ND = np.empty((len(images), model.num_features), np.float32)
     for begin in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.stack(images[begin : begin + BATCH])[:, None]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             tokens = model.forward_features(normalise_images(batch))
-        # Token 0 is the class token. The mean is taken in fp32: summing in bf16 would lose digits.
+        # Token 0 is the class token. The mean is in fp32, because a sum in bf16 would lose digits.
         features_ND[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
-        if tick:
-            tick(min(begin + BATCH, len(images)), len(images))
+        if on_progress:
+            on_progress(min(begin + BATCH, len(images)), len(images))
     return features_ND
 
 
-def features_of(
-    start: StartingWeights, data: LabelledSet, parts: Sequence[str], folder: str, tick: OnStep | None = None
+def cached_features(
+    start: StartingWeights,
+    data: LabelledSet,
+    parts: Sequence[str],
+    folder: str,
+    on_progress: ProgressCallback | None = None,
 ) -> dict[str, Features]:
-    """Features of these parts, (N, D) each, in the order of their keys: read from `folder`/features.npz where
-    they are those of the same weights and images, else computed and put there."""
+    """Features of these parts, (N, D) each, in the order of their keys.
+
+    They are read from `folder`/features.npz where it has the same weights and images. Else they are computed
+    and written there.
+    """
     where, identity = storage.join(folder, CACHE), _identity(start, data)
     cached = _read(where, identity)
     missing = [name for name in parts if name not in cached]
     if missing:
         model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
         for name in missing:
-            images = [for_testing(image, start.image_size) for image in data.parts[name].images]
-            cached[name] = features(model, images, tick and _shifted_tick(tick, done, total))
+            images = [resize_for_testing(image, start.image_size) for image in data.parts[name].images]
+            cached[name] = compute_features(
+                model, images, on_progress and _shifted_progress(on_progress, done, total)
+            )
             done += len(images)
         storage.write_bytes(where, npz_bytes({"identity": np.array(identity), **cached}))
     return {name: cached[name] for name in parts}
@@ -93,21 +104,21 @@ def npz_bytes(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def read_npz(url: str) -> dict[str, NDArray[np.generic]]:
-    """All arrays of a .npz file; pickled ones are refused. DataError where it is damaged."""
+    """All arrays of a .npz file, without pickled ones; DataError where it is damaged."""
     data = BytesIO(storage.read_bytes(url))
     try:
-        # A pickle in a file of others would run code when it is read.
+        # No pickles: a pickle from another person can run code when it is read.
         with np.load(data, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except _DAMAGE as error:
-        raise DataError(f"{url} is no whole .npz file ({error}): delete it, then start again") from error
+    except _NPZ_ERRORS as error:
+        raise DataError(f"{url} is not a complete .npz file ({error}): delete it and start again") from error
 
 
 def _read(where: str, identity: str) -> dict[str, Features]:
     try:
         arrays = read_npz(where) if storage.exists(where) else {}
     except RetfoundError:
-        return {}  # a cache that cannot be read is no cache
+        return {}  # an unreadable cache is computed again
     if str(arrays.pop("identity", "")) != identity:
         return {}
     return {name: rows.astype(np.float32) for name, rows in arrays.items()}
@@ -118,5 +129,5 @@ def _identity(start: StartingWeights, data: LabelledSet) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _shifted_tick(tick: OnStep, done: int, total: int) -> OnStep:
-    return lambda now, _: tick(done + now, total)
+def _shifted_progress(on_progress: ProgressCallback, done: int, total: int) -> ProgressCallback:
+    return lambda more, _: on_progress(done + more, total)

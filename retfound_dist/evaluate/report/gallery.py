@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from retfound_dist.evaluate.data.image_encoding import data_uri, overlay, picture_text, read_picture
+from retfound_dist.evaluate.data.image_encoding import data_uri, decode_picture, encode_picture, overlay
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.results.page_images import GAIN
 
@@ -80,7 +80,7 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
 
 
 def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
-    pixels = read_picture(mistake["image"])
+    pixels = decode_picture(mistake["image"])
     by_probability = sorted(mistake["probabilities"].items(), key=lambda pair: -pair[1])
     shown_classes = [
         pair for place, pair in enumerate(by_probability) if place < _BARS or pair[0] == mistake["label"]
@@ -91,10 +91,10 @@ def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
         "key": mistake["key"],
         "tiles": [
             ("image", data_uri(mistake["image"])),
-            ("attention", data_uri(picture_text(overlay(pixels, mistake["rollout"])))),
+            ("attention", data_uri(encode_picture(overlay(pixels, mistake["rollout"])))),
             (
                 f"speaks for {mistake['predicted']}",
-                data_uri(picture_text(overlay(pixels, mistake["gradient"]))),
+                data_uri(encode_picture(overlay(pixels, mistake["gradient"]))),
             ),
         ],
         "bars": [{"name": c, "p": p, "true": c == mistake["label"]} for c, p in shown_classes],

@@ -64,7 +64,7 @@ class Evaluation:
     history: list[dict[str, Any]]
     pictures: dict[str, Any] = field(default_factory=dict)
     """`pictures.make_pictures`; empty where an evaluation was made without."""
-    seeds_SNC: Floats | None = None
+    probabilities_SNC: Floats | None = None
     """Each seed's own probabilities, where there are several; `probabilities_NC` is their mean."""
     external: ExternalTest | None = None
     """Where another set was tested; not read back: its scores are in `metrics`."""
@@ -85,7 +85,7 @@ class Evaluation:
     @property
     def drawn_from(self) -> Floats:
         """The probabilities that a bootstrap over seeds draws from, (S, N, C)."""
-        return self.probabilities_NC[None] if self.seeds_SNC is None else self.seeds_SNC
+        return self.probabilities_NC[None] if self.probabilities_SNC is None else self.probabilities_SNC
 
 
 def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
@@ -106,7 +106,7 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     # Files that only some evaluations have: one that is left from an earlier evaluation would be read as
     # part of this one.
     some = {
-        OF_SEEDS: None if evaluation.seeds_SNC is None else seeds_csv(evaluation),
+        OF_SEEDS: None if evaluation.probabilities_SNC is None else seeds_csv(evaluation),
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
     }
     for name, text in some.items():
@@ -174,7 +174,7 @@ def read(url: str) -> Evaluation | None:
             probabilities_NC=predictions.probabilities_NC,
             history=[dict(row) for row in history.rows],
             pictures=_pictures(url),
-            seeds_SNC=_of_seeds(url, metrics, predictions.keys),
+            probabilities_SNC=_of_seeds(url, metrics, predictions.keys),
             left_out=history.fault,
         )
     # The reader of predictions raises these for damage and does not always know the file's URL.

@@ -35,9 +35,9 @@ def _rectangular(heat: list[list[float]]) -> list[list[float]]:
 
 
 Picture: TypeAlias = Annotated[str, AfterValidator(_readable)]
-"""What `encoding.picture_text` gave."""
+"""What `encoding.encode_picture` gave."""
 Heat: TypeAlias = Annotated[list[list[float]], AfterValidator(_rectangular)]
-"""What `encoding.heat_text` gave."""
+"""What `encoding.round_heat_map` gave."""
 Pair: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.errors import RetfoundError
-from retfound_dist.evaluate.data.image_encoding import picture_text
+from retfound_dist.evaluate.data.image_encoding import encode_picture
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, run_url
 from retfound_dist.evaluate.probe.feature_projection import project
@@ -84,8 +84,8 @@ def reconstructions(
         "labels": [data.classes[test.labels[i]] for i in places],
         "image_size": start.image_size,
         "patch": start.shape.patch,
-        "original": [picture_text(one.original) for one in own_reconstructions],
-        "masked": [picture_text(one.masked) for one in own_reconstructions],
+        "original": [encode_picture(one.original) for one in own_reconstructions],
+        "masked": [encode_picture(one.masked) for one in own_reconstructions],
         "checkpoints": columns,
     }
 
@@ -118,8 +118,8 @@ def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] 
 def _column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any]:
     return {
         "step": step,
-        "reconstruction": [picture_text(one.reconstruction) for one in images],
-        "difference": [picture_text(_raised(one.difference)) for one in images],
+        "reconstruction": [encode_picture(one.reconstruction) for one in images],
+        "difference": [encode_picture(_raised(one.difference)) for one in images],
     }
 
 

@@ -41,7 +41,7 @@ from retfound_dist.listing.split_units import Unit, weakest
 Interval = list[float] | None
 Drawn = dict[str, dict[str, Floats]]
 """`legacy` and `macro`, each score for each resample (R,); NaN where not defined there."""
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the number of resamples scored so far, and their total."""
 LEVEL = 0.95
 # In float64, the widest type that sums are taken in, these are 32 MB.
@@ -86,25 +86,25 @@ def resample(units_N: NDArray[np.int64], resamples: int, seed: int) -> Weights:
     return np.stack(rows)
 
 
-def mean_of(seeds_SNC: Floats) -> Floats:
+def mean_of(probabilities_SNC: Floats) -> Floats:
     """Mean probabilities of several fine-tunings (N, C)."""
-    mean_NC: Floats = seeds_SNC.mean(0)
+    mean_NC: Floats = probabilities_SNC.mean(0)
     return mean_NC
 
 
 def over_seeds(
     labels_N: Labels,
-    seeds_SNC: Floats,
+    probabilities_SNC: Floats,
     weights_RN: Weights,
     together: Callable[[Floats], Floats] = mean_of,
-    tick: Tick | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Drawn:
     """Scores of the seeds' mean (or of what `together` makes of them); each resample draws the seeds anew.
 
     The draws follow from the numbers of seeds and resamples alone: two rows of a comparison are paired by
     seed as by patient.
     """
-    seeds, resamples = len(seeds_SNC), len(weights_RN)
+    seeds, resamples = len(probabilities_SNC), len(weights_RN)
     drawn_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
     # The mean of some seeds does not depend on their order, so draws are sorted and each distinct one is
     # scored once: three seeds have ten, however many resamples there are.
@@ -113,8 +113,8 @@ def over_seeds(
     for place, set_S in enumerate(sets_KS):
         # NumPy 2.0.0 gives the inverse with a second axis of length 1; other versions do not.
         here_R = np.flatnonzero(set_R.reshape(-1) == place)
-        shifted_tick = _shifted_tick(done, resamples, tick)
-        drawn = scores(labels_N, together(seeds_SNC[set_S]), weights_RN, shifted_tick, here_R)
+        shifted_tick = _shifted_progress(done, resamples, on_progress)
+        drawn = scores(labels_N, together(probabilities_SNC[set_S]), weights_RN, shifted_tick, here_R)
         for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[here_R] = drawn[kind][name]
@@ -128,16 +128,16 @@ def _empty(resamples: int) -> Drawn:
     return {kind: {name: np.empty(resamples) for name in names} for kind, names in kinds}
 
 
-def _shifted_tick(done: int, total: int, tick: Tick | None) -> Tick | None:
+def _shifted_progress(done: int, total: int, on_progress: ProgressCallback | None) -> ProgressCallback | None:
     """Reports the progress of one part as progress of the whole."""
-    return None if tick is None else lambda more, _: tick(done + more, total)
+    return None if on_progress is None else lambda more, _: on_progress(done + more, total)
 
 
 def scores(
     labels_N: Labels,
     probabilities_NC: Floats,
     weights_RN: Weights,
-    tick: Tick | None = None,
+    on_progress: ProgressCallback | None = None,
     some_R: NDArray[np.int64] | None = None,
 ) -> Drawn:
     """The scores of one set of predictions in every resample, or in some of them."""
@@ -152,8 +152,8 @@ def scores(
         for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[here] = drawn[kind][name]
-        if tick is not None:
-            tick(min(start + rows, len(some_R)), len(some_R))
+        if on_progress is not None:
+            on_progress(min(start + rows, len(some_R)), len(some_R))
     return resampled
 
 

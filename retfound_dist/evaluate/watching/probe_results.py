@@ -23,7 +23,7 @@ from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.probe import linear_probe
-from retfound_dist.evaluate.probe.frozen_features import features_of
+from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
@@ -98,9 +98,9 @@ def probe_start(
         return existing
     began, images = time.monotonic(), development(data)
     show.begin(f"features of {start.url}")
-    rows = features_of(start, data, PARTS, folder, show.advance)
+    rows = cached_features(start, data, PARTS, folder, show.advance)
     show.begin("linear probe and nearest neighbours")
-    probabilities = linear_probe.cross_validated(
+    probabilities = linear_probe.cross_validate(
         np.concatenate([rows[name] for name in PARTS]),
         images.labels_N,
         images.units_N,
@@ -120,7 +120,9 @@ def probe_start(
         "prediction": f"{settings.folds}-fold cross-validation over train and val",
         "checkpoint": {
             **start.describe(),
-            "pretrained_on": pretraining_overlap.count(start, {name: data.parts[name] for name in PARTS}),
+            "pretrained_on": pretraining_overlap.count_overlap(
+                start, {name: data.parts[name] for name in PARTS}
+            ),
         },
         "data": {"path": data.path, "fingerprint": data.fingerprint},
         "probe": to_dict(settings),

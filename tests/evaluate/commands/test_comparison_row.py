@@ -12,8 +12,8 @@ from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.runtime.progress import ProgressDisplay
 from tests.evaluate.inputs import TINY, class_folders
@@ -29,8 +29,8 @@ def row(tmp_path_factory: pytest.TempPathFactory) -> Row:
         f'checkpoint = "none"\n[data]\npath = "{class_folders(root / "set")}"\n[out]\nurl = "{root / "out"}"\n'
     )
     config, _ = load_config(EvaluateConfig, str(root / "e.toml"), [*TINY, "finetune.epochs=1"])
-    start = open_start("none", config.model)
-    data = load(config.data, start.image_size)
+    start = open_starting_weights("none", config.model)
+    data = load_labelled_set(config.data, start.image_size)
     with ProgressDisplay(quiet=True) as show:
         make_row(start, data, config, show)
     return start, data, config

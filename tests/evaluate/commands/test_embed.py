@@ -13,7 +13,7 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate.commands import embed
 from retfound_dist.evaluate.commands.embed import embed_command
 from retfound_dist.evaluate.data import set_layouts
-from retfound_dist.evaluate.data.gray_pixels import decode_grey, for_testing
+from retfound_dist.evaluate.data.gray_pixels import decode_grey, resize_for_testing
 from retfound_dist.evaluate.probe import frozen_features
 from retfound_dist.formats.shard_set import Shard
 from retfound_dist.model import mae
@@ -33,7 +33,7 @@ def test_features_are_the_mean_of_the_encoders_patch_tokens(held: tuple[str, Pat
     found = np.load(out)
     model = autoencoder_from(read_weights(url))
     path = images / str(found["keys"][5])
-    pixels = torch.from_numpy(for_testing(decode_grey(path.read_bytes()), 28))[None, None]
+    pixels = torch.from_numpy(resize_for_testing(decode_grey(path.read_bytes()), 28))[None, None]
     with torch.no_grad():
         tokens = model.encode(mae.normalise(mae.patchify(pixels, 14)), torch.arange(4)[None])
     np.testing.assert_allclose(found["features"][5], tokens[0, 1:].mean(dim=0), rtol=1e-4, atol=1e-5)
@@ -47,7 +47,7 @@ def test_what_was_embedded_is_not_embedded_again(
     url, images, out = held
     embed_command(url, str(images), out, quiet=True)
     whole, calls = np.load(out)["features"], []
-    real = frozen_features.features
+    real = frozen_features.compute_features
     monkeypatch.setattr(embed, "PART", 5)
 
     def ended(model: object, pixels: list[object], tick: object) -> object:
@@ -56,7 +56,7 @@ def test_what_was_embedded_is_not_embedded_again(
             raise KeyboardInterrupt
         return real(model, pixels, tick)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(embed, "features", ended)
+    monkeypatch.setattr(embed, "compute_features", ended)
     Path(out).unlink()
     with pytest.raises(KeyboardInterrupt):
         embed_command(url, str(images), out, quiet=True)

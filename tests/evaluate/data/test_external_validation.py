@@ -90,14 +90,14 @@ def test_without_a_map_labels_of_the_same_name_are_tested() -> None:
 @pytest.mark.parametrize(
     ("class_map", "says"),
     [
-        ({"CSR": "fluid", "XYZ": "leak"}, r"names XYZ, which the model has no class for: .* CSR, MH, NORMAL"),
+        ({"CSR": "fluid", "XYZ": "leak"}, r"names XYZ, but the model has no such class: .* CSR, MH, NORMAL"),
         (
             {"CSR": "fluid", "MH": "gone"},
-            r"leads to gone, which external.path=x does not hold: .* fluid, leak",
+            r"maps to gone, but external.path=x has no such label: .* fluid, leak",
         ),
-        ({"CSR": "fluid", "MH": "fluid"}, "leads to fluid more than once"),
-        ({"CSR": ["fluid", "leak"]}, "fewer than two classes"),
-        ({}, "fewer than two classes"),
+        ({"CSR": "fluid", "MH": "fluid"}, "maps to fluid more than once: choose one"),
+        ({"CSR": ["fluid", "leak"]}, "fewer than two of the classes"),
+        ({}, "fewer than two of the classes"),
     ],
 )
 def test_a_map_that_does_not_fit_gets_one_line(class_map: dict[str, str | list[str]], says: str) -> None:
@@ -108,8 +108,8 @@ def test_a_map_that_does_not_fit_gets_one_line(class_map: dict[str, str | list[s
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("external.class_map.MH=nothing", "nothing, which external.path="),
-        ("external.class_map.GLAUCOMA=hole", "names GLAUCOMA, which the model has no class for"),
+        ("external.class_map.MH=nothing", "nothing, but external.path="),
+        ("external.class_map.GLAUCOMA=hole", "names GLAUCOMA, but the model has no such class"),
         ("external.path=nowhere", "external.path=nowhere does not exist"),
         ("external.path=", "external.class_map is given without external.path"),
     ],
@@ -132,12 +132,12 @@ def test_an_external_image_that_was_trained_on_is_refused(tmp_path: Path) -> Non
     external = External(path=str(tmp_path / "other"), class_map={"CSR": "fluid", "NORMAL": "healthy"})
     path = str(tmp_path / "set")
     with pytest.raises(
-        DataError, match=r"external.path=.* images are in the train or val part of .*, first fl"
+        DataError, match=r"external.path=.* images are also in the train or val part of .*, first fl"
     ):
         load_with_external(EvalData(path=path), external, 28)
     data = load_with_external(EvalData(path=path, allow_leak=True), external, 28)
     assert data.external
-    assert data.external.seen > 0
+    assert data.external.leaked_images > 0
 
 
 @pytest.mark.slow
@@ -163,4 +163,4 @@ def test_the_preset_fits_the_real_sets(test_data: Path) -> None:
     assert data.external
     assert list(data.external.class_map) == ["AMD", "DME", "NO"]
     assert len(data.external.part) == 46
-    assert data.external.left_out == {}
+    assert data.external.unmapped_counts == {}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retfound_dist.errors import ImageError
-from retfound_dist.evaluate.data.gray_pixels import decode_grey, for_testing, for_training
+from retfound_dist.evaluate.data.gray_pixels import decode_grey, resize_for_testing, resize_for_training
 from retfound_dist.images import decoding
 
 
@@ -48,7 +48,7 @@ def test_training_keeps_twice_the_side_at_the_shorter_one_and_never_enlarges(
     shape: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     pixels = ramp(*shape)
-    kept = for_training(pixels, 14)
+    kept = resize_for_training(pixels, 14)
     assert kept.shape == expected
     if shape == expected:
         assert np.array_equal(kept, pixels)
@@ -58,7 +58,7 @@ def test_training_keeps_twice_the_side_at_the_shorter_one_and_never_enlarges(
 def test_an_image_of_256_is_cut_to_its_middle_224_and_not_resized(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     top, left = (shape[0] - 224) // 2, (shape[1] - 224) // 2
-    assert np.array_equal(for_testing(pixels, 224), pixels[top : top + 224, left : left + 224])
+    assert np.array_equal(resize_for_testing(pixels, 224), pixels[top : top + 224, left : left + 224])
 
 
 @pytest.mark.parametrize("shape", [(40, 48), (48, 40), (600, 500), (20, 20)])
@@ -67,7 +67,7 @@ def test_a_tested_image_is_square_contiguous_and_centred(shape: tuple[int, int])
     pixels = np.zeros(shape, np.uint8)
     half = min(shape) // 5
     pixels[height // 2 - half : height // 2 + half, width // 2 - half : width // 2 + half] = 255
-    tested = for_testing(pixels, 28)
+    tested = resize_for_testing(pixels, 28)
     assert tested.shape == (28, 28)
     assert tested.flags["C_CONTIGUOUS"]
     rows, columns = np.nonzero(tested > 128)
@@ -77,6 +77,6 @@ def test_a_tested_image_is_square_contiguous_and_centred(shape: tuple[int, int])
 
 def test_of_a_height_and_a_width_the_side_with_less_room_has_the_margin_of_256_to_224() -> None:
     pixels = ramp(100, 256)
-    assert np.array_equal(for_testing(pixels[:64, :128], (56, 112)), pixels[4:60, 8:120])
-    assert for_testing(pixels, (56, 112)).shape == (56, 112)
-    assert for_testing(pixels.T, (56, 112)).shape == (56, 112)
+    assert np.array_equal(resize_for_testing(pixels[:64, :128], (56, 112)), pixels[4:60, 8:120])
+    assert resize_for_testing(pixels, (56, 112)).shape == (56, 112)
+    assert resize_for_testing(pixels.T, (56, 112)).shape == (56, 112)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from retfound_dist.evaluate.data.image_encoding import (
     data_uri,
-    heat_text,
+    decode_picture,
+    encode_picture,
     overlay,
-    picture_text,
-    read_picture,
+    round_heat_map,
 )
 
 
@@ -25,7 +25,7 @@ def blob(side: int = 56) -> np.ndarray:
 
 def test_a_grey_picture_comes_back_with_its_brightness_and_size() -> None:
     pixels = blob()[:40]
-    again = read_picture(picture_text(pixels))
+    again = decode_picture(encode_picture(pixels))
     assert again.shape == (40, 56)
     assert again.dtype == np.uint8
     assert np.abs(again.astype(int) - pixels).max() < 16
@@ -34,7 +34,7 @@ def test_a_grey_picture_comes_back_with_its_brightness_and_size() -> None:
 def test_a_data_uri_is_a_webp_file_that_any_reader_opens() -> None:
     colour = np.zeros((32, 48, 3), np.uint8)
     colour[..., 0] = 200
-    head, _, text = data_uri(picture_text(colour)).partition(",")
+    head, _, text = data_uri(encode_picture(colour)).partition(",")
     assert head == "data:image/webp;base64"
     picture = Image.open(io.BytesIO(base64.b64decode(text)))
     assert (picture.format, picture.size) == ("WEBP", (48, 32))
@@ -45,7 +45,7 @@ def test_a_data_uri_is_a_webp_file_that_any_reader_opens() -> None:
 
 def test_a_map_is_plain_json_with_four_significant_digits() -> None:
     heat = np.array([[0.123456, 12345.6], [0.0, 1.23456e-7]])
-    assert json.loads(json.dumps(heat_text(heat))) == [[0.1235, 12350.0], [0.0, 1.235e-7]]
+    assert json.loads(json.dumps(round_heat_map(heat))) == [[0.1235, 12350.0], [0.0, 1.235e-7]]
 
 
 def test_the_hottest_patch_is_yellow_and_the_coldest_shows_the_image() -> None:

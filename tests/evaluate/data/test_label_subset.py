@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from retfound_dist.config.schema import EvalData
-from retfound_dist.evaluate.data.label_subset import subset_indices, with_labels
-from retfound_dist.evaluate.data.labelled_set import load
+from retfound_dist.evaluate.data.label_subset import subset_indices, with_label_share
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
 from tests.evaluate.inputs import class_folders
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -32,12 +32,12 @@ def test_a_smaller_share_lies_in_every_larger_one_and_every_class_keeps_its_shar
 
 
 def test_only_train_shrinks_and_the_set_is_told_from_the_whole(tmp_path: Path) -> None:
-    data = load(EvalData(path=str(class_folders(tmp_path))), 28)
-    some = with_labels(data, 0.5, 0)
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path))), 28)
+    some = with_label_share(data, 0.5, 0)
     assert len(some.parts["train"]) == len(data.parts["train"]) // 2
     assert some.parts["test"] is data.parts["test"]
     assert some.fingerprint != data.fingerprint
-    assert with_labels(data, 1.0, 0) is data
+    assert with_label_share(data, 1.0, 0) is data
     kept = [data.parts["train"].keys.index(key) for key in some.parts["train"].keys]
     np.testing.assert_array_equal(some.parts["train"].labels, data.parts["train"].labels[kept])
     assert all(some.parts["train"].images[i] is data.parts["train"].images[k] for i, k in enumerate(kept))

@@ -14,8 +14,8 @@ from retfound_dist.cli import main
 from retfound_dist.config.loading import build
 from retfound_dist.config.schema import EvalData, EvalModel, PackConfig
 from retfound_dist.evaluate.data import pretraining_overlap
-from retfound_dist.evaluate.data.labelled_set import load
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import SHARD_SET, describe_set
 from retfound_dist.formats.shard_set import Manifest
@@ -48,8 +48,8 @@ def trained(url: str, manifest: Manifest | None, split: str = "all", init: str =
 
 
 def count(weights: str, labelled: Path | str) -> dict[str, Any]:
-    start = open_start(weights, EvalModel(name="vit_demo_patch14", image_size=28))
-    return pretraining_overlap.count(start, load(EvalData(path=str(labelled)), 28).parts)
+    start = open_starting_weights(weights, EvalModel(name="vit_demo_patch14", image_size=28))
+    return pretraining_overlap.count_overlap(start, load_labelled_set(EvalData(path=str(labelled)), 28).parts)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_images_of_the_run_that_it_began_from_count(tmp_path: Path, octid: Path)
         )
     lost = count(trained(checkpoint(tmp_path / "lost", 3), other, init="gone/mae.pth"), octid)
     assert lost["test"] == 0
-    assert lost["how"].endswith("what gone/mae.pth had seen, from which the run began, is not known")
+    assert lost["how"].endswith("the run started from gone/mae.pth, whose training images are not known")
 
 
 def test_a_set_that_grew_counts_as_it_was_when_the_run_began(tmp_path: Path, octid: Path) -> None:
@@ -135,15 +135,12 @@ def test_what_cannot_be_known_says_why_and_no_count(tmp_path: Path, octid: Path)
     assert count("none", octid)["test"] == 0
     bare = count(url, octid)
     assert (bare["train"], bare["test"]) == (None, None)
-    assert bare["how"] == "unknown: they come without the config of a run"
+    assert bare["how"] == "unknown: the weights have no config of a run"
     trained(url, manifest)
     shutil.move(manifest.url, tmp_path / "away")
-    assert (
-        count(url, octid)["how"]
-        == f"unknown: the shard set it was trained on cannot be read at {manifest.url}"
-    )
+    assert count(url, octid)["how"] == f"unknown: the shard set of the run cannot be read at {manifest.url}"
     pack_folder(class_folders(tmp_path / "other", seed=7), tmp_path / "set")
-    assert "is not the shard set any more that the run was trained on" in count(url, octid)["how"]
+    assert "is no longer the shard set that the run was trained on" in count(url, octid)["how"]
 
 
 def test_evaluate_warns_in_the_terminal_in_metrics_json_and_on_the_page(

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.errors import DataError, ManifestError
-from retfound_dist.evaluate.data.set_layouts import LabelledImage, list_items, list_samples, read_shard
+from retfound_dist.evaluate.data.set_layouts import (
+    LabelledImage,
+    list_labelled_images,
+    list_samples,
+    read_shard,
+)
 from retfound_dist.formats.shard_set import read_manifest
 from shards.sources.folders.folder import list_folder
 from tests.evaluate.inputs import (
@@ -33,7 +38,7 @@ def facts(items: tuple[LabelledImage, ...]) -> list[tuple[str | None, ...]]:
 
 
 def test_class_folders_give_the_label_and_no_split_and_each_item_reads_its_own_file(tmp_path: Path) -> None:
-    listing = list_items(str(class_folders(tmp_path)))
+    listing = list_labelled_images(str(class_folders(tmp_path)))
     assert [item.key for item in listing.items] == sorted(ALL_FILES)
     assert {(item.label, item.split, item.patient) for item in listing.items} == {
         (name, None, None) for name in CLASSES
@@ -43,7 +48,7 @@ def test_class_folders_give_the_label_and_no_split_and_each_item_reads_its_own_f
 
 
 def test_the_parts_of_octid_folders_are_the_split_and_no_label(tmp_path: Path) -> None:
-    listing = list_items(str(octid_folders(tmp_path, each=2)))
+    listing = list_labelled_images(str(octid_folders(tmp_path, each=2)))
     assert Counter((item.split, item.label) for item in listing.items) == {
         (part, name): 2 for part in ("train", "val", "test") for name in CLASSES
     }
@@ -56,7 +61,7 @@ def test_slices_are_told_from_volumes_by_their_names(tmp_path: Path) -> None:
             where = tmp_path / "MH" / f"eye{volume}_slice{n}.jpg"
             where.parent.mkdir(exist_ok=True)
             where.write_bytes(image_bytes(0, 3 * volume + n))
-    items = list_items(str(tmp_path)).items
+    items = list_labelled_images(str(tmp_path)).items
     owners = [item.volume for item in items]
     assert None not in owners
     assert owners[:3] == [owners[0]] * 3
@@ -67,14 +72,14 @@ def test_slices_are_told_from_volumes_by_their_names(tmp_path: Path) -> None:
 def test_an_image_that_the_listing_does_not_name_is_left_out_by_name(tmp_path: Path) -> None:
     list_patients(class_folders(tmp_path))
     (tmp_path / "MH" / "loose.jpg").write_bytes(image_bytes(1, 99))
-    listing = list_items(str(tmp_path))
+    listing = list_labelled_images(str(tmp_path))
     assert listing.skipped == (("MH/loose.jpg", "is not listed in the manifest.csv beside it"),)
     assert len(listing.items) == 30
 
 
 def test_a_listing_by_its_own_path_is_the_set_beside_it(tmp_path: Path) -> None:
     list_patients(class_folders(tmp_path))
-    whole, listed = list_items(str(tmp_path)), list_items(str(tmp_path / "manifest.csv"))
+    whole, listed = list_labelled_images(str(tmp_path)), list_labelled_images(str(tmp_path / "manifest.csv"))
     assert facts(listed.items) == facts(whole.items)
     assert [item.read() for item in listed.items] == [item.read() for item in whole.items]
 
@@ -85,7 +90,7 @@ def test_the_listing_s_label_goes_before_the_folder_s_and_a_missing_one_is_the_f
     class_folders(tmp_path)
     rows = [{"file": file, "label": "DME" if file == "MH/MH_0.jpg" else ""} for file in ALL_FILES]
     write_listing(tmp_path, rows)
-    labels = {item.key: item.label for item in list_items(str(tmp_path)).items}
+    labels = {item.key: item.label for item in list_labelled_images(str(tmp_path)).items}
     assert labels == {file: "DME" if file == "MH/MH_0.jpg" else file.split("/")[0] for file in ALL_FILES}
 
 
@@ -96,7 +101,7 @@ def test_slices_without_a_patient_get_their_volume_s_and_that_is_said(tmp_path: 
         where.write_bytes(image_bytes(0, n))
     rows = [{"file": f"MH/eye_slice{n}.jpg", "patient": "p7" if n == 2 else ""} for n in range(4)]
     write_listing(tmp_path, rows)
-    listing = list_items(str(tmp_path))
+    listing = list_labelled_images(str(tmp_path))
     assert [item.patient for item in listing.items] == ["p7"] * 4
     assert "the patient of 3 images is taken from other slices of their volume" in listing.notes
 
@@ -116,13 +121,13 @@ def test_slices_without_a_patient_get_their_volume_s_and_that_is_said(tmp_path: 
             "file,label,split\nx.jpg,MH,holdout\n",
             "line 2: split 'holdout' is not train, val or test",
         ),
-        ("a.txt", "file,label\n", r"a\.txt is a file, and no \.csv, \.tsv, \.xlsx: give a folder"),
+        ("a.txt", "file,label\n", r"a\.txt is a file, but not a \.csv, \.tsv, \.xlsx: give a folder"),
     ],
 )
 def test_a_file_that_lists_no_images_gets_one_line(tmp_path: Path, name: str, text: str, says: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=says) as caught:
-        list_items(str(tmp_path / name))
+        list_labelled_images(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
@@ -133,15 +138,15 @@ def test_a_folder_without_images_gets_one_line_by_the_setting_s_name(
     for name in files:
         (tmp_path / name).write_text("hello")
     with pytest.raises(DataError, match=r"no labelled images in external\.path=") as caught:
-        list_items(str(tmp_path), "external.path")
+        list_labelled_images(str(tmp_path), "external.path")
     assert "\n" not in str(caught.value)
 
 
 def test_a_path_that_does_not_exist_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        list_items(str(tmp_path / "none"))
-    with pytest.raises(DataError, match=r"holds no manifest\.json"):
-        list_items("memory://nothing/here")
+        list_labelled_images(str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"has no manifest\.json"):
+        list_labelled_images("memory://nothing/here")
 
 
 def test_samples_of_shards_have_what_their_notes_say_and_their_own_bytes(tmp_path: Path) -> None:
@@ -156,7 +161,7 @@ def test_samples_of_shards_have_what_their_notes_say_and_their_own_bytes(tmp_pat
         ("b", "MH", "p1", "v1", "g1", "train"),
     ]
     assert labelled.read() == image_bytes(CLASSES.index("MH"), 0)
-    listing = list_items(root)
+    listing = list_labelled_images(root)
     assert [item.key for item in listing.items] == ["b"]
     assert listing.skipped == (("a", "has no label"),)
 
@@ -175,8 +180,8 @@ def test_patients_and_volumes_of_several_sources_bear_the_source_s_name(tmp_path
 
 def test_shards_without_labels_say_so(tmp_path: Path) -> None:
     root = shard_set(tmp_path / "s", [{"key": "a", "label": None}, {"key": "b", "label": None}])
-    with pytest.raises(DataError, match=r"the 2 samples of .* bear no label"):
-        list_items(str(root))
+    with pytest.raises(DataError, match=r"the 2 samples of .* have no label"):
+        list_labelled_images(str(root))
 
 
 def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
@@ -188,7 +193,7 @@ def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
     for damaged in (whole[:-100], whole[:700] + bytes([whole[700] ^ 1]) + whole[701:]):
         tar.write_bytes(damaged)
         with pytest.raises(ManifestError, match="sha256"):
-            list_items(str(root))
+            list_labelled_images(str(root))
 
 
 def wrap(path: Path, below: str) -> Path:
@@ -205,8 +210,8 @@ def wrap(path: Path, below: str) -> Path:
 def test_a_set_a_level_too_high_is_the_set_itself(
     tmp_path: Path, make: Callable[[Path], Path], below: str
 ) -> None:
-    plain = list_items(str(make(tmp_path / "set")))
-    wrapped = list_items(str(wrap(tmp_path / "set", below)))
+    plain = list_labelled_images(str(make(tmp_path / "set")))
+    wrapped = list_labelled_images(str(wrap(tmp_path / "set", below)))
     assert facts(wrapped.items) == facts(plain.items)
     assert wrapped.notes == (f"all images lie in {below}: the set is read there, {below} is no label",)
     assert plain.notes == ()
@@ -215,14 +220,14 @@ def test_a_set_a_level_too_high_is_the_set_itself(
 @pytest.mark.parametrize("listing_in", ["", "Set"])
 def test_a_listing_of_a_wrapped_set_brings_its_patients(tmp_path: Path, listing_in: str) -> None:
     list_patients(class_folders(tmp_path / "set"))
-    plain = list_items(str(tmp_path / "set"))
+    plain = list_labelled_images(str(tmp_path / "set"))
     rows = (tmp_path / "set" / "manifest.csv").read_text()
     root = wrap(tmp_path / "set", "Set")
     (root / "Set" / "manifest.csv").unlink()
     if not listing_in:
         rows = "\n".join(row if row.startswith("file") else f"Set/{row}" for row in rows.splitlines())
     (root / listing_in / "manifest.csv").write_text(rows)
-    wrapped = list_items(str(root))
+    wrapped = list_labelled_images(str(root))
     assert facts(wrapped.items) == facts(plain.items)
     assert len({item.patient for item in wrapped.items}) == 15
     assert wrapped.skipped == ()
@@ -237,7 +242,7 @@ def test_pack_and_evaluate_say_the_same_of_what_they_pass_over(tmp_path: Path) -
     (root / "MH" / "out.jpg").symlink_to("/etc/passwd")
     (root / "MH" / "loop").symlink_to("..")
     os.mkfifo(root / "MH" / "pipe.jpg")
-    notes = list_items(str(root)).notes
+    notes = list_labelled_images(str(root)).notes
     packed = list_folder(str(root)).notes
     assert notes == tuple(note.replace("source.follow_links", "data.follow_links") for note in packed)
     assert len(notes) == 8
@@ -251,12 +256,12 @@ def test_a_hub_cache_is_listed_by_its_links(tmp_path: Path) -> None:
         link = tmp_path / "hub" / "data" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(f"../../blobs/{number}.jpg")
-    inside = list_items(str(tmp_path / "hub"))
+    inside = list_labelled_images(str(tmp_path / "hub"))
     assert {item.label for item in inside.items} == set(CLASSES)
     assert len(inside.items) == 30
     with pytest.raises(DataError, match=r"30 links that lead out of the folder.*data.follow_links=anywhere"):
-        list_items(str(tmp_path / "hub" / "data"))
-    assert len(list_items(str(tmp_path / "hub" / "data"), links="anywhere").items) == 30
+        list_labelled_images(str(tmp_path / "hub" / "data"))
+    assert len(list_labelled_images(str(tmp_path / "hub" / "data"), links="anywhere").items) == 30
 
 
 def test_a_list_in_excel_says_what_was_read_of_it(tmp_path: Path) -> None:
@@ -269,19 +274,19 @@ def test_a_list_in_excel_says_what_was_read_of_it(tmp_path: Path) -> None:
         for n in range(10):
             book.active.append([f"{name}/{name}_{n}.jpg", name, 100 * CLASSES.index(name) + n // 2, 40 + n])
     book.save(tmp_path / "list.xlsx")
-    listing = list_items(str(tmp_path / "list.xlsx"))
+    listing = list_labelled_images(str(tmp_path / "list.xlsx"))
     assert [item.patient for item in listing.items[:3]] == ["0", "0", "1"]
     assert listing.columns == (
         "list.xlsx: file <- 'File Name', label <- 'Diagnosis', patient <- 'Patient ID'; not used: 'Age'"
     )
     (tmp_path / "list.xlsx").rename(tmp_path / "manifest.xlsx")
-    assert facts(list_items(str(tmp_path)).items) == facts(listing.items)
+    assert facts(list_labelled_images(str(tmp_path)).items) == facts(listing.items)
 
 
 def test_a_listed_image_without_label_or_class_folder_is_left_out_by_name(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "loose.jpg").write_bytes(image_bytes(0, 99))
     write_listing(tmp_path, [{"file": file, "patient": file} for file in [*ALL_FILES, "loose.jpg"]])
-    listing = list_items(str(tmp_path))
+    listing = list_labelled_images(str(tmp_path))
     assert [item.key for item in listing.items] == sorted(ALL_FILES)
-    assert listing.skipped == (("loose.jpg", "has no label and lies in no class folder"),)
+    assert listing.skipped == (("loose.jpg", "has no label and is not in a class folder"),)

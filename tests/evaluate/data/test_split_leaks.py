@@ -10,7 +10,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import load
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
 from tests.evaluate.inputs import CLASSES, TINY, class_folders, octid_folders, shard_set, write_listing
 
 
@@ -31,7 +31,7 @@ def leaky_shards(root: Path, patients: int = 2) -> Path:
 def test_a_patient_in_two_parts_of_a_given_split_is_refused_by_name(tmp_path: Path) -> None:
     root = leaky_shards(tmp_path / "s", patients=1)
     with pytest.raises(DataError) as caught:
-        load(config(root), 28)
+        load_labelled_set(config(root), 28)
     assert (
         "3 patients are in more than one part "
         "(CSR0 in train and test, MH0 in train and test, NORMAL0 in train and test)"
@@ -42,7 +42,7 @@ def test_a_patient_in_two_parts_of_a_given_split_is_refused_by_name(tmp_path: Pa
 def test_no_more_than_five_patients_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"6 patients .*\(CSR0 in [^,]*, CSR1 [^,]*, MH0 [^,]*, MH1 [^,]*, "
                        r"NORMAL0 [^,]*, \.\.\.\)") as caught:  # fmt: skip
-        load(config(leaky_shards(tmp_path / "s")), 28)
+        load_labelled_set(config(leaky_shards(tmp_path / "s")), 28)
     assert "NORMAL1" not in str(caught.value)
 
 
@@ -50,11 +50,11 @@ def test_the_same_pixels_in_two_parts_of_a_given_split_are_refused(tmp_path: Pat
     root = octid_folders(tmp_path)
     shutil.copy(root / "train" / "MH" / "2.jpg", root / "test" / "MH" / "copy.jpg")
     with pytest.raises(DataError, match=r"1 identical image is .*\(train/MH/2.jpg = test/MH/copy.jpg in "):
-        load(config(root), 28)
+        load_labelled_set(config(root), 28)
 
 
 def test_a_leak_that_is_insisted_on_is_a_warning(tmp_path: Path) -> None:
-    data = load(config(leaky_shards(tmp_path / "s"), allow_leak=True), 28)
+    data = load_labelled_set(config(leaky_shards(tmp_path / "s"), allow_leak=True), 28)
     assert len(data.warnings) == 1
     assert data.warnings[0].startswith("6 patients are in more than one part")
 
@@ -63,7 +63,7 @@ def test_the_same_pixels_in_a_split_of_ours_are_a_warning(tmp_path: Path) -> Non
     root = class_folders(tmp_path)
     for i in range(8):
         shutil.copy(root / "MH" / "MH_0.jpg", root / "MH" / f"copy_{i}.jpg")
-    (warning,) = load(config(root), 28).warnings
+    (warning,) = load_labelled_set(config(root), 28).warnings
     assert "1 identical image is in more than one part" in warning
 
 

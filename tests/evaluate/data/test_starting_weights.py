@@ -11,7 +11,7 @@ import torch
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import CheckpointError, WeightsError
 from retfound_dist.evaluate.data import starting_weights
-from retfound_dist.evaluate.data.starting_weights import open_start, run_url
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights, run_url
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
@@ -24,9 +24,9 @@ MODEL = EvalModel(name="vit_large_patch16", image_size=224)
 
 
 def test_none_has_the_config_s_shape_and_a_checkpoint_its_own(tmp_path: Path) -> None:
-    none = open_start("none", MODEL)
+    none = open_starting_weights("none", MODEL)
     assert (none.shape.width, none.image_size, none.weights) == (1024, 224, None)
-    held = open_start(checkpoint(tmp_path, 3), MODEL)
+    held = open_starting_weights(checkpoint(tmp_path, 3), MODEL)
     assert (held.shape.width, held.image_size, held.kind) == (192, 28, "checkpoint")
 
 
@@ -39,8 +39,8 @@ def test_a_run_means_its_newest_committed_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_checkpoint_at_the_same_url_has_another_identity(tmp_path: Path) -> None:
-    one = open_start(checkpoint(tmp_path / "a", 3, seed=0), MODEL)
-    other = open_start(checkpoint(tmp_path / "b", 3, seed=1), MODEL)
+    one = open_starting_weights(checkpoint(tmp_path / "a", 3, seed=0), MODEL)
+    other = open_starting_weights(checkpoint(tmp_path / "b", 3, seed=1), MODEL)
     assert one.identity != other.identity
 
 
@@ -56,10 +56,10 @@ def file_of(seed: int, url: str) -> str:
 def test_the_same_weights_anywhere_are_the_same_and_others_of_their_size_at_their_url_are_not(
     tmp_path: Path,
 ) -> None:
-    one = open_start(file_of(0, "memory://start/w.pth"), MODEL)
+    one = open_starting_weights(file_of(0, "memory://start/w.pth"), MODEL)
     size = storage.size("memory://start/w.pth")
-    assert open_start(file_of(0, str(tmp_path / "copy.pth")), MODEL).identity == one.identity
-    other = open_start(file_of(1, "memory://start/w.pth"), MODEL)
+    assert open_starting_weights(file_of(0, str(tmp_path / "copy.pth")), MODEL).identity == one.identity
+    other = open_starting_weights(file_of(1, "memory://start/w.pth"), MODEL)
     assert storage.size("memory://start/w.pth") == size
     assert other.identity != one.identity
     assert one.identity == storage.file_info(str(tmp_path / "copy.pth")).sha256
@@ -67,10 +67,10 @@ def test_the_same_weights_anywhere_are_the_same_and_others_of_their_size_at_thei
 
 def test_a_checkpoint_whose_training_state_was_removed_is_the_same(tmp_path: Path) -> None:
     url = checkpoint(tmp_path, 3)
-    before = open_start(url, MODEL).identity
+    before = open_starting_weights(url, MODEL).identity
     checkpoint_folder.write_commit(replace(checkpoint_folder.read_commit(url), time="later"))
     assert (
-        open_start(url, MODEL).identity
+        open_starting_weights(url, MODEL).identity
         == before
         == storage.file_info(f"{url}/{checkpoint_folder.WEIGHTS}").sha256
     )
@@ -84,8 +84,8 @@ def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_befor
     monkeypatch.setattr(starting_weights, "read_weights", lambda url: reads.append(url) or real(url))
     monkeypatch.setattr(local_disk, "STABLE_AFTER_S", 0.0)
     path, where = file_of(0, str(tmp_path / "w.pth")), str(tmp_path / "weights.json")
-    first = open_start(path, MODEL, IdentityCache(where))
-    again = open_start(path, MODEL, IdentityCache(where))
+    first = open_starting_weights(path, MODEL, IdentityCache(where))
+    again = open_starting_weights(path, MODEL, IdentityCache(where))
     assert reads == [path]
     assert again.describe() == first.describe()
     assert again.weights is not None
@@ -93,16 +93,16 @@ def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_befor
     assert reads == [path, path]
     time.sleep(0.02)
     file_of(1, path)
-    late = open_start(path, MODEL, IdentityCache(where))
+    late = open_starting_weights(path, MODEL, IdentityCache(where))
     assert late.identity != first.identity
     assert len(reads) == 3
-    remembered = open_start(path, MODEL, IdentityCache(where))
+    remembered = open_starting_weights(path, MODEL, IdentityCache(where))
     time.sleep(0.02)
     file_of(2, path)
-    with pytest.raises(WeightsError, match="other weights than a moment ago"):
+    with pytest.raises(WeightsError, match="has changed since it was first read"):
         _ = remembered.weights
 
 
 def test_a_folder_without_a_commit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is an empty folder, not a checkpoint"):
-        open_start(str(tmp_path), MODEL)
+        open_starting_weights(str(tmp_path), MODEL)

@@ -6,7 +6,7 @@ import pytest
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import EvaluateConfig, Finetune
 from retfound_dist.errors import ConfigError
-from retfound_dist.evaluate.finetune.finetuning import Outcome
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 from retfound_dist.evaluate.finetune.recipe_search import tune
 from retfound_dist.evaluate.scores import wording
 
@@ -16,26 +16,26 @@ def test_the_recipe_with_the_best_validation_is_kept_and_its_run_is_the_first_se
     menu = ({"base_lr": 1e-3}, {"base_lr": 1e-2, "crop_scale": [0.2, 1.0]}, {"base_lr": 1e-1})
     runs = []
 
-    def run(recipe: Finetune) -> tuple[Outcome, str]:
+    def run(recipe: Finetune) -> tuple[FinetuneResult, str]:
         runs.append(recipe.base_lr)
         history = [{"val_auroc": None}, {"val_auroc": found[recipe.base_lr]}]
-        return Outcome(0, history, 2, np.zeros((1, 2))), f"model of {recipe.base_lr}"
+        return FinetuneResult(0, history, 2, np.zeros((1, 2))), f"model of {recipe.base_lr}"
 
     best = tune(Finetune(epochs=7, try_recipes=menu), run)
     assert runs == list(found)
     assert best.recipe == Finetune(epochs=7, base_lr=1e-2, crop_scale=(0.2, 1.0))
     assert best.model == "model of 0.01"
-    assert best.change == menu[1]
-    assert best.tried == [
+    assert best.recipe_change == menu[1]
+    assert best.tried_recipes == [
         {"recipe": change, "val_auroc": value} for change, value in zip(menu, found.values(), strict=True)
     ]
-    said = wording.tuning(best.change, best.tried)
+    said = wording.tuning(best.recipe_change, best.tried_recipes)
     assert said.startswith(
         "base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); also tried: base_lr=0.001 (val AUROC"
     )
     assert said.endswith("base_lr=0.1 (val AUROC -)")
     plain = tune(Finetune(base_lr=1e-3), run)
-    assert plain.tried == []
+    assert plain.tried_recipes == []
     assert plain.recipe == Finetune(base_lr=1e-3)
 
 

@@ -9,10 +9,10 @@ import torch
 
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import EvalData, EvaluateConfig
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
-from retfound_dist.evaluate.finetune.finetuning import Outcome, predict
-from retfound_dist.evaluate.finetune.seeds import later_seeds, one_seed, seed_statistics
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, predict
+from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
 from retfound_dist.runtime.progress import ProgressDisplay
 from tests.evaluate.inputs import TINY, class_folders
 
@@ -22,7 +22,7 @@ QUIET = ProgressDisplay(quiet=True)
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledSet:
     root = class_folders(tmp_path_factory.mktemp("seeds") / "set")
-    return load(EvalData(path=str(root)), 28)
+    return load_labelled_set(EvalData(path=str(root)), 28)
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,17 @@ def config(labelled: LabelledSet) -> EvaluateConfig:
 
 @pytest.fixture(scope="module")
 def start(config: EvaluateConfig) -> StartingWeights:
-    return open_start("none", config.model)
+    return open_starting_weights("none", config.model)
 
 
-def outcome(seed: int, probabilities: np.ndarray) -> Outcome:
-    return Outcome(seed, [], 1, probabilities)
+def outcome(seed: int, probabilities: np.ndarray) -> FinetuneResult:
+    return FinetuneResult(seed, [], 1, probabilities)
 
 
 def test_the_model_of_a_seed_is_the_one_that_made_its_predictions(
     start: StartingWeights, labelled: LabelledSet, config: EvaluateConfig
 ) -> None:
-    result, model = one_seed(start, labelled, config, config.finetune, 4, QUIET)
+    result, model = finetune_seed(start, labelled, config, config.finetune, 4, QUIET)
     assert result.seed == 4
     assert np.array_equal(predict(model, labelled.parts["test"], config.finetune), result.probabilities)
 
@@ -55,10 +55,10 @@ def test_later_seeds_are_all_but_the_first_and_the_same_one_by_one_and_side_by_s
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = later_seeds(start, labelled, config, config.finetune, QUIET)
+        alone = finetune_other_seeds(start, labelled, config, config.finetune, QUIET)
     finally:
         torch.set_num_threads(threads)
-    beside = later_seeds(start, labelled, replace(config, jobs=2, threads=2), config.finetune, QUIET)
+    beside = finetune_other_seeds(start, labelled, replace(config, jobs=2, threads=2), config.finetune, QUIET)
     assert [row.seed for row in alone] == [row.seed for row in beside] == [5, 6]
     assert not np.array_equal(alone[0].probabilities, alone[1].probabilities)
     for one, other in zip(alone, beside, strict=True):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from retfound_dist.config.schema import EvalData, Finetune
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.finetune.training_batches import (
     EpochBatches,
     _posterize,
@@ -23,7 +23,7 @@ from tests.evaluate.inputs import class_folders
 
 @pytest.fixture
 def data(tmp_path: Path) -> LabelledSet:
-    return load(EvalData(path=str(class_folders(tmp_path / "set"))), 28)
+    return load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set"))), 28)
 
 
 def test_every_image_comes_once_an_epoch_in_another_order() -> None:

@@ -29,7 +29,7 @@ def damaged() -> list[bytes]:
 def test_a_damaged_file_is_refused_by_name_and_no_cache(kind: int, tmp_path: Path) -> None:
     url = str(tmp_path / "features.npz")
     Path(url).write_bytes(damaged()[kind])
-    with pytest.raises(DataError, match=r"features\.npz is no whole \.npz file"):
+    with pytest.raises(DataError, match=r"features\.npz is not a complete \.npz file"):
         read_npz(url)
     assert _read(url, "x") == {}
     assert _read_part(url) is None

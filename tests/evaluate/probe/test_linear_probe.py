@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.data.labelled_set import SplitPart, load
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.labelled_set import SplitPart, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import linear_probe
-from retfound_dist.evaluate.probe.frozen_features import CACHE, features_of
+from retfound_dist.evaluate.probe.frozen_features import CACHE, cached_features
 from retfound_dist.evaluate.scores import bootstrap, metrics
 from retfound_dist.evaluate.watching.probe_results import development
 from tests.evaluate.inputs import class_folders, list_patients
@@ -39,20 +39,20 @@ def test_both_probes_tell_what_the_features_tell_and_no_more() -> None:
     rows, labels = clusters()
     shuffled = np.random.default_rng(1).permutation(len(labels))
     fitted, tested = shuffled[:60], shuffled[60:]
-    found = linear_probe.held_out(rows[fitted], part(labels[fitted]), rows[tested], 3, Probe())
+    found = linear_probe.fit_and_predict(rows[fitted], part(labels[fitted]), rows[tested], 3, Probe())
     for method in linear_probe.METHODS:
         right = (found[method].argmax(1) == labels[tested]).mean()
         assert right > 0.85, method
         np.testing.assert_allclose(found[method].sum(1), 1, atol=1e-9)
     noise = np.random.default_rng(2).normal(size=rows.shape).astype(np.float32)
-    blind = linear_probe.held_out(noise[fitted], part(labels[fitted]), noise[tested], 3, Probe())
+    blind = linear_probe.fit_and_predict(noise[fitted], part(labels[fitted]), noise[tested], 3, Probe())
     assert all((blind[method].argmax(1) == labels[tested]).mean() < 0.6 for method in linear_probe.METHODS)
 
 
 def test_neighbours_votes_are_those_worked_out_by_hand() -> None:
     rows = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
     tested = np.array([[2, 0]], np.float32)
-    found = linear_probe.held_out(
+    found = linear_probe.fit_and_predict(
         rows, part(np.array([0, 1, 2])), tested, 3, Probe(temperature=0.5, neighbours=3)
     )
     votes = np.exp(np.array([1, 0, np.sqrt(0.5)]) / 0.5)
@@ -67,9 +67,9 @@ def test_no_image_is_predicted_by_a_fit_that_saw_its_patient() -> None:
         assert not set(groups[fitted]) & set(groups[tested])
     # features that name the patient and nothing else: useless for the patients of another fold
     rows = rng.normal(size=(40, 64))[groups].astype(np.float32)
-    found = linear_probe.cross_validated(rows, labels, groups, 3, Probe())
+    found = linear_probe.cross_validate(rows, labels, groups, 3, Probe())
     assert (found["linear"].argmax(1) == labels).mean() < 0.6
-    leaked = linear_probe.cross_validated(rows, labels, np.arange(len(labels)), 3, Probe())
+    leaked = linear_probe.cross_validate(rows, labels, np.arange(len(labels)), 3, Probe())
     assert (leaked["knn"].argmax(1) == labels).mean() > 0.9
 
 
@@ -77,7 +77,7 @@ def test_a_class_of_one_image_and_a_class_absent_from_a_fold_are_no_fault() -> N
     rows, labels = clusters(each=6)
     labels = np.append(labels, 3)
     rows = np.vstack([rows, rows[:1]])
-    found = linear_probe.cross_validated(rows, labels, np.arange(len(labels)), 5, Probe())
+    found = linear_probe.cross_validate(rows, labels, np.arange(len(labels)), 5, Probe())
     assert all(np.isfinite(p).all() and p.shape == (19, 5) for p in found.values())
     assert not found["linear"][:, 4].any()
 
@@ -85,26 +85,26 @@ def test_a_class_of_one_image_and_a_class_absent_from_a_fold_are_no_fault() -> N
 def test_features_are_computed_once_and_again_for_other_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = load(EvalData(path=str(class_folders(tmp_path / "set"))), 28)
-    start = open_start("none", TINY_MODEL)
-    first = features_of(start, data, ("train", "val"), str(tmp_path))
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set"))), 28)
+    start = open_starting_weights("none", TINY_MODEL)
+    first = cached_features(start, data, ("train", "val"), str(tmp_path))
     assert first["train"].shape == (len(data.parts["train"]), 192)
     (tmp_path / "other" / "set").mkdir(parents=True)
-    other = load(EvalData(path=str(class_folders(tmp_path / "other" / "more", each=9))), 28)
-    assert features_of(start, other, ("val",), str(tmp_path))["val"].shape[0] == len(other.parts["val"])
-    again = features_of(start, data, ("train", "val"), str(tmp_path))
+    other = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "other" / "more", each=9))), 28)
+    assert cached_features(start, other, ("val",), str(tmp_path))["val"].shape[0] == len(other.parts["val"])
+    again = cached_features(start, data, ("train", "val"), str(tmp_path))
     np.testing.assert_array_equal(first["train"], again["train"])
     monkeypatch.setattr("retfound_dist.evaluate.probe.frozen_features.frozen_encoder", None)
-    np.testing.assert_array_equal(features_of(start, data, ("val",), str(tmp_path))["val"], first["val"])
+    np.testing.assert_array_equal(cached_features(start, data, ("val",), str(tmp_path))["val"], first["val"])
     (tmp_path / CACHE).write_bytes(b"PK half a file")
     with pytest.raises(TypeError):  # a damaged cache is made again, and would need the encoder
-        features_of(start, data, ("val",), str(tmp_path))
+        cached_features(start, data, ("val",), str(tmp_path))
 
 
 def test_the_images_for_probing_are_train_and_val_with_their_patients(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set")
     list_patients(root)
-    data = load(EvalData(path=str(root)), 28)
+    data = load_labelled_set(EvalData(path=str(root)), 28)
     found = development(data)
     assert not set(found.keys) & set(data.parts["test"].keys)
     assert len(found.keys) == len(data.parts["train"]) + len(data.parts["val"])
@@ -114,7 +114,7 @@ def test_the_images_for_probing_are_train_and_val_with_their_patients(tmp_path: 
 
 def test_too_few_images_to_probe_are_one_line(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", each=5, classes=("A", "B"))
-    data = load(EvalData(path=str(root)), 28)
+    data = load_labelled_set(EvalData(path=str(root)), 28)
     empty = SplitPart((), np.array([], np.int64), (), ())
     alone = SplitPart(("a",), np.array([0]), (None,), data.parts["train"].images[:1])
     data.parts.update(train=alone, val=empty)
@@ -138,16 +138,18 @@ def test_the_penalty_is_the_one_with_the_least_log_loss_among_the_fitted_images(
             losses[strength] -= np.log(p[np.arange(len(held)), labels[held]]).sum()
     assert min(losses, key=losses.__getitem__) == 1e-2
     best = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, max_iter=1000)).fit(rows, labels)
-    found = linear_probe.held_out(rows, part(labels, [f"p{g}" for g in groups]), tested, 3, setting)["linear"]
+    found = linear_probe.fit_and_predict(rows, part(labels, [f"p{g}" for g in groups]), tested, 3, setting)[
+        "linear"
+    ]
     np.testing.assert_allclose(found, best.predict_proba(tested), rtol=1e-5)
-    alone = linear_probe.held_out(rows, part(labels), tested, 3, Probe(strengths=(1e2,)))["linear"]
+    alone = linear_probe.fit_and_predict(rows, part(labels), tested, 3, Probe(strengths=(1e2,)))["linear"]
     other = make_pipeline(StandardScaler(), LogisticRegression(C=1e2, max_iter=1000)).fit(rows, labels)
     np.testing.assert_allclose(alone, other.predict_proba(tested), rtol=1e-4, atol=1e-7)
 
 
 def test_where_one_class_alone_was_fitted_on_it_is_certain() -> None:
     rows = np.eye(4, dtype=np.float32)
-    found = linear_probe.held_out(rows[:2], part(np.array([1, 1])), rows, 3, Probe())
+    found = linear_probe.fit_and_predict(rows[:2], part(np.array([1, 1])), rows, 3, Probe())
     for method in linear_probe.METHODS:
         assert found[method].tolist() == [[0, 1, 0]] * 4
 
@@ -155,12 +157,12 @@ def test_where_one_class_alone_was_fitted_on_it_is_certain() -> None:
 def test_neighbours_are_as_many_as_are_asked_for_or_there_are() -> None:
     """The two nearest of (1, 0) are the first and the third."""
     rows, tested = np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([[2, 0]], np.float32)
-    two = linear_probe.held_out(
+    two = linear_probe.fit_and_predict(
         rows, part(np.array([0, 1, 2])), tested, 3, Probe(temperature=0.5, neighbours=2)
     )["knn"]
     votes = np.exp(np.array([1, -np.inf, np.sqrt(0.5)]) / 0.5)
     np.testing.assert_allclose(two[0], votes / votes.sum(), rtol=1e-5)
-    sharp = linear_probe.held_out(
+    sharp = linear_probe.fit_and_predict(
         rows, part(np.array([0, 1, 2])), tested, 3, Probe(temperature=1e-4, neighbours=20)
     )["knn"]
     np.testing.assert_allclose(sharp[0], [1, 0, 0])
@@ -169,11 +171,11 @@ def test_neighbours_are_as_many_as_are_asked_for_or_there_are() -> None:
 def test_every_image_is_predicted_by_the_fit_on_the_folds_that_it_is_not_in() -> None:
     rows, labels = clusters(each=8)
     groups, setting = np.arange(24) // 2, Probe(strengths=(0.1,), folds=4, neighbours=5)
-    found = linear_probe.cross_validated(rows, labels, groups, 3, setting)
+    found = linear_probe.cross_validate(rows, labels, groups, 3, setting)
     held = linear_probe.folds(labels, groups, 4, 0)
     assert sorted(np.concatenate([tested for _, tested in held])) == list(range(24))
     for fitted, tested in held:
-        alone = linear_probe.held_out(rows[fitted], part(labels[fitted]), rows[tested], 3, setting)
+        alone = linear_probe.fit_and_predict(rows[fitted], part(labels[fitted]), rows[tested], 3, setting)
         for method in linear_probe.METHODS:
             np.testing.assert_allclose(found[method][tested], alone[method], rtol=1e-6)
 

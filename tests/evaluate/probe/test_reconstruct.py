@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from retfound_dist.errors import DataError, WeightsError
-from retfound_dist.evaluate.data.gray_pixels import decode_grey, for_testing
+from retfound_dist.evaluate.data.gray_pixels import decode_grey, resize_for_testing
 from retfound_dist.evaluate.probe.reconstruct import reconstruct, reconstruct_command
 from retfound_dist.model.mae import MaskedAutoencoder
 from tests.evaluate.inputs import MODEL, checkpoint, image_bytes
@@ -30,7 +30,7 @@ def test_a_png_has_a_row_for_each_image_and_four_panels(tmp_path: Path) -> None:
 
 def test_kept_patches_are_the_original_s_and_removed_ones_are_grey_in_the_masked_panel() -> None:
     model = MaskedAutoencoder(MODEL).eval()
-    image = for_testing(decode_grey(image_bytes(1, 0)), 28)
+    image = resize_for_testing(decode_grey(image_bytes(1, 0)), 28)
     found = reconstruct(model, [image], seed=0)[0]
     removed = found.masked != found.original
     patches = removed.reshape(2, 14, 2, 14).any(axis=(1, 3))
@@ -41,7 +41,7 @@ def test_kept_patches_are_the_original_s_and_removed_ones_are_grey_in_the_masked
 
 
 def test_the_same_seed_masks_the_same_patches_for_every_checkpoint() -> None:
-    image = for_testing(decode_grey(image_bytes(1, 0)), 28)
+    image = resize_for_testing(decode_grey(image_bytes(1, 0)), 28)
     masks = []
     for seed in (1, 2):
         torch.manual_seed(seed)

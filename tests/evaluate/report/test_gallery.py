@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retfound_dist.evaluate.data.image_encoding import data_uri, picture_text
+from retfound_dist.evaluate.data.image_encoding import data_uri, encode_picture
 from retfound_dist.evaluate.report.gallery import (
     MOST_CARDS,
     MOST_ROWS,
@@ -46,7 +46,7 @@ def test_rows_with_other_masks_have_blocks_of_their_own() -> None:
     rows = {f"seed {seed}": predictions(seed, pictures=made_pictures(seed)) for seed in (0, 1)}
     images = len(rows["seed 0"].pictures["reconstructions"]["labels"])
     assert len(reconstruction_blocks(rows)) == images
-    rows["seed 1"].pictures["reconstructions"]["masked"][0] = picture_text(np.zeros((56, 56), np.uint8))
+    rows["seed 1"].pictures["reconstructions"]["masked"][0] = encode_picture(np.zeros((56, 56), np.uint8))
     blocks = reconstruction_blocks(rows)
     assert len(blocks) == 2 * images
     assert reconstruction_blocks({"none": predictions(0)}) == []

@@ -11,8 +11,8 @@ import pytest
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import EvaluateConfig
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.results.cached_evaluation import changes, is_same
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
@@ -37,8 +37,8 @@ def asked(tmp_path: Path) -> Asked:
         f'checkpoint = "{url}"\n[data]\npath = "{class_folders(tmp_path / "set", each=4)}"\n[out]\nurl = "o"\n'
     )
     config, _ = load_config(EvaluateConfig, str(tmp_path / "e.toml"), TINY)
-    start = open_start(url, config.model)
-    data = load(config.data, start.image_size)
+    start = open_starting_weights(url, config.model)
+    data = load_labelled_set(config.data, start.image_size)
     metrics = {
         "checkpoint": start.describe(),
         "data": {"path": data.path, "fingerprint": data.fingerprint},
@@ -82,7 +82,7 @@ def test_the_shape_of_a_network_from_nothing_is_a_setting_and_that_of_a_checkpoi
         asked.config, model=dataclasses.replace(asked.config.model, image_size=56)
     )
     assert asked.changes() == []
-    nothing = open_start("none", asked.config.model)
+    nothing = open_starting_weights("none", asked.config.model)
     asked.metrics["checkpoint"], asked.start = nothing.describe(), nothing
     assert asked.changes() == ["model.image_size is 28 there and 56 here"]
 

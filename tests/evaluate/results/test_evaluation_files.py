@@ -13,7 +13,7 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import FormatError, RecordError, RetfoundError
-from retfound_dist.evaluate.data.labelled_set import load
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
 from retfound_dist.evaluate.results import evaluation_files
 from tests.evaluate.inputs import TINY, class_folders
 from tests.evaluate.made import evaluated, made_pictures, predictions
@@ -106,9 +106,9 @@ def test_an_evaluation_reads_back_as_it_was_written(seeds: int, tmp_path: Path) 
         row,
         metrics={**row.metrics, "seeds": list(range(seeds))},
         probabilities_NC=row.probabilities_NC.round(evaluation_files.DIGITS),
-        seeds_SNC=each.round(evaluation_files.DIGITS) if seeds > 1 else None,
+        probabilities_SNC=each.round(evaluation_files.DIGITS) if seeds > 1 else None,
     )
-    data = load(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
     url = f"memory://evaluation_files/{seeds}"
     evaluation_files.write(url, row, data, "<html>")
     held = evaluation_files.read_whole(url)
@@ -119,13 +119,13 @@ def test_an_evaluation_reads_back_as_it_was_written(seeds: int, tmp_path: Path) 
     assert (held.labels_N == row.labels_N).all()
     assert (held.probabilities_NC == row.probabilities_NC).all()
     assert (held.drawn_from == row.drawn_from).all()
-    assert (held.seeds_SNC is None) == (seeds == 1)
+    assert (held.probabilities_SNC is None) == (seeds == 1)
 
 
 def test_an_evaluation_does_not_count_until_its_metrics_are_written(tmp_path: Path) -> None:
     """The disk fills up while the page is written over an older evaluation: that one no longer counts."""
     row = predictions(0, images=30)
-    data = load(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
     out = tmp_path / "out"
     evaluation_files.write(str(out), row, data, "<html>")
     assert not (out / evaluation_files.UNFINISHED).exists()
@@ -139,9 +139,9 @@ def test_an_evaluation_does_not_count_until_its_metrics_are_written(tmp_path: Pa
 
 def test_seeds_of_an_earlier_evaluation_do_not_stay_beside_one_without(tmp_path: Path) -> None:
     row = predictions(0, images=30)
-    data = load(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set", each=4)), workers=0), 28)
     both = dataclasses.replace(
-        row, metrics={**row.metrics, "seeds": [0, 1]}, seeds_SNC=np.stack([row.probabilities_NC] * 2)
+        row, metrics={**row.metrics, "seeds": [0, 1]}, probabilities_SNC=np.stack([row.probabilities_NC] * 2)
     )
     evaluation_files.write(str(tmp_path), both, data, "")
     assert (tmp_path / evaluation_files.OF_SEEDS).exists()

@@ -11,10 +11,10 @@ import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel
 from retfound_dist.errors import StorageError
-from retfound_dist.evaluate.data.image_encoding import heat_text, overlay, picture_text, read_picture
-from retfound_dist.evaluate.data.labelled_set import load
-from retfound_dist.evaluate.data.starting_weights import open_start
-from retfound_dist.evaluate.finetune.worst_mistakes import worst
+from retfound_dist.evaluate.data.image_encoding import decode_picture, encode_picture, overlay, round_heat_map
+from retfound_dist.evaluate.data.labelled_set import load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
+from retfound_dist.evaluate.finetune.worst_mistakes import worst_indices
 from retfound_dist.evaluate.probe.feature_projection import project
 from retfound_dist.evaluate.results import evaluation_files, page_images
 from retfound_dist.formats import checkpoint_folder
@@ -35,9 +35,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3], [0.45, 0.55]])
     labels = np.array([0, 0, 0, 1, 1])
-    assert worst(labels, p) == [1, 3, 2]
-    assert worst(labels, p, most=1) == [1]
-    assert worst(p.argmax(1), p) == []
+    assert worst_indices(labels, p) == [1, 3, 2]
+    assert worst_indices(labels, p, max_images=1) == [1]
+    assert worst_indices(p.argmax(1), p) == []
 
 
 def test_mistakes_are_kept_with_maps_and_the_probabilities_of_predictions_csv(done: Path) -> None:
@@ -47,7 +47,7 @@ def test_mistakes_are_kept_with_maps_and_the_probabilities_of_predictions_csv(do
     wrong = [i for i in range(len(row.keys)) if row.probabilities_NC[i].argmax() != row.labels_N[i]]
     assert held["wrong"] == len(wrong) > 0
     assert [one["key"] for one in held["images"]] == [
-        row.keys[i] for i in worst(row.labels_N, row.probabilities_NC)
+        row.keys[i] for i in worst_indices(row.labels_N, row.probabilities_NC)
     ]
     for one in held["images"]:
         i = row.keys.index(one["key"])
@@ -55,7 +55,7 @@ def test_mistakes_are_kept_with_maps_and_the_probabilities_of_predictions_csv(do
         assert list(one["probabilities"].values()) == pytest.approx(row.probabilities_NC[i], abs=1e-3)
         assert one["predicted"] == max(one["probabilities"], key=one["probabilities"].get)
         assert np.shape(one["rollout"]) == np.shape(one["gradient"]) == (2, 2)
-        assert read_picture(one["image"]).shape == (28, 28)
+        assert decode_picture(one["image"]).shape == (28, 28)
 
 
 def test_features_have_a_point_for_each_test_image(done: Path) -> None:
@@ -87,7 +87,7 @@ def test_reconstructions_are_of_the_first_the_middle_and_this_checkpoint(done: P
     assert held["labels"][:3] == list(CLASSES)
     for column in held["checkpoints"]:
         assert len(column["reconstruction"]) == len(column["difference"]) == page_images.PICTURES
-    kept = read_picture(held["masked"][0]).astype(int) - read_picture(held["original"][0])
+    kept = decode_picture(held["masked"][0]).astype(int) - decode_picture(held["original"][0])
     blocks = np.abs(kept).reshape(2, 14, 2, 14).mean(axis=(1, 3))
     assert (blocks < 6).sum() == 1, "one patch of four is kept at a mask ratio of 0.75"
 
@@ -95,12 +95,12 @@ def test_reconstructions_are_of_the_first_the_middle_and_this_checkpoint(done: P
 def test_a_later_checkpoint_is_not_shown_and_a_damaged_one_is_said(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8):
         checkpoint(tmp_path / "run", step)
-    start = open_start(checkpoint_folder.checkpoint_url(str(tmp_path / "run"), 6), EvalModel())
+    start = open_starting_weights(checkpoint_folder.checkpoint_url(str(tmp_path / "run"), 6), EvalModel())
     assert page_images.earlier_steps(start) == [2, 4]
-    first = open_start(checkpoint_folder.checkpoint_url(str(tmp_path / "run"), 2), EvalModel())
+    first = open_starting_weights(checkpoint_folder.checkpoint_url(str(tmp_path / "run"), 2), EvalModel())
     assert page_images.earlier_steps(first) == []
     (tmp_path / "run/checkpoints/step_00000004/model.safetensors").write_bytes(b"cut")
-    data = load(EvalData(path=str(class_folders(tmp_path / "set")), workers=0), start.image_size)
+    data = load_labelled_set(EvalData(path=str(class_folders(tmp_path / "set")), workers=0), start.image_size)
     said: list[str] = []
     held = page_images.reconstructions(start, data, said.append)
     assert held is not None
@@ -113,18 +113,18 @@ def test_the_overlay_is_hot_where_the_map_is_and_leaves_the_rest() -> None:
     grey = np.full((28, 28), 100, np.uint8)
     heat = np.zeros((2, 2))
     heat[0, 1] = 3.0
-    shown = overlay(grey, heat_text(heat))
+    shown = overlay(grey, round_heat_map(heat))
     assert shown.shape == (28, 28, 3)
     hot, cold = shown[3, 24].astype(int), shown[24, 3].astype(int)
     assert hot[0] - hot[2] > 60, "yellow"
     assert np.abs(cold - 100).max() < 12
-    assert (overlay(grey, heat_text(np.ones((2, 2)))) == 100).all()
+    assert (overlay(grey, round_heat_map(np.ones((2, 2)))) == 100).all()
 
 
 def test_a_picture_comes_back_nearly_as_it_was() -> None:
     ramp = np.tile(np.arange(0, 224, dtype=np.uint8), (224, 1))
-    text = picture_text(ramp)
-    assert np.abs(read_picture(text).astype(int) - ramp).mean() < 3
+    text = encode_picture(ramp)
+    assert np.abs(decode_picture(text).astype(int) - ramp).mean() < 3
     assert len(text) < 20_000
 
 

@@ -38,7 +38,7 @@ def test_columns_come_back_from_a_disk_and_a_bucket_in_pieces(
 def test_seeds_come_back_and_other_images_or_seeds_are_refused(tmp_path: Path) -> None:
     row = made.predictions(0, images=20)
     seeds = np.stack([row.probabilities_NC, row.probabilities_NC[::-1]]).round(evaluation_files.DIGITS)
-    row = dataclasses.replace(row, seeds_SNC=seeds, metrics={**row.metrics, "seeds": [3, 5]})
+    row = dataclasses.replace(row, probabilities_SNC=seeds, metrics={**row.metrics, "seeds": [3, 5]})
     url = str(tmp_path / "s.csv")
     text = evaluation_files.seeds_csv(row)
     storage.write_text(url, text)

@@ -363,7 +363,7 @@ def test_progress_counts_each_resample_once_whatever_the_seeds(monkeypatch: pyte
     bootstrap.scores(labels, p, weights, lambda *both: told.append(both))
     assert told == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     told.clear()
-    bootstrap.over_seeds(labels, np.stack([p, p[::-1]]), weights, tick=lambda *both: told.append(both))
+    bootstrap.over_seeds(labels, np.stack([p, p[::-1]]), weights, on_progress=lambda *both: told.append(both))
     assert told == sorted(told)
     assert (told[-1], {total for _, total in told}, len(told) == len(set(told))) == ((23, 23), {23}, True)
 

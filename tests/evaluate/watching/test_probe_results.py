@@ -12,8 +12,8 @@ import pytest
 
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
 from retfound_dist.errors import DataError, RecordError
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_start
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.watching import probe_results
 from retfound_dist.evaluate.watching.probe_results import PARTS, development, probe_start, read
 from retfound_dist.runtime.progress import ProgressDisplay
@@ -26,12 +26,12 @@ RESAMPLES = 20
 def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledSet:
     root = class_folders(tmp_path_factory.mktemp("probe") / "set")
     list_patients(root)
-    return load(EvalData(path=str(root), workers=0), 28)
+    return load_labelled_set(EvalData(path=str(root), workers=0), 28)
 
 
 @pytest.fixture(scope="module")
 def start() -> StartingWeights:
-    return open_start("none", EvalModel(name="vit_demo_patch14", image_size=28))
+    return open_starting_weights("none", EvalModel(name="vit_demo_patch14", image_size=28))
 
 
 def probe(

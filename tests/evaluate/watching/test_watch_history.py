@@ -9,8 +9,8 @@ import pytest
 
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import WatchConfig
-from retfound_dist.evaluate.data.labelled_set import LabelledSet, load
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.watching import probe_results, watch_history
 from retfound_dist.evaluate.watching.watch_history import History, is_of, steps_with
 from retfound_dist.formats import run_folder
@@ -32,10 +32,10 @@ def watched(tmp_path: Path) -> Watched:
     config, _ = load_config(WatchConfig, str(tmp_path / "w.toml"), [*TINY, "bootstrap=20"])
     for step in (10, 20):
         checkpoint(run, step)
-    data = load(config.data, 28)
+    data = load_labelled_set(config.data, 28)
     with ProgressDisplay(quiet=True) as show:
         for step in (10, 20):
-            start = open_start(checkpoint_url(str(run), step), config.model)
+            start = open_starting_weights(checkpoint_url(str(run), step), config.model)
             probe_results.probe_start(
                 start, data, config.probe, config.bootstrap, evaluation_url(str(run), step), show
             )
@@ -69,7 +69,7 @@ def test_probes_of_other_images_or_settings_are_not_taken(watched: Watched) -> N
     assert History.of(change(config, "probe.folds=3"), data, said.append).steps == {}
     assert History.of(change(config, "bootstrap=21"), data, said.append).steps == {}
     next(Path(data.path).rglob("MH_*.jpg")).unlink()
-    assert History.of(config, load(config.data, 28), said.append).steps == {}
+    assert History.of(config, load_labelled_set(config.data, 28), said.append).steps == {}
     assert said == []
 
 

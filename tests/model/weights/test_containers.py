@@ -13,7 +13,7 @@ import torch
 from retfound_dist.cli import main
 from retfound_dist.config.schema import EvalModel, Model
 from retfound_dist.errors import WeightsError
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.model.vit import build_encoder
 from retfound_dist.model.weights.weight_files import load_into, read_weights
@@ -79,9 +79,9 @@ def test_the_whole_encoder_is_found_and_its_place_is_named(name: str, tmp_path: 
     vit = build_encoder(weights.shape, 28)
     said = load_into(vit, weights, (2, 2)).summary(weights)
     assert f"from {weights.place}" in said
-    start = open_start(path, EvalModel())
+    start = open_starting_weights(path, EvalModel())
     assert start.describe()["part"] == part
-    assert (part in start.remark()) if part else start.remark() == ""
+    assert (part in start.remark) if part else start.remark == ""
 
 
 def test_a_decoder_beside_an_encoder_s_prefix_is_taken_with_it(tmp_path: Path) -> None:
@@ -114,11 +114,13 @@ def test_of_two_whole_encoders_one_is_taken_the_other_can_be_asked_for_and_is_an
     weights = read_weights(path)
     assert weights.part == "state_dict.encoder_q"
     assert f"not state_dict.encoder_k: give '{path}#state_dict.encoder_k' for the other" in weights.notes[0]
-    assert weights.notes[0] in open_start(path, EvalModel()).remark()
+    assert weights.notes[0] in open_starting_weights(path, EvalModel()).remark
     other = read_weights(f"{path}#state_dict.encoder_k")
     assert not any(value.any() for value in other.state.values())
     assert other.notes == ()
-    one, other = (open_start(where, EvalModel()).identity for where in (path, f"{path}#state_dict.encoder_k"))
+    one, other = (
+        open_starting_weights(where, EvalModel()).identity for where in (path, f"{path}#state_dict.encoder_k")
+    )
     assert one != other
     with pytest.raises(
         WeightsError, match=r"no encoder under nothing: its parts are state_dict\.encoder_q, "
@@ -168,7 +170,7 @@ def test_what_is_missing_is_said_before_anything_is_done_with_it(
     tree, said = BROKEN[name]
     torch.save(tree, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=said):
-        open_start(str(tmp_path / "w.pth"), EvalModel())
+        open_starting_weights(str(tmp_path / "w.pth"), EvalModel())
     assert (
         main(["export", str(tmp_path / "w.pth"), "--format", "mae", "--out", str(tmp_path / "out.pth")]) == 2
     )

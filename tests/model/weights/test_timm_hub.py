@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import WeightsError
-from retfound_dist.evaluate.data.starting_weights import open_start
+from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.model.vit import build_encoder, normalise_images
 from retfound_dist.model.weights.timm_hub import FILE, is_timm_model
 from retfound_dist.model.weights.weight_files import load_into, read_weights
@@ -47,7 +47,7 @@ def fetched(cache: Path, seed: int = 0) -> timm.models.VisionTransformer:
 
 def test_a_timm_name_is_timm_s_own_encoder_without_network(cache: Path) -> None:
     theirs = fetched(cache)
-    start = open_start(NAME, EvalModel(name="vit_large_patch16", image_size=112))
+    start = open_starting_weights(NAME, EvalModel(name="vit_large_patch16", image_size=112))
     assert (start.url, start.kind, start.image_size) == (NAME, "file", 224)
     assert (start.shape.width, start.shape.heads) == (192, 3)
     weights = read_weights(NAME)
@@ -60,9 +60,9 @@ def test_a_timm_name_is_timm_s_own_encoder_without_network(cache: Path) -> None:
 
 def test_other_weights_under_the_same_name_have_another_identity(cache: Path) -> None:
     fetched(cache)
-    first = open_start(NAME, EvalModel()).identity
+    first = open_starting_weights(NAME, EvalModel()).identity
     fetched(cache, seed=1)
-    assert open_start(NAME, EvalModel()).identity != first
+    assert open_starting_weights(NAME, EvalModel()).identity != first
 
 
 def test_a_name_that_is_not_in_the_cache_and_cannot_be_fetched_gets_one_line(cache: Path) -> None:
