@@ -117,7 +117,7 @@ def _scores(folder: Path) -> Result:
     tree = json.loads((where / evaluation_files.METRICS).read_text())
     return {name: tree[name] for name in SCORES} | {
         name: _digest(where / name)
-        for name in (evaluation_files.PREDICTIONS, evaluation_files.OF_SEEDS, evaluation_files.SPLIT)
+        for name in (evaluation_files.PREDICTIONS, evaluation_files.SEED_PREDICTIONS, evaluation_files.SPLIT)
     }
 
 

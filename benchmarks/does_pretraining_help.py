@@ -161,9 +161,12 @@ def rows_of(found: dict[tuple[float, str], Evaluation]) -> list[Row]:
 def gap(one: Evaluation, other: Evaluation, score: str) -> tuple[float, list[float]]:
     """Difference of two fine-tunings and its paired 95 % interval, over patients and seeds."""
     assert one.keys == other.keys
-    _, units = bootstrap.units_of(one.patients, one.keys)
+    _, units = bootstrap.resampling_units(one.patients, one.keys)
     weights = bootstrap.resample(units, one.metrics["bootstrap"]["resamples"], 0)
-    a, b = (bootstrap.over_seeds(r.labels_N, r.drawn_from, weights)["macro"][score] for r in (one, other))
+    a, b = (
+        bootstrap.scores_over_seeds(r.labels_N, r.seed_probabilities_SNC, weights)["macro"][score]
+        for r in (one, other)
+    )
     span = bootstrap.interval(a - b)
     return one.metrics["macro"][score] - other.metrics["macro"][score], span or [float("nan")] * 2
 

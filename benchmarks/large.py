@@ -144,9 +144,11 @@ def resample(folder: Path, images: int) -> Work:
     made = made_evaluation(images, CLASSES)
 
     def work() -> None:
-        _, units_N = bootstrap.units_of(made.patients, made.keys)
+        _, units_N = bootstrap.resampling_units(made.patients, made.keys)
         weights_RN = bootstrap.resample(units_N, RESAMPLES, 0)
-        spans = bootstrap.intervals(bootstrap.over_seeds(made.labels_N, made.drawn_from, weights_RN))
+        spans = bootstrap.intervals(
+            bootstrap.scores_over_seeds(made.labels_N, made.seed_probabilities_SNC, weights_RN)
+        )
         made.metrics["ci95"] = spans
         assert "</html>" in evaluation_page(made)
 

@@ -89,7 +89,7 @@ def test_evaluate(inputs: dict[str, str], tmp_path: Path) -> None:
     assert "probabilities of RVO are dropped" in said
     for name in ("octid", "octdl_on_kermany", "compared"):
         assert (tmp_path / "out" / name / "report.html").stat().st_size > 500, name
-    assert "split as the split file says" in said
+    assert "split given by the split file" in said
     assert (tmp_path / "run" / "evaluations" / "watch.json").exists()
 
 

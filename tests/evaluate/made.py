@@ -45,7 +45,7 @@ def predictions(
     owners = tuple(np.repeat(owner, copies).tolist())
     keys = tuple(f"{i}.jpg" for i in range(len(labels_N)))
     scored = metrics.evaluate(labels_N, p_NC, CLASSES)
-    _, units_N = bootstrap.units_of(owners, keys)
+    _, units_N = bootstrap.resampling_units(owners, keys)
     spans = bootstrap.intervals(bootstrap.scores(labels_N, p_NC, bootstrap.resample(units_N, 50, 0)))
     counts = {c: int((labels_N == i).sum()) for i, c in enumerate(CLASSES)}
     tree = {

@@ -1,7 +1,7 @@
-"""`retfound compare`: several starting weights, the same fine-tuning, one table and what it proves.
+"""`retfound compare`: several starting weights with the same fine-tuning, one table, clear differences.
 
-Each row is an evaluation of its own at OUT/<name>/ (OUT/labels_0.1/<name>/ with a tenth of the labels); a
-row that is complete with the same settings, data and weights is not run again.
+Each row is an evaluation in OUT/<name>/ (OUT/labels_0.1/<name>/ with a tenth of the labels). A row that is
+complete for the same settings, data and weights is not run again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from retfound_dist.evaluate.commands.comparison_row import complete_row, make_ro
 from retfound_dist.evaluate.commands.evaluate import (
     headline,
     load_labelled,
-    say_pretrained,
     set_threads,
+    show_pretraining_overlap,
 )
 from retfound_dist.evaluate.data.label_subset import with_label_share
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
@@ -44,49 +44,53 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 def compare_command(
     config_path: str, overrides: Sequence[str], quiet: bool = False, force: bool = False
 ) -> int:
-    """Run `retfound compare`; raises RetfoundError for anything a person can mend."""
+    """Run `retfound compare`; RetfoundError for anything that a user can fix."""
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
     _check_names(config)
-    # All that can be refused is checked before images are decoded.
+    # Checked before images are decoded, so that errors come early.
     check_out_url(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_free(report_url(config), "compare", force, "out.report")
-    memory = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
-    starts = {name: open_starting_weights(url, config.model, memory) for name, url in config.weights.items()}
+    weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
+    starts = {
+        name: open_starting_weights(url, config.model, weights_cache) for name, url in config.weights.items()
+    }
     with ProgressDisplay(quiet) as show:
         for name, start in starts.items():
             if remark := start.remark:
                 show.say(f"{name}: {remark}")
         # DecodedImage once with all labels. Each share is taken from it, so that all rows see the same test
         # images.
-        whole = replace(config.data, label_share=1.0)
+        all_labels = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
-        sets = {size: load_labelled(whole, size, show, config.external) for size in sorted(sizes)}
+        sets = {size: load_labelled(all_labels, size, show, config.external) for size in sorted(sizes)}
         by_share = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
         rows = by_share[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
         if len(by_share) > 1:
-            tree["label_efficiency"] = label_efficiency.tree(by_share, config.bootstrap)
-            tree["sentences"] += label_efficiency.sentences(
+            tree["label_efficiency"] = label_efficiency.efficiency_tree(by_share, config.bootstrap)
+            tree["sentences"] += label_efficiency.efficiency_sentences(
                 [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
             )
         plots = label_efficiency.efficiency_plots(by_share)
         page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
         storage.write_text(report_url(config), page)
         scores = {name: row.metrics for name, row in rows.items()}
-        storage.write_text(storage.join(config.out.url, TABLE), text_tables.markdown(scores, tree["ties"]))
-        # Last: compare.json is the sign of a whole comparison.
+        storage.write_text(
+            storage.join(config.out.url, TABLE), text_tables.markdown_tables(scores, tree["ties"])
+        )
+        # Last, because compare.json means that the comparison is complete.
         storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
-        for sentence in [*text_tables.terminal(scores), *tree["sentences"]]:
+        for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
     return 0
 
 
 def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig:
-    """The evaluation behind one row: OUT/NAME/, at another share of the labels OUT/labels_SHARE/NAME/."""
+    """The evaluation of one row: in OUT/NAME/, with another share of the labels in OUT/labels_SHARE/NAME/."""
     folder = config.out.url
     if share != config.data.label_share:
         folder = storage.join(folder, f"labels_{share:g}")
@@ -111,57 +115,61 @@ def _make_rows(
     show: ProgressDisplay,
     force: bool,
 ) -> dict[float, dict[str, Evaluation]]:
-    """Share of labels -> row -> its evaluation: read where it is complete and the same, else made."""
+    """Share of labels -> row -> its evaluation. It is read where it is complete and the same, else made."""
     shares = list(dict.fromkeys([config.data.label_share, *config.label_shares]))
-    wanted = {(share, name): row_config(config, name, share) for share in shares for name in config.weights}
+    row_configs = {
+        (share, name): row_config(config, name, share) for share in shares for name in config.weights
+    }
     rows: dict[tuple[float, str], Evaluation] = {}
     missing: dict[tuple[float, str], EvaluateConfig] = {}
-    for (share, name), row in wanted.items():
-        evaluation = _complete(starts[name], _share_of(sets, starts[name], row), row)
+    for (share, name), row in row_configs.items():
+        evaluation = _existing_row(starts[name], _set_with_share(sets, starts[name], row), row)
         if evaluation:
-            if evaluation.left_out:
-                show.warn(f"{_title(name, share)}: {evaluation.left_out}")
-            show.say(f"{_title(name, share)}: already evaluated; {headline(evaluation)}")
-            say_pretrained(
-                evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{_title(name, share)}: "
+            if evaluation.history_fault:
+                show.warn(f"{_row_title(name, share)}: {evaluation.history_fault}")
+            show.say(f"{_row_title(name, share)}: already evaluated; {headline(evaluation)}")
+            show_pretraining_overlap(
+                evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{_row_title(name, share)}: "
             )
             rows[share, name] = evaluation
         else:
             check_out_url(row.out.url, force)
-            # Raises where another evaluation stands there: now, and not after other rows have run for
-            # hours.
-            read_matching_evaluation(starts[name], _share_of(sets, starts[name], row), row, force, show.warn)
+            # Raises where another evaluation is there: now, and not after other rows have run for hours.
+            read_matching_evaluation(
+                starts[name], _set_with_share(sets, starts[name], row), row, force, show.warn
+            )
             missing[share, name] = row
     if config.jobs > 1 and len(missing) > 1:
-        titled = {_title(name, share): row for (share, name), row in missing.items()}
-        make_rows(titled, config.jobs, config.threads, show)
-        # Rows made by other processes are read back from their files: only configs are sent between
-        # processes.
-        rows |= {place: _read(row) for place, row in missing.items()}
+        configs_by_title = {_row_title(name, share): row for (share, name), row in missing.items()}
+        make_rows(configs_by_title, config.jobs, config.threads, show)
+        # Rows of other processes are read from their files: only configs are sent between processes.
+        rows |= {place: _read_back(row) for place, row in missing.items()}
     else:
         for (share, name), row in missing.items():
-            show.say(f"{_title(name, share)}: {starts[name].url}")
-            rows[share, name] = make_row(starts[name], _share_of(sets, starts[name], row), row, show)
+            show.say(f"{_row_title(name, share)}: {starts[name].url}")
+            rows[share, name] = make_row(starts[name], _set_with_share(sets, starts[name], row), row, show)
     return {share: {name: rows[share, name] for name in config.weights} for share in shares}
 
 
-def _complete(start: StartingWeights, data: LabelledSet, row: EvaluateConfig) -> Evaluation | None:
-    """The row where it can be taken as it stands; `read_matching_evaluation` says what to do otherwise."""
+def _existing_row(start: StartingWeights, data: LabelledSet, row: EvaluateConfig) -> Evaluation | None:
+    """The row where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
     try:
         return complete_row(start, data, row)
     except RecordError:
         return None
 
 
-def _share_of(sets: Mapping[int, LabelledSet], start: StartingWeights, row: EvaluateConfig) -> LabelledSet:
+def _set_with_share(
+    sets: Mapping[int, LabelledSet], start: StartingWeights, row: EvaluateConfig
+) -> LabelledSet:
     return with_label_share(sets[start.image_size], row.data.label_share, row.data.split_seed)
 
 
-def _title(name: str, share: float) -> str:
+def _row_title(name: str, share: float) -> str:
     return name if share == 1 else f"{name}, {label_efficiency.percent(share)} of the labels"
 
 
-def _read(row: EvaluateConfig) -> Evaluation:
+def _read_back(row: EvaluateConfig) -> Evaluation:
     evaluation = evaluation_files.read_whole(row.out.url)
     if evaluation is None:
         raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
@@ -169,13 +177,11 @@ def _read(row: EvaluateConfig) -> Evaluation:
 
 
 def report_url(config: CompareConfig) -> str:
-    """Where the page goes."""
+    """The URL of the page."""
     return config.out.report or storage.join(config.out.url, evaluation_files.REPORT)
 
 
 def _check_names(config: CompareConfig) -> None:
     for name in config.weights:
         if not _NAME.match(name):
-            raise ConfigError(
-                f"weights.{name}: a row's name becomes a folder; use letters, digits, _ . and -"
-            )
+            raise ConfigError(f"weights.{name}: the name becomes a folder; use letters, digits, _ . and -")

@@ -1,4 +1,4 @@
-"""One row of a comparison or a watch: an evaluation in a folder of its own, made once."""
+"""One row of a comparison or a watch: an evaluation in its own folder, made once."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from retfound_dist.runtime.progress import ProgressDisplay
 
 
 def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
-    """The evaluation at `config.out.url`, if whole and from the same weights, images and settings.
+    """The evaluation at `config.out.url`, if it is complete and has the same weights, images and settings.
 
-    RecordError where it is damaged. What it says of pretraining is of now: a shard set may have come within
-    reach, or gone.
+    RecordError where it is damaged. Its `pretrained_on` is counted again, because the shard set may have
+    become readable.
     """
     evaluation = evaluation_files.read(config.out.url)
     if evaluation is None or not is_same(evaluation.metrics, start, data, config):
         return None
-    seen = pretraining_overlap.count_overlap(start, data.parts)
-    # The shard set may be out of reach now. A count that was made before is worth more than `unknown`.
-    if str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
-        seen = evaluation.metrics["checkpoint"].get("pretrained_on", seen)
-    evaluation.metrics["checkpoint"]["pretrained_on"] = seen
+    overlap = pretraining_overlap.count_overlap(start, data.parts)
+    # The shard set may be unreadable now: an earlier count is better than `unknown`.
+    if str(overlap["how"]).startswith(pretraining_overlap.UNKNOWN):
+        overlap = evaluation.metrics["checkpoint"].get("pretrained_on", overlap)
+    evaluation.metrics["checkpoint"]["pretrained_on"] = overlap
     return evaluation
 
 
 def make_row(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
 ) -> Evaluation:
-    """Evaluate and write to `config.out.url`."""
+    """Evaluate and write the files to `config.out.url`."""
     evaluation = evaluate_start(start, data, config, show)
     evaluation_files.write(config.out.url, evaluation, data, evaluation_page(evaluation))
     show.say(headline(evaluation))
@@ -49,10 +49,12 @@ def make_row(
 def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: ProgressDisplay) -> None:
     """Evaluate rows into their folders, `jobs` at a time."""
     show.begin(f"{len(rows)} rows, {min(jobs, len(rows))} at a time")
-    run_in_parallel({name: partial(_make, config) for name, config in rows.items()}, jobs, threads, show)
+    run_in_parallel(
+        {name: partial(_make_in_process, config) for name, config in rows.items()}, jobs, threads, show
+    )
 
 
-def _make(config: EvaluateConfig, show: ProgressDisplay) -> None:
-    # This runs in a process of its own: weights and images are read here rather than pickled.
+def _make_in_process(config: EvaluateConfig, show: ProgressDisplay) -> None:
+    # This is a worker process: it reads weights and images itself, so that they are not pickled.
     start = open_starting_weights(config.checkpoint, config.model)
     make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)

@@ -2,7 +2,7 @@
 
     retfound embed RUN images/ --out features.npz
 
-Parts are kept beside the target while it is made, so a run that was ended goes on where it was.
+Finished parts are kept beside the target, so an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.runtime.progress import ProgressDisplay, rate_text
 
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.npz")
-PART = 512
-"""Images of one part."""
-KINDS = (".npz", ".parquet")
+PART_IMAGES = 512
+"""Number of images in one part."""
+OUTPUT_ENDINGS = (".npz", ".parquet")
 FOLLOW_LINKS = "--follow-links"
-"""How a user allows links that lead out of the folder."""
+"""The option that allows links that lead out of the folder."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Embedded:
     features: Features
     """(N, D)"""
     skipped: list[str]
-    """`key: reason` of the others."""
+    """`key: reason` of the images that cannot be read."""
 
 
 def embed_command(
@@ -72,10 +72,10 @@ def embed_command(
     links: Links = "inside",
     force: bool = False,
 ) -> int:
-    """Write features and keys; raises RetfoundError for anything a person can mend."""
-    if not out.endswith(KINDS):
-        raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(KINDS)}")
-    # Before any image is read: hours of work must not end in a missing package.
+    """Run `retfound embed`; RetfoundError for anything that a user can fix."""
+    if not out.endswith(OUTPUT_ENDINGS):
+        raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(OUTPUT_ENDINGS)}")
+    # Checked before hours of work, which must not end with a missing package.
     if out.endswith(".parquet"):
         _parquet()
     output_files.check_free(out, "embed", force)
@@ -85,16 +85,17 @@ def embed_command(
         if remark := start.remark:
             show.say(remark)
         show.begin(f"features of {images}")
-        began = time.monotonic()
-        embedded, fresh = _in_parts(start, items, out, show)
-        rate = fresh / max(1e-9, time.monotonic() - began)
+        started = time.monotonic()
+        embedded, computed = _embed_in_parts(start, items, out, show)
+        rate = computed / max(1e-9, time.monotonic() - started)
         for note in notes:
             show.say(f"note: {note}")
         for line in embedded.skipped[:10]:
             show.say(f"left out: {line}")
         if not embedded.keys:
             raise DataError(
-                f"none of the {len(items)} images of {images} can be read ({embedded.skipped[0]})"
+                f"none of the {len(items)} images of {images} can be read ({embedded.skipped[0]}): "
+                "repair or replace the files"
             )
         _write(embedded, start, out)
         _delete_parts(_parts_url(out))
@@ -105,14 +106,16 @@ def embed_command(
 
 
 def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage], list[str]]:
-    """Every image of a folder, sorted by key, or of a shard set as it lies there; labels do not matter.
+    """Every image of a folder (sorted by key) or a shard set (in its order), with or without labels.
 
-    And what was passed over, a sentence each.
+    Also a sentence for each kind of file that was skipped.
     """
     if storage.exists(storage.join(url, shard_set.MANIFEST)):
         return list(_shard_images(url)), []
     if not storage.is_local(url) or not Path(storage.local_path(url)).is_dir():
-        raise DataError(f"{url} holds no {shard_set.MANIFEST} and is no local folder: give either")
+        raise DataError(
+            f"{url} has no {shard_set.MANIFEST} and is not a local folder: give a shard set or a folder"
+        )
     files = find_files(storage.local_path(url), links=links)
     if not files.paths:
         raise DataError(
@@ -123,7 +126,7 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage],
 
 
 def _shard_images(url: str) -> Iterator[LabelledImage]:
-    """The images of a shard set, known by its indexes; of the shards themselves two are held at a time."""
+    """The images of a shard set, listed from its indexes. At most two shards are in memory."""
     shards = _Shards(url)
     for shard in shard_set.read_manifest(url).shards:
         for entry in shard_set.read_index(url, shard):
@@ -132,58 +135,54 @@ def _shard_images(url: str) -> Iterator[LabelledImage]:
 
 
 class _Shards:
-    """Images of whole shards that are read once each where they are asked for in order."""
+    """Images of shards. Each shard is read once where images are requested in order."""
 
     def __init__(self, url: str) -> None:
         self.url, self.lock = url, threading.Lock()
-        self.held: dict[str, bytes] = {}
+        self._cached_shards: dict[str, bytes] = {}
 
     def image(self, shard: shard_set.Shard, entry: shard_set.Entry) -> bytes:
-        """The image file's bytes; for threads too."""
-        # Held while a shard is read: the other threads want the same shard, and would each fetch it.
+        """The bytes of an image file; safe to call from threads."""
+        # Locked while a shard is read, because other threads need the same shard and would read it too.
         with self.lock:
-            if shard.name not in self.held:
-                # Two, because threads at the end of one shard and at the beginning of the next work side by
-                # side.
-                while len(self.held) > 1:
-                    self.held.pop(next(iter(self.held)))
-                self.held[shard.name] = set_layouts.read_shard(self.url, shard)
-            data = self.held[shard.name]
+            if shard.name not in self._cached_shards:
+                # Two, because threads may be at the end of one shard and at the beginning of the next.
+                while len(self._cached_shards) > 1:
+                    self._cached_shards.pop(next(iter(self._cached_shards)))
+                self._cached_shards[shard.name] = set_layouts.read_shard(self.url, shard)
+            data = self._cached_shards[shard.name]
         return data[entry.image_offset : entry.image_offset + entry.image_bytes]
 
 
-def _in_parts(
+def _embed_in_parts(
     start: StartingWeights, items: Sequence[LabelledImage], out: str, show: ProgressDisplay
 ) -> tuple[Embedded, int]:
-    """All features, and how many of the images had to be read now."""
-    folder, model, fresh, began = _parts_url(out), None, 0, time.monotonic()
+    """All features, and the number of images that were computed now."""
+    folder, model, computed, started = _parts_url(out), None, 0, time.monotonic()
 
-    def tick(done: int) -> None:
-        rate = (fresh + done) / max(1e-9, time.monotonic() - began)
-        show.advance(begin + done, len(items), rate=rate_text(rate, "images") if fresh + done else "")
+    def on_progress(done: int) -> None:
+        rate = (computed + done) / max(1e-9, time.monotonic() - started)
+        show.advance(begin + done, len(items), rate=rate_text(rate, "images") if computed + done else "")
 
-    whole = Embedded([], np.empty((0, start.shape.width), np.float32), [])
     parts = []
-    for begin in range(0, len(items), PART):
-        some = items[begin : begin + PART]
-        # A part is named by what went into it: parts of other weights or images are never taken.
-        where = storage.join(folder, f"{_identity(start, some)}.npz")
-        part = _read_part(where) if storage.exists(where) else None
+    for begin in range(0, len(items), PART_IMAGES):
+        part_items = items[begin : begin + PART_IMAGES]
+        # The name is a digest of weights and images, so that other parts are never reused.
+        part_url = storage.join(folder, f"{_identity(start, part_items)}.npz")
+        part = _read_part(part_url) if storage.exists(part_url) else None
         if part is None:
             model = model or frozen_encoder(start)
-            part = _embed(model, start, some, tick)
-            fresh += len(some)
-            storage.write_bytes(where, _npz(part))
+            part = _embed(model, start, part_items, on_progress)
+            computed += len(part_items)
+            storage.write_bytes(part_url, _part_bytes(part))
         parts.append(part)
-    for part in parts:
-        whole.keys.extend(part.keys)
-        whole.skipped.extend(part.skipped)
-    rows = np.concatenate([part.features for part in parts])
-    return Embedded(whole.keys, rows, whole.skipped), fresh
+    keys = [key for part in parts for key in part.keys]
+    skipped = [line for part in parts for line in part.skipped]
+    return Embedded(keys, np.concatenate([part.features for part in parts]), skipped), computed
 
 
 def _embed(
-    model: Any, start: StartingWeights, items: Sequence[LabelledImage], tick: Callable[[int], None]
+    model: Any, start: StartingWeights, items: Sequence[LabelledImage], on_progress: Callable[[int], None]
 ) -> Embedded:
     keys, pixels, skipped = [], [], []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -196,7 +195,7 @@ def _embed(
             pixels.append(image)
     if not pixels:
         return Embedded(keys, np.empty((0, start.shape.width), np.float32), skipped)
-    return Embedded(keys, compute_features(model, pixels, lambda done, _: tick(done)), skipped)
+    return Embedded(keys, compute_features(model, pixels, lambda done, _: on_progress(done)), skipped)
 
 
 def _read(item: LabelledImage, side: int) -> Pixels | str:
@@ -207,17 +206,16 @@ def _read(item: LabelledImage, side: int) -> Pixels | str:
 
 
 def _identity(start: StartingWeights, items: Sequence[LabelledImage]) -> str:
-    """Changes when the weights or any of the images do: of files the bytes are asked."""
+    """A digest of the weights and of the content of the images."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        content = list(pool.map(_content, items))
+        content = list(pool.map(_content_digest, items))
     text = json.dumps([start.identity, start.image_size, [item.key for item in items], content])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _content(item: LabelledImage) -> str:
+def _content_digest(item: LabelledImage) -> str:
     try:
-        # Images of shards are known by their shard's sha256, which the manifest holds: they need not be
-        # read for this.
+        # Images of shards need not be read: the manifest has the sha256 of their shard.
         return item.identity or storage.bytes_info(item.read()).sha256
     except (OSError, StorageError) as error:
         return f"cannot be read: {error}"
@@ -228,23 +226,23 @@ def _parts_url(out: str) -> str:
 
 
 def _delete_parts(url: str) -> None:
-    """Our parts, and their folder where nothing else lies in it."""
+    """Delete the parts, and their folder where it is empty."""
     for name in storage.list_names(url):
-        # The folder's name is only `OUT.parts`, so a person's files may lie there: they stay.
+        # Files with other names stay: a user may have put them into `OUT.parts`.
         if _PART_NAME.fullmatch(name):
             storage.delete(storage.join(url, name))
     if not storage.list_names(url):
         storage.delete(url)
 
 
-def _npz(part: Embedded, **more: Any) -> bytes:
-    # As fixed-width text: arrays of objects need pickle, which np.load refuses by default.
+def _part_bytes(part: Embedded, **more: Any) -> bytes:
+    # Fixed-width text, because arrays of objects need pickle, which np.load refuses by default.
     texts = {"keys": np.array(part.keys, dtype=np.str_), "skipped": np.array(part.skipped, dtype=np.str_)}
     return npz_bytes({**texts, "features": part.features, **more})
 
 
 def _read_part(url: str) -> Embedded | None:
-    """A part that is kept; None where it is damaged, so that it is made again."""
+    """A finished part; None where it is damaged, so that it is made again."""
     try:
         arrays = read_npz(url)
         rows = arrays["features"].astype(np.float32)
@@ -254,21 +252,23 @@ def _read_part(url: str) -> Embedded | None:
 
 
 def _made_by() -> NDArray[np.bytes_]:
-    return np.array(output_files.mark("embed").encode())  # as bytes: text would be stored with four a letter
+    return np.array(
+        output_files.mark("embed").encode()
+    )  # as bytes, because NumPy stores text with four bytes for each letter
 
 
 def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
-    about = json.dumps(start.describe())
+    checkpoint = json.dumps(start.describe())
     if out.endswith(".npz"):
-        storage.write_bytes(out, _npz(embedded, checkpoint=np.array(about), made_by=_made_by()))
+        storage.write_bytes(out, _part_bytes(embedded, checkpoint=np.array(checkpoint), made_by=_made_by()))
         return
     arrow, parquet = _parquet()
     rows = arrow.FixedSizeListArray.from_arrays(embedded.features.reshape(-1), embedded.features.shape[1])
     table = arrow.table({"key": embedded.keys, "features": rows})
     with temporary() as folder:
         path = str(Path(folder) / "features.parquet")
-        notes = {"checkpoint": about, "made_by": output_files.mark("embed")}
-        parquet.write_table(table.replace_schema_metadata(notes), path)
+        metadata = {"checkpoint": checkpoint, "made_by": output_files.mark("embed")}
+        parquet.write_table(table.replace_schema_metadata(metadata), path)
         storage.put_file(path, out)
 
 

@@ -1,4 +1,4 @@
-"""`retfound evaluate`: one checkpoint, fine-tuned on a labelled set and scored.
+"""`retfound evaluate`: one checkpoint, fine-tuned and scored on a labelled set.
 
 retfound evaluate configs/evaluate_octid.toml checkpoint=RUN/checkpoints/step_00080000
 """
@@ -43,7 +43,7 @@ PREDICTION = "mean of the seeds' probabilities"
 def evaluate_command(
     config_path: str, overrides: Sequence[str], quiet: bool = False, force: bool = False
 ) -> int:
-    """Run `retfound evaluate`; raises RetfoundError for anything a person can mend."""
+    """Run `retfound evaluate`; RetfoundError for anything that a user can fix."""
     config, _ = load(EvaluateConfig, config_path, overrides)
     set_threads(config.threads)
     check_out_url(config.out.url, force)
@@ -54,16 +54,15 @@ def evaluate_command(
         data = load_labelled(config.data, start.image_size, show, config.external)
         existing = read_matching_evaluation(start, data, config, force, show.warn)
         if existing:
-            # The page can be drawn again from the other files: a deleted one is no reason to evaluate
-            # again.
+            # A deleted page is drawn again from the other files, without a new evaluation.
             if not storage.exists(storage.join(config.out.url, evaluation_files.REPORT)):
                 storage.write_text(
                     storage.join(config.out.url, evaluation_files.REPORT), evaluation_page(existing)
                 )
             show.say(f"already evaluated, --force does it again; {headline(existing)}")
-            say_pretrained(pretraining_overlap.count_overlap(start, data.parts), show)
-            if existing.left_out:
-                show.warn(existing.left_out)
+            show_pretraining_overlap(pretraining_overlap.count_overlap(start, data.parts), show)
+            if existing.history_fault:
+                show.warn(existing.history_fault)
             show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
             return 0
         evaluation = evaluate_start(start, data, config, show)
@@ -82,13 +81,13 @@ def set_threads(threads: int) -> None:
 
 
 def load_labelled(
-    config: EvalData, image_size: int, show: ProgressDisplay, other: External | None = None
+    config: EvalData, image_size: int, show: ProgressDisplay, external: External | None = None
 ) -> LabelledSet:
-    """Decode the labelled set, and the external one, while showing how far it is."""
+    """Decode the labelled set and the external set, and show the progress."""
     show.begin(f"reading {config.path}")
-    data = external_validation.load_with_external(config, other, image_size, show.advance)
+    data = external_validation.load_with_external(config, external, image_size, show.advance)
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
-    split_by = wording.split(data.split_source, data.unit_counts)
+    split_by = wording.describe_split(data.split_source, data.unit_counts)
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {split_by}")
     if data.columns:
         show.say(data.columns)
@@ -105,7 +104,7 @@ def load_labelled(
             show.say(f"note: {data.external.path}: {note}")
         show.say(
             f"{data.external.path}: "
-            f"{wording.external(external_validation.describe(data.external, data.classes))}"
+            f"{wording.describe_external(external_validation.describe(data.external, data.classes))}"
         )
     return data
 
@@ -113,32 +112,34 @@ def load_labelled(
 def evaluate_start(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
 ) -> Evaluation:
-    """Fine-tune once for each seed and score the mean of their predictions."""
-    began = time.monotonic()
-    seen = pretraining_overlap.count_overlap(start, data.parts)
-    say_pretrained(seen, show)
-    first = tune(
+    """Fine-tune with each seed and score the mean of the predictions."""
+    started = time.monotonic()
+    overlap = pretraining_overlap.count_overlap(start, data.parts)
+    show_pretraining_overlap(overlap, show)
+    search = tune(
         config.finetune, lambda recipe: finetune_seed(start, data, config, recipe, config.seeds[0], show)
     )
-    if first.tried_recipes:
-        show.say(f"chosen by val: {wording.tuning(first.recipe_change, first.tried_recipes)}")
-    # Heat maps need the fine-tuned model itself, which only the first seed hands over.
-    mistakes = worst_mistakes(first.model, data, first.result)
-    results = [first.result, *finetune_other_seeds(start, data, config, first.recipe, show)]
+    if search.tried_recipes:
+        show.say(f"chosen by val: {wording.describe_tuning(search.recipe_change, search.tried_recipes)}")
+    # Heat maps need the fine-tuned model, which only the first seed returns.
+    mistakes = worst_mistakes(search.model, data, search.result)
+    results = [search.result, *finetune_other_seeds(start, data, config, search.recipe, show)]
     test = data.parts["test"]
-    # Rounded as predictions.csv holds them, so that anybody can compute the same scores from the file.
+    # Rounded as in predictions.csv, so that the same scores can be computed from the file.
     probabilities_SNC: Floats = np.stack([result.probabilities for result in results]).round(
         evaluation_files.DIGITS
     )
-    probabilities_NC = bootstrap.mean_of(probabilities_SNC).round(evaluation_files.DIGITS)
-    scored = metrics.evaluate(test.labels, probabilities_NC, data.classes)
+    probabilities_NC = bootstrap.mean_probabilities(probabilities_SNC).round(evaluation_files.DIGITS)
+    test_scores = metrics.evaluate(test.labels, probabilities_NC, data.classes)
     show.begin("bootstrap")
-    unit, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
+    unit, units_N = bootstrap.resampling_units(test.patients, test.keys, test.units)
     weights_RN = bootstrap.resample(units_N, config.bootstrap, 0)
-    drawn = bootstrap.over_seeds(test.labels, probabilities_SNC, weights_RN, on_progress=show.advance)
+    resampled = bootstrap.scores_over_seeds(
+        test.labels, probabilities_SNC, weights_RN, on_progress=show.advance
+    )
     tree = {
-        **scored,
-        "ci95": bootstrap.intervals(drawn),
+        **test_scores,
+        "ci95": bootstrap.intervals(resampled),
         "bootstrap": {
             "unit": unit,
             "units": int(units_N.max()) + 1,
@@ -150,13 +151,13 @@ def evaluate_start(
         "seeds": list(config.seeds),
         "prediction": PREDICTION,
         **(
-            {"tuning": {"recipe": first.recipe_change, "tried": first.tried_recipes}}
-            if first.tried_recipes
+            {"tuning": {"recipe": search.recipe_change, "tried": search.tried_recipes}}
+            if search.tried_recipes
             else {}
         ),
         **seed_statistics(results, data),
-        **({"probe": _probe(start, data, config, show)} if config.probe.enabled else {}),
-        "checkpoint": {**start.describe(), "pretrained_on": seen},
+        **({"probe": _probe_metrics(start, data, config, show)} if config.probe.enabled else {}),
+        "checkpoint": {**start.describe(), "pretrained_on": overlap},
         "split": data.counts(),
         "patients": count_patients(test.patients),
         "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
@@ -164,14 +165,14 @@ def evaluate_start(
         "notes": list(data.notes),
         "data": {"path": data.path, "fingerprint": data.fingerprint, "columns": data.columns},
         "versions": versions(),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "config": to_dict(config),
     }
-    tested = external_test(results, data, config.bootstrap)
-    if tested and data.external:
-        tree["external"] = with_pretrained(tested.metrics, start, data.external.part, show)
+    external_result = score_external(results, data, config.bootstrap)
+    if external_result and data.external:
+        tree["external"] = add_pretraining_overlap(external_result.metrics, start, data.external.part, show)
     history = [row for result in results for row in result.history]
-    # Where probes were made, their features.npz holds these features already.
+    # Read from features.npz where probes have computed them.
     features = cached_features(start, data, ("test",), config.out.url, show.advance)["test"]
     show.begin("pictures")
     pictures = make_pictures(start, data, features, mistakes, show.say)
@@ -184,33 +185,37 @@ def evaluate_start(
         history=history,
         pictures=pictures,
         probabilities_SNC=probabilities_SNC if len(results) > 1 else None,
-        external=tested,
+        external=external_result,
     )
 
 
-def say_pretrained(seen: dict[str, Any], show: ProgressDisplay, row: str = "") -> None:
-    """A warning where test or val images were seen in pretraining; one quiet line where it is not known."""
-    if warning := wording.pretrained_warning(seen):
+def show_pretraining_overlap(overlap: dict[str, Any], show: ProgressDisplay, row: str = "") -> None:
+    """Show a warning where test or val images were seen in pretraining, and a line where it is not known."""
+    if warning := wording.pretrained_warning(overlap):
         show.say(f"warning: {row}{warning}")
-    elif str(seen["how"]).startswith(pretraining_overlap.UNKNOWN):
-        show.say(f"{row}{wording.pretrained_note(seen)}")
+    elif str(overlap["how"]).startswith(pretraining_overlap.UNKNOWN):
+        show.say(f"{row}{wording.pretrained_note(overlap)}")
 
 
-def with_pretrained(
+def add_pretraining_overlap(
     tree: dict[str, Any], start: StartingWeights, part: SplitPart, show: ProgressDisplay
 ) -> dict[str, Any]:
-    """The external test, with how many of its images the weights were pretrained on."""
-    seen = pretraining_overlap.count_overlap(start, {"test": part})
-    warning = wording.external_overlap_warning(seen)
+    """The external test, with the number of its images that the weights were pretrained on."""
+    overlap = pretraining_overlap.count_overlap(start, {"test": part})
+    warning = wording.external_overlap_warning(overlap)
     if warning:
         show.say(f"warning: {tree['data']['path']}: {warning}")
-    return {**tree, "pretrained_on": seen, "warnings": [*tree["warnings"], *([warning] if warning else [])]}
+    return {
+        **tree,
+        "pretrained_on": overlap,
+        "warnings": [*tree["warnings"], *([warning] if warning else [])],
+    }
 
 
-def external_test(
+def score_external(
     results: Sequence[FinetuneResult], data: LabelledSet, resamples: int
 ) -> external_validation.ExternalTest | None:
-    """The external set by the mean of the seeds' probabilities; None where none is given."""
+    """Scores of the external set, from the mean of the seeds' probabilities; None without such a set."""
     seed_probabilities = [
         result.external_probabilities for result in results if result.external_probabilities is not None
     ]
@@ -221,10 +226,10 @@ def external_test(
     )
 
 
-def _probe(
+def _probe_metrics(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
 ) -> dict[str, Any]:
-    """Each probe, fitted on train, scored on test."""
+    """The scores of each probe, fitted on train and tested on test."""
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, ("train", "test"), config.out.url, show.advance)
     train, test = data.parts["train"], data.parts["test"]
@@ -232,7 +237,7 @@ def _probe(
     probabilities = linear_probe.fit_and_predict(
         rows["train"], train, rows["test"], len(data.classes), config.probe
     )
-    _, units_N = bootstrap.units_of(test.patients, test.keys, test.units)
+    _, units_N = bootstrap.resampling_units(test.patients, test.keys, test.units)
     return {
         method: linear_probe.probe_scores(
             test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
@@ -242,7 +247,7 @@ def _probe(
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The scores that matter most, on one line."""
+    """The most important scores on one line."""
 
     def text(name: str) -> str:
         value, span = evaluation.metrics["macro"][name], evaluation.metrics["ci95"]["macro"][name]
@@ -258,7 +263,7 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Versions of Python and packages, and the device."""
     device, threads = best_device(), torch.get_num_threads()
     name = (
         torch.cuda.get_device_name(device)

@@ -167,12 +167,12 @@ def score(
     def mapped_mean(some_SNC: Floats) -> Floats:
         """(N, M): mean probabilities of the mapped classes."""
         # Rounded first, so that external_predictions.csv gives exactly the same scores again.
-        return renormalise(bootstrap.mean_of(some_SNC), classes, mapped_classes).round(digits)
+        return renormalise(bootstrap.mean_probabilities(some_SNC), classes, mapped_classes).round(digits)
 
     probabilities_NM = mapped_mean(probabilities_SNC)
-    unit, units_N = bootstrap.units_of(part.patients, part.keys, part.units)
+    unit, units_N = bootstrap.resampling_units(part.patients, part.keys, part.units)
     weights_RN = bootstrap.resample(units_N, resamples, 0)
-    resampled = bootstrap.over_seeds(part.labels, probabilities_SNC, weights_RN, mapped_mean)
+    resampled = bootstrap.scores_over_seeds(part.labels, probabilities_SNC, weights_RN, mapped_mean)
     tree = {
         **metrics.evaluate(part.labels, probabilities_NM, mapped_classes),
         "ci95": bootstrap.intervals(resampled),
@@ -186,7 +186,7 @@ def score(
 
 
 def describe(external_set: ExternalSet, classes: Sequence[str]) -> dict[str, Any]:
-    """What is tested and what is left out, for metrics.json and `wording.external`."""
+    """What is tested and what is left out, for metrics.json and `wording.describe_external`."""
     return {
         "class_map": {name: list(to) for name, to in external_set.class_map.items()},
         "dropped_classes": [name for name in classes if name not in external_set.class_map],

@@ -37,7 +37,7 @@ def with_label_share(data: LabelledSet, share: float, seed: int) -> LabelledSet:
     if share >= 1:
         return data
     train = data.parts[TRAIN]
-    _, units_N = bootstrap.units_of(train.patients, train.keys, train.units)
+    _, units_N = bootstrap.resampling_units(train.patients, train.keys, train.units)
     chosen = subset_indices(train.labels, units_N, share, seed)
     # Cached features and finished evaluations are found by the fingerprint, so each share needs its own.
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()

@@ -107,7 +107,7 @@ def probe_scores(
 
 
 def _groups(part: SplitPart) -> Groups:
-    return bootstrap.units_of(part.patients, part.keys, part.units)[1]
+    return bootstrap.resampling_units(part.patients, part.keys, part.units)[1]
 
 
 def _fitter(method: str, classes: int, probe: Probe) -> Fit:

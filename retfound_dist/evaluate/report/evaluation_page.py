@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page for one evaluation, or for several side by side.
 
-The page is a template and a context; everything shown is computed here from what is committed, so that
-an old evaluation draws the same page again.
+The page is a template with a context. The context depends only on files of the evaluation, so the page of an
+old evaluation can be drawn again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist.evaluate.data.starting_weights import NONE
-from retfound_dist.evaluate.report.gallery import mistake_groups, pick_rows, reconstruction_blocks
+from retfound_dist.evaluate.report.gallery import choose_rows, mistake_groups, reconstruction_blocks
 from retfound_dist.evaluate.report.prediction_plots import (
     CALIBRATION,
     FEATURES,
@@ -24,7 +24,7 @@ from retfound_dist.evaluate.report.prediction_plots import (
 )
 from retfound_dist.evaluate.report.score_tables import (
     Ties,
-    details,
+    class_details,
     external_details,
     external_tables,
     probe_tables,
@@ -43,7 +43,7 @@ from retfound_dist.io import output_files
 
 
 def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
-    """The page of one evaluation; `alarms` are shown in red at its top."""
+    """The page of one evaluation. `alarms` are shown in red at the top."""
     metrics = evaluation.metrics
     one = {"": evaluation}
     return render(
@@ -52,7 +52,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         alarms=alarms,
         summary=[
             *wording.summary(metrics),
-            "Whether this checkpoint is better than none takes a comparison: retfound compare.",
+            "This page cannot show whether pretraining helped: run retfound compare for that.",
         ],
         warnings=wording.warnings(metrics),
         tables=[
@@ -69,14 +69,14 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             *mean_plots(one),
             *(
                 replace(plot, title=title, note=f"{plot.note}. {note}")
-                for title, note, plots in _sections(one)
+                for title, note, plots in _plot_sections(one)
                 for plot in plots
             ),
         ],
         sections=[],
         reconstructions=reconstruction_blocks(one),
         mistakes=mistake_groups(one),
-        rows=[details("", evaluation), *external_details("", evaluation)],
+        rows=[class_details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
         facts=_facts(one),
@@ -90,9 +90,9 @@ def comparison_page(
     more: Sequence[Plot] = (),
     ties: Ties | None = None,
 ) -> str:
-    """The same page with more rows; `more` are plots that lead it with the others."""
-    below = compared(rows, ties)
-    below["lead"] = [*below["lead"], *more]
+    """The page of several evaluations. `more`: plots that are added to those at the top."""
+    context = comparison_context(rows, ties)
+    context["lead"] = [*context["lead"], *more]
     name, evaluation = next(iter(rows.items()))
     first = evaluation.metrics
     test = f"{first['split']['test']} test images" + (
@@ -105,15 +105,15 @@ def comparison_page(
         title=f"Starting weights compared on {first['data']['path']}",
         subtitle=f"{len(rows)} starting weights, {alike} for each, {test}",
         alarms=alarms,
-        summary=[*sentences, wording.intervals(first, name)],
-        **below,
+        summary=[*sentences, wording.describe_intervals(first, name)],
+        **context,
     )
 
 
-def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[str, Any]:
-    """What the page shows of several evaluations. Of many, a few have curves and pictures of their own."""
+def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[str, Any]:
+    """The context of several evaluations. Only some rows have their own curves and pictures."""
     metrics = {name: row.metrics for name, row in rows.items()}
-    few = pick_rows(rows)
+    shown_rows = choose_rows(rows)
     return {
         "warnings": _shared_warnings(metrics),
         "tables": [
@@ -124,30 +124,31 @@ def compared(rows: Mapping[str, Evaluation], ties: Ties | None = None) -> dict[s
         ],
         "lead": whisker_plots(metrics),
         "plots": [
-            *pretraining_plots({name: row.metrics for name, row in few.items()}),
-            *compared_curves(few),
-            *mean_plots(few),
+            *pretraining_plots({name: row.metrics for name, row in shown_rows.items()}),
+            *compared_curves(shown_rows),
+            *mean_plots(shown_rows),
         ],
-        "sections": _sections(few),
-        "reconstructions": reconstruction_blocks(few),
-        "mistakes": mistake_groups(few),
-        "rows": [d for name, row in rows.items() for d in (details(name, row), *external_details(name, row))],
-        "own_plots": {name: class_plots(row) for name, row in few.items()},
-        "left_out": len(rows) - len(few),
+        "sections": _plot_sections(shown_rows),
+        "reconstructions": reconstruction_blocks(shown_rows),
+        "mistakes": mistake_groups(shown_rows),
+        "rows": [
+            d for name, row in rows.items() for d in (class_details(name, row), *external_details(name, row))
+        ],
+        "own_plots": {name: class_plots(row) for name, row in shown_rows.items()},
+        "left_out": len(rows) - len(shown_rows),
         "facts": _facts(rows),
     }
 
 
-def nothing() -> dict[str, Any]:
-    """The same of no evaluation."""
+def empty_context() -> dict[str, Any]:
+    """The context without an evaluation."""
     lists = ("warnings", "tables", "lead", "plots", "sections", "reconstructions", "mistakes", "rows")
     return {**{name: [] for name in lists}, "facts": [], "own_plots": {}, "left_out": 0}
 
 
 def render(made_by: str = "evaluate", **context: Any) -> str:
-    """The page of a context, which names its command; StrictUndefined, so that nothing is left out unseen."""
-    # StrictUndefined: a name that is missing in the context raises. Jinja's default would leave a gap on
-    # the page.
+    """The page of a context. `made_by`: the command that is named in the page as its maker."""
+    # StrictUndefined raises where a name is missing in the context. Jinja's default would leave a gap.
     loader = PackageLoader("retfound_dist.evaluate.report", ".")
     template = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -155,8 +156,8 @@ def render(made_by: str = "evaluate", **context: Any) -> str:
     return template.get_template("report.html.j2").render(mark=output_files.mark(made_by), **context)
 
 
-def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
-    """Small multiples, one for each row: title, note, plots."""
+def _plot_sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]]]:
+    """Sections with a plot for each row: (title, note, plots)."""
     sections = [
         ("Calibration", CALIBRATION, calibration_plots(rows)),
         ("Frozen features", FEATURES, feature_plots(rows)),
@@ -165,9 +166,9 @@ def _sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[Plot]
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What holds for all rows once; under its name what holds for a row: images seen before, no score."""
+    """Warnings for all rows once, then warnings for one row (pretraining, undefined scores) with its name."""
     rows = {
-        name: (wording.pretrained_warning(m["checkpoint"].get("pretrained_on")), wording.undefined(m))
+        name: (wording.pretrained_warning(m["checkpoint"].get("pretrained_on")), wording.undefined_warning(m))
         for name, m in metrics.items()
     }
     common = [line for n, m in metrics.items() for line in wording.warnings(m) if line not in rows[n]]
@@ -175,17 +176,20 @@ def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [*dict.fromkeys(common), *of_rows]
 
 
-def _tuning(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
-    """The recipe that val chose for each row that had a choice."""
+def _recipe_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """The recipe of each row that was chosen on the val part."""
     chosen = {name: row.metrics["tuning"] for name, row in rows.items() if "tuning" in row.metrics}
     return [
-        (f"Recipe chosen by val{name and f', “{name}”'}", wording.tuning(tuning["recipe"], tuning["tried"]))
+        (
+            f"Recipe chosen by val{name and f', “{name}”'}",
+            wording.describe_tuning(tuning["recipe"], tuning["tried"]),
+        )
         for name, tuning in chosen.items()
     ]
 
 
-def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
-    """What each row's weights had seen of the set."""
+def _pretraining_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """The number of images of the set that the weights of each row were pretrained on."""
     return [
         (f"Seen in pretraining{name and f', “{name}”'}", wording.pretrained_note(seen))
         for name, row in rows.items()
@@ -195,24 +199,24 @@ def _pretrained(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
 
 
 def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
-    # All rows share the set, the split and the fine-tuning, so the first row speaks for all.
+    # All rows have the same set, split and fine-tuning, so the first row is enough.
     metrics = next(iter(rows.values())).metrics
     split = metrics["split"]
-    # `try_recipes` is left out: the recipe that val chose has a line of its own.
+    # Without `try_recipes`: the chosen recipe has its own line.
     recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
     parts = ", ".join(
         f"{name} {split[name]} images"
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")
         for name in ("train", "val", "test")
     )
-    split_by = wording.split(split["by"], split.get("known_by", {}))
+    split_by = wording.describe_split(split["by"], split.get("known_by", {}))
     return [
         ("Labelled set", metrics["data"]["path"]),
         ("Parts", f"{parts}; split {split_by}"),
         *([("Columns", metrics["data"]["columns"])] if metrics["data"].get("columns") else []),
         ("Fine-tuning", ", ".join(f"{key} {value or 'none'}" for key, value in recipe.items())),
-        *_tuning(rows),
-        *_pretrained(rows),
+        *_recipe_facts(rows),
+        *_pretraining_facts(rows),
         ("Seeds", ", ".join(map(str, metrics["seeds"]))),
         ("Versions", ", ".join(f"{key} {value}" for key, value in metrics["versions"].items())),
     ]

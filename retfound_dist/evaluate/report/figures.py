@@ -1,4 +1,4 @@
-"""The report's plots as inline SVG, drawn as `retfound_dist/runtime/svg_plots.py` says."""
+"""The plots of a page as inline SVG, in the style of `retfound_dist/runtime/svg_plots.py`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from retfound_dist.evaluate.scores.metrics import Floats, Labels
 from retfound_dist.runtime.svg_plots import COLOURS as COLOURS
 from retfound_dist.runtime.svg_plots import MUTED, colour, new_figure, new_stack, to_svg
 
-SOLID = 4
-"""Colours from this place on look like an earlier one without full colour vision: their lines are dashed."""
+FIRST_DASHED_COLOUR = 4
+"""Without full colour vision, colours from this index on look like an earlier one. Their lines are dashed."""
 MARKERS = "os^DPX*v"
-"""Of the place-th class, so that classes are told apart by shape too."""
-_SEEN_THROUGH = 0.16
+"""Marker of each class, so that classes differ in shape as well as in colour."""
+_BAND_OPACITY = 0.16
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; `colour` counts from 0, a dashed or thin line is the lesser one of its colour."""
+    """One curve. `colour` is an index from 0; the less important line of a colour is dashed or thin."""
 
     x: Sequence[float] | Floats
     y: Sequence[float] | Floats
@@ -33,14 +33,14 @@ class Line:
     """Lower and upper end of its interval at each x."""
 
 
-def classed(x: Sequence[float] | Floats, y: Sequence[float] | Floats, place: int) -> Line:
-    """A line in the place-th colour, dashed where colour alone would not tell it from another."""
-    return Line(x, y, place, dashed=place % COLOURS >= SOLID)
+def class_line(x: Sequence[float] | Floats, y: Sequence[float] | Floats, colour_index: int) -> Line:
+    """A line in the colour with this index, dashed where the colour alone is not distinct."""
+    return Line(x, y, colour_index, dashed=colour_index % COLOURS >= FIRST_DASHED_COLOUR)
 
 
 @dataclass(frozen=True)
 class PointMarker:
-    """A point to notice, with a word beside it."""
+    """A highlighted point with a label."""
 
     x: float
     y: float
@@ -48,7 +48,7 @@ class PointMarker:
     colour: int = 0
 
 
-def curves(
+def line_chart(
     lines: Sequence[Line],
     x_label: str,
     y_label: str,
@@ -58,13 +58,13 @@ def curves(
     whole_x: bool = False,
     log_x: bool = False,
 ) -> str:
-    """A line chart as SVG; `unit_square` fixes both axes to 0-1; `log_x` marks and names each point."""
+    """A line chart as SVG. `unit_square` sets both axes to 0-1. `log_x` marks and labels each point."""
     figure, axes = new_figure()
     if diagonal:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     for line in lines:
         if line.band is not None:
-            axes.fill_between(line.x, *line.band, color=colour(line.colour), alpha=_SEEN_THROUGH, linewidth=0)
+            axes.fill_between(line.x, *line.band, color=colour(line.colour), alpha=_BAND_OPACITY, linewidth=0)
         axes.plot(
             line.x,
             line.y,
@@ -87,33 +87,32 @@ def curves(
     if whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if log_x:
-        places = sorted({float(x) for line in lines for x in line.x})
+        ticks = sorted({float(x) for line in lines for x in line.x})
         axes.set_xscale("log")
-        axes.set_xticks(places, [f"{x:g}" for x in places])
-        # On a short logarithmic axis matplotlib labels minor ticks too, between the places that are set
-        # here.
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        # On a short logarithmic axis matplotlib also labels minor ticks, between the ticks set here.
         axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set(xlabel=x_label, ylabel=y_label)
     return to_svg(figure)
 
 
-def whiskers(
+def interval_chart(
     names: Sequence[str],
     values: Sequence[float | None],
     spans: Sequence[Sequence[float] | None],
     label: str,
     chance: float | None = None,
 ) -> str:
-    """A dot with its interval for each row, the first on top; a dotted line where guessing lands.
+    """A dot with its interval for each row, the first on top. A dotted line shows the result of guessing.
 
-    More rows than there are colours have one.
+    All rows have the same colour where there are more rows than colours.
     """
     figure, axes = new_figure(height=0.9 + 0.42 * len(names))
-    # With more rows than colours, a repeated colour would look as if two rows belonged together.
-    places = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
-    for place, (value, span) in enumerate(zip(values, spans, strict=True)):
-        y = len(names) - 1 - place
+    # One colour, because a repeated colour would suggest that two rows are related.
+    colours = range(len(names)) if len(names) <= COLOURS else [0] * len(names)
+    for row, (value, span) in enumerate(zip(values, spans, strict=True)):
+        y = len(names) - 1 - row
         if value is None:
             axes.text(
                 0.5,
@@ -126,8 +125,8 @@ def whiskers(
             )
             continue
         if span is not None:
-            axes.plot(span, [y, y], color=colour(places[place]), linewidth=2.2, solid_capstyle="round")
-        axes.plot([value], [y], "o", color=colour(places[place]), markersize=7)
+            axes.plot(span, [y, y], color=colour(colours[row]), linewidth=2.2, solid_capstyle="round")
+        axes.plot([value], [y], "o", color=colour(colours[row]), markersize=7)
         axes.annotate(
             f"{value:.3f}", (value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
         )
@@ -144,27 +143,30 @@ def whiskers(
     return to_svg(figure)
 
 
-def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
-    """Share right over confidence with intervals, and below it how many images each bin holds.
+def reliability_chart(bins: Sequence[Bin], bin_count: int) -> str:
+    """Accuracy over confidence with intervals, and below it the number of images in each bin.
 
-    `places` is the number of equal bins from 0 to 1.
+    `bin_count`: number of equal bins from 0 to 1.
     """
     figure, (upper, lower) = new_stack((3, 1), height=3.6)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     for each_bin in bins:
-        upper.plot([each_bin.confidence] * 2, each_bin.span, color=colour(place), linewidth=1.6, alpha=0.5)
-    confidence, right = [each_bin.confidence for each_bin in bins], [each_bin.right for each_bin in bins]
-    upper.plot(confidence, right, "o-", color=colour(place), markersize=5)
-    upper.set(ylim=(-0.03, 1.03), ylabel="share right")
+        upper.plot([each_bin.confidence] * 2, each_bin.interval, color=colour(0), linewidth=1.6, alpha=0.5)
+    confidence, accuracy = (
+        [each_bin.confidence for each_bin in bins],
+        [each_bin.accuracy for each_bin in bins],
+    )
+    upper.plot(confidence, accuracy, "o-", color=colour(0), markersize=5)
+    upper.set(ylim=(-0.03, 1.03), ylabel="share correct")
     lower.bar(
-        [(each_bin.place + 0.5) / places for each_bin in bins],
+        [(each_bin.index + 0.5) / bin_count for each_bin in bins],
         [each_bin.images for each_bin in bins],
-        width=0.86 / places,
-        color=colour(place),
+        width=0.86 / bin_count,
+        color=colour(0),
     )
     for each_bin in bins:
         lower.annotate(
-            str(each_bin.images), ((each_bin.place + 0.5) / places, each_bin.images), xytext=(0, 2),
+            str(each_bin.images), ((each_bin.index + 0.5) / bin_count, each_bin.images), xytext=(0, 2),
             textcoords="offset points", ha="center", fontsize=7,
         )  # fmt: skip
     lower.set(xlim=(-0.02, 1.02), xlabel="confidence: probability of the predicted class", ylabel="images")
@@ -173,15 +175,15 @@ def reliability(bins: Sequence[Bin], places: int, place: int = 0) -> str:
     return to_svg(figure)
 
 
-def scatter(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> str:
-    """Points in the colour and shape of their class, the rare classes on top."""
+def scatter_chart(points_N2: Floats, labels_N: Labels, x_label: str, y_label: str) -> str:
+    """Points in the colour and shape of their class, with rare classes on top."""
     figure, axes = new_figure()
     counts = np.bincount(labels_N)
     # Common classes first, so that their many points do not hide those of a rare class.
-    for place in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
-        of_class = points_N2[labels_N == place]
+    for label in sorted(np.unique(labels_N), key=lambda c: -counts[c]):
+        of_class = points_N2[labels_N == label]
         axes.scatter(
-            of_class[:, 0], of_class[:, 1], s=22, marker=MARKERS[place % COLOURS], color=colour(int(place)),
+            of_class[:, 0], of_class[:, 1], s=22, marker=MARKERS[label % COLOURS], color=colour(int(label)),
             alpha=0.75, linewidths=0,
         )  # fmt: skip
     axes.set(xlabel=x_label, ylabel=y_label)

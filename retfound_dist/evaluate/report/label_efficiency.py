@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ from markupsafe import Markup
 
 from retfound_dist.evaluate.probe import linear_probe
 from retfound_dist.evaluate.report import figures
-from retfound_dist.evaluate.report.paired_differences import DECIDED_ON, comparison
+from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES, comparison
 from retfound_dist.evaluate.report.training_plots import Plot
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import wording
 
 ByShare = Mapping[float, Mapping[str, Evaluation]]
-"""Share of labels -> row -> evaluation; all on the same test images."""
+"""Share of labels -> row -> evaluation, all with the same test images."""
 
 
 def percent(share: float) -> str:
@@ -24,8 +25,8 @@ def percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
-    """`label_efficiency` of compare.json: for each share, rising, what `paired.comparison` says."""
+def efficiency_tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
+    """`label_efficiency` of compare.json: the comparison at each share, in rising order."""
     return [
         {
             "share": share,
@@ -33,8 +34,7 @@ def tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
             **{
                 key: value
                 for key, value in comparison(by_share[share], resamples).items()
-                # The other keys (`classes`, `seeds`, ...) stand in compare.json once, for the whole
-                # comparison.
+                # The other keys (`classes`, `seeds`, ...) are in compare.json once, for the whole comparison.
                 if key in ("rows", "best", "differences", "against_none")
             },
         }
@@ -42,35 +42,35 @@ def tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
     ]
 
 
-def sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which differences to no pretraining are real at the smaller shares."""
-    lines_of_text = []
+def efficiency_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences about the differences from no pretraining at each share."""
+    sentences = []
     for entry in entries:
         for name in dict.fromkeys(line["row"] for line in entry["against_none"]):
             lines = [line for line in entry["against_none"] if line["row"] == name]
-            lines_of_text.append(
+            sentences.append(
                 f"With {percent(entry['share'])} of the labels ({entry['train']} images): "
-                + wording.against_none(name, lines)
+                + wording.describe_gain(name, lines)
             )
-    return lines_of_text
+    return sentences
 
 
 def efficiency_plots(by_share: ByShare) -> list[Plot]:
-    """Scores against the share of labels with bands, one colour a row; fine-tuned, and the linear probe."""
+    """Scores over the share of labels with bands, one colour for each row: fine-tuned, and linear probe."""
     if len(by_share) < 2:
         return []
     names = list(dict.fromkeys(name for rows in by_share.values() for name in rows))
     legend = list(enumerate(names))
     plots = []
-    for metric in DECIDED_ON:
+    for metric in DECISIVE_SCORES:
         for method, scores in (("fine-tuned", _finetuned), ("linear probe", _linear)):
             lines = [
                 line for i, name in enumerate(names) if (line := _line(by_share, name, metric, scores, i))
             ]
             if lines:
                 label = wording.LABELS[metric]
-                svg = figures.curves(lines, "share of the labels, %", label, log_x=True)
-                note = "Band: 95 % interval. A smaller share's images are among a larger one's."
+                svg = figures.line_chart(lines, "share of the labels, %", label, log_x=True)
+                note = "Band: 95 % interval. The images of a smaller share are part of every larger share."
                 plots.append(Plot(f"Label efficiency, {method}: {label}", Markup(svg), note, legend))
     return plots
 
@@ -84,15 +84,15 @@ def _linear(row: Evaluation) -> Mapping[str, Any] | None:
     return scores
 
 
-def _line(by_share: ByShare, name: str, metric: str, scores: Any, place: int) -> figures.Line | None:
+def _line(by_share: ByShare, name: str, metric: str, scores: Any, colour_index: int) -> figures.Line | None:
     points = []
     for share in sorted(by_share):
-        tree = scores(by_share[share][name]) if name in by_share[share] else None
-        if tree and tree["macro"][metric] is not None:
-            value = tree["macro"][metric]
-            span = tree["ci95"]["macro"][metric] or (value, value)
+        row_scores = scores(by_share[share][name]) if name in by_share[share] else None
+        if row_scores and row_scores["macro"][metric] is not None:
+            value = row_scores["macro"][metric]
+            span = row_scores["ci95"]["macro"][metric] or (value, value)
             points.append((100 * share, value, *span))
     if not points:
         return None
     x, y, low, high = np.array(points).T
-    return figures.Line(x, y, place, dashed=place % figures.COLOURS >= figures.SOLID, band=(low, high))
+    return replace(figures.class_line(x, y, colour_index), band=(low, high))

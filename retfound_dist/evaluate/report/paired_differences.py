@@ -6,70 +6,82 @@ from collections.abc import Mapping
 from typing import Any
 
 from retfound_dist.errors import DataError
-from retfound_dist.evaluate.report.score_tables import NAMES, best_of
+from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, best_value
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import bootstrap, wording
 from retfound_dist.evaluate.scores.metrics import Floats
 
-DECIDED_ON = ("aupr", "balanced_accuracy")
-"""Macro scores on which rows are told apart; both are fair to rare classes."""
-Drawn = Mapping[str, Mapping[str, Floats]]
+DECISIVE_SCORES = ("aupr", "balanced_accuracy")
+"""Macro scores for comparing rows; both give rare classes the same weight as common ones."""
+RowResamples = Mapping[str, Mapping[str, Floats]]
 """Row -> score -> its value in each resample (R,)."""
 
 
 def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]:
-    """compare.json: every row's scores, paired differences to `none` and to the best, and both in words."""
+    """compare.json: scores of each row, paired differences to `none` and to the best row, and sentences."""
     first = next(iter(rows.values()))
     for name, row in rows.items():
         if row.keys != first.keys:
             raise DataError(
                 f"row {name} has other test images than the first row: evaluate all rows on one set"
             )
-    _, units_N = bootstrap.units_of(first.patients, first.keys, first.units)
-    # The same resamples for all rows: only then are two rows' scores in a resample a pair.
+    _, units_N = bootstrap.resampling_units(first.patients, first.keys, first.units)
+    # The same resamples for all rows, so that the scores of two rows in a resample are a pair.
     weights_RN = bootstrap.resample(units_N, resamples, 0)
-    whole = {name: bootstrap.over_seeds(r.labels_N, r.drawn_from, weights_RN) for name, r in rows.items()}
-    drawn = {name: groups["macro"] for name, groups in whole.items()}
-    best = {metric: _best(metric, rows) for metric in DECIDED_ON}
-    to_best = [line for metric, name in best.items() if name for line in _behind(metric, name, rows, drawn)]
-    to_none = _above_none(rows, drawn)
+    all_resampled = {
+        name: bootstrap.scores_over_seeds(r.labels_N, r.seed_probabilities_SNC, weights_RN)
+        for name, r in rows.items()
+    }
+    resampled = {name: groups["macro"] for name, groups in all_resampled.items()}
+    best = {metric: _best(metric, rows) for metric in DECISIVE_SCORES}
+    to_best = [
+        line
+        for metric, name in best.items()
+        if name
+        for line in _differences_to_best(metric, name, rows, resampled)
+    ]
+    to_none = _differences_to_none(rows, resampled)
     return {
         "rows": {name: _row(row) for name, row in rows.items()},
         "best": best,
         "differences": to_best,
         "against_none": to_none,
-        "ties": ties(rows, whole),
-        "sentences": [*_about_none(to_none), *_about_best(best, rows, to_best)],
+        "ties": ties(rows, all_resampled),
+        "sentences": [*_sentences_about_none(to_none), *_sentences_about_best(best, rows, to_best)],
         **{key: first.metrics[key] for key in ("bootstrap", "classes", "seeds", "split", "versions")},
     }
 
 
-def gap(metric: str, one: str, other: str, rows: Mapping[str, Evaluation], drawn: Drawn) -> dict[str, Any]:
-    """By how much row `one` is above row `other`; None where either score is undefined."""
-    a, b = rows[one].metrics["macro"][metric], rows[other].metrics["macro"][metric]
-    if a is None or b is None:
+def row_difference(
+    metric: str, one: str, other: str, rows: Mapping[str, Evaluation], resampled: RowResamples
+) -> dict[str, Any]:
+    """The score of row `one` minus that of row `other`; None where either score is undefined."""
+    score, other_score = rows[one].metrics["macro"][metric], rows[other].metrics["macro"][metric]
+    if score is None or other_score is None:
         return {"metric": metric, "difference": None, "ci95": None, "real": False}
     return {
         "metric": metric,
-        "difference": a - b,
-        **bootstrap.paired(drawn[one][metric], drawn[other][metric]),
+        "difference": score - other_score,
+        **bootstrap.paired_difference(resampled[one][metric], resampled[other][metric]),
     }
 
 
 def ties(
-    rows: Mapping[str, Evaluation], drawn: Mapping[str, bootstrap.Drawn]
+    rows: Mapping[str, Evaluation], resampled: Mapping[str, bootstrap.ResampledScores]
 ) -> dict[str, dict[str, list[str]]]:
-    """For every score of both definitions the rows that are not told apart from the best one."""
+    """For each score of both definitions, the rows without a clear difference from the best row."""
     tied: dict[str, dict[str, list[str]]] = {}
-    for kind, names in NAMES.items():
+    for kind, names in SCORE_NAMES.items():
         tied[kind] = {}
         for metric in names:
             known = {n: v for n, r in rows.items() if (v := r.metrics[kind][metric]) is not None}
-            top = best_of(list(known.values()), metric)
+            top = best_value(list(known.values()), metric)
             best = next((n for n, value in known.items() if value == top), "")
-            values = {n: drawn[n][kind][metric] for n in known}
+            values = {n: resampled[n][kind][metric] for n in known}
             tied[kind][metric] = [
-                n for n in known if n != best and not bootstrap.paired(values[best], values[n])["real"]
+                n
+                for n in known
+                if n != best and not bootstrap.paired_difference(values[best], values[n])["real"]
             ]
     return tied
 
@@ -79,30 +91,35 @@ def _best(metric: str, rows: Mapping[str, Evaluation]) -> str | None:
     return max(known, key=lambda name: known[name]) if known else None
 
 
-def _behind(metric: str, best: str, rows: Mapping[str, Evaluation], drawn: Drawn) -> list[dict[str, Any]]:
-    differences = [{"best": best, "other": n, **gap(metric, best, n, rows, drawn)} for n in rows if n != best]
-    # Undefined differences come last. The first part of the key keeps None from being compared with a
-    # number.
+def _differences_to_best(
+    metric: str, best: str, rows: Mapping[str, Evaluation], resampled: RowResamples
+) -> list[dict[str, Any]]:
+    differences = [
+        {"best": best, "other": n, **row_difference(metric, best, n, rows, resampled)}
+        for n in rows
+        if n != best
+    ]
+    # Undefined differences come last. The first part of the key avoids comparing None with a number.
     return sorted(differences, key=lambda line: (line["difference"] is None, line["difference"]))
 
 
-def _above_none(rows: Mapping[str, Evaluation], drawn: Drawn) -> list[dict[str, Any]]:
-    """Every row against the first that starts from nothing; empty where there is no such row."""
+def _differences_to_none(rows: Mapping[str, Evaluation], resampled: RowResamples) -> list[dict[str, Any]]:
+    """Each row compared with the first row of random weights; empty without such a row."""
     none = next((n for n, r in rows.items() if r.metrics["checkpoint"]["kind"] == "none"), None)
     return [
-        {"row": name, "none": none, **gap(metric, name, none, rows, drawn)}
+        {"row": name, "none": none, **row_difference(metric, name, none, rows, resampled)}
         for name in rows
-        for metric in DECIDED_ON
+        for metric in DECISIVE_SCORES
         if none is not None and name != none
     ]
 
 
-def _about_none(lines: list[dict[str, Any]]) -> list[str]:
+def _sentences_about_none(lines: list[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(line["row"] for line in lines)
-    return [wording.against_none(name, [line for line in lines if line["row"] == name]) for name in names]
+    return [wording.describe_gain(name, [line for line in lines if line["row"] == name]) for name in names]
 
 
-def _about_best(
+def _sentences_about_best(
     best: Mapping[str, str | None], rows: Mapping[str, Evaluation], lines: list[dict[str, Any]]
 ) -> list[str]:
     sentences = []
@@ -111,9 +128,9 @@ def _about_best(
             sentences.append(f"{wording.LABELS[metric]} is undefined for every row.")
             continue
         tree = rows[name].metrics
-        score = wording.score(tree["macro"][metric], tree["ci95"]["macro"][metric])
+        score = wording.format_score(tree["macro"][metric], tree["ci95"]["macro"][metric])
         sentences.append(
-            wording.best(name, metric, score, [line for line in lines if line["metric"] == metric])
+            wording.describe_best(name, metric, score, [line for line in lines if line["metric"] == metric])
         )
     return sentences
 

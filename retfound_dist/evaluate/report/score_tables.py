@@ -1,4 +1,4 @@
-"""Scores as tables: all of a row on one line, each class's own, the confusion matrix."""
+"""Scores as tables: one line for each row, scores of each class, the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,37 +14,43 @@ from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO
 Trees = Mapping[str, Mapping[str, Any]]
 """Row -> metrics.json."""
 Ties = Mapping[str, Mapping[str, Sequence[str]]]
-"""`legacy` or `macro` -> score -> rows that are not told apart from the best (`paired.ties`)."""
-NAMES = {"legacy": LEGACY, "macro": MACRO}
+"""`legacy` or `macro` -> score -> rows without a clear difference from the best (`ties`)."""
+SCORE_NAMES = {"legacy": LEGACY, "macro": MACRO}
 _COLUMNS = {"legacy": LEGACY, "macro": tuple(name for name in MACRO if name != "sensitivity")}
-"""What is shown: the mean sensitivity over all classes is the balanced accuracy."""
-_NOTES = {
-    "legacy": "On the test part, as RETFound's first evaluator printed them: one class against the rest, "
-    "mean over all classes but the first; ACC is one-vs-rest, so always high; AUROC and AUPR over all.",
-    "macro": "On the test part. Means over all classes; accuracy is top-1, MCC and kappa are multiclass.",
-    "linear": "A linear classifier on frozen features: what the encoder knows before it is fine-tuned. "
-    "Means over all classes.",
-    "knn": "The labels of the nearest training images, by frozen features. Means over all classes.",
+"""Columns of the tables. Macro sensitivity is left out, because it equals the balanced accuracy."""
+_TITLES = {
+    "macro": "Scores over all classes (macro)",
+    "legacy": "Scores as in RETFound's first evaluator (legacy)",
 }
-PROBES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
-_LOW_IS_GOOD = ("log_loss", "ece")
-_TIED = " Bold: the best; \u2248: not told apart from it by the paired bootstrap."
+_NOTES = {
+    "legacy": "On the test part, as in RETFound's first evaluator: each class against the rest, mean over "
+    "all classes except the first. ACC is one-vs-rest, so it is always high. AUROC and AUPR are means over "
+    "all classes.",
+    "macro": "On the test part. Means over all classes. Accuracy is top-1; MCC and kappa are multiclass.",
+    "linear": "A linear classifier on frozen features shows what the encoder knows before fine-tuning. "
+    "Means over all classes.",
+    "knn": "Predictions are the labels of the nearest training images, by frozen features. "
+    "Means over all classes.",
+}
+PROBE_TITLES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
+_LOWER_IS_BETTER = ("log_loss", "ece")
+_TIED_NOTE = " Bold: the best. \u2248: no clear difference from the best (paired bootstrap)."
 
 
 def score_table(kind: str, metrics: Trees, ties: Ties | None = None) -> dict[str, Any]:
     """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
     rows = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
-    note = _NOTES[kind] + (_TIED if ties else "")
-    return _table(kind, note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
+    note = _NOTES[kind] + (_TIED_NOTE if ties else "")
+    return _table(_TITLES[kind], note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
 
 
 def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
-    """The same for each probe that was made, `where` added to its note; rows without one have no line."""
+    """One table for each probe; rows without this probe have no line. `where` is added to its note."""
     tables = []
-    for kind, title in PROBES.items():
+    for kind, title in PROBE_TITLES.items():
         probes = {row: p[kind] for row, tree in metrics.items() if kind in (p := tree.get("probe") or {})}
         if probes:
-            # A probe that an older version made may lack scores that came later.
+            # A probe of an older version may lack scores that were added later.
             names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             rows = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
             tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, rows))
@@ -52,25 +58,25 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
 
 
 def external_tables(metrics: Trees) -> list[dict[str, Any]]:
-    """The scores on the external set, in both definitions; no table where none was tested."""
+    """The scores on the external set, in both definitions; empty without an external set."""
     trees = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
     if not trees:
         return []
     first = next(iter(trees.values()))
     title = f"External test on {first['data']['path']}"
-    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in trees.items()} for kind in NAMES}
-    note = wording.external(first)
+    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in trees.items()} for kind in SCORE_NAMES}
+    note = wording.describe_external(first)
     return [_table(f"{title}, {kind}", note, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
 
 
 def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Confusion matrix and each class's scores on the external set; empty where none was tested."""
+    """Confusion matrix and scores of each class on the external set; empty without an external set."""
     tree = evaluation.metrics.get("external")
     if tree is None:
         return []
-    of_test_part = details(name, evaluation)
+    test_details = class_details(name, evaluation)
     title = f"{name}, external test" if name else "External test"
-    return [{**of_test_part, **_by_class(tree), "name": title, "start": tree["data"]["path"]}]
+    return [{**test_details, **_class_tables(tree), "name": title, "start": tree["data"]["path"]}]
 
 
 def _table(
@@ -80,13 +86,13 @@ def _table(
     rows: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
     ties: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    best = {name: best_of([scores[name] for scores, _ in rows.values()], name) for name in names}
+    best = {name: best_value([scores[name] for scores, _ in rows.values()], name) for name in names}
     lines = [
         {
             "name": row,
             "cells": [
                 _cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
-                # A single row is not marked: it was compared with nothing.
+                # A single row is not marked, because it was not compared.
                 | {"best": len(rows) > 1 and scores[name] is not None and scores[name] == best[name]}
                 | {"tied": row in (ties or {}).get(name, ())}
                 for name in names
@@ -98,38 +104,42 @@ def _table(
 
 
 def _cell(value: float | None, span: Sequence[float] | None, why: str) -> dict[str, Any]:
-    interval = f"{wording.number(span[0])} to {wording.number(span[1])}" if value is not None and span else ""
-    return {"value": "-" if value is None else wording.number(value), "span": interval, "why": why}
+    interval = (
+        f"{wording.format_number(span[0])} to {wording.format_number(span[1])}"
+        if value is not None and span
+        else ""
+    )
+    return {"value": "-" if value is None else wording.format_number(value), "span": interval, "why": why}
 
 
-def best_of(values: Sequence[float | None], name: str) -> float | None:
-    """The best value of a score: the highest, but of losses and errors the lowest; None of none."""
+def best_value(values: Sequence[float | None], name: str) -> float | None:
+    """The best value of a score: the highest, or the lowest of losses and errors; None without values."""
     known = [v for v in values if v is not None]
     if not known:
         return None
-    return min(known) if name in _LOW_IS_GOOD else max(known)
+    return min(known) if name in _LOWER_IS_BETTER else max(known)
 
 
-def details(name: str, evaluation: Evaluation) -> dict[str, Any]:
+def class_details(name: str, evaluation: Evaluation) -> dict[str, Any]:
     """Confusion matrix and the scores of each class."""
     return {
         "name": name,
-        **_by_class(evaluation.metrics),
+        **_class_tables(evaluation.metrics),
         "start": wording.describe_start(evaluation.metrics["checkpoint"]),
         "epochs": ", ".join(f"seed {r['seed']}: epoch {r['epoch']}" for r in evaluation.metrics["per_seed"]),
     }
 
 
-def _by_class(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _class_tables(tree: Mapping[str, Any]) -> dict[str, Any]:
     counts = np.array(tree["confusion"])
-    # A class without test images has a row of zeros, not of 0/0.
+    # A class without test images has a row of zeros and not of 0/0.
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     columns = ("n", "sensitivity", "specificity", "precision", "f1", "auroc", "aupr")
     per_class = [
         {
             "name": label,
             "cells": [str(scores["n"])]
-            + ["-" if scores[c] is None else wording.number(scores[c]) for c in columns[1:]],
+            + ["-" if scores[c] is None else wording.format_number(scores[c]) for c in columns[1:]],
         }
         for label, scores in tree["per_class"].items()
     ]

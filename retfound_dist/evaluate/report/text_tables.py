@@ -5,40 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.evaluate.report.score_tables import NAMES, Ties, Trees, score_table
+from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, Ties, Trees, score_table
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.files.untrusted_text import markdown as escaped
 
-SHOWN = ("auroc", "aupr", "balanced_accuracy")
+TERMINAL_SCORES = ("auroc", "aupr", "balanced_accuracy")
 # `0.900 [0.850, 0.950]` takes 20 letters.
-_WIDE = 21
+_COLUMN_WIDTH = 21
 
 
-def terminal(metrics: Trees) -> list[str]:
-    """The scores that matter most of each row, with intervals."""
+def terminal_table(metrics: Trees) -> list[str]:
+    """The most important scores of each row, with intervals."""
     first = max(len("weights"), *map(len, metrics))
-    head = f"{'weights':<{first}}{heading(SHOWN)}"
-    return [head, *(f"{name:<{first}}{scores(tree, SHOWN)}" for name, tree in metrics.items())]
+    head = f"{'weights':<{first}}{score_headings(TERMINAL_SCORES)}"
+    return [
+        head,
+        *(f"{name:<{first}}{score_columns(tree, TERMINAL_SCORES)}" for name, tree in metrics.items()),
+    ]
 
 
-def heading(names: Sequence[str]) -> str:
-    """The names of scores, over the columns of `scores`."""
-    return "".join(f"  {wording.LABELS[name]:>{_WIDE}}" for name in names)
+def score_headings(names: Sequence[str]) -> str:
+    """The names of scores, above the columns of `score_columns`."""
+    return "".join(f"  {wording.LABELS[name]:>{_COLUMN_WIDTH}}" for name in names)
 
 
-def scores(tree: Mapping[str, Any], names: Sequence[str]) -> str:
+def score_columns(tree: Mapping[str, Any], names: Sequence[str]) -> str:
     """Macro scores with their intervals, in columns."""
     macro, spans = tree["macro"], tree["ci95"]["macro"]
-    cells = (wording.score(macro[name], spans[name]) for name in names)
-    return "".join(f"  {cell:>{_WIDE}}" for cell in cells)
+    cells = (wording.format_score(macro[name], spans[name]) for name in names)
+    return "".join(f"  {cell:>{_COLUMN_WIDTH}}" for cell in cells)
 
 
-def markdown(metrics: Trees, ties: Ties) -> str:
+def markdown_tables(metrics: Trees, ties: Ties) -> str:
     """Both definitions, every score with its interval."""
-    return "\n".join(_markdown(kind, metrics, ties) for kind in NAMES)
+    return "\n".join(_markdown_table(kind, metrics, ties) for kind in SCORE_NAMES)
 
 
-def _markdown(kind: str, metrics: Trees, ties: Ties) -> str:
+def _markdown_table(kind: str, metrics: Trees, ties: Ties) -> str:
     table = score_table(kind, metrics, ties)
     rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
     for line in table["lines"]:

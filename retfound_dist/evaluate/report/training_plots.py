@@ -1,4 +1,4 @@
-"""The training curves of a page: fine-tuning and pretraining, each a figure with title, note and legend."""
+"""The training curves of a page, for fine-tuning and pretraining."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from retfound_dist.evaluate.scores import wording
 from retfound_dist.formats import run_folder
 from retfound_dist.formats.log_rows import LossStep, each_step_once, read_log
 
-COMPARED = ("auroc", "aupr", "balanced_accuracy")
+PLOTTED_SCORES = ("auroc", "aupr", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with title and note; `legend` pairs the index of a colour with a name."""
+    """A figure with title and note. `legend`: pairs of a colour index and a name."""
 
     title: str
     svg: Markup
     note: str = ""
     legend: Sequence[tuple[int, str]] = field(default=())
     shapes: bool = False
-    """The legend shows the classes' markers rather than lines."""
+    """The legend shows markers of classes instead of lines."""
 
 
 def finetune_plots(evaluation: Evaluation) -> list[Plot]:
-    """Losses and validation AUROC over epochs, with the epoch that was kept."""
+    """Losses and validation AUROC over epochs, with the chosen epoch."""
     losses, scores, marks = [], [], []
-    for chosen in evaluation.metrics["per_seed"]:
-        rows = [r for r in evaluation.history if r["seed"] == chosen["seed"]]
-        for place, key in enumerate(("train_loss", "val_loss")):
-            known = {r["epoch"]: r[key] for r in rows if r[key] is not None}
-            if known:
-                losses.append(Line(list(known), list(known.values()), place))
-        known = {r["epoch"]: r["val_auroc"] for r in rows}
-        if known and all(score is not None for score in known.values()):
-            scores.append(Line(list(known), list(known.values()), 2))
-            if chosen["epoch"] in known:
-                marks.append(PointMarker(chosen["epoch"], known[chosen["epoch"]], "kept", 2))
+    for seed_row in evaluation.metrics["per_seed"]:
+        rows = [r for r in evaluation.history if r["seed"] == seed_row["seed"]]
+        for colour_index, key in enumerate(("train_loss", "val_loss")):
+            values = {r["epoch"]: r[key] for r in rows if r[key] is not None}
+            if values:
+                losses.append(Line(list(values), list(values.values()), colour_index))
+        values = {r["epoch"]: r["val_auroc"] for r in rows}
+        if values and all(score is not None for score in values.values()):
+            scores.append(Line(list(values), list(values.values()), 2))
+            if seed_row["epoch"] in values:
+                marks.append(PointMarker(seed_row["epoch"], values[seed_row["epoch"]], "kept", 2))
     plots = [
         Plot(
             "Fine-tuning: loss",
-            Markup(figures.curves(losses, "epoch", "cross entropy", whole_x=True)),
-            "Training is on augmented images with smoothed labels, so its loss cannot reach 0.",
+            Markup(figures.line_chart(losses, "epoch", "cross entropy", whole_x=True)),
+            "Training uses augmented images and smoothed labels, so its loss cannot reach 0.",
             [(0, "train"), (1, "validation")]
-            # More lines than seeds: there are validation losses too.
+            # More lines than seeds means that there are also validation losses.
             if len(losses) > len(evaluation.metrics["per_seed"])
             else [(0, "train")],
         )
@@ -62,15 +62,15 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
         plots.append(
             Plot(
                 "Fine-tuning: validation AUROC",
-                Markup(figures.curves(scores, "epoch", "macro AUROC", marks, whole_x=True)),
-                "The epoch is chosen here; the test part is looked at once, with that epoch.",
+                Markup(figures.line_chart(scores, "epoch", "macro AUROC", marks, whole_x=True)),
+                "The epoch is chosen by this score. The test part is used once, with the chosen epoch.",
             )
         )
     return plots
 
 
 def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
-    """Fine-tuning curves, one colour a row."""
+    """Fine-tuning curves, one colour for each row."""
     legend = list(enumerate(rows))
     training = {
         "train_loss": ("Fine-tuning: training loss", "cross entropy"),
@@ -79,20 +79,22 @@ def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
     plots = []
     for key, (title, label) in training.items():
         lines = []
-        for place, row in enumerate(rows.values()):
-            for chosen in row.metrics["per_seed"]:
+        for colour_index, row in enumerate(rows.values()):
+            for seed_row in row.metrics["per_seed"]:
                 points = [
                     (r["epoch"], r[key])
                     for r in row.history
-                    if r["seed"] == chosen["seed"] and r[key] is not None
+                    if r["seed"] == seed_row["seed"] and r[key] is not None
                 ]
                 if points:
-                    lines.append(figures.classed([p[0] for p in points], [p[1] for p in points], place))
+                    lines.append(
+                        figures.class_line([p[0] for p in points], [p[1] for p in points], colour_index)
+                    )
         if lines:
             plots.append(
                 Plot(
                     title,
-                    Markup(figures.curves(lines, "epoch", label, whole_x=True)),
+                    Markup(figures.line_chart(lines, "epoch", label, whole_x=True)),
                     "One line for each seed.",
                     legend,
                 )
@@ -101,15 +103,15 @@ def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
 
 
 def whisker_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """The scores that matter most, each row with its interval."""
+    """The most important scores, with an interval for each row."""
     plots = []
     classes = len(next(iter(metrics.values()))["classes"])
     chance = {"auroc": 0.5, "balanced_accuracy": 1 / classes}
-    for name in COMPARED:
+    for name in PLOTTED_SCORES:
         values = [m["macro"][name] for m in metrics.values()]
         spans = [m["ci95"]["macro"][name] for m in metrics.values()]
-        svg = figures.whiskers(list(metrics), values, spans, wording.LABELS[name], chance.get(name))
-        note = "Dotted: guessing." if name in chance else ""
+        svg = figures.interval_chart(list(metrics), values, spans, wording.LABELS[name], chance.get(name))
+        note = "Dotted line: guessing." if name in chance else ""
         plots.append(
             Plot(
                 f"{wording.LABELS[name][0].upper()}{wording.LABELS[name][1:]} with 95 % interval",
@@ -121,39 +123,39 @@ def whisker_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
 
 
 def pretraining_plots(metrics: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """The pretraining loss of every run behind the rows, with the evaluated checkpoints marked."""
+    """The pretraining loss of each run, with the evaluated checkpoints marked."""
     plots = []
     runs: dict[str, list[tuple[str, int]]] = {}
     for name, tree in metrics.items():
         run = run_url(tree["checkpoint"]["url"])
         if run and tree["checkpoint"]["step"] is not None:
             runs.setdefault(run, []).append((name, tree["checkpoint"]["step"]))
-    places = {name: i for i, name in enumerate(metrics)}
+    colours = {name: i for i, name in enumerate(metrics)}
     for run, checkpoints in runs.items():
         steps, losses = read_losses(run)
         if not steps:
             continue
         marks = [
-            PointMarker(step, float(np.interp(step, steps, losses)), name or f"step {step:,}", places[name])
+            PointMarker(step, float(np.interp(step, steps, losses)), name or f"step {step:,}", colours[name])
             for name, step in checkpoints
         ]
         colour = figures.COLOURS - 2
-        svg = figures.curves([Line(steps, losses, colour)], "step", "reconstruction loss", marks)
+        svg = figures.line_chart([Line(steps, losses, colour)], "step", "reconstruction loss", marks)
         plots.append(
             Plot(
                 "Pretraining: loss on removed patches",
                 Markup(svg),
-                f"Run {run}; dots: the checkpoints evaluated here.",
+                f"Run {run}. Dots: the checkpoints evaluated here.",
             )
         )
     return plots
 
 
 def read_losses(run: str) -> tuple[list[int], list[float]]:
-    """Steps and losses in a run's metrics.jsonl, the last line of a step counting; empty where unreadable."""
+    """Steps and losses in metrics.jsonl of a run, by the last line of each step; empty where unreadable."""
     try:
         rows = each_step_once(read_log(run, run_folder.METRICS, LossStep).rows)
-    # The page is drawn without the run's log too: the run may be deleted or out of reach.
+    # The page is also drawn without the log: the run may be deleted or not reachable.
     except StorageError:
         return [], []
     rows = [row for row in rows if row["loss"] is not None]

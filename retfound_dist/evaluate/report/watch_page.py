@@ -1,6 +1,6 @@
-"""The page of a watched run: how its checkpoints' probes went, with the fine-tuned ones' curves and pictures.
+"""The page of a watched run: probes of its checkpoints, curves and pictures of the fine-tuned ones.
 
-Drawn from watch.json and the evaluations beside it alone.
+It is drawn from watch.json and the evaluations beside it.
 """
 
 from __future__ import annotations
@@ -12,79 +12,85 @@ import numpy as np
 from markupsafe import Markup
 
 from retfound_dist.evaluate.report import figures
-from retfound_dist.evaluate.report.evaluation_page import compared, nothing, render
+from retfound_dist.evaluate.report.evaluation_page import comparison_context, empty_context, render
 from retfound_dist.evaluate.report.figures import Line, PointMarker
-from retfound_dist.evaluate.report.score_tables import PROBES, probe_tables
-from retfound_dist.evaluate.report.training_plots import COMPARED, Plot
+from retfound_dist.evaluate.report.score_tables import PROBE_TITLES, probe_tables
+from retfound_dist.evaluate.report.training_plots import PLOTTED_SCORES, Plot
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import wording
 
 Watch = Mapping[str, Any]
 """watch.json: `run`, `start` (or None), `rows` of steps, `alarms`."""
 START = "starting weights"
-TUNED = "fine-tuned"
-_ALARM = 7
-"""Place of the red colour."""
-_WHERE = "Probes are cross-validated on the train and val parts; the test part is seen by fine-tuning alone."
+FINETUNED = "fine-tuned"
+_ALARM_COLOUR = 7
+"""Index of the red colour."""
+_PARTS_NOTE = (
+    "Probes are cross-validated on the train and val parts. Only fine-tuned checkpoints use the test part."
+)
 
 
-def watch_page(watch: Watch, tuned: Mapping[int, Evaluation]) -> str:
-    """The page of a run with its probes and the evaluations of some steps; alarms in red at its top."""
-    rows = {_name(step): tuned[step] for step in sorted(tuned)}
+def watch_page(watch: Watch, finetuned: Mapping[int, Evaluation]) -> str:
+    """The page of a run, with its probes and the evaluations of some steps. Alarms are in red at the top."""
+    rows = {_step_name(step): finetuned[step] for step in sorted(finetuned)}
     first = next(iter(rows.values()), None)
-    below = compared(rows) if rows else nothing()
-    tables = [*probe_tables(_trees(watch), "Cross-validated on train and val."), *below["tables"]]
+    context = comparison_context(rows) if rows else empty_context()
+    tables = [*probe_tables(_probe_trees(watch), "Cross-validated on train and val."), *context["tables"]]
     return render(
         title=f"Checkpoints of {watch['run']}",
         subtitle=f"{len(watch['rows'])} checkpoints probed, {len(rows)} fine-tuned",
         alarms=[row["message"] for row in watch["alarms"]],
         summary=_summary(watch, first),
-        **{**below, "lead": history_plots(watch), "tables": tables},
+        **{**context, "lead": history_plots(watch), "tables": tables},
     )
 
 
 def history_plots(watch: Watch) -> list[Plot]:
-    """Scores over the run's steps with their intervals, beside those of the starting weights."""
+    """Scores over the steps of the run with their intervals, and those of the starting weights."""
     plots = []
-    for metric in COMPARED:
+    for metric in PLOTTED_SCORES:
         lines, legend = [], []
-        for place, (kind, title) in enumerate({**PROBES, "finetuned": f"{TUNED} (test part)"}.items()):
-            line = _line([(row["step"], row.get(kind)) for row in watch["rows"]], metric, place)
+        for colour_index, (kind, title) in enumerate(
+            {**PROBE_TITLES, "finetuned": f"{FINETUNED} (test part)"}.items()
+        ):
+            line = _line([(row["step"], row.get(kind)) for row in watch["rows"]], metric, colour_index)
             if line:
                 lines.append(line)
-                legend.append((place, title))
-                lines += _level(watch, kind, metric, line)
+                legend.append((colour_index, title))
+                lines += _start_level(watch, kind, metric, line)
         if not lines:
             continue
         marks = _marks(watch, metric)
-        svg = figures.curves(lines, "pretraining step", wording.LABELS[metric], marks, whole_x=True)
+        svg = figures.line_chart(lines, "pretraining step", wording.LABELS[metric], marks, whole_x=True)
         label = wording.LABELS[metric]
-        note = "Band: 95 % interval of each. Dashed: the starting weights." if watch["start"] else ""
+        note = "Band: 95 % interval. Dashed lines: the starting weights." if watch["start"] else ""
         plots.append(Plot(f"{label[0].upper()}{label[1:]} over the run", Markup(svg), note, legend))
     return plots
 
 
-def _line(points: Sequence[tuple[int, Any]], metric: str, place: int) -> Line | None:
+def _line(points: Sequence[tuple[int, Any]], metric: str, colour_index: int) -> Line | None:
     """A curve through the steps that have the score, with its band."""
-    known = [
+    defined = [
         (step, scores["macro"][metric], scores["ci95"]["macro"][metric]) for step, scores in points if scores
     ]
-    known = [point for point in known if point[1] is not None]
-    if not known:
+    defined = [point for point in defined if point[1] is not None]
+    if not defined:
         return None
     # A score without an interval gets a band of no height there.
-    spans = [span or (value, value) for _, value, span in known]
+    spans = [span or (value, value) for _, value, span in defined]
     low, high = np.array(spans).T
-    return Line([step for step, *_ in known], [value for _, value, _ in known], place, band=(low, high))
+    return Line(
+        [step for step, *_ in defined], [value for _, value, _ in defined], colour_index, band=(low, high)
+    )
 
 
-def _level(watch: Watch, kind: str, metric: str, beside: Line) -> list[Line]:
-    """The starting weights' score as a level under a curve."""
+def _start_level(watch: Watch, kind: str, metric: str, curve: Line) -> list[Line]:
+    """The score of the starting weights as a horizontal line in the colour of a curve."""
     scores = (watch["start"] or {}).get(kind)
     if not scores or scores["macro"][metric] is None:
         return []
-    ends = [0, max(beside.x)]
-    return [Line(ends, [scores["macro"][metric]] * 2, beside.colour, dashed=True)]
+    ends = [0, max(curve.x)]
+    return [Line(ends, [scores["macro"][metric]] * 2, curve.colour, dashed=True)]
 
 
 def _marks(watch: Watch, metric: str) -> list[PointMarker]:
@@ -92,51 +98,54 @@ def _marks(watch: Watch, metric: str) -> list[PointMarker]:
     first: dict[str, PointMarker] = {}
     for row in watch["alarms"]:
         if row["metric"] == metric and row["value"] is not None:
-            first.setdefault(row["kind"], PointMarker(row["step"], row["value"], "alarm", _ALARM))
+            first.setdefault(row["kind"], PointMarker(row["step"], row["value"], "alarm", _ALARM_COLOUR))
     return list(first.values())
 
 
-def _trees(watch: Watch) -> dict[str, Any]:
-    """Each row as if it were a metrics.json with probes, the starting weights first."""
+def _probe_trees(watch: Watch) -> dict[str, Any]:
+    """Each row in the form of a metrics.json with probes, the starting weights first."""
     start = {START: {"probe": watch["start"]}} if watch["start"] else {}
-    return start | {_name(row["step"]): {"probe": row} for row in watch["rows"]}
+    return start | {_step_name(row["step"]): {"probe": row} for row in watch["rows"]}
 
 
 def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
     if not watch["rows"]:
-        return ["No checkpoint was probed yet."]
-    # The newest is not always the highest step: a run that went back has older checkpoints of later steps.
+        return ["No checkpoint has been probed yet."]
+    # Not always the highest step: a run that went back has older checkpoints of later steps.
     last = next((row for row in watch["rows"] if row["step"] == watch.get("newest")), watch["rows"][-1])
-    scores = f"The newest checkpoint, step {last['step']:,}: {_told(last)}."
+    scores = f"The newest checkpoint, step {last['step']:,}: {_describe_probe(last)}."
     if watch["start"]:
-        scores += f" The starting weights: {_told(watch['start'])}."
+        scores += f" The starting weights: {_describe_probe(watch['start'])}."
     overlap = wording.probe_overlap_warning(last.get("pretrained_on"))
-    sentences = [scores, *_beside_start(watch, last), _WHERE, *([overlap] if overlap else [])]
+    sentences = [scores, *_compared_with_start(watch, last), _PARTS_NOTE, *([overlap] if overlap else [])]
     if not watch["alarms"]:
         sentences.append("No alarm was raised.")
-    return [*sentences, wording.intervals(first.metrics)] if first else sentences
+    return [*sentences, wording.describe_intervals(first.metrics)] if first else sentences
 
 
-def _beside_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
-    """By how much the newest checkpoint is above what the run began from, on the score that alarms judge."""
+def _compared_with_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
+    """A sentence on the newest checkpoint and the starting weights, by the score of the alarms."""
     gap = last.get("to_start")
     if not gap or gap["ci95"] is None:
         return []
     rule, (low, high) = watch["config"]["alarm"], gap["ci95"]
     sign = "+" if gap["difference"] > 0 else ""
-    difference = f"{wording.LABELS[rule['metric']]} {sign}{wording.score(gap['difference'], gap['ci95'])}"
-    real = "a real difference" if low > 0 or high < 0 else "not told apart on these images"
-    return [f"Beside its starting weights ({PROBES[rule['method']].lower()}): {difference}: {real}."]
+    difference = (
+        f"{wording.LABELS[rule['metric']]} {sign}{wording.format_score(gap['difference'], gap['ci95'])}"
+    )
+    verdict = "a clear difference" if low > 0 or high < 0 else "no clear difference on these images"
+    method = PROBE_TITLES[rule["method"]].lower()
+    return [f"Compared with the starting weights ({method}): {difference}: {verdict}."]
 
 
-def _told(probe: Mapping[str, Any]) -> str:
+def _describe_probe(probe: Mapping[str, Any]) -> str:
     linear = probe["linear"]
     scores = (
-        f"{wording.LABELS[name]} {wording.score(linear['macro'][name], linear['ci95']['macro'][name])}"
-        for name in COMPARED
+        f"{wording.LABELS[name]} {wording.format_score(linear['macro'][name], linear['ci95']['macro'][name])}"
+        for name in PLOTTED_SCORES
     )
     return f"linear probe {', '.join(scores)}"
 
 
-def _name(step: int) -> str:
+def _step_name(step: int) -> str:
     return f"step {step:,}"

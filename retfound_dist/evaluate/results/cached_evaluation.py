@@ -1,4 +1,4 @@
-"""Compares an existing evaluation with a request: the same weights, images and settings, or what differs."""
+"""Compares an existing evaluation with a request: are weights, images and settings the same?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 
-_HOW = (
+_IGNORED_SETTINGS = (
     "out.url",
     "threads",
     "jobs",
@@ -21,41 +21,41 @@ _HOW = (
     "data.allow_leak",
     "external.path",
 )
-"""Settings that say where and how a row runs, not what comes out: content tells weights and images."""
+"""Settings that do not change the result, or name weights and images, which are compared by content."""
 
 
 def is_same(
     metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
 ) -> bool:
     """Whether metrics.json came from these weights, these images and these settings."""
-    return not changes(metrics, start, data, config)
+    return not find_differences(metrics, start, data, config)
 
 
-def changes(
+def find_differences(
     metrics: Mapping[str, Any], start: StartingWeights, data: LabelledSet, config: EvaluateConfig
 ) -> list[str]:
-    """What differs from the weights, images and settings of metrics.json, one sentence each."""
+    """The differences from the weights, images and settings of metrics.json, a sentence each."""
     checkpoint, differing = metrics["checkpoint"], []
-    # By content and not by URL: the file at a URL may have been replaced, and the same file may have moved.
+    # By content and not by URL, because a file may be replaced, or moved to another URL.
     if checkpoint["sha256"] != start.identity:
-        there, here = _told(checkpoint), _told(start.describe())
-        same = " (its content has changed)" if there == here else ""
-        differing.append(f"checkpoint is {there} there and {here} here{same}")
+        old_name, new_name = _describe_checkpoint(checkpoint), _describe_checkpoint(start.describe())
+        hint = " (its content has changed)" if old_name == new_name else ""
+        differing.append(f"checkpoint is {old_name} there and {new_name} here{hint}")
     if metrics["data"]["fingerprint"] != data.fingerprint:
-        there, here = metrics["data"]["path"], data.path
-        same = " (its images, labels or split have changed)" if there == here else ""
-        differing.append(f"data are {there} there and {here} here{same}")
+        old_name, new_name = metrics["data"]["path"], data.path
+        hint = " (its images, labels or split have changed)" if old_name == new_name else ""
+        differing.append(f"data are {old_name} there and {new_name} here{hint}")
     if _external(metrics) != (data.external.fingerprint if data.external else None):
-        differing.append("the external set is another")
-    # An older metrics.json lacks settings that came later. It was made with what are their defaults.
+        differing.append("the external set is different")
+    # An older metrics.json lacks settings that were added later. It was made with their default values.
     for key, old, new in differences(with_defaults(EvaluateConfig, metrics["config"]), to_dict(config)):
-        # A checkpoint brings its own encoder. `model.*` only shapes a network that starts from nothing.
-        if key not in _HOW and not (start.kind != "none" and key.startswith("model.")):
+        # `model.*` matters only for random weights: a checkpoint has its own encoder.
+        if key not in _IGNORED_SETTINGS and not (start.kind != "none" and key.startswith("model.")):
             differing.append(f"{key} is {old!r} there and {new!r} here")
     return differing
 
 
-def _told(checkpoint: Mapping[str, Any]) -> str:
+def _describe_checkpoint(checkpoint: Mapping[str, Any]) -> str:
     step = f" (step {checkpoint['step']:,})" if checkpoint.get("step") else ""
     return f"{checkpoint['url']}{step}"
 

@@ -1,13 +1,13 @@
 """Writes and reads the files of an evaluation, as a whole.
 
-predictions.csv   the test part: key, patient, label, predicted, p_<CLASS>...
-seed_predictions.csv   the same of each seed, where there are several: seed, key, p_<CLASS>...
-split.csv         every image: key, patient, label, part
-history.jsonl     one object for each seed and epoch
-pictures.json     what only the models could show: mistakes with heat maps, features, reconstructions
-report.html       the page
-external_predictions.csv   the external set's images, where one was tested
-metrics.json      everything else; written last, so without it there is no evaluation
+predictions.csv            the test part: key, patient, label, predicted, p_<CLASS>...
+seed_predictions.csv       predictions of each seed, where there are several: seed, key, p_<CLASS>...
+split.csv                  every image: key, patient, label, part
+history.jsonl              one object for each seed and epoch
+pictures.json              pictures that need the models: mistakes with heat maps, features, reconstructions
+report.html                the page
+external_predictions.csv   images of the external set, where there is one
+metrics.json               everything else; written last, so without it there is no evaluation
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from retfound_dist.io import storage
 from retfound_dist.listing.split_units import Unit
 from retfound_dist.records import json_reader
 
-METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
+METRICS, PREDICTIONS, SEED_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
     "predictions.csv",
     "seed_predictions.csv",
@@ -41,20 +41,20 @@ METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "report.html",
 )
 UNFINISHED = "unfinished.json"
-"""Exists while an evaluation is being written. Beside it, files without a metrics.json are ours."""
+"""Exists while an evaluation is written: it marks files without a metrics.json as files of an evaluation."""
 REMEDY = "evaluate again with --force, or give another out.url"
-"""What a person can do about damaged files of an evaluation."""
-FILES = (METRICS, PREDICTIONS, OF_SEEDS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
+"""How to fix damaged files of an evaluation."""
+FILES = (METRICS, PREDICTIONS, SEED_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
 DIGITS = 8
-"""Decimals of a probability; scores are computed from the rounded ones, so that the CSV gives the same."""
+"""Decimals of a probability. Scores are computed from rounded ones, so that the CSV gives the same scores."""
 
-_SHOWN = {"legacy": LEGACY, "macro": MACRO}
+_TABLE_SCORES = {"legacy": LEGACY, "macro": MACRO}
 """Scores in every table of each kind."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row of a comparison: scores, the test part's predictions, the fine-tuning curves."""
+    """An evaluation, or one row of a comparison: scores, predictions of the test part, fine-tuning curves."""
 
     metrics: dict[str, Any]
     keys: tuple[str, ...]
@@ -63,13 +63,13 @@ class Evaluation:
     probabilities_NC: Floats
     history: list[dict[str, Any]]
     pictures: dict[str, Any] = field(default_factory=dict)
-    """`pictures.make_pictures`; empty where an evaluation was made without."""
+    """`page_images.make_pictures`; empty where the evaluation has none."""
     probabilities_SNC: Floats | None = None
-    """Each seed's own probabilities, where there are several; `probabilities_NC` is their mean."""
+    """Probabilities of each seed, where there are several; `probabilities_NC` is their mean."""
     external: ExternalTest | None = None
-    """Where another set was tested; not read back: its scores are in `metrics`."""
-    left_out: str = ""
-    """A sentence about lines of history.jsonl that could not be read; the curves lack them."""
+    """The test on another set. None after reading from files: its scores are in `metrics`."""
+    history_fault: str = ""
+    """A sentence about lines of history.jsonl that cannot be read; they are missing in the curves."""
 
     @property
     def classes(self) -> list[str]:
@@ -78,38 +78,40 @@ class Evaluation:
 
     @property
     def units(self) -> list[Unit]:
-        """The unit that a bootstrap draws for each test image; empty: its patient, or the image alone."""
+        """The bootstrap unit of each test image; empty where it is the patient or the image itself."""
         bootstrap = self.metrics["bootstrap"]
         return [(bootstrap["unit"], name) for name in bootstrap.get("unit_names", ())]
 
     @property
-    def drawn_from(self) -> Floats:
-        """The probabilities that a bootstrap over seeds draws from, (S, N, C)."""
+    def seed_probabilities_SNC(self) -> Floats:
+        """(S, N, C): the probabilities of each seed, for a bootstrap over seeds."""
         return self.probabilities_NC[None] if self.probabilities_SNC is None else self.probabilities_SNC
 
 
 def unit_names(unit: str, units: Sequence[Unit]) -> dict[str, list[str]]:
-    """What metrics.json keeps of `Part.units`, for a comparison to draw alike."""
+    """`SplitPart.units` for metrics.json, so that a comparison draws the same units."""
     if unit == "patient" or all(kind == "image" for kind, _ in units):
         return {}
     return {"unit_names": [f"{kind} {name}" for kind, name in units]}
 
 
 def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> None:
-    """Put an evaluation at a URL; an older one there stops counting first."""
-    # First: if writing is cut off, the next run knows these files as its own and may replace them.
-    storage.write_json(storage.join(url, UNFINISHED), {"note": "an evaluation that was not written whole"})
-    # Readers take metrics.json as the sign of a whole evaluation. It is deleted first and written last, so
+    """Write an evaluation to a URL; an older one there becomes invalid first."""
+    # First, so that the next command may replace these files if writing stops halfway.
+    storage.write_json(
+        storage.join(url, UNFINISHED), {"note": "an evaluation that was not written completely"}
+    )
+    # For readers metrics.json means that the evaluation is complete. It is deleted first and written last, so
     # that nobody reads a mixture of two evaluations.
     storage.delete(storage.join(url, METRICS))
     storage.write_text(storage.join(url, PREDICTIONS), predictions_csv(evaluation))
-    # Files that only some evaluations have: one that is left from an earlier evaluation would be read as
-    # part of this one.
-    some = {
-        OF_SEEDS: None if evaluation.probabilities_SNC is None else seeds_csv(evaluation),
+    # Files that only some evaluations have. A file of an earlier evaluation would be read as part of this
+    # one, so it is deleted.
+    optional_files = {
+        SEED_PREDICTIONS: None if evaluation.probabilities_SNC is None else seeds_csv(evaluation),
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
     }
-    for name, text in some.items():
+    for name, text in optional_files.items():
         if text is None:
             storage.delete(storage.join(url, name))
         else:
@@ -123,29 +125,29 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
 
 
 def read_metrics(url: str) -> dict[str, Any]:
-    """metrics.json of the evaluation at a URL; RecordError where it is damaged or of another program."""
+    """metrics.json of the evaluation at a URL; RecordError where it is damaged or from another program."""
     return dict(json_reader.read(storage.join(url, METRICS), EvaluationFile, REMEDY))
 
 
 def read_whole(url: str) -> Evaluation | None:
-    """`read` for a page of several: RecordError too where a score that it shows is missing."""
+    """As `read`; also a RecordError where a score that pages show is missing."""
     evaluation = read(url)
-    if evaluation is not None and (lacking := _lacking(evaluation.metrics)):
-        raise json_reader.damaged(storage.join(url, METRICS), f"{lacking} is missing", REMEDY)
+    if evaluation is not None and (missing := _missing_score(evaluation.metrics)):
+        raise json_reader.damaged(storage.join(url, METRICS), f"{missing} is missing", REMEDY)
     return evaluation
 
 
-def _lacking(tree: Mapping[str, Any]) -> str:
-    """The first score that pages show and this metrics.json does not hold; empty where it is whole."""
-    tables = {name: tree[name] for name in _SHOWN}
-    tables |= {f"ci95.{name}": tree["ci95"].get(name, {}) for name in _SHOWN}
+def _missing_score(tree: Mapping[str, Any]) -> str:
+    """The first score that pages show and this metrics.json lacks; empty where it is complete."""
+    tables = {name: tree[name] for name in _TABLE_SCORES}
+    tables |= {f"ci95.{name}": tree["ci95"].get(name, {}) for name in _TABLE_SCORES}
     for seed, row in enumerate(tree["per_seed"]):
-        tables |= {f"per_seed[{seed}].{name}": row[name] for name in _SHOWN}
+        tables |= {f"per_seed[{seed}].{name}": row[name] for name in _TABLE_SCORES}
     if external := tree.get("external"):
-        tables |= {f"external.{name}": external[name] for name in _SHOWN}
-        tables |= {f"external.ci95.{name}": external["ci95"].get(name, {}) for name in _SHOWN}
-    wanted = ((where, score) for where in tables for score in _SHOWN[where.rpartition(".")[2]])
-    missing = next(((where, score) for where, score in wanted if score not in tables[where]), None)
+        tables |= {f"external.{name}": external[name] for name in _TABLE_SCORES}
+        tables |= {f"external.ci95.{name}": external["ci95"].get(name, {}) for name in _TABLE_SCORES}
+    expected = ((where, score) for where in tables for score in _TABLE_SCORES[where.rpartition(".")[2]])
+    missing = next(((where, score) for where, score in expected if score not in tables[where]), None)
     if missing:
         return ".".join(missing)
     for kind, probe in (tree.get("probe") or {}).items():
@@ -160,8 +162,8 @@ def read(url: str) -> Evaluation | None:
         return None
     metrics = read_metrics(url)
     if not storage.exists(storage.join(url, PREDICTIONS)):
-        raise RecordError(f"{storage.join(url, PREDICTIONS)} is not there; {REMEDY}")
-    # The history only feeds curves. Lines that cannot be read are counted, and the scores are still used.
+        raise RecordError(f"{storage.join(url, PREDICTIONS)} does not exist; {REMEDY}")
+    # The history is only for curves: lines that cannot be read are reported, and the scores are still used.
     history = json_reader.read_lines(storage.join(url, HISTORY), EpochRow)
     classes, where = metrics["classes"], storage.join(url, PREDICTIONS)
     try:
@@ -173,29 +175,29 @@ def read(url: str) -> Evaluation | None:
             labels_N=predictions.labels_N,
             probabilities_NC=predictions.probabilities_NC,
             history=[dict(row) for row in history.rows],
-            pictures=_pictures(url),
-            probabilities_SNC=_of_seeds(url, metrics, predictions.keys),
-            left_out=history.fault,
+            pictures=_read_pictures(url),
+            probabilities_SNC=_read_seed_probabilities(url, metrics, predictions.keys),
+            history_fault=history.fault,
         )
-    # The reader of predictions raises these for damage and does not always know the file's URL.
+    # Errors of the reader of predictions, which does not always know the URL.
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
 
 
-def _of_seeds(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats | None:
-    where, seeds, classes = storage.join(url, OF_SEEDS), metrics["seeds"], metrics["classes"]
+def _read_seed_probabilities(url: str, metrics: dict[str, Any], keys: Sequence[str]) -> Floats | None:
+    where, seeds, classes = storage.join(url, SEED_PREDICTIONS), metrics["seeds"], metrics["classes"]
     if len(seeds) < 2 or not storage.exists(where):
         return None
     return read_seeds(where, seeds, keys, classes)
 
 
-def _pictures(url: str) -> dict[str, Any]:
+def _read_pictures(url: str) -> dict[str, Any]:
     where = storage.join(url, PICTURES)
     return dict(json_reader.read(where, PicturesFile, REMEDY)) if storage.exists(where) else {}
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """The test part, one line an image."""
+    """The test part, one line for each image."""
     classes = evaluation.classes
     rows = [
         [key, patient or "", classes[label], classes[int(p_C.argmax())], *(f"{p:.{DIGITS}f}" for p in p_C)]
@@ -207,25 +209,30 @@ def predictions_csv(evaluation: Evaluation) -> str:
             strict=True,
         )
     ]
-    return _csv(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
+    return _csv_text(["key", "patient", "label", "predicted", *(f"p_{c}" for c in classes)], rows)
 
 
 def seeds_csv(evaluation: Evaluation) -> str:
-    """The test part by each seed, one line a seed and image."""
-    by_seed = zip(evaluation.metrics["seeds"], evaluation.drawn_from, strict=True)
+    """The test part, one line for each seed and image."""
+    by_seed = zip(evaluation.metrics["seeds"], evaluation.seed_probabilities_SNC, strict=True)
     rows = [
         [str(seed), key, *(f"{p:.{DIGITS}f}" for p in p_C)]
         for seed, p_NC in by_seed
         for key, p_C in zip(evaluation.keys, p_NC, strict=True)
     ]
-    return _csv(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
+    return _csv_text(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
 
 
-def external_csv(tested: ExternalTest) -> str:
-    """The external set, one line an image: `label` in the model's words, `external_label` in the set's."""
-    classes = tested.metrics["classes"]
+def external_csv(external_test: ExternalTest) -> str:
+    """The external set, one line for each image. `label`: the class of the model it is mapped to."""
+    classes = external_test.metrics["classes"]
     images = zip(
-        tested.keys, tested.patients, tested.labels_N, tested.own_labels, tested.probabilities_NM, strict=True
+        external_test.keys,
+        external_test.patients,
+        external_test.labels_N,
+        external_test.own_labels,
+        external_test.probabilities_NM,
+        strict=True,
     )
     rows = [
         [key, patient or "", classes[label], own_label, classes[int(p_M.argmax())]]
@@ -233,20 +240,20 @@ def external_csv(tested: ExternalTest) -> str:
         for key, patient, label, own_label, p_M in images
     ]
     columns = ["key", "patient", "label", "external_label", "predicted"]
-    return _csv([*columns, *(f"p_{c}" for c in classes)], rows)
+    return _csv_text([*columns, *(f"p_{c}" for c in classes)], rows)
 
 
 def split_csv(data: LabelledSet) -> str:
-    """Which image fell into which part."""
+    """The part of each image, one line for each image."""
     rows = [
         [key, patient or "", data.classes[label], name]
         for name, part in data.parts.items()
         for key, patient, label in zip(part.keys, part.patients, part.labels, strict=True)
     ]
-    return _csv(["key", "patient", "label", "part"], rows)
+    return _csv_text(["key", "patient", "label", "part"], rows)
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _csv_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

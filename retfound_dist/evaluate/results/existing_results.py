@@ -1,4 +1,4 @@
-"""Checks what exists at `out.url`: the same evaluation, another one, or something else."""
+"""Checks `out.url`: does it have the same evaluation, another one, or something else?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from retfound_dist.errors import ConfigError, RecordError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.cached_evaluation import changes
+from retfound_dist.evaluate.results.cached_evaluation import find_differences
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.score_files import ComparisonFile
 from retfound_dist.io import output_files, storage
 from retfound_dist.records import json_reader
 
-_OTHERS = (
+_OTHER_KINDS = (
     url_kinds.RUN,
     url_kinds.CHECKPOINT,
     url_kinds.UNCOMMITTED,
@@ -26,70 +26,74 @@ _OTHERS = (
     url_kinds.TARS,
     url_kinds.MODEL_FOLDER,
 )
-FEW = 4
-"""Differences that are shown."""
+MAX_SHOWN = 4
+"""Number of differences that are shown."""
 
 
 def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
-    """ConfigError where `out.url` belongs to something else: nothing is mixed with an evaluation."""
-    kind, wanted = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
-    if kind in _OTHERS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {wanted}:
-        raise ConfigError(f"out.url={url} is {kind}: give {wanted} a folder of its own")
+    """ConfigError where `out.url` belongs to something else, so that nothing is mixed with an evaluation."""
+    kind, expected = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
+    if kind in _OTHER_KINDS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {expected}:
+        raise ConfigError(f"out.url={url} is {kind}: give {expected} a folder of its own")
     if not storage.is_folder(url) and storage.exists(url):
-        raise ConfigError(f"out.url={url} is {kind}, a folder is wanted: give another out.url")
-    # --force replaces an evaluation. It never replaces a run, a checkpoint or a shard set: those were
-    # refused above.
-    if force or kind == wanted:
+        raise ConfigError(f"out.url={url} is {kind}, but it must be a folder: give another out.url")
+    # --force replaces only an evaluation: a run, a checkpoint or a shard set was refused above.
+    if force or kind == expected:
         return
     names = set(storage.list_names(url))
     if evaluation_files.UNFINISHED in names or comparison:
         return
-    # No UNFINISHED file lies there, so files of these names were not left by an evaluation of ours.
-    strange = sorted(names & set(evaluation_files.FILES))
-    if strange:
-        raise output_files.foreign_output_error(storage.join(url, strange[0]), "evaluate", "out.url")
+    # There is no UNFINISHED file, so files of these names are not from an interrupted evaluation.
+    foreign = sorted(names & set(evaluation_files.FILES))
+    if foreign:
+        raise output_files.foreign_output_error(storage.join(url, foreign[0]), "evaluate", "out.url")
 
 
 def read_matching_evaluation(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
-    """The same evaluation where it is complete already; None where it has to be made.
+    """The same evaluation where it is complete; None where it has to be made.
 
-    ConfigError, with the difference, where another one stands there and `force` is not given; RecordError
-    where its metrics.json is damaged or of another program.
+    ConfigError, with the differences, where another one is there and `force` is not set. RecordError where
+    its metrics.json is damaged or from another program.
     """
     url = config.out.url
     if force or not storage.exists(storage.join(url, evaluation_files.METRICS)):
         return None
-    differing = changes(evaluation_files.read_metrics(url), start, data, config)
+    differing = find_differences(evaluation_files.read_metrics(url), start, data, config)
     if differing:
-        raise ConfigError(_refusal(url, "evaluation", differing))
+        raise ConfigError(_refusal_message(url, "evaluation", differing))
     try:
         return evaluation_files.read(url)
-    except RecordError as error:  # what was to be seen of it by metrics.json is the same: nothing is lost
-        say(f"it is made again: {error}")
+    # By metrics.json it is the same evaluation, so making it again loses nothing.
+    except RecordError as error:
+        say(f"the evaluation is made again: {error}")
         return None
 
 
 def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
-    """ConfigError where a comparison stands at `where` with rows that the new one would not show.
+    """ConfigError where the comparison at `where` has rows that the new one would lose.
 
-    RecordError where it is damaged or of another program.
+    RecordError where it is damaged or from another program.
     """
     if force or not storage.exists(where):
         return
     remedy = "give another out.url, or compare again with --force"
     old_weights = json_reader.read(where, ComparisonFile, remedy)["config"]["weights"]
-    lost = [name for name in old_weights if name not in weights]
-    if lost:
+    missing = [name for name in old_weights if name not in weights]
+    if missing:
         raise ConfigError(
-            _refusal(where, "comparison", [f"weights.{name} is in that one and not in this" for name in lost])
+            _refusal_message(
+                where,
+                "comparison",
+                [f"weights.{name} is in that one but not in this one" for name in missing],
+            )
         )
 
 
-def _refusal(url: str, name: str, differing: list[str]) -> str:
-    more = f", and {len(differing) - FEW} more" if len(differing) > FEW else ""
+def _refusal_message(url: str, name: str, differing: list[str]) -> str:
+    more = f", and {len(differing) - MAX_SHOWN} more" if len(differing) > MAX_SHOWN else ""
     return (
-        f"{url} holds another {name} ({'; '.join(differing[:FEW])}{more}): "
+        f"{url} holds another {name} ({'; '.join(differing[:MAX_SHOWN])}{more}): "
         "give another out.url, or replace it with --force"
     )

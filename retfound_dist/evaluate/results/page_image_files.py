@@ -1,4 +1,4 @@
-"""The types of pictures.json, checked when it is read, so that a page can draw it."""
+"""The types of pictures.json. They are checked when it is read, so that a page can draw it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _OPEN = with_config(ConfigDict(extra="allow"))
 
 def _readable(text: str) -> str:
     try:
-        # load() decodes the pixels. open() alone reads the header and lets a cut-off picture pass.
+        # load() decodes the pixels. open() reads only the header and accepts a truncated picture.
         Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()
-    # Pillow reports broken files by several exceptions; SyntaxError is that of a broken PNG.
+    # Pillow has several exceptions for broken files; SyntaxError is for a broken PNG.
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError("is no picture") from error
+        raise ValueError("is not a picture") from error
     return text
 
 
 def _rectangular(heat: list[list[float]]) -> list[list[float]]:
     if len({len(row) for row in heat}) != 1 or not heat[0]:
-        raise ValueError("is no map: its rows are of many lengths")
+        raise ValueError("is not a map: its rows have different lengths")
     return heat
 
 
 Picture: TypeAlias = Annotated[str, AfterValidator(_readable)]
-"""What `encoding.encode_picture` gave."""
+"""A result of `image_encoding.encode_picture`."""
 Heat: TypeAlias = Annotated[list[list[float]], AfterValidator(_rectangular)]
-"""What `encoding.round_heat_map` gave."""
+"""A result of `image_encoding.round_heat_map`."""
 Pair: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 @_OPEN
 class Mistake(TypedDict):
-    """One of the worst."""
+    """One of the worst mistakes."""
 
     key: str
     label: str
@@ -56,7 +56,7 @@ class Mistake(TypedDict):
 
 @_OPEN
 class Mistakes(TypedDict):
-    """Those of the first seed."""
+    """The worst mistakes of the first seed."""
 
     seed: int
     wrong: Count
@@ -65,27 +65,27 @@ class Mistakes(TypedDict):
 
 @_OPEN
 class Directions(TypedDict):
-    """Two directions of the frozen features."""
+    """The frozen features in two directions."""
 
     points: list[Pair]
     explained: Pair
 
 
 @_OPEN
-class FilledIn(TypedDict):
-    """What one checkpoint made of the images."""
+class CheckpointImages(TypedDict):
+    """The reconstructions of one checkpoint."""
 
     step: StepNumber | None
     reconstruction: list[str]
     difference: list[str]
 
 
-def _together(tree: Reconstructions) -> Reconstructions:
+def _equal_lengths(tree: Reconstructions) -> Reconstructions:
     columns = [*tree["checkpoints"], tree]
     lengths = {len(column[name]) for column in columns for name in _LISTS if name in column}  # type: ignore[literal-required]
-    # The page walks through these lists by index: a shorter one would end in an IndexError there.
+    # The page reads these lists by index, so a shorter one would raise an IndexError there.
     if len(lengths) != 1:
-        raise ValueError("has lists of many lengths, of the same images")
+        raise ValueError("has lists of different lengths for the same images")
     return tree
 
 
@@ -94,18 +94,18 @@ _LISTS = ("labels", "original", "masked", "reconstruction", "difference")
 
 @_OPEN
 class Reconstructions(TypedDict):
-    """A few test images filled in, by several checkpoints."""
+    """A few test images, reconstructed by several checkpoints."""
 
     labels: list[str]
     original: list[str]
     masked: list[str]
-    checkpoints: Annotated[list[FilledIn], Field(min_length=1)]
+    checkpoints: Annotated[list[CheckpointImages], Field(min_length=1)]
 
 
 @_OPEN
 class PicturesFile(TypedDict):
-    """pictures.json; what could not be had is None."""
+    """pictures.json. None: the picture could not be made."""
 
     mistakes: NotRequired[Mistakes | None]
     features: NotRequired[Directions | None]
-    reconstructions: NotRequired[Annotated[Reconstructions, AfterValidator(_together)] | None]
+    reconstructions: NotRequired[Annotated[Reconstructions, AfterValidator(_equal_lengths)] | None]

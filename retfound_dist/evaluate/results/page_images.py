@@ -1,8 +1,8 @@
-"""Makes pictures.json: the pictures that need the models. Pages are drawn from this file alone.
+"""Makes pictures.json: the pictures that need the models. Pages read them from this file.
 
-mistakes          the worst ones of the first seed, with heat maps (`worst_mistakes.py`)
+mistakes          the worst mistakes of the first seed, with heat maps (`worst_mistakes.py`)
 features          two directions of the frozen features of the test part (`feature_projection.py`)
-reconstructions   a few test images filled in by this checkpoint and by earlier ones of its run
+reconstructions   a few test images, reconstructed by this checkpoint and by earlier ones of its run
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from retfound_dist.evaluate.probe.reconstruct import Reconstruction, reconstruct
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.model.weights.weight_files import Weights, autoencoder_from, read_weights
 
-PICTURES = 5
-"""Test images whose reconstruction is shown, one of each class first."""
-GAIN = 3
-"""Differences are shown so many times larger, else they are too dark to see."""
+MAX_IMAGES = 5
+"""Number of test images whose reconstruction is shown."""
+DIFFERENCE_GAIN = 3
+"""Differences are multiplied by this, because they would be too dark to see."""
 _MASK_SEED = 0
 
 
 def make_pictures(
     start: StartingWeights,
     data: LabelledSet,
-    seen_ND: Features,
+    features_ND: Features,
     mistakes: dict[str, Any],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The whole of pictures.json; parts that cannot be had (no decoder, too few images) are None.
+    """The content of pictures.json. A part is None where it cannot be made (no decoder, too few images).
 
-    `seen_ND`: frozen features of the test part.
+    `features_ND`: frozen features of the test part.
     """
     return {
         "mistakes": mistakes,
-        "features": project(seen_ND),
+        "features": project(features_ND),
         "reconstructions": reconstructions(start, data, say),
     }
 
@@ -52,17 +52,17 @@ def reconstructions(
 ) -> dict[str, Any] | None:
     """The same images and masks for the first, the middle and this checkpoint of a run.
 
-    None without a decoder (`none`, an encoder alone). An earlier checkpoint that cannot be read is said and
-    left out.
+    None without a decoder (`none`, or a file with an encoder only). An earlier checkpoint that cannot be read
+    is reported and left out.
     """
     if start.weights is None or not start.weights.has_decoder:
         return None
     test = data.parts["test"]
-    # Errors below are reported and not raised: scores that took hours must not be lost for a picture.
-    places = chosen(test)
-    images = [test.images[i] for i in places]
+    # Errors are reported and not raised, because scores that took hours must not be lost for a picture.
+    indices = choose_images(test)
+    images = [test.images[i] for i in indices]
     try:
-        own_reconstructions = _filled_in(start.weights, images)
+        own_reconstructions = _reconstruct(start.weights, images)
     except RetfoundError as error:
         say(f"no reconstructions: {error}")
         return None
@@ -72,7 +72,7 @@ def reconstructions(
     for step in earlier_steps(start):
         try:
             url = checkpoint_folder.checkpoint_url(str(run_url(start.url)), step)
-            earlier = _filled_in(read_weights(url), images)
+            earlier = _reconstruct(read_weights(url), images)
         except RetfoundError as error:
             say(f"no reconstruction by step {step}: {error}")
             continue
@@ -80,8 +80,8 @@ def reconstructions(
             columns.append(_column(step, earlier))
     columns.append(_column(start.describe()["step"], own_reconstructions))
     return {
-        "keys": [test.keys[i] for i in places],
-        "labels": [data.classes[test.labels[i]] for i in places],
+        "keys": [test.keys[i] for i in indices],
+        "labels": [data.classes[test.labels[i]] for i in indices],
         "image_size": start.image_size,
         "patch": start.shape.patch,
         "original": [encode_picture(one.original) for one in own_reconstructions],
@@ -91,25 +91,25 @@ def reconstructions(
 
 
 def earlier_steps(start: StartingWeights) -> list[int]:
-    """The first and the middle of the run's committed steps before this checkpoint, as far as there are."""
+    """The first and the middle one of the run's committed steps before this checkpoint, where they exist."""
     run, step = run_url(start.url), start.describe()["step"]
     if run is None or step is None:
         return []
-    # Later checkpoints are left out: the page shows how the run came to this one.
+    # Without later checkpoints: the page shows the run up to this one.
     steps = [s for s in checkpoint_folder.list_steps(run) if s <= step]
     return sorted({steps[0], steps[(len(steps) - 1) // 2]} - {step}) if steps else []
 
 
-def chosen(test: SplitPart) -> list[int]:
-    """Places of the test images to show: the first of each class in turn."""
+def choose_images(test: SplitPart) -> list[int]:
+    """Indices of the test images to show: the first of each class, then the second of each, and so on."""
     labels = test.labels
-    # Sorted by how many of its class came before: each class gives one image before any gives a second.
+    # The sort key is the number of earlier images of the same class.
     ranked = sorted((int((labels[:i] == labels[i]).sum()), int(labels[i]), i) for i in range(len(labels)))
-    return [place for *_, place in ranked[:PICTURES]]
+    return [index for *_, index in ranked[:MAX_IMAGES]]
 
 
-def _filled_in(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] | None:
-    """None where the images are not of the size that the decoder was trained for."""
+def _reconstruct(weights: Weights, images: Sequence[Any]) -> list[Reconstruction] | None:
+    """None where the images do not have the size that the decoder was trained for."""
     model = autoencoder_from(weights)
     size = images[0].shape
     return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
@@ -119,10 +119,10 @@ def _column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any
     return {
         "step": step,
         "reconstruction": [encode_picture(one.reconstruction) for one in images],
-        "difference": [encode_picture(_raised(one.difference)) for one in images],
+        "difference": [encode_picture(_amplify(one.difference)) for one in images],
     }
 
 
-def _raised(difference: Any) -> Any:
-    # As int: uint8 would wrap around at 256.
-    return np.minimum(difference.astype(int) * GAIN, 255).astype(np.uint8)
+def _amplify(difference: Any) -> Any:
+    # As int, because uint8 would wrap around at 256.
+    return np.minimum(difference.astype(int) * DIFFERENCE_GAIN, 255).astype(np.uint8)

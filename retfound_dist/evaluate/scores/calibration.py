@@ -17,30 +17,30 @@ from retfound_dist.evaluate.scores.metrics import ECE_BINS, Floats, Labels, conf
 class Bin:
     """Images whose confidence falls into one of the equal bins of the calibration error."""
 
-    place: int
-    """From 0; the bin holds confidences above place / bins, up to (place + 1) / bins."""
+    index: int
+    """From 0; the bin holds confidences above index / ECE_BINS, up to (index + 1) / ECE_BINS."""
     images: int
     confidence: float
-    """Mean of them."""
-    right: float
-    """Share whose predicted class is the true one."""
-    span: tuple[float, float]
-    """95 % interval of that share (Wilson), as if images were independent."""
+    """Mean confidence."""
+    accuracy: float
+    """Share of images with a correct prediction."""
+    interval: tuple[float, float]
+    """95 % interval of the accuracy (Wilson), as if images were independent."""
 
 
-def bins(labels_N: Labels, probabilities_NC: Floats) -> list[Bin]:
-    """The bins that hold an image, rising."""
+def calibration_bins(labels_N: Labels, probabilities_NC: Floats) -> list[Bin]:
+    """The bins that contain an image, in rising order."""
     confidence_N = probabilities_NC.max(1)
-    right_N = probabilities_NC.argmax(1) == labels_N
-    place_N = confidence_bins(confidence_N)
+    correct_N = probabilities_NC.argmax(1) == labels_N
+    index_N = confidence_bins(confidence_N)
     filled_bins = []
-    for place in range(ECE_BINS):
-        here = place_N == place
-        images, right = int(here.sum()), int(right_N[here].sum())
+    for index in range(ECE_BINS):
+        here = index_N == index
+        images, correct = int(here.sum()), int(correct_N[here].sum())
         if images:
-            # Wilson, because many bins hold few images, all of them right: the usual interval of mean and
-            # deviation would have no width there.
-            low, high = binomtest(right, images).proportion_ci(method="wilson")
+            # Wilson, because in bins with few images all are often correct. The usual interval would then
+            # have no width.
+            low, high = binomtest(correct, images).proportion_ci(method="wilson")
             mean = float(np.mean(confidence_N[here]))
-            filled_bins.append(Bin(place, images, mean, right / images, (float(low), float(high))))
+            filled_bins.append(Bin(index, images, mean, correct / images, (float(low), float(high))))
     return filled_bins

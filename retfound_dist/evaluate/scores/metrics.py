@@ -1,12 +1,12 @@
-"""The two definitions of the scores, and what each class contributes.
+"""The two definitions of the scores, and the scores of each class.
 
-`legacy`: what RETFound's first evaluator printed: one-vs-rest confusion matrices, mean over classes
-1..C-1 only (the first class, alphabetically, is left out); `acc` is one-vs-rest; `mcc` is a mean of
-binary ones; `auroc` and `aupr` are means over all classes.
-`macro`: over all classes; `accuracy` is top-1, `mcc` and `kappa` are multiclass.
+`legacy`: as in RETFound's first evaluator. Confusion matrices are one-vs-rest; scores are means over classes
+1..C-1, without the alphabetically first class. `acc` is one-vs-rest, `mcc` is a mean of binary ones. `auroc`
+and `aupr` are means over all classes.
+`macro`: means over all classes. `accuracy` is top-1, `mcc` and `kappa` are multiclass.
 
-A score that is not defined (a class that is never predicted has no precision) is None, with the reason
-under `undefined`; it is never a silent 0.
+An undefined score (a class that is never predicted has no precision) is None and never 0. Its reason is under
+`undefined`.
 
 Shapes: N images, C classes; confusion matrices are (..., C, C) with the truth in rows.
 """
@@ -41,15 +41,15 @@ MACRO = (
 )
 ECE_BINS = 15
 """Equal-width bins of confidence (Guo et al. 2017)."""
-_TINY = 1e-12
-_SINGLE = "one class holds every image or every prediction"
+_MIN_PROBABILITY = 1e-12
+_ONE_CLASS = "one class holds every image or every prediction"
 
 
 def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str]) -> Scores:
-    """`legacy`, `macro`, `per_class` and `confusion` of one prediction, ready for JSON."""
+    """`legacy`, `macro`, `per_class` and `confusion` of predictions, as values for JSON."""
     confusion = confusion_matrix(labels_N, probabilities_NC.argmax(1), labels=range(len(classes)))
     auroc_C, aupr_C = ranking(labels_N, probabilities_NC)
-    why = reasons(confusion, classes)
+    undefined_reasons = reasons(confusion, classes)
     legacy = legacy_scores(confusion.astype(float)) | {"auroc": auroc_C.mean(), "aupr": aupr_C.mean()}
     macro = macro_scores(confusion.astype(float)) | {
         "auroc": auroc_C.mean(),
@@ -58,8 +58,8 @@ def evaluate(labels_N: Labels, probabilities_NC: Floats, classes: Sequence[str])
         "ece": calibration_error(labels_N, probabilities_NC),
     }
     return {
-        "legacy": _named(legacy, LEGACY, why["legacy"]),
-        "macro": _named(macro, MACRO, why["macro"]),
+        "legacy": _with_undefined(legacy, LEGACY, undefined_reasons["legacy"]),
+        "macro": _with_undefined(macro, MACRO, undefined_reasons["macro"]),
         "per_class": _per_class(confusion, auroc_C, aupr_C, classes),
         "confusion": confusion.tolist(),
     }
@@ -90,8 +90,8 @@ def legacy_scores(confusion: Floats) -> dict[str, Floats]:
     """RETFound's confusion-matrix scores, (...) each: the mean over classes 1..C-1."""
     binary = one_vs_rest(confusion)
     binary["f1"] = binary["f1_legacy"]
-    # RETFound's misc_measures loops over range(1, C) and so leaves class 0 out. Its published tables were
-    # made that way, and only the same mean can be compared with them.
+    # RETFound's misc_measures loops over range(1, C), so it leaves class 0 out. The published tables were
+    # made in this way, so only the same mean can be compared with them.
     return {name: binary[name][..., 1:].mean(-1) for name in LEGACY if name in binary}
 
 
@@ -99,16 +99,16 @@ def macro_scores(confusion: Floats) -> dict[str, Floats]:
     """Scores over all classes, (...) each."""
     binary = one_vs_rest(confusion)
     n = confusion.sum((-2, -1))
-    truth, guess = confusion.sum(-1), confusion.sum(-2)
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1)
-    chance = (truth * guess).sum(-1)
-    spread = np.sqrt((n**2 - (truth**2).sum(-1)) * (n**2 - (guess**2).sum(-1)))
+    truth, predicted = confusion.sum(-1), confusion.sum(-2)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1).sum(-1)
+    chance = (truth * predicted).sum(-1)
+    spread = np.sqrt((n**2 - (truth**2).sum(-1)) * (n**2 - (predicted**2).sum(-1)))
     return {
-        "accuracy": _ratio(hits, n),
+        "accuracy": _ratio(correct, n),
         "balanced_accuracy": binary["sensitivity"].mean(-1),
         "f1": binary["f1"].mean(-1),
-        "mcc": _ratio(hits * n - chance, spread),
-        "kappa": _ratio(hits * n - chance, n**2 - chance),
+        "mcc": _ratio(correct * n - chance, spread),
+        "kappa": _ratio(correct * n - chance, n**2 - chance),
         "sensitivity": binary["sensitivity"].mean(-1),
         "specificity": binary["specificity"].mean(-1),
         "precision": binary["precision"].mean(-1),
@@ -116,7 +116,7 @@ def macro_scores(confusion: Floats) -> dict[str, Floats]:
 
 
 def ranking(labels_N: Labels, probabilities_NC: Floats) -> tuple[Floats, Floats]:
-    """One-vs-rest AUROC and average precision of each class (C,); NaN where the class has no image or all."""
+    """One-vs-rest AUROC and average precision of each class (C,); NaN where it has no image, or all."""
     classes = probabilities_NC.shape[1]
     auroc_C, aupr_C = np.full(classes, np.nan), np.full(classes, np.nan)
     for c in range(classes):
@@ -129,9 +129,9 @@ def ranking(labels_N: Labels, probabilities_NC: Floats) -> tuple[Floats, Floats]
 
 def mean_log_loss(labels_N: Labels, probabilities_NC: Floats) -> float:
     """Mean of -ln p(true class), in nats; p is kept above 1e-12."""
-    # scikit-learn clips at 2e-16, where a zero that rounding to 8 digits has made costs 36 nats; here it
-    # costs 28. It also warns where a row does not sum to 1, so the clipped ones are scaled again.
-    clipped = np.clip(probabilities_NC, _TINY, None)
+    # scikit-learn clips at 2e-16, where a probability that was rounded to 0 costs 36 nats; here it costs 28.
+    # It also warns where a row does not sum to 1, so clipped rows are scaled again.
+    clipped = np.clip(probabilities_NC, _MIN_PROBABILITY, None)
     clipped = clipped / clipped.sum(1, keepdims=True)
     return float(log_loss(labels_N, clipped, labels=range(clipped.shape[1])))
 
@@ -143,26 +143,25 @@ def calibration_error(labels_N: Labels, probabilities_NC: Floats) -> float:
 
 
 def calibration_gaps(labels_N: Labels, probabilities_NC: Floats) -> Floats:
-    """(N, bins): right - confidence in the bin of each image's confidence, 0 elsewhere."""
+    """(N, bins): correct (0 or 1) - confidence, in the bin of each image's confidence; 0 elsewhere."""
     confidence = probabilities_NC.max(1)
     gap = (probabilities_NC.argmax(1) == labels_N) - confidence
-    place = confidence_bins(confidence)
     gaps_NB = np.zeros((len(gap), ECE_BINS))
-    gaps_NB[np.arange(len(gap)), place] = gap
+    gaps_NB[np.arange(len(gap)), confidence_bins(confidence)] = gap
     return gaps_NB
 
 
 def confidence_bins(confidence_N: Floats) -> Labels:
-    """The place of each confidence in the bins of the calibration error (N,)."""
-    # A bin holds its upper edge (Guo et al.). The clip puts a confidence of 0, and one that rounding has made
-    # larger than 1, into the first and last bin.
+    """The index of each confidence in the bins of the calibration error (N,)."""
+    # A bin includes its upper edge (Guo et al.). The clip is for a confidence of 0, and for one that rounding
+    # has made larger than 1.
     return np.clip(np.ceil(confidence_N * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
 
 
 def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[str, str]]:
-    """For both definitions: the reason for each score that may be undefined."""
+    """For both definitions, the reason for each score that may be undefined."""
     absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
-    ranks = f"no test image of class {', '.join(absent)}" if absent else _SINGLE
+    ranks = f"no test image of class {', '.join(absent)}" if absent else _ONE_CLASS
     legacy = _binary_reasons(
         confusion[1:].sum(1), confusion[:, 1:].sum(0), np.diagonal(confusion)[1:], classes[1:]
     )
@@ -174,37 +173,42 @@ def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[s
             "auroc": ranks,
             "aupr": ranks,
             "balanced_accuracy": macro["sensitivity"],
-            "mcc": _SINGLE,
-            "kappa": _SINGLE,
+            "mcc": _ONE_CLASS,
+            "kappa": _ONE_CLASS,
         },
     }
 
 
 def _binary_reasons(
-    truth: NDArray[Any], guess: NDArray[Any], hits: NDArray[Any], classes: Sequence[str]
+    truth: NDArray[Any], predicted: NDArray[Any], correct: NDArray[Any], classes: Sequence[str]
 ) -> dict[str, str]:
     absent, never, wrong = (
-        [c for c, n in zip(classes, counts, strict=True) if n == 0] for counts in (truth, guess, hits)
+        [c for c, n in zip(classes, counts, strict=True) if n == 0] for counts in (truth, predicted, correct)
     )
     no_image = f"no test image of class {', '.join(absent)}" if absent else ""
-    unpredicted = f"{_are(never)} never predicted" if never else ""
-    either = "; ".join(filter(None, (no_image, unpredicted))) or _SINGLE
+    unpredicted = f"{_classes_are(never)} never predicted" if never else ""
+    either = "; ".join(filter(None, (no_image, unpredicted))) or _ONE_CLASS
     return {
         "sensitivity": no_image,
-        "specificity": _SINGLE,
+        "specificity": _ONE_CLASS,
         "precision": unpredicted,
         "mcc": either,
-        "f1": f"{_are(wrong)} never predicted rightly: no precision, or precision and sensitivity both 0",
+        "f1": f"{_classes_are(wrong)} never predicted correctly: no precision, or both precision and "
+        "sensitivity are 0",
     }
 
 
-def _are(classes: Sequence[str]) -> str:
+def _classes_are(classes: Sequence[str]) -> str:
     return f"classes {', '.join(classes)} are" if len(classes) > 1 else f"class {', '.join(classes)} is"
 
 
-def _named(values: dict[str, Any], names: Sequence[str], why: dict[str, str]) -> Scores:
-    scores: Scores = {name: _finite(values[name]) for name in names}
-    scores["undefined"] = {name: why.get(name, "not defined") for name in names if scores[name] is None}
+def _with_undefined(
+    values: dict[str, Any], names: Sequence[str], undefined_reasons: dict[str, str]
+) -> Scores:
+    scores: Scores = {name: _finite_or_none(values[name]) for name in names}
+    scores["undefined"] = {
+        name: undefined_reasons.get(name, "not defined") for name in names if scores[name] is None
+    }
     return scores
 
 
@@ -214,14 +218,16 @@ def _per_class(confusion: NDArray[Any], auroc_C: Floats, aupr_C: Floats, classes
     for c, label in enumerate(classes):
         row: Scores = {"n": int(confusion[c].sum()), "predicted": int(confusion[:, c].sum())}
         for name in ("sensitivity", "specificity", "precision", "f1"):
-            row[name] = _finite(binary[name][c])
-        row |= {"auroc": _finite(auroc_C[c]), "aupr": _finite(aupr_C[c])}
-        row["undefined"] = {name: _why(row, name) for name, value in row.items() if value is None}
+            row[name] = _finite_or_none(binary[name][c])
+        row |= {"auroc": _finite_or_none(auroc_C[c]), "aupr": _finite_or_none(aupr_C[c])}
+        row["undefined"] = {
+            name: _undefined_reason(row, name) for name, value in row.items() if value is None
+        }
         rows[label] = row
     return rows
 
 
-def _why(row: Scores, name: str) -> str:
+def _undefined_reason(row: Scores, name: str) -> str:
     if not row["n"]:
         return "the class has no image"
     return "the class is never predicted" if name in ("precision", "f1") else "every image is of the class"
@@ -233,6 +239,6 @@ def _ratio(above: Floats, below: Floats) -> Floats:
         return np.where(below == 0, np.nan, above / below)
 
 
-def _finite(value: Any) -> float | None:
-    # JSON has no NaN, and many readers refuse the one that Python would write.
+def _finite_or_none(value: Any) -> float | None:
+    # JSON has no NaN. Python would write one, which many readers refuse.
     return float(value) if math.isfinite(value) else None

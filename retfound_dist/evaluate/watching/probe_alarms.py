@@ -1,7 +1,7 @@
-"""Decides when a run goes wrong: a probe is worse than the starting weights', or worse than the best before.
+"""Raises an alarm where the probe of a checkpoint is worse than the starting weights or an earlier best.
 
-Worse: by more than the paired 95 % interval, and by more than a set minimum. Both checkpoints are scored on
-the same bootstrap resamples of the same images, and the interval of the difference lies below 0. Pure.
+It is worse where the paired 95 % interval of the difference is below 0, and the difference is at least a set
+minimum. Both checkpoints are scored on the same bootstrap resamples of the same images.
 """
 
 from __future__ import annotations
@@ -20,96 +20,104 @@ START = "start"
 
 @dataclass(frozen=True)
 class Point:
-    """One checkpoint's probe on one score."""
+    """One score of the probe of a checkpoint."""
 
     step: int
     """0: the starting weights."""
     value: float | None
-    drawn_R: Floats
-    """The score in each resample."""
+    resampled_R: Floats
+    """The score in each bootstrap resample."""
 
 
 @dataclass(frozen=True)
-class Gap:
-    """By how much a checkpoint is above another."""
+class ScoreDifference:
+    """The score of a checkpoint minus that of another one."""
 
-    other: int
+    other_step: int
     difference: float | None
     ci95: bootstrap.Interval
-    least: float
-    """The smallest difference that counts."""
+    min_difference: float
+    """The smallest difference that raises an alarm."""
 
     @property
     def worse(self) -> bool:
-        """Whether the whole interval is below 0, and the difference large enough to count."""
+        """Whether the whole interval is below 0 and the difference is large enough."""
         if self.difference is None or self.ci95 is None:
             return False
-        return self.ci95[1] < 0 and self.difference <= -self.least
+        return self.ci95[1] < 0 and self.difference <= -self.min_difference
 
     def describe(self) -> dict[str, Any]:
-        """For watch.json."""
-        return {"step": self.other, "difference": self.difference, "ci95": self.ci95, "worse": self.worse}
+        """The entry for watch.json."""
+        return {
+            "step": self.other_step,
+            "difference": self.difference,
+            "ci95": self.ci95,
+            "worse": self.worse,
+        }
 
 
 @dataclass(frozen=True)
 class ComparedCheckpoint:
-    """A checkpoint beside the starting weights and the best one before it; None where there is none."""
+    """A checkpoint compared with the starting weights and with the best one before it, where they exist."""
 
     point: Point
-    to_start: Gap | None
-    to_best: Gap | None
+    to_start: ScoreDifference | None
+    to_best: ScoreDifference | None
 
 
-def judge(start: Point | None, points: Sequence[Point], least: float) -> list[ComparedCheckpoint]:
-    """Every checkpoint, rising, beside what came before."""
-    judged = []
+def compare_checkpoints(
+    start: Point | None, points: Sequence[Point], min_difference: float
+) -> list[ComparedCheckpoint]:
+    """Compares each checkpoint, in rising order, with those before it."""
+    compared = []
     best: Point | None = None
     for point in points:
-        to_start, to_best = (gap(point, other, least) if other else None for other in (start, best))
-        judged.append(ComparedCheckpoint(point, to_start, to_best))
-        # After the comparison: a checkpoint is compared with the best before it, never with itself.
+        to_start, to_best = (
+            compare(point, other, min_difference) if other else None for other in (start, best)
+        )
+        compared.append(ComparedCheckpoint(point, to_start, to_best))
+        # After the comparison, so that a checkpoint is not compared with itself.
         if point.value is not None and (best is None or best.value is None or point.value > best.value):
             best = point
-    return judged
+    return compared
 
 
-def gap(point: Point, other: Point, least: float) -> Gap:
+def compare(point: Point, other: Point, min_difference: float) -> ScoreDifference:
     """The paired difference of two checkpoints."""
     if point.value is None or other.value is None:
-        return Gap(other.step, None, None, least)
-    span = bootstrap.paired(point.drawn_R, other.drawn_R)["ci95"]
-    return Gap(other.step, point.value - other.value, span, least)
+        return ScoreDifference(other.step, None, None, min_difference)
+    span = bootstrap.paired_difference(point.resampled_R, other.resampled_R)["ci95"]
+    return ScoreDifference(other.step, point.value - other.value, span, min_difference)
 
 
-def alarms(judged: Sequence[ComparedCheckpoint], rule: Alarm) -> list[dict[str, Any]]:
-    """The rows of alarms.jsonl: a checkpoint and kind each, from the `patience`-th in a row on."""
+def alarm_rows(compared: Sequence[ComparedCheckpoint], rule: Alarm) -> list[dict[str, Any]]:
+    """The rows of alarms.jsonl: one for each checkpoint and kind, after `patience` worse ones in a row."""
     rows: list[dict[str, Any]] = []
-    in_a_row: dict[Kind, int] = {"worse_than_start": 0, "falling": 0}
-    for checkpoint in judged:
-        gaps: Mapping[Kind, Gap | None] = {
+    consecutive: dict[Kind, int] = {"worse_than_start": 0, "falling": 0}
+    for checkpoint in compared:
+        differences: Mapping[Kind, ScoreDifference | None] = {
             "worse_than_start": checkpoint.to_start,
             "falling": checkpoint.to_best,
         }
-        for kind, gap_to_other in gaps.items():
-            # A checkpoint that is not worse begins the count anew, so one bad draw raises no alarm where
-            # patience > 1.
-            in_a_row[kind] = in_a_row[kind] + 1 if gap_to_other and gap_to_other.worse else 0
-            if gap_to_other and in_a_row[kind] >= rule.patience:
-                rows.append(_row(kind, checkpoint.point, gap_to_other, rule))
+        for kind, difference in differences.items():
+            # A checkpoint that is not worse resets the count, so one outlier raises no alarm if patience > 1.
+            consecutive[kind] = consecutive[kind] + 1 if difference and difference.worse else 0
+            if difference and consecutive[kind] >= rule.patience:
+                rows.append(_row(kind, checkpoint.point, difference, rule))
     return rows
 
 
-def _row(kind: Kind, point: Point, gap_to_other: Gap, rule: Alarm) -> dict[str, Any]:
+def _row(kind: Kind, point: Point, difference: ScoreDifference, rule: Alarm) -> dict[str, Any]:
     return {
         "step": point.step,
         "kind": kind,
         "method": rule.method,
         "metric": rule.metric,
         "value": point.value,
-        "against_step": gap_to_other.other,
-        "difference": gap_to_other.difference,
-        "ci95": gap_to_other.ci95,
-        "message": wording.alarm(
-            kind, point.step, gap_to_other.other, rule, gap_to_other.difference, gap_to_other.ci95
+        "against_step": difference.other_step,
+        "difference": difference.difference,
+        "ci95": difference.ci95,
+        "message": wording.alarm_message(
+            kind, point.step, difference.other_step, rule, difference.difference, difference.ci95
         ),
     }

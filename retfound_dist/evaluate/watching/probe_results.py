@@ -35,12 +35,12 @@ from retfound_dist.runtime.progress import ProgressDisplay
 PROBE, PREDICTIONS = "probe.json", "probe_predictions.csv"
 REMEDY = "the probe is made again"
 PARTS = ("train", "val")
-"""What `watch` looks at; the test part is for the end."""
+"""Parts that `watch` uses; the test part is only for fine-tuned checkpoints."""
 
 
 @dataclass(frozen=True)
-class Development:
-    """The images that are not for testing."""
+class DevelopmentSet:
+    """The images of the train and val parts."""
 
     keys: tuple[str, ...]
     patients: tuple[str | None, ...]
@@ -52,32 +52,32 @@ class Development:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A checkpoint's probe."""
+    """The probe of a checkpoint."""
 
     tree: dict[str, Any]
-    """probe.json: `linear` and `knn` with their scores, `checkpoint`, `data` and how it was made."""
+    """probe.json: `linear` and `knn` with their scores, `checkpoint`, `data` and settings."""
     probabilities: dict[str, Floats]
-    """(N, C) of each method, in the order of the development images."""
+    """(N, C) of each method, in the order of the images."""
 
 
-def development(data: LabelledSet) -> Development:
+def development_set(data: LabelledSet) -> DevelopmentSet:
     """Train and val of a set; DataError where they cannot be cross-validated."""
     parts = [data.parts[name] for name in PARTS]
     keys = tuple(key for part in parts for key in part.keys)
     patients = tuple(patient for part in parts for patient in part.patients)
     labels_N = np.concatenate([part.labels for part in parts])
-    units = tuple(one for part in parts for one in part.units)
-    unit, units_N = bootstrap.units_of(patients, keys, units)
+    units = tuple(unit for part in parts for unit in part.units)
+    unit, units_N = bootstrap.resampling_units(patients, keys, units)
     if len(np.unique(labels_N)) < 2 or not linear_probe.folds(labels_N, units_N, 2, 0):
         raise DataError(
-            f"{data.path}: train and val hold {len(keys)} images of {len(np.unique(units_N))} {unit}s in "
-            f"{len(np.unique(labels_N))} classes: a probe needs two classes and two {unit}s of one; "
-            "give more labelled images"
+            f"{data.path}: train and val have {len(keys)} images of {len(np.unique(units_N))} {unit}s in "
+            f"{len(np.unique(labels_N))} classes, but a probe needs two classes and two {unit}s of one: "
+            "add labelled images"
         )
-    return Development(keys, patients, labels_N, unit, units_N)
+    return DevelopmentSet(keys, patients, labels_N, unit, units_N)
 
 
-def probe_start(
+def probe_checkpoint(
     start: StartingWeights,
     data: LabelledSet,
     settings: Probe,
@@ -85,10 +85,10 @@ def probe_start(
     folder: str,
     show: ProgressDisplay,
 ) -> ProbeResult:
-    """The probe at `folder`, made there unless it stands there from the same weights, images and settings."""
+    """The probe in `folder`. It is made unless it exists for the same weights, images and settings."""
     try:
         existing = read(folder)
-    # A file of a newer version is whole. Making it again would destroy what that version can read.
+    # A file of a newer version is not damaged. Making it again would destroy the data of that version.
     except FormatError:
         raise
     except RecordError as error:
@@ -96,7 +96,7 @@ def probe_start(
         existing = None
     if existing and _is_same(existing.tree, start, data, settings, resamples):
         return existing
-    began, images = time.monotonic(), development(data)
+    began, images = time.monotonic(), development_set(data)
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, PARTS, folder, show.advance)
     show.begin("linear probe and nearest neighbours")
@@ -128,42 +128,44 @@ def probe_start(
         "probe": to_dict(settings),
         "seconds": round(time.monotonic() - began, 1),
     }
-    probed = ProbeResult(tree, probabilities)
-    _write(folder, probed, images)
-    return probed
+    result = ProbeResult(tree, probabilities)
+    _write(folder, result, images)
+    return result
 
 
 def read(folder: str) -> ProbeResult | None:
     """The probe in a folder, or None where there is none; RecordError where it is damaged."""
-    place, where = storage.join(folder, PROBE), storage.join(folder, PREDICTIONS)
-    if not storage.exists(place):
+    probe_url, predictions_url = storage.join(folder, PROBE), storage.join(folder, PREDICTIONS)
+    if not storage.exists(probe_url):
         return None
-    tree: dict[str, Any] = dict(json_reader.read(place, ProbeFile, REMEDY))
+    tree: dict[str, Any] = dict(json_reader.read(probe_url, ProbeFile, REMEDY))
     try:
-        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(where).decode())))
+        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(predictions_url).decode())))
         if not rows or len(rows) != tree.get("images", len(rows)):
-            raise ValueError(f"it has {len(rows):,} rows, {PROBE} tells of other images")
+            raise ValueError(f"it has {len(rows):,} rows, but {PROBE} has another number of images")
         probabilities = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
             for method in linear_probe.METHODS
         }
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RecordError(f"{where} is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
+        raise RecordError(
+            f"{predictions_url} is damaged ({type(error).__name__}: {error}); {REMEDY}"
+        ) from error
     return ProbeResult(tree, probabilities)
 
 
-def _write(folder: str, probed: ProbeResult, images: Development) -> None:
+def _write(folder: str, result: ProbeResult, images: DevelopmentSet) -> None:
     # probe.json is deleted first and written last: without it the predictions do not count as a probe.
     storage.delete(storage.join(folder, PROBE))
-    classes, text = probed.tree["classes"], io.StringIO()
+    classes, text = result.tree["classes"], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{method}_p_{c}" for method in probed.probabilities for c in classes]
+    columns = [f"{method}_p_{c}" for method in result.probabilities for c in classes]
     writer.writerow(["key", "patient", "label", *columns])
-    all_NP = np.concatenate(list(probed.probabilities.values()), axis=1)
+    all_NP = np.concatenate(list(result.probabilities.values()), axis=1)
     for key, patient, label, p_P in zip(images.keys, images.patients, images.labels_N, all_NP, strict=True):
         writer.writerow([key, patient or "", classes[label], *(f"{p:.{DIGITS}f}" for p in p_P)])
     storage.write_text(storage.join(folder, PREDICTIONS), text.getvalue())
-    storage.write_json(storage.join(folder, PROBE), probed.tree)
+    storage.write_json(storage.join(folder, PROBE), result.tree)
 
 
 def _is_same(

@@ -1,8 +1,8 @@
-"""The history of a watched run: each checkpoint's probe beside the starting weights' and the best before it.
+"""The history of a watched run: the probe of each checkpoint, and comparisons of them.
 
 watch.json    RUN/evaluations/: rows, alarms, the starting weights
 report.html   RUN/evaluations/: the same as a page
-alarms.jsonl  RUN/: each alarm once, as it was raised
+alarms.jsonl  RUN/: each alarm once, when it was raised
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.evaluate.watching import probe_alarms, probe_results
 from retfound_dist.evaluate.watching.probe_alarms import ComparedCheckpoint, Point
-from retfound_dist.evaluate.watching.probe_results import Development, ProbeResult, development
+from retfound_dist.evaluate.watching.probe_results import DevelopmentSet, ProbeResult, development_set
 from retfound_dist.formats import checkpoint_folder, run_folder, run_summary
 from retfound_dist.formats.log_rows import read_log
 from retfound_dist.io import storage
@@ -34,17 +34,17 @@ _STEP = re.compile(r"^step_(\d{8,})$")
 
 
 def folder(run: str) -> str:
-    """Where a run's evaluations stand."""
+    """The folder with the evaluations of a run."""
     return storage.join(run, "evaluations")
 
 
 def start_url(run: str) -> str:
-    """Where the probe of the run's starting weights stands."""
+    """The folder with the probe of the run's starting weights."""
     return storage.join(folder(run), probe_alarms.START)
 
 
 def steps_with(run: str, name: str) -> list[int]:
-    """Steps whose folder of evaluations holds a file, rising; their checkpoints may be gone since."""
+    """Steps whose evaluation folder has the file `name`, rising. Their checkpoints may be deleted by now."""
     steps = [int(m.group(1)) for n in storage.list_names(folder(run)) if (m := _STEP.match(n))]
     return sorted(
         s for s in steps if storage.exists(storage.join(checkpoint_folder.evaluation_url(run, s), name))
@@ -56,54 +56,56 @@ class History:
     """The probes of one run on one labelled set."""
 
     config: WatchConfig
-    images: Development
+    images: DevelopmentSet
     fingerprint: str
     warn: Callable[[str], None]
     start: ProbeResult | None = None
     steps: dict[int, ProbeResult] = field(default_factory=dict)
-    _drawn: dict[int, Point] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
+    _points: dict[int, Point] = field(default_factory=dict)
+    _warnings_shown: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, config: WatchConfig, data: LabelledSet, warn: Callable[[str], None]) -> History:
-        """What stands in the run's folder already, from the same images and settings.
+    def load(cls, config: WatchConfig, data: LabelledSet, warn: Callable[[str], None]) -> History:
+        """The probes that already exist for this run, with the same images and settings.
 
-        `warn` is told of files that are damaged, each once.
+        `warn` is called once for each damaged file.
         """
-        history = cls(config, development(data), data.fingerprint, warn)
+        history = cls(config, development_set(data), data.fingerprint, warn)
         for step in steps_with(config.run.url, probe_results.PROBE):
-            probed = history._told(probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step))
+            result = history._read_or_warn(
+                probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step)
+            )
             if (
-                probed
-                and history._fits(probed)
-                and is_of(checkpoint_folder.checkpoint_url(config.run.url, step), probed)
+                result
+                and history._has_same_settings(result)
+                and is_probe_of(checkpoint_folder.checkpoint_url(config.run.url, step), result)
             ):
-                history.steps[step] = probed
+                history.steps[step] = result
         return history
 
-    def add(self, step: int, probed: ProbeResult) -> None:
-        """Take in a checkpoint's probe; 0 is the starting weights'."""
-        self._drawn.pop(step, None)
+    def add_probe(self, step: int, result: ProbeResult) -> None:
+        """Add the probe of a checkpoint; step 0 is the starting weights."""
+        self._points.pop(step, None)
         if step:
-            self.steps[step] = probed
+            self.steps[step] = result
         else:
-            self.start = probed
+            self.start = result
 
-    def judged(self) -> list[ComparedCheckpoint]:
-        """Every checkpoint beside what came before."""
+    def compared(self) -> list[ComparedCheckpoint]:
+        """Every checkpoint, compared with those before it."""
         start = self._point(0, self.start) if self.start else None
         points = [self._point(step, self.steps[step]) for step in sorted(self.steps)]
-        return probe_alarms.judge(start, points, self.config.alarm.least)
+        return probe_alarms.compare_checkpoints(start, points, self.config.alarm.least)
 
     def tree(self) -> dict[str, Any]:
         """watch.json."""
-        judged = self.judged()
+        compared = self.compared()
         return {
             "run": self.config.run.url,
             "start": self.start.tree if self.start else None,
-            "rows": [self._row(checkpoint) for checkpoint in judged],
+            "rows": [self._row(checkpoint) for checkpoint in compared],
             "newest": self.newest(),
-            "alarms": probe_alarms.alarms(judged, self.config.alarm),
+            "alarms": probe_alarms.alarm_rows(compared, self.config.alarm),
             "config": to_dict(self.config),
         }
 
@@ -117,33 +119,31 @@ class History:
         return probed_steps[-1] if probed_steps else max(self.steps, default=None)
 
     def write(self) -> list[dict[str, Any]]:
-        """Put watch.json, the page, and what is new in alarms.jsonl; the alarms that are new."""
+        """Write watch.json, the page and new alarms; returns the new alarms."""
         tree, run = self.tree(), self.config.run.url
-        # A watch that is started again finds the same alarms again: those that are logged already are not
-        # new.
-        known = {_name(row) for row in read_log(run, run_folder.ALARMS).rows}
-        fresh = [row for row in tree["alarms"] if _name(row) not in known]
-        # The log of alarms first: watch.json and the page can be made again from the probes, an alarm that
-        # nobody saw cannot.
-        if fresh:
-            run_folder.append_rows(run, run_folder.ALARMS, fresh)
+        # A watch that is started again finds the same alarms: those in the log are not new.
+        known = {_alarm_key(row) for row in read_log(run, run_folder.ALARMS).rows}
+        new_alarms = [row for row in tree["alarms"] if _alarm_key(row) not in known]
+        # The log of alarms first, because only watch.json and the page can be made again from the probes.
+        if new_alarms:
+            run_folder.append_rows(run, run_folder.ALARMS, new_alarms)
         storage.write_json(storage.join(run, run_folder.WATCH), tree)
         steps = steps_with(run, evaluation_files.METRICS)
-        tuned = {
-            step: self._told(evaluation_files.read_whole, checkpoint_folder.evaluation_url(run, step))
+        finetuned = {
+            step: self._read_or_warn(evaluation_files.read_whole, checkpoint_folder.evaluation_url(run, step))
             for step in steps
         }
-        page = watch_page(tree, {step: evaluation for step, evaluation in tuned.items() if evaluation})
+        page = watch_page(tree, {step: evaluation for step, evaluation in finetuned.items() if evaluation})
         storage.write_text(storage.join(folder(run), evaluation_files.REPORT), page)
-        # `retfound runs` shows alarms by the summary, which would else be older than they are.
+        # `retfound runs` reads alarms from the summary, which would be outdated otherwise.
         run_summary.refresh(run)
-        return fresh
+        return new_alarms
 
     def _row(self, checkpoint: ComparedCheckpoint) -> dict[str, Any]:
         tree, step = self.steps[checkpoint.point.step].tree, checkpoint.point.step
         where = checkpoint_folder.evaluation_url(self.config.run.url, step)
         is_finetuned = storage.exists(storage.join(where, evaluation_files.METRICS))
-        tuned = self._told(evaluation_files.read_metrics, where) if is_finetuned else None
+        finetuned = self._read_or_warn(evaluation_files.read_metrics, where) if is_finetuned else None
         return {
             "step": step,
             "samples": tree["checkpoint"]["samples"],
@@ -151,37 +151,36 @@ class History:
             **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in linear_probe.METHODS},
             "to_start": checkpoint.to_start and checkpoint.to_start.describe(),
             "to_best": checkpoint.to_best and checkpoint.to_best.describe(),
-            "finetuned": tuned and {k: tuned[k] for k in ("macro", "ci95")},
+            "finetuned": finetuned and {k: finetuned[k] for k in ("macro", "ci95")},
         }
 
-    def _told(self, read: Callable[[str], T], url: str) -> T | None:
-        """What is read; None where it is damaged, which is said once."""
+    def _read_or_warn(self, read: Callable[[str], T], url: str) -> T | None:
+        """The result of `read`; None where the file is damaged, with one warning."""
         try:
             return read(url)
-        # Not damage: a newer version wrote it (as in probe_results).
+        # A file of a newer version is not damaged (as in probe_results).
         except FormatError:
             raise
         except RecordError as error:
-            if str(error) not in self._said:
-                self._said.add(str(error))
+            if str(error) not in self._warnings_shown:
+                self._warnings_shown.add(str(error))
                 self.warn(str(error))
             return None
 
-    def _point(self, step: int, probed: ProbeResult) -> Point:
-        # Scoring on every resample is the slow part, and all earlier steps are asked for with each new
-        # checkpoint.
-        if step not in self._drawn:
+    def _point(self, step: int, result: ProbeResult) -> Point:
+        # Cached, because scoring all resamples is slow and each new checkpoint needs all earlier points.
+        if step not in self._points:
             rule = self.config.alarm
-            drawn_R = self._resampled(probed.probabilities[rule.method], rule)
-            self._drawn[step] = Point(step, probed.tree[rule.method]["macro"][rule.metric], drawn_R)
-        return self._drawn[step]
+            resampled_R = self._resampled(result.probabilities[rule.method], rule)
+            self._points[step] = Point(step, result.tree[rule.method]["macro"][rule.metric], resampled_R)
+        return self._points[step]
 
     def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
         weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
         return bootstrap.scores(self.images.labels_N, probabilities_NC, weights_RN)["macro"][rule.metric]
 
-    def _fits(self, probed: ProbeResult) -> bool:
-        tree = probed.tree
+    def _has_same_settings(self, result: ProbeResult) -> bool:
+        tree = result.tree
         return bool(
             tree["data"]["fingerprint"] == self.fingerprint
             and tree["probe"] == to_dict(self.config.probe)
@@ -189,12 +188,12 @@ class History:
         )
 
 
-def is_of(checkpoint: str, probed: ProbeResult) -> bool:
-    """Whether a probe is of the weights that stand there now; what was removed since cannot have changed."""
+def is_probe_of(checkpoint: str, result: ProbeResult) -> bool:
+    """Whether a probe is of the weights of this checkpoint; True where the checkpoint was deleted."""
     if not checkpoint_folder.is_checkpoint(checkpoint):
         return True
-    return bool(probed.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
+    return bool(result.tree["checkpoint"]["sha256"] == checkpoint_identity(checkpoint))
 
 
-def _name(row: dict[str, Any]) -> tuple[Any, ...]:
+def _alarm_key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(key) for key in ("step", "kind", "method", "metric"))

@@ -48,7 +48,7 @@ def test_what_was_embedded_is_not_embedded_again(
     embed_command(url, str(images), out, quiet=True)
     whole, calls = np.load(out)["features"], []
     real = frozen_features.compute_features
-    monkeypatch.setattr(embed, "PART", 5)
+    monkeypatch.setattr(embed, "PART_IMAGES", 5)
 
     def ended(model: object, pixels: list[object], tick: object) -> object:
         calls.append(len(pixels))
@@ -152,7 +152,7 @@ def test_how_fast_it_is_is_shown_as_it_goes(
     held: tuple[str, Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, images, out = held
-    monkeypatch.setattr(embed, "PART", 5)
+    monkeypatch.setattr(embed, "PART_IMAGES", 5)
     monkeypatch.setattr("retfound_dist.runtime.progress.PLAIN_FIRST_S", 0.0)
     embed_command(url, str(images), out)
     said = capsys.readouterr().out

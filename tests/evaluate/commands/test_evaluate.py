@@ -117,11 +117,11 @@ def test_scores_lie_in_their_intervals_and_seeds_are_told_apart(done: Path) -> N
 def test_each_seed_s_predictions_are_kept_and_the_intervals_are_over_them_too(done: Path) -> None:
     held = evaluation_files.read(str(done))
     assert held is not None
-    assert held.drawn_from.shape == (2, len(held.keys), 3)
-    np.testing.assert_allclose(held.drawn_from.mean(0), held.probabilities_NC, atol=2e-8)
+    assert held.seed_probabilities_SNC.shape == (2, len(held.keys), 3)
+    np.testing.assert_allclose(held.seed_probabilities_SNC.mean(0), held.probabilities_NC, atol=2e-8)
     assert held.metrics["bootstrap"]["seeds"] == 2
-    weights = bootstrap.resample(bootstrap.units_of(held.patients, held.keys)[1], 50, 0)
-    drawn = bootstrap.over_seeds(held.labels_N, held.drawn_from, weights)
+    weights = bootstrap.resample(bootstrap.resampling_units(held.patients, held.keys)[1], 50, 0)
+    drawn = bootstrap.scores_over_seeds(held.labels_N, held.seed_probabilities_SNC, weights)
     assert held.metrics["ci95"] == bootstrap.intervals(drawn)
     assert "test patients and of the 2 fine-tuning seeds" in (done / "report.html").read_text()
 
@@ -212,5 +212,5 @@ def test_volumes_of_unknown_patients_are_split_and_drawn_whole_and_called_volume
     assert (held.metrics["bootstrap"]["unit"], held.metrics["bootstrap"]["units"]) == ("volume", 6)
     assert len(held.units) == 24 == 4 * len(set(held.units))
     page = (out / "report.html").read_text()
-    assert "by us, by volume (120 images, no patient is known)" in page
-    assert "6 test volumes (not every patient is known, so they are too narrow" in page
+    assert "split at random by volume (120 images, no patient is known)" in page
+    assert "6 test volumes (not every patient is known; the intervals are too narrow" in page

@@ -8,7 +8,7 @@ import safetensors.torch
 
 from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, FaultsFoundError
-from retfound_dist.evaluate.commands.watch import due, last_step, watch_command
+from retfound_dist.evaluate.commands.watch import last_step, steps_to_finetune, watch_command
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.evaluate.watching import probe_results
@@ -66,8 +66,8 @@ def test_every_checkpoint_is_probed_and_fine_tuned_once_and_the_last_step_ends_i
     assert "No alarm was raised" in page
     gap = rows[1]["to_start"]
     real = gap["ci95"][0] > 0 or gap["ci95"][1] < 0
-    told = wording.score(gap["difference"], gap["ci95"])
-    assert f"{told}: {'a real difference' if real else 'not told apart on these images'}." in page
+    told = wording.format_score(gap["difference"], gap["ci95"])
+    assert f"{told}: {'a clear difference' if real else 'no clear difference on these images'}." in page
 
 
 def test_probes_look_at_no_test_image(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_probes_look_at_no_test_image(tmp_path: Path) -> None:
 
 
 def test_every_nth_and_the_last_are_fine_tuned_the_others_probed_alone(tmp_path: Path) -> None:
-    assert due([5, 10, 15, 20, 22], 2, 22) == [10, 20, 22]
-    assert due([5, 10, 15], 0, 15) == []
+    assert steps_to_finetune([5, 10, 15, 20, 22], 2, 22) == [10, 20, 22]
+    assert steps_to_finetune([5, 10, 15], 0, 15) == []
     class_folders(tmp_path / "set")
     run = tmp_path / "run"
     for step in (5, 10, 20):

@@ -73,7 +73,7 @@ def test_what_is_not_mapped_is_counted_named_and_on_the_page(done: Path) -> None
     assert tree["left_out"] == {"hole": 6}
     assert tree["dropped_classes"] == ["MH"]
     page = (done / "report.html").read_text()
-    assert "6 images of labels not mapped are left out (hole 6)" in page
+    assert "6 images with unmapped labels are left out (hole 6)" in page
     assert "probabilities of MH are dropped and the rest is scaled to sum to 1" in page
     assert page.count("External test on ") == 2
 

@@ -132,8 +132,8 @@ def test_a_patient_who_is_not_known_does_not_hide_that_others_are(tmp_path: Path
     listing.write_text(listing.read_text().replace("MH/MH_0.jpg,MH,MH0", "MH/MH_0.jpg,MH,unknown"))
     data = load_labelled_set(EvalData(path=str(tmp_path / "set")), 28)
     assert (data.split_source, dict(data.unit_counts)) == ("image", {"patient": 29, "image": 1})
-    assert wording.split(data.split_source, data.unit_counts) == (
-        "by us, by patient (29 images), by image (1 image, their patients are not known)"
+    assert wording.describe_split(data.split_source, data.unit_counts) == (
+        "at random by patient (29 images), by image (1 image, their patients are not known)"
     )
     parts = {name: {p for p in part.patients if p} for name, part in data.parts.items()}
     assert sum(map(len, parts.values())) == 15 == len(set.union(*parts.values()))
@@ -156,7 +156,9 @@ def test_volumes_of_a_given_split_are_checked(tmp_path: Path) -> None:
         load_labelled_set(EvalData(path=str(shards)), 28)
     told = load_labelled_set(EvalData(path=str(shards), unknown_patient="image"), 28)
     assert "6 volumes are in more than one part" in told.warnings[0]
-    assert "the patient of 24 of 24 images is not known" in wording.split(told.split_source, told.unit_counts)
+    assert "the patient of 24 of 24 images is not known" in wording.describe_split(
+        told.split_source, told.unit_counts
+    )
 
 
 def test_a_split_file_may_be_spelt_as_lists_are(tmp_path: Path) -> None:

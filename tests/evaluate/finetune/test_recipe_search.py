@@ -29,7 +29,7 @@ def test_the_recipe_with_the_best_validation_is_kept_and_its_run_is_the_first_se
     assert best.tried_recipes == [
         {"recipe": change, "val_auroc": value} for change, value in zip(menu, found.values(), strict=True)
     ]
-    said = wording.tuning(best.recipe_change, best.tried_recipes)
+    said = wording.describe_tuning(best.recipe_change, best.tried_recipes)
     assert said.startswith(
         "base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); also tried: base_lr=0.001 (val AUROC"
     )

@@ -16,7 +16,7 @@ from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import linear_probe
 from retfound_dist.evaluate.probe.frozen_features import CACHE, cached_features
 from retfound_dist.evaluate.scores import bootstrap, metrics
-from retfound_dist.evaluate.watching.probe_results import development
+from retfound_dist.evaluate.watching.probe_results import development_set
 from tests.evaluate.inputs import class_folders, list_patients
 
 TINY_MODEL = EvalModel(name="vit_demo_patch14", image_size=28)
@@ -105,7 +105,7 @@ def test_the_images_for_probing_are_train_and_val_with_their_patients(tmp_path: 
     root = class_folders(tmp_path / "set")
     list_patients(root)
     data = load_labelled_set(EvalData(path=str(root)), 28)
-    found = development(data)
+    found = development_set(data)
     assert not set(found.keys) & set(data.parts["test"].keys)
     assert len(found.keys) == len(data.parts["train"]) + len(data.parts["val"])
     assert found.unit == "patient"
@@ -119,7 +119,7 @@ def test_too_few_images_to_probe_are_one_line(tmp_path: Path) -> None:
     alone = SplitPart(("a",), np.array([0]), (None,), data.parts["train"].images[:1])
     data.parts.update(train=alone, val=empty)
     with pytest.raises(DataError, match="a probe needs two classes and two images of one"):
-        development(data)
+        development_set(data)
 
 
 def test_the_penalty_is_the_one_with_the_least_log_loss_among_the_fitted_images() -> None:

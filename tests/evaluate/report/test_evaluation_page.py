@@ -148,20 +148,23 @@ def test_the_summary_has_scores_with_intervals_and_what_they_leave_out() -> None
     text = " ".join(wording.summary(metrics()))
     assert "AUROC 0.900 [0.850, 0.950]" in text
     assert "100 test images of 40 patients" in text
-    assert "only one was run" in text
-    assert "cannot be told from guessing" not in text
+    assert "only one seed was run" in text
+    assert "may be due to guessing" not in text
 
 
 def test_what_one_seed_alone_reaches_is_said_of_a_row_by_name() -> None:
     over = {"macro": {"auroc": {"mean": 0.8, "std": 0.02}}}
     several = metrics(seeds=[0, 1, 2], over_seeds=over)
-    assert "one seed alone has AUROC 0.800 with a standard deviation of 0.020" in wording.intervals(several)
-    assert "one seed alone of “none” has AUROC 0.800" in wording.intervals(several, "none")
+    assert (
+        "A single seed has a mean AUROC of 0.800 with a standard deviation of 0.020"
+        in wording.describe_intervals(several)
+    )
+    assert "A single seed of “none” has a mean AUROC of 0.800" in wording.describe_intervals(several, "none")
 
 
 def test_the_summary_says_when_a_result_may_be_guessing() -> None:
     spans = {"auroc": [0.4, 0.95], "aupr": [0.4, 0.9], "balanced_accuracy": [0.45, 0.8]}
-    assert "cannot be told from guessing" in " ".join(wording.summary(metrics(ci95={"macro": spans})))
+    assert "may be due to guessing" in " ".join(wording.summary(metrics(ci95={"macro": spans})))
 
 
 def test_few_patients_small_classes_and_skipped_images_are_warned_of() -> None:
@@ -169,5 +172,5 @@ def test_few_patients_small_classes_and_skipped_images_are_warned_of() -> None:
     few = {"unit": "patient", "units": 12, "resamples": 100}
     skipped = [{"key": "a.jpg", "reason": "cut"}]
     said = " ".join(wording.warnings(metrics(split=split, bootstrap=few, skipped=skipped)))
-    for text in ("12 patients only", "fewer than 10 test images of B", "a.jpg: cut", "no validation part"):
+    for text in ("only 12 patients", "fewer than 10 test images of B", "a.jpg: cut", "no validation part"):
         assert text in said

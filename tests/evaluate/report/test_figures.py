@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from retfound_dist.evaluate.report.figures import Line, classed, curves, scatter, whiskers
+from retfound_dist.evaluate.report.figures import Line, class_line, interval_chart, line_chart, scatter_chart
 from retfound_dist.runtime.svg_plots import COLOURS
 
 SEEN = (
@@ -45,19 +45,19 @@ def test_no_two_lines_are_told_apart_by_hue_alone() -> None:
         for seen in SEEN:
             places = [lab(seen @ linear(colour)) for colour in colours]
             for a, b in combinations(range(COLOURS), 2):
-                if classed([0], [0], a).dashed == classed([0], [0], b).dashed:
+                if class_line([0], [0], a).dashed == class_line([0], [0], b).dashed:
                     assert np.linalg.norm(places[a] - places[b]) > 10, (a, b)
 
 
 def test_an_undefined_score_says_so_in_place_of_its_dot() -> None:
-    svg = whiskers(["a", "b"], [0.75, None], [(0.7, 0.8), None], "AUROC", chance=0.5)
+    svg = interval_chart(["a", "b"], [0.75, None], [(0.7, 0.8), None], "AUROC", chance=0.5)
     assert ">0.750<" in svg
     assert svg.count(">undefined<") == 1
     assert svg.index(">a<") != svg.index(">b<")
 
 
 def test_a_logarithmic_axis_names_each_point_and_no_other() -> None:
-    svg = curves([Line([10, 50, 100], [0.1, 0.2, 0.3])], "share", "score", log_x=True)
+    svg = line_chart([Line([10, 50, 100], [0.1, 0.2, 0.3])], "share", "score", log_x=True)
     for label in ("10", "50", "100"):
         assert f">{label}<" in svg
     assert ">20<" not in svg
@@ -65,6 +65,6 @@ def test_a_logarithmic_axis_names_each_point_and_no_other() -> None:
 
 def test_rare_classes_are_drawn_over_common_ones() -> None:
     labels = np.array([0, 0, 0, 1, 2, 2])
-    svg = scatter(np.arange(12.0).reshape(6, 2), labels, "x", "y")
+    svg = scatter_chart(np.arange(12.0).reshape(6, 2), labels, "x", "y")
     order = [svg.index(f"var(--c{colour + 1})") for colour in (0, 2, 1)]
     assert order == sorted(order)

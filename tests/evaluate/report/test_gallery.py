@@ -6,21 +6,21 @@ import numpy as np
 
 from retfound_dist.evaluate.data.image_encoding import data_uri, encode_picture
 from retfound_dist.evaluate.report.gallery import (
-    MOST_CARDS,
-    MOST_ROWS,
+    MAX_MISTAKES,
+    MAX_ROWS,
+    choose_rows,
     mistake_groups,
-    pick_rows,
     reconstruction_blocks,
 )
 from tests.evaluate.made import made_pictures, predictions
 
 
 def test_of_many_rows_the_first_the_last_and_some_between_have_pictures() -> None:
-    few = list(pick_rows({f"row{i}": i for i in range(20)}).values())
-    assert len(few) == MOST_ROWS
+    few = list(choose_rows({f"row{i}": i for i in range(20)}).values())
+    assert len(few) == MAX_ROWS
     assert (few[0], few[-1]) == (0, 19)
     assert max(np.diff(few)) <= 4
-    assert list(pick_rows({"a": 1, "b": 2})) == ["a", "b"]
+    assert list(choose_rows({"a": 1, "b": 2})) == ["a", "b"]
 
 
 def test_a_block_has_the_image_its_mask_and_what_each_row_s_checkpoint_made_of_it() -> None:
@@ -71,5 +71,5 @@ def test_of_several_rows_each_shows_a_few_mistakes_and_counts_all() -> None:
     row = predictions(0, pictures=made_pictures(0, mistakes=6))
     alone, several = mistake_groups({"": row}), mistake_groups({"a": row, "b": row})
     assert [len(group["cards"]) for group in alone] == [6]
-    assert [len(group["cards"]) for group in several] == [MOST_CARDS, MOST_CARDS]
+    assert [len(group["cards"]) for group in several] == [MAX_MISTAKES, MAX_MISTAKES]
     assert {group["wrong"] for group in [*alone, *several]} == {row.pictures["mistakes"]["wrong"]}

@@ -45,8 +45,8 @@ def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> No
     for kind, metric in (("macro", "auroc"), ("macro", "log_loss"), ("legacy", "sensitivity")):
         assert tree["ties"][kind][metric] == ["same"], metric
     assert "“bad” by 0.6" in tree["sentences"][0]
-    assert "a real difference" in tree["sentences"][0]
-    assert "not told apart" in tree["sentences"][0]
+    assert "a clear difference" in tree["sentences"][0]
+    assert "no clear difference" in tree["sentences"][0]
 
 
 def test_it_says_whether_a_row_is_better_or_worse_than_no_pretraining() -> None:

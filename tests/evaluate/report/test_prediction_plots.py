@@ -42,7 +42,7 @@ def test_features_of_other_images_than_were_scored_are_not_shown() -> None:
 def test_of_very_many_images_a_spread_of_them_is_drawn_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     row = predictions(0, images=90, pictures=made_pictures(0, images=90))
     (whole,) = feature_plots({"row": row})
-    monkeypatch.setattr(prediction_plots, "MOST_POINTS", 40)
+    monkeypatch.setattr(prediction_plots, "MAX_POINTS", 40)
     (plot,) = feature_plots({"row": row})
     assert plot.note == "40 of 90 test images"
     left_out = whole.svg.count("<use ") - plot.svg.count("<use ")

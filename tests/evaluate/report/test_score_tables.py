@@ -8,8 +8,8 @@ import pytest
 
 from retfound_dist.evaluate.report.evaluation_page import comparison_page, evaluation_page
 from retfound_dist.evaluate.report.score_tables import (
-    best_of,
-    details,
+    best_value,
+    class_details,
     external_details,
     external_tables,
     probe_tables,
@@ -38,14 +38,14 @@ def test_scores_that_are_not_told_apart_from_the_best_are_marked_in_the_table() 
     ties = {"macro": {"auroc": ["row1"], "mcc": ["row0"]}, "legacy": {"acc": ["row0"]}}
     text = comparison_page(rows, ["A sentence."], ties=ties)
     assert text.count("&asymp;") == 3
-    assert text.count("not told apart from it by the paired bootstrap") == 2
+    assert text.count("no clear difference from the best (paired bootstrap)") == 2
     assert "&asymp;" not in comparison_page(rows, ["A sentence."])
 
 
 def test_the_best_is_the_highest_score_and_the_lowest_error_among_those_that_are_defined() -> None:
-    assert best_of([0.2, None, 0.7], "auroc") == 0.7
-    assert best_of([0.2, None, 0.7], "log_loss") == best_of([0.2, None, 0.7], "ece") == 0.2
-    assert best_of([None, None], "auroc") is None
+    assert best_value([0.2, None, 0.7], "auroc") == 0.7
+    assert best_value([0.2, None, 0.7], "log_loss") == best_value([0.2, None, 0.7], "ece") == 0.2
+    assert best_value([None, None], "auroc") is None
 
 
 def test_one_row_alone_is_not_called_the_best_and_an_undefined_score_says_why() -> None:
@@ -60,7 +60,7 @@ def test_one_row_alone_is_not_called_the_best_and_an_undefined_score_says_why() 
 
 def test_each_class_has_its_count_and_the_confusion_matrix_as_shares_of_it() -> None:
     row = predictions(0, images=90)
-    shown = details("row", row)
+    shown = class_details("row", row)
     assert [line["cells"][0] for line in shown["per_class"]] == ["30", "30", "30"]
     assert sum(map(sum, shown["counts"])) == 90
     for counts, shares in zip(shown["counts"], shown["shares"], strict=True):

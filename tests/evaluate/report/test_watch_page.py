@@ -21,7 +21,7 @@ def test_alarms_and_all_steps_are_on_the_page_of_a_watched_run() -> None:
 def test_a_run_of_which_nothing_is_known_yet_has_a_page() -> None:
     empty = {"run": "runs/vitl", "start": None, "rows": [], "alarms": []}
     text = watch_page(empty, {})
-    assert "No checkpoint was probed yet" in text
+    assert "No checkpoint has been probed yet" in text
     assert "<svg" not in text
     probed = watch_page({**watch_tree(1), "start": None}, {})
     assert "Class by class" not in probed

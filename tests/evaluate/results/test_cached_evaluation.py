@@ -13,7 +13,7 @@ from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
-from retfound_dist.evaluate.results.cached_evaluation import changes, is_same
+from retfound_dist.evaluate.results.cached_evaluation import find_differences, is_same
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 
 
@@ -26,8 +26,8 @@ class Asked:
     config: EvaluateConfig
     metrics: dict[str, Any]
 
-    def changes(self) -> list[str]:
-        return changes(self.metrics, self.start, self.data, self.config)
+    def find_differences(self) -> list[str]:
+        return find_differences(self.metrics, self.start, self.data, self.config)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def asked(tmp_path: Path) -> Asked:
 
 
 def test_where_and_how_it_runs_makes_no_other_evaluation(asked: Asked) -> None:
-    assert asked.changes() == []
+    assert asked.find_differences() == []
     moved = dataclasses.replace(
         asked.config,
         checkpoint="s3://elsewhere/run",
@@ -62,17 +62,17 @@ def test_where_and_how_it_runs_makes_no_other_evaluation(asked: Asked) -> None:
 
 def test_a_setting_that_changes_what_comes_out_is_named_with_both_values(asked: Asked) -> None:
     asked.config = dataclasses.replace(asked.config, seeds=(0, 1))
-    (line,) = asked.changes()
+    (line,) = asked.find_differences()
     assert line.startswith("seeds is ")
     assert line.endswith(" there and [0, 1] here")
 
 
 def test_a_setting_that_an_older_version_did_not_have_counts_as_its_default(asked: Asked) -> None:
     del asked.metrics["config"]["finetune"]["label_smoothing"]
-    assert asked.changes() == []
+    assert asked.find_differences() == []
     changed = dataclasses.replace(asked.config.finetune, label_smoothing=0.3)
     asked.config = dataclasses.replace(asked.config, finetune=changed)
-    assert [line.split(" ")[0] for line in asked.changes()] == ["finetune.label_smoothing"]
+    assert [line.split(" ")[0] for line in asked.find_differences()] == ["finetune.label_smoothing"]
 
 
 def test_the_shape_of_a_network_from_nothing_is_a_setting_and_that_of_a_checkpoint_is_its_own(
@@ -81,18 +81,18 @@ def test_the_shape_of_a_network_from_nothing_is_a_setting_and_that_of_a_checkpoi
     asked.config = dataclasses.replace(
         asked.config, model=dataclasses.replace(asked.config.model, image_size=56)
     )
-    assert asked.changes() == []
+    assert asked.find_differences() == []
     nothing = open_starting_weights("none", asked.config.model)
     asked.metrics["checkpoint"], asked.start = nothing.describe(), nothing
-    assert asked.changes() == ["model.image_size is 28 there and 56 here"]
+    assert asked.find_differences() == ["model.image_size is 28 there and 56 here"]
 
 
 def test_other_weights_and_other_images_are_told_by_content(asked: Asked) -> None:
     asked.metrics["checkpoint"]["sha256"] = "0" * 64
     asked.metrics["data"]["fingerprint"] = "0" * 64
-    weights, images = asked.changes()
+    weights, images = asked.find_differences()
     assert weights.startswith(f"checkpoint is {asked.start.url} (step 7) there and ")
     assert weights.endswith(" (its content has changed)")
     assert images.endswith(" (its images, labels or split have changed)")
     asked.metrics["external"] = {"data": {"fingerprint": "0"}}
-    assert asked.changes()[2:] == ["the external set is another"]
+    assert asked.find_differences()[2:] == ["the external set is another"]

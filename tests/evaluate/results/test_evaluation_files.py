@@ -83,7 +83,7 @@ def test_a_curve_that_lost_lines_is_said_and_the_scores_are_read(whole: Path) ->
     held = evaluation_files.read(str(whole / "out"))
     assert held is not None
     assert len(held.history) == len(good.splitlines())
-    assert "1 of 3 lines of" in held.left_out
+    assert "1 of 3 lines of" in held.history_fault
     history.write_bytes(good)
 
 
@@ -118,7 +118,7 @@ def test_an_evaluation_reads_back_as_it_was_written(seeds: int, tmp_path: Path) 
     assert held.pictures == row.pictures
     assert (held.labels_N == row.labels_N).all()
     assert (held.probabilities_NC == row.probabilities_NC).all()
-    assert (held.drawn_from == row.drawn_from).all()
+    assert (held.seed_probabilities_SNC == row.seed_probabilities_SNC).all()
     assert (held.probabilities_SNC is None) == (seeds == 1)
 
 
@@ -144,6 +144,6 @@ def test_seeds_of_an_earlier_evaluation_do_not_stay_beside_one_without(tmp_path:
         row, metrics={**row.metrics, "seeds": [0, 1]}, probabilities_SNC=np.stack([row.probabilities_NC] * 2)
     )
     evaluation_files.write(str(tmp_path), both, data, "")
-    assert (tmp_path / evaluation_files.OF_SEEDS).exists()
+    assert (tmp_path / evaluation_files.SEED_PREDICTIONS).exists()
     evaluation_files.write(str(tmp_path), row, data, "")
-    assert not (tmp_path / evaluation_files.OF_SEEDS).exists()
+    assert not (tmp_path / evaluation_files.SEED_PREDICTIONS).exists()

@@ -23,7 +23,7 @@ def test_predictions_that_are_damaged_are_made_again_and_that_is_said(
     predictions.write_bytes(good.replace(b"0.", b"x.", 3))
     assert main(["evaluate", str(tmp_path / "evaluate.toml"), *TINY]) == 0
     said = capsys.readouterr().out
-    assert "it is made again: " in said
+    assert "the evaluation is made again: " in said
     assert "predictions.csv is damaged (ValueError: " in said
     assert predictions.read_bytes() == good
 
@@ -44,7 +44,7 @@ def test_rows_that_a_new_comparison_would_not_show_are_named(tmp_path: Path) -> 
     check_rows(str(where), {"a": "none"}, force=False)
     where.write_text('{"config": {"weights": {"a": "none", "b": "x.pth"}}}')
     check_rows(str(where), {"a": "none", "b": "y.pth", "c": "none"}, force=False)
-    with pytest.raises(ConfigError, match=r"weights\.b is in that one and not in this"):
+    with pytest.raises(ConfigError, match=r"weights\.b is in that one but not in this one"):
         check_rows(str(where), {"a": "none"}, force=False)
 
 
@@ -63,7 +63,7 @@ def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
     ):
         with pytest.raises(ConfigError, match=f"is {kind}: give an evaluation a folder of its own"):
             check_out_url(str(place), force)
-    with pytest.raises(ConfigError, match="a folder is wanted"):
+    with pytest.raises(ConfigError, match="it must be a folder"):
         check_out_url(str(tmp_path / "file"), force)
     check_out_url(str(tmp_path / "compared"), force, comparison=True)
     check_out_url(str(tmp_path / "nothing"), force)

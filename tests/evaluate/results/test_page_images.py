@@ -86,7 +86,7 @@ def test_reconstructions_are_of_the_first_the_middle_and_this_checkpoint(done: P
     assert len({column["reconstruction"][0] for column in held["checkpoints"]}) == 3
     assert held["labels"][:3] == list(CLASSES)
     for column in held["checkpoints"]:
-        assert len(column["reconstruction"]) == len(column["difference"]) == page_images.PICTURES
+        assert len(column["reconstruction"]) == len(column["difference"]) == page_images.MAX_IMAGES
     kept = decode_picture(held["masked"][0]).astype(int) - decode_picture(held["original"][0])
     blocks = np.abs(kept).reshape(2, 14, 2, 14).mean(axis=(1, 3))
     assert (blocks < 6).sum() == 1, "one patch of four is kept at a mask ratio of 0.75"

@@ -45,11 +45,11 @@ def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not() -> None:
     labels, p = predictions()
     weights = bootstrap.resample(np.arange(len(labels)), 400, 0)
     alone = bootstrap.scores(labels, p, weights)
-    for kind, group in bootstrap.over_seeds(labels, np.stack([p, p, p]), weights).items():
+    for kind, group in bootstrap.scores_over_seeds(labels, np.stack([p, p, p]), weights).items():
         for name, values in group.items():
             np.testing.assert_allclose(values, alone[kind][name], err_msg=name)
     bad = np.random.default_rng(2).dirichlet(np.ones(4), len(labels))
-    mixed = bootstrap.over_seeds(labels, np.stack([p, p, bad]), weights)["macro"]["auroc"]
+    mixed = bootstrap.scores_over_seeds(labels, np.stack([p, p, bad]), weights)["macro"]["auroc"]
     assert mixed.std() > 2 * alone["macro"]["auroc"].std()
 
 
@@ -57,14 +57,14 @@ def test_a_resample_scores_the_mean_of_the_seeds_that_it_drew() -> None:
     labels, p = predictions()
     seeds = np.stack([p, np.roll(p, 1, axis=0)])
     every = np.ones((200, len(labels)))
-    found = set(bootstrap.over_seeds(labels, seeds, every)["macro"]["aupr"].round(9))
+    found = set(bootstrap.scores_over_seeds(labels, seeds, every)["macro"]["aupr"].round(9))
     both = bootstrap.scores(labels, seeds.mean(0), every[:1])["macro"]["aupr"]
     each = [bootstrap.scores(labels, one, every[:1])["macro"]["aupr"] for one in seeds]
     assert found == {round(float(x[0]), 9) for x in (both, *each)}
 
 
 def test_all_images_of_a_patient_come_along_together() -> None:
-    unit, numbers = bootstrap.units_of(["a", "b", "a", "c", "b"], list("12345"))
+    unit, numbers = bootstrap.resampling_units(["a", "b", "a", "c", "b"], list("12345"))
     weights = bootstrap.resample(numbers, 50, seed=0)
     assert unit == "patient"
     assert (weights[:, 0] == weights[:, 2]).all()
@@ -74,7 +74,7 @@ def test_all_images_of_a_patient_come_along_together() -> None:
 
 
 def test_images_are_the_units_where_a_patient_is_unknown() -> None:
-    unit, numbers = bootstrap.units_of(["a", None, "a"], ["x", "y", "z"])
+    unit, numbers = bootstrap.resampling_units(["a", None, "a"], ["x", "y", "z"])
     assert unit == "image"
     assert len(set(numbers)) == 3
 
@@ -106,8 +106,8 @@ def test_an_interval_leaves_out_resamples_without_a_score_and_gives_up_when_most
 def test_a_difference_is_real_when_its_interval_leaves_zero_out() -> None:
     draw = np.random.default_rng(0)
     low, high = draw.normal(0.5, 0.05, 500), draw.normal(0.9, 0.05, 500)
-    assert bootstrap.paired(high, low)["real"]
-    assert not bootstrap.paired(low, draw.normal(0.5, 0.05, 500))["real"]
+    assert bootstrap.paired_difference(high, low)["real"]
+    assert not bootstrap.paired_difference(low, draw.normal(0.5, 0.05, 500))["real"]
 
 
 def test_every_patient_is_drawn_as_often_as_any_other_the_first_and_the_last_too() -> None:
@@ -130,7 +130,7 @@ def test_every_fine_tuning_is_drawn_as_often_as_any_other() -> None:
         seen.append(tuple((seeds.argmax(2) == labels).mean(1)))
         return seeds[0]
 
-    drawn = bootstrap.over_seeds(labels, sure, np.ones((3000, 4)), first_drawn)["macro"]["accuracy"]
+    drawn = bootstrap.scores_over_seeds(labels, sure, np.ones((3000, 4)), first_drawn)["macro"]["accuracy"]
     assert sorted(set(sum(seen, ()))) == [0.0, 0.25, 0.5]
     assert len(seen) == len(set(seen)) == 10  # three of three, with repetition, in any order
     shares = [(drawn == accuracy).mean() for accuracy in (0.5, 0.25, 0.0)]  # the lowest number of those drawn
@@ -203,12 +203,12 @@ def test_an_interval_is_from_2_5_to_97_5_percent_of_the_resamples() -> None:
 
 def test_a_difference_that_touches_zero_is_not_real() -> None:
     ones = np.ones(100)
-    assert bootstrap.paired(3 * ones, ones) == {"ci95": [2.0, 2.0], "real": True}
-    assert bootstrap.paired(ones, 3 * ones) == {"ci95": [-2.0, -2.0], "real": True}
-    assert bootstrap.paired(1.25 * ones, ones)["real"]
-    assert bootstrap.paired(ones, 1.25 * ones)["real"]
-    assert bootstrap.paired(ones, ones) == {"ci95": [0.0, 0.0], "real": False}
-    assert bootstrap.paired(ones * np.nan, ones) == {"ci95": None, "real": False}
+    assert bootstrap.paired_difference(3 * ones, ones) == {"ci95": [2.0, 2.0], "real": True}
+    assert bootstrap.paired_difference(ones, 3 * ones) == {"ci95": [-2.0, -2.0], "real": True}
+    assert bootstrap.paired_difference(1.25 * ones, ones)["real"]
+    assert bootstrap.paired_difference(ones, 1.25 * ones)["real"]
+    assert bootstrap.paired_difference(ones, ones) == {"ci95": [0.0, 0.0], "real": False}
+    assert bootstrap.paired_difference(ones * np.nan, ones) == {"ci95": None, "real": False}
 
 
 def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
@@ -216,9 +216,10 @@ def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
     bad = np.random.default_rng(2).dirichlet(np.ones(4), len(labels))
     every = np.ones((50, 40))
     first, second = (
-        bootstrap.over_seeds(labels, np.stack(s), every)["macro"]["auroc"] for s in ([p, bad], [bad, p])
+        bootstrap.scores_over_seeds(labels, np.stack(s), every)["macro"]["auroc"]
+        for s in ([p, bad], [bad, p])
     )
-    assert (first == bootstrap.over_seeds(labels, np.stack([p, bad]), every)["macro"]["auroc"]).all()
+    assert (first == bootstrap.scores_over_seeds(labels, np.stack([p, bad]), every)["macro"]["auroc"]).all()
     # where one row drew the first seed twice, so did the other
     low, high = sorted({*first.round(9)})[0], sorted({*first.round(9)})[-1]
     assert ((first.round(9) == high) == (second.round(9) == low)).all()
@@ -227,22 +228,23 @@ def test_seeds_are_drawn_the_same_for_every_row_of_a_comparison() -> None:
 def test_slices_of_one_volume_are_drawn_together_where_no_patient_is_known() -> None:
     keys, unknown = ["a", "b", "c", "d"], [None] * 4
     volumes = [("volume", "v"), ("volume", "v"), ("volume", "w"), ("folder", "w")]
-    kind, numbers = bootstrap.units_of(unknown, keys, volumes)
+    kind, numbers = bootstrap.resampling_units(unknown, keys, volumes)
     assert (kind, len(set(numbers.tolist())), numbers[0] == numbers[1]) == ("folder", 3, True)
-    kind, numbers = bootstrap.units_of(unknown, keys, [*volumes[:3], ("image", "d")])
+    kind, numbers = bootstrap.resampling_units(unknown, keys, [*volumes[:3], ("image", "d")])
     assert (kind, len(set(numbers.tolist())), numbers[0] == numbers[1]) == ("image", 3, True)
     alone = [("image", key) for key in keys]
     assert (
-        bootstrap.units_of(unknown, keys, alone)[1].tolist() == bootstrap.units_of(unknown, keys)[1].tolist()
+        bootstrap.resampling_units(unknown, keys, alone)[1].tolist()
+        == bootstrap.resampling_units(unknown, keys)[1].tolist()
     )
-    assert bootstrap.units_of(["p", "p", "q", "q"], keys, volumes)[0] == "patient"
-    assert bootstrap.units_of(unknown, keys)[1].tolist() == [0, 1, 2, 3]
+    assert bootstrap.resampling_units(["p", "p", "q", "q"], keys, volumes)[0] == "patient"
+    assert bootstrap.resampling_units(unknown, keys)[1].tolist() == [0, 1, 2, 3]
 
 
 def test_units_are_numbered_by_their_names() -> None:
-    unit, numbers = bootstrap.units_of(["b", "a", "b", "c"], ["1", "2", "3", "4"])
+    unit, numbers = bootstrap.resampling_units(["b", "a", "b", "c"], ["1", "2", "3", "4"])
     assert (unit, numbers.tolist()) == ("patient", [1, 0, 1, 2])
-    unit, numbers = bootstrap.units_of(["b", None, "b", "c"], ["4", "2", "3", "1"])
+    unit, numbers = bootstrap.resampling_units(["b", None, "b", "c"], ["4", "2", "3", "1"])
     assert (unit, numbers.tolist()) == ("image", [3, 1, 2, 0])
     assert numbers.dtype == np.int64
 
@@ -292,7 +294,7 @@ def test_a_class_that_no_image_has_is_without_a_ranking() -> None:
     assert np.shape(found) == (2, 2)
 
 
-def slow_scores(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> bootstrap.Drawn:
+def slow_scores(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> bootstrap.ResampledScores:
     """The same the long way: every distinct score of every class, every resample in floats."""
     weights, classes = weights.astype(float), p.shape[1]
     cells = np.eye(classes**2)[labels * classes + p.argmax(1)]
@@ -363,7 +365,9 @@ def test_progress_counts_each_resample_once_whatever_the_seeds(monkeypatch: pyte
     bootstrap.scores(labels, p, weights, lambda *both: told.append(both))
     assert told == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     told.clear()
-    bootstrap.over_seeds(labels, np.stack([p, p[::-1]]), weights, on_progress=lambda *both: told.append(both))
+    bootstrap.scores_over_seeds(
+        labels, np.stack([p, p[::-1]]), weights, on_progress=lambda *both: told.append(both)
+    )
     assert told == sorted(told)
     assert (told[-1], {total for _, total in told}, len(told) == len(set(told))) == ((23, 23), {23}, True)
 

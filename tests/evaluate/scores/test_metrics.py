@@ -218,7 +218,7 @@ def test_the_table_has_every_class_even_one_that_is_neither_true_nor_predicted()
     assert found["legacy"]["undefined"] == {
         "sensitivity": "no test image of class C, D",
         "precision": "classes C, D are never predicted",
-        "f1": "classes C, D are never predicted rightly: no precision, or precision and sensitivity both 0",
+        "f1": "classes C, D are never predicted correctly: no precision, or both precision and sensitivity are 0",
         "mcc": "no test image of class C, D; classes C, D are never predicted",
         "auroc": "no test image of class C, D",
         "aupr": "no test image of class C, D",
@@ -228,7 +228,7 @@ def test_the_table_has_every_class_even_one_that_is_neither_true_nor_predicted()
         "balanced_accuracy": "no test image of class C, D",
         "sensitivity": "no test image of class C, D",
         "precision": "classes C, D are never predicted",
-        "f1": "classes C, D are never predicted rightly: no precision, or precision and sensitivity both 0",
+        "f1": "classes C, D are never predicted correctly: no precision, or both precision and sensitivity are 0",
         "auroc": "no test image of class C, D",
         "aupr": "no test image of class C, D",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retfound_dist.evaluate.scores.ranking_sums import Chunk, Stretches, group_by_number, rank
+from retfound_dist.evaluate.scores.ranking_sums import Chunk, Segments, group_by_number, rank
 
 
 def slow_counts(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,21 +63,21 @@ def test_a_ranking_of_few_bends_keeps_the_first_the_last_and_exact_counts() -> N
     ],
 )
 def test_a_type_is_used_up_to_the_last_sum_that_it_holds(images: int, kind: type) -> None:
-    assert Chunk(np.ones((2, 5), np.uint8)).for_sums_of(images).dtype == kind
+    assert Chunk(np.ones((2, 5), np.uint8)).transposed_for_sums(images).dtype == kind
 
 
 @pytest.mark.parametrize(("images", "kind"), [(200, np.uint16), (60_000, np.float32), (2**24, np.float64)])
 def test_whole_numbers_are_added_in_a_type_that_holds_their_sum(images: int, kind: type) -> None:
     chunk = Chunk(np.full((2, 5), 255, np.uint8))
-    assert chunk.for_sums_of(images).dtype == kind
-    assert chunk.for_sums_of(images) is chunk.for_sums_of(images)
-    assert Chunk(np.full((2, 5), 0.5)).for_sums_of(images).dtype == np.float64
+    assert chunk.transposed_for_sums(images).dtype == kind
+    assert chunk.transposed_for_sums(images) is chunk.transposed_for_sums(images)
+    assert Chunk(np.full((2, 5), 0.5)).transposed_for_sums(images).dtype == np.float64
 
 
 def test_the_largest_sums_of_each_type_are_exact() -> None:
     for images, most in ((257, 255), (65_793, 255), (65_794, 255), (70_000, 255)):
         weights = np.full((1, images), most, np.uint8)
-        whole = Stretches(np.arange(images), np.array([0, images]))
+        whole = Segments(np.arange(images), np.array([0, images]))
         assert whole.sums(Chunk(weights)).tolist() == [[images * most]]
 
 
@@ -85,7 +85,7 @@ def test_sums_of_stretches_can_be_added_up_further_without_rounding() -> None:
     """Each fits a small type, all of them do not."""
     for images, count in ((200, 3), (60_000, 3)):
         weights = np.full((1, images * count), 255, np.uint8)
-        found = Stretches(np.arange(images * count), np.arange(count + 1) * images).sums(Chunk(weights))
+        found = Segments(np.arange(images * count), np.arange(count + 1) * images).sums(Chunk(weights))
         assert found.dtype == np.float64
         assert np.cumsum(found, axis=0)[-1, 0] == images * count * 255
 

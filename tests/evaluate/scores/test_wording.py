@@ -39,13 +39,13 @@ def metrics(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_number_has_a_real_minus_sign_and_no_minus_zero(value: float, digits: int, text: str) -> None:
-    assert wording.number(value, digits) == text
+    assert wording.format_number(value, digits) == text
 
 
 def test_a_score_has_its_interval_and_an_undefined_one_is_a_dash() -> None:
-    assert wording.score(0.812, [0.77, -0.0001]) == "0.812 [0.770, 0.000]"
-    assert wording.score(0.5, None, 1) == "0.5"
-    assert wording.score(None, [0.1, 0.2]) == "-"
+    assert wording.format_score(0.812, [0.77, -0.0001]) == "0.812 [0.770, 0.000]"
+    assert wording.format_score(0.5, None, 1) == "0.5"
+    assert wording.format_score(None, [0.1, 0.2]) == "-"
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ def test_a_start_is_named_by_what_it_is(checkpoint: dict[str, Any], text: str) -
 def test_a_summary_says_the_scores_on_how_many_images_of_how_many_patients() -> None:
     first, chance, _ = wording.summary(metrics())
     assert "AUROC 0.912 [0.880, 0.940]" in first
-    assert "(means over 4 classes) on 200 test images of 80 patients that fine-tuning" in first
+    assert "(means over 4 classes) on 200 test images of 80 patients, which were not used" in first
     assert chance == "Guessing gives a balanced accuracy of 0.25 and an AUROC of 0.50."
     first, *_ = wording.summary(metrics(patients=None))
-    assert "on 200 test images that" in first
+    assert "on 200 test images, which" in first
 
 
 def test_an_interval_that_reaches_chance_is_called_guessing() -> None:
     spans = {"auroc": [0.5, 0.9], "aupr": [0.3, 0.8], "balanced_accuracy": [0.25, 0.8]}
     _, chance, _ = wording.summary(metrics(ci95={"macro": spans}))
-    assert chance.endswith("this cannot be told from guessing.")
+    assert chance.endswith("this result may be due to guessing.")
 
 
 def test_intervals_say_what_was_drawn_and_that_one_seed_leaves_something_out() -> None:
-    text = wording.intervals(metrics())
+    text = wording.describe_intervals(metrics())
     assert "95 % intervals from 1,000 bootstrap resamples of the 80 test patients." in text
-    assert "only one was run" in text
-    by_volume = wording.intervals(metrics(bootstrap={"unit": "volume", "units": 9, "resamples": 50}))
+    assert "only one seed was run" in text
+    by_volume = wording.describe_intervals(metrics(bootstrap={"unit": "volume", "units": 9, "resamples": 50}))
     assert "9 test volumes (not every patient is known" in by_volume
 
 
@@ -93,12 +93,12 @@ def test_several_seeds_are_said_with_the_spread_of_one_and_by_row() -> None:
     over = {"macro": {"auroc": {"mean": 0.8, "std": 0.0123}}}
     drawn = {"unit": "patient", "units": 80, "resamples": 1000, "seeds": 3}
     several = metrics(seeds=[0, 1, 2], over_seeds=over, bootstrap=drawn)
-    text = wording.intervals(several)
+    text = wording.describe_intervals(several)
     assert "80 test patients and of the 3 fine-tuning seeds." in text
-    assert "one seed alone has AUROC 0.800 with a standard deviation of 0.012." in text
-    assert "one seed alone of “ours” has AUROC 0.800" in wording.intervals(several, "ours")
+    assert "A single seed has a mean AUROC of 0.800 with a standard deviation of 0.012." in text
+    assert "A single seed of “ours” has a mean AUROC of 0.800" in wording.describe_intervals(several, "ours")
     over["macro"]["auroc"] = {"mean": None, "std": None}  # type: ignore[dict-item]
-    assert wording.intervals(several).endswith("of 3 fine-tuning seeds.")
+    assert wording.describe_intervals(several).endswith("of 3 fine-tuning seeds.")
 
 
 def test_a_good_evaluation_has_no_warnings_and_a_doubtful_one_has_each() -> None:
@@ -116,19 +116,19 @@ def test_a_good_evaluation_has_no_warnings_and_a_doubtful_one_has_each() -> None
         "7 images were left out (0.jpg: cut; 1.jpg: cut; 2.jpg: cut; 3.jpg: cut; 4.jpg: cut)",
         "2 links lead nowhere",
         "external set: 1 archive",
-        "the test part has 29 volumes only: intervals from so few are rough",
-        "fewer than 10 test images of B, C: scores of these classes say little",
-        "there is no validation part: the last epoch was kept",
+        "the test part has only 29 volumes, so the intervals are rough",
+        "fewer than 10 test images of B, C: scores of these classes are unreliable",
+        "there is no validation part, so the last epoch was kept",
     ]
 
 
 def test_a_split_is_said_by_who_made_it_and_how_far_patients_are_known() -> None:
-    assert wording.split("given", {"patient": 9}) == "as the set brings it"
-    assert wording.split("file", {"patient": 6, "image": 2}) == (
-        "as the split file says (data.split_file); the patient of 2 of 8 images is not known"
+    assert wording.describe_split("given", {"patient": 9}) == "given by the set"
+    assert wording.describe_split("file", {"patient": 6, "image": 2}) == (
+        "given by the split file (data.split_file); the patient of 2 of 8 images is not known"
     )
-    assert wording.split("patient", {"patient": 8}) == "by us, by patient (8 images)"
-    assert wording.split("volume", {}) == "by us, by volume", "an evaluation of an older version"
+    assert wording.describe_split("patient", {"patient": 8}) == "at random by patient (8 images)"
+    assert wording.describe_split("volume", {}) == "at random by volume", "an evaluation of an older version"
 
 
 def test_images_seen_in_pretraining_are_warned_of_where_they_are_tested_or_chosen_by() -> None:
@@ -156,21 +156,21 @@ def test_the_recipe_that_val_chose_comes_first() -> None:
         {"recipe": {}, "val_auroc": None},
         {"recipe": {"base_lr": 0.01, "crop_scale": [0.2, 1.0]}, "val_auroc": 0.8},
     ]
-    assert wording.tuning(tried[1]["recipe"], tried) == (  # type: ignore[arg-type]
-        "base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); also tried: the recipe as it is (val AUROC -)"
+    assert wording.describe_tuning(tried[1]["recipe"], tried) == (  # type: ignore[arg-type]
+        "base_lr=0.01 crop_scale=[0.2, 1.0] (val AUROC 0.800); also tried: the recipe unchanged (val AUROC -)"
     )
-    assert wording.tuning({}, tried[:1]) == "the recipe as it is (val AUROC -)"
+    assert wording.describe_tuning({}, tried[:1]) == "the recipe unchanged (val AUROC -)"
 
 
 def test_why_scores_are_undefined_is_said_once_each_and_f1_only_where_it_stands_alone() -> None:
-    assert wording.undefined(metrics()) == ""
-    never, no_f1 = "class B is never predicted", "class B is never predicted rightly"
+    assert wording.undefined_warning(metrics()) == ""
+    never, no_f1 = "class B is never predicted", "class B is never predicted correctly"
     both = metrics(
         macro={"undefined": {"precision": never}}, legacy={"undefined": {"precision": never, "f1": no_f1}}
     )
-    assert wording.undefined(both) == f"some scores are undefined (shown as -): {never}"
+    assert wording.undefined_warning(both) == f"some scores are undefined (shown as -): {never}"
     alone = metrics(legacy={"undefined": {"f1": no_f1}})
-    assert wording.undefined(alone).endswith(no_f1)
+    assert wording.undefined_warning(alone).endswith(no_f1)
 
 
 def difference(value: float, real: bool, metric: str = "aupr", other: str = "") -> dict[str, Any]:
@@ -184,24 +184,24 @@ def test_the_best_row_is_ahead_of_each_other_or_not_told_apart() -> None:
         difference(0.001, False, other="same"),
         {"difference": None, "other": "lost"},
     ]
-    text = wording.best("good", "auroc", "0.900", lines)
+    text = wording.describe_best("good", "auroc", "0.900", lines)
     assert text.startswith(
-        "On AUROC “good” is best with 0.900. Ahead of “bad” by 0.200 [0.190, 0.210]: a real"
+        "“good” has the best AUROC, 0.900. It is ahead of “bad” by 0.200 [0.190, 0.210]: a clear difference."
     )
-    assert "“same” by 0.001 [−0.999, 1.001]: not told apart on these test images" in text
+    assert "“same” by 0.001 [−0.999, 1.001]: no clear difference on these test images" in text
     assert text.endswith("“lost” cannot be compared: its AUROC is undefined.")
 
 
 def test_a_row_is_better_or_worse_than_no_pretraining_only_where_that_is_real() -> None:
     better, worse = difference(0.2, True), difference(-0.3, True, "kappa")
-    assert wording.against_none("a", [better, worse]) == (
+    assert wording.describe_gain("a", [better, worse]) == (
         "“a” is better than no pretraining: AUPR +0.200 [0.190, 0.210]; "
         "it is worse than no pretraining: kappa −0.300 [−0.310, −0.290]."
     )
-    assert wording.against_none("a", [better, difference(0.0, False, "kappa")]).endswith(
-        "; not told apart on kappa."
+    assert wording.describe_gain("a", [better, difference(0.0, False, "kappa")]).endswith(
+        "; no clear difference in kappa."
     )
-    assert wording.against_none("a", [difference(0.1, False)]) == (
+    assert wording.describe_gain("a", [difference(0.1, False)]) == (
         "“a” is not shown to be better or worse than no pretraining "
         "(difference: AUPR +0.100 [−0.900, 1.100])."
     )
@@ -209,12 +209,12 @@ def test_a_row_is_better_or_worse_than_no_pretraining_only_where_that_is_real() 
 
 def test_an_alarm_says_what_is_worse_than_what_by_which_score() -> None:
     rule = Alarm(method="knn", metric="auroc")
-    falling = wording.alarm("falling", 12000, 9000, rule, -0.05, [-0.07, -0.03])
+    falling = wording.alarm_message("falling", 12000, 9000, rule, -0.05, [-0.07, -0.03])
     assert falling.startswith(
         "step 12,000 is worse than step 9,000, the best before it: nearest neighbours, AUROC "
-        "−0.050 [−0.070, −0.030]: look at the recipe"
+        "−0.050 [−0.070, −0.030]. Check the recipe"
     )
-    start = wording.alarm("worse_than_start", 1, 0, rule, -0.05, [-0.07, -0.03])
+    start = wording.alarm_message("worse_than_start", 1, 0, rule, -0.05, [-0.07, -0.03])
     assert start.startswith("step 1 is worse than its own starting weights: ")
 
 
@@ -228,9 +228,9 @@ def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
         "skipped": [],
         "warnings": [],
     }
-    assert wording.external(tree) == (
-        "18 images of 9 patients of another set, none of them fine-tuned on; "
-        "the model's class = its labels: CSR = fluid + leak, NORMAL = healthy; "
-        "7 images of labels not mapped are left out (hole 6, scar 1); "
+    assert wording.describe_external(tree) == (
+        "18 images of 9 patients from another set, none used for fine-tuning; "
+        "class of the model = its labels: CSR = fluid + leak, NORMAL = healthy; "
+        "7 images with unmapped labels are left out (hole 6, scar 1); "
         "probabilities of MH are dropped and the rest is scaled to sum to 1."
     )

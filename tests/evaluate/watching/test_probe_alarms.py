@@ -4,7 +4,7 @@ import numpy as np
 
 from retfound_dist.config.schema import Alarm
 from retfound_dist.evaluate.scores import bootstrap
-from retfound_dist.evaluate.watching.probe_alarms import Point, alarms, judge
+from retfound_dist.evaluate.watching.probe_alarms import Point, alarm_rows, compare_checkpoints
 
 LABELS = np.random.default_rng(0).integers(0, 3, 300)
 WEIGHTS = bootstrap.resample(np.arange(300), 400, 0)
@@ -20,7 +20,10 @@ def point(step: int, skill: float, seed: int = 0) -> Point:
 
 
 def kinds(start: Point | None, *points: Point, patience: int = 1) -> list[tuple[int, str]]:
-    return [(r["step"], r["kind"]) for r in alarms(judge(start, points, 0.01), Alarm(patience=patience))]
+    return [
+        (r["step"], r["kind"])
+        for r in alarm_rows(compare_checkpoints(start, points, 0.01), Alarm(patience=patience))
+    ]
 
 
 def test_a_run_that_gets_better_raises_no_alarm() -> None:
@@ -44,7 +47,7 @@ def test_a_trifle_is_no_alarm_however_sure() -> None:
     drawn = np.linspace(0.6, 0.8, 400)
     before, after = Point(10, 0.7, drawn), Point(20, 0.695, drawn - 0.005)
     assert kinds(None, before, after) == []
-    assert len(alarms(judge(None, [before, after], 0.001), Alarm())) == 1
+    assert len(alarm_rows(compare_checkpoints(None, [before, after], 0.001), Alarm())) == 1
 
 
 def test_with_patience_the_second_in_a_row_counts() -> None:
@@ -54,7 +57,7 @@ def test_with_patience_the_second_in_a_row_counts() -> None:
 
 
 def test_an_alarm_says_what_fell_from_where_by_how_much() -> None:
-    (row,) = alarms(judge(point(0, 2.0), [point(10, 0.5, 1)], 0.01), Alarm())
+    (row,) = alarm_rows(compare_checkpoints(point(0, 2.0), [point(10, 0.5, 1)], 0.01), Alarm())
     assert row["against_step"] == 0
     assert row["difference"] < 0
     assert row["ci95"][1] < 0

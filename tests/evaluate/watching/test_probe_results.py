@@ -15,7 +15,7 @@ from retfound_dist.errors import DataError, RecordError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.watching import probe_results
-from retfound_dist.evaluate.watching.probe_results import PARTS, development, probe_start, read
+from retfound_dist.evaluate.watching.probe_results import PARTS, development_set, probe_checkpoint, read
 from retfound_dist.runtime.progress import ProgressDisplay
 from tests.evaluate.inputs import CLASSES, class_folders, list_patients
 
@@ -43,7 +43,7 @@ def probe(
 ) -> probe_results.ProbeResult:
     """The probe in a folder, made unless it is there."""
     with ProgressDisplay(quiet=True) as show:
-        return probe_start(start, data, settings or Probe(), resamples, str(folder), show)
+        return probe_checkpoint(start, data, settings or Probe(), resamples, str(folder), show)
 
 
 def test_a_probe_reads_back_as_it_was_made_and_holds_every_image_but_those_for_testing(
@@ -104,11 +104,11 @@ def test_without_probe_json_there_is_no_probe(
 
 
 def test_images_that_cannot_be_cross_validated_are_refused_with_their_number(data: LabelledSet) -> None:
-    assert development(data).unit == "patient"
+    assert development_set(data).unit == "patient"
     one_class = {
         name: dataclasses.replace(part, labels=np.zeros_like(part.labels))
         for name, part in data.parts.items()
     }
     images = sum(len(data.parts[name]) for name in PARTS)
     with pytest.raises(DataError, match=rf"{images} images of \d+ patients in 1 classes"):
-        development(dataclasses.replace(data, parts=one_class))
+        development_set(dataclasses.replace(data, parts=one_class))

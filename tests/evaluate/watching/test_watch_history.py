@@ -12,7 +12,7 @@ from retfound_dist.config.schema import WatchConfig
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.watching import probe_results, watch_history
-from retfound_dist.evaluate.watching.watch_history import History, is_of, steps_with
+from retfound_dist.evaluate.watching.watch_history import History, is_probe_of, steps_with
 from retfound_dist.formats import run_folder
 from retfound_dist.formats.checkpoint_folder import checkpoint_url, evaluation_url
 from retfound_dist.io import storage
@@ -36,7 +36,7 @@ def watched(tmp_path: Path) -> Watched:
     with ProgressDisplay(quiet=True) as show:
         for step in (10, 20):
             start = open_starting_weights(checkpoint_url(str(run), step), config.model)
-            probe_results.probe_start(
+            probe_results.probe_checkpoint(
                 start, data, config.probe, config.bootstrap, evaluation_url(str(run), step), show
             )
     return config, data
@@ -65,31 +65,31 @@ def test_steps_are_those_whose_folder_holds_the_file_rising(tmp_path: Path) -> N
 def test_probes_of_other_images_or_settings_are_not_taken(watched: Watched) -> None:
     config, data = watched
     said: list[str] = []
-    assert sorted(History.of(config, data, said.append).steps) == [10, 20]
-    assert History.of(change(config, "probe.folds=3"), data, said.append).steps == {}
-    assert History.of(change(config, "bootstrap=21"), data, said.append).steps == {}
+    assert sorted(History.load(config, data, said.append).steps) == [10, 20]
+    assert History.load(change(config, "probe.folds=3"), data, said.append).steps == {}
+    assert History.load(change(config, "bootstrap=21"), data, said.append).steps == {}
     next(Path(data.path).rglob("MH_*.jpg")).unlink()
-    assert History.of(config, load_labelled_set(config.data, 28), said.append).steps == {}
+    assert History.load(config, load_labelled_set(config.data, 28), said.append).steps == {}
     assert said == []
 
 
 def test_a_probe_belongs_to_the_weights_that_it_was_made_of_and_outlives_them(watched: Watched) -> None:
     config, data = watched
     url = checkpoint_url(config.run.url, 20)
-    held = History.of(config, data, print).steps[20]
-    assert is_of(url, held)
+    held = History.load(config, data, print).steps[20]
+    assert is_probe_of(url, held)
     storage.delete(url)
-    assert is_of(url, held), "what was removed cannot have changed"
+    assert is_probe_of(url, held), "what was removed cannot have changed"
     checkpoint(Path(config.run.url), 20, seed=7)
-    assert not is_of(url, held)
-    assert sorted(History.of(config, data, print).steps) == [10]
+    assert not is_probe_of(url, held)
+    assert sorted(History.load(config, data, print).steps) == [10]
 
 
 def test_a_damaged_probe_is_said_once_and_not_taken(watched: Watched) -> None:
     config, data = watched
     Path(evaluation_url(config.run.url, 10), probe_results.PROBE).write_text("[]")
     said: list[str] = []
-    history = History.of(config, data, said.append)
+    history = History.load(config, data, said.append)
     assert sorted(history.steps) == [20]
     (line,) = said
     assert "probe.json is damaged" in line
@@ -99,13 +99,15 @@ def test_an_alarm_is_logged_once_and_stands_in_the_history_each_time(watched: Wa
     """The second checkpoint's answers are turned round, so that it is worse than the first."""
     config, data = watched
     config = change(config, "alarm.metric=balanced_accuracy", "alarm.least=0.0")
-    history = History.of(config, data, print)
+    history = History.load(config, data, print)
     right = history.steps[10].probabilities["linear"] * 0
     right[range(len(right)), history.images.labels_N] = 1.0
     for step, p_NC, score in ((10, right, 1.0), (20, right[:, [1, 2, 0]], 0.0)):
         probed = history.steps[step]
         probed.tree["linear"]["macro"]["balanced_accuracy"] = score
-        history.add(step, probe_results.ProbeResult(probed.tree, {**probed.probabilities, "linear": p_NC}))
+        history.add_probe(
+            step, probe_results.ProbeResult(probed.tree, {**probed.probabilities, "linear": p_NC})
+        )
     (alarm,) = history.write()
     assert (alarm["step"], alarm["kind"], alarm["against_step"]) == (20, "falling", 10)
     assert history.write() == []
