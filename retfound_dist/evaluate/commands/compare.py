@@ -143,7 +143,7 @@ def _make_rows(
         configs_by_title = {_row_title(name, share): row for (share, name), row in missing.items()}
         make_rows(configs_by_title, config.jobs, config.threads, show)
         # Rows of other processes are read from their files: only configs are sent between processes.
-        rows |= {place: _read_back(row) for place, row in missing.items()}
+        rows |= {row_key: _read_back(row) for row_key, row in missing.items()}
     else:
         for (share, name), row in missing.items():
             show.say(f"{_row_title(name, share)}: {starts[name].url}")

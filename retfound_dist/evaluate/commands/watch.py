@@ -235,10 +235,10 @@ class _Watch:
     def _start_history(self, checkpoint: StartingWeights, data: LabelledSet) -> History:
         """The history, with the existing probes and the probe of the starting weights."""
         config, history = self.config, History.load(self.config, data, self.show.warn)
-        seen = pretraining_overlap.count_overlap(
+        overlap = pretraining_overlap.count_overlap(
             checkpoint, {name: data.parts[name] for name in probe_results.PARTS}
         )
-        if note := wording.probe_overlap_warning(seen):
+        if note := wording.probe_overlap_warning(overlap):
             self.show.say(note)
         self.show.say(_header(config.probe.folds))
         start = self._starting_weights(checkpoint)

@@ -164,10 +164,10 @@ def score(
     """Scores and intervals of the mapped classes, from probabilities rounded to `digits`."""
     part, mapped_classes = external_set.part, tuple(external_set.class_map)
 
-    def mapped_mean(some_SNC: Floats) -> Floats:
+    def mapped_mean(drawn_SNC: Floats) -> Floats:
         """(N, M): mean probabilities of the mapped classes."""
         # Rounded first, so that external_predictions.csv gives exactly the same scores again.
-        return renormalise(bootstrap.mean_probabilities(some_SNC), classes, mapped_classes).round(digits)
+        return renormalise(bootstrap.mean_probabilities(drawn_SNC), classes, mapped_classes).round(digits)
 
     probabilities_NM = mapped_mean(probabilities_SNC)
     unit, units_N = bootstrap.resampling_units(part.patients, part.keys, part.units)

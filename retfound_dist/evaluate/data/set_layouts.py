@@ -55,7 +55,7 @@ class LabelledImage:
     """Unique in the set: the path below the folder, or the sample's key."""
     label: str
     read: Callable[[], bytes]
-    """The image file's bytes; OSError or StorageError where they cannot be had."""
+    """The image file's bytes; OSError or StorageError where they cannot be read."""
     patient: str | None = None
     volume: str | None = None
     """Slices of one volume stay in one part where the patient is not known."""

@@ -27,7 +27,7 @@ _MASKED_GREY = 96
 """Grey level of masked patches in the picture."""
 _GAP_PIXELS = 4
 _MIN_WIDTH = 896
-"""A narrower picture is enlarged by a whole factor to about this width."""
+"""A narrower picture is enlarged by a picture factor to about this width."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ def reconstruct(model: MaskedAutoencoder, images: Sequence[Pixels], seed: int) -
 def panel_sheet(rows: Sequence[Reconstruction]) -> NDArray[np.uint8]:
     """All panels as one picture, (H, W) grey with white gaps."""
     lines = [_join_with_gaps(row.panels(), axis=1) for row in rows]
-    whole = _join_with_gaps(lines, axis=0)
-    factor = max(1, round(_MIN_WIDTH / whole.shape[1]))
+    picture = _join_with_gaps(lines, axis=0)
+    factor = max(1, round(_MIN_WIDTH / picture.shape[1]))
     return np.asarray(
-        Image.fromarray(whole).resize(
-            (whole.shape[1] * factor, whole.shape[0] * factor), Image.Resampling.NEAREST
+        Image.fromarray(picture).resize(
+            (picture.shape[1] * factor, picture.shape[0] * factor), Image.Resampling.NEAREST
         )
     )
 

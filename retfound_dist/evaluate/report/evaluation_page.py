@@ -99,11 +99,11 @@ def comparison_page(
         f" of {first['patients']} patients" if first["patients"] else ""
     )
     chosen = any("tuning" in row.metrics for row in rows.values())
-    alike = "the same recipes to choose from" if chosen else "the same fine-tuning"
+    same_settings = "the same recipes to choose from" if chosen else "the same fine-tuning"
     return render(
         "compare",
         title=f"Starting weights compared on {first['data']['path']}",
-        subtitle=f"{len(rows)} starting weights, {alike} for each, {test}",
+        subtitle=f"{len(rows)} starting weights, {same_settings} for each, {test}",
         alarms=alarms,
         summary=[*sentences, wording.describe_intervals(first, name)],
         **context,

@@ -55,7 +55,7 @@ def line_chart(
     marks: Sequence[PointMarker] = (),
     unit_square: bool = False,
     diagonal: bool = False,
-    whole_x: bool = False,
+    integer_x: bool = False,
     log_x: bool = False,
 ) -> str:
     """A line chart as SVG. `unit_square` sets both axes to 0-1. `log_x` marks and labels each point."""
@@ -84,7 +84,7 @@ def line_chart(
         )
     if unit_square:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    if whole_x:
+    if integer_x:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if log_x:
         ticks = sorted({float(x) for line in lines for x in line.x})

@@ -103,13 +103,17 @@ def _table(
     return {"title": title, "note": note, "columns": [wording.LABELS[name] for name in names], "lines": lines}
 
 
-def _cell(value: float | None, span: Sequence[float] | None, why: str) -> dict[str, Any]:
+def _cell(value: float | None, span: Sequence[float] | None, reason: str) -> dict[str, Any]:
     interval = (
         f"{wording.format_number(span[0])} to {wording.format_number(span[1])}"
         if value is not None and span
         else ""
     )
-    return {"value": "-" if value is None else wording.format_number(value), "span": interval, "why": why}
+    return {
+        "value": "-" if value is None else wording.format_number(value),
+        "span": interval,
+        "reason": reason,
+    }
 
 
 def best_value(values: Sequence[float | None], name: str) -> float | None:

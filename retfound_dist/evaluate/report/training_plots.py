@@ -50,7 +50,7 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
     plots = [
         Plot(
             "Fine-tuning: loss",
-            Markup(figures.line_chart(losses, "epoch", "cross entropy", whole_x=True)),
+            Markup(figures.line_chart(losses, "epoch", "cross entropy", integer_x=True)),
             "Training uses augmented images and smoothed labels, so its loss cannot reach 0.",
             [(0, "train"), (1, "validation")]
             # More lines than seeds means that there are also validation losses.
@@ -62,7 +62,7 @@ def finetune_plots(evaluation: Evaluation) -> list[Plot]:
         plots.append(
             Plot(
                 "Fine-tuning: validation AUROC",
-                Markup(figures.line_chart(scores, "epoch", "macro AUROC", marks, whole_x=True)),
+                Markup(figures.line_chart(scores, "epoch", "macro AUROC", marks, integer_x=True)),
                 "The epoch is chosen by this score. The test part is used once, with the chosen epoch.",
             )
         )
@@ -94,7 +94,7 @@ def compared_curves(rows: Mapping[str, Evaluation]) -> list[Plot]:
             plots.append(
                 Plot(
                     title,
-                    Markup(figures.line_chart(lines, "epoch", label, whole_x=True)),
+                    Markup(figures.line_chart(lines, "epoch", label, integer_x=True)),
                     "One line for each seed.",
                     legend,
                 )

@@ -61,7 +61,7 @@ def history_plots(watch: Watch) -> list[Plot]:
         if not lines:
             continue
         marks = _marks(watch, metric)
-        svg = figures.line_chart(lines, "pretraining step", wording.LABELS[metric], marks, whole_x=True)
+        svg = figures.line_chart(lines, "pretraining step", wording.LABELS[metric], marks, integer_x=True)
         label = wording.LABELS[metric]
         note = "Band: 95 % interval. Dashed lines: the starting weights." if watch["start"] else ""
         plots.append(Plot(f"{label[0].upper()}{label[1:]} over the run", Markup(svg), note, legend))

@@ -41,8 +41,8 @@ def read_predictions(url: str, classes: Sequence[str]) -> Predictions:
     names: dict[str, str | None] = {"": None}  # one string object for each patient
     # Typed arrays take 8 bytes for a number. A list of Python floats takes 32.
     labels, columns = array("q"), [array("d") for _ in classes]
-    wanted = ["key", "patient", "label", *(f"p_{name}" for name in classes)]
-    for key, patient, label, *numbers in _blocks(url, wanted):
+    columns_read = ["key", "patient", "label", *(f"p_{name}" for name in classes)]
+    for key, patient, label, *numbers in _blocks(url, columns_read):
         keys += key
         patients += [names.setdefault(name, name) for name in patient]
         labels.extend(map(class_indices.__getitem__, label))

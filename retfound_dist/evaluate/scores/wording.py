@@ -142,26 +142,28 @@ def describe_split(by: str, known_by: Mapping[str, int]) -> str:
     return f"at random {words}" if words else f"at random by {by}"
 
 
-def pretrained_warning(seen: Mapping[str, Any] | None) -> str:
+def pretrained_warning(overlap: Mapping[str, Any] | None) -> str:
     """A warning where the weights were pretrained on val or test images; else empty."""
-    if not seen or not any(seen.get(part) for part in ("val", "test")):
+    if not overlap or not any(overlap.get(part) for part in ("val", "test")):
         return ""
-    counts = ", ".join(_share_seen(seen, part) for part in ("test", "val", "train") if part in seen["of"])
+    counts = ", ".join(
+        _share_seen(overlap, part) for part in ("test", "val", "train") if part in overlap["of"]
+    )
     return (
         f"these weights were pretrained on images of this set ({counts}), so scores on new images may be "
         "lower: pretrain without its val and test parts (data.split=auto), or test on another set"
     )
 
 
-def pretrained_note(seen: Mapping[str, Any] | None) -> str:
+def pretrained_note(overlap: Mapping[str, Any] | None) -> str:
     """The number of images of the set that the weights were pretrained on, in one line."""
-    if not seen:
+    if not overlap:
         return "not checked (the evaluation is from an older version)"
-    if any(seen.get(part) is None for part in seen["of"]):
-        return f"whether these weights were pretrained on images of this set is {seen['how']}"
-    if not any(seen[part] for part in seen["of"]):
-        return f"no image of this set ({seen['how']})"
-    return f"{', '.join(_share_seen(seen, part) for part in seen['of'])} images ({seen['how']})"
+    if any(overlap.get(part) is None for part in overlap["of"]):
+        return f"whether these weights were pretrained on images of this set is {overlap['how']}"
+    if not any(overlap[part] for part in overlap["of"]):
+        return f"no image of this set ({overlap['how']})"
+    return f"{', '.join(_share_seen(overlap, part) for part in overlap['of'])} images ({overlap['how']})"
 
 
 def external_overlap_warning(tree: Mapping[str, Any] | None) -> str:
@@ -171,20 +173,20 @@ def external_overlap_warning(tree: Mapping[str, Any] | None) -> str:
     return f"the weights were pretrained on {tree['test']:,} of its {tree['of']['test']:,} images"
 
 
-def probe_overlap_warning(seen: Mapping[str, Any] | None) -> str:
+def probe_overlap_warning(overlap: Mapping[str, Any] | None) -> str:
     """The warning for the images that `watch` probes; empty where the count is 0 or unknown."""
-    count = sum(seen.get(part) or 0 for part in seen["of"]) if seen else 0
-    if not seen or not count:
+    count = sum(overlap.get(part) or 0 for part in overlap["of"]) if overlap else 0
+    if not overlap or not count:
         return ""
-    counts = ", ".join(_share_seen(seen, part) for part in seen["of"])
+    counts = ", ".join(_share_seen(overlap, part) for part in overlap["of"])
     return (
         f"The run pretrains on images that are probed here ({counts}), so its checkpoints may look better "
         "than they are on new images."
     )
 
 
-def _share_seen(seen: Mapping[str, Any], part: str) -> str:
-    return f"{seen[part] or 0:,} of {seen['of'][part]:,} {part}"
+def _share_seen(overlap: Mapping[str, Any], part: str) -> str:
+    return f"{overlap[part] or 0:,} of {overlap['of'][part]:,} {part}"
 
 
 def _relevant_notes(notes: Sequence[str]) -> list[str]:

@@ -96,7 +96,7 @@ def probe_checkpoint(
         existing = None
     if existing and _is_same(existing.tree, start, data, settings, resamples):
         return existing
-    began, images = time.monotonic(), development_set(data)
+    started, images = time.monotonic(), development_set(data)
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, PARTS, folder, show.advance)
     show.begin("linear probe and nearest neighbours")
@@ -126,7 +126,7 @@ def probe_checkpoint(
         },
         "data": {"path": data.path, "fingerprint": data.fingerprint},
         "probe": to_dict(settings),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - started, 1),
     }
     result = ProbeResult(tree, probabilities)
     _write(folder, result, images)

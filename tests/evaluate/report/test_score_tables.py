@@ -55,7 +55,7 @@ def test_one_row_alone_is_not_called_the_best_and_an_undefined_score_says_why() 
     cells = table["lines"][0]["cells"]
     assert not any(cell["best"] for cell in cells)
     undefined = cells[table["columns"].index("AUROC")]
-    assert (undefined["value"], undefined["span"], undefined["why"]) == ("-", "", "no image of MH")
+    assert (undefined["value"], undefined["span"], undefined["reason"]) == ("-", "", "no image of MH")
 
 
 def test_each_class_has_its_count_and_the_confusion_matrix_as_shares_of_it() -> None:

@@ -95,4 +95,4 @@ def test_other_weights_and_other_images_are_told_by_content(asked: Asked) -> Non
     assert weights.endswith(" (its content has changed)")
     assert images.endswith(" (its images, labels or split have changed)")
     asked.metrics["external"] = {"data": {"fingerprint": "0"}}
-    assert asked.find_differences()[2:] == ["the external set is another"]
+    assert asked.find_differences()[2:] == ["the external set is different"]

@@ -29,11 +29,11 @@ SEEN = {"labels": ["A"], "original": ["x"], "masked": ["x"],
         ({"mistakes": {"seed": 0, "wrong": 1}}, "mistakes.images is missing"),
         (
             {"mistakes": {"seed": 0, "wrong": 1, "images": [MISTAKE]}},
-            r"images\[0\].image is 'AAAA'.*no picture",
+            r"images\[0\].image is 'AAAA'.*not a picture",
         ),
         ({"features": {"points": [[1.0]], "explained": [0.5, 0.5]}}, r"features.points\[0\] is a list"),
         ({"reconstructions": {**SEEN, "checkpoints": []}}, "reconstructions.checkpoints is a list"),
-        ({"reconstructions": SEEN}, "reconstructions is an object: .*many lengths"),
+        ({"reconstructions": SEEN}, "reconstructions is an object: .*different lengths"),
     ],
 )
 def test_pictures_that_no_page_can_show_are_one_line(tree: dict[str, Any], why: str) -> None:
