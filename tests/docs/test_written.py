@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist import cli
 from retfound_dist.config import schema
+from retfound_dist.config.command_line import parse_arguments
 from retfound_dist.config.loading import load
 from tests.docs.pages import DOCS, ROOT
 from tests.stream.stream_inputs import make_set
@@ -54,7 +54,7 @@ def test_every_command_that_is_shown_parses_and_its_settings_exist(page: Path) -
         given = arguments(words)
         if not complete(given):
             continue
-        args = cli._parse(given)
+        args = parse_arguments(given)
         config = getattr(args, "config", "")
         if given[0] in KINDS and (ROOT / config).is_file():
             values = [text for text in args.overrides if "$" not in text and text != "key=value"]
