@@ -35,7 +35,9 @@ class Rung:
     precision: str = "fp32"
     """`fp32`, `autocast` to bf16, or `bf16`: bf16 weights, with fp32 ones and fp32 gradients beside them."""
     zero: int | None = None
-    """DeepSpeed's stage; None: a plain loop."""
+    """ZeRO stage of the trainer's own step; None: a plain loop."""
+    unpatched: bool = False
+    """The trainer's step by DeepSpeed as it is; else by the engine that a run of one rank gets."""
     micro: int = 0
     """Images in a pass; 0: what the command says."""
     shards: bool = False
@@ -60,12 +62,13 @@ def climb(gpu: bool, micro: int) -> list[Rung]:
     best = rungs[-1]
     if not gpu:
         rungs.append(replace(best, label="ours, fp32, ZeRO 1", zero=1))
+        rungs.append(replace(rungs[-1], label="DeepSpeed unpatched, fp32, ZeRO 1", unpatched=True))
         rungs.append(replace(usual, label="usual loop in bf16 autocast", precision="autocast"))
     rungs.append(replace(best, label="+ weights in bf16, plain loop", precision="bf16"))
     ours = replace(best, label="ours, bf16, ZeRO 1", precision="bf16", zero=1)
-    rungs += [ours, replace(ours, label="ours, not compiled", compiled=False)]
-    if gpu:  # alone on a CPU, stages 0 to 2 are one
-        rungs.append(replace(ours, label="ours, bf16, ZeRO 2", zero=2))
+    rungs += [ours, replace(ours, label="DeepSpeed unpatched, bf16, ZeRO 1", unpatched=True)]
+    rungs.append(replace(ours, label="ours, not compiled", compiled=False))
+    if gpu:
         for factor in (2, 4):
             rungs.append(replace(ours, label=f"ours, micro-batch {factor * micro}", micro=factor * micro))
         rungs.append(replace(ours, label="ours, fed from shards", shards=True))

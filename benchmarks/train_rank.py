@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.train_ladder import Climber, MasterAdamW, Rung, rgb
 from retfound_dist.config.schema import Data, Model, Optim, PretrainConfig, Run, Train
@@ -25,10 +25,13 @@ from retfound_dist.model.compilation import compile_model
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators
 from retfound_dist.model.flops import matrix_rate, training_flops
 from retfound_dist.runtime.world import World
-from retfound_dist.stream.batch_plan import BatchPlan, make_batch_layout
+from retfound_dist.stream.batch_plan import BatchLayout, BatchPlan, make_batch_layout
 from retfound_dist.stream.loader import MicroBatch, open_stream
+from retfound_dist.train.engine import deepspeed_patches
+from retfound_dist.train.engine.deepspeed_engine import DeepSpeedEngine
 from retfound_dist.train.engine.engine_choice import make_engine
-from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
+from retfound_dist.train.engine.memory_meter import MemoryMeter, release_freed_memory
+from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.health.sample_faults import SampleFaults
 from retfound_dist.train.logs.telemetry import Clock
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -92,8 +95,18 @@ class PlainLoop:
         return total
 
 
+def make_unpatched_deepspeed(
+    model: nn.Module, groups: list[dict[str, Any]], train: Train, optim: Optim, layout: BatchLayout
+) -> TrainingEngine:
+    """DeepSpeed's engine without this project's changes. Only for a process that makes no other engine."""
+    unchanged: Any = deepspeed_patches
+    unchanged.checks_on_device = nullcontext
+    unchanged.skip_bad_steps = lambda sharded, optimizer: None
+    return DeepSpeedEngine(model, groups, train, optim, layout, max(1, train.zero_stage))
+
+
 class OwnLoop:
-    """This project's step, by DeepSpeed."""
+    """This project's step."""
 
     def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
         batch, micro = spec["batch"], rung.micro or spec["micro"]
@@ -112,7 +125,8 @@ class OwnLoop:
             self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000
         )
         groups = parameter_groups(model, self.config.optim)
-        self.engine = make_engine(model.to(device), groups, self.config.train, self.config.optim, cut)
+        make = make_unpatched_deepspeed if rung.unpatched else make_engine
+        self.engine = make(model.to(device), groups, self.config.train, self.config.optim, cut)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
         """One step; gives the batch's mean loss."""
@@ -143,7 +157,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     if rung.zero is not None:
         device = join_ranks(World(), spec["threads"]).device
     torch.compile(lambda x: x + 1)(torch.zeros(2))  # the compiler's own memory is not the step's
-    meter = Meter(device)
+    meter = MemoryMeter(device)
     torch.manual_seed(SEED)
     model = Climber(Model(**spec["model"])).on(rung)
     if not gpu:
@@ -167,7 +181,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: Meter) -> dict[str, Any]:
+def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: MemoryMeter) -> dict[str, Any]:
     """Warm up, then time."""
     begun = wait(device)
     losses = [loop.step(batches) for _ in range(spec["warm_up"])]
@@ -181,7 +195,7 @@ def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: Meter) 
     return {
         "seconds": seconds,
         "first_s": first_s,
-        "peak": meter.taken(),
+        "peak": meter.peak_bytes(),
         "losses": [float(loss) for loss in losses],
     }
 

@@ -183,7 +183,10 @@ def ratios(speed: dict[str, float], memory: dict[str, float]) -> dict[str, float
         "ours_vs_usual_autocast": ("ours, bf16, ZeRO 1", "usual loop in bf16 autocast"),
         "plain_fp32_vs_usual": ("+ torch.compile", "usual loop"),
         "plain_bf16_vs_usual": ("+ weights in bf16, plain loop", "usual loop"),
-        "deepspeed_vs_plain": ("ours, bf16, ZeRO 1", "+ weights in bf16, plain loop"),
+        "ours_vs_plain_bf16": ("ours, bf16, ZeRO 1", "+ weights in bf16, plain loop"),
+        "ours_vs_deepspeed": ("ours, bf16, ZeRO 1", "DeepSpeed unpatched, bf16, ZeRO 1"),
+        "ours_fp32_vs_deepspeed": ("ours, fp32, ZeRO 1", "DeepSpeed unpatched, fp32, ZeRO 1"),
+        "deepspeed_fp32_vs_usual": ("DeepSpeed unpatched, fp32, ZeRO 1", "usual loop"),
         "shards_vs_synthetic": ("ours, fed from shards", "ours, bf16, ZeRO 1"),
     }
     found = {k: speed[a] / speed[b] for k, (a, b) in pairs.items() if a in speed and b in speed}

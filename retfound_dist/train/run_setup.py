@@ -27,7 +27,8 @@ from retfound_dist.stream.held_out_part import held_out_part
 from retfound_dist.train.checkpoint import restore
 from retfound_dist.train.checkpoint.resume import FROM_THE_BEGINNING, ResumePoint, choose_checkpoint, read_job
 from retfound_dist.train.engine.engine_choice import choose_zero_stage, make_engine
-from retfound_dist.train.engine.micro_batch import find_micro_batch, release_freed_memory
+from retfound_dist.train.engine.memory_meter import release_freed_memory
+from retfound_dist.train.engine.micro_batch import find_micro_batch
 from retfound_dist.train.engine.training_engine import TrainingEngine
 from retfound_dist.train.held_out_loss import HeldOut, read_held_out
 from retfound_dist.train.parameter_groups import parameter_groups

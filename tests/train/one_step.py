@@ -14,7 +14,7 @@ from retfound_dist.model.mae import MaskedAutoencoder
 from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.engine.engine_choice import make_engine
-from retfound_dist.train.engine.micro_batch import Meter, release_freed_memory
+from retfound_dist.train.engine.memory_meter import MemoryMeter, release_freed_memory
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.process_group import join_ranks
 
@@ -23,7 +23,7 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     micro, precision = spec["micro"], spec["precision"]
     device = join_ranks(World(), 2).device
-    meter = Meter(device)
+    meter = MemoryMeter(device)
     settings: dict[str, Any] = {"zero_stage": spec["stage"], "precision": precision}
     train = Train(global_batch=micro, micro_batch=micro, steps=3, **settings)
     model = MaskedAutoencoder(Model(name="vit_small_patch16"), spec["recompute"])
@@ -37,7 +37,7 @@ def main() -> None:
     for _ in range(3):
         engine.backward(engine(images, torch.rand(micro, model.patches, device=device)).mean())
         engine.end_pass()
-        taken = meter.taken()
+        taken = meter.peak_bytes()
     Path(sys.argv[2]).write_text(str(taken))
     sys.stdout.flush()
     os._exit(0)

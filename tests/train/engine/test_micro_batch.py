@@ -38,12 +38,12 @@ def test_more_memory_holds_more_up_to_the_whole_share(monkeypatch: pytest.Monkey
 
 def test_what_is_chosen_was_tried_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     found = find(0.45e9, monkeypatch)
-    assert found.tried > 0
+    assert found.measured > 0
     held = sum(
         4 * p.numel() for p in MaskedAutoencoder(CONFIG).parameters()
     )  # in memory already, and counted again
     assert found.total <= 0.45e9 + held
-    assert f"micro-batch {found.micro}: {found.total / 1e9:.1f} GB as tried" in found.describe()
+    assert f"micro-batch {found.micro}: {found.total / 1e9:.1f} GB as measured" in found.describe()
 
 
 def stand_in(
@@ -56,7 +56,7 @@ def stand_in(
         tried.append(micro)
         return math.inf if micro > ends_above else fixed + image * micro
 
-    monkeypatch.setattr(micro_batch, "_try", attempt)
+    monkeypatch.setattr(micro_batch, "_measure_or_infinity", attempt)
     monkeypatch.setattr(micro_batch, "largest_micro_batch", lambda *_, **__: first)
     return tried
 
@@ -122,7 +122,7 @@ def test_every_way_in_which_memory_ends_is_an_answer(
 ) -> None:
     model, group = MaskedAutoencoder(CONFIG), RankGroup(World(), torch.device("cpu"))
     monkeypatch.setattr(micro_batch, "_measure", lambda *_: end())
-    assert micro_batch._try(model, 3, 1, group) == math.inf
+    assert micro_batch._measure_or_infinity(model, 3, 1, group) == math.inf
 
 
 def test_another_error_of_a_trial_is_not_taken_for_the_end_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,9 @@ def test_another_error_of_a_trial_is_not_taken_for_the_end_of_memory(monkeypatch
 
     monkeypatch.setattr(micro_batch, "_measure", fail)
     with pytest.raises(RuntimeError, match="shapes"):
-        micro_batch._try(MaskedAutoencoder(CONFIG), 3, 1, RankGroup(World(), torch.device("cpu")))
+        micro_batch._measure_or_infinity(
+            MaskedAutoencoder(CONFIG), 3, 1, RankGroup(World(), torch.device("cpu"))
+        )
 
 
 def test_a_prediction_that_was_too_careful_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
