@@ -1,4 +1,4 @@
-"""DeepSpeed, and a small engine for one rank on a CPU. The only room that imports DeepSpeed.
+"""The engines that train a model: DeepSpeed's, and one for a single rank. Only this room imports DeepSpeed.
 
 May import `train.ranks`, `model`, `stream` and what lies below them.
 """

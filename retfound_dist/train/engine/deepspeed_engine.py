@@ -65,7 +65,7 @@ class DeepSpeedEngine:
         self.deepspeed.backward(loss)
 
     def end_pass(self) -> Tensor | None:
-        """Move the weights after the last pass of a step, and give the gradient's norm; else None."""
+        """Update the weights after the last pass of a step, and return the gradient's norm; else None."""
         # Asked before the step, which counts the passes.
         is_last = self.deepspeed.is_gradient_accumulation_boundary()
         with deepspeed_patches.checks_on_device():
@@ -97,7 +97,7 @@ class DeepSpeedEngine:
         return state
 
     def load(self, folder: str, name: str) -> dict[str, Any]:
-        """Read this rank's part of the training state below `folder/name`; gives its `RUN_STATE`."""
+        """Read this rank's part of the training state below `folder/name`; returns its `RUN_STATE`."""
         # Three repairs after a load, for DeepSpeed 0.19.8. Without the first nothing is clipped after a state
         # that stage 3 wrote, which holds no `clip_grad`. Without the second biases and norms decay, for stage
         # 3 gives every group the settings of the first. Without the third AdamW's bias correction is wrong:
@@ -115,7 +115,7 @@ class DeepSpeedEngine:
         return dict(client_state.get(RUN_STATE, {}))
 
     def load_unrepaired(self, folder: str, name: str) -> dict[str, Any]:
-        """DeepSpeed's own load, of checked files; gives its client state."""
+        """DeepSpeed's own load, of checked files; returns its client state."""
         with (
             state_files.unreadable_state(os.path.join(folder, name), name),
             state_files.restricted_unpickling(),

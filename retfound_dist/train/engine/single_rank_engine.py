@@ -75,7 +75,7 @@ class SingleRankEngine:
         (loss / self._layout.accumulation).backward()  # type: ignore[no-untyped-call]
 
     def end_pass(self) -> Tensor | None:
-        """Move the weights after the last pass of a step, and give the gradient's norm; else None."""
+        """Update the weights after the last pass of a step, and return the gradient's norm; else None."""
         self._passes += 1
         if self._passes < self._layout.accumulation:
             return None
@@ -94,7 +94,7 @@ class SingleRankEngine:
 
     @torch.no_grad()
     def update_weights(self) -> Tensor:
-        """Move the weights; gives the gradient's norm. Where that is not finite, nothing moves."""
+        """Update the weights; returns the gradient's norm. Where that is not finite, nothing is updated."""
         gradients = [
             [_take_gradient(*pair) for pair in zip(group.parameters, group.weights, strict=True)]
             for group in self.groups
@@ -154,10 +154,10 @@ class SingleRankEngine:
 
     @torch.no_grad()
     def load(self, folder: str, name: str) -> dict[str, Any]:
-        """Read the training state below `folder/name`; gives its `RUN_STATE`."""
+        """Read the training state below `folder/name`; returns its `RUN_STATE`."""
         with state_files.unreadable_state(os.path.join(folder, name), name):
-            names = [name for group in self.groups for name in group.names]
-            saved = state_layout.read_state(folder, name, names)
+            parameter_names = [each for group in self.groups for each in group.names]
+            saved = state_layout.read_state(folder, name, parameter_names)
             for group in self.groups:
                 for number, parameter_name in enumerate(group.names):
                     _copy_state(group, number, saved.parameters[parameter_name])

@@ -79,7 +79,7 @@ def make_state(
     progress: Progress,
     client_state: dict[str, Any],
 ) -> dict[str, Any]:
-    """Copy a training state to host memory; gives the content of each file by its path."""
+    """Copy a training state to host memory; returns the content of each file by its path."""
     files = {
         MODEL_FILE: _model_state(model, groups, config, progress) | copy_to_host(client_state),
         BF16_OPTIMIZER_FILE if config["bf16"]["enabled"] else OPTIMIZER_FILE: {

@@ -36,9 +36,9 @@ class TrainingEngine(Protocol):
         ...
 
     def end_pass(self) -> Tensor | None:
-        """Move the weights after the last pass of a step, and give the gradient's norm; else None.
+        """Update the weights after the last pass of a step, and return the gradient's norm; else None.
 
-        A norm that is not finite moves nothing. Nothing here waits for the device.
+        Where the norm is not finite, nothing is updated. Nothing here waits for the device.
         """
         ...
 
@@ -51,7 +51,7 @@ class TrainingEngine(Protocol):
         ...
 
     def load(self, folder: str, name: str) -> dict[str, Any]:
-        """Read this rank's part of the training state below `folder/name`; give its `RUN_STATE`.
+        """Read this rank's part of the training state below `folder/name`; return its `RUN_STATE`.
 
         `name` is `STATE_FOLDER`, or `UNIVERSAL` for a converted state. CheckpointError, and nothing of it is
         run, where a file holds more than DeepSpeed writes (`state_files`).

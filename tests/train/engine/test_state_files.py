@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from retfound_dist.runtime.world import World
 from retfound_dist.stream.batch_plan import make_batch_layout
 from retfound_dist.train.checkpoint import restore, universal
 from retfound_dist.train.engine import state_files
+from retfound_dist.train.engine.deepspeed_config import prepare_import
 from retfound_dist.train.engine.engine_choice import make_engine
 from retfound_dist.train.engine.training_engine import STATE_FOLDER
 from retfound_dist.train.parameter_groups import parameter_groups
@@ -62,6 +64,21 @@ def test_reading_lasts_as_long_as_its_block(tmp_path: Path, monkeypatch: pytest.
     assert torch.equal(names["value"], good["value"])
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_unchanged_deepspeed_runs_the_code_in_a_state(tmp_path: Path) -> None:
+    """`restricted_unpickling` is needed as long as this passes."""
+    prepare_import()
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+    mark, path = tmp_path / "mark", tmp_path / "state.pt"
+    path.write_bytes(forgeries(mark)["call"])
+    with state_files.restricted_unpickling(), suppress(pickle.UnpicklingError):
+        TorchCheckpointEngine().load(str(path))
+    assert not mark.exists()
+    with suppress(Exception):
+        TorchCheckpointEngine().load(str(path))
+    assert mark.exists(), "DeepSpeed reads states safely: delete restricted_unpickling"
 
 
 def committed(engine: Any, url: str, stage: int) -> checkpoint_folder.Commit:

@@ -177,6 +177,34 @@ def test_unchanged_deepspeed_loads_one_weight_decay_and_one_step_for_all(
     assert engine.sharded.clip_grad == OPTIM.clip_grad
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "written", "loaded"),
+    [("_complete_names", 2, 3), ("_complete_optimizer", 2, 3), ("_complete_parameters", 3, 2)],
+)
+def test_deepspeed_cannot_load_a_converted_state_that_is_not_completed(
+    function: str,
+    written: int,
+    loaded: int,
+    tmp_path: Path,
+    alone: RankGroup,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each completion in `checkpoint/universal.py` is needed as long as this passes."""
+    before = make(written, "bf16")
+    step(before, 0)
+    save(before, tmp_path)
+    shapes = {name: weight.shape for name, weight in fp32_weights_of(before).items()}
+    monkeypatch.setattr(universal, function, lambda *_: shapes)
+    universal.convert(str(tmp_path))
+    engine = make(loaded, "bf16", seed=1, converted=True)
+    try:
+        engine.load(str(tmp_path), UNIVERSAL)
+    except Exception:  # of many kinds
+        return
+    pytest.fail(f"DeepSpeed loads a state without it: delete {function}")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     engine = make(None, "fp32")
     step(engine, 0)
