@@ -15,7 +15,7 @@ from shards.people.name_policy import DIGEST, policy_sentence
 from shards.planning.patient_counts import card_lines
 from shards.report.burnt_in import describe_comparison
 from shards.report.contact_sheet import full_reason, short_reason
-from shards.sources.datasets.citations import CITATIONS, OWN
+from shards.sources.datasets.citations import CITATIONS, OWN_DATA
 from shards.write.packed_sample import Skipped
 from shards.write.set_ownership import PAGE_FILES
 
@@ -233,5 +233,5 @@ def _comparison_result(comparison: Mapping[str, Any]) -> str:
 
 def _citations(sources: Mapping[str, Any]) -> Iterator[str]:
     for name, source in _escaped(sources).items():
-        licence, citation = CITATIONS.get(source["kind"], OWN)
+        licence, citation = CITATIONS.get(source["kind"], OWN_DATA)
         yield f"- {name}: licence: {licence}. Citation: {citation}"

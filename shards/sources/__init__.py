@@ -1,4 +1,4 @@
-"""One adapter for each kind of dataset. Each lists scans without decoding them.
+"""One adapter for each kind of data set. It lists the scans without decoding them.
 
 `adapters` may import every room of `shards.sources`.
 """

@@ -29,12 +29,12 @@ ADAPTERS = {
     "goals": "datasets.goals",
     "topcon": "datasets.topcon",
 }
-"""Kind -> module with `list_<kind>(path, name)`, imported when it is asked for."""
+"""Kind -> module with `list_<kind>(path, name, links)`. It is imported only if a source has this kind."""
 
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """One source and what it holds."""
+    """One source and its scans."""
 
     name: str
     kind: str
@@ -45,7 +45,7 @@ class OpenedSource:
 
 
 def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret) -> list[OpenedSource]:
-    """Every configured source, listed; with several, each key begins with its source's name.
+    """Lists every configured source. With several sources each key begins with its source's name.
 
     Names that may identify people become digests here (shards.people). `secret` returns their key.
     """
@@ -58,14 +58,14 @@ def open_sources(config: PackConfig, secret: Callable[[], Secret] = find_secret)
         )
         scans = [with_source_prefix(scan) for scan in listing.scans] if several else listing.scans
         opened.append(OpenedSource(listing.scans[0].source, source.kind, scans, listing.notes, name_policy))
-    _check_apart(opened)
+    _check_unique(opened)
     return opened
 
 
 def open_source(source: Source, phantom: Phantom) -> SourceListing:
-    """Every scan of one source, in a fixed order."""
+    """Lists every scan of one source, in a fixed order."""
     if source.kind == "phantom":
-        # The phantom needs scipy, which a folder of images does not.
+        # Imported here, because the phantom needs scipy and other sources do not.
         from shards.sources.phantom.generated import list_generated
 
         return SourceListing(list_generated(phantom, source.name))
@@ -75,10 +75,10 @@ def open_source(source: Source, phantom: Phantom) -> SourceListing:
 
 
 def _with_patients(listing: SourceListing) -> SourceListing:
-    """Every slice with its volume's patient, where some slices name one and others do not."""
+    """Gives slices without a patient the patient of other slices of their volume."""
     if all(scan.patient is None for scan in listing.scans):
         return listing
-    # A list may name the patient in one row of a volume: its other slices must go to the same part.
+    # A list may name the patient in only one row of a volume. All slices must go to the same part.
     if not any(scan.patient is None and (scan.group or scan.volume) for scan in listing.scans):
         return listing
     owners = patients_of_units((scan.group or scan.volume, scan.patient) for scan in listing.scans)
@@ -86,18 +86,18 @@ def _with_patients(listing: SourceListing) -> SourceListing:
         replace(scan, patient=owners.get(scan.group or scan.volume or "")) if scan.patient is None else scan
         for scan in listing.scans
     ]
-    more = sum(a.patient is not b.patient for a, b in zip(scans, listing.scans, strict=True))
-    note = f"the patient of {more:,} images is taken from other slices of their volume"
-    return SourceListing(scans, (*listing.notes, note)) if more else listing
+    changed = sum(a.patient is not b.patient for a, b in zip(scans, listing.scans, strict=True))
+    note = f"the patient of {changed:,} images is taken from other slices of their volume"
+    return SourceListing(scans, (*listing.notes, note)) if changed else listing
 
 
-def _check_apart(opened: Sequence[OpenedSource]) -> None:
+def _check_unique(opened: Sequence[OpenedSource]) -> None:
     names = Counter(source.name for source in opened)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise ConfigError(f"two sources are called {twice[0]}: give each of sources a name of its own")
-    # A set first: counting every key of millions is worth it only for the message.
+    duplicates = [name for name, count in names.items() if count > 1]
+    if duplicates:
+        raise ConfigError(f"two sources are called {duplicates[0]}: give each source another name")
+    # A set first, because counting millions of keys takes longer and is needed only for the message.
     if len({scan.key for source in opened for scan in source.scans}) < sum(len(s.scans) for s in opened):
         keys = Counter(scan.key for source in opened for scan in source.scans)
-        double = [key for key, count in keys.items() if count > 1]
-        raise DataError(f"{len(double)} keys stand for two images ({double[0]}): rename the sources")
+        duplicates = [key for key, count in keys.items() if count > 1]
+        raise DataError(f"{len(duplicates)} keys are of two images ({duplicates[0]}): rename the sources")

@@ -93,8 +93,8 @@ def test_bad_shards_on_s3_are_found_and_rebuilt_there(s3: S3, images: Path) -> N
     storage.write_bytes(f"{s3.url}/set/{tars[1]}", before[tars[1]][:-3000])
     storage.delete(f"{s3.url}/set/{tars[2].replace('.tar', '.idx')}")
     report = inspect_set(config.out.url, 2)
-    assert sorted(report.bad) == tars[:3]
-    assert repair(config, plan_pack(config), report.bad) == tars[:3]
+    assert sorted(report.bad_shards) == tars[:3]
+    assert repair(config, plan_pack(config), report.bad_shards) == tars[:3]
     assert content(config.out.url) == before
     assert inspect_set(config.out.url, 2).faults == ()
 

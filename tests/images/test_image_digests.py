@@ -118,7 +118,7 @@ def test_an_index_from_before_sources_were_kept_says_so(tmp_path: Path) -> None:
         assert set_digests(again).level == level
         assert len(set_digests(again).digests) == 11
         if level == 2:
-            assert read_record(again.url, again.shards[0]).sources is None
+            assert read_record(again.url, again.shards[0]).source_digests is None
     where.write_text("{}")
     with pytest.raises(ManifestError, match="differs from the manifest"):
         set_digests(read_manifest(manifest.url))

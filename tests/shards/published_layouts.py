@@ -52,7 +52,7 @@ def write_labels_xlsx(path: Path) -> None:
 
 
 def write_goals(root: Path) -> Path:
-    """Three images in train with masks and verdicts, two in test without."""
+    """Three images in train with masks and diagnoses, two in test without."""
     for part, count in (("Train", 3), ("Test", 2)):
         for number in range(1, count + 1):
             write_image(

@@ -2,7 +2,7 @@
 
     Subject_01.mat ... Subject_10.mat      `images`, 496x768x61 (height, width, slices)
 
-Layers and fluid drawn by hand stand in the same files and are left aside.
+Layers and fluid, drawn by hand, are in the same files and are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUBJECTS, SLICES = 10, 61
 
 
 def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every slice of every subject, all labelled DME."""
+    """Lists every slice of every subject, all labelled DME."""
     root, sizes, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
     files = sorted((file for file in sizes if re.fullmatch(r"Subject_\d+", stem(file))), key=natural_order)
     scans: list[Scan] = []
@@ -47,9 +47,9 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
 
 
 def _named(scan: Scan, subject: str) -> Scan:
-    # All ten eyes have the disease: the set was published for it.
-    known: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
+    # The label is DME for all: the set has ten eyes with diabetic macular edema.
+    fields: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
     if scan.slice is None:
-        return replace(scan, key=subject, origin=f"{subject}.mat", **known)
-    where = f"{subject}.mat slice {scan.slice}"
-    return replace(scan, key=f"{subject}_{scan.slice:03d}", origin=where, **known)
+        return replace(scan, key=subject, origin=f"{subject}.mat", **fields)
+    origin = f"{subject}.mat slice {scan.slice}"
+    return replace(scan, key=f"{subject}_{scan.slice:03d}", origin=origin, **fields)

@@ -1,12 +1,12 @@
 """GOALS (MICCAI 2022 challenge, Fang et al.): circumpapillary scans.
 
     Train/Image/0001.png             1100x800 pixels (width x height)
-    Train/Layer_Masks/0001.png       layers drawn by hand; Layer_Mask, Layer_GT are taken too
+    Train/Layer_Masks/0001.png       layers drawn by hand (also Layer_Mask, Layer_GT)
     Train_GC_GT.xlsx (or .csv)       columns ImgName (or ID), GC_Label: 1 is glaucoma
     Test/..., Validation/...         the same
 
 The mask goes into the sample's JSON as `layer_mask_png` (base64 of a grey PNG of the scan's size), the
-verdict as `label` (glaucoma, normal). One scan a person: the number is the patient.
+diagnosis as `label` (glaucoma, normal). There is one scan per person, so its number is the patient.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from shards.sources.datasets.label_tables import read_table
 from shards.sources.datasets.octa500 import TABLES
 from shards.sources.folders.published import compare_counts, image_scan, list_files, require_scans
 
-USED = {"train": 100, "test": 100}
-"""As in the corpus of 182,890; the challenge has 100 of validation as well."""
+EXPECTED = {"train": 100, "test": 100}
+"""As in the corpus of 182,890 scans. The challenge also has 100 validation images."""
 SIZE = (800, 1100)
 _IMAGE = re.compile(r"(?:.*/)?(?P<part>[^/]*)/(?:Image|Images)/(?P<number>\w+)\.\w+", re.IGNORECASE)
 _MASK = re.compile(r"(?P<before>.*)/Layer_?(?:Masks?|GT)/(?P<number>\w+)\.\w+", re.IGNORECASE)
@@ -39,10 +39,10 @@ _TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECAS
 
 
 def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image, with its part, verdict and layers where they are there."""
+    """Lists every image, with its part, diagnosis and layers if the set has them."""
     root, sizes, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
     masks = {(m["before"], m["number"]): file for file in sizes if (m := _MASK.fullmatch(file))}
-    verdicts = _verdicts(root, [file for file in sizes if file.lower().endswith(TABLES)])
+    diagnoses = _diagnoses(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
     for file in sizes:
         match = _IMAGE.fullmatch(file)
@@ -50,40 +50,40 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
             continue
         part, number = SPLITS.get(match["part"].lower().split("-")[-1]), match["number"]
         mask = masks.get((os.path.dirname(os.path.dirname(file)), number))
-        known: dict[str, Any] = {"split": part, "patient": f"{match['part']}_{number}"}
         key = f"{match['part']}_{number}"
-        scan = image_scan(root, file, sizes[file], name or "goals", key, links, **known)
-        # Excel drops leading zeros: the table has 1 where the file is called 0001.
-        label = verdicts.get((part, number.lstrip("0")))
+        fields: dict[str, Any] = {"split": part, "patient": key}
+        scan = image_scan(root, file, sizes[file], name or "goals", key, links, **fields)
+        # Excel drops leading zeros: the table has 1 for the file 0001.
+        label = diagnoses.get((part, number.lstrip("0")))
         extra = partial(read_mask, root, mask, links) if mask else None
         scans.append(replace(scan, label=label, extra_fields=extra))
     counts = Counter(scan.split or "no part" for scan in scans)
-    notes = compare_counts(counts, USED, "images")
-    for missing_part, missing in (
-        ("a verdict (GC_GT table)", sum(s.label is None for s in scans)),
+    notes = compare_counts(counts, EXPECTED, "images")
+    for thing, missing in (
+        ("a diagnosis (GC_GT table)", sum(s.label is None for s in scans)),
         ("a layer mask", sum(s.extra_fields is None for s in scans)),
     ):
-        notes += [f"{missing:,} images without {missing_part}"] if missing else []
+        notes += [f"{missing:,} images without {thing}"] if missing else []
     return require_scans(scans, path, [*notes, *passed])
 
 
 def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:
-    """The layer mask as a JSON field; DataError where it is not as large as the scans are."""
+    """Returns the layer mask as a JSON field; DataError if it does not have the size of the scans."""
     pixels = decode(read_file(root, file, links))
     if pixels.shape != SIZE:
         raise DataError(f"has a layer mask of shape {pixels.shape}, not {SIZE}")
     return {"layer_mask_png": base64.b64encode(encode(pixels, PackImage(format="png"))).decode()}
 
 
-def _verdicts(root: str, tables: list[str]) -> dict[tuple[str | None, str], str]:
-    """(part, number without leading zeros) -> label."""
-    known: dict[tuple[str | None, str], str] = {}
+def _diagnoses(root: str, tables: list[str]) -> dict[tuple[str | None, str], str]:
+    """Returns (part, number without leading zeros) -> label."""
+    labels: dict[tuple[str | None, str], str] = {}
     for table in tables:
         match = _TABLE.fullmatch(table)
         part = SPLITS.get(match["part"].lower()) if match else None
         for fields in read_table(os.path.join(root, table), "imgname|id", "gclabel|gcpred|label"):
             number = re.sub(r"\.\w+$", "", fields.get("imgname") or fields.get("id") or "").lstrip("0")
-            verdict = fields.get("gclabel") or fields.get("gcpred") or fields.get("label")
-            if number and verdict in ("0", "1"):
-                known[(part, number)] = "glaucoma" if verdict == "1" else "normal"
-    return known
+            diagnosis = fields.get("gclabel") or fields.get("gcpred") or fields.get("label")
+            if number and diagnosis in ("0", "1"):
+                labels[(part, number)] = "glaucoma" if diagnosis == "1" else "normal"
+    return labels

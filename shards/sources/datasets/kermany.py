@@ -2,8 +2,8 @@
 
     OCT2017/train/CNV/CNV-1016042-1.jpeg     train|test(|val)/<class>/<class>-<patient>-<n>.jpeg
 
-Counts of version 3: 108,309 in train and 1,000 in test. Some releases have patients on both sides; the
-published parts are then left out (and split.fractions may divide the set by patient).
+Version 3 has 108,309 images in train and 1,000 in test. Some releases have patients in both parts. Their
+published parts are not used; split.fractions can divide the set by patient.
 """
 
 from __future__ import annotations
@@ -37,25 +37,28 @@ def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceLi
     for file, key in zip(named, unique_keys(list(named)), strict=True):
         match = named[file]
         split = next((SPLITS[p.lower()] for p in file.split("/")[:-1] if p.lower() in SPLITS), None)
-        known = {"label": match["label"].upper(), "patient": match["patient"], "split": split}
-        scan = image_scan(root, file, sizes[file], name or "kermany", key, links, **known)
+        fields = {"label": match["label"].upper(), "patient": match["patient"], "split": split}
+        scan = image_scan(root, file, sizes[file], name or "kermany", key, links, **fields)
         scans.append(replace(scan, slice=int(match["slice"])))
     counts = Counter(scan.split or "no part" for scan in scans)
     notes = compare_counts(counts, PUBLISHED, "images")
-    # Before a part is trusted: with a patient in train and in test every score would be too good.
-    scans, straddling = _without_straddling(scans)
-    notes += straddling + ignored_note(
+    # With a patient in train and in test every score would be too high.
+    scans, part_notes = _drop_mixed_parts(scans)
+    notes += part_notes + ignored_note(
         [f for f in sizes if f not in named], "not named <class>-<patient>-<n>"
     )
     return require_scans(scans, path, [*notes, *passed])
 
 
-def _without_straddling(scans: list[Scan]) -> tuple[list[Scan], list[str]]:
-    parts: dict[str | None, set[str | None]] = defaultdict(set)
+def _drop_mixed_parts(scans: list[Scan]) -> tuple[list[Scan], list[str]]:
+    """Returns the scans without their parts, and a note, if a patient is in more than one part."""
+    parts_of_patient: dict[str | None, set[str | None]] = defaultdict(set)
     for scan in scans:
-        parts[scan.patient].add(scan.split)
-    both = sum(len(patient_parts) > 1 for patient_parts in parts.values())
-    if not both:
+        parts_of_patient[scan.patient].add(scan.split)
+    mixed = sum(len(parts) > 1 for parts in parts_of_patient.values())
+    if not mixed:
         return scans, []
-    note = f"{both:,} patients are in more than one published part: the parts are not used, split by patient"
+    note = (
+        f"{mixed:,} patients are in more than one published part: these parts are not used, split by patient"
+    )
     return [replace(scan, split=None) for scan in scans], [note]

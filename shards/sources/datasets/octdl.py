@@ -2,9 +2,9 @@
 
     OCTDL/AMD/amd_1047099_1.jpg ...      <class>/<class>_<patient>_<n>.jpg
 
-The patient is in the name. The same picture stands under several patients here and there: those
-patients are joined into one, so that a split by patient cannot have it on both sides. A `manifest.csv`
-beside the classes may join more of them (copies whose duplicates have been removed bring one).
+The patient is in the name. A few pictures are in the set under several patients. These patients are joined
+into one, so that a split by patient cannot put the same picture into two parts. A `manifest.csv` beside the
+classes may join more of them (copies of the set without duplicates have such a file).
 """
 
 from __future__ import annotations
@@ -39,62 +39,64 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceList
     root, sizes, passed = list_files(path, "images of OCTDL", links)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
-    shared = [(named[file]["patient"], digest) for file in files if (digest := _picture(root, file, links))]
-    listed, list_notes = _listed(root, {file: named[file]["patient"] for file in files})
-    joined = join_patients(shared + listed)
+    patients = {file: named[file]["patient"] for file in files}
+    pictures = [(patients[file], digest) for file in files if (digest := _picture_digest(root, file, links))]
+    listed, list_notes = _listed_patients(root, patients)
+    joined = join_patients(pictures + listed)
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         match = named[file]
         label = match["label"].upper()
         scan = image_scan(root, file, sizes[file], name or "octdl", key, links, label=label)
-        patient = match["patient"]
+        patient = patients[file]
         scans.append(replace(scan, patient=joined.get(patient, patient), slice=int(match["slice"])))
-    apart = len({named[file]["patient"] for file in files} - {scan.patient for scan in scans})
+    joined_count = len(set(patients.values()) - {scan.patient for scan in scans})
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
-    notes += [f"{apart:,} patients joined to others that share a picture with them"] if apart else []
-    stray = [file for file in sizes if file not in set(files)]
-    notes += ignored_note(stray, "not named <class>_<patient>_<n>")
+    if joined_count:
+        notes.append(f"{joined_count:,} patients joined with others that have a picture in common")
+    others = [file for file in sizes if file not in patients]
+    notes += ignored_note(others, "not named <class>_<patient>_<n>")
     return require_scans(scans, path, [*list_notes, *notes, *passed])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    """Patient -> the first by name of all that share pictures with it, directly or through others."""
-    owners: dict[str, set[str]] = defaultdict(set)
+    """Returns patient -> the first by name of all that share pictures with it, also through others."""
+    patients_of_picture: dict[str, set[str]] = defaultdict(set)
     for patient, digest in pictures:
-        owners[digest].add(patient)
+        patients_of_picture[digest].add(patient)
     parent: dict[str, str] = {}
 
-    def find(patient: str) -> str:
+    def find_first(patient: str) -> str:
         while parent.get(patient, patient) != patient:
             patient = parent[patient]
         return patient
 
-    for patients in owners.values():
-        # The first by name and not by order of listing, so that every disk gives the same patient.
-        first, *rest = sorted({find(patient) for patient in patients})
-        parent.update(dict.fromkeys(rest, first))
-    return {patient: find(patient) for patients in owners.values() for patient in patients}
+    for patients in patients_of_picture.values():
+        # The first by name, because the order of a listing differs from disk to disk.
+        first, *others = sorted({find_first(patient) for patient in patients})
+        parent.update(dict.fromkeys(others, first))
+    return {patient: find_first(patient) for patients in patients_of_picture.values() for patient in patients}
 
 
-def _listed(root: str, patients: Mapping[str, str]) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """(patient in the name, patient in the listing) of every file that a listing names; its notes."""
-    where = find_listing(root)
-    if where is None:
+def _listed_patients(root: str, patients: Mapping[str, str]) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """Returns (patient in the file's name, patient in the list) of all listed files, and the list's notes."""
+    list_path = find_listing(root)
+    if list_path is None:
         return [], ()
-    listed = read_listing(where)
+    listing = read_listing(list_path)
     pairs = [
         (patients[file], f"listed {row.patient}")
-        for file, row in listed.rows.items()
+        for file, row in listing.rows.items()
         if file in patients and row.patient is not None
     ]
-    return pairs, listed.notes
+    return pairs, listing.notes
 
 
-def _picture(root: str, file: str, links: Links) -> str | None:
-    """Digest of the compressed picture without its metadata; None where it cannot be read."""
+def _picture_digest(root: str, file: str, links: Links) -> str | None:
+    """Returns a digest of the compressed picture without its metadata; None if it cannot be read."""
     try:
         data = read_file(root, file, links)
-        # Without metadata: a copy that another program has tagged is still the same picture.
+        # Without metadata, because a copy with other metadata is the same picture.
         return hashlib.sha256(jpeg.without_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
     except (DataError, OSError, ValueError):
-        return None  # packing reads it again and says why
+        return None  # packing reads the file again and reports the reason

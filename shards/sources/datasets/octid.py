@@ -1,10 +1,10 @@
 """OCTID (Gholami et al. 2018): five classes of fovea-centred B-scans, 500x750, no patient in the names.
 
-    NORMAL/NORMAL1.jpeg, MH/..., AMRD/..., CSR/..., DR/...      as downloaded, a folder (or archive) a class
-    train|val|test/<class>/*.jpg                                as RETFound's authors divided it
+    NORMAL/NORMAL1.jpeg, MH/..., AMRD/..., CSR/..., DR/...      as downloaded: a folder (or archive) per class
+    train|val|test/<class>/*.jpg                                the split of RETFound's authors
     NORMAL1.jpeg ...                                            all in one folder: label from the name
 
-Folder names vary from copy to copy (ANORMAL, Normal, AMD, CSCR ...), the label does not.
+Names of folders vary from copy to copy (ANORMAL, Normal, AMD, CSCR ...). The labels are always the same.
 Published counts: arXiv 1812.07056, table 1.
 """
 
@@ -36,24 +36,24 @@ _SPELLINGS = {
 
 
 def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Lists every image with a label from its folder or its name. Other images are named in a note."""
+    """Lists every image with a label from its folder or its name. A note names the other images."""
     root, sizes, passed = list_files(path, "images of OCTID", links)
     labels = {file: label_of(file) for file in sizes}
     files = [file for file in sizes if labels[file]]
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
         split = next((SPLITS[part.lower()] for part in file.split("/")[:-1] if part.lower() in SPLITS), None)
-        known = {"label": labels[file], "split": split}
-        scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **known))
-    stray = [file for file in sizes if not labels[file]]
+        fields = {"label": labels[file], "split": split}
+        scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **fields))
+    others = [file for file in sizes if not labels[file]]
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
-    return require_scans(scans, path, [*notes, *ignored_note(stray, "no class in folder or name"), *passed])
+    return require_scans(scans, path, [*notes, *ignored_note(others, "no class in folder or name"), *passed])
 
 
 def label_of(file: str) -> str | None:
-    """The class from the nearest folder, else from the file's name up to its number."""
+    """Returns the class from the nearest folder, else from the file's name up to its number."""
     *folders, _ = file.split("/")
-    # The nearest folder first: a set may lie below a folder that is called after one class.
+    # The nearest folder first, because a set may be below a folder with the name of a class.
     words = [*reversed(folders), re.sub(r"[\s_()-]*\d.*$", "", stem(file))]
     for word in words:
         for label, spelling in _SPELLINGS.items():

@@ -1,4 +1,4 @@
-"""Topcon scans of a group's own: 768 train, 256 validation and 256 test images.
+"""Private Topcon scans: 768 train, 256 validation and 256 test images.
 
 train|val|test/*.png (or .jpg ...)      images, with or without class folders
 train|val|test/*.fda, *.fds             raw exports, through `device`
@@ -29,14 +29,13 @@ def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceLis
     if any(file.lower().endswith(IMAGE_ENDS) for file in files.paths):
         images = list_folder(path, name or "topcon", links)
         scans += images.scans
-        # `list_folder` takes raw exports for foreign files: with some beside the images its notes are wrong.
-        notes += images.notes[: 0 if raw else None]
+        # With raw exports beside the images the notes are wrong: `list_folder` counts them as skipped files.
+        notes += [] if raw else images.notes
     if raw:
         exports = list_device(path, name or "topcon", links, RAW)
         scans += exports.scans
-        export_notes = [
-            note for note in exports.notes if not note.startswith("passed over: ")
-        ]  # images among them
+        # `list_device` counts the images as skipped files.
+        export_notes = [note for note in exports.notes if not note.startswith("passed over: ")]
         notes += [*export_notes, *files.passed.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
     return require_scans(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -1,9 +1,9 @@
 """Registers imagecodecs as a decoder of pydicom: JPEG-LS, 12-bit and lossless JPEG, JPEG 2000, HTJ2K.
 
-pydicom itself reads plain, deflated and RLE data, and through Pillow JPEG of 8 bit. Its usual decoder of the
+pydicom itself reads plain, deflated and RLE data, and 8-bit JPEG through Pillow. Its usual decoder for the
 other kinds, pylibjpeg-libjpeg, is under the GPL; imagecodecs is under a BSD licence.
 
-`is_available` and `DECODER_DEPENDENCIES` are what pydicom asks of a plugin's module.
+pydicom requires `is_available` and `DECODER_DEPENDENCIES` in the module of a plugin.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _JPEG2000 = (
     *(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)),
 )
 _PYDICOMS_OWN = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5")
-"""JPEG of 8 bit (through Pillow) and RLE."""
+"""8-bit JPEG (through Pillow) and RLE."""
 DECODER_DEPENDENCIES = dict.fromkeys((*_LS, *_JPEG, *_JPEG2000), (NAME,))
 
 
@@ -43,10 +43,10 @@ def register_plugin(syntax: Any) -> str:
         return ""
     if not is_available(syntax):
         raise DataError(
-            f"is compressed as {syntax.name}, which is not read here: convert it to JPEG 2000 or no "
+            f"is compressed as {syntax.name}, which is not supported: convert it to JPEG 2000 or no "
             "compression (dcmdjpeg, gdcmconv --raw)"
         )
-    # pydicom keeps one decoder a syntax for the whole process, so the plugin is added once.
+    # pydicom has one decoder per syntax for the whole process, so the plugin is added only once.
     decoder = get_decoder(syntax)
     if NAME not in decoder.available_plugins:
         decoder.add_plugin(NAME, (__name__, "decode_frame"))
@@ -54,7 +54,7 @@ def register_plugin(syntax: Any) -> str:
 
 
 def decode_frame(src: bytes, runner: Any) -> bytes:
-    """One frame's samples, colour by pixel; tells pydicom how wide they are."""
+    """Returns one frame's samples, colour by pixel, and sets their width for pydicom."""
     import imagecodecs
 
     syntax = runner.transfer_syntax
@@ -62,13 +62,13 @@ def decode_frame(src: bytes, runner: Any) -> bytes:
         samples = imagecodecs.jpegls_decode(src)
     elif syntax in _JPEG2000:
         samples = imagecodecs.jpeg2k_decode(src)
-        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # turned into RGB by the codec
+        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # the codec has converted it to RGB
             runner.set_option("photometric_interpretation", "RGB")
     else:
         samples = imagecodecs.jpeg8_decode(src)
     if samples.size != runner.rows * runner.columns * runner.samples_per_pixel:
-        raise ValueError(f"a frame of {samples.shape}, not of the size that the file says")
-    # imagecodecs gives 12-bit samples in 16 bits; pydicom cuts the bytes by the width that it is told.
+        raise ValueError(f"a frame of {samples.shape}, which is not the size in the header")
+    # imagecodecs returns 12-bit samples in 16 bits. pydicom splits the bytes by this width.
     runner.set_option("bits_allocated", 8 * samples.dtype.itemsize)
     runner.set_option("planar_configuration", 0)
     return np.ascontiguousarray(samples).tobytes()

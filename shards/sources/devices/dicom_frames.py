@@ -1,4 +1,4 @@
-"""Decodes the pixel data of a DICOM file into frames of their own depth, with black at the lowest value."""
+"""Decodes the pixel data of a DICOM file into frames of the stored depth, with black at the lowest value."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from shards.sources.devices import dicom_codecs
 
 Frames = NDArray[Any]
 _JPEG, _JPEG2000 = b"\xff\xd8", b"\xff\x4f"
-"""How compressed frames begin."""
+"""First bytes of compressed frames."""
 _END = b"\xff\xd9"
-"""How they end."""
+"""Last bytes of compressed frames."""
 
 
 def read_frames(file: Any) -> Frames:
-    """(n, H, W) grey or (n, H, W, 3) colour; DataError unless all frames are complete and readable."""
+    """Returns (n, H, W) grey or (n, H, W, 3) colour; DataError if a frame is incomplete or unreadable."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     if int(file.get("BitsAllocated", 8)) == 1:
-        raise DataError("has pixels of 1 bit, which are a mask and no scan: leave it out")
+        raise DataError("has pixels of 1 bit, so it is a mask and not a scan: remove it")
     count = int(file.get("NumberOfFrames", 1) or 1)
     compressed = file.file_meta.TransferSyntaxUID.is_encapsulated
     plugin = dicom_codecs.register_plugin(file.file_meta.TransferSyntaxUID) if compressed else ""
@@ -42,12 +42,12 @@ def read_frames(file: Any) -> Frames:
 
 
 def _grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
-    # Before inverting: the padding value is one of the values that are stored.
+    # Before inverting, because the padding value is a stored value.
     padded = frames == file.PixelPaddingValue if _has_padding(file, frames) else None
     if inverted:
         frames = invert(frames, int(file.get("BitsStored", 0) or 0))
     if padded is not None and not padded.all():
-        # Left as it is, a padding of -32,000 would take most of the 256 levels that scaling gives.
+        # Without this, a padding of -32,000 would take most of the 256 levels after scaling.
         frames = np.where(padded, frames[~padded].min(), frames)
     return _fill_depth(frames, file)
 
@@ -57,13 +57,13 @@ def _has_padding(file: Any, frames: Frames) -> bool:
 
 
 def _fill_depth(frames: Frames, file: Any) -> Frames:
-    """Frames of fewer than 8 bits are not 8-bit levels: they are widened, and so scaled."""
-    few = frames.dtype == np.uint8 and int(file.get("BitsStored", 8) or 8) < 8
-    return frames.astype(np.uint16) if few else frames
+    """Widens frames of fewer than 8 bits to 16, so that they are scaled like deeper ones."""
+    is_shallow = frames.dtype == np.uint8 and int(file.get("BitsStored", 8) or 8) < 8
+    return frames.astype(np.uint16) if is_shallow else frames
 
 
 def _eight_bits(colours: Frames) -> Frames:
-    """Entries of a palette; those of 16 bits may fill only 8 of them."""
+    """Converts entries of a palette to 8 bits. Entries of 16 bits may use only the lower 8."""
     return colours.astype(np.uint8) if colours.max(initial=0) < 256 else (colours >> 8).astype(np.uint8)
 
 
@@ -78,24 +78,24 @@ def _falls(file: Any) -> bool:
 
 
 def _check_native(file: Any, count: int) -> None:
-    """The pixel data must be those of `count` frames: pydicom leaves out whole frames that are too many."""
+    """Raises DataError unless the pixel data are those of `count` frames. pydicom ignores surplus frames."""
     name = next(n for n in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if n in file)
     bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(name, int(file.get("BitsAllocated", 8)))
     samples = int(file.Rows) * int(file.Columns) * int(file.get("SamplesPerPixel", 1))
     frame = ceil(samples * bits / 8)
-    # Two pixels share their colour: four samples for two pixels, and not six.
+    # Two pixels share their colour, so two pixels have four samples and not six.
     if file.get("PhotometricInterpretation") == "YBR_FULL_422":
         frame = frame * 2 // 3
     byte_count = len(file[name].value or b"")
     if byte_count < frame * count or byte_count >= frame * (count + 1):
         raise DataError(
             f"holds {byte_count:,} bytes of pixels, {byte_count / frame:.4g} frames of "
-            f"{file.Columns}x{file.Rows}, and NumberOfFrames says {count}: export it again"
+            f"{file.Columns}x{file.Rows}, but NumberOfFrames is {count}: export it again"
         )
 
 
 def _check_compressed(file: Any, count: int) -> None:
-    """Each frame must be one complete stream. Some decoders fill gaps with grey, or leave frames out."""
+    """Raises DataError unless each frame is one complete stream. Some decoders fill gaps or skip frames."""
     from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 
     data = file.PixelData
@@ -103,12 +103,12 @@ def _check_compressed(file: Any, count: int) -> None:
     fragments = list(generate_fragments(data[8 + 4 * len(table) :]))
     extended = file.get("ExtendedOffsetTable"), file.get("ExtendedOffsetTableLengths")
     offsets = extended if all(extended) else None
-    # A frame may be cut into several fragments: those count that begin a stream.
+    # A frame may consist of several fragments. Only fragments that begin a stream count.
     begun = sum(fragment[:2] in (_JPEG, _JPEG2000) for fragment in fragments)
     frame_count = max(begun, len(table)) or len(fragments)
     if frame_count != count:
         raise DataError(
-            f"holds {frame_count} compressed frames, and NumberOfFrames says {count}: export it again"
+            f"holds {frame_count} compressed frames, but NumberOfFrames is {count}: export it again"
         )
     colours = "GRAY" if int(file.get("SamplesPerPixel", 1)) == 1 else "RGB"
     frames = generate_frames(data, number_of_frames=count, extended_offsets=offsets)
@@ -117,7 +117,7 @@ def _check_compressed(file: Any, count: int) -> None:
 
 
 def _check_stream(frame: bytes, colours: str, place: str) -> None:
-    """Decode an 8-bit JPEG strictly; of other streams only check the end."""
+    """Decodes an 8-bit JPEG strictly; of other streams checks only the end."""
     if frame[:2] not in (_JPEG, _JPEG2000):
         return
     if not frame.rstrip(b"\0").endswith(_END):

@@ -1,11 +1,11 @@
-"""Heyex XML export: the B-scans of each series are 8-bit images beside it, one volume a series and eye.
+"""Reads Heyex XML exports. The B-scans are 8-bit images beside the file; each series and eye is a volume.
 
-    HEDX/BODY/Patient            ID (the software's), PatientID (the user's)
+    HEDX/BODY/Patient            ID (from the software), PatientID (from the user)
       Study/Series               Laterality
         Image                    Laterality, ImageType/Type (OCT, LOCALIZER), ImageData/ExamURL
 
 The export of a visit holds both eyes. XML with another root belongs to another program (layers of a
-segmentation, settings) and is left aside.
+segmentation, settings) and is ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROOT = "HEDX"
 
 
 def read_heyex_xml(path: str) -> list[Volume]:
-    """Every series' B-scans, in the order in which the file names them."""
+    """Reads the B-scans of every series, in the order of the file."""
     root = _root(path)
     folder = os.path.realpath(os.path.dirname(path))
     volumes = []
@@ -33,15 +33,16 @@ def read_heyex_xml(path: str) -> list[Volume]:
         for series in patient.iter("Series"):
             for eye, names in _by_eye(series).items():
                 slices = [decode(read_file(folder, name)) for name in names]
-                volumes.append(Volume(slices, pseudonym(number), eye, beside=(*names, *_others(series))))
+                companions = (*names, *_other_images(series))
+                volumes.append(Volume(slices, pseudonym(number), eye, companions=companions))
     if not volumes:
-        raise DataError("is a Heyex export that names no OCT images: export it again with its images")
+        raise DataError("is a Heyex export without OCT images: export it again with its images")
     return volumes
 
 
 def _root(path: str) -> ElementTree.Element:
     with open(path, encoding="utf-8", errors="replace") as file:
-        # The first element alone: a segmentation's layers may be large, and are not read.
+        # Only the first element, because a segmentation may be large.
         for _, element in ElementTree.iterparse(file, events=("start",)):
             if element.tag != _ROOT:
                 raise FileWithoutScans("is XML of another program, not a Heyex export")
@@ -51,7 +52,7 @@ def _root(path: str) -> ElementTree.Element:
 
 
 def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
-    """Names of the B-scans of each eye; an image's own laterality counts before its series'."""
+    """Returns eye -> names of its B-scans. The laterality of an image counts before that of its series."""
     names_of_eye: dict[str | None, list[str]] = {}
     for image in series.iter("Image"):
         if image.findtext("ImageType/Type") == "OCT":
@@ -61,14 +62,14 @@ def _by_eye(series: ElementTree.Element) -> dict[str | None, list[str]]:
     return names_of_eye
 
 
-def _others(series: ElementTree.Element) -> Iterator[str]:
-    """Names of the images that are no B-scans: the infrared view of the fundus."""
+def _other_images(series: ElementTree.Element) -> Iterator[str]:
+    """Yields names of the images that are not B-scans: the infrared view of the fundus."""
     for image in series.iter("Image"):
         if image.findtext("ImageType/Type") != "OCT":
             yield from _names(image)
 
 
 def _names(image: ElementTree.Element) -> Iterator[str]:
-    """File names of an image's URLs, without the folders of the machine that exported them."""
+    """Yields the file names of an image's URLs, without the folders of the exporting machine."""
     for url in image.iterfind("ImageData/ExamURL"):
         yield re.split(r"\\", url.text or "")[-1].removeprefix("file:///")

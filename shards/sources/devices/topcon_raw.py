@@ -6,9 +6,9 @@
     @IMG_SCAN_03        mode, width, height, bits, number, format, bytes; then (number, height, width)
     @IMG_MOT_COMP_03    the same, corrected for motion; UOCTE saw 16 more bytes before the pixels
     @PATIENT_INFO_02    the patient's number in 32 bytes; names, birth date
-    @CAPTURE_INFO_02    the eye in its first byte: 0 right, 1 left; @CAPTURE_INFO too
+    @CAPTURE_INFO_02    the eye in its first byte: 0 right, 1 left (also @CAPTURE_INFO)
 
-Read here and not with oct-converter, which refuses a whole file for an umlaut in a name or a missing date.
+It is not read with oct-converter, which refuses a whole file for an umlaut in a name or a missing date.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from shards.sources.devices.volume import Image8, Volume, check_pixels, pseudony
 _JPEGS = struct.Struct("<9xIII4x")
 _RAW = struct.Struct("<BIIIIBI")
 _LONGER = 16
-"""Bytes that UOCTE's layout has more before the pixels."""
+"""Additional bytes before the pixels in UOCTE's layout."""
 _EYES = {0: "R", 1: "L"}
 
 
 def read_topcon(path: str) -> list[Volume]:
-    """The file's volume: its JPEGs where it has them, else its raw pixels."""
+    """Reads the file's volume: its JPEGs if it has them, else its raw pixels."""
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         chunks = _chunks(data)
         slices = _slices(chunks)
@@ -44,9 +44,9 @@ def read_topcon(path: str) -> list[Volume]:
 
 
 def _chunks(data: mmap.mmap) -> dict[str, bytes]:
-    """The first chunk of each name that is read here; DataError where the file ends inside one."""
+    """Returns the first chunk of each name that is needed; DataError if the file ends inside a chunk."""
     if data[:4] != b"FOCT":
-        raise DataError("is no Topcon file (it does not begin with FOCT)")
+        raise DataError("is not a Topcon file (it does not begin with FOCT)")
     at, contents = 15, dict[str, bytes]()
     while at < len(data) and data[at]:
         name = data[at + 1 : at + 1 + data[at]].decode("latin-1")
@@ -54,7 +54,7 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
         size, at = int.from_bytes(data[at : at + 4], "little"), at + 4
         if at + size > len(data):
             raise DataError(f"is cut short in its chunk {name[:20]!a}")
-        # Only these are copied out of the map: a file may have 4 GB.
+        # Only these are copied, because a file may have 4 GB.
         if name.startswith(("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PATIENT_INFO", "@CAPTURE")):
             contents.setdefault(name, data[at : at + size])
         at += size
@@ -67,7 +67,7 @@ def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
     for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
         if name in chunks:
             return scale_slices(_raw(chunks[name], name))
-    raise DataError("holds no B-scans that can be read (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
+    raise DataError("has no readable B-scans (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
 
 
 def _jpegs(content: bytes) -> list[Pixels]:
@@ -78,29 +78,29 @@ def _jpegs(content: bytes) -> list[Pixels]:
         size = int.from_bytes(content[at : at + 4], "little")
         data, at = content[at + 4 : at + 4 + size], at + 4 + size
         if not size or len(data) < size:
-            raise DataError(f"is cut short: {place} of {count} B-scans are there")
+            raise DataError(f"is cut short: it holds {place} of {count} B-scans")
         slices.append(_picture(data, width, height))
     return slices
 
 
 def _picture(data: bytes, width: int, height: int) -> Pixels:
-    """Grey pixels of one JPEG or JPEG 2000; DataError where it is of another size than the chunk says."""
+    """Returns the grey pixels of a JPEG or JPEG 2000; DataError if its size differs from the header."""
     pixels: Pixels = decode(data) if is_jpeg(data) else deep_jpeg2000(data)
     shape = pixels.shape
     if shape != (height, width):
-        raise DataError(f"holds a picture of {shape[1]}x{shape[0]}, not a grey one of {width}x{height}")
+        raise DataError(f"has a picture of {shape[1]}x{shape[0]}, not a grey one of {width}x{height}")
     return pixels
 
 
 def _raw(content: bytes, name: str) -> Pixels:
-    """(number, height, width) pixels of 8 or 16 bits."""
+    """Returns (number, height, width) pixels of 8 or 16 bits."""
     _, width, height, bits, count, _, size = _RAW.unpack_from(content)
     if bits not in (8, 16):
         raise DataError(f"has pixels of {bits} bits in {name}, not 8 or 16")
     check_pixels(width, height, count)
     needed = width * height * count * bits // 8
     begin = _RAW.size
-    # Both layouts are met: the longer one repeats the number of bytes right before the pixels.
+    # There are two layouts: the longer one repeats the number of bytes right before the pixels.
     if size != needed and content[begin + _LONGER - 4 : begin + _LONGER] == needed.to_bytes(4, "little"):
         begin += _LONGER
     if len(content) < begin + needed:

@@ -1,4 +1,4 @@
-"""A volume of B-scans from a device's file, and functions that all readers of such files share."""
+"""A volume of B-scans from a device file, and functions that all readers of such files share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from retfound_dist.listing.image_lists import is_known
 
 Image8 = NDArray[np.uint8]
 MAX_VOLUME_PIXELS = 1_000_000_000
-"""A 12x12 mm swept-source cube has some 800 million; what claims more is not decoded."""
+"""A 12x12 mm swept-source cube has some 800 million. A file that claims more is not decoded."""
 _EYES = {"OD": "R", "OS": "L", "R": "R", "L": "L", "RIGHT": "R", "LEFT": "L"}
 
 
 class FileWithoutScans(DataError):
-    """A sound file that holds no B-scans: of another program, another modality. It counts as no fault."""
+    """A valid file without B-scans: of another program or modality. It does not count as bad."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Volume:
     """One volume of a device file."""
 
     slices: Sequence[Image8]
-    """(height, width) each, depth downwards."""
+    """Each (height, width), depth downwards."""
     patient: str | None = None
-    """A digest of the device's patient number; None where it has none."""
+    """A digest of the patient number in the file; None if there is none."""
     eye: str | None = None
     """`L` or `R`."""
-    not_applied: tuple[str, ...] = ()
-    """What its file says of how to show it that is left aside: `window`, `rescale`."""
-    beside: tuple[str, ...] = ()
-    """Names of other files in its folder that it was read from."""
+    ignored_settings: tuple[str, ...] = ()
+    """Display settings of the file that are not applied: `window`, `rescale`."""
+    companions: tuple[str, ...] = ()
+    """Names of other files in the folder that belong to the export."""
 
 
 def pseudonym(number: object) -> str | None:
-    """A digest of a patient number; None for an empty one, `anonymous` or zeros."""
+    """Returns a digest of a patient number; None for an empty one, `anonymous` or zeros."""
     text = str(number if number is not None else "").strip().strip("\0").strip()
     if not is_known(text) or not text.strip("0"):
         return None
@@ -49,33 +49,33 @@ def pseudonym(number: object) -> str | None:
 
 
 def heidelberg_display(reflectance: NDArray[Any]) -> Image8:
-    """Raw reflectance as HEYEX shows it (eyepy, after the maker's export description)."""
+    """Converts raw reflectance to the levels of HEYEX (eyepy, from the maker's export description)."""
     from eyepy.core.utils import from_vol_intensity
 
     values = np.array(reflectance, np.float32)
-    # eyepy turns the largest float black, by which Heidelberg marks what was not measured.
+    # Heidelberg marks pixels without a measurement by the largest float, which eyepy turns black.
     values[~np.isfinite(values) | (values < 0)] = np.finfo(np.float32).max
     shown: Image8 = from_vol_intensity(values)
     return shown
 
 
 def scale_slices(slices: Sequence[NDArray[Any]] | NDArray[Any]) -> list[Image8]:
-    """Converts all slices to 8 bit by one scale, so that a dark slice stays dark beside its neighbours."""
-    # 8-bit levels are what the device shows: stretching them would show another contrast.
+    """Converts all slices to 8 bit with one scale, so that a dark slice stays darker than its neighbours."""
+    # 8-bit levels are those that the device shows. Stretching them would change the contrast.
     if all(np.asarray(scan).dtype == np.uint8 for scan in slices):
         return [np.ascontiguousarray(scan) for scan in slices]
     whole = np.asarray(slices)
     if whole.dtype.kind == "f" and whole.size and whole.min() >= 0 and 1 < whole.max() <= 255:
-        return list(np.round(whole).astype(np.uint8))  # 8-bit levels kept as floats, as Duke's are
+        return list(np.round(whole).astype(np.uint8))  # 8-bit levels stored as floats, as in Duke's files
     return list(to_8_bit(whole))
 
 
 def eye_of(text: object) -> str | None:
-    """`L` or `R` of any of the makers' spellings."""
+    """Returns `L` or `R` for any spelling of the makers, else None."""
     return _EYES.get(str(text or "").strip().strip("\0").split(".")[-1].upper())
 
 
 def check_pixels(width: int, height: int, count: int) -> None:
-    """DataError where a header gives a size that no volume has. Called before memory is allocated."""
+    """Raises DataError for a size in a header that no volume has. Called before memory is allocated."""
     if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
         raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")

@@ -10,7 +10,7 @@
     .mat         MATLAB 5: `images` (height, width, n); `B0`, `B1` ... (a .vol in MATLAB); else the largest
                  array; floats scaled over the whole volume
 
-Names, birth dates and record numbers stay in the files: of a patient number only a digest leaves here.
+Names, birth dates and record numbers are not read. Of a patient number only a digest is returned.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ MAX_FILE_BYTES = 4_000_000_000
 
 
 def read_volumes(path: str) -> list[Volume]:
-    """Every volume of a device file.
+    """Reads every volume of a device file.
 
-    DataError where it is broken, FileWithoutScans where it is sound and holds no B-scans, ConfigError where a
-    library is missing.
+    DataError if it is damaged, FileWithoutScans if it is valid but has no B-scans, ConfigError if a library
+    is missing.
     """
     end = kind_of(path)
     if end is None:
-        raise DataError("is no device file by its name or content")
+        raise DataError("is not a device file by its name or content")
     # Some of the libraries read a whole file into memory.
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise DataError(f"has {os.path.getsize(path):,} bytes, more than {MAX_FILE_BYTES:,}")
@@ -66,17 +66,17 @@ def read_volumes(path: str) -> list[Volume]:
     except (ConfigError, DataError):
         raise
     except MemoryError as error:
-        raise DataError("asks for more memory than there is") from error
-    except Exception as error:  # a hostile file makes these libraries raise anything
+        raise DataError("needs more memory than this machine has") from error
+    except Exception as error:  # these libraries raise any error on a hostile file
         raise DataError(f"is not a readable {end} file ({safe_error_text(error, path)})") from error
     if not any(len(volume.slices) for volume in volumes):
-        raise DataError("holds no B-scans")
+        raise DataError("has no B-scans")
     return volumes
 
 
 def kind_of(path: str) -> str | None:
-    """The extension that selects the reader: `.dcm` for DICOM under any name; None for other files."""
-    # The content before the name: archives call DICOM files .img or .dat.
+    """Returns the extension that selects the reader, `.dcm` for any DICOM file; None for other files."""
+    # The content counts before the name, because archives call DICOM files .img or .dat.
     if has_preamble(path):
         return ".dcm"
     end = os.path.splitext(path)[1].lower()
@@ -93,7 +93,7 @@ def _read_vol(path: str) -> list[Volume]:
 
 
 def _check_vol_header(path: str) -> None:
-    """After 12 bytes of version: width, B-scans, height (Heidelberg's HSF-OCT-103), read before all else."""
+    """Checks width, B-scans and height, after 12 bytes of version (Heidelberg's HSF-OCT-103)."""
     with open(path, "rb") as stream:
         head = stream.read(24)
     if len(head) < 24:
@@ -107,7 +107,7 @@ def _check_vol_header(path: str) -> None:
 def _read_bioptigen(path: str) -> list[Volume]:
     from oct_converter.readers import BOCT
 
-    reader = BOCT(path)  # its `read_oct_volume` fills up frames that are too small, without a word
+    reader = BOCT(path)  # its `read_oct_volume` silently fills up frames that are too small
     parsed = reader.file_structure.parse_file(path)
     head, frames = parsed.header, [frame.image for frame in parsed.data]
     width, depth, count = frames[0].columns, frames[0].rows, len(frames)
@@ -121,7 +121,7 @@ def _read_bioptigen(path: str) -> list[Volume]:
         or any((f.columns, f.rows) != (width, depth) for f in frames)
     ):
         raise DataError(
-            f"holds {count} frames that are no volumes of {slices_per_volume} B-scans of {width}x{depth}"
+            f"has {count} frames, not whole volumes of {slices_per_volume} B-scans of {width}x{depth}"
         )
     shape = (width, depth)
     pixels = [np.fromfile(path, "<u2", width * depth, offset=f.offset).reshape(shape).T for f in frames]
@@ -149,7 +149,7 @@ def _read_mat(path: str) -> list[Volume]:
     name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
-    # This array alone: Duke's files hold drawings as large as the scans.
+    # Only this array, because Duke's files hold drawings as large as the scans.
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
     return [Volume(scale_slices(pixels.transpose(2, 0, 1)))]
 
@@ -169,4 +169,4 @@ READERS: dict[str, Callable[[str], list[Volume]]] = {
     **dict.fromkeys(ENDS, read_dicom),
     ".mat": _read_mat,
 }
-"""File name's end -> reader."""
+"""Extension -> reader."""

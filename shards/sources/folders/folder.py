@@ -1,4 +1,4 @@
-"""A folder of image files, as most labelled sets come.
+"""Lists the images of a folder.
 
     <class>/*.jpg                     label from the folder
     train|val|test/<class>/*.jpg      OCTID's layout: split and label from the folders
@@ -6,11 +6,11 @@
     manifest.csv                      beside any of these (or .tsv, .xlsx): listing/image_lists.py reads it
     Set/...                           any of these, one or more levels down (listing.folder_layout)
 
-Which files are found, which links are followed: retfound_dist.files.image_files.
+`retfound_dist.files.image_files` decides which files are images and which links are followed.
 
-Where there is a `manifest.csv` it is the list: its rows say label, patient and split (an empty cell
-leaves it to the folders), and an image that it does not name is kept out, for its patient is unknown.
-Slices of one volume are told by their names (retfound_dist/listing/slice_sequences.py).
+The rows of a `manifest.csv` give label, patient and split. For an empty cell the folders decide. An image
+that is not in the list is left out, because its patient is not known. Names of files show which slices are of
+one volume (retfound_dist/listing/slice_sequences.py).
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ from retfound_dist.listing.slice_sequences import Place, Sequences
 from shards.images.scan import Pixels, Scan, SourceListing, printable, unique_keys
 
 FOLLOW = "source.follow_links=anywhere"
-"""How a user allows links that lead out of a source's folder."""
+"""The setting that allows links out of a source's folder."""
 
 
 def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceListing:
-    """Every image below a folder, in the order of its path; DataError where there is none."""
+    """Lists every image below a folder, in the order of its path; DataError if there is none."""
     root = check_folder(path)
-    where = find_listing(root)
-    found_files = find_files(root, links=links, used=(os.path.basename(where),) if where else ())
+    list_path = find_listing(root)
+    found_files = find_files(root, links=links, used=(os.path.basename(list_path),) if list_path else ())
     layout = layout_of(found_files, shown=path)
-    if where is None and layout.inside:
-        where = find_listing(os.path.join(root, layout.inside))
-    rows, notes = _read_rows(root, where, found_files.paths) if where else (None, other_tables(root))
+    if list_path is None and layout.inside:
+        list_path = find_listing(os.path.join(root, layout.inside))
+    if list_path:
+        rows, notes = _read_rows(root, list_path, found_files.paths)
+    else:
+        rows, notes = None, other_tables(root)
     if not found_files.paths and not rows:
         raise DataError(
             f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
@@ -54,12 +57,15 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
     return SourceListing(scans, (*notes, *notes_of(found_files, layout, FOLLOW)))
 
 
-def _read_rows(root: str, where: str, paths: Iterable[str]) -> tuple[dict[str, Row], tuple[str, ...]]:
-    """A list's rows by path below the root, and notes on them."""
-    listed, base, present = read_listing(where), os.path.relpath(os.path.dirname(where), root), set(paths)
-    rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listed.rows.items()}
-    missing = [f for f in rows if f not in present and not os.path.lexists(os.path.join(root, f))]
-    return rows, (*listed.notes, *listed.missing_note(missing))
+def _read_rows(
+    root: str, list_path: str, paths: Iterable[str]
+) -> tuple[dict[str, Row] | None, tuple[str, ...]]:
+    """Returns a list's rows by path below the root, and notes on them."""
+    listing, folder, existing = read_listing(list_path), os.path.dirname(list_path), set(paths)
+    base = os.path.relpath(folder, root)
+    rows = {os.path.normpath(os.path.join(base, file)): row for file, row in listing.rows.items()}
+    missing = [f for f in rows if f not in existing and not os.path.lexists(os.path.join(root, f))]
+    return rows, (*listing.notes, *listing.missing_note(missing))
 
 
 def scans_of_files(
@@ -71,14 +77,14 @@ def scans_of_files(
     layout: FolderLayout | None = None,
     links: Links = "inside",
 ) -> list[Scan]:
-    """The scans of known files, as `list_folder` gives them, in few objects for millions of files."""
+    """Returns the scans of known files, as `list_folder` does, with little memory for millions of files."""
     layout = layout or FolderLayout()
-    # Paths and sizes apart: a tuple for each of 1.6 million files takes memory that a plan can do without.
+    # Separate lists of paths and sizes, because a tuple for each of 1.6 million files takes too much memory.
     paths, sizes = [], array("q")
     for file, size in files:
         paths.append(file)
         sizes.append(-1 if size is None else size)
-    # A listed file that is not there becomes a scan that cannot be read: counted, not silently absent.
+    # A listed file that does not exist becomes a scan that cannot be read, so that it is counted.
     missing = (rows or {}).keys() - set(paths if rows else ())
     paths += missing
     sizes.extend([-1] * len(missing))
@@ -86,12 +92,12 @@ def scans_of_files(
     paths, sizes = [paths[place] for place in order], array("q", (sizes[place] for place in order))
     del order
     source = name or os.path.basename(root) or "folder"
-    # Keys and volumes come from the path below the set's own folder: where it was unpacked changes no key.
+    # Keys and volumes come from the path below the set's own folder, so folders above it do not change them.
     names = [layout.own(file) for file in paths] if layout.inside else paths
-    known, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(names)
+    part_and_class, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(names)
     scans = []
-    for file, name_of, size, key in zip(paths, names, sizes, unique_keys(names), strict=True):
-        split, label = known(os.path.dirname(file))
+    for file, file_name, size, key in zip(paths, names, sizes, unique_keys(names), strict=True):
+        split, label = part_and_class(os.path.dirname(file))
         scan = Scan(
             key=key,
             origin=printable(file),
@@ -100,14 +106,14 @@ def scans_of_files(
             size=size if size >= 0 else None,
             label=label,
             split=split,
-            **named_place(sequences.of(name_of)),
+            **volume_fields(sequences.of(file_name)),
         )
-        scans.append(scan if rows is None else _apply(rows.get(file), scan))
+        scans.append(scan if rows is None else _with_row(rows.get(file), scan))
     return scans
 
 
 class FileReader:
-    """A scan's `read`: `read_file`, in a quarter of the memory of a partial function."""
+    """A scan's `read`: calls `read_file`, and takes a quarter of the memory of a partial function."""
 
     __slots__ = ("file", "links", "root")
 
@@ -115,14 +121,14 @@ class FileReader:
         self.root, self.file, self.links = root, file, links
 
     def __call__(self) -> bytes:
-        """The file's bytes."""
+        """Returns the file's bytes."""
         return read_file(self.root, self.file, self.links)
 
 
 def check_folder(path: str) -> str:
-    """The real path of a folder that is there; ConfigError or DataError."""
+    """Returns the real path of a folder; ConfigError if no path is given, DataError if it does not exist."""
     if not path:
-        raise ConfigError("source.path is empty: give the folder of images, such as source.path=data/octid")
+        raise ConfigError("source.path is empty: give a folder of images, such as source.path=data/octid")
     root = os.path.realpath(storage.local_path(path))
     if not os.path.exists(root):
         raise DataError(f"there is no folder {path}: check source.path")
@@ -131,33 +137,32 @@ def check_folder(path: str) -> str:
     return root
 
 
-def named_place(place: Place) -> dict[str, Any]:
-    """Volume, slice and group of a scan, from its file's name."""
-    volume, group = (None if name is None else _shown(name) for name in (place.volume, place.group))
+def volume_fields(place: Place) -> dict[str, Any]:
+    """Returns volume, slice and group of a scan, from its file's name."""
+    volume, group = (None if name is None else _printable(name) for name in (place.volume, place.group))
     return {"volume": volume, "slice": place.slice, "group": group}
 
 
 @lru_cache(maxsize=4096)
-def _shown(name: str) -> str:
+def _printable(name: str) -> str:
     return printable(name)
 
 
-def _apply(row: Row | None, scan: Scan) -> Scan:
+def _with_row(row: Row | None, scan: Scan) -> Scan:
     if row is None:
-        return replace(scan, read=_not_listed)
+        return replace(scan, read=_read_unlisted)
     return replace(
-        scan, label=row.label or scan.label, split=row.split or scan.split, **person_and_place(row, scan)
+        scan, label=row.label or scan.label, split=row.split or scan.split, **patient_fields(row, scan)
     )
 
 
-def person_and_place(row: Row, scan: Scan) -> dict[str, Any]:
-    """Patient, eye, volume and slice from a list's row. Without a volume there the file's name decides."""
+def patient_fields(row: Row, scan: Scan) -> dict[str, Any]:
+    """Returns patient and eye from a list's row; volume and slice from there or from the file's name."""
+    fields: dict[str, Any] = {"patient": row.patient, "eye": row.eye}
     if row.volume is None:
-        place = scan.slice if row.slice is None else row.slice
-        return {"patient": row.patient, "eye": row.eye, "slice": place}
-    known = {"volume": row.volume, "slice": row.slice, "group": None}
-    return {"patient": row.patient, "eye": row.eye, **known}
+        return {**fields, "slice": scan.slice if row.slice is None else row.slice}
+    return {**fields, "volume": row.volume, "slice": row.slice, "group": None}
 
 
-def _not_listed() -> bytes | Pixels:
+def _read_unlisted() -> bytes | Pixels:
     raise DataError("is not listed in the manifest beside it")

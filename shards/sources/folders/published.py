@@ -1,4 +1,4 @@
-"""Functions that the data sets' adapters share: file listings, published counts, short notes."""
+"""Functions that the adapters of published sets share: file listings, published counts, notes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from retfound_dist.listing.folder_layout import nothing_found
 from shards.images.scan import Scan, SourceListing, printable
 from shards.sources.folders.folder import FOLLOW, FileReader, check_folder
 
-FEW = 5
-"""Names spelt out in a note."""
+MAX_NAMES = 5
+"""Names that a note lists."""
 
 
 def list_files(
     path: str, description: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
 ) -> tuple[str, dict[str, int], list[str]]:
-    """(real folder, relative path -> bytes, notes on what was passed over) in the order of the paths.
+    """Returns the real folder, the files (relative path -> bytes) by path, and notes on skipped files.
 
-    DataError saying `description` where there is none.
+    DataError if there are no files; `description` says in the message what is missing.
     """
     root = check_folder(path)
     found_files = find_files(root, ends, links)
     if not found_files.paths:
         raise DataError(
-            f"no {description} in {path}: give source.path the folder the download was unpacked to"
+            f"no {description} in {path}: give source.path the folder of the unpacked download"
             + nothing_found(found_files, FOLLOW)
         )
     return (
@@ -47,15 +47,15 @@ def image_scan(
     source: str,
     key: str,
     links: Links = "inside",
-    **known: Any,
+    **fields: Any,
 ) -> Scan:
-    """One image file below a folder."""
+    """Returns the scan of one image file below a folder."""
     read = FileReader(root, file, links)
-    return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **known)
+    return Scan(key=key, origin=printable(file), source=source, read=read, size=size, **fields)
 
 
 def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit: str) -> list[str]:
-    """One note where counts differ from the published ones, none where they are equal."""
+    """Returns one note if counts differ from the published ones, else none."""
     names = sorted(counts.keys() | published.keys())
     differing = [
         f"{name} {counts.get(name, 0):,} of {published.get(name, 0):,}"
@@ -64,8 +64,8 @@ def compare_counts(counts: Mapping[str, int], published: Mapping[str, int], unit
     ]
     if not differing:
         return []
-    total, wanted = sum(counts.values()), sum(published.values())
-    return [f"{total:,} {unit} found, {wanted:,} published: {', '.join(differing)}"]
+    total, expected = sum(counts.values()), sum(published.values())
+    return [f"{total:,} {unit} found, {expected:,} published: {', '.join(differing)}"]
 
 
 def count_labels(scans: Iterable[Scan]) -> Counter[str]:
@@ -74,32 +74,32 @@ def count_labels(scans: Iterable[Scan]) -> Counter[str]:
 
 
 def short_list(names: Sequence[str]) -> str:
-    """The first few names and how many more."""
-    more = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
-    return ", ".join(printable(name) for name in names[:FEW]) + more
+    """Returns the first names and the number of the others."""
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(printable(name) for name in names[:MAX_NAMES]) + more
 
 
 def natural_order(path: str) -> tuple[Any, ...]:
-    """Sort key by which 2.bmp comes before 10.bmp."""
+    """Returns a sort key by which 2.bmp comes before 10.bmp."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path))
 
 
 def stem(path: str) -> str:
-    """File name without folder and extension."""
+    """Returns a file's name without folder and extension."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def ignored_note(files: Sequence[str], why: str) -> list[str]:
-    """One line on files that are no part of the set."""
-    return [f"{len(files):,} files left aside ({why}): {short_list(files)}"] if files else []
+def ignored_note(files: Sequence[str], reason: str) -> list[str]:
+    """Returns one line on files that do not belong to the set."""
+    return [f"{len(files):,} files ignored ({reason}): {short_list(files)}"] if files else []
 
 
 def require_scans(scans: Sequence[Scan], path: str, notes: Sequence[str]) -> SourceListing:
-    """The listing; DataError where nothing in the folder is of the set."""
-    # A set that was not recognised would otherwise become an empty one.
+    """Returns the listing; DataError if no file in the folder belongs to the set."""
+    # Without this check a wrong folder would give an empty set.
     if not scans:
         raise DataError(
-            f"nothing in {path} lies as the set does when it is downloaded ({'; '.join(notes)}): "
+            f"{path} does not have the layout of the published set ({'; '.join(notes)}): "
             "give source.path its folder (docs/datasets.md), or use source.kind=folder"
         )
     return SourceListing(scans, tuple(notes))

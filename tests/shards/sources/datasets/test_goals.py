@@ -1,4 +1,4 @@
-"""GOALS: the verdict and the layer mask stay with their scan."""
+"""GOALS: the diagnosis and the layer mask stay with their scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shards.pack import pack
 from tests.shards.published_layouts import list_source, sources_config, write_goals
 
 
-def test_goals_keeps_verdict_and_layers_with_the_sample(tmp_path: Path) -> None:
+def test_goals_keeps_diagnosis_and_layers_with_the_sample(tmp_path: Path) -> None:
     root = write_goals(tmp_path / "GOALS")
     found = list_source("goals", root)
     assert Counter((s.split, s.label) for s in found.scans) == {

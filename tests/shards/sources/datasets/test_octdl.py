@@ -16,7 +16,7 @@ def test_octdl_joins_patients_that_share_a_picture(tmp_path: Path) -> None:
     write_image(tmp_path / "d" / "NO" / "no_9_1.jpg", 3)
     found = list_source("octdl", tmp_path / "d")
     assert [scan.patient for scan in found.scans] == ["5", "5", "5", "9"]
-    assert "1 patients joined to others that share a picture with them" in found.notes
+    assert "1 patients joined with others that have a picture in common" in found.notes
 
 
 def test_the_real_octdl_has_the_patients_its_list_names(test_data: Path) -> None:

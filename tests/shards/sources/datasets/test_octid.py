@@ -34,4 +34,4 @@ def test_octid_says_what_differs_from_the_572_published(tmp_path: Path) -> None:
     write_image(tmp_path / "o" / "logo.png", 3)
     notes = list_source("octid", tmp_path / "o").notes
     assert notes[0].startswith("1 images found, 572 published: AMRD 0 of 55")
-    assert notes[1] == "1 files left aside (no class in folder or name): logo.png"
+    assert notes[1] == "1 files ignored (no class in folder or name): logo.png"

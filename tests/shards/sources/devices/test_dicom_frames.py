@@ -92,7 +92,7 @@ def test_padding_is_dark_whatever_its_value(tmp_path: Path) -> None:
 def test_pixels_of_one_bit_are_refused_as_a_mask(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a.dcm", np.packbits(STACK > 90, axis=-1))
     change(path, BitsAllocated=1, BitsStored=1, HighBit=0, Columns=64)
-    with pytest.raises(DataError, match="1 bit, which are a mask"):
+    with pytest.raises(DataError, match="1 bit, so it is a mask"):
         read(path)
 
 
@@ -108,11 +108,11 @@ def test_monochrome1_is_inverted_in_compressed_files_too(tmp_path: Path) -> None
 @pytest.mark.parametrize("kept", [2, 4])
 def test_pixel_data_of_fewer_or_more_frames_than_promised_are_refused(tmp_path: Path, kept: int) -> None:
     path = write_dicom(tmp_path / "a.dcm", scan_stack(kept), NumberOfFrames=3)
-    with pytest.raises(DataError, match=f"{kept} frames of 64x48, and NumberOfFrames says 3"):
+    with pytest.raises(DataError, match=f"{kept} frames of 64x48, but NumberOfFrames is 3"):
         read(path)
     path = write_dicom(tmp_path / "b.dcm", scan_stack(kept), NumberOfFrames=3)
     compressed(path, uid.JPEGBaseline8Bit, jpeg_frames(scan_stack(kept)))
-    with pytest.raises(DataError, match=f"holds {kept} compressed frames, and NumberOfFrames says 3"):
+    with pytest.raises(DataError, match=f"holds {kept} compressed frames, but NumberOfFrames is 3"):
         read(path)
 
 

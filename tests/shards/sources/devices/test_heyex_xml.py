@@ -61,7 +61,7 @@ def test_an_eye_that_only_the_series_names_is_known(tmp_path: Path) -> None:
     assert [v.eye for v in read_volumes(str(export(tmp_path, series)))] == ["L"]
 
 
-def test_side_files_of_other_programs_are_left_aside_with_a_note(tmp_path: Path) -> None:
+def test_side_files_of_other_programs_are_ignored_with_a_note(tmp_path: Path) -> None:
     """Not an error, not an unreadable sample, and counted."""
     from scipy.io import savemat
 
@@ -75,9 +75,9 @@ def test_side_files_of_other_programs_are_left_aside_with_a_note(tmp_path: Path)
     assert all(scan.slice is not None for scan in found.scans)
     assert found.notes[0] == "1 files, 1 volumes"
     said = "\n".join(found.notes)
-    assert "left aside: 2 files: XML of another program, not a Heyex export (v" in said
-    assert "left aside: 1 file: a .mat file without an array of images" in said
-    assert "passed over: 7 files, no device file by name or content: 5 .tif, 1 .txt, 1 others" in said
+    assert "ignored: 2 files: XML of another program, not a Heyex export (v" in said
+    assert "ignored: 1 file: a .mat file without an array of images" in said
+    assert "passed over: 7 files, not of a device: 5 .tif, 1 .txt, 1 others" in said
     assert NAME not in said
 
 

@@ -55,6 +55,6 @@ def test_a_picture_in_a_topcon_chunk_may_not_be_larger_than_it_says(tmp_path: Pa
     path = write_topcon(tmp_path / "a.fda", "@IMG_JPEG", scan_stack(2))
     whole = path.read_bytes()
     path.write_bytes(whole.replace(struct.pack("<II", 64, 48), struct.pack("<II", 64, 40), 1))
-    with pytest.raises(DataError, match="holds a picture of 64x48"):
+    with pytest.raises(DataError, match="has a picture of 64x48"):
         read_volumes(str(path))
     assert Image.MAX_IMAGE_PIXELS

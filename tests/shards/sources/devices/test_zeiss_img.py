@@ -39,5 +39,5 @@ def test_zeiss_scans_stand_upright_in_order(
 
 def test_a_zeiss_cube_of_another_size_than_its_name_says_is_an_error(tmp_path: Path) -> None:
     path = write_img(tmp_path / "P1_Macular Cube 200x200_x_OD_sn1_cube_z.img", scan_stack(2, 1024, 200))
-    with pytest.raises(DataError, match="not 200 B-scans of 1024x200"):
+    with pytest.raises(DataError, match="do not fit 200 B-scans of 1024x200"):
         read_volumes(str(path))

@@ -41,7 +41,7 @@ def test_a_note_names_the_first_five_files_and_counts_the_others() -> None:
     files = [f"{letter}.png" for letter in "abcdefg"]
     assert short_list(files[:5]) == "a.png, b.png, c.png, d.png, e.png"
     assert ignored_note(files, "no class") == [
-        "7 files left aside (no class): a.png, b.png, c.png, d.png, e.png and 2 more"
+        "7 files ignored (no class): a.png, b.png, c.png, d.png, e.png and 2 more"
     ]
     assert ignored_note([], "no class") == []
 
@@ -59,8 +59,10 @@ def test_files_are_listed_with_their_sizes_and_an_empty_folder_names_what_is_mis
 
 
 def test_a_folder_without_one_file_of_the_set_is_an_error_that_repeats_the_notes() -> None:
-    with pytest.raises(DataError, match=r"nothing in data lies as the set does .*3 files left aside"):
-        require_scans([], "data", ["3 files left aside"])
+    with pytest.raises(
+        DataError, match=r"data does not have the layout of the published set .*3 files ignored"
+    ):
+        require_scans([], "data", ["3 files ignored"])
     scan = Scan(key="a", origin="a.png", source="s", read=bytes)
     assert require_scans([scan], "data", ["a note"]).notes == ("a note",)
     assert count_labels([scan]) == {"(none)": 1}
