@@ -30,7 +30,8 @@ class Source:
     """Where the images come from."""
 
     kind: SourceKind = "folder"
-    """`folder`: class folders of images. `csv`: a list of files. `device`: raw exports of OCT devices.
+    """`folder`: class folders of images. `csv`: a list of files. `device`: raw exports of OCT devices
+    (`.e2e`, `.fda`, `.fds`, `.img`, `.oct` and DICOM are experimental: docs/device_files.md).
     `phantom`: generated images. Any other: the public data set of that name, as it is downloaded
     (docs/datasets.md)."""
     path: str = ""

@@ -32,7 +32,7 @@ from retfound_dist.formats.shard_set import SPLITS
 from shards.images.scan import Pixels, Scan, SourceListing
 from shards.sources.devices.dicom import has_preamble
 from shards.sources.devices.volume import FileWithoutScans, Volume
-from shards.sources.devices.volume_formats import READERS, read_volumes
+from shards.sources.devices.volume_formats import READERS, experimental_notes, kind_of, read_volumes
 from shards.sources.folders.folder import FOLLOW, check_folder
 
 CACHE_BYTES = 512_000_000
@@ -63,6 +63,7 @@ def list_device(
     scans: list[Scan] = []
     without_scans: dict[str, str] = {}
     companions: set[str] = set()
+    formats: set[str] = set()
     settings_counts: Counter[tuple[str, ...]] = Counter()
     groups = patient_folders(files)
     for file, size in files.items():
@@ -74,9 +75,10 @@ def list_device(
             volumes = cached_volumes(root, file, links)
             companions |= _companion_paths(file, volumes)
             settings_counts[volumes[0].ignored_settings] += 1
+            formats.add(kind_of(os.path.join(root, file)) or "")
     others = [file for file in sizes if file not in files and file not in companions]
-    notes = [*_count_notes(files, without_scans, scans), *_settings_note(settings_counts)]
-    notes += [*_ignored_notes(without_scans), *_others_note(others)]
+    notes = [*_count_notes(files, without_scans, scans), *experimental_notes(formats)]
+    notes += [*_settings_note(settings_counts), *_ignored_notes(without_scans), *_others_note(others)]
     if ends == ALL_EXTENSIONS:  # with fewer extensions the caller adds these notes
         notes += found_files.passed.lines(FOLLOW, named=False)
     if not scans:

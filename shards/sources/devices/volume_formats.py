@@ -19,7 +19,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -170,3 +170,17 @@ READERS: dict[str, Callable[[str], list[Volume]]] = {
     ".mat": _read_mat,
 }
 """Extension -> reader."""
+TESTED_ON_REAL_FILES = frozenset((".vol", ".xml", ".mat"))
+"""Extensions whose readers were tested on files of real devices."""
+EXPERIMENTAL = tuple(end for end in READERS if end not in TESTED_ON_REAL_FILES)
+"""All others. The tests build such files from the documented layout (docs/device_files.md)."""
+
+
+def experimental_notes(ends: Collection[str]) -> Iterator[str]:
+    """One line about the experimental readers among these extensions; nothing where there are none."""
+    used = [end for end in EXPERIMENTAL if end in ends]
+    if used:
+        yield (
+            f"experimental: the reader of {', '.join(used)} files has met no real file yet: "
+            "look at the contact sheet (examples.jpg) before you train"
+        )

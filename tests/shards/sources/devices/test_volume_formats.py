@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from shards.people.pseudonyms import patient_digest
 from shards.people.secret import find_secret
 from shards.sources.devices.device import list_device
 from shards.sources.devices.volume import pseudonym
-from shards.sources.devices.volume_formats import read_volumes
+from shards.sources.devices.volume_formats import (
+    EXPERIMENTAL,
+    READERS,
+    TESTED_ON_REAL_FILES,
+    experimental_notes,
+    read_volumes,
+)
+from tests import ROOT
 from tests.shards.device_files import (
     NUMBER,
     SECRETS,
@@ -91,3 +99,28 @@ def test_a_dicom_of_colour_or_one_frame_is_read(tmp_path: Path) -> None:
     more = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     path = write_dicom(tmp_path / "b.dcm", colour, **more)
     assert read_volumes(str(path))[0].slices[1].shape == (48, 64, 3)
+
+
+def test_readers_count_as_tested_where_real_files_are_at_hand(test_data: Path) -> None:
+    there = {path.suffix.lower() for path in (test_data / "device").rglob("*")}
+    assert there & set(READERS) == TESTED_ON_REAL_FILES
+
+
+def test_the_page_and_the_help_call_the_same_readers_experimental() -> None:
+    page = (ROOT / "docs/device_files.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.endswith("| experimental |")]
+    assert set(re.findall(r"`(\.\w+)`", row)) == set(EXPERIMENTAL)
+    (text,) = re.findall(r"\(([^()]*) are experimental", (ROOT / "docs/config.md").read_text())
+    assert text.endswith(" and DICOM")
+    assert {*re.findall(r"`(\.\w+)`", text), ".dcm", ".dicom", ".ima"} == set(EXPERIMENTAL)
+
+
+def test_a_pack_names_its_experimental_readers_in_one_line(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a", scan_stack(2))
+    write_bioptigen(tmp_path / "b.OCT", scan_stack(2).astype(np.uint16))
+    (note,) = [note for note in list_device(str(tmp_path)).notes if "experimental" in note]
+    assert note == (
+        "experimental: the reader of .oct, .dcm files has met no real file yet: "
+        "look at the contact sheet (examples.jpg) before you train"
+    )
+    assert list(experimental_notes([".vol", ".xml"])) == []
