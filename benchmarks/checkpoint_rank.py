@@ -42,12 +42,12 @@ MODELS = {
 }
 
 
-def config(shards: str, url: str, model: str, every: int, ranks: int) -> PretrainConfig:
-    """A run at ZeRO 1 in bf16 that logs each step and saves every so many."""
+def config(shards: str, url: str, model: str, save_every: int, ranks: int) -> PretrainConfig:
+    """A run at ZeRO 1 in bf16 that logs each step and saves every `save_every` steps."""
     train = Train(
         global_batch=BATCH,
         micro_batch=BATCH // ranks,
-        steps=SAVES * every,
+        steps=SAVES * save_every,
         zero_stage=1,
         precision="bf16",
         log_every=1,
@@ -59,26 +59,26 @@ def config(shards: str, url: str, model: str, every: int, ranks: int) -> Pretrai
         data=data,
         model=MODELS[model],
         train=train,
-        checkpoint=Checkpoint(every_steps=every),
+        checkpoint=Checkpoint(every_steps=save_every),
     )
 
 
 def main() -> None:
-    """Run them all; what they measured is in their events.jsonl and metrics.jsonl."""
+    """Run all cases; their events.jsonl and metrics.jsonl have the measurements."""
     shards, cases = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     world, manifest = read_world(os.environ), read_manifest(shards)
     group = join_ranks(world, threads=1)
-    for url, model, every in cases:
-        how = config(shards, url, model, every, world.size)
-        watchdog = Watchdog(world, how.train.hang_minutes)
+    for url, model, save_every in cases:
+        run_config = config(shards, url, model, save_every, world.size)
+        watchdog = Watchdog(world, run_config.train.hang_minutes)
         watchdog.start()
         with training_display(shown=False) as display, Scratch("bench", world.owner) as scratch:
-            config_tree, uploads = to_dict(how), UploadProcess(url)
+            config_tree, uploads = to_dict(run_config), UploadProcess(url)
             stop_request, failures = StopRequest(), RankFailures(group, watchdog)
             folder = scratch.folder
             run_joined(
                 RunContext(
-                    how,
+                    run_config,
                     config_tree,
                     manifest,
                     group,

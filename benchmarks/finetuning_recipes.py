@@ -1,12 +1,12 @@
-"""Which fine-tuning recipe suits which start? One menu for `none` and for pretrained weights, by val alone.
+"""Which fine-tuning recipe is best for which starting weights? Chosen by the val part alone.
 
     python -m benchmarks.finetuning_recipes SHARDS [--weights none|CHECKPOINT] [--share 1.0]
 
-Every recipe of the menu is tried with the first seed, the best ones by val AUPR with all of them; nothing is
-predicted of the test part. What `benchmarks.does_pretraining_help` fine-tunes with comes from here. SHARDS is
-the set that it packs, runs/does_pretraining_help/shards. Trials run side by side, one core each, and are kept
-in --out as they end: ended anywhere, the same line goes on. An hour on two cores with all labels, half of
-that with a tenth.
+Every recipe of the menu is run with the first seed, and the best ones by val AUPR with all seeds. The test
+part is not used. `benchmarks.does_pretraining_help` takes its recipes from here. SHARDS is the set that it
+packs, runs/does_pretraining_help/shards. Trials run in parallel, one core each, and are written to --out as
+they end. If it is stopped, the same command continues. An hour on two cores with all labels, half of that
+with a tenth.
 """
 
 from __future__ import annotations
@@ -68,44 +68,48 @@ MENU: dict[str, dict[str, Any]] = {
     "no smoothing, rate 1e-2": {"label_smoothing": 0.0, "base_lr": 1e-2},
     "mixup and cutmix, rate 1e-2": {"base_lr": 1e-2, "mixup": 0.8, "cutmix": 1.0},
 }
-"""What differs from BASE; `epochs` is a factor."""
+"""The settings that differ from BASE; `epochs` is a factor."""
 SCORES = ("aupr", "balanced_accuracy", "auroc")
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("shards", type=Path)
-    ask.add_argument("--weights", default="none")
-    ask.add_argument("--share", type=float, choices=tuple(EPOCHS), default=1.0)
-    ask.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    ask.add_argument("--seeds", type=int, default=3)
-    ask.add_argument("--best", type=int, default=3, help="recipes that go on to the other seeds")
-    ask.add_argument("--only", nargs="+", choices=tuple(MENU), default=tuple(MENU), metavar="RECIPE")
-    ask.add_argument("--out", type=Path, default=Path("runs/finetuning_recipes"))
-    asked = ask.parse_args()
-    if not (asked.shards / "manifest.json").is_file():
-        ask.error(f"{asked.shards} is no shard set: `make bench-pretraining` packs the one that is meant")
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--weights", default="none")
+    parser.add_argument("--share", type=float, choices=tuple(EPOCHS), default=1.0)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--best", type=int, default=3, help="number of recipes that are run with the other seeds"
+    )
+    parser.add_argument("--only", nargs="+", choices=tuple(MENU), default=tuple(MENU), metavar="RECIPE")
+    parser.add_argument("--out", type=Path, default=Path("runs/finetuning_recipes"))
+    args = parser.parse_args()
+    if not (args.shards / "manifest.json").is_file():
+        parser.error(f"{args.shards} is not a shard set: `make bench-pretraining` packs it")
     try:
-        asked.start = open_starting_weights(asked.weights, MODEL)
+        args.start = open_starting_weights(args.weights, MODEL)
     except RetfoundError as error:
-        ask.error(str(error))
-    return asked
+        parser.error(str(error))
+    return args
 
 
-def recipe_of(name: str, asked: argparse.Namespace) -> Finetune:
+def recipe_of(name: str, args: argparse.Namespace) -> Finetune:
     """A recipe of the menu."""
     change = dict(MENU[name])
-    epochs = EPOCHS[asked.share] * change.pop("epochs", 1)
-    return replace(BASE, epochs=epochs, precision=asked.precision, **change)
+    epochs = EPOCHS[args.share] * change.pop("epochs", 1)
+    return replace(BASE, epochs=epochs, precision=args.precision, **change)
 
 
-def about_trial(asked: argparse.Namespace, name: str) -> str:
-    """What a trial's scores follow from, but for the seed: weights, images, share of the labels, settings."""
-    recipe = json.dumps(asdict(recipe_of(name, asked)), sort_keys=True)
-    images = (asked.shards / "manifest.json").read_bytes()
-    told = f"{asked.start.identity} {asked.share} {recipe}".encode()
-    return hashlib.sha256(told + images).hexdigest()
+def trial_identity(args: argparse.Namespace, name: str) -> str:
+    """A digest of everything but the seed that a trial's scores depend on."""
+    recipe = json.dumps(asdict(recipe_of(name, args)), sort_keys=True)
+    images = (args.shards / "manifest.json").read_bytes()
+    identity = f"{args.start.identity} {args.share} {recipe}".encode()
+    return hashlib.sha256(identity + images).hexdigest()
 
 
 def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
@@ -122,50 +126,54 @@ def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) 
 
 
 def run(
-    asked: argparse.Namespace, wanted: Sequence[tuple[str, int]]
+    args: argparse.Namespace, requested: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """(recipe, seed) -> its val scores; those kept from before, of the same trial, are not run again."""
-    kept = asked.out / "trials.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    about = {name: about_trial(asked, name) for name, _ in wanted}
-    found = {(row["recipe"], row["seed"]): row for row in lines if row["of"] == about.get(row["recipe"])}
+    """The val scores by (recipe, seed); trials that were saved before are not run again."""
+    trials_file = args.out / "trials.jsonl"
+    trials_file.parent.mkdir(parents=True, exist_ok=True)
+    lines = (
+        [json.loads(line) for line in trials_file.read_text().splitlines()] if trials_file.exists() else []
+    )
+    identities = {name: trial_identity(args, name) for name, _ in requested}
+    trials = {
+        (row["recipe"], row["seed"]): row for row in lines if row["of"] == identities.get(row["recipe"])
+    }
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        given = str(asked.shards), asked.weights, asked.share
+        trial_inputs = str(args.shards), args.weights, args.share
         todo = {
-            pool.submit(trial, *given, recipe_of(name, asked), seed): (name, seed)
-            for name, seed in wanted
-            if (name, seed) not in found
+            pool.submit(trial, *trial_inputs, recipe_of(name, args), seed): (name, seed)
+            for name, seed in requested
+            if (name, seed) not in trials
         }
-        for done in as_completed(todo):
-            name, seed = todo[done]
-            row = {"recipe": name, "seed": seed, **done.result(), "of": about[name]}
-            found[name, seed] = row
-            with kept.open("a") as file:
+        for completed in as_completed(todo):
+            name, seed = todo[completed]
+            row = {"recipe": name, "seed": seed, **completed.result(), "of": identities[name]}
+            trials[name, seed] = row
+            with trials_file.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{name}, seed {seed}: " + ", ".join(f"{s} {row[s]:.3f}" for s in SCORES), flush=True)
-    return {key: found[key] for key in wanted}
+    return {key: trials[key] for key in requested}
 
 
 def main() -> None:
     """The menu with one seed, the best with all; one table."""
-    asked = arguments()
-    found = run(asked, [(name, 0) for name in asked.only])
-    ahead = sorted(asked.only, key=lambda name: -found[name, 0]["aupr"])[: asked.best]
-    found |= run(asked, [(name, seed) for seed in range(1, asked.seeds) for name in ahead])
+    args = arguments()
+    trials = run(args, [(name, 0) for name in args.only])
+    best_names = sorted(args.only, key=lambda name: -trials[name, 0]["aupr"])[: args.best]
+    trials |= run(args, [(name, seed) for seed in range(1, args.seeds) for name in best_names])
     rows = []
-    for name in asked.only:
-        own = [row for (recipe, _), row in found.items() if recipe == name]
+    for name in args.only:
+        own = [row for (recipe, _), row in trials.items() if recipe == name]
         for score in SCORES:
             values = [row[score] for row in own]
             spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
             of = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
             rows.append(Row(f"{name}: {score}", round(statistics.mean(values), 3), of, spread))
-    start = "none" if asked.start.kind == "none" else "pretrained"
+    start = "none" if args.start.kind == "none" else "pretrained"
     finish(
-        f"finetuning-recipes-{start}-{asked.share:g}-{asked.precision}",
-        f"val scores of {start} weights, {100 * asked.share:g} % of labels, {asked.precision}",
+        f"finetuning-recipes-{start}-{args.share:g}-{args.precision}",
+        f"val scores of {start} weights, {100 * args.share:g} % of labels, {args.precision}",
         rows,
         {},
         ("torch", "timm", "scikit-learn"),

@@ -1,10 +1,9 @@
-"""What grows with the amount: 1.6 million listed images, 10,000 runs, 500,000 and 50 x 100,000 predictions.
+"""Time and memory of large inputs: 1.6 million images in a list, 10,000 runs, 500,000 predictions.
 
     make bench-large           (or: python -m benchmarks.large [--share 0.1])
 
-Everything is made up, in a temporary folder. Each row is a process of its own: its CPU and wall seconds from
-the end of its imports on, and its highest resident memory less what its imports hold. `--share` makes all of
-it smaller.
+All inputs are generated, in a temporary folder. Each row is measured in its own process: CPU and wall seconds
+after the imports, and highest resident memory minus that of the imports. `--share` makes all inputs smaller.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LIMITS = {
     "page": {"cpu_s": 3, "mb": 500},
     "bootstrap": {"cpu_s": 60, "mb": 2000},
 }
-"""What each may take: the clock of a machine that does nothing else shows its CPU seconds."""
+"""The limits of each task: CPU seconds are those of an otherwise idle machine."""
 Work = Callable[[], None]
 
 
@@ -82,8 +81,8 @@ def make_run(where: Path, seed: int) -> Path:
     from retfound_dist.io import storage
 
     url = str(where)
-    given = [f"run.url={url}", f"train.steps={STEPS}", "train.epochs=0", f"train.seed={seed}"]
-    tree = to_dict(load(PretrainConfig, "configs/demo/pretrain.toml", given)[0])
+    overrides = [f"run.url={url}", f"train.steps={STEPS}", "train.epochs=0", f"train.seed={seed}"]
+    tree = to_dict(load(PretrainConfig, "configs/demo/pretrain.toml", overrides)[0])
     storage.write_json(f"{url}/config.json", tree)
     step: dict[str, Any] = {
         "epoch": 1.0, "samples": 64, "loss": 0.5, "loss_mean": 0.5, "lr": 1e-4, "grad_norm": 1.0,
@@ -109,7 +108,7 @@ def make_run(where: Path, seed: int) -> Path:
 
 
 def copy_run(first: Path, where: Path, seed: int) -> None:
-    """The same with another seed."""
+    """Copy a run, with another seed."""
     for path in first.rglob("*"):
         if path.is_file():
             target = where / path.relative_to(first)
@@ -122,16 +121,16 @@ def draw_page(folder: Path, images: int) -> Work:
     from retfound_dist.evaluate.report.evaluation_page import evaluation_page
     from retfound_dist.evaluate.results import evaluation_files
 
-    made = made_evaluation(images, FEW_CLASSES)
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made.history))
-    (folder / "metrics.json").write_text(json.dumps(made.metrics))
+    evaluation = made_evaluation(images, FEW_CLASSES)
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluation.history))
+    (folder / "metrics.json").write_text(json.dumps(evaluation.metrics))
     with (folder / "predictions.csv").open("w") as file:
-        file.write(evaluation_files.predictions_csv(made))
+        file.write(evaluation_files.predictions_csv(evaluation))
 
     def work() -> None:
-        held = evaluation_files.read(str(folder))
-        assert held is not None
-        assert "</html>" in evaluation_page(held)
+        stored = evaluation_files.read(str(folder))
+        assert stored is not None
+        assert "</html>" in evaluation_page(stored)
 
     return work
 
@@ -141,16 +140,16 @@ def resample(folder: Path, images: int) -> Work:
     from retfound_dist.evaluate.report.evaluation_page import evaluation_page
     from retfound_dist.evaluate.scores import bootstrap
 
-    made = made_evaluation(images, CLASSES)
+    evaluation = made_evaluation(images, CLASSES)
 
     def work() -> None:
-        _, units_N = bootstrap.resampling_units(made.patients, made.keys)
+        _, units_N = bootstrap.resampling_units(evaluation.patients, evaluation.keys)
         weights_RN = bootstrap.resample(units_N, RESAMPLES, 0)
         spans = bootstrap.intervals(
-            bootstrap.scores_over_seeds(made.labels_N, made.seed_probabilities_SNC, weights_RN)
+            bootstrap.scores_over_seeds(evaluation.labels_N, evaluation.seed_probabilities_SNC, weights_RN)
         )
-        made.metrics["ci95"] = spans
-        assert "</html>" in evaluation_page(made)
+        evaluation.metrics["ci95"] = spans
+        assert "</html>" in evaluation_page(evaluation)
 
     return work
 
@@ -202,7 +201,7 @@ def peak_mb() -> float:
 
 
 def measure(task: str, count: int, folder: str) -> None:
-    """Prepare, forget in a child process what preparing took, and do it; prints what it took as JSON."""
+    """Prepare, then do the task in a child process, so that preparing is not measured; prints JSON."""
     work = TASKS[task][1](Path(folder), count)
     child = os.fork()
     if child:
@@ -211,22 +210,22 @@ def measure(task: str, count: int, folder: str) -> None:
         file.write("5")  # the highest resident memory counts from here
     before, cpu, wall = status_mb("VmRSS"), time.process_time(), time.perf_counter()
     work()
-    took = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    print(json.dumps(took | {"mb": status_mb("VmHWM") - before, "held_mb": before}), flush=True)
+    used = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+    print(json.dumps(used | {"mb": status_mb("VmHWM") - before, "held_mb": before}), flush=True)
 
 
 def status_mb(name: str) -> float:
-    """A line of /proc/self/status."""
+    """A value of /proc/self/status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def rows_of(task: str, found: dict[str, float], count: int) -> Iterator[Row]:
-    """Two rows of the table."""
+def rows_of(task: str, measured: dict[str, float], count: int) -> Iterator[Row]:
+    """Two rows of the results."""
     label = TASKS[task][0].format(count)
-    yield Row(label, round(found["cpu_s"], 1), "CPU s", f"{found['wall_s']:.1f} s on the clock")
-    beside = f"beside {found['held_mb']:.0f} MB of imports and input"
-    yield Row("memory of it", round(found["mb"]), "MB", beside)
+    yield Row(label, round(measured["cpu_s"], 1), "CPU s", f"{measured['wall_s']:.1f} s on the clock")
+    baseline = f"beside {measured['held_mb']:.0f} MB of imports and input"
+    yield Row("memory of it", round(measured["mb"]), "MB", baseline)
 
 
 def main() -> None:
@@ -248,11 +247,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.large", "--do", task, "--count", str(count)]
             command += ["--folder", folder]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        rows += rows_of(task, found, count)
+            completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        measured: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
+        rows += rows_of(task, measured, count)
         for name, limit in LIMITS.get(task, {}).items():
-            ratios[f"{task}_{name}_of_{limit}"] = round(found[name] / limit, 3)
+            ratios[f"{task}_{name}_of_{limit}"] = round(measured[name] / limit, 3)
     title, columns = "what grows with the amount", ("value", "unit", "beside it")
     finish("large", title, rows, ratios, ("numpy", "scipy", "scikit-learn", "matplotlib"), columns=columns)
 

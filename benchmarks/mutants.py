@@ -44,24 +44,24 @@ BEFOREHAND = (
     "sklearn.metrics", "tenacity", "timm.data", "timm.models.vision_transformer", "timm.optim",
     "xdist.plugin", "xxhash",
 )  # fmt: skip
-"""Imported once, before any fork: all that is slow to import and is not this project's."""
+"""Imported once before all forks: other packages that are slow to import."""
 MEMORY = 8 << 30
-"""Bytes that a fork may take: a mutant may ask for an array without end."""
+"""Memory limit of a fork, in bytes: a mutant may request a huge array."""
 Children = dict[int, tuple[Mutant | None, float]]
-"""Forks that run: by process id what each tries and since when."""
+"""Running forks: by process id, the mutant and the time of its start."""
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A mutant and what became of it."""
+class MutantResult:
+    """A mutant and its outcome."""
 
     mutant: Mutant
     outcome: str
 
 
-class Faulty(MetaPathFinder):
-    """Gives one module another source."""
+class MutantFinder(MetaPathFinder):
+    """Imports one module from a mutant's source."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
@@ -80,7 +80,7 @@ class Faulty(MetaPathFinder):
         return spec_from_file_location(name, file, loader=Loader(name, file))
 
 
-def begin(tests: Sequence[str], mutant: Mutant | None) -> int:
+def fork_tests(tests: Sequence[str], mutant: Mutant | None) -> int:
     """Fork: the child runs the tests on the mutant (or the sound module) and ends with pytest's exit code."""
     if child := os.fork():
         return child
@@ -91,7 +91,7 @@ def begin(tests: Sequence[str], mutant: Mutant | None) -> int:
         for number in (0, 1, 2) if mutant else (0,):
             os.dup2(silent, number)
         if mutant:
-            sys.meta_path.insert(0, Faulty(mutant))
+            sys.meta_path.insert(0, MutantFinder(mutant))
         code = run_tests(tests)
     except BaseException:
         code = 1
@@ -111,7 +111,7 @@ def run_tests(tests: Sequence[str]) -> int:
 
 
 def wait(children: Children, limit: float) -> Iterator[tuple[Mutant | None, str]]:
-    """Children that have ended, or were ended because they took too long; at least one."""
+    """At least one child that has ended, or was killed after the limit."""
     while True:
         ended, status = os.waitpid(-1, os.WNOHANG)
         if ended in children:
@@ -129,48 +129,48 @@ def wait(children: Children, limit: float) -> Iterator[tuple[Mutant | None, str]
         time.sleep(0.01)
 
 
-def try_all(module: str, tests: Sequence[str], jobs: int) -> list[Tried]:
-    """Every mutant of a module; the sound module must pass first, and what it takes sets the limit."""
+def run_mutants(module: str, tests: Sequence[str], jobs: int) -> list[MutantResult]:
+    """Test every mutant of a module. The unchanged module must pass first; its time sets the limit."""
     mutants = mutants_of(module, (ROOT / module).read_text())
     started = time.monotonic()
-    ((_, outcome),) = wait({begin(tests, None): (None, started)}, 600)
+    ((_, outcome),) = wait({fork_tests(tests, None): (None, started)}, 600)
     if outcome != SURVIVED:
         raise SystemExit(f"{', '.join(tests)}: fail without any fault in {module}; correct them first")
     sound = time.monotonic() - started
     limit = 10 + 5 * sound
-    found: list[Tried] = []
+    results: list[MutantResult] = []
     children: Children = {}
     for place, mutant in enumerate([*mutants, *[None] * jobs]):
         while len(children) >= jobs or (mutant is None and children):
             for ended, outcome in wait(children, limit):
                 assert ended is not None
-                found.append(Tried(ended, outcome))
+                results.append(MutantResult(ended, outcome))
                 if outcome == SURVIVED:
                     print(f"  line {ended.line}: {ended.before}  ->  {ended.after}", flush=True)
         if mutant:
-            children[begin(tests, mutant)] = mutant, time.monotonic()
+            children[fork_tests(tests, mutant)] = mutant, time.monotonic()
         if place and place % 50 == 0:
-            print(f"  {module}: {len(found)} of {len(mutants)}", flush=True)
+            print(f"  {module}: {len(results)} of {len(mutants)}", flush=True)
     print(f"{module}: {len(mutants)} mutants; the sound tests take {sound:.1f} s", flush=True)
-    return found
+    return results
 
 
 def reasons(path: Path = SURVIVORS) -> dict[tuple[str, str, str], str]:
-    """Why each known survivor may live: by module, the line as it is and as the mutant has it."""
-    found = {}
+    """Why each known survivor is allowed, by module, original line and mutated line."""
+    results = {}
     for module, groups in tomllib.loads(path.read_text()).items():
         for group in groups:
             for before, after in group["lines"]:
-                found[module, before, after] = group["reason"]
-    return found
+                results[module, before, after] = group["reason"]
+    return results
 
 
-def report(name: str, tried: dict[str, list[Tried]], minutes: dict[str, float]) -> int:
-    """The table, the survivors and the record of this name; gives the exit code."""
+def report(name: str, results: dict[str, list[MutantResult]], minutes: dict[str, float]) -> int:
+    """Print the table and the survivors, and write the results; returns the exit code."""
     known, rows, ratios, unexplained = reasons(), [], {}, 0
-    for module, mutants in tried.items():
-        alive = [one.mutant for one in mutants if one.outcome == SURVIVED]
-        late = sum(one.outcome == TIMEOUT for one in mutants)
+    for module, mutants in results.items():
+        alive = [result.mutant for result in mutants if result.outcome == SURVIVED]
+        late = sum(result.outcome == TIMEOUT for result in mutants)
         killed = f"{len(mutants) - len(alive) - late} killed, {late} timeouts, {len(alive)} survived"
         rows.append(Row(module, len(mutants), "mutants", f"{killed}, {minutes[module]:.1f} minutes"))
         ratios[f"survivors of {module}"] = round(len(alive) / len(mutants), 4)
@@ -182,40 +182,42 @@ def report(name: str, tried: dict[str, list[Tried]], minutes: dict[str, float]) 
         here = {(module, mutant.before, mutant.after) for mutant in alive}
         for _, before, after in (key for key in known if key[0] == module and key not in here):
             print(f"{SURVIVORS.name}: {before}  ->  {after}\n    is killed now, or no longer made: remove it")
-    total = sum(len(mutants) for mutants in tried.values())
-    alive_share = sum(one.outcome == SURVIVED for mutants in tried.values() for one in mutants) / total
+    total = sum(len(mutants) for mutants in results.values())
+    alive_share = (
+        sum(result.outcome == SURVIVED for mutants in results.values() for result in mutants) / total
+    )
     ratios["survivors of all"] = round(alive_share, 4)
     finish(name, "Mutants of the core modules", rows, ratios, ("cosmic-ray", "pytest", "torch"),
            columns=("count", "unit", "what became of them"))  # fmt: skip
     if unexplained:
-        print(f"{unexplained} survivors have no reason: write a test that kills each, or why it may live")
+        print(f"{unexplained} survivors have no reason: write a test that kills each, or give its reason")
     if alive_share >= MOST_SURVIVORS:
         print(f"{alive_share:.1%} of all mutants survive, {MOST_SURVIVORS:.0%} are too many")
     return int(bool(unexplained) or alive_share >= MOST_SURVIVORS)
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Mutants of the core modules")
     parser.add_argument("words", nargs="*", help="modules whose path holds one of these (all)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.chdir(ROOT)
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]["modules"]
-    chosen = {m: tests for m, tests in modules.items() if any(word in m for word in given.words or [""])}
+    chosen = {m: tests for m, tests in modules.items() if any(word in m for word in args.words or [""])}
     if missing := [path for m, tests in chosen.items() for path in (m, *tests) if not Path(path).is_file()]:
         raise SystemExit(f"[tool.mutants.modules] in pyproject.toml names no file: {', '.join(missing)}")
     for name in BEFOREHAND:
         importlib.import_module(name)
     gc.freeze()  # no fork looks through what is imported here
-    tried, minutes = {}, {}
+    results, minutes = {}, {}
     for module, tests in chosen.items():
         begun = time.monotonic()
-        tried[module] = try_all(module, tests, given.jobs)
+        results[module] = run_mutants(module, tests, args.jobs)
         minutes[module] = (time.monotonic() - begun) / 60
-    name = "-".join(["mutants", *(word.replace("/", "-") for word in given.words)])
-    return report(name, tried, minutes)
+    name = "-".join(["mutants", *(word.replace("/", "-") for word in args.words)])
+    return report(name, results, minutes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Mutants of a module: its source with one small fault each, as a tired colleague might write it.
+"""Mutants of a module: its source with one small fault each, as a colleague might make it.
 
-cosmic-ray makes the usual ones (another operator, a number one off, a condition negated, a loop that never
-runs); three more are made here, because this code goes wrong in these ways: a statement left out, a keyword
-left to its default, a fixed number in an argument's place. Faults in annotations do nothing and are left out.
+cosmic-ray makes the common ones: another operator, a number that differs by one, a negated condition, a loop
+that never runs. Three more are made here, because they are likely in this code: a missing statement, a
+missing keyword argument, a 0 in place of an argument. Faults in annotations have no effect and are left out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ COMPARISON = {
     "IsNot": "Is",
 }  # fmt: skip
 OPERATORS = (
-    *(f"ReplaceBinaryOperator_{one}_{other}" for one, other in BINARY.items()),
-    *(f"ReplaceComparisonOperator_{one}_{other}" for one, other in COMPARISON.items()),
-    *(f"ReplaceUnaryOperator_Delete_{one}" for one in ("USub", "Not", "Invert")),
+    *(f"ReplaceBinaryOperator_{name}_{replacement}" for name, replacement in BINARY.items()),
+    *(f"ReplaceComparisonOperator_{name}_{replacement}" for name, replacement in COMPARISON.items()),
+    *(f"ReplaceUnaryOperator_Delete_{name}" for name in ("USub", "Not", "Invert")),
     "AddNot",
     "ReplaceTrueWithFalse",
     "ReplaceFalseWithTrue",
@@ -50,26 +50,26 @@ class Mutant:
     operator: str
     line: int
     before: str
-    """What the source says there; with `after` it names the mutant, wherever its lines move."""
+    """The original line; with `after` it identifies the mutant even when lines move."""
     after: str
     source: str
-    """All of the faulty module."""
+    """The whole source of the faulty module."""
 
 
 def mutants_of(module: str, source: str) -> list[Mutant]:
-    """Every mutant that is valid Python, does something and is not there yet."""
+    """Every mutant that is valid Python, changes something and is not a duplicate."""
     seen = {_meaning(source)}
-    found = []
-    for operator, mutated in (*_usual(source), *_own(source)):
+    mutants = []
+    for operator, mutated in (*_from_cosmic_ray(source), *_extra_mutants(source)):
         meaning = _meaning(mutated)
         if meaning is None or meaning in seen:
             continue
         seen.add(meaning)
-        found.append(Mutant(module, operator, *_difference(source, mutated), mutated))
-    return sorted(found, key=lambda mutant: mutant.line)
+        mutants.append(Mutant(module, operator, *_difference(source, mutated), mutated))
+    return sorted(mutants, key=lambda mutant: mutant.line)
 
 
-def _usual(source: str) -> Iterator[tuple[str, str]]:
+def _from_cosmic_ray(source: str) -> Iterator[tuple[str, str]]:
     for name in OPERATORS:
         place = 0
         while (mutated := mutate_code(source, get_operator(f"core/{name}")(), place)) is not None:
@@ -77,34 +77,34 @@ def _usual(source: str) -> Iterator[tuple[str, str]]:
             place += 1
 
 
-def _own(source: str) -> Iterator[tuple[str, str]]:
+def _extra_mutants(source: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt) and _can_be_left_out(node):
-            yield "LeaveOutStatement", _put(source, node, "pass")
+        if isinstance(node, ast.stmt) and _can_be_removed(node):
+            yield "LeaveOutStatement", _replace_node(source, node, "pass")
         if isinstance(node, ast.Call):
             for place, keyword in enumerate(node.keywords):
                 rest = [*node.keywords[:place], *node.keywords[place + 1 :]]
                 if keyword.arg:
                     without = ast.unparse(ast.Call(node.func, node.args, rest))
-                    yield "LeaveOutKeyword", _put(source, node, without)
+                    yield "LeaveOutKeyword", _replace_node(source, node, without)
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                 if isinstance(argument, ast.Name) and argument.id != "self":
-                    yield "ZeroForArgument", _put(source, argument, "0")
+                    yield "ZeroForArgument", _replace_node(source, argument, "0")
 
 
-def _can_be_left_out(node: ast.stmt) -> bool:
-    """A call, a change in place, a name that gets another value: without it the code still runs."""
+def _can_be_removed(node: ast.stmt) -> bool:
+    """Whether the code still runs without a statement: a call, a change in place, another value of a name."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Call)
     if isinstance(node, ast.Assign):
-        names = {one.id for one in ast.walk(node.value) if isinstance(one, ast.Name)}
-        targets = [one for target in node.targets for one in ast.walk(target)]
-        inside = any(isinstance(one, (ast.Attribute, ast.Subscript)) for one in targets)
-        return inside or any(getattr(one, "id", None) in names for one in targets)
+        names = {child.id for child in ast.walk(node.value) if isinstance(child, ast.Name)}
+        targets = [child for target in node.targets for child in ast.walk(target)]
+        inside = any(isinstance(child, (ast.Attribute, ast.Subscript)) for child in targets)
+        return inside or any(getattr(child, "id", None) in names for child in targets)
     return isinstance(node, ast.AugAssign)
 
 
-def _put(source: str, node: ast.stmt | ast.expr, text: str) -> str:
+def _replace_node(source: str, node: ast.stmt | ast.expr, text: str) -> str:
     """The source with other text in a node's place."""
     lines = source.encode().split(b"\n")
     assert node.end_lineno is not None
@@ -128,9 +128,15 @@ def _meaning(source: str) -> str | None:
 
 
 def _difference(source: str, mutated: str) -> tuple[int, str, str]:
-    """The first line that differs, and what the differing lines say in each."""
-    one, other = source.split("\n"), mutated.split("\n")
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+    """The number of the first line that differs, and the differing lines of both sources."""
+    source_lines, mutated_lines = source.split("\n"), mutated.split("\n")
+    for kind, a, b, c, d in difflib.SequenceMatcher(
+        None, source_lines, mutated_lines, autojunk=False
+    ).get_opcodes():
         if kind != "equal":
-            return a + 1, " ".join(" ".join(one[a:b]).split()), " ".join(" ".join(other[c:d]).split())
+            return (
+                a + 1,
+                " ".join(" ".join(source_lines[a:b]).split()),
+                " ".join(" ".join(mutated_lines[c:d]).split()),
+            )
     raise ValueError("the sources are equal")

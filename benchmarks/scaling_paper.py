@@ -1,4 +1,4 @@
-"""What `plan/forecast.py` says of the paper's preset on clusters: tables of `benchmarks.scaling`."""
+"""Predictions of `plan/forecast.py` for the paper's preset on clusters: tables of `benchmarks.scaling`."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ CLUSTERS = {
 }
 
 
-def given() -> tuple[str, ...]:
-    """What is put into the model, in sentences."""
+def inputs() -> tuple[str, ...]:
+    """The inputs of the model, in sentences."""
     return (
         "Datasheets, bf16 dense: H100 SXM 989 TFLOP/s, 3.35 TB/s memory, NVLink 450 GB/s each way; "
         "A100 SXM 40 GB 312 TFLOP/s, 1.555 TB/s, NVLink 300 GB/s each way.",
@@ -102,7 +102,7 @@ def given() -> tuple[str, ...]:
 
 
 class Paper:
-    """The preset, and what its steps are on so many GPUs."""
+    """The paper's preset and its predicted steps."""
 
     def __init__(self) -> None:
         self.config, _ = configs.load(PretrainConfig, str(PRESET))
@@ -118,17 +118,17 @@ class Paper:
         self.reread = {nodes: copies(nodes, batch) for nodes in sorted({nodes_of(n) for n in GPUS})}
 
     def shape(self, gpus: int, stage: int) -> Shape:
-        """How the preset's batch is cut."""
-        cut = make_batch_layout(self.work.global_batch, gpus, self.micro)
-        return Shape(gpus, cut.micro, cut.accumulation, stage)
+        """The division of the preset's batch over so many GPUs."""
+        layout = make_batch_layout(self.work.global_batch, gpus, self.micro)
+        return Shape(gpus, layout.micro, layout.accumulation, stage)
 
-    def step(self, machine: Machine, gpus: int, stage: int, **how: int) -> StepTime:
-        """A step of it on a cluster."""
+    def step(self, machine: Machine, gpus: int, stage: int, **options: int) -> StepTime:
+        """The prediction of a step on a cluster."""
         reread = self.reread[nodes_of(gpus)]
-        return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **how)
+        return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **options)
 
     def save(self, gpus: int) -> CheckpointCost:
-        """A checkpoint of it at ZeRO 1 on a cluster."""
+        """The prediction of a checkpoint at ZeRO 1."""
         return checkpoint_cost(self.work, self.shape(gpus, 1), HOST, WRITE)
 
     def rate_for_one_step(self, machine: Machine, gpus: int) -> float:
@@ -142,23 +142,23 @@ class Paper:
 
 
 def nodes_of(gpus: int) -> int:
-    """Nodes that so many GPUs fill."""
+    """Number of nodes for so many GPUs."""
     return -(-gpus // GPUS_PER_NODE)
 
 
 def copies(nodes: int, batch: int) -> float:
-    """How many nodes read a shard, in the mean, with the default window."""
+    """Mean number of nodes that read a shard, with the default window."""
     if nodes == 1:
         return 1.0
     plan = BatchPlan(shuffle_quality.counts(), 0, batch, 16)
-    return sum(len(found) for found in shuffle_quality.fetched(plan, nodes)) / len(plan.counts)
+    return sum(len(cost) for cost in shuffle_quality.fetched(plan, nodes)) / len(plan.counts)
 
 
 def predictions() -> Iterator[str | Table]:
-    """All that is printed."""
+    """Everything that is printed."""
     paper = Paper()
-    yield "What is assumed:"
-    yield from (f"- {text}" for text in (*given(), *ASSUMPTIONS, *scaling_costs.ASSUMPTIONS))
+    yield "Assumptions:"
+    yield from (f"- {text}" for text in (*inputs(), *ASSUMPTIONS, *scaling_costs.ASSUMPTIONS))
     yield ""
     yield sent(paper, next(iter(CLUSTERS.values())))
     for name, machine in CLUSTERS.items():
@@ -177,22 +177,24 @@ def predictions() -> Iterator[str | Table]:
 
 
 def sent(paper: Paper, machine: Machine) -> Table:
-    """What each rank sends in a step, one line for each number of GPUs."""
+    """Bytes that each rank sends in a step, one row for each number of GPUs."""
     work = paper.work
     title = f"Predicted: {PRESET.name}, {work.parameters / 1e6:.0f} M parameters, "
     title += f"{work.flops_per_image / 1e9:.0f} GFLOP an image, {work.global_batch:,} images a step"
     rows = []
     for gpus in GPUS:
-        cut = paper.shape(gpus, 1)
+        layout = paper.shape(gpus, 1)
         steps = [paper.step(machine, gpus, stage) for stage in STAGES]
         gigabytes = [f"{step.sent_bytes / 1e9:.2f}" for step in steps]
-        rows.append([str(gpus), f"{cut.accumulation} x {cut.micro}", f"{steps[0].padding:.1%}", *gigabytes])
+        rows.append(
+            [str(gpus), f"{layout.accumulation} x {layout.micro}", f"{steps[0].padding:.1%}", *gigabytes]
+        )
     heads = [f"ZeRO {stage} sends, GB" for stage in STAGES]
     return table(title, ["GPUs", "passes", "padding", *heads], rows)
 
 
 def speeds(paper: Paper, name: str, machine: Machine) -> Table:
-    """Images per second and efficiency, one line for each number of GPUs."""
+    """Images per second and efficiency, one row for each number of GPUs."""
     heads = ["GPUs", *(f"ZeRO {stage}" for stage in STAGES), "S3 MB/s a node", "hours"]
     rows = []
     for gpus in GPUS:
@@ -208,14 +210,16 @@ def speeds(paper: Paper, name: str, machine: Machine) -> Table:
 
 
 def rated(paper: Paper, machine: Machine, gpus: int, stage: int, step: StepTime) -> str:
-    """Images per second, and efficiency against one GPU."""
+    """Images per second, and efficiency relative to one GPU."""
     share = efficiency(paper.step(machine, 1, stage), step, gpus)
     return f"{step.images_per_s:,.0f} {share:4.0%}"
 
 
 def large_buckets(paper: Paper, machine: Machine, gpus: int = 16) -> str:
-    """What the size of a bucket does, in a sentence."""
-    own, large = (paper.step(machine, gpus, 2, **how).images_per_s for how in ({}, {"bucket": LARGE_BUCKET}))
+    """The effect of the bucket size, in a sentence."""
+    own, large = (
+        paper.step(machine, gpus, 2, **options).images_per_s for options in ({}, {"bucket": LARGE_BUCKET})
+    )
     return (
         f"ZeRO 2 on {gpus} GPUs: {own:,.0f} images/s; with DeepSpeed's own buckets of "
         f"{LARGE_BUCKET / 1e6:.0f} M elements, {large:,.0f}."
@@ -223,23 +227,23 @@ def large_buckets(paper: Paper, machine: Machine, gpus: int = 16) -> str:
 
 
 def saves(paper: Paper, name: str, machine: Machine) -> Table:
-    """What a checkpoint takes beside a step, one line for each number of GPUs."""
+    """Times of a checkpoint and a step, one row for each number of GPUs."""
     heads = ["GPUs", "rank 0's part", "step", "stall", "in steps", "one step at"]
     heads += ["written behind", "in steps"]
     rows = []
     for gpus in SAVING:
-        step, found = paper.step(machine, gpus, 1).step_s, paper.save(gpus)
+        step, cost = paper.step(machine, gpus, 1).step_s, paper.save(gpus)
         rate = paper.rate_for_one_step(machine, gpus)
         rows.append(
             [
                 str(gpus),
-                f"{found.bytes / 1e9:.2f} GB",
+                f"{cost.bytes / 1e9:.2f} GB",
                 f"{step:.3f} s",
-                f"{found.stall_s:.2f} s",
-                f"{found.stall_s / step:.1f}",
+                f"{cost.stall_s:.2f} s",
+                f"{cost.stall_s / step:.1f}",
                 f"{rate / 1e9:.0f} GB/s",
-                f"{found.behind_s:.1f} s",
-                f"{found.behind_s / step:.0f}",
+                f"{cost.behind_s:.1f} s",
+                f"{cost.behind_s / step:.0f}",
             ]
         )
     return table(f"Predicted checkpoint, ZeRO 1, {name}", heads, rows)
@@ -252,15 +256,15 @@ def failures(paper: Paper, name: str, machine: Machine) -> Table:
     heads += [f"node fails every {hours} h" for hours in MTBF_H]
     rows = []
     for gpus in SAVING[1:]:
-        step, found = paper.step(machine, gpus, 1).step_s, paper.save(gpus)
+        step, cost = paper.step(machine, gpus, 1).step_s, paper.save(gpus)
         interval = every * step
         cells = []
         for hours in MTBF_H:
-            failing = FailureRate(hours * HOUR, nodes_of(gpus), found.stall_s, RESTART, found.behind_s)
+            failing = FailureRate(hours * HOUR, nodes_of(gpus), cost.stall_s, RESTART, cost.behind_s)
             best = best_interval(failing)
-            kept = f"{goodput(interval, failing):.1%}, best {goodput(best, failing):.1%}"
-            cells.append(f"{kept} / {best / step:,.0f}")
-        never = FailureRate(math.inf, 1, found.stall_s, 0.0, found.behind_s)
+            goodput_text = f"{goodput(interval, failing):.1%}, best {goodput(best, failing):.1%}"
+            cells.append(f"{goodput_text} / {best / step:,.0f}")
+        never = FailureRate(math.inf, 1, cost.stall_s, 0.0, cost.behind_s)
         rows.append([str(gpus), f"{interval:.0f} s", f"{1 - goodput(interval, never):.1%}", *cells])
     title = f"Predicted goodput every {every} steps, and the best / every so many steps; ZeRO 1, {name}"
     return table(title, heads, rows)
@@ -268,9 +272,9 @@ def failures(paper: Paper, name: str, machine: Machine) -> Table:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of text."""
-    found = Table(title=title, title_justify="left")
+    cost = Table(title=title, title_justify="left")
     for head in heads:
-        found.add_column(head, justify="right")
+        cost.add_column(head, justify="right")
     for row in rows:
-        found.add_row(*row)
-    return found
+        cost.add_row(*row)
+    return cost

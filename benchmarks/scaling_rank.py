@@ -1,4 +1,4 @@
-"""One rank of `benchmarks.scaling`: the trainer's own step at ZeRO 1, 2 and 3, its time and what it sends.
+"""One rank of `benchmarks.scaling`: time and sent bytes of the trainer's own step at ZeRO 1, 2 and 3.
 
 Started by:
 
@@ -51,7 +51,7 @@ BYTES_ACKED = 120
 
 
 def sent() -> int:
-    """Bytes this process has sent over all its TCP connections: gloo's, exactly, and nobody else's."""
+    """Bytes that this process has sent over all its TCP connections, which are all gloo's."""
     total = 0
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
@@ -62,10 +62,13 @@ def sent() -> int:
 
 def acknowledged(descriptor: int) -> int:
     """Bytes that the other end of a TCP connection has received; 0 for another kind of socket."""
-    with socket.socket(fileno=os.dup(descriptor)) as held:
-        if held.family not in (socket.AF_INET, socket.AF_INET6) or held.type != socket.SOCK_STREAM:
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        if (
+            connection.family not in (socket.AF_INET, socket.AF_INET6)
+            or connection.type != socket.SOCK_STREAM
+        ):
             return 0
-        info = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         return int(struct.unpack_from("Q", info, BYTES_ACKED)[0])
 
 
@@ -73,8 +76,8 @@ def schedule_of(stage: int, ranks: int) -> RunSchedule:
     """A run's constants, without a shard set."""
     gpu = torch.cuda.is_available()
     batch, micro = LARGE_BATCH if gpu else SMALL_BATCH
-    how: dict[str, Any] = {"zero_stage": stage, "threads": 0 if gpu else 1}
-    train = Train(global_batch=batch, micro_batch=micro, steps=10_000, **how)
+    train_settings: dict[str, Any] = {"zero_stage": stage, "threads": 0 if gpu else 1}
+    train = Train(global_batch=batch, micro_batch=micro, steps=10_000, **train_settings)
     model = Model() if gpu else SMALL
     config = PretrainConfig(run=Run(url=""), data=Data(shards=""), model=model, train=train)
     nothing = Manifest("", 0, (), {}, {}, ())
@@ -88,7 +91,7 @@ def schedule_of(stage: int, ranks: int) -> RunSchedule:
 
 
 def batches(work: RunSchedule, patches: int) -> Iterator[MicroBatch]:
-    """Random images without end."""
+    """An endless sequence of random images."""
     draw = torch.Generator().manual_seed(0)
     micro, (height, width) = work.layout.micro, work.config.model.size
     while True:
@@ -137,21 +140,21 @@ class Trainer:
 
 
 def wait(group: RankGroup) -> float:
-    """The time, once the device is done."""
+    """The time when the device has finished."""
     if group.device.type == "cuda":
         torch.cuda.synchronize(group.device)
     return time.perf_counter()
 
 
 def links(group: RankGroup, rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds of a collective on 64 MB of fp32, and the bytes each rank sends for one byte of it."""
-    whole = torch.zeros(PAYLOAD // group.world.size * group.world.size, device=group.device)
-    part = torch.zeros(len(whole) // group.world.size, device=group.device)
-    found = {}
+    """Seconds of each collective on 64 MB of fp32, and bytes that each rank sends for one byte of it."""
+    payload = torch.zeros(PAYLOAD // group.world.size * group.world.size, device=group.device)
+    payload_part = torch.zeros(len(payload) // group.world.size, device=group.device)
+    results = {}
     calls: dict[str, Callable[[], Any]] = {
-        "all_reduce": lambda: dist.all_reduce(whole),
-        "reduce_scatter": lambda: dist.reduce_scatter_tensor(part, whole),
-        "all_gather": lambda: dist.all_gather_into_tensor(whole, part),
+        "all_reduce": lambda: dist.all_reduce(payload),
+        "reduce_scatter": lambda: dist.reduce_scatter_tensor(payload_part, payload),
+        "all_gather": lambda: dist.all_gather_into_tensor(payload, payload_part),
     }
     for name, call in calls.items():
         call()
@@ -161,29 +164,29 @@ def links(group: RankGroup, rounds: int) -> dict[str, dict[str, Any]]:
             begun = wait(group)
             call()
             times.append(wait(group) - begun)
-        payload = rounds * len(whole) * whole.element_size()
-        found[name] = {"seconds": times, "sent_per_byte": (sent() - before) / payload}
-    return found
+        payload_bytes = rounds * len(payload) * payload.element_size()
+        results[name] = {"seconds": times, "sent_per_byte": (sent() - before) / payload_bytes}
+    return results
 
 
 def main() -> None:
-    """Measure; rank 0 writes what it found."""
+    """Measure; rank 0 writes the results."""
     out, steps = Path(sys.argv[1]), int(sys.argv[2])
     world = read_world(os.environ)
     group = join_ranks(world, schedule_of(1, world.size).config.train.threads)
     trainers = {stage: Trainer(group, stage) for stage in STAGES}
     first = trainers[STAGES[0]]
-    found: dict[int, dict[str, list[float]]] = {
+    results: dict[int, dict[str, list[float]]] = {
         stage: {"seconds": [], "sent": [], "update": []} for stage in STAGES
     }
     for _ in range(steps):
         for stage, trainer in trainers.items():
             seconds, count = trainer.step()
-            found[stage]["seconds"].append(seconds)
-            found[stage]["sent"].append(statistics.mean(group.gather(count)))
-            found[stage]["update"].append(trainer.update_s)
+            results[stage]["seconds"].append(seconds)
+            results[stage]["sent"].append(statistics.mean(group.gather(count)))
+            results[stage]["update"].append(trainer.update_s)
     report = {
-        "stages": {str(stage): kinds for stage, kinds in found.items()},
+        "stages": {str(stage): kinds for stage, kinds in results.items()},
         "links": links(group, 5) if world.size > 1 else {},
         "parameters": first.parameters,
         "small_parameters": first.small,

@@ -1,4 +1,4 @@
-"""How well the stream mixes, and what it asks of the store: pure arithmetic on the plan, no GPU.
+"""How well the stream shuffles, and how much it reads from the store: computed from the plan, without a GPU.
 
     make bench-shuffle         (or: python -m benchmarks.shuffle_quality)
 
@@ -37,7 +37,7 @@ def counts() -> tuple[int, ...]:
 
 
 def packed(mixed: bool) -> Ints:
-    """The volume of each sample in shard order: as `retfound pack` mixes them, or as they came."""
+    """The volume of each sample in shard order: as `retfound pack` shuffles them, or in original order."""
     volumes = np.arange(SAMPLES) * VOLUMES // SAMPLES
     if not mixed:
         return volumes
@@ -51,34 +51,36 @@ def distinct(batches: Sequence[Ints]) -> float:
 
 
 def quality(volumes: Ints, window: int) -> float:
-    """Distinct volumes a batch, over those of a uniform permutation."""
+    """Distinct volumes in a batch, over those with a uniform permutation."""
     plan = BatchPlan(counts(), 0, BATCH, window)
     steps = range(SAMPLES // BATCH)
     uniform = np.random.default_rng(0).permutation(SAMPLES)[: len(steps) * BATCH].reshape(-1, BATCH)
     return distinct([volumes[plan.batch(k).sample] for k in steps]) / distinct(list(volumes[uniform]))
 
 
-def held(plan: BatchPlan, nodes: int) -> float:
-    """The most bytes of shards that one node holds at any step of an epoch."""
-    cut = make_batch_layout(BATCH, nodes * RANKS, BATCH)
-    most = 0
+def max_node_bytes(plan: BatchPlan, nodes: int) -> float:
+    """The most bytes of shards that one node stores at any step of an epoch."""
+    layout = make_batch_layout(BATCH, nodes * RANKS, BATCH)
+    max_bytes = 0
     for node in sorted({0, nodes // 2, nodes - 1}):
-        share = rank_share(cut, node * RANKS, RANKS)
-        ahead = Lookahead(plan, share, share, SAMPLES // BATCH)
+        share = rank_share(layout, node * RANKS, RANKS)
+        lookahead = Lookahead(plan, share, share, SAMPLES // BATCH)
         for step in range(0, SAMPLES // BATCH, 3):
-            most = max(most, sum(plan.counts[s] * BYTES for s in ahead.needed_shards(step).node))
-    return most
+            max_bytes = max(
+                max_bytes, sum(plan.counts[s] * BYTES for s in lookahead.needed_shards(step).node)
+            )
+    return max_bytes
 
 
 def fetched(plan: BatchPlan, nodes: int) -> list[set[int]]:
-    """The shards that each node reads in an epoch, window by window counted anew."""
-    cut = make_batch_layout(BATCH, nodes * RANKS, BATCH)
-    found: list[set[int]] = [set() for _ in range(nodes)]
+    """The shards that each node reads in an epoch."""
+    layout = make_batch_layout(BATCH, nodes * RANKS, BATCH)
+    shards_by_node: list[set[int]] = [set() for _ in range(nodes)]
     for step in range(SAMPLES // BATCH):
         batch = plan.batch(step)
         for node in range(nodes):
-            found[node] |= set(batch[rank_share(cut, node * RANKS, RANKS)].shard.tolist())
-    return found
+            shards_by_node[node] |= set(batch[rank_share(layout, node * RANKS, RANKS)].shard.tolist())
+    return shards_by_node
 
 
 def qualities(window: int) -> Iterator[Row]:
@@ -95,14 +97,15 @@ def costs(window: int) -> Iterator[Row]:
     plan = BatchPlan(counts(), 0, BATCH, window)
     for nodes in NODES:
         shards = fetched(plan, nodes)
-        copies = sum(len(found) for found in shards) / len(plan.counts)
-        sizes = [[plan.counts[s] * BYTES for s in found] for found in shards]
+        copies = sum(len(shards_by_node) for shards_by_node in shards) / len(plan.counts)
+        sizes = [[plan.counts[s] * BYTES for s in shards_by_node] for shards_by_node in shards]
         gets = statistics.mean(sum(-(-size // PART_BYTES) + 1 for size in each) for each in sizes)
         yield Row(
             f"{nodes} node{'s' * (nodes > 1)}: each reads",
             round(statistics.mean(sum(each) for each in sizes) / 1e9, 2),
             "GB an epoch",
-            f"{gets:,.0f} requests, {copies:.1f} nodes a shard, holds <= {held(plan, nodes) / 1e9:.1f} GB",
+            f"{gets:,.0f} requests, {copies:.1f} nodes a shard, "
+            f"holds <= {max_node_bytes(plan, nodes) / 1e9:.1f} GB",
         )
 
 

@@ -1,11 +1,11 @@
-"""Images per second out of shards on one core: ours, the usual recipe, MosaicML Streaming, litData.
+"""Images per second from shards on one core: this project, the usual recipe, MosaicML Streaming, litData.
 
     make bench-stream          (or: python -m benchmarks.stream_throughput [--images FOLDER])
 
-All read the same JPEGs from local disk, in turns within one run. "Usual" is Pillow to RGB and
-torchvision's RandomResizedCrop (bicubic), flip, ToTensor, Normalize under a DataLoader; "fast" is our
-decoding and augmentation inside each peer's own dataset. Needs `pip install .[bench]` for the peers;
-one that is missing is left out and named.
+All read the same JPEGs from local disk, in turn, in one process. "Usual" is Pillow to RGB and torchvision's
+RandomResizedCrop (bicubic), flip, ToTensor and Normalize in a DataLoader. "Fast" is this project's decoding
+and augmentation in the other libraries' datasets. The other libraries need `pip install .[bench]`; a missing
+one is named and left out.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from retfound_dist.stream.worker_processes import keep_freed_memory
 from shards.pack import pack
 
 BATCH = 64
-HOW = Augment((224, 224), 196, (0.2, 1.0), (3 / 4, 4 / 3), 0.5)
-HOW_CROP = (HOW.scale, HOW.ratio)
+AUGMENT = Augment((224, 224), 196, (0.2, 1.0), (3 / 4, 4 / 3), 0.5)
+CROP = (AUGMENT.scale, AUGMENT.ratio)
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg"),
     *("webdataset", "mosaicml-streaming", "litdata"),
 )
-USUAL = transforms.Compose(
+REFERENCE = transforms.Compose(
     [
         transforms.RandomResizedCrop(224, scale=(0.2, 1.0), interpolation=3),
         transforms.RandomHorizontalFlip(),
@@ -57,19 +57,19 @@ USUAL = transforms.Compose(
 Batches = Iterator[Any]
 
 
-def usual(data: bytes) -> torch.Tensor:
+def reference_transform(data: bytes) -> torch.Tensor:
     """JPEG to (3, 224, 224) fp32, as MAE's code base and most others do it."""
-    image: torch.Tensor = USUAL(Image.open(io.BytesIO(data)).convert("RGB"))
+    image: torch.Tensor = REFERENCE(Image.open(io.BytesIO(data)).convert("RGB"))
     return image
 
 
-def fast(data: bytes) -> torch.Tensor:
+def fast_transform(data: bytes) -> torch.Tensor:
     """JPEG to (1, 224, 224) uint8, as this project does it."""
     out, noise = np.empty((1, 224, 224), np.uint8), np.empty(196, np.float32)
     number, drawn = int.from_bytes(os.urandom(4)), []
 
     def needs(width: int, height: int) -> int:
-        drawn.append(draw_augmentation(HOW, 0, 0, number, width, height, noise))
+        drawn.append(draw_augmentation(AUGMENT, 0, 0, number, width, height, noise))
         return drawn[0].top + drawn[0].height
 
     pixels = decode(data, True, needs)
@@ -78,7 +78,7 @@ def fast(data: bytes) -> torch.Tensor:
 
 
 def ours(manifest: Manifest, workers: int = 0) -> Batches:
-    """This project's stream, without end."""
+    """This project's stream, endless."""
     with open_stream(manifest, BATCH, workers=workers) as stream:
         yield from stream
 
@@ -89,8 +89,8 @@ def with_webdataset(manifest: Manifest, make: Callable[[bytes], torch.Tensor]) -
 
     tars = [f"{manifest.url}/{shard.name}" for shard in manifest.shards]
     data = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(500)
-    if make is usual:  # as its documentation has it
-        data = data.decode("pilrgb").to_tuple("jpg").map_tuple(USUAL)
+    if make is reference_transform:  # as its documentation has it
+        data = data.decode("pilrgb").to_tuple("jpg").map_tuple(REFERENCE)
     else:
         data = data.to_tuple("jpg").map_tuple(make)
     return forever(DataLoader(data, batch_size=BATCH))
@@ -141,25 +141,25 @@ def forever(loader: Any) -> Batches:
 
 
 def contestants(manifest: Manifest, images: list[bytes], folder: Path) -> dict[str, Batches]:
-    """Everyone who can take part."""
+    """All installed readers."""
     makers: dict[str, Callable[[], Batches]] = {
         "ours": lambda: ours(manifest),
-        "usual (webdataset)": lambda: with_webdataset(manifest, usual),
-        "webdataset, fast": lambda: with_webdataset(manifest, fast),
-        "MosaicML Streaming, usual": lambda: with_mosaic(images, folder / "mds", usual),
-        "MosaicML Streaming, fast": lambda: with_mosaic(images, folder / "mds", fast),
-        "litData, usual": lambda: with_litdata(images, folder / "lit", usual),
-        "litData, fast": lambda: with_litdata(images, folder / "lit", fast),
+        "usual (webdataset)": lambda: with_webdataset(manifest, reference_transform),
+        "webdataset, fast": lambda: with_webdataset(manifest, fast_transform),
+        "MosaicML Streaming, usual": lambda: with_mosaic(images, folder / "mds", reference_transform),
+        "MosaicML Streaming, fast": lambda: with_mosaic(images, folder / "mds", fast_transform),
+        "litData, usual": lambda: with_litdata(images, folder / "lit", reference_transform),
+        "litData, fast": lambda: with_litdata(images, folder / "lit", fast_transform),
     }
-    found = {}
+    runners = {}
     for name, make in makers.items():
         try:
-            found[name] = make()
-            next(found[name])  # opens files, warms caches
+            runners[name] = make()
+            next(runners[name])  # opens files, warms caches
         except ImportError as error:
             print(f"{name} left out: {error}; pip install .[bench]")
-            found.pop(name, None)
-    return found
+            runners.pop(name, None)
+    return runners
 
 
 def race(runners: dict[str, Batches], rounds: int, batches: int) -> dict[str, list[float]]:
@@ -177,30 +177,30 @@ def race(runners: dict[str, Batches], rounds: int, batches: int) -> dict[str, li
 
 def draw_box(number: int, pixels: Any) -> tuple[int, int, int, int]:
     """The crop of an image."""
-    return crop_box(sample_generator(0, 3, 0, number), pixels.shape[1], pixels.shape[0], *HOW_CROP)
+    return crop_box(sample_generator(0, 3, 0, number), pixels.shape[1], pixels.shape[0], *CROP)
 
 
 def stages(images: list[bytes]) -> Iterator[Row]:
-    """Microseconds an image of each step, ours and the usual one."""
-    some = images[:200]
-    pixels = [decode(data, grey=True) for data in some]
+    """Microseconds per image of each step, of this project and of the usual recipe."""
+    sample = images[:200]
+    pixels = [decode(data, grey=True) for data in sample]
     boxes = [draw_box(i, p) for i, p in enumerate(pixels)]
     cuts = [p[y : y + h, x : x + w] for p, (x, y, w, h) in zip(pixels, boxes, strict=True)]
-    limited = [(data, y + h) for data, (_, y, _, h) in zip(some, boxes, strict=True)]
-    colours = [Image.open(io.BytesIO(data)).convert("RGB") for data in some]
-    crop, flip, tensor, normal = USUAL.transforms
+    limited = [(data, y + h) for data, (_, y, _, h) in zip(sample, boxes, strict=True)]
+    colours = [Image.open(io.BytesIO(data)).convert("RGB") for data in sample]
+    crop, flip, tensor, normal = REFERENCE.transforms
     small = [crop(image) for image in colours]
     floats = [tensor(image) for image in small]
     steps: dict[str, tuple[list[Any], Callable[[Any], Any]]] = {
-        "ours: sha256 of the bytes": (some, lambda d: hashlib.sha256(d).hexdigest()),
+        "ours: sha256 of the bytes": (sample, lambda d: hashlib.sha256(d).hexdigest()),
         "ours: draw the crop": (pixels, lambda p: draw_box(1, p)),
         "ours: JPEG to grey, down to the crop's end": (
             limited,
             lambda pair: decode(pair[0], True, lambda width, height: pair[1]),
         ),
-        "(JPEG to grey, whole)": (some, lambda d: decode(d, grey=True)),
+        "(JPEG to grey, whole)": (sample, lambda d: decode(d, grey=True)),
         "ours: resize the crop": (cuts, lambda c: resize(c, (224, 224))),
-        "usual: JPEG to RGB": (some, lambda d: Image.open(io.BytesIO(d)).convert("RGB")),
+        "usual: JPEG to RGB": (sample, lambda d: Image.open(io.BytesIO(d)).convert("RGB")),
         "usual: RandomResizedCrop": (colours, crop),
         "usual: flip": (small, flip),
         "usual: ToTensor": (small, tensor),
@@ -220,7 +220,7 @@ def alternate(manifest: Manifest, rounds: int) -> dict[str, list[float]]:
     """Images per second of one and of two loader processes, in turns, on all cores."""
     speeds: dict[str, list[float]] = {"ours, 1 worker": [], "ours, 2 workers": []}
     for _ in range(rounds):
-        for workers, found in enumerate(speeds.values(), 1):
+        for workers, runners in enumerate(speeds.values(), 1):
             with open_stream(manifest, BATCH, workers=workers) as stream:
                 batches = iter(stream)
                 for _ in itertools.islice(batches, 8 * workers):
@@ -228,7 +228,7 @@ def alternate(manifest: Manifest, rounds: int) -> dict[str, list[float]]:
                 begun = time.perf_counter()
                 for _ in itertools.islice(batches, 24 * workers):
                     pass
-                found.append(24 * workers * BATCH / (time.perf_counter() - begun))
+                runners.append(24 * workers * BATCH / (time.perf_counter() - begun))
     return speeds
 
 
@@ -275,7 +275,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--images",
         default=str(data / "octdl") if (data / "octdl").is_dir() else "",
-        help="folder of class folders; the phantom where there is none",
+        help="folder of class folders; default: OCTDL, or the phantom",
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=6, help="of 64 images, a turn")
@@ -302,9 +302,9 @@ def main() -> None:
             speeds |= alternate(manifest, args.rounds)
     rows = [median_of(name, values, "images/s") for name, values in speeds.items()]
     size = sum(map(len, images)) / len(images) / 1000
-    what = Path(args.images).name if args.images else "phantom"
-    what = f"{len(images):,} JPEGs of {size:.0f} kB ({what})"
-    title = f"{what}, batches of {BATCH}; one core unless workers are named"
+    source_name = Path(args.images).name if args.images else "phantom"
+    source_name = f"{len(images):,} JPEGs of {size:.0f} kB ({source_name})"
+    title = f"{source_name}, batches of {BATCH}; one core unless workers are named"
     finish("stream", title, rows + parts, ratios(speeds), PACKAGES)
 
 

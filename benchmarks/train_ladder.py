@@ -39,14 +39,14 @@ class Rung:
     unpatched: bool = False
     """The trainer's step by DeepSpeed as it is; else by the engine that a run of one rank gets."""
     micro: int = 0
-    """Images in a pass; 0: what the command says."""
+    """Images in a pass; 0: as on the command line."""
     shards: bool = False
     """Fed from shards by the stream; else one batch again and again."""
 
 
 def climb(gpu: bool, micro: int) -> list[Rung]:
-    """All rungs of a device, each with one saving more than the one before."""
-    usual = Rung("usual loop", precision="autocast" if gpu else "fp32")
+    """All rungs of a device; each adds one optimization to the one before."""
+    usual_loop = Rung("usual loop", precision="autocast" if gpu else "fp32")
     steps: list[tuple[str, dict[str, bool]]] = [
         ("+ grey uint8 to the device", {"grey": True}),
         ("+ visible patches gathered, then embedded", {"gather_first": True}),
@@ -56,14 +56,14 @@ def climb(gpu: bool, micro: int) -> list[Rung]:
         ("+ fused AdamW", {"fused": True}),
         ("+ torch.compile", {"compiled": True}),
     ]
-    rungs = [usual]
+    rungs = [usual_loop]
     for label, change in steps:
         rungs.append(replace(rungs[-1], label=label, **change))  # type: ignore[arg-type]
     best = rungs[-1]
     if not gpu:
         rungs.append(replace(best, label="ours, fp32, ZeRO 1", zero=1))
         rungs.append(replace(rungs[-1], label="DeepSpeed unpatched, fp32, ZeRO 1", unpatched=True))
-        rungs.append(replace(usual, label="usual loop in bf16 autocast", precision="autocast"))
+        rungs.append(replace(usual_loop, label="usual loop in bf16 autocast", precision="autocast"))
     rungs.append(replace(best, label="+ weights in bf16, plain loop", precision="bf16"))
     ours = replace(best, label="ours, bf16, ZeRO 1", precision="bf16", zero=1)
     rungs += [ours, replace(ours, label="DeepSpeed unpatched, bf16, ZeRO 1", unpatched=True)]
@@ -76,7 +76,7 @@ def climb(gpu: bool, micro: int) -> list[Rung]:
 
 
 class Climber(MaskedAutoencoder):
-    """The autoencoder, with this project's savings taken back where a rung does not have them."""
+    """The autoencoder, without the optimizations that a rung does not have."""
 
     rung: Rung
 
@@ -89,7 +89,7 @@ class Climber(MaskedAutoencoder):
         return self
 
     def forward(self, images_BCHW: Tensor, noise_BL: Tensor) -> Tensor:
-        """uint8 grey or normalised float RGB images, and noise, to losses (B,): the same on every rung."""
+        """The losses (B,) of uint8 grey or normalised float RGB images and noise; equal on every rung."""
         if self.rung.removed_only:
             return super().forward(images_BCHW, noise_BL)
         ids_shuffle_BL = noise_BL.argsort(dim=1)
@@ -114,20 +114,20 @@ class Climber(MaskedAutoencoder):
 
 
 def rgb(images_B1HW: Tensor) -> Tensor:
-    """What a loader of the usual kind hands over: normalised floats in three channels."""
+    """The images of a usual loader: normalised floats in three channels."""
     return normalise_images(images_B1HW).contiguous()
 
 
 class MasterAdamW:
-    """AdamW on fp32 copies of bf16 weights, with fp32 gradients: what DeepSpeed keeps, in plain PyTorch."""
+    """AdamW on fp32 copies of bf16 weights, with fp32 gradients: as DeepSpeed does, in plain PyTorch."""
 
     def __init__(self, groups: list[dict[str, object]], fused: bool) -> None:
-        self.held: list[nn.Parameter] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
-        masters = {p: nn.Parameter(p.detach().float()) for p in self.held}
-        self.masters = [masters[p] for p in self.held]
+        self.weights: list[nn.Parameter] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        masters = {p: nn.Parameter(p.detach().float()) for p in self.weights}
+        self.masters = [masters[p] for p in self.weights]
         wide = [{**group, "params": [masters[p] for p in group["params"]]} for group in groups]  # type: ignore[attr-defined]
         self.adamw = torch.optim.AdamW(wide, lr=1e-5, betas=(0.9, 0.95), fused=fused)
-        for p in self.held:
+        for p in self.weights:
             p.register_post_accumulate_grad_hook(lambda q: self._keep(masters[q], q))  # type: ignore[no-untyped-call]
         for p in self.masters:
             p.grad = torch.zeros_like(p)
@@ -143,7 +143,7 @@ class MasterAdamW:
     def step(self) -> None:
         """Move the fp32 weights, copy them to the bf16 ones, clear the gradients."""
         self.adamw.step()
-        torch._foreach_copy_([*self.held], [*self.masters])
+        torch._foreach_copy_([*self.weights], [*self.masters])
         torch._foreach_zero_([p.grad for p in self.masters if p.grad is not None])
 
     def zero_grad(self) -> None:

@@ -1,4 +1,4 @@
-"""One rung of `benchmarks.train_speed`, in a process of its own, so that its memory is its own.
+"""One rung of `benchmarks.train_speed`. It has its own process, so that its memory can be measured.
 
 python -m benchmarks.train_rank SPEC.json OUT.json
 """
@@ -44,26 +44,26 @@ SEED, LR = 0, 1e-5
 
 
 def wait(device: torch.device) -> float:
-    """The time, once the device is done."""
+    """The time when the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def passes(rung: Rung, spec: dict[str, Any], patches: int) -> Iterator[MicroBatch]:
-    """The step's passes again and again: two different ones, made before the clock starts."""
+    """An endless sequence of two different passes, made before the measurement."""
     draw = torch.Generator().manual_seed(SEED)
-    micro, side, made = rung.micro or spec["micro"], spec["model"]["image_size"], []
+    micro, side, batches = rung.micro or spec["micro"], spec["model"]["image_size"], []
     for _ in range(min(2, spec["batch"] // micro)):
         images = torch.randint(0, 256, (micro, 1, side, side), dtype=torch.uint8, generator=draw)
         shown = images if rung.grey else rgb(images)
         batch = MicroBatch(0, shown, torch.rand(micro, patches, generator=draw), torch.ones(micro), [], 0)
-        made.append(batch.pin_memory() if torch.cuda.is_available() else batch)
-    return itertools.cycle(made)
+        batches.append(batch.pin_memory() if torch.cuda.is_available() else batch)
+    return itertools.cycle(batches)
 
 
 class PlainLoop:
-    """No DeepSpeed: the usual loop, and what this project's costs without it."""
+    """A loop without DeepSpeed: the usual one, or with this project's optimizations."""
 
     def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
         self.model, self.rung, self.device = model.to(device), rung, device
@@ -80,7 +80,7 @@ class PlainLoop:
             self.autocast = torch.autocast(device.type, torch.bfloat16)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
-        """One step; gives the batch's mean loss."""
+        """Do one step; returns the batch's mean loss."""
         total = torch.zeros((), device=self.device)
         for part in itertools.islice(batches, self.count):
             images, noise = (t.to(self.device, non_blocking=True) for t in (part.images, part.noise))
@@ -111,30 +111,34 @@ class OwnLoop:
     def __init__(self, model: Climber, rung: Rung, spec: dict[str, Any], device: torch.device) -> None:
         batch, micro = spec["batch"], rung.micro or spec["micro"]
         self.group = RankGroup(World(), device)
-        how: Any = {"zero_stage": rung.zero, "precision": rung.precision, "threads": spec["threads"]}
+        train_settings: Any = {
+            "zero_stage": rung.zero,
+            "precision": rung.precision,
+            "threads": spec["threads"],
+        }
         self.config = PretrainConfig(
             run=Run(url=""),
             data=Data(shards=spec["shards"], workers=spec["workers"]),
             model=Model(**spec["model"]),
             optim=Optim(base_lr=LR * 256 / batch, warmup_epochs=0),
-            train=Train(global_batch=batch, micro_batch=micro, steps=10_000, **how),
+            train=Train(global_batch=batch, micro_batch=micro, steps=10_000, **train_settings),
         )
         self.manifest = Manifest("", 0, (), {}, {}, ())
-        cut = make_batch_layout(batch, 1, micro)
+        layout = make_batch_layout(batch, 1, micro)
         self.schedule = RunSchedule(
-            self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), cut, 10_000
+            self.config, self.manifest, BatchPlan((100_000,), 0, batch, 1), layout, 10_000
         )
         groups = parameter_groups(model, self.config.optim)
         make = make_unpatched_deepspeed if rung.unpatched else make_engine
-        self.engine = make(model.to(device), groups, self.config.train, self.config.optim, cut)
+        self.engine = make(model.to(device), groups, self.config.train, self.config.optim, layout)
 
     def step(self, batches: Iterator[MicroBatch]) -> Tensor:
-        """One step; gives the batch's mean loss."""
+        """Do one step; returns the batch's mean loss."""
         record = train_step(self.engine, batches, self.schedule, self.group, Clock(), SampleFaults(0), 0)
         return record.loss / self.schedule.layout.global_batch
 
     def stream(self, patches: int, steps: int) -> Any:
-        """The same from shards."""
+        """The stream of the same images from shards."""
         train, model = self.config.train, self.config.model
         return open_stream(
             read_manifest(self.config.data.shards),
@@ -168,17 +172,17 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     loop: PlainLoop | OwnLoop
     loop = (PlainLoop if rung.zero is None else OwnLoop)(model, rung, spec, device)
     release_freed_memory()
-    found: dict[str, Any] = {"flops": flops, "rate": {}}
+    results: dict[str, Any] = {"flops": flops, "rate": {}}
     if rung.shards and isinstance(loop, OwnLoop):
         with loop.stream(model.patches, spec["warm_up"] + spec["steps"]) as stream:
-            found |= run(loop, iter(stream), spec, device, meter)
+            results |= run(loop, iter(stream), spec, device, meter)
     else:
-        found |= run(loop, passes(rung, spec, model.patches), spec, device, meter)
+        results |= run(loop, passes(rung, spec, model.patches), spec, device, meter)
     for kind in (torch.float32, torch.bfloat16):
-        found["rate"][str(kind)] = matrix_rate(device, kind, 0 if gpu else 2048)
+        results["rate"][str(kind)] = matrix_rate(device, kind, 0 if gpu else 2048)
     if spec["trace"]:
         trace(loop, passes(rung, spec, model.patches), device, spec["trace"])
-    return found
+    return results
 
 
 def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: MemoryMeter) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def run(loop: Any, batches: Any, spec: Any, device: torch.device, meter: MemoryM
 
 
 def trace(loop: Any, batches: Any, device: torch.device, path: str) -> None:
-    """The operators that take the most of a step, as a table."""
+    """Write a table of the operators that take the most time of a step."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
@@ -213,8 +217,8 @@ def trace(loop: Any, batches: Any, device: torch.device, path: str) -> None:
 
 
 if __name__ == "__main__":
-    asked = json.loads(Path(sys.argv[1]).read_text())
-    answer = measure(asked)
-    Path(sys.argv[2]).write_text(json.dumps(answer))
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    results = measure(spec)
+    Path(sys.argv[2]).write_text(json.dumps(results))
     sys.stdout.flush()
-    os._exit(0)  # DeepSpeed's leaving takes seconds
+    os._exit(0)  # DeepSpeed takes seconds to exit
