@@ -1,4 +1,4 @@
-"""A checkpoint turned into evidence: fine-tuned, probed, scored, compared, reported.
+"""Evaluates checkpoints: fine-tuning, probes, scores, comparisons and pages.
 
 May import `model`, `stream` and the base rooms; never `train`, `plan`, `runs` or `shards`.
 """

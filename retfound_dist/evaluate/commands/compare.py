@@ -60,8 +60,7 @@ def compare_command(
         for name, start in starts.items():
             if remark := start.remark:
                 show.say(f"{name}: {remark}")
-        # DecodedImage once with all labels. Each share is taken from it, so that all rows see the same test
-        # images.
+        # Decoded once with all labels: each share is a part of it, so all rows have the same test images.
         all_labels = replace(config.data, label_share=1.0)
         sizes = {start.image_size for start in starts.values()}
         sets = {size: load_labelled(all_labels, size, show, config.external) for size in sorted(sizes)}

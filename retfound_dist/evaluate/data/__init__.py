@@ -1,4 +1,4 @@
-"""What is evaluated: the labelled set, its parts, the weights to start from.
+"""The labelled set, its parts, and the starting weights.
 
 May import `evaluate.scores`, `model`, `listing`, `images`, `formats` and what lies below them.
 """

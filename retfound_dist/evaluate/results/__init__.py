@@ -1,4 +1,4 @@
-"""Evaluations as files: scores, predictions, pictures, and whether the one asked for is there already.
+"""Evaluations as files: scores, predictions, pictures; checks of existing results.
 
 May import `evaluate.probe` and all that it may import.
 """

@@ -1,4 +1,4 @@
-"""The checkpoints of a running run, probed one after the other, with alarms.
+"""Probes the checkpoints of a run one after the other, and raises alarms.
 
 May import `evaluate.report` and all that it may import.
 """
