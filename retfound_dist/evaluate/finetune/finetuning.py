@@ -82,13 +82,20 @@ def make_classifier(
     """The classifier before its first step. Without weights it is random, with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_classifier(shape, image_size, classes, drop_path)
+    load_starting_weights(model, weights, shape, image_size)
+    return model
+
+
+def load_starting_weights(
+    model: VisionTransformer, weights: Weights | None, shape: EncoderShape, image_size: int
+) -> None:
+    """Loads weights into a new model; without weights it only sets sin-cos positions."""
     grid = (image_size // shape.patch, image_size // shape.patch)
     if weights is None:
         with torch.no_grad():
             model.pos_embed.copy_(sincos_positions(shape.width, grid))
     else:
         load_into(model, weights, grid)
-    return model
 
 
 def finetune(

@@ -21,12 +21,10 @@ from retfound_dist.errors import DataError, RetfoundError
 from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
-from retfound_dist.evaluate.finetune.finetuning import best_device
-from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
+from retfound_dist.evaluate.finetune.finetuning import best_device, load_starting_weights
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback, shifted_progress
 from retfound_dist.io import storage
-from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.vit import build_encoder, normalise_images
-from retfound_dist.model.weights.weight_files import load_into
 
 Features = NDArray[np.float32]
 CACHE = "features.npz"
@@ -42,12 +40,7 @@ def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
     """The encoder of starting weights, in eval mode. `none` gives random weights with sin-cos positions."""
     torch.manual_seed(seed)
     model = build_encoder(start.shape, start.image_size)
-    grid = (start.image_size // start.shape.patch,) * 2
-    if start.weights is None:
-        with torch.no_grad():
-            model.pos_embed.copy_(sincos_positions(start.shape.width, grid))
-    else:
-        load_into(model, start.weights, grid)
+    load_starting_weights(model, start.weights, start.shape, start.image_size)
     return model.to(best_device()).eval()
 
 
@@ -88,9 +81,7 @@ def cached_features(
         model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
         for name in missing:
             images = [resize_for_testing(image, start.image_size) for image in data.parts[name].images]
-            cached[name] = compute_features(
-                model, images, on_progress and _shifted_progress(on_progress, done, total)
-            )
+            cached[name] = compute_features(model, images, shifted_progress(done, total, on_progress))
             done += len(images)
         storage.write_bytes(where, npz_bytes({"identity": np.array(identity), **cached}))
     return {name: cached[name] for name in parts}
@@ -127,7 +118,3 @@ def _read(where: str, identity: str) -> dict[str, Features]:
 def _identity(start: StartingWeights, data: LabelledSet) -> str:
     text = json.dumps([start.identity, start.describe()["encoder"], start.image_size, data.fingerprint])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _shifted_progress(on_progress: ProgressCallback, done: int, total: int) -> ProgressCallback:
-    return lambda more, _: on_progress(done + more, total)

@@ -113,7 +113,7 @@ def scores_over_seeds(
     for set_index, set_S in enumerate(sets_KS):
         # In NumPy 2.0.0 the inverse has a second axis of length 1; in other versions it has not.
         here_R = np.flatnonzero(set_R.reshape(-1) == set_index)
-        report_part = _shifted_progress(done, resamples, on_progress)
+        report_part = shifted_progress(done, resamples, on_progress)
         resampled_here = scores(labels_N, combine(probabilities_SNC[set_S]), weights_RN, report_part, here_R)
         for kind, group in resampled.items():
             for name, values_R in group.items():
@@ -128,7 +128,7 @@ def _empty(resamples: int) -> ResampledScores:
     return {kind: {name: np.empty(resamples) for name in names} for kind, names in kinds}
 
 
-def _shifted_progress(done: int, total: int, on_progress: ProgressCallback | None) -> ProgressCallback | None:
+def shifted_progress(done: int, total: int, on_progress: ProgressCallback | None) -> ProgressCallback | None:
     """A callback that reports progress of one part as progress of the whole."""
     return None if on_progress is None else lambda more, _: on_progress(done + more, total)
 
