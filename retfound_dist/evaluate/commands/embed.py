@@ -139,18 +139,18 @@ class _Shards:
 
     def __init__(self, url: str) -> None:
         self.url, self.lock = url, threading.Lock()
-        self._cached_shards: dict[str, bytes] = {}
+        self.cached_shards: dict[str, bytes] = {}
 
     def image(self, shard: shard_set.Shard, entry: shard_set.Entry) -> bytes:
         """The bytes of an image file; safe to call from threads."""
         # Locked while a shard is read, because other threads need the same shard and would read it too.
         with self.lock:
-            if shard.name not in self._cached_shards:
+            if shard.name not in self.cached_shards:
                 # Two, because threads may be at the end of one shard and at the beginning of the next.
-                while len(self._cached_shards) > 1:
-                    self._cached_shards.pop(next(iter(self._cached_shards)))
-                self._cached_shards[shard.name] = set_layouts.read_shard(self.url, shard)
-            data = self._cached_shards[shard.name]
+                while len(self.cached_shards) > 1:
+                    self.cached_shards.pop(next(iter(self.cached_shards)))
+                self.cached_shards[shard.name] = set_layouts.read_shard(self.url, shard)
+            data = self.cached_shards[shard.name]
         return data[entry.image_offset : entry.image_offset + entry.image_bytes]
 
 

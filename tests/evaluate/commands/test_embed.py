@@ -145,7 +145,7 @@ def test_shards_are_read_once_each_and_not_held(
     for item in items:
         item.read()
     assert read == [f"oct-{i}.tar" for i in range(5)]
-    assert len(items[-1].read.func.__self__.held) == 2  # type: ignore[attr-defined]
+    assert len(items[-1].read.func.__self__.cached_shards) == 2  # type: ignore[attr-defined]
 
 
 def test_how_fast_it_is_is_shown_as_it_goes(
