@@ -1,4 +1,4 @@
-"""Chooses the part of a shard set that a run never trains on, and computes the held-out loss for."""
+"""Chooses the part of a shard set for the held-out loss, on which a run never trains."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class LocalShards:
         self.url = url
 
     def path(self, shard: Shard) -> str | None:
-        """The shard's file; DataError where it is missing."""
+        """The shard's file; DataError if it is missing."""
         path = storage.local_path(storage.join(self.url, shard.name))
         if not storage.exists(path):
             raise DataError(f"shard file {path} is missing: pack the set again, or repair the copy")

@@ -267,7 +267,7 @@ class ShardCache:
                         yield entry.path, info.st_mtime, info.st_size
 
     def _is_unlocked(self, path: str) -> bool:
-        """Whether nobody is fetching into a file."""
+        """Whether no process is writing a file."""
         # A part whose lock is free was left by a killed process.
         if not path.endswith(".part"):
             return True

@@ -163,7 +163,7 @@ def run_joined(context: RunContext) -> None:
         context.failures.close()
         context.uploads.terminate()
     except BaseException as error:
-        # Also KeyboardInterrupt and SystemExit: the other ranks wait in a collective and have to be told.
+        # Also KeyboardInterrupt and SystemExit: the other ranks wait in a collective and need the report.
         context.failures.report_and_exit(error)
         context.uploads.terminate()
         raise

@@ -116,7 +116,7 @@ class Trainer:
         self.watchdog.step_done(start)
         self._clock = Clock()
         while done < schedule.last_step:
-            self._profiler.before(done + 1)
+            self._profiler.before_step(done + 1)
             self._records.append(
                 train_step(
                     self.engine, micro_batches, schedule, self.group, self._clock, self._sample_faults, done
@@ -128,7 +128,7 @@ class Trainer:
                 # Now, not when something fails: a killed process can no longer request it. Only after a step:
                 # a start that always fails must not be repeated for ever.
                 request_restart()
-            if trace := self._profiler.after(done):
+            if trace := self._profiler.after_step(done):
                 self.display.warn(f"rank {self.group.world.rank}: trace of the profiler: {trace}")
             leaving = self._exchange_flags() or done == schedule.last_step
             saving = leaving or done % config.checkpoint.every_steps == 0

@@ -1,4 +1,4 @@
 """Saves and restores checkpoints: parts of all ranks, one commit, resuming on any number of ranks.
 
-May import `train.engine`, `train.health`, `train.logs`, `train.ranks` and what lies below them.
+May import `train.engine`, `train.health`, `train.logs`, `train.ranks` and the rooms below them.
 """

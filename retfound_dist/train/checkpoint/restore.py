@@ -142,7 +142,7 @@ def _fetch_once_per_host(group: RankGroup, scratch: str, fetch: Callable[[], Non
                 kind = CheckpointError if isinstance(error, RetfoundError) and error.lasting else StorageError
                 reason = str(error) or "out of memory"  # a MemoryError has no text
                 fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {reason}")
-        if faults := [one for one in group.gather(fault) if one]:
+        if faults := [fault for fault in group.gather(fault) if fault]:
             raise faults[0]
 
 

@@ -1,8 +1,8 @@
 """Converts a training state to DeepSpeed's universal format, which any number of ranks and any stage loads.
 
-Work-around for DeepSpeed 0.19.8: stages 1 and 2 on the one hand and stage 3 on the other write and read
-different files in that format. What either misses is added, from what the other wrote. Without it a state
-goes on only at the same kind of stage; the `_complete_...` functions say what fails.
+Work-around for DeepSpeed 0.19.8: stages 1 and 2 write and read other files in that format than stage 3. After
+the conversion the missing files are added. Without them only the same kind of stage can load a state. The
+`_complete_...` functions say what fails.
 """
 
 from __future__ import annotations
@@ -31,13 +31,10 @@ _SHARDS = "fp32_flat_groups"
 
 
 def convert(folder: str) -> None:
-    """Convert `folder/state` to `folder/universal`; CheckpointError where that fails.
-
-    DeepSpeed does it in a process of its own.
-    """
+    """Convert `folder/state` to `folder/universal` in a separate process; CheckpointError if that fails."""
     state_files.check_folder(os.path.join(folder, STATE_FOLDER), STATE_FOLDER)
-    # A process: the converter is a program that forks workers, and this process holds a process group and
-    # perhaps a GPU. It is started as this very module, so that it reads files by `state_files` (last lines).
+    # A process, because DeepSpeed's converter forks workers, and this process has a process group and perhaps
+    # a GPU. It runs this module, so that it reads files with `state_files` (see the last lines).
     command = [
         sys.executable,
         "-m",
@@ -47,20 +44,19 @@ def convert(folder: str) -> None:
         os.path.join(folder, STATE_FOLDER),
         "--output_folder",
         os.path.join(folder, UNIVERSAL),
-        # One worker each: more would be forked.
+        # With one worker it does not fork.
         "--num_extract_workers",
         "1",
         "--num_merge_workers",
         "1",
     ]
-    # Without the variables of the ranks, which a child would take to be its own place among them.
-    env = {
-        k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
-    }
+    # Without these variables, which would make the process a rank of the run.
+    rank_variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    env = {name: value for name, value in os.environ.items() if name not in rank_variables}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        # Its traceback does not always say that a disk is full. Then the checkpoint is good, and must not be
-        # passed over.
+        # Its traceback does not always show that a disk is full. Then the checkpoint is not damaged, and must
+        # not be skipped.
         if shutil.disk_usage(folder).free < FULL_BELOW:
             with verified_files.local_disk_errors(os.path.join(folder, UNIVERSAL)):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -73,9 +69,9 @@ def convert(folder: str) -> None:
 
 
 def _complete_names(folder: Path) -> dict[str, torch.Size]:
-    """Put the file that belongs to no rank under both its names; gives the shapes of all parameters.
+    """Copy the file that belongs to no rank to its other name; returns the shapes of all parameters.
 
-    Stage 3 writes and reads another name than stages 1 and 2: without this the other kind finds no such file.
+    Stage 3 uses another name than stages 1 and 2: without the copy the other kind does not find the file.
     """
     names = ["mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"]
     written = next(folder / name for name in names if (folder / name).exists())
@@ -87,9 +83,9 @@ def _complete_names(folder: Path) -> dict[str, torch.Size]:
 
 
 def _complete_parameters(folder: Path, shapes: dict[str, torch.Size]) -> None:
-    """Give tensors that stage 3 wrote their shape: it writes them flat, stages 1 and 2 read dictionaries.
+    """Restore the shapes of stage 3's tensors: it writes flat tensors, stages 1 and 2 read dictionaries.
 
-    Without this stages 1 and 2 fail on a tensor where they look up `param`.
+    Without this stages 1 and 2 fail, because they look up `param` in a tensor.
     """
     for name, shape in shapes.items():
         for kind in ("fp32", "exp_avg", "exp_avg_sq"):
@@ -100,7 +96,7 @@ def _complete_parameters(folder: Path, shapes: dict[str, torch.Size]) -> None:
 
 
 def _complete_optimizer(folder: Path) -> None:
-    """Put AdamW's step and groups where each stage looks for them.
+    """Write AdamW's step and groups to the files that each stage reads.
 
     Stage 3 reads the step from `optimizer_state.pt`, stages 1 and 2 from a `step.pt` of each parameter.
     """
@@ -111,13 +107,13 @@ def _complete_optimizer(folder: Path) -> None:
     if _OPTIMIZER in state:
         step = next(iter(state[_OPTIMIZER]["state"].values()))["step"]
     else:
-        # Not by `state_files`: these files are of this process's own child.
+        # Not with `state_files`: a child of this process wrote these files.
         step = torch.load(parameters[0] / "step.pt", weights_only=True)
     for path in parameters:
         torch.save(step, path / "step.pt")
     state = {key: value for key, value in state.items() if key not in (_OPTIMIZER, _SHARDS)}
     state[_OPTIMIZER] = {"state": {0: {"step": step}}, _GROUPS: state[_GROUPS]}
-    # 0 is only there to be found; `DeepSpeedEngine.load` keeps the run's own clipping.
+    # DeepSpeed needs the key, but its value is not used: `DeepSpeedEngine.load` keeps the run's own clipping.
     torch.save({"clip_grad": 0.0, "ds_version": version("deepspeed"), **state}, where)
 
 

@@ -56,7 +56,7 @@ class Profiler:
         self._url, self._rank, (self._first, self._last) = run_url, rank, steps
         self._profile: torch.profiler.profile | None = None
 
-    def before(self, step: int) -> None:
+    def before_step(self, step: int) -> None:
         """Called before a step (1 is the first); starts the profiler."""
         if self._profile is None and self._first <= step <= self._last:
             kinds = [torch.profiler.ProfilerActivity.CPU]
@@ -65,7 +65,7 @@ class Profiler:
             self._profile = torch.profiler.profile(activities=kinds)
             self._profile.start()
 
-    def after(self, step: int) -> str:
+    def after_step(self, step: int) -> str:
         """Called after a step; after the last one, writes the trace and returns its URL."""
         if self._profile is None or step < self._last:
             return ""

@@ -1,4 +1,4 @@
 """Cooperation of a run's ranks: collectives, reports of failures, requests to stop, the upload process.
 
-May import `stream`, `formats` and what lies below them. No other room of `train`.
+May import `stream`, `formats` and the rooms below them. No other room of `train`.
 """
