@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.storm_checks import of_sessions
+from retfound_dist.io import slow_store
 from tests import ROOT
 
 LIMIT_S = 420.0
@@ -23,7 +24,9 @@ NOISE = (
     "Exception in thread", "Fatal Python error", "terminate called", "Unclosed ",
 )  # fmt: skip
 """Messages of Python or torch that no user should see."""
-NOTICE = re.compile(r"does not answer|asking for up to|was held by|will be tried again|warning:|note:")
+NOTICE = re.compile(
+    rf"^retfound: {slow_store.WAITING}|was held by|converted again|is saved, but |warning:|note:"
+)
 """Lines of `retfound:` about trouble that may pass."""
 _TRACKER = re.compile(
     r"(^.*resource_tracker\.py:\d+: UserWarning: .*\n(\s+warnings\.warn\(.*\n)?)"

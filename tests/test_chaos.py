@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.chaos_faults import COMMANDS, FULL, KILL, PLACES, disks_of, episodes, kill, rules
 from benchmarks.chaos_jobs import JOBS, RUN, SET, differences, nearly_equal, readable
-from benchmarks.chaos_processes import WatchedProcess, unreported
+from benchmarks.chaos_processes import NOTICE, WatchedProcess, unreported
 from retfound_dist.config.schema import PackConfig, PackOut, Phantom, Source
+from retfound_dist.io import slow_store
 from shards.pack import pack
 
 ROUND = len(COMMANDS) * (sum(map(len, PLACES.values())) + 4)  # kills come thrice in each of two places
@@ -56,6 +57,12 @@ def watched(script: str, folder: Path) -> WatchedProcess:
     return WatchedProcess([sys.executable, "-c", script], dict(os.environ), folder / "log")
 
 
+def test_the_notice_of_a_wait_is_no_line_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    wait = slow_store._Wait("s3://b/x (to read)", 100.0, 160.0)
+    assert NOTICE.search(slow_store.due_line([wait], 150.0, 0.0))
+
+
 @pytest.mark.parametrize(
     ("script", "wrong"),
     [
@@ -64,7 +71,7 @@ def watched(script: str, folder: Path) -> WatchedProcess:
         ("import sys; sys.exit(2)", "0 lines"),
         ("import sys; print('retfound: one\\nretfound: two', file=sys.stderr); sys.exit(2)", "2 lines"),
         (
-            "import sys; print('retfound: S does not answer (..)\\nretfound: one', file=sys.stderr); sys.exit(2)",
+            "import sys; print('retfound: waiting for S, ..\\nretfound: one', file=sys.stderr); sys.exit(2)",
             "",
         ),
         ("1 / 0", "Traceback"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+import textwrap
 import time
 import weakref
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Patience:
             self._end_announcement()
             return False
         if self._announcement is None:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
             # An exception elsewhere may drop this object in the middle. The finalizer then ends the
             # announcement, which would otherwise be printed until the process ends.
             key = slow_store.failing(self.url, self._failing_since, self.seconds, reason)

@@ -23,6 +23,8 @@ SAY_AFTER, SAY_EVERY = 7.0, 10.0
 """Seconds until the first line, and from one line to the next."""
 PLAIN_S = 120.0
 """Seconds until a store that does not answer is given up, where no config says how long."""
+WAITING = "waiting for"
+"""Begins every announcement."""
 _LOOK_EVERY = 1.0
 _ONE_TRY = 10.0
 """Seconds that one request may take. With less time left none is begun."""
@@ -179,10 +181,9 @@ def due_line(waits: list[_Wait], now: float, clock: float) -> str:
     why = first_wait.why or _trouble
     left = max(0.0, _silent_since(first_wait) + _time_limit(waits) - now)
     until = time.strftime("%H:%M:%S", time.localtime(clock + left))
-    return (
-        f"retfound: waiting for {first_wait.what}, without an answer for {silent:.0f} s"
-        f"{f' ({why})' if why else ''}; giving up in {left:.0f} s, at {until}, at the latest"
-    )
+    # A full disk answers at once: only where no reason is known is there no answer.
+    state = f"trying again for {silent:.0f} s ({why})" if why else f"without an answer for {silent:.0f} s"
+    return f"retfound: {WAITING} {first_wait.what}, {state}; giving up in {left:.0f} s, at {until}, at the latest"
 
 
 def may_print(env: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ from retfound_dist.io import slow_store, storage
 from tests import ROOT
 
 SAID = re.compile(
-    r"retfound: waiting for (\S+) \(to .+\), without an answer for (\d+) s.*; giving up in (\d+) s, "
+    r"retfound: waiting for (\S+) \(to .+\), (?:without an answer|trying again) for (\d+) s.*; giving up in (\d+) s, "
     r"at \d\d:\d\d:\d\d, at the latest$"
 )
 
@@ -105,6 +105,13 @@ def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: 
     assert slow_store.due_line(waits, 130.0, 0.0) == ""
     whole = slow_store._Wait("s3://b", 90.0, 690.0, quiet=True)
     assert slow_store.due_line([whole], 150.0, 0.0) == ""
+    full = slow_store._Wait("/disk/x", 100.0, 160.0, why="the disk at /disk is full")
+    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    line = slow_store.due_line([full], 150.0, 0.0)
+    assert line.startswith(
+        "retfound: waiting for /disk/x, trying again for 50 s (the disk at /disk is full); giving up in 10 s, at "
+    )
+    monkeypatch.setattr(slow_store, "_last_said", 0.0)
     assert (
         "waiting for s3://b/x (to read), without an answer for 25 s; giving up in 575 s"
         in slow_store.due_line([*waits, whole], 150.0, 0.0)
