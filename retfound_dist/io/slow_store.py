@@ -183,7 +183,8 @@ def due_line(waits: list[_Wait], now: float, clock: float) -> str:
     until = time.strftime("%H:%M:%S", time.localtime(clock + left))
     # A full disk answers at once: only where no reason is known is there no answer.
     state = f"trying again for {silent:.0f} s ({why})" if why else f"without an answer for {silent:.0f} s"
-    return f"retfound: {WAITING} {first_wait.what}, {state}; giving up in {left:.0f} s, at {until}, at the latest"
+    limit = f"giving up in {left:.0f} s, at {until}, at the latest"
+    return f"retfound: {WAITING} {first_wait.what}, {state}; {limit}"
 
 
 def may_print(env: Mapping[str, str]) -> bool:
