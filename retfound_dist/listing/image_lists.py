@@ -93,7 +93,7 @@ def find_listing(folder: str) -> str | None:
     # Listed and compared, not opened by name: on Linux `Manifest.CSV` is another file than `manifest.csv`.
     names = [
         name
-        for name in sorted(os.listdir(folder))
+        for name in storage.list_names(folder)
         if os.path.splitext(name.lower()) in [(STEM, end) for end in LISTINGS]
     ]
     if len(names) > 1:
@@ -103,7 +103,7 @@ def find_listing(folder: str) -> str | None:
 
 def other_tables(folder: str) -> tuple[str, ...]:
     """A line about tables beside the images where none is called manifest: they are not read."""
-    names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(LISTINGS)]
+    names = [name for name in storage.list_names(folder) if name.lower().endswith(LISTINGS)]
     if not names:
         return ()
     return (

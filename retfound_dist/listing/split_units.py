@@ -6,7 +6,7 @@ Packing and evaluation use the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 KINDS = ("patient", "volume", "folder", "image")
 """Kinds of units that are kept together, the safest first."""
@@ -60,3 +60,23 @@ def describe_units(counts: Mapping[str, int]) -> str:
     return ", ".join(
         f"by {kind} ({count:,} image{'s' if count != 1 else ''}{hints[kind]})" for kind, count in used
     )
+
+
+def assign_to_parts(sizes: Sequence[int], wanted: Sequence[float], *, fill_empty: bool = False) -> list[int]:
+    """The part of each unit, as its place in `wanted`. Each unit goes to the part that lacks most images.
+
+    `sizes`: images of each unit, in the order of assignment. `wanted`: images that each part should get; of
+    parts that lack equally many the first is taken. `fill_empty`: the last units go to parts that are empty.
+    """
+    lacking, every_part = list(wanted), range(len(wanted))
+    empty = list(every_part) if fill_empty else []
+    parts: list[int] = []
+    for position, size in enumerate(sizes):
+        # Only as many units are left as parts are empty, so each of these parts gets one.
+        is_last_chance = empty and len(sizes) - position <= len(empty)
+        part = max(empty if is_last_chance else every_part, key=lacking.__getitem__)
+        lacking[part] -= size
+        parts.append(part)
+        if part in empty:
+            empty.remove(part)
+    return parts

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PackConfig
-from retfound_dist.listing.split_units import TOGETHER
+from retfound_dist.listing.split_units import TOGETHER, assign_to_parts
 from shards.images.scan import Scan
 from shards.people.name_policy import NamePolicy
 from shards.people.pseudonyms import original_scan
@@ -268,13 +268,9 @@ def _number_groups(
 def _assign_groups(sizes: Sequence[int], fractions: Fractions) -> list[int]:
     """Returns the part of each group, as its place in PARTS."""
     wanted = [place for place, share in enumerate(fractions) if share > 0]
-    lacking = [share * sum(sizes) for share in fractions]
-    parts: list[int] = []
     # The sizes fall: large groups are assigned first, while every part has room for them.
-    for size in sizes:
-        parts.append(max(wanted, key=lacking.__getitem__))
-        lacking[parts[-1]] -= size
-    return _fill_empty(parts, wanted)
+    places = assign_to_parts(sizes, [fractions[place] * sum(sizes) for place in wanted])
+    return _fill_empty([wanted[place] for place in places], wanted)
 
 
 def _fill_empty(parts: list[int], wanted: Sequence[int]) -> list[int]:

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from retfound_dist.listing.split_units import describe_units, patients_of_units, unit_of, weakest
+from retfound_dist.listing.split_units import (
+    assign_to_parts,
+    describe_units,
+    patients_of_units,
+    unit_of,
+    weakest,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +40,15 @@ def test_a_split_is_called_by_its_weakest_unit() -> None:
 def test_a_volume_has_the_one_patient_that_some_of_its_slices_name() -> None:
     rows = [("v", "p"), ("v", None), ("w", "p"), ("w", "q"), (None, "r"), ("x", None)]
     assert patients_of_units(rows) == {"v": "p"}
+
+
+def test_each_unit_goes_to_the_part_that_lacks_most_images() -> None:
+    assert assign_to_parts([5, 3, 2, 2], [6, 3, 3]) == [0, 1, 2, 0]
+    assert assign_to_parts([1, 1], [1, 1]) == [0, 1], "of equal ones the first"
+    assert assign_to_parts([], [1, 1]) == []
+
+
+def test_the_last_units_go_to_parts_that_are_empty_where_that_is_asked_for() -> None:
+    assert assign_to_parts([1, 1, 1], [90, 1, 1]) == [0, 0, 0]
+    assert assign_to_parts([1, 1, 1], [90, 1, 1], fill_empty=True) == [0, 1, 2]
+    assert assign_to_parts([1], [1, 2, 1], fill_empty=True) == [1]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from retfound_dist.listing.split_units import assign_to_parts
+
 _ORDER = ("train", "test", "val")
 """Which part comes first when a class has too few patients for all of them."""
 
@@ -33,20 +35,13 @@ def split_by_unit(
         # One generator for each class: new images of a class do not change the split of the others.
         generator = np.random.default_rng([seed, class_index])
         order = [strata[label][i] for i in generator.permutation(len(strata[label]))]
-        part |= _divide(order, {unit: images[unit].total() for unit in order}, shares)
+        parts = _divide([images[unit].total() for unit in order], shares)
+        part |= dict(zip(order, parts, strict=True))
     return [part[unit] for unit in units]
 
 
-def _divide(units: Sequence[str], sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:
-    total = sum(sizes[unit] for unit in units)
-    parts = [name for name in _ORDER if shares.get(name, 0) > 0]
-    missing_images = {name: total * shares[name] / sum(shares.values()) for name in parts}
-    empty_parts, part_of_unit = list(parts), {}
-    for position, unit in enumerate(units):
-        # Only as many units are left as parts are empty, so each of these parts gets one.
-        candidates = empty_parts if empty_parts and len(units) - position <= len(empty_parts) else parts
-        name = max(candidates, key=lambda part: missing_images[part])
-        missing_images[name] -= sizes[unit]
-        part_of_unit[unit] = name
-        empty_parts = [part for part in empty_parts if part != name]
-    return part_of_unit
+def _divide(sizes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
+    """The part of each unit; `sizes`: its images."""
+    names = [name for name in _ORDER if shares.get(name, 0) > 0]
+    wanted = [sum(sizes) * shares[name] / sum(shares.values()) for name in names]
+    return [names[place] for place in assign_to_parts(sizes, wanted, fill_empty=True)]
