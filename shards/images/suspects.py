@@ -201,17 +201,20 @@ def count_suspects(
 def suspect_lines(suspects: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns one sentence for each source and kind, for the terminal and the data card."""
     return [
-        f"{source}: {counts['images']:,} of {counts['of']:,} images look like {suspect_name(kind)} "
-        f"({EVIDENCE[kind]}), such as {counts['first'][0]}"
+        f"{_count_line(source, kind, counts)} ({EVIDENCE[kind]}), such as {counts['first'][0]}"
         for source, kinds in suspects.items()
         for kind, counts in kinds.items()
     ]
 
 
+def _count_line(source: str, kind: str, counts: Mapping[str, Any]) -> str:
+    return f"{source}: {counts['images']:,} of {counts['of']:,} images look like {suspect_name(kind)}"
+
+
 def keys_to_show(suspects: Mapping[str, Mapping[str, Any]], limit: int = 12) -> list[tuple[str, list[str]]]:
     """Returns (heading, keys) of each source and kind, for the quality page."""
     return [
-        (f"{source}: {kind}, {counts['images']:,} of {counts['of']:,} images", counts["first"][:limit])
+        (_count_line(source, kind, counts) + f" ({kind})", counts["first"][:limit])
         for source, kinds in suspects.items()
         for kind, counts in kinds.items()
     ]

@@ -76,7 +76,7 @@ def _facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str,
     encoded = image["grey"] + image["colour"] - image["stored_as_is"]
     loss = "none" if image["format"] != "jpg" or not encoded else "not measured"
     if image["psnr_db"] is not None:
-        loss = f"{image['psnr_db']} dB ({image['psnr_images']:,} images measured)"
+        loss = f"{image['psnr_db']} dB (measured: {image['psnr_images']:,})"
     stored = ", ".join(
         [f"{image['stored_as_is']:,} unchanged"] * bool(image["stored_as_is"])
         + [f"{encoded:,} as {image['format']}"] * bool(encoded)

@@ -28,8 +28,8 @@ STREAM_TEXTURE, STREAM_SPECKLE = 5, 6
 
 
 def keyed_rng(seed: int, stream: int, *index: int) -> np.random.Generator:
-    """A generator that depends on its key alone, never on what was drawn before it."""
-    # Philox, as for crops and masks: a draw can be repeated alone, in any process.
+    """Returns a generator that depends only on its key, not on earlier draws."""
+    # Philox, as for crops and masks, because any process can then repeat a draw.
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, *index))
     return np.random.Generator(np.random.Philox(sequence))
 
@@ -45,14 +45,14 @@ class Waves:
 
     @staticmethod
     def draw(rng: np.random.Generator, *, length: float, scale: float, n: int = 10) -> Waves:
-        """Waves whose features are some `length` mm wide."""
+        """Draws waves whose features are some `length` mm wide."""
         kx_N, ky_N = rng.normal(0.0, 1.6 / length, (2, n)).astype(np.float32)
         phase_N = rng.uniform(0.0, 2 * np.pi, n).astype(np.float32)
         # Cosines of amplitude a have a variance of n a^2 / 2: this makes it `scale` squared.
         return Waves(kx_N, ky_N, phase_N, scale * float(np.sqrt(2.0 / n)))
 
     def __call__(self, x_W: Floats, y: float) -> Floats:
-        """Heights (W,) along the B-scan at `y`."""
+        """Returns heights (W,) along the B-scan at `y`."""
         angle_NW = self.kx_N[:, None] * x_W + (self.ky_N * y + self.phase_N)[:, None]
         return np.asarray(self.scale * np.cos(angle_NW).sum(axis=0), np.float32)
 
@@ -68,7 +68,7 @@ class Eye:
     depth: float
     """Height of the image, micrometres."""
     fovea: float
-    """The fovea's place in the image, mm right of its middle."""
+    """Position of the fovea, mm to the right of the middle of the image."""
     base: float
     """Depth of Bruch's membrane at the fovea, micrometres from the top of the image."""
     tilt: float
@@ -94,7 +94,7 @@ class Eye:
 
 
 def draw_eye(seed: int, patient: int, eye: int, *, lift: float) -> Eye:
-    """The eye of index `eye` (0 right, 1 left); `lift` is the room a lesion needs, micrometres."""
+    """Draws the eye of index `eye` (0 right, 1 left); `lift`: height that a lesion needs, micrometres."""
     rng = keyed_rng(seed, STREAM_EYE, patient, eye)
     field, depth = rng.uniform(7.0, 10.5), rng.uniform(1250.0, 1650.0)
     # Deep enough for a healthy retina (some 390 micrometres) and what a lesion lifts above it.
@@ -119,16 +119,16 @@ def draw_eye(seed: int, patient: int, eye: int, *, lift: float) -> Eye:
 
 
 def columns(eye: Eye, width: int) -> Floats:
-    """Places of the image's columns, mm from the fovea, shape (W,)."""
+    """Returns the positions of the image's columns, mm from the fovea, shape (W,)."""
     x_W = (np.arange(width, dtype=np.float32) + 0.5) / width * eye.field - eye.field / 2
     return (x_W - eye.fovea).astype(np.float32)
 
 
 def thicknesses(eye: Eye, x_W: Floats, y: float, *, pit: float = 1.0) -> Floats:
-    """Healthy thicknesses in micrometres, shape (K, W).
+    """Returns healthy thicknesses in micrometres, shape (K, W).
 
-    Round numbers set by eye until the profiles looked like OCTDL's normal scans: not a norm to
-    measure against. `pit` 1 keeps the foveal pit, 0 fills it.
+    The round numbers were set by eye until the profiles looked like OCTDL's normal scans. They are not a
+    medical norm. `pit` 1 keeps the foveal pit, 0 fills it.
     """
     r_W = np.hypot(x_W, y)
     rim_W = 1.0 - pit * np.exp(-((r_W / eye.pit) ** 1.7))
@@ -157,7 +157,7 @@ def thicknesses(eye: Eye, x_W: Floats, y: float, *, pit: float = 1.0) -> Floats:
 
 
 def optic_disc(eye: Eye, x_W: Floats, y: float) -> tuple[Floats, Floats]:
-    """How much each column belongs to the optic disc, 0 to 1, and its cup's depth; (W,) both.
+    """Returns how much each column belongs to the optic disc, 0 to 1, and the depth of its cup; (W,) both.
 
     The disc is a circle of radius 0.85 mm at the height of the fovea; the cup is in micrometres
     below the inner surface, which rises into the rim.
@@ -172,13 +172,13 @@ def optic_disc(eye: Eye, x_W: Floats, y: float) -> tuple[Floats, Floats]:
 
 
 def greys(eye: Eye, x_W: Floats, y: float) -> Floats:
-    """Display grey of each layer along the B-scan, shape (K, W)."""
+    """Returns the display grey of each layer along the B-scan, shape (K, W)."""
     rows = [grey + w(x_W, y) for grey, w in zip(GREYS, eye.mottle, strict=True)]
     return np.stack(rows).astype(np.float32)
 
 
 def bruch(eye: Eye, x_W: Floats, y: float) -> Floats:
-    """Depth of Bruch's membrane, micrometres from the top of the image, shape (W,)."""
+    """Returns the depth of Bruch's membrane, micrometres from the top of the image, shape (W,)."""
     slope = eye.tilt + eye.sway * y
     bent_W = slope * x_W - eye.bow * (x_W**2 + y * y) + eye.undulation(x_W, y)
     return (eye.base + bent_W).astype(np.float32)

@@ -11,8 +11,8 @@ from shards.sources.phantom import phantom as corpus
 
 
 def list_generated(config: Phantom, name: str = "") -> list[Scan]:
-    """Every scan of the generated corpus, in its order."""
-    drawn = corpus.list_scans(
+    """Lists every scan of the generated corpus, in its order."""
+    phantom_scans = corpus.list_scans(
         patients=config.patients,
         volumes_per_patient=config.volumes,
         slices_per_volume=config.slices,
@@ -30,5 +30,5 @@ def list_generated(config: Phantom, name: str = "") -> list[Scan]:
             volume=scan.volume,
             slice=scan.slice,
         )
-        for scan in drawn
+        for scan in phantom_scans
     ]

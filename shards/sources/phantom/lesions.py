@@ -1,6 +1,6 @@
-"""What each disease changes in a generated eye.
+"""The changes that each disease makes in a generated eye.
 
-Each lesion is three-dimensional: drawn once for a volume, then cut by the B-scan at `y`.
+A lesion is three-dimensional: it is drawn once for a volume. Each B-scan is a section through it at `y`.
 Shapes: `W` columns, `K` layers, `N` ellipsoids. Lateral sizes in mm, heights in micrometres.
 """
 
@@ -16,7 +16,7 @@ from shards.sources.phantom.eye import LAYERS, Floats, Waves
 
 RNFL, GCL, IPL, INL, OPL, ONL, MYOID, EZ, OS, FLUID, RPE, SUBRPE = range(len(LAYERS))
 REACH = 0.72
-"""How far out, in lesion radii, the outermost B-scan cuts the lesion: it still shows there."""
+"""Distance of the outermost B-scan from the lesion's centre, in lesion radii: it still shows the lesion."""
 
 
 @dataclass
@@ -40,8 +40,8 @@ class Blob:
 
 
 @dataclass
-class LesionSlice:
-    """One B-scan of a lesion: the layers as changed, and what is painted over them."""
+class LesionSection:
+    """One B-scan through a lesion: the changed layers, and what is painted over them."""
 
     thick_KW: Floats
     grey_KW: Floats
@@ -61,9 +61,9 @@ class Lesion:
     lift: float
     """How far the retina rises at most, micrometres."""
     pit: float
-    """What is left of the foveal pit, 0 to 1."""
-    cut: Callable[[LesionSlice, Floats, float], None]
-    """Changes a healthy cut, whose columns lie at x mm, into this lesion's at y mm."""
+    """Remaining depth of the foveal pit, 0 to 1."""
+    deform: Callable[[LesionSection, Floats, float], None]
+    """Changes a healthy section, with its columns at x mm, into the lesion's section at y mm."""
 
 
 def dome(x_W: Floats, y: float, centre: tuple[float, float], radius: tuple[float, float]) -> Floats:
@@ -72,25 +72,25 @@ def dome(x_W: Floats, y: float, centre: tuple[float, float], radius: tuple[float
     return np.asarray(np.maximum(1.0 - inside_W, 0.0), np.float32)
 
 
-def absorb(at: LesionSlice, up_W: Floats, x_W: Floats, reach: float, rest: float) -> None:
-    """Thin and thicken the ONL so that the inner retina rises smoothly over a lift of `up_W`.
+def smooth_lift(section: LesionSection, lift_W: Floats, x_W: Floats, reach: float, rest: float) -> None:
+    """Thins and thickens the ONL so that the inner retina rises smoothly over a lift of `lift_W`.
 
     It follows `rest` of the lift, blurred over `reach` mm.
     """
-    smooth_W = gaussian_filter1d(up_W, reach / float(x_W[1] - x_W[0]), mode="nearest")
-    at.thick_KW[ONL] -= np.clip(up_W - rest * smooth_W, -40.0, 0.65 * at.thick_KW[ONL])
+    smooth_W = gaussian_filter1d(lift_W, reach / float(x_W[1] - x_W[0]), mode="nearest")
+    section.thick_KW[ONL] -= np.clip(lift_W - rest * smooth_W, -40.0, 0.65 * section.thick_KW[ONL])
 
 
 def draw_lesion(label: str, rng: np.random.Generator) -> Lesion:
     """The lesion that defines `label`, drawn in size, severity and place."""
-    return _DRAW[label](rng)
+    return _DRAW_LESION[label](rng)
 
 
 def _normal(rng: np.random.Generator) -> Lesion:
-    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+    def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         """Nothing to change."""
 
-    return Lesion(extent=rng.uniform(0.3, 0.8), lift=0.0, pit=rng.uniform(0.85, 1.0), cut=cut)
+    return Lesion(extent=rng.uniform(0.3, 0.8), lift=0.0, pit=rng.uniform(0.85, 1.0), deform=deform)
 
 
 def _hole(rng: np.random.Generator) -> Lesion:
@@ -106,20 +106,20 @@ def _hole(rng: np.random.Generator) -> Lesion:
     grey, wall = rng.uniform(8.0, 34.0), Waves.draw(rng, length=0.5, scale=0.14)
     lean = rng.uniform(-0.12, 0.12)
 
-    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+    def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         # Never negative: B-scans end at REACH of the radius.
         half = float(np.sqrt(radius**2 - y**2))
         edge_W = np.maximum(np.hypot(x_W - centre, y) - radius, 0.0)
         swell_W = np.exp(-((edge_W / reach) ** 2)).astype(np.float32)
-        at.thick_KW[INL] += 0.4 * cuff * swell_W
-        at.thick_KW[ONL] += 0.6 * cuff * swell_W
+        section.thick_KW[INL] += 0.4 * cuff * swell_W
+        section.thick_KW[ONL] += 0.6 * cuff * swell_W
         fade_W = np.exp(-((edge_W / 0.25) ** 2))
-        at.grey_KW[EZ] -= 95.0 * fade_W
-        at.grey_KW[OS] -= 50.0 * fade_W
+        section.grey_KW[EZ] -= 95.0 * fade_W
+        section.grey_KW[OS] -= 50.0 * fade_W
         for side, away, layer, rx, rz, phase in cysts:
             size = 0.75 + 0.25 * np.sin(phase + 9.0 * y)
             x = centre + side * (half * (1.0 + 0.5 * flare) + away)
-            at.blobs.append(Blob(x, layer, 0.0, rx * size, rz * size, grey))
+            section.blobs.append(Blob(x, layer, 0.0, rx * size, rz * size, grey))
 
         def inside(x_HW: Floats, t_HW: Floats) -> Floats:
             lip_HW = np.clip((t_HW - 0.7) / 0.3, 0.0, 1.0) ** 3
@@ -133,9 +133,9 @@ def _hole(rng: np.random.Generator) -> Lesion:
             wide_HW = wide_HW * (1.0 + np.clip(uneven_HW, -0.3, 0.3))
             return np.asarray(1000.0 * (wide_HW - np.abs(x_HW - centre - lean * t_HW)), np.float32)
 
-        at.hole = inside
+        section.hole = inside
 
-    return Lesion(extent=REACH * radius, lift=cuff, pit=0.25, cut=cut)
+    return Lesion(extent=REACH * radius, lift=cuff, pit=0.25, deform=deform)
 
 
 def _serous(rng: np.random.Generator) -> Lesion:
@@ -150,25 +150,25 @@ def _serous(rng: np.random.Generator) -> Lesion:
     has_ped, ped_x = rng.random() < 0.35, centre[0] + rng.normal(0.0, 0.4) * radius
     ped_size = (rng.uniform(0.12, 0.3), rng.uniform(30.0, 80.0))
 
-    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+    def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         bump_W = dome(x_W, y, centre, (radius, across))
-        at.thick_KW[FLUID] += height * bump_W**power
-        absorb(at, at.thick_KW[FLUID], x_W, 0.3, 0.9)
-        at.grey_KW[FLUID] = grey
+        section.thick_KW[FLUID] += height * bump_W**power
+        smooth_lift(section, section.thick_KW[FLUID], x_W, 0.3, 0.9)
+        section.grey_KW[FLUID] = grey
         over_W = np.minimum(4.0 * bump_W, 1.0)
         shag_W = over_W * np.maximum(6.0 + shaggy * (0.6 + 0.6 * fringe(x_W, y)), 0.0)
         # The fringe of outer segments hangs into the fluid and must not fill it.
-        shag_W = np.minimum(shag_W, 0.35 * at.thick_KW[FLUID])
-        at.thick_KW[OS] += shag_W
-        at.thick_KW[FLUID] -= shag_W
-        at.grey_KW[OS] -= 25.0 * over_W
-        at.grey_KW[EZ] -= 45.0 * over_W
+        shag_W = np.minimum(shag_W, 0.35 * section.thick_KW[FLUID])
+        section.thick_KW[OS] += shag_W
+        section.thick_KW[FLUID] -= shag_W
+        section.grey_KW[OS] -= 25.0 * over_W
+        section.grey_KW[EZ] -= 45.0 * over_W
         if has_ped:
             small_W = dome(x_W, y, (ped_x, centre[1]), (ped_size[0], 0.8 * across))
-            at.thick_KW[SUBRPE] += ped_size[1] * small_W
-            at.thick_KW[FLUID] = np.maximum(at.thick_KW[FLUID] - ped_size[1] * small_W, 0.0)
+            section.thick_KW[SUBRPE] += ped_size[1] * small_W
+            section.thick_KW[FLUID] = np.maximum(section.thick_KW[FLUID] - ped_size[1] * small_W, 0.0)
 
-    return Lesion(extent=extent, lift=height, pit=rng.uniform(0.6, 1.0), cut=cut)
+    return Lesion(extent=extent, lift=height, pit=rng.uniform(0.6, 1.0), deform=deform)
 
 
 def _drusen(rng: np.random.Generator) -> Lesion:
@@ -193,19 +193,19 @@ def _drusen(rng: np.random.Generator) -> Lesion:
     rough = Waves.draw(rng, length=0.12, scale=3.0, n=16)
     atrophy = (rng.normal(0.0, 0.9), rng.uniform(0.2, 0.7), 50.0 * (rng.random() < 0.4))
 
-    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+    def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         bumps = [high[i] * dome(x_W, y, (xs[i], ys[i]), (rx[i], ry[i])) for i in range(n)]
-        up_W = np.max(bumps, axis=0) + np.maximum(rough(x_W, y), 0.0)
-        over_W = np.minimum(up_W / 50.0, 1.0)
-        at.thick_KW[SUBRPE] += up_W
-        at.grey_KW[SUBRPE] = content
-        absorb(at, up_W, x_W, 0.22, 0.7)
-        at.grey_KW[EZ] -= 60.0 * over_W
+        lift_W = np.max(bumps, axis=0) + np.maximum(rough(x_W, y), 0.0)
+        over_W = np.minimum(lift_W / 50.0, 1.0)
+        section.thick_KW[SUBRPE] += lift_W
+        section.grey_KW[SUBRPE] = content
+        smooth_lift(section, lift_W, x_W, 0.22, 0.7)
+        section.grey_KW[EZ] -= 60.0 * over_W
         gap_W = dome(x_W, y, (atrophy[0], 0.0), (atrophy[1], 2.0)) * (1.0 + 0.15 * rough(x_W, y))
-        at.window_W = np.asarray(atrophy[2] * gap_W, np.float32)
-        at.thick_KW[EZ] *= 1.0 - 0.8 * gap_W * (atrophy[2] > 0)
+        section.window_W = np.asarray(atrophy[2] * gap_W, np.float32)
+        section.thick_KW[EZ] *= 1.0 - 0.8 * gap_W * (atrophy[2] > 0)
 
-    return Lesion(extent=extent, lift=float(high.max()), pit=rng.uniform(0.6, 1.0), cut=cut)
+    return Lesion(extent=extent, lift=float(high.max()), pit=rng.uniform(0.6, 1.0), deform=deform)
 
 
 def _cysts(rng: np.random.Generator) -> Lesion:
@@ -225,23 +225,23 @@ def _cysts(rng: np.random.Generator) -> Lesion:
     shift, dark = rng.normal(0.0, 6.0, n + foci), rng.uniform(6.0, 26.0)
     shine, opaque = rng.uniform(165.0, 225.0, foci), 25.0 * (rng.random() < 0.4)
 
-    def cut(at: LesionSlice, x_W: Floats, y: float) -> None:
+    def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         near_W = np.exp(-((x_W - middle) ** 2 + y * y) / wide**2)
         for k, part in ((INL, 0.35), (OPL, 0.15), (ONL, 0.5)):
-            at.thick_KW[k] += (part * swell + (12.0 if k != OPL else 0.0)) * near_W
+            section.thick_KW[k] += (part * swell + (12.0 if k != OPL else 0.0)) * near_W
         for i in range(n + foci):
             left = 1.0 - ((y - ys[i]) / ry[i]) ** 2
             if left <= 0.0:
                 continue
             if i < n:
-                room = float(np.interp(xs[i], x_W, at.thick_KW[layer[i]]))
-                at.blobs.append(Blob(xs[i], layer[i], 0.3 * shift[i], rx[i] * left**0.5,
+                room = float(np.interp(xs[i], x_W, section.thick_KW[layer[i]]))
+                section.blobs.append(Blob(xs[i], layer[i], 0.3 * shift[i], rx[i] * left**0.5,
                                      rz[i] * room * left**0.5, dark))  # fmt: skip
             else:
-                at.blobs.append(Blob(xs[i], layer[i], 3 * shift[i], rx[i] * left**0.5,
+                section.blobs.append(Blob(xs[i], layer[i], 3 * shift[i], rx[i] * left**0.5,
                                      rz[i] * left**0.5, shine[i - n], opaque))  # fmt: skip
 
-    return Lesion(extent=extent, lift=swell, pit=rng.uniform(0.4, 0.9), cut=cut)
+    return Lesion(extent=extent, lift=swell, pit=rng.uniform(0.4, 0.9), deform=deform)
 
 
-_DRAW = {"NORMAL": _normal, "MH": _hole, "AMRD": _drusen, "CSR": _serous, "DR": _cysts}
+_DRAW_LESION = {"NORMAL": _normal, "MH": _hole, "AMRD": _drusen, "CSR": _serous, "DR": _cysts}

@@ -1,7 +1,7 @@
-"""From display greys without noise to the picture a scanner would show.
+"""Turns display greys without noise into the picture of a scanner.
 
-Greys become intensities, take multiplicative speckle, the point spread and the detector's noise,
-and go back through the logarithm. Shapes: `H` rows, `W` columns.
+Greys become intensities. Speckle (multiplicative), the point spread and the detector's noise are applied.
+The logarithm turns them back into greys. Shapes: `H` rows, `W` columns.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ REFERENCE = (256, 700)
 
 @dataclass(frozen=True)
 class Scanner:
-    """What one examination makes of the light."""
+    """The optical properties of one examination."""
 
     looks: float
-    """Frames averaged: speckle's variance falls with them."""
+    """Number of averaged frames, which reduces the variance of speckle."""
     floor: float
-    """Grey of an empty place."""
+    """Grey where nothing reflects."""
     floor_looks: float
-    """Frames averaged, for the detector's noise."""
+    """The same number for the detector's noise."""
     spread: tuple[float, float]
     """Point spread, standard deviation in reference pixels down and across."""
     gain: float
@@ -44,7 +44,7 @@ class Scanner:
 
 
 def draw_scanner(seed: int, patient: int) -> Scanner:
-    """One patient is examined on one device, under the same conditions for both eyes."""
+    """Draws the scanner of one patient: the same device and conditions for both eyes."""
     rng = keyed_rng(seed, STREAM_SCANNER, patient)
     return Scanner(
         looks=rng.uniform(3.0, 8.0),
@@ -59,12 +59,12 @@ def draw_scanner(seed: int, patient: int) -> Scanner:
 
 
 def speckle(rng: np.random.Generator, shape: tuple[int, int], looks: float) -> Floats:
-    """Intensity speckle of mean 1 and variance 1 / looks, shape (H, W)."""
+    """Draws intensity speckle of mean 1 and variance 1 / looks, shape (H, W)."""
     return rng.standard_gamma(looks, shape, dtype=np.float32) / np.float32(looks)
 
 
 def blur(image_HW: Floats, scanner: Scanner) -> Floats:
-    """The point spread, scaled with the picture but never finer than 0.4 pixels."""
+    """Applies the point spread, scaled with the picture, with a sigma of at least 0.4 pixels."""
     for axis in (0, 1):
         sigma = max(scanner.spread[axis] * image_HW.shape[axis] / REFERENCE[axis], 0.4)
         image_HW = gaussian_filter1d(image_HW, sigma, axis=axis, truncate=3.0)
@@ -72,15 +72,15 @@ def blur(image_HW: Floats, scanner: Scanner) -> Floats:
 
 
 def expose(grey_HW: Floats, scanner: Scanner, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Speckle, blur, detector noise and display; `grey_HW` is (H, W), 0 where nothing reflects.
+    """Applies speckle, blur, detector noise and display to `grey_HW` (H, W), 0 where nothing reflects.
 
-    A smaller picture averages more speckle in each pixel, so the looks grow as pixels do.
+    A pixel of a smaller picture averages more speckle, so the number of looks grows with the pixel's size.
     """
     height, width = grey_HW.shape
     pooled = max(REFERENCE[0] * REFERENCE[1] / (height * width), 1.0) ** 0.9
     down_H1 = np.linspace(0.0, scanner.rolloff, height, dtype=np.float32)[:, None]
     side_W = np.linspace(-1.0, 1.0, width, dtype=np.float32) ** 2 * np.float32(scanner.vignette)
-    # Light adds up as intensity: speckle and blur on display greys would look like film grain.
+    # On intensities, because light adds up as intensity. On display greys speckle would look like film grain.
     signal_HW = np.expm1(np.maximum(grey_HW - down_H1 - side_W, 0.0) / GREY_PER_NEPER)
     signal_HW = signal_HW * speckle(rng, (height, width), scanner.looks * pooled)
     noise_HW = speckle(rng, (height, width), scanner.floor_looks * pooled)

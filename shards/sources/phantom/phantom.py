@@ -1,7 +1,7 @@
 """A generated OCT corpus: B-scans of plausible anatomy in OCTID's five classes.
 
-`list_scans` says what exists, without pixels; `render` draws one of them. Nothing is stored: a
-picture depends on the seed and on the scan's patient, eye and place in its volume alone.
+`list_scans` lists the scans without pixels; `render` draws one of them. Nothing is stored: a picture depends
+only on the seed and on the scan's patient, eye and place in its volume.
 
     scans = list_scans(patients=50, volumes_per_patient=2, slices_per_volume=9, seed=0)
     pixels_HW = render(scans[0], seed=0, height=192, width=256)
@@ -28,7 +28,7 @@ from shards.sources.phantom.eye import (
     optic_disc,
     thicknesses,
 )
-from shards.sources.phantom.lesions import Lesion, LesionSlice, draw_lesion
+from shards.sources.phantom.lesions import Lesion, LesionSection, draw_lesion
 from shards.sources.phantom.optics import draw_scanner, expose
 from shards.sources.phantom.tissue import PixelGrid, Vessels, draw_vessels, paint
 
@@ -59,9 +59,9 @@ class PhantomScan:
 
 
 def label_of(patient: int, seed: int) -> str:
-    """The patient's class: every run of five patients holds each class once, in random order."""
+    """Returns the patient's class. Five consecutive patients have each class once, in random order."""
     block, place = divmod(patient, len(CLASSES))
-    # By block: more patients then leave the classes of the first as they are.
+    # By block, so that more patients do not change the classes of the first ones.
     order = keyed_rng(seed, STREAM_LIST, block).permutation(len(CLASSES))
     return CLASSES[order[place]]
 
@@ -69,10 +69,9 @@ def label_of(patient: int, seed: int) -> str:
 def list_scans(
     *, patients: int, volumes_per_patient: int = 1, slices_per_volume: int, seed: int
 ) -> list[PhantomScan]:
-    """All scans of the corpus by patient, eye and slice; more patients never change the first.
+    """Lists all scans of the corpus by patient, eye and slice. More patients do not change the first ones.
 
-    With two volumes a patient has both eyes, with one a random eye. Raises ValueError for counts
-    that no corpus can have.
+    With two volumes a patient has both eyes, with one a random eye. Raises ValueError for impossible counts.
     """
     if patients < 1 or slices_per_volume < 1 or volumes_per_patient not in (1, 2):
         raise ValueError(
@@ -93,8 +92,8 @@ def list_scans(
 
 
 @dataclass(frozen=True)
-class PhantomTruth:
-    """What a scan shows, before any pixel: the truth behind the picture."""
+class ScanAnatomy:
+    """The anatomy that a scan shows, without pixels."""
 
     eye: Eye
     lesion: Lesion
@@ -103,11 +102,11 @@ class PhantomTruth:
     """The B-scan's distance from the fovea, mm."""
 
 
-def plan(scan: PhantomScan, *, seed: int) -> PhantomTruth:
-    """The scan's anatomy; all scans of a volume differ in `y` alone."""
+def draw_anatomy(scan: PhantomScan, *, seed: int) -> ScanAnatomy:
+    """Draws the scan's anatomy. The scans of a volume differ only in `y`."""
     patient, eye = int(scan.patient[1:]), EYES.index(scan.eye)
     lesion = draw_lesion(scan.label, keyed_rng(seed, STREAM_LESION, patient, eye))
-    return PhantomTruth(
+    return ScanAnatomy(
         eye=draw_eye(seed, patient, eye, lift=lesion.lift),
         lesion=lesion,
         vessels=draw_vessels(keyed_rng(seed, STREAM_VESSELS, patient, eye)),
@@ -116,22 +115,22 @@ def plan(scan: PhantomScan, *, seed: int) -> PhantomTruth:
 
 
 def render(scan: PhantomScan, *, seed: int, height: int, width: int) -> NDArray[np.uint8]:
-    """The scan's pixels, (height, width) grey, a pure function of the arguments."""
+    """Draws the scan's pixels, (height, width) grey, as a pure function of the arguments."""
     patient, side = int(scan.patient[1:]), EYES.index(scan.eye)
-    truth = plan(scan, seed=seed)
-    eye, y = truth.eye, truth.y
+    anatomy = draw_anatomy(scan, seed=seed)
+    eye, y = anatomy.eye, anatomy.y
     x_W = columns(eye, width)
     z_H1 = np.asarray((np.arange(height) + 0.5) / height * eye.depth, np.float32)[:, None]
-    cut = LesionSlice(thicknesses(eye, x_W, y, pit=truth.lesion.pit), greys(eye, x_W, y))
-    truth.lesion.cut(cut, x_W, y)
+    section = LesionSection(thicknesses(eye, x_W, y, pit=anatomy.lesion.pit), greys(eye, x_W, y))
+    anatomy.lesion.deform(section, x_W, y)
     grey_HW = paint(
         PixelGrid(x_W, z_H1, soft=max(eye.depth / height, 6.0), y=y),
-        cut,
-        truth.vessels,
+        section,
+        anatomy.vessels,
         bruch(eye, x_W, y),
         optic_disc(eye, x_W, y),
         (seed, patient, side),
     )
-    # Speckle alone differs from slice to slice at random; all else runs on through the volume.
+    # Only speckle differs from slice to slice at random. Everything else is continuous through the volume.
     noise = keyed_rng(seed, STREAM_SPECKLE, patient, side, scan.slice)
     return expose(grey_HW, draw_scanner(seed, patient), noise)

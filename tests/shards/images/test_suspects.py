@@ -169,7 +169,7 @@ def test_suspects_are_kept_counted_and_shown(tmp_path: Path, capsys: pytest.Capt
         assert f"suspected: {line}" in out
         assert line in card
     assert "image.leave_out_suspects" in out
-    assert "in: mask, 2 of 20 images" in page
+    assert "in: 2 of 20 images look like a mask (mask)" in page
     assert "<figcaption>mask0</figcaption>" in page
 
 

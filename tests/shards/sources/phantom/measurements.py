@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from shards.sources.phantom.eye import bruch, columns
-from shards.sources.phantom.phantom import PhantomScan, plan, render
+from shards.sources.phantom.phantom import PhantomScan, draw_anatomy, render
 
 SEED = 5
 HEIGHT, WIDTH = 192, 256
@@ -19,10 +19,10 @@ def picture(scan: PhantomScan, seed: int | None = None) -> NDArray[np.uint8]:
 
 def heights(scan: PhantomScan) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """Micrometres of each pixel above Bruch's membrane, (H, W), and columns near the fovea, (W,)."""
-    truth = plan(scan, seed=SEED)
-    x_W = columns(truth.eye, WIDTH)
-    z_H1 = ((np.arange(HEIGHT) + 0.5) / HEIGHT * truth.eye.depth)[:, None]
-    return bruch(truth.eye, x_W, truth.y) - z_H1, np.abs(x_W) < 2.2
+    anatomy = draw_anatomy(scan, seed=SEED)
+    x_W = columns(anatomy.eye, WIDTH)
+    z_H1 = ((np.arange(HEIGHT) + 0.5) / HEIGHT * anatomy.eye.depth)[:, None]
+    return bruch(anatomy.eye, x_W, anatomy.y) - z_H1, np.abs(x_W) < 2.2
 
 
 def darkest_column(scan: PhantomScan, low: float, high: float) -> float:
@@ -58,7 +58,7 @@ def darkest_cyst(scan: PhantomScan) -> float:
 def retina_at_fovea(scan: PhantomScan) -> float:
     """Micrometres from Bruch's membrane up to the inner surface, at the fovea."""
     up_HW, _ = heights(scan)
-    fovea_W = np.abs(columns(plan(scan, seed=SEED).eye, WIDTH)) < 0.12
+    fovea_W = np.abs(columns(draw_anatomy(scan, seed=SEED).eye, WIDTH)) < 0.12
     row_H = picture(scan)[:, fovea_W].mean(axis=1)
     bright_H = np.convolve(row_H, np.ones(3) / 3, "same") > 0.3 * row_H.max()
     return float(up_HW[np.argmax(bright_H), fovea_W].mean())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shards.sources.phantom.eye import STREAM_LESION, columns, draw_eye, greys, keyed_rng, thicknesses
-from shards.sources.phantom.lesions import LesionSlice, dome, draw_lesion
+from shards.sources.phantom.lesions import LesionSection, dome, draw_lesion
 from shards.sources.phantom.phantom import CLASSES, PhantomScan, list_scans
 from tests.shards.sources.phantom.measurements import SEED, brightest_tissue, darkest_column, darkest_cyst
 
@@ -49,8 +49,8 @@ def test_a_lesion_raises_the_retina_by_no_more_than_it_says(label: str) -> None:
         eye = draw_eye(SEED, patient, 0, lift=lesion.lift)
         x_W = columns(eye, 200)
         healthy_KW = thicknesses(eye, x_W, 0.0, pit=lesion.pit)
-        cut = LesionSlice(healthy_KW.copy(), greys(eye, x_W, 0.0))
-        lesion.cut(cut, x_W, 0.0)
+        cut = LesionSection(healthy_KW.copy(), greys(eye, x_W, 0.0))
+        lesion.deform(cut, x_W, 0.0)
         raised_W = np.maximum(cut.thick_KW, 0).sum(axis=0) - healthy_KW.sum(axis=0)
         # Cysts swell three layers by 12 micrometres beside the lift, and drusen are rough by a few.
         assert raised_W.max() <= lesion.lift + 40.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shards.sources.phantom.eye import LAYERS, STREAM_VESSELS, keyed_rng
-from shards.sources.phantom.lesions import INL, MYOID, Blob, LesionSlice
+from shards.sources.phantom.lesions import INL, MYOID, Blob, LesionSection
 from shards.sources.phantom.tissue import (
     PixelGrid,
     draw_vessels,
@@ -27,11 +27,11 @@ def grid() -> PixelGrid:
     return PixelGrid(x_W, np.linspace(0, 600, HEIGHT, dtype=np.float32)[:, None], soft=4.0, y=0.0)
 
 
-def layers() -> tuple[LesionSlice, np.ndarray]:
+def layers() -> tuple[LesionSection, np.ndarray]:
     """Twelve layers of 30 micrometres over a flat Bruch's membrane at 500, each with its own grey."""
     thick_KW = np.full((len(LAYERS), WIDTH), 30.0, np.float32)
     grey_KW = np.repeat(10.0 * np.arange(1, 13, dtype=np.float32)[:, None], WIDTH, axis=1)
-    return LesionSlice(thick_KW, grey_KW), edges(thick_KW, np.full(WIDTH, 500.0, np.float32))
+    return LesionSection(thick_KW, grey_KW), edges(thick_KW, np.full(WIDTH, 500.0, np.float32))
 
 
 def test_an_edge_is_half_covered_where_it_lies() -> None:
