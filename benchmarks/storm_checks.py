@@ -40,9 +40,9 @@ def damage(run: str, step: int) -> str:
     """What is wrong with a committed checkpoint; empty where its files match its commit."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            held = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step))
-            for name in held.files:
-                checkpoint_folder.fetch(held, name, os.path.join(folder, "file"))
+            commit = checkpoint_folder.read_commit(checkpoint_folder.checkpoint_url(run, step))
+            for name in commit.files:
+                checkpoint_folder.fetch(commit, name, os.path.join(folder, "file"))
         except RetfoundError as error:
             return str(error)
     return ""
@@ -63,7 +63,7 @@ def left_behind(processes: Sequence[TrainingProcess], memory: Path) -> Iterator[
     end = time.monotonic() + 10
     while (alive := of_sessions(sessions)) and time.monotonic() < end:
         time.sleep(0.2)
-    yield from (f"process {pid} outlived its trainer: {what}" for pid, what in alive.items())
+    yield from (f"process {pid} outlived its trainer: {command}" for pid, command in alive.items())
     if lost := sorted(path.name for path in memory.iterdir()):
         yield f"shared memory is left behind: {', '.join(lost[:5])}"
 

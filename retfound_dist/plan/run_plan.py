@@ -261,12 +261,12 @@ def _flops_of_passes(
     work: Work, cluster: Cluster, batch: BatchLayout, stage: int, rate: MeasuredRate
 ) -> float:
     """Operations per second of the passes alone, from the measured rate of whole steps on one device."""
-    alone = make_batch_layout(batch.global_batch, 1, batch.micro)
-    shape = Shape(1, alone.micro, alone.accumulation, stage)
-    one = forecast(work, shape, cluster.machine(cluster.device.flops))
+    one_rank = make_batch_layout(batch.global_batch, 1, batch.micro)
+    shape = Shape(1, one_rank.micro, one_rank.accumulation, stage)
+    one_rank_step = forecast(work, shape, cluster.machine(cluster.device.flops))
     step_s = work.global_batch / rate.images_per_s
     # The predicted overhead may exceed that of the measured machine: then half of the step counts as passes.
-    passes_s = max(step_s / 2, step_s - (one.step_s - one.compute_s))
+    passes_s = max(step_s / 2, step_s - (one_rank_step.step_s - one_rank_step.compute_s))
     return work.global_batch * work.flops_per_image / passes_s
 
 

@@ -45,9 +45,9 @@ class Band:
 Points = Sequence[tuple[float, float]]
 
 
-def thin(points: Points, most: int = POINTS) -> Points:
-    """At most `most` points: the mean of each group of neighbours, at the place of the group's last."""
-    size = -(-len(points) // most)
+def thin(points: Points, max_points: int = POINTS) -> Points:
+    """At most `max_points` points: the mean of each group of neighbours, at the place of the group's last."""
+    size = -(-len(points) // max_points)
     if size <= 1:
         return points
     groups = [points[i : i + size] for i in range(0, len(points), size)]
@@ -157,13 +157,13 @@ def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
         legend = []
         pairs = [(run, name) for run in runs for name in names]
         for place, (run, name) in enumerate(pairs):
-            known = [s for s in run.scores if s.value(name) is not None]
-            if not known:
+            scored = [s for s in run.scores if s.value(name) is not None]
+            if not scored:
                 continue
-            for score in known:
+            for score in scored:
                 if span := score.interval(name):
                     axes.plot([score.step, score.step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-            _draw_line(axes, [(s.step, s.value(name) or 0.0) for s in known], place, dots=True)
+            _draw_line(axes, [(s.step, s.value(name) or 0.0) for s in scored], place, dots=True)
             legend.append((place, names[name] if len(runs) == 1 else f"{run.name}: {names[name]}"))
         note = "Fine-tuned on a labelled set and scored on its test part. Bars: 95 % intervals."
         return _chart("Evaluations", axes, figure, "step of the checkpoint", "score", note, legend)
@@ -191,12 +191,12 @@ def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
 
 def _draw_probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
     """One score of a run's probes with its intervals, and that score of the starting weights."""
-    known = [(row["step"], row["linear"]) for row in run.watch_history["rows"]]
-    known = [(step, tree) for step, tree in known if tree["macro"].get(name) is not None]
-    for step, tree in known:
+    scored = [(row["step"], row["linear"]) for row in run.watch_history["rows"]]
+    scored = [(step, tree) for step, tree in scored if tree["macro"].get(name) is not None]
+    for step, tree in scored:
         if span := tree["ci95"]["macro"].get(name):
             axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
-    _draw_line(axes, [(step, tree["macro"].get(name)) for step, tree in known], place, dots=True)
+    _draw_line(axes, [(step, tree["macro"].get(name)) for step, tree in scored], place, dots=True)
     start = (run.watch_history.get("start") or {}).get("linear")
     if start and start["macro"].get(name) is not None:
         axes.axhline(start["macro"].get(name), color=colour(place), linestyle=(0, (2, 3)), linewidth=1)

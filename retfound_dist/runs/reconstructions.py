@@ -37,11 +37,11 @@ class Pictures:
     note: str
 
 
-def evenly_spread(steps: Sequence[int], most: int = CHECKPOINTS) -> list[int]:
-    """At most `most` of the steps, evenly spread, with the first and the last."""
-    if len(steps) <= most:
+def evenly_spread(steps: Sequence[int], max_steps: int = CHECKPOINTS) -> list[int]:
+    """At most `max_steps` of the steps, evenly spread, with the first and the last."""
+    if len(steps) <= max_steps:
         return list(steps)
-    places = [round(i * (len(steps) - 1) / (most - 1)) for i in range(most)]
+    places = [round(i * (len(steps) - 1) / (max_steps - 1)) for i in range(max_steps)]
     return [steps[place] for place in places]
 
 

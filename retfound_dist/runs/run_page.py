@@ -236,9 +236,9 @@ def gpu_hours(run: RunFacts) -> float:
 def cost_table(run: RunFacts, price: float) -> list[tuple[str, str]]:
     """(name, value) of what the run cost and where its time went."""
     hours = gpu_hours(run)
-    lines = [("GPU-hours (one GPU a rank)", f"{hours:,.4g}")]
+    lines = [("GPU-hours (one GPU per rank)", f"{hours:,.4g}")]
     if price:
-        lines.append(("Price", f"{hours * price:,.2f}, at {price:g} a GPU-hour"))
+        lines.append(("Price", f"{hours * price:,.2f}, at {price:g} per GPU-hour"))
     try:
         time = goodput(run.events, run.all_rows)
     # An early version logged no starts: the page shows the rest of the table.

@@ -78,15 +78,15 @@ def _longer(config: PretrainConfig, facts: Facts) -> str:
     batch = config.train.global_batch
     if config.train.steps:
         return f"train.steps={math.ceil(max(STEPS.warning, SEEN.warning / batch))} or more"
-    wanted = max(SEEN.warning, STEPS.warning * batch) / facts.samples
-    wanted = math.ceil(max(EPOCHS.warning, wanted))
+    needed_epochs = max(SEEN.warning, STEPS.warning * batch) / facts.samples
+    needed_epochs = math.ceil(max(EPOCHS.warning, needed_epochs))
     # MAE's longest schedule has 1,600 epochs. No article shows that more help.
-    if wanted > 1600:
+    if needed_epochs > 1600:
         return (
             "more images, because no number of epochs makes up for them; or continue from published weights"
         )
     smaller = ", or a smaller train.global_batch" if batch > 256 else ""
-    return f"train.epochs={wanted} or more{smaller}"
+    return f"train.epochs={needed_epochs} or more{smaller}"
 
 
 def how_much_data(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:

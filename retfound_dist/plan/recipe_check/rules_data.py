@@ -28,8 +28,8 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         return
     grey, colour = facts.image.get("grey", 0), facts.image.get("colour", 0)
     kind = "grey" if grey > colour else "colour"
-    wanted = sorted(MASK_RATIOS.values()) if not grey and not colour else [MASK_RATIOS[kind]]
-    if all(abs(ratio - usual) > 0.026 for usual in wanted):
+    expected = sorted(MASK_RATIOS.values()) if not grey and not colour else [MASK_RATIOS[kind]]
+    if all(abs(ratio - preset_ratio) > 0.026 for preset_ratio in expected):
         images = f"{kind} images" if grey or colour else "OCT (0.75) or colour fundus photographs (0.85)"
         yield Finding(
             "warning",
@@ -37,7 +37,7 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
             f"{ratio:g} is not the preset's for {images}",
             "The ratio sets the difficulty of the task, and differs between modalities",
             "RETFound, methods; some articles about it swap the two",
-            " or ".join(f"model.mask_ratio={usual:g}" for usual in wanted),
+            " or ".join(f"model.mask_ratio={preset_ratio:g}" for preset_ratio in expected),
         )
 
 
@@ -100,8 +100,8 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """Fewer shards than readers."""
     # Without workers the training process reads the shards itself, so each rank has one reader at least.
-    wanted = max(1, facts.ranks) * max(1, config.data.workers)
-    if facts.shards >= wanted:
+    expected = max(1, facts.ranks) * max(1, config.data.workers)
+    if facts.shards >= expected:
         return
     fewer = max(1, facts.shards // max(1, facts.ranks))
     yield Finding(

@@ -22,7 +22,7 @@ SHORT_EPOCHS = 400
 def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """A base rate far from 1.5e-4. The finding also says what it would be as an absolute rate."""
     base, batch = config.optim.base_lr, config.train.global_batch
-    peak, wanted = base * batch / 256, BASE_LR * batch / 256
+    peak, recipe_peak = base * batch / 256, BASE_LR * batch / 256
     times = base / BASE_LR
     if 0.5 <= times <= 2:
         return
@@ -30,10 +30,10 @@ def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     factor = f"{times:.1f}" if times > 1 else f"{times:.2g}"
     problem = (
         f"the learning rate is {factor} times the recipe's: with batch {batch:,}, "
-        f"base {base:g} peaks at {peak:.2g}, and the recipe at {wanted:.2g}"
+        f"base {base:g} peaks at {peak:.2g}, and the recipe at {recipe_peak:.2g}"
     )
     if times > 1:
-        problem += f"; as an absolute rate {base:g} would be {base / wanted:,.0f} times too high"
+        problem += f"; as an absolute rate {base:g} would be {base / recipe_peak:,.0f} times too high"
     reason = "A rate that is too high overwrites good starting weights, and training does not recover"
     if times < 1:
         reason = "With a rate that is too low, the recipe's epochs are not enough"
@@ -64,8 +64,8 @@ def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
 def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     """No warm-up, or one that is most of the run."""
     warmup_epochs, run_epochs = config.optim.warmup_epochs, epochs(config, facts)
-    usual = WARMUP_EPOCHS if run_epochs > 4 * WARMUP_EPOCHS else max(0.01, round(run_epochs / 20, 2))
-    remedy = f"optim.warmup_epochs={usual:g}"
+    recipe_epochs = WARMUP_EPOCHS if run_epochs > 4 * WARMUP_EPOCHS else max(0.01, round(run_epochs / 20, 2))
+    remedy = f"optim.warmup_epochs={recipe_epochs:g}"
     source = "RETFound, methods: 15 epochs; MAE, table 8: 40"
     key = "optim.warmup_epochs"
     if warmup_epochs == 0:
