@@ -78,7 +78,7 @@ def test_move_a_run_and_read_its_report(shards: str, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     said = run_page("reading_the_report.md", tmp_path / "again", {"RUNS": str(tmp_path / "runs")})
     assert "finished" in said
-    assert "at 2.5 a GPU-hour" in (tmp_path / "runs" / "vitl" / "report.html").read_text()
+    assert "at 2.5 per GPU-hour" in (tmp_path / "runs" / "vitl" / "report.html").read_text()
     assert (tmp_path / "runs" / "vitl" / "reconstructions" / "step_00000004.png").exists()
 
 
