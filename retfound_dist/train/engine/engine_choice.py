@@ -43,7 +43,7 @@ def make_engine(
 ) -> TrainingEngine:
     """An engine around the model, with AdamW; `universal`: it is going to load a converted state."""
     if is_single_rank(train, layout.world):
-        return SingleRankEngine(model, groups, train, optim, layout)
+        return SingleRankEngine(model, groups, train, optim, layout, universal)
     return DeepSpeedEngine(
         model, groups, train, optim, layout, choose_zero_stage(train, layout.world), universal
     )

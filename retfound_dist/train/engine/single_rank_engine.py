@@ -45,6 +45,7 @@ class SingleRankEngine:
         train: Train,
         optim: Optim,
         layout: BatchLayout,
+        universal: bool = False,
     ) -> None:
         self.module = model
         names = {parameter: name for name, parameter in model.named_parameters()}
@@ -53,7 +54,7 @@ class SingleRankEngine:
         """Steps and images so far."""
         self.clip_grad = optim.clip_grad
         self._optim, self._layout = optim, layout
-        self._config = deepspeed_config(train, optim, layout, ZERO_STAGE)
+        self._config = deepspeed_config(train, optim, layout, ZERO_STAGE, universal)
         self._passes = 0
         if layout.accumulation > 1:
             self._accumulate_in_fp32()

@@ -20,7 +20,7 @@ from retfound_dist.train.engine.single_rank_engine import SingleRankEngine
 from retfound_dist.train.engine.training_engine import RUN_STATE, STATE_FOLDER, TrainingEngine
 from retfound_dist.train.parameter_groups import parameter_groups
 from retfound_dist.train.ranks.collectives import RankGroup
-from tests.train.engine_state import fp32_weights_of
+from tests.train.engine_state import clipping_of, fp32_weights_of
 
 Precision = Literal["bf16", "fp32"]
 OPTIM = Optim(clip_grad=0.02)
@@ -151,7 +151,7 @@ def test_a_converted_state_goes_on_in_both_engines(
 
 
 @pytest.mark.slow
-def test_unchanged_deepspeed_loads_one_weight_decay_and_one_step_for_all(
+def test_unchanged_deepspeed_loads_one_weight_decay_and_one_step_for_all_and_no_clipping(
     tmp_path: Path, alone: RankGroup
 ) -> None:
     """The repairs in `DeepSpeedEngine.load` are needed as long as this passes."""
@@ -168,13 +168,15 @@ def test_unchanged_deepspeed_loads_one_weight_decay_and_one_step_for_all(
     assert len({id(each) for each in steps}) == 1 < len(steps), (
         "each has a step of its own: delete the repair"
     )
-    assert engine.sharded.clip_grad != OPTIM.clip_grad, "clipping is kept: delete the repair"
     engine = make(3, "bf16", seed=1, converted=True)
     assert isinstance(engine, DeepSpeedEngine)
     engine.load(str(tmp_path), UNIVERSAL)
     assert [group["weight_decay"] for group in engine.sharded.param_groups] == [OPTIM.weight_decay, 0.0]
     assert len({id(state["step"]) for state in engine.adamw.state.values()}) == len(steps)
-    assert engine.sharded.clip_grad == OPTIM.clip_grad
+    for load, clip in (("load_unrepaired", 0.0), ("load", OPTIM.clip_grad)):
+        engine = make(2, "bf16", seed=1, converted=True)
+        getattr(engine, load)(str(tmp_path), UNIVERSAL)
+        assert clipping_of(engine) == clip, "DeepSpeed keeps the clipping: delete the repair"
 
 
 @pytest.mark.slow
