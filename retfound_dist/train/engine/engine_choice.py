@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import nn
 
 from retfound_dist.config.schema import Optim, Train
@@ -42,6 +43,8 @@ def make_engine(
     universal: bool = False,
 ) -> TrainingEngine:
     """An engine around the model, with AdamW; `universal`: it is going to load a converted state."""
+    # DeepSpeed itself would convert the model. The engine of one rank takes it as it is.
+    model.to(torch.bfloat16 if train.precision == "bf16" else torch.float32)
     if is_single_rank(train, layout.world):
         return SingleRankEngine(model, groups, train, optim, layout, universal)
     return DeepSpeedEngine(

@@ -36,7 +36,9 @@ def join_ranks(world: World, threads: int) -> RankGroup:
         torch.cuda.set_device(device)
         # Ranks then connect here, not in the first step. One rank connects to nobody.
         options = {"device_id": device} if world.size > 1 else {}
-    dist.init_process_group(backend, timeout=TIMEOUT, **options)
+    # A start that failed in this process may have left its group, for leaving would wait for a collective.
+    if not dist.is_initialized():
+        dist.init_process_group(backend, timeout=TIMEOUT, **options)
     # A second group, on the hosts: what ranks exchange while a step runs must not queue behind it on the
     # device.
     hosts = dist.new_group(backend="gloo") if world.size > 1 else None

@@ -20,6 +20,7 @@ import torch, torch.distributed as dist
 group = join_ranks(World(), threads=1)
 print(dist.get_backend(), dist.get_world_size(), group.device, torch.get_num_threads(), os.environ["MASTER_ADDR"],
       os.environ["RANK"], "deepspeed" in sys.modules)
+join_ranks(World(), threads=1)
 leave_ranks()
 print(dist.is_initialized())
 leave_ranks()
