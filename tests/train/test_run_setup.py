@@ -23,7 +23,7 @@ WRONG = {
     "model.init=SHARDS": "is a shard set, not a checkpoint or weights file",
     "model.init=OTHER": "does not fit this encoder",
     "model.init=TEXT": "not a weights file",
-    "model.name=vit_larg": "model.name='vit_larg' is not an encoder",
+    "model.name=vit_larg": "model.name='vit_larg' is not a known encoder",
     "model.image_size=30": "model.image_size=30 is not a multiple of the patch",
     "model.decoder_heads=5": "model.decoder_heads=5",
     "model.mask_ratio=0.9": "model.mask_ratio=0.9 keeps 0 of 4 patches",
