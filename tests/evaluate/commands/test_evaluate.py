@@ -155,7 +155,7 @@ def test_a_run_s_url_means_its_newest_checkpoint_and_results_go_to_any_url(tmp_p
     [
         (["checkpoint=none", "data.path=/nowhere/at/all"], DataError, "does not exist"),
         (["checkpoint=/nowhere.pth"], WeightsError, "no weights at"),
-        (["model.name=vit_tiny"], ConfigError, "not an encoder"),
+        (["model.name=vit_tiny"], ConfigError, "not a known encoder"),
         (["model.image_size=30"], ConfigError, "not a multiple"),
         (["finetune.batch=0"], ConfigError, "greater than 0"),
         (["finetune.epoch=3"], ConfigError, r"finetune\.epoch: did you mean finetune\.epochs"),
