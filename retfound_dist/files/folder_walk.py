@@ -14,12 +14,12 @@ from retfound_dist.files.skipped_files import (
     AGAIN,
     CYCLE,
     GONE,
-    HEAD,
+    HEAD_BYTES,
     HIDDEN,
     LINKED,
     OUT,
     SPECIAL,
-    PassedOver,
+    SkippedFiles,
     is_hidden,
     printable,
 )
@@ -29,7 +29,7 @@ Links = Literal["inside", "anywhere"]
 
 
 @dataclass
-class Tally:
+class FolderCounts:
     """Counts of what one folder holds directly."""
 
     images: int = 0
@@ -50,8 +50,8 @@ class FolderFiles:
     """Below `root`, sorted."""
     sizes: array[int] = field(default_factory=lambda: array("q"))
     """Bytes of each."""
-    passed: PassedOver = field(default_factory=PassedOver)
-    folders: dict[str, Tally] = field(default_factory=dict)
+    passed: SkippedFiles = field(default_factory=SkippedFiles)
+    folders: dict[str, FolderCounts] = field(default_factory=dict)
     """Every folder that was entered, by its path below `root` (`""`: the root itself)."""
 
 
@@ -71,8 +71,8 @@ def _identity(info: os.stat_result) -> int:
 @dataclass(frozen=True)
 class _Folder:
     path: str
-    holders: tuple[int, ...]
-    """Identities of the folders that this one is reached through, itself the last."""
+    ancestors: tuple[int, ...]
+    """Identities of the folders above this one, the top folder first, and of this one."""
     linked: bool
     """Whether a link is on the way."""
 
@@ -96,8 +96,8 @@ class Walk:
             # is listed.
             waiting = sorted(self._links)
             self._links.clear()
-            for path, holders in waiting:
-                self._enter_link(path, holders)
+            for path, ancestors in waiting:
+                self._enter_link(path, ancestors)
 
     def result(self) -> FolderFiles:
         """The files in the order of their paths, each once."""
@@ -130,29 +130,29 @@ class Walk:
         tally.images -= 1
         self._pass_over(kind, path, tally)
 
-    def _pass_over(self, kind: str, path: str, tally: Tally) -> None:
+    def _pass_over(self, kind: str, path: str, tally: FolderCounts) -> None:
         self._files.passed.add(kind, path)
         tally.passed += kind != HIDDEN
         tally.example = tally.example or path
 
-    def _enter_link(self, path: str, holders: tuple[int, ...]) -> None:
+    def _enter_link(self, path: str, ancestors: tuple[int, ...]) -> None:
         """Enter the folder behind a link, unless it was entered by a link before or holds this link."""
         identity = _identity(_stat(self._files.root, path))
         tally = self._files.folders[os.path.dirname(path)]
         # Only the folders on the way matter here: another way to the same folder is no cycle.
-        if identity in holders:
+        if identity in ancestors:
             self._pass_over(CYCLE, self._link_with_target(path), tally)
         elif identity in self._linked_folders:
             self._pass_over(AGAIN, self._link_with_target(path), tally)
         else:
             self._linked_folders.add(identity)
-            self._enter(_Folder(path, (*holders, identity), True))
+            self._enter(_Folder(path, (*ancestors, identity), True))
 
     def _enter(self, top: _Folder) -> None:
         folders = [top]
         while folders:
             folder = folders.pop()
-            tally = self._files.folders[folder.path] = Tally()
+            tally = self._files.folders[folder.path] = FolderCounts()
             below: list[str] = []
             try:
                 with os.scandir(os.path.join(self._files.root, folder.path)) as entries:
@@ -165,7 +165,7 @@ class Walk:
                 raise DataError(f"cannot list {where}: {error.strerror}; check its rights") from error
             tally.folders += len(below)
 
-    def _subfolders(self, folder: _Folder, paths: list[str], tally: Tally) -> list[_Folder]:
+    def _subfolders(self, folder: _Folder, paths: list[str], tally: FolderCounts) -> list[_Folder]:
         """The subfolders to enter; behind a link each real folder once."""
         entered = []
         for path in paths:
@@ -175,10 +175,10 @@ class Walk:
                 continue
             if folder.linked:
                 self._linked_folders.add(identity)
-            entered.append(_Folder(path, (*folder.holders, identity), folder.linked))
+            entered.append(_Folder(path, (*folder.ancestors, identity), folder.linked))
         return entered
 
-    def _visit(self, entry: os.DirEntry[str], folder: _Folder, tally: Tally) -> bool:
+    def _visit(self, entry: os.DirEntry[str], folder: _Folder, tally: FolderCounts) -> bool:
         """List or count one entry; True for a subfolder, which the caller enters."""
         path = os.path.join(folder.path, entry.name)
         if is_hidden(entry.name):
@@ -193,7 +193,7 @@ class Walk:
             self._pass_file(path, tally)
         return False
 
-    def _visit_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: Tally) -> None:
+    def _visit_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: FolderCounts) -> None:
         real = os.path.realpath(entry.path)
         has_image_name = entry.name.lower().endswith(self._ends)
         try:
@@ -207,7 +207,7 @@ class Walk:
             self._pass_over(OUT, self._link_with_target(path), tally)
         elif is_folder:
             tally.folders += 1
-            self._links.append((path, folder.holders))
+            self._links.append((path, folder.ancestors))
         elif has_image_name:
             self._add_image(path, info, True, tally)
         elif not outside and (folder.path or entry.name not in self._used):
@@ -216,7 +216,7 @@ class Walk:
             self._files.passed.add_file(path, bytes)
             tally.passed += 1
 
-    def _add_image(self, path: str, info: os.stat_result, by_link: bool, tally: Tally) -> None:
+    def _add_image(self, path: str, info: os.stat_result, by_link: bool, tally: FolderCounts) -> None:
         if not stat.S_ISREG(info.st_mode):
             self._pass_over(SPECIAL, path, tally)
             return
@@ -226,7 +226,7 @@ class Walk:
         self._by_link.append(by_link)
         tally.images += 1
 
-    def _pass_file(self, path: str, tally: Tally) -> None:
+    def _pass_file(self, path: str, tally: FolderCounts) -> None:
         self._files.passed.add_file(path, lambda: _head(os.path.join(self._files.root, path)))
         tally.passed += 1
         tally.example = tally.example or path
@@ -251,4 +251,4 @@ def _head(path: str) -> bytes:
         return b""
     with open(descriptor, "rb", buffering=0) as stream:
         is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return (stream.read(HEAD) or b"") if is_regular else b""
+        return (stream.read(HEAD_BYTES) or b"") if is_regular else b""

@@ -23,7 +23,7 @@ HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, TABLE, SPECIAL = (
 )
 OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
 HIDDEN_FILES = "hidden or of the operating system"
-"""Their name in a sentence. Nobody has to act on them."""
+"""Words for such files in a message. Nobody has to act on them."""
 # `.ima` is Siemens' name for DICOM.
 _DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
 _DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
@@ -40,17 +40,17 @@ _KIND_ENDS = {
     TABLE: _TABLE_ENDS,
 }
 _MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
-# As far as the last of them reaches: `ustar` in a tar's header, at 257.
-HEAD = 264
+# The last of them, `ustar` in the header of a tar, ends at byte 262.
+HEAD_BYTES = 264
 """Bytes at the beginning of a file that identify DICOM and archives."""
-SNIFFED = 1000
+MOST_OPENED = 1000
 """Most files of one extension that are opened. The others are counted as what most of these were."""
 MOST_KINDS = 200
 """Extensions that are counted apart."""
 MOST_LINES = 15
-LONGEST = 160
+LONGEST_EXAMPLE = 160
 """Characters of an example."""
-_MACHINES_OWN = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"))
+_SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin"))
 
 
 def printable(path: str) -> str:
@@ -63,7 +63,7 @@ def printable(path: str) -> str:
 
 def is_hidden(name: str) -> bool:
     """Whether a name is hidden, or one that an operating system leaves behind."""
-    return name.startswith(".") or name.lower() in _MACHINES_OWN
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 @dataclass
@@ -72,16 +72,16 @@ class _Kind:
     example: str
 
 
-class PassedOver:
+class SkippedFiles:
     """Counts by kind. A kind is one of this module's, or an extension such as `.npy`."""
 
     def __init__(self) -> None:
         """Start with no files."""
         self._kinds: dict[str, _Kind] = {}
-        self._sniffed: dict[str, dict[str, int]] = {}
+        self._opened_kinds: dict[str, dict[str, int]] = {}
 
     def __len__(self) -> int:
-        """How many were passed over, hidden ones left out."""
+        """Number of files that were passed over, without hidden ones."""
         return sum(tally.count for kind, tally in self._kinds.items() if kind != HIDDEN)
 
     def add(self, kind: str, example: str) -> None:
@@ -93,10 +93,12 @@ class PassedOver:
             self._kinds[kind] = _Kind(1, example)
             return
         known.count += 1
-        known.example = min(known.example, example)  # the same, in whatever order a disk lists
+        known.example = min(
+            known.example, example
+        )  # so that the example does not depend on the order in which a disk lists
 
     def add_file(self, path: str, read_head: Callable[[], bytes]) -> None:
-        """Count a file that is not named like an image; `read_head` gives its first HEAD bytes."""
+        """Count a file that is not named like an image; `read_head` gives its first HEAD_BYTES bytes."""
         end = extension_of(path)
         self.add(_kind_by_name(end) or self._kind_by_content(end, read_head), path)
 
@@ -119,8 +121,8 @@ class PassedOver:
 
     def _kind_by_content(self, end: str, read_head: Callable[[], bytes]) -> str:
         """Detect DICOM and archives by their content. Of many files of one extension only some are opened."""
-        seen = self._sniffed.setdefault(end if len(self._sniffed) < MOST_KINDS else ".*", {})
-        if sum(seen.values()) >= SNIFFED:
+        seen = self._opened_kinds.setdefault(end if len(self._opened_kinds) < MOST_KINDS else ".*", {})
+        if sum(seen.values()) >= MOST_OPENED:
             return max(sorted(seen), key=seen.__getitem__)
         kind = _kind_by_head(read_head()) or end
         seen[kind] = seen.get(kind, 0) + 1
@@ -146,7 +148,11 @@ def _kind_by_head(head: bytes) -> str | None:
 def _sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
     one = tally.count == 1
     such = printable(tally.example)
-    such = f", such as {such if len(such) <= LONGEST else such[: LONGEST - 3] + '...'}" if named else ""
+    such = (
+        f", such as {such if len(such) <= LONGEST_EXAMPLE else such[: LONGEST_EXAMPLE - 3] + '...'}"
+        if named
+        else ""
+    )
     count = f"{tally.count:,}"
     allow = f"; {follow} follows them if you trust this folder" if follow else ""
     files = f"{count} file{'' if one else 's'}"

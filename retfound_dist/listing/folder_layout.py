@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from retfound_dist.errors import DataError
-from retfound_dist.files.folder_walk import FolderFiles, Tally
+from retfound_dist.files.folder_walk import FolderCounts, FolderFiles
 from retfound_dist.files.skipped_files import printable
 from retfound_dist.formats.shard_set import SPLITS
 
@@ -95,17 +95,17 @@ def layout_of(files: FolderFiles, setting: str = "source.path", shown: str = "")
 def vanished(files: FolderFiles, layout: FolderLayout) -> list[str]:
     """Sentences on class folders without an image, on empty class folders, and on other empty folders."""
     # A class whose files are all of a format that is not read would otherwise be missing without a word.
-    groups: dict[str, Tally] = {}
+    groups: dict[str, FolderCounts] = {}
     for folder, tally in files.folders.items():
         is_inside = not layout.inside or f"{folder}/".startswith(f"{layout.inside}/")
         relative = layout.own(folder) if is_inside else ""
         name = _class_folder(relative.split("/")) if relative else ""
         if name:
-            whole = groups.setdefault(name, Tally())
+            whole = groups.setdefault(name, FolderCounts())
             whole.images += tally.images
             whole.passed += tally.passed
             whole.example = whole.example or tally.example
-    other_empty = [folder for folder, tally in files.folders.items() if folder and tally == Tally()]
+    other_empty = [folder for folder, tally in files.folders.items() if folder and tally == FolderCounts()]
     other_empty = [folder for folder in other_empty if layout.own(folder) not in groups]
     without = {name: tally for name, tally in sorted(groups.items()) if not tally.images}
     empty = [name for name, tally in without.items() if not tally.passed]

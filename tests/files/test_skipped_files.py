@@ -5,15 +5,15 @@ from __future__ import annotations
 from retfound_dist.files.skipped_files import (
     MOST_KINDS,
     MOST_LINES,
-    SNIFFED,
-    PassedOver,
+    MOST_OPENED,
+    SkippedFiles,
     extension_of,
     is_hidden,
 )
 
 
 def test_a_million_files_of_many_extensions_take_few_kinds_and_few_lines() -> None:
-    passed = PassedOver()
+    passed = SkippedFiles()
     for number in range(5_000):
         passed.add_file(f"f.{number:x}z", lambda: b"")
     assert len(passed) == 5_000
@@ -24,21 +24,21 @@ def test_a_million_files_of_many_extensions_take_few_kinds_and_few_lines() -> No
 
 
 def test_of_many_files_without_an_extension_only_some_are_opened() -> None:
-    opened, passed = [], PassedOver()
+    opened, passed = [], SkippedFiles()
 
     def head() -> bytes:
         opened.append(1)
         return bytes(128) + b"DICM"
 
-    for number in range(3 * SNIFFED):
+    for number in range(3 * MOST_OPENED):
         passed.add_file(f"IM{number:06d}", head)
-    assert len(opened) == SNIFFED
-    assert passed.count("dicom") == 3 * SNIFFED
+    assert len(opened) == MOST_OPENED
+    assert passed.count("dicom") == 3 * MOST_OPENED
 
 
 def test_a_table_that_is_not_read_says_which_one_would_be() -> None:
     """A list a level too deep knows patients that nobody is told of."""
-    passed = PassedOver()
+    passed = SkippedFiles()
     for name in ("octdl/manifest.csv", "octid/Labels.XLSX"):
         passed.add_file(name, bytes)
     (line,) = passed.lines()
@@ -48,13 +48,13 @@ def test_a_table_that_is_not_read_says_which_one_would_be() -> None:
 
 
 def test_names_are_left_out_where_they_may_be_of_people() -> None:
-    passed = PassedOver()
+    passed = SkippedFiles()
     passed.add_file("Jane Doe 1970.pdf", bytes)
     assert passed.lines(named=False) == ["passed over: 1 file .pdf: not an image"]
 
 
 def test_an_example_is_one_short_printable_line() -> None:
-    passed = PassedOver()
+    passed = SkippedFiles()
     passed.add_file("a/" + "x\n" * 500 + ".npy", bytes)
     (line,) = passed.lines()
     assert line.isprintable()
