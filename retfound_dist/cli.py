@@ -16,7 +16,7 @@ from retfound_dist.config.command_line import parse_arguments
 from retfound_dist.config.missing_config import check_config
 from retfound_dist.errors import ConfigError, RetfoundError
 from retfound_dist.runtime.optional_packages import requires_extra
-from retfound_dist.runtime.terminal import guarded
+from retfound_dist.runtime.terminal import filtered_output
 from retfound_dist.runtime.unexpected_error import report_unexpected
 
 Command = Callable[[argparse.Namespace], int]
@@ -24,7 +24,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; secrets are removed from everything that is printed."""
-    with guarded():
+    with filtered_output():
         return _run(argv)
 
 

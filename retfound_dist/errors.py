@@ -1,16 +1,16 @@
-"""One exception class for each kind of trouble a person can meet.
+"""One exception class for each kind of problem that a user can meet.
 
-Every message says what happened, where, and what to do. `cli.py` prints it on one line and
-leaves with `exit_code`.
+Every message says what happened, where, and what to do. `cli.py` prints it on one line and exits with
+`exit_code`.
 """
 
 
 class RetfoundError(Exception):
-    """Anything this project can explain in one line."""
+    """Base class of all errors that are explained in one line."""
 
     exit_code = 2
-    lasting = True
-    """Whether another start would fail in the same way. A scheduler then need not try it."""
+    is_permanent = True
+    """Whether another start would fail in the same way. Then a scheduler need not restart the job."""
 
 
 class ConfigError(RetfoundError):
@@ -20,15 +20,15 @@ class ConfigError(RetfoundError):
 class StorageError(RetfoundError):
     """A URL that cannot be read or written."""
 
-    lasting = False
+    is_permanent = False
 
 
 class RecordError(RetfoundError):
-    """A JSON file that is damaged: cut, empty, of other types, without a key."""
+    """A JSON file that is damaged: truncated, empty, with wrong types, or without a required key."""
 
 
 class FormatError(RecordError):
-    """A JSON file of a format that this version does not read. Nothing is damaged."""
+    """A JSON file of a format that this version does not read. The file is not damaged."""
 
 
 class DataError(RetfoundError):
@@ -36,11 +36,11 @@ class DataError(RetfoundError):
 
 
 class ImageError(DataError, ValueError):
-    """An image file that is damaged, no image, or of a kind that cannot be read right."""
+    """An image file that is damaged, is not an image, or cannot be decoded correctly."""
 
 
 class ManifestError(DataError):
-    """A shard set whose manifest is missing, malformed or of another format."""
+    """A shard set whose manifest is missing, invalid or of another format."""
 
 
 class CheckpointError(RetfoundError):
@@ -48,24 +48,24 @@ class CheckpointError(RetfoundError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint that could not be saved. A store or a disk failed; the run itself is sound."""
+    """A checkpoint that could not be saved because a store or a disk failed. The run itself has no error."""
 
-    lasting = False
+    is_permanent = False
 
 
 class WeightsError(RetfoundError):
-    """A weights file that does not hold the encoder that was asked for."""
+    """A weights file that does not contain the requested encoder."""
 
 
 class RunConflictError(RetfoundError):
-    """A run folder that already holds another run."""
+    """A run folder that already contains another run."""
 
 
 class FaultsFoundError(RetfoundError):
-    """A check that ran to its end and found faults. The exit code is 1, not 2."""
+    """A check that was completed and found faults. The exit code is 1, not 2."""
 
     exit_code = 1
 
 
 class TrainingError(RetfoundError):
-    """A run that cannot go on."""
+    """A run that cannot continue."""

@@ -65,7 +65,9 @@ def append(
         )
         # `old` protects the old shards: they are not of this plan, and recovering removes such files.
         recovered = committed_shards.recover_shards(url, shard_names, plan, old)
-        writer = write_plan(config, plan, recovered, base.shards, progress, shard_names, lock.confirm)
+        writer = write_plan(
+            config, plan, recovered, base.shards, progress, shard_names, lock.check_still_held
+        )
         if not writer.shards:
             raise DataError(
                 f"nothing in the new sources can be added to {url}: every image is bad or already in the set"
@@ -76,7 +78,7 @@ def append(
         shards = [*base.shards, *writer.shards]
         tree, pages = describe_set(plan, config, merged, shards, writer.skipped, config_file)
         # If this process was suspended and another took the lock, the other's manifest must stay.
-        lock.confirm()
+        lock.check_still_held()
         commit_set(url, tree, pages)
         return read_manifest(url)
 

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from retfound_dist.errors import RetfoundError
 from retfound_dist.runtime import worker_leftovers
-from retfound_dist.runtime.terminal import guard
+from retfound_dist.runtime.terminal import filter_output
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,7 +45,7 @@ def ordered_map(
             yield from map(function, items)
         return
     # Spawned, not forked: this process may hold threads and open S3 connections.
-    worker_leftovers.begin()
+    worker_leftovers.name_after_owner()
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
@@ -87,7 +87,7 @@ def _start_worker() -> None:
     """Sets up a worker: it ignores Ctrl-C, ends when its parent is killed, and uses one core."""
     import numpy  # noqa: F401  threadpool_limits affects only libraries that are loaded
 
-    guard()
+    filter_output()
     threadpool_limits(1)
     # Ctrl-C reaches the whole process group, but only the parent can stop the pool in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -95,7 +95,7 @@ def plan_pack(config: PackConfig, *, dry: bool = False) -> PackPlan:
 
 def _label_warnings(scans: Sequence[Scan]) -> list[str]:
     """Warns of labels that packing accepts and `evaluate` refuses."""
-    doubts = class_names.doubts(Counter(scan.label for scan in scans if scan.label is not None))
+    doubts = class_names.label_problems(Counter(scan.label for scan in scans if scan.label is not None))
     return [f"warning, labels: {doubt}; retfound evaluate will refuse them" for doubt in doubts]
 
 
@@ -161,12 +161,12 @@ def run_plan(
         if not keep:
             write_table(config, plan.scans)
         shards = committed_shards.recover_shards(url, shard_names, plan, keep)
-        writer = write_plan(config, plan, shards, (), progress, shard_names, lock.confirm)
+        writer = write_plan(config, plan, shards, (), progress, shard_names, lock.check_still_held)
         if not writer.shards:
             raise DataError(_nothing_usable(writer.skipped))
         tree = make_manifest(plan, config, writer.shards, writer.skipped)
         tree, pages = describe_set(plan, config, tree, writer.shards, writer.skipped, config_file)
-        lock.confirm()
+        lock.check_still_held()
         if keep:  # until now the table belonged to the old set
             write_table(config, plan.scans)
         commit_set(url, tree, pages)

@@ -58,7 +58,7 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     plan_digests = PlanDigests(plan)
     with set_lock(config.out.url) as lock:
         for contents in bad_contents:
-            _rebuild(config, plan_digests, contents, lock.confirm)
+            _rebuild(config, plan_digests, contents, lock.check_still_held)
     return [contents.shard.name for contents in bad_contents]
 
 

@@ -27,7 +27,7 @@ from retfound_dist.formats.shard_set import (
 )
 from retfound_dist.formats.shard_set_files import PackedFields
 from retfound_dist.io import storage
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.records import json_reader
 from shards.images.preparation import decode
 from shards.ordered_map import available_cores, ordered_map
@@ -71,7 +71,7 @@ def inspect_set(
 ) -> VerifyReport:
     """Checks the set as `verify` does, and also names the bad shards."""
     # `counted=False`: a wrong count would raise here. Below it is one fault among the others.
-    manifest = read_manifest(url, counted=False)
+    manifest = read_manifest(url, check_total=False)
     faults, notes = _set_faults(manifest)
     keys = Counter[str]()
     bad_shards: list[str] = []
@@ -226,7 +226,7 @@ def _local_copy(url: str) -> Iterator[str]:
         yield storage.local_path(url)
         return
     # Copied, because a shard is read three times: for its hash, its members and its samples.
-    with temporary(prefix="retfound-verify-") as folder:
+    with new_temporary_folder(prefix="retfound-verify-") as folder:
         path = f"{folder}/{storage.name(url)}"
         storage.get_file(url, path)
         yield path

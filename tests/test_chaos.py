@@ -58,7 +58,7 @@ def watched(script: str, folder: Path) -> WatchedProcess:
 
 
 def test_the_notice_of_a_wait_is_no_line_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    monkeypatch.setattr(slow_store, "_last_announced", 0.0)
     wait = slow_store._Wait("s3://b/x (to read)", 100.0, 160.0)
     assert NOTICE.search(slow_store.due_line([wait], 150.0, 0.0))
 

@@ -11,9 +11,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The parsed arguments; `name` is the command's. Exits with 2 on a wrong argument."""
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
-        from retfound_dist.config.completion import answer
+        from retfound_dist.config.completion import complete_request
 
-        answer(parser)
+        complete_request(parser)
     # argparse alone does not accept `key=value` after options.
     args, remaining = parser.parse_known_args(argv)
     overrides = getattr(args, "overrides", None)

@@ -23,12 +23,12 @@ def shell_code(shell: str) -> str:
     return str(argcomplete.shellcode(["retfound"], shell=shell))
 
 
-def answer(parser: argparse.ArgumentParser) -> None:
+def complete_request(parser: argparse.ArgumentParser) -> None:
     """Answer a shell's request for completion (`_ARGCOMPLETE` is set), and exit."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
-                _set_completers(sub, complete_shown if name == "show" else complete_file)
+                _set_completers(sub, complete_show_argument if name == "show" else complete_config_file)
     argcomplete.autocomplete(parser, always_complete_options="long")
 
 
@@ -40,14 +40,14 @@ def _set_completers(sub: argparse.ArgumentParser, complete_config: Callable[...,
             action.completer = complete_config  # type: ignore[attr-defined]
 
 
-def complete_file(prefix: str, **_: Any) -> list[str]:
+def complete_config_file(prefix: str, **_: Any) -> list[str]:
     """Config files."""
     return list(FilesCompleter(("toml",))(prefix))
 
 
-def complete_shown(prefix: str, **_: Any) -> list[str]:
+def complete_show_argument(prefix: str, **_: Any) -> list[str]:
     """Arguments of `show --keys`: config files and commands."""
-    return [*complete_file(prefix), *(name for name in COMMANDS if name.startswith(prefix))]
+    return [*complete_config_file(prefix), *(name for name in COMMANDS if name.startswith(prefix))]
 
 
 def complete_key(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:

@@ -22,7 +22,7 @@ from retfound_dist.config.reference import COMMANDS, keys_of, sections_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED_BLOCK = re.compile(r"```console\n\$ (retfound (?:plan|show) [^\n]*)\n(.*?)```", re.S)
-HEAD = """# Settings
+PAGE_HEADER = """# Settings
 
 This page lists every config key. `retfound show --keys pretrain` prints the keys of one command, and
 `retfound show --keys` those of all commands.
@@ -36,7 +36,7 @@ the resulting values and where each of them was set.
 
 def config_page() -> str:
     """`docs/config.md`."""
-    return "\n".join([HEAD, *(line for command in COMMANDS for line in _section(command))])
+    return "\n".join([PAGE_HEADER, *(line for command in COMMANDS for line in _section(command))])
 
 
 def _section(command: str) -> Iterator[str]:
@@ -56,12 +56,12 @@ def _section(command: str) -> Iterator[str]:
     yield ""
 
 
-def refreshed(page: str) -> str:
+def with_current_output(page: str) -> str:
     """The page with the present output of its commands."""
-    return GENERATED_BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{output(match[1])}```", page)
+    return GENERATED_BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{command_output(match[1])}```", page)
 
 
-def output(command: str) -> str:
+def command_output(command: str) -> str:
     """The output of a `retfound` command that runs in the repository's root, without Slurm's variables."""
     # `plan` reads the number of nodes from Slurm, and a page must not depend on where it is made.
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
@@ -70,13 +70,13 @@ def output(command: str) -> str:
     return "".join(line.rstrip() + "\n" for line in result.stdout.splitlines())
 
 
-def pages() -> Iterator[tuple[Path, str]]:
+def generated_pages() -> Iterator[tuple[Path, str]]:
     """(file, expected content) of every page with generated parts."""
     yield ROOT / "docs" / "config.md", config_page()
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text()
         if path.name != "config.md" and GENERATED_BLOCK.search(text):
-            yield path, refreshed(text)
+            yield path, with_current_output(text)
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; 1 when a page is not as it should be"
     )
     args, stale = parser.parse_args(), 0
-    for path, text in pages():
+    for path, text in generated_pages():
         if path.exists() and path.read_text() == text:
             continue
         stale += 1

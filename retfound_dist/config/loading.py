@@ -26,22 +26,22 @@ T = TypeVar("T")
 Tree = dict[str, Any]
 
 
-def load(kind: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, dict[str, str]]:
+def load(config_class: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, dict[str, str]]:
     """Read a config file and apply `key=value` overrides.
 
     Returns the config and, for every dotted key, its origin: the file, `command line` or `default`.
     Raises ConfigError with every fault in one line.
     """
     tree = read_toml(path)
-    override_values = dict(parse_override(kind, text) for text in overrides)
+    override_values = dict(parse_override(config_class, text) for text in overrides)
     for key, value in override_values.items():
         _set_value(tree, key, value)
-    _drop_other_length(tree, override_values)
+    _drop_overridden_length(tree, override_values)
     origins = {key: path for key, _ in flatten(tree)}
     origins |= {
         key: "command line" for key in origins if any(_is_below(key, name) for name in override_values)
     }
-    config = build(kind, tree, where=path)
+    config = build(config_class, tree, where=path)
     return config, {key: origins.get(key, "default") for key, _ in flatten(to_dict(config))}
 
 
@@ -198,7 +198,7 @@ def _is_below(key: str, name: str) -> bool:
     return key == name or key.startswith(name + ".")
 
 
-def _drop_other_length(tree: Tree, override_values: Mapping[str, Any]) -> None:
+def _drop_overridden_length(tree: Tree, override_values: Mapping[str, Any]) -> None:
     """Drop the file's `train.epochs` where `train.steps` is on the command line, and the other way round."""
     for key, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
         if key in override_values and other not in override_values:

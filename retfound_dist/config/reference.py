@@ -25,13 +25,13 @@ COMMANDS = {
 }
 """Command and the class of its config."""
 # A docstring says the unit already. Reading it from there keeps one place for it.
-_UNITS = (
+_UNITS_BY_MEANING = (
     (r"pixel", "pixels"),
     (r"(?<![a-z])GB(?![a-z])", "GB (10^9 bytes)"),
     (r"(?<![a-z])MB(?![a-z])", "MB (10^6 bytes)"),
     (r"(?<![a-z])mm(?![a-z])", "mm"),
 )
-_BY_NAME = (
+_UNITS_BY_NAME = (
     (r"^finetune_every$", "checkpoints"),
     (r"_s$", "s"),
     (r"seconds", "s"),
@@ -63,21 +63,21 @@ class Key:
     """The article that the default comes from, where its docstring names one."""
 
 
-def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
+def keys_of(config_class: type, prefix: str = "") -> Iterator[Key]:
     """Every key of a config class, in its order."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    described = kind.__pydantic_fields__  # type: ignore[attr-defined]
-    for field in dataclasses.fields(kind):
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    described = config_class.__pydantic_fields__  # type: ignore[attr-defined]
+    for field in dataclasses.fields(config_class):
         hint, name = hints[field.name], prefix + field.name
-        bare = _without_annotation(hint)
-        if dataclasses.is_dataclass(bare):
-            yield from keys_of(typing.cast(type, bare), f"{name}.")
+        annotation = _without_annotation(hint)
+        if dataclasses.is_dataclass(annotation):
+            yield from keys_of(typing.cast(type, annotation), f"{name}.")
             continue
         meaning = " ".join((described[field.name].description or "").split())
-        source = _SOURCE.search(meaning) or _SOURCE.search(" ".join((kind.__doc__ or "").split()))
-        words = type_name(hint)
-        unit = _unit(field.name, meaning) if re.search("integer|number", words) else ""
-        yield Key(name, words, _default(field), unit, meaning, source[1] if source else "")
+        source = _SOURCE.search(meaning) or _SOURCE.search(" ".join((config_class.__doc__ or "").split()))
+        type_text = type_name(hint)
+        unit = _unit(field.name, meaning) if re.search("integer|number", type_text) else ""
+        yield Key(name, type_text, _default(field), unit, meaning, source[1] if source else "")
 
 
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
@@ -122,9 +122,9 @@ def _tuple_name(parts: Sequence[Any]) -> str:
 def _bounds(limits: Sequence[Any]) -> Iterator[str]:
     for limit in limits:
         for bound in getattr(limit, "metadata", [limit]):
-            for kind, sign in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
+            for kind, symbol in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
                 if isinstance(bound, kind):
-                    yield f"{sign} {getattr(bound, kind.__name__.lower()):g}"
+                    yield f"{symbol} {getattr(bound, kind.__name__.lower()):g}"
             if isinstance(bound, MinLen):
                 yield f"of {bound.min_length} or more"
 
@@ -144,10 +144,10 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _unit(name: str, meaning: str) -> str:
-    for pattern, unit in _BY_NAME:
+    for pattern, unit in _UNITS_BY_NAME:
         if re.search(pattern, name):
             return unit
-    return next((unit for pattern, unit in _UNITS if re.search(pattern, meaning)), "")
+    return next((unit for pattern, unit in _UNITS_BY_MEANING if re.search(pattern, meaning)), "")
 
 
 def commands_for(text: str) -> list[str]:

@@ -1,11 +1,11 @@
-"""Reads and writes committed checkpoints, the only thing that training hands to evaluation.
+"""Reads and writes committed checkpoints, which training writes and evaluation reads.
 
 A checkpoint is a folder `RUN/checkpoints/step_00000100/`. Its `COMMIT.json` is written last and lists every
 file with its size and sha256. Without it there is no checkpoint.
 
-Only files that the commit lists belong to the checkpoint. Every save writes under new names
-(`state-3f9a61c0/`), so a file that a commit lists is never overwritten. When a step is saved again, readers
-see the old checkpoint until the new `COMMIT.json` replaces the old one as a whole.
+Only files that the commit lists belong to the checkpoint. Every save uses new names (`state-3f9a61c0/`), so a
+file that a commit lists is never overwritten. When a step is saved again, readers see the old checkpoint
+until the new `COMMIT.json` replaces the old one in one step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retfound_dist.formats import run_config, url_kinds
 from retfound_dist.io import storage, verified_files
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.records import json_reader
-from retfound_dist.records.plain_names import plain_path
+from retfound_dist.records.plain_names import checked_path
 
 FORMAT = 1
 COMMIT = "COMMIT.json"
@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 STATE, PARTS, UNIVERSAL = "state", "parts", "universal"
 """Folders of a checkpoint; their names end in the mark of their save. They hold the training state, each
 rank's part of the weights until the parts are merged, and the state converted for another number of ranks."""
-Errors = tuple[type[RetfoundError], ...]
+ErrorTypes = tuple[type[RetfoundError], ...]
 PARALLEL_READS = 8
 """Commits that are read at the same time."""
 UNUSABLE = (CheckpointError, FormatError)
@@ -40,15 +40,15 @@ UNUSABLE = (CheckpointError, FormatError)
 _STEP = re.compile(r"^step_(\d{8,})$")
 _WEIGHTS = re.compile(r"^model(-[0-9a-f]+)?\.safetensors$")
 _STATE = re.compile(rf"^{STATE}(-[0-9a-f]+)?/(.+)$")
-# Names that a save of ours may leave behind. Other files in the folder were put there by a person: never
-# delete them. `.tmp` is what `io.storage` calls a file of a disk until it is complete.
-_OURS = re.compile(
+# Names that a save may leave behind. Other files in the folder were put there by a person: never delete them.
+# `io.storage` ends the names of incomplete files in `.tmp`.
+_SAVED_NAMES = re.compile(
     rf"^(({STATE}|{PARTS}|{UNIVERSAL})(-[0-9a-f]+)?|model(-[0-9a-f]+)?\.safetensors|.+\.[0-9a-f]{{8}}\.tmp)$"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class CommitFields:
     """The fields of COMMIT.json."""
 
     step: json_reader.Count
@@ -62,15 +62,15 @@ class Written:
     """The run's config.json: its settings and, as `shard_set`, what it trains on."""
     files: dict[str, FileInfo]
     generation: json_reader.Count = 0
-    """Increased by a start that did not go on from the newest checkpoint. A checkpoint of a later generation
-    is newer, whatever its step."""
+    """Increased by a start that did not continue from the newest checkpoint. A checkpoint of a later
+    generation is newer, whatever its step."""
     chosen: str = ""
-    """The checkpoint that `run.resume` asked for, and the job that asked. When that job is restarted, it goes
-    on from its own later checkpoints, not from this one again."""
+    """The checkpoint that `run.resume` named, and the job that named it. When that job is restarted, it
+    continues from its own later checkpoints, not from this one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Commit(Written):
+class Commit(CommitFields):
     """A committed checkpoint: its URL and the fields of its COMMIT.json."""
 
     url: str
@@ -80,11 +80,11 @@ class Commit(Written):
         """Name of the weights' file; CheckpointError where there is none."""
         if weights_names := [name for name in self.files if _WEIGHTS.match(name)]:
             return weights_names[0]
-        raise CheckpointError(f"{self.url} holds no {WEIGHTS}; use another checkpoint")
+        raise CheckpointError(f"{self.url} has no {WEIGHTS}; use another checkpoint")
 
     @property
     def state(self) -> dict[str, str]:
-        """Files of the training state: stored name -> name without the mark of the save (`state/...`)."""
+        """Files of the training state: stored name -> name without the save's mark (`state/...`)."""
         matches = {name: _STATE.match(name) for name in self.files}
         return {name: f"{STATE}/{match[2]}" for name, match in matches.items() if match}
 
@@ -131,10 +131,10 @@ def write_commit(commit: Commit) -> None:
 def read_commit(url: str) -> Commit:
     """A checkpoint's commit; CheckpointError where there is none or it is damaged, FormatError where it is of
     another format, StorageError where it cannot be read."""
-    where = storage.join(url, COMMIT)
+    commit_url = storage.join(url, COMMIT)
     try:
-        written = json_reader.parse(
-            verified_files.read(where), Written, where, "use another checkpoint", format=FORMAT
+        commit_fields = json_reader.parse(
+            verified_files.read(commit_url), CommitFields, commit_url, "use another checkpoint", format=FORMAT
         )
     except StorageError as error:
         if verified_files.is_missing(error):
@@ -144,11 +144,12 @@ def read_commit(url: str) -> Commit:
         raise
     except RecordError as error:
         raise CheckpointError(str(error)) from error
-    # Names become local paths when files are fetched: `../x` in a forged commit would be written outside the
-    # folder.
-    for name in written.files:
-        plain_path(name, where, CheckpointError)
-    return Commit(url=url, **{field.name: getattr(written, field.name) for field in fields(written)})
+    # Names become local paths when files are fetched. `../x` in a forged commit would lead out of the folder.
+    for name in commit_fields.files:
+        checked_path(name, commit_url, CheckpointError)
+    return Commit(
+        url=url, **{field.name: getattr(commit_fields, field.name) for field in fields(commit_fields)}
+    )
 
 
 def is_checkpoint(url: str) -> bool:
@@ -164,11 +165,11 @@ def list_steps(run_url: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class FoundCheckpoint:
-    """A step of a run with a COMMIT.json."""
+class ListedCheckpoint:
+    """A step with a COMMIT.json, and the commit or why it could not be read."""
 
     step: int
-    held: Commit | None
+    commit: Commit | None
     fault: RetfoundError | None = None
     """Why the commit could not be read."""
     generation: int = 0
@@ -181,17 +182,17 @@ class FoundCheckpoint:
         return self.generation, self.step
 
 
-def read_commits(run_url: str, steps: Sequence[int], tolerated: Errors) -> list[FoundCheckpoint]:
+def read_commits(run_url: str, steps: Sequence[int], tolerated: ErrorTypes) -> list[ListedCheckpoint]:
     """The commits of these steps, in this order. Errors of the `tolerated` classes are returned, others
     raised."""
-    # Threads, for this is only waiting: on an object store each small file costs one round trip.
+    # Threads, because this is only waiting: on an object store each small file costs one round trip.
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        commits = list(pool.map(partial(_find, run_url, tolerated), steps))
-    last = max((commit.generation for commit in commits), default=0)
-    return [commit if commit.held else replace(commit, generation=last) for commit in commits]
+        listed = list(pool.map(partial(_read_listed, run_url, tolerated), steps))
+    last = max((one.generation for one in listed), default=0)
+    return [one if one.commit else replace(one, generation=last) for one in listed]
 
 
-def list_commits(run_url: str, tolerated: Errors = UNUSABLE) -> list[FoundCheckpoint]:
+def list_commits(run_url: str, tolerated: ErrorTypes = UNUSABLE) -> list[ListedCheckpoint]:
     """Every committed checkpoint of a run, the newest last. Only this function decides which one is newer.
 
     Errors of the `tolerated` classes are returned with their step, others raised.
@@ -199,48 +200,49 @@ def list_commits(run_url: str, tolerated: Errors = UNUSABLE) -> list[FoundCheckp
     return sorted(read_commits(run_url, list_steps(run_url), tolerated), key=lambda commit: commit.age)
 
 
-def _find(run_url: str, tolerated: Errors, step: int) -> FoundCheckpoint:
+def _read_listed(run_url: str, tolerated: ErrorTypes, step: int) -> ListedCheckpoint:
     url = checkpoint_url(run_url, step)
     try:
         commit = read_commit(url)
         if commit.step != step:
-            raise CheckpointError(f"{url}: its {COMMIT} is of step {commit.step}; use another checkpoint")
+            raise CheckpointError(
+                f"{url}: its {COMMIT} is that of step {commit.step}; use another checkpoint"
+            )
     except tolerated as error:
-        return FoundCheckpoint(step, None, error)
-    return FoundCheckpoint(step, commit, generation=commit.generation)
+        return ListedCheckpoint(step, None, error)
+    return ListedCheckpoint(step, commit, generation=commit.generation)
 
 
 def resolve(url: str) -> str:
-    """The URL of the weights that a URL stands for: a run's newest committed checkpoint, otherwise the URL
-    itself.
+    """The URL of the weights that a URL means: for a run its newest committed checkpoint, otherwise the URL.
 
-    CheckpointError where it is a run without a checkpoint, or another folder of ours without weights.
+    CheckpointError where it is a run without a checkpoint, or another folder without weights.
     """
     if not storage.is_folder(url) or is_checkpoint(url):
         return url
     if commits := list_commits(url):
-        # Even if the newest is damaged: an older one would be evaluated under the run's name without anybody
-        # knowing. Whoever reads the damaged one gets the error.
+        # Even if the newest is damaged: otherwise an older one would be evaluated under the run's name
+        # without notice. Reading the damaged one raises an error.
         return checkpoint_url(url, commits[-1].step)
     kind = url_kinds.kind_at(url)
     if kind == url_kinds.RUN:
-        first = _first_save(run_config.read_config(url))
+        first = _first_save_clause(run_config.read_config(url))
         raise CheckpointError(
-            f"{url} is a run without a checkpoint yet{first}: wait for it, or give other weights"
+            f"{url} is a run that has no checkpoint yet{first}: wait for one, or give other weights"
         )
-    raise CheckpointError(url_kinds.refusal(url, url_kinds.WEIGHTS))
+    raise CheckpointError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
 
 
-def _first_save(config: dict[str, Any]) -> str:
-    """A clause on when a run commits its first checkpoint; empty where its config does not say."""
-    every = config.get("checkpoint", {}).get("every_steps")
-    steps = [n for n in (every, config["train"].get("steps"), config["train"].get("stop_at_step")) if n]
-    return f"; its first comes at step {min(steps):,}" if steps else ""
+def _first_save_clause(config: dict[str, Any]) -> str:
+    """A clause on when a run commits its first checkpoint; empty where its config does not tell."""
+    every_steps = config.get("checkpoint", {}).get("every_steps")
+    steps = [n for n in (every_steps, config["train"].get("steps"), config["train"].get("stop_at_step")) if n]
+    return f"; its first is due at step {min(steps):,}" if steps else ""
 
 
 def newest(run_url: str) -> Commit | None:
     """The newest commit that can be read; None where there is none."""
-    return next((commit.held for commit in reversed(list_commits(run_url)) if commit.held), None)
+    return next((listed.commit for listed in reversed(list_commits(run_url)) if listed.commit), None)
 
 
 def fetch(commit: Commit, name: str, target: str) -> None:
@@ -249,26 +251,26 @@ def fetch(commit: Commit, name: str, target: str) -> None:
     CheckpointError where it is not the file that was committed, StorageError where it cannot be read.
     """
     if name not in commit.files:
-        raise CheckpointError(f"{commit.url} holds no {name}; use another checkpoint")
-    where = storage.join(commit.url, name)
-    if why := verified_files.fetch(where, target, commit.files[name]):
-        # A save of the same step may have replaced the commit and removed the old files meanwhile: nothing is
-        # damaged.
+        raise CheckpointError(f"{commit.url} has no {name}; use another checkpoint")
+    file_url = storage.join(commit.url, name)
+    if difference := verified_files.fetch(file_url, target, commit.files[name]):
+        # A save of the same step may have replaced the commit and removed the old files meanwhile. Then
+        # nothing is damaged.
         if is_checkpoint(commit.url) and read_commit(commit.url) != commit:
-            raise CheckpointError(f"{commit.url} was saved again while it was read: start again")
-        raise CheckpointError(f"{where} differs from its commit ({why}); use another checkpoint")
+            raise CheckpointError(f"{commit.url} was saved again while it was read: start the command again")
+        raise CheckpointError(f"{file_url} differs from its commit ({difference}); use another checkpoint")
 
 
 def fetch_weights(url: str, target: str) -> Commit:
     """Copy a checkpoint's weights to a local path. Returns the commit that they belong to.
 
-    That is the new commit where the step was saved again meanwhile.
+    Where the step was saved again meanwhile, that is the new commit.
     """
     commit = read_commit(url)
     try:
         fetch(commit, commit.weights, target)
     except CheckpointError:
-        # Where the commit has changed, the step was saved again meanwhile: its new weights serve as well.
+        # If the commit has changed, the step was saved again meanwhile, and its new weights are as good.
         new_commit = read_commit(url)
         if new_commit == commit:
             raise
@@ -278,13 +280,16 @@ def fetch_weights(url: str, target: str) -> Commit:
 
 
 def leftover_names(commit: Commit, names: Sequence[str]) -> list[str]:
-    """Entries of a checkpoint's folder (`names`) that some save left and that the commit does not list."""
+    """Entries of a checkpoint's folder (`names`) that a save left behind and that the commit does not
+    list."""
     committed = {name.partition("/")[0] for name in commit.files}
-    # A converted state is made after the commit, so no commit lists it. It is used as long as its source is
-    # there.
+    # A converted state is made after the commit, so no commit lists it. It is used as long as its source
+    # exists.
     has_state = bool(commit.state)
     return [
         name
         for name in names
-        if _OURS.match(name) and name not in committed and not (has_state and name.startswith(UNIVERSAL))
+        if _SAVED_NAMES.match(name)
+        and name not in committed
+        and not (has_state and name.startswith(UNIVERSAL))
     ]

@@ -5,7 +5,7 @@ events.jsonl      starts, ends, checkpoints, failures
 anomalies.jsonl   steps that went wrong
 alarms.jsonl      what `retfound watch` warns of, each once
 
-A line that is not of its kind is skipped, counted and named. It never stops the reading.
+A line that does not have the type of its log is skipped, counted and named. It is never an error.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ Row = dict[str, Any]
 StepNumber = Annotated[int, Field(ge=0, lt=10**12)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
 """Unix seconds; up to the year 5138."""
-# `datetime` raises from the year 10000 on: a damaged number would end the page that shows it.
+# `datetime` raises from the year 10000 on, so a damaged number would break the page that shows it.
 Seconds = Annotated[float, Field(gt=0)]
-_OPEN = with_config(ConfigDict(extra="allow"))
+_ALLOW_EXTRA_KEYS = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the row."""
 
 
-# Several kinds for one log: each reader names the least that it needs, so that a line written by an older
-# version, or with one damaged value, is still good for those who do not look at that value.
-@_OPEN
+# Several types for one log: each reader requires only the keys that it uses. So a line of an older version,
+# or with one damaged value, stays valid for readers of other keys.
+@_ALLOW_EXTRA_KEYS
 class AnyStep(TypedDict):
-    """A line of metrics.jsonl that needs no more than its step."""
+    """A line of metrics.jsonl of which only the step is required."""
 
     step: StepNumber
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class LossStep(AnyStep):
-    """A line of metrics.jsonl that a loss curve can be drawn from."""
+    """A line of metrics.jsonl for a loss curve."""
 
     loss: float | None
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class StepRow(LossStep):
     """A line of metrics.jsonl."""
 
@@ -68,15 +68,15 @@ class StepRow(LossStep):
     skipped_steps: NotRequired[json_reader.Count]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class Event(TypedDict):
-    """A line of events.jsonl that needs no more than its time."""
+    """A line of events.jsonl of which only the event and its time are required."""
 
     event: str
     time: Moment
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class StartEvent(Event):
     """A start of a run whose ranks are ready to train."""
 
@@ -89,7 +89,7 @@ class StartEvent(Event):
     versions: NotRequired[dict[str, str]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class EndEvent(Event):
     """The end of a start that was not killed."""
 
@@ -97,7 +97,7 @@ class EndEvent(Event):
     reason: str
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class CheckpointEvent(Event):
     """A checkpoint was committed."""
 
@@ -108,7 +108,7 @@ class CheckpointEvent(Event):
 
 def _event(row: Any) -> str:
     name = row.get("event") if isinstance(row, dict) else None
-    # An event that this version does not know was written by a later one: its line is no damage.
+    # A later version may write events that this version does not know. Such a line is not damaged.
     return name if name in ("start", "end", "checkpoint") else "event"
 
 
@@ -121,7 +121,7 @@ AnyEvent: TypeAlias = Annotated[
 ]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class Anomaly(TypedDict):
     """A line of anomalies.jsonl."""
 
@@ -131,7 +131,7 @@ class Anomaly(TypedDict):
     suspects: NotRequired[list[str]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class AlarmRow(TypedDict):
     """A line of alarms.jsonl."""
 
@@ -154,8 +154,8 @@ def read_log(run_url: str, name: str, kind: Any = None) -> Lines[Row]:
     try:
         return json_reader.read_lines(where, kind or KINDS[name])
     except RecordError as error:
-        # A log that is too large to be read. Returned and not raised: the other logs of the run can be shown.
-        return Lines(where, unread=str(error))
+        # The log is too large to be read. Returned, not raised, because the run's other logs can be shown.
+        return Lines(where, unread_reason=str(error))
 
 
 def each_step_once(rows: list[Row]) -> list[Row]:

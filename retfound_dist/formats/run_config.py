@@ -17,18 +17,18 @@ from retfound_dist.records import json_reader
 from retfound_dist.records.json_reader import Count, Sha256
 
 CONFIG = "config.json"
-LIMIT = 16 << 20
-"""Most bytes of a config.json; ours have some kilobytes."""
-# `retfound runs` walks folders of other programs too, where a file of this name may have gigabytes.
+MAX_CONFIG_BYTES = 16 << 20
+"""Most bytes of a config.json. A run's has some kilobytes."""
+# `retfound runs` also reads folders of other programs, where a file of this name may have gigabytes.
 REMEDY = (
-    "put the `config` of one of the run's checkpoints/step_*/COMMIT.json in its place, or give this run a "
-    "run.url of its own"
+    "replace it by the `config` of one of the run's checkpoints/step_*/COMMIT.json, or start a new run at "
+    "another run.url"
 )
-_OPEN = with_config(ConfigDict(extra="allow"))
+_ALLOW_EXTRA_KEYS = with_config(ConfigDict(extra="allow"))
 Number: TypeAlias = Annotated[float, Field(ge=0)]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class TrainSection(TypedDict, total=False):
     """The keys of `train` that other commands rely on."""
 
@@ -39,7 +39,7 @@ class TrainSection(TypedDict, total=False):
     stop_at_step: Count
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class DataSection(TypedDict, total=False):
     """The keys of `data` that other commands rely on."""
 
@@ -48,7 +48,7 @@ class DataSection(TypedDict, total=False):
     first_shards: Count
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ModelSection(TypedDict, total=False):
     """The keys of `model` that other commands rely on."""
 
@@ -58,14 +58,14 @@ class ModelSection(TypedDict, total=False):
     norm_pix_loss: bool
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class CheckpointSection(TypedDict, total=False):
     """The keys of `checkpoint` that other commands rely on."""
 
     every_steps: Count
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ShardSetNote(TypedDict):
     """The shard set a run trains on: `content_identity.describe_set`."""
 
@@ -74,7 +74,7 @@ class ShardSetNote(TypedDict):
     samples: Count
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class InitWeightsNote(TypedDict):
     """The weights a run began from."""
 
@@ -82,14 +82,14 @@ class InitWeightsNote(TypedDict):
 
 
 def _has_length(train: TrainSection) -> TrainSection:
-    # Hugging Face and timm leave a config.json too. This is what tells a run's folder from a model's.
+    # Models of Hugging Face and timm have a config.json too. This distinguishes a run's folder from theirs.
     if "steps" not in train and "epochs" not in train:
         raise ValueError("it has neither steps nor epochs")
     return train
 
 
-@_OPEN
-class _Rest(TypedDict, total=False):
+@_ALLOW_EXTRA_KEYS
+class _OptionalSections(TypedDict, total=False):
     data: DataSection
     model: ModelSection
     checkpoint: CheckpointSection
@@ -97,8 +97,8 @@ class _Rest(TypedDict, total=False):
     init_weights: InitWeightsNote
 
 
-@_OPEN
-class RunConfig(_Rest):
+@_ALLOW_EXTRA_KEYS
+class RunConfig(_OptionalSections):
     """The whole file. Keys and sections of a later version stay in it."""
 
     train: Annotated[TrainSection, AfterValidator(_has_length)]
@@ -112,7 +112,7 @@ def read_config(run_url: str, remedy: str = REMEDY) -> dict[str, Any]:
     """
     where = storage.join(run_url, CONFIG)
     try:
-        return dict(json_reader.read(where, RunConfig, remedy, limit=LIMIT))
+        return dict(json_reader.read(where, RunConfig, remedy, limit=MAX_CONFIG_BYTES))
     except FormatError:
         raise
     except RecordError as error:

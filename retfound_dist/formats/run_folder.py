@@ -29,7 +29,7 @@ from retfound_dist.io import storage, urls, verified_files
 
 WATCH = "evaluations/watch.json"
 """File with the history that `retfound watch` writes."""
-# Forbidden by default: a new setting changes the result of a run until somebody lists it here.
+# Forbidden by default: a new setting counts as changing the result of a run until it is listed here.
 CHANGEABLE_KEYS = (
     "run.",
     "data.workers",
@@ -54,16 +54,17 @@ CHANGEABLE_KEYS = (
     "train.profile_steps",
     "checkpoint.",
 )
-"""Keys, or beginnings of keys, that say how a run is carried out, never what it computes. A restart may
+"""Keys, or beginnings of keys, that decide how a run is executed but not what it computes. A restart may
 change them."""
-DATA = ("data.shards", "data.first_shards")
-"""Keys that say where the shard set is. They are not compared where the run's config has its fingerprint."""
+SHARD_SET_KEYS = ("data.shards", "data.first_shards")
+"""Keys of the shard set's place and size. They are not compared where the run's config has its
+fingerprint."""
 
 
 def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | None = None) -> bool:
-    """Whether the folder already holds this run.
+    """Whether the folder already contains this run.
 
-    RunConflictError where it holds another run, RecordError where its config is damaged.
+    RunConflictError where it contains another run, RecordError where its config is damaged.
 
     `manifest`: the shard set as it is now. The set is compared by content; for a run that was begun before
     fingerprints were stored, by URL.
@@ -72,48 +73,48 @@ def check_same_run(url: str, config: Mapping[str, Any], manifest: Manifest | Non
     if not storage.exists(where):
         return False
     stored = _read_config_twice(url)
-    _refuse_unknown(where, stored)
-    # Both sides get defaults: a setting that is newer than the run had its default's effect when the run
-    # began.
+    _check_known_keys(where, stored)
+    # Both configs get the defaults: a setting that did not exist when the run began had the effect of its
+    # default.
     old, new = settings(stored), settings(config)
     by_content = manifest is not None and SHARD_SET in stored
-    free = (*CHANGEABLE_KEYS, *DATA) if by_content else CHANGEABLE_KEYS
+    allowed_keys = (*CHANGEABLE_KEYS, *SHARD_SET_KEYS) if by_content else CHANGEABLE_KEYS
     changed = [
         change
         for change in differences(old, new)
-        if not change[0].startswith(free)
+        if not change[0].startswith(allowed_keys)
         and not _is_same_url(*change)
         and not _is_same_part(manifest, *change)
     ]
-    # Last, for it may read a weights file of gigabytes: only where everything cheaper has not explained the
-    # change.
+    # Last, because it may read a weights file of gigabytes.
     changed = [change for change in changed if not _is_same_init(stored, *change)]
     if changed:
         shown = ", ".join(f"{key} was {was!r} and is now {now!r}" for key, was, now in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunConflictError(
-            f"{url} holds another run ({shown}{more}): "
-            "start this one at a run.url of its own, or undo the change"
+            f"{url} holds another run ({shown}{more}): give this run another run.url, or undo the change"
         )
-    if manifest is not None and by_content and (why := describe_change(stored[SHARD_SET], manifest)):
-        raise RunConflictError(f"{url} cannot go on: {why}, or {new_run(url)}")
+    if manifest is not None and by_content and (reason := describe_change(stored[SHARD_SET], manifest)):
+        raise RunConflictError(f"{url} cannot continue: {reason}, or {new_run_advice(url)}")
     return True
 
 
 def _read_config_twice(url: str) -> dict[str, Any]:
     """A run's config after two equal readings in a row."""
-    # config.json has no checksum, and a digit that flips on the way from the store is still valid JSON. It
-    # would look like another run and refuse the restart.
-    before, config = None, read_config(url)
-    for _ in range(verified_files.MOST_READINGS):
-        if config == before:
+    # config.json has no checksum. A digit that changes on the way from the store is still valid JSON, would
+    # look like another run, and would prevent the restart.
+    previous, config = None, read_config(url)
+    for _ in range(verified_files.MAX_READINGS):
+        if config == previous:
             return config
-        before, config = config, read_config(url)
-    raise StorageError(f"cannot read {storage.join(url, CONFIG)}: each reading gave something else")
+        previous, config = config, read_config(url)
+    raise StorageError(
+        f"cannot read {storage.join(url, CONFIG)}: it gave different bytes each time; check the store"
+    )
 
 
-def new_run(url: str) -> str:
-    """Advice on how to use a run's weights where the run itself cannot go on."""
+def new_run_advice(url: str) -> str:
+    """Advice on how to use a run's weights where the run cannot continue."""
     newest = checkpoint_folder.newest(url)
     if newest is None:
         return "begin a new run at another run.url"
@@ -129,7 +130,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _refuse_unknown(where: str, config: Mapping[str, Any]) -> None:
+def _check_known_keys(where: str, config: Mapping[str, Any]) -> None:
     """RunConflictError where the run was begun with settings that this version does not know."""
     known = set(key_names(PretrainConfig))
     keys = [
@@ -139,8 +140,8 @@ def _refuse_unknown(where: str, config: Mapping[str, Any]) -> None:
     ]
     if unknown := [key for key in keys if key not in known]:
         raise RunConflictError(
-            f"{where} has settings that this version does not know ({', '.join(unknown[:5])}): go on with "
-            "the version that began the run (events.jsonl names it), or start at another run.url"
+            f"{where} has settings that this version does not know ({', '.join(unknown[:5])}): continue with "
+            "the version that began the run (events.jsonl names it), or start a new run at another run.url"
         )
 
 
@@ -159,7 +160,7 @@ def _is_same_url(key: str, was: Any, now: Any) -> bool:
 
 
 def _is_same_init(config: Mapping[str, Any], key: str, was: Any, now: Any) -> bool:
-    """Whether model.init names the same weights at another place; their content decides."""
+    """Whether model.init means the same weights at another place. Their content decides."""
     known = config.get(INIT_WEIGHTS)
     if key != "model.init" or not isinstance(known, Mapping) or _part_of(str(was)) != _part_of(str(now)):
         return False

@@ -1,4 +1,5 @@
-"""Reads and writes `summary.json` of a run: what a list of runs shows, so that a long list reads no logs.
+"""Reads and writes a run's `summary.json`: the facts that a list of runs shows, so that it need not read
+logs.
 
 The run writes it while it trains, and `retfound watch` writes it after an evaluation. A reader compares it
 with the sizes and tags of the files it was made from. It then reads only what is new: lines added to a log,
@@ -29,10 +30,10 @@ _FILES = frozenset((SUMMARY, LOCK, run_folder.CONFIG, *LOGS))
 _FOLDERS = {"checkpoints": COMMIT, "evaluations": "metrics.json"}
 _STEP = re.compile(r"(evaluations)/step_(\d+)/[^/]+")
 _COMMIT = re.compile(r"(checkpoints)/step_(\d{8,})/[^/]+")
-_SHOWN = ("auroc",)
+_SHOWN_SCORES = ("auroc",)
 """Macro scores that a list shows."""
-# A run and a `retfound watch` write it without a lock: each writes a whole new file, and each reader checks
-# it against the logs. The loser of a race leaves a summary that is a little old.
+# A run and a `retfound watch` write it without a lock: each writes a whole new file, and each reader compares
+# it with the logs. If both write at the same time, the summary may be a little old.
 Row = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ class ReadPosition:
 
     bytes: int = 0
     last: int = 0
-    """crc32 of the last line that was read. Another log of that length has another line there."""
+    """crc32 of the last line that was read. It shows whether this is still the same log."""
     length: int = 0
     """Bytes of that line."""
     tag: str = ""
@@ -90,9 +91,9 @@ class RunSummary:
     @property
     def checkpoints(self) -> list[int]:
         """Committed steps, the newest checkpoint's last."""
-        # Through `Found.age`, so that a list and a resume cannot disagree on which checkpoint is the newest.
+        # By `ListedCheckpoint.age`, so that a list and a resume agree on which checkpoint is the newest.
         commits = [
-            checkpoint_folder.FoundCheckpoint(commit.step, None, generation=commit.generation)
+            checkpoint_folder.ListedCheckpoint(commit.step, None, generation=commit.generation)
             for commit in self.commits
         ]
         return [commit.step for commit in sorted(commits, key=lambda commit: commit.age)]
@@ -107,13 +108,13 @@ def read(url: str) -> RunSummary | None:
     return _up_to_date(url, stored, marks) if stored else None
 
 
-def damage(url: str) -> str:
-    """A sentence on how the run's summary is damaged; empty where it is sound, missing or of a later
+def damage_text(url: str) -> str:
+    """A sentence on how the run's summary is damaged; empty where it is valid, missing or of a later
     version."""
     where = storage.join(url, SUMMARY)
     try:
         if storage.exists(where):
-            json_reader.read(where, RunSummary, "all logs are read instead: remove this file")
+            json_reader.read(where, RunSummary, "all logs are read instead; delete this file")
     except (FormatError, StorageError):
         pass
     except RecordError as error:
@@ -124,11 +125,10 @@ def damage(url: str) -> str:
 def refresh(url: str) -> None:
     """Update the run's summary, or delete it where the run has damage. Only new parts of its logs are
     read."""
-    # Errors of the store are ignored: without a summary a reader takes longer, and a run must not stop for
-    # that.
+    # Errors of the store are ignored: without a summary a reader only takes longer, and a run must not stop.
     with suppress(StorageError, OSError):
-        # Sizes and tags are taken before the files are read. A line that is added in between is then read
-        # again by the next reader; taken afterwards, it would count as read and be missing for good.
+        # Sizes and tags are read before the files. So the next reader reads a line again that is added in
+        # between. Otherwise that line would count as read and be missing for ever.
         marks = file_states(url, _FILES, _FOLDERS)
         stored = (_stored(url) if SUMMARY in marks else None) or RunSummary(
             config={}, config_mark=FileState(0, "")
@@ -184,7 +184,7 @@ def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) ->
         return None
     positions, new_rows = {}, {}
     for name in LOGS:
-        added = _added(url, name, stored.read.get(name, ReadPosition()), marks.get(name))
+        added = _read_added(url, name, stored.read.get(name, ReadPosition()), marks.get(name))
         if added is None:
             return None
         positions[name], new_rows[name] = added
@@ -201,25 +201,25 @@ def _up_to_date(url: str, stored: RunSummary, marks: Mapping[str, FileState]) ->
     )
 
 
-def _added(
+def _read_added(
     url: str, name: str, before: ReadPosition, mark: FileState | None
 ) -> tuple[ReadPosition, list[Row]] | None:
     """The new position in a log, and the rows since the old one; None where it is another log or damaged."""
     size, tag = (mark.bytes, mark.tag) if mark else (0, "")
     if size == before.bytes and tag == before.tag:
         return before, []
-    # From the last line that was read, not from its end: its checksum shows whether this is still the same
+    # From the beginning of the last line that was read: its checksum shows whether this is still the same
     # log.
     begin = before.bytes - before.length
     data = storage.read_range(storage.join(url, name), begin, size) if size > begin else b""
     if zlib.crc32(data[: before.length]) != before.last:
         return None
-    # Only up to the last line end: what comes after it is still being written, and is read the next time.
+    # Only up to the last line end: the rest is still being written, and is read the next time.
     lines = data[before.length : data.rfind(b"\n") + 1].splitlines(keepends=True)
     if not lines:
         return replace(before, tag=tag), []
     parsed = json_reader.parse_lines(b"".join(lines), log_rows.KINDS[name], name)
-    if parsed.bad or parsed.unread:
+    if parsed.bad or parsed.unread_reason:
         return None
     last = lines[-1]
     position = ReadPosition(before.bytes + sum(map(len, lines)), zlib.crc32(last), len(last), tag)
@@ -262,7 +262,7 @@ def _scores(
         try:
             macro = json_reader.read(storage.join(url, path), score_files.ScoreFile, "")["macro"]
             scores[path] = ScoredEvaluation(
-                int(step[2]), mark, {name: _number(macro.get(name)) for name in _SHOWN}
+                int(step[2]), mark, {name: _number(macro.get(name)) for name in _SHOWN_SCORES}
             )
         except (StorageError, RecordError):
             return None

@@ -13,24 +13,24 @@ from typing_extensions import TypedDict
 from retfound_dist.formats.log_rows import StepNumber
 from retfound_dist.records.json_reader import Count
 
-_OPEN = with_config(ConfigDict(extra="allow"))
+_ALLOW_EXTRA_KEYS = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the tree."""
 Span: TypeAlias = Annotated[list[float], Field(min_length=2, max_length=2)]
 Tree = dict[str, Any]
 
 
-def _scores_alone(table: dict[str, Any]) -> dict[str, Any]:
-    # pydantic cannot say "a number, but a tree under this one key", so the rule is checked afterwards.
+def _check_scores(table: dict[str, Any]) -> dict[str, Any]:
+    # pydantic cannot express "a number, but a table for this one key", so it is checked afterwards.
     if strange := [name for name, value in table.items() if isinstance(value, dict) and name != "undefined"]:
-        raise ValueError(f"{strange[0]} is no score")
+        raise ValueError(f"{strange[0]} is not a score")
     return table
 
 
-Table: TypeAlias = Annotated[dict[str, float | Tree | None], AfterValidator(_scores_alone)]
+Table: TypeAlias = Annotated[dict[str, float | Tree | None], AfterValidator(_check_scores)]
 """Score -> value. None: the score is undefined, and `undefined` says why."""
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class Intervals(TypedDict):
     """95 % intervals by definition and score; None: undefined."""
 
@@ -38,7 +38,7 @@ class Intervals(TypedDict):
     legacy: NotRequired[dict[str, Span | None]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class DataNote(TypedDict):
     """The labelled set of an evaluation."""
 
@@ -46,7 +46,7 @@ class DataNote(TypedDict):
     fingerprint: NotRequired[str]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ScoreFile(TypedDict):
     """The keys of metrics.json that lists, pages and cards of runs show."""
 
@@ -56,7 +56,7 @@ class ScoreFile(TypedDict):
     seeds: NotRequired[list[int]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class Bootstrap(TypedDict):
     """The units that were resampled for the intervals."""
 
@@ -66,7 +66,7 @@ class Bootstrap(TypedDict):
     unit_names: NotRequired[list[str]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class WeightsNote(TypedDict):
     """The weights that were evaluated (`Start.describe`)."""
 
@@ -79,7 +79,7 @@ class WeightsNote(TypedDict):
     pretrained_on: NotRequired[Tree]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class SeedRow(TypedDict):
     """The result of one seed."""
 
@@ -89,7 +89,7 @@ class SeedRow(TypedDict):
     macro: Table
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class SetNote(TypedDict):
     """A labelled set, identified by its content."""
 
@@ -97,7 +97,7 @@ class SetNote(TypedDict):
     fingerprint: str
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class MethodScores(TypedDict):
     """A probe's scores with one method."""
 
@@ -105,7 +105,7 @@ class MethodScores(TypedDict):
     ci95: Intervals
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ClassRow(TypedDict):
     """The scores of one class."""
 
@@ -119,7 +119,7 @@ class ClassRow(TypedDict):
     aupr: float | None
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class SplitNote(TypedDict):
     """Number of images in each part."""
 
@@ -128,7 +128,7 @@ class SplitNote(TypedDict):
     test: Count
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ExternalNote(TypedDict):
     """Scores on the external set."""
 
@@ -140,7 +140,7 @@ class ExternalNote(TypedDict):
     confusion: list[list[int]]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class EvaluationFile(TypedDict):
     """metrics.json, as the evaluator reads it to continue or to redraw its page."""
 
@@ -163,7 +163,7 @@ class EvaluationFile(TypedDict):
     tuning: NotRequired[Any]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class EpochRow(TypedDict):
     """A line of history.jsonl. None: the value was not finite, or there was no validation part."""
 
@@ -174,7 +174,7 @@ class EpochRow(TypedDict):
     val_auroc: float | None
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ProbeFile(TypedDict):
     """probe.json."""
 
@@ -188,21 +188,21 @@ class ProbeFile(TypedDict):
     images: NotRequired[Count]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class WatchStart(TypedDict):
     """The starting weights' probe in watch.json: the keys that pages show."""
 
     linear: MethodScores
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class WatchRow(WatchStart):
     """A checkpoint's probe in watch.json."""
 
     step: StepNumber
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class WatchFile(TypedDict):
     """The keys of watch.json that pages of runs show."""
 
@@ -210,14 +210,14 @@ class WatchFile(TypedDict):
     start: NotRequired[WatchStart | None]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ComparedConfig(TypedDict):
     """The settings of a comparison that the next one at the same URL looks at."""
 
     weights: dict[str, str]
 
 
-@_OPEN
+@_ALLOW_EXTRA_KEYS
 class ComparisonFile(TypedDict):
     """The keys of compare.json that the next comparison at the same URL looks at."""
 

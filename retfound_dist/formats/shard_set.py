@@ -40,10 +40,11 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-"""Folder and column names that data sets use -> the part they mean."""
-# A set that is replaced stays readable until the new manifest is written, so the new shards need other names.
+"""Folder and column names in data sets -> the part that they mean."""
+# A set that is being replaced stays readable until the new manifest is written. So the new shards need other
+# names.
 _GENERATION = re.compile(r"\.\d+(?=-\d{6}\.tar$)")
-_PACK_AGAIN = "pack the set again, or bring this file back from a copy"
+_PACK_AGAIN = "pack the set again, or restore this file from a copy"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Shard:
     split: str | None
     index: IndexFile
     fields_sha256: str = ""
-    """See `FieldsDigest`; empty in sets that were packed before it was kept."""
+    """See `FieldsDigest`; empty in sets of older versions."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,15 @@ class Manifest:
     history: tuple[dict[str, Any], ...] = ()
     """{"fingerprint", "shards", "recipe"} of each pack and append that made it, in order."""
 
-    def first(self, count: int) -> Manifest:
+    def first_shards(self, count: int) -> Manifest:
         """The set of the first `count` shards; 0: the whole set."""
-        # Appending only adds shards at the end, so this is the set as it was when it had so many.
+        # Appending adds shards only at the end, so this is the set as it was when it had this many.
         if not count:
             return self
         if count > len(self.shards):
             raise ManifestError(
-                f"data.first_shards={count}: {self.url} has {len(self.shards)} shards; give 0 for all"
+                f"data.first_shards={count}: {self.url} has {len(self.shards)} shards; "
+                "give a smaller number, or 0 for all"
             )
         shards = self.shards[:count]
         return replace(self, shards=shards, samples=sum(shard.samples for shard in shards))
@@ -102,13 +104,16 @@ class Manifest:
         """
         parts = {shard.split for shard in self.shards}
         # `auto` is for pretraining: images that a later evaluation tests on must not be trained on.
-        wanted = {"all": parts, "auto": parts - {"val", "test"}}.get(split, {split})
-        shards = tuple(shard for shard in self.shards if shard.split in wanted)
+        selected_parts = {"all": parts, "auto": parts - {"val", "test"}}.get(split, {split})
+        shards = tuple(shard for shard in self.shards if shard.split in selected_parts)
         if not shards:
-            named = sorted(part for part in parts if part)
-            content = f"it holds {', '.join(named)}" if named else "it was packed without split.fractions"
+            part_names = sorted(part for part in parts if part)
+            content_text = (
+                f"it has {', '.join(part_names)}" if part_names else "it was packed without split.fractions"
+            )
             raise ManifestError(
-                f"{self.url} has no part {split!r}: {content}; set data.split=all or pack it with a split"
+                f"{self.url} has no part {split!r}: {content_text}; "
+                "set data.split=all, or pack it with a split"
             )
         return shards
 
@@ -132,7 +137,7 @@ def image_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def lasting_name(shard: str) -> str:
+def stable_name(shard: str) -> str:
     """A shard's name without the number of its replacement: `oct-000003.tar` for `oct.2-000003.tar`."""
     return _GENERATION.sub("", shard)
 
@@ -152,22 +157,22 @@ class FieldsDigest:
         return self._digest.hexdigest()
 
 
-def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest:
-    """Read the manifest of the shard set at a URL, cut to its `first` shards (0: all of them).
+def read_manifest(url: str, first: int = 0, *, check_total: bool = True) -> Manifest:
+    """Read the manifest of the shard set at a URL, limited to its `first` shards (0: all).
 
-    ManifestError says what is wrong with it. With `counted=False` the total may differ from the sum of its
+    ManifestError where it is invalid. With `check_total=False` the total may differ from the sum of the
     shards: `verify` reports that together with all other faults.
     """
     where = storage.join(url, MANIFEST)
     try:
         if not storage.exists(where):
-            raise ManifestError(url_kinds.refusal(url, url_kinds.SHARDS))
+            raise ManifestError(url_kinds.wrong_kind_message(url, url_kinds.SHARDS))
         file = json_reader.read(where, ManifestFile, _PACK_AGAIN, format=FORMAT)
     except RecordError as error:
         raise ManifestError(str(error)) from error
     except StorageError as error:
         raise ManifestError(f"{url} is not a shard set that can be read: {error}") from error
-    whole = Manifest(
+    full_set = Manifest(
         url=url,
         samples=file.samples,
         shards=tuple(Shard(**vars(row)) for row in file.shards),
@@ -180,14 +185,14 @@ def read_manifest(url: str, first: int = 0, *, counted: bool = True) -> Manifest
         suspects=file.suspects,
         history=tuple(map(dict, file.history)),
     )
-    # The sum over the whole set, before it is cut: the total stands for all shards.
-    total = sum(shard.samples for shard in whole.shards)
-    if counted and total != whole.samples:
+    # The sum over the whole set, before it is limited: the total is that of all shards.
+    total = sum(shard.samples for shard in full_set.shards)
+    if check_total and total != full_set.samples:
         raise ManifestError(
-            f"{where} says {whole.samples:,} samples, its shards sum to {total:,}: one of these counts was "
-            f"changed, and with it every batch; run retfound verify {url}"
+            f"{where} has a total of {full_set.samples:,} samples, but its shards sum to {total:,}: one of "
+            f"the counts was changed, which would change every batch; run retfound verify {url}"
         )
-    return whole.first(first)
+    return full_set.first_shards(first)
 
 
 def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
@@ -195,14 +200,14 @@ def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:
-        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
+        raise ManifestError(f"{where} does not have the manifest's sha256: fetch or pack this shard again")
     return parse_index(data, shard, where)
 
 
 def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
     """The entries in the bytes of a shard's index file; `where`: its name in messages.
 
-    ManifestError where there are more or fewer than the manifest says, or where they lie outside the shard.
+    ManifestError where their number differs from the manifest's, or where they are outside the shard.
     """
     try:
         rows = json_reader.parse_large(data, Index, where, _PACK_AGAIN, format=FORMAT).samples
@@ -210,21 +215,20 @@ def parse_index(data: bytes, shard: Shard, where: str) -> tuple[Entry, ...]:
         raise ManifestError(str(error)) from error
     check_count(shard, len(rows), where)
     entries = tuple(Entry(*row) for row in rows)
-    # Keys become names of files when samples are unpacked, cached or shown. Extensions are few: each is
+    # Keys become file names when samples are unpacked, cached or shown. There are few extensions, so each is
     # checked once.
     for name in (*(entry.key for entry in entries), *{entry.extension for entry in entries}):
-        plain_names.plain_name(name, where, ManifestError)
+        plain_names.checked_name(name, where, ManifestError)
     ends = (max(e.image_offset + e.image_bytes, e.json_offset + e.json_bytes) for e in entries)
     if max(ends, default=0) > shard.bytes:
-        raise ManifestError(f"{where} tells of samples behind the end of {shard.name}; {_PACK_AGAIN}")
+        raise ManifestError(f"{where} lists samples beyond the end of {shard.name}; {_PACK_AGAIN}")
     return entries
 
 
-def check_count(shard: Shard, indexed: int, where: str) -> None:
-    """ManifestError where a shard's index holds (`indexed`) another number of samples than the manifest
-    says."""
-    if indexed != shard.samples:
+def check_count(shard: Shard, indexed_count: int, index_url: str) -> None:
+    """ManifestError where a shard's index has another number of samples than the manifest."""
+    if indexed_count != shard.samples:
         raise ManifestError(
-            f"{where} holds {indexed:,} samples, the manifest says {shard.samples:,} of {shard.name}: one of "
-            f"them was changed, and with it every batch; {_PACK_AGAIN}"
+            f"{index_url} has {indexed_count:,} samples, but the manifest has {shard.samples:,} for "
+            f"{shard.name}: one of the counts was changed, which would change every batch; {_PACK_AGAIN}"
         )

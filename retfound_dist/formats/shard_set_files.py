@@ -12,15 +12,15 @@ from retfound_dist.records import plain_names
 from retfound_dist.records.json_reader import Count
 
 
-def _plain(name: str) -> str:
-    if why := plain_names.why_not_plain(name):
-        raise ValueError(f"{ascii(name)[:120]} {why}: such a name is never written here")
+def _checked_name(name: str) -> str:
+    if why := plain_names.name_fault(name):
+        raise ValueError(f"{ascii(name)[:120]} {why}: this software does not write such names")
     return name
 
 
-# In the type and not in the readers: every reader of a manifest joins these names to a folder, or names a
-# copy in a cache by a digest. A forged `../x` must not reach any of them.
-Name = Annotated[str, AfterValidator(_plain)]
+# In the type, not in the readers: every reader of a manifest joins these names to a folder, or names a copy
+# in a cache by a digest. A forged `../x` must not reach any of them.
+Name = Annotated[str, AfterValidator(_checked_name)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 
 
@@ -123,7 +123,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class HeadShard:
+class IndexHead:
     """`shard` at the beginning of an index file."""
 
     samples: Count

@@ -1,6 +1,6 @@
 """Detects what is stored at a URL: a run, a checkpoint, a shard set, images, and so on.
 
-Errors use it: a person who gives a run where a shard set is needed reads that it is a run, and what to give
+Errors use it: if a run is given where a shard set is needed, the error says that it is a run and what to give
 instead.
 """
 
@@ -25,43 +25,44 @@ _ENDINGS = {
     WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
     IMAGE: (*IMAGE_ENDS, ".dcm"),
 }
-# The manifest first: a set that is being packed anew holds both, and its readers still see the old set.
-_BY_FILE = (
+# The manifest first: a set that is being packed again has both, and readers still see the old set.
+_KIND_BY_FILE = (
     ("manifest.json", SHARDS),
     ("packing.json", UNFINISHED_SHARDS),
     ("COMMIT.json", CHECKPOINT),
     ("compare.json", COMPARISON),
     ("metrics.json", EVALUATION),
 )
-_PACK_IT = "retfound pack configs/pack_folder.toml source.path={url} out.url=SHARDS"
-_INSTEAD: dict[str, dict[str, str]] = {
+_PACK_COMMAND = "retfound pack configs/pack_folder.toml source.path={url} out.url=SHARDS"
+_ADVICE: dict[str, dict[str, str]] = {
     SHARDS: {
         NOTHING: "check the URL, or pack your images to it first: retfound pack CONFIG.toml out.url={url}",
-        IMAGES: f"pack it first: {_PACK_IT}",
-        IMAGE: f"pack its folder first: {_PACK_IT.replace('{url}', 'IMAGES')}",
-        UNFINISHED_SHARDS: "run the same `retfound pack` command again, it goes on where it was",
+        IMAGES: f"pack it first: {_PACK_COMMAND}",
+        IMAGE: f"pack its folder first: {_PACK_COMMAND.replace('{url}', 'IMAGES')}",
+        UNFINISHED_SHARDS: "run the same `retfound pack` command again, it continues where it stopped",
         RUN: "give the shard set it was trained on, which is data.shards in its config.json",
-        "": f"give what `retfound pack` wrote, or pack your images: {_PACK_IT.replace('{url}', 'IMAGES')}",
+        "": "give a folder that `retfound pack` wrote, or pack your images: "
+        + _PACK_COMMAND.replace("{url}", "IMAGES"),
     },
     RUN: {
         NOTHING: "check the URL",
         CHECKPOINT: "give the folder of its run, two levels up",
         UNCOMMITTED: "give the folder of its run, two levels up",
-        "": "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists those there are",
+        "": "give a folder that `retfound pretrain` wrote; `retfound runs FOLDER` lists them",
     },
     WEIGHTS: {
         NOTHING: "check the path, or give `none` or the name of a timm model",
         RUN: "give one of its checkpoints, {url}/checkpoints/step_...",
-        UNCOMMITTED: "its saving was cut off; give an earlier checkpoint of the run",
+        UNCOMMITTED: "its save was interrupted; give an earlier checkpoint of the run",
         EVALUATION: "give the checkpoint that was evaluated, which is checkpoint.url in its metrics.json",
-        SHARDS: "give a checkpoint or weights file; images go into another argument",
-        IMAGES: "give a checkpoint or weights file; images go into another argument",
-        IMAGE: "give a checkpoint or weights file; images go into another argument",
+        SHARDS: "give a checkpoint or weights file; images belong in another argument",
+        IMAGES: "give a checkpoint or weights file; images belong in another argument",
+        IMAGE: "give a checkpoint or weights file; images belong in another argument",
         MODEL_FOLDER: "give the model.safetensors in it",
         "": "give a run, a committed checkpoint (it has a COMMIT.json) or a weights file",
     },
 }
-"""Wanted kind -> stored kind -> what to give instead; the empty kind stands for all others."""
+"""Wanted kind -> stored kind -> what to give instead. The empty kind means all others."""
 _STEP = re.compile(r"^step_\d{8,}$")
 
 
@@ -72,10 +73,10 @@ def kind_at(url: str) -> str:
     names = set(storage.list_names(url))
     if not names:
         return EMPTY
-    # The name alone does not make a run: folders of Hugging Face models have a config.json too.
+    # The file name is not enough: folders of Hugging Face models have a config.json too.
     if "config.json" in names and is_run(url):
         return RUN
-    kind = next((kind for file, kind in _BY_FILE if file in names), None)
+    kind = next((kind for file, kind in _KIND_BY_FILE if file in names), None)
     if kind:
         return kind
     if _STEP.match(storage.name(url)) and "checkpoints/step_" in url:
@@ -89,10 +90,10 @@ def kind_at(url: str) -> str:
 
 def is_run(url: str) -> bool:
     """Whether the folder's config.json belongs to a pretraining run."""
-    return not why_no_run(url)
+    return not not_run_reason(url)
 
 
-def why_no_run(url: str) -> str:
+def not_run_reason(url: str) -> str:
     """Why a folder with a config.json is not a run; empty where it is one."""
     try:
         read_config(url, remedy="")
@@ -101,17 +102,17 @@ def why_no_run(url: str) -> str:
     return ""
 
 
-def refusal(url: str, wanted: str) -> str:
+def wrong_kind_message(url: str, wanted: str) -> str:
     """The sentence of an error: `URL is a run, not a shard set: give ...`; `wanted`: SHARDS, RUN or
     WEIGHTS."""
-    kind, instead = kind_at(url), _INSTEAD[wanted]
+    kind, advice = kind_at(url), _ADVICE[wanted]
     names = {WEIGHTS: "a checkpoint or weights file"}
-    missing = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
-    fault = f"{missing} {url}" if kind == NOTHING else f"{url} is {kind}"
-    # A damaged set is still a set: "is a shard set, not a shard set" would help nobody.
+    missing_text = "there are no weights at" if wanted == WEIGHTS else "there is nothing at"
+    message = f"{missing_text} {url}" if kind == NOTHING else f"{url} is {kind}"
+    # A damaged set is still a set: "is a shard set, not a shard set" would not help.
     if kind not in (NOTHING, wanted):
-        fault += f", not {names.get(wanted, wanted)}"
-    return f"{fault}: {instead.get(kind, instead['']).format(url=url)}"
+        message += f", not {names.get(wanted, wanted)}"
+    return f"{message}: {advice.get(kind, advice['']).format(url=url)}"
 
 
 def _kind_of_file(name: str) -> str:
@@ -120,7 +121,7 @@ def _kind_of_file(name: str) -> str:
 
 def _holds_images(url: str, names: set[str], depth: int = 2) -> bool:
     """Whether there are images in the folder or in its first three folders, `depth` levels down."""
-    # Only a few folders: this runs while an error is reported, and a home folder on a slow store has
+    # Only a few folders: this runs while an error is reported, and a folder on a slow store may have
     # thousands.
     if any(_kind_of_file(name) == IMAGE for name in names):
         return True

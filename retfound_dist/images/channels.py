@@ -25,7 +25,7 @@ GREY_TOLERANCE = 16
 COLOUR_SHARE = 0.02
 """A picture is colour if more than this share of its pixels are. Coloured marks take less, tissue more."""
 # Depths that devices use. A file of 16-bit samples seldom says how many of its bits it uses.
-_DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
+_DEVICE_DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
 
 def check_pixel_count(height: int, width: int) -> None:
@@ -36,7 +36,7 @@ def check_pixel_count(height: int, width: int) -> None:
         raise ImageError(f"is {width}x{height} pixels: more than {MAX_PIXELS:,}")
 
 
-def scale(values: Samples, bits: int = 0) -> Pixels:
+def scale_to_8_bit(values: Samples, bits: int = 0) -> Pixels:
     """Samples of any depth as 8 bit. `bits`: their depth where it is below 8; then the largest value is
     white.
 
@@ -76,11 +76,11 @@ def invert(values: Samples, bits: int = 0) -> Samples:
         return np.invert(values)
     if not bits:
         highest = int(values.max(initial=0))
-        bits = next(depth for depth in _DEPTHS if highest < 2**depth)
+        bits = next(depth for depth in _DEVICE_DEPTHS if highest < 2**depth)
     return np.asarray(values.dtype.type(2**bits - 1) - values)
 
 
-def over_black(values: Samples, alpha: Samples) -> Samples:
+def blend_over_black(values: Samples, alpha: Samples) -> Samples:
     """Samples (H, W) or (H, W, 3) over a black background; alpha (H, W): unsigned integers, or 0 to 1."""
     # Over white the transparent surroundings of a scan would look like its brightest tissue.
     if not alpha.any():
@@ -93,7 +93,7 @@ def over_black(values: Samples, alpha: Samples) -> Samples:
     return shown if values.dtype.kind == "f" else np.round(shown).astype(values.dtype)
 
 
-def upright(pixels: Pixels, orientation: int) -> Pixels:
+def apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF or TIFF orientation: 1 is upright, 2-8 turned or mirrored, others count as upright."""
     # First transpose, then mirror: with this order each of the eight values is at most three steps.
     if orientation in (5, 6, 7, 8):

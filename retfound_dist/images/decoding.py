@@ -34,11 +34,11 @@ from retfound_dist.images.channels import (
     COLOUR_SHARE,
     GREY_TOLERANCE,
     MAX_PIXELS,
+    apply_orientation,
     check_pixel_count,
     drop_colour,
     to_grey,
     to_rgb,
-    upright,
 )
 
 __all__ = [
@@ -100,4 +100,4 @@ def _decode_jpeg(data: bytes) -> Pixels:
     if colours in ("CMYK", "YCCK"):
         raise ImageError(f"is a {colours} JPEG (print colours): save it as grey or RGB")
     pixels = jpeg.decode(data, "GRAY" if colours == "Gray" else "RGB")
-    return upright(pixels[..., 0] if colours == "Gray" else pixels, jpeg.orientation(data))
+    return apply_orientation(pixels[..., 0] if colours == "Gray" else pixels, jpeg.orientation(data))

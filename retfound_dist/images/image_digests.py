@@ -28,7 +28,7 @@ Digests = NDArray[np.uint64]
 SOURCE_FILES, SOURCE_PIXELS, PACKED_PIXELS = "source_files", "source_pixels", "digests"
 """Lists in an index, 16 hex digits for each sample. Empty: not known, or (source pixels) the same as
 packed."""
-COLUMNS = 4
+DIGESTS_PER_SAMPLE = 4
 STORED, PACKED, SOURCES = 1, 2, 3
 # Threads wait for the store here; parsing takes one core in any case.
 INDEXES_AT_ONCE = 16
@@ -84,7 +84,7 @@ class _Index:
 
 
 @dataclass(frozen=True)
-class Known:
+class ImageDigests:
     """The images of a shard set, or of a part of it."""
 
     digests: Digests
@@ -92,30 +92,32 @@ class Known:
     level: int
     """What every index has: digests of SOURCES, or only of PACKED pixels, or only of STORED files."""
 
-    def sorted(self) -> Digests:
+    def sorted_unique(self) -> Digests:
         """All digests without repetitions, in ascending order."""
         unique: Digests = np.unique(self.digests)
         return np.delete(unique, np.flatnonzero(unique == 0))
 
 
-def set_digests(manifest: Manifest) -> Known:
+def set_digests(manifest: Manifest) -> ImageDigests:
     """The digests of a shard set's images, from its index files: no image is read.
 
     ManifestError or StorageError where an index cannot be read.
     """
     with ThreadPoolExecutor(INDEXES_AT_ONCE) as pool:
-        shards = list(pool.map(partial(_of_shard, manifest.url), manifest.shards))
+        shards = list(pool.map(partial(_shard_digests, manifest.url), manifest.shards))
     rows = [shard.digests for shard in shards]
-    empty = np.zeros((0, COLUMNS), np.uint64)
-    return Known(np.concatenate([empty, *rows]), min((shard.level for shard in shards), default=SOURCES))
+    empty = np.zeros((0, DIGESTS_PER_SAMPLE), np.uint64)
+    return ImageDigests(
+        np.concatenate([empty, *rows]), min((shard.level for shard in shards), default=SOURCES)
+    )
 
 
-def part_digests(manifest: Manifest, split: str) -> Known:
+def part_digests(manifest: Manifest, split: str) -> ImageDigests:
     """The digests of one part of a set (`Manifest.part`)."""
     return set_digests(replace(manifest, shards=manifest.part(split)))
 
 
-def are_known(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:
+def have_known_digest(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:
     """(N,) whether any digest of an image is among `known`, which is sorted; a digest of 0 never is."""
     # A sorted array and a binary search: a Python set of the digests of 1.6 million images takes hundreds of
     # megabytes.
@@ -130,7 +132,7 @@ def are_known(rows: list[tuple[int, ...]], known: Digests) -> NDArray[np.bool_]:
     return np.bincount(owner, weights=(known[place] == flat) & (flat != 0), minlength=len(rows)) > 0
 
 
-def _of_shard(url: str, shard: Shard) -> Known:
+def _shard_digests(url: str, shard: Shard) -> ImageDigests:
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:
@@ -143,8 +145,8 @@ def _of_shard(url: str, shard: Shard) -> Known:
         if any(texts is not None and len(texts) != len(stored) for texts in lists):
             raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
         columns = [from_hex(missing if texts is None else texts) for texts in lists]
-        return Known(np.stack(columns, axis=1), level)
+        return ImageDigests(np.stack(columns, axis=1), level)
     except RecordError as error:
         raise ManifestError(str(error)) from error
     except ValueError as error:
-        raise ManifestError(str(json_reader.damaged(where, str(error), _REMEDY))) from error
+        raise ManifestError(str(json_reader.damage_error(where, str(error), _REMEDY))) from error

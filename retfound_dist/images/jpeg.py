@@ -33,7 +33,7 @@ def header(data: bytes) -> tuple[int, int, str]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError as error:
-        raise _fault(data, error) from error
+        raise _decode_error(data, error) from error
     return int(height), int(width), str(colours)
 
 
@@ -46,20 +46,20 @@ def decode(data: bytes, colours: str) -> NDArray[np.uint8]:
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        raise _fault(data, error) from error
+        raise _decode_error(data, error) from error
     return pixels
 
 
-def _fault(data: bytes, error: Exception) -> ImageError:
+def _decode_error(data: bytes, error: Exception) -> ImageError:
     """The error for a JPEG that the decoder refuses."""
     # simplejpeg refuses sound files of 12 and 16 bit with a message about damage.
-    depth = bits(data)
+    depth = bits_per_sample(data)
     if depth > 8:
         return ImageError(f"is a JPEG of {depth} bit: save it as 16-bit PNG or TIFF")
     return ImageError(f"is a broken JPEG ({error})")
 
 
-def bits(data: bytes) -> int:
+def bits_per_sample(data: bytes) -> int:
     """Bits of a sample, from the frame header; 0 where there is none."""
     at = 2
     # Frame headers are SOF0 to SOF15; C4, C8 and CC in between are Huffman tables, reserved and arithmetic
@@ -92,7 +92,7 @@ def orientation(data: bytes) -> int:
         return 1
 
 
-def without_metadata(data: bytes) -> bytes:
+def strip_metadata(data: bytes) -> bytes:
     """The same compressed picture without APP1-15, comments, thumbnails and anything after its end.
 
     The pixels do not change, for nothing is decoded.

@@ -16,17 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from retfound_dist.errors import ImageError
-from retfound_dist.images.channels import MAX_PIXELS, check_pixel_count, over_black, scale, upright
+from retfound_dist.images.channels import (
+    MAX_PIXELS,
+    apply_orientation,
+    blend_over_black,
+    check_pixel_count,
+    scale_to_8_bit,
+)
 
 FORMATS = ("PNG", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 """Pillow's names of the formats. JPEG and TIFF are not among them: `jpeg.py` and `tiff.py` read those."""
 _ORIENTATION = 0x0112
 _GREY_ALPHA, _RGB, _RGB_ALPHA = 4, 2, 6
 """PNG's colour types."""
-_GAP = rb"\s+(?:#[^\n]*\n\s*)*"
-_NETPBM = re.compile(rb"P([2356])" + 3 * (_GAP + rb"(\d+)") + rb"\s")
+_NETPBM_SPACE = rb"\s+(?:#[^\n]*\n\s*)*"
+_NETPBM = re.compile(rb"P([2356])" + 3 * (_NETPBM_SPACE + rb"(\d+)") + rb"\s")
 """Kind, width, height and largest value of a PGM (2, 5) or PPM (3, 6); 5 and 6 are binary."""
-_OTHERS = (
+_OTHER_FILES = (
     (b"%PDF", "a PDF: export the images from it"),
     (b"PK\3\4", "a zip archive: unpack it"),
     (b"\0asm", "no image"),
@@ -45,8 +51,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         image, orientation = _open(data)
         if _is_deep_colour(image, data):
-            return upright(_decode_deep(image, data), orientation)
-        return upright(_to_8_bit(image), orientation)
+            return apply_orientation(_decode_deep(image, data), orientation)
+        return apply_orientation(_to_8_bit(image), orientation)
     except ImageError:
         raise
     except Exception as error:
@@ -63,7 +69,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            raise ImageError(_what_it_is(data)) from None
+            raise ImageError(_not_image_reason(data)) from None
         except Image.DecompressionBombError:
             raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from None
         check_pixel_count(image.height, image.width)
@@ -73,7 +79,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
         return image, int(image.getexif().get(_ORIENTATION, 1) or 1)
 
 
-def _what_it_is(data: bytes) -> str:
+def _not_image_reason(data: bytes) -> str:
     """Why these bytes are not an image, in words that help to find the mistake."""
     if not data:
         return "is empty (0 bytes)"
@@ -81,7 +87,7 @@ def _what_it_is(data: bytes) -> str:
         return 'is a DICOM file: pack it with source.kind="device"'
     if data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page or XML, not an image: download it again"
-    for begin, name in _OTHERS:
+    for begin, name in _OTHER_FILES:
         if data.startswith(begin):
             return f"is {name}"
     return "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000 or PBM/PGM/PPM image"
@@ -132,11 +138,11 @@ def _over_black(values: NDArray[Any]) -> NDArray[np.uint8]:
     """8-bit pixels of (H, W) or (H, W, 1 to 4) samples of any depth. Of 2 or 4 channels the last is alpha."""
     channels = 1 if values.ndim == 2 else values.shape[2]
     if values.ndim == 2 or channels in (1, 3):
-        return scale(values.reshape(values.shape[:2]) if channels == 1 else values)
+        return scale_to_8_bit(values.reshape(values.shape[:2]) if channels == 1 else values)
     if channels not in (2, 4):
         raise ImageError(f"has {channels} channels: save it as grey or RGB")
     shown = values[..., 0] if channels == 2 else values[..., :3]
-    return scale(over_black(shown, values[..., -1]))
+    return scale_to_8_bit(blend_over_black(shown, values[..., -1]))
 
 
 def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
@@ -147,7 +153,7 @@ def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
         # PNG's tRNS: one grey level of the file is transparent, which is black here.
         if isinstance(transparent, int):
             values[values == transparent] = 0
-        return scale(values)
+        return scale_to_8_bit(values)
     if image.mode == "CMYK":
         raise ImageError("is of CMYK (print colours): save it as grey or RGB")
     if transparent is not None or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):

@@ -16,23 +16,30 @@ from numpy.typing import NDArray
 
 from retfound_dist.errors import ImageError
 from retfound_dist.images.channels import (
+    apply_orientation,
+    blend_over_black,
     check_numbers,
     check_pixel_count,
     invert,
-    over_black,
-    scale,
-    upright,
+    scale_to_8_bit,
 )
 
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 """Most pages that are counted."""
 # Numbers of the TIFF 6.0 specification.
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE, _BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 """Photometric interpretations."""
-_READ = (_WHITE, _BLACK, _RGB, _PALETTE)
-_OTHERS = {4: "a mask", 5: "CMYK, print colours", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab"}
-_JPEG = (6, 7)
+_READABLE = (_WHITE, _BLACK, _RGB, _PALETTE)
+_OTHER_COLOURS = {
+    4: "a mask",
+    5: "CMYK, print colours",
+    6: "YCbCr",
+    8: "CIE Lab",
+    9: "ICC Lab",
+    10: "ITU Lab",
+}
+_JPEG_COMPRESSIONS = (6, 7)
 """Compressions."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 """Kinds of extra samples: colours are already multiplied by alpha, or not."""
@@ -66,12 +73,12 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 def _only_page(file: Any) -> Any:
     """The only full picture; reduced copies and masks beside it do not count."""
-    pages, seen = [], set[int]()
-    for page in islice(file.pages, MOST_PAGES):
+    pages, seen_offsets = [], set[int]()
+    for page in islice(file.pages, MAX_PAGES):
         # A directory that points back to an earlier one would be followed forever.
-        if page.offset in seen:
+        if page.offset in seen_offsets:
             raise ImageError("is a TIFF whose directories run in a circle")
-        seen.add(page.offset)
+        seen_offsets.add(page.offset)
         pages += [] if page.is_reduced or page.is_mask else [page]
     frames = len(pages)
     # ImageJ and others store a stack behind one directory: a plain reader would see its first slice only.
@@ -79,7 +86,7 @@ def _only_page(file: Any) -> Any:
         sizes = [series.size for series in file.series if series.keyframe is pages[0]]
         frames = max(int(pages[0].imagedepth), *(size // max(1, pages[0].size) for size in sizes), 1)
     if frames != 1:
-        several = f"{frames}" if frames < MOST_PAGES else f"{MOST_PAGES:,} or more"
+        several = f"{frames}" if frames < MAX_PAGES else f"{MAX_PAGES:,} or more"
         raise ImageError(f"holds {several} pages: save one image a file")
     return pages[0]
 
@@ -87,25 +94,27 @@ def _only_page(file: Any) -> Any:
 def _decode_page(page: Any, file_bytes: int) -> NDArray[np.uint8]:
     check_pixel_count(page.imagelength, page.imagewidth)
     photometric = int(page.photometric)
-    if not (photometric in _READ or (photometric == _YCBCR and int(page.compression) in _JPEG)):
-        name = _OTHERS.get(photometric, f"photometric interpretation {photometric}")
+    if not (
+        photometric in _READABLE or (photometric == _YCBCR and int(page.compression) in _JPEG_COMPRESSIONS)
+    ):
+        name = _OTHER_COLOURS.get(photometric, f"photometric interpretation {photometric}")
         raise ImageError(f"is a TIFF of another colour space ({name}): save it as grey or RGB")
-    _check_whole(page, file_bytes)
+    _check_complete(page, file_bytes)
     values, extra = _samples(page, 3 if photometric in (_RGB, _YCBCR) else 1)
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     if photometric == _PALETTE:
-        values = _through_palette(values, page.colormap)
+        values = _apply_palette(values, page.colormap)
         bits = 8
     if photometric == _WHITE:
         values = invert(values, bits if bits <= 8 else 0)
     for kind, alpha in zip(page.extrasamples, extra, strict=False):
         if int(kind) == _UNASSOCIATED:
-            values = over_black(values, alpha)
+            values = blend_over_black(values, alpha)
     tag = page.tags.get(_ORIENTATION)
-    return upright(scale(values, bits), int(tag.value) if tag else 1)
+    return apply_orientation(scale_to_8_bit(values, bits), int(tag.value) if tag else 1)
 
 
-def _check_whole(page: Any, file_bytes: int) -> None:
+def _check_complete(page: Any, file_bytes: int) -> None:
     """ImageError where a strip or tile is not in the file: codecs would fill it with grey or zeros."""
     places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not places or any(not size or start + size > file_bytes for start, size in places):
@@ -129,7 +138,7 @@ def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]
     return values, [array[..., place] for place in range(colours, number)]
 
 
-def _through_palette(indices: NDArray[Any], table: NDArray[Any] | None) -> NDArray[np.uint8]:
+def _apply_palette(indices: NDArray[Any], table: NDArray[Any] | None) -> NDArray[np.uint8]:
     if table is None or indices.dtype.kind not in "ub" or int(indices.max(initial=0)) >= table.shape[1]:
         raise ImageError("is a TIFF whose palette does not fit its pixels: save it as grey or RGB")
     # The specification says 16 bits; old writers fill the lower 8 only.

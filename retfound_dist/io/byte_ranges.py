@@ -1,4 +1,4 @@
-"""Reads ranges of remote files, many at once, with retries. Requests, bytes and retries are counted."""
+"""Reads ranges of remote files in parallel, with retries. Counts requests, bytes and retries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from retfound_dist.io.stores.s3_store import RANGES_AT_ONCE
 
 @dataclass(frozen=True)
 class ReadTraffic:
-    """Counts of what a process has read by ranges since it began."""
+    """Counts of the range requests of a process since its start."""
 
     requests: int = 0
     bytes: int = 0
     retries: int = 0
-    """Requests without a good answer: refused, broken off, late, or with wrong bytes."""
+    """Requests that failed: refused, interrupted, too late, or with wrong bytes."""
 
     def __add__(self, other: ReadTraffic) -> ReadTraffic:
         return ReadTraffic(
@@ -33,16 +33,16 @@ class ReadTraffic:
 _traffic, _traffic_lock = ReadTraffic(), threading.Lock()
 
 
-def traffic() -> ReadTraffic:
+def traffic_so_far() -> ReadTraffic:
     """The counts of this process so far."""
     return _traffic
 
 
-def count(more: ReadTraffic) -> None:
+def add_traffic(added: ReadTraffic) -> None:
     """Add to the counts of this process."""
     global _traffic
     with _traffic_lock:
-        _traffic += more
+        _traffic += added
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Range:
 
 
 def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
-    """Returns the bytes of each range. Many requests run at once; each is sent again until it is answered.
+    """Returns the bytes of each range. Requests run in parallel, and each is repeated until it is answered.
 
-    Raises StorageError where the store refuses, or answers nothing for `patience_s` seconds. A range that
-    ends behind the end of the file gives fewer bytes.
+    Raises StorageError where the store refuses, or does not answer for `patience_s` seconds. A range that
+    ends after the end of the file gives fewer bytes.
     """
     if not ranges:
         return []
@@ -70,22 +70,22 @@ def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
     answers: list[bytes | None] = [None] * len(ranges)
     patience = Patience(ranges[0].url, patience_s)
     while missing := [number for number, data in enumerate(answers) if data is None]:
-        trouble: Exception | None = None
+        last_error: Exception | None = None
         for number, answer in zip(missing, _request_once([ranges[n] for n in missing]), strict=True):
             if isinstance(answer, bytes):
                 answers[number] = answer
-                count(ReadTraffic(requests=1, bytes=len(answer)))
-                # Any answer shows that the store lives, so the time until giving up starts again.
+                add_traffic(ReadTraffic(requests=1, bytes=len(answer)))
+                # Any answer shows that the store is reachable, so the time until giving up starts again.
                 patience.succeeded()
                 continue
-            count(ReadTraffic(requests=1, retries=1))
+            add_traffic(ReadTraffic(requests=1, retries=1))
             with storage.storage_errors(ranges[number].url, "read"):
                 if not is_transient(answer):
                     raise answer
-            trouble = answer
-        if trouble is not None and not patience.wait(trouble):
+            last_error = answer
+        if last_error is not None and not patience.wait(last_error):
             with storage.storage_errors(patience.url, f"read (asked for {patience_s:.0f} s)"):
-                raise trouble
+                raise last_error
     return [data for data in answers if data is not None]
 
 
@@ -105,8 +105,8 @@ def _checked_length(part: Range, answer: bytes | Exception) -> bytes | Exception
     """Returns the answer, or an error where a body ended before the file does."""
     if isinstance(answer, bytes) and len(answer) == part.stop - part.start:
         return answer
-    # s3fs raises EINVAL for a range that begins behind the end of the file (S3's 416). A short body is
-    # right at the end of a file, and a broken connection anywhere else: only the file's size tells.
+    # s3fs raises EINVAL for a range that begins after the end of the file (S3's 416). A short body is
+    # correct at the end of a file and a broken connection anywhere else. Only the file's size shows which.
     if isinstance(answer, bytes) or (isinstance(answer, OSError) and answer.errno == errno.EINVAL):
         expected = max(0, min(part.stop, storage.size(part.url)) - part.start)
         data = answer if isinstance(answer, bytes) else b""

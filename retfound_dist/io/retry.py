@@ -81,8 +81,8 @@ class Patience:
             reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
             # An exception elsewhere may drop this object in the middle. The finalizer then ends the
             # announcement, which would otherwise be printed until the process ends.
-            key = slow_store.failing(self.url, self._failing_since, self.seconds, reason)
-            self._announcement = weakref.finalize(self, slow_store.end, key)
+            key = slow_store.register_failing(self.url, self._failing_since, self.seconds, reason)
+            self._announcement = weakref.finalize(self, slow_store.end_wait, key)
         # A hundredth longer than what is left: the next call then finds the time over, and does not try
         # again.
         sleep_before_retry(self._failures, min(LONGEST_WAIT_S, self.seconds - failing + 0.01))

@@ -49,7 +49,7 @@ class FileInfo:
 def _filesystem(scheme: str, pid: int, attempts: int) -> Any:
     """One filesystem object for each process, scheme and number of tries. s3fs must never cross a fork."""
     if scheme == "s3":
-        return open_s3(attempts, slow_store.answered, slow_store.out_of_patience)
+        return open_s3(attempts, slow_store.record_answer, slow_store.is_time_up)
     return open_filesystem(scheme)
 
 
@@ -110,8 +110,8 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         why = "there is nothing there; check the URL"
-        if store_errors.code_of(error) == "NoSuchBucket":
-            why = store_errors.no_bucket(urls.bucket_of(url))
+        if store_errors.error_code(error) == "NoSuchBucket":
+            why = store_errors.missing_bucket_reason(urls.bucket_of(url))
         raise StorageError(f"cannot {doing} {url}: {why}") from error
     except PermissionError as error:
         raise StorageError(f"cannot {doing} {url}: {_denial_reason(url, error)}") from error
@@ -123,7 +123,7 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
         reason = store_errors.reason(error)
         if reason is None:
             raise
-        if isinstance(error, OSError) and disk_errors.is_disk_trouble(error):
+        if isinstance(error, OSError) and disk_errors.is_machine_error(error):
             place = url if urls.is_local(url) else str(error.filename or "")
             reason = disk_errors.explain(error, urls.store_path(place), wanted) if place else reason
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
@@ -131,12 +131,12 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
 
 def _denial_reason(url: str, error: BaseException) -> str:
     """Why access was denied. An answer without a body (403) gives no reason, so one more request is sent."""
-    code = store_errors.code_of(error)
+    code = store_errors.error_code(error)
     # A HEAD request has no body, so a refusal of it comes without S3's code.
     if code == "403" and urls.scheme_of(url) == "s3":
-        refusal_error = s3_keys.refusal(open_fs(url, attempts=1)[0], urls.bucket_of(url))
-        code = store_errors.code_of(refusal_error) if refusal_error else code
-    return store_errors.refused(code)
+        refusal_error = s3_keys.access_error(open_fs(url, attempts=1)[0], urls.bucket_of(url))
+        code = store_errors.error_code(refusal_error) if refusal_error else code
+    return store_errors.access_denied_reason(code)
 
 
 def _store_of(url: str) -> tuple[LocalDisk | FsspecStore, str]:
@@ -224,7 +224,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _masked(text: str) -> bytes:
-    return urls.mask(text, least=urls.LEAST_IN_FILES).encode()
+    return urls.mask(text, min_length=urls.MIN_SECRET_LENGTH_IN_FILES).encode()
 
 
 def draft_path(url: str, scratch: str) -> str:

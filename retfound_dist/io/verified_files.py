@@ -1,7 +1,7 @@
-"""Reads files several times before they are called damaged, and checks files after they are written.
+"""Reads a file several times before it counts as damaged, and checks files after they are written.
 
-A byte may flip on its way from a store, and on its way to it. So a file counts as damaged only after several
-readings, and as written only when the store's checksum or a reading agrees.
+A byte may change on its way from a store or to it. So a file counts as damaged only after several readings,
+and as written only when the store's checksum or a reading confirms it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from retfound_dist.io.retry import sleep_before_retry
 from retfound_dist.io.storage import CHUNK, FileInfo
 from retfound_dist.io.stores.s3_store import PART_BYTES
 
-READINGS = 3
-"""Least number of readings before a file is judged. The last two must agree."""
-MOST_READINGS = 4 * READINGS
-"""A store that gives other bytes each time is not read for ever."""
-MOST_PARTS = 10_000
+MIN_READINGS = 3
+"""Fewest readings before a file counts as damaged. The last two must agree."""
+MAX_READINGS = 4 * MIN_READINGS
+"""Most readings of a file that gives other bytes each time."""
+MAX_PARTS = 10_000
 """S3's limit for one object. A longer file is sent in larger parts than usual."""
-_LOST = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def is_missing(error: BaseException) -> bool:
     """Whether an error of `storage` means that the file does not exist, and not that it cannot be read."""
-    return isinstance(error.__cause__ or error, _LOST)
+    return isinstance(error.__cause__ or error, _MISSING_FILE_ERRORS)
 
 
 def read_info(url: str) -> FileInfo:
-    """Size and sha256 of a file as its store holds it now, not as this machine has cached it."""
+    """Size and sha256 of a file as it is in its store now, not as this machine has cached it."""
     digest, total = hashlib.sha256(), 0
     for chunk in _chunks(url):
         digest.update(chunk)
@@ -44,25 +44,28 @@ def read_info(url: str) -> FileInfo:
 
 def read(url: str) -> bytes:
     """A small file without a known digest: reads it until two readings in a row agree."""
-    seen = list[bytes]()
-    while len(seen) < 2 or seen[-1] != seen[-2]:
-        if len(seen) == MOST_READINGS:
-            raise StorageError(f"cannot read {url}: each of {len(seen)} readings gave something else")
-        _forget(url)
-        seen.append(storage.read_bytes(url))
-    return seen[-1]
+    readings = list[bytes]()
+    while len(readings) < 2 or readings[-1] != readings[-2]:
+        if len(readings) == MAX_READINGS:
+            raise StorageError(
+                f"cannot read {url}: it gave different bytes in {len(readings)} readings; "
+                "check the store or the disk"
+            )
+        _drop_page_cache(url)
+        readings.append(storage.read_bytes(url))
+    return readings[-1]
 
 
 def difference_from(url: str, expected: FileInfo) -> str:
     """Why a file differs from this size and sha256, after several readings; empty where it does not.
 
-    Raises StorageError where it cannot be read, which says nothing about its content.
+    Raises StorageError where it cannot be read.
     """
     return _read_until_sure(lambda: read_info(url), expected)
 
 
 def fetch(url: str, target: str, expected: FileInfo) -> str:
-    """Copy a file to a local path, where it appears whole. Returns why it differs; empty where it does not.
+    """Copy a file to a local path in one step. Returns why it differs; empty where it does not.
 
     Raises StorageError where it cannot be read, or where this machine's disk is full.
     """
@@ -75,12 +78,14 @@ def upload_verified(path: str, url: str) -> FileInfo:
     A file that arrived damaged is sent again.
     """
     info = storage.file_info(path)
-    for _ in range(MOST_READINGS):
+    for _ in range(MAX_READINGS):
         storage.put_file(path, url)
         # The store's checksum costs one request; reading the file back costs all its bytes.
-        if _store_agrees(url, path, info.bytes) or (arrived := read_info(url)) == info:
+        if _has_same_checksum(url, path, info.bytes) or (stored_info := read_info(url)) == info:
             return info
-    raise StorageError(f"{url} did not arrive as it was sent: {_difference(arrived, info)}")
+    raise StorageError(
+        f"{url} arrived damaged: {_difference(stored_info, info)}; check the network and the store"
+    )
 
 
 def move(draft: str, url: str) -> None:
@@ -101,44 +106,44 @@ def write_json(url: str, value: Any) -> None:
 
 
 def write(url: str, data: bytes) -> None:
-    """Write a small file whole and read it back. Raises StorageError where other content arrived.
+    """Write a small file and read it back. Raises StorageError where other content arrived.
 
     A file that arrived damaged is sent again.
     """
-    for _ in range(MOST_READINGS):
+    for _ in range(MAX_READINGS):
         storage.write_bytes(url, data)
-        _forget(url)
+        _drop_page_cache(url)
         if storage.read_bytes(url) == data:
             return
-    raise StorageError(f"{url} did not arrive as it was sent")
+    raise StorageError(f"{url} arrived damaged; check the network and the store")
 
 
 def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
-    seen: list[FileInfo | None] = []
-    while len(seen) < READINGS or (seen[-1] != seen[-2] and len(seen) < MOST_READINGS):
-        if seen:
-            sleep_before_retry(len(seen))
+    readings: list[FileInfo | None] = []
+    while len(readings) < MIN_READINGS or (readings[-1] != readings[-2] and len(readings) < MAX_READINGS):
+        if readings:
+            sleep_before_retry(len(readings))
         try:
-            seen.append(read())
+            readings.append(read())
         except StorageError as error:
             if not is_missing(error):
                 raise
-            seen.append(None)
-        if seen[-1] == expected:
+            readings.append(None)
+        if readings[-1] == expected:
             return ""
-    return _difference(seen[-1], expected)
+    return _difference(readings[-1], expected)
 
 
 def _difference(actual: FileInfo | None, expected: FileInfo) -> str:
     if actual is None:
-        return "it is not there"
+        return "it does not exist"
     if actual.bytes != expected.bytes:
         return f"it has {actual.bytes:,} bytes, not {expected.bytes:,}"
     return f"its sha256 is {actual.sha256[:12]}..., not {expected.sha256[:12]}..."
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    _forget(url)
+    _drop_page_cache(url)
     with storage.open_read(url) as file:
         while True:
             with storage.storage_errors(url, "read"):
@@ -148,17 +153,17 @@ def _chunks(url: str) -> Iterator[bytes]:
             yield chunk
 
 
-def _forget(url: str) -> None:
-    """Makes the next reading of a local file come from its disk, as far as the system allows."""
+def _drop_page_cache(url: str) -> None:
+    """Makes the next reading of a local file come from its disk, if the system allows it."""
     if not storage.is_local(url):
         return
     try:
-        # Not blocking, because a pipe of this name would be waited for without end.
+        # Not blocking, because opening a pipe of this name would wait for ever.
         number = os.open(storage.local_path(url), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return  # the reading that follows reports it
     try:
-        # The page cache would give the same bytes again; only the disk can give other ones.
+        # The page cache would give the same bytes again.
         os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
         pass  # not a file on a disk
@@ -167,21 +172,21 @@ def _forget(url: str) -> None:
 
 
 def _download(url: str, target: str) -> FileInfo:
-    part = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+    part_path = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, total = hashlib.sha256(), 0
     try:
-        with local_disk_errors(part):
+        with local_disk_errors(part_path):
             os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-        with local_disk_errors(part), open(part, "wb") as file:
+        with local_disk_errors(part_path), open(part_path, "wb") as file:
             for chunk in _chunks(url):
                 digest.update(chunk)
                 total += len(chunk)
                 file.write(chunk)
-        with local_disk_errors(part):
-            os.replace(part, target)
+        with local_disk_errors(part_path):
+            os.replace(part_path, target)
     except BaseException:
         with suppress(OSError):
-            os.unlink(part)
+            os.unlink(part_path)
         raise
     return FileInfo(total, digest.hexdigest())
 
@@ -195,12 +200,14 @@ def local_disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = disk_errors.explain(error, path)
-        raise StorageError(f"cannot write {path}: {why}; set TMPDIR to a folder on another disk") from error
+        reason = disk_errors.explain(error, path)
+        raise StorageError(
+            f"cannot write {path}: {reason}; set TMPDIR to a folder on another disk"
+        ) from error
 
 
-def _store_agrees(url: str, path: str, size: int) -> bool:
-    """Whether the store's checksum is that of the file; False where it has none that we can compute."""
+def _has_same_checksum(url: str, path: str, size: int) -> bool:
+    """Whether the store's checksum is that of the file; False where it has none that can be compared."""
     tag = storage.checksum(url)
     return bool(tag) and tag == _s3_tag(path, size)
 
@@ -216,7 +223,7 @@ def _s3_tag(path: str, size: int) -> str:
         if size < 2 * PART_BYTES:
             return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
         # s3fs then takes larger parts, and the ETag depends on their size: the file is read back instead.
-        if size > MOST_PARTS * PART_BYTES:
+        if size > MAX_PARTS * PART_BYTES:
             return ""
         pieces = iter(lambda: file.read(PART_BYTES), b"")
         parts = [hashlib.md5(piece, usedforsecurity=False).digest() for piece in pieces]

@@ -27,10 +27,10 @@ from retfound_dist.listing.table_files import Table, check_size, parse_table
 
 LISTINGS = (".csv", ".tsv", ".xlsx")
 """Endings of the names of lists."""
-STEM = "manifest"
+LIST_STEM = "manifest"
 """A list with this name beside the images is read as their list."""
-EXAMPLE = "file,label,patient,eye,volume,slice,split"
-NOT_KNOWN = frozenset(
+HEADER_EXAMPLE = "file,label,patient,eye,volume,slice,split"
+UNKNOWN_NAMES = frozenset(
     (
         *("", "na", "n/a", "#n/a", "nan", "none", "null", "unknown", "unk", "not known", "missing"),
         *("?", "-", "--", "anonymous", "anonymized", "anonymised", "anon", "removed", "deidentified"),
@@ -41,10 +41,10 @@ NOT_KNOWN = frozenset(
 # split.
 _EYES = {"od": "R", "os": "L", "r": "R", "l": "L", "right": "R", "left": "L", "re": "R", "le": "L"}
 _IMAGE_NAME = re.compile(r".+\.(jpe?g|jpe|jfif|png|tiff?|bmp|webp|gif|jp2|p[gpbn]m|dcm|dicom)", re.IGNORECASE)
-_SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
+_SHORTENED_NUMBER = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 # What Excel writes into a CSV for a formula that fails: as a patient's name it would join patients at random.
 _ERROR_CELL = re.compile(r"#(REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!)")
-_NAMED = 3
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class ImageList:
     rows: Mapping[str, Row]
     """By path: relative to the list's folder, absolute where the file lies elsewhere; with forward
     slashes."""
-    said: str
+    summary: str
     """`manifest.csv: file <- 'Filename', patient <- 'Patient ID'; not used: 'age'`."""
     notes: tuple[str, ...] = ()
     """`said`, then everything else that a person should know, a line each."""
@@ -79,7 +79,7 @@ class ImageList:
         """A line about listed files that do not exist; DataError where none exists."""
         if not missing:
             return ()
-        some = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        some = ", ".join(missing[:_MAX_NAMED]) + (", ..." if len(missing) > _MAX_NAMED else "")
         if len(missing) == len(self.rows):
             raise DataError(
                 f"{self.name}: none of its {len(missing):,} files is there ({some}): paths are taken from "
@@ -94,25 +94,25 @@ def find_listing(folder: str) -> str | None:
     names = [
         name
         for name in storage.list_names(folder)
-        if os.path.splitext(name.lower()) in [(STEM, end) for end in LISTINGS]
+        if os.path.splitext(name.lower()) in [(LIST_STEM, end) for end in LISTINGS]
     ]
     if len(names) > 1:
         raise DataError(f"{folder} holds two lists, {names[0]} and {names[1]}: keep one of them")
     return os.path.join(folder, names[0]) if names else None
 
 
-def other_tables(folder: str) -> tuple[str, ...]:
+def unread_tables_note(folder: str) -> tuple[str, ...]:
     """A line about tables beside the images where none is called manifest: they are not read."""
     names = [name for name in storage.list_names(folder) if name.lower().endswith(LISTINGS)]
     if not names:
         return ()
     return (
-        f"{', '.join(names[:_NAMED])} is not read: a list of the images must be called {STEM}.csv "
-        f"(or {STEM}.xlsx), or be given itself",
+        f"{', '.join(names[:_MAX_NAMED])} is not read: a list of the images must be called {LIST_STEM}.csv "
+        f"(or {LIST_STEM}.xlsx), or be given itself",
     )
 
 
-def read_listing(path: str, needed: Sequence[str] = ("file",)) -> ImageList:
+def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
     """Read a list; DataError names the column, the encoding or the line that is wrong."""
     name = os.path.basename(path)
     try:
@@ -124,25 +124,27 @@ def read_listing(path: str, needed: Sequence[str] = ("file",)) -> ImageList:
     # Before the columns are looked for: a list without a header would be refused for a column called
     # `A/0.jpg`.
     _check_header(table)
-    columns = find_columns(table, FIELDS, needed, EXAMPLE)
-    rows = _rows(table, columns.places, os.path.realpath(os.path.dirname(path)))
-    rows, joined = _joined(rows)
+    columns = find_columns(table, FIELDS, required, HEADER_EXAMPLE)
+    rows = _rows(table, columns.positions, os.path.realpath(os.path.dirname(path)))
+    rows, spelling_notes = _join_row_spellings(rows)
     summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
-    return ImageList(name, rows, summary, (summary, *sheets, *joined, *_counts(name, rows, columns.places)))
+    return ImageList(
+        name, rows, summary, (summary, *sheets, *spelling_notes, *_fill_notes(name, rows, columns.positions))
+    )
 
 
 def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:
     """Rows by path; DataError names the line of a row that cannot be right."""
     others, rows = [(field, at) for field, at in places.items() if field != "file"], dict[str, Row]()
-    for line, cells in table.whole_rows():
+    for line, cells in table.checked_rows():
         if not cells[places["file"]]:
             raise DataError(f"{table.name} line {line} has no file: fill its cell, or remove the line")
         try:
-            file = _file(cells[places["file"]], root)
+            file = _file_path(cells[places["file"]], root)
             if file in rows:
                 raise ValueError(f"{file} is listed twice (line {rows[file].line}); keep one line a file")
-            rows[file] = Row(line, **{field: _value(field, cells[at]) for field, at in others})
+            rows[file] = Row(line, **{field: _cell_value(field, cells[at]) for field, at in others})
         except ValueError as error:
             raise DataError(f"{table.name} line {line}: {error}") from None
     return rows
@@ -153,13 +155,13 @@ def read_split_file(url: str) -> Iterator[tuple[int, str, str]]:
     check_size(storage.size(url), url)
     table = parse_table(storage.read_bytes(url), url, known_counter(SPLIT_FILE))
     columns = find_columns(table, SPLIT_FILE, ("key", "part"), "key,part")
-    for line, cells in table.whole_rows():
-        yield line, cells[columns.places["key"]], cells[columns.places["part"]]
+    for line, cells in table.checked_rows():
+        yield line, cells[columns.positions["key"]], cells[columns.positions["part"]]
 
 
 def is_known(text: str | None) -> bool:
     """Whether a cell or a device's field names a patient; `unknown`, `NA` and `-` do not."""
-    return text is not None and " ".join(text.split()).casefold() not in NOT_KNOWN
+    return text is not None and " ".join(text.split()).casefold() not in UNKNOWN_NAMES
 
 
 def _check_header(table: Table) -> None:
@@ -170,7 +172,7 @@ def _check_header(table: Table) -> None:
     if first:
         raise DataError(
             f"{table.name} has no header, its first line is of an image ({first}): "
-            f"put a line with the columns' names above it, such as {EXAMPLE}"
+            f"put a line with the columns' names above it, such as {HEADER_EXAMPLE}"
         )
     for line, cells in islice(table.rows, 10):
         if known(cells) > 1:
@@ -179,7 +181,7 @@ def _check_header(table: Table) -> None:
             )
 
 
-def _file(text: str, root: str) -> str:
+def _file_path(text: str, root: str) -> str:
     if _ERROR_CELL.fullmatch(text):
         raise ValueError(f"file is {text}: correct this cell")
     # Lists made on Windows. No file of a data set has a backslash in its name on purpose.
@@ -195,31 +197,31 @@ def _file(text: str, root: str) -> str:
 # Cached so that all rows of one patient share one string, and each text is checked once: lists have millions
 # of rows.
 @lru_cache(maxsize=1 << 17)
-def _value(field: str, text: str) -> Any:
+def _cell_value(field: str, text: str) -> Any:
     """The value of a cell, the same object for the same text; ValueError says what is wrong with it."""
     if _ERROR_CELL.fullmatch(text):
         raise ValueError(f"{field} is {text}: correct this cell")
     if field == "label":
-        return _whole(text) or None
-    if field in ("patient", "volume") and _SHORTENED.fullmatch(text):
+        return _clean_text(text) or None
+    if field in ("patient", "volume") and _SHORTENED_NUMBER.fullmatch(text):
         raise ValueError(
             f"{field} {text!r} is a number that Excel has shortened, so that different ones "
             "look alike: format the column as text and enter it again"
         )
     known = text if is_known(text) else ""
-    return {"eye": _eye, "slice": _slice, "split": _split}.get(field, _name)(known)
+    return {"eye": _eye_value, "slice": _slice_value, "split": _split_value}.get(field, _name_value)(known)
 
 
-def _name(text: str) -> str | None:
-    return _whole(text) or None
+def _name_value(text: str) -> str | None:
+    return _clean_text(text) or None
 
 
-def _whole(text: str) -> str:
+def _clean_text(text: str) -> str:
     """The text without double spaces, and whole numbers without the `.0` that Excel and pandas add."""
     return re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", " ".join(text.split()))
 
 
-def _eye(text: str) -> str | None:
+def _eye_value(text: str) -> str | None:
     if text and text.casefold() not in _EYES:
         raise ValueError(
             f"eye {text!r} is not R or L (OD, OS, right, left): correct it or leave it empty; "
@@ -228,8 +230,8 @@ def _eye(text: str) -> str | None:
     return _EYES[text.casefold()] if text else None
 
 
-def _slice(text: str) -> int | None:
-    text = _whole(text)
+def _slice_value(text: str) -> int | None:
+    text = _clean_text(text)
     if text and not text.isdigit():
         raise ValueError(
             f"slice {text!r} is not a number: correct it or leave it empty; "
@@ -238,7 +240,7 @@ def _slice(text: str) -> int | None:
     return int(text) if text else None
 
 
-def _split(text: str) -> str | None:
+def _split_value(text: str) -> str | None:
     if text and text.lower() not in SPLITS:
         raise ValueError(
             f"split {text!r} is not train, val or test: correct it or leave it empty; "
@@ -247,22 +249,24 @@ def _split(text: str) -> str | None:
     return SPLITS[text.lower()] if text else None
 
 
-def _joined(rows: dict[str, Row]) -> tuple[dict[str, Row], tuple[str, ...]]:
+def _join_row_spellings(rows: dict[str, Row]) -> tuple[dict[str, Row], tuple[str, ...]]:
     """The rows with one spelling for each patient and volume (`join_spellings`), and lines that name the
     others."""
     notes = []
     for field in ("patient", "volume"):
-        chosen, many = join_spellings(getattr(row, field) for row in rows.values())
-        if many:
-            rows = {file: _with(row, field, chosen.get(getattr(row, field))) for file, row in rows.items()}
-            some = "; ".join(" = ".join(map(repr, names)) for names in many[:_NAMED])
-            more = "; ..." if len(many) > _NAMED else ""
-            who = f"1 {field} has" if len(many) == 1 else f"{len(many):,} {field}s have"
-            notes.append(f"{who} several spellings, taken for one: {some}{more}")
+        spelling, groups = join_spellings(getattr(row, field) for row in rows.values())
+        if groups:
+            rows = {
+                file: _with_name(row, field, spelling.get(getattr(row, field))) for file, row in rows.items()
+            }
+            examples = "; ".join(" = ".join(map(repr, names)) for names in groups[:_MAX_NAMED])
+            more = "; ..." if len(groups) > _MAX_NAMED else ""
+            subject = f"1 {field} has" if len(groups) == 1 else f"{len(groups):,} {field}s have"
+            notes.append(f"{subject} several spellings, taken for one: {examples}{more}")
     return rows, tuple(notes)
 
 
-def _with(row: Row, field: str, name: str | None) -> Row:
+def _with_name(row: Row, field: str, name: str | None) -> Row:
     # Spelt out, for mypy cannot check `replace(row, **{field: name})`.
     return replace(row, patient=name) if field == "patient" else replace(row, volume=name)
 
@@ -285,7 +289,7 @@ def join_spellings(names: Iterable[str | None]) -> tuple[dict[str | None, str], 
     return chosen, [group for group in groups if len(group) > 1]
 
 
-def _counts(name: str, rows: Mapping[str, Row], places: Mapping[str, int]) -> tuple[str, ...]:
+def _fill_notes(name: str, rows: Mapping[str, Row], places: Mapping[str, int]) -> tuple[str, ...]:
     """A line for each column that is not filled in every row."""
     notes = []
     for field in ("patient", "label", "volume"):

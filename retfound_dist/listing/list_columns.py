@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from retfound_dist.errors import DataError
-from retfound_dist.listing.table_files import CountKnown, Table, plain_name
+from retfound_dist.listing.table_files import CountKnownNames, Table, normalized_name
 
 FIELDS: dict[str, str] = {
     "file": "file files filename filepath fname image imagefile imagename imagepath imagefilename img "
@@ -30,13 +30,13 @@ FIELDS: dict[str, str] = {
     "bscannumber bscanindex frame frameno framenr framenumber frameindex instancenumber",
     "split": "split set part partition subset fold traintest trainvaltest traintestsplit phase",
 }
-"""Field of an image -> plain names of its columns (see `table_files.plain_name`)."""
+"""Field of an image -> plain names of its columns (see `table_files.normalized_name`)."""
 SPLIT_FILE: dict[str, str] = {
     "key": f"key sample samplekey imagekey {FIELDS['file']}",
     "part": FIELDS["split"],
 }
 """The columns of a split file."""
-GUARDED = ("patient", "label", "split", "part")
+GUARDED_FIELDS = ("patient", "label", "split", "part")
 """Fields that must not be lost because of a spelling."""
 # Recognized and refused, not read: a wrong guess in a language that nobody here checks would be silent.
 _OTHER_LANGUAGES = {
@@ -52,78 +52,80 @@ _STEMS = {
     "patient": ("patient", "subject", "participant", "proband"),
     "label": ("label", "class", "diagnos", "disease"),
 }
-_HARMLESS = (
+_HARMLESS_WORDS = (
     *("age", "sex", "gender", "birth", "dob", "weight", "height", "race", "ethnic", "date", "year", "time"),
     *("count", "group", "history", "comment", "note", "type", "status", "source", "duration", "eye", "visit"),
     *("score", "prob", "confiden", "version", "quality", "onset", "reader", "grader", "annotator", "rater"),
     *("labeler", "labeller", "labeledby", "labelledby", "classifier", "city", "country", "smok"),
 )
 """A name with such a word is not the patient or the label itself: `patient_age`, `label_date`."""
-_DOUBTFUL = (
+_DOUBTFUL_NAMES = (
     "id eyeid examid examinationid visitid sessionid case caseid caseno casenumber study studyid record "
     "recordid code individual identifier name"
 )
 """Names that may mean the patient: refused where images share a value and no column is the patient."""
-_IGNORED = ("x_", "x-", "x ")
+_IGNORED_PREFIXES = ("x_", "x-", "x ")
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of a list."""
 
-    places: Mapping[str, int]
+    positions: Mapping[str, int]
     """Field -> number of its column, from 0."""
     summary: str
     """`file <- 'Filename', label <- 'class'; not used: 'age'`."""
 
 
-def find_columns(table: Table, fields: Mapping[str, str], needed: Sequence[str], example: str) -> Columns:
+def find_columns(table: Table, fields: Mapping[str, str], required: Sequence[str], example: str) -> Columns:
     """Find the columns of `fields` in a table.
 
     DataError where one of the `needed` fields is missing, or where a column is doubtful or there twice.
     `example`: a good header, for messages.
     """
     names = {plain: field for field, plains in fields.items() for plain in plains.split()}
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     unused = []
-    for at, title in enumerate(table.header):
-        field = None if title.lower().startswith(_IGNORED) else names.get(plain_name(title))
+    for column, title in enumerate(table.header):
+        field = None if title.lower().startswith(_IGNORED_PREFIXES) else names.get(normalized_name(title))
         if field is None:
-            unused.append(at)
-        elif field in places:
+            unused.append(column)
+        elif field in positions:
             raise DataError(
-                f"{table.name}: columns {table.header[places[field]]!r} and {title!r} both mean {field!r}: "
-                f"remove one, or call it {'x_' + title!r} so that it is not read"
+                f"{table.name}: columns {table.header[positions[field]]!r} and {title!r} both mean "
+                f"{field!r}: remove one, or call it {'x_' + title!r} so that it is not read"
             )
         else:
-            places[field] = at
-    missing = [field for field in needed if field not in places]
+            positions[field] = column
+    missing = [field for field in required if field not in positions]
     if missing:
-        raise DataError(_missing(table, missing, places, fields, example))
+        raise DataError(_missing_message(table, missing, positions, fields, example))
     # After all columns are known: `case_id` is harmless where another column is the patient.
-    for at in unused:
-        _refuse_doubtful(table, at, places, fields)
-    used = ", ".join(f"{field} <- {table.header[at]!r}" for field, at in places.items())
-    others = [_with_nearest(table.header[at], names) for at in unused if table.header[at]]
-    return Columns(places, used + (f"; not used: {', '.join(others)}" if others else ""))
+    for column in unused:
+        _check_doubtful(table, column, positions, fields)
+    used_text = ", ".join(f"{field} <- {table.header[column]!r}" for field, column in positions.items())
+    others = [_with_nearest(table.header[column], names) for column in unused if table.header[column]]
+    return Columns(positions, used_text + (f"; not used: {', '.join(others)}" if others else ""))
 
 
-def known_counter(fields: Mapping[str, str]) -> CountKnown:
+def known_counter(fields: Mapping[str, str]) -> CountKnownNames:
     """A function that counts the cells of a row that are names of columns; `parse_table` needs it."""
     names = {plain for plains in fields.values() for plain in plains.split()}
-    return lambda cells: sum(plain_name(cell) in names for cell in cells)
+    return lambda cells: sum(normalized_name(cell) in names for cell in cells)
 
 
-def looks_like(title: str, fields: Mapping[str, str]) -> str | None:
+def similar_field(title: str, fields: Mapping[str, str]) -> str | None:
     """The field that an unknown column's name resembles (a typing error, another language, `patient_xyz`); or
     None."""
-    plain = plain_name(title)
-    if title.lower().startswith(_IGNORED) or len(plain) < 3:
+    plain = normalized_name(title)
+    if title.lower().startswith(_IGNORED_PREFIXES) or len(plain) < 3:
         return None
     for field in fields:
         if plain in _OTHER_LANGUAGES.get(field, "").split():
             return field
-    if any(word in plain for word in _HARMLESS if word not in ("eye", "age", "sex")) or _is_of_person(plain):
+    if any(word in plain for word in _HARMLESS_WORDS if word not in ("eye", "age", "sex")) or _is_of_person(
+        plain
+    ):
         return None
     for field in fields:
         if any(stem in plain for stem in _STEMS.get(field, ())):
@@ -166,19 +168,25 @@ def _distance(a: str, b: str) -> int:
     return last[-1]
 
 
-def _refuse_doubtful(table: Table, at: int, places: Mapping[str, int], fields: Mapping[str, str]) -> None:
-    title = table.header[at]
-    field = looks_like(title, fields)
-    if field in GUARDED and field not in places:
+def _check_doubtful(
+    table: Table, column: int, positions: Mapping[str, int], fields: Mapping[str, str]
+) -> None:
+    title = table.header[column]
+    field = similar_field(title, fields)
+    if field in GUARDED_FIELDS and field not in positions:
         raise DataError(
             f"{table.name}: column {title!r} is not known and looks like {field!r}: call it {field!r}, or "
             f"{'x_' + title!r} if it is something else (columns x_... are not read)"
         )
-    if "patient" not in fields or "patient" in places or plain_name(title) not in _DOUBTFUL.split():
+    if (
+        "patient" not in fields
+        or "patient" in positions
+        or normalized_name(title) not in _DOUBTFUL_NAMES.split()
+    ):
         return
-    if title.lower().startswith(_IGNORED):
+    if title.lower().startswith(_IGNORED_PREFIXES):
         return
-    values = [cells[at] for _, cells in table.rows if len(cells) > at and cells[at]]
+    values = [cells[column] for _, cells in table.rows if len(cells) > column and cells[column]]
     # A value for each row is a number of the image. A value that images share may be their patient.
     if len(set(values)) < len(values):
         raise DataError(
@@ -188,20 +196,24 @@ def _refuse_doubtful(table: Table, at: int, places: Mapping[str, int], fields: M
         )
 
 
-def _missing(
-    table: Table, missing: Sequence[str], places: Mapping[str, int], fields: Mapping[str, str], example: str
+def _missing_message(
+    table: Table,
+    missing: Sequence[str],
+    positions: Mapping[str, int],
+    fields: Mapping[str, str],
+    example: str,
 ) -> str:
     if not table.header:
         return f"{table.name} is empty: its first line must be a header such as {example}"
     titles = ", ".join(repr(title) for title in table.header)
-    near = {
+    similar = {
         field: title
         for field in fields
-        if field not in places
+        if field not in positions
         for title in reversed(table.header)
-        if looks_like(title, fields) == field
+        if similar_field(title, fields) == field
     }
-    hints = [f"{title!r} looks like {field!r}" for field, title in near.items()]
+    hints = [f"{title!r} looks like {field!r}" for field, title in similar.items()]
     hint = f"; {', '.join(hints)}: rename them if so" if hints else ""
     return (
         f"{table.name} has no column {' and no column '.join(map(repr, missing))} (it has {titles}): "
@@ -210,6 +222,8 @@ def _missing(
 
 
 def _with_nearest(title: str, names: Mapping[str, str]) -> str:
-    plain = plain_name(title)
-    near = [] if title.lower().startswith(_IGNORED) else difflib.get_close_matches(plain, names, 1, 0.8)
-    return f"{title!r} (nearest known: {names[near[0]]!r})" if near else repr(title)
+    plain = normalized_name(title)
+    nearest = (
+        [] if title.lower().startswith(_IGNORED_PREFIXES) else difflib.get_close_matches(plain, names, 1, 0.8)
+    )
+    return f"{title!r} (nearest known: {names[nearest[0]]!r})" if nearest else repr(title)

@@ -23,7 +23,7 @@ from retfound_dist.listing.folder_layout import part_of
 
 MAX_CLASS_FOLDERS = 30
 """More folders than this at the top are volumes or patients, not classes."""
-MAX_TOGETHER = 2048
+MAX_GROUP_IMAGES = 2048
 """Most images of a folder that may be one eye (the largest OCT volumes have some 1,000 slices)."""
 _SLICE = re.compile(
     r"(?P<before>(?:.*[^a-z])?)(?:slices?|b[-_ ]?scans?|frames?|slc)[-_ .]*(?P<number>\d+)"
@@ -34,7 +34,7 @@ _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SlicePlace:
     """The volume, slice and group of an image, as far as names show them."""
 
     volume: str | None = None
@@ -44,7 +44,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class _Folder:
+class _FolderNames:
     """What the names of a folder's images have in common."""
 
     # Counters and no lists of names: a set of 1.6 million images would take gigabytes.
@@ -54,37 +54,37 @@ class _Folder:
     """Images whose names are a text and a number, with the same text as the first such name."""
     sliced: int = 0
     """Images with a word for a slice in their names."""
-    before: str | None = None
-    lowest: int = 0
-    highest: int = 0
+    prefix: str | None = None
+    lowest_number: int = 0
+    highest_number: int = 0
 
     def add(self, stem: str) -> None:
         """Count an image. `stem`: its name without the ending."""
         match = _NUMBERED.fullmatch(stem)
         self.images += 1
-        if match is None or match["before"] != (self.before if self.numbered else match["before"]):
+        if match is None or match["before"] != (self.prefix if self.numbered else match["before"]):
             return
         number = int(match["number"])
-        self.lowest = min(self.lowest, number) if self.numbered else number
-        self.highest = max(self.highest, number)
-        self.before = match["before"]
+        self.lowest_number = min(self.lowest_number, number) if self.numbered else number
+        self.highest_number = max(self.highest_number, number)
+        self.prefix = match["before"]
         self.numbered += 1
 
     @property
     def is_sequence(self) -> bool:
         """Whether all images are numbered one after the other, without large gaps."""
-        all_numbered = 1 < self.images == self.numbered <= MAX_TOGETHER
+        all_numbered = 1 < self.images == self.numbered <= MAX_GROUP_IMAGES
         # Up to every other slice may be missing. Numbers of patients or of examinations leave larger gaps.
-        return all_numbered and self.highest - self.lowest < 2 * self.images
+        return all_numbered and self.highest_number - self.lowest_number < 2 * self.images
 
 
-class Sequences:
+class SliceSequences:
     """Volumes among all files below a folder. Give it every file first, then ask `of(file)`."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._slices: dict[str, int] = defaultdict(int)
-        self._folders: dict[str, _Folder] = defaultdict(_Folder)
-        self._below: dict[str, int] = defaultdict(int)
+        self._folders: dict[str, _FolderNames] = defaultdict(_FolderNames)
+        self._images_below: dict[str, int] = defaultdict(int)
         tops = set()
         for file in files:
             folder, stem = _split_path(file)
@@ -93,12 +93,12 @@ class Sequences:
                 self._slices[_volume(folder, match)] += 1
                 self._folders[folder].sliced += 1
             self._folders[folder].add(stem)
-            self._count(folder)
+            self._count_above(folder)
             tops.add(_class_folder(folder))
-        self._tops_are_groups = len(tops - {""}) > MAX_CLASS_FOLDERS
+        self._top_folders_are_groups = len(tops - {""}) > MAX_CLASS_FOLDERS
         self._groups: dict[str, str | None] = {}
 
-    def of(self, file: str) -> Place:
+    def place_of(self, file: str) -> SlicePlace:
         """The volume, slice and group of a file."""
         folder, stem = _split_path(file)
         if folder not in self._groups:
@@ -112,18 +112,18 @@ class Sequences:
         elif self._group(folder) is not None and self._folders[folder].is_sequence:
             numbered = _NUMBERED.fullmatch(stem)
             volume, number = folder, int(numbered["number"]) if numbered else None
-        return Place(volume, number, group)
+        return SlicePlace(volume, number, group)
 
-    def _count(self, folder: str) -> None:
+    def _count_above(self, folder: str) -> None:
         while folder.strip("/"):  # an absolute path ends at "/"
-            self._below[folder] += 1
+            self._images_below[folder] += 1
             folder = os.path.dirname(folder)
 
     def _is_one_volume(self, group: str) -> bool:
         """Whether all images below a folder are slices of one volume with the folder's name."""
         # Then the volume alone keeps them together, and a split can be called "by volume", the safer kind.
         folder = self._folders.get(group)
-        if folder is None or folder.images != self._below[group]:
+        if folder is None or folder.images != self._images_below[group]:
             return False
         return self._slices.get(group) == folder.images or (folder.is_sequence and not folder.sliced)
 
@@ -133,9 +133,11 @@ class Sequences:
         if not top:
             return None
         inner = folder[len(top) + 1 :].split("/") if len(folder) > len(top) else []
-        candidates = [top] if self._tops_are_groups else []
+        candidates = [top] if self._top_folders_are_groups else []
         candidates += ["/".join([top, *inner[: depth + 1]]) for depth in range(len(inner))]
-        return next((group for group in candidates if 1 < self._below[group] <= MAX_TOGETHER), None)
+        return next(
+            (group for group in candidates if 1 < self._images_below[group] <= MAX_GROUP_IMAGES), None
+        )
 
 
 def _split_path(file: str) -> tuple[str, str]:

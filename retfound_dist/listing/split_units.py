@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 KINDS = ("patient", "volume", "folder", "image")
 """Kinds of units that are kept together, the safest first."""
-TOGETHER, BY_IMAGE = "volume", "image"
+KEEP_VOLUMES, BY_IMAGE = "volume", "image"
 """Values of `unknown_patient`."""
 Unit = tuple[str, str]
 """(kind, name)"""
 
 
-def unit_of(key: str, patient: str | None, group: str | None, volume: str | None, unknown: str) -> Unit:
+def unit_of(
+    key: str, patient: str | None, group: str | None, volume: str | None, unknown_patient: str
+) -> Unit:
     """The unit that an image belongs to.
 
     `group`: a folder that may hold several volumes. `unknown`: what to do where the patient is not known:
@@ -26,9 +28,9 @@ def unit_of(key: str, patient: str | None, group: str | None, volume: str | None
         return "patient", patient
     # The folder before the volume: it may hold both eyes of one patient, and two volumes of it must not be
     # parted.
-    if unknown == TOGETHER and group is not None:
+    if unknown_patient == KEEP_VOLUMES and group is not None:
         return "folder", group
-    if unknown == TOGETHER and volume is not None:
+    if unknown_patient == KEEP_VOLUMES and volume is not None:
         return "volume", volume
     return "image", key
 
@@ -43,7 +45,7 @@ def patients_of_units(rows: Iterable[tuple[str | None, str | None]]) -> dict[str
     return {unit: next(iter(patients)) for unit, patients in known.items() if len(patients) == 1}
 
 
-def weakest(counts: Mapping[str, int]) -> str:
+def least_safe_kind(counts: Mapping[str, int]) -> str:
     """The kind that a mixed split is named after: the least safe one with any image in it."""
     return max((kind for kind in KINDS if counts.get(kind)), key=KINDS.index, default="image")
 

@@ -49,7 +49,7 @@ _EXACT_INTEGERS = 10**15
 """Excel keeps 15 digits of a number; a longer one has lost its last digits."""
 
 Cells = tuple[str, ...]
-CountKnown = Callable[[Sequence[str]], int]
+CountKnownNames = Callable[[Sequence[str]], int]
 """How many cells of a row are names of columns that are looked for."""
 
 
@@ -66,7 +66,7 @@ class Table:
     notes: tuple[str, ...] = ()
     """What was not read, a line each."""
 
-    def whole_rows(self) -> Iterator[tuple[int, Cells]]:
+    def checked_rows(self) -> Iterator[tuple[int, Cells]]:
         """Rows as wide as the header; DataError names the line of one that is not."""
         width = len(self.header)
         for line, cells in self.rows:
@@ -75,18 +75,18 @@ class Table:
             if len(cells) != width:
                 raise DataError(
                     f"{self.name} line {line} has {len(cells)} cells, its header has {width} columns "
-                    f"({_short(cells)}): correct the line; a cell that holds the delimiter needs quotes"
+                    f"({_shortened(cells)}): correct the line; a cell that holds the delimiter needs quotes"
                 )
             yield line, cells
 
     def records(self) -> list[dict[str, str]]:
         """Rows as plain name of the column -> cell. Of two columns with the same name the first counts."""
-        names = [plain_name(name) for name in self.header]
+        names = [normalized_name(name) for name in self.header]
         first = {name: at for at, name in reversed(list(enumerate(names))) if name}
-        return [{name: cells[at] for name, at in first.items()} for _, cells in self.whole_rows()]
+        return [{name: cells[at] for name, at in first.items()} for _, cells in self.checked_rows()]
 
 
-def plain_name(text: str) -> str:
+def normalized_name(text: str) -> str:
     """A column's name without case, accents, spaces and punctuation: `Patient ID` -> `patientid`."""
     # NFKD parts an accent from its letter; the accent is not alphanumeric and falls out.
     decomposed = unicodedata.normalize("NFKD", text).casefold()
@@ -111,7 +111,7 @@ def _limit() -> float:
         raise ConfigError(f"{LIMIT_KEY}={text} is not a number: give gigabytes, as {LIMIT_GB:g}") from None
 
 
-def parse_table(data: bytes, name: str, count_known: CountKnown = lambda cells: 0) -> Table:
+def parse_table(data: bytes, name: str, count_known: CountKnownNames = lambda cells: 0) -> Table:
     """Read the table in a file's bytes.
 
     DataError names the line or the encoding that is wrong; ConfigError says that openpyxl is missing.
@@ -128,18 +128,18 @@ def parse_table(data: bytes, name: str, count_known: CountKnown = lambda cells: 
 def _decode(data: bytes, name: str) -> str:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return _strictly(data[len(mark) :], encoding, name)
+            return _decode_strictly(data[len(mark) :], encoding, name)
     head = data[:2000]
     # UTF-16 without a mark: nearly every second byte is 0, for headers are mostly ASCII.
     if 0 in head:
         for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
             if head[place::2].count(0) > 0.8 * len(head[place::2]) and 0 not in head[1 - place :: 2]:
-                return _strictly(data, encoding, name)
+                return _decode_strictly(data, encoding, name)
         raise DataError(f"{name} is not a text file (it has zero bytes): save the list as CSV UTF-8 or .xlsx")
-    return _strictly(data, "utf-8", name)
+    return _decode_strictly(data, "utf-8", name)
 
 
-def _strictly(data: bytes, encoding: str, name: str) -> str:
+def _decode_strictly(data: bytes, encoding: str, name: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -154,7 +154,7 @@ def _strictly(data: bytes, encoding: str, name: str) -> str:
         ) from error
 
 
-def _parse_text(text: str, name: str, count_known: CountKnown) -> Table:
+def _parse_text(text: str, name: str, count_known: CountKnownNames) -> Table:
     skipped = 0
     # Excel writes and reads such a first line; it is no row of the table.
     hint = re.match(r"\s*sep=(.)\r?\n", text)
@@ -166,11 +166,11 @@ def _parse_text(text: str, name: str, count_known: CountKnown) -> Table:
     _, header = next(iter(rows), (0, ()))
     # One pass over the whole text, so that a row that is not CSV is an error here and not in the middle of
     # packing.
-    width = max((_filled(cells) for _, cells in rows.below), default=0)
+    width = max((_filled_width(cells) for _, cells in rows.below_header), default=0)
     # Excel keeps columns that were emptied: they have neither a name nor a value.
     while header and not header[-1] and len(header) > width:
         header = header[:-1]
-    return Table(name, header, rows.below)
+    return Table(name, header, rows.below_header)
 
 
 @dataclass(frozen=True)
@@ -179,36 +179,36 @@ class _TextRows:
 
     text: str
     delimiter: str
-    skipped: int
+    skipped_lines: int
     """Lines of the file before the text."""
     name: str
-    leave_out: int = 0
+    skipped_rows: int = 0
     """Number of rows at the beginning that are left out."""
 
     @property
-    def below(self) -> _TextRows:
+    def below_header(self) -> _TextRows:
         """The rows below the header."""
-        return replace(self, leave_out=1)
+        return replace(self, skipped_rows=1)
 
     def __iter__(self) -> Iterator[tuple[int, Cells]]:
-        return islice(self._all(), self.leave_out, None)
+        return islice(self._all_rows(), self.skipped_rows, None)
 
-    def _all(self) -> Iterator[tuple[int, Cells]]:
+    def _all_rows(self) -> Iterator[tuple[int, Cells]]:
         reader, begin = _reader(self.text, self.delimiter), 1
         try:
             for row in reader:
                 begin = reader.line_num + 1
                 cells = tuple(map(str.strip, row))
                 if any(cells):
-                    yield reader.line_num + self.skipped, cells
+                    yield reader.line_num + self.skipped_lines, cells
         except csv.Error as error:
             raise DataError(
-                f"{self.name} line {begin + self.skipped} is not CSV ({error}): a quote is opened and not "
-                "closed, or stands within a cell; correct it"
+                f"{self.name} line {begin + self.skipped_lines} is not CSV ({error}): a quote is not "
+                "closed, or is inside a cell; correct the line"
             ) from error
 
 
-def _filled(cells: Cells) -> int:
+def _filled_width(cells: Cells) -> int:
     """Number of cells up to the last one that is not empty."""
     filled = len(cells)
     while filled and not cells[filled - 1]:
@@ -223,7 +223,7 @@ def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
     return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
-def _delimiter(text: str, count_known: CountKnown) -> str:
+def _delimiter(text: str, count_known: CountKnownNames) -> str:
     """The delimiter that gives most known columns, then the one with most rows as wide as the first."""
     # Not csv.Sniffer: it guesses by letter frequencies and takes a comma inside names for the delimiter.
 
@@ -254,7 +254,7 @@ def _table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] 
     return Table(name, header, tuple(rows[1:]), notes)
 
 
-def _parse_xlsx(data: bytes, name: str, count_known: CountKnown) -> Table:
+def _parse_xlsx(data: bytes, name: str, count_known: CountKnownNames) -> Table:
     try:
         # The sizes in the directory of the archive, before anything is unpacked: a zip bomb is small.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -302,7 +302,7 @@ def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
 
 
 def _choose_sheet(
-    sheets: dict[str, list[tuple[int, Cells]]], name: str, count_known: CountKnown
+    sheets: dict[str, list[tuple[int, Cells]]], name: str, count_known: CountKnownNames
 ) -> tuple[list[tuple[int, Cells]], tuple[str, ...]]:
     if not sheets:
         return [], ()
@@ -329,6 +329,6 @@ def _cell(cell: object) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _short(cells: Sequence[str]) -> str:
+def _shortened(cells: Sequence[str]) -> str:
     text = ", ".join(repr(cell) for cell in cells)
     return text if len(text) <= 100 else text[:97] + "..."

@@ -82,7 +82,9 @@ def _data_facts(config: PretrainConfig, samples: int, image_kb: float) -> DataFa
     elif not samples and not (
         storage.is_local(url) and url_kinds.kind_at(url) in (url_kinds.NOTHING, url_kinds.EMPTY)
     ):
-        raise ManifestError(f"{url_kinds.refusal(url, url_kinds.SHARDS)}; or give --samples N [--image-kb K]")
+        raise ManifestError(
+            f"{url_kinds.wrong_kind_message(url, url_kinds.SHARDS)}; or give --samples N [--image-kb K]"
+        )
     bytes_per_image = image_kb * 1e3 or (packed.bytes / packed.samples if packed else ASSUMED_IMAGE_BYTES)
     source = "from flags" if samples or packed else f"assumed: no shard set at {url}; give --samples N"
     count = samples or (packed.samples if packed else ASSUMED_SAMPLES)

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-FEW = 3
+MAX_LISTED = 3
 """Most faults of one file that are listed, and most bad lines that are named."""
-LONGEST = 60
-"""Characters of a value that are shown."""
-_WORDS = (
-    ("trailing characters", "something stands behind its end"),
+MAX_SHOWN_LETTERS = 60
+"""Most characters of a value that are shown."""
+_PLAIN_WORDS = (
+    ("trailing characters", "there is text after its end"),
     ("EOF while parsing a value", "a value is missing"),
     ("EOF while parsing", "it is cut off"),
     ("recursion limit exceeded", "it is nested too deep"),
@@ -23,20 +23,22 @@ _WORDS = (
 )
 
 
-def plain(message: str, data: bytes) -> str:
+def plain_message(message: str, data: bytes) -> str:
     """The parser's message in plain words: `line 3: it is cut off`."""
     if not data.strip():
         return "it is empty"
     if not data.strip(b"\0"):
-        return "it holds zero bytes alone"
-    why, _, place = message.removeprefix("Invalid JSON: ").rpartition(" at line ")
+        return "it contains only zero bytes"
+    message_text, _, place = message.removeprefix("Invalid JSON: ").rpartition(" at line ")
     line = place.partition(" ")[0]
-    if why in ("expected value", "invalid number") and re.match(
+    if message_text in ("expected value", "invalid number") and re.match(
         rb"-?(NaN|Infinity)", _text_from(data, place)
     ):
-        why = "NaN and Infinity are no JSON"
-    why = next((words for text, words in _WORDS if why.startswith(text)), why)
-    return f"line {line}: {why}"
+        message_text = "NaN and Infinity are not JSON"
+    message_text = next(
+        (words for text, words in _PLAIN_WORDS if message_text.startswith(text)), message_text
+    )
+    return f"line {line}: {message_text}"
 
 
 def _text_from(data: bytes, place: str) -> bytes:
@@ -49,19 +51,19 @@ def faults_of(error: ValidationError, data: bytes) -> str:
     """The first faults of a file, each with its line and key."""
     faults = error.errors(include_url=False)
     messages = []
-    for fault in faults[:FEW]:
+    for fault in faults[:MAX_LISTED]:
         messages.append(f"line {line_of(data.decode(), fault['loc'])}: {_describe_fault(fault)}")
-    more = f" (and {len(faults) - FEW} more)" if len(faults) > FEW else ""
+    more = f" (and {len(faults) - MAX_LISTED} more)" if len(faults) > MAX_LISTED else ""
     return ", ".join(messages) + more
 
 
-def why_bad(error: ValueError, text: bytes) -> str:
-    """Why a line of JSON lines is bad."""
+def line_fault(error: ValueError, text: bytes) -> str:
+    """Why a line of a JSON lines file is bad."""
     if not isinstance(error, ValidationError):
         return str(error).removeprefix("line 1: ")
     fault = error.errors(include_url=False)[0]
     if fault["type"] == "json_invalid":
-        return plain(str(fault["msg"]), text).removeprefix("line 1: ")
+        return plain_message(str(fault["msg"]), text).removeprefix("line 1: ")
     return _describe_fault(fault)
 
 
@@ -72,11 +74,11 @@ def _describe_fault(fault: Any) -> str:
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"
     message = re.sub(r"^(Input|Value error,|String|Object|List) ?", "", str(fault["msg"]))
-    return f"{key} is {shown(fault['input'])}: {message}"
+    return f"{key} is {value_text(fault['input'])}: {message}"
 
 
-def shown(value: Any) -> str:
-    """A value for a message: numbers and short texts themselves."""
+def value_text(value: Any) -> str:
+    """A value as a text for a message: numbers and short texts unchanged."""
     if isinstance(value, str):
         return _shorten(repr(value))
     if isinstance(value, dict | list | tuple):
@@ -86,41 +88,42 @@ def shown(value: Any) -> str:
 
 def _shorten(text: str) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= MAX_SHOWN_LETTERS else text[: MAX_SHOWN_LETTERS - 3] + "..."
 
 
-# pydantic gives the keys that lead to a fault, and no line. The text is therefore walked once more, and only
-# where there is a fault.
-def line_of(text: str, place: Sequence[int | str]) -> int:
-    """The line where the value at a place such as ("files", "a", 3) begins, or what should hold it."""
-    at = _skip_space(text, 0)
-    for part in place:
-        inner = next((start for name, start in _members(text, at) if name == part), None)
-        if inner is None:
+# pydantic gives the keys that lead to a fault, but no line. So the text is searched once more, and only where
+# there is a fault.
+def line_of(text: str, keys: Sequence[int | str]) -> int:
+    """The line where the value at keys such as ("files", "a", 3) begins, or where its parent begins."""
+    offset = _skip_space(text, 0)
+    for part in keys:
+        start = next((start for name, start in _members(text, offset) if name == part), None)
+        if start is None:
             break
-        at = inner
-    return text.count("\n", 0, at) + 1
+        offset = start
+    return text.count("\n", 0, offset) + 1
 
 
-def _members(text: str, at: int) -> Iterator[tuple[int | str, int]]:
-    """(name or index, where the value begins) of the members of the object or list that begins at `at`."""
-    if text[at] not in "{[":
+def _members(text: str, offset: int) -> Iterator[tuple[int | str, int]]:
+    """(name or index, where the value begins) of the members of the object or list that begins at
+    `offset`."""
+    if text[offset] not in "{[":
         return
-    is_object, decoder, index = text[at] == "{", json.JSONDecoder(), 0
-    at = _skip_space(text, at + 1)
-    while text[at] not in "}]":
+    is_object, decoder, index = text[offset] == "{", json.JSONDecoder(), 0
+    offset = _skip_space(text, offset + 1)
+    while text[offset] not in "}]":
         member: int | str = index
         if is_object:
-            member, at = decoder.raw_decode(text, at)
-            at = _skip_space(text, _skip_space(text, at) + 1)  # over the colon
-        yield member, at
-        at = _skip_space(text, decoder.raw_decode(text, at)[1])
-        at = _skip_space(text, at + 1) if text[at] == "," else at
+            member, offset = decoder.raw_decode(text, offset)
+            offset = _skip_space(text, _skip_space(text, offset) + 1)  # over the colon
+        yield member, offset
+        offset = _skip_space(text, decoder.raw_decode(text, offset)[1])
+        offset = _skip_space(text, offset + 1) if text[offset] == "," else offset
         index += 1
 
 
-def _skip_space(text: str, at: int) -> int:
-    """Over white space."""
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+def _skip_space(text: str, offset: int) -> int:
+    """The offset of the next letter that is not white space."""
+    while offset < len(text) and text[offset] in " \t\r\n":
+        offset += 1
+    return offset

@@ -1,11 +1,12 @@
-"""The one reader of JSON files: turns bytes at a URL into a typed value, or into one line about the fault.
+"""Reads JSON files: turns the bytes at a URL into a typed value, or into an error of one line about the
+fault.
 
     holder = records.read(url, Holder, "delete it to take the run over")
     log = records.read_lines(url, Step)      # log.rows, log.fault
 
-A kind is anything pydantic takes: a plain frozen dataclass, a TypedDict, `dict[str, Any]`. Types are strict:
-`"3"` and `true` are no numbers, and no number is NaN or infinite. Unknown keys are ignored, because a later
-version may have written them; another `format` is refused.
+A kind is any type that pydantic accepts: a frozen dataclass, a TypedDict, `dict[str, Any]`. Types are strict:
+`"3"` and `true` are not numbers, and no number is NaN or infinite. Unknown keys are ignored, because a later
+version may have written them. Another `format` is an error.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from typing_extensions import is_typeddict
 
 from retfound_dist.errors import FormatError, RecordError
 from retfound_dist.io import storage
-from retfound_dist.records.json_faults import FEW, faults_of, plain, shown, why_bad
+from retfound_dist.records.json_faults import MAX_LISTED, faults_of, line_fault, plain_message, value_text
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 """A number of things, of bytes or of steps."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A digest in hex."""
-LIMIT = 1 << 30
+MAX_BYTES = 1 << 30
 """Most bytes of a file that is read."""
-MOST_READINGS = 8
+MAX_READINGS = 8
 """Most readings of a file that gives other bytes each time."""
 BOM = b"\xef\xbb\xbf"
-_OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
-"""Every number that is read as infinite matches this. Most files hold nothing like it."""
-_LARGE = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
-_END = b"\n"
+_MAY_OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+"""Every number that is read as infinite matches this. Most files contain no match."""
+_LARGE_NUMBER = re.compile(rb"[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|\d{308})")
+_LINE_END = b"\n"
 
 
 @dataclass(frozen=True)
@@ -46,93 +47,94 @@ class BadLine:
 
     line: int
     """Counted from 1."""
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Lines(Generic[T]):
-    """What a file of JSON lines holds."""
+    """The content of a JSON lines file."""
 
     where: str
     rows: list[T] = field(default_factory=list)
     """The good lines, in order."""
     total: int = 0
     bad: int = 0
-    named: tuple[BadLine, ...] = ()
-    """The first FEW bad ones."""
-    cut: bool = False
-    """Whether the last line has no end and cannot be read: its writer is busy, or was killed."""
-    unread: str = ""
+    first_bad: tuple[BadLine, ...] = ()
+    """The first MAX_LISTED bad ones."""
+    is_incomplete: bool = False
+    """Whether the last line is incomplete: its writer is still writing, or was killed."""
+    unread_reason: str = ""
     """Why the file was not read at all."""
 
     @property
     def fault(self) -> str:
         """A sentence about the lines that are left out; empty where there are none."""
         if not self.bad:
-            return self.unread
-        first = self.named[0]
+            return self.unread_reason
+        first = self.first_bad[0]
         return (
             f"{self.bad:,} of {self.total:,} lines of {self.where} cannot be read and are left out "
-            f"(the first is line {first.line:,}: {first.why})"
+            f"(the first is line {first.line:,}: {first.reason})"
         )
 
 
-def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = LIMIT) -> T:
+def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, limit: int = MAX_BYTES) -> T:
     """Read a JSON file as a value of a kind. It counts as damaged where two readings in a row agree.
 
-    `remedy`: advice for a damaged file; empty: the caller adds its own. `format`: the `format` that the file
-    must have; None: it needs none, and one that it has must be 1. Raises StorageError where the
-    file cannot be read, RecordError where it is damaged, FormatError where it is of another format.
+    `remedy`: advice for a damaged file; empty: the caller adds its own. `format`: the required `format` of
+    the file; None: the key may be missing, otherwise it must be 1. Raises StorageError where the file cannot
+    be read, RecordError where it is damaged, FormatError where it is of another format.
     """
     data = _fetch(url, limit)
-    for _ in range(MOST_READINGS):
+    for _ in range(MAX_READINGS):
         try:
             return parse(data, kind, url, remedy, format=format)
         except RecordError:
-            again = _fetch(url, limit)
-            if again == data:
+            second_data = _fetch(url, limit)
+            if second_data == data:
                 raise
-            data = again
+            data = second_data
     return parse(data, kind, url, remedy, format=format)
 
 
 def parse(data: bytes, kind: type[T], where: str, remedy: str, *, format: int | None = None) -> T:
     """Parse the bytes of a JSON file as a value of a kind. `where`: its name in messages."""
-    if len(data) > LIMIT:
-        raise RecordError(f"{where} has more than {LIMIT:,} bytes and is not read; {remedy}")
+    if len(data) > MAX_BYTES:
+        raise RecordError(f"{where} has more than {MAX_BYTES:,} bytes and is not read; {remedy}")
     data = data.removeprefix(BOM)
     try:
-        tree = _tree(data)
+        tree = _parse_tree(data)
         _check_format(tree, where, 1 if format is None else format, needed=format is not None)
         value: T = _adapter(kind).validate_json(data, strict=True)
         return tree if is_typeddict(kind) else value  # with its keys in their order
     except ValidationError as error:
-        raise damaged(where, faults_of(error, data), remedy) from error
+        raise damage_error(where, faults_of(error, data), remedy) from error
     except ValueError as error:
-        raise damaged(where, str(error), remedy) from error
+        raise damage_error(where, str(error), remedy) from error
 
 
 def parse_large(data: bytes, kind: type[T], where: str, remedy: str, *, format: int) -> T:
-    """`parse` in one pass, for large files. The kind names every type, has `format`, and holds no floats.
+    """`parse` in one pass, for large files. The kind names every type, has `format`, and has no floats.
 
-    Such a kind cannot hold NaN or infinity, so the tree of the whole file need not be built and searched.
+    Such a kind cannot hold NaN or infinity, so the whole file need not be parsed into a tree and searched.
     """
     try:
         value: T = _adapter(kind).validate_json(data.removeprefix(BOM), strict=True)
     except ValueError:
-        return parse(data, kind, where, remedy, format=format)  # which names the fault
-    if len(data) > LIMIT or getattr(value, "format") != format:  # noqa: B009  of any kind
+        return parse(data, kind, where, remedy, format=format)  # it reports the fault
+    if len(data) > MAX_BYTES or getattr(value, "format") != format:  # noqa: B009  of any kind
         return parse(data, kind, where, remedy, format=format)
     return value
 
 
-def damaged(where: str, why: str, remedy: str) -> RecordError:
-    """The error for a file whose values contradict each other, in the words that `parse` uses."""
-    return RecordError(f"{where} is damaged: {why}" + (f"; {remedy}" if remedy else ""))
+def damage_error(where: str, reason: str, remedy: str) -> RecordError:
+    """The error for a file whose values contradict each other, in the same form as those of `parse`."""
+    return RecordError(f"{where} is damaged: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
-def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
-    """Read a file of JSON lines. Bad lines are counted and named, never an error. A missing file has none.
+def read_lines(url: str, kind: type[T], *, limit: int = MAX_BYTES) -> Lines[T]:
+    """Read a file of JSON lines. Bad lines are counted and named, and are not an error. A missing file has no
+    lines.
 
     Raises StorageError where the file cannot be read, RecordError where it is longer than `limit`.
     """
@@ -142,31 +144,40 @@ def read_lines(url: str, kind: type[T], *, limit: int = LIMIT) -> Lines[T]:
 def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
     """Parse the bytes of a file of JSON lines, as `read_lines` does."""
     texts = data.removeprefix(BOM).split(b"\n")
-    rest, rows, named, bad, total = texts.pop(), list[T](), list[BadLine](), 0, 0
-    validate, strange = _adapter(kind).validate_json, b"NaN" in data or b"Infinity" in data
+    last_text, rows, first_bad, bad, total = texts.pop(), list[T](), list[BadLine](), 0, 0
+    validate, may_be_infinite = _adapter(kind).validate_json, b"NaN" in data or b"Infinity" in data
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         total += 1
         try:
-            # No tree for most lines: a log of a long run has hundreds of thousands.
+            # Without a tree for most lines: the log of a long run has hundreds of thousands.
             row = validate(text, strict=True)
-            if strange or _overflows(row):
-                _tree(text)
+            if may_be_infinite or _overflows(row):
+                _parse_tree(text)
             rows.append(row)
         except ValueError as error:
             bad += 1
-            if len(named) < FEW:
-                named.append(BadLine(number, why_bad(error, text)))
-    whole = parse_lines(rest + b"\n", kind, where).rows if rest.strip() else []
-    return Lines(where, rows + whole, total + len(whole), bad, tuple(named), bool(rest.strip()) and not whole)
+            if len(first_bad) < MAX_LISTED:
+                first_bad.append(BadLine(number, line_fault(error, text)))
+    last_rows = parse_lines(last_text + b"\n", kind, where).rows if last_text.strip() else []
+    return Lines(
+        where,
+        rows + last_rows,
+        total + len(last_rows),
+        bad,
+        tuple(first_bad),
+        bool(last_text.strip()) and not last_rows,
+    )
 
 
 def _fetch(url: str, limit: int) -> bytes:
     with storage.open_read(url) as file, storage.storage_errors(url, "read"):
         data = bytes(file.read(limit + 1))
     if len(data) > limit:
-        raise RecordError(f"{url} has more than {limit:,} bytes and is not read: it is none of ours")
+        raise RecordError(
+            f"{url} has more than {limit:,} bytes and is not read: this software does not write such files"
+        )
     return data
 
 
@@ -179,37 +190,37 @@ def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _tree(data: bytes) -> Any:
+def _parse_tree(data: bytes) -> Any:
     """Parse JSON into plain values. Raises ValueError in plain words where it is invalid."""
     try:
         tree = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise ValueError(plain(str(error), data)) from error
+        raise ValueError(plain_message(str(error), data)) from error
     # JSON has no infinity, but 1e999 is read as one, which `allow_inf_nan` does not refuse. Few files hold
     # such a number, so a search of the bytes saves the walk through all values.
-    if (match := _OVERFLOW.search(data)) and _overflows(tree):
-        match = _LARGE.search(data) or match
-        raise ValueError(f"line {data.count(_END, 0, match.end()) + 1}: a number is too large")
+    if (match := _MAY_OVERFLOW.search(data)) and _overflows(tree):
+        match = _LARGE_NUMBER.search(data) or match
+        raise ValueError(f"line {data.count(_LINE_END, 0, match.end()) + 1}: a number is too large")
     return tree
 
 
 def _overflows(tree: Any) -> bool:
-    """Whether a number in it was too large to be held."""
-    todo = [tree]
-    while todo:
-        value = todo.pop()
+    """Whether a number in it is infinite, because it was too large."""
+    remaining = [tree]
+    while remaining:
+        value = remaining.pop()
         if isinstance(value, float):
             if math.isinf(value):
                 return True
         elif isinstance(value, list | tuple):
-            todo += value
+            remaining += value
         elif not isinstance(value, str | int):
-            todo += (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
+            remaining += (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
     return False
 
 
 def _check_format(tree: Any, where: str, format: int, needed: bool) -> None:
-    """FormatError where the file is of another format, ValueError where it has to name one and does not."""
+    """FormatError where the file has another format, ValueError where it needs a format and has none."""
     if not isinstance(tree, dict) or ("format" not in tree and not needed):
         return
     if "format" not in tree:
@@ -218,6 +229,6 @@ def _check_format(tree: Any, where: str, format: int, needed: bool) -> None:
     if type(file_format) is int and file_format == format:
         return
     raise FormatError(
-        f"{where} has format {shown(file_format)}, this version reads format {format}: "
+        f"{where} has format {value_text(file_format)}, this version reads format {format}: "
         "use the version of this software that wrote it"
     )

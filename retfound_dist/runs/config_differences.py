@@ -47,7 +47,7 @@ def _settings(config: Mapping[str, Any], known_places: dict[str, Mapping[str, An
     """
     values = {key: value for key, value in flatten(config) if key.split(".")[0] not in NON_SETTINGS}
     if shard_set := config.get(SHARD_SET):
-        place = {key: value for key, value in values.items() if key in run_folder.DATA}
+        place = {key: value for key, value in values.items() if key in run_folder.SHARD_SET_KEYS}
         values |= known_places.setdefault(json.dumps(shard_set, sort_keys=True), place)
     return values
 

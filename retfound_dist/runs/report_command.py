@@ -18,7 +18,7 @@ def report_command(
     """Write the page to `out`, or to report.html in the run's folder; ConfigError where there is no run."""
     run = read_run(url.rstrip("/"))
     target = out or storage.join(run.url, REPORT)
-    output_files.check_free(target, "report", force)
+    output_files.check_may_write(target, "report", force)
 
     def warn(text: str) -> None:
         if not quiet:

@@ -165,7 +165,7 @@ def read_run_overview(url: str) -> RunFacts:
     # The summary is one file. A whole run takes several listings and files, each a round trip to the store.
     overview = run_summary.read(url)
     if overview is None:
-        run, fault = read_run(url), run_summary.damage(url)
+        run, fault = read_run(url), run_summary.damage_text(url)
         return replace(run, read_faults=[*run.read_faults, fault]) if fault else run
     return RunFacts(
         url=url,
@@ -189,7 +189,7 @@ def _config(url: str) -> dict[str, Any]:
         return run_folder.read_config(url, remedy="")
     except (StorageError, RecordError) as error:
         has_config = storage.is_folder(url) and storage.exists(storage.join(url, run_folder.CONFIG))
-        text = url_kinds.refusal(url, url_kinds.RUN)
+        text = url_kinds.wrong_kind_message(url, url_kinds.RUN)
         raise ConfigError(f"{text} ({error})" if has_config else text) from error
 
 
@@ -198,7 +198,7 @@ def _checkpoints(url: str) -> tuple[list[int], list[str]]:
     checkpoints, faults = checkpoint_folder.list_commits(url, (RetfoundError,)), list[str]()
     # Only damaged checkpoints after that are reported: the run cannot continue from them. Older ones do not
     # matter to it.
-    while checkpoints and checkpoints[-1].held is None:
+    while checkpoints and checkpoints[-1].commit is None:
         damaged = checkpoints.pop()
         reason = str(damaged.fault).replace(f"{url}/", "")
         faults.append(f"the checkpoint of step {damaged.step:,} is left out: {reason}")

@@ -61,7 +61,7 @@ def _search(url: str, depth: int, result: RunSearch, visited: set[str]) -> None:
     try:
         names = set(storage.list_names(url))
         has_config = run_folder.CONFIG in names
-        reason = url_kinds.why_no_run(url) if has_config else ""
+        reason = url_kinds.not_run_reason(url) if has_config else ""
         if has_config and not reason:
             result.runs.append(url)
             return

@@ -45,9 +45,9 @@ _STYLE: Any = {
 SIZE = (4.5, 3.1)
 
 
-def colour(place: int) -> str:
+def colour(index: int) -> str:
     """The placeholder of a colour, by its place in the palette."""
-    return f"#0000a{place % COLOURS + 1}"
+    return f"#0000a{index % COLOURS + 1}"
 
 
 def new_figure(height: float = SIZE[1], width: float = SIZE[0]) -> tuple[Figure, Axes]:

@@ -1,7 +1,7 @@
 """Filters all output to terminals and logs: secrets are masked, control sequences are removed.
 
-    with guarded():
-        ...                    print, warnings, logging and tracebacks go through `Guarded`
+    with filtered_output():
+        ...                    print, warnings, logging and tracebacks go through `FilteringStream`
 
 Secrets of URLs and of the environment are masked (retfound_dist.io.urls.mask). Characters that control a
 terminal (escape sequences, carriage returns, marks that change the direction of writing) are shown as `?`:
@@ -25,7 +25,7 @@ _RICH_CODES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlm]|\r)")
 """Colours, cursor moves and erasures that rich uses to draw bars and tables."""
 
 
-class Masked:
+class MaskingStream:
     """A text stream that masks secrets. Everything else is passed on to the stream."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -45,7 +45,7 @@ class Masked:
         return getattr(self._stream, name)
 
 
-class Painted(Masked):
+class RichStream(MaskingStream):
     """A terminal that rich draws on: colours and cursor moves pass, all other control sequences do not."""
 
     def write(self, text: str) -> int:
@@ -57,21 +57,21 @@ class Painted(Masked):
         return len(text)
 
 
-class Guarded(Masked):
+class FilteringStream(MaskingStream):
     """A stream that also shows control characters as `?`."""
 
     @property
-    def rich_proxied_file(self) -> Masked:
+    def rich_proxied_file(self) -> MaskingStream:
         """The stream for rich. Its colours and bars are let through on a terminal only."""
-        return Painted(self._stream) if self._stream.isatty() else self
+        return RichStream(self._stream) if self._stream.isatty() else self
 
     def write(self, text: str) -> int:
         """Write a text without secrets and control sequences."""
-        self._stream.write(harmless(mask(text)))
+        self._stream.write(without_controls(mask(text)))
         return len(text)
 
 
-def harmless(text: str) -> str:
+def without_controls(text: str) -> str:
     """A text without control characters. A `\\r` at its beginning belongs to a progress bar and stays."""
     if text.isascii() and text.isprintable():
         return text
@@ -90,13 +90,13 @@ def _is_shown(letter: str) -> bool:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def filtered_output() -> Iterator[None]:
     """Guards stdout and stderr of this process to the end of the block.
 
     An uncaught error is printed after the block. The hook that prints it masks too, and stays installed.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    sys.stdout, sys.stderr = FilteringStream(sys.stdout), FilteringStream(sys.stderr)
     # Somebody else's hook (a debugger's, a test runner's) is left in place.
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _masked_hook
@@ -106,12 +106,12 @@ def guarded() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def guard() -> None:
+def filter_output() -> None:
     """Guards stdout and stderr for the rest of a process that a command has started."""
-    if not isinstance(sys.stderr, Masked) and sys.stdout is not None and sys.stderr is not None:
-        sys.stdout, sys.stderr = Guarded(sys.stdout), Guarded(sys.stderr)
+    if not isinstance(sys.stderr, MaskingStream) and sys.stdout is not None and sys.stderr is not None:
+        sys.stdout, sys.stderr = FilteringStream(sys.stdout), FilteringStream(sys.stderr)
 
 
 def _masked_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     text = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(harmless(mask(text)))
+    sys.stderr.write(without_controls(mask(text)))

@@ -22,33 +22,33 @@ from retfound_dist.io.scratch import Scratch, is_same_file
 
 SHM = Path("/dev/shm")
 """Where glibc keeps named semaphores (`sem.NAME`)."""
-_LONGEST = 107 - len("/listener-12345678")
+_MAX_FOLDER_BYTES = 107 - len("/listener-12345678")
 """Most bytes of a folder's path that leave room for a socket in it: unix(7)."""
-_SHORT = "/tmp", "/var/tmp", "/dev/shm"
+_SHORT_FOLDERS = "/tmp", "/var/tmp", "/dev/shm"
 """Folders for sockets where the path of $TMPDIR is too long, or its disk is full."""
-_held: dict[int, Any] = {}
+_owner_locks: dict[int, Any] = {}
 """By process number: the locks that the owner keeps until it ends."""
 
 
-def begin() -> None:
+def name_after_owner() -> None:
     """Name this process's semaphores and sockets after it, and remove those of dead owners. Once a process.
 
     Call it before the first worker starts; workers inherit the names.
     """
-    if os.getpid() in _held or current_process().name != "MainProcess":
+    if os.getpid() in _owner_locks or current_process().name != "MainProcess":
         return
     # CPython 3.11 has no public setting for either name: `multiprocessing.synchronize` reads `semprefix` and
     # `multiprocessing.util` reads `tempdir` from this private table, which children inherit.
     settings: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
-    _held[os.getpid()] = (_name_semaphores(settings), _name_sockets(settings))
+    _owner_locks[os.getpid()] = (_name_semaphores(settings), _name_sockets(settings))
 
 
 def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
     base = f"mp-retfound-{os.getuid()}-"
     with suppress(OSError):  # no /dev/shm, or one that is full: what needs it will say so
-        sweep(base)
+        remove_dead_owners(base)
         token = uuid.uuid4().hex[:12]
-        owner = _locked(SHM / f"{base}{token}.owner")
+        owner = _locked_file(SHM / f"{base}{token}.owner")
         settings["semprefix"] = f"/{base}{token}"
         # multiprocessing cleans up its own at priority -100. The owner's file goes after that: without it,
         # what is still there would be nobody's.
@@ -61,26 +61,26 @@ def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
     if settings.get("tempdir"):
         return None
     owner = uuid.uuid4().hex[:8]
-    for place in (tempfile.gettempdir(), *_SHORT):
+    for place in (tempfile.gettempdir(), *_SHORT_FOLDERS):
         with suppress(RetfoundError, OSError):
             scratch = Scratch("mp", owner, place)
-            if len(os.fsencode(scratch.folder)) <= _LONGEST:
+            if len(os.fsencode(scratch.folder)) <= _MAX_FOLDER_BYTES:
                 settings["tempdir"] = scratch.folder
                 util.Finalize(None, scratch.close, exitpriority=-200)
                 return scratch
             scratch.close()
-    if len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678") > _LONGEST:
+    if len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678") > _MAX_FOLDER_BYTES:
         raise StorageError(
             "worker processes cannot be started: their sockets need a folder whose path has at most "
-            f"{_LONGEST} bytes, {tempfile.gettempdir()} is longer, and {', '.join(_SHORT)} cannot be "
-            "written to: set TMPDIR to a folder with a shorter path"
+            f"{_MAX_FOLDER_BYTES} bytes. {tempfile.gettempdir()} is longer, and "
+            f"{', '.join(_SHORT_FOLDERS)} cannot be written to: set TMPDIR to a folder with a shorter path"
         )
     return None
 
 
-def sweep(base: str) -> int:
+def remove_dead_owners(base: str) -> int:
     """Remove the semaphores of this user's dead owners. Returns the number of files removed."""
-    gone = 0
+    removed = 0
     for path in SHM.glob(f"{base}*.owner"):
         with suppress(OSError), open(path, "rb+") as owner:
             # /dev/shm is shared by all users, and a name can be forged.
@@ -90,11 +90,11 @@ def sweep(base: str) -> int:
             for name in [*SHM.glob(f"sem.{path.stem}-*"), path]:
                 with suppress(OSError):
                     name.unlink()
-                    gone += 1
-    return gone
+                    removed += 1
+    return removed
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _locked_file(path: Path) -> IO[bytes]:
     """A file that is locked while this process lives. Created again where a sweep removed it meanwhile."""
     while True:
         owner = open(path, "xb")  # noqa: SIM115  held until this process ends

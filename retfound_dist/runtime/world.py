@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from retfound_dist.errors import ConfigError
 
-GONE = -1
+LAUNCHER_ENDED = -1
 """Stands for the process number of a launcher that ended before its rank began."""
 
 
@@ -55,7 +55,7 @@ def read_world(env: Mapping[str, str]) -> World:
         raise ConfigError(f"{names[2]}={local} is below 0: start with torchrun or srun, or unset it")
     parent = os.getppid()
     # The ranks of one run on one host have one parent: torchrun, or Slurm's step.
-    owner = f"{process_space()}-{parent if size > 1 else os.getpid()}"
+    owner = f"{pid_namespace()}-{parent if size > 1 else os.getpid()}"
     return World(rank, size, local, _local_size(env, size), owner, _launcher(env, parent))
 
 
@@ -73,7 +73,7 @@ def whole_number(env: Mapping[str, str], key: str, default: int) -> int:
         ) from None
 
 
-def process_space() -> int:
+def pid_namespace() -> int:
     """Identifies the namespace of process numbers: containers may share a host's name and its /tmp."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
@@ -87,7 +87,7 @@ def _launcher(env: Mapping[str, str], parent: int) -> int:
         return 0
     if parent == 1:  # in a container that may be torchrun itself
         with suppress(OSError), open("/proc/1/cmdline", "rb") as file:
-            return 1 if b"torch" in file.read() else GONE
+            return 1 if b"torch" in file.read() else LAUNCHER_ENDED
     return parent
 
 

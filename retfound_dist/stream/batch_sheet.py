@@ -81,7 +81,7 @@ def batch_command(
     config, _ = load(PretrainConfig, config_path, overrides)
     if out:
         # Before anything is read: fail at once if the file must not be overwritten.
-        output_files.check_free(out, "batch", force)
+        output_files.check_may_write(out, "batch", force)
     batch = read_step(config, read_manifest(config.data.shards, config.data.first_shards), step)
     for line in describe(batch):
         print(line)

@@ -62,6 +62,6 @@ def _run_prefetcher(spec: StreamSpec, steps: Connection, worker_setup: WorkerSet
             prefetcher.set_step(steps.recv())
             # One by one, not by iteration: the prefetcher's threads append at the same time.
             notes = tuple(prefetcher.notes.popleft() for _ in range(len(prefetcher.notes)))
-            total = byte_ranges.traffic()
+            total = byte_ranges.traffic_so_far()
             steps.send(FetchReport(notes, total - reported))
             reported = total

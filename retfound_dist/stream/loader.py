@@ -114,7 +114,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         spec = self.spec
         if self._reader is None:
             # With workers=0 this is the rank's own process, which may have other traffic before.
-            self._traffic_before = byte_ranges.traffic()
+            self._traffic_before = byte_ranges.traffic_so_far()
             self._fetched_shards = self._open_fetched_shards() if spec.remote else None
             self._reader = spec.reader(self._fetched_shards)
         if self._fetched_shards:
@@ -140,7 +140,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             apply_augmentation(draws[row], sample.pixels, images[row])
             keys.append(sample.key)
             faults += sample.faults
-        before, self._traffic_before = self._traffic_before, byte_ranges.traffic()
+        before, self._traffic_before = self._traffic_before, byte_ranges.traffic_so_far()
         return MicroBatch(
             step,
             torch.from_numpy(images),
@@ -296,7 +296,7 @@ def open_stream(
             "give settings of [data], or `data` alone"
         )
     data = data or Data(shards=manifest.url, **settings)
-    manifest = manifest.first(data.first_shards)
+    manifest = manifest.first_shards(data.first_shards)
     world = world or read_world(os.environ)
     # A manifest with other counts than its indexes would shift every later batch.
     if not counts_checked:

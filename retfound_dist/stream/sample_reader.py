@@ -23,7 +23,7 @@ from retfound_dist.errors import DataError
 from retfound_dist.formats.shard_set import Entry, Shard, image_digest, read_index
 from retfound_dist.images import decoding
 from retfound_dist.io import disk_errors, retry, storage
-from retfound_dist.io.byte_ranges import Range, ReadTraffic, count, read_ranges
+from retfound_dist.io.byte_ranges import Range, ReadTraffic, add_traffic, read_ranges
 
 Pixels = NDArray[np.uint8]
 RowsNeeded = Callable[[int, int], int]
@@ -213,7 +213,7 @@ class SampleReader:
         name = self._sample_name(shard, entry)
         if not storage.is_local(self.source.url) and name not in self._bad_in_store:
             for number in range(MAX_READS):
-                count(ReadTraffic(retries=1))
+                add_traffic(ReadTraffic(retries=1))
                 retry.sleep_before_retry(number, LONGEST_PAUSE_S)
                 data = self._read_remote(shard, entry)
                 if image_digest(data) == entry.image_sha256:

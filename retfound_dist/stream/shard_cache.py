@@ -22,7 +22,7 @@ from pathlib import Path
 from retfound_dist.errors import DataError, ManifestError, StorageError
 from retfound_dist.formats.shard_set import Entry, Shard, parse_index
 from retfound_dist.io import disk_errors, storage
-from retfound_dist.io.byte_ranges import Range, ReadTraffic, count, read_ranges
+from retfound_dist.io.byte_ranges import Range, ReadTraffic, add_traffic, read_ranges
 
 PART_BYTES = 8 << 20
 # For each shard. With `prefetch.SHARDS_AT_ONCE` a rank fetches at most 16 parts, 128 MB, at the same time.
@@ -170,7 +170,7 @@ class ShardCache:
             except (StorageError, OSError):
                 # The disk is full or read-only.
                 self._indexes[shard.index.name] = data
-        count(ReadTraffic(retries=len(wrong_shards)))
+        add_traffic(ReadTraffic(retries=len(wrong_shards)))
         return wrong_shards
 
     def _has_index(self, shard: Shard) -> bool:
@@ -194,7 +194,7 @@ class ShardCache:
                     with self._locked("room", wait=True):
                         os.replace(part, path)
                     return FetchResult.READY
-                count(ReadTraffic(retries=1))
+                add_traffic(ReadTraffic(retries=1))
             # For all processes of the node: each would fetch the whole shard `MAX_SHARD_FETCHES` times.
             Path(path + ".differs").touch()
             return FetchResult.WRONG_BYTES
@@ -250,7 +250,7 @@ class ShardCache:
             # The space that was reserved before the disk was full would stay in use.
             with suppress(OSError):
                 os.unlink(path)
-            if error.errno not in disk_errors.FULL:
+            if error.errno not in disk_errors.FULL_DISK_ERRNOS:
                 raise
             self.last_error = disk_errors.explain(error, path, size)
             return False

@@ -19,7 +19,7 @@ import torch
 from retfound_dist.errors import DataError
 from retfound_dist.io import disk_errors, slow_store
 from retfound_dist.runtime import worker_leftovers
-from retfound_dist.runtime.terminal import guard
+from retfound_dist.runtime.terminal import filter_output
 from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
 
 PRELOAD = "retfound_dist.stream.loader"
@@ -39,7 +39,7 @@ def fork_server(url: str) -> Any:
     """
     # Not `fork`: s3fs is not fork-safe, and a lock held by a thread at the fork stays locked in the child.
     # Not `spawn`: every child would import torch again.
-    worker_leftovers.begin()
+    worker_leftovers.name_after_owner()
     forkserver.set_forkserver_preload([PRELOAD, "s3fs"] if url.startswith("s3://") else [PRELOAD])
     # Slurm's scancel signals every process of a job, the fork server included.
     with _signals_blocked(READER_SIGNALS):
@@ -68,18 +68,23 @@ def explain_full_shm(workers: int, alternative: str = ", or set data.workers=0")
 
     `alternative`: another remedy for the message.
     """
+    shm = str(worker_leftovers.SHM)
+    # Checked before PyTorch's loader is created: an incomplete loader prints errors when it is deleted.
+    shortage = disk_errors.space_shortage(shm, _SEMAPHORES[0] + _SEMAPHORES[1] * workers) if workers else ""
+    if shortage:
+        raise _full_shm_error(shortage, alternative)
     try:
-        # Checked before PyTorch's loader is created: an incomplete loader prints errors when it is deleted.
-        if workers:
-            disk_errors.check_room(str(worker_leftovers.SHM), _SEMAPHORES[0] + _SEMAPHORES[1] * workers)
         yield
     except OSError as error:
-        where = str(worker_leftovers.SHM)
-        raise DataError(
-            f"processes cannot be started: {disk_errors.explain(error, where)}. "
-            f"Their semaphores are in {where}: remove unused files there, or give the container more space "
-            f"(docker run --shm-size=1g){alternative}"
-        ) from error
+        raise _full_shm_error(disk_errors.explain(error, shm), alternative) from error
+
+
+def _full_shm_error(reason: str, alternative: str) -> DataError:
+    return DataError(
+        f"processes cannot be started: {reason}. Their semaphores are in {worker_leftovers.SHM}: "
+        "remove unused files there, or give the container more space "
+        f"(docker run --shm-size=1g){alternative}"
+    )
 
 
 @contextmanager
@@ -150,7 +155,7 @@ def _set_up_process() -> None:
     # A terminal sends Ctrl-C to all its processes. Ignored here too, because a process that was not started
     # by `fork_server` has no blocked signals.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    guard()
+    filter_output()
     sys.excepthook = _report_unless_reader_left
     # The processes already share the cores: more threads of torch would only compete for them.
     torch.set_num_threads(1)

@@ -44,7 +44,7 @@ def check_old_run(config: PretrainConfig, manifest: Manifest) -> None:
             f"{url} cannot be resumed: step {commit.step} was trained on other samples than {manifest.url} "
             "now gives for it, so the set has grown or was packed again; if it has grown, set "
             "data.first_shards=N to the number of shards at the beginning of the run, or "
-            f"{run_folder.new_run(url)}"
+            f"{run_folder.new_run_advice(url)}"
         )
 
 

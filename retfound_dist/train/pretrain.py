@@ -196,7 +196,7 @@ def _locked(context: RunContext) -> Iterator[RunLock | None]:
     if lock:
         # Not in a `finally`: if another rank fails, a thread ends this process, and no `finally` runs.
         context.failures.exit_callbacks.append(lambda _: _release_lock(lock))
-    context.group.run_on_main(lambda: lock.take() if lock else None)
+    context.group.run_on_main(lambda: lock.acquire() if lock else None)
     try:
         yield lock
     except StoppedError:

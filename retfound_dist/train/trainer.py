@@ -60,7 +60,7 @@ class RankZeroState:
 
     def fault(self) -> str:
         """Why the run cannot continue; empty if it can."""
-        return self.lock.check() or self.logger.fault()
+        return self.lock.lost_reason() or self.logger.fault()
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Trainer:
             fault = next(
                 text for text in [*self.group.gather(fault), "a temporary fault of the store"] if text
             )
-            has_lost_lock = self.rank_zero and self.rank_zero.lock.check()
+            has_lost_lock = self.rank_zero and self.rank_zero.lock.lost_reason()
             raise (RunConflictError if has_lost_lock else StorageError)(fault)
         if parts == self.group.world.size:
             self.saver.start_commit()

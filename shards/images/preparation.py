@@ -19,7 +19,7 @@ from retfound_dist.config.schema import PackImage
 from retfound_dist.config.schema.pack_settings import Suspect
 from retfound_dist.errors import DataError
 from retfound_dist.images import decoding, jpeg
-from retfound_dist.images.channels import scale
+from retfound_dist.images.channels import scale_to_8_bit
 from retfound_dist.images.decoding import check_pixel_count, check_sides, drop_colour
 from retfound_dist.images.image_digests import file_digest, grey_digest
 from shards.images.scan import Pixels
@@ -63,7 +63,7 @@ def prepare_image(content: bytes | Pixels, image: PackImage) -> StoredImage:
     pixels = check_sides(trim(untrimmed) if image.trim else untrimmed)
     # Not encoded again: that would lose quality, and takes most of the time of packing.
     if isinstance(content, bytes) and pixels.shape == untrimmed.shape and _keeps_encoding(content, image):
-        data, levels = jpeg.without_metadata(content), check_levels(pixels)
+        data, levels = jpeg.strip_metadata(content), check_levels(pixels)
         source, suspect = source_digests(content, untrimmed, pixels), suspect_of(pixels, original)
         return StoredImage(data, "jpg", pixels, levels, as_is=True, suspect=suspect, source_digests=source)
     pixels = scale_down(pixels, image.max_height)
@@ -145,7 +145,7 @@ def from_pixels(pixels: Pixels) -> Image8:
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise DataError(f"has pixels of shape {pixels.shape}, not (height, width) or (height, width, 3)")
     check_pixel_count(*pixels.shape[:2])
-    return drop_colour(scale(pixels))
+    return drop_colour(scale_to_8_bit(pixels))
 
 
 def scale_down(pixels: Image8, max_height: int) -> Image8:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from retfound_dist.config import loading as configs
 from retfound_dist.config.schema import PackConfig
-from retfound_dist.listing.split_units import TOGETHER, assign_to_parts
+from retfound_dist.listing.split_units import KEEP_VOLUMES, assign_to_parts
 from shards.images.scan import Scan
 from shards.people.name_policy import NamePolicy
 from shards.people.pseudonyms import original_scan
@@ -59,7 +59,7 @@ class PackPlan:
     """Source -> keys of the images whose part comes from the source; None: all images."""
     name_policies: Mapping[str, NamePolicy] = field(default_factory=dict)
     """Source -> whether its keys are names or digests."""
-    rule: str = TOGETHER
+    rule: str = KEEP_VOLUMES
     """`split.unknown_patient`: which images stay together where the patient is not known."""
 
     def unit_kind(self, scan: Scan) -> str:
@@ -99,14 +99,16 @@ def make_plan(
     )
 
 
-def assign_parts(scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER) -> list[Scan]:
+def assign_parts(
+    scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = KEEP_VOLUMES
+) -> list[Scan]:
     """Returns the scans with their parts (`parts_of`)."""
     parts = parts_of(scans, fractions, seed, rule)
     return [replace(scan, split=part) for scan, part in zip(scans, parts, strict=True)]
 
 
 def parts_of(
-    scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = TOGETHER
+    scans: Sequence[Scan], fractions: Fractions, seed: int, rule: str = KEEP_VOLUMES
 ) -> list[str | None]:
     """Returns the part of each scan: the source's, else by patient (or volume, image), labels spread evenly.
 
@@ -169,7 +171,7 @@ def recipe(config: PackConfig) -> dict[str, Any]:
         # Settings of later versions are left out at their defaults.
         # So sets of older versions keep their fingerprint, and an interrupted pack of theirs continues.
         "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
-        "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != TOGETHER},
+        "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != KEEP_VOLUMES},
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
     return {**settings, "phantom": tree["phantom"]} if _is_drawn(config) else settings

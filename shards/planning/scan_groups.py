@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from retfound_dist.errors import DataError
-from retfound_dist.listing.split_units import TOGETHER, unit_of
+from retfound_dist.listing.split_units import KEEP_VOLUMES, unit_of
 from shards.images.scan import Scan
 
 Group = tuple[str, ...] | str
@@ -19,7 +19,7 @@ def kind_of(group: Group) -> str:
     return "image" if isinstance(group, str) else "patient" if len(group) == 2 else group[1]
 
 
-def group_of(scan: Scan, rule: str = TOGETHER) -> Group:
+def group_of(scan: Scan, rule: str = KEEP_VOLUMES) -> Group:
     """Returns the group that must stay in one part: a patient, volume or folder, or the image alone."""
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":

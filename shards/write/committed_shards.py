@@ -221,7 +221,7 @@ def _parse_record(data: bytes, where: str, remedy: str) -> IndexRecord:
     for name, entries in lists.items():
         if entries is not None and len(entries) != record.shard.samples:
             fault = f"{name} has {len(entries):,} entries for a shard of {record.shard.samples:,} samples"
-            raise json_reader.damaged(where, fault, remedy)
+            raise json_reader.damage_error(where, fault, remedy)
     return record
 
 
@@ -230,7 +230,7 @@ def _committed(record: IndexRecord, index: IndexFile, where: str, remedy: str) -
         digests, source_digests = from_hex(record.digests), _source_digests(record)
         difference_hashes = _difference_hashes(record)
     except ValueError as error:
-        raise json_reader.damaged(where, str(error), remedy) from error
+        raise json_reader.damage_error(where, str(error), remedy) from error
     return CommittedShard(
         shard=Shard(**vars(record.shard), index=index),
         next_place=record.next,

@@ -120,7 +120,7 @@ def set_lock(url: str) -> Iterator[FolderLock]:
     """
     # An empty environment hides the job's id, by which the second process would count as a restart.
     lock = FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={})
-    lock.take()
+    lock.acquire()
     try:
         yield lock
     finally:
@@ -129,11 +129,11 @@ def set_lock(url: str) -> Iterator[FolderLock]:
 
 def remove_stale_lock(url: str) -> None:
     """Delete LOCK.json where its process is known to be dead: it was killed after it completed the set."""
-    FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={}).drop_if_abandoned()
+    FolderLock(url, print_notice, lambda holder: _conflict(url, holder), env={}).delete_if_abandoned()
 
 
 def _conflict(url: str, holder: Holder | None) -> DataError:
-    who = holder.described if holder else "another process, which replaced the LOCK.json of this one"
+    who = holder.description if holder else "another process, which replaced the LOCK.json of this one"
     return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
 
 

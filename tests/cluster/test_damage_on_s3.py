@@ -97,14 +97,14 @@ def test_a_bit_that_flips_in_a_small_file_ends_no_start(
 ) -> None:
     real_s3.use(proxy.s3, monkeypatch)
     tree = {"train": {"steps": 20}, "model": {"name": "vit_demo_patch14"}}
-    monkeypatch.setattr(folder_lock, "SETTLE_S", 0.01)
+    monkeypatch.setattr(folder_lock, "RACE_PAUSE_S", 0.01)
     for number in range(6):  # other bits of it
         run = f"{proxy.s3.url}/run{number}"
         proxy.set(seed=number, rules=[rule(fault, name, times=1)])
         for _ in range(2):  # begun, and gone on with
             lock = RunLock(run, print)
-            lock.take()
-            lock.confirm()
+            lock.acquire()
+            lock.check_still_held()
             assert not has_lost(run, lock.id)
             assert run_folder.check_same_run(run, tree) == storage.exists(f"{run}/config.json")
             run_folder.write_config(run, tree)

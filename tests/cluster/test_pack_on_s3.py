@@ -114,8 +114,8 @@ def test_a_lock_is_put_where_none_stands_and_a_store_that_ignores_the_condition_
 ) -> None:
     honours = "ceph" in request.node.name
     where = f"{s3.url}/set/LOCK.json"
-    assert write_new(where, b"one") is (WriteResult.NEW if honours else WriteResult.UNSURE)
-    assert write_new(where, b"two") is (WriteResult.THERE if honours else WriteResult.UNSURE)
+    assert write_new(where, b"one") is (WriteResult.NEW if honours else WriteResult.UNCERTAIN)
+    assert write_new(where, b"two") is (WriteResult.EXISTS if honours else WriteResult.UNCERTAIN)
     assert storage.read_bytes(where) == (b"one" if honours else b"two")
 
 

@@ -67,7 +67,7 @@ def test_an_upload_that_always_arrives_damaged_ends_the_save_and_leaves_the_old_
     run = f"{proxy.s3.url}/run"
     old = save(run, 1.0, str(tmp_path))
     proxy.set(rules=[rule("damage", "/state-", -1)])
-    with pytest.raises(StorageError, match=r"did not arrive as it was sent: .*tried for 5 s|tried for 5 s"):
+    with pytest.raises(StorageError, match=r"arrived damaged: .*tried for 5 s|tried for 5 s"):
         save(run, 2.0, str(tmp_path))
     proxy.set(rules=[])
     assert checkpoint_folder.read_commit(old.url) == old
@@ -82,7 +82,7 @@ def test_a_byte_that_flips_while_a_start_reads_passes_over_nothing(
     for step in (4, STEP):
         save(run, 1.0, str(tmp_path), step)
     proxy.set(rules=[rule("flip", f"step_{STEP:08d}{match}")])
-    held = choose_checkpoint(run, "auto", said.append, 10).held
+    held = choose_checkpoint(run, "auto", said.append, 10).commit
     assert proxy.faults() == 1
     assert held is not None
     assert (held.step, said) == (STEP, [])
@@ -113,6 +113,6 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
     with pytest.raises(StorageError, match=r"step 8 cannot be read: .*access denied.*run.resume=STEP"):
         choose_checkpoint(run, "auto", said.append, 5)
     assert said == []
-    held = choose_checkpoint(run, 4, said.append, 5).held
+    held = choose_checkpoint(run, 4, said.append, 5).commit
     assert held is not None
     assert held.step == 4

@@ -9,7 +9,9 @@ from tests import ROOT
 def test_pages_made_by_commands_are_as_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m retfound_dist.config.generated_docs` makes them anew."""
     stale = [
-        path.name for path, text in generated_docs.pages() if not path.exists() or path.read_text() != text
+        path.name
+        for path, text in generated_docs.generated_pages()
+        if not path.exists() or path.read_text() != text
     ]
     assert not stale, "run: make docs"
 
@@ -17,4 +19,4 @@ def test_pages_made_by_commands_are_as_the_code_says(monkeypatch: pytest.MonkeyP
 def test_a_page_that_was_changed_by_hand_is_noticed() -> None:
     page = (ROOT / "docs/plan.md").read_text()
     assert len(generated_docs.GENERATED_BLOCK.findall(page)) == 4
-    assert generated_docs.refreshed(page.replace("81,688 steps", "81,689 steps")) == page
+    assert generated_docs.with_current_output(page.replace("81,688 steps", "81,689 steps")) == page

@@ -103,7 +103,7 @@ def test_a_file_that_differs_from_its_commit_is_refused(tmp_path: Path) -> None:
     storage.write_bytes(storage.join(held.url, "state/part"), b"abd")
     with pytest.raises(CheckpointError, match="differs from its commit"):
         checkpoint_folder.fetch(held, "state/part", str(tmp_path / "copy2"))
-    with pytest.raises(CheckpointError, match="holds no other"):
+    with pytest.raises(CheckpointError, match="has no other"):
         checkpoint_folder.fetch(held, "other", str(tmp_path / "copy3"))
 
 

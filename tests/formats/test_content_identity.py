@@ -54,9 +54,9 @@ def test_a_grown_set_begins_with_the_old_one_and_the_line_says_how_to_go_on() ->
     held = describe_set(shard_set(shard(0), shard(1)))
     grown = shard_set(shard(0), shard(1), shard(2, samples=7))
     assert is_prefix_of(held, grown)
-    assert describe_change(held, grown.first(2)) == ""
+    assert describe_change(held, grown.first_shards(2)) == ""
     said = describe_change(held, grown)
-    assert "has grown since the run began: 1 shard with 7 images came after the 2 with 20 images" in said
+    assert "has grown since the run began, from 2 shards with 20 images to 3 shards with 27 images" in said
     assert "data.first_shards=2" in said
     changed = shard_set(shard(0), shard(1, "ff"), shard(2))
     assert not is_prefix_of(held, changed)
@@ -66,10 +66,10 @@ def test_a_grown_set_begins_with_the_old_one_and_the_line_says_how_to_go_on() ->
 
 def test_the_first_shards_are_a_set_of_their_own_and_more_than_there_are_is_refused(tmp_path: Path) -> None:
     whole = shard_set(shard(0), shard(1, samples=7))
-    assert (whole.first(1).shards, whole.first(1).samples) == ((shard(0),), 10)
-    assert whole.first(0) is whole
+    assert (whole.first_shards(1).shards, whole.first_shards(1).samples) == ((shard(0),), 10)
+    assert whole.first_shards(0) is whole
     with pytest.raises(ManifestError, match=r"data\.first_shards=3: a/set has 2 shards"):
-        whole.first(3)
+        whole.first_shards(3)
     tree = {"format": 1, "samples": 17, "sources": {}, "image": {}, "skipped": []}
     tree["shards"] = [dataclasses.asdict(each) for each in whole.shards]
     storage.write_json(str(tmp_path / "manifest.json"), tree)
@@ -78,15 +78,15 @@ def test_the_first_shards_are_a_set_of_their_own_and_more_than_there_are_is_refu
 
 def test_what_was_found_out_is_remembered_until_the_mark_changes(tmp_path: Path) -> None:
     url = str(tmp_path / "weights.json")
-    IdentityCache(url).remember("s3://b/w.pth", "etag 7", {"sha256": "ab"})
-    assert IdentityCache(url).recall("s3://b/w.pth", "etag 7") == {"sha256": "ab"}
-    assert IdentityCache(url).recall("s3://b/w.pth", "etag 8") is None
-    assert IdentityCache(url).recall("s3://b/other.pth", "etag 7") is None
-    IdentityCache(url).remember("s3://b/v.pth", "", {"sha256": "cd"})
-    assert IdentityCache(url).recall("s3://b/v.pth", "") is None
+    IdentityCache(url).put("s3://b/w.pth", "etag 7", {"sha256": "ab"})
+    assert IdentityCache(url).get("s3://b/w.pth", "etag 7") == {"sha256": "ab"}
+    assert IdentityCache(url).get("s3://b/w.pth", "etag 8") is None
+    assert IdentityCache(url).get("s3://b/other.pth", "etag 7") is None
+    IdentityCache(url).put("s3://b/v.pth", "", {"sha256": "cd"})
+    assert IdentityCache(url).get("s3://b/v.pth", "") is None
     for damaged in (b"{", b"[]", b'{"s3://b/w.pth": {"mark": "etag 7"}}', b'{"s3://b/w.pth": 3}'):
         Path(url).write_bytes(damaged)
-        assert IdentityCache(url).recall("s3://b/w.pth", "etag 7") is None
+        assert IdentityCache(url).get("s3://b/w.pth", "etag 7") is None
 
 
 def test_a_mark_changes_with_the_file_and_a_file_just_written_has_none(tmp_path: Path) -> None:

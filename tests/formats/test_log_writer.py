@@ -25,10 +25,10 @@ def lines_of(*numbers: int) -> bytes:
 def test_rows_of_one_and_of_several_writers_follow_each_other(base: str, tmp_path: Path) -> None:
     url = storage.join(str(tmp_path) if base == "disk" else base, "log.jsonl")
     first = LogWriter(url)
-    first.add([{"n": 1}, {"n": 2}])
-    first.add([{"n": 3}])
-    LogWriter(url).add([{"n": 4}])
-    first.add([{"n": 5}])
+    first.append([{"n": 1}, {"n": 2}])
+    first.append([{"n": 3}])
+    LogWriter(url).append([{"n": 4}])
+    first.append([{"n": 5}])
     assert storage.read_bytes(url) == lines_of(1, 2, 3, 4, 5)
 
 
@@ -39,7 +39,7 @@ def test_bad_lines_in_the_middle_stay_as_they_are(bad: bytes, base: str, tmp_pat
     url = storage.join(str(tmp_path) if base == "disk" else base, "log.jsonl")
     before = lines_of(1) + bad + b"\n" + lines_of(2)
     storage.write_bytes(url, before)
-    LogWriter(url).add([{"n": 3}])
+    LogWriter(url).append([{"n": 3}])
     assert storage.read_bytes(url) == before + lines_of(3)
 
 
@@ -48,7 +48,7 @@ def test_bad_lines_in_the_middle_stay_as_they_are(bad: bytes, base: str, tmp_pat
 def test_what_a_killed_writer_left_of_a_line_goes(rest: bytes, base: str, tmp_path: Path) -> None:
     url = storage.join(str(tmp_path) if base == "disk" else base, "log.jsonl")
     storage.write_bytes(url, lines_of(1) + rest)
-    LogWriter(url).add([{"n": 3}])
+    LogWriter(url).append([{"n": 3}])
     assert storage.read_bytes(url) == lines_of(1, 3)
 
 
@@ -56,7 +56,7 @@ def test_what_a_killed_writer_left_of_a_line_goes(rest: bytes, base: str, tmp_pa
 def test_a_whole_line_without_its_end_stays(base: str, tmp_path: Path) -> None:
     url = storage.join(str(tmp_path) if base == "disk" else base, "log.jsonl")
     storage.write_bytes(url, lines_of(1, 2)[:-1])
-    LogWriter(url).add([{"n": 3}])
+    LogWriter(url).append([{"n": 3}])
     assert storage.read_bytes(url) == lines_of(1, 2, 3)
 
 
@@ -69,19 +69,19 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 writer, said = LogWriter(sys.argv[1]), ""
 rows = [{"n": 5, "text": "x" * 60}, {"n": 6, "text": "x" * 60}]
 try:
-    writer.add(rows)
+    writer.append(rows)
 except StorageError as error:
     said = str(error)
 print(said)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-writer.add(rows)
+writer.append(rows)
 """
 
 
 def test_a_disk_that_takes_no_more_leaves_all_rows_or_none(tmp_path: Path) -> None:
     """A file that may not grow fails as a full disk does, in the middle of the rows."""
     where = tmp_path / "log.jsonl"
-    LogWriter(str(where)).add([{"n": 1}])
+    LogWriter(str(where)).append([{"n": 1}])
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(where)], capture_output=True, text=True, check=True, timeout=60
     )
@@ -106,8 +106,8 @@ def test_a_store_that_reads_differently_each_time_is_not_believed(monkeypatch: p
     url = "memory://logwriter-noise/log.jsonl"
     storage.write_bytes(url, lines_of(1))
     monkeypatch.setattr(storage, "read_bytes", lambda url: os.urandom(8))
-    with pytest.raises(StorageError, match="reads differently each time"):
-        LogWriter(url).add([{"n": 2}])
+    with pytest.raises(StorageError, match="it gave different bytes in 8 readings"):
+        LogWriter(url).append([{"n": 2}])
     monkeypatch.undo()
     assert storage.read_bytes(url) == lines_of(1)
 

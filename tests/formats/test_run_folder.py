@@ -52,7 +52,7 @@ def test_a_run_s_data_are_known_by_content_not_by_url(tmp_path: Path) -> None:
         RunConflictError, match=r"a/set has grown .*data\.first_shards=2, or begin a new run at"
     ):
         run_folder.check_same_run(url, a_run(grown), grown)
-    assert run_folder.check_same_run(url, a_run(grown.first(2), first_shards=2), grown.first(2))
+    assert run_folder.check_same_run(url, a_run(grown.first_shards(2), first_shards=2), grown.first_shards(2))
     other = a_set("a/set", "1", "other")
     with pytest.raises(RunConflictError, match=r"a/set .* is not the set that the run began with"):
         run_folder.check_same_run(url, a_run(other), other)

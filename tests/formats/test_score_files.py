@@ -61,7 +61,7 @@ def test_every_key_that_is_relied_on_is_named_where_it_is_missing(kind: type, tr
 @pytest.mark.parametrize(
     ("macro", "said"),
     [
-        ({"auroc": {"mean": 0.9}}, "auroc is no score"),
+        ({"auroc": {"mean": 0.9}}, "auroc is not a score"),
         ({"auroc": "0.9"}, "macro.auroc"),
         ({"auroc": [0.9]}, "macro.auroc"),
         ([0.9], "macro is a list"),

@@ -48,7 +48,7 @@ def test_a_manifest_is_read_with_or_without_what_packing_adds(tmp_path: Path) ->
 def test_parts_are_shards_by_split_and_all_is_everything(tmp_path: Path) -> None:
     manifest = read_manifest(write(tmp_path, tree()))
     assert [len(manifest.part(part)) for part in ("train", "val", "all")] == [2, 1, 3]
-    with pytest.raises(ManifestError, match=r"has no part 'test': it holds train, val; set data\.split=all"):
+    with pytest.raises(ManifestError, match=r"has no part 'test': it has train, val; set data\.split=all"):
         manifest.part("test")
 
 
@@ -60,7 +60,7 @@ def test_auto_leaves_val_and_test_out_and_is_everything_where_there_are_no_parts
     mixed = dataclasses.replace(manifest, shards=(*manifest.shards, *none.shards))
     assert mixed.part("auto") == (*manifest.part("train"), *none.shards)
     tested = dataclasses.replace(manifest, shards=tuple(replaced(manifest.shards, "test")))
-    with pytest.raises(ManifestError, match=r"has no part 'auto': it holds test"):
+    with pytest.raises(ManifestError, match=r"has no part 'auto': it has test"):
         tested.part("auto")
 
 
@@ -74,7 +74,7 @@ def test_an_index_is_checked_against_the_manifest(tmp_path: Path) -> None:
     shard = read_manifest(url).shards[0]
     assert read_index(url, shard) == (Entry("k", "jpg", 512, 5, 1536, 2, "ab"),)
     storage.write_bytes(f"{url}/a-000000.idx", INDEX.replace(b"512", b"513"))
-    with pytest.raises(ManifestError, match=r"a-000000\.idx differs from the manifest's sha256"):
+    with pytest.raises(ManifestError, match=r"a-000000\.idx does not have the manifest's sha256"):
         read_index(url, shard)
 
 
@@ -120,10 +120,11 @@ def test_a_key_of_a_later_minor_version_is_no_damage(tmp_path: Path) -> None:
 def test_a_total_that_is_not_the_sum_is_refused_and_both_are_told(tmp_path: Path, samples: int) -> None:
     url = write(tmp_path, tree(samples=samples))
     with pytest.raises(
-        ManifestError, match=f"says {samples} samples, its shards sum to 3: .*run retfound verify"
+        ManifestError,
+        match=f"has a total of {samples} samples, but its shards sum to 3: .*run retfound verify",
     ):
         read_manifest(url)
-    assert read_manifest(url, counted=False).samples == samples
+    assert read_manifest(url, check_total=False).samples == samples
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -176,7 +177,7 @@ def test_an_index_of_an_older_version_is_refused() -> None:
      (INDEX.replace(b'"k"', b"7"), r"samples\[0\]\[0\] is 7"),
      (INDEX.replace(b"[[", b"[").replace(b"]]", b"]"), r"samples\[0\] is 'k'"),
      (INDEX.replace(b'"ab"', b'"ab",1'), r"samples\[0\] is a list"),
-     (INDEX + INDEX, "line 2: something stands behind its end")],
+     (INDEX + INDEX, "line 2: there is text after its end")],
     ids=lambda content: content[:30].decode(errors="replace") if isinstance(content, bytes) else "",
 )  # fmt: skip
 def test_what_is_no_index_is_one_line_that_names_the_place(content: bytes, why: str) -> None:
@@ -202,13 +203,13 @@ def test_an_index_of_a_later_minor_version_is_read() -> None:
 def test_an_index_of_another_number_of_samples_is_refused(samples: int) -> None:
     shard = dataclasses.replace(SHARD, samples=samples)
     with pytest.raises(
-        ManifestError, match=rf"a.idx holds 1 samples, the manifest says {samples} of a-000000.tar"
+        ManifestError, match=rf"a.idx has 1 samples, but the manifest has {samples} for a-000000.tar"
     ):
         parse_index(INDEX, shard, "a.idx")
 
 
 def test_a_sample_behind_the_end_of_its_shard_is_refused() -> None:
-    with pytest.raises(ManifestError, match=r"a.idx tells of samples behind the end of a-000000.tar"):
+    with pytest.raises(ManifestError, match=r"a.idx lists samples beyond the end of a-000000.tar"):
         parse_index(INDEX.replace(b"1536", b"2047"), SHARD, "a.idx")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from retfound_dist.errors import ManifestError, StorageError
 from retfound_dist.formats.shard_set import Manifest, read_manifest
-from retfound_dist.formats.shard_set_counts import check_counts, count_in
+from retfound_dist.formats.shard_set_counts import check_counts, count_in_head
 from retfound_dist.io import storage
 from retfound_dist.runtime.world import World
 from retfound_dist.stream import open_stream
@@ -51,7 +51,7 @@ def test_a_wrong_count_is_the_same_refusal_on_every_rank_before_the_first_batch(
     (line,) = said
     true = manifest.shards[last].samples
     assert (
-        f"{manifest.shards[last].index.name} holds {true} samples, the manifest says {true + by} of" in line
+        f"{manifest.shards[last].index.name} has {true} samples, but the manifest has {true + by} for" in line
     )
 
 
@@ -77,7 +77,7 @@ def test_an_index_that_does_not_say_its_count_is_read_whole(manifest: Manifest, 
     if not by:
         check_counts(manifest.url, [changed], 1.0)
         return
-    with pytest.raises(ManifestError, match=f"the manifest says {shard.samples + by} of {shard.name}"):
+    with pytest.raises(ManifestError, match=f"the manifest has {shard.samples + by} for {shard.name}"):
         check_counts(manifest.url, [changed], 1.0)
 
 
@@ -94,8 +94,8 @@ def test_a_missing_index_is_one_line(manifest: Manifest) -> None:
      b'{"format":1,"shard":{"samples":-1}}', b'{"format":1,"shard":{"samples":' + b"[" * 1900 + b"}"],
 )  # fmt: skip
 def test_what_is_no_head_tells_no_count(head: bytes) -> None:
-    assert count_in(head) is None
+    assert count_in_head(head) is None
 
 
 def test_a_head_tells_its_count() -> None:
-    assert count_in(b'{"format":1,"shard":{"name":"oct-000000.tar","samples":17},"mark":"ab","sam') == 17
+    assert count_in_head(b'{"format":1,"shard":{"name":"oct-000000.tar","samples":17},"mark":"ab","sam') == 17

@@ -11,9 +11,9 @@ import pytest
 
 from retfound_dist.errors import RecordError
 from retfound_dist.formats.shard_set_files import (
-    HeadShard,
     Index,
     IndexFile,
+    IndexHead,
     ManifestFile,
     PackedFields,
     SampleFields,
@@ -69,7 +69,7 @@ def test_a_count_is_a_whole_number_from_0(count: Any) -> None:
     for tree, kind, key in (
         (SHARD, ShardRow, "samples"),
         (INDEX_FILE, IndexFile, "bytes"),
-        ({}, HeadShard, "samples"),
+        ({}, IndexHead, "samples"),
     ):
         with pytest.raises(RecordError, match=key):
             parse({**tree, key: count}, kind)

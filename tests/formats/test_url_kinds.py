@@ -179,7 +179,7 @@ def test_kinds_are_known_on_a_store_without_folders() -> None:
 def test_a_refusal_says_what_is_there_and_what_to_give_instead(wanted: str, root: Path) -> None:
     for thing, kind in THINGS.items():
         url = str(root / thing)
-        said = url_kinds.refusal(url, wanted)
+        said = url_kinds.wrong_kind_message(url, wanted)
         found, _, instead = said.partition(": ")
         assert url in found
         assert instead
@@ -192,7 +192,7 @@ def test_a_refusal_says_what_is_there_and_what_to_give_instead(wanted: str, root
 
 
 def test_why_a_folder_is_no_run_names_its_config(root: Path) -> None:
-    assert url_kinds.why_no_run(str(root / "fresh")) == ""
-    assert "its config.json is damaged or of another program" in url_kinds.why_no_run(str(root / "hub"))
+    assert url_kinds.not_run_reason(str(root / "fresh")) == ""
+    assert "its config.json is damaged or of another program" in url_kinds.not_run_reason(str(root / "hub"))
     assert url_kinds.is_run(str(root / "run"))
     assert not url_kinds.is_run(str(root / "none"))

@@ -80,14 +80,14 @@ def test_as_many_pixels_as_a_scan_may_have_are_taken_and_a_row_more_is_refused(
     ],
 )
 def test_every_depth_fills_eight_bits(stored: NDArray[Any], bits: int, shown: list[int]) -> None:
-    assert product.scale(stored, bits).tolist() == shown
+    assert product.scale_to_8_bit(stored, bits).tolist() == shown
 
 
 def test_samples_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ImageError, match="samples of type complex64: save it as 8 or 16 bit"):
-        product.scale(np.ones((2, 2), np.complex64))
+        product.scale_to_8_bit(np.ones((2, 2), np.complex64))
     with pytest.raises(ImageError, match="not finite"):
-        product.scale(np.array([1.0, np.inf]))
+        product.scale_to_8_bit(np.array([1.0, np.inf]))
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_white_at_zero_becomes_black_at_zero_within_the_depth_in_use(
 
 def test_alpha_lays_a_picture_over_black_in_its_own_type() -> None:
     values = np.array([[100, 100, 100]], np.uint8)
-    laid = product.over_black(values, np.array([[0, 51, 255]], np.uint8))
+    laid = product.blend_over_black(values, np.array([[0, 51, 255]], np.uint8))
     assert (laid.dtype, laid.tolist()) == (np.uint8, [[0, 20, 100]])
-    half = product.over_black(channels(values, values, values), np.array([[0.0, 0.5, 1.0]]))
+    half = product.blend_over_black(channels(values, values, values), np.array([[0.0, 0.5, 1.0]]))
     assert half[0].tolist() == [[0] * 3, [50] * 3, [100] * 3]
-    assert product.over_black(values, np.full((1, 3), 255, np.uint8)) is values
+    assert product.blend_over_black(values, np.full((1, 3), 255, np.uint8)) is values
     with pytest.raises(ImageError, match="transparent everywhere"):
-        product.over_black(values, np.zeros((1, 3), np.uint8))
+        product.blend_over_black(values, np.zeros((1, 3), np.uint8))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -124,7 +124,7 @@ def test_an_orientation_is_undone_as_exif_defines_it(orientation: int) -> None:
     """EXIF 2.32: the tag names the visual side at which the first row and the first column lie."""
     sides = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "lt", 6: "rt", 7: "rb", 8: "lb"}[orientation]
     stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    found = product.upright(stored, orientation)
+    found = product.apply_orientation(stored, orientation)
     transposed = sides[0] in "lr"
     assert found.shape == ((3, 2) if transposed else (2, 3))
     vertical, horizontal = (sides[1], sides[0]) if transposed else (sides[0], sides[1])
@@ -137,4 +137,4 @@ def test_an_orientation_is_undone_as_exif_defines_it(orientation: int) -> None:
 
 
 def test_an_unknown_orientation_counts_as_upright() -> None:
-    assert product.upright(PIXELS, 9).tolist() == PIXELS.tolist()
+    assert product.apply_orientation(PIXELS, 9).tolist() == PIXELS.tolist()

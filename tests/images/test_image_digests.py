@@ -14,10 +14,10 @@ from retfound_dist.errors import ManifestError
 from retfound_dist.formats.shard_set import Manifest, read_index, read_manifest
 from retfound_dist.images import image_digests
 from retfound_dist.images.image_digests import (
-    are_known,
     digests_of_image,
     file_digest,
     grey_digest,
+    have_known_digest,
     part_digests,
     pixel_digest,
     set_digests,
@@ -44,7 +44,7 @@ def packed(root: Path, **image: object) -> Manifest:
 
 
 def known(manifest: Manifest) -> image_digests.Digests:
-    return set_digests(manifest).sorted()
+    return set_digests(manifest).sorted_unique()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def known(manifest: Manifest) -> image_digests.Digests:
 def test_source_files_are_known_again_however_they_were_packed(tmp_path: Path, image: dict) -> None:
     manifest = packed(tmp_path, **image)
     files = [path.read_bytes() for path in sorted((tmp_path / "images").rglob("*.png"))]
-    assert are_known(
+    assert have_known_digest(
         [digests_of_image(data, decode(data, grey=True)) for data in files], known(manifest)
     ).all()
     saved_again = []
@@ -69,11 +69,11 @@ def test_source_files_are_known_again_however_they_were_packed(tmp_path: Path, i
         buffer = io.BytesIO()
         Image.fromarray(decode(data, grey=True)).save(buffer, "BMP")
         saved_again.append(buffer.getvalue())
-    assert are_known(
+    assert have_known_digest(
         [digests_of_image(data, decode(data, grey=True)) for data in saved_again], known(manifest)
     ).all()
     other = write_image(tmp_path / "other.png", 900).read_bytes()
-    assert not are_known([digests_of_image(other, decode(other, grey=True))], known(manifest)).any()
+    assert not have_known_digest([digests_of_image(other, decode(other, grey=True))], known(manifest)).any()
 
 
 def test_packed_files_are_known_again_and_so_is_a_set_packed_anew_with_other_settings(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_packed_files_are_known_again_and_so_is_a_set_packed_anew_with_other_set
     shard = manifest.shards[0]
     tar = (tmp_path / "one" / "set" / shard.name).read_bytes()
     stored = [tar[e.image_offset : e.image_offset + e.image_bytes] for e in read_index(manifest.url, shard)]
-    assert are_known(
+    assert have_known_digest(
         [digests_of_image(data, decode(data, grey=True)) for data in stored], known(manifest)
     ).all()
     other = packed(tmp_path / "two", format="png", max_height=32)
     rows = [tuple(row) for row in set_digests(other).digests.tolist()]
     assert len(rows) == 11
-    assert are_known(rows, known(manifest)).all()
+    assert have_known_digest(rows, known(manifest)).all()
 
 
 def test_a_part_s_images_are_its_own(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_part_s_images_are_its_own(tmp_path: Path) -> None:
     manifest = pack(pack_config(tmp_path / "images", tmp_path / "set"))
     paths = sorted((tmp_path / "images").rglob("*.png"))
     rows = [digests_of_image(p.read_bytes(), decode(p.read_bytes(), grey=True)) for p in paths]
-    found = are_known(rows, part_digests(manifest, "train").sorted())
+    found = have_known_digest(rows, part_digests(manifest, "train").sorted_unique())
     assert [path.parent.parent.name == "train" for path in paths] == found.tolist()
     assert len(part_digests(manifest, "train").digests) == 8
 
@@ -126,9 +126,9 @@ def test_an_index_from_before_sources_were_kept_says_so(tmp_path: Path) -> None:
 
 def test_nothing_is_known_by_a_digest_that_is_not_there() -> None:
     rows = [(0, 5), (0, 0), (), (7,)]
-    assert are_known(rows, np.array([5, 9], np.uint64)).tolist() == [True, False, False, False]
-    assert are_known(rows, np.zeros(0, np.uint64)).tolist() == [False] * 4
-    assert are_known([], np.array([5], np.uint64)).tolist() == []
+    assert have_known_digest(rows, np.array([5, 9], np.uint64)).tolist() == [True, False, False, False]
+    assert have_known_digest(rows, np.zeros(0, np.uint64)).tolist() == [False] * 4
+    assert have_known_digest([], np.array([5], np.uint64)).tolist() == []
 
 
 def test_digests_tell_pixels_shapes_and_files_apart() -> None:

@@ -33,19 +33,19 @@ def test_metadata_go_and_every_pixel_stays(options: dict[str, object], colour: b
     pixels = channels(PIXELS, PIXELS // 2, 255 - PIXELS) if colour else PIXELS
     data = named(pixels, **options)
     assert data.count(NAME) == 4
-    bare = jpeg.without_metadata(data)
+    bare = jpeg.strip_metadata(data)
     assert NAME not in bare
     assert jpeg.orientation(bare) == 1
     space = "RGB" if colour else "GRAY"
     assert (jpeg.decode(bare, space) == jpeg.decode(data, space)).all()
-    assert jpeg.without_metadata(bare) == bare
+    assert jpeg.strip_metadata(bare) == bare
 
 
 @pytest.mark.parametrize("keep", [3, 30, 400, -2])
 def test_metadata_of_a_jpeg_without_its_end_cannot_be_taken_off(keep: int) -> None:
     data = saved(PIXELS, "JPEG", quality=90)
     with pytest.raises(ImageError, match=r"is a broken JPEG \(.+\)"):
-        jpeg.without_metadata(data[:keep])
+        jpeg.strip_metadata(data[:keep])
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -74,8 +74,8 @@ def test_the_depth_stands_in_the_frame_header(depth: int) -> None:
     """12 and 16 bit are refused by it: no right way leads from them to the 8 bits that are decoded."""
     deep = PIXELS if depth == 8 else PIXELS.astype(np.uint16) * 16
     data = bytes(imagecodecs.jpeg8_encode(deep, bitspersample=depth, lossless=depth == 16))
-    assert jpeg.bits(data) == depth
-    assert jpeg.bits(data[:2]) == 0
+    assert jpeg.bits_per_sample(data) == depth
+    assert jpeg.bits_per_sample(data[:2]) == 0
     if depth > 8:
         with pytest.raises(ImageError, match=f"is a JPEG of {depth} bit: save it as 16-bit PNG or TIFF"):
             jpeg.decode(data, "GRAY")

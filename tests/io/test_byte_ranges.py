@@ -15,10 +15,10 @@ def _file() -> None:
 
 
 def test_parts_come_in_the_order_asked_for_and_are_counted() -> None:
-    before = byte_ranges.traffic()
+    before = byte_ranges.traffic_so_far()
     parts = byte_ranges.read_ranges([Range(URL, 100, 110), Range(URL, 0, 3), Range(URL, 199, 200)], 1.0)
     assert parts == [bytes(range(100, 110)), bytes(range(3)), b"\xc7"]
-    traffic = byte_ranges.traffic() - before
+    traffic = byte_ranges.traffic_so_far() - before
     assert (traffic.requests, traffic.bytes, traffic.retries) == (3, 14, 0)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from retfound_dist.errors import StorageError
 from retfound_dist.io import disk_errors, storage
-from retfound_dist.io.scratch import Scratch, disk_named, temporary, temporary_folder
+from retfound_dist.io.scratch import Scratch, new_temporary_folder, temporary_base, temporary_disk_errors
 from tests.small_disks import disk_at
 
 
@@ -38,7 +38,7 @@ def test_a_full_disk_is_named_with_what_is_free_and_what_was_asked(tiny_disk: Pa
     message = str(caught.value)
     assert message.startswith(f"cannot write {tiny_disk}/a/big: No space left on device")
     assert f"the disk at {tiny_disk} is full (" in message
-    assert "of 65.5 kB are free, 100 kB asked for)" in message
+    assert "of 65.5 kB are free, 100 kB needed)" in message
     assert list((tiny_disk / "a").iterdir()) == []
 
 
@@ -52,7 +52,7 @@ def test_a_copy_names_the_disk_it_goes_to_and_not_the_store_it_comes_from(tiny_d
     source = tiny_disk.parent / "source"
     source.write_bytes(bytes(100_000))
     with pytest.raises(
-        StorageError, match=rf"cannot write {tiny_disk}/put: .*{tiny_disk} is full .*100 kB asked"
+        StorageError, match=rf"cannot write {tiny_disk}/put: .*{tiny_disk} is full .*100 kB needed"
     ):
         storage.put_file(str(source), f"{tiny_disk}/put")
 
@@ -60,7 +60,7 @@ def test_a_copy_names_the_disk_it_goes_to_and_not_the_store_it_comes_from(tiny_d
 def test_no_room_for_more_files_and_a_read_only_disk_are_other_words(tiny_disk: Path) -> None:
     for number in range(39):
         (tiny_disk / str(number)).touch()
-    with pytest.raises(StorageError, match=rf"the disk at {tiny_disk} has no room for more files"):
+    with pytest.raises(StorageError, match=rf"the disk at {tiny_disk} cannot hold more files"):
         storage.write_bytes(f"{tiny_disk}/more", b"")
     read_only(tiny_disk)
     with pytest.raises(
@@ -96,9 +96,9 @@ def test_python_s_own_choice_of_another_folder_does_not_hide_a_full_tmpdir(
     monkeypatch.setattr(tempfile, "tempdir", None)
     assert tempfile.gettempdir() != str(tiny_disk)  # whoever imports torch has asked already
     with pytest.raises(StorageError, match=rf"TMPDIR={tiny_disk} cannot be used: .*{tiny_disk} is full"):
-        temporary_folder()
+        temporary_base()
     (tiny_disk / "filler").unlink()
-    assert temporary_folder() == str(tiny_disk)
+    assert temporary_base() == str(tiny_disk)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_whoever_finds_no_room_for_temporary_files_their_disk_is_named(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tiny_disk))
     with pytest.raises(StorageError, match=rf"the disk at {tiny_disk} is full \(.*; set TMPDIR to"):
-        with temporary() as folder:
+        with new_temporary_folder() as folder:
             write(Path(folder) / "file")
     assert list(tiny_disk.iterdir()) == []
 
@@ -130,14 +130,14 @@ def test_whoever_finds_no_room_for_temporary_files_their_disk_is_named(
     ],
 )  # fmt: skip
 def test_what_is_not_the_trouble_of_that_disk_stays_what_it_is(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)) as caught, disk_named(str(tmp_path)):
+    with pytest.raises(type(error)) as caught, temporary_disk_errors(str(tmp_path)):
         raise error
     assert caught.value is error
 
 
 def test_a_disk_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken").symlink_to("/proc/self/mem")  # EIO by a real read
-    with pytest.raises(StorageError, match=r"the disk at /proc fails .*look at it, or use another"):
+    with pytest.raises(StorageError, match=r"the disk at /proc fails .*check it, or use another"):
         storage.read_bytes(str(tmp_path / "broken"))
 
 

@@ -83,17 +83,17 @@ def test_a_file_of_one_command_is_not_anothers(place: Path, tmp_path: Path) -> N
         main(["reconstruct", f"{place}/run", f"{place}/images/CSR/CSR_0.jpg", "--out", str(out), "--quiet"])
         == 0
     )
-    assert output_files.bears_mark(str(out), "reconstruct")
+    assert output_files.has_mark(str(out), "reconstruct")
     assert main([*(part.format(root=place) for part in BATCH), "--out", str(out)]) == 2
 
 
 def test_a_mark_in_the_middle_of_a_file_is_none(tmp_path: Path) -> None:
     """Only the ends are looked at: a large file is not read whole."""
-    padding, mark = b"x" * (2 * output_files.LOOKED_AT), output_files.mark("embed").encode()
+    padding, mark = b"x" * (2 * output_files.SEARCHED_BYTES), output_files.mark("embed").encode()
     for data, ours in ((padding + mark + padding, False), (padding + mark, True), (mark + padding, True)):
         for url in (str(tmp_path / "f"), "memory://marks/f"):
             storage.write_bytes(url, data)
-            assert output_files.bears_mark(url, "embed") is ours
+            assert output_files.has_mark(url, "embed") is ours
 
 
 def test_exported_weights_that_were_changed_since_are_not_ours(place: Path, tmp_path: Path) -> None:
@@ -253,4 +253,4 @@ def test_the_refusal_says_what_where_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"x exists and was not written by `retfound embed`: give another --out"
     ):
-        output_files.check_free(str(tmp_path / "x"), "embed", force=False)
+        output_files.check_may_write(str(tmp_path / "x"), "embed", force=False)

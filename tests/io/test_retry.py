@@ -36,7 +36,7 @@ def test_what_will_not_pass_is_not(error: Exception) -> None:
 
 
 def announced_waits() -> list[slow_store._Wait]:
-    return [wait for wait in slow_store._waits.values() if wait.what == "s3://bucket/x"]
+    return [wait for wait in slow_store._waits.values() if wait.request == "s3://bucket/x"]
 
 
 def test_patience_ends_and_success_renews_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_patience_ends_and_success_renews_it(monkeypatch: pytest.MonkeyPatch) ->
     assert not announced_waits()
     patience.succeeded()
     assert patience.wait(TimeoutError("again"))
-    assert [wait.why for wait in announced_waits()] == [
+    assert [wait.reason for wait in announced_waits()] == [
         "again"
     ]  # what is waited for is said: tests/io/test_slow_store.py
     patience.succeeded()

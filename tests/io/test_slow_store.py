@@ -85,7 +85,7 @@ def test_patience_ends_when_it_was_told_to(endpoint: str, monkeypatch: pytest.Mo
     for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
     storage._filesystem.cache_clear()
-    monkeypatch.setattr(slow_store, "PLAIN_S", 4.0)
+    monkeypatch.setattr(slow_store, "DEFAULT_LIMIT_S", 4.0)
     with pytest.raises(StorageError, match="cannot look at s3://bucket/x: Read timeout"):
         storage.exists("s3://bucket/x")  # one try, where eight would have taken minutes
     assert slow_store._waits == {}
@@ -93,9 +93,9 @@ def test_patience_ends_when_it_was_told_to(endpoint: str, monkeypatch: pytest.Mo
 
 
 def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    monkeypatch.setattr(slow_store, "_last_announced", 0.0)
     monkeypatch.setattr(slow_store, "_last_answer", 0.0)
-    monkeypatch.setattr(slow_store, "_trouble", "")
+    monkeypatch.setattr(slow_store, "_last_failure", "")
     waits = [slow_store._Wait("s3://b/x (to read)", 100.0, 160.0)]
     assert slow_store.due_line(waits, 105.0, 0.0) == ""
     assert "without an answer for 8 s; giving up in 52 s, at " in slow_store.due_line(waits, 108.0, 0.0)
@@ -105,18 +105,18 @@ def test_nothing_is_said_too_soon_twice_or_of_a_store_that_answers(monkeypatch: 
     assert slow_store.due_line(waits, 130.0, 0.0) == ""
     whole = slow_store._Wait("s3://b", 90.0, 690.0, quiet=True)
     assert slow_store.due_line([whole], 150.0, 0.0) == ""
-    full = slow_store._Wait("/disk/x", 100.0, 160.0, why="the disk at /disk is full")
-    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    full = slow_store._Wait("/disk/x", 100.0, 160.0, reason="the disk at /disk is full")
+    monkeypatch.setattr(slow_store, "_last_announced", 0.0)
     line = slow_store.due_line([full], 150.0, 0.0)
     assert line.startswith(
         "retfound: waiting for /disk/x, trying again for 50 s (the disk at /disk is full); giving up in 10 s, at "
     )
-    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    monkeypatch.setattr(slow_store, "_last_announced", 0.0)
     assert (
         "waiting for s3://b/x (to read), without an answer for 25 s; giving up in 575 s"
         in slow_store.due_line([*waits, whole], 150.0, 0.0)
     )
-    monkeypatch.setattr(slow_store, "_last_said", 0.0)
+    monkeypatch.setattr(slow_store, "_last_announced", 0.0)
     failing = slow_store._Wait("s3://b/y", 100.0, 400.0, "it answers 503")
     assert "for 30 s (it answers 503); giving up in 270 s" in slow_store.due_line([failing], 130.0, 0.0)
 
@@ -137,7 +137,7 @@ def test_time_counts_only_while_something_is_asked_and_not_answered(monkeypatch:
     ):
         monkeypatch.setattr(slow_store, "_waits", dict(enumerate(waits)))
         monkeypatch.setattr(slow_store, "_last_answer", answer)
-        assert slow_store.out_of_patience() == over, (waits, answer)
+        assert slow_store.is_time_up() == over, (waits, answer)
 
 
 def test_of_a_node_s_ranks_the_first_speaks() -> None:
@@ -150,11 +150,11 @@ def test_of_a_node_s_ranks_the_first_speaks() -> None:
 def test_processes_that_share_a_turn_do_not_speak_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_store, "_shared", str(tmp_path / "turns"))
+    monkeypatch.setattr(slow_store, "_turn_file", str(tmp_path / "turns"))
     assert slow_store._take_turn()
     assert not slow_store._take_turn()
     os.utime(tmp_path / "turns", (0, 0))
     assert slow_store._take_turn()
-    monkeypatch.setattr(slow_store, "_shared", "")
+    monkeypatch.setattr(slow_store, "_turn_file", "")
     assert slow_store._take_turn()
     assert slow_store._take_turn()

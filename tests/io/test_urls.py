@@ -16,7 +16,7 @@ from retfound_dist.cli import main
 from retfound_dist.errors import StorageError
 from retfound_dist.formats import checkpoint_folder, run_folder
 from retfound_dist.io import storage
-from retfound_dist.io.urls import LEAST_IN_FILES, check_spelling, mask
+from retfound_dist.io.urls import MIN_SECRET_LENGTH_IN_FILES, check_spelling, mask
 from retfound_dist.runtime.unexpected_error import report_unexpected
 from tests import ROOT
 
@@ -83,14 +83,14 @@ def test_what_the_environment_holds_is_masked_whoever_says_it() -> None:
     assert (
         mask("client(minio-own-secret, clinic-profile, short)", env) == "client(***, clinic-profile, short)"
     )
-    assert mask("minio-own-secret", env, LEAST_IN_FILES) == "***"
+    assert mask("minio-own-secret", env, MIN_SECRET_LENGTH_IN_FILES) == "***"
 
 
 @pytest.mark.parametrize(
     "url", [f"s3://{KEY}:{SECRET}@bucket/x", f"s3://{TOKEN}@bucket/x", "s3://user:pa55word@b"]
 )
 def test_a_url_with_credentials_is_refused_in_a_line_without_them(url: str) -> None:
-    with pytest.raises(StorageError, match="holds credentials: take them out of the URL") as caught:
+    with pytest.raises(StorageError, match="contains credentials: remove them from the URL") as caught:
         check_spelling(url)
     assert not [secret for secret in SECRETS if secret in str(caught.value)]
 
@@ -153,11 +153,11 @@ def test_an_error_that_nobody_catches_and_one_of_a_worker_are_masked_too() -> No
     """Real processes: the traceback of the interpreter itself, and that of a process of `multiprocessing`."""
     code = (
         "import sys\nfrom retfound_dist.runtime import terminal\n"
-        "with terminal.guarded():\n    raise ValueError(sys.argv[1])\n"
+        "with terminal.filtered_output():\n    raise ValueError(sys.argv[1])\n"
     )
     worker = (
-        "import multiprocessing, sys\nfrom retfound_dist.runtime.terminal import guard\n"
-        "def work(text):\n    guard()\n    raise ValueError(text)\n"
+        "import multiprocessing, sys\nfrom retfound_dist.runtime.terminal import filter_output\n"
+        "def work(text):\n    filter_output()\n    raise ValueError(text)\n"
         "process = multiprocessing.get_context('fork').Process(target=work, args=(sys.argv[1],))\n"
         "process.start()\nprocess.join()\n"
     )

@@ -1,4 +1,4 @@
-"""Labels that are no classes are told from labels that are."""
+"""Labels that are not classes are told from labels that are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from retfound_dist.listing.class_names import doubts
+from retfound_dist.listing.class_names import label_problems
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from retfound_dist.listing.class_names import doubts
     ],
 )
 def test_classes_and_grades_are_taken(labels: Counter[str]) -> None:
-    assert doubts(labels) == []
+    assert label_problems(labels) == []
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ def test_classes_and_grades_are_taken(labels: Counter[str]) -> None:
         (["0.5", "1.5", "2.5"] * 9, "3 different numbers from 0.5 to 2.5"),
         (["1,5", "2,5"] * 9, "2 different numbers"),
         (["unknown age", *map(str, range(50))], "50 different numbers"),
-        (["2021-03-04", "2021-03-05"] * 5, "dates are no classes"),
-        (["04.03.2021", "05.03.2021"] * 5, "dates are no classes"),
-        (["2019", "2020", "2021"] * 5, "years are no classes"),
+        (["2021-03-04", "2021-03-05"] * 5, "dates are not classes"),
+        (["04.03.2021", "05.03.2021"] * 5, "dates are not classes"),
+        (["2019", "2020", "2021"] * 5, "years are not classes"),
         ([f"scan {n}" for n in range(20)], "20 images have 20 different labels"),
         ([f"P{n:03d}" for n in range(150)] * 9, "1,350 images have 150 different labels"),
         (["Normal", "normal", "AMD"] * 5, "'Normal' and 'normal' differ only by capitals or spaces"),
         (["No DR", "NoDR"] * 5, "'No DR' and 'NoDR' differ only"),
-        (["nan", "AMD", "DME"] * 5, "'nan' says that there is no label"),
+        (["nan", "AMD", "DME"] * 5, "'nan' means that there is no label"),
     ],
 )
 def test_what_is_no_class_is_named_with_what_to_do(labels: list[str], said: str) -> None:
-    (doubt,) = doubts(labels)
+    (doubt,) = label_problems(labels)
     assert said in doubt
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_class_is_named_with_what_to_do(labels: list[str], said: str)
     ],
 )
 def test_several_classes_in_one_label_are_refused(joined: str) -> None:
-    found = doubts(["AMD", "DME"] * 9 + [joined] * 3)
+    found = label_problems(["AMD", "DME"] * 9 + [joined] * 3)
     assert (
         (found == [])
         if joined == "AMD;"

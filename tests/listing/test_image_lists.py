@@ -14,8 +14,8 @@ from retfound_dist.listing.image_lists import (
     find_listing,
     is_known,
     join_spellings,
-    other_tables,
     read_listing,
+    unread_tables_note,
 )
 
 FILES = ("A/0.jpg", "A/1.jpg", "B/0.jpg")
@@ -65,11 +65,11 @@ def test_every_field_is_read_from_a_usual_name(tmp_path: Path) -> None:
 
 def test_what_was_found_and_what_was_not_used_is_said(tmp_path: Path) -> None:
     found = listing(tmp_path, rows("Filename,class,Patient ID,age,patient_age", "A/0.jpg,A,p1,40,40"))
-    assert found.said == (
+    assert found.summary == (
         "manifest.csv: file <- 'Filename', label <- 'class', patient <- 'Patient ID'; "
         "not used: 'age', 'patient_age' (nearest known: 'patient')"
     )
-    assert found.notes == (found.said,)
+    assert found.notes == (found.summary,)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_files_that_are_not_there_are_counted_and_named(tmp_path: Path) -> None:
 
 
 def test_a_list_is_found_whatever_its_case_and_another_table_is_named(tmp_path: Path) -> None:
-    assert (find_listing(str(tmp_path)), other_tables(str(tmp_path))) == (None, ())
+    assert (find_listing(str(tmp_path)), unread_tables_note(str(tmp_path))) == (None, ())
     (tmp_path / "labels.csv").write_text("file\n")
     assert find_listing(str(tmp_path)) is None
-    assert other_tables(str(tmp_path))[0].startswith(
+    assert unread_tables_note(str(tmp_path))[0].startswith(
         "labels.csv is not read: a list of the images must be called"
     )
     (tmp_path / "Manifest.CSV").write_text("file\n")

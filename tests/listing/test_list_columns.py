@@ -13,9 +13,9 @@ from retfound_dist.listing.list_columns import (
     Columns,
     find_columns,
     known_counter,
-    looks_like,
+    similar_field,
 )
-from retfound_dist.listing.table_files import Table, plain_name
+from retfound_dist.listing.table_files import Table, normalized_name
 
 
 def columns(header: str, *rows: str, fields: dict[str, str] = FIELDS, needed: str = "file") -> Columns:
@@ -46,25 +46,25 @@ def columns(header: str, *rows: str, fields: dict[str, str] = FIELDS, needed: st
     ],
 )
 def test_a_name_that_is_near_to_a_field_is_told_from_one_that_is_not(title: str, field: str | None) -> None:
-    assert looks_like(title, FIELDS) == field
+    assert similar_field(title, FIELDS) == field
 
 
 @pytest.mark.parametrize("title", ["pateint", "patient_code_anon", "Patientennummer", "lable", "Diagnose"])
 def test_an_unknown_column_that_looks_like_patient_or_label_is_refused(title: str) -> None:
     with pytest.raises(DataError, match=rf"column '{title}' is not known and looks like '(patient|label)'"):
         columns(f"file,{title}", "A/0.jpg,1")
-    assert columns(f"file,x_{title}", "A/0.jpg,1").places == {"file": 0}
+    assert columns(f"file,x_{title}", "A/0.jpg,1").positions == {"file": 0}
 
 
 def test_a_doubtful_column_is_refused_where_images_share_its_values() -> None:
-    assert columns("id,file", "1,A/0.jpg", "2,A/1.jpg").places == {"file": 1}
+    assert columns("id,file", "1,A/0.jpg", "2,A/1.jpg").positions == {"file": 1}
     with pytest.raises(
         DataError, match=r"'case_id' has the same value for several images .* call it 'patient'"
     ):
         columns("case_id,file", "1,A/0.jpg", "1,A/1.jpg")
-    assert columns("x_case_id,file", "1,A/0.jpg", "1,A/1.jpg").places == {"file": 1}
+    assert columns("x_case_id,file", "1,A/0.jpg", "1,A/1.jpg").positions == {"file": 1}
     named = columns("case_id,file,patient", "1,A/0.jpg,p", "1,A/1.jpg,p")
-    assert named.places == {"file": 1, "patient": 2}
+    assert named.positions == {"file": 1, "patient": 2}
 
 
 def test_two_columns_that_mean_the_same_are_refused_by_name() -> None:
@@ -83,7 +83,10 @@ def test_a_list_in_another_language_is_refused_with_what_each_column_looks_like(
 
 
 def test_a_split_file_has_columns_of_its_own() -> None:
-    assert columns("Sample Key,partition", fields=SPLIT_FILE, needed="part").places == {"key": 0, "part": 1}
+    assert columns("Sample Key,partition", fields=SPLIT_FILE, needed="part").positions == {
+        "key": 0,
+        "part": 1,
+    }
     with pytest.raises(DataError, match="has no column 'part'"):
         columns("key,label", fields=SPLIT_FILE, needed="part")
 
@@ -91,7 +94,7 @@ def test_a_split_file_has_columns_of_its_own() -> None:
 def test_no_name_means_two_fields() -> None:
     names = [name for plain_names in FIELDS.values() for name in plain_names.split()]
     assert len(names) == len(set(names))
-    assert all(name == plain_name(name) for name in names)
+    assert all(name == normalized_name(name) for name in names)
 
 
 NAMES = sorted({name for plain_names in FIELDS.values() for name in plain_names.split()})

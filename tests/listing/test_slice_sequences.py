@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from retfound_dist.listing.slice_sequences import MAX_TOGETHER, Place, Sequences
+from retfound_dist.listing.slice_sequences import MAX_GROUP_IMAGES, SlicePlace, SliceSequences
 
 
-def places(files: list[str]) -> dict[str, Place]:
-    sequences = Sequences(files)
-    return {file: sequences.of(file) for file in files}
+def places(files: list[str]) -> dict[str, SlicePlace]:
+    sequences = SliceSequences(files)
+    return {file: sequences.place_of(file) for file in files}
 
 
 def test_a_flat_folder_of_slices_is_one_volume() -> None:
     found = places([f"slice_{n:03d}.tif" for n in range(30)])
-    assert found["slice_007.tif"] == Place("slices", 7)
+    assert found["slice_007.tif"] == SlicePlace("slices", 7)
     assert {place.volume for place in found.values()} == {"slices"}
 
 
@@ -43,15 +43,15 @@ def test_usual_words_for_a_slice_are_known(name: str) -> None:
     ],
 )
 def test_class_folders_and_flat_folders_are_no_volumes(files: list[str]) -> None:
-    assert set(places(files).values()) <= {Place()} or files[0].startswith("/")
+    assert set(places(files).values()) <= {SlicePlace()} or files[0].startswith("/")
 
 
 def test_a_numbered_folder_below_a_class_folder_is_a_volume() -> None:
     found = places(
         [f"{part}AMD/V{v}/{n:03d}.png" for part in ("", "test/") for v in (1, 2) for n in range(9)]
     )
-    assert found["AMD/V1/004.png"] == Place("AMD/V1", 4)
-    assert found["test/AMD/V2/000.png"] == Place("test/AMD/V2", 0)
+    assert found["AMD/V1/004.png"] == SlicePlace("AMD/V1", 4)
+    assert found["test/AMD/V2/000.png"] == SlicePlace("test/AMD/V2", 0)
 
 
 def test_other_folders_below_a_class_folder_are_kept_together_whole() -> None:
@@ -60,16 +60,16 @@ def test_other_folders_below_a_class_folder_are_kept_together_whole() -> None:
     )
     assert {place.group for file, place in found.items() if file != "A/x.png"} == {"A/P1"}
     assert found["A/P1/OD/1.png"].volume == "A/P1/OD"
-    assert found["A/x.png"] == Place()
+    assert found["A/x.png"] == SlicePlace()
 
 
 def test_a_folder_that_is_too_large_for_one_eye_is_not_kept_together() -> None:
-    files = [f"A/site/{n:05d}.png" for n in range(MAX_TOGETHER + 1)]
-    assert places(files)[files[0]] == Place()
-    assert places(files[:-1])[files[0]] == Place("A/site", 0)
+    files = [f"A/site/{n:05d}.png" for n in range(MAX_GROUP_IMAGES + 1)]
+    assert places(files)[files[0]] == SlicePlace()
+    assert places(files[:-1])[files[0]] == SlicePlace("A/site", 0)
 
 
 def test_more_folders_than_there_are_classes_are_volumes() -> None:
     found = places([f"P{p:02d}/{n}.png" for p in range(31) for n in range(3)])
-    assert found["P07/2.png"] == Place("P07", 2)
-    assert places([f"P{p:02d}/{n}.png" for p in range(30) for n in range(3)])["P07/2.png"] == Place()
+    assert found["P07/2.png"] == SlicePlace("P07", 2)
+    assert places([f"P{p:02d}/{n}.png" for p in range(30) for n in range(3)])["P07/2.png"] == SlicePlace()

@@ -5,9 +5,9 @@ import pytest
 from retfound_dist.listing.split_units import (
     assign_to_parts,
     describe_units,
+    least_safe_kind,
     patients_of_units,
     unit_of,
-    weakest,
 )
 
 
@@ -29,9 +29,9 @@ def test_the_surest_thing_that_is_known_keeps_images_together(
 
 
 def test_a_split_is_called_by_its_weakest_unit() -> None:
-    assert weakest({"patient": 5}) == "patient"
-    assert weakest({"patient": 5, "volume": 1}) == "volume"
-    assert weakest({"patient": 5, "image": 1, "folder": 2}) == "image"
+    assert least_safe_kind({"patient": 5}) == "patient"
+    assert least_safe_kind({"patient": 5, "volume": 1}) == "volume"
+    assert least_safe_kind({"patient": 5, "image": 1, "folder": 2}) == "image"
     assert describe_units({"patient": 1, "image": 4}) == (
         "by patient (1 image), by image (4 images, their patients are not known)"
     )

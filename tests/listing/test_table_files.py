@@ -15,7 +15,7 @@ from openpyxl import Workbook
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.listing import table_files
 from retfound_dist.listing.list_columns import FIELDS, known_counter
-from retfound_dist.listing.table_files import Table, _parse_xlsx, check_size, parse_table, plain_name
+from retfound_dist.listing.table_files import Table, _parse_xlsx, check_size, normalized_name, parse_table
 
 HEADER = ("file", "label", "patient")
 ROWS = [("A/im0.jpg", "A", "p1"), ("A/im 1.jpg", "A", ""), ("B/Größe.jpg", "B", "p2")]
@@ -47,7 +47,7 @@ def parse(data: bytes) -> Table:
 def test_delimiters_line_ends_and_encodings_change_nothing(delimiter: str, end: str, encoding: str) -> None:
     table = parse(text(delimiter, end).encode(encoding))
     assert table.header == HEADER
-    assert [(line, cells) for line, cells in table.whole_rows()] == list(enumerate(ROWS, start=2))
+    assert [(line, cells) for line, cells in table.checked_rows()] == list(enumerate(ROWS, start=2))
 
 
 def test_a_table_in_latin_1_is_refused_with_line_and_letter() -> None:
@@ -69,7 +69,7 @@ def test_a_delimiter_within_cells_does_not_win() -> None:
     table = parse(f"file;label\n{notes}\n".encode())
     assert next(iter(table.rows))[1] == ("A/0.jpg", "A, or B, or C")
     quoted = parse(b'file,label\n"a,1.jpg","A; B"\n')
-    assert list(quoted.whole_rows()) == [(2, ("a,1.jpg", "A; B"))]
+    assert list(quoted.checked_rows()) == [(2, ("a,1.jpg", "A; B"))]
 
 
 def test_excels_hint_of_the_delimiter_is_no_header() -> None:
@@ -87,20 +87,20 @@ def test_excels_hint_of_the_delimiter_is_no_header() -> None:
 )
 def test_a_line_that_is_too_short_too_long_or_open_is_named(rows: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        list(parse(f"file,label,patient\n{rows}".encode()).whole_rows())
+        list(parse(f"file,label,patient\n{rows}".encode()).checked_rows())
 
 
 def test_empty_lines_and_columns_that_excel_has_kept_are_nothing() -> None:
     table = parse(b"\n;;;;\nfile;label;;;\na.jpg;A;;;\n\n;;;;\nb.jpg;B;;;\n")
     assert table.header == ("file", "label")
-    assert list(table.whole_rows()) == [(4, ("a.jpg", "A")), (7, ("b.jpg", "B"))]
+    assert list(table.checked_rows()) == [(4, ("a.jpg", "A")), (7, ("b.jpg", "B"))]
 
 
 def test_cells_of_excel_are_the_text_one_sees() -> None:
     day = datetime.datetime(2021, 3, 4)
     rows = [("file", "label", "patient", "seen"), ("a.jpg", 1.0, 7, day), ("b.jpg", 0.5, None, None)]
     table = parse(workbook(list=[*rows, ("c.jpg", True, 12345678901234567, "x")]))
-    assert [cells for _, cells in table.whole_rows()] == [
+    assert [cells for _, cells in table.checked_rows()] == [
         ("a.jpg", "1", "7", "2021-03-04"),
         ("b.jpg", "0.5", "", ""),
         ("c.jpg", "True", "1.23456789012346E+16", "x"),
@@ -129,7 +129,7 @@ workbook_bytes = workbook(list=[("file",), ("a.jpg",)])
 
 
 def test_names_of_columns_count_without_case_accents_and_punctuation() -> None:
-    assert {plain_name(t) for t in ("Patient ID", "patient_id", " PATIENT-Id ", "patiënt.id")} == {
+    assert {normalized_name(t) for t in ("Patient ID", "patient_id", " PATIENT-Id ", "patiënt.id")} == {
         "patientid"
     }
 
@@ -148,7 +148,7 @@ def test_any_text_in_quoted_cells_comes_back(rows: list[tuple[str, ...]], delimi
     csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([HEADER, *rows])
     table = parse(stream.getvalue().encode("utf-16" if wide else "utf-8"))
     assert table.header == HEADER
-    assert [cells for _, cells in table.whole_rows()] == rows
+    assert [cells for _, cells in table.checked_rows()] == rows
 
 
 def test_what_is_larger_than_any_list_is_refused_and_the_limit_can_be_raised(
@@ -188,7 +188,7 @@ def test_rows_can_be_gone_through_again_and_are_not_held() -> None:
     tracemalloc.start()
     try:
         table = parse(data)
-        assert sum(1 for _ in table.whole_rows()) == sum(1 for _ in table.rows) == 50_000
+        assert sum(1 for _ in table.checked_rows()) == sum(1 for _ in table.rows) == 50_000
         assert tracemalloc.get_traced_memory()[1] < 1.5 * len(data)
     finally:
         tracemalloc.stop()

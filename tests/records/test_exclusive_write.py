@@ -18,7 +18,7 @@ from retfound_dist.records.exclusive_write import WriteResult, write_new
 def test_the_first_writes_and_the_second_changes_nothing(tmp_path: Path) -> None:
     where = str(tmp_path / "new" / "LOCK.json")
     assert write_new(where, b"one") is WriteResult.NEW
-    assert write_new(where, b"two") is WriteResult.THERE
+    assert write_new(where, b"two") is WriteResult.EXISTS
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"one"]
 
 
@@ -28,7 +28,7 @@ def test_of_many_at_once_one_alone_is_told_that_it_wrote(tmp_path: Path) -> None
         with ThreadPoolExecutor(16) as pool:
             results = list(pool.map(lambda number, to=where: write_new(to, b"%d" % number), range(16)))
         assert results.count(WriteResult.NEW) == 1
-        assert results.count(WriteResult.THERE) == 15
+        assert results.count(WriteResult.EXISTS) == 15
         assert Path(where).read_bytes() == b"%d" % results.index(WriteResult.NEW)
 
 
@@ -40,15 +40,15 @@ def test_a_disk_without_links_promises_nothing_and_writes_over_nothing_it_sees(
 
     monkeypatch.setattr(os, "link", refused)
     where = str(tmp_path / "LOCK.json")
-    assert write_new(where, b"one") is WriteResult.UNSURE
-    assert write_new(where, b"two") is WriteResult.THERE
+    assert write_new(where, b"one") is WriteResult.UNCERTAIN
+    assert write_new(where, b"two") is WriteResult.EXISTS
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"one"]
 
 
 def test_a_store_that_cannot_tell_promises_nothing() -> None:
     where = f"memory://{uuid.uuid4().hex}/LOCK.json"
-    assert write_new(where, b"one") is WriteResult.UNSURE
-    assert write_new(where, b"two") is WriteResult.THERE
+    assert write_new(where, b"one") is WriteResult.UNCERTAIN
+    assert write_new(where, b"two") is WriteResult.EXISTS
     storage.delete(where)
 
 

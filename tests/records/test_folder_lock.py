@@ -14,17 +14,17 @@ import pytest
 from retfound_dist.errors import RetfoundError, RunConflictError
 from retfound_dist.io import storage
 from retfound_dist.records import folder_lock
-from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same, this_holder
+from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same_id, this_holder
 
 TAKE = """
 import os, sys
 from retfound_dist.errors import RunConflictError
 from retfound_dist.records import folder_lock
-folder_lock.BEAT_S, folder_lock.STILL_S, folder_lock.SETTLE_S = 0.2, 20.0, 0.1
+folder_lock.HEARTBEAT_S, folder_lock.STALE_AFTER_S, folder_lock.RACE_PAUSE_S = 0.2, 20.0, 0.1
 lock = folder_lock.FolderLock(sys.argv[1], lambda line: None, lambda holder: RunConflictError("taken"), {})
 sys.stdin.readline()
 try:
-    lock.take()
+    lock.acquire()
     print("holds", flush=True)
 except RunConflictError:
     print("refused", flush=True)
@@ -35,13 +35,13 @@ lock.release()
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_lock, "BEAT_S", 0.2)
-    monkeypatch.setattr(folder_lock, "STILL_S", 1.5)
-    monkeypatch.setattr(folder_lock, "SETTLE_S", 0.1)
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(folder_lock, "STALE_AFTER_S", 1.5)
+    monkeypatch.setattr(folder_lock, "RACE_PAUSE_S", 0.1)
 
 
 def conflict(holder: Holder | None) -> RetfoundError:
-    return RunConflictError(holder.described if holder else "nobody")
+    return RunConflictError(holder.description if holder else "nobody")
 
 
 def new_lock(url: object, lines: list[str] | None = None, env: dict[str, str] | None = None) -> FolderLock:
@@ -85,17 +85,17 @@ def test_a_folder_that_the_lock_made_goes_with_it_and_no_other(tmp_path: Path, e
     if existed:
         folder.mkdir()
     lock = new_lock(folder)
-    lock.take()
+    lock.acquire()
     lock.release()
     assert folder.exists() == existed
 
 
 def test_a_lock_of_another_is_not_given_back(tmp_path: Path) -> None:
     lock = new_lock(tmp_path)
-    lock.take()
+    lock.acquire()
     storage.write_json(str(tmp_path / LOCK), asdict(elsewhere(pid=4711)))
     with pytest.raises(RunConflictError, match="process 4711 on node7"):
-        lock.confirm()
+        lock.check_still_held()
     lock.release()
     assert holder_of(tmp_path).pid == 4711
 
@@ -103,7 +103,7 @@ def test_a_lock_of_another_is_not_given_back(tmp_path: Path) -> None:
 def test_a_store_without_exclusive_writes_is_settled_by_who_is_named_after_a_moment() -> None:
     url = f"memory://{uuid.uuid4().hex}"
     lock = new_lock(url)
-    lock.take()
+    lock.acquire()
     assert holder_of(url).pid == os.getpid()
     lock.release()
     assert not storage.exists(storage.join(url, LOCK))
@@ -126,7 +126,7 @@ def test_only_a_later_start_of_the_same_job_follows_without_waiting(
     storage.write_json(str(tmp_path / LOCK), asdict(elsewhere(job=this_holder(earlier).job)))
     lines: list[str] = []
     lock = new_lock(tmp_path, lines, mine)
-    lock.take()
+    lock.acquire()
     lock.release()
     assert bool(lines) == waits
 
@@ -134,6 +134,6 @@ def test_only_a_later_start_of_the_same_job_follows_without_waiting(
 def test_one_flipped_letter_leaves_an_id_the_same_and_two_do_not() -> None:
     holder_id = uuid.uuid4().hex
     flipped = "x" + holder_id[1:]
-    assert is_same(holder_id, flipped)
-    assert not is_same(holder_id, "xx" + holder_id[2:])
-    assert not is_same(holder_id, holder_id[:-1])
+    assert is_same_id(holder_id, flipped)
+    assert not is_same_id(holder_id, "xx" + holder_id[2:])
+    assert not is_same_id(holder_id, holder_id[:-1])

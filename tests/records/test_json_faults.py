@@ -10,7 +10,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from retfound_dist.records.json_faults import FEW, LONGEST, faults_of, line_of, plain, shown, why_bad
+from retfound_dist.records.json_faults import (
+    MAX_LISTED,
+    MAX_SHOWN_LETTERS,
+    faults_of,
+    line_fault,
+    line_of,
+    plain_message,
+    value_text,
+)
 
 TREE: dict[str, Any] = {
     "a": {'quoted " } ]': [1, [2, {"deep": None}]], "b": "x, {"},
@@ -30,15 +38,15 @@ def parser_message(data: bytes) -> str:
     [
         (b"", "it is empty"),
         (b" \n", "it is empty"),
-        (b"\0\0", "it holds zero bytes alone"),
+        (b"\0\0", "it contains only zero bytes"),
         (b'{"a": 1,\n"b": [1, 2', "line 2: it is cut off"),
-        (b"{}\n\n{}", "line 3: something stands behind its end"),
-        (b'{\n"a":\n-Infinity}', "line 3: NaN and Infinity are no JSON"),
+        (b"{}\n\n{}", "line 3: there is text after its end"),
+        (b'{\n"a":\n-Infinity}', "line 3: NaN and Infinity are not JSON"),
         (b"[" * 10_000, "line 1: it is nested too deep"),
     ],
 )
 def test_what_the_parser_says_is_said_in_words_with_its_line(data: bytes, words: str) -> None:
-    assert plain(parser_message(data), data) == words
+    assert plain_message(parser_message(data), data) == words
 
 
 def leaves(tree: Any, place: tuple[int | str, ...] = ()) -> dict[tuple[int | str, ...], Any]:
@@ -74,20 +82,20 @@ def validation_error(data: bytes, kind: Any) -> ValidationError:
 
 
 def test_the_first_faults_are_told_with_line_and_key_and_the_others_are_counted() -> None:
-    data = json.dumps([{"step": 1}, *[{"step": "x"}] * (FEW + 4), {}], indent=0).encode()
+    data = json.dumps([{"step": 1}, *[{"step": "x"}] * (MAX_LISTED + 4), {}], indent=0).encode()
     message = faults_of(validation_error(data, list[Row]), data)
-    assert message.count("line ") == FEW
+    assert message.count("line ") == MAX_LISTED
     assert message.startswith("line 6: [1].step is 'x': should be a valid integer, line 9: [2].step is 'x'")
-    assert message.endswith(f"(and {8 - FEW} more)")
+    assert message.endswith(f"(and {8 - MAX_LISTED} more)")
 
 
 def test_a_bad_row_is_told_without_a_line_which_its_file_gives() -> None:
-    assert why_bad(validation_error(b"{}", Row), b"{}") == "step is missing"
-    assert why_bad(validation_error(b'{"step": 1', Row), b'{"step": 1') == "it is cut off"
-    assert why_bad(ValueError("line 1: a number is too large"), b"1e999") == "a number is too large"
+    assert line_fault(validation_error(b"{}", Row), b"{}") == "step is missing"
+    assert line_fault(validation_error(b'{"step": 1', Row), b'{"step": 1') == "it is cut off"
+    assert line_fault(ValueError("line 1: a number is too large"), b"1e999") == "a number is too large"
 
 
 @pytest.mark.parametrize("value", ["x" * 500, "\x1b[2J\n", 7, 1e300, None, [1] * 500, {"a": 1}])
 def test_a_value_in_a_message_is_short_and_printable(value: Any) -> None:
-    assert len(shown(value)) <= LONGEST
-    assert shown(value).isprintable()
+    assert len(value_text(value)) <= MAX_SHOWN_LETTERS
+    assert value_text(value).isprintable()

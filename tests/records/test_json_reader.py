@@ -67,7 +67,7 @@ def without(key: str) -> bytes:
 DAMAGE = {
     "empty": (b"", "it is empty"),
     "white space": (b"\n\n", "it is empty"),
-    "zero bytes": (b"\0" * 512, "zero bytes alone"),
+    "zero bytes": (b"\0" * 512, "only zero bytes"),
     "a list": (b"[]", "line 1: it is a list"),
     "null": (b"null", "line 1: it is null"),
     "a text": (b'"parts"', "line 1: it is 'parts'"),
@@ -76,7 +76,7 @@ DAMAGE = {
     "cut": (TEXT[:-20].encode(), "line 14: it is cut off"),
     "cut after a colon": (TEXT[: TEXT.index('"parts":') + 8].encode(), "line 3: a value is missing"),
     "cut in the first byte": (TEXT[:1].encode(), "line 1: it is cut off"),
-    "two files in one": ((TEXT + TEXT).encode(), "line 15: something stands behind its end"),
+    "two files in one": ((TEXT + TEXT).encode(), "line 15: there is text after its end"),
     "a comma too few": (TEXT.replace("],", "]").encode(), "line 13: expected"),
     "deep lists": (b"[" * 100_000, "line 1: it is nested too deep"),
     "deep objects": (b'{"a":' * 100_000, "line 1: it is nested too deep"),
@@ -84,8 +84,8 @@ DAMAGE = {
     "not UTF-8": (changed(note="@").replace(b"@", b"\xff\xfe"), "it is not UTF-8"),
     "UTF-16": (TEXT.encode("utf-16"), "line 1: expected value"),
     "half a surrogate": (changed(note="@").replace(b"@", rb"\ud800"), "line 15: "),
-    "NaN": (changed(share="@").replace(b'"@"', b"NaN"), "line 13: NaN and Infinity are no JSON"),
-    "Infinity": (changed(share="@").replace(b'"@"', b"-Infinity"), "NaN and Infinity are no JSON"),
+    "NaN": (changed(share="@").replace(b'"@"', b"NaN"), "line 13: NaN and Infinity are not JSON"),
+    "Infinity": (changed(share="@").replace(b'"@"', b"-Infinity"), "NaN and Infinity are not JSON"),
     "NaN deep in a free part": (changed(more="@").replace(b'"@"', b"[[NaN]]"), "NaN and Infinity"),
     "a number beyond floats": (changed(share="@").replace(b'"@"', b"1e999"), "a number is too large"),
     "the same in a free part": (changed(more="@").replace(b'"@"', b'{"a": [1e999]}'), "too large"),
@@ -232,15 +232,15 @@ BAD_LINES = {
     b'{"step": 1}': "loss is missing",
     b'{"step": "1", "loss": 0.5}': "step is '1'",
     b'{"step": -1, "loss": 0.5}': "step is -1",
-    b'{"step": 1, "loss": NaN}': "NaN and Infinity are no JSON",
+    b'{"step": 1, "loss": NaN}': "NaN and Infinity are not JSON",
     b'{"step": 1, "loss": 1e999}': "a number is too large",
     b'{"step": 1, "loss": 0.5, "more": [{"a": 1e999}]}': "a number is too large",
-    b'{"step": 1, "loss": 0.5, "more": -Infinity}': "NaN and Infinity are no JSON",
+    b'{"step": 1, "loss": 0.5, "more": -Infinity}': "NaN and Infinity are not JSON",
     b'{"step": 1, "loss"': "it is cut off",
     LINE[:-3] + b"\xff}": "",
-    LINE + LINE: "something stands behind its end",
+    LINE + LINE: "there is text after its end",
     b"[" * 100_000: "it is nested too deep",
-    b"\0" * 40: "it holds zero bytes alone",
+    b"\0" * 40: "it contains only zero bytes",
 }
 
 
@@ -254,8 +254,8 @@ def test_a_bad_line_is_counted_and_named_and_the_others_are_read(bad: bytes, tmp
         {"step": 2, "loss": 3.0, "mfu": [1]},
         {"step": 1, "loss": 0.5},
     ]
-    assert (log.total, log.bad, log.cut) == (5, 2, False)
-    assert [each.line for each in log.named] == [3, 4]
+    assert (log.total, log.bad, log.is_incomplete) == (5, 2, False)
+    assert [each.line for each in log.first_bad] == [3, 4]
     assert log.fault.startswith(
         f"2 of 5 lines of {where} cannot be read and are left out (the first is line 3: "
     )
@@ -265,9 +265,9 @@ def test_a_bad_line_is_counted_and_named_and_the_others_are_read(bad: bytes, tmp
 
 def test_a_last_line_without_an_end_counts_where_it_is_whole_and_is_cut_where_it_is_not() -> None:
     whole = json_reader.parse_lines(LINE + b"\n" + LINE, Step, "log")
-    assert (len(whole.rows), whole.cut, whole.bad, whole.fault) == (2, False, 0, "")
+    assert (len(whole.rows), whole.is_incomplete, whole.bad, whole.fault) == (2, False, 0, "")
     cut = json_reader.parse_lines(LINE + b"\n" + LINE[:9], Step, "log")
-    assert (len(cut.rows), cut.cut, cut.bad, cut.fault) == (1, True, 0, "")
+    assert (len(cut.rows), cut.is_incomplete, cut.bad, cut.fault) == (1, True, 0, "")
 
 
 def test_no_log_and_blank_lines_are_no_damage(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_no_log_and_blank_lines_are_no_damage(tmp_path: Path) -> None:
 
 def test_a_thousand_bad_lines_are_counted_and_few_are_kept() -> None:
     log = json_reader.parse_lines(b"x\n" * 1000 + LINE + b"\n", Step, "log")
-    assert (len(log.rows), log.bad, len(log.named)) == (1, 1000, 3)
+    assert (len(log.rows), log.bad, len(log.first_bad)) == (1, 1000, 3)
 
 
 def test_lines_can_be_plain_dataclasses() -> None:

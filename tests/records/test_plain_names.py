@@ -7,29 +7,39 @@ from typing import Any
 import pytest
 
 from retfound_dist.errors import CheckpointError, DataError
-from retfound_dist.records.plain_names import LONGEST, plain_name, plain_path, why_not_plain
+from retfound_dist.records.plain_names import MAX_NAME_BYTES, checked_name, checked_path, name_fault
 from tests.hostile_names import HOSTILE
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_leads_elsewhere_is_refused_in_one_line(name: Any) -> None:
-    assert why_not_plain(name)
+    assert name_fault(name)
     with pytest.raises(DataError, match=r"^m.json names .* do not use it") as caught:
-        plain_name(name, "m.json")
+        checked_name(name, "m.json")
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
     "name",
-    ["a.tar", "oct.2-000001.tar", "model.safetensors", "..a", "a..b", "augé.png", "x" * LONGEST, "~", "a b"],
+    [
+        "a.tar",
+        "oct.2-000001.tar",
+        "model.safetensors",
+        "..a",
+        "a..b",
+        "augé.png",
+        "x" * MAX_NAME_BYTES,
+        "~",
+        "a b",
+    ],
 )
 def test_an_ordinary_name_is_itself(name: str) -> None:
-    assert plain_name(name, "m.json") == name
+    assert checked_name(name, "m.json") == name
 
 
 @pytest.mark.parametrize("path", ["state/mp_rank_00.pt", "model.safetensors", "a/b/c"])
 def test_a_path_below_its_folder_is_itself(path: str) -> None:
-    assert plain_path(path, "COMMIT.json") == path
+    assert checked_path(path, "COMMIT.json") == path
 
 
 @pytest.mark.parametrize(
@@ -37,4 +47,4 @@ def test_a_path_below_its_folder_is_itself(path: str) -> None:
 )
 def test_a_path_that_leaves_its_folder_is_refused_with_the_error_asked_for(path: Any) -> None:
     with pytest.raises(CheckpointError, match=r"COMMIT.json names"):
-        plain_path(path, "COMMIT.json", CheckpointError)
+        checked_path(path, "COMMIT.json", CheckpointError)

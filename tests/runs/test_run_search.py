@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from retfound_dist.cli import main
-from retfound_dist.formats.run_config import LIMIT
+from retfound_dist.formats.run_config import MAX_CONFIG_BYTES
 from retfound_dist.runs.dashboard import make_app
 from retfound_dist.runs.run_search import find_runs, search_runs
 from tests.runs.made_runs import make_run
@@ -41,7 +41,7 @@ def runs(tmp_path: Path) -> Path:
         (tmp_path / f"other{number}" / "config.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "folder" / "config.json").mkdir(parents=True)
     (tmp_path / "huge").mkdir()
-    (tmp_path / "huge" / "config.json").write_bytes(b" " * (LIMIT + 1))
+    (tmp_path / "huge" / "config.json").write_bytes(b" " * (MAX_CONFIG_BYTES + 1))
     return tmp_path
 
 

@@ -134,8 +134,8 @@ def test_a_terminal_gets_colours_and_cursor_moves_as_they_are() -> None:
     """Behind the filter of all output, which replaces the control characters of other texts by `?`."""
     code = """
 from retfound_dist.runtime.progress import show_progress
-from retfound_dist.runtime.terminal import guarded
-with guarded(), show_progress("packing", "images") as report:
+from retfound_dist.runtime.terminal import filtered_output
+with filtered_output(), show_progress("packing", "images") as report:
     for done in range(1, 4):
         report(done, 3)
 """

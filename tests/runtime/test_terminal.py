@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from retfound_dist.runtime.terminal import Guarded, Painted, harmless
+from retfound_dist.runtime.terminal import FilteringStream, RichStream, without_controls
 
 ORDERS = {
     "clear": "a\x1b[2Jb", "title": "a\x1b]0;owned\x07b", "clipboard": "a\x1b]52;c;ZXZpbA==\x07b", "return": "good\rbad",
@@ -21,7 +21,7 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 def test_no_order_reaches_a_terminal(order: str) -> None:
     stream = io.StringIO()
-    print(ORDERS[order], file=Guarded(stream))  # type: ignore[arg-type]
+    print(ORDERS[order], file=FilteringStream(stream))  # type: ignore[arg-type]
     assert "?" in stream.getvalue()
     assert stream.getvalue()[:-1].isprintable()
     assert stream.getvalue().count("\n") == 1
@@ -29,9 +29,9 @@ def test_no_order_reaches_a_terminal(order: str) -> None:
 
 def test_other_languages_tables_and_bars_stay_as_they_are() -> None:
     for text in ("張伟 Łódź é 정상 שלום", "a\n\tb", "\r 10 %|###", "\udcff of bytes"):
-        assert harmless(text) == text
+        assert without_controls(text) == text
     stream = io.StringIO()
-    Painted(stream).write("\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A \x1b]52;c;x\x07\u202e")
+    RichStream(stream).write("\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A \x1b]52;c;x\x07\u202e")
     assert stream.getvalue() == "\x1b[1;32mrun\x1b[0m\x1b[2K\r\x1b[1A ?]52;c;x??"
 
 

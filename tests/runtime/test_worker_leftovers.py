@@ -18,8 +18,8 @@ OWNER = """
 import os, sys, time
 from multiprocessing import get_context, util
 from retfound_dist.runtime import worker_leftovers
-worker_leftovers.begin()
-worker_leftovers.begin()  # once is enough
+worker_leftovers.name_after_owner()
+worker_leftovers.name_after_owner()  # once is enough
 context = get_context("spawn")
 lock, queue = context.Lock(), context.Queue()
 print(lock._semlock.name.lstrip("/"), util.get_temp_dir(), flush=True)
@@ -27,7 +27,7 @@ if sys.argv[1:]:
     sys.exit()
 time.sleep(60)
 """
-NEXT = "from retfound_dist.runtime import worker_leftovers; worker_leftovers.begin()"
+NEXT = "from retfound_dist.runtime import worker_leftovers; worker_leftovers.name_after_owner()"
 
 
 def start(tmp_path: Path, *more: str) -> tuple[subprocess.Popen[str], Path, Path]:
@@ -88,9 +88,9 @@ def test_a_long_tmpdir_and_nowhere_else_to_go_is_told(
     long = tmp_path / ("t" * 120)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    monkeypatch.setattr(worker_leftovers, "_SHORT", ("/proc/nowhere",))
+    monkeypatch.setattr(worker_leftovers, "_SHORT_FOLDERS", ("/proc/nowhere",))
     with pytest.raises(
-        StorageError, match=r"at most 89 bytes, .* set TMPDIR to a folder with a shorter path"
+        StorageError, match=r"at most 89 bytes. .* set TMPDIR to a folder with a shorter path"
     ):
         worker_leftovers._name_sockets({})
     assert list(long.iterdir()) == []
@@ -102,8 +102,8 @@ def test_a_lock_of_another_user_is_not_touched(monkeypatch: pytest.MonkeyPatch, 
     for name in (f"{base}dead.owner", f"sem.{base}dead-1", "sem.mp-other"):
         (tmp_path / name).write_bytes(b"")
     monkeypatch.setattr(os, "getuid", lambda: 4242)
-    assert worker_leftovers.sweep(base) == 0
+    assert worker_leftovers.remove_dead_owners(base) == 0
     monkeypatch.undo()
     monkeypatch.setattr(worker_leftovers, "SHM", tmp_path)
-    assert worker_leftovers.sweep(base) == 2
+    assert worker_leftovers.remove_dead_owners(base) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["sem.mp-other"]

@@ -53,7 +53,7 @@ def test_no_more_than_three_windows_are_held(shards: int, window: int) -> None:
 
 def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path: Path) -> None:
     remote = make_set(tmp_path, count=40, url="memory://remote-set")
-    before = byte_ranges.traffic()
+    before = byte_ranges.traffic_so_far()
     with open_stream(
         read_manifest(remote.url),
         5,
@@ -69,7 +69,7 @@ def test_a_remote_set_is_fetched_once_ahead_of_need_and_the_copies_stay(tmp_path
     keys = [key for part in parts for key in part.keys]
     assert sorted(keys[:40]) == sorted(keys[40:])
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(remote.shards)
-    fetched = byte_ranges.traffic() - before
+    fetched = byte_ranges.traffic_so_far() - before
     once = sum(shard.bytes + shard.index.bytes for shard in remote.shards)
     assert fetched.bytes < 2 * once  # the first batches ask for single samples besides
     assert sum(part.traffic.bytes for part in parts) <= fetched.bytes

@@ -42,13 +42,13 @@ def test_bytes_that_differ_are_not_kept(manifest: Manifest, tmp_path: Path) -> N
     shard, here = manifest.shards[0], cache(manifest, tmp_path / "c")
     url = storage.join(manifest.url, shard.name)
     storage.write_bytes(url, storage.read_bytes(url)[:-1] + b"x")
-    before = byte_ranges.traffic()
+    before = byte_ranges.traffic_so_far()
     assert here.fetch(shard, (), wait=True) is FetchResult.WRONG_BYTES
-    assert byte_ranges.traffic().retries - before.retries == 3
+    assert byte_ranges.traffic_so_far().retries - before.retries == 3
     assert list((tmp_path / "c").glob("*.tar*")) == list((tmp_path / "c").glob("*.differs"))
-    before = byte_ranges.traffic()
+    before = byte_ranges.traffic_so_far()
     assert here.fetch(shard, (), wait=True) is FetchResult.WRONG_BYTES
-    assert byte_ranges.traffic().requests == before.requests
+    assert byte_ranges.traffic_so_far().requests == before.requests
 
 
 def test_an_index_that_differs_is_an_error(manifest: Manifest, tmp_path: Path) -> None:

@@ -220,5 +220,5 @@ def test_a_scheduler_that_signals_every_process_does_not_end_the_loaders(tmp_pat
 
 def test_a_full_shm_is_named_with_what_to_do(tmp_path: Path) -> None:
     (line,) = read_with_shm(make_set(tmp_path).url, tmp_path, "size=100k,nr_inodes=3")
-    assert line.startswith("processes cannot be started: the disk at /dev/shm has no room for more files")
+    assert line.startswith("processes cannot be started: the disk at /dev/shm cannot hold more files")
     assert "data.workers=0" in line

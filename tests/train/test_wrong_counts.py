@@ -26,7 +26,8 @@ def test_two_ranks_refuse_a_wrong_count_together_and_leave_no_run(tmp_path: Path
     assert len(error_lines) == 1, ended.stderr[-3000:]
     true = manifest.shards[-1].samples
     assert (
-        f"holds {true} samples, the manifest says {true - 1} of {manifest.shards[-1].name}" in error_lines[0]
+        f"has {true} samples, but the manifest has {true - 1} for {manifest.shards[-1].name}"
+        in error_lines[0]
     )
     assert ended.stderr.count("exitcode  : 2") == 2
     assert not (tmp_path / "run").exists()

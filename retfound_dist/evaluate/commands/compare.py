@@ -51,7 +51,7 @@ def compare_command(
     # Checked before images are decoded, so that errors come early.
     check_out_url(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
-    output_files.check_free(report_url(config), "compare", force, "out.report")
+    output_files.check_may_write(report_url(config), "compare", force, "out.report")
     weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
     starts = {
         name: open_starting_weights(url, config.model, weights_cache) for name, url in config.weights.items()

@@ -40,8 +40,8 @@ from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.formats import shard_set
 from retfound_dist.io import output_files, storage
-from retfound_dist.io.scratch import temporary
-from retfound_dist.listing.folder_layout import nothing_found
+from retfound_dist.io.scratch import new_temporary_folder
+from retfound_dist.listing.folder_layout import passed_files_clause
 from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.runtime.progress import ProgressDisplay, rate_text
 
@@ -78,7 +78,7 @@ def embed_command(
     # Checked before hours of work, which must not end with a missing package.
     if out.endswith(".parquet"):
         _parquet()
-    output_files.check_free(out, "embed", force)
+    output_files.check_may_write(out, "embed", force)
     start = open_starting_weights(checkpoint, EvalModel())
     items, notes = list_images(images, links)
     with ProgressDisplay(quiet) as show:
@@ -119,7 +119,7 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage],
     files = find_files(storage.local_path(url), links=links)
     if not files.paths:
         raise DataError(
-            f"no images in {url}: it must hold {NAMED_ENDS} files{nothing_found(files, FOLLOW_LINKS)}"
+            f"no images in {url}: it must hold {NAMED_ENDS} files{passed_files_clause(files, FOLLOW_LINKS)}"
         )
     items = [LabelledImage(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
     return items, files.passed.lines(FOLLOW_LINKS)
@@ -265,7 +265,7 @@ def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
     arrow, parquet = _parquet()
     rows = arrow.FixedSizeListArray.from_arrays(embedded.features.reshape(-1), embedded.features.shape[1])
     table = arrow.table({"key": embedded.keys, "features": rows})
-    with temporary() as folder:
+    with new_temporary_folder() as folder:
         path = str(Path(folder) / "features.parquet")
         metadata = {"checkpoint": checkpoint, "made_by": output_files.mark("embed")}
         parquet.write_table(table.replace_schema_metadata(metadata), path)

@@ -61,7 +61,7 @@ def watch_command(config_path: str, overrides: Sequence[str], quiet: bool = Fals
     set_threads(config.threads)
     url = config.run.url
     if not checkpoint_folder.list_steps(url) and not url_kinds.is_run(url):
-        raise ConfigError(f"run.url: {url_kinds.refusal(url, url_kinds.RUN)}")
+        raise ConfigError(f"run.url: {url_kinds.wrong_kind_message(url, url_kinds.RUN)}")
     with ProgressDisplay(quiet) as show:
         _Watch(config, show).follow()
     return 0

@@ -232,7 +232,7 @@ def check_labels(labels: Sequence[str], config: EvalData) -> None:
     """DataError where labels do not look like classes, or where a class has only one image to split."""
     if config.labels_as_given:
         return
-    doubts = class_names.doubts(labels)
+    doubts = class_names.label_problems(labels)
     if doubts:
         raise DataError(
             f"{config.path}: {'; '.join(doubts)} (data.labels_as_given=true accepts the labels as they are)"

@@ -19,7 +19,7 @@ from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import SHARD_SET, is_prefix_of, set_fingerprint
 from retfound_dist.formats.shard_set import Manifest, read_manifest
 from retfound_dist.images import image_digests
-from retfound_dist.images.image_digests import Known
+from retfound_dist.images.image_digests import ImageDigests
 
 UNKNOWN, NO_PRETRAINING = "unknown", "no pretraining"
 # A limit, because runs that name each other as their start would never end.
@@ -31,7 +31,7 @@ METHOD_TEXTS = {
     image_digests.STORED: "digests of stored files alone (the set holds none of pixels)",
 }
 # A cache, because rows of a comparison and checkpoints of a watched run mostly share one shard set.
-_digest_cache: dict[tuple[str, str], Known] = {}
+_digest_cache: dict[tuple[str, str], ImageDigests] = {}
 """The last digests that this process has read, by fingerprint and part."""
 
 
@@ -47,9 +47,10 @@ def count_overlap(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dic
     # The answer is as weak as the set that has the fewest kinds of digests.
     level = min((known.level for known in sets), default=image_digests.SOURCES)
     # The empty array is for the case of no set: NumPy cannot concatenate an empty list.
-    digests = np.unique(np.concatenate([np.zeros(0, np.uint64), *(known.sorted() for known in sets)]))
+    digests = np.unique(np.concatenate([np.zeros(0, np.uint64), *(known.sorted_unique() for known in sets)]))
     counts = {
-        name: int(image_digests.are_known(list(part.digests), digests).sum()) for name, part in parts.items()
+        name: int(image_digests.have_known_digest(list(part.digests), digests).sum())
+        for name, part in parts.items()
     }
     # Digests of stored files miss an image that was encoded again, so a count of 0 proves nothing.
     if sets and level == image_digests.STORED and not any(counts.values()):
@@ -63,7 +64,7 @@ def count_overlap(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dic
     return {**counts, "of": part_sizes, "how": "; ".join([METHOD_TEXTS[level], *unknown_reasons])}
 
 
-def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[Known], list[str]]:
+def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[ImageDigests], list[str]]:
     """The images that the weights were trained on, and reasons why some of them are not known."""
     known_sets, unknown_reasons = [], []
     for runs_back, config_or_reason in enumerate(_configs_of_runs(config)):
@@ -101,7 +102,7 @@ def _configs_of_runs(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, 
             return
 
 
-def _images_of_run(config: Mapping[str, Any]) -> Known:
+def _images_of_run(config: Mapping[str, Any]) -> ImageDigests:
     """Digests of the images that a run trains on; ManifestError or StorageError where they are unknown."""
     data, recorded_set = config["data"], config.get(SHARD_SET)
     try:
@@ -109,15 +110,15 @@ def _images_of_run(config: Mapping[str, Any]) -> Known:
     except RetfoundError as error:
         raise ManifestError(f"the shard set of the run cannot be read at {data['shards']}") from error
     if recorded_set is None:
-        manifest = manifest.first(data.get("first_shards", 0))
+        manifest = manifest.first_shards(data.get("first_shards", 0))
     elif is_prefix_of(recorded_set, manifest):
-        manifest = manifest.first(recorded_set["shards"])
+        manifest = manifest.first_shards(recorded_set["shards"])
     else:
         raise ManifestError(f"{manifest.url} is no longer the shard set that the run was trained on")
     return _known(manifest, data["split"])
 
 
-def _known(manifest: Manifest, split: str) -> Known:
+def _known(manifest: Manifest, split: str) -> ImageDigests:
     cache_key = set_fingerprint(manifest.shards), split
     if cache_key not in _digest_cache:
         if len(_digest_cache) > 3:

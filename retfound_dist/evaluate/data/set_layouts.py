@@ -26,16 +26,16 @@ from retfound_dist.files.image_files import find_files, read_file
 from retfound_dist.formats import shard_set, shard_set_files
 from retfound_dist.images import image_digests
 from retfound_dist.io import storage
-from retfound_dist.listing.folder_layout import layout_of, notes_of, nothing_found, part_of
+from retfound_dist.listing.folder_layout import layout_notes, layout_of, part_of, passed_files_clause
 from retfound_dist.listing.image_lists import (
     LISTINGS,
     ImageList,
     Row,
     find_listing,
-    other_tables,
     read_listing,
+    unread_tables_note,
 )
-from retfound_dist.listing.slice_sequences import Place, Sequences
+from retfound_dist.listing.slice_sequences import SlicePlace, SliceSequences
 from retfound_dist.listing.split_units import patients_of_units
 from retfound_dist.records import json_reader
 
@@ -128,29 +128,29 @@ def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
     files = find_files(str(root), links=links, used=(os.path.basename(list_path),) if list_path else ())
     layout = layout_of(files, name, url)
     items, skipped = [], []
-    sequences = Sequences([layout.own(file) for file in files.paths])
+    sequences = SliceSequences([layout.relative_path(file) for file in files.paths])
     for file in files.paths:
         split, label = layout.part_and_class(os.path.dirname(file))
-        key = layout.own(file)
+        key = layout.relative_path(file)
         if label is None:
             skipped.append((key, "is not in a class folder"))
             continue
         read = partial(read_file, files.root, file, links)
-        place = sequences.of(key)
+        place = sequences.place_of(key)
         items.append(LabelledImage(key, label, read, None, place.volume, place.group, split))
-    listing = SetListing(tuple(items), tuple(skipped), notes_of(files, layout, FOLLOW_LINKS))
-    if list_path is None and layout.inside:
-        list_path = find_listing(str(root / layout.inside))
+    listing = SetListing(tuple(items), tuple(skipped), layout_notes(files, layout, FOLLOW_LINKS))
+    if list_path is None and layout.set_folder:
+        list_path = find_listing(str(root / layout.set_folder))
     if list_path is not None:
         list_folder = Path(list_path).parent
-        inside = layout.inside if list_folder == root else ""
+        inside = layout.set_folder if list_folder == root else ""
         return _apply_listing(listing, list_folder, read_listing(list_path), links, inside)
     if not items and not skipped:
         raise DataError(
             f"no labelled images in {name}={url}: it must hold <class>/*.jpg or train|val|test/<class>/*.jpg"
-            + nothing_found(files, FOLLOW_LINKS)
+            + passed_files_clause(files, FOLLOW_LINKS)
         )
-    return replace(listing, notes=(*other_tables(str(root)), *listing.notes))
+    return replace(listing, notes=(*unread_tables_note(str(root)), *listing.notes))
 
 
 def _apply_listing(
@@ -160,10 +160,10 @@ def _apply_listing(
     rows = listed.rows
     if inside:
         rows = {file.removeprefix(f"{inside}/"): row for file, row in rows.items()}
-    files, sequences = {item.key: item for item in in_folders.items}, Sequences(rows)
+    files, sequences = {item.key: item for item in in_folders.items}, SliceSequences(rows)
     items = []
     for file, row in rows.items():
-        item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.of(file))
+        item = files.get(file) or _item(root / inside, file, _class_of(file), links, sequences.place_of(file))
         items.append(_apply_row(item, row))
     unlabelled = tuple(
         (item.key, "has no label and is not in a class folder") for item in items if not item.label
@@ -176,24 +176,24 @@ def _apply_listing(
         tuple(sorted((item for item in items if item.label), key=lambda item: item.key)),
         (*skipped_unlisted, *unlisted, *unlabelled),
         (*listed.notes[1:], *listed.missing_note(_missing(root / inside, items)), *in_folders.notes),
-        listed.said,
+        listed.summary,
     )
 
 
 def _list_csv(path: Path) -> SetListing:
     """The images that a list names. Their paths are absolute, or relative to the folder of the list."""
     listed = read_listing(str(path), ("file", "label"))
-    sequences = Sequences(listed.rows)
+    sequences = SliceSequences(listed.rows)
     items = [
         # A list that the user names may name files anywhere. A list that lies in a folder of images may not:
         # it may come from a download, and could name any file of this machine.
-        _apply_row(_item(path.parent, file, "", "anywhere", sequences.of(file)), row)
+        _apply_row(_item(path.parent, file, "", "anywhere", sequences.place_of(file)), row)
         for file, row in listed.rows.items()
     ]
     unlabelled = tuple((item.key, f"has no label in {path.name}") for item in items if not item.label)
     labelled = sorted((item for item in items if item.label), key=lambda item: item.key)
     notes = (*listed.notes[1:], *listed.missing_note(_missing(path.parent, items)))
-    return SetListing(tuple(labelled), unlabelled, notes, listed.said)
+    return SetListing(tuple(labelled), unlabelled, notes, listed.summary)
 
 
 def _class_of(file: str) -> str:
@@ -206,7 +206,7 @@ def _missing(root: Path, items: Sequence[LabelledImage]) -> list[str]:
     return [item.key for item in items if not (root / item.key).exists()]
 
 
-def _item(root: Path, file: str, label: str, links: Links, place: Place) -> LabelledImage:
+def _item(root: Path, file: str, label: str, links: Links, place: SlicePlace) -> LabelledImage:
     read = partial(read_file, os.path.realpath(root), file, links)
     return LabelledImage(file, label, read, None, place.volume, place.group)
 

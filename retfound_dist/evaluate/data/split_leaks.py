@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.set_layouts import PARTS, LabelledImage
-from retfound_dist.listing.split_units import TOGETHER
+from retfound_dist.listing.split_units import KEEP_VOLUMES
 
 _MAX_NAMED = 5
 
@@ -31,14 +31,18 @@ class Leaks:
     """Volumes whose patient is not known."""
     pixels: str
 
-    def check(self, split_source: str, where: str, allowed: bool, rule: str = TOGETHER) -> tuple[str, ...]:
+    def check(
+        self, split_source: str, where: str, allowed: bool, rule: str = KEEP_VOLUMES
+    ) -> tuple[str, ...]:
         """The leaks as warnings; DataError where a split that was not made here leaks, unless `allowed`.
 
         Our own split, also one read back from its file, may separate identical images of unknown patients.
         This is only a warning. So are separated volumes with `data.unknown_patient=image`.
         """
         leak_lines = [line for line in (self.patients, self.volumes, self.pixels) if line]
-        refused_always = [line for line in (self.patients, self.volumes if rule == TOGETHER else "") if line]
+        refused_always = [
+            line for line in (self.patients, self.volumes if rule == KEEP_VOLUMES else "") if line
+        ]
         refused_if_given = [line for line in leak_lines if line != self.volumes or line in refused_always]
         refused = {"given": refused_if_given, "file": refused_always}.get(split_source, [])
         if refused and not allowed:

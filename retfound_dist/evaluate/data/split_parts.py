@@ -42,7 +42,7 @@ def assign_parts(
     fractions: tuple[float, float, float],
     seed: int,
     where: str,
-    rule: str = split_units.TOGETHER,
+    rule: str = split_units.KEEP_VOLUMES,
 ) -> tuple[str, tuple[LabelledImage, ...]]:
     """Assigns parts without a split file. Returns (`LabelledSet.split_source`, the items with their part).
 
@@ -57,7 +57,7 @@ def assign_parts(
             f"{unassigned}: give a split for every image, or for none"
         )
     if not with_split:
-        return split_units.weakest(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
+        return split_units.least_safe_kind(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
     parts_present = {item.split for item in items}
     if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]

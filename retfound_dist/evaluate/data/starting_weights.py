@@ -97,7 +97,7 @@ def open_starting_weights(
         return StartingWeights(NONE, NONE, shape, model.image_size, NONE)
     url, identity_cache = checkpoint_folder.resolve(checkpoint), identity_cache or IdentityCache()
     mark = _version_mark(url)
-    facts, weights = identity_cache.recall(url, mark), None
+    facts, weights = identity_cache.get(url, mark), None
     if facts is None:
         weights = read_weights(url)
         facts = {
@@ -111,7 +111,7 @@ def open_starting_weights(
         }
         # If the file was replaced while it was read, the facts may belong to the old or the new file.
         if _version_mark(url) == mark:
-            identity_cache.remember(url, mark, facts)
+            identity_cache.put(url, mark, facts)
     _, part = split_part(url)
     return StartingWeights(
         url=url,

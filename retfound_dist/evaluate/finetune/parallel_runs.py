@@ -17,7 +17,7 @@ import torch
 
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.runtime.progress import ProgressDisplay
-from retfound_dist.runtime.terminal import guard
+from retfound_dist.runtime.terminal import filter_output
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
@@ -57,7 +57,7 @@ def run_in_parallel(
     other tasks have ended.
     """
     # Before the first semaphore exists, which the queue below makes.
-    worker_leftovers.begin()
+    worker_leftovers.name_after_owner()
     # Not fork: a forked process cannot use CUDA, and inherits locks of torch's threads that stay closed.
     context = get_context("spawn")
     queue, process_counter = context.Queue(), context.Value("i", 0)
@@ -78,7 +78,7 @@ def _attach(queue: Any, process_counter: Any, threads: int) -> None:
         process_index = process_counter.value
         process_counter.value += 1
     # Lines that this process prints itself must pass the same mask for secrets.
-    guard()
+    filter_output()
     # By default torch starts a thread for every core, in every process.
     torch.set_num_threads(threads)
     if torch.cuda.is_available():

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retfound_dist.config.schema import Finetune
 from retfound_dist.evaluate.data.gray_pixels import Pixels
-from retfound_dist.io.scratch import Scratch, disk_named
+from retfound_dist.io.scratch import Scratch, temporary_disk_errors
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.stream.tensor_transfer import send_tensors_in_memory
@@ -143,7 +143,7 @@ class EpochBatches(Sampler[list[Row]]):
 
 def _fork_server() -> BaseContext:
     """A server that imports torch and timm once, for all loader processes of this run."""
-    worker_leftovers.begin()
+    worker_leftovers.name_after_owner()
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
@@ -154,7 +154,7 @@ def batches(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
-        with disk_named(scratch.folder):
+        with temporary_disk_errors(scratch.folder):
             file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
         order = EpochBatches(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(

@@ -49,7 +49,7 @@ def reconstruct_command(
     checkpoint: str, images: Sequence[str], out: str, seed: int = 0, force: bool = False
 ) -> int:
     """Write one PNG with a row for each image; RetfoundError for anything that a user can fix."""
-    output_files.check_free(out, "reconstruct", force)
+    output_files.check_may_write(out, "reconstruct", force)
     weights = read_weights(checkpoint_folder.resolve(checkpoint))
     model = autoencoder_from(weights)
     if weights.remark:

@@ -133,7 +133,7 @@ def read_whole(url: str) -> Evaluation | None:
     """As `read`; also a RecordError where a score that pages show is missing."""
     evaluation = read(url)
     if evaluation is not None and (missing := _missing_score(evaluation.metrics)):
-        raise json_reader.damaged(storage.join(url, METRICS), f"{missing} is missing", REMEDY)
+        raise json_reader.damage_error(storage.join(url, METRICS), f"{missing} is missing", REMEDY)
     return evaluation
 
 

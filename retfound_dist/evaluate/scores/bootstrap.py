@@ -36,7 +36,7 @@ from retfound_dist.evaluate.scores.ranking_sums import (
     group_by_number,
     rank,
 )
-from retfound_dist.listing.split_units import Unit, weakest
+from retfound_dist.listing.split_units import Unit, least_safe_kind
 
 Interval = list[float] | None
 ResampledScores = dict[str, dict[str, Floats]]
@@ -65,7 +65,7 @@ def resampling_units(
     if None not in patients:
         kind, names = "patient", [*map(str, patients)]
     elif units:
-        kind = weakest(Counter(unit_kind for unit_kind, _ in units))
+        kind = least_safe_kind(Counter(unit_kind for unit_kind, _ in units))
         names = [f"{unit_kind} {name}" for unit_kind, name in units]
     # Sorted, so that the number of a unit, and its draws, do not depend on the order of the images.
     unit_numbers = {name: number for number, name in enumerate(sorted(set(names)))}

@@ -1,7 +1,7 @@
-"""Keys on S3, exactly as they are written: no character of a key is a pattern or a version mark.
+"""Handles S3 keys literally: no character of a key is a pattern or marks a version.
 
-s3fs takes `*`, `?` and `[` for patterns where it deletes, and `?versionId=` for a version. So this module
-sends S3's own requests to look for, list and delete keys. `fs` is an `s3fs.S3FileSystem`.
+s3fs reads `*`, `?` and `[` as patterns when it deletes, and `?versionId=` as a version. So this module sends
+S3's own requests to find, list and delete keys. `fs` is an `s3fs.S3FileSystem`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-AT_ONCE = 1000
-"""Keys in one request to delete: S3's own limit."""
+MAX_DELETED_KEYS = 1000
+"""Most keys in one delete request: S3's limit."""
 _NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 """Characters that a request for many keys cannot hold (XML 1.0, section 2.2)."""
 
 
-def take_keys_as_written(fs: Any) -> None:
-    """Make a filesystem take `bucket/key?versionId=x` as a plain key, and not as a version of `key`."""
-    # Without this, s3fs 2026.9 takes the key `a?versionId=x` for a version of the key `a`.
-    usual = fs.split_path
+def use_literal_keys(fs: Any) -> None:
+    """Make a filesystem treat `bucket/key?versionId=x` as a plain key, not as a version of `key`."""
+    # Without this, s3fs 2026.9 reads the key `a?versionId=x` as a version of the key `a`.
+    split_path = fs.split_path
 
-    def exact(path: str) -> tuple[str, str, None]:
+    def split_literally(path: str) -> tuple[str, str, None]:
         head, mark, rest = path.partition("?versionId=")
-        bucket, key, _ = usual(head)
+        bucket, key, _ = split_path(head)
         return bucket, f"{key}{mark}{rest}", None
 
-    fs.split_path = exact
+    fs.split_path = split_literally
 
 
 def size_of(fs: Any, bucket: str, key: str) -> int | None:
@@ -39,69 +39,68 @@ def size_of(fs: Any, bucket: str, key: str) -> int | None:
         return None
 
 
-def mark_of(fs: Any, bucket: str, key: str) -> str:
+def version_mark(fs: Any, bucket: str, key: str) -> str:
     """ETag, size and time of the object with this key; FileNotFoundError where there is none."""
-    about = fs.call_s3("head_object", Bucket=bucket, Key=key)
-    tag = about.get("ETag")
-    return f"{tag} {about['ContentLength']} {about.get('LastModified', '')}" if tag else ""
+    head = fs.call_s3("head_object", Bucket=bucket, Key=key)
+    tag = head.get("ETag")
+    return f"{tag} {head['ContentLength']} {head.get('LastModified', '')}" if tag else ""
 
 
 def is_folder(fs: Any, bucket: str, key: str) -> bool:
     """Whether any key begins with `key/`; FileNotFoundError where there is no such bucket."""
-    # One key is proof enough: a folder of a run may hold a hundred thousand.
-    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=_inside(key), MaxKeys=1)
+    # One key is enough: a run's folder may have a hundred thousand.
+    page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=_folder_prefix(key), MaxKeys=1)
     return bool(page.get("Contents")) or not key
 
 
 def names_in(fs: Any, bucket: str, key: str) -> tuple[set[str], set[str]]:
     """Names of the folders, and of the files, directly in a folder."""
-    inside, folders, files = _inside(key), set(), set()
-    for page in pages(fs, Bucket=bucket, Prefix=inside, Delimiter="/"):
-        folders |= {entry["Prefix"][len(inside) : -1] for entry in page.get("CommonPrefixes", [])}
-        files |= {entry["Key"][len(inside) :] for entry in page.get("Contents", [])}
+    prefix, folders, files = _folder_prefix(key), set(), set()
+    for page in pages(fs, Bucket=bucket, Prefix=prefix, Delimiter="/"):
+        folders |= {entry["Prefix"][len(prefix) : -1] for entry in page.get("CommonPrefixes", [])}
+        files |= {entry["Key"][len(prefix) :] for entry in page.get("Contents", [])}
     return folders - {""}, files - {""}
 
 
 def keys_of(fs: Any, bucket: str, key: str) -> list[str]:
     """The key itself where it is an object, and every key that begins with `key/`."""
     keys = [key] if size_of(fs, bucket, key) is not None else []
-    for page in pages(fs, Bucket=bucket, Prefix=_inside(key)):
+    for page in pages(fs, Bucket=bucket, Prefix=_folder_prefix(key)):
         keys += [entry["Key"] for entry in page.get("Contents", [])]
     return keys
 
 
 def delete_keys(fs: Any, bucket: str, keys: Sequence[str]) -> None:
     """Delete exactly these keys. Raises OSError that names the first key that the store did not delete."""
-    # The request for many keys is XML, which cannot spell control characters; the one for a single key is a
-    # URL.
-    plain = [key for key in keys if not _NOT_IN_XML.search(key)]
+    # The request for many keys is XML, which cannot contain control characters. The request for one key is a
+    # URL, which can.
+    xml_keys = [key for key in keys if not _NOT_IN_XML.search(key)]
     for key in keys:
         if _NOT_IN_XML.search(key):
             fs.call_s3("delete_object", Bucket=bucket, Key=key)
-    if len(plain) == 1:
-        fs.call_s3("delete_object", Bucket=bucket, Key=plain[0])
+    if len(xml_keys) == 1:
+        fs.call_s3("delete_object", Bucket=bucket, Key=xml_keys[0])
         return
-    for first in range(0, len(plain), AT_ONCE):
-        batch = [{"Key": key} for key in plain[first : first + AT_ONCE]]
+    for first in range(0, len(xml_keys), MAX_DELETED_KEYS):
+        batch = [{"Key": key} for key in xml_keys[first : first + MAX_DELETED_KEYS]]
         answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        for fault in answer.get("Errors", []):  # the answer as a whole is 200
-            # The kinds that `storage.storage_errors` knows: it turns the first into advice on credentials and
-            # rights.
-            if fault.get("Code") == "AccessDenied":
-                raise PermissionError(fault.get("Key", ""))
-            raise OSError(f"{fault.get('Key')}: {fault.get('Message') or fault.get('Code')}")
+        for failure in answer.get("Errors", []):  # the status of the whole answer is 200
+            # `storage` turns a PermissionError into advice on credentials and rights.
+            if failure.get("Code") == "AccessDenied":
+                raise PermissionError(failure.get("Key", ""))
+            raise OSError(f"{failure.get('Key')}: {failure.get('Message') or failure.get('Code')}")
 
 
-def refusal(fs: Any, bucket: str) -> Exception | None:
-    """Why S3 refuses us, from a request whose answer holds a reason; None where that request succeeds."""
+def access_error(fs: Any, bucket: str) -> Exception | None:
+    """Why S3 denies access. Sends a request whose answer has a reason; None where it succeeds."""
     try:
         fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
-    except Exception as error:  # whatever it is, the caller has an error already
+    except Exception as error:  # of any class: the caller already has an error to report
         return error
     return None
 
 
-def _inside(key: str) -> str:
+def _folder_prefix(key: str) -> str:
     return f"{key}/" if key else ""
 
 

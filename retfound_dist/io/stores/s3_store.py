@@ -14,10 +14,10 @@ PART_BYTES = 16 << 20
 """Size of a part. Files of twice this size and more are written in parts."""
 
 
-def open_s3(attempts: int, answered: Callable[[str], None], out_of_patience: Callable[[], bool]) -> Any:
+def open_s3(attempts: int, on_answer: Callable[[str], None], is_time_up: Callable[[], bool]) -> Any:
     """An s3fs filesystem whose requests are sent up to `attempts` times.
 
-    `answered` and `out_of_patience`: see `store_errors.listening_session`.
+    `on_answer` and `is_time_up`: see `store_errors.reporting_session`.
     """
     # Listings are not remembered, because other processes write to the same folders. Time-outs are below
     # botocore's 60 s, so that a request that hangs does not use up the patience of a run. The pool is as
@@ -33,11 +33,11 @@ def open_s3(attempts: int, answered: Callable[[str], None], out_of_patience: Cal
         skip_instance_cache=True,
         use_listings_cache=False,
         config_kwargs=config,
-        session=store_errors.listening_session(answered, out_of_patience),
+        session=store_errors.reporting_session(on_answer, is_time_up),
     )
     # s3fs repeats what botocore has already repeated (5 times, s3fs 2026.9); both counts multiply.
     fs.retries = min(fs.retries, attempts)
-    s3_keys.take_keys_as_written(fs)
+    s3_keys.use_literal_keys(fs)
     return fs
 
 
@@ -86,7 +86,7 @@ class S3Store(FsspecStore):
 
     def version_mark(self, path: str) -> str:
         """ETag, size and time of an object."""
-        return s3_keys.mark_of(*self._location(path))
+        return s3_keys.version_mark(*self._location(path))
 
     def checksum(self, path: str) -> str:
         """The ETag of an object, without its quotes."""

@@ -15,7 +15,7 @@ import torch
 from retfound_dist.errors import WeightsError
 from retfound_dist.estimate.model_shapes import TEST_RESIZE
 from retfound_dist.io import storage
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
 from retfound_dist.model.weights.weight_files import HEAD_PREFIXES, Weights
@@ -44,7 +44,7 @@ def export(weights: Weights, kind: str, target: str) -> int:
     if kind not in FORMATS:
         raise WeightsError(f"--format {kind} is unknown: choose one of {', '.join(FORMATS)}")
     # To local scratch first: a store takes whole files, and a failed write must leave nothing at the target.
-    with temporary() as folder:
+    with new_temporary_folder() as folder:
         path = str(Path(folder) / "weights")
         if kind == "hf":
             safetensors.torch.save_file(

@@ -23,7 +23,7 @@ from retfound_dist.config.schema import Model
 from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.formats import checkpoint_folder, url_kinds
 from retfound_dist.io import storage
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.model.mae import ENCODERS, EncoderShape, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.weights import timm_hub
@@ -104,9 +104,9 @@ def read_weights(url: str) -> Weights:
         if timm_hub.is_timm_model(url):
             encoder, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
             return replace(_describe_foreign(url, encoder, {}), sha256=sha256)
-        raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
+        raise WeightsError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
     if storage.is_folder(url):
-        raise WeightsError(url_kinds.refusal(url, url_kinds.WEIGHTS))
+        raise WeightsError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
     with _local_copy(url) as path:
         encoder, config, sha256 = _read_file(path, url, part)
         meta = {"config": config} if config else {}
@@ -119,14 +119,14 @@ def _local_copy(url: str) -> Iterator[str]:
     if storage.is_local(url):
         yield storage.local_path(url)
         return
-    with temporary() as folder:
+    with new_temporary_folder() as folder:
         path = str(Path(folder) / storage.name(url))
         storage.get_file(url, path)
         yield path
 
 
 def _read_checkpoint(url: str) -> Weights:
-    with temporary() as folder:
+    with new_temporary_folder() as folder:
         path = str(Path(folder) / checkpoint_folder.WEIGHTS)
         commit = checkpoint_folder.fetch_weights(url, path)
         state = safetensors.torch.load_file(path)

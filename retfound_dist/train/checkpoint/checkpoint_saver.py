@@ -124,7 +124,7 @@ class Saver:
         self._mark = self._group.broadcast(checkpoint_folder.new_mark())
         # DeepSpeed's conversion to another number of ranks fails without `universal_checkpoint_info`.
         client_state = {**asdict(position), RUN_STATE: run_state, "universal_checkpoint_info": {}}
-        with scratch.disk_named(self._scratch):
+        with scratch.temporary_disk_errors(self._scratch):
             folder = tempfile.mkdtemp(prefix="checkpoint-", dir=self._scratch)
             state = engine.snapshot(folder, client_state)
         self._zero_stage = engine.zero_stage

@@ -14,7 +14,7 @@ from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import Commit
 from retfound_dist.io import storage
 from retfound_dist.io.retry import Patience, call_with_retries
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.io.storage import FileInfo
 from retfound_dist.train.checkpoint.merge_weights import Shapes, write_merged_weights
 from retfound_dist.train.health.run_lock import has_lost
@@ -47,7 +47,7 @@ class CheckpointToFinalize:
 def finalize_checkpoint(save: CheckpointToFinalize) -> None:
     """Merge the weights, commit, then remove files that are no longer needed."""
     commit, patience = save.commit, Patience(save.commit.url, save.settings.patience_s)
-    with temporary(save.scratch) as scratch:
+    with new_temporary_folder(save.scratch) as scratch:
         weights = call_with_retries(
             lambda: write_merged_weights(
                 commit.url, save.mark, save.parts, save.shapes, save.untrained, scratch

@@ -120,5 +120,5 @@ def local_write_errors(path: str) -> Iterator[None]:
             yield
         except (RuntimeError, safetensors.SafetensorError) as error:
             # torch and safetensors have their own errors for a full disk; EIO if the cause is unknown.
-            disk_error = disk_errors.trouble_behind(error, os.path.dirname(path))
+            disk_error = disk_errors.underlying_disk_error(error, os.path.dirname(path))
             raise disk_error or OSError(errno.EIO, str(error)) from error

@@ -25,7 +25,7 @@ from retfound_dist.errors import CheckpointError, RecordError, RetfoundError, St
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.checkpoint_folder import UNIVERSAL, Commit
 from retfound_dist.io import storage
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.records import json_reader
 from retfound_dist.train.checkpoint.resume import read_with_retries
 from retfound_dist.train.checkpoint.universal import convert
@@ -54,7 +54,7 @@ def untrained(model: nn.Module) -> dict[str, Tensor]:
 def read_untrained(model: nn.Module, commit: Commit, scratch: str) -> str:
     """Copy a checkpoint's untrained tensors into a model in fp32; returns a note for the user, or ""."""
     tensors = untrained(model)
-    with temporary(scratch) as folder:
+    with new_temporary_folder(scratch) as folder:
         with safe_open(_local_copy(commit, commit.weights, folder), "pt") as file:
             missing = tensors.keys() - set(file.keys())
             if missing:
@@ -139,7 +139,11 @@ def _fetch_once_per_host(group: RankGroup, scratch: str, fetch: Callable[[], Non
             try:
                 fetch()
             except (RetfoundError, OSError, MemoryError) as error:
-                kind = CheckpointError if isinstance(error, RetfoundError) and error.lasting else StorageError
+                kind = (
+                    CheckpointError
+                    if isinstance(error, RetfoundError) and error.is_permanent
+                    else StorageError
+                )
                 reason = str(error) or "out of memory"  # a MemoryError has no text
                 fault = kind(f"the checkpoint cannot be loaded on {platform.node()}: {reason}")
         if faults := [fault for fault in group.gather(fault) if fault]:

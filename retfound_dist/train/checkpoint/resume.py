@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from retfound_dist.errors import CheckpointError, StorageError
 from retfound_dist.formats import checkpoint_folder
-from retfound_dist.formats.checkpoint_folder import Commit, FoundCheckpoint
+from retfound_dist.formats.checkpoint_folder import Commit, ListedCheckpoint
 from retfound_dist.io import storage, verified_files
 from retfound_dist.io.retry import Patience, call_with_retries, is_transient
 
@@ -105,7 +105,7 @@ def choose_checkpoint(
     """
     read_run = partial(read_with_retries, run_url, patience_s)
     checkpoints = read_run(f"the checkpoints of {run_url}", partial(_list_newest_first, run_url))
-    commits = [checkpoint.held for checkpoint in checkpoints if checkpoint.held]
+    commits = [checkpoint.commit for checkpoint in checkpoints if checkpoint.commit]
     if resume == "auto" or any(job.already_resumed(resume, commit.chosen) for commit in commits):
         commit = _newest_usable(run_url, checkpoints, say, read_run)
     elif resume == "none":
@@ -129,7 +129,7 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
         return False
     checkpoints = _list_newest_first(run_url)
     last = checkpoints[0] if resume == "auto" else next(c for c in checkpoints if c.step == steps)
-    commit = last.held
+    commit = last.commit
     if last.step != steps or commit is None:
         return False
     try:
@@ -144,14 +144,14 @@ def is_finished(run_url: str, steps: int, resume: Resume = "auto") -> bool:
 
 
 def _newest_usable(
-    run_url: str, checkpoints: Sequence[FoundCheckpoint], say: Say, read_run: ReadRun
+    run_url: str, checkpoints: Sequence[ListedCheckpoint], say: Say, read_run: ReadRun
 ) -> Commit | None:
     """The newest undamaged checkpoint; None if the run has no checkpoints."""
     unusable = []
     for checkpoint in checkpoints:
         reason = _reason_unusable(checkpoint, read_run)
         if not reason:
-            return checkpoint.held
+            return checkpoint.commit
         # `checkpoint.keep_last` removes the state of old checkpoints: that needs no message.
         if reason != NO_STATE:
             say(f"skipping the checkpoint of step {checkpoint.step}: {reason}")
@@ -167,28 +167,28 @@ def _newest_usable(
 
 
 def _requested_step(
-    run_url: str, step: int, checkpoints: Sequence[FoundCheckpoint], read_run: ReadRun
+    run_url: str, step: int, checkpoints: Sequence[ListedCheckpoint], read_run: ReadRun
 ) -> Commit:
     """The checkpoint of the requested step."""
     checkpoint = next((c for c in checkpoints if c.step == step), None)
     reason = _reason_unusable(checkpoint, read_run) if checkpoint else "there is none"
-    if checkpoint and checkpoint.held and not reason:
-        return checkpoint.held
-    others = [other for other in checkpoints if other.held and other.held.state and other.step != step]
+    if checkpoint and checkpoint.commit and not reason:
+        return checkpoint.commit
+    others = [other for other in checkpoints if other.commit and other.commit.state and other.step != step]
     instead = f"those with a training state are of {_list_steps(others)}" if others else "there is no other"
     raise CheckpointError(
         f"run.resume={step}: {run_url} has no usable checkpoint of this step ({reason}); {instead}"
     )
 
 
-def _list_newest_first(run_url: str) -> list[FoundCheckpoint]:
+def _list_newest_first(run_url: str) -> list[ListedCheckpoint]:
     """All checkpoints of the run; FormatError if a later version wrote one."""
     return checkpoint_folder.list_commits(run_url, (CheckpointError,))[::-1]
 
 
-def _reason_unusable(checkpoint: FoundCheckpoint, read_run: ReadRun) -> str:
+def _reason_unusable(checkpoint: ListedCheckpoint, read_run: ReadRun) -> str:
     """Why a checkpoint cannot be used; empty if it can. Reads all its files."""
-    commit = checkpoint.held
+    commit = checkpoint.commit
     if commit is None:
         return str(checkpoint.fault)
     if not commit.state:
@@ -219,7 +219,7 @@ def read_with_retries(url: str, patience_s: float, subject: str, read: Callable[
         ) from error
 
 
-def _list_steps(checkpoints: Sequence[FoundCheckpoint]) -> str:
+def _list_steps(checkpoints: Sequence[ListedCheckpoint]) -> str:
     """Such as `3 steps, 2, 4, 6`; only the newest of many."""
     steps = sorted(checkpoint.step for checkpoint in checkpoints)
     many = "the newest of them " if len(steps) > 2 * MAX_LISTED else ""

@@ -22,7 +22,7 @@ import torch
 from retfound_dist.errors import CheckpointError
 from retfound_dist.formats.checkpoint_folder import UNIVERSAL
 from retfound_dist.io import verified_files
-from retfound_dist.io.disk_errors import FULL_BELOW
+from retfound_dist.io.disk_errors import FULL_BELOW_BYTES
 from retfound_dist.train.engine import state_files
 from retfound_dist.train.engine.training_engine import STATE_FOLDER
 
@@ -57,7 +57,7 @@ def convert(folder: str) -> None:
     if done.returncode:
         # Its traceback does not always show that a disk is full. Then the checkpoint is not damaged, and must
         # not be skipped.
-        if shutil.disk_usage(folder).free < FULL_BELOW:
+        if shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
             with verified_files.local_disk_errors(os.path.join(folder, UNIVERSAL)):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -9,7 +9,7 @@ from typing import Any
 from retfound_dist.errors import RecordError, RunConflictError, StorageError
 from retfound_dist.io import storage, verified_files
 from retfound_dist.records import json_reader
-from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same
+from retfound_dist.records.folder_lock import LOCK, FolderLock, Holder, is_same_id
 
 
 class RunLock(FolderLock):
@@ -21,7 +21,7 @@ class RunLock(FolderLock):
     @property
     def id(self) -> str:
         """Identifies this holder's lock."""
-        return self._mine.id
+        return self._own_holder.id
 
 
 def has_lost(run_url: str, lock_id: str) -> bool:
@@ -30,7 +30,7 @@ def has_lost(run_url: str, lock_id: str) -> bool:
     A lock that is missing or damaged belongs to nobody.
     """
     # Read twice: after a read with a flipped bit this start would give up a lock that it still holds.
-    return all((holder := _holder(run_url)) and not is_same(holder, lock_id) for _ in range(2))
+    return all((holder := _holder(run_url)) and not is_same_id(holder, lock_id) for _ in range(2))
 
 
 def _holder(run_url: str) -> str:
@@ -45,7 +45,7 @@ def _holder(run_url: str) -> str:
 
 
 def _conflict(run_url: str, holder: Holder | None) -> RunConflictError:
-    who = holder.described if holder else "another process, which removed its LOCK.json"
+    who = holder.description if holder else "another process, which removed its LOCK.json"
     return RunConflictError(
         f"{run_url} is being run by {who}: wait for it or stop it, or give this run a run.url of its own"
     )

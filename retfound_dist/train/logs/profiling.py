@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from retfound_dist.io import storage
-from retfound_dist.io.scratch import temporary
+from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.runtime.optional_packages import requires_extra
 from retfound_dist.train.ranks import upload_process
 from retfound_dist.train.ranks.upload_process import UploadProcess
@@ -73,7 +73,7 @@ class Profiler:
         profile.stop()
         name = f"steps_{self._first:08d}-{step:08d}_rank_{self._rank}"
         where = storage.join(self._url, PROFILES, name)
-        with temporary() as scratch:
+        with new_temporary_folder() as scratch:
             path = os.path.join(scratch, "trace.json.gz")
             profile.export_chrome_trace(path)
             storage.put_file(path, f"{where}.json.gz")

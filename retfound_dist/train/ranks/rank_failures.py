@@ -153,7 +153,7 @@ class RankFailures:
         os._exit(first.exit_code)
 
     def _run_exit_callbacks(self, failures: list[Failure]) -> None:
-        slow_store.be_silent()  # the reason of the failure must be the last line on the terminal
+        slow_store.mute()  # the reason of the failure must be the last line on the terminal
         for callback in reversed(self.exit_callbacks):
             callback(failures)
 

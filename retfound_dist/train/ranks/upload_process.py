@@ -109,7 +109,7 @@ def _upload_file(path: Path, name: str, url: str, patience_s: float) -> FileInfo
 def append_rows(url: str, name: str, rows: Sequence[Mapping[str, Any]], patience_s: float) -> None:
     """Append rows to one of the run's logs."""
     writer = _log_writer(storage.join(url, name))
-    call_with_retries(lambda: writer.add(rows), Patience(url, patience_s))
+    call_with_retries(lambda: writer.append(rows), Patience(url, patience_s))
 
 
 @cache

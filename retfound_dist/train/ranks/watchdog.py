@@ -47,7 +47,7 @@ def would_fail_again(error: BaseException) -> bool:
     """Whether another start would fail in the same way: not if a store or a disk failed or was the cause."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RetfoundError) and not cause.lasting:
+        if isinstance(cause, RetfoundError) and not cause.is_permanent:
             return False
         cause = cause.__cause__
     return True

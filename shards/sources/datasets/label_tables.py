@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retfound_dist.errors import DataError
-from retfound_dist.listing.table_files import parse_table, plain_name
+from retfound_dist.listing.table_files import normalized_name, parse_table
 from shards.images.scan import printable
 
 
@@ -21,5 +21,5 @@ def read_table(path: str, *columns: str) -> list[dict[str, str]]:
 
 
 def _count_columns(cells: Sequence[str], columns: Sequence[str]) -> int:
-    names = {plain_name(cell) for cell in cells}
+    names = {normalized_name(cell) for cell in cells}
     return sum(any(name in names for name in column.split("|")) for column in columns)

@@ -97,6 +97,6 @@ def _picture_digest(root: str, file: str, links: Links) -> str | None:
     try:
         data = read_file(root, file, links)
         # Without metadata, because a copy with other metadata is the same picture.
-        return hashlib.sha256(jpeg.without_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
+        return hashlib.sha256(jpeg.strip_metadata(data) if jpeg.is_jpeg(data) else data).hexdigest()
     except (DataError, OSError, ValueError):
         return None  # packing reads the file again and reports the reason

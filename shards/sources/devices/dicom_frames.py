@@ -122,7 +122,7 @@ def _check_stream(frame: bytes, colours: str, place: str) -> None:
         return
     if not frame.rstrip(b"\0").endswith(_END):
         raise DataError(f"is cut short in frame {place}: export it again")
-    if frame[:2] == _JPEG and jpeg.bits(frame) == 8:
+    if frame[:2] == _JPEG and jpeg.bits_per_sample(frame) == 8:
         try:
             jpeg.decode(frame, colours)
         except ImageError as error:

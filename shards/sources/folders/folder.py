@@ -26,9 +26,9 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import NAMED_ENDS, find_files, read_file
 from retfound_dist.io import storage
-from retfound_dist.listing.folder_layout import FolderLayout, layout_of, notes_of, nothing_found
-from retfound_dist.listing.image_lists import Row, find_listing, other_tables, read_listing
-from retfound_dist.listing.slice_sequences import Place, Sequences
+from retfound_dist.listing.folder_layout import FolderLayout, layout_notes, layout_of, passed_files_clause
+from retfound_dist.listing.image_lists import Row, find_listing, read_listing, unread_tables_note
+from retfound_dist.listing.slice_sequences import SlicePlace, SliceSequences
 from shards.images.scan import Pixels, Scan, SourceListing, printable, unique_keys
 
 FOLLOW = "source.follow_links=anywhere"
@@ -40,21 +40,21 @@ def list_folder(path: str, name: str = "", links: Links = "inside") -> SourceLis
     root = check_folder(path)
     list_path = find_listing(root)
     found_files = find_files(root, links=links, used=(os.path.basename(list_path),) if list_path else ())
-    layout = layout_of(found_files, shown=path)
-    if list_path is None and layout.inside:
-        list_path = find_listing(os.path.join(root, layout.inside))
+    layout = layout_of(found_files, shown_path=path)
+    if list_path is None and layout.set_folder:
+        list_path = find_listing(os.path.join(root, layout.set_folder))
     if list_path:
         rows, notes = _read_rows(root, list_path, found_files.paths)
     else:
-        rows, notes = None, other_tables(root)
+        rows, notes = None, unread_tables_note(root)
     if not found_files.paths and not rows:
         raise DataError(
             f"no images in {path}: give source.path a folder with {NAMED_ENDS} files, such as "
-            f"<class>/*.jpg or train|val|test/<class>/*.jpg{nothing_found(found_files, FOLLOW)}"
+            f"<class>/*.jpg or train|val|test/<class>/*.jpg{passed_files_clause(found_files, FOLLOW)}"
         )
     files = zip(found_files.paths, found_files.sizes, strict=True)
     scans = scans_of_files(root, path, files, rows, name, layout, links)
-    return SourceListing(scans, (*notes, *notes_of(found_files, layout, FOLLOW)))
+    return SourceListing(scans, (*notes, *layout_notes(found_files, layout, FOLLOW)))
 
 
 def _read_rows(
@@ -93,8 +93,8 @@ def scans_of_files(
     del order
     source = name or os.path.basename(root) or "folder"
     # Keys and volumes come from the path below the set's own folder, so folders above it do not change them.
-    names = [layout.own(file) for file in paths] if layout.inside else paths
-    part_and_class, sequences = lru_cache(maxsize=4096)(layout.part_and_class), Sequences(names)
+    names = [layout.relative_path(file) for file in paths] if layout.set_folder else paths
+    part_and_class, sequences = lru_cache(maxsize=4096)(layout.part_and_class), SliceSequences(names)
     scans = []
     for file, file_name, size, key in zip(paths, names, sizes, unique_keys(names), strict=True):
         split, label = part_and_class(os.path.dirname(file))
@@ -106,7 +106,7 @@ def scans_of_files(
             size=size if size >= 0 else None,
             label=label,
             split=split,
-            **volume_fields(sequences.of(file_name)),
+            **volume_fields(sequences.place_of(file_name)),
         )
         scans.append(scan if rows is None else _with_row(rows.get(file), scan))
     return scans
@@ -137,7 +137,7 @@ def check_folder(path: str) -> str:
     return root
 
 
-def volume_fields(place: Place) -> dict[str, Any]:
+def volume_fields(place: SlicePlace) -> dict[str, Any]:
     """Returns volume, slice and group of a scan, from its file's name."""
     volume, group = (None if name is None else _printable(name) for name in (place.volume, place.group))
     return {"volume": volume, "slice": place.slice, "group": group}

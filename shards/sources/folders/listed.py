@@ -12,7 +12,7 @@ from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.io import storage
 from retfound_dist.listing.image_lists import Row, read_listing
-from retfound_dist.listing.slice_sequences import Place, Sequences
+from retfound_dist.listing.slice_sequences import SlicePlace, SliceSequences
 from shards.images.scan import Scan, SourceListing, unique_keys
 from shards.sources.folders.folder import patient_fields, volume_fields
 from shards.sources.folders.published import image_scan
@@ -30,16 +30,16 @@ def list_csv(path: str, name: str = "", links: Links = "inside") -> SourceListin
         raise DataError(f"{path} lists no files: add a row for each image")
     root = os.path.dirname(real_path)
     source = name or os.path.splitext(os.path.basename(real_path))[0]
-    files, sequences = list(listing.rows), Sequences(listing.rows)
+    files, sequences = list(listing.rows), SliceSequences(listing.rows)
     scans = [
-        _scan(root, file, source, key, listing.rows[file], sequences.of(file), links)
+        _scan(root, file, source, key, listing.rows[file], sequences.place_of(file), links)
         for file, key in zip(files, unique_keys(files), strict=True)
     ]
     missing = [file for file, scan in zip(files, scans, strict=True) if scan.size is None]
     return SourceListing(scans, (*listing.notes, *listing.missing_note(missing)))
 
 
-def _scan(root: str, file: str, source: str, key: str, row: Row, place: Place, links: Links) -> Scan:
+def _scan(root: str, file: str, source: str, key: str, row: Row, place: SlicePlace, links: Links) -> Scan:
     path = os.path.join(root, file)
     size = os.path.getsize(path) if os.path.isfile(path) else None
     fields = {"label": row.label, "split": row.split, **volume_fields(place)}

@@ -11,7 +11,7 @@ from typing import Any
 from retfound_dist.errors import DataError
 from retfound_dist.files.folder_walk import Links
 from retfound_dist.files.image_files import IMAGE_ENDS, find_files
-from retfound_dist.listing.folder_layout import nothing_found
+from retfound_dist.listing.folder_layout import passed_files_clause
 from shards.images.scan import Scan, SourceListing, printable
 from shards.sources.folders.folder import FOLLOW, FileReader, check_folder
 
@@ -31,7 +31,7 @@ def list_files(
     if not found_files.paths:
         raise DataError(
             f"no {description} in {path}: give source.path the folder of the unpacked download"
-            + nothing_found(found_files, FOLLOW)
+            + passed_files_clause(found_files, FOLLOW)
         )
     return (
         root,

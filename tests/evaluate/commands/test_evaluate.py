@@ -75,7 +75,7 @@ def test_what_was_passed_over_stands_in_terminal_metrics_and_page(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     page = (tmp_path / "out" / "report.html").read_text()
     assert metrics["notes"] == [
-        "folders without any image that is read: LOST (1 passed over, such as 1.npy)",
+        "folders without a readable image: LOST (skipped 1, such as 1.npy)",
         "passed over: 1 file .npy, such as LOST/1.npy: not an image",
         "passed over: 1 hidden or of the operating system, such as .DS_Store",
     ]

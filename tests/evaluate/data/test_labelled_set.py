@@ -208,7 +208,7 @@ def test_a_lone_class_is_refused_with_what_became_of_the_others(tmp_path: Path) 
     (root / "CSR").mkdir()
     (root / "CSR" / "1.npy").write_bytes(b"x")
     with pytest.raises(
-        DataError, match=r"fewer than two classes \(MH\).*folders without any image that is read: CSR"
+        DataError, match=r"fewer than two classes \(MH\).*folders without a readable image: CSR"
     ):
         load_labelled_set(config(root), 28)
 

@@ -213,7 +213,7 @@ def test_a_set_a_level_too_high_is_the_set_itself(
     plain = list_labelled_images(str(make(tmp_path / "set")))
     wrapped = list_labelled_images(str(wrap(tmp_path / "set", below)))
     assert facts(wrapped.items) == facts(plain.items)
-    assert wrapped.notes == (f"all images lie in {below}: the set is read there, {below} is no label",)
+    assert wrapped.notes == (f"all images are in {below}: the set is read there, and {below} is not a label",)
     assert plain.notes == ()
 
 
@@ -246,7 +246,7 @@ def test_pack_and_evaluate_say_the_same_of_what_they_pass_over(tmp_path: Path) -
     packed = list_folder(str(root)).notes
     assert notes == tuple(note.replace("source.follow_links", "data.follow_links") for note in packed)
     assert len(notes) == 8
-    assert notes[0] == "folders without any image that is read: GONE (2 passed over, such as a.npy)"
+    assert notes[0] == "folders without a readable image: GONE (skipped 2, such as a.npy)"
 
 
 def test_a_hub_cache_is_listed_by_its_links(tmp_path: Path) -> None:

@@ -51,22 +51,22 @@ def test_more_keys_than_one_request_takes_are_listed_and_deleted(
     pages = list(s3_keys.pages(fs, Bucket=bucket, Prefix="f/", MaxKeys=10))
     assert [entry["Key"] for page in pages for entry in page["Contents"]] == names
     assert len(pages) == 3
-    monkeypatch.setattr(s3_keys, "AT_ONCE", 10)
+    monkeypatch.setattr(s3_keys, "MAX_DELETED_KEYS", 10)
     s3_keys.delete_keys(fs, bucket, names)
     assert keys_in(fs, bucket) == ["other"]
 
 
 def test_a_mark_changes_when_an_object_is_written_again_with_another_content(fs: Any, bucket: str) -> None:
     fill(fs, bucket, "a")
-    first = s3_keys.mark_of(fs, bucket, "a")
+    first = s3_keys.version_mark(fs, bucket, "a")
     fs.call_s3("put_object", Bucket=bucket, Key="a", Body=b"y")
-    assert s3_keys.mark_of(fs, bucket, "a") != first
+    assert s3_keys.version_mark(fs, bucket, "a") != first
     with pytest.raises(FileNotFoundError):
-        s3_keys.mark_of(fs, bucket, "none")
+        s3_keys.version_mark(fs, bucket, "none")
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_not_an_empty_folder(fs: Any, bucket: str) -> None:
     with pytest.raises(FileNotFoundError):
         s3_keys.is_folder(fs, f"{bucket}-none", "run")
-    assert s3_keys.refusal(fs, bucket) is None
-    assert isinstance(s3_keys.refusal(fs, f"{bucket}-none"), FileNotFoundError)
+    assert s3_keys.access_error(fs, bucket) is None
+    assert isinstance(s3_keys.access_error(fs, f"{bucket}-none"), FileNotFoundError)

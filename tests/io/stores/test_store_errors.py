@@ -20,8 +20,8 @@ def client_error(code: str) -> ClientError:
 def test_the_stores_code_is_found_behind_the_error_that_s3fs_makes_of_it() -> None:
     outer = PermissionError("denied")
     outer.__cause__ = client_error("ExpiredToken")
-    assert store_errors.code_of(outer) == "ExpiredToken"
-    assert store_errors.code_of(ValueError("no answer of a store")) == ""
+    assert store_errors.error_code(outer) == "ExpiredToken"
+    assert store_errors.error_code(ValueError("no answer of a store")) == ""
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_stores_code_is_found_behind_the_error_that_s3fs_makes_of_it() -> No
     ],
 )
 def test_a_refusal_says_what_to_do(code: str, advice: str) -> None:
-    assert advice in store_errors.refused(code)
+    assert advice in store_errors.access_denied_reason(code)
 
 
 def test_missing_credentials_name_the_variables_to_set() -> None:
@@ -58,11 +58,11 @@ def test_each_answer_is_told_and_no_request_is_sent_when_its_time_is_over(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[str] = []
-    monkeypatch.setattr(slow_store, "answered", answers.append)
+    monkeypatch.setattr(slow_store, "record_answer", answers.append)
     storage._filesystem.cache_clear()
     storage.write_bytes(f"s3://{bucket}/a", b"x")
     assert set(answers) == {""}
-    monkeypatch.setattr(slow_store, "out_of_patience", lambda: True)
+    monkeypatch.setattr(slow_store, "is_time_up", lambda: True)
     storage._filesystem.cache_clear()
     count = len(answers)
     with pytest.raises(StorageError, match=r"cannot read .*/a: it does not answer"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from retfound_dist.errors import DataError
-from retfound_dist.listing.split_units import BY_IMAGE, TOGETHER
+from retfound_dist.listing.split_units import BY_IMAGE, KEEP_VOLUMES
 from shards.images.scan import Scan
 from shards.planning.pack_plan import PackPlan, assign_parts
 from shards.planning.scan_groups import check_divisible, group_of, keys_with_part, kind_of, parts_of_groups
@@ -133,7 +133,7 @@ def test_the_volumes_that_cannot_be_parted_are_named() -> None:
 def test_volumes_stay_whole_unless_the_rule_is_to_part_by_image() -> None:
     scans = [scan(f"{v}-{i}", volume=f"v{v}") for v in range(6) for i in range(4)]
     held = defaultdict(set)
-    for one in assign_parts(scans, SIX_TWO_TWO, 0, TOGETHER):
+    for one in assign_parts(scans, SIX_TWO_TWO, 0, KEEP_VOLUMES):
         held[one.volume].add(one.split)
     assert all(len(parts) == 1 for parts in held.values())
     assert Counter(next(iter(parts)) for parts in held.values()) == {"train": 4, "val": 1, "test": 1}

@@ -31,7 +31,7 @@ from retfound_dist.records import folder_lock
 from retfound_dist.config.loading import build
 from retfound_dist.config.schema import PackConfig
 from shards.pack import pack
-folder_lock.BEAT_S = 0.2
+folder_lock.HEARTBEAT_S = 0.2
 source, url, go = sys.argv[1:4]
 def wait(done, total):
     if done == 8:
@@ -101,7 +101,7 @@ def test_a_killed_pack_is_followed_at_once_and_a_sleeping_one_stops_when_it_wake
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(folder_lock, "STILL_S", 1.5)
+    monkeypatch.setattr(folder_lock, "STALE_AFTER_S", 1.5)
     os.kill(other.pid, signal.SIGKILL if killed else signal.SIGSTOP)
     if killed:
         other.wait()

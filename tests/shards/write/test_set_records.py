@@ -29,7 +29,7 @@ WHOLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "an empty object": (lambda good: b"{}", "line 1: format is missing"),
     "cut": (lambda good: good[:-30], "line 1: it is cut off"),
     "deep": (lambda good: b'{"a":' + b"[" * 100_000, "line 1: it is nested too deep"),
-    "zero bytes": (lambda good: b"\0" * 300, "it holds zero bytes alone"),
+    "zero bytes": (lambda good: b"\0" * 300, "it contains only zero bytes"),
 }
 
 

@@ -65,7 +65,7 @@ def test_the_newest_whole_checkpoint_is_found_and_others_are_named(tmp_path: Pat
     assert "skipping the checkpoint of step 3" in messages[0]
     assert "differs from its commit: its sha256 is" in messages[0]
     assert "skipping the checkpoint of step 2" in messages[1]
-    assert "it is not there" in messages[1]
+    assert "it does not exist" in messages[1]
     assert len(messages) == 2
 
 

@@ -19,16 +19,16 @@ from retfound_dist.train.health.run_lock import RunLock
 
 TAKE = (
     "import sys, time; from retfound_dist.records import folder_lock\n"
-    "from retfound_dist.train.health.run_lock import RunLock; folder_lock.BEAT_S = 0.2\n"
-    "held = RunLock(sys.argv[1], print); held.take(); print('taken', flush=True); time.sleep(60)"
+    "from retfound_dist.train.health.run_lock import RunLock; folder_lock.HEARTBEAT_S = 0.2\n"
+    "held = RunLock(sys.argv[1], print); held.acquire(); print('taken', flush=True); time.sleep(60)"
 )
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_lock, "BEAT_S", 0.2)
-    monkeypatch.setattr(folder_lock, "STILL_S", 2.5)
-    monkeypatch.setattr(folder_lock, "SETTLE_S", 0.1)
+    monkeypatch.setattr(folder_lock, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(folder_lock, "STALE_AFTER_S", 2.5)
+    monkeypatch.setattr(folder_lock, "RACE_PAUSE_S", 0.1)
     for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -50,18 +50,18 @@ def held(url: object) -> folder_lock.Holder:
 
 def test_a_lock_is_taken_counted_up_and_given_back(tmp_path: Path) -> None:
     mine = RunLock(str(tmp_path), print)
-    mine.take()
+    mine.acquire()
     time.sleep(0.7)
     assert held(tmp_path).pid == os.getpid()
     assert held(tmp_path).beat >= 2
-    assert not mine.check()
+    assert not mine.lost_reason()
     mine.release()
     assert not (tmp_path / folder_lock.LOCK).exists()
 
 
 def test_the_second_refuses_while_the_first_lives(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     with pytest.raises(RunConflictError, match=rf"process {holder.pid} on .*run\.url"):
-        RunLock(str(tmp_path), print).take()
+        RunLock(str(tmp_path), print).acquire()
     assert held(tmp_path).pid == holder.pid
 
 
@@ -69,8 +69,8 @@ def test_a_process_that_is_gone_is_followed_at_once(tmp_path: Path, holder: "sub
     holder.kill()
     holder.wait()
     begun, messages = time.monotonic(), list[str]()
-    RunLock(str(tmp_path), messages.append).take()
-    assert time.monotonic() - begun < folder_lock.STILL_S
+    RunLock(str(tmp_path), messages.append).acquire()
+    assert time.monotonic() - begun < folder_lock.STALE_AFTER_S
     assert not messages
 
 
@@ -78,7 +78,7 @@ def test_of_another_host_silence_is_awaited(tmp_path: Path) -> None:
     there = replace(this_holder({}), host="node7", place="node7", pid=1)
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
     messages: list[str] = []
-    RunLock(str(tmp_path), messages.append).take()
+    RunLock(str(tmp_path), messages.append).acquire()
     assert "process 1 on node7" in messages[0]
     assert held(tmp_path).pid == os.getpid()
 
@@ -90,19 +90,19 @@ def test_an_earlier_start_of_the_same_job_is_followed_at_once(
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(there))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     messages: list[str] = []
-    RunLock(str(tmp_path), messages.append).take()
+    RunLock(str(tmp_path), messages.append).acquire()
     assert not messages
 
 
 def test_who_was_taken_over_while_it_slept_notices(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     os.kill(holder.pid, signal.SIGSTOP)
     mine = RunLock(str(tmp_path), print)
-    mine.take()
-    assert not mine.check()
+    mine.acquire()
+    assert not mine.lost_reason()
     other = replace(this_holder({}), pid=4711)
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), asdict(other))
     time.sleep(0.7)
-    assert "process 4711" in mine.check()
+    assert "process 4711" in mine.lost_reason()
     mine.release()
     assert held(tmp_path).pid == 4711
 
@@ -114,14 +114,14 @@ DAMAGED = [b"", b"[]", b'{"id": "a", "host"', b"[" * 9999]
 def test_a_damaged_lock_is_taken_over_after_silence_and_says_how_to_do_so_at_once(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_lock, "STILL_S", 0.9)
+    monkeypatch.setattr(folder_lock, "STALE_AFTER_S", 0.9)
     where = tmp_path / folder_lock.LOCK
     where.write_bytes(data)
     messages: list[str] = []
     mine = RunLock(str(tmp_path), messages.append)
-    mine.take()
-    assert "somebody whose LOCK.json is damaged: waiting up to" in messages[0]
-    assert f"deletes {where})" in messages[0]
+    mine.acquire()
+    assert "a process whose LOCK.json is damaged: waiting up to" in messages[0]
+    assert f"delete {where})" in messages[0]
     assert held(tmp_path).pid == os.getpid()
     mine.release()
 
@@ -131,14 +131,14 @@ def test_a_damaged_lock_whose_holder_lives_is_not_taken_over(
 ) -> None:
     (tmp_path / folder_lock.LOCK).write_bytes(b'{"id": ')
     with pytest.raises(RunConflictError, match=r"is being run by"):
-        RunLock(str(tmp_path), print).take()
+        RunLock(str(tmp_path), print).acquire()
     assert held(tmp_path).pid == holder.pid
 
 
 def test_a_lock_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / folder_lock.LOCK).write_text('{"format": 2, "owner": "a later version"}')
     with pytest.raises(FormatError, match=r"LOCK\.json has format 2"):
-        RunLock(str(tmp_path), print).take()
+        RunLock(str(tmp_path), print).acquire()
     assert "a later version" in (tmp_path / folder_lock.LOCK).read_text()
 
 
@@ -146,5 +146,5 @@ def test_a_key_of_a_later_version_in_a_lock_is_no_damage(tmp_path: Path) -> None
     there = {**asdict(replace(this_holder({}), host="node7", place="node7", pid=1)), "queue": "gpu"}
     storage.write_json(storage.join(str(tmp_path), folder_lock.LOCK), there)
     messages: list[str] = []
-    RunLock(str(tmp_path), messages.append).take()
+    RunLock(str(tmp_path), messages.append).acquire()
     assert "process 1 on node7" in messages[0]

@@ -185,7 +185,7 @@ def test_a_wrapped_set_gives_the_keys_labels_and_parts_of_the_set_itself(tmp_pat
     wrapped, plain = list_folder(str(tmp_path / "up")), list_folder(str(tmp_path / "up" / "Published"))
     told = [[(s.key, s.label, s.split, s.read()) for s in found.scans] for found in (wrapped, plain)]
     assert told[0] == told[1]
-    assert "all images lie in Published: the set is read there, Published is no label" in wrapped.notes
+    assert "all images are in Published: the set is read there, and Published is not a label" in wrapped.notes
 
 
 @pytest.mark.parametrize("inside", ["", "Set/"])
@@ -229,7 +229,7 @@ def test_what_is_passed_over_stands_in_terminal_manifest_and_card(
     out, card = capsys.readouterr().out, (tmp_path / "out" / "DATACARD.md").read_text()
     notes = storage.read_json(f"{tmp_path}/out/manifest.json")["sources"]["in"]["notes"]
     assert notes == [
-        "folders without any image that is read: C (1 passed over, such as 1.npy)",
+        "folders without a readable image: C (skipped 1, such as 1.npy)",
         "empty class folders: E",
         "passed over: 1 file .npy, such as C/1.npy: not an image",
     ]
