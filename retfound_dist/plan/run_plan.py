@@ -130,7 +130,7 @@ def plan_run(
     batch = make_batch_layout(
         train.global_batch, cluster.ranks, _micro_batch(config, cluster, stage, device_bytes)
     )
-    stages = tuple(_stage_memory(config, cluster, number, batch.micro, device_bytes) for number in (1, 2, 3))
+    stages = tuple(_stage_memory(config, cluster, number, batch, device_bytes) for number in (1, 2, 3))
     window = min(config.data.window_shards, len(data.counts))
     order = Order(data.counts, train.seed, train.global_batch, window)
     reads = node_reads(order, data.sizes, cluster.nodes, cluster.gpus_per_node)
@@ -205,17 +205,18 @@ def _largest_micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, d
 
 
 def _stage_memory(
-    config: PretrainConfig, cluster: Cluster, stage: int, micro: int, device_bytes: float
+    config: PretrainConfig, cluster: Cluster, stage: int, batch: BatchLayout, device_bytes: float
 ) -> StageMemory:
     train = config.train
     memory = peak_memory(
         config.model,
         ranks=cluster.ranks,
         zero_stage=stage,
-        micro_batch=micro,
+        micro_batch=batch.micro,
         precision=train.precision,
         activation_checkpointing=train.activation_checkpointing,
         offload_optimizer=train.offload_optimizer,
+        passes=batch.accumulation,
     )
     return StageMemory(
         stage,

@@ -37,3 +37,18 @@ def test_a_rate_that_was_measured_is_used_and_named() -> None:
     assert "train.json" in known.speed.source
     assert "datasheet" in guessed.speed.source
     assert "assumed" in guessed.speed.source
+
+
+def test_one_gpu_keeps_fp32_sums_of_the_gradients_of_several_passes() -> None:
+    data, one = assumed_data(182_980, 5e4, ""), Cluster(1, 1, DEVICES[0])
+
+    def gradient_bytes(micro_batch: int) -> tuple[int, float, float]:
+        config, _ = load(PretrainConfig, OCT, [f"train.micro_batch={micro_batch}"])
+        plan = plan_run(config, data, one, None, 168)
+        memory = plan.stages[plan.stage - 1].memory
+        return plan.batch.accumulation, memory.gradients, 4.0 * plan.parameters
+
+    passes, several, sums = gradient_bytes(64)
+    assert (passes, several) == (28, sums)
+    passes, single, _ = gradient_bytes(1792)
+    assert (passes, single) == (1, 0.0)
