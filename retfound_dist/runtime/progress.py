@@ -26,7 +26,8 @@ _BAR_WIDTH = 16
 _LEAST_TITLE = 20
 """Letters of the title that a live line keeps, however long its numbers are."""
 _LEAST_ELAPSED_S = 1.0
-"""Seconds before a rate is shown: the first results of parallel workers come all at once."""
+"""Seconds before a rate is shown, except the rate of the whole task: the first results of parallel workers
+come all at once."""
 _LEAST_DONE = 0.02
 """Share that must be done before the time left is shown: the start is slower than the rest."""
 Report = Callable[[int, int], None]
@@ -126,7 +127,8 @@ class ProgressDisplay:
         if self._done_before is None:
             self._done_before, self._started = done, now
         elapsed = now - self._started
-        own_rate = (done - self._done_before) / elapsed if elapsed >= _LEAST_ELAPSED_S else 0.0
+        enough_time = elapsed >= _LEAST_ELAPSED_S or (done >= total and elapsed > 0)
+        own_rate = (done - self._done_before) / elapsed if enough_time else 0.0
         if not rate and self._unit and own_rate > 0:
             rate = rate_text(own_rate, self._unit)
         if left_s is None and own_rate > 0 and done - self._done_before >= _LEAST_DONE * total:

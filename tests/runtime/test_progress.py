@@ -71,6 +71,20 @@ def test_the_rate_counts_only_the_work_of_this_process(
     ]
 
 
+def test_the_last_line_has_the_rate_of_the_whole_however_short_the_task(
+    capsys: pytest.CaptureFixture[str], clock_s: list[float]
+) -> None:
+    with ProgressDisplay(first_line_s=0.0) as show:
+        show.begin("packing", "images")
+        for done in (4, 8):
+            clock_s[0] += 0.25
+            show.advance(done, 8)
+    assert capsys.readouterr().out.splitlines() == [
+        "packing: 4 of 8 images",
+        "packing: 8 of 8 images, 16 images/s, 0 s left",
+    ]
+
+
 def test_a_task_of_a_moment_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("packing", "images") as report:
         for done in range(1, 1001):
