@@ -115,7 +115,7 @@ class Paper:
             raise ConfigError(f"{PRESET}: a forecast needs train.micro_batch as a number")
         self.micro = micro
         self.work = Work(sum(sizes), training_flops(net), batch, small, 2, shuffle_quality.BYTES)
-        self.reread = {nodes: copies(nodes, batch) for nodes in sorted({nodes_of(n) for n in GPUS})}
+        self.shard_copies = {nodes: copies(nodes, batch) for nodes in sorted({nodes_of(n) for n in GPUS})}
 
     def shape(self, gpus: int, stage: int) -> Shape:
         """The division of the preset's batch over so many GPUs."""
@@ -124,8 +124,8 @@ class Paper:
 
     def step(self, machine: Machine, gpus: int, stage: int, **options: int) -> StepTime:
         """The prediction of a step on a cluster."""
-        reread = self.reread[nodes_of(gpus)]
-        return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, reread, **options)
+        shard_copies = self.shard_copies[nodes_of(gpus)]
+        return forecast(self.work, self.shape(gpus, stage), machine, OVERLAP, shard_copies, **options)
 
     def save(self, gpus: int) -> CheckpointCost:
         """The prediction of a checkpoint at ZeRO 1."""

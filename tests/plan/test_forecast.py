@@ -29,8 +29,8 @@ STAGES = (0, 1, 2, 3)
 
 
 def shape(work: Work, ranks: int, stage: int, micro: int = 64) -> Shape:
-    cut = make_batch_layout(work.global_batch, ranks, micro)
-    return Shape(ranks, cut.micro, cut.accumulation, stage)
+    batch = make_batch_layout(work.global_batch, ranks, micro)
+    return Shape(ranks, batch.micro, batch.accumulation, stage)
 
 
 def test_bytes_by_stage_are_those_worked_out_by_hand() -> None:
@@ -46,13 +46,13 @@ def test_bytes_by_stage_are_those_worked_out_by_hand() -> None:
 
 
 def test_gloo_reduces_everything_where_it_should_scatter() -> None:
-    cut = Shape(4, 8, 3, 3)
-    assert traffic(SMALL, cut, scatter_by_all_reduce=True).gradient_bytes == 3 * 2 * 0.75 * 4000
+    layout = Shape(4, 8, 3, 3)
+    assert traffic(SMALL, layout, scatter_by_all_reduce=True).gradient_bytes == 3 * 2 * 0.75 * 4000
 
 
 def test_fp32_weights_are_twice_as_long_on_the_wire() -> None:
-    wide, cut = replace(SMALL, weight_bytes=4), Shape(2, 8, 1, 1)
-    assert traffic(wide, cut).weight_bytes == 2 * traffic(SMALL, cut).weight_bytes
+    wide, layout = replace(SMALL, weight_bytes=4), Shape(2, 8, 1, 1)
+    assert traffic(wide, layout).weight_bytes == 2 * traffic(SMALL, layout).weight_bytes
 
 
 def test_the_buckets_are_those_the_trainer_asks_for() -> None:
@@ -69,8 +69,8 @@ def test_a_vit_l_is_seven_buckets_at_zero_2_and_3_and_gathered_once_a_pass() -> 
 
 
 def test_no_setting_moves_zero_1_s_buckets() -> None:
-    cut = shape(VIT_L, 16, 1)
-    assert traffic(VIT_L, cut, bucket=1_000_000) == traffic(VIT_L, cut)
+    layout = shape(VIT_L, 16, 1)
+    assert traffic(VIT_L, layout, bucket=1_000_000) == traffic(VIT_L, layout)
 
 
 def test_a_step_on_one_device_is_arithmetic_alone() -> None:
@@ -97,17 +97,17 @@ def test_two_nodes_send_at_the_rate_between_them() -> None:
 
 def test_every_hop_waits_its_latency() -> None:
     # 16 ranks on 2 nodes: of 15 hops 2 are between nodes; ZeRO 1 goes round 2 times to reduce, 2 to gather
-    slow, cut = replace(NODE, outside_latency=1e-3, inside_latency=1e-5), shape(VIT_L, 16, 1)
-    added = forecast(VIT_L, cut, slow).step_s - forecast(VIT_L, cut, NODE).step_s
+    slow, layout = replace(NODE, outside_latency=1e-3, inside_latency=1e-5), shape(VIT_L, 16, 1)
+    added = forecast(VIT_L, layout, slow).step_s - forecast(VIT_L, layout, NODE).step_s
     assert added == pytest.approx(4 * (2 * 1e-3 + 13 * 1e-5))
     assert slow.round_latency(8) == pytest.approx(7e-5)
     assert slow.round_latency(1) == 0
 
 
 def test_padding_is_lost_compute() -> None:
-    cut = shape(VIT_L, 5, 1)  # 1792 over 5 ranks: 359 each, 6 passes of 60: 1,800 slots
-    assert cut.slots == 1800
-    step = forecast(VIT_L, cut, NODE)
+    layout = shape(VIT_L, 5, 1)  # 1792 over 5 ranks: 359 each, 6 passes of 60: 1,800 slots
+    assert layout.slots == 1800
+    step = forecast(VIT_L, layout, NODE)
     assert step.padding == pytest.approx(8 / 1800)
     assert step.compute_s * 5 == pytest.approx(1800 * 125e9 / 4e14)
 
@@ -119,21 +119,21 @@ def test_a_pass_takes_at_least_its_launch() -> None:
 
 def test_the_last_bucket_is_what_nothing_hides() -> None:
     # ZeRO 2: of 7 buckets 6 may travel behind the passes; DeepSpeed's own size makes them one, and ZeRO 1 waits
-    cut = shape(VIT_L, 16, 2)
-    gradient = traffic(VIT_L, cut).gradient_bytes / 5e10
-    step = forecast(VIT_L, cut, NODE, overlap=1)
+    layout = shape(VIT_L, 16, 2)
+    gradient = traffic(VIT_L, layout).gradient_bytes / 5e10
+    step = forecast(VIT_L, layout, NODE, overlap=1)
     assert step.communication_s - step.exposed_s == pytest.approx(min(6 / 7 * gradient, step.compute_s))
-    half = forecast(VIT_L, cut, NODE, overlap=0.1)
+    half = forecast(VIT_L, layout, NODE, overlap=0.1)
     assert half.communication_s - half.exposed_s == pytest.approx(0.1 * 6 / 7 * gradient)
     for one in (
-        forecast(VIT_L, cut, NODE, overlap=1, bucket=500_000_000),
+        forecast(VIT_L, layout, NODE, overlap=1, bucket=500_000_000),
         forecast(VIT_L, shape(VIT_L, 16, 1), NODE, overlap=1),
     ):
         assert one.exposed_s == one.communication_s
 
 
 def test_a_slow_store_sets_the_pace() -> None:
-    step = forecast(VIT_L, shape(VIT_L, 16, 1), replace(NODE, store_rate=1e8), reread=1.5)
+    step = forecast(VIT_L, shape(VIT_L, 16, 1), replace(NODE, store_rate=1e8), copies=1.5)
     assert step.data_s == step.step_s == pytest.approx(1792 * 50_000 * 1.5 / 2 / 1e8)
     assert step.store_rate_needed == pytest.approx(1e8)
 
@@ -177,17 +177,17 @@ def test_passes_cost_stage_1_nothing_and_the_others_their_number(n: int, few: in
 def test_better_hardware_is_never_slower(
     n: int, stage: int, overlap: float, times: float, bucket: int
 ) -> None:
-    cut = shape(VIT_L, n, stage)
+    layout = shape(VIT_L, n, stage)
     base = replace(NODE, launch=0.01, inside_latency=1e-6, outside_latency=5e-6, store_rate=1e9)
-    step = forecast(VIT_L, cut, base, overlap, bucket=bucket)
+    step = forecast(VIT_L, layout, base, overlap, bucket=bucket)
     for name in ("flops", "memory_rate", "inside_rate", "outside_rate", "store_rate"):
         faster = replace(base, **{name: getattr(base, name) * times})
-        assert forecast(VIT_L, cut, faster, overlap, bucket=bucket).step_s <= step.step_s * (1 + 1e-9)
+        assert forecast(VIT_L, layout, faster, overlap, bucket=bucket).step_s <= step.step_s * (1 + 1e-9)
     for name in ("launch", "inside_latency", "outside_latency"):
         slower = replace(base, **{name: getattr(base, name) * times})
-        assert forecast(VIT_L, cut, slower, overlap, bucket=bucket).step_s >= step.step_s * (1 - 1e-9)
+        assert forecast(VIT_L, layout, slower, overlap, bucket=bucket).step_s >= step.step_s * (1 - 1e-9)
     assert 0 <= step.exposed_s <= step.communication_s
-    assert forecast(VIT_L, cut, base, 0.0, bucket=bucket).step_s >= step.step_s
+    assert forecast(VIT_L, layout, base, 0.0, bucket=bucket).step_s >= step.step_s
     alone = forecast(VIT_L, shape(VIT_L, 1, stage), base)
     assert step.images_per_s <= n * alone.images_per_s * (1 + 1e-9)
 
