@@ -15,6 +15,7 @@ rclone.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -176,6 +177,7 @@ def result_rows(times_by_case: dict[Case, RunTimes]) -> tuple[list[Row], dict[st
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder, rclone(Path(folder) / "server" / "data") as server:
         scratch, bucket = Path(folder), with_new_bucket(server)
         os.environ.update(bucket.environment())
