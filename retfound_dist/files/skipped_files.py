@@ -93,9 +93,8 @@ class SkippedFiles:
             self._kinds[kind] = _Kind(1, example)
             return
         known.count += 1
-        known.example = min(
-            known.example, example
-        )  # so that the example does not depend on the order in which a disk lists
+        # The smallest one: the example does not depend on the order in which a disk lists.
+        known.example = min(known.example, example)
 
     def add_file(self, path: str, read_head: Callable[[], bytes]) -> None:
         """Count a file that is not named like an image; `read_head` gives its first HEAD_BYTES bytes."""
@@ -147,12 +146,10 @@ def _kind_by_head(head: bytes) -> str | None:
 
 def _sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
     one = tally.count == 1
-    such = printable(tally.example)
-    such = (
-        f", such as {such if len(such) <= LONGEST_EXAMPLE else such[: LONGEST_EXAMPLE - 3] + '...'}"
-        if named
-        else ""
-    )
+    example = printable(tally.example)
+    if len(example) > LONGEST_EXAMPLE:
+        example = f"{example[: LONGEST_EXAMPLE - 3]}..."
+    such = f", such as {example}" if named else ""
     count = f"{tally.count:,}"
     allow = f"; {follow} follows them if you trust this folder" if follow else ""
     files = f"{count} file{'' if one else 's'}"
