@@ -160,13 +160,13 @@ def _sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
         DEVICE: f"{files} of the kinds that OCT devices write{such}: {device}",
         ARCHIVE: f"{count} archive{'' if one else 's'}{such}: unpack {'it' if one else 'them'}",
         PICTURE: f"{files} in a picture format that is not read{such}: save as PNG or TIFF",
-        TABLE: f"{count} table{'' if one else 's'}{such}: not read. Who is who is read from manifest.csv (or "
-        ".tsv, .xlsx) in the folder that is given, or from a table that is given itself",
+        TABLE: f"{count} table{'' if one else 's'}{such}: not read. Labels and patients are read from "
+        "manifest.csv (or .tsv, .xlsx) in the given folder, or from a table that is given itself",
         SPECIAL: f"{count} named like an image but no regular file (a pipe, a device){such}",
         OUT: f"{count} link{'' if one else 's'} that lead{'s' if one else ''} out of the folder{such}{allow}",
-        GONE: f"{count} link{'' if one else 's'} to what is not there{such}: restore the target",
+        GONE: f"{count} link{'' if one else 's'} to a missing target{such}: restore the target",
         CYCLE: f"{count} link{'' if one else 's'} to a folder that holds the link{such}",
-        AGAIN: f"{count} link{'' if one else 's'} to what another link leads to already{such}",
+        AGAIN: f"{count} link{'' if one else 's'} to the target of another link{such}",
         LINKED: f"{files} that a link inside the folder stands for{such}: read once, by the link",
         ".": f"{files} without an extension{such}: not an image by name",
         ".*": f"{files} of many other extensions{such}: not an image",

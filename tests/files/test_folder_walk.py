@@ -37,7 +37,7 @@ def test_an_image_that_several_links_lead_to_is_listed_once_and_the_others_named
     link(tmp_path / "A/1.jpg", "../blobs/x.jpg"), link(tmp_path / "B/1.jpg", "../blobs/x.jpg")
     files = find_files(str(tmp_path))
     assert files.paths == ["A/1.jpg"]
-    assert "1 link to what another link leads to already, such as B/1.jpg" in sentences(files)
+    assert "1 link to the target of another link, such as B/1.jpg" in sentences(files)
 
 
 def test_links_out_of_the_folder_are_named_never_opened_and_followed_only_on_request(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_cycle_a_dangling_link_and_a_ring_end_and_are_named(tmp_path: Path) ->
     assert files.paths == ["A/0.jpg"]
     lines = sentences(files)
     assert "links to a folder that holds the link, such as A/self -> ../A" in lines
-    assert "2 links to what is not there, such as A/gone.jpg -> nowhere.jpg: restore the target" in lines
+    assert "2 links to a missing target, such as A/gone.jpg -> nowhere.jpg: restore the target" in lines
 
 
 def test_many_ways_through_links_are_walked_once_each_folder(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_table_that_is_not_read_says_which_one_would_be() -> None:
         passed.add_file(name, bytes)
     (line,) = passed.lines()
     assert line.startswith(
-        "passed over: 2 tables, such as octdl/manifest.csv: not read. Who is who is read from"
+        "passed over: 2 tables, such as octdl/manifest.csv: not read. Labels and patients are read from"
     )
 
 

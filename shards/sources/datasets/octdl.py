@@ -10,6 +10,7 @@ classes may join more of them (copies of the set without duplicates have such a 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from retfound_dist.files.image_files import read_file
 from retfound_dist.images import jpeg
 from retfound_dist.listing.image_lists import find_listing, read_listing
 from shards.images.scan import Scan, SourceListing, unique_keys
+from shards.sources.folders.folder import check_folder
 from shards.sources.folders.published import (
     compare_counts,
     count_labels,
@@ -36,12 +38,14 @@ _NAME = re.compile(r"(?:.*/)?(?P<label>[a-z]+)_(?P<patient>\d+)_(?P<slice>\d+)\.
 
 def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every image named as in the set. Patients that share a picture are joined."""
-    root, sizes, passed = list_files(path, "images of OCTDL", links)
+    list_path = find_listing(check_folder(path))
+    used = (os.path.basename(list_path),) if list_path else ()
+    root, sizes, passed = list_files(path, "images of OCTDL", links, used=used)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
     patients = {file: named[file]["patient"] for file in files}
     pictures = [(patients[file], digest) for file in files if (digest := _picture_digest(root, file, links))]
-    listed, list_notes = _listed_patients(root, patients)
+    listed, list_notes = _listed_patients(list_path, patients)
     joined = join_patients(pictures + listed)
     scans: list[Scan] = []
     for file, key in zip(files, unique_keys(files), strict=True):
@@ -78,9 +82,10 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     return {patient: find_first(patient) for patients in patients_of_picture.values() for patient in patients}
 
 
-def _listed_patients(root: str, patients: Mapping[str, str]) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+def _listed_patients(
+    list_path: str | None, patients: Mapping[str, str]
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """Returns (patient in the file's name, patient in the list) of all listed files, and the list's notes."""
-    list_path = find_listing(root)
     if list_path is None:
         return [], ()
     listing = read_listing(list_path)

@@ -181,6 +181,6 @@ def experimental_notes(ends: Collection[str]) -> Iterator[str]:
     used = [end for end in EXPERIMENTAL if end in ends]
     if used:
         yield (
-            f"experimental: the reader of {', '.join(used)} files has met no real file yet: "
+            f"experimental: the reader of {', '.join(used)} files was not tested with real files: "
             "look at the contact sheet (examples.jpg) before you train"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from retfound_dist.errors import DataError
@@ -20,14 +20,19 @@ MAX_NAMES = 5
 
 
 def list_files(
-    path: str, description: str, links: Links, ends: tuple[str, ...] = IMAGE_ENDS
+    path: str,
+    description: str,
+    links: Links,
+    ends: tuple[str, ...] = IMAGE_ENDS,
+    used: Collection[str] = (),
 ) -> tuple[str, dict[str, int], list[str]]:
     """Returns the real folder, the files (relative path -> bytes) by path, and notes on skipped files.
 
-    DataError if there are no files; `description` says in the message what is missing.
+    DataError if there are no files; `description` says in the message what is missing. `used`: names in the
+    folder that the adapter reads itself. They are not counted as skipped.
     """
     root = check_folder(path)
-    found_files = find_files(root, ends, links)
+    found_files = find_files(root, ends, links, used)
     if not found_files.paths:
         raise DataError(
             f"no {description} in {path}: give source.path the folder of the unpacked download"

@@ -31,4 +31,5 @@ def test_topcon_reads_raw_exports_beside_images_and_names_the_broken_ones(tmp_pa
     assert Counter(scan.split for scan in found.scans) == {"train": 1, "val": 2, "test": 3}
     assert {scan.source for scan in found.scans} == {"topcon"}
     assert found.notes[1:3] == ("3 files, 3 volumes", "1 files cannot be read")
-    assert found.notes[3:] == ("passed over: 1 file .xml: not an image",)
+    assert found.notes[3].startswith("experimental: the reader of .fda, .fds files")
+    assert found.notes[4:] == ("passed over: 1 file .xml: not an image",)

@@ -120,7 +120,7 @@ def test_a_pack_names_its_experimental_readers_in_one_line(tmp_path: Path) -> No
     write_bioptigen(tmp_path / "b.OCT", scan_stack(2).astype(np.uint16))
     (note,) = [note for note in list_device(str(tmp_path)).notes if "experimental" in note]
     assert note == (
-        "experimental: the reader of .oct, .dcm files has met no real file yet: "
+        "experimental: the reader of .oct, .dcm files was not tested with real files: "
         "look at the contact sheet (examples.jpg) before you train"
     )
     assert list(experimental_notes([".vol", ".xml"])) == []
