@@ -226,7 +226,7 @@ def test_a_comparison_is_never_replaced_by_another(
     capsys.readouterr()
     metrics = (tmp_path / "c" / "a" / "metrics.json").read_bytes()
     assert compare('{a="none", c="none"}') == 2
-    assert "weights.b is in that one and not in this" in capsys.readouterr().err
+    assert "weights.b is missing in the new comparison" in capsys.readouterr().err
     assert compare(two, "seeds=[3]") == 2
     assert "holds another evaluation (seeds is [0] there and [3] here)" in capsys.readouterr().err
     assert (tmp_path / "c" / "a" / "metrics.json").read_bytes() == metrics

@@ -183,4 +183,6 @@ def report_url(config: CompareConfig) -> str:
 def _check_names(config: CompareConfig) -> None:
     for name in config.weights:
         if not _NAME.match(name):
-            raise ConfigError(f"weights.{name}: the name becomes a folder; use letters, digits, _ . and -")
+            raise ConfigError(
+                f"weights.{name}: the name is used as a folder name; use letters, digits, _ . and -"
+            )

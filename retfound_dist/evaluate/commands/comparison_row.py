@@ -48,7 +48,7 @@ def make_row(
 
 def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: ProgressDisplay) -> None:
     """Evaluate rows into their folders, `jobs` at a time."""
-    show.begin(f"{len(rows)} rows, {min(jobs, len(rows))} at a time")
+    show.begin(f"comparing rows, {min(jobs, len(rows))} at a time")
     run_in_parallel(
         {name: partial(_make_in_process, config) for name, config in rows.items()}, jobs, threads, show
     )

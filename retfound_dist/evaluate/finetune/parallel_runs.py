@@ -105,4 +105,4 @@ def _listen(futures: Sequence[Future[Any]], queue: Any, show: ProgressDisplay, t
         else:
             activity, done, total = message
             finished = sum(future.done() for future in futures)
-            show.advance(finished, task_count, f"({name}: {activity}, {done} of {total})")
+            show.advance(finished, task_count, f"({name}: {activity}, {done:,}/{total:,})")

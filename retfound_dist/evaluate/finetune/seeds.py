@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from retfound_dist.config.schema import EvaluateConfig, Finetune
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights, open_starting_weights
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device, finetune, make_classifier
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
@@ -31,7 +31,8 @@ def finetune_seed(
     model = make_classifier(
         start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
     ).to(best_device())
-    show.begin(f"fine-tuning {start.url}, seed {seed}")
+    weights = "random weights" if start.kind == NONE else start.url
+    show.begin(f"fine-tuning {weights}, seed {seed}")
     result = finetune(
         model,
         data,
@@ -52,7 +53,7 @@ def finetune_other_seeds(
     seeds = config.seeds[1:]
     if config.jobs < 2 or len(seeds) < 2:
         return [finetune_seed(start, data, config, recipe, seed, show)[0] for seed in seeds]
-    show.begin(f"{len(seeds)} more seeds, {min(config.jobs, len(seeds))} at a time")
+    show.begin(f"more seeds, {min(config.jobs, len(seeds))} at a time")
     # Only configs are sent, because arguments are pickled: weights and images can be gigabytes.
     tasks = {f"seed {seed}": partial(_seed_in_process, config, recipe, seed) for seed in seeds}
     return list(run_in_parallel(tasks, config.jobs, config.threads, show).values())

@@ -34,7 +34,7 @@ def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
     """ConfigError where `out.url` belongs to something else, so that nothing is mixed with an evaluation."""
     kind, expected = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
     if kind in _OTHER_KINDS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {expected}:
-        raise ConfigError(f"out.url={url} is {kind}: give {expected} a folder of its own")
+        raise ConfigError(f"out.url={url} is {kind}: set out.url to another folder for {expected}")
     if not storage.is_folder(url) and storage.exists(url):
         raise ConfigError(f"out.url={url} is {kind}, but it must be a folder: give another out.url")
     # --force replaces only an evaluation: a run, a checkpoint or a shard set was refused above.
@@ -86,7 +86,7 @@ def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
             _refusal_message(
                 where,
                 "comparison",
-                [f"weights.{name} is in that one but not in this one" for name in missing],
+                [f"weights.{name} is missing in the new comparison" for name in missing],
             )
         )
 

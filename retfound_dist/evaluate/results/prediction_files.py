@@ -59,12 +59,12 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
             # The file has all images of the first seed, then all of the next seed, and so on.
             seed_index, image_index = divmod(row_number, len(keys))
             if seed_index >= len(seeds) or int(seed_text) != seeds[seed_index] or name != keys[image_index]:
-                raise ValueError(f"{url} has other images or seeds than the predictions beside it")
+                raise ValueError(f"{url} has other images or seeds than predictions.csv in its folder")
             row_number += 1
         for column, text in zip(columns, numbers, strict=True):
             column.extend(map(float, text))
     if row_number != len(seeds) * len(keys):
-        raise ValueError(f"{url} ends before its last seed does")
+        raise ValueError(f"{url} is incomplete: it has fewer rows than images times seeds")
     return _join_columns(columns).reshape(len(seeds), len(keys), len(classes))
 
 

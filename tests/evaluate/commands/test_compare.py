@@ -108,7 +108,7 @@ def test_complete_rows_are_not_run_again_unless_something_changed(done: Path) ->
 def test_a_name_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "compare.toml"
     config.write_text('[weights]\n"a/b" = "none"\n[data]\npath = "x"\n[out]\nurl = "y"\n')
-    with pytest.raises(ConfigError, match="name becomes a folder"):
+    with pytest.raises(ConfigError, match="name is used as a folder name"):
         compare_command(str(config), [], quiet=True)
 
 

@@ -55,7 +55,7 @@ def test_every_piece_runs_in_another_process_and_its_words_reach_this_display() 
     assert os.getpid() not in processes
     assert len(processes) <= 2
     assert sorted(show.lines) == [f"job {n}: {n} is squared" for n in (1, 2, 3)]
-    assert sorted(show.notes) == [(3, f"(job {n}: squaring {n}, {n} of 10)") for n in (1, 2, 3)]
+    assert sorted(show.notes) == [(3, f"(job {n}: squaring {n}, {n}/10)") for n in (1, 2, 3)]
 
 
 def test_a_piece_that_fails_raises_its_own_error_after_the_others_end(tmp_path: object) -> None:

@@ -44,7 +44,7 @@ def test_rows_that_a_new_comparison_would_not_show_are_named(tmp_path: Path) -> 
     check_rows(str(where), {"a": "none"}, force=False)
     where.write_text('{"config": {"weights": {"a": "none", "b": "x.pth"}}}')
     check_rows(str(where), {"a": "none", "b": "y.pth", "c": "none"}, force=False)
-    with pytest.raises(ConfigError, match=r"weights\.b is in that one but not in this one"):
+    with pytest.raises(ConfigError, match=r"weights\.b is missing in the new comparison"):
         check_rows(str(where), {"a": "none"}, force=False)
 
 
@@ -61,7 +61,7 @@ def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
         (url, "a checkpoint"),
         (tmp_path / "compared", "a comparison"),
     ):
-        with pytest.raises(ConfigError, match=f"is {kind}: give an evaluation a folder of its own"):
+        with pytest.raises(ConfigError, match=f"is {kind}: set out.url to another folder for an evaluation"):
             check_out_url(str(place), force)
     with pytest.raises(ConfigError, match="it must be a folder"):
         check_out_url(str(tmp_path / "file"), force)
