@@ -200,7 +200,7 @@ def read_index(url: str, shard: Shard) -> tuple[Entry, ...]:
     where = storage.join(url, shard.index.name)
     data = storage.read_bytes(where)
     if storage.bytes_info(data).sha256 != shard.index.sha256:
-        raise ManifestError(f"{where} does not have the manifest's sha256: fetch or pack this shard again")
+        raise ManifestError(f"{where} differs from the manifest's sha256: fetch or pack this shard again")
     return parse_index(data, shard, where)
 
 

@@ -82,9 +82,9 @@ def invert(values: Samples, bits: int = 0) -> Samples:
 
 def blend_over_black(values: Samples, alpha: Samples) -> Samples:
     """Samples (H, W) or (H, W, 3) over a black background; alpha (H, W): unsigned integers, or 0 to 1."""
-    # Over white the transparent surroundings of a scan would look like its brightest tissue.
+    # Over white, the transparent area around a scan would look like its brightest tissue.
     if not alpha.any():
-        raise ImageError("is transparent everywhere: save it without its alpha channel")
+        raise ImageError("is fully transparent: save it without its alpha channel")
     opaque = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
     if (alpha == opaque).all():
         return values

@@ -90,7 +90,7 @@ class ImageDigests:
     digests: Digests
     """(samples, COLUMNS), in the set's order; 0: not known."""
     level: int
-    """What every index has: digests of SOURCES, or only of PACKED pixels, or only of STORED files."""
+    """The digests that every index has: of SOURCES, or only of PACKED pixels, or only of STORED files."""
 
     def sorted_unique(self) -> Digests:
         """All digests without repetitions, in ascending order."""
@@ -143,7 +143,7 @@ def _shard_digests(url: str, shard: Shard) -> ImageDigests:
         stored, missing = [row[6] for row in index.samples], [""] * len(index.samples)
         lists = (index.source_files, index.source_pixels, index.digests, stored)
         if any(texts is not None and len(texts) != len(stored) for texts in lists):
-            raise ValueError(f"its lists have not one digest for each of {len(stored):,} samples")
+            raise ValueError(f"its lists do not have one digest for each of its {len(stored):,} samples")
         columns = [from_hex(missing if texts is None else texts) for texts in lists]
         return ImageDigests(np.stack(columns, axis=1), level)
     except RecordError as error:

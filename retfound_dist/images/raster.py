@@ -35,7 +35,7 @@ _NETPBM = re.compile(rb"P([2356])" + 3 * (_NETPBM_SPACE + rb"(\d+)") + rb"\s")
 _OTHER_FILES = (
     (b"%PDF", "a PDF: export the images from it"),
     (b"PK\3\4", "a zip archive: unpack it"),
-    (b"\0asm", "no image"),
+    (b"\0asm", "not an image"),
     (b"\x89HDF", "an HDF5 file: export the images from it"),
     (b"\x93NUMPY", "a NumPy array: save it as PNG or TIFF"),
     (b"\xff\x0a", "a JPEG XL image: save it as PNG"),
@@ -80,7 +80,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
 
 
 def _not_image_reason(data: bytes) -> str:
-    """Why these bytes are not an image, in words that help to find the mistake."""
+    """Why these bytes are not an image, in words that help to find the error."""
     if not data:
         return "is empty (0 bytes)"
     if data[128:132] == b"DICM":
@@ -155,7 +155,7 @@ def _to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
             values[values == transparent] = 0
         return scale_to_8_bit(values)
     if image.mode == "CMYK":
-        raise ImageError("is of CMYK (print colours): save it as grey or RGB")
+        raise ImageError("is a CMYK image (print colours): save it as grey or RGB")
     if transparent is not None or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):
         return _over_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

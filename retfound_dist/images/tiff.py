@@ -77,7 +77,7 @@ def _only_page(file: Any) -> Any:
     for page in islice(file.pages, MAX_PAGES):
         # A directory that points back to an earlier one would be followed forever.
         if page.offset in seen_offsets:
-            raise ImageError("is a TIFF whose directories run in a circle")
+            raise ImageError("is a TIFF whose directories form a loop")
         seen_offsets.add(page.offset)
         pages += [] if page.is_reduced or page.is_mask else [page]
     frames = len(pages)
@@ -118,7 +118,7 @@ def _check_complete(page: Any, file_bytes: int) -> None:
     """ImageError where a strip or tile is not in the file: codecs would fill it with grey or zeros."""
     places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if not places or any(not size or start + size > file_bytes for start, size in places):
-        raise ImageError("is a TIFF that is cut short, or has parts left out")
+        raise ImageError("is a TIFF that is truncated or incomplete")
 
 
 def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]:
@@ -130,9 +130,7 @@ def _samples(page: Any, colours: int) -> tuple[NDArray[Any], list[NDArray[Any]]]
     array = array.reshape(*shape, number)
     alphas = [kind for kind in page.extrasamples if int(kind) in (_ASSOCIATED, _UNASSOCIATED)]
     if number < colours or (colours == 1 and number != 1 + len(alphas)):
-        raise ImageError(
-            f"is a TIFF of {number} channels that does not say what they are: save it as grey or RGB"
-        )
+        raise ImageError(f"is a TIFF of {number} channels without their meaning: save it as grey or RGB")
     check_numbers(array)
     values = array[..., 0] if colours == 1 else array[..., :colours]
     return values, [array[..., place] for place in range(colours, number)]

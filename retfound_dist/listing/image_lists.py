@@ -36,9 +36,8 @@ UNKNOWN_NAMES = frozenset(
         *("?", "-", "--", "anonymous", "anonymized", "anonymised", "anon", "removed", "deidentified"),
     )
 )
-"""Cells that mean that a patient, a volume, an eye or a part is not known."""
-# Without this all images of "anonymous" would be one patient, and all of them would go to one part of the
-# split.
+"""Cells that mean that a patient, a volume, an eye or a part is unknown."""
+# Otherwise all images of "anonymous" would be one patient, and all of them would go to one part of the split.
 _EYES = {"od": "R", "os": "L", "r": "R", "l": "L", "right": "R", "left": "L", "re": "R", "le": "L"}
 _IMAGE_NAME = re.compile(r".+\.(jpe?g|jpe|jfif|png|tiff?|bmp|webp|gif|jp2|p[gpbn]m|dcm|dicom)", re.IGNORECASE)
 _SHORTENED_NUMBER = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
@@ -82,10 +81,10 @@ class ImageList:
         some = ", ".join(missing[:_MAX_NAMED]) + (", ..." if len(missing) > _MAX_NAMED else "")
         if len(missing) == len(self.rows):
             raise DataError(
-                f"{self.name}: none of its {len(missing):,} files is there ({some}): paths are taken from "
-                "the list's own folder and need the file's whole name"
+                f"{self.name}: none of its {len(missing):,} files exists ({some}): paths must start at "
+                "the list's folder and end in the whole file name"
             )
-        return (f"{self.name}: {len(missing):,} of {len(self.rows):,} listed files are not there: {some}",)
+        return (f"{self.name}: {len(missing):,} of {len(self.rows):,} listed files do not exist: {some}",)
 
 
 def find_listing(folder: str) -> str | None:
@@ -171,14 +170,12 @@ def _check_header(table: Table) -> None:
     first = next((cell for cell in table.header if _IMAGE_NAME.fullmatch(cell)), None)
     if first:
         raise DataError(
-            f"{table.name} has no header, its first line is of an image ({first}): "
-            f"put a line with the columns' names above it, such as {HEADER_EXAMPLE}"
+            f"{table.name} has no header, its first line is that of an image ({first}): "
+            f"insert a line with the column names above it, such as {HEADER_EXAMPLE}"
         )
     for line, cells in islice(table.rows, 10):
         if known(cells) > 1:
-            raise DataError(
-                f"{table.name}: its header stands in line {line}, below other lines: remove what is above it"
-            )
+            raise DataError(f"{table.name}: its header is in line {line}: remove the lines above it")
 
 
 def _file_path(text: str, root: str) -> str:
@@ -205,8 +202,8 @@ def _cell_value(field: str, text: str) -> Any:
         return _clean_text(text) or None
     if field in ("patient", "volume") and _SHORTENED_NUMBER.fullmatch(text):
         raise ValueError(
-            f"{field} {text!r} is a number that Excel has shortened, so that different ones "
-            "look alike: format the column as text and enter it again"
+            f"{field} {text!r} is a number that Excel has shortened, so that different numbers "
+            "look the same: format the column as text and enter it again"
         )
     known = text if is_known(text) else ""
     return {"eye": _eye_value, "slice": _slice_value, "split": _split_value}.get(field, _name_value)(known)
@@ -262,7 +259,7 @@ def _join_row_spellings(rows: dict[str, Row]) -> tuple[dict[str, Row], tuple[str
             examples = "; ".join(" = ".join(map(repr, names)) for names in groups[:_MAX_NAMED])
             more = "; ..." if len(groups) > _MAX_NAMED else ""
             subject = f"1 {field} has" if len(groups) == 1 else f"{len(groups):,} {field}s have"
-            notes.append(f"{subject} several spellings, taken for one: {examples}{more}")
+            notes.append(f"{subject} several spellings, which are read as one: {examples}{more}")
     return rows, tuple(notes)
 
 

@@ -1,8 +1,8 @@
-"""Finds the columns of a list (file, label, patient, ...) by their usual names, and refuses doubtful names.
+"""Finds the columns of a list (file, label, patient, ...) by their usual names, and reports ambiguous names.
 
 Case, accents, spaces and punctuation of a header do not matter. An unknown column that looks like a patient,
 a label or a part is an error: without it patients would silently get into two parts, or labels would be lost.
-A column whose name begins with `x_` is never read and never doubted.
+A column whose name begins with `x_` is ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPLIT_FILE: dict[str, str] = {
 """The columns of a split file."""
 GUARDED_FIELDS = ("patient", "label", "split", "part")
 """Fields that must not be lost because of a spelling."""
-# Recognized and refused, not read: a wrong guess in a language that nobody here checks would be silent.
+# Recognized and refused, not read: nobody would notice a wrong guess in another language.
 _OTHER_LANGUAGES = {
     "file": "datei dateiname dateipfad bild bilddatei bildname fichier nomfichier nomdefichier chemin "
     "archivo imagen nombrearchivo immagine arquivo imagem",
@@ -192,7 +192,7 @@ def _check_doubtful(
         raise DataError(
             f"{table.name}: column {title!r} has the same value for several images and no column is the "
             f"patient: call it 'patient' if it is one, 'volume' if it is an eye, an examination or a scan, "
-            f"or {'x_' + title!r} if images that share it may be parted (columns x_... are not read)"
+            f"or {'x_' + title!r} if its images may be in different parts (columns x_... are not read)"
         )
 
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 from retfound_dist.listing.folder_layout import part_of
 
 MAX_CLASS_FOLDERS = 30
-"""More folders than this at the top are volumes or patients, not classes."""
+"""Most class folders. More folders at the top are volumes or patients."""
 MAX_GROUP_IMAGES = 2048
 """Most images of a folder that may be one eye (the largest OCT volumes have some 1,000 slices)."""
 _SLICE = re.compile(
@@ -45,7 +45,7 @@ class SlicePlace:
 
 @dataclass(slots=True)
 class _FolderNames:
-    """What the names of a folder's images have in common."""
+    """Counts of the names of a folder's images."""
 
     # Counters and no lists of names: a set of 1.6 million images would take gigabytes.
 
@@ -79,7 +79,7 @@ class _FolderNames:
 
 
 class SliceSequences:
-    """Volumes among all files below a folder. Give it every file first, then ask `of(file)`."""
+    """Volumes among all files below a folder. Construct it with all files, then call `place_of(file)`."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._slices: dict[str, int] = defaultdict(int)

@@ -21,8 +21,8 @@ def unit_of(
 ) -> Unit:
     """The unit that an image belongs to.
 
-    `group`: a folder that may hold several volumes. `unknown`: what to do where the patient is not known:
-    keep folders and volumes together (`volume`), or treat every image as a unit (`image`).
+    `group`: a folder that may have several volumes. `unknown_patient`: `volume` keeps folders and volumes
+    together where the patient is not known, `image` treats every image as a unit.
     """
     if patient is not None:
         return "patient", patient

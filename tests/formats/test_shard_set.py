@@ -74,7 +74,7 @@ def test_an_index_is_checked_against_the_manifest(tmp_path: Path) -> None:
     shard = read_manifest(url).shards[0]
     assert read_index(url, shard) == (Entry("k", "jpg", 512, 5, 1536, 2, "ab"),)
     storage.write_bytes(f"{url}/a-000000.idx", INDEX.replace(b"512", b"513"))
-    with pytest.raises(ManifestError, match=r"a-000000\.idx does not have the manifest's sha256"):
+    with pytest.raises(ManifestError, match=r"a-000000\.idx differs from the manifest's sha256"):
         read_index(url, shard)
 
 

@@ -27,7 +27,7 @@ def test_few_bits_reach_from_black_to_white(bits: int) -> None:
 def test_a_jpeg_inside_a_tiff_is_refused_when_it_is_cut() -> None:
     whole = tiff(rgb(PIXELS), photometric="rgb", compression="jpeg", compressionargs={"level": 95})
     assert np.corrcoef(decode_grey(whole).ravel(), PIXELS.ravel())[0, 1] > 0.99
-    with pytest.raises(ImageError, match="cut short"):
+    with pytest.raises(ImageError, match="truncated"):
         decode(whole[: len(whole) - 300])
 
 
@@ -45,7 +45,7 @@ def test_a_tiff_whose_directories_run_in_a_circle_ends() -> None:
     tags = int.from_bytes(data[first : first + 2], "little")
     at = first + 2 + 12 * tags
     data[at : at + 4] = data[4:8]
-    with pytest.raises(ImageError, match=r"run in a circle|holds"):
+    with pytest.raises(ImageError, match=r"form a loop|holds"):
         decode(bytes(data))
 
 
@@ -80,7 +80,7 @@ def test_a_strip_that_is_left_out_is_refused_though_codecs_would_fill_it() -> No
         size = tag.valuebytecount // tag.count
         data[tag.valueoffset : tag.valueoffset + size] = bytes(size)
         assert len(file.pages[0].dataoffsets) == 6
-    with pytest.raises(ImageError, match="cut short, or has parts left out"):
+    with pytest.raises(ImageError, match="truncated or incomplete"):
         decode(bytes(data))
 
 

@@ -242,7 +242,7 @@ def test_a_shard_set_is_not_packed_over_files_of_others(
     make_run(str(tmp_path / "run"))
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "DATACARD.md").write_text("mine")
-    for name, told in (("run", "is a run"), ("cards", "DATACARD.md is there without a manifest")):
+    for name, told in (("run", "is a run"), ("cards", "DATACARD.md exists, but no manifest")):
         assert main(["pack", PACK, f"out.url={tmp_path / name}", "--quiet", "--force"]) == 2
         assert told in capsys.readouterr().err
     assert (tmp_path / "cards" / "DATACARD.md").read_text() == "mine"

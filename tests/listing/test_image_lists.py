@@ -75,8 +75,8 @@ def test_what_was_found_and_what_was_not_used_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("A/0.jpg,A,p1\nA/1.jpg,A,p1\n", r"has no header, its first line is of an image \(A/0.jpg\)"),
-        ("My study;;\nfile;label;patient\nA/0.jpg;A;1\n", "its header stands in line 2"),
+        ("A/0.jpg,A,p1\nA/1.jpg,A,p1\n", r"has no header, its first line is that of an image \(A/0.jpg\)"),
+        ("My study;;\nfile;label;patient\nA/0.jpg;A;1\n", "its header is in line 2"),
         ("", "is empty: its first line must be a header"),
         ("file,label\nA/0.jpg,A\nA/./0.jpg,B\n", r"line 3: A/0.jpg is listed twice \(line 2\)"),
         ("file,label\n,A\n", "line 2 has no file"),
@@ -99,7 +99,7 @@ def test_what_cannot_be_right_is_refused_with_its_line(tmp_path: Path, text: str
 def test_spellings_of_one_patient_are_joined_and_said(tmp_path: Path) -> None:
     found = listing(tmp_path, rows("file,patient", "A/0.jpg,007", "A/1.jpg,7.0", "B/0.jpg,P 8"))
     assert [row.patient for row in found.rows.values()] == ["7", "7", "P 8"]
-    assert found.notes[1] == "1 patient has several spellings, taken for one: '7' = '007'"
+    assert found.notes[1] == "1 patient has several spellings, which are read as one: '7' = '007'"
     chosen, many = join_spellings(["P1", "p 1", "P10", "P01", None, "0", "00"])
     assert (chosen["p 1"], chosen["P10"], chosen["P01"], chosen["00"]) == ("P1", "P10", "P01", "0")
     assert many == [["P1", "p 1"], ["0", "00"]]
@@ -124,9 +124,9 @@ def test_paths_may_have_backslashes_dots_or_be_absolute_within_the_folder(tmp_pa
 def test_files_that_are_not_there_are_counted_and_named(tmp_path: Path) -> None:
     found = listing(tmp_path, rows("file", "A/0.jpg", "A/8.jpg", "A/9.jpg"))
     assert found.missing_note(["A/8.jpg", "A/9.jpg"]) == (
-        "manifest.csv: 2 of 3 listed files are not there: A/8.jpg, A/9.jpg",
+        "manifest.csv: 2 of 3 listed files do not exist: A/8.jpg, A/9.jpg",
     )
-    with pytest.raises(DataError, match=r"none of its 3 files is there \(A/0.jpg, A/8.jpg, A/9.jpg\)"):
+    with pytest.raises(DataError, match=r"none of its 3 files exists \(A/0.jpg, A/8.jpg, A/9.jpg\)"):
         found.missing_note(list(found.rows))
 
 

@@ -50,7 +50,7 @@ def test_a_set_on_s3_is_the_set_on_disk_and_verifies(bucket: str, tmp_path: Path
     assert pack(config) == remote
     tar = f"{bucket}/sets/oct/oct-000001.tar"
     storage.write_bytes(tar, storage.read_bytes(tar)[:-1] + b"x")
-    assert verify(f"{bucket}/sets/oct", 1) == ["oct-000001.tar does not have the manifest's sha256"]
+    assert verify(f"{bucket}/sets/oct", 1) == ["oct-000001.tar differs from the manifest's sha256"]
 
 
 def test_packing_on_s3_goes_on_after_the_last_committed_shard(bucket: str, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_slices_without_a_patient_get_their_volume_s_and_that_is_said(tmp_path: 
             "path,age\nx.jpg,40\n",
             r"a\.csv has no column 'label' \(it has 'path', 'age'\): its header must",
         ),
-        ("a.csv", "path,class\nx.jpg,MH\n", r"a\.csv: none of its 1 files is there \(x\.jpg\)"),
+        ("a.csv", "path,class\nx.jpg,MH\n", r"a\.csv: none of its 1 files exists \(x\.jpg\)"),
         ("a.csv", "file,label\n", "no labelled images in data.path="),
         (
             "a.csv",

@@ -172,7 +172,7 @@ def test_an_append_goes_on_with_a_manifest_of_a_later_minor_version(out: Path, t
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [(put("digests", ["0" * 16]), "not one digest for each"), (put("source_files", ["0" * 18]), "not one digest for each|16 hex"),
+    [(put("digests", ["0" * 16]), "do not have one digest for each"), (put("source_files", ["0" * 18]), "do not have one digest for each|16 hex"),
      (lambda tree: tree["digests"].append("-" + tree["digests"].pop()[1:]), "hex"),
      (lambda tree: tree["samples"][0].append(tree["samples"][0].pop() + "0" * 48), "is not 16 hex digits"),
      (put("digests", {"a": 1}), "digests is an object"), (drop("samples"), "samples is missing")],

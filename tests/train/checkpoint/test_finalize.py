@@ -116,7 +116,7 @@ def test_a_reader_of_the_old_commit_is_told_that_the_step_was_saved_again_or_rea
     run = str(tmp_path / "run")
     old = save(run, 1.0, str(tmp_path))
     new = save(run, 2.0, str(tmp_path))
-    with pytest.raises(CheckpointError, match="was saved again while it was read: start again"):
+    with pytest.raises(CheckpointError, match="was saved again while it was read: start the command again"):
         checkpoint_folder.fetch(old, old.weights, str(tmp_path / "copy"))
     assert checkpoint_folder.fetch_weights(new.url, str(tmp_path / "copy")) == new
     assert storage.file_info(str(tmp_path / "copy")) == new.files[new.weights]

@@ -30,7 +30,7 @@ def test_a_csv_list_gives_every_field_and_says_which_files_are_not_there(tmp_pat
     assert found.notes[0].startswith("list.csv: file <- 'file', label <- 'label', patient <- 'patient'")
     assert found.notes[1:] == (
         "list.csv: volume is given for 1 of 2 files",
-        "list.csv: 1 of 2 listed files are not there: x/2.png",
+        "list.csv: 1 of 2 listed files do not exist: x/2.png",
     )
 
 
