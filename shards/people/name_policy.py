@@ -103,5 +103,5 @@ def policy_sentence(tree: Mapping[str, Any]) -> str:
         return "keys are the published names of the images"
     if tree["why"] == HARMLESS:
         return "keys are the names of the files: none looks like a person, a date or an identifier"
-    found = f"images with names that look like people: {signs}" if signs else "no name looks like a person"
-    return f"keys are the names of the files, because source.keys=names; {found}"
+    finding = f"images with names that look like people: {signs}" if signs else "no name looks like a person"
+    return f"keys are the names of the files, because source.keys=names; {finding}"

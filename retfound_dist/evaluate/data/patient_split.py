@@ -43,5 +43,5 @@ def split_by_unit(
 def _divide(sizes: Sequence[int], shares: Mapping[str, float]) -> list[str]:
     """The part of each unit; `sizes`: its images."""
     names = [name for name in _ORDER if shares.get(name, 0) > 0]
-    wanted = [sum(sizes) * shares[name] / sum(shares.values()) for name in names]
-    return [names[place] for place in assign_to_parts(sizes, wanted, fill_empty=True)]
+    target_sizes = [sum(sizes) * shares[name] / sum(shares.values()) for name in names]
+    return [names[place] for place in assign_to_parts(sizes, target_sizes, fill_empty=True)]

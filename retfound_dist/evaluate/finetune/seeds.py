@@ -90,8 +90,9 @@ def seed_statistics(results: Sequence[FinetuneResult], data: LabelledSet) -> dic
 
 
 def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
-    known = [v for v in values if v is not None]
+    defined = [value for value in values if value is not None]
     # No mean of some seeds: it would be read as the mean of all.
-    if len(known) < len(values):
+    if len(defined) < len(values):
         return {"mean": None, "std": None}
-    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
+    std = float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+    return {"mean": float(np.mean(defined)), "std": std}

@@ -82,11 +82,11 @@ def _mean_of_classes(
     # In chunks, because all resamples at once need several arrays of (resamples x images).
     rows = max(1, _CHUNK // len(labels_N))
     for start in range(0, len(weights_RN), rows):
-        here, chunk = slice(start, start + rows), Chunk(weights_RN[start : start + rows])
+        chunk_rows, chunk = slice(start, start + rows), Chunk(weights_RN[start : start + rows])
         for ranking in rankings:
             true_RV, false_RV = (np.ascontiguousarray(counts_VR.T) for counts_VR in ranking.counts(chunk))
             grid_curves = [_on_grid(*each) for each in zip(true_RV, false_RV, strict=True)]
-            sums_2RG[:, here] += np.swapaxes(grid_curves, 0, 1)
+            sums_2RG[:, chunk_rows] += np.swapaxes(grid_curves, 0, 1)
     roc_RG, pr_RG = sums_2RG / len(classes)
     return roc_RG, pr_RG
 

@@ -147,11 +147,11 @@ def scores(
     rows = max(1, _CHUNK // max(1, len(labels_N)))
     resampled = _empty(len(selected_R))
     for start in range(0, len(selected_R), rows):
-        here = slice(start, start + rows)
-        resampled_here = _scores(predicted, weights_RN[selected_R[here]])
+        chunk_rows = slice(start, start + rows)
+        chunk_scores = _scores(predicted, weights_RN[selected_R[chunk_rows]])
         for kind, group in resampled.items():
             for name, values_R in group.items():
-                values_R[here] = resampled_here[kind][name]
+                values_R[chunk_rows] = chunk_scores[kind][name]
         if on_progress is not None:
             on_progress(min(start + rows, len(selected_R)), len(selected_R))
     return resampled

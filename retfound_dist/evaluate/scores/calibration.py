@@ -35,12 +35,12 @@ def calibration_bins(labels_N: Labels, probabilities_NC: Floats) -> list[Bin]:
     index_N = confidence_bins(confidence_N)
     filled_bins = []
     for index in range(ECE_BINS):
-        here = index_N == index
-        images, correct = int(here.sum()), int(correct_N[here].sum())
+        in_bin_N = index_N == index
+        images, correct = int(in_bin_N.sum()), int(correct_N[in_bin_N].sum())
         if images:
             # Wilson, because in bins with few images all are often correct. The usual interval would then
             # have no width.
             low, high = binomtest(correct, images).proportion_ci(method="wilson")
-            mean = float(np.mean(confidence_N[here]))
+            mean = float(np.mean(confidence_N[in_bin_N]))
             filled_bins.append(Bin(index, images, mean, correct / images, (float(low), float(high))))
     return filled_bins

@@ -63,12 +63,14 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
         return f"{LABELS[name]} {format_score(macro[name], spans[name])}"
 
     test = metrics["split"]["test"]
-    who = f"{test} test images" + (f" of {metrics['patients']} patients" if metrics["patients"] else "")
+    test_images = f"{test} test images" + (
+        f" of {metrics['patients']} patients" if metrics["patients"] else ""
+    )
     sentences = [
         f"The classifier was fine-tuned from {describe_start(metrics['checkpoint'])}. "
         f"It reaches {with_interval('auroc')}, {with_interval('aupr')} and "
-        f"{with_interval('balanced_accuracy')} (means over {classes} classes) on {who}, which were not used "
-        "for fine-tuning.",
+        f"{with_interval('balanced_accuracy')} (means over {classes} classes) on {test_images}, which were "
+        "not used for fine-tuning.",
         _compare_with_guessing(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
         describe_intervals(metrics),
     ]
@@ -212,9 +214,11 @@ def _recipe(change: Mapping[str, Any]) -> str:
 
 def describe_external(tree: Mapping[str, Any]) -> str:
     """Describes the external test: its images, the class map, and what was left out."""
-    who = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
+    images = f"{tree['images']} images" + (f" of {tree['patients']} patients" if tree["patients"] else "")
     pairs = ", ".join(f"{name} = {' + '.join(to)}" for name, to in tree["class_map"].items())
-    clauses = [f"{who} from another set, none used for fine-tuning; class of the model = its labels: {pairs}"]
+    clauses = [
+        f"{images} from another set, none used for fine-tuning; class of the model = its labels: {pairs}"
+    ]
     if tree["left_out"]:
         named = ", ".join(f"{label} {count}" for label, count in tree["left_out"].items())
         clauses.append(f"{sum(tree['left_out'].values())} images with unmapped labels are left out ({named})")

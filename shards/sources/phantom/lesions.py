@@ -230,16 +230,16 @@ def _cysts(rng: np.random.Generator) -> Lesion:
         for k, part in ((INL, 0.35), (OPL, 0.15), (ONL, 0.5)):
             section.thick_KW[k] += (part * swell + (12.0 if k != OPL else 0.0)) * near_W
         for i in range(n + foci):
-            left = 1.0 - ((y - ys[i]) / ry[i]) ** 2
-            if left <= 0.0:
+            remaining = 1.0 - ((y - ys[i]) / ry[i]) ** 2
+            if remaining <= 0.0:
                 continue
             if i < n:
-                room = float(np.interp(xs[i], x_W, section.thick_KW[layer[i]]))
-                section.blobs.append(Blob(xs[i], layer[i], 0.3 * shift[i], rx[i] * left**0.5,
-                                     rz[i] * room * left**0.5, dark))  # fmt: skip
+                thickness = float(np.interp(xs[i], x_W, section.thick_KW[layer[i]]))
+                section.blobs.append(Blob(xs[i], layer[i], 0.3 * shift[i], rx[i] * remaining**0.5,
+                                     rz[i] * thickness * remaining**0.5, dark))  # fmt: skip
             else:
-                section.blobs.append(Blob(xs[i], layer[i], 3 * shift[i], rx[i] * left**0.5,
-                                     rz[i] * left**0.5, shine[i - n], opaque))  # fmt: skip
+                section.blobs.append(Blob(xs[i], layer[i], 3 * shift[i], rx[i] * remaining**0.5,
+                                     rz[i] * remaining**0.5, shine[i - n], opaque))  # fmt: skip
 
     return Lesion(extent=extent, lift=swell, pit=rng.uniform(0.4, 0.9), deform=deform)
 
