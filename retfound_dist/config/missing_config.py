@@ -20,7 +20,7 @@ PRETRAIN = "configs/pretrain_vitl_oct.toml"
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """Raises ConfigError where key=value or a folder stands in the place of CONFIG.toml."""
+    """Raises ConfigError where key=value or a folder is given instead of CONFIG.toml."""
     repair = getattr(args, "repair", [""])
     path = str(getattr(args, "config", repair[0]))
     words = [path, *getattr(args, "overrides", repair[1:])]
@@ -30,12 +30,12 @@ def check_config(args: argparse.Namespace) -> None:
         known = files[0] if files else PRESETS.get(args.name, PRETRAIN)
         rest = " ".join(text for text in words if text not in files)
         raise ConfigError(
-            f"{args.name}: CONFIG.toml is missing: {path} stands in its place. "
+            f"{args.name}: CONFIG.toml is missing: {path} is given instead. "
             f"Put {'it' if files else 'a config file, such as the preset,'} first: {command} {known} {rest}"
         )
     if path and os.path.isdir(path):
         more = f" source.path={path} out.url=SHARDS" if args.name == "pack" else " key=value ..."
         raise ConfigError(
-            f"{args.name}: {path} is a folder, CONFIG.toml is wanted: give a config file, "
+            f"{args.name}: {path} is a folder, not a CONFIG.toml: give a config file, "
             f"such as the preset: {command} {PRESETS.get(args.name, PRETRAIN)}{more}"
         )

@@ -116,7 +116,7 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
     except PermissionError as error:
         raise StorageError(f"cannot {doing} {url}: {_denial_reason(url, error)}") from error
     except IsADirectoryError as error:
-        raise StorageError(f"cannot {doing} {url}: it is a folder, a file is wanted") from error
+        raise StorageError(f"cannot {doing} {url}: it is a folder, not a file") from error
     except NotADirectoryError as error:
         raise StorageError(f"cannot {doing} {url}: a part of that path is a file, not a folder") from error
     except Exception as error:

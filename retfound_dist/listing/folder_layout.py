@@ -188,8 +188,7 @@ def _check_nested_sets(
 def _check_loose_images(
     image_folders: Sequence[Folders], top_folders: Sequence[str], set_path: str, setting: str
 ) -> None:
-    """DataError where there are loose images beside a single folder of folders: it may be a class or a whole
-    set."""
+    """DataError for loose images beside one folder with subfolders, which may be a class or a whole set."""
     deeper = [folders for folders in image_folders if folders]
     if (
         len(top_folders) == 1
@@ -197,7 +196,7 @@ def _check_loose_images(
         and all(len(folders) > 1 for folders in deeper)
     ):
         raise DataError(
-            f"{set_path} has images and one folder of folders, {_printable_names(top_folders)}: give "
+            f"{set_path} has images and one folder with subfolders, {_printable_names(top_folders)}: give "
             f"{setting}={set_path}/{printable(top_folders[0])}, or move the loose images to another place"
         )
 
@@ -214,14 +213,14 @@ def _ambiguity_notes(image_folders: Sequence[Folders], top_folders: Sequence[str
     if len(same) > 1:
         return [
             f"the classes {_printable_names(top_folders)} all have folders {_printable_names(same)}: "
-            "if those are the classes, give each of the upper folders as a separate set"
+            "if those are the classes, give each of the top folders as a separate set"
         ]
     deep = [top for top, inner in children.items() if len(inner) > 1]
     if len(deep) > 1:
         lower = f"{printable(deep[0])}/{printable(min(children[deep[0]]))}"
         return [
-            f"the labels are the upper folders ({_printable_names(top_folders)}), not the folders in them "
-            f"such as {lower}: if those are the classes, give each of the upper folders as a separate set"
+            f"the labels are the top folders ({_printable_names(top_folders)}), not the folders in them "
+            f"such as {lower}: if those are the classes, give each of the top folders as a separate set"
         ]
     return []
 

@@ -67,12 +67,12 @@ class ImageList:
 
     name: str
     rows: Mapping[str, Row]
-    """By path: relative to the list's folder, absolute where the file lies elsewhere; with forward
+    """By path: relative to the list's folder, absolute if the file is elsewhere; with forward
     slashes."""
     summary: str
     """`manifest.csv: file <- 'Filename', patient <- 'Patient ID'; not used: 'age'`."""
     notes: tuple[str, ...] = ()
-    """`said`, then everything else that a person should know, a line each."""
+    """`summary`, then everything else that a person should know, a line each."""
 
     def missing_note(self, missing: Sequence[str]) -> tuple[str, ...]:
         """A line about listed files that do not exist; DataError where none exists."""

@@ -293,8 +293,8 @@ def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
             # Excel opens a longer CSV without its end, and saves it so.
             if len(rows) >= EXCEL_ROWS and sheets[sheet.title][-1][0] >= EXCEL_ROWS:
                 raise DataError(
-                    f"{name}: sheet {sheet.title!r} is full to Excel's last row, {EXCEL_ROWS:,}: what came "
-                    "after it is not in the file; save the whole list as CSV UTF-8"
+                    f"{name}: sheet {sheet.title!r} has the most rows that Excel allows, {EXCEL_ROWS:,}: "
+                    "later rows are missing; save the whole list as CSV UTF-8"
                 )
     finally:
         book.close()

@@ -133,8 +133,10 @@ def remove_stale_lock(url: str) -> None:
 
 
 def _conflict(url: str, holder: Holder | None) -> DataError:
-    who = holder.description if holder else "another process, which replaced the LOCK.json of this one"
-    return DataError(f"{url} is being packed by {who}: wait for it or stop it, or pack to another out.url")
+    holder_text = holder.description if holder else "another process, which replaced this LOCK.json"
+    return DataError(
+        f"{url} is being packed by {holder_text}: wait for it or stop it, or pack to another out.url"
+    )
 
 
 def print_notice(text: str) -> None:

@@ -16,7 +16,7 @@ def test_a_forgotten_config_is_said_with_the_whole_command(
     monkeypatch.chdir(tmp_path)
     assert main([command, "a.b=x", "c.d=y"]) == 2
     message = capsys.readouterr().err
-    assert f"{command}: CONFIG.toml is missing: a.b=x stands in its place" in message
+    assert f"{command}: CONFIG.toml is missing: a.b=x is given instead" in message
     assert f"retfound {command} configs/" in message
     assert message.rstrip().endswith(".toml a.b=x c.d=y")
     assert message.count("\n") == 1
@@ -33,5 +33,5 @@ def test_a_folder_of_images_in_its_place_is_given_as_the_source(
 ) -> None:
     assert main(["pack", str(tmp_path)]) == 2
     message = capsys.readouterr().err
-    assert f"{tmp_path} is a folder, CONFIG.toml is wanted" in message
+    assert f"{tmp_path} is a folder, not a CONFIG.toml" in message
     assert f"retfound pack configs/pack_folder.toml source.path={tmp_path} out.url=SHARDS" in message

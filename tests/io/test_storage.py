@@ -101,12 +101,12 @@ def test_a_broken_fetch_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="it is a folder, a file is wanted"):
+    with pytest.raises(StorageError, match="it is a folder, not a file"):
         storage.read_bytes(str(tmp_path))
 
 
 def test_an_unknown_scheme_is_one_line() -> None:
-    with pytest.raises(StorageError, match="nosuch:// is not a storage this installation can open"):
+    with pytest.raises(StorageError, match="this installation cannot open nosuch:// URLs"):
         storage.read_bytes("nosuch://x/y")
 
 

@@ -171,5 +171,5 @@ def test_labels_from_upper_folders_are_said_where_folders_below_them_may_be_the_
         folder(tmp_path, "octdl/AMD/1.jpg", "octdl/NO/2.jpg", "oct2017/CNV/3.jpg", "oct2017/DME/4.jpg")
     ).notes
     assert note.startswith(
-        "the labels are the upper folders (oct2017, octdl), not the folders in them such as oct2017/CNV"
+        "the labels are the top folders (oct2017, octdl), not the folders in them such as oct2017/CNV"
     )

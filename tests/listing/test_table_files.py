@@ -177,7 +177,8 @@ def test_a_sheet_that_is_full_is_refused_because_what_came_after_is_lost(
     assert len(list(parse(workbook(images=rows)).rows)) == 2
     monkeypatch.setattr(table_files, "EXCEL_ROWS", 3)
     with pytest.raises(
-        DataError, match=r"sheet 'images' is full to Excel's last row, 3: .* save the whole list as CSV"
+        DataError,
+        match=r"sheet 'images' has the most rows that Excel allows, 3: .* save the whole list as CSV",
     ):
         parse(workbook(images=rows))
 

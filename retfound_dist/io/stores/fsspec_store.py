@@ -18,7 +18,9 @@ def open_filesystem(scheme: str, **options: Any) -> Any:
     try:
         return fsspec.filesystem(scheme, **options)
     except (ValueError, ImportError) as error:
-        raise StorageError(f"{scheme}:// is not a storage this installation can open: {error}") from error
+        raise StorageError(
+            f"this installation cannot open {scheme}:// URLs ({error}): use a local path or an s3:// URL"
+        ) from error
 
 
 class FsspecStore:

@@ -45,7 +45,7 @@ def _holder(run_url: str) -> str:
 
 
 def _conflict(run_url: str, holder: Holder | None) -> RunConflictError:
-    who = holder.description if holder else "another process, which removed its LOCK.json"
+    holder_text = holder.description if holder else "another process, which removed its LOCK.json"
     return RunConflictError(
-        f"{run_url} is being run by {who}: wait for it or stop it, or give this run a run.url of its own"
+        f"{run_url} is being run by {holder_text}: wait for it or stop it, or set another run.url"
     )

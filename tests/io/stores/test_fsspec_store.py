@@ -9,7 +9,7 @@ from retfound_dist.io.stores.fsspec_store import FsspecStore, open_filesystem
 
 
 def test_a_scheme_that_fsspec_does_not_know_is_one_line() -> None:
-    with pytest.raises(StorageError, match="nosuch:// is not a storage this installation can open"):
+    with pytest.raises(StorageError, match="this installation cannot open nosuch:// URLs"):
         open_filesystem("nosuch")
 
 

@@ -115,7 +115,7 @@ def test_a_killed_pack_is_followed_at_once_and_a_sleeping_one_stops_when_it_wake
     os.kill(other.pid, signal.SIGCONT)
     said = other.communicate(timeout=60)[1]
     assert other.returncode
-    assert "is being packed by another process, which replaced the LOCK.json of this one" in said
+    assert "is being packed by another process, which replaced this LOCK.json" in said
     assert file_bytes(tmp_path / "out") == before
 
 
