@@ -128,11 +128,11 @@ def _is_unfinished(url: str, manifest: Manifest | None, plan: PackPlan) -> bool:
     return marker is not None and marker.fingerprint in ("", plan.fingerprint)
 
 
-def recipe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def recipe_difference(packed: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
     """Returns the first three settings in which two recipes differ, in words; empty where they are equal."""
-    changed = differences(there, here)
+    changed = differences(packed, planned)
     text = ", ".join(f"{key} is {old} there and {new} here" for key, old, new in changed[:3])
-    if there.get(SECRET) and here.get(SECRET) and there[SECRET] != here[SECRET]:
+    if packed.get(SECRET) and planned.get(SECRET) and packed[SECRET] != planned[SECRET]:
         text += f"; names in that set are digests with another secret: set {SALT} to it"
     return text
 

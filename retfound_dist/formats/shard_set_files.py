@@ -13,8 +13,8 @@ from retfound_dist.records.json_reader import Count
 
 
 def _checked_name(name: str) -> str:
-    if why := plain_names.name_fault(name):
-        raise ValueError(f"{ascii(name)[:120]} {why}: this software does not write such names")
+    if fault := plain_names.name_fault(name):
+        raise ValueError(f"{ascii(name)[:120]} {fault}: this software does not write such names")
     return name
 
 

@@ -61,14 +61,14 @@ def digests_of_image(data: bytes, pixels_HW: NDArray[np.uint8]) -> tuple[int, ..
 
 def from_hex(texts: Sequence[str]) -> Digests:
     """Digests of 16 hex digits as numbers, 0 for an empty text; ValueError where a text is not a digest."""
-    why = "a digest is not 16 hex digits"
+    message = "a digest is not 16 hex digits"
     # One conversion for all texts: `int(text, 16)` for each takes twice as long, and there are millions.
     try:
         whole = bytes.fromhex("".join([text.rjust(16, "0") for text in texts]))
     except ValueError as error:
-        raise ValueError(why) from error
+        raise ValueError(message) from error
     if len(whole) != 8 * len(texts):
-        raise ValueError(why)
+        raise ValueError(message)
     return np.frombuffer(whole, ">u8").astype(np.uint64)
 
 

@@ -95,10 +95,10 @@ def _check_endpoint(env: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
+def storage_errors(url: str, doing: str, space_needed: int = 0) -> Iterator[None]:
     """Turns any error of a backend into a StorageError of one line. A store that is silent is announced.
 
-    `wanted`: bytes that the operation needs on the disk.
+    `space_needed`: bytes that the operation needs on the disk.
     """
     try:
         if urls.is_local(url):
@@ -109,10 +109,10 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        why = "there is nothing there; check the URL"
+        missing_reason = "there is nothing there; check the URL"
         if store_errors.error_code(error) == "NoSuchBucket":
-            why = store_errors.missing_bucket_reason(urls.bucket_of(url))
-        raise StorageError(f"cannot {doing} {url}: {why}") from error
+            missing_reason = store_errors.missing_bucket_reason(urls.bucket_of(url))
+        raise StorageError(f"cannot {doing} {url}: {missing_reason}") from error
     except PermissionError as error:
         raise StorageError(f"cannot {doing} {url}: {_denial_reason(url, error)}") from error
     except IsADirectoryError as error:
@@ -125,7 +125,7 @@ def storage_errors(url: str, doing: str, wanted: int = 0) -> Iterator[None]:
             raise
         if isinstance(error, OSError) and disk_errors.is_machine_error(error):
             place = url if urls.is_local(url) else str(error.filename or "")
-            reason = disk_errors.explain(error, urls.store_path(place), wanted) if place else reason
+            reason = disk_errors.explain(error, urls.store_path(place), space_needed) if place else reason
         raise StorageError(f"cannot {doing} {url}: {reason}") from error
 
 

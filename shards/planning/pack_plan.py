@@ -144,8 +144,8 @@ def stratify(
         groups = np.flatnonzero(labels == label)
         groups = groups[np.lexsort((*hashes[groups].T[::-1], -sizes[groups]))]
         parts[groups] = _assign_groups(sizes[groups].tolist(), fractions)
-    wanted = sum(share > 0 for share in fractions)
-    if len(np.unique(parts)) < wanted <= len(labels):  # with one group per label all would go to train
+    part_count = sum(share > 0 for share in fractions)
+    if len(np.unique(parts)) < part_count <= len(labels):  # with one group per label all would go to train
         groups = np.lexsort((*hashes.T[::-1], -sizes))
         parts[groups] = _assign_groups(sizes[groups].tolist(), fractions)
     return [PARTS[part] for part in parts[numbers].tolist()]
@@ -269,19 +269,19 @@ def _number_groups(
 
 def _assign_groups(sizes: Sequence[int], fractions: Fractions) -> list[int]:
     """Returns the part of each group, as its place in PARTS."""
-    wanted = [place for place, share in enumerate(fractions) if share > 0]
+    filled_parts = [place for place, share in enumerate(fractions) if share > 0]
     # The sizes fall: large groups are assigned first, while every part has room for them.
-    places = assign_to_parts(sizes, [fractions[place] * sum(sizes) for place in wanted])
-    return _fill_empty([wanted[place] for place in places], wanted)
+    places = assign_to_parts(sizes, [fractions[place] * sum(sizes) for place in filled_parts])
+    return _fill_empty([filled_parts[place] for place in places], filled_parts)
 
 
-def _fill_empty(parts: list[int], wanted: Sequence[int]) -> list[int]:
+def _fill_empty(parts: list[int], filled_parts: Sequence[int]) -> list[int]:
     """Give each empty part the smallest group of the part that has most groups."""
-    for place in wanted:
+    for place in filled_parts:
         group_counts = Counter(parts)
         if group_counts[place] or not group_counts:
             continue
-        donor = max(wanted, key=lambda other: group_counts[other])
+        donor = max(filled_parts, key=lambda other: group_counts[other])
         if group_counts[donor] > 1:
             parts[len(parts) - 1 - parts[::-1].index(donor)] = place
     return parts

@@ -32,14 +32,14 @@ def parts_of_groups(scans: Sequence[Scan], group: Callable[[Scan], Group]) -> di
     """Returns the part of each patient and volume in the source; DataError where one is in two parts."""
     part: dict[Group, str] = {}
     for scan in scans:
-        mine = group(scan) if scan.split is not None else ""
-        if scan.split is None or isinstance(mine, str):
+        scan_group = group(scan) if scan.split is not None else ""
+        if scan.split is None or isinstance(scan_group, str):
             continue
-        known = part.setdefault(mine, scan.split)
-        if known != scan.split:
-            group_name = f"{kind_of(mine)} {mine[-1]}"
+        first_part = part.setdefault(scan_group, scan.split)
+        if first_part != scan.split:
+            group_name = f"{kind_of(scan_group)} {scan_group[-1]}"
             raise DataError(
-                f"{group_name} of source {scan.source} is in {known} and in {scan.split} "
+                f"{group_name} of source {scan.source} is in {first_part} and in {scan.split} "
                 f"({scan.origin}): all its images must be in one part; correct the split, or remove it "
                 "and set split.fractions"
             )
@@ -59,12 +59,12 @@ def keys_with_part(scans: Sequence[Scan]) -> dict[str, frozenset[str] | None]:
 
 def check_divisible(groups: int, scans: Sequence[Scan], fractions: Fractions) -> None:
     """Raises DataError if no patient is known and there are fewer volumes than parts."""
-    wanted = sum(share > 0 for share in fractions)
-    if groups >= wanted or len(scans) < wanted or any(scan.patient for scan in scans):
+    part_count = sum(share > 0 for share in fractions)
+    if groups >= part_count or len(scans) < part_count or any(scan.patient for scan in scans):
         return
     volumes = sorted({str(scan.group or scan.volume) for scan in scans})
     raise DataError(
-        f"split.fractions asks for {wanted} parts, but the {len(scans):,} images are of {groups} volume"
+        f"split.fractions asks for {part_count} parts, but the {len(scans):,} images are of {groups} volume"
         f"{'s' if groups > 1 else ''} ({', '.join(volumes)}) and no patient is known: slices of one eye must "
         "stay together; remove split.fractions, name the patients in a manifest.csv, or allow slices of one "
         "eye in two parts with split.unknown_patient=image"
