@@ -33,15 +33,15 @@ class FolderCounts:
     """Counts of what one folder holds directly."""
 
     images: int = 0
-    passed: int = 0
+    skipped: int = 0
     example: str = ""
-    """One file that was passed over."""
+    """One skipped file."""
     folders: int = 0
 
 
 @dataclass
 class FolderFiles:
-    """The files of a folder, and what was passed over."""
+    """The files of a folder, and its skipped files."""
 
     root: str
     """Real path."""
@@ -50,7 +50,7 @@ class FolderFiles:
     """Below `root`, sorted."""
     sizes: array[int] = field(default_factory=lambda: array("q"))
     """Bytes of each."""
-    passed: SkippedFiles = field(default_factory=SkippedFiles)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     folders: dict[str, FolderCounts] = field(default_factory=dict)
     """Every folder that was entered, by its path below `root` (`""`: the root itself)."""
 
@@ -131,8 +131,8 @@ class Walk:
         self._pass_over(kind, path, tally)
 
     def _pass_over(self, kind: str, path: str, tally: FolderCounts) -> None:
-        self._files.passed.add(kind, path)
-        tally.passed += kind != HIDDEN
+        self._files.skipped.add(kind, path)
+        tally.skipped += kind != HIDDEN
         tally.example = tally.example or path
 
     def _enter_link(self, path: str, ancestors: tuple[int, ...]) -> None:
@@ -182,7 +182,7 @@ class Walk:
         """List or count one entry; True for a subfolder, which the caller enters."""
         path = os.path.join(folder.path, entry.name)
         if is_hidden(entry.name):
-            self._files.passed.add(HIDDEN, path)
+            self._files.skipped.add(HIDDEN, path)
         elif entry.is_symlink():
             self._visit_link(entry, path, folder, tally)
         elif entry.is_dir(follow_symlinks=False):
@@ -213,8 +213,8 @@ class Walk:
         elif not outside and (folder.path or entry.name not in self._used):
             self._pass_file(path, tally)
         elif outside:  # not to be opened, only counted
-            self._files.passed.add_file(path, bytes)
-            tally.passed += 1
+            self._files.skipped.add_file(path, bytes)
+            tally.skipped += 1
 
     def _add_image(self, path: str, info: os.stat_result, by_link: bool, tally: FolderCounts) -> None:
         if not stat.S_ISREG(info.st_mode):
@@ -227,8 +227,8 @@ class Walk:
         tally.images += 1
 
     def _pass_file(self, path: str, tally: FolderCounts) -> None:
-        self._files.passed.add_file(path, lambda: _head(os.path.join(self._files.root, path)))
-        tally.passed += 1
+        self._files.skipped.add_file(path, lambda: _head(os.path.join(self._files.root, path)))
+        tally.skipped += 1
         tally.example = tally.example or path
 
     def _link_with_target(self, path: str) -> str:

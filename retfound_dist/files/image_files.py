@@ -2,10 +2,10 @@
 
     files = find_files("data/octid")
     files.paths                 sorted, below files.root
-    files.passed.lines()        whatever was passed over, counted and named
+    files.skipped.lines()        the skipped files, counted, with examples
 
-Links to files and folders inside the folder are followed. A link that leads out of the folder is passed over
-and named, unless links = "anywhere". A link to a folder that holds the link is always passed over. A file
+Links to files and folders inside the folder are followed. A link that leads out of the folder is skipped
+and named, unless links = "anywhere". A link to a folder that holds the link is always skipped. A file
 that is found by a link and by its own path is listed once, by the link: hub caches name files in this way.
 """
 

@@ -81,7 +81,7 @@ class SkippedFiles:
         self._opened_kinds: dict[str, dict[str, int]] = {}
 
     def __len__(self) -> int:
-        """Number of files that were passed over, without hidden ones."""
+        """Number of skipped files, without hidden ones."""
         return sum(tally.count for kind, tally in self._kinds.items() if kind != HIDDEN)
 
     def add(self, kind: str, example: str) -> None:

@@ -106,16 +106,16 @@ def folders_without_images(files: FolderFiles, layout: FolderLayout) -> list[str
         if name:
             class_tally = groups.setdefault(name, FolderCounts())
             class_tally.images += tally.images
-            class_tally.passed += tally.passed
+            class_tally.skipped += tally.skipped
             class_tally.example = class_tally.example or tally.example
     other_empty = [folder for folder, tally in files.folders.items() if folder and tally == FolderCounts()]
     other_empty = [folder for folder in other_empty if layout.relative_path(folder) not in groups]
     empty_groups = {name: tally for name, tally in sorted(groups.items()) if not tally.images}
-    empty_classes = [name for name, tally in empty_groups.items() if not tally.passed]
+    empty_classes = [name for name, tally in empty_groups.items() if not tally.skipped]
     unread_classes = [
-        f"{printable(name)} (skipped {tally.passed:,}, such as {printable(os.path.basename(tally.example))})"
+        f"{printable(name)} (skipped {tally.skipped:,}, such as {printable(os.path.basename(tally.example))})"
         for name, tally in empty_groups.items()
-        if tally.passed
+        if tally.skipped
     ]
     lines = [f"folders without a readable image: {_some_names(unread_classes)}"] if unread_classes else []
     lines += (
@@ -246,10 +246,10 @@ def _some_names(names: Sequence[str]) -> str:
 
 def layout_notes(files: FolderFiles, layout: FolderLayout, links_setting: str) -> tuple[str, ...]:
     """All notes on a folder of images; `links_setting`: the setting that allows links out of the folder."""
-    return (*layout.notes, *folders_without_images(files, layout), *files.passed.lines(links_setting))
+    return (*layout.notes, *folders_without_images(files, layout), *files.skipped.lines(links_setting))
 
 
 def passed_files_clause(files: FolderFiles, links_setting: str, *, named: bool = True) -> str:
     """A clause on the skipped files, for the error that no image was found; empty where none was skipped."""
-    lines = [line.removeprefix("passed over: ") for line in files.passed.lines(links_setting, named=named)]
+    lines = [line.removeprefix("passed over: ") for line in files.skipped.lines(links_setting, named=named)]
     return f"; passed over: {'; '.join(lines)}" if lines else ""

@@ -101,7 +101,7 @@ def test_the_list_is_the_same_in_whatever_order_a_disk_gives_names(
     monkeypatch.setattr(os, "scandir", Shuffled)
     again = find_files(str(tmp_path))
     assert expected.paths == again.paths == [f"l{name}/1.jpg" for name in "abcdef"]
-    assert expected.passed.lines() == again.passed.lines()
+    assert expected.skipped.lines() == again.skipped.lines()
 
 
 def test_a_folder_without_rights_is_an_error_and_no_loss(tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_every_folder_that_was_entered_has_a_tally(tmp_path: Path) -> None:
     folders = find_files(str(tmp_path)).folders
     assert set(folders) == {"", "A", "A/B"}
     tally = folders["A"]
-    assert (tally.images, tally.passed, tally.example, tally.folders) == (2, 1, "A/x.npy", 1)
+    assert (tally.images, tally.skipped, tally.example, tally.folders) == (2, 1, "A/x.npy", 1)

@@ -33,7 +33,7 @@ def test_what_is_passed_over_is_counted_by_kind_with_an_example(tmp_path: Path) 
     )
     files = find_files(str(tmp_path))
     assert files.paths == []
-    lines = files.passed.lines()
+    lines = files.skipped.lines()
     assert lines[0] == "passed over: 4 files .npy, such as a.npy: not an image"
     assert "passed over: 3 files that look like DICOM, such as 1.2.840.113619.2.55: " in lines[1]
     assert "source.kind=device" in lines[1]
@@ -44,7 +44,7 @@ def test_what_is_passed_over_is_counted_by_kind_with_an_example(tmp_path: Path) 
     )
     assert any("1 file without an extension, such as README" in line for line in lines)
     assert lines[-1].startswith("passed over: 4 hidden or of the operating system")
-    assert len(files.passed) == 12
+    assert len(files.skipped) == 12
 
 
 def test_the_bytes_of_a_file_are_read_also_through_links_inside_its_folder(tmp_path: Path) -> None:
@@ -89,4 +89,4 @@ def test_names_that_are_no_text_are_listed_and_printed(tmp_path: Path) -> None:
             stream.write(b"x")
     files = find_files(str(tmp_path))
     assert read_file(files.root, files.paths[0]) == b"x"
-    assert all(line.isprintable() for line in files.passed.lines())
+    assert all(line.isprintable() for line in files.skipped.lines())

@@ -122,7 +122,7 @@ def list_images(url: str, links: Links = "inside") -> tuple[list[LabelledImage],
             f"no images in {url}: it must hold {NAMED_ENDS} files{passed_files_clause(files, FOLLOW_LINKS)}"
         )
     items = [LabelledImage(file, "", partial(read_file, files.root, file, links)) for file in files.paths]
-    return items, files.passed.lines(FOLLOW_LINKS)
+    return items, files.skipped.lines(FOLLOW_LINKS)
 
 
 def _shard_images(url: str) -> Iterator[LabelledImage]:

@@ -28,7 +28,7 @@ SUBJECTS, SLICES = 10, 61
 
 def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every slice of every subject, all labelled DME."""
-    root, sizes, passed = list_files(path, "Subject_*.mat files", links, (".mat",))
+    root, sizes, skipped_notes = list_files(path, "Subject_*.mat files", links, (".mat",))
     files = sorted((file for file in sizes if re.fullmatch(r"Subject_\d+", stem(file))), key=natural_order)
     scans: list[Scan] = []
     notes = []
@@ -43,7 +43,7 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
     if absent:
         notes.append(f"{len(absent)} of {SUBJECTS} subjects missing: {short_list(absent)}")
     notes += ignored_note([file for file in sizes if file not in files], "not Subject_<n>.mat")
-    return require_scans(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *skipped_notes])
 
 
 def _named(scan: Scan, subject: str) -> Scan:

@@ -40,7 +40,7 @@ _TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECAS
 
 def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every image, with its part, diagnosis and layers if the set has them."""
-    root, sizes, passed = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
+    root, sizes, skipped_notes = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
     masks = {(m["before"], m["number"]): file for file in sizes if (m := _MASK.fullmatch(file))}
     diagnoses = _diagnoses(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []
@@ -64,7 +64,7 @@ def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceList
         ("a layer mask", sum(s.extra_fields is None for s in scans)),
     ):
         notes += [f"{missing:,} images without {thing}"] if missing else []
-    return require_scans(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *skipped_notes])
 
 
 def read_mask(root: str, file: str, links: Links = "inside") -> dict[str, str]:

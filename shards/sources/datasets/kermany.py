@@ -31,7 +31,7 @@ _NAME = re.compile(
 
 def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every image named as in the set. Published parts are kept only if they share no patient."""
-    root, sizes, passed = list_files(path, "images of OCT2017", links)
+    root, sizes, skipped_notes = list_files(path, "images of OCT2017", links)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     scans: list[Scan] = []
     for file, key in zip(named, unique_keys(list(named)), strict=True):
@@ -47,7 +47,7 @@ def list_kermany(path: str, name: str = "", links: Links = "inside") -> SourceLi
     notes += part_notes + ignored_note(
         [f for f in sizes if f not in named], "not named <class>-<patient>-<n>"
     )
-    return require_scans(scans, path, [*notes, *passed])
+    return require_scans(scans, path, [*notes, *skipped_notes])
 
 
 def _drop_mixed_parts(scans: list[Scan]) -> tuple[list[Scan], list[str]]:

@@ -29,7 +29,7 @@ _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGN
 
 def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every B-scan of the OCT folders, with the disease if there is a table of labels."""
-    root, sizes, passed = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
+    root, sizes, skipped_notes = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
     # By number, because as text slice 10 would come before slice 2.
     slices = {file: match for file in sorted(sizes, key=natural_order) if (match := _SLICE.fullmatch(file))}
     labels, notes = _labels(root, [file for file in sizes if file.lower().endswith(TABLES)])
@@ -41,7 +41,7 @@ def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceLi
         fields = {"label": label, "eye": eye, "patient": volume, "volume": volume}
         scan = image_scan(root, file, sizes[file], name or "octa500", key, links, **fields)
         scans.append(replace(scan, slice=int(match["slice"])))
-    return require_scans(scans, path, [*missing_slices(scans), *notes, *passed])
+    return require_scans(scans, path, [*missing_slices(scans), *notes, *skipped_notes])
 
 
 def missing_slices(scans: list[Scan]) -> list[str]:

@@ -40,7 +40,7 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceList
     """Lists every image named as in the set. Patients that share a picture are joined."""
     list_path = find_listing(check_folder(path))
     used = (os.path.basename(list_path),) if list_path else ()
-    root, sizes, passed = list_files(path, "images of OCTDL", links, used=used)
+    root, sizes, skipped_notes = list_files(path, "images of OCTDL", links, used=used)
     named = {file: match for file in sizes if (match := _NAME.fullmatch(file))}
     files = [file for file, match in named.items() if match["label"].upper() in PUBLISHED]
     patients = {file: named[file]["patient"] for file in files}
@@ -60,7 +60,7 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceList
         notes.append(f"{joined_count:,} patients joined with others that have a picture in common")
     others = [file for file in sizes if file not in patients]
     notes += ignored_note(others, "not named <class>_<patient>_<n>")
-    return require_scans(scans, path, [*list_notes, *notes, *passed])
+    return require_scans(scans, path, [*list_notes, *notes, *skipped_notes])
 
 
 def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:

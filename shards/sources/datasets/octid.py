@@ -37,7 +37,7 @@ _SPELLINGS = {
 
 def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every image with a label from its folder or its name. A note names the other images."""
-    root, sizes, passed = list_files(path, "images of OCTID", links)
+    root, sizes, skipped_notes = list_files(path, "images of OCTID", links)
     labels = {file: label_of(file) for file in sizes}
     files = [file for file in sizes if labels[file]]
     scans: list[Scan] = []
@@ -47,7 +47,9 @@ def list_octid(path: str, name: str = "", links: Links = "inside") -> SourceList
         scans.append(image_scan(root, file, sizes[file], name or "octid", key, links, **fields))
     others = [file for file in sizes if not labels[file]]
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
-    return require_scans(scans, path, [*notes, *ignored_note(others, "no class in folder or name"), *passed])
+    return require_scans(
+        scans, path, [*notes, *ignored_note(others, "no class in folder or name"), *skipped_notes]
+    )
 
 
 def label_of(file: str) -> str | None:

@@ -36,6 +36,6 @@ def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceLis
         scans += exports.scans
         # `list_device` counts the images as skipped files.
         export_notes = [note for note in exports.notes if not note.startswith("passed over: ")]
-        notes += [*export_notes, *files.passed.lines(FOLLOW, named=False)]
+        notes += [*export_notes, *files.skipped.lines(FOLLOW, named=False)]
     counts = Counter(scan.split or "no part" for scan in scans)
     return require_scans(scans, path, [*compare_counts(counts, EXPECTED, "images"), *notes])

@@ -80,7 +80,7 @@ def list_device(
     notes = [*_count_notes(files, without_scans, scans), *experimental_notes(formats)]
     notes += [*_settings_note(settings_counts), *_ignored_notes(without_scans), *_others_note(others)]
     if ends == ALL_EXTENSIONS:  # with fewer extensions the caller adds these notes
-        notes += found_files.passed.lines(FOLLOW, named=False)
+        notes += found_files.skipped.lines(FOLLOW, named=False)
     if not scans:
         all_notes = "".join(f"; {note}" for note in notes[1:])
         raise DataError(f"no device files with B-scans in {path}: it reads {', '.join(ends)}{all_notes}")

@@ -41,7 +41,7 @@ def list_files(
     return (
         root,
         dict(zip(found_files.paths, found_files.sizes, strict=True)),
-        found_files.passed.lines(FOLLOW),
+        found_files.skipped.lines(FOLLOW),
     )
 
 
