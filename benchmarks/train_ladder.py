@@ -109,7 +109,7 @@ class Climber(MaskedAutoencoder):
         x_BLD = self.patch_embed(values_BLK.to(self.cls_token.dtype)) + self.pos_embed[:, 1:]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x_BLD), -1, -1)
         x = torch.cat([cls, gather_rows(x_BLD, ids_keep_BV)], dim=1)
-        encoded: Tensor = self.norm(self._run(self.blocks, x))
+        encoded: Tensor = self.norm(self._run_blocks(self.blocks, x))
         return encoded
 
 

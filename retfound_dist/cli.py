@@ -25,10 +25,11 @@ Command = Callable[[argparse.Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; secrets are removed from everything that is printed."""
     with filtered_output():
-        return _run(argv)
+        return _run_command(argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run_command(argv: Sequence[str] | None) -> int:
+    """Run one command and return its exit code; an error becomes one line on stderr."""
     args = parse_arguments(argv)
     try:
         check_config(args)

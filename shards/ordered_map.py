@@ -50,7 +50,7 @@ def ordered_map(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         # Two chunks per worker: one in progress and one waiting, so that no worker is idle.
-        yield from _results(pool, function, _chunks(items, chunk), ahead=2 * workers)
+        yield from _ordered_results(pool, function, _chunks(items, chunk), ahead=2 * workers)
     except BrokenProcessPool as error:
         raise RetfoundError(
             f"one of {workers} worker processes died (killed, or out of memory): run the same command again, "
@@ -61,9 +61,10 @@ def ordered_map(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _results(
+def _ordered_results(
     pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunks: Iterator[list[Item]], ahead: int
 ) -> Iterator[Result]:
+    """Yields the results in order, with at most `ahead` chunks in the pool at once."""
     waiting: deque[Future[list[Result]]] = deque(
         pool.submit(_map_chunk, function, c) for c in islice(chunks, ahead)
     )

@@ -58,7 +58,7 @@ def repair(config: PackConfig, plan: PackPlan, bad: Sequence[str]) -> list[str]:
     plan_digests = PlanDigests(plan)
     with set_lock(config.out.url) as lock:
         for contents in bad_contents:
-            _rebuild(config, plan_digests, contents, lock.check_still_held)
+            _rebuild_shard(config, plan_digests, contents, lock.check_still_held)
     return [contents.shard.name for contents in bad_contents]
 
 
@@ -89,9 +89,10 @@ def shard_contents(manifest: Manifest, plan: PackPlan, shards: Sequence[Shard]) 
         start = end_place
 
 
-def _rebuild(
+def _rebuild_shard(
     config: PackConfig, plan_digests: PlanDigests, contents: ShardContents, confirm_lock: Callable[[], None]
 ) -> None:
+    """Packs one shard again, and uploads it if it is the same as in the manifest, else DataError."""
     url, expected = config.out.url, contents.shard
     with Scratch("repair", uuid.uuid4().hex) as scratch:
         open_shard = OpenShard(os.path.join(scratch.folder, expected.name), expected.name, expected.split)

@@ -36,10 +36,11 @@ the resulting values and where each of them was set.
 
 def config_page() -> str:
     """`docs/config.md`."""
-    return "\n".join([PAGE_HEADER, *(line for command in COMMANDS for line in _section(command))])
+    return "\n".join([PAGE_HEADER, *(line for command in COMMANDS for line in _command_section(command))])
 
 
-def _section(command: str) -> Iterator[str]:
+def _command_section(command: str) -> Iterator[str]:
+    """The lines of a command's section: its config sections, then a table of its keys."""
     kind = COMMANDS[command]
     yield f"## retfound {command}"
     yield ""

@@ -110,7 +110,7 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str) -> T:
         # values. TOML's dates have no form in JSON; as text they are refused by name like any wrong value.
         return TypeAdapter(kind).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        faults = [_describe(kind, fault) for fault in _merge_alternatives(error.errors())]
+        faults = [_describe_fault(kind, fault) for fault in _merge_alternatives(error.errors())]
         raise ConfigError(f"{where}: " + "; ".join(faults)) from error
 
 
@@ -170,6 +170,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
 
 
 def _field_type(kind: type, path: Sequence[str]) -> Any:
+    """The type of the field at this path of key names; None where there is no such field."""
     hints = typing.get_type_hints(kind)
     if path[0] not in hints:
         return None
@@ -186,6 +187,7 @@ def _all_text(literal: types.GenericAlias | Any) -> bool:
 
 
 def _set_value(tree: Tree, key: str, value: Any) -> None:
+    """Set a dotted key in a tree of sections; ConfigError where one of its parents is a value."""
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -217,7 +219,8 @@ def _merge_alternatives(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return list(merged.values())
 
 
-def _describe(kind: type, fault: Mapping[str, Any]) -> str:
+def _describe_fault(kind: type, fault: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a sentence that names the key and its value."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
         # Without a cutoff: the nearest key is named however far it is, for it shows how keys look.

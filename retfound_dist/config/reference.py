@@ -76,8 +76,8 @@ def keys_of(config_class: type, prefix: str = "") -> Iterator[Key]:
         meaning = " ".join((described[field.name].description or "").split())
         source = _SOURCE.search(meaning) or _SOURCE.search(" ".join((config_class.__doc__ or "").split()))
         type_text = type_name(hint)
-        unit = _unit(field.name, meaning) if re.search("integer|number", type_text) else ""
-        yield Key(name, type_text, _default(field), unit, meaning, source[1] if source else "")
+        unit = _unit_of(field.name, meaning) if re.search("integer|number", type_text) else ""
+        yield Key(name, type_text, _default_text(field), unit, meaning, source[1] if source else "")
 
 
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
@@ -92,7 +92,7 @@ def type_name(hint: Any) -> str:
     """An annotation in words: `integer >= 1`, `"jpg" or "png"`, `two numbers`."""
     if typing.get_origin(hint) is typing.Annotated:
         inner, *limits = typing.get_args(hint)
-        return " ".join([type_name(inner), *_bounds(limits)])
+        return " ".join([type_name(inner), *_limit_texts(limits)])
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(json.dumps(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -119,7 +119,8 @@ def _tuple_name(parts: Sequence[Any]) -> str:
     return f"[{', '.join(type_name(part) for part in parts)}]"
 
 
-def _bounds(limits: Sequence[Any]) -> Iterator[str]:
+def _limit_texts(limits: Sequence[Any]) -> Iterator[str]:
+    """Each limit of a key as text, such as `>= 1`."""
     for limit in limits:
         for bound in getattr(limit, "metadata", [limit]):
             for kind, symbol in ((Gt, ">"), (Ge, ">="), (Lt, "<"), (Le, "<=")):
@@ -133,7 +134,8 @@ def _without_annotation(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _default_text(field: dataclasses.Field[Any]) -> str:
+    """A key's default as JSON, or `required`."""
     value = field.default
     if value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
@@ -143,7 +145,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return json.dumps(value)
 
 
-def _unit(name: str, meaning: str) -> str:
+def _unit_of(name: str, meaning: str) -> str:
+    """The unit of a key, by its name or else by words of its meaning; empty without one."""
     for pattern, unit in _UNITS_BY_NAME:
         if re.search(pattern, name):
             return unit

@@ -90,7 +90,7 @@ class Walk:
     def run(self) -> None:
         """Visit everything. Raises DataError where a folder cannot be listed."""
         root = self._files.root
-        self._enter(_Folder("", (_identity(_stat(root, "")),), False))
+        self._walk_below(_Folder("", (_identity(_stat(root, "")),), False))
         while self._links:
             # Sorted, because disks list in different orders, and the first link to a folder is the one that
             # is listed.
@@ -146,9 +146,10 @@ class Walk:
             self._pass_over(AGAIN, self._link_with_target(path), tally)
         else:
             self._linked_folders.add(identity)
-            self._enter(_Folder(path, (*ancestors, identity), True))
+            self._walk_below(_Folder(path, (*ancestors, identity), True))
 
-    def _enter(self, top: _Folder) -> None:
+    def _walk_below(self, top: _Folder) -> None:
+        """Walk through a folder and all folders below it."""
         folders = [top]
         while folders:
             folder = folders.pop()
@@ -194,6 +195,7 @@ class Walk:
         return False
 
     def _visit_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: FolderCounts) -> None:
+        """Add the image that a link leads to, or keep a linked folder for later; else count the link."""
         real = os.path.realpath(entry.path)
         has_image_name = entry.name.lower().endswith(self._ends)
         try:

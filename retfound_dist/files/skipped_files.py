@@ -111,7 +111,7 @@ class SkippedFiles:
         `named`: with an example of each kind. Names of device files may hold names of people.
         """
         kinds = sorted(self._kinds.items(), key=lambda item: (item[0] == HIDDEN, -item[1].count, item[0]))
-        sentences = [_sentence(kind, tally, follow, named) for kind, tally in kinds]
+        sentences = [_skipped_sentence(kind, tally, follow, named) for kind, tally in kinds]
         if len(sentences) <= MOST_LINES:
             return sentences
         rest = sum(tally.count for _, tally in kinds[MOST_LINES:])
@@ -144,7 +144,8 @@ def _kind_by_head(head: bytes) -> str | None:
     return ARCHIVE if any(head[at:].startswith(magic) for magic, at in _MAGIC) else None
 
 
-def _sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
+def _skipped_sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
+    """One kind of skipped files: how many, an example if `named`, and what to do."""
     one = tally.count == 1
     example = printable(tally.example)
     if len(example) > LONGEST_EXAMPLE:

@@ -104,7 +104,7 @@ def read(url: str) -> RunSummary | None:
     marks = file_states(url, _FILES, _FOLDERS)
     if SUMMARY not in marks:
         return None
-    stored = _stored(url)
+    stored = _read_stored(url)
     return _up_to_date(url, stored, marks) if stored else None
 
 
@@ -130,7 +130,7 @@ def refresh(url: str) -> None:
         # Sizes and tags are read before the files. So the next reader reads a line again that is added in
         # between. Otherwise that line would count as read and be missing for ever.
         marks = file_states(url, _FILES, _FOLDERS)
-        stored = (_stored(url) if SUMMARY in marks else None) or RunSummary(
+        stored = (_read_stored(url) if SUMMARY in marks else None) or RunSummary(
             config={}, config_mark=FileState(0, "")
         )
         updated = _up_to_date(url, stored, marks)
@@ -140,7 +140,8 @@ def refresh(url: str) -> None:
             storage.write_json(storage.join(url, SUMMARY), asdict(updated))
 
 
-def _stored(url: str) -> RunSummary | None:
+def _read_stored(url: str) -> RunSummary | None:
+    """The summary that is stored with a run; None where there is none or it cannot be read."""
     try:
         return json_reader.read(storage.join(url, SUMMARY), RunSummary, "")
     except (RecordError, StorageError):

@@ -37,10 +37,9 @@ def check_pixel_count(height: int, width: int) -> None:
 
 
 def scale_to_8_bit(values: Samples, bits: int = 0) -> Pixels:
-    """Samples of any depth as 8 bit. `bits`: their depth where it is below 8; then the largest value is
-    white.
+    """Scale samples of any depth to 8 bits. ImageError where values are not finite or complex.
 
-    ImageError where values are not finite or complex.
+    `bits`: the depth of samples of fewer than 8 bits, of which the largest possible value becomes 255.
     """
     if values.dtype == np.bool_:
         return np.where(values, 255, 0).astype(np.uint8)

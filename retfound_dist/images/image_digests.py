@@ -85,7 +85,7 @@ class _Index:
 
 @dataclass(frozen=True)
 class ImageDigests:
-    """The images of a shard set, or of a part of it."""
+    """Digests of the images in a shard set, or in a part of it."""
 
     digests: Digests
     """(samples, COLUMNS), in the set's order; 0: not known."""

@@ -92,6 +92,7 @@ def _only_page(file: Any) -> Any:
 
 
 def _decode_page(page: Any, file_bytes: int) -> NDArray[np.uint8]:
+    """A page as upright 8-bit pixels, (H, W) or (H, W, 3); ImageError where that is not possible."""
     check_pixel_count(page.imagelength, page.imagewidth)
     photometric = int(page.photometric)
     if not (

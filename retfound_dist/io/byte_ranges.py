@@ -67,6 +67,7 @@ def read_ranges(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
 
 
 def _read_all(ranges: Sequence[Range], patience_s: float) -> list[bytes]:
+    """Read all ranges; repeat requests that failed, until the store has not answered for `patience_s`."""
     answers: list[bytes | None] = [None] * len(ranges)
     patience = Patience(ranges[0].url, patience_s)
     while missing := [number for number, data in enumerate(answers) if data is None]:

@@ -55,25 +55,26 @@ _turn_file = ""
 @contextmanager
 def waiting(request: str, seconds: float = 0.0) -> Iterator[None]:
     """Registers a request of at most `seconds` (0: PLAIN_S). `request`: the URL and the purpose."""
-    with _registered(request, seconds or DEFAULT_LIMIT_S):
+    with _announced(request, seconds or DEFAULT_LIMIT_S):
         yield
 
 
 @contextmanager
 def time_limit(request: str, seconds: float) -> Iterator[None]:
     """Limits the total time of all requests in the block. The block itself is not announced."""
-    with _registered(request, seconds, quiet=True):
+    with _announced(request, seconds, quiet=True):
         yield
 
 
 @contextmanager
-def _registered(request: str, seconds: float, quiet: bool = False) -> Iterator[None]:
+def _announced(request: str, seconds: float, quiet: bool = False) -> Iterator[None]:
+    """While the block runs, the thread that reports slow requests knows of this one."""
     # Nothing is announced for a disk: its calls return or fail, and a retry does not help.
     if urls.is_local(request):
         yield
         return
     now = time.monotonic()
-    key = _register(_Wait(request, now, now + seconds, quiet=quiet))
+    key = _start_wait(_Wait(request, now, now + seconds, quiet=quiet))
     try:
         yield
     finally:
@@ -83,7 +84,7 @@ def _registered(request: str, seconds: float, quiet: bool = False) -> Iterator[N
 def register_failing(request: str, since: float, seconds: float, reason: str) -> int:
     """Registers a request that has failed since then (monotonic) and is retried. Returns a key for
     `end_wait`."""
-    return _register(_Wait(request, since, since + seconds, reason))
+    return _start_wait(_Wait(request, since, since + seconds, reason))
 
 
 def end_wait(key: int) -> None:
@@ -145,7 +146,8 @@ def share_announcements(path: str) -> None:
     _turn_file = path
 
 
-def _register(wait: _Wait) -> int:
+def _start_wait(wait: _Wait) -> int:
+    """Add a request to those that the thread watches. Returns its key for `end`."""
     global _thread
     with _lock:
         key = id(wait)

@@ -120,7 +120,7 @@ def storage_errors(url: str, doing: str, space_needed: int = 0) -> Iterator[None
     except NotADirectoryError as error:
         raise StorageError(f"cannot {doing} {url}: a part of that path is a file, not a folder") from error
     except Exception as error:
-        reason = store_errors.reason(error)
+        reason = store_errors.other_error_reason(error)
         if reason is None:
             raise
         if isinstance(error, OSError) and disk_errors.is_machine_error(error):

@@ -36,7 +36,7 @@ def is_missing(error: BaseException) -> bool:
 def read_info(url: str) -> FileInfo:
     """Size and sha256 of a file as it is in its store now, not as this machine has cached it."""
     digest, total = hashlib.sha256(), 0
-    for chunk in _chunks(url):
+    for chunk in _read_chunks(url):
         digest.update(chunk)
         total += len(chunk)
     return FileInfo(total, digest.hexdigest())
@@ -69,7 +69,7 @@ def fetch(url: str, target: str, expected: FileInfo) -> str:
 
     Raises StorageError where it cannot be read, or where this machine's disk is full.
     """
-    return _read_until_sure(lambda: _download(url, target), expected)
+    return _read_until_sure(lambda: _download_hashed(url, target), expected)
 
 
 def upload_verified(path: str, url: str) -> FileInfo:
@@ -84,7 +84,7 @@ def upload_verified(path: str, url: str) -> FileInfo:
         if _has_same_checksum(url, path, info.bytes) or (stored_info := read_info(url)) == info:
             return info
     raise StorageError(
-        f"{url} arrived damaged: {_difference(stored_info, info)}; check the network and the store"
+        f"{url} arrived damaged: {_describe_difference(stored_info, info)}; check the network and the store"
     )
 
 
@@ -119,6 +119,7 @@ def write(url: str, data: bytes) -> None:
 
 
 def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
+    """Read again until a reading is as expected or two agree. Returns the difference, or empty."""
     readings: list[FileInfo | None] = []
     while len(readings) < MIN_READINGS or (readings[-1] != readings[-2] and len(readings) < MAX_READINGS):
         if readings:
@@ -131,10 +132,11 @@ def _read_until_sure(read: Callable[[], FileInfo], expected: FileInfo) -> str:
             readings.append(None)
         if readings[-1] == expected:
             return ""
-    return _difference(readings[-1], expected)
+    return _describe_difference(readings[-1], expected)
 
 
-def _difference(actual: FileInfo | None, expected: FileInfo) -> str:
+def _describe_difference(actual: FileInfo | None, expected: FileInfo) -> str:
+    """How the file differs from the expected one."""
     if actual is None:
         return "it does not exist"
     if actual.bytes != expected.bytes:
@@ -142,7 +144,8 @@ def _difference(actual: FileInfo | None, expected: FileInfo) -> str:
     return f"its sha256 is {actual.sha256[:12]}..., not {expected.sha256[:12]}..."
 
 
-def _chunks(url: str) -> Iterator[bytes]:
+def _read_chunks(url: str) -> Iterator[bytes]:
+    """The content of a file, `CHUNK` bytes at a time."""
     _drop_page_cache(url)
     with storage.open_read(url) as file:
         while True:
@@ -171,14 +174,15 @@ def _drop_page_cache(url: str) -> None:
         os.close(number)
 
 
-def _download(url: str, target: str) -> FileInfo:
+def _download_hashed(url: str, target: str) -> FileInfo:
+    """Download a file to `target`, and return its size and its sha256."""
     part_path = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     digest, total = hashlib.sha256(), 0
     try:
         with local_disk_errors(part_path):
             os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         with local_disk_errors(part_path), open(part_path, "wb") as file:
-            for chunk in _chunks(url):
+            for chunk in _read_chunks(url):
                 digest.update(chunk)
                 total += len(chunk)
                 file.write(chunk)

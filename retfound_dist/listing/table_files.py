@@ -95,7 +95,7 @@ def normalized_name(text: str) -> str:
 
 def check_size(size: int, name: str) -> None:
     """DataError where a file of `size` bytes is too large for any list."""
-    limit = _limit()
+    limit = _list_size_limit()
     if size > limit:
         raise DataError(
             f"{name} has {size / 1e9:,.1f} GB, more than the {limit / 1e9:g} GB of any list: give the right "
@@ -103,7 +103,8 @@ def check_size(size: int, name: str) -> None:
         )
 
 
-def _limit() -> float:
+def _list_size_limit() -> float:
+    """The largest size of a list in bytes; the user may set another one in the environment."""
     text = os.environ.get(LIMIT_KEY, "")
     try:
         return 1e9 * (float(text) if text else LIMIT_GB)
@@ -122,10 +123,11 @@ def parse_table(data: bytes, name: str, count_known: CountKnownNames = lambda ce
         raise DataError(f"{name} is an old Excel file (.xls) or has a password: save it as .xlsx or CSV")
     if data.startswith(b"PK\x03\x04"):
         return _parse_xlsx(data, name, count_known)
-    return _parse_text(_decode(data, name), name, count_known)
+    return _parse_text(_decode_table(data, name), name, count_known)
 
 
-def _decode(data: bytes, name: str) -> str:
+def _decode_table(data: bytes, name: str) -> str:
+    """The text of a table in UTF-8 or UTF-16; DataError where it is neither."""
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             return _decode_strictly(data[len(mark) :], encoding, name)
@@ -247,7 +249,8 @@ def _delimiter(text: str, count_known: CountKnownNames) -> str:
     return max(DELIMITERS, key=merit)
 
 
-def _table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] = ()) -> Table:
+def _make_table(name: str, rows: Sequence[tuple[int, Cells]], notes: tuple[str, ...] = ()) -> Table:
+    """A table whose first row is the header; empty columns at its right end are left out."""
     header = rows[0][1] if rows else ()
     while header and not header[-1] and all(not any(c[len(header) - 1 :]) for _, c in rows[1:]):
         header = header[:-1]
@@ -258,12 +261,12 @@ def _parse_xlsx(data: bytes, name: str, count_known: CountKnownNames) -> Table:
     try:
         # The sizes in the directory of the archive, before anything is unpacked: a zip bomb is small.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _limit():
+            if sum(entry.file_size for entry in archive.infolist()) > _list_size_limit():
                 raise DataError(
-                    f"{name} unpacks to more than {_limit() / 1e9:g} GB: save it as CSV, or allow more "
-                    f"with {LIMIT_KEY}"
+                    f"{name} unpacks to more than {_list_size_limit() / 1e9:g} GB: save it as CSV, or allow "
+                    f"more with {LIMIT_KEY}"
                 )
-        sheets = _sheets(data, name)
+        sheets = _read_sheets(data, name)
     except (ConfigError, DataError):
         raise
     except Exception as error:  # a damaged archive makes zlib, XML and openpyxl raise anything
@@ -273,10 +276,11 @@ def _parse_xlsx(data: bytes, name: str, count_known: CountKnownNames) -> Table:
         ) from error
     rows, notes = _choose_sheet(sheets, name, count_known)
     width = max((len(cells) for _, cells in rows), default=0)
-    return _table(name, [(line, cells + ("",) * (width - len(cells))) for line, cells in rows], notes)
+    return _make_table(name, [(line, cells + ("",) * (width - len(cells))) for line, cells in rows], notes)
 
 
-def _sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
+def _read_sheets(data: bytes, name: str) -> dict[str, list[tuple[int, Cells]]]:
+    """Rows of each sheet that is not empty, by title, each with its line number."""
     with requires_extra(name, "devices", "save it as CSV UTF-8"):
         from openpyxl import load_workbook
     # read_only streams the rows; the other mode takes some fifty times the file in memory. data_only gives

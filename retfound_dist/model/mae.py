@@ -80,18 +80,18 @@ class MaskedAutoencoder(nn.Module):
         # Parameters, although they are fixed, as in MAE: its files contain them, and DeepSpeed's zero_to_fp32
         # can drop buffers.
         self.pos_embed = nn.Parameter(sincos_positions(shape.width, self.grid), requires_grad=False)
-        self.blocks = _blocks(shape.width, shape.heads, shape.depth)
+        self.blocks = _make_blocks(shape.width, shape.heads, shape.depth)
         self.norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
 
         self.decoder_embed = nn.Linear(shape.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(sincos_positions(width, self.grid), requires_grad=False)
-        self.decoder_blocks = _blocks(width, config.decoder_heads, config.decoder_depth)
+        self.decoder_blocks = _make_blocks(width, config.decoder_heads, config.decoder_depth)
         self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(width, values)
-        self._initialise()
+        self._initialise_weights()
 
-    def _initialise(self) -> None:
+    def _initialise_weights(self) -> None:
         # 0.02 as in MAE's code (`initialize_weights`).
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -137,7 +137,7 @@ class MaskedAutoencoder(nn.Module):
         x_BVD = x_BVD + gather_rows(positions, ids_keep_BV)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(x_BVD.shape[0], -1, -1)
         x = torch.cat([cls, x_BVD], dim=1)
-        return self.norm(self._run(self.blocks, x))  # type: ignore[no-any-return]
+        return self.norm(self._run_blocks(self.blocks, x))  # type: ignore[no-any-return]
 
     def decode(self, latent_BVD: Tensor, ids_shuffle_BL: Tensor) -> Tensor:
         """Latent tokens to decoder tokens of all patches (B, L, E), before the last norm."""
@@ -149,14 +149,15 @@ class MaskedAutoencoder(nn.Module):
         # All patches go through the blocks, because removed ones attend to visible ones. The last layer is
         # applied only where its output is used.
         x = torch.cat([x[:, :1], patches_BLE], dim=1) + self.decoder_pos_embed
-        return self._run(self.decoder_blocks, x)[:, 1:]
+        return self._run_blocks(self.decoder_blocks, x)[:, 1:]
 
     def predict(self, tokens_BRE: Tensor) -> Tensor:
         """Decoder tokens to normalised pixel values (B, R, K)."""
         pixels: Tensor = self.decoder_pred(self.decoder_norm(tokens_BRE))
         return pixels
 
-    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    def _run_blocks(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        """Run the blocks one after another, recomputing activations in the backward pass if configured."""
         for block in blocks:
             # In eval mode there is no backward pass, so recomputing would save no memory.
             recompute = self.activation_checkpointing and self.training
@@ -184,7 +185,7 @@ class MaskedAutoencoder(nn.Module):
         return to_pixels(unpatchify(mixed_BLK, self.shape.patch, self.grid)), mask_BL
 
 
-def _blocks(width: int, heads: int, depth: int) -> nn.ModuleList:
+def _make_blocks(width: int, heads: int, depth: int) -> nn.ModuleList:
     norm = partial(nn.LayerNorm, eps=NORM_EPS)
     return nn.ModuleList(
         Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(depth)

@@ -19,7 +19,7 @@ def build_classifier(
     shape: EncoderShape, image_size: int, classes: int, drop_path: float = 0.0
 ) -> VisionTransformer:
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
-    model = _vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
+    model = _make_vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
     nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
     # With weights near zero and no bias, fine-tuning begins with equal probabilities for all classes.
     nn.init.zeros_(model.head.bias)
@@ -28,10 +28,10 @@ def build_classifier(
 
 def build_encoder(shape: EncoderShape, image_size: int) -> VisionTransformer:
     """A ViT without a head: `forward_features` returns normed tokens (B, 1 + L, D), class token first."""
-    return _vit(shape, image_size, num_classes=0, global_pool="token")
+    return _make_vit(shape, image_size, num_classes=0, global_pool="token")
 
 
-def _vit(shape: EncoderShape, image_size: int, **options: Any) -> VisionTransformer:
+def _make_vit(shape: EncoderShape, image_size: int, **options: Any) -> VisionTransformer:
     return VisionTransformer(
         img_size=image_size,
         patch_size=shape.patch,

@@ -73,6 +73,7 @@ def _new_on_disk(path: str, data: bytes) -> WriteResult:
 
 
 def _new_on_s3(url: str, data: bytes) -> WriteResult:
+    """Write an object only if there is none yet, and check that the store respects that condition."""
     fs, bucket, key = storage.open_fs(url)[0], urls.bucket_of(url), urls.key_of(url)
     first = _put_new(fs, bucket, key, data)
     if first is not WriteResult.NEW:
@@ -82,6 +83,7 @@ def _new_on_s3(url: str, data: bytes) -> WriteResult:
 
 
 def _put_new(fs: Any, bucket: str, key: str, data: bytes) -> WriteResult:
+    """Write an object only if there is none yet; UNSURE where the store does not know the condition."""
     try:
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
     except Exception as error:

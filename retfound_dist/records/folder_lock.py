@@ -170,6 +170,7 @@ class FolderLock:
                 raise self._conflict_error(current if isinstance(current, Holder) else None)
 
     def _is_abandoned(self, holder: Holder) -> bool:
+        """Whether the holder is an earlier start of this job, or an ended process of this machine."""
         if holder.job and holder.job == self._own_holder.job:
             return True
         # The number may belong to another process by now. Then the wait decides, which is only slower.
@@ -191,6 +192,7 @@ class FolderLock:
             self._write()
 
     def _keep_alive(self) -> None:
+        """The thread's loop: renew the lock, until another process has taken it."""
         while not self._ended.wait(HEARTBEAT_S):
             with suppress(RetfoundError):
                 holder = self._confirmed_holder()

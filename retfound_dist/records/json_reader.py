@@ -85,12 +85,12 @@ def read(url: str, kind: type[T], remedy: str, *, format: int | None = None, lim
     the file; None: the key may be missing, otherwise it must be 1. Raises StorageError where the file cannot
     be read, RecordError where it is damaged, FormatError where it is of another format.
     """
-    data = _fetch(url, limit)
+    data = _read_limited(url, limit)
     for _ in range(MAX_READINGS):
         try:
             return parse(data, kind, url, remedy, format=format)
         except RecordError:
-            second_data = _fetch(url, limit)
+            second_data = _read_limited(url, limit)
             if second_data == data:
                 raise
             data = second_data
@@ -138,7 +138,7 @@ def read_lines(url: str, kind: type[T], *, limit: int = MAX_BYTES) -> Lines[T]:
 
     Raises StorageError where the file cannot be read, RecordError where it is longer than `limit`.
     """
-    return parse_lines(_fetch(url, limit), kind, url) if storage.exists(url) else Lines(url)
+    return parse_lines(_read_limited(url, limit), kind, url) if storage.exists(url) else Lines(url)
 
 
 def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
@@ -171,7 +171,8 @@ def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
     )
 
 
-def _fetch(url: str, limit: int) -> bytes:
+def _read_limited(url: str, limit: int) -> bytes:
+    """The bytes of a file; RecordError if there are more than `limit`."""
     with storage.open_read(url) as file, storage.storage_errors(url, "read"):
         data = bytes(file.read(limit + 1))
     if len(data) > limit:

@@ -57,7 +57,9 @@ def saved_pictures(run: RunFacts) -> Pictures | None:
         return None
     titles = {ORIGINAL: ORIGINAL, MASKED: "removed patches in grey"}
     titles |= {f"step_{step:08d}": f"step {step:,}" for step in evenly_spread(steps)}
-    return Pictures([(title, _data_uri(_strip_url(run, name))) for name, title in titles.items()], _note(run))
+    return Pictures(
+        [(title, _data_uri(_strip_url(run, name))) for name, title in titles.items()], _strip_note(run)
+    )
 
 
 def draw_pictures(run: RunFacts, warn: Callable[[str], None]) -> Pictures | None:
@@ -67,13 +69,14 @@ def draw_pictures(run: RunFacts, warn: Callable[[str], None]) -> Pictures | None
         steps = evenly_spread(sorted(run.checkpoints))
         missing = [step for step in steps if not storage.exists(_strip_url(run, f"step_{step:08d}"))]
         if missing:
-            _draw(run, missing)
+            _save_strips(run, missing)
     except RetfoundError as error:
         warn(f"cannot draw reconstructions of {run.url}: {error}")
     return saved_pictures(run)
 
 
-def _draw(run: RunFacts, steps: Sequence[int]) -> None:
+def _save_strips(run: RunFacts, steps: Sequence[int]) -> None:
+    """Reconstruct the images with the checkpoint of each step, and save a strip of each."""
     # Imported here because they load torch, which showing saved strips does not need.
     from retfound_dist.evaluate.probe.reconstruct import encode_png, reconstruct
     from retfound_dist.model.weights.weight_files import autoencoder_from, read_weights
@@ -129,7 +132,8 @@ def _data_uri(url: str) -> str:
     return "data:image/png;base64," + base64.b64encode(storage.read_bytes(url)).decode()
 
 
-def _note(run: RunFacts) -> str:
+def _strip_note(run: RunFacts) -> str:
+    """The sentences above the strips."""
     images = "Images that are held out from training" if run.held_out_losses else "Images of the training set"
     text = f"{images}, with the same masks at each checkpoint."
     if run.config["model"].get("norm_pix_loss"):

@@ -107,11 +107,13 @@ def compare_page(a: RunFacts, b: RunFacts, home: str = "", every_s: int = 0) -> 
 def _render(name: str, **context: Any) -> str:
     # The style is inlined: the page is one file that can be mailed or copied.
     style = Markup((resources.files("retfound_dist.runs") / "style.css").read_text())
-    return _templates().get_template(name).render(style=style, mark=output_files.mark("report"), **context)
+    return (
+        _load_templates().get_template(name).render(style=style, mark=output_files.mark("report"), **context)
+    )
 
 
 @cache
-def _templates() -> Environment:
+def _load_templates() -> Environment:
     loader = PackageLoader("retfound_dist.runs", ".")
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

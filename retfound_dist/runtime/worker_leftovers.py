@@ -44,6 +44,7 @@ def name_after_owner() -> None:
 
 
 def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
+    """Give semaphores a prefix by which a later process can remove them after a crash."""
     base = f"mp-retfound-{os.getuid()}-"
     with suppress(OSError):  # no /dev/shm, or one that is full: what needs it will say so
         remove_dead_owners(base)
@@ -58,6 +59,7 @@ def _name_semaphores(settings: dict[str, Any]) -> IO[bytes] | None:
 
 
 def _name_sockets(settings: dict[str, Any]) -> Scratch | None:
+    """Put the sockets of worker processes into a scratch folder whose path is short enough."""
     if settings.get("tempdir"):
         return None
     owner = uuid.uuid4().hex[:8]

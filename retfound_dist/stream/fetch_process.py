@@ -55,6 +55,7 @@ class FetchProcess:
 
 
 def _run_prefetcher(spec: StreamSpec, steps: Connection, worker_setup: WorkerSetup) -> None:
+    """The process's loop: fetch for each step that it receives, and answer with a report."""
     worker_setup()
     prefetcher, reported = spec.prefetcher(), ReadTraffic()
     with suppress(EOFError, OSError):

@@ -93,7 +93,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
 
     def __getitem__(self, number: int) -> MicroBatch | RetfoundError:
         try:
-            return self._read(*divmod(number, self.spec.layout.accumulation))
+            return self._read_micro_batch(*divmod(number, self.spec.layout.accumulation))
         except RetfoundError as error:
             return error
         except OSError as error:
@@ -110,7 +110,8 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
             self._fetched_shards.close()
         self._reader = self._fetched_shards = None
 
-    def _read(self, step: int, micro_step: int) -> MicroBatch:
+    def _read_micro_batch(self, step: int, micro_step: int) -> MicroBatch:
+        """Read, augment and count the samples that this rank trains on in one micro-step."""
         spec = self.spec
         if self._reader is None:
             # With workers=0 this is the rank's own process, which may have other traffic before.
@@ -192,7 +193,7 @@ class Stream:
                 self._fetcher = FetchProcess(self.spec)
                 self._fetcher.set_step(self._start)
             with explain_full_shm(self.spec.data.workers):
-                iterator = self._iterator = iter(self._loader())
+                iterator = self._iterator = iter(self._make_loader())
         # PyTorch has no public list of a loader's processes. Other child processes must not be ended.
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
         return self._raise_errors(iterator)
@@ -209,7 +210,7 @@ class Stream:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _loader(self) -> DataLoader[MicroBatch | RetfoundError]:
+    def _make_loader(self) -> DataLoader[MicroBatch | RetfoundError]:
         workers, passes = self.spec.data.workers, self.spec.layout.accumulation
         return DataLoader(
             self._batches,
@@ -224,6 +225,7 @@ class Stream:
         )
 
     def _raise_errors(self, iterator: Iterator[MicroBatch | RetfoundError]) -> Iterator[MicroBatch]:
+        """Yield the batches; raise an error that a loader process returned, or DataError if one died."""
         try:
             for batch in iterator:
                 if isinstance(batch, RetfoundError):

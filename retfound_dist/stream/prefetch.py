@@ -86,7 +86,7 @@ class Prefetcher:
         self._cache, self._shards, self._lookahead = cache, shards, lookahead
         self._threads = [
             # Daemons: a fetch from a store that does not answer must not keep the process alive.
-            threading.Thread(target=self._run, name=f"prefetch-{n}", daemon=True)
+            threading.Thread(target=self._fetch_until_closed, name=f"prefetch-{n}", daemon=True)
             for n in range(SHARDS_AT_ONCE)
         ]
         self._step, self._ended = -1, False
@@ -120,7 +120,8 @@ class Prefetcher:
             if thread.ident is not None:
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _run(self) -> None:
+    def _fetch_until_closed(self) -> None:
+        """The thread's loop: fetch what the coming steps need, then wait for the next step."""
         while not self._ended:
             step, pause = self._step, self._fetch_needed()
             with self._step_changed:
@@ -226,7 +227,10 @@ class FetchedShards:
         self._cache.remove_copy(shard)
 
     def finish_batch(self) -> list[str]:
-        """Note the end of a micro-batch; returns lines for the user."""
+        """End a micro-batch and return the notes since the one before.
+
+        The start is over once a micro-batch has missed no shard: from then on, micro-batches wait for shards.
+        """
         self._starting, self._missed_shard = self._starting and self._missed_shard, False
         notes = []
         # Not `list` and `clear`: a note that a thread appends between these calls would be lost.

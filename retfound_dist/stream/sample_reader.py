@@ -236,6 +236,7 @@ class SampleReader:
         return f"{self.shards[shard].name}/{entry.key}.{entry.extension}"
 
     def _opened_shard(self, number: int) -> _OpenShard:
+        """A shard, opened if it is not open yet; the least recently used one is closed."""
         shard = self._open.pop(number, None)
         # A shard that was read from the store before may have a copy now.
         if shard is None or shard.data is None:

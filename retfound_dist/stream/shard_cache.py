@@ -87,7 +87,7 @@ class ShardCache:
                     return FetchResult.READY
                 if _is_younger(path + ".differs", WRONG_BYTES_RETRY_S):
                     return FetchResult.WRONG_BYTES
-                return self._fetch(shard, path, needed)
+                return self._fetch_shard(shard, path, needed)
         except OSError as error:
             # A full, read-only or failing disk is no reason to stop: samples can be read from the store.
             self.last_error = disk_errors.explain(error, self.folder, shard.bytes)
@@ -183,7 +183,8 @@ class ShardCache:
         stem, extension = os.path.splitext(name)
         return os.path.join(self.folder, f"{stem}.{sha256[:16]}{extension}")
 
-    def _fetch(self, shard: Shard, path: str, needed: Collection[str]) -> FetchResult:
+    def _fetch_shard(self, shard: Shard, path: str, needed: Collection[str]) -> FetchResult:
+        """Download a shard to `path`, which other processes then see complete or not at all."""
         part = path + ".part"
         try:
             if not self._reserve(part, shard.bytes, needed):

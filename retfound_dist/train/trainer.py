@@ -137,7 +137,7 @@ class Trainer:
             # Before the save: it records the batch's digest and the losses up to this step.
             digest = self._log_step(done, saving)
             if saving:
-                self._save(Position(done, done * schedule.layout.global_batch, digest))
+                self._save_checkpoint(Position(done, done * schedule.layout.global_batch, digest))
             if leaving:
                 break
         self._flags.wait()  # the last exchange is still pending: the process group must not end before it
@@ -253,7 +253,7 @@ class Trainer:
         if self.rank_zero:
             self.rank_zero.logger.write(run_folder.ANOMALIES, {**anomaly, "time": time.time()})
 
-    def _save(self, position: Position) -> None:
+    def _save_checkpoint(self, position: Position) -> None:
         self.saver.save(self.engine, position, self.state())
         # Waiting for the commit of the save before may have taken long: the next step's time begins here.
         self.watchdog.step_done(position.step)

@@ -102,6 +102,7 @@ def _share_on_four_levels(share: Floats) -> float:
 
 
 def _suspect_by_colour(pixels: Pixels) -> Suspect | None:
+    """Returns why an RGB image is probably no B-scan, by its colours; None if it may be one."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     coloured = spread > COLOURED  # all pixels: a drawn line is one or two of them wide

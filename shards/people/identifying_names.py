@@ -72,6 +72,7 @@ class _Numbers:
         return self.count >= MIN_COUNTER_SIZE and self.highest - self.lowest <= MAX_COUNTER_GAP * self.count
 
     def kind(self, digits: int) -> str | None:
+        """Returns what numbers of so many digits look like: a date, an identifier, or None for a counter."""
         if self.is_counter:
             return None
         if digits == SHORT_DATE_DIGITS:
@@ -143,6 +144,7 @@ def name_parts(path: str, label: str | None) -> list[str]:
 
 
 def _find_signs(part: str) -> frozenset[str]:
+    """Returns the kinds of identifying text that a part of a name looks like."""
     known, may_be_date, may_be_identifier, _ = _shape(part.translate(_ZEROS))
     if not (may_be_date or may_be_identifier) or is_published_name(part):
         return known

@@ -54,7 +54,7 @@ def choose_policy(
     # Names in published sets are not checked: they are public, so a digest would hide nothing.
     is_checked = source.kind in CHECKED_KINDS
     signs, labels = count_signs(listing) if is_checked else (NameSigns(len(listing.scans)), 0)
-    keys, reason = _choose(source, signs.is_harmless and not labels)
+    keys, reason = _choose_policy(source, signs.is_harmless and not labels)
     if keys == NAMES:
         return listing, NamePolicy(keys, reason, signs, labels)
     secret = find_secret()
@@ -75,7 +75,8 @@ def count_signs(listing: SourceListing) -> tuple[NameSigns, int]:
     return counter.signs(), len(labels_of_people({s.label for s in listing.scans if s.label is not None}))
 
 
-def _choose(source: Source, harmless: bool) -> tuple[str, str]:
+def _choose_policy(source: Source, harmless: bool) -> tuple[str, str]:
+    """Returns how names of a source are kept, and why."""
     # The user's choice comes first, for device files too.
     if source.keys != "auto":
         return source.keys, ASKED

@@ -66,7 +66,7 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
     draft = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        _write(draft, path, pseudonymized)
+        _write_table(draft, path, pseudonymized)
     except OSError as error:
         raise StorageError(
             f"cannot write the table of names {path} ({error.strerror}): give another out.names_table"
@@ -77,7 +77,8 @@ def write_table(config: PackConfig, scans: Iterable[Scan]) -> str:
     return path
 
 
-def _write(draft: str, path: str, scans: Sequence[Scan]) -> None:
+def _write_table(draft: str, path: str, scans: Sequence[Scan]) -> None:
+    """Writes the table with new rows for the sources of these scans, first to `draft`."""
     sources = {scan.source for scan in scans}
     # Mode 600 from the start: with a chmod after opening others could read the file for a moment.
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -85,7 +86,7 @@ def _write(draft: str, path: str, scans: Sequence[Scan]) -> None:
         rows = csv.writer(file)
         rows.writerow(HEADER)
         rows.writerows(row for row in _old_rows(path) if row[0] not in sources)
-        rows.writerows(map(_row, scans))
+        rows.writerows(map(_table_row, scans))
         file.flush()
         # On disk before the first shard, so that after a crash every digest in the set is in the table.
         os.fsync(handle)
@@ -102,7 +103,7 @@ def _old_rows(path: str) -> Iterator[list[str]]:
         yield from (row for row in rows if len(row) == len(HEADER))
 
 
-def _row(scan: Scan) -> tuple[str, ...]:
+def _table_row(scan: Scan) -> tuple[str, ...]:
     original = original_scan(scan)
     pairs = ((original.patient, scan.patient), (original.volume, scan.volume), (original.label, scan.label))
     flat = [text or "" for pair in pairs for text in pair]

@@ -76,7 +76,7 @@ def holds_person(text: str) -> bool:
     if any(word.is_strong_name for word in words):
         return True
     pairs = list(pairwise(words))
-    return any(_is_pair(text, a, b) or _is_formal(text, a, b) or _is_initial(text, a, b) for a, b in pairs)
+    return any(_are_name(text, a, b) or _is_formal(text, a, b) or _is_initial(text, a, b) for a, b in pairs)
 
 
 @lru_cache(maxsize=4096)
@@ -104,7 +104,8 @@ def is_surely_person(text: str) -> bool:
     )
 
 
-def _is_pair(text: str, a: _Word, b: _Word) -> bool:
+def _are_name(text: str, a: _Word, b: _Word) -> bool:
+    """Returns whether two neighbouring words look like the name of a person."""
     if not _near(text, a, b):
         return False
     if a.plain in _TITLES and b.is_title and b.may_be_name:
@@ -177,6 +178,7 @@ def _is_latin(text: str) -> bool:
 
 
 def _foreign_runs(text: str) -> list[str]:
+    """Returns the runs of letters that are not Latin."""
     if text.isascii():
         return []
     text = unicodedata.normalize("NFC", text)

@@ -45,7 +45,7 @@ class PseudonymizedRead:
 
     def __call__(self) -> bytes | Pixels:
         """Returns the image from the scan's own `read`. Its errors show no names."""
-        content: bytes | Pixels = _without_names(self.scan, self.scan.read)
+        content: bytes | Pixels = _read_without_names(self.scan, self.scan.read)
         return content
 
 
@@ -59,7 +59,7 @@ class PseudonymizedExtra:
 
     def __call__(self) -> Mapping[str, Any]:
         """Returns the scan's further fields."""
-        fields: Mapping[str, Any] = _without_names(self.scan, self.scan.extra_fields or dict)
+        fields: Mapping[str, Any] = _read_without_names(self.scan, self.scan.extra_fields or dict)
         return fields
 
 
@@ -183,7 +183,8 @@ def _extension(path: str) -> str:
     return end if _EXTENSION.fullmatch(end) else ""
 
 
-def _without_names(scan: Scan, read: Callable[[], Any]) -> Any:
+def _read_without_names(scan: Scan, read: Callable[[], Any]) -> Any:
+    """Returns what `read` returns. Any error becomes a DataError without the original names."""
     try:
         return read()
     except DataError as error:
@@ -213,6 +214,7 @@ def _shorten_note(note: str) -> str:
 
 
 def _holds_words(note: str, words: Iterable[str]) -> bool:
+    """Returns whether a note holds one of the words or the name of a person."""
     note_words = {word.casefold() for word in _WORD.findall(note)}
     return bool(note_words & set(words)) or any(
         is_person(word) for word in _WORD.findall(note) if plain_letters(word) != word

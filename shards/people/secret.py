@@ -63,7 +63,7 @@ def find_secret(env: Mapping[str, str] | None = None, *, create: bool = True) ->
         return Secret(from_environment.encode(), SALT)
     path = secret_path(env)
     if os.path.exists(path):
-        return _read(path)
+        return _read_secret(path)
     if not create:
         return Secret(secrets.token_hex(32).encode(), path, is_new=True)
     return _make(path)
@@ -75,7 +75,8 @@ def secret_path(env: Mapping[str, str]) -> str:
     return os.path.join(base, "retfound", "salt")
 
 
-def _read(path: str) -> Secret:
+def _read_secret(path: str) -> Secret:
+    """Reads a secret from a file; ConfigError where others can read it or it is too short."""
     try:
         with open(path) as file:
             # The mode of the open file, because the path may lead to another file by now.
@@ -107,7 +108,7 @@ def _make(path: str) -> Secret:
             # A link fails if another process was faster. A rename would replace the secret it already uses.
             os.link(draft, path)
         except FileExistsError:
-            return _read(path)
+            return _read_secret(path)
         finally:
             os.unlink(draft)
     except OSError as error:

@@ -131,10 +131,10 @@ def stratify(
 ) -> list[str]:
     """Returns a part for each scan, the same for a whole group; every label is spread as the fractions say.
 
-    Label by label, groups with many images come first, and each goes to the part that lacks most images. A
-    part without any group of a label then gets one, if the label has enough groups. NumPy arrays, because
-    there may be millions of scans. The hash is of the original names, so the split is the same for names and
-    digests, with any secret.
+    Label by label, groups with many images come first. Each goes to the part that still lacks the most
+    images. A part without any group of a label then gets one, if the label has enough groups. NumPy arrays,
+    because there may be millions of scans. The hash is of the original names, so the split is the same for
+    names and digests, with any secret.
     """
     numbers, labels, hashes = _number_groups(scans, seed, group)
     check_divisible(len(labels), scans, fractions)

@@ -45,10 +45,11 @@ def card_lines(sources: Mapping[str, Any]) -> Iterator[str]:
         phrases = [text for text in (known_in_words(counts), split_words or "no parts") if text]
         yield f"- {name}: {'; '.join(phrases)}"
     yield ""
-    yield _verdict(sources)
+    yield _parts_sentence(sources)
 
 
-def _verdict(sources: Mapping[str, Any]) -> str:
+def _parts_sentence(sources: Mapping[str, Any]) -> str:
+    """Returns a sentence: can one patient be in two parts?"""
     counted = [source for source in sources.values() if "patient_known" in source]
     if len(counted) < len(sources):
         return "An older version packed some sources: whether a patient is in two parts is not known."

@@ -41,15 +41,20 @@ Group = list[tuple[str, Grey]]
 
 
 def find_burnt_in(tiles: Sequence[Tile]) -> dict[str, list[dict[str, Any]]]:
-    """Returns source -> comparisons: {"images", "height", "width", "how", "share", "boxes", "example"}.
+    """Finds frames and marks that are the same in all images of a source.
+
+    Returns source -> comparisons: {"images", "height", "width", "how", "share", "boxes", "example"}.
 
     `how`: `size` for images of one size. Else the corner at which images of many sizes were aligned, or
     `scaled`, or `many sizes` if none of these shows a mark. Boxes are [top, left, bottom, right] in a picture
-    of `height` x `width`, the largest first. `example`: the key of a compared image.
+    of `height` x `width`, the largest first. `share`: pixels in boxes that are the same in all images,
+    relative to all pixels. `example`: the key of a compared image.
     """
     comparisons: dict[str, list[dict[str, Any]]] = {}
     for source, (same_size, mixed_sizes, _) in _group_by_size(tiles).items():
-        comparisons[source] = [_compare(group, [grey for _, grey in group], "size") for group in same_size]
+        comparisons[source] = [
+            _compare_group(group, [grey for _, grey in group], "size") for group in same_size
+        ]
         comparisons[source] += _compare_sizes(mixed_sizes) if mixed_sizes else []
     return {source: results for source, results in sorted(comparisons.items()) if results}
 
@@ -112,7 +117,8 @@ def _group_by_size(tiles: Sequence[Tile]) -> dict[str, tuple[list[Group], Group,
     return groups_of_source
 
 
-def _compare(group: Group, stack: Sequence[Grey], alignment: str) -> dict[str, Any]:
+def _compare_group(group: Group, stack: Sequence[Grey], alignment: str) -> dict[str, Any]:
+    """Returns the share of pixels that are the same in all images, and the boxes around them."""
     mask = static_pixels(np.stack(stack))
     boxes = boxes_of(mask)
     share = sum(int(mask[t:b, le:r].sum()) for t, le, b, r in boxes) / mask.size
@@ -129,11 +135,11 @@ def _compare_sizes(group: Group) -> list[dict[str, Any]]:
     for corner in CORNERS:
         rows = slice(-low, None) if corner.startswith("bottom") else slice(low)
         columns = slice(-narrow, None) if corner.endswith("right") else slice(narrow)
-        results.append(_compare(group, [grey[rows, columns] for _, grey in group], corner))
+        results.append(_compare_group(group, [grey[rows, columns] for _, grey in group], corner))
     size = (int(np.median(widths)), int(np.median(heights)))
     # A viewer that scales its window scales the mark with the scan.
     scaled = [np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)) for _, grey in group]
-    results.append(_compare(group, scaled, "scaled"))
+    results.append(_compare_group(group, scaled, "scaled"))
     return [result for result in results if result["boxes"]] or [{**results[-1], "how": "many sizes"}]
 
 

@@ -42,15 +42,15 @@ def make_card(tree: Mapping[str, Any], config: PackConfig, config_file: str) -> 
         [f"[{QUALITY}]({QUALITY}) shows packed images, left-out images, and images that look alike.", ""],
         # The fence is longer than any run of backticks inside, because a source's name may hold some.
         [fence(again), again, fence(again), ""],
-        ["## Sources", "", *_sources(tree["sources"]), ""],
+        ["## Sources", "", *_source_lines(tree["sources"]), ""],
         ["## Names", "", *_names(tree["sources"]), ""],
-        ["## Parts", "", *_parts(shards, config), "", *card_lines(_escaped(tree["sources"])), ""],
-        ["## Images", "", *_images(image), "", *histogram_lines(image["histogram"]), ""],
+        ["## Parts", "", *_part_lines(shards, config), "", *card_lines(_escaped(tree["sources"])), ""],
+        ["## Images", "", *_image_lines(image), "", *histogram_lines(image["histogram"]), ""],
         [f"![Examples of each source]({EXAMPLES})", ""],
-        ["## Left out", "", *_left_out(tree["skipped"]), ""],
-        ["## Probably not B-scans", "", *_suspects(tree.get("suspects", {})), ""],
-        ["## Near duplicates", "", *_near_duplicates(tree["near_duplicates"]), ""],
-        ["## Burnt-in frames and marks", "", *_burnt_in(tree), ""],
+        ["## Left out", "", *_left_out_lines(tree["skipped"]), ""],
+        ["## Probably not B-scans", "", *_suspect_section(tree.get("suspects", {})), ""],
+        ["## Near duplicates", "", *_near_duplicate_lines(tree["near_duplicates"]), ""],
+        ["## Burnt-in frames and marks", "", *_burnt_in_lines(tree), ""],
         ["## Licences and citations", "", *_citations(tree["sources"])],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
@@ -118,7 +118,7 @@ def histogram_lines(histogram: Sequence[int]) -> list[str]:
     return ["Share of all pixels by level:", "", "```", *(row.rstrip() for row in rows), "```"]
 
 
-def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
+def _source_lines(sources: Mapping[str, Any]) -> Iterator[str]:
     yield "| source | kind | images | patients | volumes | left out | labels |"
     yield "|---|---|--:|--:|--:|--:|---|"
     for name, source in sources.items():
@@ -136,16 +136,16 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"- {markdown(name)}: {markdown(note)}" for name, note in notes)
 
 
-def _parts(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iterator[str]:
+def _part_lines(shards: Sequence[Mapping[str, Any]], config: PackConfig) -> Iterator[str]:
+    """Yields the number of samples of each part, and the settings that made the parts."""
     counts: Counter[str] = Counter()
     for shard in shards:
         counts[shard["split"] or "(no part)"] += shard["samples"]
     yield ", ".join(f"{name} {count:,}" for name, count in counts.items()) + "."
-    shares = list(config.split.fractions)
-    yield f"split.fractions {shares}, seed {config.split.seed}."
+    yield f"split.fractions {list(config.split.fractions)}, seed {config.split.seed}."
 
 
-def _images(image: Mapping[str, Any]) -> Iterator[str]:
+def _image_lines(image: Mapping[str, Any]) -> Iterator[str]:
     size = f"{image['median_height']} x {image['median_width']}"
     yield f"- median size {size} pixels (height x width); no image was enlarged"
     yield f"- {image['grey']:,} grey, {image['colour']:,} colour"
@@ -163,7 +163,7 @@ def _images(image: Mapping[str, Any]) -> Iterator[str]:
     yield f"- mean level {image['mean']:.0f}, standard deviation {image['std']:.0f} (of 255)"
 
 
-def _left_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
+def _left_out_lines(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     if not skipped:
         yield "Nothing."
         return
@@ -178,7 +178,7 @@ def _left_out(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield f"![Left-out images with the reason]({DROPPED})"
 
 
-def _suspects(tree: Mapping[str, Any]) -> Iterator[str]:
+def _suspect_section(tree: Mapping[str, Any]) -> Iterator[str]:
     if not tree:
         yield "Every picture looks like a B-scan."
         return
@@ -190,7 +190,7 @@ def _suspects(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {markdown(line)}" for line in suspect_lines(tree))
 
 
-def _near_duplicates(near: Mapping[str, Any]) -> Iterator[str]:
+def _near_duplicate_lines(near: Mapping[str, Any]) -> Iterator[str]:
     if not near["pairs"]:
         yield "No two pictures of different patients look alike (different volumes, if no patient is known)."
         return
@@ -203,7 +203,7 @@ def _near_duplicates(near: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {a} and {b} ({bits} of 256 bits differ)" for a, b, bits in near["first"][:10])
 
 
-def _burnt_in(tree: Mapping[str, Any]) -> Iterator[str]:
+def _burnt_in_lines(tree: Mapping[str, Any]) -> Iterator[str]:
     yield "Some images of each source were checked:"
     yield ""
     for name, (count, checked) in _escaped(tree["framed"]).items():

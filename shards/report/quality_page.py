@@ -47,8 +47,8 @@ def quality_page(
     page: str = environment.get_template("quality.html.j2").render(
         tree=tree,
         megabytes=sum(shard["bytes"] for shard in tree["shards"]) / 1e6,
-        facts=_facts(tree, image),
-        kept=_groups(first_of_each_group(kept)),
+        facts=_set_facts(tree, image),
+        kept=_group_tiles(first_of_each_group(kept)),
         dropped=[_figure(tile.pixels, tile.key, tile.note) for tile in dropped],
         reasons=[(full_reason(reason), count) for reason, count in reasons.most_common()],
         pairs=[
@@ -72,7 +72,8 @@ def quality_page(
     return page
 
 
-def _facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _set_facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns pairs of name and value for the top of the page."""
     encoded = image["grey"] + image["colour"] - image["stored_as_is"]
     loss = "none" if image["format"] != "jpg" or not encoded else "not measured"
     if image["psnr_db"] is not None:
@@ -94,7 +95,8 @@ def _facts(tree: Mapping[str, Any], image: Mapping[str, Any]) -> list[tuple[str,
     ]
 
 
-def _groups(tiles: Sequence[Tile]) -> list[tuple[str, list[dict[str, str]]]]:
+def _group_tiles(tiles: Sequence[Tile]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Returns the figures of the tiles, by group."""
     groups: dict[str, list[dict[str, str]]] = {}
     for tile in tiles:
         groups.setdefault(tile.group, []).append(_figure(tile.pixels, tile.key, tile.note))

@@ -204,7 +204,7 @@ def read_record(url: str, shard: Shard) -> CommittedShard:
             f"{where} differs from the manifest: repair it with retfound verify {url} --repair CONFIG"
         )
     try:
-        return _committed(_parse_record(data, where, _REMEDY), shard.index, where, _REMEDY)
+        return _to_committed(_parse_record(data, where, _REMEDY), shard.index, where, _REMEDY)
     except RecordError as error:
         raise DataError(str(error)) from error
 
@@ -225,7 +225,8 @@ def _parse_record(data: bytes, where: str, remedy: str) -> IndexRecord:
     return record
 
 
-def _committed(record: IndexRecord, index: IndexFile, where: str, remedy: str) -> CommittedShard:
+def _to_committed(record: IndexRecord, index: IndexFile, where: str, remedy: str) -> CommittedShard:
+    """Returns the shard of an index; RecordError where its digests are damaged."""
     try:
         digests, source_digests = from_hex(record.digests), _source_digests(record)
         difference_hashes = _difference_hashes(record)
@@ -278,4 +279,4 @@ def _read_plan_record(
         return None
     # From the bytes at the URL: the manifest names the index by this size and digest.
     info = storage.bytes_info(data)
-    return _committed(record, IndexFile(index, info.bytes, info.sha256), where, "")
+    return _to_committed(record, IndexFile(index, info.bytes, info.sha256), where, "")

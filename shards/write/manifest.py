@@ -66,7 +66,7 @@ def make_manifest(
         "recipe": plan.recipe,
         "fingerprint": plan.fingerprint,
         "history": [{"fingerprint": plan.fingerprint, "shards": len(shards), "recipe": plan.recipe}],
-        "packed_by": f"retfound-dist {_version()}",
+        "packed_by": f"retfound-dist {_package_version()}",
     }
 
 
@@ -151,12 +151,12 @@ def count_scans(scans: Collection[Scan]) -> dict[str, Any]:
     """Counts images, patients, volumes and labels, of all scans and of each part."""
     parts = [part for part in PARTS if any(scan.split == part for scan in scans)]
     return {
-        **_count(scans),
-        "splits": {part: _count([scan for scan in scans if scan.split == part]) for part in parts},
+        **_count_scans(scans),
+        "splits": {part: _count_scans([scan for scan in scans if scan.split == part]) for part in parts},
     }
 
 
-def _count(scans: Collection[Scan]) -> dict[str, Any]:
+def _count_scans(scans: Collection[Scan]) -> dict[str, Any]:
     labels = Counter(scan.label if scan.label is not None else NO_LABEL for scan in scans)
     return {
         "samples": len(scans),
@@ -174,7 +174,7 @@ def _by_source(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
     return dict(sorted(scans_of_source.items()))
 
 
-def _version() -> str:
+def _package_version() -> str:
     try:
         return version("retfound-dist")
     except PackageNotFoundError:

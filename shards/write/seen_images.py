@@ -30,7 +30,7 @@ class SeenImages:
 
     def find_or_add(self, digest: int, key: str) -> str | None:
         """Returns the key under which this picture was packed. For a new picture: None, and it is added."""
-        first_key = self._open_keys.get(digest) or self._committed(digest)
+        first_key = self._open_keys.get(digest) or self._committed_key(digest)
         if first_key is None:
             self._open_keys[digest] = key
         return first_key
@@ -54,7 +54,8 @@ class SeenImages:
             order = np.argsort(digests, kind="stable")
             self._sorted_runs.append((digests[order], shard_numbers[order]))
 
-    def _committed(self, digest: int) -> str | None:
+    def _committed_key(self, digest: int) -> str | None:
+        """Returns the key of a committed sample with this digest."""
         target = np.uint64(digest)
         for digests, shard_numbers in self._sorted_runs:
             place = int(np.searchsorted(digests, target))

@@ -204,7 +204,7 @@ def test_what_was_damaged_on_the_way_is_fetched_again(
         data = storage.read_bytes(url)
         return data.replace(b"parts", b"qarts") if len(fetched) == 1 else data
 
-    monkeypatch.setattr(json_reader, "_fetch", flipped)
+    monkeypatch.setattr(json_reader, "_read_limited", flipped)
     assert json_reader.read(where, Whole, "", format=1).share == 1
     assert len(fetched) == 2
 
@@ -219,7 +219,7 @@ def test_a_file_is_damaged_where_two_readings_are_alike_and_not_where_each_is_an
         fetched.append(url)
         return b"{" * len(fetched) if len(fetched) < 4 else storage.read_bytes(url)
 
-    monkeypatch.setattr(json_reader, "_fetch", flipped)
+    monkeypatch.setattr(json_reader, "_read_limited", flipped)
     assert json_reader.read(where, Whole, "", format=1).share == 1
     assert len(fetched) == 4
 

@@ -77,7 +77,7 @@ def embed_command(
         raise ConfigError(f"--out {out}: give a name that ends in {' or '.join(OUTPUT_ENDINGS)}")
     # Checked before hours of work, which must not end with a missing package.
     if out.endswith(".parquet"):
-        _parquet()
+        _import_parquet()
     output_files.check_may_write(out, "embed", force)
     start = open_starting_weights(checkpoint, EvalModel())
     items, notes = list_images(images, links)
@@ -97,7 +97,7 @@ def embed_command(
                 f"none of the {len(items)} images of {images} can be read ({embedded.skipped[0]}): "
                 "repair or replace the files"
             )
-        _write(embedded, start, out)
+        _write_features(embedded, start, out)
         _delete_parts(_parts_url(out))
         count, width = embedded.features.shape
         left_out = f"{len(embedded.skipped)} left out"
@@ -172,7 +172,7 @@ def _embed_in_parts(
         part = _read_part(part_url) if storage.exists(part_url) else None
         if part is None:
             model = model or frozen_encoder(start)
-            part = _embed(model, start, part_items, on_progress)
+            part = _compute_embeddings(model, start, part_items, on_progress)
             computed += len(part_items)
             storage.write_bytes(part_url, _part_bytes(part))
         parts.append(part)
@@ -181,12 +181,13 @@ def _embed_in_parts(
     return Embedded(keys, np.concatenate([part.features for part in parts]), skipped), computed
 
 
-def _embed(
+def _compute_embeddings(
     model: Any, start: StartingWeights, items: Sequence[LabelledImage], on_progress: Callable[[int], None]
 ) -> Embedded:
+    """Compute the features of all images; those that cannot be read are skipped, with the reason."""
     keys, pixels, skipped = [], [], []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        images = list(pool.map(partial(_read, side=start.image_size), items))
+        images = list(pool.map(partial(_read_or_reason, side=start.image_size), items))
     for item, image in zip(items, images, strict=True):
         if isinstance(image, str):
             skipped.append(f"{item.key}: {image}")
@@ -198,7 +199,8 @@ def _embed(
     return Embedded(keys, compute_features(model, pixels, lambda done, _: on_progress(done)), skipped)
 
 
-def _read(item: LabelledImage, side: int) -> Pixels | str:
+def _read_or_reason(item: LabelledImage, side: int) -> Pixels | str:
+    """An image's grey pixels (`side`, `side`), or why it cannot be read."""
     try:
         return resize_for_testing(decode_grey(item.read()), side)
     except (ValueError, OSError, StorageError, DataError) as error:
@@ -214,6 +216,7 @@ def _identity(start: StartingWeights, items: Sequence[LabelledImage]) -> str:
 
 
 def _content_digest(item: LabelledImage) -> str:
+    """A digest that changes with the image's content, or why the image cannot be read."""
     try:
         # Images of shards need not be read: the manifest has the sha256 of their shard.
         return item.identity or storage.bytes_info(item.read()).sha256
@@ -257,12 +260,13 @@ def _made_by() -> NDArray[np.bytes_]:
     )  # as bytes, because NumPy stores text with four bytes for each letter
 
 
-def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
+def _write_features(embedded: Embedded, start: StartingWeights, out: str) -> None:
+    """Write keys and features to `out`, as .npz or .parquet."""
     checkpoint = json.dumps(start.describe())
     if out.endswith(".npz"):
         storage.write_bytes(out, _part_bytes(embedded, checkpoint=np.array(checkpoint), made_by=_made_by()))
         return
-    arrow, parquet = _parquet()
+    arrow, parquet = _import_parquet()
     rows = arrow.FixedSizeListArray.from_arrays(embedded.features.reshape(-1), embedded.features.shape[1])
     table = arrow.table({"key": embedded.keys, "features": rows})
     with new_temporary_folder() as folder:
@@ -272,7 +276,8 @@ def _write(embedded: Embedded, start: StartingWeights, out: str) -> None:
         storage.put_file(path, out)
 
 
-def _parquet() -> tuple[Any, Any]:
+def _import_parquet() -> tuple[Any, Any]:
+    """Import pyarrow and pyarrow.parquet. Raises an error that says how to install them."""
     with requires_extra("--out *.parquet", "parquet", "give a name that ends in .npz"):
         import pyarrow
         import pyarrow.parquet

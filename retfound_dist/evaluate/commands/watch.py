@@ -196,7 +196,7 @@ class _Watch:
         data = self._labelled(start.image_size)
         history = self._history = self._history or self._start_history(start, data)
         if action == "probe":
-            self._probe(step, start, data, history)
+            self._probe_checkpoint(step, start, data, history)
         elif action == "tune":
             self._finetune(step, start, data)
         for row in history.write():
@@ -204,7 +204,10 @@ class _Watch:
             if self.config.alarm.stop:
                 self._raise_alarms()
 
-    def _probe(self, step: int, start: StartingWeights, data: LabelledSet, history: History) -> None:
+    def _probe_checkpoint(
+        self, step: int, start: StartingWeights, data: LabelledSet, history: History
+    ) -> None:
+        """Probe the checkpoint of a step, add the scores to the history and print them."""
         where = checkpoint_folder.evaluation_url(self.run, step)
         result = probe_results.probe_checkpoint(
             start, data, self.config.probe, self.config.bootstrap, where, self.show

@@ -41,7 +41,7 @@ def with_label_share(data: LabelledSet, share: float, seed: int) -> LabelledSet:
     chosen = subset_indices(train.labels, units_N, share, seed)
     # Cached features and finished evaluations are found by the fingerprint, so each share needs its own.
     fingerprint = hashlib.sha256(f"{data.fingerprint} {share!r} of train, seed {seed}".encode()).hexdigest()
-    return replace(data, parts={**data.parts, TRAIN: _select(train, chosen)}, fingerprint=fingerprint)
+    return replace(data, parts={**data.parts, TRAIN: _select_images(train, chosen)}, fingerprint=fingerprint)
 
 
 def subset_indices(
@@ -59,7 +59,8 @@ def subset_indices(
     return np.sort(np.concatenate(chosen))
 
 
-def _select(part: SplitPart, chosen: Sequence[int] | NDArray[np.int64]) -> SplitPart:
+def _select_images(part: SplitPart, chosen: Sequence[int] | NDArray[np.int64]) -> SplitPart:
+    """The part with only the images at these places."""
     return SplitPart(
         keys=tuple(part.keys[i] for i in chosen),
         labels=part.labels[chosen],

@@ -157,7 +157,7 @@ def load_labelled_set(
         warnings=warnings,
         notes=listing.notes,
         columns=listing.columns,
-        parts={name: _part(name, items, images, classes, config.unknown_patient) for name in PARTS},
+        parts={name: _make_part(name, items, images, classes, config.unknown_patient) for name in PARTS},
         fingerprint=fingerprint(items, images),
         unit_counts=unit_kinds(items, config.unknown_patient),
         train_val_digests=frozenset(
@@ -265,13 +265,14 @@ def _check_classes(
             )
 
 
-def _part(
+def _make_part(
     name: str,
     items: Sequence[LabelledImage],
     images: Sequence[DecodedImage],
     classes: Sequence[str],
     rule: str,
 ) -> SplitPart:
+    """The part of this name, from the items that belong to it."""
     rows = [i for i, item in enumerate(items) if item.split == name]
     return SplitPart(
         keys=tuple(items[i].key for i in rows),

@@ -65,14 +65,18 @@ def count_overlap(start: StartingWeights, parts: Mapping[str, SplitPart]) -> dic
 
 
 def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[ImageDigests], list[str]]:
-    """The images that the weights were trained on, and reasons why some of them are not known."""
-    known_sets, unknown_reasons = [], []
+    """Digests of the images that the weights were trained on, and reasons why some of them are not known.
+
+    `config`: the config of the run that trained the weights. One set is for that run, and one for each
+    earlier run that it started from.
+    """
+    digest_sets, unknown_reasons = [], []
     for runs_back, config_or_reason in enumerate(_configs_of_runs(config)):
         if isinstance(config_or_reason, str):
             unknown_reasons.append(config_or_reason)
             continue
         try:
-            known_sets.append(_images_of_run(config_or_reason))
+            digest_sets.append(_images_of_run(config_or_reason))
         except RetfoundError as error:
             unknown_reasons.append(" ".join(str(error).split()))
         # The config comes from a weights file, where other programs may have written anything.
@@ -80,7 +84,7 @@ def _pretraining_sets(config: Mapping[str, Any] | None) -> tuple[list[ImageDiges
             unknown_reasons.append(
                 "an earlier run has no config" if runs_back else "the weights have no config of a run"
             )
-    return known_sets, unknown_reasons
+    return digest_sets, unknown_reasons
 
 
 def _configs_of_runs(config: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | str]:
@@ -115,10 +119,11 @@ def _images_of_run(config: Mapping[str, Any]) -> ImageDigests:
         manifest = manifest.first_shards(recorded_set["shards"])
     else:
         raise ManifestError(f"{manifest.url} is no longer the shard set that the run was trained on")
-    return _known(manifest, data["split"])
+    return _cached_digests(manifest, data["split"])
 
 
-def _known(manifest: Manifest, split: str) -> ImageDigests:
+def _cached_digests(manifest: Manifest, split: str) -> ImageDigests:
+    """Digests of the images in one part of a shard set, read once."""
     cache_key = set_fingerprint(manifest.shards), split
     if cache_key not in _digest_cache:
         if len(_digest_cache) > 3:

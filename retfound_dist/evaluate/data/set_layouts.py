@@ -124,6 +124,7 @@ def _with_patients(listing: SetListing) -> SetListing:
 
 
 def _list_folder(root: Path, name: str, url: str, links: Links) -> SetListing:
+    """The labelled images of a folder: by its class folders, or by a list in it."""
     list_path = find_listing(str(root))
     files = find_files(str(root), links=links, used=(os.path.basename(list_path),) if list_path else ())
     layout = layout_of(files, name, url)

@@ -68,9 +68,11 @@ def find_leaks(items: Sequence[LabelledImage], digests: Sequence[str]) -> Leaks:
         if item.patient not in patients and (item.group or item.volume) not in volumes
     )
     return Leaks(
-        _sentence("patient", [f"{p} in {where}" for p, (_, where) in patients.items()]),
-        _sentence("volume", [f"{v} in {where}" for v, (_, where) in volumes.items()]),
-        _sentence("identical image", [f"{' = '.join(keys)} in {where}" for keys, where in pixels.values()]),
+        _leak_sentence("patient", [f"{p} in {where}" for p, (_, where) in patients.items()]),
+        _leak_sentence("volume", [f"{v} in {where}" for v, (_, where) in volumes.items()]),
+        _leak_sentence(
+            "identical image", [f"{' = '.join(keys)} in {where}" for keys, where in pixels.values()]
+        ),
     )
 
 
@@ -90,7 +92,8 @@ def _in_several_parts(
     return straddling
 
 
-def _sentence(unit_word: str, named: Sequence[str]) -> str:
+def _leak_sentence(unit_word: str, named: Sequence[str]) -> str:
+    """How many units are in more than one part, with the first names; empty if none is."""
     if not named:
         return ""
     more = ", ..." if len(named) > _MAX_NAMED else ""

@@ -57,13 +57,15 @@ def assign_parts(
             f"{unassigned}: give a split for every image, or for none"
         )
     if not with_split:
-        return split_units.least_safe_kind(unit_kinds(items, rule)), _divide(items, shares, seed, rule)
+        return split_units.least_safe_kind(unit_kinds(items, rule)), _divide_by_unit(
+            items, shares, seed, rule
+        )
     parts_present = {item.split for item in items}
     if "val" not in parts_present and "train" in parts_present and shares["val"] > 0:
         train = [item for item in items if item.split == "train"]
         # The test part of the set stays as it is: only train is split.
         shares["test"] = 0.0
-        part = {item.key: item.split for item in _divide(train, shares, seed, rule)}
+        part = {item.key: item.split for item in _divide_by_unit(train, shares, seed, rule)}
         items = [replace(item, split=part.get(item.key, item.split)) for item in items]
     return "given", tuple(items)
 
@@ -107,6 +109,7 @@ def _apply_split_file(
     config: EvalData,
     readable: Callable[[LabelledImage], bool],
 ) -> tuple[LabelledImage, ...]:
+    """The items with the parts of data.split_file; DataError where that does not fit the set."""
     keys = {item.key for item in items}
     absent_keys = [key for key in parts if key not in keys]
     unassigned = [item for item in items if item.key not in parts]
@@ -129,9 +132,10 @@ def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
 
 
-def _divide(
+def _divide_by_unit(
     items: Sequence[LabelledImage], shares: dict[str, float], seed: int, rule: str
 ) -> tuple[LabelledImage, ...]:
+    """The items with their new parts; all items of one unit go to the same part."""
     units = [unit_of(item, rule) for item in items]
     # Patients and images have no prefix, as in earlier versions, so that their splits stay the same.
     names = [name if kind in ("patient", "image") else f"{kind} {name}" for kind, name in units]

@@ -79,7 +79,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         rows=[class_details("", evaluation), *external_details("", evaluation)],
         own_plots={},
         left_out=0,
-        facts=_facts(one),
+        facts=_setup_facts(one),
     )
 
 
@@ -136,7 +136,7 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
         ],
         "own_plots": {name: class_plots(row) for name, row in shown_rows.items()},
         "left_out": len(rows) - len(shown_rows),
-        "facts": _facts(rows),
+        "facts": _setup_facts(rows),
     }
 
 
@@ -198,7 +198,8 @@ def _pretraining_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+def _setup_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
+    """Pairs of name and text: what all rows of the page have in common."""
     # All rows have the same set, split and fine-tuning, so the first row is enough.
     metrics = next(iter(rows.values())).metrics
     split = metrics["split"]

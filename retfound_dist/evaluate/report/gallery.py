@@ -41,10 +41,11 @@ def reconstruction_blocks(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]
             group = groups.setdefault(tuple(tree["masked"]), [])
             for column in columns:
                 group.append((name if len(rows) > 1 else _step_title(column["step"]), column, tree))
-    return [_block(group, i) for group in groups.values() for i in range(len(group[0][2]["labels"]))]
+    return [_image_block(group, i) for group in groups.values() for i in range(len(group[0][2]["labels"]))]
 
 
-def _block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i: int) -> dict[str, Any]:
+def _image_block(group: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], i: int) -> dict[str, Any]:
+    """Image number `i`, then its reconstruction by each of the checkpoints."""
     first = group[0][2]
     columns = [_column("", original=first["original"][i], masked=first["masked"][i])]
     for name, column, _ in group:
@@ -75,13 +76,14 @@ def mistake_groups(rows: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
                     "seed": mistakes["seed"],
                     "wrong": mistakes["wrong"],
                     "images": len(row.keys),
-                    "cards": [_card(one) for one in mistakes["images"][:max_cards]],
+                    "cards": [_mistake_card(one) for one in mistakes["images"][:max_cards]],
                 }
             )
     return groups
 
 
-def _card(mistake: Mapping[str, Any]) -> dict[str, Any]:
+def _mistake_card(mistake: Mapping[str, Any]) -> dict[str, Any]:
+    """One misclassified image: its heatmaps and the probabilities of the likeliest classes."""
     pixels = decode_picture(mistake["image"])
     by_probability = sorted(mistake["probabilities"].items(), key=lambda pair: -pair[1])
     shown_classes = [

@@ -65,7 +65,9 @@ def efficiency_plots(by_share: ByShare) -> list[Plot]:
     for metric in DECISIVE_SCORES:
         for method, scores in (("fine-tuned", _finetuned), ("linear probe", _linear)):
             lines = [
-                line for i, name in enumerate(names) if (line := _line(by_share, name, metric, scores, i))
+                line
+                for i, name in enumerate(names)
+                if (line := _score_line(by_share, name, metric, scores, i))
             ]
             if lines:
                 label = wording.LABELS[metric]
@@ -84,7 +86,10 @@ def _linear(row: Evaluation) -> Mapping[str, Any] | None:
     return scores
 
 
-def _line(by_share: ByShare, name: str, metric: str, scores: Any, colour_index: int) -> figures.Line | None:
+def _score_line(
+    by_share: ByShare, name: str, metric: str, scores: Any, colour_index: int
+) -> figures.Line | None:
+    """A row's score over the share of labels, with its interval; None if no share has the score."""
     points = []
     for share in sorted(by_share):
         row_scores = scores(by_share[share][name]) if name in by_share[share] else None

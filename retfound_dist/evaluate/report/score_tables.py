@@ -11,8 +11,8 @@ from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO
 
-Trees = Mapping[str, Mapping[str, Any]]
-"""Row -> metrics.json."""
+MetricsByRow = Mapping[str, Mapping[str, Any]]
+"""Row of the comparison -> content of its metrics.json."""
 Ties = Mapping[str, Mapping[str, Sequence[str]]]
 """`legacy` or `macro` -> score -> rows without a clear difference from the best (`ties`)."""
 SCORE_NAMES = {"legacy": LEGACY, "macro": MACRO}
@@ -37,14 +37,14 @@ _LOWER_IS_BETTER = ("log_loss", "ece")
 _TIED_NOTE = " Bold: the best. \u2248: no clear difference from the best (paired bootstrap)."
 
 
-def score_table(kind: str, metrics: Trees, ties: Ties | None = None) -> dict[str, Any]:
+def score_table(kind: str, metrics: MetricsByRow, ties: Ties | None = None) -> dict[str, Any]:
     """`legacy` or `macro`: one line for each row of the comparison, one column for each score."""
     rows = {row: (tree[kind], tree["ci95"][kind]) for row, tree in metrics.items()}
     note = _NOTES[kind] + (_TIED_NOTE if ties else "")
-    return _table(_TITLES[kind], note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
+    return _make_table(_TITLES[kind], note, _COLUMNS[kind], rows, (ties or {}).get(kind, {}))
 
 
-def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
+def probe_tables(metrics: MetricsByRow, where: str = "") -> list[dict[str, Any]]:
     """One table for each probe; rows without this probe have no line. `where` is added to its note."""
     tables = []
     for kind, title in PROBE_TITLES.items():
@@ -53,20 +53,24 @@ def probe_tables(metrics: Trees, where: str = "") -> list[dict[str, Any]]:
             # A probe of an older version may lack scores that were added later.
             names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             rows = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
-            tables.append(_table(title, f"{_NOTES[kind]} {where}".strip(), names, rows))
+            tables.append(_make_table(title, f"{_NOTES[kind]} {where}".strip(), names, rows))
     return tables
 
 
-def external_tables(metrics: Trees) -> list[dict[str, Any]]:
-    """The scores on the external set, in both definitions; empty without an external set."""
-    trees = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
-    if not trees:
+def external_tables(metrics: MetricsByRow) -> list[dict[str, Any]]:
+    """Two tables of the scores on the external set, macro and legacy; empty without an external set."""
+    scores = {row: tree["external"] for row, tree in metrics.items() if "external" in tree}
+    if not scores:
         return []
-    first = next(iter(trees.values()))
+    # All rows have the same external set.
+    first = next(iter(scores.values()))
     title = f"External test on {first['data']['path']}"
-    rows = {kind: {row: (t[kind], t["ci95"][kind]) for row, t in trees.items()} for kind in SCORE_NAMES}
     note = wording.describe_external(first)
-    return [_table(f"{title}, {kind}", note, _COLUMNS[kind], rows[kind]) for kind in ("macro", "legacy")]
+    tables = []
+    for kind in ("macro", "legacy"):
+        rows = {row: (external[kind], external["ci95"][kind]) for row, external in scores.items()}
+        tables.append(_make_table(f"{title}, {kind}", note, _COLUMNS[kind], rows))
+    return tables
 
 
 def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -79,19 +83,24 @@ def external_details(name: str, evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{**test_details, **_class_tables(tree), "name": title, "start": tree["data"]["path"]}]
 
 
-def _table(
+def _make_table(
     title: str,
     note: str,
     names: Sequence[str],
     rows: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
     ties: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
+    """A table with one line for each row and one column for each score.
+
+    `names`: the scores. `rows`: row -> its scores and their intervals. `ties`: score -> rows that are not
+    clearly different from the best.
+    """
     best = {name: best_value([scores[name] for scores, _ in rows.values()], name) for name in names}
     lines = [
         {
             "name": row,
             "cells": [
-                _cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
+                _score_cell(scores[name], spans.get(name), scores.get("undefined", {}).get(name, ""))
                 # A single row is not marked, because it was not compared.
                 | {"best": len(rows) > 1 and scores[name] is not None and scores[name] == best[name]}
                 | {"tied": row in (ties or {}).get(name, ())}
@@ -103,7 +112,8 @@ def _table(
     return {"title": title, "note": note, "columns": [wording.LABELS[name] for name in names], "lines": lines}
 
 
-def _cell(value: float | None, span: Sequence[float] | None, reason: str) -> dict[str, Any]:
+def _score_cell(value: float | None, span: Sequence[float] | None, reason: str) -> dict[str, Any]:
+    """A score as text; `span` is its interval, `reason` says why it is undefined."""
     interval = (
         f"{wording.format_number(span[0])} to {wording.format_number(span[1])}"
         if value is not None and span
@@ -135,6 +145,7 @@ def class_details(name: str, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _class_tables(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Confusion matrix and scores of each class, for the page. `tree`: content of metrics.json."""
     counts = np.array(tree["confusion"])
     # A class without test images has a row of zeros and not of 0/0.
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, Ties, Trees, score_table
+from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, MetricsByRow, Ties, score_table
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.files.untrusted_text import markdown as escaped
 
@@ -14,7 +14,7 @@ TERMINAL_SCORES = ("auroc", "aupr", "balanced_accuracy")
 _COLUMN_WIDTH = 21
 
 
-def terminal_table(metrics: Trees) -> list[str]:
+def terminal_table(metrics: MetricsByRow) -> list[str]:
     """The most important scores of each row, with intervals."""
     first = max(len("weights"), *map(len, metrics))
     head = f"{'weights':<{first}}{score_headings(TERMINAL_SCORES)}"
@@ -36,12 +36,12 @@ def score_columns(tree: Mapping[str, Any], names: Sequence[str]) -> str:
     return "".join(f"  {cell:>{_COLUMN_WIDTH}}" for cell in cells)
 
 
-def markdown_tables(metrics: Trees, ties: Ties) -> str:
+def markdown_tables(metrics: MetricsByRow, ties: Ties) -> str:
     """Both definitions, every score with its interval."""
     return "\n".join(_markdown_table(kind, metrics, ties) for kind in SCORE_NAMES)
 
 
-def _markdown_table(kind: str, metrics: Trees, ties: Ties) -> str:
+def _markdown_table(kind: str, metrics: MetricsByRow, ties: Ties) -> str:
     table = score_table(kind, metrics, ties)
     rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
     for line in table["lines"]:

@@ -40,7 +40,7 @@ def watch_page(watch: Watch, finetuned: Mapping[int, Evaluation]) -> str:
         title=f"Checkpoints of {watch['run']}",
         subtitle=f"{len(watch['rows'])} checkpoints probed, {len(rows)} fine-tuned",
         alarms=[row["message"] for row in watch["alarms"]],
-        summary=_summary(watch, first),
+        summary=_summary_sentences(watch, first),
         **{**context, "lead": history_plots(watch), "tables": tables},
     )
 
@@ -108,7 +108,8 @@ def _probe_trees(watch: Watch) -> dict[str, Any]:
     return start | {_step_name(row["step"]): {"probe": row} for row in watch["rows"]}
 
 
-def _summary(watch: Watch, first: Evaluation | None) -> list[str]:
+def _summary_sentences(watch: Watch, first: Evaluation | None) -> list[str]:
+    """Sentences on the newest checkpoint and the starting weights."""
     if not watch["rows"]:
         return ["No checkpoint has been probed yet."]
     # Not always the highest step: a run that went back has older checkpoints of later steps.

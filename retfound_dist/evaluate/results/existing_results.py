@@ -52,10 +52,10 @@ def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
 def read_matching_evaluation(
     start: StartingWeights, data: LabelledSet, config: EvaluateConfig, force: bool, say: Callable[[str], None]
 ) -> Evaluation | None:
-    """The same evaluation where it is complete; None where it has to be made.
+    """Read the evaluation at `out.url`, if it is of these weights, data and config, else None.
 
-    ConfigError, with the differences, where another one is there and `force` is not set. RecordError where
-    its metrics.json is damaged or from another program.
+    None with `force`, too. ConfigError, with the differences, where another evaluation is there.
+    RecordError where its metrics.json is damaged or from another program. `say` prints a line.
     """
     url = config.out.url
     if force or not storage.exists(storage.join(url, evaluation_files.METRICS)):

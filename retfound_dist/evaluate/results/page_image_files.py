@@ -18,7 +18,8 @@ _OPEN = with_config(ConfigDict(extra="allow"))
 """Keys of a later version stay in the tree."""
 
 
-def _readable(text: str) -> str:
+def _check_picture(text: str) -> str:
+    """The same base64 text; ValueError if it is not a picture."""
     try:
         # load() decodes the pixels. open() reads only the header and accepts a truncated picture.
         Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()
@@ -34,7 +35,7 @@ def _rectangular(heat: list[list[float]]) -> list[list[float]]:
     return heat
 
 
-Picture: TypeAlias = Annotated[str, AfterValidator(_readable)]
+Picture: TypeAlias = Annotated[str, AfterValidator(_check_picture)]
 """A result of `image_encoding.encode_picture`."""
 Heat: TypeAlias = Annotated[list[list[float]], AfterValidator(_rectangular)]
 """A result of `image_encoding.round_heat_map`."""

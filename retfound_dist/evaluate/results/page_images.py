@@ -77,8 +77,8 @@ def reconstructions(
             say(f"no reconstruction by step {step}: {error}")
             continue
         if earlier:
-            columns.append(_column(step, earlier))
-    columns.append(_column(start.describe()["step"], own_reconstructions))
+            columns.append(_encode_column(step, earlier))
+    columns.append(_encode_column(start.describe()["step"], own_reconstructions))
     return {
         "keys": [test.keys[i] for i in indices],
         "labels": [data.classes[test.labels[i]] for i in indices],
@@ -115,7 +115,8 @@ def _reconstruct(weights: Weights, images: Sequence[Any]) -> list[Reconstruction
     return reconstruct(model, images, _MASK_SEED) if tuple(model.config.size) == size else None
 
 
-def _column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any]:
+def _encode_column(step: int | None, images: Sequence[Reconstruction]) -> dict[str, Any]:
+    """Reconstructions and differences of one checkpoint as PNG texts."""
     return {
         "step": step,
         "reconstruction": [encode_picture(one.reconstruction) for one in images],

@@ -141,14 +141,14 @@ def scores(
     selected_R: NDArray[np.int64] | None = None,
 ) -> ResampledScores:
     """The scores of predictions in every resample, or in the resamples `selected_R`."""
-    predicted = _prepare(labels_N, probabilities_NC)
+    predicted = _prepare_predictions(labels_N, probabilities_NC)
     if selected_R is None:
         selected_R = np.arange(len(weights_RN))
     rows = max(1, _CHUNK // max(1, len(labels_N)))
     resampled = _empty(len(selected_R))
     for start in range(0, len(selected_R), rows):
         chunk_rows = slice(start, start + rows)
-        chunk_scores = _scores(predicted, weights_RN[selected_R[chunk_rows]])
+        chunk_scores = _resampled_scores(predicted, weights_RN[selected_R[chunk_rows]])
         for kind, group in resampled.items():
             for name, values_R in group.items():
                 values_R[chunk_rows] = chunk_scores[kind][name]
@@ -192,7 +192,8 @@ class _Predicted:
     """Columns: the gap in each bin of the calibration error, then -ln p(true class)."""
 
 
-def _prepare(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
+def _prepare_predictions(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
+    """Compute once what the scores of all resamples need."""
     classes = probabilities_NC.shape[1]
     cells, by_cell = group_by_number(labels_N * classes + probabilities_NC.argmax(1))
     true_N = np.clip(probabilities_NC, _MIN_PROBABILITY, None)[np.arange(len(labels_N)), labels_N]
@@ -205,7 +206,8 @@ def _prepare(labels_N: Labels, probabilities_NC: Floats) -> _Predicted:
     )
 
 
-def _scores(predicted: _Predicted, weights_RN: Weights) -> ResampledScores:
+def _resampled_scores(predicted: _Predicted, weights_RN: Weights) -> ResampledScores:
+    """All scores for each of R weightings of the images."""
     classes, chunk = predicted.classes, Chunk(weights_RN)
     cells_RX = np.zeros((len(weights_RN), classes * classes))
     cells_RX[:, predicted.cells] = predicted.by_cell.sums(chunk).T

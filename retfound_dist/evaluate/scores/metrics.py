@@ -162,10 +162,10 @@ def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[s
     """For both definitions, the reason for each score that may be undefined."""
     absent = [c for c, n in zip(classes, confusion.sum(1), strict=True) if n == 0]
     ranks = f"no test image of class {', '.join(absent)}" if absent else _ONE_CLASS
-    legacy = _binary_reasons(
+    legacy = _undefined_binary_reasons(
         confusion[1:].sum(1), confusion[:, 1:].sum(0), np.diagonal(confusion)[1:], classes[1:]
     )
-    macro = _binary_reasons(confusion.sum(1), confusion.sum(0), np.diagonal(confusion), classes)
+    macro = _undefined_binary_reasons(confusion.sum(1), confusion.sum(0), np.diagonal(confusion), classes)
     return {
         "legacy": legacy | {"auroc": ranks, "aupr": ranks},
         "macro": macro
@@ -179,9 +179,13 @@ def reasons(confusion: NDArray[Any], classes: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def _binary_reasons(
+def _undefined_binary_reasons(
     truth: NDArray[Any], predicted: NDArray[Any], correct: NDArray[Any], classes: Sequence[str]
 ) -> dict[str, str]:
+    """For each score of one class against the rest: why its mean over classes may be undefined.
+
+    Images of each class: `truth`, all; `predicted`, those predicted as this class; `correct`, those of both.
+    """
     absent, never, wrong = (
         [c for c, n in zip(classes, counts, strict=True) if n == 0] for counts in (truth, predicted, correct)
     )
@@ -205,6 +209,7 @@ def _classes_are(classes: Sequence[str]) -> str:
 def _with_undefined(
     values: dict[str, Any], names: Sequence[str], undefined_reasons: dict[str, str]
 ) -> Scores:
+    """The named scores, None where they are not finite, with the reason for each None."""
     scores: Scores = {name: _finite_or_none(values[name]) for name in names}
     scores["undefined"] = {
         name: undefined_reasons.get(name, "not defined") for name in names if scores[name] is None

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from retfound_dist.evaluate.scores.metrics import Floats
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Weights = NDArray[Any]
 """(R, N): how often each image counts; integers of the smallest type that holds them, or floats."""
 # Sums of integers must be exact, so that intervals do not depend on the order of the images. float32 is exact
@@ -52,9 +52,9 @@ class Chunk:
 class Segments:
     """Images in an order, divided into segments."""
 
-    order: Places
+    order: Indices
     """Indices of images."""
-    ends: Places
+    ends: Indices
     """Where each segment begins in `order`, and where the last one ends."""
 
     def sums(self, chunk: Chunk) -> Floats:
@@ -65,7 +65,7 @@ class Segments:
         return np.asarray(summing @ weights_NR, dtype=np.float64)
 
 
-def group_by_number(numbers_N: Places) -> tuple[Places, Segments]:
+def group_by_number(numbers_N: Indices) -> tuple[Indices, Segments]:
     """The distinct numbers in rising order, and the images that have each of them."""
     order = np.argsort(numbers_N, kind="stable")
     distinct, begins = np.unique(numbers_N[order], return_index=True)
@@ -85,19 +85,21 @@ class Ranking:
 
 
 def rank(truth_N: NDArray[np.bool_], score_N: Floats, max_scores: int | None = None) -> Ranking:
-    """The ranking of a class; equal scores are one bend.
+    """Order the images of a class by falling score, divided where the ROC curve can bend.
 
-    `max_scores`: use at most this many scores of positives, evenly spread; figures need no more.
+    It bends where a score of positives begins and where it ends; images with equal scores are in one segment.
+    `truth_N`: which images are positive. `max_scores`: use at most this many of the positives' scores, evenly
+    spread; figures need no more.
     """
     positives_P, negatives_Q = np.flatnonzero(truth_N), np.flatnonzero(~truth_N)
-    # The sort need not be stable: images with equal scores are in one segment, whose weights are summed.
+    # The sort need not be stable: the weights of images with equal scores are summed.
     positives_P = positives_P[np.argsort(-score_N[positives_P])]
     negatives_Q = negatives_Q[np.argsort(-score_N[negatives_Q])]
     scores_K = np.unique(-score_N[positives_P])
     if max_scores is not None and len(scores_K) > max_scores:
         scores_K = scores_K[np.linspace(0, len(scores_K) - 1, max_scores).round().astype(np.int64)]
 
-    def split_at_scores(order: Places) -> Segments:
+    def split_at_scores(order: Indices) -> Segments:
         falling = -score_N[order]
         begins, ends = (np.searchsorted(falling, scores_K, side) for side in ("left", "right"))
         return Segments(order, np.concatenate([[0], np.stack([begins, ends], axis=1).ravel(), [len(order)]]))

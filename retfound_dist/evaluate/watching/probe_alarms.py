@@ -103,11 +103,12 @@ def alarm_rows(compared: Sequence[ComparedCheckpoint], rule: Alarm) -> list[dict
             # A checkpoint that is not worse resets the count, so one outlier raises no alarm if patience > 1.
             consecutive[kind] = consecutive[kind] + 1 if difference and difference.worse else 0
             if difference and consecutive[kind] >= rule.patience:
-                rows.append(_row(kind, checkpoint.point, difference, rule))
+                rows.append(_alarm_row(kind, checkpoint.point, difference, rule))
     return rows
 
 
-def _row(kind: Kind, point: Point, difference: ScoreDifference, rule: Alarm) -> dict[str, Any]:
+def _alarm_row(kind: Kind, point: Point, difference: ScoreDifference, rule: Alarm) -> dict[str, Any]:
+    """The alarm as it is stored in watch.json."""
     return {
         "step": point.step,
         "kind": kind,

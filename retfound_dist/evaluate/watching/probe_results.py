@@ -94,7 +94,7 @@ def probe_checkpoint(
     except RecordError as error:
         show.warn(str(error))
         existing = None
-    if existing and _is_same(existing.tree, start, data, settings, resamples):
+    if existing and _is_same_probe(existing.tree, start, data, settings, resamples):
         return existing
     started, images = time.monotonic(), development_set(data)
     show.begin(f"features of {start.url}")
@@ -129,7 +129,7 @@ def probe_checkpoint(
         "seconds": round(time.monotonic() - started, 1),
     }
     result = ProbeResult(tree, probabilities)
-    _write(folder, result, images)
+    _write_probe(folder, result, images)
     return result
 
 
@@ -154,7 +154,8 @@ def read(folder: str) -> ProbeResult | None:
     return ProbeResult(tree, probabilities)
 
 
-def _write(folder: str, result: ProbeResult, images: DevelopmentSet) -> None:
+def _write_probe(folder: str, result: ProbeResult, images: DevelopmentSet) -> None:
+    """Write predictions and scores of a checkpoint's probe into `folder`."""
     # probe.json is deleted first and written last: without it the predictions do not count as a probe.
     storage.delete(storage.join(folder, PROBE))
     classes, text = result.tree["classes"], io.StringIO()
@@ -168,9 +169,10 @@ def _write(folder: str, result: ProbeResult, images: DevelopmentSet) -> None:
     storage.write_json(storage.join(folder, PROBE), result.tree)
 
 
-def _is_same(
+def _is_same_probe(
     tree: dict[str, Any], start: StartingWeights, data: LabelledSet, settings: Probe, resamples: int
 ) -> bool:
+    """Whether a stored probe was made from the same weights, data and settings."""
     return bool(
         tree["checkpoint"]["sha256"] == start.identity
         and tree["checkpoint"]["image_size"] == start.image_size

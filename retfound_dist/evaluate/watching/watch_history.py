@@ -93,8 +93,8 @@ class History:
 
     def compared(self) -> list[ComparedCheckpoint]:
         """Every checkpoint, compared with those before it."""
-        start = self._point(0, self.start) if self.start else None
-        points = [self._point(step, self.steps[step]) for step in sorted(self.steps)]
+        start = self._watched_point(0, self.start) if self.start else None
+        points = [self._watched_point(step, self.steps[step]) for step in sorted(self.steps)]
         return probe_alarms.compare_checkpoints(start, points, self.config.alarm.least)
 
     def tree(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class History:
         return {
             "run": self.config.run.url,
             "start": self.start.tree if self.start else None,
-            "rows": [self._row(checkpoint) for checkpoint in compared],
+            "rows": [self._checkpoint_row(checkpoint) for checkpoint in compared],
             "newest": self.newest(),
             "alarms": probe_alarms.alarm_rows(compared, self.config.alarm),
             "config": to_dict(self.config),
@@ -139,7 +139,8 @@ class History:
         run_summary.refresh(run)
         return new_alarms
 
-    def _row(self, checkpoint: ComparedCheckpoint) -> dict[str, Any]:
+    def _checkpoint_row(self, checkpoint: ComparedCheckpoint) -> dict[str, Any]:
+        """A checkpoint's scores and comparisons, as they are stored in watch.json."""
         tree, step = self.steps[checkpoint.point.step].tree, checkpoint.point.step
         where = checkpoint_folder.evaluation_url(self.config.run.url, step)
         is_finetuned = storage.exists(storage.join(where, evaluation_files.METRICS))
@@ -167,7 +168,8 @@ class History:
                 self.warn(str(error))
             return None
 
-    def _point(self, step: int, result: ProbeResult) -> Point:
+    def _watched_point(self, step: int, result: ProbeResult) -> Point:
+        """The watched score of a step, with its resamples."""
         # Cached, because scoring all resamples is slow and each new checkpoint needs all earlier points.
         if step not in self._points:
             rule = self.config.alarm

@@ -52,8 +52,8 @@ def missing_bucket_reason(bucket: str) -> str:
     )
 
 
-def reason(error: BaseException) -> str | None:
-    """One line for any other error of a store; None where the error is not from a store."""
+def other_error_reason(error: BaseException) -> str | None:
+    """One line on an error other than denied access or a missing bucket; None if it is not from a store."""
     if type(error).__name__ in _BY_CLASS_NAME:
         return _BY_CLASS_NAME[type(error).__name__]
     if error_code(error) == "400":

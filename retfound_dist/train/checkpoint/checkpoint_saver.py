@@ -109,7 +109,7 @@ class Saver:
             write_tensors(untrained, self._untrained)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
-        self._saves, self._zero_stage = 0, 0
+        self._save_count, self._zero_stage = 0, 0
         self.last_committed = last_committed
         """Step of the newest committed checkpoint that this rank knows of; 0: none."""
         self.save_duration_s = 0.0
@@ -120,7 +120,7 @@ class Saver:
         started = time.perf_counter()
         # Two saves at once would hold two copies of the state in host memory and in scratch.
         self.finish_save()
-        self._saves += 1
+        self._save_count += 1
         self._mark = self._group.broadcast(checkpoint_folder.new_mark())
         # DeepSpeed's conversion to another number of ranks fails without `universal_checkpoint_info`.
         client_state = {**asdict(position), RUN_STATE: run_state, "universal_checkpoint_info": {}}
@@ -143,12 +143,13 @@ class Saver:
 
     def finish_save(self) -> None:
         """Wait until the pending save is committed; SaveError if it fails. Every rank must call it."""
-        if not self._saves:
+        if not self._save_count:
             return
         # Here all ranks wait for the slowest upload. In `Trainer.run` the commit starts without a wait.
         self.start_commit()
         if self._pending is not None and self._pending.commit_job is not None:
             with self._watchdog_paused():
+                # Waits and does not raise: `check` below raises on all ranks.
                 self._pending.commit_job.exception()
             self._record_commit()
         self.check()
@@ -208,7 +209,7 @@ class Saver:
         faults_of_ranks = enumerate(self._group.gather(self._fault()))
         faults = [f"rank {rank}: {fault}" for rank, fault in faults_of_ranks if fault]
         if faults:
-            raise self._error(faults[0])
+            raise self._save_error(faults[0])
 
     def _fault(self) -> str:
         """Why the pending save has failed on this rank; empty if it has not, so far."""
@@ -253,7 +254,8 @@ class Saver:
             with local_write_errors(path):
                 torch.save(value, path)
 
-    def _error(self, fault: str) -> SaveError:
+    def _save_error(self, fault: str) -> SaveError:
+        """The error that names the failed step and the last checkpoint that can be used."""
         step = self._pending.position.step if self._pending else self.last_committed
         last = "there is none yet"
         if self.last_committed:

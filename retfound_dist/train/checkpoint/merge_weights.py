@@ -71,6 +71,7 @@ def merge(parts: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Te
 
 
 def _merge_partitioned(parts: Sequence[Tensor], shapes: Shapes) -> dict[str, Tensor]:
+    """Join tensors of which each rank has an equal piece (ZeRO 3)."""
     named = {name: torch.Size(shape) for group in shapes for name, shape in group.items()}
     sizes = [-(-shape.numel() // len(parts)) for shape in named.values()]
     if sum(sizes) > len(parts[0]):

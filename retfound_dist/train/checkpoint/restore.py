@@ -194,6 +194,7 @@ def _source_files(commit: Commit) -> dict[str, Any]:
 
 
 def _fetch_matching(converted: Commit, commit: Commit, folder: str, patience_s: float) -> None:
+    """Fetch a converted state; CheckpointError if it was not made from this checkpoint."""
     where = storage.join(converted.url, SOURCE_FILES)
     if SOURCE_FILES not in converted.files or json_reader.read(where, dict[str, Any], "") != _source_files(
         commit

@@ -42,7 +42,7 @@ def import_muon_uncompiled() -> None:
     """
     from deepspeed.runtime import compiler
 
-    with _replaced(compiler, "compile", lambda: lambda function: function):
+    with _replaced_attribute(compiler, "compile", lambda: lambda function: function):
         import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
 
 
@@ -62,18 +62,21 @@ def checks_on_device() -> Iterator[None]:
     with ExitStack() as stack:
         # Without: `bool(tensor)` in each step.
         for module in (bf16_optimizer, stage_1_and_2, stage3):
-            stack.enter_context(_replaced(module, "is_invalid_grad_norm", lambda norm: False))
+            stack.enter_context(_replaced_attribute(module, "is_invalid_grad_norm", lambda norm: False))
         # Without: a masked fill that reads its value from the device. The norm then stays inf or NaN, as
         # AdamW needs it.
         for module in (utils, stage_1_and_2, stage3):
-            stack.enter_context(_replaced(module, "mask_nan_or_inf_with_val_inplace", lambda norm, **_: None))
+            stack.enter_context(
+                _replaced_attribute(module, "mask_nan_or_inf_with_val_inplace", lambda norm, **_: None)
+            )
         # Without: `if clip_coef < 1` in each step that clips.
-        stack.enter_context(_replaced(bf16_optimizer, "clip_tensors_by_global_norm", _clip))
+        stack.enter_context(_replaced_attribute(bf16_optimizer, "clip_tensors_by_global_norm", _clip))
         yield
 
 
 @contextmanager
-def _replaced(target: Any, name: str, value: Any) -> Iterator[None]:
+def _replaced_attribute(target: Any, name: str, value: Any) -> Iterator[None]:
+    """The attribute `name` of `target` has another value while the block runs."""
     original = getattr(target, name)
     setattr(target, name, value)
     try:

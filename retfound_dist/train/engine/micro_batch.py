@@ -134,7 +134,7 @@ def _measure_or_infinity(model: MaskedAutoencoder, micro: int, channels: int, gr
     Ranks wait for each other's result, so a rank that runs out of memory must not fail.
     """
     try:
-        needed = _measure(model, micro, channels, group.device)
+        needed = _peak_memory_bytes(model, micro, channels, group.device)
     # torch raises OutOfMemoryError for its own allocator alone; libraries below it raise RuntimeErrors.
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
@@ -148,7 +148,8 @@ def _measure_or_infinity(model: MaskedAutoencoder, micro: int, channels: int, gr
     return needed
 
 
-def _measure(model: MaskedAutoencoder, micro: int, channels: int, device: torch.device) -> float:
+def _peak_memory_bytes(model: MaskedAutoencoder, micro: int, channels: int, device: torch.device) -> float:
+    """Bytes of memory at the peak of one forward and backward pass of `micro` images."""
     images = torch.zeros(micro, channels, *model.config.size, dtype=torch.uint8, device=device)
     noise = torch.rand(micro, model.patches, device=device)
     meter = MemoryMeter(device)

@@ -93,7 +93,7 @@ class Anomalies:
         norms = torch.stack([r.grad_norm.to(group.device, torch.float64) for r in records]).tolist()
         anomalies = []
         for record, loss, norm in zip(records, losses, norms, strict=True):
-            kind = self._kind(loss, norm)
+            kind = self._anomaly_kind(loss, norm)
             if kind == "skipped":
                 self._skipped.add(record.step)
             if kind:
@@ -117,7 +117,8 @@ class Anomalies:
                 "anomalies.jsonl names the samples"
             )
 
-    def _kind(self, loss: float, norm: float) -> str:
+    def _anomaly_kind(self, loss: float, norm: float) -> str:
+        """`skipped` for a loss or norm that is not finite, `spike` for a high loss, else empty."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "skipped"
         if len(self._recent) < MIN_HISTORY:

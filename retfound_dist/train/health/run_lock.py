@@ -16,7 +16,7 @@ class RunLock(FolderLock):
     """The lock of one run, for rank 0; a requeued job takes over the lock of its earlier start at once."""
 
     def __init__(self, run_url: str, say: Callable[[str], None]) -> None:
-        super().__init__(run_url, say, lambda holder: _conflict(run_url, holder), os.environ)
+        super().__init__(run_url, say, lambda holder: _conflict_error(run_url, holder), os.environ)
 
     @property
     def id(self) -> str:
@@ -30,10 +30,11 @@ def has_lost(run_url: str, lock_id: str) -> bool:
     A lock that is missing or damaged belongs to nobody.
     """
     # Read twice: after a read with a flipped bit this start would give up a lock that it still holds.
-    return all((holder := _holder(run_url)) and not is_same_id(holder, lock_id) for _ in range(2))
+    return all((holder := _holder_id(run_url)) and not is_same_id(holder, lock_id) for _ in range(2))
 
 
-def _holder(run_url: str) -> str:
+def _holder_id(run_url: str) -> str:
+    """The id in the run's lock; empty where there is no lock or it cannot be read."""
     try:
         return str(json_reader.read(storage.join(run_url, LOCK), dict[str, Any], "").get("id", ""))
     except RecordError:
@@ -44,7 +45,7 @@ def _holder(run_url: str) -> str:
         raise
 
 
-def _conflict(run_url: str, holder: Holder | None) -> RunConflictError:
+def _conflict_error(run_url: str, holder: Holder | None) -> RunConflictError:
     holder_text = holder.description if holder else "another process, which removed its LOCK.json"
     return RunConflictError(
         f"{run_url} is being run by {holder_text}: wait for it or stop it, or set another run.url"

@@ -65,6 +65,7 @@ class SampleFaults:
         }
 
     def _report_fault(self, fault: str, group: RankGroup, display: ProgressDisplay) -> None:
+        """Warn of a new bad sample; every rank raises once there are more than the budget allows."""
         if fault in self._bad_samples:
             return
         self._bad_samples[fault] = None

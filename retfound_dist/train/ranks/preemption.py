@@ -70,10 +70,10 @@ class StopRequest:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         # They are blocked already. If a library unblocks one, this handler still notes it.
         for number in SIGNALS:
-            signal.signal(number, lambda number, _: self._note(number))
+            signal.signal(number, lambda number, _: self._handle_signal(number))
         threading.Thread(target=self._read_signals, name="signals", daemon=True).start()
         if os.path.exists(os.environ.get(STOP_FILE_VARIABLE, "")):
-            self._note(signal.SIGUSR1)
+            self._handle_signal(signal.SIGUSR1)
 
     def enter_setup(self, report: Callable[[str], None] | None) -> None:
         """The ranks have joined: from now on they leave together. `report` shows messages, on rank 0."""
@@ -95,9 +95,10 @@ class StopRequest:
 
     def _read_signals(self) -> None:
         while True:
-            self._note(signal.sigwait(SIGNALS))
+            self._handle_signal(signal.sigwait(SIGNALS))
 
-    def _note(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
+        """Note the first request to stop; exit at once on a repeated one, or if nothing is to be saved."""
         interrupt, now = number == signal.SIGINT, time.monotonic()
         if self.stage is Stage.LEAVING:
             return
@@ -107,7 +108,7 @@ class StopRequest:
         if again and (interrupt or not self._by_slurm):
             os._exit(INTERRUPTED if interrupt else 128 + number)
         if self.stage is Stage.STARTING or (interrupt and self.stage is Stage.SETUP):
-            self._leave(number)
+            self._exit_unsaved(number)
         if self.requested_at:
             return
         self.interrupted, self.requested_at = interrupt, now
@@ -118,7 +119,8 @@ class StopRequest:
             name = "Ctrl-C" if interrupt else signal.Signals(number).name
             self.report(f"asked to stop ({name}): {reaction}; ask again to leave at once")
 
-    def _leave(self, number: int) -> None:
+    def _exit_unsaved(self, number: int) -> None:
+        """Exit before the first step, when there is nothing to save."""
         if not self.silent:
             reason = f"stopped by {signal.Signals(number).name} before the first step: nothing to save"
             print(f"retfound: {reason}", file=sys.stderr, flush=True)

@@ -135,6 +135,7 @@ class RankFailures:
                         self._print_and_exit(self._read_reports() or failures, None)
 
     def _print_and_exit(self, failures: list[Failure], own_failure: Failure | None) -> NoReturn:
+        """End this process; rank 0 prints the failures first, and the others wait for that."""
         self._clear_display()
         first = failures[0]
         if first.explained:

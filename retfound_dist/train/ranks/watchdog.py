@@ -74,7 +74,7 @@ class Watchdog:
         self._world, self._limit_s = world, 60 * minutes
         self._last_step, self._last_time = 0, math.inf
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
         """Watch the launcher from now on, and steps from the first call of `step_done` on."""
@@ -114,7 +114,8 @@ class Watchdog:
             late = self._limit_s + grace_s + C_THREAD_DELAY_S
             faulthandler.dump_traceback_later(late, exit=True, file=sys.stderr)
 
-    def _run(self) -> None:
+    def _watch(self) -> None:
+        """The thread's loop: end this process when torchrun is gone or no step ends in time."""
         while not self._ended.wait(CHECK_S):
             # The ranks of a killed torchrun stay alive. They would hold GPUs, port and lock for ever.
             if self._world.launcher and os.getppid() != self._world.launcher:

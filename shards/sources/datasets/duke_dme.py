@@ -35,7 +35,7 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
     for file in files:
         subject = stem(file)
         slices = list_file(root, file, sizes[file], name or "duke_dme", links=links)
-        scans += [_named(scan, subject) for scan in slices]
+        scans += [_with_names(scan, subject) for scan in slices]
         if len(slices) != SLICES:
             notes.append(f"{subject}: {sum(s.slice is not None for s in slices)} of {SLICES} slices")
     numbers = {int(re.sub(r"\D", "", stem(file))) for file in files}
@@ -46,7 +46,8 @@ def list_duke_dme(path: str, name: str = "", links: Links = "inside") -> SourceL
     return require_scans(scans, path, [*notes, *skipped_notes])
 
 
-def _named(scan: Scan, subject: str) -> Scan:
+def _with_names(scan: Scan, subject: str) -> Scan:
+    """Returns the scan with the names and the label of the published set."""
     # The label is DME for all: the set has ten eyes with diabetic macular edema.
     fields: dict[str, Any] = {"patient": subject, "volume": subject, "label": "DME", "split": None}
     if scan.slice is None:

@@ -69,7 +69,7 @@ def read_dicom(path: str) -> list[Volume]:
         file.file_meta.TransferSyntaxUID = UID(_plain_syntax(file))
     _check_header(file)
     # After the check of the header, because decoding allocates the memory that the header promises.
-    slices = _slices(file, path)
+    slices = _read_slices(file, path)
     patient, ignored_settings = pseudonym(file.get("PatientID")), _ignored_settings(file)
     return [
         Volume([slices[place] for place in places], patient, eye, ignored_settings)
@@ -77,7 +77,8 @@ def read_dicom(path: str) -> list[Volume]:
     ]
 
 
-def _slices(file: Any, path: str) -> list[Image8]:
+def _read_slices(file: Any, path: str) -> list[Image8]:
+    """Returns the file's B-scans as 8-bit pixels."""
     try:
         return scale_slices(read_frames(file))
     except DataError:
@@ -87,6 +88,7 @@ def _slices(file: Any, path: str) -> list[Image8]:
 
 
 def _check_bare(path: str) -> None:
+    """DataError if a file without the preamble does not begin with a DICOM element."""
     with open(path, "rb") as stream:
         begin = stream.read(2)
     if begin not in _GROUPS:

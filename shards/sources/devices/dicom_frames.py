@@ -37,11 +37,12 @@ def read_frames(file: Any) -> Frames:
         frames = pixels.reshape(count, *pixels.shape[-2:])
         if colours == "PALETTE COLOR":
             return _eight_bits(apply_color_lut(frames, file)[..., :3])
-        return _grey(frames, file, inverted=(colours == "MONOCHROME1") != _falls(file))
+        return _normalize_grey(frames, file, inverted=(colours == "MONOCHROME1") != _falls(file))
     return _fill_depth(pixels.reshape(count, *pixels.shape[-3:]), file)
 
 
-def _grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
+def _normalize_grey(frames: Frames, file: Any, *, inverted: bool) -> Frames:
+    """Returns grey frames with the padding in the darkest level, over the full depth."""
     # Before inverting, because the padding value is a stored value.
     padded = frames == file.PixelPaddingValue if _has_padding(file, frames) else None
     if inverted:

@@ -41,11 +41,12 @@ def safe_error_text(error: BaseException, path: str, file: Any = None) -> str:
 
 def _dicom_words(file: Any) -> Callable[[str], bool]:
     """Returns a function that says whether a word is in a field that may identify a patient."""
-    words = {word.lower() for value in _secrets(file) for word in _WORD.findall(value)}
+    words = {word.lower() for value in _secret_values(file) for word in _WORD.findall(value)}
     return lambda word: word.lower() in words
 
 
-def _secrets(file: Any) -> Iterator[str]:
+def _secret_values(file: Any) -> Iterator[str]:
+    """Yields the values in a DICOM file that may identify a person."""
     for element in file.iterall():
         is_secret_name = element.keyword in _SECRET_NAMES
         if element.tag.group == _PATIENT or element.VR in _SECRET_KINDS or is_secret_name:

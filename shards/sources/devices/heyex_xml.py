@@ -25,7 +25,7 @@ _ROOT = "HEDX"
 
 def read_heyex_xml(path: str) -> list[Volume]:
     """Reads the B-scans of every series, in the order of the file."""
-    root = _root(path)
+    root = _read_root(path)
     folder = os.path.realpath(os.path.dirname(path))
     volumes = []
     for patient in root.iter("Patient"):
@@ -40,7 +40,8 @@ def read_heyex_xml(path: str) -> list[Volume]:
     return volumes
 
 
-def _root(path: str) -> ElementTree.Element:
+def _read_root(path: str) -> ElementTree.Element:
+    """Returns the export's root element; FileWithoutScans for any other XML."""
     with open(path, encoding="utf-8", errors="replace") as file:
         # Only the first element, because a segmentation may be large.
         for _, element in ElementTree.iterparse(file, events=("start",)):

@@ -37,7 +37,7 @@ def read_topcon(path: str) -> list[Volume]:
     """Reads the file's volume: its JPEGs if it has them, else its raw pixels."""
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         chunks = _chunks(data)
-        slices = _slices(chunks)
+        slices = _read_slices(chunks)
     number = chunks.get("@PATIENT_INFO_02", b"")[:32].split(b"\0")[0]
     capture = chunks.get("@CAPTURE_INFO_02") or chunks.get("@CAPTURE_INFO") or b"\xff"
     return [Volume(slices, pseudonym(number.decode("latin-1")), _EYES.get(capture[0]))]
@@ -61,16 +61,18 @@ def _chunks(data: mmap.mmap) -> dict[str, bytes]:
     return contents
 
 
-def _slices(chunks: Mapping[str, bytes]) -> list[Image8]:
+def _read_slices(chunks: Mapping[str, bytes]) -> list[Image8]:
+    """Returns the B-scans as 8-bit pixels, from the first kind of chunk that holds them."""
     if "@IMG_JPEG" in chunks:
-        return scale_slices(_jpegs(chunks["@IMG_JPEG"]))
+        return scale_slices(_decode_jpegs(chunks["@IMG_JPEG"]))
     for name in ("@IMG_SCAN_03", "@IMG_MOT_COMP_03"):
         if name in chunks:
             return scale_slices(_raw(chunks[name], name))
     raise DataError("has no readable B-scans (@IMG_JPEG, @IMG_SCAN_03 or @IMG_MOT_COMP_03)")
 
 
-def _jpegs(content: bytes) -> list[Pixels]:
+def _decode_jpegs(content: bytes) -> list[Pixels]:
+    """Returns the images of a chunk of JPEG files, each with its size before it."""
     width, height, count = _JPEGS.unpack_from(content)
     check_pixels(width, height, count)
     slices, at = [], _JPEGS.size

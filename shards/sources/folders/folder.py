@@ -149,6 +149,7 @@ def _printable(name: str) -> str:
 
 
 def _with_row(row: Row | None, scan: Scan) -> Scan:
+    """Returns the scan with the fields of its row; without a row it cannot be read and is left out."""
     if row is None:
         return replace(scan, read=_read_unlisted)
     return replace(

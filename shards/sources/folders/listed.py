@@ -32,14 +32,16 @@ def list_csv(path: str, name: str = "", links: Links = "inside") -> SourceListin
     source = name or os.path.splitext(os.path.basename(real_path))[0]
     files, sequences = list(listing.rows), SliceSequences(listing.rows)
     scans = [
-        _scan(root, file, source, key, listing.rows[file], sequences.place_of(file), links)
+        _make_scan(root, file, source, key, listing.rows[file], sequences.place_of(file), links)
         for file, key in zip(files, unique_keys(files), strict=True)
     ]
     missing = [file for file, scan in zip(files, scans, strict=True) if scan.size is None]
     return SourceListing(scans, (*listing.notes, *listing.missing_note(missing)))
 
 
-def _scan(root: str, file: str, source: str, key: str, row: Row, place: SlicePlace, links: Links) -> Scan:
+def _make_scan(
+    root: str, file: str, source: str, key: str, row: Row, place: SlicePlace, links: Links
+) -> Scan:
     path = os.path.join(root, file)
     size = os.path.getsize(path) if os.path.isfile(path) else None
     fields = {"label": row.label, "split": row.split, **volume_fields(place)}

@@ -125,10 +125,10 @@ def columns(eye: Eye, width: int) -> Floats:
 
 
 def thicknesses(eye: Eye, x_W: Floats, y: float, *, pit: float = 1.0) -> Floats:
-    """Returns healthy thicknesses in micrometres, shape (K, W).
+    """Returns the healthy thickness of each of the LAYERS in micrometres, shape (K, W).
 
     The round numbers were set by eye until the profiles looked like OCTDL's normal scans. They are not a
-    medical norm. `pit` 1 keeps the foveal pit, 0 fills it.
+    medical norm. `x_W` and `y`: mm from the fovea. `pit`: 1 keeps the foveal pit, 0 fills it.
     """
     r_W = np.hypot(x_W, y)
     rim_W = 1.0 - pit * np.exp(-((r_W / eye.pit) ** 1.7))
@@ -138,6 +138,7 @@ def thicknesses(eye: Eye, x_W: Floats, y: float, *, pit: float = 1.0) -> Floats:
     far_W = np.clip(-x_W * eye.nasal, 0.0, 4.5)
     inner_W = 0.45 + 0.55 * np.exp(-(((r_W - 0.9) / 1.7) ** 2))
     zero_W = np.zeros_like(x_W)
+    # One line for each of the LAYERS.
     thick_KW = np.stack([
         rim_W * (13.0 + 12.0 * nasal_W + 2.5 * far_W + 5.0 * abs(y)) + 0.4 * eye.surface(x_W, y),
         rim_W * (56.0 * inner_W + eye.surface(x_W, y)),

@@ -86,7 +86,9 @@ def draw_lesion(label: str, rng: np.random.Generator) -> Lesion:
     return _DRAW_LESION[label](rng)
 
 
-def _normal(rng: np.random.Generator) -> Lesion:
+def _draw_normal(rng: np.random.Generator) -> Lesion:
+    """Draws a healthy eye: nothing deforms the layers."""
+
     def deform(section: LesionSection, x_W: Floats, y: float) -> None:
         """Nothing to change."""
 
@@ -244,4 +246,4 @@ def _cysts(rng: np.random.Generator) -> Lesion:
     return Lesion(extent=extent, lift=swell, pit=rng.uniform(0.4, 0.9), deform=deform)
 
 
-_DRAW_LESION = {"NORMAL": _normal, "MH": _hole, "AMRD": _drusen, "CSR": _serous, "DR": _cysts}
+_DRAW_LESION = {"NORMAL": _draw_normal, "MH": _hole, "AMRD": _drusen, "CSR": _serous, "DR": _cysts}

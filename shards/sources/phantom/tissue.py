@@ -89,13 +89,15 @@ def edges(thick_KW: Floats, bruch_W: Floats) -> Floats:
 
 
 def texture(key: tuple[int, int, int], channel: int, y: float, cells: tuple[int, int]) -> Floats:
-    """Draws standard-normal noise on a grid of `cells` that changes smoothly with `y`.
+    """Draws standard-normal noise of shape `cells` that changes smoothly with `y` (mm).
 
     Grids 0.12 mm apart in y are drawn independently, and the two nearest are blended with constant variance.
+    `key`: seed, patient and eye. `channel`: another one gives independent noise.
     """
     seed, patient, eye = key
     knot = math.floor(y / 0.12)
-    part = (y / 0.12 - knot) * math.pi / 2
+    angle = (y / 0.12 - knot) * math.pi / 2
+    # Plus 1000, because y may be negative and a key may not.
     first, second = (
         keyed_rng(seed, STREAM_TEXTURE, patient, eye, channel, 1000 + k).standard_normal(
             cells, dtype=np.float32
@@ -103,7 +105,7 @@ def texture(key: tuple[int, int, int], channel: int, y: float, cells: tuple[int,
         for k in (knot, knot + 1)
     )
     # cos^2 + sin^2 = 1, so the blend keeps the variance and no B-scan looks smoother.
-    return np.asarray(math.cos(part) * first + math.sin(part) * second, np.float32)
+    return np.asarray(math.cos(angle) * first + math.sin(angle) * second, np.float32)
 
 
 def grain(

@@ -39,19 +39,19 @@ def test_a_refusal_says_what_to_do(code: str, advice: str) -> None:
 
 
 def test_missing_credentials_name_the_variables_to_set() -> None:
-    assert "AWS_ACCESS_KEY_ID" in str(store_errors.reason(NoCredentialsError()))
+    assert "AWS_ACCESS_KEY_ID" in str(store_errors.other_error_reason(NoCredentialsError()))
     half = PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY")
-    assert "set both" in str(store_errors.reason(half))
+    assert "set both" in str(store_errors.other_error_reason(half))
 
 
 def test_a_signed_address_in_an_error_loses_its_query() -> None:
     error = OSError(errno.EIO, "no answer from https://store/b/k?X-Amz-Signature=0123abc in time")
-    assert store_errors.reason(error) == "[Errno 5] no answer from https://store/b/k in time"
+    assert store_errors.other_error_reason(error) == "[Errno 5] no answer from https://store/b/k in time"
 
 
 def test_an_error_that_is_no_stores_has_no_reason() -> None:
-    assert store_errors.reason(KeyError("x")) is None
-    assert "Invalid endpoint" in str(store_errors.reason(ValueError("Invalid endpoint: htp://x")))
+    assert store_errors.other_error_reason(KeyError("x")) is None
+    assert "Invalid endpoint" in str(store_errors.other_error_reason(ValueError("Invalid endpoint: htp://x")))
 
 
 def test_each_answer_is_told_and_no_request_is_sent_when_its_time_is_over(

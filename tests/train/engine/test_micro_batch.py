@@ -121,7 +121,7 @@ def test_every_way_in_which_memory_ends_is_an_answer(
     monkeypatch: pytest.MonkeyPatch, end: Callable[[], object]
 ) -> None:
     model, group = MaskedAutoencoder(CONFIG), RankGroup(World(), torch.device("cpu"))
-    monkeypatch.setattr(micro_batch, "_measure", lambda *_: end())
+    monkeypatch.setattr(micro_batch, "_peak_memory_bytes", lambda *_: end())
     assert micro_batch._measure_or_infinity(model, 3, 1, group) == math.inf
 
 
@@ -129,7 +129,7 @@ def test_another_error_of_a_trial_is_not_taken_for_the_end_of_memory(monkeypatch
     def fail(*_: object) -> float:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(micro_batch, "_measure", fail)
+    monkeypatch.setattr(micro_batch, "_peak_memory_bytes", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         micro_batch._measure_or_infinity(
             MaskedAutoencoder(CONFIG), 3, 1, RankGroup(World(), torch.device("cpu"))
