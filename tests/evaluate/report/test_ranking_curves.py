@@ -99,9 +99,9 @@ def test_the_grid_is_read_as_from_every_score_in_each_resample() -> None:
     weights = draw.poisson(1, (30, 300)).astype(np.uint8)
     weights[0, score > 0.5] = 0
     for r, (true_V, false_V) in enumerate(
-        zip(*(found.T for found in rank(truth, score).counts(Chunk(weights))), strict=True)
+        zip(*(counts_VR.T for counts_VR in rank(truth, score).counts(Chunk(weights))), strict=True)
     ):
-        roc, pr = ranking_curves._on_grid(true_V, false_V)
+        roc, pr = ranking_curves._curves_on_grid(true_V, false_V)
         false, true, _ = roc_curve(truth, score, sample_weight=weights[r], drop_intermediate=False)
         assert roc[1:] == pytest.approx(np.interp(ranking_curves.GRID, false, true)[1:], abs=1e-12)
         falling = np.unique(score[weights[r] > 0])[::-1]
@@ -109,5 +109,5 @@ def test_the_grid_is_read_as_from_every_score_in_each_resample() -> None:
         right = np.array([(weights[r] * truth * (score >= s)).sum() for s in falling])
         first = [np.flatnonzero(right >= (g - 1e-9) * right[-1])[0] for g in ranking_curves.GRID]
         assert pr == pytest.approx((right / seen)[first], abs=1e-12)
-    nothing = ranking_curves._on_grid(np.array([0.0, 0.0]), np.array([1.0, 2.0]))
+    nothing = ranking_curves._curves_on_grid(np.array([0.0, 0.0]), np.array([1.0, 2.0]))
     assert np.isnan(nothing).all()
