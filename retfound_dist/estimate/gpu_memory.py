@@ -96,7 +96,7 @@ def peak_memory(
     weights, gradients, optimizer = state_bytes(count, ranks, zero_stage, precision, offload_optimizer)
     activations = micro_batch * activation_bytes(model, precision, activation_checkpointing, gpu)
     if ranks == 1 and zero_stage < 3 and not offload_optimizer:
-        return _single_rank(count, precision, activations, passes, gpu)
+        return _single_rank_memory(count, precision, activations, passes, gpu)
     # Two buckets on a GPU: one fills while the other is sent.
     first, last = _buffer_bytes(count, ranks, zero_stage, precision, 2 if gpu else 1)
     if gpu:
@@ -111,43 +111,49 @@ def peak_memory(
     return DeviceMemory(weights, gradients, optimizer, activations, last, CPU_CONTEXT_BYTES, 1.0)
 
 
-def _single_rank(
-    count: int, precision: Precision, activations: float, passes: int, gpu: bool
+def _single_rank_memory(
+    parameters: int, precision: Precision, activations: float, passes: int, gpu: bool
 ) -> DeviceMemory:
-    """One rank (`train/engine/single_rank_engine.py`): no copy of a gradient, in fp32 none of the weights."""
+    """Memory of a rank without others, which copies no gradients, and in fp32 no weights.
+
+    `parameters`: their number. `activations`: bytes. See `train/engine/single_rank_engine.py`.
+    """
     # Gradients of a single pass keep their precision, several passes are summed in fp32.
-    element = element_bytes(precision)
-    optimizer = (8 if precision == "fp32" else 12) * count
-    gradients = (4 if passes > 1 else element) * count
+    element_size = element_bytes(precision)
+    optimizer = (8 if precision == "fp32" else 12) * parameters
+    gradients = (4 if passes > 1 else element_size) * parameters
     if not gpu:
         # They hardly reuse memory of activations: the heap seldom has a free block of the right size.
-        return DeviceMemory(element * count, gradients, optimizer, activations, 0, CPU_CONTEXT_BYTES)
+        return DeviceMemory(
+            element_size * parameters, gradients, optimizer, activations, 0, CPU_CONTEXT_BYTES
+        )
     if passes > 1:
-        return DeviceMemory(element * count, gradients, optimizer, activations, 0)
+        return DeviceMemory(element_size * parameters, gradients, optimizer, activations, 0)
     # PyTorch's pool gives the gradients of a single pass the memory of freed activations.
-    return DeviceMemory(element * count, 0, optimizer, activations, max(0, gradients - activations))
+    return DeviceMemory(element_size * parameters, 0, optimizer, activations, max(0, gradients - activations))
 
 
 def _buffer_bytes(
-    count: int, ranks: int, zero_stage: int, precision: Precision, buckets: int
+    parameters: int, ranks: int, zero_stage: int, precision: Precision, buckets: int
 ) -> tuple[float, float]:
     """Bytes of buffers at two moments: beside the activations when the backward pass begins, and in their
     place when the optimizer runs.
 
-    This follows DeepSpeed 0.19 as `train/engine/` configures it.
+    `parameters`: their number. `buckets`: how many exist at a time. This follows DeepSpeed 0.19 as
+    `train/engine/` configures it.
     """
-    element = element_bytes(precision)
+    element_size = element_bytes(precision)
     # The weights of all ranks are present. Gradients are sent from an fp32 copy and its clone.
     if zero_stage == 3:
-        first = 4 * BUCKET + (element * count if ranks > 1 else 0)
-        return first, first + 2 * 4 * min(BUCKET, count)
+        first = 4 * BUCKET + (element_size * parameters if ranks > 1 else 0)
+        return first, first + 2 * 4 * min(BUCKET, parameters)
     # bf16 at ZeRO 0 and 1: the fp32 gradients are copied to be sent, after the last backward pass.
     if precision == "bf16" and zero_stage < 2:
-        return 0, 4 * min(WHOLE_BUCKET, count)
+        return 0, 4 * min(WHOLE_BUCKET, parameters)
     # Otherwise a bucket in the working precision collects them. In the end they exist in it and in fp32.
-    bucket = element * BUCKET * buckets
-    rank_share = count / ranks
-    return bucket, bucket + (6 * rank_share if precision == "bf16" else 4 * count + 4 * rank_share)
+    bucket = element_size * BUCKET * buckets
+    rank_share = parameters / ranks
+    return bucket, bucket + (6 * rank_share if precision == "bf16" else 4 * parameters + 4 * rank_share)
 
 
 def state_bytes(
