@@ -85,14 +85,18 @@ def _mean_of_classes(
         chunk_rows, chunk = slice(start, start + rows), Chunk(weights_RN[start : start + rows])
         for ranking in rankings:
             true_RV, false_RV = (np.ascontiguousarray(counts_VR.T) for counts_VR in ranking.counts(chunk))
-            grid_curves = [_on_grid(*each) for each in zip(true_RV, false_RV, strict=True)]
+            grid_curves = [_curves_on_grid(*each) for each in zip(true_RV, false_RV, strict=True)]
             sums_2RG[:, chunk_rows] += np.swapaxes(grid_curves, 0, 1)
     roc_RG, pr_RG = sums_2RG / len(classes)
     return roc_RG, pr_RG
 
 
-def _on_grid(true_V: Floats, false_V: Floats) -> tuple[Floats, Floats]:
-    """(G,) both, of one class in one resample."""
+def _curves_on_grid(true_V: Floats, false_V: Floats) -> tuple[Floats, Floats]:
+    """Sensitivity at each false positive rate of GRID, and precision at each recall of GRID, (G,) both.
+
+    `true_V`, `false_V`: true and false positives at each bend, of one class in one resample. NaN where the
+    resample has no image of the class, or only images of it.
+    """
     if not true_V[-1] or not false_V[-1]:
         return np.full(len(GRID), np.nan), np.full(len(GRID), np.nan)
     true_V, false_V = np.append(0, true_V), np.append(0, false_V)
