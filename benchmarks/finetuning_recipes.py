@@ -30,7 +30,7 @@ from retfound_dist.config.schema import EvalData, EvalModel, Finetune
 from retfound_dist.errors import RetfoundError
 from retfound_dist.evaluate.data.label_subset import load_label_share
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
-from retfound_dist.evaluate.finetune.finetuning import finetune, make_classifier
+from retfound_dist.evaluate.finetune.finetuning import finetune
 
 MODEL = EvalModel(name="vit_demo_patch14", image_size=112)
 BASE = Finetune(
@@ -115,12 +115,11 @@ def trial_identity(args: argparse.Namespace, name: str) -> str:
 def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) -> dict[str, float]:
     """Val scores of one fine-tuning, at the epoch that val chooses; the val part stands in for test."""
     torch.set_num_threads(1)
-    data = load_label_share(EvalData(path=shards, label_share=share, workers=0), MODEL.image_size)
-    data.parts["test"] = data.parts["val"]
     start = open_starting_weights(weights, MODEL)
-    side, classes = start.image_size, len(data.classes)
-    model = make_classifier(start.weights, start.shape, side, classes, recipe.drop_path, seed)
-    result = finetune(model, data, side, recipe, seed, 0)
+    data = load_label_share(EvalData(path=shards, label_share=share, workers=0), start.image_size)
+    data.parts["test"] = data.parts["val"]
+    model = start.backbone.build(len(data.classes), recipe.drop_path, seed)
+    result = finetune(model, start.backbone, data, recipe, seed, 0)
     scores = result.history[result.chosen_epoch - 1]["val"]
     return {"epoch": result.chosen_epoch, **{score: scores[score] for score in SCORES}}
 

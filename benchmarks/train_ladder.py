@@ -8,8 +8,8 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
+from retfound_dist.model.backbones.backbone import Preparation
 from retfound_dist.model.mae import MaskedAutoencoder, gather_rows, normalise, normalise_patches, patchify
-from retfound_dist.model.vit import normalise_images
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Climber(MaskedAutoencoder):
 
 def rgb(images_B1HW: Tensor) -> Tensor:
     """The images of a usual loader: normalised floats in three channels."""
-    return normalise_images(images_B1HW).contiguous()
+    return Preparation().normalise(images_B1HW).contiguous()
 
 
 class MasterAdamW:

@@ -198,6 +198,7 @@ def _embed(args: argparse.Namespace) -> int:
         args.quiet,
         links="anywhere" if args.follow_links else "inside",
         force=args.force,
+        image_size=args.image_size,
     )
 
 

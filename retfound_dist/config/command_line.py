@@ -141,9 +141,16 @@ def _add_weight_commands(commands: CommandParsers) -> None:
     export.add_argument("--out", required=True, metavar="FILE", help="file to write; for hf a folder")
     _add_force(export)
     embed = commands.add("embed", "compute the features of a folder of images or a shard set")
-    embed.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, a checkpoint or a weights file")
+    embed.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a run, a checkpoint, a weights file, timm:NAME[@FILE] or hf:OWNER/REPO",
+    )
     embed.add_argument("images", metavar="IMAGES", help="a folder of images, or the URL of a shard set")
     embed.add_argument("--out", required=True, metavar="F.npz", help="file to write: .npz or .parquet")
+    embed.add_argument(
+        "--image-size", type=int, metavar="S", help="side of the input in pixels (default: the weights' own)"
+    )
     _add_force(embed)
     embed.add_argument(
         "--follow-links",

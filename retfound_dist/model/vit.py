@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
-from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, NORM_EPS, EncoderShape
+from retfound_dist.model.mae import NORM_EPS, EncoderShape
 
 HEAD_STD = 2e-5
 """Standard deviation of the head's initial weights (RETFound, fine-tuning)."""
@@ -20,10 +19,15 @@ def build_classifier(
 ) -> VisionTransformer:
     """A ViT that maps normalised images (B, 3, H, W) to logits (B, classes)."""
     model = _make_vit(shape, image_size, num_classes=classes, global_pool="avg", drop_path_rate=drop_path)
-    nn.init.trunc_normal_(model.head.weight, std=HEAD_STD)
-    # With weights near zero and no bias, fine-tuning begins with equal probabilities for all classes.
-    nn.init.zeros_(model.head.bias)
+    start_head(model.head)
     return model
+
+
+def start_head(head: nn.Module | None) -> None:
+    """Draw a linear head near zero, so that fine-tuning begins with equal probabilities for all classes."""
+    if isinstance(head, nn.Linear):
+        nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+        nn.init.zeros_(head.bias)
 
 
 def build_encoder(shape: EncoderShape, image_size: int) -> VisionTransformer:
@@ -41,11 +45,3 @@ def _make_vit(shape: EncoderShape, image_size: int, **options: Any) -> VisionTra
         norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
         **options,
     )
-
-
-def normalise_images(images_BCHW: Tensor) -> Tensor:
-    """uint8 grey or RGB images to ImageNet-normalised fp32 (B, 3, H, W)."""
-    x = images_BCHW.float().div(255).expand(-1, 3, -1, -1)
-    mean = torch.tensor(IMAGENET_MEAN, device=x.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=x.device)[:, None, None]
-    return (x - mean) / std

@@ -12,6 +12,7 @@ from retfound_dist.evaluate.commands.compare import compare_command
 from retfound_dist.evaluate.data import starting_weights
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
+from retfound_dist.model.backbones import opening
 from tests.cluster.real_s3 import S3, use, with_new_bucket
 from tests.evaluate.commands.test_compare import (
     check_rows,
@@ -40,8 +41,8 @@ def test_another_file_of_the_same_size_at_a_url_is_another_row_and_a_known_one_n
     url = storage.join(s3.url, "weights.pth")
     check_rows(rows_of_two_files_at_one_url(tmp_path, url))
     reads: list[str] = []
-    real = starting_weights.read_weights
-    monkeypatch.setattr(starting_weights, "read_weights", lambda where: reads.append(where) or real(where))
+    real = opening.read_weights
+    monkeypatch.setattr(opening, "read_weights", lambda where: reads.append(where) or real(where))
     assert compare_command(str(tmp_path / "compare.toml"), [*TINY, "finetune.epochs=1"], quiet=True) == 0
     assert reads == []
     memory = IdentityCache(str(tmp_path / "out" / "weights.json"))

@@ -7,6 +7,7 @@ May import no other part of the package.
 """
 
 from retfound_dist.config.schema.evaluate_settings import (
+    OWN,
     Alarm,
     CompareConfig,
     CompareOut,
@@ -38,6 +39,7 @@ from retfound_dist.config.schema.pretrain_settings import (
 )
 
 __all__ = [
+    "OWN",
     "Alarm",
     "Checkpoint",
     "CompareConfig",

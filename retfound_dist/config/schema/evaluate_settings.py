@@ -79,14 +79,19 @@ class External:
         return self
 
 
+OWN: Literal["own"] = "own"
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvalModel:
     """The classifier, where the checkpoint does not define it (`checkpoint = "none"`)."""
 
     name: str = "vit_large_patch16"
-    """Encoder, as for pretraining. A checkpoint's own encoder has priority."""
-    image_size: Positive = 224
-    """Side of the input in pixels. The image size of a run's checkpoint has priority."""
+    """Encoder that is drawn at random for `none`: as for pretraining, or `timm:NAME`. Weights bring their own
+    encoder."""
+    image_size: Positive | Literal["own"] = OWN
+    """Side of the input in pixels, for any weights: positions are resampled. `own`: the size that the weights
+    were trained with, and 224 for `none`."""
 
 
 def _check_change(change: dict[str, Any]) -> dict[str, Any]:
@@ -245,6 +250,10 @@ class CompareConfig:
     label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Additional shares of the train part's labels at which all rows are compared, such as [0.01, 0.1,
     0.5]."""
+    sizes: Literal["own", "same"] | Annotated[tuple[Positive, ...], Field(min_length=1)] = "own"
+    """Input sizes. `own`: each row has the size that its weights were trained with, or model.image_size.
+    `same`: all rows have model.image_size, or 224. A list such as [224, 518]: a comparison of its own for
+    each size, in OUT/size_224 and so on."""
     external: External = field(default_factory=External)
     model: EvalModel = field(default_factory=EvalModel)
     finetune: Finetune = field(default_factory=Finetune)
@@ -261,6 +270,8 @@ class CompareConfig:
     def _has_rows(self) -> CompareConfig:
         if not self.weights:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
+        if isinstance(self.sizes, tuple) and self.model.image_size != OWN:
+            raise ValueError("sizes and model.image_size both give sizes: give one of the two")
         return self
 
 

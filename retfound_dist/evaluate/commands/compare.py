@@ -11,8 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import CompareConfig, EvalOut, EvaluateConfig
-from retfound_dist.errors import ConfigError, RecordError, StorageError
+from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalOut, EvaluateConfig
+from retfound_dist.errors import (
+    CheckpointError,
+    ConfigError,
+    RecordError,
+    RetfoundError,
+    StorageError,
+    WeightsError,
+)
 from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row, make_rows
 from retfound_dist.evaluate.commands.evaluate import (
     headline,
@@ -24,6 +31,7 @@ from retfound_dist.evaluate.data.label_subset import with_label_share
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
 from retfound_dist.evaluate.report import label_efficiency, text_tables
+from retfound_dist.evaluate.report.backbone_table import token_warning
 from retfound_dist.evaluate.report.evaluation_page import comparison_page
 from retfound_dist.evaluate.report.paired_differences import comparison
 from retfound_dist.evaluate.results import evaluation_files
@@ -38,6 +46,10 @@ from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.progress import ProgressDisplay
 
 COMPARE, TABLE = "compare.json", "table.md"
+COMMON_SIZE = 224
+"""Input side for `sizes = "same"` where no size is given (RETFound)."""
+Input = tuple[int, str]
+"""Side and interpolation: rows with the same ones share their decoded images."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
@@ -48,26 +60,57 @@ def compare_command(
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
     _check_names(config)
+    for one in configs_by_size(config):
+        _compare(one, quiet, force)
+    return 0
+
+
+def configs_by_size(config: CompareConfig) -> list[CompareConfig]:
+    """One comparison, or one for each of several input sizes, in OUT/size_SIZE/."""
+    if config.sizes == "own":
+        return [config]
+    if config.sizes == "same":
+        size = COMMON_SIZE if config.model.image_size == OWN else config.model.image_size
+        return [replace(config, model=replace(config.model, image_size=size))]
+    return [
+        replace(
+            config,
+            sizes="same",
+            model=replace(config.model, image_size=size),
+            out=CompareOut(url=storage.join(config.out.url, f"size_{size}"), report=""),
+        )
+        for size in config.sizes
+    ]
+
+
+def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
+    """All rows at one setting of the input size."""
     # Checked before images are decoded, so that errors come early.
     check_out_url(config.out.url, force, comparison=True)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_may_write(report_url(config), "compare", force, "out.report")
     weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
-    starts = {
-        name: open_starting_weights(url, config.model, weights_cache) for name, url in config.weights.items()
-    }
+    starts = _open_rows(config, weights_cache)
     with ProgressDisplay(quiet) as show:
         for name, start in starts.items():
             if remark := start.remark:
                 show.say(f"{name}: {remark}")
+        facts = {name: start.backbone.facts.to_json() for name, start in starts.items()}
+        warning = token_warning(facts)
+        if warning:
+            show.say(f"warning: {warning}")
         # Decoded once with all labels: each share is a part of it, so all rows have the same test images.
         all_labels = replace(config.data, label_share=1.0)
-        sizes = {start.image_size for start in starts.values()}
-        sets = {size: load_labelled(all_labels, size, show, config.external) for size in sorted(sizes)}
+        backbones = {_input(start): start.backbone for start in starts.values()}
+        sets = {
+            key: load_labelled(all_labels, backbones[key], show, config.external) for key in sorted(backbones)
+        }
         by_share = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
         rows = by_share[config.data.label_share]
         tree = comparison(rows, config.bootstrap)
+        if warning:
+            tree["sentences"] += [f"{warning[0].upper()}{warning[1:]}."]
         if len(by_share) > 1:
             tree["label_efficiency"] = label_efficiency.efficiency_tree(by_share, config.bootstrap)
             tree["sentences"] += label_efficiency.efficiency_sentences(
@@ -85,7 +128,6 @@ def compare_command(
         for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
-    return 0
 
 
 def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig:
@@ -110,7 +152,7 @@ def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig
 def _make_rows(
     config: CompareConfig,
     starts: Mapping[str, StartingWeights],
-    sets: Mapping[int, LabelledSet],
+    sets: Mapping[Input, LabelledSet],
     show: ProgressDisplay,
     force: bool,
 ) -> dict[float, dict[str, Evaluation]]:
@@ -159,9 +201,31 @@ def _existing_row(start: StartingWeights, data: LabelledSet, row: EvaluateConfig
 
 
 def _set_with_share(
-    sets: Mapping[int, LabelledSet], start: StartingWeights, row: EvaluateConfig
+    sets: Mapping[Input, LabelledSet], start: StartingWeights, row: EvaluateConfig
 ) -> LabelledSet:
-    return with_label_share(sets[start.image_size], row.data.label_share, row.data.split_seed)
+    return with_label_share(sets[_input(start)], row.data.label_share, row.data.split_seed)
+
+
+def _input(start: StartingWeights) -> Input:
+    return start.image_size, start.backbone.preparation.interpolation
+
+
+def _open_rows(config: CompareConfig, weights_cache: IdentityCache) -> dict[str, StartingWeights]:
+    """The starting weights of every row; WeightsError that lists all rows whose weights cannot be used."""
+    starts: dict[str, StartingWeights] = {}
+    faults: dict[str, RetfoundError] = {}
+    for name, url in config.weights.items():
+        try:
+            starts[name] = open_starting_weights(url, config.model, weights_cache)
+        except (WeightsError, CheckpointError, ConfigError, StorageError) as error:
+            faults[name] = error
+    # All at once: a comparison of ten downloads should not be started ten times to learn of ten faults.
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
+        rows = "\n".join(f"  weights.{name}: {error}" for name, error in faults.items())
+        raise WeightsError(f"{len(faults)} of {len(config.weights)} rows cannot be used:\n{rows}")
+    return starts
 
 
 def _row_title(name: str, share: float) -> str:

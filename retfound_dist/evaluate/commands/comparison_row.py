@@ -57,4 +57,6 @@ def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show:
 def _make_in_process(config: EvaluateConfig, show: ProgressDisplay) -> None:
     # This is a worker process: it reads weights and images itself, so that they are not pickled.
     start = open_starting_weights(config.checkpoint, config.model)
-    make_row(start, load_with_external(config.data, config.external, start.image_size), config, show)
+    interpolation = start.backbone.preparation.interpolation
+    data = load_with_external(config.data, config.external, start.image_size, interpolation=interpolation)
+    make_row(start, data, config, show)

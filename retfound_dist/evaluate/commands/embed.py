@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retfound_dist.config.schema import EvalModel
+from retfound_dist.config.schema import OWN, EvalModel
 from retfound_dist.errors import ConfigError, DataError, StorageError
 from retfound_dist.evaluate.data import set_layouts
 from retfound_dist.evaluate.data.gray_pixels import Pixels, decode_grey, resize_for_testing
@@ -71,6 +71,7 @@ def embed_command(
     quiet: bool = False,
     links: Links = "inside",
     force: bool = False,
+    image_size: int | None = None,
 ) -> int:
     """Run `retfound embed`; RetfoundError for anything that a user can fix."""
     if not out.endswith(OUTPUT_ENDINGS):
@@ -79,7 +80,7 @@ def embed_command(
     if out.endswith(".parquet"):
         _import_parquet()
     output_files.check_may_write(out, "embed", force)
-    start = open_starting_weights(checkpoint, EvalModel())
+    start = open_starting_weights(checkpoint, EvalModel(image_size=image_size or OWN))
     items, notes = list_images(images, links)
     with ProgressDisplay(quiet) as show:
         if remark := start.remark:
@@ -186,8 +187,10 @@ def _compute_embeddings(
 ) -> Embedded:
     """Compute the features of all images; those that cannot be read are skipped, with the reason."""
     keys, pixels, skipped = [], [], []
+    interpolation = start.backbone.preparation.interpolation
+    read = partial(_read_or_reason, side=start.image_size, interpolation=interpolation)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        images = list(pool.map(partial(_read_or_reason, side=start.image_size), items))
+        images = list(pool.map(read, items))
     for item, image in zip(items, images, strict=True):
         if isinstance(image, str):
             skipped.append(f"{item.key}: {image}")
@@ -195,14 +198,15 @@ def _compute_embeddings(
             keys.append(item.key)
             pixels.append(image)
     if not pixels:
-        return Embedded(keys, np.empty((0, start.shape.width), np.float32), skipped)
-    return Embedded(keys, compute_features(model, pixels, lambda done, _: on_progress(done)), skipped)
+        return Embedded(keys, np.empty((0, start.backbone.facts.width), np.float32), skipped)
+    rows = compute_features(model, start.backbone, pixels, lambda done, _: on_progress(done))
+    return Embedded(keys, rows, skipped)
 
 
-def _read_or_reason(item: LabelledImage, side: int) -> Pixels | str:
+def _read_or_reason(item: LabelledImage, side: int, interpolation: str) -> Pixels | str:
     """An image's grey pixels (`side`, `side`), or why it cannot be read."""
     try:
-        return resize_for_testing(decode_grey(item.read()), side)
+        return resize_for_testing(decode_grey(item.read()), side, interpolation)
     except (ValueError, OSError, StorageError, DataError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -211,7 +215,8 @@ def _identity(start: StartingWeights, items: Sequence[LabelledImage]) -> str:
     """A digest of the weights and of the content of the images."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         content = list(pool.map(_content_digest, items))
-    text = json.dumps([start.identity, start.image_size, [item.key for item in items], content])
+    encoder, keys = start.backbone.architecture(), [item.key for item in items]
+    text = json.dumps([start.identity, encoder, start.image_size, keys, content])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -33,6 +33,7 @@ from retfound_dist.evaluate.results.page_images import make_pictures
 from retfound_dist.evaluate.scores import bootstrap, metrics, wording
 from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.io import storage
+from retfound_dist.model.backbones.backbone import Backbone
 from retfound_dist.runtime.humanize import duration
 from retfound_dist.runtime.progress import ProgressDisplay
 
@@ -51,7 +52,7 @@ def evaluate_command(
     with ProgressDisplay(quiet) as show:
         if remark := start.remark:
             show.say(remark)
-        data = load_labelled(config.data, start.image_size, show, config.external)
+        data = load_labelled(config.data, start.backbone, show, config.external)
         existing = read_matching_evaluation(start, data, config, force, show.warn)
         if existing:
             # A deleted page is drawn again from the other files, without a new evaluation.
@@ -81,11 +82,13 @@ def set_threads(threads: int) -> None:
 
 
 def load_labelled(
-    config: EvalData, image_size: int, show: ProgressDisplay, external: External | None = None
+    config: EvalData, backbone: Backbone, show: ProgressDisplay, external: External | None = None
 ) -> LabelledSet:
     """Decode the labelled set and the external set, and show the progress."""
     show.begin(f"reading {config.path}")
-    data = external_validation.load_with_external(config, external, image_size, show.advance)
+    data = external_validation.load_with_external(
+        config, external, backbone.image_size, show.advance, backbone.preparation.interpolation
+    )
     parts = ", ".join(f"{name} {len(part)}" for name, part in data.parts.items())
     split_by = wording.describe_split(data.split_source, data.unit_counts)
     show.say(f"{config.path}: {len(data.classes)} classes; {parts} images; split {split_by}")
@@ -122,7 +125,7 @@ def evaluate_start(
     if search.tried_recipes:
         show.say(f"chosen by val: {wording.describe_tuning(search.recipe_change, search.tried_recipes)}")
     # Heat maps need the fine-tuned model, which only the first seed returns.
-    mistakes = worst_mistakes(search.model, data, search.result)
+    mistakes = worst_mistakes(search.model, start.backbone, data, search.result)
     results = [search.result, *finetune_other_seeds(start, data, config, search.recipe, show)]
     test = data.parts["test"]
     # Rounded as in predictions.csv, so that the same scores can be computed from the file.
@@ -158,6 +161,7 @@ def evaluate_start(
         **seed_statistics(results, data),
         **({"probe": _probe_metrics(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": {**start.describe(), "pretrained_on": overlap},
+        "speed": measured_speed(results, len(test)),
         "split": data.counts(),
         "patients": count_patients(test.patients),
         "skipped": [{"key": key, "reason": reason} for key, reason in data.skipped],
@@ -187,6 +191,16 @@ def evaluate_start(
         probabilities_SNC=probabilities_SNC if len(results) > 1 else None,
         external=external_result,
     )
+
+
+def measured_speed(results: Sequence[FinetuneResult], images: int) -> dict[str, float]:
+    """Images a second of the test part's prediction, and seconds of fine-tuning with one seed: the means."""
+    predicting = sum(result.test_seconds for result in results)
+    training = sum(row["seconds"] for result in results for row in result.history)
+    return {
+        "test_images_per_s": round(images * len(results) / max(predicting, 1e-9), 1),
+        "finetune_s": round(training / len(results), 1),
+    }
 
 
 def show_pretraining_overlap(overlap: dict[str, Any], show: ProgressDisplay, row: str = "") -> None:

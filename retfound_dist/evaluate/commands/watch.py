@@ -49,6 +49,8 @@ from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.formats.log_rows import read_log
 from retfound_dist.formats.shard_set import read_manifest
 from retfound_dist.io import storage
+from retfound_dist.model.backbones.backbone import Backbone
+from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.runtime.progress import ProgressDisplay
 
 
@@ -169,7 +171,7 @@ class _Watch:
             )
             reason = "it was evaluated with other images or settings"
             try:
-                if complete_row(start, self._labelled(start.image_size), self._evaluation_config(step)):
+                if complete_row(start, self._labelled(start), self._evaluation_config(step)):
                     self._finetuned.add(step)
                     reason = ""
             except FormatError:
@@ -193,7 +195,7 @@ class _Watch:
             self.show.say(f"step {step}: the checkpoint was deleted before it could be read")
             self._deleted.add(step)
             return
-        data = self._labelled(start.image_size)
+        data = self._labelled(start)
         history = self._history = self._history or self._start_history(start, data)
         if action == "probe":
             self._probe_checkpoint(step, start, data, history)
@@ -259,9 +261,10 @@ class _Watch:
         """The starting weights of the run, at the image size of its checkpoints; None where unreadable."""
         init = run_folder.read_config(self.run).get("model", {}).get("init", NONE)
         if init == NONE:
-            return StartingWeights(NONE, NONE, checkpoint.shape, checkpoint.image_size, NONE)
+            return StartingWeights(NONE, NONE, self._random_start(checkpoint), NONE)
         try:
-            start = open_starting_weights(init, self.config.model, self._weights_cache)
+            model = replace(self.config.model, image_size=checkpoint.image_size)
+            start = open_starting_weights(init, model, self._weights_cache)
         except RetfoundError as error:
             self.show.warn(f"no comparison with the run's starting weights: {error}")
             return None
@@ -271,12 +274,18 @@ class _Watch:
             reason = f"{init} has other weights now"
             self.show.warn(f"no comparison with the run's starting weights: {reason}")
             return None
-        return replace(start, image_size=checkpoint.image_size)
+        return start
 
-    def _labelled(self, size: int) -> LabelledSet:
-        if size not in self._sets:
-            self._sets[size] = load_labelled(self.config.data, size, self.show)
-        return self._sets[size]
+    @staticmethod
+    def _random_start(checkpoint: StartingWeights) -> Backbone:
+        """The encoder of a run's checkpoints before its first step."""
+        assert isinstance(checkpoint.backbone, PlainVit)
+        return PlainVit(None, checkpoint.backbone.shape, checkpoint.image_size)
+
+    def _labelled(self, start: StartingWeights) -> LabelledSet:
+        if start.image_size not in self._sets:
+            self._sets[start.image_size] = load_labelled(self.config.data, start.backbone, self.show)
+        return self._sets[start.image_size]
 
     def _raise_alarms(self) -> None:
         """FaultsFoundError where this watch or an earlier one has raised an alarm."""

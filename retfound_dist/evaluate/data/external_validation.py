@@ -20,6 +20,7 @@ import numpy as np
 from retfound_dist.config.schema import EvalData, External
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate.data import labelled_set
+from retfound_dist.evaluate.data.gray_pixels import BICUBIC
 from retfound_dist.evaluate.data.label_subset import load_label_share
 from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet, SplitPart
 from retfound_dist.evaluate.data.set_layouts import list_labelled_images
@@ -51,12 +52,14 @@ def load_with_external(
     external: External | None,
     image_size: int,
     on_progress: ProgressCallback | None = None,
+    interpolation: str = BICUBIC,
 ) -> LabelledSet:
     """The labelled set, with the external one where a path is given; ConfigError or DataError otherwise."""
-    data = load_label_share(config, image_size, on_progress)
+    data = load_label_share(config, image_size, on_progress, interpolation)
     if external is None or not external.path:
         return data
-    return replace(data, external=load_external_set(external, data, config, image_size, on_progress))
+    other = load_external_set(external, data, config, image_size, on_progress, interpolation)
+    return replace(data, external=other)
 
 
 def load_external_set(
@@ -65,6 +68,7 @@ def load_external_set(
     data_config: EvalData,
     image_size: int,
     on_progress: ProgressCallback | None = None,
+    interpolation: str = BICUBIC,
 ) -> ExternalSet:
     """List, map and decode the external set.
 
@@ -77,7 +81,7 @@ def load_external_set(
     class_of_label = {label: i for i, name in enumerate(classes) for label in class_map[name]}
     # The part is set before decoding: test images are cropped to squares, train images stay larger.
     mapped = [replace(item, split="test") for item in listing.items if item.label in class_of_label]
-    decoded, faults = labelled_set.decode_all(mapped, image_size, on_progress)
+    decoded, faults = labelled_set.decode_all(mapped, image_size, on_progress, interpolation)
     skipped = (*listing.skipped, *faults)
     labelled_set.check_budget(skipped, len(faults), len(mapped), config.path, data_config.bad_sample_budget)
     readable = [(item, image) for item, image in zip(mapped, decoded, strict=True) if image]

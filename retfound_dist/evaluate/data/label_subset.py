@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retfound_dist.config.schema import EvalData
+from retfound_dist.evaluate.data.gray_pixels import BICUBIC
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart, load_labelled_set
 from retfound_dist.evaluate.scores import bootstrap
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
@@ -24,12 +25,14 @@ TRAIN = "train"
 
 
 def load_label_share(
-    config: EvalData, image_size: int, on_progress: ProgressCallback | None = None
+    config: EvalData,
+    image_size: int,
+    on_progress: ProgressCallback | None = None,
+    interpolation: str = BICUBIC,
 ) -> LabelledSet:
     """A labelled set with `label_share` of its train part; raises DataError as `load_labelled_set` does."""
-    return with_label_share(
-        load_labelled_set(config, image_size, on_progress), config.label_share, config.split_seed
-    )
+    data = load_labelled_set(config, image_size, on_progress, interpolation)
+    return with_label_share(data, config.label_share, config.split_seed)
 
 
 def with_label_share(data: LabelledSet, share: float, seed: int) -> LabelledSet:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from retfound_dist.config.schema import EvalData
 from retfound_dist.errors import DataError, StorageError
 from retfound_dist.evaluate.data.gray_pixels import (
+    BICUBIC,
     Pixels,
     decode_grey,
     resize_for_testing,
@@ -125,7 +126,10 @@ def count_patients(patients: Sequence[str | None]) -> int | None:
 
 
 def load_labelled_set(
-    config: EvalData, image_size: int, on_progress: ProgressCallback | None = None
+    config: EvalData,
+    image_size: int,
+    on_progress: ProgressCallback | None = None,
+    interpolation: str = BICUBIC,
 ) -> LabelledSet:
     """List, split and decode a labelled set. Raises DataError where it cannot be used."""
     listing = list_labelled_images(config.path, links=config.follow_links)
@@ -137,7 +141,7 @@ def load_labelled_set(
     # Labels and classes are checked before decoding, so that errors in a list are reported within seconds.
     check_labels([item.label for item in items], config)
     _check_classes(classes, items, config.path, listing.notes)
-    decoded, faults = decode_all(items, image_size, on_progress)
+    decoded, faults = decode_all(items, image_size, on_progress, interpolation)
     skipped = (*listing.skipped, *faults)
     check_budget(skipped, len(faults), len(items), config.path, config.bad_sample_budget)
     readable = [(item, image) for item, image in zip(items, decoded, strict=True) if image]
@@ -179,14 +183,18 @@ class DecodedImage:
 
 
 def decode_all(
-    items: Sequence[LabelledImage], side: int, on_progress: ProgressCallback | None
+    items: Sequence[LabelledImage],
+    side: int,
+    on_progress: ProgressCallback | None,
+    interpolation: str = BICUBIC,
 ) -> tuple[list[DecodedImage | None], list[tuple[str, str]]]:
     """The image of each item, None where it cannot be read; (key, reason) of those that cannot be read."""
     decoded: list[DecodedImage | None] = []
     faults = []
+    decode = partial(_decode, side=side, interpolation=interpolation)
     # Threads suffice: the decoders and Pillow release Python's lock. Processes would copy the pixels.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for item, result in zip(items, pool.map(partial(_decode, side=side), items), strict=True):
+        for item, result in zip(items, pool.map(decode, items), strict=True):
             if isinstance(result, str):
                 faults.append((item.key, result))
             decoded.append(None if isinstance(result, str) else result)
@@ -195,7 +203,7 @@ def decode_all(
     return decoded, faults
 
 
-def _decode(item: LabelledImage, side: int) -> DecodedImage | str:
+def _decode(item: LabelledImage, side: int, interpolation: str = BICUBIC) -> DecodedImage | str:
     """The item's image, or the reason why it cannot be read."""
     try:
         data = item.read()
@@ -205,7 +213,7 @@ def _decode(item: LabelledImage, side: int) -> DecodedImage | str:
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     resize = resize_for_training if item.split == "train" else resize_for_testing
     digests = (*image_digests.digests_of_image(data, pixels_HW), *item.digests)
-    return DecodedImage(resize(pixels_HW, side), pixel_digest(pixels_HW), digests)
+    return DecodedImage(resize(pixels_HW, side, interpolation), pixel_digest(pixels_HW), digests)
 
 
 def check_budget(

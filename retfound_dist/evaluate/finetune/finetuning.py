@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data.random_erasing import RandomErasing
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from retfound_dist.config.schema import Finetune
 from retfound_dist.errors import DataError
@@ -26,11 +25,8 @@ from retfound_dist.evaluate.finetune.training_batches import batches, seeded_gen
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import Floats
+from retfound_dist.model.backbones.backbone import Backbone
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
-from retfound_dist.model.mae import EncoderShape
-from retfound_dist.model.positions import sincos_positions
-from retfound_dist.model.vit import build_classifier, normalise_images
-from retfound_dist.model.weights.weight_files import Weights, load_into
 
 State = dict[str, Tensor]
 _TEST_BATCH = 64
@@ -54,6 +50,8 @@ class FinetuneResult:
     """(N, C) of the test part, predicted by the weights of the chosen epoch."""
     external_probabilities: Floats | None = None
     """(N, C) of the external set; None without one."""
+    test_seconds: float = 0.0
+    """Time that the prediction of the test part took."""
 
 
 def best_device() -> torch.device:
@@ -76,32 +74,10 @@ def autocast_context(recipe: Finetune, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(recipe, device))
 
 
-def make_classifier(
-    weights: Weights | None, shape: EncoderShape, image_size: int, classes: int, drop_path: float, seed: int
-) -> VisionTransformer:
-    """The classifier before its first step. Without weights it is random, with sin-cos positions."""
-    torch.manual_seed(seed)
-    model = build_classifier(shape, image_size, classes, drop_path)
-    load_starting_weights(model, weights, shape, image_size)
-    return model
-
-
-def load_starting_weights(
-    model: VisionTransformer, weights: Weights | None, shape: EncoderShape, image_size: int
-) -> None:
-    """Loads weights into a new model; without weights it only sets sin-cos positions."""
-    grid = (image_size // shape.patch, image_size // shape.patch)
-    if weights is None:
-        with torch.no_grad():
-            model.pos_embed.copy_(sincos_positions(shape.width, grid))
-    else:
-        load_into(model, weights, grid)
-
-
 def finetune(
-    model: VisionTransformer,
+    model: nn.Module,
+    backbone: Backbone,
     data: LabelledSet,
-    side: int,
     recipe: Finetune,
     seed: int,
     workers: int,
@@ -113,10 +89,18 @@ def finetune(
     if device.type == "cpu" and uses_bf16(recipe, device):
         choose_cpu_operators(model, "bf16")
     train, val = data.parts["train"], data.parts["val"]
-    stream = batches(train.images, train.labels.tolist(), recipe, side, seed, workers)
+    stream = batches(
+        train.images,
+        train.labels.tolist(),
+        recipe,
+        backbone.image_size,
+        seed,
+        workers,
+        backbone.preparation.interpolation,
+    )
     weights_C = class_weights(train.labels, len(data.classes), recipe)
     mixer = Mixer(recipe, len(data.classes), seed)
-    training = _Training(model, recipe, mixer, weights_C, -(-len(train) // recipe.batch), on_step)
+    training = _Training(model, backbone, recipe, mixer, weights_C, -(-len(train) // recipe.batch), on_step)
     # Stochastic depth uses the global generator: earlier draws from it must not change the result.
     torch.manual_seed(seed + 1)
     history: list[dict[str, Any]] = []
@@ -127,7 +111,7 @@ def finetune(
             started = time.monotonic()
             loss, lr = training.run_epoch(epoch, stream)
             row = {"seed": seed, "epoch": epoch + 1, "train_loss": loss, "lr": lr}
-            row |= _validate(model, val, data.classes, recipe)
+            row |= _validate(model, backbone, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
                 # A copy, because the next step changes these tensors; on the CPU, to save GPU memory.
@@ -137,10 +121,12 @@ def finetune(
             if on_epoch:
                 on_epoch(history[-1])
     model.load_state_dict(best_state)
-    external_probabilities = predict(model, data.external.part, recipe) if data.external else None
-    test_probabilities = predict(model, data.parts["test"], recipe)
+    external_probabilities = predict(model, backbone, data.external.part, recipe) if data.external else None
+    started = time.monotonic()
+    test_probabilities = predict(model, backbone, data.parts["test"], recipe)
+    test_seconds = time.monotonic() - started
     return FinetuneResult(
-        seed, history, choose_epoch(history) + 1, test_probabilities, external_probabilities
+        seed, history, choose_epoch(history) + 1, test_probabilities, external_probabilities, test_seconds
     )
 
 
@@ -149,14 +135,16 @@ class _Training:
 
     def __init__(
         self,
-        model: VisionTransformer,
+        model: nn.Module,
+        backbone: Backbone,
         recipe: Finetune,
         mixer: Mixer,
         weights_C: Tensor | None,
         steps: int,
         on_step: ProgressCallback | None,
     ) -> None:
-        self.model, self.recipe, self.mixer, self.steps, self.on_step = model, recipe, mixer, steps, on_step
+        self.model, self.backbone, self.recipe, self.mixer = model, backbone, recipe, mixer
+        self.steps, self.on_step = steps, on_step
         self.device = next(model.parameters()).device
         self.weights_C = None if weights_C is None else weights_C.to(self.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, weight_decay=0.0)
@@ -183,7 +171,7 @@ class _Training:
     ) -> tuple[Tensor, int]:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        images = normalise_images(images_B3SS.to(self.device, non_blocking=True))
+        images = self.backbone.preparation.normalise(images_B3SS.to(self.device, non_blocking=True))
         with seeded_generators((self.mixer.seed, _ERASE, epoch, step)):
             images = self.erase(images)
         images, targets_BC = self.mixer(images, labels_B.to(self.device, non_blocking=True), epoch, step)
@@ -197,12 +185,12 @@ class _Training:
 
 
 def _validate(
-    model: VisionTransformer, val: SplitPart, classes: tuple[str, ...], recipe: Finetune
+    model: nn.Module, backbone: Backbone, val: SplitPart, classes: tuple[str, ...], recipe: Finetune
 ) -> dict[str, Any]:
     """Val loss, AUROC over the classes in val, and all macro scores; each None without a val part."""
     if not len(val):
         return {"val_loss": None, "val_auroc": None, "val": None}
-    probabilities_NC = predict(model, val, recipe)
+    probabilities_NC = predict(model, backbone, val, recipe)
     auroc_C, _ = metrics.ranking(val.labels, probabilities_NC)
     defined_auroc = auroc_C[np.isfinite(auroc_C)]
     return {
@@ -213,7 +201,7 @@ def _validate(
 
 
 @torch.inference_mode()
-def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floats:
+def predict(model: nn.Module, backbone: Backbone, part: SplitPart, recipe: Finetune) -> Floats:
     """Probabilities (N, C) of a part with images (S, S)."""
     model.eval()
     device = next(model.parameters()).device
@@ -221,7 +209,7 @@ def predict(model: VisionTransformer, part: SplitPart, recipe: Finetune) -> Floa
     for start in range(0, len(part), _TEST_BATCH):
         images = torch.from_numpy(np.stack(part.images[start : start + _TEST_BATCH])[:, None])
         with autocast_context(recipe, device):
-            logits = model(normalise_images(images.to(device)))
+            logits = model(backbone.preparation.normalise(images.to(device)))
         batch_probabilities.append(logits.float().softmax(1).double().cpu().numpy())
     probabilities_NC = np.concatenate(batch_probabilities)
     # The last step can diverge although its own loss was still finite.

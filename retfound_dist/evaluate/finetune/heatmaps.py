@@ -11,6 +11,7 @@ Shapes: N images, S side, G patches along a side, L = G x G patches, T = 1 + L t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,60 +19,63 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.scores.metrics import Floats
-from retfound_dist.model.vit import normalise_images
+from retfound_dist.model.backbones.backbone import Backbone, spatial_positions
 
 
 @dataclass(frozen=True)
 class HeatMaps:
     """Two maps of patches for each image, (N, G, G)."""
 
-    rollout: Floats
-    """Share of the pooled mean that comes from each patch; the rest, to a sum of 1, is the class token's."""
+    rollout: Floats | None
+    """Share of the pooled mean that comes from each patch; the rest, to a sum of 1, is the class and register
+    tokens'. None for a family without attention in each block."""
     gradient: Floats
     """How much each patch raised the logit of the given class, to first order; 0 where it lowered it."""
 
 
-def heat_maps(model: VisionTransformer, images: Sequence[Pixels], classes: Sequence[int]) -> HeatMaps:
+def heat_maps(model: Any, backbone: Backbone, images: Sequence[Pixels], classes: Sequence[int]) -> HeatMaps:
     """Maps of grey images (S, S), in fp32 and eval mode. `classes`: the class index of each gradient map."""
     device = next(model.parameters()).device
     model.eval()
-    batch = normalise_images(torch.from_numpy(np.stack(images)[:, None]).to(device))
+    batch = backbone.preparation.normalise(torch.from_numpy(np.stack(images)[:, None]).to(device))
     with torch.no_grad(), attention_of(model) as attention:
-        tokens_NTD = model.forward_features(batch)
-    side = images[0].shape[0] // model.patch_embed.patch_size[0]
+        output = model.forward_features(batch)
 
     def square(map_NL: Tensor) -> Floats:
+        side = math.isqrt(map_NL.shape[1])
         map_NGG: Floats = map_NL.double().cpu().numpy().reshape(len(images), side, side)
         return map_NGG
 
-    return HeatMaps(square(rollout(attention)), square(_gradient(model, tokens_NTD, classes)))
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    flow = square(rollout(attention, prefix)) if attention else None
+    return HeatMaps(flow, square(_gradient(model, output, classes)))
 
 
-def rollout(attention: Sequence[Tensor]) -> Tensor:
+def rollout(attention: Sequence[Tensor], prefix: int = 1) -> Tensor:
     """(N, L): how much each patch adds to the mean of the patch tokens. `attention`: (N, T, T) of each block.
 
-    Each block counts half for its attention and half for its residual branch.
+    `prefix`: class and register tokens, which come first. Each block counts half for its attention and
+    half for its residual branch.
     """
     flow_TT = torch.eye(attention[0].shape[-1], device=attention[0].device)
     flow_NTT = flow_TT.expand_as(attention[0])
     for mean_NTT in attention:
         flow_NTT = (mean_NTT + flow_TT) / 2 @ flow_NTT
-    return flow_NTT[:, 1:, 1:].mean(1)
+    return flow_NTT[:, prefix:, prefix:].mean(1)
 
 
 @contextmanager
-def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
+def attention_of(model: Any) -> Iterator[list[Tensor]]:
     """Collects the attention (N, T, T) of each block, averaged over its heads, while the model runs.
 
     The fused attention of timm never stores the weights. The plain one passes them to `attn_drop`.
     """
     attention: list[Tensor] = []
-    layers = [block.attn for block in model.blocks]
+    layers = _attention_layers(model)
     fused_flags = [layer.fused_attn for layer in layers]
 
     def collect(_: Any, __: Any, weights_NHTT: Tensor) -> None:
@@ -90,11 +94,22 @@ def attention_of(model: VisionTransformer) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def _gradient(model: VisionTransformer, tokens_NTD: Tensor, classes: Sequence[int]) -> Tensor:
-    tokens_NTD = tokens_NTD.detach().requires_grad_()
+def _attention_layers(model: Any) -> list[Any]:
+    """The attention of every block, in order; none where a block has another kind, or attends in windows."""
+    layers = [getattr(block, "attn", None) for block in getattr(model, "blocks", ())]
+    # Plain blocks over all tokens, as in timm's ViT, EVA and DINOv3. Hiera's blocks see parts of the image.
+    known = getattr(model, "num_prefix_tokens", None) is not None
+    if known and all(hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop") for layer in layers):
+        return layers
+    return []
+
+
+def _gradient(model: Any, output: Tensor, classes: Sequence[int]) -> Tensor:
+    """(N, L) of the last layer's tokens or map."""
+    output = output.detach().requires_grad_()
     with torch.enable_grad():
-        logits_NC = model.forward_head(tokens_NTD)
+        logits_NC = model.forward_head(output)
         class_logits = logits_NC[torch.arange(len(classes)), torch.tensor(classes)].sum()
-        (gradient_NTD,) = torch.autograd.grad(class_logits, tokens_NTD)
+        (gradient,) = torch.autograd.grad(class_logits, output)
     # The clamp is the ReLU of Grad-CAM: it removes patches that lowered the score.
-    return (gradient_NTD * tokens_NTD).sum(-1)[:, 1:].clamp(min=0).detach()
+    return spatial_positions(model, gradient * output).sum(-1).clamp(min=0).detach()

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
+from torch import nn
 
 from retfound_dist.config.schema import Finetune
 
@@ -15,16 +15,20 @@ from retfound_dist.config.schema import Finetune
 _NO_WEIGHT_DECAY = ("pos_embed", "cls_token")
 
 
-def parameter_groups(model: VisionTransformer, recipe: Finetune) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: Finetune) -> list[dict[str, Any]]:
     """AdamW's groups, each with its `lr_scale` = layer_decay ^ (depth + 1 - layer).
 
-    Layers as in BEiT: embeddings are 0, block i is i + 1, `fc_norm` and the head are depth + 1. Biases,
-    norms, tokens and positions have no weight decay.
+    The layers are those that timm gives for the family (`group_matcher`). Of a ViT, as in BEiT: embeddings
+    are 0, block i is i + 1, `fc_norm` and the head are depth + 1. Biases, norms, tokens and positions have
+    no weight decay.
     """
+    # What the family itself exempts: register tokens, relative positions.
+    family: Any = model
+    exempt = family.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         model,
         weight_decay=recipe.weight_decay,
-        no_weight_decay_list=_NO_WEIGHT_DECAY,
+        no_weight_decay_list=(*_NO_WEIGHT_DECAY, *exempt),
         layer_decay=recipe.layer_decay,
     )
     return groups

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from retfound_dist.config.schema import Finetune
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 
-Run = Callable[[Finetune], tuple[FinetuneResult, VisionTransformer]]
+Run = Callable[[Finetune], tuple[FinetuneResult, nn.Module]]
 """One fine-tuning with the first seed."""
 
 
@@ -21,7 +21,7 @@ class TuningResult:
 
     recipe: Finetune
     result: FinetuneResult
-    model: VisionTransformer
+    model: nn.Module
     recipe_change: dict[str, Any]
     """The table of `try_recipes` that was chosen; empty where `try_recipes` is empty."""
     tried_recipes: list[dict[str, Any]]

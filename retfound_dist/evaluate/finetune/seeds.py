@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from retfound_dist.config.schema import EvaluateConfig, Finetune
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import NONE, StartingWeights, open_starting_weights
-from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device, finetune, make_classifier
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device, finetune
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.runtime.progress import ProgressDisplay, epoch_line
@@ -26,17 +26,15 @@ def finetune_seed(
     recipe: Finetune,
     seed: int,
     show: ProgressDisplay,
-) -> tuple[FinetuneResult, VisionTransformer]:
+) -> tuple[FinetuneResult, nn.Module]:
     """Runs one fine-tuning. Returns its result and the model of the chosen epoch."""
-    model = make_classifier(
-        start.weights, start.shape, start.image_size, len(data.classes), recipe.drop_path, seed
-    ).to(best_device())
+    model = start.backbone.build(len(data.classes), recipe.drop_path, seed).to(best_device())
     weights = "random weights" if start.kind == NONE else start.url
     show.begin(f"fine-tuning {weights}, seed {seed}")
     result = finetune(
         model,
+        start.backbone,
         data,
-        start.image_size,
         recipe,
         seed,
         config.data.workers,
@@ -64,7 +62,12 @@ def _seed_in_process(
 ) -> FinetuneResult:
     """Fine-tunes with one seed in a worker process, which reads weights and images itself."""
     start = open_starting_weights(config.checkpoint, config.model)
-    data = load_with_external(config.data, config.external, start.image_size)
+    data = load_with_external(
+        config.data,
+        config.external,
+        start.image_size,
+        interpolation=start.backbone.preparation.interpolation,
+    )
     return finetune_seed(start, data, config, recipe, seed, show)[0]
 
 

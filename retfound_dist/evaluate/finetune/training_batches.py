@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retfound_dist.config.schema import Finetune
-from retfound_dist.evaluate.data.gray_pixels import Pixels
+from retfound_dist.evaluate.data.gray_pixels import BICUBIC, Pixels
 from retfound_dist.io.scratch import Scratch, temporary_disk_errors
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD
 from retfound_dist.runtime import worker_leftovers
@@ -63,20 +63,27 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
     """(3, S, S) uint8 and the label for a Row."""
 
     def __init__(
-        self, images: PixelFile, labels: Sequence[int], recipe: Finetune, side: int, seed: int
+        self,
+        images: PixelFile,
+        labels: Sequence[int],
+        recipe: Finetune,
+        side: int,
+        seed: int,
+        interpolation: str,
     ) -> None:
         self.images, self.labels, self.recipe, self.side, self.seed = images, labels, recipe, side, seed
+        self.interpolation = interpolation
 
     @cached_property
     def transform(self) -> Any:
-        """timm's crop (bicubic), flip and RandAugment. Random erasing is applied to the whole batch later."""
+        """timm's crop, flip and RandAugment. Random erasing is applied to the whole batch later."""
         transform = create_transform(
             self.side,
             is_training=True,
             # Then timm returns uint8 pixels; they are normalised and erased on the device.
             use_prefetcher=True,
             scale=self.recipe.crop_scale,
-            interpolation="bicubic",
+            interpolation=self.interpolation,
             auto_augment=self.recipe.randaugment or None,
             color_jitter=None,
             mean=IMAGENET_MEAN,
@@ -150,7 +157,13 @@ def _fork_server() -> BaseContext:
 
 
 def batches(
-    images: Sequence[Pixels], labels: Sequence[int], recipe: Finetune, side: int, seed: int, workers: int
+    images: Sequence[Pixels],
+    labels: Sequence[int],
+    recipe: Finetune,
+    side: int,
+    seed: int,
+    workers: int,
+    interpolation: str = BICUBIC,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every batch of every epoch: (B, 3, S, S) uint8 and labels (B,)."""
     with Scratch("pixels", uuid.uuid4().hex) as scratch:
@@ -158,7 +171,7 @@ def batches(
             file = PixelFile(images, str(Path(scratch.folder) / "pixels"))
         order = EpochBatches(len(labels), recipe.epochs, recipe.batch, seed)
         loader = DataLoader(
-            AugmentedImages(file, labels, recipe, side, seed),
+            AugmentedImages(file, labels, recipe, side, seed, interpolation),
             batch_sampler=order,
             num_workers=workers,
             multiprocessing_context=_fork_server() if workers else None,

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from retfound_dist.evaluate.data.image_encoding import encode_picture, round_heat_map
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
+from retfound_dist.model.backbones.backbone import Backbone
 
 MAX_SHOWN = 6
 _PROBABILITY_DIGITS = 4
@@ -29,7 +30,9 @@ def worst_indices(labels_N: Labels, probabilities_NC: Floats, max_images: int = 
     return [int(i) for i in wrong[np.argsort(-confidence, kind="stable")][:max_images]]
 
 
-def worst_mistakes(model: VisionTransformer, data: LabelledSet, result: FinetuneResult) -> dict[str, Any]:
+def worst_mistakes(
+    model: nn.Module, backbone: Backbone, data: LabelledSet, result: FinetuneResult
+) -> dict[str, Any]:
     """For pictures.json: the seed, how many images were wrong, and the worst of them with maps.
 
     The gradient map is that of the predicted class.
@@ -44,7 +47,7 @@ def worst_mistakes(model: VisionTransformer, data: LabelledSet, result: Finetune
     }
     if not shown:
         return tree
-    maps = heat_maps(model, [test.images[i] for i in shown], [int(predicted_N[i]) for i in shown])
+    maps = heat_maps(model, backbone, [test.images[i] for i in shown], [int(predicted_N[i]) for i in shown])
     for row, i in enumerate(shown):
         class_probabilities = zip(data.classes, probabilities_NC[i], strict=True)
         tree["images"].append(
@@ -54,7 +57,8 @@ def worst_mistakes(model: VisionTransformer, data: LabelledSet, result: Finetune
                 "predicted": data.classes[predicted_N[i]],
                 "probabilities": {c: round(float(p), _PROBABILITY_DIGITS) for c, p in class_probabilities},
                 "image": encode_picture(test.images[i]),
-                "rollout": round_heat_map(maps.rollout[row]),
+                # A family without attention has no roll-out.
+                **({} if maps.rollout is None else {"rollout": round_heat_map(maps.rollout[row])}),
                 "gradient": round_heat_map(maps.gradient[row]),
             }
         )

@@ -15,16 +15,16 @@ from io import BytesIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from retfound_dist.errors import DataError, RetfoundError
 from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
-from retfound_dist.evaluate.finetune.finetuning import best_device, load_starting_weights
+from retfound_dist.evaluate.finetune.finetuning import best_device
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback, shifted_progress
 from retfound_dist.io import storage
-from retfound_dist.model.vit import build_encoder, normalise_images
+from retfound_dist.model.backbones.backbone import Backbone
 
 Features = NDArray[np.float32]
 CACHE = "features.npz"
@@ -36,30 +36,29 @@ _NPZ_ERRORS = (
 )  # fmt: skip
 
 
-def frozen_encoder(start: StartingWeights, seed: int = 0) -> VisionTransformer:
-    """The encoder of starting weights, in eval mode. `none` gives random weights with sin-cos positions."""
-    torch.manual_seed(seed)
-    model = build_encoder(start.shape, start.image_size)
-    load_starting_weights(model, start.weights, start.shape, start.image_size)
-    return model.to(best_device()).eval()
+def frozen_encoder(start: StartingWeights, seed: int = 0) -> nn.Module:
+    """The encoder of starting weights, in eval mode. `none` gives random weights."""
+    return start.backbone.build(seed=seed).to(best_device()).eval()
 
 
 @torch.inference_mode()
 def compute_features(
-    model: VisionTransformer, images: Sequence[Pixels], on_progress: ProgressCallback | None = None
+    model: nn.Module,
+    backbone: Backbone,
+    images: Sequence[Pixels],
+    on_progress: ProgressCallback | None = None,
 ) -> Features:
-    """Features (N, D) of grey images (S, S), in fp32: the mean of the patch tokens after the last norm."""
+    """Features (N, D) of grey images (S, S), in fp32: `Backbone.pooled`."""
     device = next(model.parameters()).device
-    features_ND = np.empty((len(images), model.num_features), np.float32)
+    batches = []
     for begin in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.stack(images[begin : begin + BATCH])[:, None]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            tokens = model.forward_features(normalise_images(batch))
-        # Token 0 is the class token. The mean is in fp32, because a sum in bf16 would lose digits.
-        features_ND[begin : begin + BATCH] = tokens[:, 1:].float().mean(dim=1).cpu().numpy()
+            features_BD = backbone.pooled(model, backbone.preparation.normalise(batch))
+        batches.append(features_BD.cpu().numpy())
         if on_progress:
             on_progress(min(begin + BATCH, len(images)), len(images))
-    return features_ND
+    return np.concatenate(batches) if batches else np.empty((0, backbone.facts.width), np.float32)
 
 
 def cached_features(
@@ -77,11 +76,17 @@ def cached_features(
     where, identity = storage.join(folder, CACHE), _identity(start, data)
     cached = _read(where, identity)
     missing = [name for name in parts if name not in cached]
+    interpolation = start.backbone.preparation.interpolation
     if missing:
         model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
         for name in missing:
-            images = [resize_for_testing(image, start.image_size) for image in data.parts[name].images]
-            cached[name] = compute_features(model, images, shifted_progress(done, total, on_progress))
+            images = [
+                resize_for_testing(image, start.image_size, interpolation)
+                for image in data.parts[name].images
+            ]
+            cached[name] = compute_features(
+                model, start.backbone, images, shifted_progress(done, total, on_progress)
+            )
             done += len(images)
         storage.write_bytes(where, npz_bytes({"identity": np.array(identity), **cached}))
     return {name: cached[name] for name in parts}

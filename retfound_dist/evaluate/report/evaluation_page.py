@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retfound_dist.evaluate.data.starting_weights import NONE
+from retfound_dist.evaluate.report.backbone_table import backbone_tables
 from retfound_dist.evaluate.report.gallery import choose_rows, mistake_groups, reconstruction_blocks
 from retfound_dist.evaluate.report.prediction_plots import (
     CALIBRATION,
@@ -60,6 +61,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
             score_table("legacy", {"": metrics}),
             *probe_tables({"": metrics}),
             *external_tables({"": metrics}),
+            *backbone_tables({"": metrics}),
         ],
         lead=[],
         plots=[
@@ -121,6 +123,7 @@ def comparison_context(rows: Mapping[str, Evaluation], ties: Ties | None = None)
             score_table("legacy", metrics, ties),
             *probe_tables(metrics),
             *external_tables(metrics),
+            *backbone_tables(metrics),
         ],
         "lead": whisker_plots(metrics),
         "plots": [

@@ -95,7 +95,12 @@ def _mistake_card(mistake: Mapping[str, Any]) -> dict[str, Any]:
         "key": mistake["key"],
         "tiles": [
             ("image", data_uri(mistake["image"])),
-            ("attention", data_uri(encode_picture(overlay(pixels, mistake["rollout"])))),
+            # A family without attention has no roll-out.
+            *(
+                [("attention", data_uri(encode_picture(overlay(pixels, mistake["rollout"]))))]
+                if "rollout" in mistake
+                else []
+            ),
             (
                 f"evidence for {mistake['predicted']}",
                 data_uri(encode_picture(overlay(pixels, mistake["gradient"]))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retfound_dist.evaluate.report.backbone_table import backbone_tables
 from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, MetricsByRow, Ties, score_table
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.files.untrusted_text import markdown as escaped
@@ -37,17 +38,21 @@ def score_columns(tree: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def markdown_tables(metrics: MetricsByRow, ties: Ties) -> str:
-    """Both definitions, every score with its interval."""
-    return "\n".join(_markdown_table(kind, metrics, ties) for kind in SCORE_NAMES)
+    """Both definitions, every score with its interval; then what is compared."""
+    tables = [
+        _markdown_table(kind, score_table(kind, metrics, ties), " In brackets: 95 % intervals.")
+        for kind in SCORE_NAMES
+    ]
+    compared = [_markdown_table(table["title"].lower(), table) for table in backbone_tables(metrics)]
+    return "\n".join([*tables, *compared])
 
 
-def _markdown_table(kind: str, metrics: MetricsByRow, ties: Ties) -> str:
-    table = score_table(kind, metrics, ties)
+def _markdown_table(title: str, table: Mapping[str, Any], more: str = "") -> str:
     rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
     for line in table["lines"]:
         rows.append([escaped(line["name"]), *map(_cell, line["cells"])])
     drawn = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return f"## {kind}\n\n{table['note']} In brackets: 95 % intervals.\n\n{drawn}"
+    return f"## {title}\n\n{table['note']}{more}\n\n{drawn}"
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

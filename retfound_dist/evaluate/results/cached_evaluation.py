@@ -20,6 +20,7 @@ _IGNORED_SETTINGS = (
     "data.split_file",
     "data.allow_leak",
     "external.path",
+    "model.image_size",
 )
 """Settings that do not change the result, or name weights and images, which are compared by content."""
 
@@ -41,6 +42,11 @@ def find_differences(
         old_name, new_name = _describe_checkpoint(checkpoint), _describe_checkpoint(start.describe())
         hint = " (its content has changed)" if old_name == new_name else ""
         differing.append(f"checkpoint is {old_name} there and {new_name} here{hint}")
+    # The same file may be read as another architecture, or at another size.
+    now = {"encoder": start.backbone.architecture(), "image_size": start.image_size}
+    for name, value in now.items():
+        if (before := checkpoint.get(name, value)) != value:
+            differing.append(f"{name} is {before} there and {value} here")
     if metrics["data"]["fingerprint"] != data.fingerprint:
         old_name, new_name = metrics["data"]["path"], data.path
         hint = " (its images, labels or split have changed)" if old_name == new_name else ""

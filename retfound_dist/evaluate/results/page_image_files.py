@@ -51,7 +51,8 @@ class Mistake(TypedDict):
     predicted: str
     probabilities: dict[str, float]
     image: Picture
-    rollout: Heat
+    rollout: NotRequired[Heat]
+    """Missing for a family without attention."""
     gradient: Heat
 
 

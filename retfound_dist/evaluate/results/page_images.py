@@ -83,7 +83,7 @@ def reconstructions(
         "keys": [test.keys[i] for i in indices],
         "labels": [data.classes[test.labels[i]] for i in indices],
         "image_size": start.image_size,
-        "patch": start.shape.patch,
+        "patch": start.weights.shape.patch,
         "original": [encode_picture(one.original) for one in own_reconstructions],
         "masked": [encode_picture(one.masked) for one in own_reconstructions],
         "checkpoints": columns,

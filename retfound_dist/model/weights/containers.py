@@ -8,7 +8,7 @@ the teacher or moving average is preferred, then a plain one, then the student.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ _FIRST_NAMES = re.compile(r"^(|.*?\.)(?:patch_embed\.proj\.weight|blocks\.0\.(?:
 _CHUNKED_BLOCK = re.compile(r"^blocks\.\d+\.(\d+)\.")
 """DINOv2's trainer stores blocks in chunks: blocks.CHUNK.BLOCK. BLOCK counts through all chunks."""
 MAX_DEPTH = 5
+_PREFIXES = ("", "backbone.", "encoder.", "model.", "trunk.", "net.")
+"""What training code puts before the names of any network."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ def find_candidates(tree: Any) -> list[Candidate]:
         prefixes = dict.fromkeys(match[1] for name in names if (match := _FIRST_NAMES.match(name)))
         matches += [_make_candidate(path, names, prefix) for prefix in prefixes]
     return matches
+
+
+def find_states(tree: Any, names_wanted: Iterable[str]) -> list[Candidate]:
+    """Every group of tensors that may be a network with these names, the most likely first.
+
+    Unlike `find_candidates` for a network of any family.
+    """
+    wanted, states = set(names_wanted), []
+    for path, tensors in _containers(tree, ()):
+        names = {_strip_wrappers(name): value for name, value in tensors.items()}
+        for prefix in _PREFIXES:
+            if any(name.startswith(prefix) for name in names):
+                states.append(_make_candidate(path, names, prefix))
+    # Names in common come first: an optimizer's state is a group of tensors too.
+    return sorted(states, key=lambda state: (-len(wanted & state.state.keys()), state.preference))
 
 
 def all_tensors(tree: Any) -> State:

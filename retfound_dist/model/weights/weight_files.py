@@ -7,15 +7,11 @@ After reading, all weights have MAE's key names (`foreign_layouts.py`). No file 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import nn
 
 from retfound_dist.config.loading import build
@@ -29,8 +25,7 @@ from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
 from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, convert_to_mae, encoder_fault
-from retfound_dist.model.weights.safe_unpickle import first_line, read_pickle, unreadable_file
-from retfound_dist.records import json_reader
+from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
 
 # These belong to a task, not to the encoder.
 HEAD_PREFIXES = ("head.", "fc_norm.")
@@ -102,27 +97,16 @@ def read_weights(url: str) -> Weights:
     # A file is preferred to a timm model of the same name, because the user can see it.
     if not storage.exists(url):
         if timm_hub.is_timm_model(url):
-            encoder, _, sha256 = _read_file(timm_hub.weights_file(url), url, part)
-            return replace(_describe_foreign(url, encoder, {}), sha256=sha256)
+            return _plain_vit(read_local(timm_hub.weights_file(url), url), url, url, part)
         raise WeightsError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
-    if storage.is_folder(url):
-        raise WeightsError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
-    with _local_copy(url) as path:
-        encoder, config, sha256 = _read_file(path, url, part)
-        meta = {"config": config} if config else {}
-        return replace(_describe_foreign(origin, encoder, meta), sha256=sha256)
+    return _plain_vit(read_tensor_file(url), origin, url, part)
 
 
-@contextmanager
-def _local_copy(url: str) -> Iterator[str]:
-    """The path of a local file, or of a copy of a remote one that is removed when the block ends."""
-    if storage.is_local(url):
-        yield storage.local_path(url)
-        return
-    with new_temporary_folder() as folder:
-        path = str(Path(folder) / storage.name(url))
-        storage.get_file(url, path)
-        yield path
+def _plain_vit(file: TensorFile, origin: str, url: str, part: str) -> Weights:
+    """The plain ViT in a file."""
+    encoder = convert_to_mae(file.tree, url, part)
+    meta = {"config": file.config} if file.config else {}
+    return replace(_describe_foreign(origin, encoder, meta), sha256=file.sha256)
 
 
 def _read_checkpoint(url: str) -> Weights:
@@ -132,38 +116,6 @@ def _read_checkpoint(url: str) -> Weights:
         state = safetensors.torch.load_file(path)
     meta = {"step": commit.step, "samples": commit.samples, "config": commit.config}
     return replace(_describe(url, state, meta), sha256=commit.files[commit.weights].sha256)
-
-
-def _read_file(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any], str]:
-    """The encoder, the config that an exported file contains, and the file's sha256."""
-    # The sha256 identifies the weights. It is computed in a separate pass, so the file must not change before
-    # the tensors have been read.
-    with storage.storage_errors(url, "read"):
-        before, sha256 = os.stat(path), storage.file_info(path).sha256
-    encoder, config = _read_tensors(path, url, part)
-    if not os.path.samestat(before, os.stat(path)) or os.stat(path).st_mtime_ns != before.st_mtime_ns:
-        raise WeightsError(f"{url} was written while it was read: start again when it is complete")
-    return encoder, config, sha256
-
-
-def _read_tensors(path: str, url: str, part: str) -> tuple[ForeignEncoder, dict[str, Any]]:
-    # Either the given name or the local file's: the name of a timm model has no suffix.
-    if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                text = (file.metadata() or {}).get("config", "{}")
-            header: dict[str, Any] = json_reader.parse(
-                text.encode(), dict[str, Any], f"the config in {url}", ""
-            )
-            tree: Any = safetensors.torch.load_file(path)
-        except (SafetensorError, ValueError, OSError) as error:
-            raise unreadable_file(url, first_line(error)) from error
-        return convert_to_mae(tree, url, part), header
-    tree = read_pickle(path, url)
-    config = tree.get("config") if isinstance(tree, dict) else None
-    # Other projects save a `config` too; only this project's has a section `model`.
-    is_own_config = isinstance(config, dict) and "model" in config
-    return convert_to_mae(tree, url, part), config if is_own_config and config else {}
 
 
 def _describe_foreign(url: str, encoder: ForeignEncoder, meta: dict[str, Any]) -> Weights:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from retfound_dist.errors import ConfigError, DataError
+from retfound_dist.errors import ConfigError, DataError, WeightsError
 from retfound_dist.evaluate.commands.compare import compare_command
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.io import storage
@@ -70,7 +70,8 @@ def test_differences_are_to_the_best_and_say_whether_they_are_real(done: Path) -
 def test_the_table_of_both_definitions_is_a_file_to_paste(done: Path) -> None:
     tree = json.loads((done / "compare.json").read_text())
     text = (done / "table.md").read_text()
-    legacy, macro = text.split("## macro")
+    scores, _ = text.split("## what is compared")
+    legacy, macro = scores.split("## macro")
     assert (
         "| weights | ACC (one-vs-rest) | sensitivity | specificity | precision | AUROC | AUPR | F1 | MCC |"
         in legacy
@@ -81,6 +82,55 @@ def test_the_table_of_both_definitions_is_a_file_to_paste(done: Path) -> None:
     assert f" [{low:.3f} to {high:.3f}] |" in macro
     assert [line.split(" | ")[0] for line in macro.splitlines() if line.startswith("| ")][2:] == [
         "| none", "| early", "| late"]  # fmt: skip
+
+
+def test_the_page_and_the_table_say_what_is_compared(done: Path) -> None:
+    compared = (done / "table.md").read_text().split("## what is compared")[1]
+    assert "| late | vit_demo_patch14 | 28 px | 5 | " in compared
+    backbone = json.loads((done / "late" / "metrics.json").read_text())["checkpoint"]["backbone"]
+    assert (backbone["tokens"], backbone["image_size"], backbone["interpolation"]) == (5, 28, "bicubic")
+    assert "What is compared" in (done.parent / "page.html").read_text()
+
+
+def test_each_size_of_a_list_is_a_comparison_of_its_own_and_rows_of_different_tokens_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class_folders(tmp_path / "set")
+    run = checkpoint(tmp_path / "run", 3)
+    config = tmp_path / "sizes.toml"
+    config.write_text(
+        f'sizes = [56, 112]\n[weights]\nours = "{run}"\nconvnext = "none"\n[data]\npath = "{tmp_path / "set"}"\n'
+        f'[out]\nurl = "{tmp_path / "out"}"\n'
+    )
+    settings = [s for s in TINY if not s.startswith("model.")]
+    settings += ["finetune.epochs=1", "probe.enabled=false", "model.name=timm:convnext_atto"]
+    assert compare_command(str(config), settings) == 0
+    for size, tokens in ((56, 17), (112, 65)):
+        out = tmp_path / "out" / f"size_{size}"
+        note = json.loads((out / "ours" / "metrics.json").read_text())["checkpoint"]
+        assert (note["image_size"], note["backbone"]["tokens"]) == (size, tokens)
+        sentences = json.loads((out / "compare.json").read_text())["sentences"]
+        assert any("different numbers of tokens (ours" in sentence for sentence in sentences)
+        assert (out / "report.html").is_file()
+    assert "warning: the rows see an image as different numbers of tokens" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"sizes and model\.image_size both give sizes"):
+        compare_command(str(config), [*settings, "model.image_size=28"])
+
+
+def test_all_rows_whose_weights_cannot_be_used_are_listed_before_anything_is_made(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    config = tmp_path / "faults.toml"
+    config.write_text(
+        f'[weights]\nnone = "none"\nunknown = "timm:vit_small_patch16_dinov5"\ngone = "{tmp_path}/w.pth"\n'
+        f'[data]\npath = "{tmp_path / "set"}"\n[out]\nurl = "{tmp_path / "out"}"\n'
+    )
+    with pytest.raises(WeightsError) as refused:
+        compare_command(str(config), TINY, quiet=True)
+    first, *rows = str(refused.value).splitlines()
+    assert first == "2 of 3 rows cannot be used:"
+    assert rows[0].startswith("  weights.unknown: timm has no model vit_small_patch16_dinov5: did you mean ")
+    assert rows[1].startswith("  weights.gone: there are no weights at")
+    assert not (tmp_path / "out" / "none").exists()
 
 
 def test_the_page_goes_where_the_config_says(done: Path) -> None:

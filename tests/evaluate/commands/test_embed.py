@@ -50,11 +50,11 @@ def test_what_was_embedded_is_not_embedded_again(
     real = frozen_features.compute_features
     monkeypatch.setattr(embed, "PART_IMAGES", 5)
 
-    def ended(model: object, pixels: list[object], tick: object) -> object:
+    def ended(model: object, backbone: object, pixels: list[object], tick: object) -> object:
         calls.append(len(pixels))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(model, pixels, tick)  # type: ignore[arg-type]
+        return real(model, backbone, pixels, tick)  # type: ignore[arg-type]
 
     monkeypatch.setattr(embed, "compute_features", ended)
     Path(out).unlink()

@@ -10,24 +10,24 @@ import torch
 
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import CheckpointError, WeightsError
-from retfound_dist.evaluate.data import starting_weights
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights, run_url
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import storage
 from retfound_dist.io.stores import local_disk
+from retfound_dist.model.backbones import opening
 from retfound_dist.model.mae import MaskedAutoencoder
 from tests.evaluate.inputs import MODEL as TINY_MODEL
 from tests.evaluate.inputs import checkpoint
 
-MODEL = EvalModel(name="vit_large_patch16", image_size=224)
+MODEL = EvalModel(name="vit_large_patch16", image_size="own")
 
 
 def test_none_has_the_config_s_shape_and_a_checkpoint_its_own(tmp_path: Path) -> None:
     none = open_starting_weights("none", MODEL)
-    assert (none.shape.width, none.image_size, none.weights) == (1024, 224, None)
+    assert (none.backbone.facts.width, none.image_size, none.weights) == (1024, 224, None)
     held = open_starting_weights(checkpoint(tmp_path, 3), MODEL)
-    assert (held.shape.width, held.image_size, held.kind) == (192, 28, "checkpoint")
+    assert (held.backbone.facts.width, held.image_size, held.kind) == (192, 28, "checkpoint")
 
 
 def test_a_run_means_its_newest_committed_checkpoint(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_befor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    real = starting_weights.read_weights
-    monkeypatch.setattr(starting_weights, "read_weights", lambda url: reads.append(url) or real(url))
+    real = opening.read_weights
+    monkeypatch.setattr(opening, "read_weights", lambda url: reads.append(url) or real(url))
     monkeypatch.setattr(local_disk, "STABLE_AFTER_S", 0.0)
     path, where = file_of(0, str(tmp_path / "w.pth")), str(tmp_path / "weights.json")
     first = open_starting_weights(path, MODEL, IdentityCache(where))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,23 +19,24 @@ from retfound_dist.evaluate.finetune.finetuning import (
     FinetuneResult,
     best_device,
     finetune,
-    make_classifier,
     predict,
     uses_bf16,
 )
 from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
+from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.cpu_bf16 import has_bf16_instructions
 from retfound_dist.model.mae import IMAGENET_MEAN, IMAGENET_STD, encoder_shape
 from retfound_dist.model.positions import sincos_positions
 from retfound_dist.model.weights.weight_files import read_weights
 from tests.evaluate.inputs import checkpoint, class_folders, octid_folders
 
+BACKBONE = PlainVit(None, encoder_shape("vit_demo_patch14"), 28)
 RECIPE = Finetune(epochs=3, batch=8, warmup_epochs=1.0, base_lr=2e-2, layer_decay=0.9)
 
 
 def run(data: LabelledSet, seed: int = 0, recipe: Finetune = RECIPE) -> FinetuneResult:
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, len(data.classes), 0.1, seed)
-    return finetune(model, data, 28, recipe, seed, workers=0)
+    model = BACKBONE.build(len(data.classes), 0.1, seed)
+    return finetune(model, BACKBONE, data, recipe, seed, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_a_class_missing_from_val_gives_null_scores_and_no_crash(tmp_path: Path)
 
 def test_checkpoint_weights_reach_the_classifier(tmp_path: Path) -> None:
     weights = read_weights(checkpoint(tmp_path, 3))
-    model = make_classifier(weights, weights.shape, weights.image_size, 3, 0.0, 0)
+    model: Any = PlainVit(lambda: weights, weights.shape, weights.image_size).build(3)
     assert torch.equal(model.blocks[2].mlp.fc1.weight, weights.state["blocks.2.mlp.fc1.weight"])
     assert torch.equal(model.pos_embed, weights.state["pos_embed"])
 
@@ -183,11 +185,10 @@ def test_training_is_the_papers_recipe_written_out(data: LabelledSet, erasing: f
         weight_decay=0.3,
     )  # fmt: skip
     assert len(data.parts["train"]) % recipe.batch
-    shape = encoder_shape("vit_demo_patch14")
-    ours, plain = (make_classifier(None, shape, 28, 3, 0.4, seed=4) for _ in range(2))
+    ours, plain = (BACKBONE.build(3, 0.4, seed=4) for _ in range(2))
     states: list[dict[str, torch.Tensor]] = []
     outcome = finetune(
-        ours, data, 28, recipe, 4, workers=0,
+        ours, BACKBONE, data, recipe, 4, workers=0,
         on_epoch=lambda _: states.append({n: t.clone() for n, t in ours.state_dict().items()}),
     )  # fmt: skip
     first = {n: p.detach().clone() for n, p in plain.named_parameters()}
@@ -206,18 +207,18 @@ def test_the_test_part_is_predicted_by_the_epoch_that_val_chose_and_not_by_the_l
     """Val's labels are rotated, so that the better the training, the worse val: an early epoch is chosen."""
     val = data.parts["val"]
     turned = replace(val, labels=(val.labels + 1) % 3)
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
+    model = BACKBONE.build(3, 0.1)
     each: list[np.ndarray] = []
     recipe = replace(RECIPE, epochs=4)
     outcome = finetune(
-        model, replace(data, parts={**data.parts, "val": turned}), 28, recipe, 0, workers=0,
-        on_epoch=lambda _: each.append(predict(model, data.parts["test"], recipe)),
+        model, BACKBONE, replace(data, parts={**data.parts, "val": turned}), recipe, 0, workers=0,
+        on_epoch=lambda _: each.append(predict(model, BACKBONE, data.parts["test"], recipe)),
     )  # fmt: skip
     assert len(each) == 4
     assert outcome.chosen_epoch < 4
     assert (outcome.probabilities == each[outcome.chosen_epoch - 1]).all()
     assert (outcome.probabilities != each[-1]).any()
-    assert (predict(model, data.parts["test"], recipe) == outcome.probabilities).all()
+    assert (predict(model, BACKBONE, data.parts["test"], recipe) == outcome.probabilities).all()
 
 
 def test_an_external_set_is_predicted_by_the_chosen_epoch_too(
@@ -226,10 +227,10 @@ def test_an_external_set_is_predicted_by_the_chosen_epoch_too(
     other = replace(data.parts["val"], images=data.parts["val"].images[::-1])
     none = {field.name: () for field in fields(ExternalSet)}  # only its images matter here
     external = ExternalSet(**{**none, "path": "elsewhere", "part": other})  # type: ignore[arg-type]
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
-    outcome = finetune(model, replace(data, external=external), 28, RECIPE, 0, workers=0)
+    model = BACKBONE.build(3, 0.1)
+    outcome = finetune(model, BACKBONE, replace(data, external=external), RECIPE, 0, workers=0)
     assert outcome.external_probabilities is not None
-    assert (outcome.external_probabilities == predict(model, other, RECIPE)).all()
+    assert (outcome.external_probabilities == predict(model, BACKBONE, other, RECIPE)).all()
     assert plain.external_probabilities is None
 
 
@@ -245,16 +246,16 @@ def test_without_a_val_part_the_last_epoch_is_kept(data: LabelledSet) -> None:
 
 def test_val_scores_are_those_of_the_predictions_after_each_epoch(data: LabelledSet) -> None:
     val = data.parts["val"]
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0)
+    model = BACKBONE.build(3, 0.1)
     rows: list[dict[str, object]] = []
 
     def look(row: dict[str, object]) -> None:
-        p = predict(model, val, RECIPE)
+        p = predict(model, BACKBONE, val, RECIPE)
         auroc = np.mean([sk.roc_auc_score(val.labels == c, p[:, c]) for c in range(3)])
         rows.append({"val_loss": -np.log(p[np.arange(len(val)), val.labels]).mean(), "val_auroc": auroc})
         assert row["val"]["auroc"] == pytest.approx(auroc)  # type: ignore[index]
 
-    outcome = finetune(model, data, 28, RECIPE, 0, workers=0, on_epoch=look)
+    outcome = finetune(model, BACKBONE, data, RECIPE, 0, workers=0, on_epoch=look)
     for found, expected in zip(outcome.history, rows, strict=True):
         assert {name: found[name] for name in expected} == pytest.approx(expected)
         assert 0 <= found["seconds"] < 60
@@ -270,7 +271,7 @@ def test_many_images_are_predicted_as_each_would_be_alone(data: LabelledSet) -> 
         images=test.images * 23,
     )
     assert len(many) > 2 * 64
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.5, 0).train()
+    model = BACKBONE.build(3, 0.5).train()
     torch.nn.init.normal_(model.head.weight)
     model.eval()
     alone = []
@@ -280,15 +281,21 @@ def test_many_images_are_predicted_as_each_would_be_alone(data: LabelledSet) -> 
         with torch.no_grad():
             alone.append(model((grey - mean) / std).double().softmax(1).numpy()[0])
     model.train()
-    found = predict(model, many, RECIPE)
+    found = predict(model, BACKBONE, many, RECIPE)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, np.tile(alone, (23, 1)), rtol=1e-5, atol=1e-7)
 
 
 def test_progress_counts_the_steps_of_all_epochs(data: LabelledSet) -> None:
-    model, steps = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.1, 0), []
+    model, steps = BACKBONE.build(3, 0.1), []
     finetune(
-        model, data, 28, replace(RECIPE, epochs=2), 0, 0, on_step=lambda done, of: steps.append((done, of))
+        model,
+        BACKBONE,
+        data,
+        replace(RECIPE, epochs=2),
+        0,
+        0,
+        on_step=lambda done, of: steps.append((done, of)),
     )
     each = math.ceil(len(data.parts["train"]) / 8)
     assert steps == [(i + 1, 2 * each) for i in range(2 * each)]
@@ -305,7 +312,7 @@ def test_a_training_that_diverges_ends_with_the_rate_that_is_too_high(data: Labe
 
 def test_without_weights_the_classifier_starts_from_the_seeds_noise_and_sin_cos_positions() -> None:
     shape = encoder_shape("vit_demo_patch14")
-    first, same, other = (make_classifier(None, shape, 56, 3, 0.0, seed) for seed in (0, 0, 1))
+    first, same, other = (PlainVit(None, shape, 56).build(3, 0.0, seed) for seed in (0, 0, 1))
     assert torch.equal(first.pos_embed, sincos_positions(shape.width, (4, 4)))
     assert torch.equal(first.blocks[0].attn.qkv.weight, same.blocks[0].attn.qkv.weight)
     assert not torch.equal(first.blocks[0].attn.qkv.weight, other.blocks[0].attn.qkv.weight)
@@ -313,7 +320,7 @@ def test_without_weights_the_classifier_starts_from_the_seeds_noise_and_sin_cos_
 
 
 def test_blocks_are_dropped_as_often_as_the_recipe_says_the_deepest_most() -> None:
-    model = make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.4, 0)
+    model = BACKBONE.build(3, 0.4)
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
     assert rates == pytest.approx(np.linspace(0, 0.4, len(rates)).tolist())
 

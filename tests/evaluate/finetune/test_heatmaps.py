@@ -9,11 +9,15 @@ from scipy.special import erf, softmax
 from timm.models.vision_transformer import VisionTransformer
 
 from retfound_dist.evaluate.finetune.heatmaps import attention_of, heat_maps
+from retfound_dist.model.backbones.backbone import Preparation
+from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.mae import EncoderShape
-from retfound_dist.model.vit import build_classifier, normalise_images
+from retfound_dist.model.vit import build_classifier
 
 SIDE, GRID, PATCH = 32, 4, 8
 SHAPE = EncoderShape(width=32, depth=3, heads=4, patch=PATCH)
+BACKBONE = PlainVit(None, SHAPE, SIDE)
+BACKBONE = PlainVit(None, SHAPE, SIDE)
 
 
 def classifier(seed: int = 0, classes: int = 3) -> VisionTransformer:
@@ -42,7 +46,7 @@ def numpy_maps(model: VisionTransformer, image: np.ndarray, asked: int) -> tuple
     def linear(x: np.ndarray, name: str) -> np.ndarray:
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    pixels = normalise_images(torch.from_numpy(image)[None, None])[0].double().numpy()
+    pixels = Preparation().normalise(torch.from_numpy(image)[None, None])[0].double().numpy()
     patches = pixels.reshape(3, GRID, PATCH, GRID, PATCH).transpose(1, 3, 0, 2, 4).reshape(GRID**2, -1)
     kernel = w["patch_embed.proj.weight"].reshape(SHAPE.width, -1)
     x = np.vstack([w["cls_token"][0], patches @ kernel.T + w["patch_embed.proj.bias"]]) + w["pos_embed"][0]
@@ -72,7 +76,7 @@ def numpy_maps(model: VisionTransformer, image: np.ndarray, asked: int) -> tuple
 
 def test_both_maps_are_those_of_the_formulas() -> None:
     model, shown, asked = classifier(), images(3), [2, 0, 1]
-    maps = heat_maps(model, shown, asked)
+    maps = heat_maps(model, BACKBONE, shown, asked)
     for i, image in enumerate(shown):
         rollout, gradient = numpy_maps(model, image, asked[i])
         assert rollout.std() > 0.1 * rollout.mean()
@@ -81,7 +85,7 @@ def test_both_maps_are_those_of_the_formulas() -> None:
 
 
 def test_looking_leaves_the_model_as_it_was() -> None:
-    model, batch = classifier(), normalise_images(torch.from_numpy(np.stack(images(2))[:, None]))
+    model, batch = classifier(), Preparation().normalise(torch.from_numpy(np.stack(images(2))[:, None]))
     before = model(batch)
     fused = [block.attn.fused_attn for block in model.blocks]
     with attention_of(model) as held:
@@ -114,7 +118,7 @@ def test_the_gradient_points_at_the_patch_that_decides() -> None:
     model = build_classifier(SHAPE, SIDE, 2)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     shown, labels, _ = planted(256, 0)
-    batch, truth = normalise_images(torch.from_numpy(np.stack(shown)[:, None])), torch.tensor(labels)
+    batch, truth = Preparation().normalise(torch.from_numpy(np.stack(shown)[:, None])), torch.tensor(labels)
     for step in range(60):
         part = slice(step % 4 * 64, step % 4 * 64 + 64)
         loss = torch.nn.functional.cross_entropy(model(batch[part]), truth[part])
@@ -122,11 +126,13 @@ def test_the_gradient_points_at_the_patch_that_decides() -> None:
         loss.backward()
         optimizer.step()
     fresh, labels, places = planted(64, 1)
-    guess = model.eval()(normalise_images(torch.from_numpy(np.stack(fresh)[:, None]))).argmax(1).tolist()
+    guess = (
+        model.eval()(Preparation().normalise(torch.from_numpy(np.stack(fresh)[:, None]))).argmax(1).tolist()
+    )
     assert np.mean(np.array(guess) == labels) > 0.95
     with_it = [i for i in range(64) if labels[i]]
-    maps = heat_maps(model, [fresh[i] for i in with_it], [1] * len(with_it))
+    maps = heat_maps(model, BACKBONE, [fresh[i] for i in with_it], [1] * len(with_it))
     hottest = maps.gradient.reshape(len(with_it), -1).argmax(1)
     assert np.mean(hottest == [places[i] for i in with_it]) > 0.9
-    against = heat_maps(model, [fresh[i] for i in with_it], [0] * len(with_it)).gradient
+    against = heat_maps(model, BACKBONE, [fresh[i] for i in with_it], [0] * len(with_it)).gradient
     assert np.mean(against.reshape(len(with_it), -1).argmax(1) == [places[i] for i in with_it]) < 0.1

@@ -46,7 +46,9 @@ def test_the_model_of_a_seed_is_the_one_that_made_its_predictions(
 ) -> None:
     result, model = finetune_seed(start, labelled, config, config.finetune, 4, QUIET)
     assert result.seed == 4
-    assert np.array_equal(predict(model, labelled.parts["test"], config.finetune), result.probabilities)
+    assert np.array_equal(
+        predict(model, start.backbone, labelled.parts["test"], config.finetune), result.probabilities
+    )
 
 
 def test_later_seeds_are_all_but_the_first_and_the_same_one_by_one_and_side_by_side(

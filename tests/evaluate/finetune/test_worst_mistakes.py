@@ -9,11 +9,14 @@ from timm.models.vision_transformer import VisionTransformer
 from retfound_dist.config.schema import EvalData
 from retfound_dist.evaluate.data.image_encoding import decode_picture, round_heat_map
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
-from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, make_classifier
+from retfound_dist.evaluate.finetune.finetuning import FinetuneResult
 from retfound_dist.evaluate.finetune.heatmaps import heat_maps
 from retfound_dist.evaluate.finetune.worst_mistakes import MAX_SHOWN, worst_indices, worst_mistakes
+from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.mae import encoder_shape
 from tests.evaluate.inputs import CLASSES, class_folders
+
+BACKBONE = PlainVit(None, encoder_shape("vit_demo_patch14"), 28)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledSet:
 
 @pytest.fixture(scope="module")
 def model() -> VisionTransformer:
-    return make_classifier(None, encoder_shape("vit_demo_patch14"), 28, 3, 0.0, seed=0)
+    return BACKBONE.build(3)
 
 
 def outcome(labelled: LabelledSet, sure_of_next_class: list[float]) -> FinetuneResult:
@@ -50,7 +53,7 @@ def test_a_mistake_has_its_image_its_answer_and_the_map_of_the_class_it_was_take
     labelled: LabelledSet, model: VisionTransformer
 ) -> None:
     test = labelled.parts["test"]
-    tree = worst_mistakes(model, labelled, outcome(labelled, [0.5, 0.8, 0.61234]))
+    tree = worst_mistakes(model, BACKBONE, labelled, outcome(labelled, [0.5, 0.8, 0.61234]))
     assert (tree["seed"], tree["wrong"]) == (7, 3)
     assert [row["key"] for row in tree["images"]] == [test.keys[i] for i in (1, 2, 0)]
     first = tree["images"][0]
@@ -60,22 +63,22 @@ def test_a_mistake_has_its_image_its_answer_and_the_map_of_the_class_it_was_take
     assert first["probabilities"][CLASSES[taken_for]] == 0.8
     assert tree["images"][1]["probabilities"][tree["images"][1]["predicted"]] == 0.6123
     assert np.abs(decode_picture(first["image"]).astype(int) - test.images[1]).mean() < 12
-    maps = heat_maps(model, [test.images[1]], [taken_for])
+    maps = heat_maps(model, BACKBONE, [test.images[1]], [taken_for])
     np.testing.assert_allclose(first["gradient"], round_heat_map(maps.gradient[0]), rtol=1e-2, atol=1e-6)
     np.testing.assert_allclose(first["rollout"], round_heat_map(maps.rollout[0]), rtol=1e-2)
-    other = heat_maps(model, [test.images[1]], [label])
+    other = heat_maps(model, BACKBONE, [test.images[1]], [label])
     assert not np.allclose(other.gradient[0], maps.gradient[0], rtol=1e-2)
 
 
 def test_all_mistakes_are_counted_and_only_the_first_are_shown(
     labelled: LabelledSet, model: VisionTransformer
 ) -> None:
-    tree = worst_mistakes(model, labelled, outcome(labelled, [0.9] * (MAX_SHOWN + 2)))
+    tree = worst_mistakes(model, BACKBONE, labelled, outcome(labelled, [0.9] * (MAX_SHOWN + 2)))
     assert tree["wrong"] == MAX_SHOWN + 2
     assert len(tree["images"]) == MAX_SHOWN
 
 
 def test_where_nothing_is_wrong_nothing_is_shown(labelled: LabelledSet, model: VisionTransformer) -> None:
     right = outcome(labelled, [])
-    assert worst_mistakes(model, labelled, right) == {"seed": 7, "wrong": 0, "images": []}
-    assert worst_mistakes(model, labelled, replace(right, seed=1))["seed"] == 1
+    assert worst_mistakes(model, BACKBONE, labelled, right) == {"seed": 7, "wrong": 0, "images": []}
+    assert worst_mistakes(model, BACKBONE, labelled, replace(right, seed=1))["seed"] == 1

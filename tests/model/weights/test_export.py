@@ -13,8 +13,8 @@ import torch
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Data, Model, PretrainConfig, Run, Train
 from retfound_dist.estimate.model_shapes import TEST_RESIZE
+from retfound_dist.model.backbones.backbone import Preparation
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, patchify
-from retfound_dist.model.vit import normalise_images
 from retfound_dist.model.weights.export import crop_pct, export
 from retfound_dist.model.weights.weight_files import Weights, autoencoder_from, read_weights
 
@@ -63,7 +63,7 @@ def test_timm_builds_the_encoder_from_the_exported_folder(config: Model, tmp_pat
     theirs = timm.create_model(f"local-dir:{tmp_path}/folder", pretrained=True).eval()
     images = pictures(config)
     with torch.no_grad():
-        found = theirs.forward_features(normalise_images(images))
+        found = theirs.forward_features(Preparation().normalise(images))
     torch.testing.assert_close(found, tokens(model, images), atol=1e-5, rtol=1e-5)
     for name, value in safetensors.torch.load_file(tmp_path / "folder" / "model.safetensors").items():
         assert torch.equal(value, weights.state[name])
@@ -84,5 +84,5 @@ def test_timms_vit_large_loads_the_export_strictly_and_gives_the_same_features(t
     theirs.load_state_dict(torch.load(tmp_path / "timm.pth", weights_only=True), strict=True)
     images = pictures(model.config)[:1]
     with torch.no_grad():
-        found = theirs.forward_features(normalise_images(images))
+        found = theirs.forward_features(Preparation().normalise(images))
     torch.testing.assert_close(found, tokens(model, images), atol=1e-5, rtol=1e-5)

@@ -11,8 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from retfound_dist.config.schema import Model
 from retfound_dist.errors import WeightsError
 from retfound_dist.io import storage
+from retfound_dist.model.backbones.backbone import Preparation
 from retfound_dist.model.mae import MaskedAutoencoder, normalise, patchify
-from retfound_dist.model.vit import build_classifier, normalise_images
+from retfound_dist.model.vit import build_classifier
 from retfound_dist.model.weights.weight_files import Weights, load_into, read_weights
 
 MAE = Model(name="vit_demo_patch14", image_size=56, decoder_width=32, decoder_depth=1, decoder_heads=2)
@@ -67,7 +68,7 @@ def test_a_dinov2_teacher_gives_its_own_features(chunked: bool, tmp_path: Path) 
     others = {"backbone.mask_token": torch.zeros(1, 192), "dino_head.mlp.0.weight": torch.zeros(3, 3)}
     torch.save({"teacher": state | others}, tmp_path / "dino.pth")
     weights = read_weights(str(tmp_path / "dino.pth"))
-    expected = theirs.forward_features(normalise_images(images()))
+    expected = theirs.forward_features(Preparation().normalise(images()))
     torch.testing.assert_close(features(weights), expected, atol=1e-5, rtol=1e-5)
     classifier = build_classifier(weights.shape, 56, 5)
     loaded = load_into(classifier, weights, (4, 4))
@@ -94,7 +95,7 @@ def test_a_file_at_a_url_is_read(tmp_path: Path) -> None:
 def test_a_grey_embedding_sees_the_mean_of_the_channels(tmp_path: Path) -> None:
     theirs = vit(in_chans=1)
     torch.save(theirs.state_dict(), tmp_path / "grey.pth")
-    mean = normalise_images(images()).mean(dim=1, keepdim=True)
+    mean = Preparation().normalise(images()).mean(dim=1, keepdim=True)
     expected = theirs.forward_features(mean)
     torch.testing.assert_close(
         features(read_weights(str(tmp_path / "grey.pth"))), expected, atol=1e-5, rtol=1e-5

@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from retfound_dist.config.schema import EvalModel
 from retfound_dist.errors import WeightsError
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
-from retfound_dist.model.vit import build_encoder, normalise_images
+from retfound_dist.model.backbones.backbone import Preparation
+from retfound_dist.model.vit import build_encoder
 from retfound_dist.model.weights.timm_hub import FILE, is_timm_model
 from retfound_dist.model.weights.weight_files import load_into, read_weights
 
@@ -47,13 +48,13 @@ def fetched(cache: Path, seed: int = 0) -> timm.models.VisionTransformer:
 
 def test_a_timm_name_is_timm_s_own_encoder_without_network(cache: Path) -> None:
     theirs = fetched(cache)
-    start = open_starting_weights(NAME, EvalModel(name="vit_large_patch16", image_size=112))
+    start = open_starting_weights(NAME, EvalModel(name="vit_large_patch16", image_size="own"))
     assert (start.url, start.kind, start.image_size) == (NAME, "file", 224)
-    assert (start.shape.width, start.shape.heads) == (192, 3)
+    assert start.backbone.architecture()["heads"] == 3
     weights = read_weights(NAME)
     ours = build_encoder(weights.shape, 224).eval()
     assert not [name for name in load_into(ours, weights, (14, 14)).unused if not name.startswith("head")]
-    images = normalise_images(torch.randint(0, 256, (2, 1, 224, 224), dtype=torch.uint8))
+    images = Preparation().normalise(torch.randint(0, 256, (2, 1, 224, 224), dtype=torch.uint8))
     with torch.no_grad():
         torch.testing.assert_close(ours.forward_features(images), theirs.forward_features(images))
 

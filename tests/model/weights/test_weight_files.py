@@ -62,12 +62,14 @@ def test_timm_loads_the_export_strictly_and_gives_the_same_features(
     ).eval()
     vit.load_state_dict(torch.load(target, weights_only=True), strict=True)
     images = torch.randint(0, 256, (2, 1, 56, 56), dtype=torch.uint8)
+    from retfound_dist.model.backbones.backbone import Preparation
     from retfound_dist.model.mae import normalise, patchify
-    from retfound_dist.model.vit import normalise_images
 
     ids = torch.arange(16).expand(2, -1)
     ours = model.eval().encode(normalise(patchify(images, 14)), ids)
-    torch.testing.assert_close(vit.forward_features(normalise_images(images)), ours, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        vit.forward_features(Preparation().normalise(images)), ours, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_vit_large_bears_timms_own_key_names() -> None:
