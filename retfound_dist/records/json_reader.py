@@ -142,7 +142,7 @@ def read_lines(url: str, kind: type[T], *, limit: int = MAX_BYTES) -> Lines[T]:
 
 
 def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
-    """Parse the bytes of a file of JSON lines, as `read_lines` does."""
+    """Parse JSON lines. Bad lines are left out, counted and named; an incomplete last line is not bad."""
     texts = data.removeprefix(BOM).split(b"\n")
     last_text, rows, first_bad, bad, total = texts.pop(), list[T](), list[BadLine](), 0, 0
     validate, may_be_infinite = _adapter(kind).validate_json, b"NaN" in data or b"Infinity" in data
@@ -164,10 +164,10 @@ def parse_lines(data: bytes, kind: type[T], where: str) -> Lines[T]:
     return Lines(
         where,
         rows + last_rows,
-        total + len(last_rows),
-        bad,
-        tuple(first_bad),
-        bool(last_text.strip()) and not last_rows,
+        total=total + len(last_rows),
+        bad=bad,
+        first_bad=tuple(first_bad),
+        is_incomplete=bool(last_text.strip()) and not last_rows,
     )
 
 

@@ -96,7 +96,7 @@ def legacy_scores(confusion: Floats) -> dict[str, Floats]:
 
 
 def macro_scores(confusion: Floats) -> dict[str, Floats]:
-    """Scores over all classes, (...) each."""
+    """Scores over all classes, (...) each, from confusion matrices (..., C, C) with the truth in rows."""
     binary = one_vs_rest(confusion)
     n = confusion.sum((-2, -1))
     truth, predicted = confusion.sum(-1), confusion.sum(-2)

@@ -25,7 +25,10 @@ _SECRET_NAMES = ("AccessionNumber", "StudyID", "InstitutionName", "InstitutionAd
 
 
 def safe_error_text(error: BaseException, path: str, file: Any = None) -> str:
-    """Returns class and text of an error in one line; `file`: the data set of a readable DICOM file."""
+    """Returns class and text of an error in one line, without names of people and without the path.
+
+    `file`: the data set of a readable DICOM file.
+    """
     name, text = type(error).__name__, " ".join(str(error).split())
     if not text:
         return name
