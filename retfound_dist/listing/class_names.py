@@ -70,6 +70,7 @@ def _joined_classes(counts: Mapping[str, int]) -> list[str]:
 
 
 def _joins_classes(label: str, counts: Mapping[str, int]) -> bool:
+    """Whether a label names several classes, such as `DME, CNV`. `counts`: images of each label."""
     if re.fullmatch(r"[\[({].*,.*[\])}]", label):
         return True
     if _CERTAIN_SEPARATOR.search(label):

@@ -111,7 +111,7 @@ class MicroBatches(Dataset[MicroBatch | RetfoundError]):
         self._reader = self._fetched_shards = None
 
     def _read_micro_batch(self, step: int, micro_step: int) -> MicroBatch:
-        """Read, augment and count the samples that this rank trains on in one micro-step."""
+        """Read and augment the samples that this rank trains on in one micro-step."""
         spec = self.spec
         if self._reader is None:
             # With workers=0 this is the rank's own process, which may have other traffic before.
