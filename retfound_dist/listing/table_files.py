@@ -98,8 +98,8 @@ def check_size(size: int, name: str) -> None:
     limit = _list_size_limit()
     if size > limit:
         raise DataError(
-            f"{name} has {size / 1e9:,.1f} GB, more than the {limit / 1e9:g} GB of any list: give the right "
-            f"file, or allow more with {LIMIT_KEY}"
+            f"{name} has {size / 1e9:,.1f} GB, but a list may have at most {limit / 1e9:g} GB: give the "
+            f"right file, or allow more with {LIMIT_KEY}"
         )
 
 

@@ -131,7 +131,7 @@ class SampleReader:
         max_replaced: int,
         patience_s: float,
     ) -> None:
-        """`in_a_row`: so many bad samples one after the other are replaced; one more is an error."""
+        """`max_replaced`: the number of bad samples in a row that are replaced. One more is an error."""
         self.source, self.shards, self.grey, self.patience_s = source, shards, grey, patience_s
         self._max_open, self._max_replaced = max_open, max_replaced
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
@@ -156,7 +156,7 @@ class SampleReader:
         for number, (shard, index) in enumerate(positions):
             rows = partial(rows_needed, number) if rows_needed else None
             file, entry = opened[shard].data, opened[shard].entries[index]
-            data = self._read_local(shard, entry, file) if file else fetched.get((shard, index))
+            data = self._read_local(entry, file) if file else fetched.get((shard, index))
             try:
                 pixels = self._decode_verified(shard, entry, data, file is not None, rows)
                 yield DecodedSample(entry.key, pixels)
@@ -183,13 +183,14 @@ class SampleReader:
 
     def _read_one(self, shard: int, entry: Entry, rows: RowsNeeded | None) -> Pixels:
         file = self._opened_shard(shard).data
-        data = self._read_local(shard, entry, file) if file else self._read_remote(shard, entry)
+        data = self._read_local(entry, file) if file else self._read_remote(shard, entry)
         return self._decode_verified(shard, entry, data, file is not None, rows)
 
-    def _read_local(self, shard: int, entry: Entry, file: _LocalFile) -> bytes | None:
+    def _read_local(self, entry: Entry, file: _LocalFile) -> bytes | None:
         """A sample's bytes from the disk; None if they have to be read from the store.
 
-        DataError if the disk fails and the set is only on this disk: that is not a fault of the sample.
+        If the disk fails and the set is only on this disk, the error is a DataError, not a ValueError. So the
+        sample is not replaced as a bad one.
         """
         try:
             return file.image(entry)

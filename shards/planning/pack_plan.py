@@ -166,12 +166,17 @@ def pack_order(scans: Sequence[Scan], seed: int) -> list[Scan]:
 def recipe(config: PackConfig) -> dict[str, Any]:
     """Returns the settings that change the packed bytes. URL, workers and budgets do not."""
     tree = configs.to_dict(config)
+    image, split = tree["image"], tree["split"]
+    # A setting that a later version added is left out while it has its default. So a set that an older
+    # version packed keeps its fingerprint, and an interrupted pack of that version continues.
+    if not image["leave_out_suspects"]:
+        del image["leave_out_suspects"]
+    if split["unknown_patient"] == KEEP_VOLUMES:
+        del split["unknown_patient"]
     settings = {
         **_sources(config),
-        # Settings of later versions are left out at their defaults.
-        # So sets of older versions keep their fingerprint, and an interrupted pack of theirs continues.
-        "image": {k: v for k, v in tree["image"].items() if v or k != "leave_out_suspects"},
-        "split": {k: v for k, v in tree["split"].items() if k != "unknown_patient" or v != KEEP_VOLUMES},
+        "image": image,
+        "split": split,
         "out": {key: tree["out"][key] for key in ("name", "shard_mb", "seed")},
     }
     return {**settings, "phantom": tree["phantom"]} if _is_drawn(config) else settings

@@ -20,7 +20,10 @@ def kind_of(group: Group) -> str:
 
 
 def group_of(scan: Scan, rule: str = KEEP_VOLUMES) -> Group:
-    """Returns the group that must stay in one part: a patient, volume or folder, or the image alone."""
+    """Returns the group that must stay in one part: a patient, else a folder, else a volume, else the image.
+
+    `rule` is the setting `split.unknown_patient`.
+    """
     kind, name = unit_of(scan.key, scan.patient, scan.group, scan.volume, rule)
     if kind == "image":
         return scan.key

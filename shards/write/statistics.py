@@ -32,7 +32,7 @@ class Statistics:
     heights: Counter[int] = field(default_factory=Counter)
     widths: Counter[int] = field(default_factory=Counter)
     measured: int = 0
-    """Encoded images whose loss was measured."""
+    """Only those encoded images whose loss was measured."""
     # Integers, because a sum of floats depends on the order of the shards.
     encoding_error: int = 0
     """Sum of the squared differences in the measured images."""
@@ -69,11 +69,12 @@ class Statistics:
 
     @staticmethod
     def from_tree(tree: Mapping[str, Any]) -> Statistics:
-        """The inverse of `to_tree`."""
-        measured, error, pixels = tree["error"]
+        """Rebuilds the statistics of a shard from its index file (the result of `to_tree`)."""
+        # The three sums over the measured images share one key.
+        measured, encoding_error, pixels = tree["error"]
         return Statistics(
             measured=measured,
-            encoding_error=error,
+            encoding_error=encoding_error,
             pixels=pixels,
             grey=tree["grey"],
             colour=tree["colour"],

@@ -156,7 +156,7 @@ def test_what_is_larger_than_any_list_is_refused_and_the_limit_can_be_raised(
 ) -> None:
     check_size(3_900_000_000, "list.csv")
     with pytest.raises(
-        DataError, match=r"list.csv has 5.0 GB, more than the 4 GB of any list: .*RETFOUND_TABLE_GB"
+        DataError, match=r"list.csv has 5.0 GB, but a list may have at most 4 GB: .*RETFOUND_TABLE_GB"
     ):
         check_size(5_000_000_000, "list.csv")
     monkeypatch.setenv("RETFOUND_TABLE_GB", "6")

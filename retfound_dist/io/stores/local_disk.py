@@ -117,7 +117,7 @@ class LocalDisk:
             os.unlink(path)
 
     def version_mark(self, path: str) -> str:
-        """Size, times and inode of a file; empty while it is younger than STABLE_AFTER_S."""
+        """A text that changes if the file changes. Empty while the file is younger than STABLE_AFTER_S."""
         info = os.stat(path)
         if time.time() - max(info.st_mtime, info.st_ctime) < STABLE_AFTER_S:
             return ""

@@ -105,13 +105,14 @@ class TimmBackbone(Backbone):
             return self._create(0, None)
 
     def _create(self, classes: int, state: Mapping[str, Tensor] | None, **options: Any) -> nn.Module:
+        """timm's model, with the given tensors; WeightsError if they do not fit."""
         # Only models whose layers depend on the input's size know `img_size`; the others take any.
         if self._config.fixed_input_size:
             options["img_size"] = self.image_size
         overlay: dict[str, Any] = {}
         if state is not None:
-            # -1 is never the number of classes. So timm drops the file's head, whatever its shape, and does
-            # not insist on equal names: `_check_filled` does.
+            # -1 is never the number of classes. So timm drops the file's head, whatever its shape. timm then
+            # ignores tensors that are missing or extra. `_check_filled` finds missing ones.
             overlay = {"state_dict": dict(state), "num_classes": -1, "label_offset": 0}
         try:
             model: nn.Module = timm.create_model(

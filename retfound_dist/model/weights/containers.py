@@ -100,12 +100,14 @@ def _strip_wrappers(name: str) -> str:
 
 
 def _make_candidate(path: tuple[str, ...], names: State, prefix: str) -> Candidate:
-    within = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
-    state = {_CHUNKED_BLOCK.sub(r"blocks.\1.", name): value for name, value in within.items()}
-    above = prefix.removesuffix("encoder.")
+    encoder = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
+    state = {_CHUNKED_BLOCK.sub(r"blocks.\1.", name): value for name, value in encoder.items()}
+    parent_prefix = prefix.removesuffix("encoder.")
     # Where encoder and decoder are two modules, the decoder is one level above the encoder's tensors.
-    if above != prefix:
-        beside = {n.removeprefix(above): v for n, v in names.items() if n.startswith(above)}
-        state |= {n: v for n, v in beside.items() if n.startswith(DECODER_PREFIXES)}
-    other_names = tuple(n for n in names if not n.startswith(prefix) and n.removeprefix(above) not in state)
+    if parent_prefix != prefix:
+        siblings = {n.removeprefix(parent_prefix): v for n, v in names.items() if n.startswith(parent_prefix)}
+        state |= {n: v for n, v in siblings.items() if n.startswith(DECODER_PREFIXES)}
+    other_names = tuple(
+        n for n in names if not n.startswith(prefix) and n.removeprefix(parent_prefix) not in state
+    )
     return Candidate(".".join([*path, *filter(None, prefix.split("."))]), state, other_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from retfound_dist.errors import WeightsError
+from retfound_dist.errors import RecordError, WeightsError
 from retfound_dist.formats import url_kinds
 from retfound_dist.io import storage
 from retfound_dist.io.scratch import new_temporary_folder
@@ -27,7 +27,7 @@ class TensorFile:
     tree: Any
     """Tensors by name, in containers as the file has them."""
     config: dict[str, Any]
-    """The config in a file that this project exported; empty in others."""
+    """The config in a file that this project exported; empty for a file of another project."""
     sha256: str
 
 
@@ -52,22 +52,31 @@ def read_local(path: str, url: str) -> TensorFile:
 
 
 def _read_tensors(path: str, url: str) -> tuple[Any, dict[str, Any]]:
-    # Either the given name or the local file's: the name of a timm model has no suffix.
+    # `url` may be the name of a timm model, which has no suffix. Then the suffix of the local file decides.
     if storage.name(url).endswith(".safetensors") or path.endswith(".safetensors"):
         try:
             with safetensors.safe_open(path, "pt") as file:
-                text = (file.metadata() or {}).get("config", "{}")
-            header: dict[str, Any] = json_reader.parse(
-                text.encode(), dict[str, Any], f"the config in {url}", ""
-            )
-            return safetensors.torch.load_file(path), header
+                text = (file.metadata() or {}).get("config", "")
+            return safetensors.torch.load_file(path), _own_config(_parsed_config(text))
         except (SafetensorError, ValueError, OSError) as error:
             raise unreadable_file(url, first_line(error)) from error
     tree = read_pickle(path, url)
-    config = tree.get("config") if isinstance(tree, dict) else None
-    # Other projects save a `config` too; only this project's has a section `model`.
-    is_own_config = isinstance(config, dict) and "model" in config
-    return tree, config if is_own_config and config else {}
+    return tree, _own_config(tree.get("config") if isinstance(tree, dict) else None)
+
+
+def _parsed_config(text: str) -> Any:
+    """The JSON in a header; None if it is not a JSON object, because other projects write any text there."""
+    with suppress(RecordError):
+        return json_reader.parse(text.encode(), dict[str, Any], "config", "")
+    return None
+
+
+def _own_config(config: Any) -> dict[str, Any]:
+    """A file's `config` if this project wrote it, else an empty dict: other projects save a `config` too."""
+    section = config.get("model") if isinstance(config, dict) else None
+    # An export contains every setting, so these two are always there.
+    is_own = isinstance(section, dict) and {"name", "image_size"} <= section.keys()
+    return config if is_own else {}
 
 
 @contextmanager

@@ -57,17 +57,21 @@ def list_octdl(path: str, name: str = "", links: Links = "inside") -> SourceList
     joined_count = len(set(patients.values()) - {scan.patient for scan in scans})
     notes = compare_counts(count_labels(scans), PUBLISHED, "images")
     if joined_count:
-        notes.append(f"{joined_count:,} patients joined with others that have a picture in common")
+        notes.append(f"{joined_count:,} patients joined with others: same picture, or one patient in a list")
     others = [file for file in sizes if file not in patients]
     notes += ignored_note(others, "not named <class>_<patient>_<n>")
     return require_scans(scans, path, [*list_notes, *notes, *skipped_notes])
 
 
-def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    """Returns patient -> the first by name of all that share pictures with it, also through others."""
-    patients_of_picture: dict[str, set[str]] = defaultdict(set)
-    for patient, digest in pictures:
-        patients_of_picture[digest].add(patient)
+def join_patients(links: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Maps each patient to one name for all who are connected by something shared, also through others.
+
+    The name is the first in alphabetical order. `links`: (patient, what it may share with others: the digest
+    of a picture, or its patient in the list).
+    """
+    patients_of_link: dict[str, set[str]] = defaultdict(set)
+    for patient, link in links:
+        patients_of_link[link].add(patient)
     parent: dict[str, str] = {}
 
     def find_first(patient: str) -> str:
@@ -75,11 +79,11 @@ def join_patients(pictures: Iterable[tuple[str, str]]) -> Mapping[str, str]:
             patient = parent[patient]
         return patient
 
-    for patients in patients_of_picture.values():
+    for patients in patients_of_link.values():
         # The first by name, because the order of a listing differs from disk to disk.
         first, *others = sorted({find_first(patient) for patient in patients})
         parent.update(dict.fromkeys(others, first))
-    return {patient: find_first(patient) for patients in patients_of_picture.values() for patient in patients}
+    return {patient: find_first(patient) for patients in patients_of_link.values() for patient in patients}
 
 
 def _listed_patients(

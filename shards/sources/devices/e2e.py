@@ -143,18 +143,18 @@ def _read_pictures(data: mmap.mmap, chunks: list[_Chunk]) -> Iterator[tuple[Seri
     for chunk in chunks:
         if chunk.kind == _PICTURE and chunk.index == _SCAN:
             chunks_of_series[chunk.series].append(chunk)
-    promised = 0
+    total_bytes = 0
     for series, pictures in chunks_of_series.items():
         slices = []
         for chunk in sorted(pictures, key=lambda chunk: chunk.slice):
             height, width = _IMAGE.unpack_from(data, chunk.content_offset)
             check_pixels(width, height, len(pictures))
-            promised += 2 * width * height
+            total_bytes += 2 * width * height
             begin = chunk.content_offset + _IMAGE.size
             pixels = data[begin : begin + 2 * width * height]
             # The sum is checked too, because many chunks of a hostile file may refer to the same bytes.
-            if promised > len(data) or len(pixels) < 2 * width * height:
-                raise DataError(f"is cut short: slice {chunk.slice} promises {width}x{height} pixels")
+            if total_bytes > len(data) or len(pixels) < 2 * width * height:
+                raise DataError(f"is cut short: slice {chunk.slice} should have {width}x{height} pixels")
             slices.append(display_levels()[np.frombuffer(pixels, "<u2").reshape(height, width)])
         yield series, slices
 

@@ -16,7 +16,7 @@ def test_octdl_joins_patients_that_share_a_picture(tmp_path: Path) -> None:
     write_image(tmp_path / "d" / "NO" / "no_9_1.jpg", 3)
     found = list_source("octdl", tmp_path / "d")
     assert [scan.patient for scan in found.scans] == ["5", "5", "5", "9"]
-    assert "1 patients joined with others that have a picture in common" in found.notes
+    assert "1 patients joined with others: same picture, or one patient in a list" in found.notes
 
 
 def test_the_list_that_octdl_reads_is_not_counted_as_skipped(tmp_path: Path) -> None:
