@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from retfound_dist.io.stores.fsspec_store import FsspecStore, open_filesystem
 
 RANGES_AT_ONCE = 32
 """Requests for ranges of files that run side by side."""
+SILENCE_S = 20
+"""Seconds after which a request is given up if the store neither answers nor takes any data."""
 PART_BYTES = 16 << 20
 """Size of a part. Files of twice this size and more are written in parts."""
 
@@ -24,7 +27,8 @@ def open_s3(attempts: int, on_answer: Callable[[str], None], is_time_up: Callabl
     # large as a batch of ranges: with botocore's 10 connections the others would queue.
     config = {
         "connect_timeout": 10,
-        "read_timeout": 20,
+        "read_timeout": SILENCE_S,
+        "connector_args": {"socket_factory": _socket_that_gives_up},
         "max_pool_connections": RANGES_AT_ONCE,
         "retries": {"max_attempts": attempts, "mode": "standard"},
     }
@@ -39,6 +43,20 @@ def open_s3(attempts: int, on_answer: Callable[[str], None], is_time_up: Callabl
     fs.retries = min(fs.retries, attempts)
     s3_keys.use_literal_keys(fs)
     return fs
+
+
+def _socket_that_gives_up(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that ends a write of which the store takes nothing for `SILENCE_S`.
+
+    `read_timeout` begins only when all is sent. A store that accepts a connection and stops reading fills the
+    system's buffers, and aiohttp 3.14 then waits for ever.
+    """
+    family, kind, protocol = address[:3]
+    connection = socket.socket(family, kind, protocol)
+    # Linux: counts while data is not acknowledged, and while the other end has no room for it (man 7 tcp).
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_S * 1000)
+    return connection
 
 
 class S3Store(FsspecStore):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
-from retfound_dist.io import storage
+from retfound_dist.errors import StorageError
+from retfound_dist.io import slow_store, storage
+from retfound_dist.io.stores import s3_store
 from retfound_dist.io.stores.s3_store import PART_BYTES, S3Store
 
 
@@ -48,3 +56,33 @@ def test_a_large_file_is_sent_in_parts_of_a_fixed_size(
     source.write_bytes(bytes(2 * PART_BYTES + 1))
     store.put_file(str(source), f"s3://{bucket}/x")
     assert store.checksum(f"s3://{bucket}/x").endswith("-3")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")
+def test_a_write_of_which_the_store_takes_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store accepts the connection and never reads: the system's buffers are full, and nothing is sent."""
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                connections.append(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        monkeypatch.setattr(s3_store, "SILENCE_S", 1)
+        storage._filesystem.cache_clear()
+        source = tmp_path / "weights"
+        source.write_bytes(bytes(PART_BYTES))
+        began = time.monotonic()
+        with slow_store.time_limit("s3://b/x", 4), pytest.raises(StorageError, match="cannot write s3://b/x"):
+            storage.put_file(str(source), "s3://b/x")
+        # Without the limit this line is never reached: the test's own time-out ends it.
+        assert time.monotonic() - began > 1
+    storage._filesystem.cache_clear()
+    for connection in connections:
+        connection.close()
