@@ -182,15 +182,16 @@ def test_a_map_to_the_unknown_gets_one_line_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_of_another_patch_size_keeps_its_own_and_says_so(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_its_own_patch_and_is_resampled_to_the_size_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
     class_folders(tmp_path / "set")
     url = checkpoint(tmp_path / "run", 3)
-    assert (
-        evaluate(tmp_path, f"checkpoint={url}", "model.name=vit_large_patch16", "model.image_size=224") == 0
-    )
+    assert evaluate(tmp_path, f"checkpoint={url}", "model.name=vit_large_patch16", "model.image_size=56") == 0
     start = metrics(tmp_path)["checkpoint"]
     assert start["encoder"]["patch"] == 14  # type: ignore[index]
-    assert start["image_size"] == 28  # type: ignore[index]
+    assert start["image_size"] == 56  # type: ignore[index]
+    assert start["backbone"]["tokens"] == 17  # type: ignore[index]
 
 
 def test_weights_whose_patches_fit_no_grid_get_one_line(

@@ -108,6 +108,14 @@ def refused(group: Any, engine: Any, commit: checkpoint_folder.Commit, stage: in
     return "it was loaded"
 
 
+class _TwoLayers(torch.nn.Sequential):
+    """Takes noise beside its images, as the autoencoder does."""
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        del noise
+        return super().forward(images)
+
+
 def _one_rank(rank: int, port: int, folder: str) -> None:
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)
@@ -119,9 +127,10 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
             Train(global_batch=4, micro_batch=2, steps=1, zero_stage=stage, precision="bf16"),
             make_batch_layout(4, 2, 2),
         )  # type: ignore[arg-type]
-        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
+        model = _TwoLayers(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
         engine = make_engine(model, parameter_groups(model, Optim()), train, Optim(), cut)
-        engine.backward(engine(torch.ones(2, 6, dtype=torch.bfloat16)).float().sum())
+        images = torch.ones(2, 6, dtype=torch.bfloat16)
+        engine.backward(engine(images, torch.zeros(2)).float().sum())
         engine.end_pass()
         url, scratch = f"{folder}/{stage}", f"{folder}/scratch"
         commit = committed(engine, url, stage)
