@@ -177,13 +177,13 @@ def _open_hub(url: str, source: HubSource) -> OpenedModel:
 
 def _published(config: HubConfig) -> InputFacts:
     """What a timm repository's config.json says of its images."""
-    given = config.get("pretrained_cfg", {})
-    size = given.get("input_size")
+    inputs = config.get("pretrained_cfg", {})
+    size = inputs.get("input_size")
     return InputFacts(
         image_size=int(size[1]) if isinstance(size, (list, tuple)) and len(size) == 3 else None,
-        mean=tuple(given["mean"]) if "mean" in given else None,
-        std=tuple(given["std"]) if "std" in given else None,
-        interpolation=given.get("interpolation"),
+        mean=tuple(inputs["mean"]) if "mean" in inputs else None,
+        std=tuple(inputs["std"]) if "std" in inputs else None,
+        interpolation=inputs.get("interpolation"),
     )
 
 
@@ -217,9 +217,9 @@ def _checked(
     backbone = TimmBackbone(name, None, None, published, url)
     states = _states(file, part, list(backbone.skeleton().state_dict()))
     if not states:
-        held = ", ".join(list(all_tensors(file.tree))[:3])
+        first_names = ", ".join(list(all_tensors(file.tree))[:3])
         where = f" under {part}" if part else ""
-        raise WeightsError(f"{url} holds no tensors{where} ({held}): give a file of weights")
+        raise WeightsError(f"{url} holds no tensors{where} ({first_names}): give a file of weights")
     filled = TimmBackbone(name, lambda: states, None, published, url).filling_state()
     return OpenedModel(
         file.sha256, backbone.image_size, timm_name=name, states=(filled,), published=published, notes=notes
