@@ -37,9 +37,11 @@ def token_warning(facts: Mapping[str, Mapping[str, Any]]) -> str:
     if len(set(tokens.values())) < 2:
         return ""
     listed = ", ".join(f"{row} {count:,}" for row, count in tokens.items())
+    sizes = {int(one["image_size"]) for one in facts.values()}
+    advice = 'set sizes="same" for one input size' if len(sizes) > 1 else "their patches differ in size"
     return (
-        f"the rows see an image as different numbers of tokens ({listed}): more tokens cost more and show "
-        'finer detail. Set sizes="same" for one input size'
+        f"the rows see an image as different numbers of tokens ({listed}). More tokens cost more and show "
+        f"finer detail: {advice}"
     )
 
 

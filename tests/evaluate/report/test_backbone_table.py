@@ -33,6 +33,8 @@ def test_each_row_shows_what_it_is_and_what_it_cost() -> None:
 
 def test_rows_that_see_different_numbers_of_tokens_are_named() -> None:
     assert token_warning({"a": facts(), "b": facts()}) == ""
-    text = token_warning({"ours": facts(tokens=197), "dinov2": facts(tokens=1374)})
+    text = token_warning({"ours": facts(tokens=197), "dinov2": facts(tokens=1374, image_size=518)})
     assert "(ours 197, dinov2 1,374)" in text
-    assert 'sizes="same"' in text
+    assert 'set sizes="same"' in text
+    same_size = token_warning({"ours": facts(tokens=65), "convnext": facts(tokens=9)})
+    assert same_size.endswith("their patches differ in size")
