@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from retfound_dist.errors import RetfoundError
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.runtime.terminal import filter_output
+from retfound_dist.runtime.worker_pool import WorkerPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ def ordered_map(
     # Spawned, not forked: this process may hold threads and open S3 connections.
     worker_leftovers.name_after_owner()
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = WorkerPool(workers, context, _start_worker)
     try:
         # Two chunks per worker: one in progress and one waiting, so that no worker is idle.
         yield from _ordered_results(pool, function, _chunks(items, chunk), ahead=2 * workers)
@@ -58,11 +59,11 @@ def ordered_map(
         ) from error
     finally:
         # Without cancelling, an error or Ctrl-C would wait for all queued chunks.
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_waiting=True)
 
 
 def _ordered_results(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], chunks: Iterator[list[Item]], ahead: int
+    pool: WorkerPool, function: Callable[[Item], Result], chunks: Iterator[list[Item]], ahead: int
 ) -> Iterator[Result]:
     """Yields the results in order, with at most `ahead` chunks in the pool at once."""
     waiting: deque[Future[list[Result]]] = deque(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from multiprocessing import get_context
 from queue import Empty
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import torch
 from retfound_dist.runtime import worker_leftovers
 from retfound_dist.runtime.progress import ProgressDisplay
 from retfound_dist.runtime.terminal import filter_output
+from retfound_dist.runtime.worker_pool import WorkerPool
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
@@ -63,9 +64,7 @@ def run_in_parallel(
     queue, process_counter = context.Queue(), context.Value("i", 0)
     jobs = min(jobs, len(tasks))
     share = max(1, (threads or len(os.sched_getaffinity(0))) // jobs)
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_attach, initargs=(queue, process_counter, share)
-    ) as pool:
+    with WorkerPool(jobs, context, _attach, (queue, process_counter, share)) as pool:
         futures = {name: pool.submit(_call, name, task) for name, task in tasks.items()}
         _listen(list(futures.values()), queue, show, len(tasks))
     return {name: future.result() for name, future in futures.items()}
