@@ -41,8 +41,8 @@ def test_another_file_of_the_same_size_at_a_url_is_another_row_and_a_known_one_n
     url = storage.join(s3.url, "weights.pth")
     check_rows(rows_of_two_files_at_one_url(tmp_path, url))
     reads: list[str] = []
-    real = opening.read_weights
-    monkeypatch.setattr(opening, "read_weights", lambda where: reads.append(where) or real(where))
+    real = opening.read_tensor_file
+    monkeypatch.setattr(opening, "read_tensor_file", lambda where: reads.append(where) or real(where))
     assert compare_command(str(tmp_path / "compare.toml"), [*TINY, "finetune.epochs=1"], quiet=True) == 0
     assert reads == []
     memory = IdentityCache(str(tmp_path / "out" / "weights.json"))

@@ -29,6 +29,11 @@ def finetune_seed(
 ) -> tuple[FinetuneResult, nn.Module]:
     """Runs one fine-tuning. Returns its result and the model of the chosen epoch."""
     model = start.backbone.build(len(data.classes), recipe.drop_path, seed).to(best_device())
+    if recipe.drop_path and not start.backbone.takes_drop_path:
+        family = start.backbone.family
+        show.say(
+            f"note: {family} has no stochastic depth: finetune.drop_path={recipe.drop_path:g} is not used"
+        )
     weights = "random weights" if start.kind == NONE else start.url
     show.begin(f"fine-tuning {weights}, seed {seed}")
     result = finetune(

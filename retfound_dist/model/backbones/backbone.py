@@ -89,6 +89,11 @@ class Backbone(ABC):
     image_size: int
     preparation: Preparation
 
+    @cached_property
+    def takes_drop_path(self) -> bool:
+        """Whether the family knows stochastic depth; the others are fine-tuned without it."""
+        return True
+
     @abstractmethod
     def build(self, classes: int = 0, drop_path: float = 0.0, seed: int = 0) -> nn.Module:
         """A model with the starting weights; with `classes` a new head, drawn by `seed`.

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from retfound_dist.errors import ConfigError, WeightsError
+from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
 from retfound_dist.model.backbones.backbone import Backbone, InputFacts, preparation_of
 from retfound_dist.model.backbones.plain_vit import PlainVit
@@ -26,7 +27,7 @@ from retfound_dist.model.weights.hub_repository import HubConfig
 from retfound_dist.model.weights.model_sources import HubSource, TimmSource, parse
 from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
 from retfound_dist.model.weights.timm_families import architecture
-from retfound_dist.model.weights.weight_files import Weights, read_weights, split_part
+from retfound_dist.model.weights.weight_files import Weights, plain_vit_of, read_weights, split_part
 
 RANDOM_SIZE = 224
 """Input side of a plain ViT that is drawn at random, where no size is given (MAE, RETFound)."""
@@ -82,20 +83,33 @@ def open_model(url: str) -> OpenedModel:
         return _checked(url, source.name, file, split_part(source.file)[1])
     if isinstance(source, HubSource):
         return _open_hub(url, source)
-    name, part = split_part(url)
-    is_timm = not storage.exists(name) and timm_hub.is_timm_model(name)
-    try:
-        # Our own reader first, for a plain ViT's results stay what they were.
+    if checkpoint_folder.is_checkpoint(url):
         weights = read_weights(url)
-    except WeightsError as error:
-        if is_timm:
-            return _checked(url, name, read_local(timm_hub.weights_file(name), name), part)
-        opened = _recognised(url, name, part)
-        if opened is None:
-            raise error
-        return opened
-    published = published_inputs(name) if is_timm else InputFacts()
-    return OpenedModel(weights.sha256, weights.image_size, weights, published=published)
+        return OpenedModel(weights.sha256, weights.image_size, weights)
+    name, part = split_part(url)
+    # A file is preferred to a timm model of the same name, because the user can see it.
+    if not storage.exists(name) and timm_hub.is_timm_model(name):
+        file = read_local(timm_hub.weights_file(name), name)
+        try:
+            weights = plain_vit_of(file, name, name, part)
+        except WeightsError:
+            return _checked(url, name, file, part)
+        return OpenedModel(weights.sha256, weights.image_size, weights, published=published_inputs(name))
+    return _open_file(url, name, read_tensor_file(name), part)
+
+
+def _open_file(url: str, name: str, file: TensorFile, part: str) -> OpenedModel:
+    """A file without an architecture's name: a plain ViT, else a family that its tensors tell of."""
+    try:
+        # Our own reader first, so that a plain ViT's results stay what they were.
+        weights = plain_vit_of(file, url, name, part)
+    except WeightsError:
+        for state in _states(file, part, ()):
+            if timm_name := architecture(state.state):
+                note = f"weights: {name} is read as timm's {timm_name}"
+                return _checked(url, timm_name, file, part, notes=(note,))
+        raise
+    return OpenedModel(weights.sha256, weights.image_size, weights)
 
 
 def backbone_from(
@@ -164,15 +178,11 @@ def _open_hub(url: str, source: HubSource) -> OpenedModel:
     if fetched.config.get("architecture"):
         return _checked(url, fetched.config["architecture"], file, "", _published(fetched.config))
     try:
-        weights = read_weights(fetched.path)
+        return _open_file(url, url, file, "")
     except WeightsError as error:
-        opened = _recognised(url, fetched.path, "")
-        if opened:
-            return opened
         family = fetched.config.get("model_type")
         hint = f" (its config.json says {family})" if family else ""
-        raise WeightsError(f"{str(error).replace(fetched.path, url)}{hint}") from error
-    return OpenedModel(weights.sha256, weights.image_size, weights)
+        raise WeightsError(f"{error}{hint}") from error
 
 
 def _published(config: HubConfig) -> InputFacts:
@@ -185,18 +195,6 @@ def _published(config: HubConfig) -> InputFacts:
         std=tuple(inputs["std"]) if "std" in inputs else None,
         interpolation=inputs.get("interpolation"),
     )
-
-
-def _recognised(url: str, name: str, part: str) -> OpenedModel | None:
-    """A file of a published family that is not a plain ViT; None if its tensors tell of none."""
-    if not storage.exists(name) or storage.is_folder(name):
-        return None
-    file = read_tensor_file(name)
-    for state in _states(file, part, ()):
-        if timm_name := architecture(state.state):
-            note = f"weights: {name} is read as timm's {timm_name}"
-            return _checked(url, timm_name, file, part, notes=(note,))
-    return None
 
 
 def _states(file: TensorFile, part: str, names: Sequence[str]) -> tuple[Candidate, ...]:

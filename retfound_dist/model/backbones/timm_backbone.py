@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import timm
@@ -91,7 +92,7 @@ class TimmBackbone(Backbone):
 
     def build(self, classes: int = 0, drop_path: float = 0.0, seed: int = 0) -> nn.Module:
         """timm's own pooling and head. The first group of tensors is taken: `filling_state` has chosen it."""
-        options = {"drop_path_rate": drop_path} if drop_path and self._takes_drop_path() else {}
+        options = {"drop_path_rate": drop_path} if drop_path and self.takes_drop_path else {}
         state = self._load()[0].state if self._load else None
         torch.manual_seed(seed)
         model = self._create(classes, state, **options)
@@ -151,8 +152,9 @@ class TimmBackbone(Backbone):
                 f"{more} ({len(missing)} of {len(kept)} tensors): give the name of its own architecture"
             )
 
-    def _takes_drop_path(self) -> bool:
-        """Whether the family knows stochastic depth; the others are fine-tuned without it."""
+    @cached_property
+    def takes_drop_path(self) -> bool:
+        """Whether timm's architecture has stochastic depth."""
         try:
             with torch.device("meta"):
                 self._create(0, None, drop_path_rate=0.1)
@@ -163,6 +165,7 @@ class TimmBackbone(Backbone):
     def _check_size(self) -> None:
         """ConfigError if the family cannot take this image size."""
         # timm's ViTs cut off what is left of a patch, without a word.
+        patch = 0
         try:
             model: Any = self.skeleton().eval()
             patch = _patch(model)
@@ -171,9 +174,8 @@ class TimmBackbone(Backbone):
             with torch.no_grad():
                 model.forward_features(torch.zeros(1, 3, self.image_size, self.image_size, device="meta"))
         except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError) as error:
-            advice = int(self._config.input_size[1])
-            if patch := (_patch(model) if "model" in locals() else 0):
-                advice = nearest_multiple(self.image_size, patch)
+            published_size = int(self._config.input_size[1])
+            advice = nearest_multiple(self.image_size, patch) if patch else published_size
             raise ConfigError(
                 f"model.image_size={self.image_size} does not fit timm's {self.family} "
                 f"({_first_fault(error)}): choose {advice}, or another model"

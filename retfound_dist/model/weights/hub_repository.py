@@ -7,6 +7,7 @@ the cache is used without network.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ class HubFile:
     config: HubConfig
 
 
+@cache
 def fetch(source: HubSource) -> HubFile:
-    """The weights that a name stands for; WeightsError with what to do if they cannot be had."""
+    """The weights that a name stands for; WeightsError with what to do if they cannot be had.
+
+    Fetched once in a process: without network the client tries for most of a minute each time.
+    """
     names = [source.file] if source.file else _list_files(source)
     config_path = _fetch_optional(source, CONFIG)
     config: HubConfig = {}
@@ -125,8 +130,12 @@ def _fetch(source: HubSource, name: str) -> str:
 
 def _fetch_optional(source: HubSource, name: str) -> str:
     """A file's path in the cache; empty if the repository has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
+    # The cache remembers also that a repository has no such file.
+    if try_to_load_from_cache(source.repository, name, revision=source.revision or None) is _CACHED_NO_EXIST:
+        return ""
     try:
         return _fetch(source, name)
     except WeightsError as error:

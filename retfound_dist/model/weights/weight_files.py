@@ -97,13 +97,16 @@ def read_weights(url: str) -> Weights:
     # A file is preferred to a timm model of the same name, because the user can see it.
     if not storage.exists(url):
         if timm_hub.is_timm_model(url):
-            return _plain_vit(read_local(timm_hub.weights_file(url), url), url, url, part)
+            return plain_vit_of(read_local(timm_hub.weights_file(url), url), url, url, part)
         raise WeightsError(url_kinds.wrong_kind_message(url, url_kinds.WEIGHTS))
-    return _plain_vit(read_tensor_file(url), origin, url, part)
+    return plain_vit_of(read_tensor_file(url), origin, url, part)
 
 
-def _plain_vit(file: TensorFile, origin: str, url: str, part: str) -> Weights:
-    """The plain ViT in a file."""
+def plain_vit_of(file: TensorFile, origin: str, url: str, part: str) -> Weights:
+    """The plain ViT in a file that was read from `url`; WeightsError if it holds none.
+
+    `origin` is how the user named it, with its part.
+    """
     encoder = convert_to_mae(file.tree, url, part)
     meta = {"config": file.config} if file.config else {}
     return replace(_describe_foreign(origin, encoder, meta), sha256=file.sha256)

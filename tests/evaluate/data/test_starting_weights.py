@@ -80,8 +80,8 @@ def test_weights_that_are_remembered_are_read_when_they_are_needed_and_not_befor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    real = opening.read_weights
-    monkeypatch.setattr(opening, "read_weights", lambda url: reads.append(url) or real(url))
+    real = opening.read_tensor_file
+    monkeypatch.setattr(opening, "read_tensor_file", lambda url: reads.append(url) or real(url))
     monkeypatch.setattr(local_disk, "STABLE_AFTER_S", 0.0)
     path, where = file_of(0, str(tmp_path / "w.pth")), str(tmp_path / "weights.json")
     first = open_starting_weights(path, MODEL, IdentityCache(where))

@@ -16,6 +16,7 @@ from retfound_dist.model.backbones.opening import backbone_from, open_model, ran
 from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.backbones.timm_backbone import TimmBackbone
 from retfound_dist.model.mae import MaskedAutoencoder
+from retfound_dist.model.weights.hub_repository import fetch
 from tests.evaluate.inputs import MODEL
 from tests.model.backbones.families import drawn
 from tests.model.weights.hub_server import Hub, serving, use
@@ -42,6 +43,7 @@ def dinov2() -> dict[str, Tensor]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    fetch.cache_clear()
     with serving() as server:
         use(server, tmp_path / "cache", monkeypatch)
         yield server

@@ -190,3 +190,10 @@ def test_a_fused_head_is_left_out() -> None:
     assert ours.filling_state().state
     model = ours.build(classes=3)
     assert model.get_classifier().weight.shape == (3, 192)
+
+
+def test_a_family_without_stochastic_depth_is_built_without_it_and_says_so() -> None:
+    assert TimmBackbone("convnext_atto", None, 64).takes_drop_path
+    vgg = TimmBackbone("vgg11", None, 64)
+    assert not vgg.takes_drop_path
+    assert vgg.build(classes=3, drop_path=0.2) is not None

@@ -74,6 +74,8 @@ def serving() -> Iterator[Hub]:
         def _refuse(self, status: int, code: str) -> None:
             self.send_response(status)
             self.send_header("X-Error-Code", code)
+            # The client remembers, for this commit, that there is no such file.
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -22,6 +22,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def fetched_anew() -> None:
+    fetch.cache_clear()
+
+
 def source(repository: str = "who/what", revision: str = "", file: str = "") -> HubSource:
     return HubSource(repository, revision, file)
 
@@ -38,7 +43,17 @@ def test_the_only_weights_file_is_fetched_with_its_config_and_is_found_again_wit
     assert (fetched.name, Path(fetched.path).read_bytes()) == ("w.pth", b"weights")
     assert fetched.config == {"model_type": "vit"}
     del hub.files["who/what"]
+    fetch.cache_clear()
     assert fetch(source(file="w.pth")).path == fetched.path
+
+
+def test_a_file_of_a_repository_without_a_config_is_found_again_without_network(hub: Hub) -> None:
+    hub.files["who/what"] = {"w.pth": b"weights"}
+    fetched = fetch(source(file="w.pth"))
+    assert fetched.config == {}
+    del hub.files["who/what"]
+    fetch.cache_clear()
+    assert fetch(source(file="w.pth")) == fetched
 
 
 def test_of_several_files_one_must_be_named_and_all_are_listed(hub: Hub) -> None:
