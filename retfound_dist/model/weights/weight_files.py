@@ -25,6 +25,7 @@ from retfound_dist.model.positions import resample_positions
 from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
 from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, convert_to_mae, encoder_fault
+from retfound_dist.model.weights.model_sources import parse
 from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
 
 # These belong to a task, not to the encoder.
@@ -91,6 +92,11 @@ def read_weights(url: str) -> Weights:
     A path is the folder of a committed checkpoint, or a `.safetensors`, `.pth` or `.bin` file. `FILE#PART`
     selects one of several encoders in a file.
     """
+    if parse(url) is not None:
+        raise WeightsError(
+            f"{url} is a name for `evaluate`, `compare`, `watch` and `embed`: here give the path of a "
+            "checkpoint, or of a file with a plain ViT"
+        )
     if checkpoint_folder.is_checkpoint(url):
         return _read_checkpoint(url)
     origin, (url, part) = url, split_part(url)

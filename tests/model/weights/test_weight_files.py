@@ -122,3 +122,9 @@ def test_a_folder_without_a_commit_and_a_missing_file_are_told_apart(tmp_path: P
         read_weights(str(tmp_path))
     with pytest.raises(WeightsError, match="no weights at"):
         read_weights(str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize("name", ["timm:convnext_atto", "hf:who/what"])
+def test_a_name_of_timm_or_the_hub_is_refused_where_an_autoencoder_is_needed(name: str) -> None:
+    with pytest.raises(WeightsError, match=rf"{name} is a name for .*: here give the path of a checkpoint"):
+        read_weights(name)
