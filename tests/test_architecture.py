@@ -144,7 +144,7 @@ READERS = {
     "retfound_dist/records/json_reader.py",  # the reader
     "retfound_dist/io/storage.py",  # `read_json`, for tests
     "retfound_dist/config/loading.py",  # plain values of a config of ours
-    "retfound_dist/config/schema/evaluate_settings.py",
+    "retfound_dist/config/schema/finetune_settings.py",
     "retfound_dist/records/json_faults.py",
     "retfound_dist/formats/log_writer.py",
     "retfound_dist/train/ranks/rank_failures.py",  # messages between ranks

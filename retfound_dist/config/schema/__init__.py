@@ -8,7 +8,6 @@ May import no other part of the package.
 
 from retfound_dist.config.schema.evaluate_settings import (
     OWN,
-    Alarm,
     CompareConfig,
     CompareOut,
     EvalData,
@@ -16,10 +15,9 @@ from retfound_dist.config.schema.evaluate_settings import (
     EvalOut,
     EvaluateConfig,
     External,
-    Finetune,
-    Probe,
     WatchConfig,
 )
+from retfound_dist.config.schema.finetune_settings import Alarm, Finetune, Probe
 from retfound_dist.config.schema.pack_settings import (
     PackConfig,
     PackImage,

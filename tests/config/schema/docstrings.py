@@ -6,12 +6,14 @@ import ast
 import inspect
 from types import ModuleType
 
+from retfound_dist.config import schema
+
 
 def without_docstring(module: ModuleType) -> list[str]:
     """`Section.key` of each setting without one; settings that are sections of their own need none."""
     classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
     assert classes
-    sections = {node.name for node in classes}
+    sections = {*schema.__all__, *(node.name for node in classes)}
     bare = []
     for section in classes:
         if not ast.get_docstring(section):
