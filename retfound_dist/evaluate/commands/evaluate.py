@@ -23,7 +23,7 @@ from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_devi
 from retfound_dist.evaluate.finetune.recipe_search import tune
 from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
-from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
@@ -248,12 +248,12 @@ def _probe_metrics(
     rows = cached_features(start, data, ("train", "test"), config.out.url, show.advance)
     train, test = data.parts["train"], data.parts["test"]
     show.begin("linear probe and nearest neighbours")
-    probabilities = linear_probe.fit_and_predict(
+    probabilities = probing.fit_and_predict(
         rows["train"], train, rows["test"], len(data.classes), config.probe
     )
     _, units_N = bootstrap.resampling_units(test.patients, test.keys, test.units)
     return {
-        method: linear_probe.probe_scores(
+        method: probing.probe_scores(
             test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
         )
         for method, p_NC in probabilities.items()

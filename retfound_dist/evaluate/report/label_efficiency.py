@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES, comparison
 from retfound_dist.evaluate.report.training_plots import Plot
@@ -82,7 +82,7 @@ def _finetuned(row: Evaluation) -> Mapping[str, Any] | None:
 
 
 def _linear(row: Evaluation) -> Mapping[str, Any] | None:
-    scores: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(linear_probe.LINEAR)
+    scores: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(probing.LINEAR)
     return scores
 
 

@@ -22,7 +22,7 @@ from retfound_dist.errors import DataError, FormatError, RecordError
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
-from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe import patient_folds, probing
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
 from retfound_dist.evaluate.scores import bootstrap
@@ -68,7 +68,7 @@ def development_set(data: LabelledSet) -> DevelopmentSet:
     labels_N = np.concatenate([part.labels for part in parts])
     units = tuple(unit for part in parts for unit in part.units)
     unit, units_N = bootstrap.resampling_units(patients, keys, units)
-    if len(np.unique(labels_N)) < 2 or not linear_probe.folds(labels_N, units_N, 2, 0):
+    if len(np.unique(labels_N)) < 2 or not patient_folds.folds(labels_N, units_N, 2, 0):
         raise DataError(
             f"{data.path}: train and val have {len(keys)} images of {len(np.unique(units_N))} {unit}s in "
             f"{len(np.unique(labels_N))} classes, but a probe needs two classes and two {unit}s of one: "
@@ -100,7 +100,7 @@ def probe_checkpoint(
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, PARTS, folder, show.advance)
     show.begin("linear probe and nearest neighbours")
-    probabilities = linear_probe.cross_validate(
+    probabilities = probing.cross_validate(
         np.concatenate([rows[name] for name in PARTS]),
         images.labels_N,
         images.units_N,
@@ -111,7 +111,7 @@ def probe_checkpoint(
     probabilities = {method: p_NC.round(DIGITS) for method, p_NC in probabilities.items()}
     tree = {
         **{
-            method: linear_probe.probe_scores(images.labels_N, p_NC, images.units_N, data.classes, resamples)
+            method: probing.probe_scores(images.labels_N, p_NC, images.units_N, data.classes, resamples)
             for method, p_NC in probabilities.items()
         },
         "images": len(images.keys),
@@ -145,7 +145,7 @@ def read(folder: str) -> ProbeResult | None:
             raise ValueError(f"it has {len(rows):,} rows, but {PROBE} has another number of images")
         probabilities = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
-            for method in linear_probe.METHODS
+            for method in probing.METHODS
         }
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(

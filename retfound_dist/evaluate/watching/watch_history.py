@@ -17,7 +17,7 @@ from retfound_dist.config.schema import Alarm, WatchConfig
 from retfound_dist.errors import FormatError, RecordError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import checkpoint_identity
-from retfound_dist.evaluate.probe import linear_probe
+from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.report.watch_page import watch_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import bootstrap
@@ -149,7 +149,7 @@ class History:
             "step": step,
             "samples": tree["checkpoint"]["samples"],
             "pretrained_on": tree["checkpoint"].get("pretrained_on"),
-            **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in linear_probe.METHODS},
+            **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in probing.METHODS},
             "to_start": checkpoint.to_start and checkpoint.to_start.describe(),
             "to_best": checkpoint.to_best and checkpoint.to_best.describe(),
             "finetuned": finetuned and {k: finetuned[k] for k in ("macro", "ci95")},
