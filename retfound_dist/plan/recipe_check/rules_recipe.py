@@ -30,10 +30,10 @@ def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     factor = f"{times:.1f}" if times > 1 else f"{times:.2g}"
     problem = (
         f"the learning rate is {factor} times the recipe's: with batch {batch:,}, "
-        f"base {base:g} peaks at {peak:.2g}, and the recipe at {recipe_peak:.2g}"
+        f"its peak is {peak:.2g} (from base {base:g}), and the recipe's peak is {recipe_peak:.2g}"
     )
     if times > 1:
-        problem += f"; as an absolute rate {base:g} would be {base / recipe_peak:,.0f} times too high"
+        problem += f". If {base:g} was meant as the peak, it is {base / recipe_peak:,.0f} times too high"
     reason = "A rate that is too high overwrites good starting weights, and training does not recover"
     if times < 1:
         reason = "With a rate that is too low, the recipe's epochs are not enough"
