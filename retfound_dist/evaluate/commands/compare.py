@@ -7,11 +7,12 @@ complete for the same settings, data and weights is not run again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalOut, EvaluateConfig
+from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalModel, EvalOut, EvaluateConfig
 from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
@@ -59,7 +60,7 @@ def compare_command(
     """Run `retfound compare`; RetfoundError for anything that a user can fix."""
     config, _ = load(CompareConfig, config_path, overrides)
     set_threads(config.threads)
-    _check_names(config)
+    check_names("weights", config.weights)
     for one in configs_by_size(config):
         _compare(one, quiet, force)
     return 0
@@ -90,15 +91,9 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_may_write(report_url(config), "compare", force, "out.report")
     weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
-    starts = _open_rows(config, weights_cache)
+    starts = open_rows(config.weights, config.model, weights_cache)
     with ProgressDisplay(quiet) as show:
-        for name, start in starts.items():
-            if remark := start.remark:
-                show.say(f"{name}: {remark}")
-        facts = {name: start.backbone.facts.to_json() for name, start in starts.items()}
-        warning = token_warning(facts)
-        if warning:
-            show.say(f"warning: {warning}")
+        warning = show_rows(starts, show)
         # Decoded once with all labels: each share is a part of it, so all rows have the same test images.
         all_labels = replace(config.data, label_share=1.0)
         backbones = {_input(start): start.backbone for start in starts.values()}
@@ -107,27 +102,46 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
         }
         by_share = _make_rows(config, starts, sets, show, force)
         show.begin("comparing")
-        rows = by_share[config.data.label_share]
-        tree = comparison(rows, config.bootstrap)
-        if warning:
-            tree["sentences"] += [f"{warning[0].upper()}{warning[1:]}."]
-        if len(by_share) > 1:
-            tree["label_efficiency"] = label_efficiency.efficiency_tree(by_share, config.bootstrap)
-            tree["sentences"] += label_efficiency.efficiency_sentences(
-                [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
-            )
-        plots = label_efficiency.efficiency_plots(by_share)
-        page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
-        storage.write_text(report_url(config), page)
-        scores = {name: row.metrics for name, row in rows.items()}
-        storage.write_text(
-            storage.join(config.out.url, TABLE), text_tables.markdown_tables(scores, tree["ties"])
-        )
-        # Last, because compare.json means that the comparison is complete.
-        storage.write_json(storage.join(config.out.url, COMPARE), {**tree, "config": to_dict(config)})
+        tree = write_comparison(config, by_share, warning)
+        scores = {name: row.metrics for name, row in by_share[config.data.label_share].items()}
         for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
             show.say(sentence)
         show.say(f"report: {report_url(config)}")
+
+
+def show_rows(starts: Mapping[str, StartingWeights], show: ProgressDisplay) -> str:
+    """Show how foreign files were read. Returns a warning where rows differ in tokens, which is shown too."""
+    for name, start in starts.items():
+        if remark := start.remark:
+            show.say(f"{name}: {remark}")
+    warning = token_warning({name: start.backbone.facts.to_json() for name, start in starts.items()})
+    if warning:
+        show.say(f"warning: {warning}")
+    return warning
+
+
+def write_comparison(
+    config: CompareConfig, by_share: Mapping[float, Mapping[str, Evaluation]], warning: str
+) -> dict[str, Any]:
+    """Write the page, table.md and compare.json of complete rows. Returns the content of compare.json."""
+    rows = by_share[config.data.label_share]
+    tree = comparison(rows, config.bootstrap)
+    if warning:
+        tree["sentences"] += [f"{warning[0].upper()}{warning[1:]}."]
+    if len(by_share) > 1:
+        tree["label_efficiency"] = label_efficiency.efficiency_tree(by_share, config.bootstrap)
+        tree["sentences"] += label_efficiency.efficiency_sentences(
+            [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
+        )
+    plots = label_efficiency.efficiency_plots(by_share)
+    page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
+    storage.write_text(report_url(config), page)
+    scores = {name: row.metrics for name, row in rows.items()}
+    storage.write_text(storage.join(config.out.url, TABLE), text_tables.markdown_tables(scores, tree["ties"]))
+    tree["config"] = to_dict(config)
+    # Last, because compare.json means that the comparison is complete.
+    storage.write_json(storage.join(config.out.url, COMPARE), tree)
+    return tree
 
 
 def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig:
@@ -210,13 +224,15 @@ def _input(start: StartingWeights) -> Input:
     return start.image_size, start.backbone.preparation.interpolation
 
 
-def _open_rows(config: CompareConfig, weights_cache: IdentityCache) -> dict[str, StartingWeights]:
+def open_rows(
+    weights: Mapping[str, str], model: EvalModel, weights_cache: IdentityCache
+) -> dict[str, StartingWeights]:
     """The starting weights of every row; WeightsError that lists all rows whose weights cannot be used."""
     starts: dict[str, StartingWeights] = {}
     faults: dict[str, RetfoundError] = {}
-    for name, url in config.weights.items():
+    for name, url in weights.items():
         try:
-            starts[name] = open_starting_weights(url, config.model, weights_cache)
+            starts[name] = open_starting_weights(url, model, weights_cache)
         except (WeightsError, CheckpointError, ConfigError, StorageError) as error:
             faults[name] = error
     # All at once: a comparison of ten downloads should not be started ten times to learn of ten faults.
@@ -224,7 +240,7 @@ def _open_rows(config: CompareConfig, weights_cache: IdentityCache) -> dict[str,
         raise next(iter(faults.values()))
     if faults:
         rows = "\n".join(f"  weights.{name}: {error}" for name, error in faults.items())
-        raise WeightsError(f"{len(faults)} of {len(config.weights)} rows cannot be used:\n{rows}")
+        raise WeightsError(f"{len(faults)} of {len(weights)} rows cannot be used:\n{rows}")
     return starts
 
 
@@ -244,9 +260,10 @@ def report_url(config: CompareConfig) -> str:
     return config.out.report or storage.join(config.out.url, evaluation_files.REPORT)
 
 
-def _check_names(config: CompareConfig) -> None:
-    for name in config.weights:
+def check_names(section: str, names: Iterable[str]) -> None:
+    """ConfigError where a name of a row or a set cannot be the name of a folder."""
+    for name in names:
         if not _NAME.match(name):
             raise ConfigError(
-                f"weights.{name}: the name is used as a folder name; use letters, digits, _ . and -"
+                f"{section}.{name}: the name is used as a folder name; use letters, digits, _ . and -"
             )

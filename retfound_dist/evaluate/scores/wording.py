@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retfound_dist.config.schema import Alarm
+from retfound_dist.evaluate.scores.multiple_comparisons import ALPHA, smallest_bootstrap_p
 from retfound_dist.files.skipped_files import HIDDEN_FILES
 from retfound_dist.listing import split_units
 
@@ -250,7 +251,9 @@ def describe_best(name: str, metric: str, best_score: str, lines: Sequence[Mappi
         if line["difference"] is None:
             text += f" {other} cannot be compared: its {LABELS[metric]} is undefined."
             continue
-        verdict = "a clear difference" if line["real"] else "no clear difference on these test images"
+        verdict = "no clear difference on these test images"
+        if line["real"]:
+            verdict = "a clear difference" + (f", {clause}" if (clause := _correction(line)) else "")
         text += f" It is ahead of {other} by {format_score(line['difference'], line['ci95'])}: {verdict}."
     return text
 
@@ -286,9 +289,37 @@ def alarm_message(
     )
 
 
+def describe_too_few_resamples(resamples: int, comparisons: int) -> list[str]:
+    """A sentence where so few resamples cannot show any difference after Holm's correction; else none."""
+    smallest = smallest_bootstrap_p(resamples) * comparisons
+    if comparisons < 2 or smallest < ALPHA:
+        return []
+    return [
+        f"No difference can remain after correction for {comparisons} comparisons: with {resamples:,} "
+        f"resamples the smallest corrected p is {format_p(smallest)}. Set a larger bootstrap."
+    ]
+
+
+def format_p(p: float) -> str:
+    """A p value with two or three digits: `0.012`, `below 0.001`."""
+    return "below 0.001" if p < 0.001 else f"{min(p, 1.0):.3g}" if p < 0.1 else f"{min(p, 1.0):.2f}"
+
+
+def _correction(line: Mapping[str, Any]) -> str:
+    """Whether a clear difference remains after Holm's correction; empty where there is nothing to correct."""
+    count, p_holm = line.get("comparisons", 1), line.get("p_holm")
+    if count < 2 or p_holm is None:
+        return ""
+    if p_holm < ALPHA:
+        return f"still larger than chance after correction for {count} comparisons"
+    return f"but not after correction for {count} comparisons"
+
+
 def _gap(line: Mapping[str, Any]) -> str:
     sign = "+" if line["difference"] > 0 else ""
-    return f"{LABELS[line['metric']]} {sign}{format_score(line['difference'], line['ci95'])}"
+    text = f"{LABELS[line['metric']]} {sign}{format_score(line['difference'], line['ci95'])}"
+    clause = _correction(line) if line["real"] else ""
+    return f"{text} ({clause})" if clause else text
 
 
 def _compare_with_guessing(value: float | None, span: Sequence[float] | None, classes: int) -> str:

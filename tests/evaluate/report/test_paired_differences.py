@@ -84,3 +84,43 @@ def test_a_score_that_no_class_allows_is_no_difference_and_no_best() -> None:
     (line,) = [line for line in tree["against_none"] if line["metric"] == "aupr"]
     assert (line["difference"], line["ci95"], line["real"]) == (None, None, False)
     assert "AUPR is undefined for every row." in tree["sentences"]
+
+
+def test_every_pair_has_a_p_and_holm_counts_all_pairs_of_a_metric() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {
+        "none": made_up(guessed, labels, "none"),
+        "same": made_up(right, labels),
+        "good": made_up(right, labels),
+    }
+    tree = comparison(rows, 999)
+    aupr = {(p["one"], p["other"]): p for p in tree["pairs"] if p["metric"] == "aupr"}
+    assert list(aupr) == [("none", "same"), ("none", "good"), ("same", "good")]
+    assert [p["p"] for p in aupr.values()] == pytest.approx([2 / 1000, 2 / 1000, 1.0])
+    assert [p["p_holm"] for p in aupr.values()] == pytest.approx([6 / 1000, 6 / 1000, 1.0])
+    assert {p["comparisons"] for p in aupr.values()} == {3}
+    (to_none,) = [d for d in tree["against_none"] if (d["row"], d["metric"]) == ("good", "aupr")]
+    pair = aupr["none", "good"]
+    assert to_none["difference"] == -pair["difference"] > 0
+    assert to_none["ci95"] == [-pair["ci95"][1], -pair["ci95"][0]]
+    assert to_none["p_holm"] == pair["p_holm"]
+    assert "still larger than chance after correction for 3 comparisons" in tree["sentences"][0]
+
+
+def test_few_resamples_cannot_show_a_difference_after_correction_and_a_sentence_says_so() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    right, guessed = 0.1 + 0.7 * np.eye(3)[labels], draw.dirichlet(np.ones(3), 60)
+    rows = {
+        "none": made_up(guessed, labels, "none"),
+        "a": made_up(right, labels),
+        "b": made_up(right, labels),
+    }
+    tree = comparison(rows, 50)
+    assert "but not after correction for 3 comparisons" in tree["sentences"][0]
+    assert tree["sentences"][-1] == (
+        "No difference can remain after correction for 3 comparisons: with 50 resamples the smallest corrected "
+        "p is 0.12. Set a larger bootstrap."
+    )

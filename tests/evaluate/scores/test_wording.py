@@ -234,3 +234,33 @@ def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
         "7 images with unmapped labels are left out (hole 6, scar 1); "
         "probabilities of MH are dropped and the rest is scaled to sum to 1."
     )
+
+
+def test_a_clear_difference_says_whether_it_remains_after_correction() -> None:
+    lines = [
+        {**difference(0.1, True), "other": name, "p_holm": p_holm, "comparisons": 3}
+        for name, p_holm in (("a", 0.01), ("b", 0.2))
+    ]
+    text = wording.describe_best("good", "auroc", "0.900", lines)
+    assert "a clear difference, still larger than chance after correction for 3 comparisons." in text
+    assert text.endswith("a clear difference, but not after correction for 3 comparisons.")
+    assert "(but not after correction for 3 comparisons)" in wording.describe_gain("good", lines[1:])
+    # One comparison needs no correction, and old files have none.
+    single = [{**lines[0], "comparisons": 1}, {**difference(0.1, True), "other": "c"}]
+    assert "correction" not in wording.describe_best("good", "auroc", "0.900", single)
+
+
+def test_too_few_resamples_are_named_and_enough_are_not() -> None:
+    assert wording.describe_too_few_resamples(1000, 10) == []
+    assert wording.describe_too_few_resamples(10, 1) == []
+    (sentence,) = wording.describe_too_few_resamples(1000, 45)
+    assert "with 1,000 resamples the smallest corrected p is 0.0899" in sentence
+
+
+def test_p_is_short() -> None:
+    assert [wording.format_p(p) for p in (0.0004, 0.0123, 0.25, 1.0)] == [
+        "below 0.001",
+        "0.0123",
+        "0.25",
+        "1.00",
+    ]
