@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from retfound_dist.train.ranks.preemption import SIGNALS
 from tests import ROOT
 from tests.small_disks import disk_at
 
@@ -28,6 +30,18 @@ def _own_secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("RETFOUND_SALT", "a secret for tests only")
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("share")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """`main(["pretrain", ...])` blocks signals in its process. Processes that later tests start would inherit
+    this, and SIGTERM would not end them."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture
