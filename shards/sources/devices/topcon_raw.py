@@ -106,6 +106,6 @@ def _raw(content: bytes, name: str) -> Pixels:
     if size != needed and content[begin + _LONGER - 4 : begin + _LONGER] == needed.to_bytes(4, "little"):
         begin += _LONGER
     if len(content) < begin + needed:
-        raise DataError(f"is cut short: {name} promises {count} B-scans of {width}x{height}")
+        raise DataError(f"is cut short: {name} says that there are {count} B-scans of {width}x{height}")
     pixels = np.frombuffer(content, f"<u{bits // 8}", width * height * count, begin)
     return pixels.reshape(count, height, width)

@@ -78,4 +78,4 @@ def eye_of(text: object) -> str | None:
 def check_pixels(width: int, height: int, count: int) -> None:
     """Raises DataError for a size in a header that no volume has. Called before memory is allocated."""
     if min(width, height, count) < 1 or width * height * count > MAX_VOLUME_PIXELS:
-        raise DataError(f"promises {count} B-scans of {width}x{height}: not the size of a volume")
+        raise DataError(f"has a header of {count} B-scans of {width}x{height}: not the size of a volume")

@@ -101,7 +101,7 @@ def _check_vol_header(path: str) -> None:
     width, count, height = (int.from_bytes(head[at : at + 4], "little") for at in (12, 16, 20))
     check_pixels(width, height, count)
     if 4 * width * height * count > os.path.getsize(path):
-        raise DataError(f"is cut short: its header promises {count} B-scans of {width}x{height}")
+        raise DataError(f"is cut short: its header says that there are {count} B-scans of {width}x{height}")
 
 
 def _read_bioptigen(path: str) -> list[Volume]:

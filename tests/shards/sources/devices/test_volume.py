@@ -50,6 +50,6 @@ def test_what_was_not_measured_is_black_and_reflectance_follows_the_makers_formu
 def test_a_header_that_promises_no_volume_is_refused_before_memory_is_taken(
     width: int, height: int, count: int
 ) -> None:
-    with pytest.raises(DataError, match=f"promises {count} B-scans of {width}x{height}"):
+    with pytest.raises(DataError, match=f"has a header of {count} B-scans of {width}x{height}"):
         check_pixels(width, height, count)
     check_pixels(1024, 1024, 800)  # a 12x12 mm swept-source cube
