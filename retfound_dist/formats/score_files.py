@@ -106,6 +106,15 @@ class MethodScores(TypedDict):
 
 
 @_ALLOW_EXTRA_KEYS
+class TrainedNote(TypedDict):
+    """How many parameters fine-tuning trained, of those of the classifier."""
+
+    method: str
+    trained_parameters: Count
+    parameters: Count
+
+
+@_ALLOW_EXTRA_KEYS
 class ClassRow(TypedDict):
     """The scores of one class."""
 
@@ -161,6 +170,7 @@ class EvaluationFile(TypedDict):
     external: NotRequired[ExternalNote]
     probe: NotRequired[dict[str, MethodScores] | None]
     tuning: NotRequired[Any]
+    finetune: NotRequired[TrainedNote]
 
 
 @_ALLOW_EXTRA_KEYS

@@ -35,6 +35,10 @@ Change = Annotated[dict[str, Any], AfterValidator(_check_change)]
 class Finetune:
     """RETFound's fine-tuning recipe."""
 
+    method: Literal["full", "lora", "head"] = "full"
+    """Which parameters train. `full`: all. `head`: the new head, and the norm in front of it (`fc_norm`)
+    where the family has one. `lora`: the same, and low-rank adapters (LoRA, Hu et al. 2021) beside layers
+    of the encoder; needs peft."""
     epochs: Positive = 50
     """Passes over the train part."""
     batch: Positive = 16
@@ -55,6 +59,16 @@ class Finetune:
     """Each layer below the head learns with this factor times the learning rate of the layer above."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Largest rate of stochastic depth. The rate rises linearly from the first block to the last."""
+    lora_rank: Positive = 8
+    """Rank of an adapter. A layer with n inputs and m outputs gets rank x (n + m) parameters."""
+    lora_alpha: PositiveFloat = 16.0
+    """An adapter's output is multiplied by lora_alpha / lora_rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of an adapter's input."""
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get an adapter, by the end of their names: ["attn.qkv", "mlp.fc1"]. Linear layers and
+    convolutions without groups can have one. Empty: the linear layers of the attention (qkv, proj), and
+    in a family without attention all layers that can have one."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target that is spread over all classes. It also applies to mixed images."""
     mixup: NonNegative = 0.0

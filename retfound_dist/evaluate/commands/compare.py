@@ -12,7 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalModel, EvalOut, EvaluateConfig
+from retfound_dist.config.schema import (
+    OWN,
+    CompareConfig,
+    CompareOut,
+    EvalModel,
+    EvalOut,
+    EvaluateConfig,
+    Finetune,
+)
 from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
@@ -31,6 +39,7 @@ from retfound_dist.evaluate.commands.evaluate import (
 from retfound_dist.evaluate.data.label_subset import with_label_share
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
+from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.report import label_efficiency, text_tables
 from retfound_dist.evaluate.report.backbone_table import token_warning
 from retfound_dist.evaluate.report.evaluation_page import comparison_page
@@ -91,7 +100,7 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_may_write(report_url(config), "compare", force, "out.report")
     weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
-    starts = open_rows(config.weights, config.model, weights_cache)
+    starts = open_rows(config.weights, config.model, config.finetune, weights_cache)
     with ProgressDisplay(quiet) as show:
         warning = show_rows(starts, show)
         # Decoded once with all labels: each share is a part of it, so all rows have the same test images.
@@ -225,14 +234,15 @@ def _input(start: StartingWeights) -> Input:
 
 
 def open_rows(
-    weights: Mapping[str, str], model: EvalModel, weights_cache: IdentityCache
+    weights: Mapping[str, str], model: EvalModel, recipe: Finetune, weights_cache: IdentityCache
 ) -> dict[str, StartingWeights]:
-    """The starting weights of every row; WeightsError that lists all rows whose weights cannot be used."""
+    """The starting weights of every row; WeightsError that lists all rows that cannot be used."""
     starts: dict[str, StartingWeights] = {}
     faults: dict[str, RetfoundError] = {}
     for name, url in weights.items():
         try:
             starts[name] = open_starting_weights(url, model, weights_cache)
+            check_methods(starts[name].backbone, recipe)
         except (WeightsError, CheckpointError, ConfigError, StorageError) as error:
             faults[name] = error
     # All at once: a comparison of ten downloads should not be started ten times to learn of ten faults.

@@ -22,6 +22,7 @@ from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_s
 from retfound_dist.evaluate.finetune.finetuning import FinetuneResult, best_device
 from retfound_dist.evaluate.finetune.recipe_search import tune
 from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
+from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
 from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.probe.frozen_features import cached_features
@@ -49,6 +50,7 @@ def evaluate_command(
     set_threads(config.threads)
     check_out_url(config.out.url, force)
     start = open_starting_weights(config.checkpoint, config.model)
+    check_methods(start.backbone, config.finetune)
     with ProgressDisplay(quiet) as show:
         if remark := start.remark:
             show.say(remark)
@@ -161,6 +163,12 @@ def evaluate_start(
         **seed_statistics(results, data),
         **({"probe": _probe_metrics(start, data, config, show)} if config.probe.enabled else {}),
         "checkpoint": {**start.describe(), "pretrained_on": overlap},
+        "finetune": {
+            # With `try_recipes` the config does not say which method was chosen.
+            "method": search.recipe.method,
+            "trained_parameters": search.result.trained_parameters,
+            "parameters": search.result.parameters,
+        },
         "speed": measured_speed(results, len(test)),
         "split": data.counts(),
         "patients": count_patients(test.patients),

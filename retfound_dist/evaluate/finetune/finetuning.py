@@ -21,6 +21,13 @@ from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, SplitPart
 from retfound_dist.evaluate.finetune.layer_decay import choose_epoch, learning_rate, parameter_groups
 from retfound_dist.evaluate.finetune.soft_targets import Mixer, class_weights, training_loss
+from retfound_dist.evaluate.finetune.trained_parameters import (
+    State,
+    count_parameters,
+    prepare_model,
+    set_training_mode,
+    trained_state,
+)
 from retfound_dist.evaluate.finetune.training_batches import batches, seeded_generators
 from retfound_dist.evaluate.scores import metrics
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
@@ -28,10 +35,9 @@ from retfound_dist.evaluate.scores.metrics import Floats
 from retfound_dist.model.backbones.backbone import Backbone
 from retfound_dist.model.cpu_bf16 import choose_cpu_operators, has_bf16_instructions
 
-State = dict[str, Tensor]
 _TEST_BATCH = 64
 # The key of a random generator is (seed, purpose, epoch, number). Purposes: 11 and 12 in training_batches, 13
-# here, 14 in soft_targets. Another number would change every result.
+# here, 14 in soft_targets, 15 in trained_parameters. Another number would change every result.
 _ERASE = 13
 OnEpoch = Callable[[dict[str, Any]], None]
 """Called with the row of `FinetuneResult.history` after each epoch."""
@@ -52,6 +58,10 @@ class FinetuneResult:
     """(N, C) of the external set; None without one."""
     test_seconds: float = 0.0
     """Time that the prediction of the test part took."""
+    trained_parameters: int = 0
+    """Parameters that the method trained, with those of the head."""
+    parameters: int = 0
+    """All parameters of the model, with its head and adapters."""
 
 
 def best_device() -> torch.device:
@@ -84,7 +94,11 @@ def finetune(
     on_step: ProgressCallback | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FinetuneResult:
-    """Train, choose an epoch, predict. The same seed on the same machine gives the same result."""
+    """Train, choose an epoch, predict. The same seed on the same machine gives the same result.
+
+    The model is changed in place: it gets the adapters of the method, and the weights of the chosen epoch.
+    """
+    prepare_model(model, backbone, recipe, seed)
     device = next(model.parameters()).device
     if device.type == "cpu" and uses_bf16(recipe, device):
         choose_cpu_operators(model, "bf16")
@@ -114,19 +128,23 @@ def finetune(
             row |= _validate(model, backbone, val, data.classes, recipe)
             history.append({**row, "seconds": round(time.monotonic() - started, 2)})
             if choose_epoch(history) == epoch:
-                # A copy, because the next step changes these tensors; on the CPU, to save GPU memory.
-                best_state = {
-                    name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
-                }
+                best_state = trained_state(model)
             if on_epoch:
                 on_epoch(history[-1])
-    model.load_state_dict(best_state)
+    # Not strict: frozen parameters have not changed, so the state does not hold them.
+    model.load_state_dict(best_state, strict=False)
     external_probabilities = predict(model, backbone, data.external.part, recipe) if data.external else None
     started = time.monotonic()
     test_probabilities = predict(model, backbone, data.parts["test"], recipe)
     test_seconds = time.monotonic() - started
     return FinetuneResult(
-        seed, history, choose_epoch(history) + 1, test_probabilities, external_probabilities, test_seconds
+        seed,
+        history,
+        choose_epoch(history) + 1,
+        test_probabilities,
+        external_probabilities,
+        test_seconds,
+        *count_parameters(model),
     )
 
 
@@ -152,7 +170,7 @@ class _Training:
 
     def run_epoch(self, epoch: int, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """Returns (mean training loss, last learning rate of the head)."""
-        self.model.train()
+        set_training_mode(self.model, self.recipe)
         # The loss is summed on the device: reading it at every step would make the GPU wait for this process.
         total_loss, image_count, lr = torch.zeros((), device=self.device), 0, 0.0
         for step in range(self.steps):

@@ -8,11 +8,12 @@ from typing import Any
 from retfound_dist.evaluate.report.score_tables import MetricsByRow
 
 _COLUMNS = (
-    "architecture", "input", "tokens", "parameters", "GFLOP an image", "normalisation", "interpolation",
-    "images/s", "fine-tuning",
+    "architecture", "input", "tokens", "parameters", "trained", "GFLOP an image", "normalisation",
+    "interpolation", "images/s", "fine-tuning",
 )  # fmt: skip
 _NOTE = (
-    "The encoder of each row without its head. A multiply and an add are two operations. Images/s: "
+    "The encoder of each row without its head. Trained: the parameters that fine-tuning changes, and their "
+    "share of all, both with head and adapters. A multiply and an add are two operations. Images/s: "
     "prediction of the test part on this machine. Fine-tuning: seconds of one seed."
 )
 IMAGENET = "ImageNet"
@@ -24,7 +25,10 @@ def backbone_tables(metrics: MetricsByRow) -> list[dict[str, Any]]:
     lines = []
     for row, tree in metrics.items():
         if facts := tree["checkpoint"].get("backbone"):
-            cells = [_plain_cell(text) for text in _cells(facts, tree.get("speed") or {})]
+            cells = [
+                _plain_cell(text)
+                for text in _cells(facts, tree.get("finetune") or {}, tree.get("speed") or {})
+            ]
             lines.append({"name": row, "cells": cells})
     if not lines:
         return []
@@ -45,18 +49,29 @@ def token_warning(facts: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _cells(facts: Mapping[str, Any], speed: Mapping[str, Any]) -> list[str]:
+def _cells(facts: Mapping[str, Any], trained: Mapping[str, Any], speed: Mapping[str, Any]) -> list[str]:
     return [
         str(facts["family"]),
         f"{facts['image_size']} px",
         f"{facts['tokens']:,}",
         f"{facts['parameters'] / 1e6:.1f} M",
+        _trained(trained),
         f"{facts['gflops']:.1f}",
         _normalisation(facts["mean"]),
         str(facts["interpolation"]),
         f"{speed['test_images_per_s']:,.1f}" if speed.get("test_images_per_s") else "-",
         f"{speed['finetune_s']:,.0f} s" if speed.get("finetune_s") is not None else "-",
     ]
+
+
+def _trained(finetune: Mapping[str, Any]) -> str:
+    """Millions and share of the trained parameters; - if an older version made the row."""
+    count = finetune.get("trained_parameters")
+    if not count:
+        return "-"
+    # Two digits below a million: a head alone has some thousand parameters.
+    millions = f"{count / 1e6:.1f}" if count >= 1e6 else f"{count / 1e6:.2g}"
+    return f"{millions} M ({100 * count / finetune['parameters']:.3g} %)"
 
 
 def _normalisation(mean: list[float]) -> str:

@@ -208,6 +208,8 @@ def _setup_facts(rows: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
     split = metrics["split"]
     # Without `try_recipes`: the chosen recipe has its own line.
     recipe = {key: value for key, value in metrics["config"]["finetune"].items() if key != "try_recipes"}
+    if recipe.get("method") != "lora" and not _recipe_facts(rows):
+        recipe = {key: value for key, value in recipe.items() if not key.startswith("lora_")}
     parts = ", ".join(
         f"{name} {split[name]} images"
         + (f" of {split['patients'][name]} patients" if split["patients"][name] else "")

@@ -246,3 +246,13 @@ def test_rows_of_a_set_that_was_moved_are_not_run_again_and_of_changed_images_ar
     compare(root, f"data.path={root}/moved", force=True)
     again = {p.parent.name: p.stat().st_mtime_ns for p in (root / "out").glob("*/metrics.json")}
     assert all(again[name] != stamps[name] for name in again)
+
+
+def test_every_row_without_the_layers_of_lora_is_listed_before_anything_is_read(tmp_path: Path) -> None:
+    lora = ["finetune.method=lora", 'finetune.lora_targets=["query"]']
+    with pytest.raises(WeightsError) as caught:
+        # The set does not exist: reading it would be another error.
+        compare(tmp_path, "weights={a = 'none', b = 'none'}", *lora)
+    assert [line for line in str(caught.value).splitlines() if "'query' is no layer" in line][1].startswith(
+        "  weights.b: finetune.lora_targets: "
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,49 @@ def test_volumes_of_unknown_patients_are_split_and_drawn_whole_and_called_volume
     page = (out / "report.html").read_text()
     assert "split at random by volume (120 images, no patient is known)" in page
     assert "6 test volumes (not every patient is known; the intervals are too narrow" in page
+
+
+def test_the_method_that_was_chosen_and_what_it_trained_are_in_metrics_and_page(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    tried = 'finetune.try_recipes=[{method="lora", lora_rank=2}]'
+    out = evaluate(tmp_path, "seeds=[0]", "finetune.epochs=1", "probe.enabled=false", tried)
+    metrics = json.loads((out / "metrics.json").read_text())
+    entry = metrics["finetune"]
+    width = metrics["checkpoint"]["backbone"]["width"]
+    head = 3 * width + 3 + 2 * width
+    assert entry["method"] == "lora"
+    assert entry["trained_parameters"] == head + 6 * 2 * (4 * width + 2 * width)
+    share = 100 * entry["trained_parameters"] / entry["parameters"]
+    page = (out / "report.html").read_text()
+    assert f"({share:.3g} %)" in page
+    assert "lora_rank 8" in page  # of the recipe that the tried one changes
+
+
+def test_a_page_names_the_settings_of_adapters_only_where_they_matter(done: Path) -> None:
+    page = (done / "report.html").read_text()
+    assert "method full" in page
+    assert "lora_rank" not in page
+
+
+def test_a_layer_that_does_not_exist_is_refused_before_images_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.lora_targets: 'query' is no layer of vit_demo_patch14"):
+        # The set does not exist: reading it would be another error.
+        evaluate(tmp_path, "finetune.method=lora", 'finetune.lora_targets=["query"]')
+
+
+def test_an_evaluation_from_before_there_were_methods_is_used_again(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done, tmp_path / "out")
+    path = tmp_path / "out" / "metrics.json"
+    tree = json.loads(path.read_text())
+    del tree["finetune"]
+    tree["config"]["finetune"] = {
+        name: value
+        for name, value in tree["config"]["finetune"].items()
+        if name != "method" and not name.startswith("lora_")
+    }
+    path.write_text(json.dumps(tree))
+    (tmp_path / "set").symlink_to(done.parent / "set")
+    evaluate(tmp_path, f"checkpoint={tree['checkpoint']['url']}", "seeds=[0, 1]")
+    assert "finetune" not in json.loads(path.read_text())
+    with pytest.raises(ConfigError, match=r"finetune\.method is 'full' there and 'head' here"):
+        evaluate(tmp_path, f"checkpoint={tree['checkpoint']['url']}", "seeds=[0, 1]", "finetune.method=head")

@@ -15,20 +15,33 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 def test_each_row_shows_what_it_is_and_what_it_cost() -> None:
     speed = {"test_images_per_s": 1234.56, "finetune_s": 61.2}
+    trained = {"method": "lora", "trained_parameters": 297_000, "parameters": 21_890_000}
     trees = {
-        "ours": {"checkpoint": {"backbone": facts()}, "speed": speed},
+        "ours": {"checkpoint": {"backbone": facts()}, "finetune": trained, "speed": speed},
         "clip": {"checkpoint": {"backbone": facts(mean=[0.48145466, 0.4578275, 0.40821073])}},
         "old": {"checkpoint": {"url": "made before"}},
     }
     (table,) = backbone_tables(trees)
     rows = {line["name"]: [cell["value"] for cell in line["cells"]] for line in table["lines"]}
     assert rows["ours"] == [
-        "vit_small_patch16_dinov3", "224 px", "201", "21.6 M", "9.2", "ImageNet", "bicubic", "1,234.6", "61 s",
+        "vit_small_patch16_dinov3", "224 px", "201", "21.6 M", "0.3 M (1.36 %)", "9.2", "ImageNet", "bicubic",
+        "1,234.6", "61 s",
     ]  # fmt: skip
-    assert rows["clip"][5:] == ["mean 0.481, 0.458, 0.408", "bicubic", "-", "-"]
+    assert rows["clip"][4:] == ["-", "9.2", "mean 0.481, 0.458, 0.408", "bicubic", "-", "-"]
     assert list(rows) == ["ours", "clip"]
     assert len(table["columns"]) == len(rows["ours"])
     assert backbone_tables({"old": trees["old"]}) == []
+
+
+def test_trained_parameters_are_readable_from_a_head_to_a_whole_large_encoder() -> None:
+    def cell(trained: int, parameters: int) -> str:
+        finetune = {"method": "full", "trained_parameters": trained, "parameters": parameters}
+        (table,) = backbone_tables({"": {"checkpoint": {"backbone": facts()}, "finetune": finetune}})
+        return str(dict(zip(table["columns"], table["lines"][0]["cells"], strict=True))["trained"]["value"])
+
+    assert cell(303_304_707, 303_304_707) == "303.3 M (100 %)"
+    assert cell(3_843, 21_593_843) == "0.0038 M (0.0178 %)"
+    assert cell(1_200_000, 88_000_000) == "1.2 M (1.36 %)"
 
 
 def test_rows_that_see_different_numbers_of_tokens_are_named() -> None:
