@@ -132,10 +132,10 @@ def test_a_run_without_room_for_temporary_files_names_their_disk_and_goes_on_wit
     words: dict[str, str], server: S3, tmpdir_with: Room
 ) -> None:
     run = storage.join(server.url, "run")
-    settings = ["train.precision=fp32", "train.steps=2", "checkpoint.patience_s=1"]
+    settings = ["train.precision=fp32", "train.steps=2"]
     for room in (0, 40_960):  # from the start, and when the first checkpoint is saved
         tmpdir_with.leave(room)
-        done = pretrain(1, run, words["set"], *settings)
+        done = pretrain(1, run, words["set"], *settings, "checkpoint.patience_s=1")
         assert done.returncode == 2, done.stderr
         assert_named(done.stderr.strip().splitlines()[-1], tmpdir_with.folder)
         assert checkpoint_folder.list_steps(run) == []
