@@ -71,6 +71,7 @@ class Finding:
 
 
 Rule = Callable[[PretrainConfig, Facts], Iterator[Finding]]
+"""Yields a finding for each risk that it sees; nothing where there is none."""
 
 
 def epochs(config: PretrainConfig, facts: Facts) -> float:

@@ -21,20 +21,20 @@ SMALLEST_WIDTH = 768
 _SMALL_NOTE = "small networks tolerate more than the recipe allows, so this is only a note"
 # Findings of one level are printed in this order: sorting by level does not change it.
 RULES: tuple[Rule, ...] = (
-    rules_recipe.learning_rate,
-    rules_recipe.batch_size,
-    rules_amount.length,
-    rules_amount.how_much_data,
-    rules_recipe.warm_up,
-    rules_recipe.target,
-    rules_recipe.decay_and_betas,
-    rules_recipe.warm_start,
-    rules_data.mask_ratio,
-    rules_data.image_statistics,
-    rules_data.held_out,
-    rules_data.padding,
-    rules_data.shard_count,
-    rules_data.cache,
+    rules_recipe.check_learning_rate,
+    rules_recipe.check_batch_size,
+    rules_amount.check_length,
+    rules_amount.check_data_amount,
+    rules_recipe.check_warm_up,
+    rules_recipe.check_target,
+    rules_recipe.check_decay_and_betas,
+    rules_recipe.check_warm_start,
+    rules_data.check_mask_ratio,
+    rules_data.check_image_statistics,
+    rules_data.check_held_out,
+    rules_data.check_padding,
+    rules_data.check_shard_count,
+    rules_data.check_cache_limit,
 )
 
 

@@ -44,8 +44,8 @@ _LENGTH_SOURCE = "MAE, figure 7 and table 8; RETFound, methods: 800 epochs of 73
 _DATA_SOURCE = "RETFound, methods: 736,442 images, most of 37,401 patients; El-Nouby et al. 2021: 8,144"
 
 
-def length(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Too few optimizer steps, images seen or epochs: one finding for all three."""
+def check_length(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report too few optimizer steps, images seen or epochs: one finding for all three."""
     batch, run_epochs = config.train.global_batch, epochs(config, facts)
     # 1e-9: a product that should be whole may come out a little larger, and would count as one step more.
     steps = config.train.steps or max(1, math.ceil(run_epochs * facts.samples / batch - 1e-9))
@@ -89,8 +89,8 @@ def _longer(config: PretrainConfig, facts: Facts) -> str:
     return f"train.epochs={needed_epochs} or more{smaller}"
 
 
-def how_much_data(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Too few images, patients or volumes. Counts that are not known are not checked."""
+def check_data_amount(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report too few images, patients or volumes. Counts that are not known are not checked."""
     measures = [(f"{facts.samples:,} images", IMAGES.level(facts.samples))]
     if facts.patients is not None:
         measures.append((f"of {facts.patients:,} patients", PATIENTS.level(facts.patients)))

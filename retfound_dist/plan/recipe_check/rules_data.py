@@ -9,12 +9,14 @@ from retfound_dist.plan.recipe_check.findings import Facts, Finding
 
 MASK_RATIOS = {"grey": 0.75, "colour": 0.85}
 """The presets' mask ratios: OCT is grey, colour fundus photographs are not."""
+WINDOWS_ON_A_NODE = 3
+"""The most windows (shards that are shuffled together) that a node keeps at a time: docs/stream.md."""
 IMAGENET_MEAN, IMAGENET_STD = 0.449, 0.226
 """Of a grey pixel, on 0 to 1: the means of the values of the three channels."""
 
 
-def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A mask ratio that is unusual for the images' modality."""
+def check_mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a mask ratio that is unusual for the images' modality."""
     ratio = config.model.mask_ratio
     if not 0.5 <= ratio <= 0.9:
         yield Finding(
@@ -41,8 +43,8 @@ def mask_ratio(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Pixel values that do not fit the normalisation of the input."""
+def check_image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report pixel values that do not fit the normalisation of the input."""
     image = facts.image
     if not sum(image.get("histogram", ())) or not image.keys() >= {"mean", "std"}:
         return
@@ -68,8 +70,8 @@ def image_statistics(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     )
 
 
-def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """No held-out patients, so that over-fitting would not show."""
+def check_held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a run without held-out patients, because over-fitting would not show."""
     if not facts.held_out and config.data.held_out != "none":
         yield Finding(
             "note",
@@ -81,8 +83,8 @@ def held_out(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A number of ranks that makes a large share of each step padding."""
+def check_padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a number of ranks that makes a large share of each step padding."""
     if facts.padding > 0.02:
         ranks, batch = facts.ranks, config.train.global_batch
         # A number of ranks that divides the batch leaves no padding.
@@ -97,8 +99,8 @@ def padding(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Fewer shards than readers."""
+def check_shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report fewer shards than readers."""
     # Without workers the training process reads the shards itself, so each rank has one reader at least.
     expected = max(1, facts.ranks) * max(1, config.data.workers)
     if facts.shards >= expected:
@@ -115,19 +117,21 @@ def shard_count(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     )
 
 
-def cache(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A cache that is too small for the shards that are shuffled together."""
+def check_cache_limit(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a cache limit that is too small for the windows of shards that a node keeps."""
+    # A limit of 0 means as large as the disk allows.
     if not config.data.cache_gb or not facts.remote or not facts.largest_shard_bytes:
         return
-    window = min(config.data.window_shards, facts.shards) * facts.largest_shard_bytes / 1e9
-    if config.data.cache_gb < 3 * window:
-        small = config.data.cache_gb < window
-        amount = "less than one window" if small else "fewer than three windows"
+    window_gb = min(config.data.window_shards, facts.shards) * facts.largest_shard_bytes / 1e9
+    needed_gb = WINDOWS_ON_A_NODE * window_gb
+    if config.data.cache_gb < needed_gb:
+        below_one_window = config.data.cache_gb < window_gb
+        amount = "less than one window" if below_one_window else "fewer than three windows"
         yield Finding(
-            "serious" if small else "warning",
+            "serious" if below_one_window else "warning",
             "data.cache_gb",
-            f"{config.data.cache_gb:g} GB hold {amount} of {window:.2g} GB",
+            f"{config.data.cache_gb:g} GB hold {amount} of {window_gb:.2g} GB",
             "Samples that do not fit are read from the store one by one, every time",
             "docs/stream.md: a node holds at most three windows",
-            f"data.cache_gb={3 * window:.1f} or more, or a smaller data.window_shards",
+            f"data.cache_gb={needed_gb:.1f} or more, or a smaller data.window_shards",
         )

@@ -19,8 +19,8 @@ SHORT_EPOCHS = 400
 """Half of MAE's and RETFound's usual schedule."""
 
 
-def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A base rate far from 1.5e-4. The finding also says what it would be as an absolute rate."""
+def check_learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a base rate far from 1.5e-4, and what it would be as an absolute rate."""
     base, batch = config.optim.base_lr, config.train.global_batch
     peak, recipe_peak = base * batch / 256, BASE_LR * batch / 256
     times = base / BASE_LR
@@ -47,8 +47,8 @@ def learning_rate(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
     )
 
 
-def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A batch far below any with published results."""
+def check_batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a batch far below any with published results."""
     batch = config.train.global_batch
     if batch < 256:
         yield Finding(
@@ -61,8 +61,8 @@ def batch_size(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """No warm-up, or one that is most of the run."""
+def check_warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report a run without warm-up, or with warm-up in more than a third of it."""
     warmup_epochs, run_epochs = config.optim.warmup_epochs, epochs(config, facts)
     recipe_epochs = WARMUP_EPOCHS if run_epochs > 4 * WARMUP_EPOCHS else max(0.01, round(run_epochs / 20, 2))
     remedy = f"optim.warmup_epochs={recipe_epochs:g}"
@@ -79,8 +79,8 @@ def warm_up(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         yield Finding("warning", key, problem, "Few epochs are left at the full rate", source, remedy)
 
 
-def target(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Raw pixels as the target of reconstruction."""
+def check_target(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report raw pixels as the target of reconstruction."""
     if not config.model.norm_pix_loss:
         yield Finding(
             "warning",
@@ -93,8 +93,8 @@ def target(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """Weight decay or betas that differ from the paper's."""
+def check_decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report weight decay or betas that differ from the paper's."""
     decay, betas = config.optim.weight_decay, tuple(config.optim.betas)
     if decay != WEIGHT_DECAY:
         far = decay == 0 or not 0.2 <= decay / WEIGHT_DECAY <= 5
@@ -117,8 +117,8 @@ def decay_and_betas(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
         )
 
 
-def warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
-    """A warm start at the rate of a run from nothing, or no starting weights."""
+def check_warm_start(config: PretrainConfig, facts: Facts) -> Iterator[Finding]:
+    """Report random starting weights, or published ones at the learning rate for random ones."""
     published = MAE_WEIGHTS.get(config.model.name)
     if config.model.init == "none" and published:
         yield Finding(

@@ -14,7 +14,7 @@ from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.io import storage
 from retfound_dist.plan.recipe_check.findings import LEVELS, Facts
-from retfound_dist.plan.recipe_check.rules_amount import how_much_data, length
+from retfound_dist.plan.recipe_check.rules_amount import check_data_amount, check_length
 from tests import ROOT
 
 OCT = str(ROOT / "configs/pretrain_vitl_oct.toml")
@@ -24,7 +24,7 @@ FACTS = Facts(samples=182_980, shards=143)
 def levels(facts: Facts, *overrides: str) -> dict[str, str]:
     """Level by setting."""
     config, _ = load(PretrainConfig, OCT, overrides)
-    return {f.key: f.level for rule in (length, how_much_data) for f in rule(config, facts)}
+    return {f.key: f.level for rule in (check_length, check_data_amount) for f in rule(config, facts)}
 
 
 def test_369_images_are_refused_however_often_they_are_seen() -> None:
@@ -94,7 +94,7 @@ def test_what_is_advised_is_not_found_again() -> None:
         ["train.steps=100", "train.global_batch=256"],
     ):
         config, _ = load(PretrainConfig, OCT, overrides)
-        advised = next(iter(length(config, FACTS))).remedy.split(" ")[0]
+        advised = next(iter(check_length(config, FACTS))).remedy.split(" ")[0]
         assert levels(FACTS, *overrides, advised) == {}, advised
 
 

@@ -6,7 +6,7 @@ from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.findings import Facts
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.recipe_check.rules_data import cache, padding
+from retfound_dist.plan.recipe_check.rules_data import check_cache_limit, check_padding
 from tests import ROOT
 from tests.plan.recipe_check.recipe_inputs import OCT, found
 
@@ -58,7 +58,7 @@ def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> N
     def level(gigabytes: int, facts: Facts = facts) -> list[str]:
         overrides = [f"data.cache_gb={gigabytes}", "data.window_shards=10"]
         config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), overrides)
-        return [finding.level for finding in cache(config, facts)]
+        return [finding.level for finding in check_cache_limit(config, facts)]
 
     assert [level(gigabytes) for gigabytes in (5, 20, 30)] == [["serious"], ["warning"], []]
     assert level(5, dataclasses.replace(facts, remote=False)) == []
@@ -69,4 +69,4 @@ def test_padding_is_grave_from_a_quarter_of_the_work_on() -> None:
     config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"))
     for share, expected in ((0.02, []), (0.1, ["warning"]), (0.3, ["serious"])):
         facts = Facts(samples=1, shards=1, ranks=5, micro_batch=1, padding=share)
-        assert [finding.level for finding in padding(config, facts)] == expected
+        assert [finding.level for finding in check_padding(config, facts)] == expected

@@ -5,7 +5,7 @@ import pytest
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import PretrainConfig
 from retfound_dist.plan.recipe_check.recipe_check import check
-from retfound_dist.plan.recipe_check.rules_recipe import learning_rate, warm_up
+from retfound_dist.plan.recipe_check.rules_recipe import check_learning_rate, check_warm_up
 from tests import ROOT
 from tests.plan.recipe_check.recipe_inputs import FACTS, found
 
@@ -40,7 +40,7 @@ def test_a_short_warm_start_at_full_rate_is_a_risk() -> None:
 @pytest.mark.parametrize("rate", ["1.5e-4", "8e-5", "2.9e-4"])
 def test_a_rate_within_a_factor_of_two_is_left_alone(rate: str) -> None:
     config, _ = load(PretrainConfig, str(ROOT / "configs/pretrain_vitl_oct.toml"), [f"optim.base_lr={rate}"])
-    assert list(learning_rate(config, FACTS)) == []
+    assert list(check_learning_rate(config, FACTS)) == []
 
 
 def test_the_warm_up_that_is_advised_for_a_short_run_is_shorter_than_the_run() -> None:
@@ -49,5 +49,5 @@ def test_the_warm_up_that_is_advised_for_a_short_run_is_shorter_than_the_run() -
         str(ROOT / "configs/pretrain_vitl_oct.toml"),
         ["train.epochs=4", "optim.warmup_epochs=0"],
     )
-    (finding,) = warm_up(config, FACTS)
+    (finding,) = check_warm_up(config, FACTS)
     assert 0 < float(finding.remedy.removeprefix("optim.warmup_epochs=")) < 4 / 3
