@@ -11,13 +11,13 @@ from typing import Literal
 
 from retfound_dist.errors import DataError
 from retfound_dist.files.skipped_files import (
-    AGAIN,
     CYCLE,
-    GONE,
     HEAD_BYTES,
     HIDDEN,
-    LINKED,
-    OUT,
+    NO_TARGET,
+    OUTSIDE,
+    READ_BY_LINK,
+    REPEATED,
     SPECIAL,
     SkippedFiles,
     is_hidden,
@@ -71,18 +71,18 @@ def _identity(info: os.stat_result) -> int:
 @dataclass(frozen=True)
 class _Folder:
     path: str
-    ancestors: tuple[int, ...]
-    """Identities of the folders above this one, the top folder first, and of this one."""
-    linked: bool
-    """Whether a link is on the way."""
+    chain: tuple[int, ...]
+    """Identities of the folders from the top folder to this one, with both."""
+    behind_link: bool
+    """Whether this folder, or one on the path to it, is a link."""
 
 
 class Walk:
     """Visits plain folders first, then those behind links, in the order of their paths."""
 
-    def __init__(self, root: str, ends: tuple[str, ...], links: Links, used: frozenset[str]) -> None:
+    def __init__(self, root: str, extensions: tuple[str, ...], links: Links, used: frozenset[str]) -> None:
         """`root` must be a real path."""
-        self._files, self._ends, self._used = FolderFiles(root, links), ends, used
+        self._files, self._extensions, self._used = FolderFiles(root, links), extensions, used
         self._identities, self._by_link = array("Q"), bytearray()
         self._links: deque[tuple[str, tuple[int, ...]]] = deque()
         self._linked_folders: set[int] = set()
@@ -96,8 +96,8 @@ class Walk:
             # is listed.
             waiting = sorted(self._links)
             self._links.clear()
-            for path, ancestors in waiting:
-                self._enter_link(path, ancestors)
+            for path, chain in waiting:
+                self._enter_link(path, chain)
 
     def result(self) -> FolderFiles:
         """The files in the order of their paths, each once."""
@@ -122,7 +122,9 @@ class Walk:
             if first.get(self._identities[place], place) == place:
                 listed.append(place)
             else:
-                self._remove_image(AGAIN if self._by_link[place] else LINKED, self._files.paths[place])
+                self._remove_image(
+                    REPEATED if self._by_link[place] else READ_BY_LINK, self._files.paths[place]
+                )
         return listed
 
     def _remove_image(self, kind: str, path: str) -> None:
@@ -135,18 +137,21 @@ class Walk:
         tally.skipped += kind != HIDDEN
         tally.example = tally.example or path
 
-    def _enter_link(self, path: str, ancestors: tuple[int, ...]) -> None:
-        """Enter the folder behind a link, unless it was entered by a link before or holds this link."""
+    def _enter_link(self, path: str, chain: tuple[int, ...]) -> None:
+        """Enter the folder behind a link, unless it was entered by a link before or contains this link.
+
+        `chain`: that of the folder with the link.
+        """
         identity = _identity(_stat(self._files.root, path))
         tally = self._files.folders[os.path.dirname(path)]
-        # Only the folders on the way matter here: another way to the same folder is no cycle.
-        if identity in ancestors:
+        # Only the folders on the path to the link matter: another path to the same folder is no cycle.
+        if identity in chain:
             self._pass_over(CYCLE, self._link_with_target(path), tally)
         elif identity in self._linked_folders:
-            self._pass_over(AGAIN, self._link_with_target(path), tally)
+            self._pass_over(REPEATED, self._link_with_target(path), tally)
         else:
             self._linked_folders.add(identity)
-            self._walk_below(_Folder(path, (*ancestors, identity), True))
+            self._walk_below(_Folder(path, (*chain, identity), True))
 
     def _walk_below(self, top: _Folder) -> None:
         """Walk through a folder and all folders below it."""
@@ -167,16 +172,16 @@ class Walk:
             tally.folders += len(below)
 
     def _subfolders(self, folder: _Folder, paths: list[str], tally: FolderCounts) -> list[_Folder]:
-        """The subfolders to enter; behind a link each real folder once."""
+        """The subfolders to enter. Of those behind links, each real folder is entered only once."""
         entered = []
         for path in paths:
             identity = _identity(_stat(self._files.root, path))
-            if folder.linked and identity in self._linked_folders:
-                self._pass_over(AGAIN, path, tally)
+            if folder.behind_link and identity in self._linked_folders:
+                self._pass_over(REPEATED, path, tally)
                 continue
-            if folder.linked:
+            if folder.behind_link:
                 self._linked_folders.add(identity)
-            entered.append(_Folder(path, (*folder.ancestors, identity), folder.linked))
+            entered.append(_Folder(path, (*folder.chain, identity), folder.behind_link))
         return entered
 
     def _visit(self, entry: os.DirEntry[str], folder: _Folder, tally: FolderCounts) -> bool:
@@ -188,8 +193,8 @@ class Walk:
             self._visit_link(entry, path, folder, tally)
         elif entry.is_dir(follow_symlinks=False):
             return True
-        elif entry.name.lower().endswith(self._ends):
-            self._add_image(path, entry.stat(follow_symlinks=False), folder.linked, tally)
+        elif entry.name.lower().endswith(self._extensions):
+            self._add_image(path, entry.stat(follow_symlinks=False), folder.behind_link, tally)
         elif folder.path or entry.name not in self._used:
             self._pass_file(path, tally)
         return False
@@ -197,19 +202,19 @@ class Walk:
     def _visit_link(self, entry: os.DirEntry[str], path: str, folder: _Folder, tally: FolderCounts) -> None:
         """Add the image that a link leads to, or keep a linked folder for later; else count the link."""
         real = os.path.realpath(entry.path)
-        has_image_name = entry.name.lower().endswith(self._ends)
+        has_image_name = entry.name.lower().endswith(self._extensions)
         try:
             info = os.stat(real)
         except OSError:  # nothing there, or a ring of links
-            self._pass_over(GONE, self._link_with_target(path), tally)
+            self._pass_over(NO_TARGET, self._link_with_target(path), tally)
             return
         is_folder = stat.S_ISDIR(info.st_mode)
         outside = self._files.links == "inside" and not is_below(self._files.root, real)
         if outside and (is_folder or has_image_name):
-            self._pass_over(OUT, self._link_with_target(path), tally)
+            self._pass_over(OUTSIDE, self._link_with_target(path), tally)
         elif is_folder:
             tally.folders += 1
-            self._links.append((path, folder.ancestors))
+            self._links.append((path, folder.chain))
         elif has_image_name:
             self._add_image(path, info, True, tally)
         elif not outside and (folder.path or entry.name not in self._used):

@@ -19,7 +19,7 @@ from functools import lru_cache
 from retfound_dist.errors import DataError
 from retfound_dist.files.folder_walk import FolderFiles, Links, Walk, is_below
 
-IMAGE_ENDS = (
+IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
@@ -31,13 +31,16 @@ MAX_FILE_BYTES = 256_000_000
 
 
 def find_files(
-    root: str, ends: tuple[str, ...] = IMAGE_ENDS, links: Links = "inside", used: Collection[str] = ()
+    root: str,
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS,
+    links: Links = "inside",
+    used: Collection[str] = (),
 ) -> FolderFiles:
     """All files with these extensions. Raises DataError where a folder cannot be listed.
 
     `used`: names in the root folder that the caller reads itself (a listing). They are not counted.
     """
-    walk = Walk(os.path.realpath(root), ends, links, frozenset(used))
+    walk = Walk(os.path.realpath(root), extensions, links, frozenset(used))
     walk.run()
     return walk.result()
 

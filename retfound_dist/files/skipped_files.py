@@ -21,23 +21,26 @@ HIDDEN, DICOM, DEVICE, ARCHIVE, PICTURE, TABLE, SPECIAL = (
     "table",
     "special",
 )
-OUT, GONE, CYCLE, AGAIN, LINKED = "out", "gone", "cycle", "again", "linked"
+# Links that are not followed, and (`READ_BY_LINK`) files that are read by a link instead.
+OUTSIDE, NO_TARGET, CYCLE, REPEATED, READ_BY_LINK = "out", "gone", "cycle", "again", "linked"
 HIDDEN_FILES = "hidden or of the operating system"
 """Words for such files in a message. Nobody has to act on them."""
 # `.ima` is Siemens' name for DICOM.
-_DICOM_ENDS = frozenset((".dcm", ".dicom", ".ima"))
-_DEVICE_ENDS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
-_ARCHIVE_ENDS = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz2"))
-_PICTURE_ENDS = frozenset(
+_DICOM_EXTENSIONS = frozenset((".dcm", ".dicom", ".ima"))
+_DEVICE_EXTENSIONS = frozenset((".vol", ".e2e", ".fda", ".fds", ".oct", ".mat"))
+_ARCHIVE_EXTENSIONS = frozenset(
+    (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz2")
+)
+_PICTURE_EXTENSIONS = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".nef", ".cr2", ".raw", ".tga", ".pcx")
 )
-_TABLE_ENDS = frozenset((".csv", ".tsv", ".xlsx", ".xls", ".ods"))
-_KIND_ENDS = {
-    DICOM: _DICOM_ENDS,
-    DEVICE: _DEVICE_ENDS,
-    ARCHIVE: _ARCHIVE_ENDS,
-    PICTURE: _PICTURE_ENDS,
-    TABLE: _TABLE_ENDS,
+_TABLE_EXTENSIONS = frozenset((".csv", ".tsv", ".xlsx", ".xls", ".ods"))
+_KIND_EXTENSIONS = {
+    DICOM: _DICOM_EXTENSIONS,
+    DEVICE: _DEVICE_EXTENSIONS,
+    ARCHIVE: _ARCHIVE_EXTENSIONS,
+    PICTURE: _PICTURE_EXTENSIONS,
+    TABLE: _TABLE_EXTENSIONS,
 }
 _MAGIC = ((b"PK\x03\x04", 0), (b"7z\xbc\xaf\x27\x1c", 0), (b"Rar!", 0), (b"\x1f\x8b", 0), (b"ustar", 257))
 # The last of them, `ustar` in the header of a tar, ends at byte 262.
@@ -98,8 +101,8 @@ class SkippedFiles:
 
     def add_file(self, path: str, read_head: Callable[[], bytes]) -> None:
         """Count a file that is not named like an image; `read_head` gives its first HEAD_BYTES bytes."""
-        end = extension_of(path)
-        self.add(_kind_by_name(end) or self._kind_by_content(end, read_head), path)
+        extension = extension_of(path)
+        self.add(_kind_by_name(extension) or self._kind_by_content(extension, read_head), path)
 
     def count(self, kind: str) -> int:
         """How many of one kind."""
@@ -118,24 +121,24 @@ class SkippedFiles:
         more = f"passed over: {rest:,} more of {len(sentences) - MOST_LINES:,} other kinds"
         return [*sentences[:MOST_LINES], more]
 
-    def _kind_by_content(self, end: str, read_head: Callable[[], bytes]) -> str:
+    def _kind_by_content(self, extension: str, read_head: Callable[[], bytes]) -> str:
         """Detect DICOM and archives by their content. Of many files of one extension only some are opened."""
-        seen = self._opened_kinds.setdefault(end if len(self._opened_kinds) < MOST_KINDS else ".*", {})
+        seen = self._opened_kinds.setdefault(extension if len(self._opened_kinds) < MOST_KINDS else ".*", {})
         if sum(seen.values()) >= MOST_OPENED:
             return max(sorted(seen), key=seen.__getitem__)
-        kind = _kind_by_head(read_head()) or end
+        kind = _kind_by_head(read_head()) or extension
         seen[kind] = seen.get(kind, 0) + 1
         return kind
 
 
 def extension_of(path: str) -> str:
     """Lower-case extension; `.` where there is none, and where it is a number (DICOM's names end so)."""
-    end = os.path.splitext(path)[1].lower()
-    return "." if len(end) < 2 or len(end) > 12 or end[1:].isdigit() else end
+    extension = os.path.splitext(path)[1].lower()
+    return "." if len(extension) < 2 or len(extension) > 12 or extension[1:].isdigit() else extension
 
 
-def _kind_by_name(end: str) -> str | None:
-    return next((kind for kind, ends in _KIND_ENDS.items() if end in ends), None)
+def _kind_by_name(extension: str) -> str | None:
+    return next((kind for kind, extensions in _KIND_EXTENSIONS.items() if extension in extensions), None)
 
 
 def _kind_by_head(head: bytes) -> str | None:
@@ -164,11 +167,12 @@ def _skipped_sentence(kind: str, tally: _Kind, follow: str, named: bool) -> str:
         TABLE: f"{count} table{'' if one else 's'}{such}: not read. Labels and patients are read from "
         "manifest.csv (or .tsv, .xlsx) in the given folder, or from a table that is given itself",
         SPECIAL: f"{count} named like an image but no regular file (a pipe, a device){such}",
-        OUT: f"{count} link{'' if one else 's'} that lead{'s' if one else ''} out of the folder{such}{allow}",
-        GONE: f"{count} link{'' if one else 's'} to a missing target{such}: restore the target",
+        OUTSIDE: f"{count} link{'' if one else 's'} that lead{'s' if one else ''} out of the folder{such}"
+        f"{allow}",
+        NO_TARGET: f"{count} link{'' if one else 's'} to a missing target{such}: restore the target",
         CYCLE: f"{count} link{'' if one else 's'} to a folder that holds the link{such}",
-        AGAIN: f"{count} link{'' if one else 's'} to the target of another link{such}",
-        LINKED: f"{files} that a link inside the folder stands for{such}: read once, by the link",
+        REPEATED: f"{count} link{'' if one else 's'} to the target of another link{such}",
+        READ_BY_LINK: f"{files} that a link inside the folder stands for{such}: read once, by the link",
         ".": f"{files} without an extension{such}: not an image by name",
         ".*": f"{files} of many other extensions{such}: not an image",
     }

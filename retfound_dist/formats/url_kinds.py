@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.files.image_files import IMAGE_ENDS
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS
 from retfound_dist.formats.run_config import read_config
 from retfound_dist.io import storage
 
@@ -21,9 +21,9 @@ RUN, CHECKPOINT, UNCOMMITTED = "a run", "a checkpoint", "a checkpoint that was n
 EVALUATION, COMPARISON = "an evaluation", "a comparison"
 WEIGHTS, MODEL_FOLDER = "a weights file", "a model folder for timm or a hub"
 IMAGE, IMAGES = "an image", "a folder of images"
-_ENDINGS = {
+_EXTENSIONS = {
     WEIGHTS: (".safetensors", ".pth", ".pt", ".bin", ".ckpt"),
-    IMAGE: (*IMAGE_ENDS, ".dcm"),
+    IMAGE: (*IMAGE_EXTENSIONS, ".dcm"),
 }
 # The manifest first: a set that is being packed again has both, and readers still see the old set.
 _KIND_BY_FILE = (
@@ -116,7 +116,7 @@ def wrong_kind_message(url: str, wanted: str) -> str:
 
 
 def _kind_of_file(name: str) -> str:
-    return next((kind for kind, ends in _ENDINGS.items() if name.lower().endswith(ends)), FILE)
+    return next((kind for kind, extensions in _EXTENSIONS.items() if name.lower().endswith(extensions)), FILE)
 
 
 def _holds_images(url: str, names: set[str], depth: int = 2) -> bool:

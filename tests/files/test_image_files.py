@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from retfound_dist.errors import DataError
-from retfound_dist.files.image_files import IMAGE_ENDS, MAX_FILE_BYTES, find_files, read_file
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS, MAX_FILE_BYTES, find_files, read_file
 from tests.files.folder_trees import link, put
 
 
-@pytest.mark.parametrize("end", IMAGE_ENDS)
-def test_every_image_extension_is_found_in_any_case(tmp_path: Path, end: str) -> None:
-    put(tmp_path / f"a{end}"), put(tmp_path / f"b{end.upper()}")
-    assert find_files(str(tmp_path)).paths == [f"a{end}", f"b{end.upper()}"]
+@pytest.mark.parametrize("extension", IMAGE_EXTENSIONS)
+def test_every_image_extension_is_found_in_any_case(tmp_path: Path, extension: str) -> None:
+    put(tmp_path / f"a{extension}"), put(tmp_path / f"b{extension.upper()}")
+    assert find_files(str(tmp_path)).paths == [f"a{extension}", f"b{extension.upper()}"]
 
 
 def test_what_is_passed_over_is_counted_by_kind_with_an_example(tmp_path: Path) -> None:

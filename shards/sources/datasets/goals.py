@@ -22,7 +22,7 @@ from typing import Any
 from retfound_dist.config.schema import PackImage
 from retfound_dist.errors import DataError
 from retfound_dist.files.folder_walk import Links
-from retfound_dist.files.image_files import IMAGE_ENDS, read_file
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS, read_file
 from retfound_dist.formats.shard_set import SPLITS
 from shards.images.preparation import decode, encode
 from shards.images.scan import Scan, SourceListing
@@ -40,7 +40,7 @@ _TABLE = re.compile(r"(?:.*/)?(?P<part>[A-Za-z]+)[^/]*GC_?GT[^/]*", re.IGNORECAS
 
 def list_goals(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every image, with its part, diagnosis and layers if the set has them."""
-    root, sizes, skipped_notes = list_files(path, "images of GOALS", links, (*IMAGE_ENDS, *TABLES))
+    root, sizes, skipped_notes = list_files(path, "images of GOALS", links, (*IMAGE_EXTENSIONS, *TABLES))
     masks = {(m["before"], m["number"]): file for file in sizes if (m := _MASK.fullmatch(file))}
     diagnoses = _diagnoses(root, [file for file in sizes if file.lower().endswith(TABLES)])
     scans: list[Scan] = []

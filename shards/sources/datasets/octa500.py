@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from retfound_dist.files.folder_walk import Links
-from retfound_dist.files.image_files import IMAGE_ENDS
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS
 from shards.images.scan import Scan, SourceListing
 from shards.sources.datasets.label_tables import read_table
 from shards.sources.devices.volume import eye_of
@@ -29,7 +29,7 @@ _SLICE = re.compile(r"(?:.*/)?OCT/(?P<volume>\d{5})/(?P<slice>\d+)\.\w+", re.IGN
 
 def list_octa500(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists every B-scan of the OCT folders, with the disease if there is a table of labels."""
-    root, sizes, skipped_notes = list_files(path, "slices of OCTA-500", links, (*IMAGE_ENDS, *TABLES))
+    root, sizes, skipped_notes = list_files(path, "slices of OCTA-500", links, (*IMAGE_EXTENSIONS, *TABLES))
     # By number, because as text slice 10 would come before slice 2.
     slices = {file: match for file in sorted(sizes, key=natural_order) if (match := _SLICE.fullmatch(file))}
     labels, notes = _labels(root, [file for file in sizes if file.lower().endswith(TABLES)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from retfound_dist.files.folder_walk import Links
-from retfound_dist.files.image_files import IMAGE_ENDS, find_files
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS, find_files
 from shards.images.scan import Scan, SourceListing
 from shards.sources.devices.device import list_device
 from shards.sources.folders.folder import FOLLOW, check_folder, list_folder
@@ -22,11 +22,11 @@ RAW = (".fda", ".fds")
 def list_topcon(path: str, name: str = "", links: Links = "inside") -> SourceListing:
     """Lists image files, and the B-scans of raw exports."""
     root = check_folder(path)
-    files = find_files(root, (*IMAGE_ENDS, *RAW), links)
+    files = find_files(root, (*IMAGE_EXTENSIONS, *RAW), links)
     raw = any(file.lower().endswith(RAW) for file in files.paths)
     scans: list[Scan] = []
     notes: list[str] = []
-    if any(file.lower().endswith(IMAGE_ENDS) for file in files.paths):
+    if any(file.lower().endswith(IMAGE_EXTENSIONS) for file in files.paths):
         images = list_folder(path, name or "topcon", links)
         scans += images.scans
         # With raw exports beside the images the notes are wrong: `list_folder` counts them as skipped files.

@@ -52,14 +52,14 @@ _volume_cache: OrderedDict[tuple[str, float, int], list[Volume]] = OrderedDict()
 
 
 def list_device(
-    path: str, name: str = "", links: Links = "inside", ends: tuple[str, ...] = ALL_EXTENSIONS
+    path: str, name: str = "", links: Links = "inside", extensions: tuple[str, ...] = ALL_EXTENSIONS
 ) -> SourceListing:
     """Lists every B-scan of the device files below a folder. A file that cannot be read becomes one scan."""
     root = check_folder(path)
     # All files, because DICOM may have any name.
-    found_files = find_files(root, ends if ends != ALL_EXTENSIONS else ("",), links)
+    found_files = find_files(root, extensions if extensions != ALL_EXTENSIONS else ("",), links)
     sizes = dict(zip(found_files.paths, found_files.sizes, strict=True))
-    files = {file: size for file, size in sizes.items() if _is_device_file(root, file, ends)}
+    files = {file: size for file, size in sizes.items() if _is_device_file(root, file, extensions)}
     scans: list[Scan] = []
     without_scans: dict[str, str] = {}
     companions: set[str] = set()
@@ -79,20 +79,22 @@ def list_device(
     others = [file for file in sizes if file not in files and file not in companions]
     notes = [*_count_notes(files, without_scans, scans), *experimental_notes(formats)]
     notes += [*_settings_note(settings_counts), *_ignored_notes(without_scans), *_others_note(others)]
-    if ends == ALL_EXTENSIONS:  # with fewer extensions the caller adds these notes
+    if extensions == ALL_EXTENSIONS:  # with fewer extensions the caller adds these notes
         notes += found_files.skipped.lines(FOLLOW, named=False)
     if not scans:
         all_notes = "".join(f"; {note}" for note in notes[1:])
-        raise DataError(f"no device files with B-scans in {path}: it reads {', '.join(ends)}{all_notes}")
+        raise DataError(
+            f"no device files with B-scans in {path}: it reads {', '.join(extensions)}{all_notes}"
+        )
     return SourceListing(scans, tuple(notes))
 
 
-def _is_device_file(root: str, file: str, ends: tuple[str, ...]) -> bool:
+def _is_device_file(root: str, file: str, extensions: tuple[str, ...]) -> bool:
     """Whether a file has one of the extensions, or is DICOM by its content."""
-    if file.lower().endswith(ends):
+    if file.lower().endswith(extensions):
         return True
     try:
-        return ends == ALL_EXTENSIONS and has_preamble(os.path.join(root, file))
+        return extensions == ALL_EXTENSIONS and has_preamble(os.path.join(root, file))
     except OSError:
         return False
 
@@ -157,8 +159,8 @@ def _path_digest(file: str) -> str:
 
 def _extension(file: str) -> str:
     """Returns the extension for messages: `.dcm` for DICOM, whose own may be part of a person's name."""
-    end = os.path.splitext(file)[1].lower()
-    return end if end in ALL_EXTENSIONS else ".dcm"
+    extension = os.path.splitext(file)[1].lower()
+    return extension if extension in ALL_EXTENSIONS else ".dcm"
 
 
 def _companion_paths(file: str, volumes: Sequence[Volume]) -> set[str]:
@@ -208,9 +210,11 @@ def _ignored_notes(without_scans: Mapping[str, str]) -> Iterator[str]:
 def _others_note(files: Sequence[str]) -> Iterator[str]:
     """Yields one line on files that are not device files. It shows only common extensions."""
     counts = Counter(os.path.splitext(file)[1].lower() for file in files)
-    common = {end: count for end, count in counts.most_common() if end in COMMON_EXTENSIONS}
+    common = {extension: count for extension, count in counts.most_common() if extension in COMMON_EXTENSIONS}
     rest = len(files) - sum(common.values())
-    parts = [f"{count:,} {end}" for end, count in common.items()] + ([f"{rest:,} others"] if rest else [])
+    parts = [f"{count:,} {extension}" for extension, count in common.items()] + (
+        [f"{rest:,} others"] if rest else []
+    )
     if parts:
         yield f"passed over: {_files_text(len(files))}, not of a device: {', '.join(parts)}"
 

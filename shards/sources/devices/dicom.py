@@ -30,7 +30,7 @@ from shards.sources.devices.volume import (
     scale_slices,
 )
 
-ENDS = (".dcm", ".dicom", ".ima")
+DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima")
 _PREAMBLE = 128
 _DIRECTORY = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR."""

@@ -19,7 +19,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.runtime.optional_packages import requires_extra
-from shards.sources.devices.dicom import ENDS, has_preamble, read_dicom
+from shards.sources.devices.dicom import DICOM_EXTENSIONS, has_preamble, read_dicom
 from shards.sources.devices.e2e import read_e2e
 from shards.sources.devices.error_text import safe_error_text
 from shards.sources.devices.heyex_xml import read_heyex_xml
@@ -44,6 +44,10 @@ from shards.sources.devices.volume import (
 from shards.sources.devices.zeiss_img import eye_in_name, read_img
 
 MAX_FILE_BYTES = 4_000_000_000
+MIN_MAT_IMAGE_PIXELS = 32
+"""Least height and width of images in a .mat file. Smaller arrays are tables of numbers."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Name -> shape, of the arrays in a .mat file."""
 
 
 def read_volumes(path: str) -> list[Volume]:
@@ -52,8 +56,8 @@ def read_volumes(path: str) -> list[Volume]:
     DataError if it is damaged, FileWithoutScans if it is valid but has no B-scans, ConfigError if a library
     is missing.
     """
-    end = kind_of(path)
-    if end is None:
+    extension = kind_of(path)
+    if extension is None:
         raise DataError("is not a device file by its name or content")
     # Some of the libraries read a whole file into memory.
     if os.path.getsize(path) > MAX_FILE_BYTES:
@@ -61,14 +65,14 @@ def read_volumes(path: str) -> list[Volume]:
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # oct-converter prints
             warnings.simplefilter("ignore")
-            with requires_extra(f"reading {end} files", "devices"):
-                volumes = READERS[end](path)
+            with requires_extra(f"reading {extension} files", "devices"):
+                volumes = READERS[extension](path)
     except (ConfigError, DataError):
         raise
     except MemoryError as error:
         raise DataError("needs more memory than this machine has") from error
     except Exception as error:  # these libraries raise any error on a hostile file
-        raise DataError(f"is not a readable {end} file ({safe_error_text(error, path)})") from error
+        raise DataError(f"is not a readable {extension} file ({safe_error_text(error, path)})") from error
     if not any(len(volume.slices) for volume in volumes):
         raise DataError("has no B-scans")
     return volumes
@@ -79,17 +83,21 @@ def kind_of(path: str) -> str | None:
     # The content counts before the name, because archives call DICOM files .img or .dat.
     if has_preamble(path):
         return ".dcm"
-    end = os.path.splitext(path)[1].lower()
-    return end if end in READERS else None
+    extension = os.path.splitext(path)[1].lower()
+    return extension if extension in READERS else None
 
 
 def _read_vol(path: str) -> list[Volume]:
+    """Reads a Heidelberg raw export: one volume of raw reflectance."""
     from eyepy.io.he.vol_reader import HeVolReader
 
     _check_vol_header(path)
-    file = HeVolReader(path).parsed_file  # its `volume` refuses circular and radial scans
+    # Not `HeVolReader.volume`, which refuses circular and radial scans.
+    file = HeVolReader(path).parsed_file
     slices = [heidelberg_display(scan.data) for scan in file.bscans]
-    return [Volume(slices, pseudonym(file.patient_id) or pseudonym(file.pid), eye_of(file.scan_position))]
+    # `patient_id` is what the clinic entered, `pid` is HEYEX's internal number.
+    patient = pseudonym(file.patient_id) or pseudonym(file.pid)
+    return [Volume(slices, patient, eye_of(file.scan_position))]
 
 
 def _check_vol_header(path: str) -> None:
@@ -105,9 +113,11 @@ def _check_vol_header(path: str) -> None:
 
 
 def _read_bioptigen(path: str) -> list[Volume]:
+    """Reads a Bioptigen export, whose frames are all slices of all volumes, one after the other."""
     from oct_converter.readers import BOCT
 
-    reader = BOCT(path)  # its `read_oct_volume` silently fills up frames that are too small
+    # Not `BOCT.read_oct_volume`, which silently fills up frames that are too small.
+    reader = BOCT(path)
     parsed = reader.file_structure.parse_file(path)
     head, frames = parsed.header, [frame.image for frame in parsed.data]
     width, depth, count = frames[0].columns, frames[0].rows, len(frames)
@@ -133,29 +143,50 @@ def _read_bioptigen(path: str) -> list[Volume]:
 
 
 def _read_mat(path: str) -> list[Volume]:
-    from scipy.io import loadmat, whosmat
+    """Reads one of the two layouts of .mat files: an array for each slice, or one array of all slices."""
+    from scipy.io import whosmat
 
     shapes = {name: shape for name, shape, kind in whosmat(path) if kind not in ("cell", "struct", "char")}
-    single = sorted((n for n in shapes if re.fullmatch(r"B\d+", n)), key=lambda n: int(n[1:]))
-    if "images" not in shapes and single:
-        height, width = shapes[single[0]][:2]
-        check_pixels(width, height, len(single))
-        known = loadmat(path, variable_names=[*single, "ScanPosition", "PatientID"])
-        slices = [heidelberg_display(known[name]) for name in single]
-        return [Volume(slices, pseudonym(_text(known, "PatientID")), eye_of(_text(known, "ScanPosition")))]
-    images = [name for name, shape in shapes.items() if len(shape) in (2, 3) and min(shape[:2]) >= 32]
-    if not images:
+    slice_names = [name for name in shapes if re.fullmatch(r"B\d+", name)]
+    if "images" not in shapes and slice_names:
+        return [_read_mat_of_slices(path, shapes, sorted(slice_names, key=lambda name: int(name[1:])))]
+    return [_read_mat_of_volume(path, shapes)]
+
+
+def _read_mat_of_slices(path: str, shapes: Shapes, slice_names: Sequence[str]) -> Volume:
+    """Reads `B0`, `B1` ... with raw reflectance, and the fields of the .vol file that they came from."""
+    from scipy.io import loadmat
+
+    height, width = shapes[slice_names[0]][:2]
+    check_pixels(width, height, len(slice_names))
+    arrays = loadmat(path, variable_names=[*slice_names, "ScanPosition", "PatientID"])
+    slices = [heidelberg_display(arrays[name]) for name in slice_names]
+    return Volume(slices, pseudonym(_text(arrays, "PatientID")), eye_of(_text(arrays, "ScanPosition")))
+
+
+def _read_mat_of_volume(path: str, shapes: Shapes) -> Volume:
+    """Reads `images` (height, width, number), or the largest array that can hold images."""
+    from scipy.io import loadmat
+
+    candidates = [
+        name
+        for name, shape in shapes.items()
+        if len(shape) in (2, 3) and min(shape[:2]) >= MIN_MAT_IMAGE_PIXELS
+    ]
+    if not candidates:
         raise FileWithoutScans("is a .mat file without an array of images (height, width, number)")
-    name = "images" if "images" in images else max(images, key=lambda n: int(np.prod(shapes[n])))
+    largest = max(candidates, key=lambda name: int(np.prod(shapes[name])))
+    name = "images" if "images" in candidates else largest
     height, width, count = (*shapes[name], 1)[:3]
     check_pixels(width, height, count)
-    # Only this array, because Duke's files hold drawings as large as the scans.
+    # Only this array, because Duke's files also hold manual segmentations as large as the scans.
     pixels = np.atleast_3d(loadmat(path, variable_names=[name])[name])
-    return [Volume(scale_slices(pixels.transpose(2, 0, 1)))]
+    return Volume(scale_slices(pixels.transpose(2, 0, 1)))
 
 
-def _text(known: dict[str, Any], name: str) -> str:
-    return "".join(str(part) for part in np.asarray(known.get(name, "")).ravel())
+def _text(arrays: dict[str, Any], name: str) -> str:
+    """Returns a text field of a .mat file; empty where there is none."""
+    return "".join(str(part) for part in np.asarray(arrays.get(name, "")).ravel())
 
 
 READERS: dict[str, Callable[[str], list[Volume]]] = {
@@ -166,19 +197,19 @@ READERS: dict[str, Callable[[str], list[Volume]]] = {
     ".fds": read_topcon,
     ".img": read_img,
     ".oct": _read_bioptigen,
-    **dict.fromkeys(ENDS, read_dicom),
+    **dict.fromkeys(DICOM_EXTENSIONS, read_dicom),
     ".mat": _read_mat,
 }
 """Extension -> reader."""
 TESTED_ON_REAL_FILES = frozenset((".vol", ".xml", ".mat"))
 """Extensions whose readers were tested on files of real devices."""
-EXPERIMENTAL = tuple(end for end in READERS if end not in TESTED_ON_REAL_FILES)
+EXPERIMENTAL = tuple(extension for extension in READERS if extension not in TESTED_ON_REAL_FILES)
 """All others. The tests build such files from the documented layout (docs/device_files.md)."""
 
 
-def experimental_notes(ends: Collection[str]) -> Iterator[str]:
-    """One line about the experimental readers among these extensions; nothing where there are none."""
-    used = [end for end in EXPERIMENTAL if end in ends]
+def experimental_notes(extensions: Collection[str]) -> Iterator[str]:
+    """Yields one line that names the experimental readers of these extensions, if any of them is one."""
+    used = [extension for extension in EXPERIMENTAL if extension in extensions]
     if used:
         yield (
             f"experimental: the reader of {', '.join(used)} files was not tested with real files: "

@@ -10,7 +10,7 @@ from typing import Any
 
 from retfound_dist.errors import DataError
 from retfound_dist.files.folder_walk import Links
-from retfound_dist.files.image_files import IMAGE_ENDS, find_files
+from retfound_dist.files.image_files import IMAGE_EXTENSIONS, find_files
 from retfound_dist.listing.folder_layout import passed_files_clause
 from shards.images.scan import Scan, SourceListing, printable
 from shards.sources.folders.folder import FOLLOW, FileReader, check_folder
@@ -23,7 +23,7 @@ def list_files(
     path: str,
     description: str,
     links: Links,
-    ends: tuple[str, ...] = IMAGE_ENDS,
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS,
     used: Collection[str] = (),
 ) -> tuple[str, dict[str, int], list[str]]:
     """Returns the real folder, the files (relative path -> bytes) by path, and notes on skipped files.
@@ -32,7 +32,7 @@ def list_files(
     folder that the adapter reads itself. They are not counted as skipped.
     """
     root = check_folder(path)
-    found_files = find_files(root, ends, links, used)
+    found_files = find_files(root, extensions, links, used)
     if not found_files.paths:
         raise DataError(
             f"no {description} in {path}: give source.path the folder of the unpacked download"
