@@ -210,7 +210,7 @@ def _field_faults(shard: Shard, fields_of_key: Mapping[str, Mapping[str, Any]]) 
     digest = FieldsDigest()
     for key, fields in fields_of_key.items():
         digest.add(key, fields.get("split"), fields.get("label"), fields.get("patient"))
-    if shard.fields_sha256 not in ("", digest.hex()):
+    if shard.fields_sha256 not in ("", digest.hexdigest()):
         yield "the part, label or patient of a sample differs from the digest in the manifest"
 
 

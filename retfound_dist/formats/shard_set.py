@@ -152,7 +152,7 @@ class FieldsDigest:
         """Add the next sample."""
         self._digest.update(json.dumps([key, split, label, patient]).encode() + b"\n")
 
-    def hex(self) -> str:
+    def hexdigest(self) -> str:
         """The digest of all samples so far, in hex."""
         return self._digest.hexdigest()
 

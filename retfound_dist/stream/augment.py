@@ -85,8 +85,8 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     vertical_first = height > h and height - h > 2 * (width - w)
     if pixels.ndim == 3:
         colours = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
-        half = _antialiased(colours, h, width) if vertical_first else _antialiased(colours, height, w)
-        resized: Pixels = _antialiased(half, h, w)[0].numpy()
+        half = _interpolate(colours, h, width) if vertical_first else _interpolate(colours, height, w)
+        resized: Pixels = _interpolate(half, h, w)[0].numpy()
         return resized
     if vertical_first:
         return _resize_horizontally(_resize_vertically(pixels, h), w)[None]
@@ -94,36 +94,39 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _resize_horizontally(pixels: Pixels, size: int) -> Pixels:
-    """Resize (H, W) to (H, size).
+    """Resize grey (H, W) to (H, size), with each four neighbouring rows as the four channels of one row.
 
-    torch has a fast vector loop only for images with several channels. So four rows are passed as the four
-    channels of one row.
+    This is for speed: torch has a vectorized loop only for images with several channels.
     """
     height, width = pixels.shape
-    rows = np.empty((-(-height // 4), width, 4), np.uint8)
-    for row in range(4):
-        part = pixels[row::4]
-        rows[: len(part), :, row] = part
-    resized = _antialiased(torch.from_numpy(rows)[None].permute(0, 3, 1, 2), len(rows), size)
-    lines: Pixels = resized.permute(0, 2, 1, 3).reshape(-1, size).numpy()[:height]
-    return lines
+    groups = -(-height // 4)
+    # The last group may have fewer than four rows. The others of it are cut off from the result.
+    rows_as_channels = np.empty((groups, width, 4), np.uint8)
+    for channel in range(4):
+        rows = pixels[channel::4]
+        rows_as_channels[: len(rows), :, channel] = rows
+    images = torch.from_numpy(rows_as_channels)[None].permute(0, 3, 1, 2)
+    resized = _interpolate(images, groups, size)
+    all_rows: Pixels = resized.permute(0, 2, 1, 3).reshape(-1, size).numpy()
+    return all_rows[:height]
 
 
 def _resize_vertically(pixels: Pixels, size: int) -> Pixels:
-    """Resize (H, W) to (size, W), with four neighbouring columns as the four channels of one column."""
+    """Resize grey (H, W) to (size, W), with each four neighbouring columns as the channels of one column."""
     height, width = pixels.shape
-    fours = -(-width // 4)
+    groups = -(-width // 4)
     if width % 4:
-        padded = np.empty((height, 4 * fours), np.uint8)
+        padded = np.empty((height, 4 * groups), np.uint8)
         padded[:, :width] = pixels
         pixels = padded
-    columns = torch.from_numpy(np.ascontiguousarray(pixels)).view(1, height, fours, 4).permute(0, 3, 1, 2)
-    resized = _antialiased(columns, size, fours)
-    lines: Pixels = resized.permute(0, 2, 3, 1).reshape(size, -1).numpy()[:, :width]
-    return lines
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).view(1, height, groups, 4).permute(0, 3, 1, 2)
+    resized = _interpolate(images, size, groups)
+    all_columns: Pixels = resized.permute(0, 2, 3, 1).reshape(size, -1).numpy()
+    return all_columns[:, :width]
 
 
-def _antialiased(images: Tensor, height: int, width: int) -> Tensor:
+def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize (B, C, H, W) to (B, C, height, width)."""
     return functional.interpolate(images, size=(height, width), mode="bicubic", antialias=True)
 
 

@@ -1,7 +1,7 @@
 """Local copies of a remote set's shards, shared by the processes of a node.
 
     oct-000003.5f0c….tar        a complete, verified copy; its name has its sha256, so it is never outdated
-    oct-000003.5f0c….tar.part   a copy that the process with its lock is fetching
+    oct-000003.5f0c….tar.part   a draft: the process with its lock is fetching this copy
     .locks/                     one lock for each file, and `room` for changes of the disk space in use
 
 Copies appear complete and verified. The kernel releases a lock when its process ends, also after a crash:
@@ -25,6 +25,7 @@ from retfound_dist.io import disk_errors, storage
 from retfound_dist.io.byte_ranges import Range, ReadTraffic, add_traffic, read_ranges
 
 PART_BYTES = 8 << 20
+"""Bytes of one request for a part of a shard."""
 # For each shard. With `prefetch.SHARDS_AT_ONCE` a rank fetches at most 16 parts, 128 MB, at the same time.
 PARTS_AT_ONCE = 2
 MAX_SHARD_FETCHES, MAX_INDEX_FETCHES = 3, 8
@@ -48,7 +49,7 @@ class ShardCache:
     def __init__(
         self, url: str, folder: str, limit_bytes: int | None, only_needed: bool, patience_s: float
     ) -> None:
-        """`limit` in bytes, None: no limit; `only_needed`: what no rank of the node needs goes at once."""
+        """`limit_bytes` None: no limit; `only_needed`: copies that no rank of the node needs are removed."""
         self.url, self.folder, self.limit_bytes = url, folder, limit_bytes
         self.only_needed, self.patience_s = only_needed, patience_s
         # Indexes that did not fit on the disk. Without its index no sample of a shard can be read.
@@ -185,15 +186,15 @@ class ShardCache:
 
     def _fetch_shard(self, shard: Shard, path: str, needed: Collection[str]) -> FetchResult:
         """Download a shard to `path`, which other processes then see complete or not at all."""
-        part = path + ".part"
+        draft = path + ".part"
         try:
-            if not self._reserve(part, shard.bytes, needed):
+            if not self._reserve(draft, shard.bytes, needed):
                 return FetchResult.NO_SPACE
             for _ in range(MAX_SHARD_FETCHES):
-                if self._download(shard, part) == shard.sha256:
+                if self._download(shard, draft) == shard.sha256:
                     # Under this lock, so that no `_reserve` counts the file twice or not at all.
                     with self._locked("room", wait=True):
-                        os.replace(part, path)
+                        os.replace(draft, path)
                     return FetchResult.READY
                 add_traffic(ReadTraffic(retries=1))
             # For all processes of the node: each would fetch the whole shard `MAX_SHARD_FETCHES` times.
@@ -201,33 +202,36 @@ class ShardCache:
             return FetchResult.WRONG_BYTES
         finally:
             with suppress(OSError):
-                os.unlink(part)
+                os.unlink(draft)
 
-    def _download(self, shard: Shard, part: str) -> str:
-        """Fill the reserved file, several parts at once; returns the sha256 of the received bytes."""
+    def _download(self, shard: Shard, draft: str) -> str:
+        """Write the shard's bytes into its draft; returns the sha256 of the received bytes.
+
+        `PARTS_AT_ONCE` byte ranges are requested at the same time, and written in their order.
+        """
         url, digest = storage.join(self.url, shard.name), hashlib.sha256()
         ranges = [
             Range(url, start, min(start + PART_BYTES, shard.bytes))
             for start in range(0, shard.bytes, PART_BYTES)
         ]
-        # "rb+" keeps the reserved space; "wb" would release it.
-        with open(part, "rb+") as file:
+        # "rb+" keeps the disk space that `_reserve` has reserved; "wb" would release it.
+        with open(draft, "rb+") as file:
             for first in range(0, len(ranges), PARTS_AT_ONCE):
                 for data in read_ranges(ranges[first : first + PARTS_AT_ONCE], self.patience_s):
                     digest.update(data)
                     file.write(data)
         return digest.hexdigest()
 
-    def _reserve(self, part: str, size: int, needed: Collection[str]) -> bool:
-        """Reserve `size` bytes of disk for a file; removes the least recently used files if that helps."""
+    def _reserve(self, draft: str, size: int, needed: Collection[str]) -> bool:
+        """Reserve `size` bytes of disk for a draft; removes the least recently used files if that helps."""
         # One process at a time: otherwise two would both reserve the last space.
         with self._locked("room", wait=True):
-            files = sorted((e for e in self._cached_files() if e[0] != part), key=lambda entry: entry[1])
+            files = sorted((e for e in self._cached_files() if e[0] != draft), key=lambda entry: entry[1])
             total = sum(entry[2] for entry in files)
             removable = [entry for entry in files if entry[0] not in needed and self._is_unlocked(entry[0])]
             while True:
                 fits = self.limit_bytes is None or total + size <= self.limit_bytes
-                if fits and not (self.only_needed and removable) and self._allocate(part, size):
+                if fits and not (self.only_needed and removable) and self._allocate(draft, size):
                     return True
                 if not fits:
                     self.last_error = f"data.cache_gb={(self.limit_bytes or 0) / 1e9:g} is too little"
@@ -258,7 +262,7 @@ class ShardCache:
 
     def _cached_files(self) -> Iterator[tuple[str, float, int]]:
         """Path, last use and bytes of every file that uses space."""
-        # Also of parts: their space is reserved.
+        # Also of drafts: their space is reserved.
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if entry.name.endswith((".tar", ".part")):
@@ -269,7 +273,7 @@ class ShardCache:
 
     def _is_unlocked(self, path: str) -> bool:
         """Whether no process is writing a file."""
-        # A part whose lock is free was left by a killed process.
+        # A draft whose lock is free was left by a killed process.
         if not path.endswith(".part"):
             return True
         with self._locked(os.path.basename(path).removesuffix(".part"), wait=False) as acquired:

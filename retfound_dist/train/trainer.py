@@ -161,7 +161,7 @@ class Trainer:
         )
         if faults:
             self._flags.wait()
-            self.saver.check()
+            self.saver.raise_if_failed()
             # The flag is one step old. The message is gone if the store works again.
             fault = next(
                 text for text in [*self.group.gather(fault), "a temporary fault of the store"] if text

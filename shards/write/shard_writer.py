@@ -145,7 +145,7 @@ class OpenShard:
         """Begin a tar at a draft's path, for one part; `name`: the name of the finished shard."""
         self.path, self.name, self.split = path, name, split
         self.statistics = Statistics()
-        self._fields = FieldsDigest()
+        self._fields_digest = FieldsDigest()
         self._digests: list[int] = []
         self._source_digests: list[tuple[int, int]] = []
         self._difference_hashes = bytearray()
@@ -163,7 +163,7 @@ class OpenShard:
         with _explain_disk_errors(self.path):
             self.tar.add(sample)
         self.statistics.add(sample)
-        self._fields.add(sample.key, *sample.split_label_patient)
+        self._fields_digest.add(sample.key, *sample.split_label_patient)
         self._digests.append(sample.digest)
         self._source_digests.append(sample.source_digests)
         self._difference_hashes += sample.difference_hash
@@ -189,13 +189,23 @@ class OpenShard:
         )
 
     def close(self) -> Shard:
-        """Finish the file; returns the shard, whose index is not known yet."""
+        """Finish the tar; returns its manifest entry, in which the index has only its name.
+
+        The index contains this entry, so its length and sha256 are known only after it: see `commit`.
+        """
         with _explain_disk_errors(self.path):
             sha256 = self.tar.close()
             self._stream.close()
-        index = IndexFile(self.name.removesuffix(".tar") + ".idx", 0, "")
-        count, length = len(self.tar.entries), self.tar.length
-        return Shard(self.name, count, length, sha256, self.split, index, self._fields.hex())
+        index_name = self.name.removesuffix(".tar") + ".idx"
+        return Shard(
+            name=self.name,
+            samples=len(self.tar.entries),
+            bytes=self.tar.length,
+            sha256=sha256,
+            split=self.split,
+            index=IndexFile(index_name, bytes=0, sha256=""),
+            fields_sha256=self._fields_digest.hexdigest(),
+        )
 
     def discard(self) -> None:
         """Remove the unfinished file."""

@@ -149,10 +149,10 @@ class Saver:
         self.start_commit()
         if self._pending is not None and self._pending.commit_job is not None:
             with self._watchdog_paused():
-                # Waits and does not raise: `check` below raises on all ranks.
+                # Waits and does not raise: `raise_if_failed` below raises on all ranks.
                 self._pending.commit_job.exception()
             self._record_commit()
-        self.check()
+        self.raise_if_failed()
 
     def close(self) -> None:
         """Close the saver, after the last save."""
@@ -165,7 +165,7 @@ class Saver:
             return
         with self._watchdog_paused():
             pending.part.exception()
-        self.check()
+        self.raise_if_failed()
         parts = self._group.gather(pending.part.result())
         pending.commit_job = Future()
         if not self._group.world.is_main:
@@ -204,8 +204,8 @@ class Saver:
             ),
         )
 
-    def check(self) -> None:
-        """SaveError on all ranks if the save of any of them has failed; every rank must call it."""
+    def raise_if_failed(self) -> None:
+        """Raise SaveError on all ranks if the save has failed on one of them; every rank must call it."""
         faults_of_ranks = enumerate(self._group.gather(self._fault()))
         faults = [f"rank {rank}: {fault}" for rank, fault in faults_of_ranks if fault]
         if faults:

@@ -32,6 +32,6 @@ def test_a_save_that_failed_on_another_rank_has_failed_on_this_one_too(
         Two(World(0, 2, 0, 2), torch.device("cpu")), None, None, str(tmp_path), Checkpoint(), {}, str(tmp_path), {}, last_committed,
     )  # type: ignore[arg-type]  # fmt: skip
     with pytest.raises(SaveError, match=rf"could not be saved, {said}: rank 1: no space left"):
-        saver.check()
+        saver.raise_if_failed()
     assert saver.flags() == (0, 0)
     saver.close()
