@@ -28,10 +28,11 @@ def _sincos(width: int, positions: Tensor) -> Tensor:
 
 
 def resample_positions(pos_embed: Tensor, source_grid: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """(1, 1 + L, D) from `source_grid` to another grid, bicubic; the class token's position stays."""
+    """(1, P + L, D) from `source_grid` to another grid, bicubic; the positions of P class tokens stay."""
     if source_grid == grid:
         return pos_embed
-    prefix, table = pos_embed[:, :1], pos_embed[:, 1:]
+    prefixes = pos_embed.shape[1] - source_grid[0] * source_grid[1]
+    prefix, table = pos_embed[:, :prefixes], pos_embed[:, prefixes:]
     # Resampled, not computed again: positions of other models may have been trained.
     square = table.reshape(1, *source_grid, -1).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)

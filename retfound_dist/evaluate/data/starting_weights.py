@@ -16,7 +16,7 @@ from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.weights.weight_files import Weights, split_part
 
 NONE = "none"
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 """Increase it when the cached facts change, so that older cache files are not used."""
 WEIGHTS_CACHE = "weights.json"
 """Cache file of a comparison or a watch for facts about weights, beside its results."""

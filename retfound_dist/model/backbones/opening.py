@@ -1,7 +1,8 @@
 """Opens models by name or URL: which family reads the file, and with which input.
 
 none                          drawn at random: `random_backbone`
-a checkpoint, a file          a plain ViT under MAE's names, else a family of `timm_families`
+a checkpoint, a file          a plain ViT under MAE's names, else a relative of it (`vit_relatives`), else a
+                              family of `timm_families`
 timm:NAME[@FILE]              timm's architecture
 hf:OWNER/REPO[@REV][/FILE]    a file of the Hugging Face hub, read as one of the above
 NAME                          timm's published weights: a plain ViT, else as timm:NAME
@@ -10,7 +11,7 @@ NAME                          timm's published weights: a plain ViT, else as tim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -18,15 +19,18 @@ from retfound_dist.errors import ConfigError, WeightsError
 from retfound_dist.formats import checkpoint_folder
 from retfound_dist.io import storage
 from retfound_dist.model.backbones.backbone import Backbone, InputFacts, preparation_of
+from retfound_dist.model.backbones.named_inputs import inputs_by_name
 from retfound_dist.model.backbones.plain_vit import PlainVit
 from retfound_dist.model.backbones.timm_backbone import TimmBackbone, published_config, published_inputs
 from retfound_dist.model.mae import ENCODERS, EncoderShape, encoder_shape
+from retfound_dist.model.vit import VitVariant
 from retfound_dist.model.weights import hub_repository, timm_hub
 from retfound_dist.model.weights.containers import Candidate, all_tensors, find_states
 from retfound_dist.model.weights.hub_repository import HubConfig
 from retfound_dist.model.weights.model_sources import HubSource, TimmSource, parse
 from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
 from retfound_dist.model.weights.timm_families import architecture
+from retfound_dist.model.weights.vit_relatives import RelativeEncoder, read_relative
 from retfound_dist.model.weights.weight_files import Weights, plain_vit_of, read_weights, split_part
 
 RANDOM_SIZE = 224
@@ -41,7 +45,7 @@ class OpenedModel:
     image_size: int
     """The weights' own input side."""
     weights: Weights | None = None
-    """Of a plain ViT."""
+    """Of a plain ViT or a relative of it."""
     timm_name: str = ""
     """Of every other family."""
     states: tuple[Candidate, ...] = ()
@@ -55,6 +59,7 @@ class OpenedModel:
             "sha256": self.sha256,
             "image_size": self.image_size,
             "encoder": asdict(weights.shape) if weights else None,
+            "variant": asdict(weights.variant) if weights else None,
             "timm_name": self.timm_name,
             "published": asdict(self.published),
             "meta": weights.meta if weights else {},
@@ -95,21 +100,46 @@ def open_model(url: str) -> OpenedModel:
         except WeightsError:
             return _checked(url, name, file, part)
         return OpenedModel(weights.sha256, weights.image_size, weights, published=published_inputs(name))
-    return _open_file(url, name, read_tensor_file(name), part)
+    return _open_file(url, name, read_tensor_file(name), part, storage.name(name))
 
 
-def _open_file(url: str, name: str, file: TensorFile, part: str) -> OpenedModel:
-    """A file without an architecture's name: a plain ViT, else a family that its tensors tell of."""
+def _open_file(url: str, name: str, file: TensorFile, part: str, file_name: str) -> OpenedModel:
+    """A file without an architecture's name: a plain ViT, else a family that its tensors tell of.
+
+    `file_name` is that of the weights file itself, also where `url` names a repository.
+    """
     try:
         # Our own reader first, so that a plain ViT's results stay what they were.
         weights = plain_vit_of(file, url, name, part)
     except WeightsError:
+        if relative := read_relative(file.tree, name, part):
+            return _opened_relative(url, file, relative)
         for state in _states(file, part, ()):
             if timm_name := architecture(state.state):
                 note = f"weights: {name} is read as timm's {timm_name}"
                 return _checked(url, timm_name, file, part, notes=(note,))
         raise
-    return OpenedModel(weights.sha256, weights.image_size, weights)
+    published, note = inputs_by_name(file_name, file.tree)
+    if note:
+        weights = replace(weights, notes=(*weights.notes, note))
+    image_size = published.image_size or weights.image_size
+    return OpenedModel(weights.sha256, image_size, weights, published=published)
+
+
+def _opened_relative(url: str, file: TensorFile, encoder: RelativeEncoder) -> OpenedModel:
+    weights = Weights(
+        origin=url,
+        state=encoder.state,
+        shape=encoder.shape,
+        grid=encoder.grid,
+        part=encoder.part,
+        other_names=encoder.other_names,
+        notes=(f"read as {encoder.variant.family}", *encoder.notes),
+        sha256=file.sha256,
+        variant=encoder.variant,
+    )
+    published = InputFacts(mean=encoder.mean, std=encoder.std, interpolation=encoder.interpolation)
+    return OpenedModel(file.sha256, weights.image_size, weights, published=published)
 
 
 def backbone_from(
@@ -130,7 +160,11 @@ def backbone_from(
     if facts["timm_name"]:
         return TimmBackbone(facts["timm_name"], lambda: reread().states, size, published, url)
     return PlainVit(
-        lambda: _weights_of(reread()), EncoderShape(**facts["encoder"]), size, preparation_of(published)
+        lambda: _weights_of(reread()),
+        EncoderShape(**facts["encoder"]),
+        size,
+        preparation_of(published),
+        VitVariant(**facts["variant"]),
     )
 
 
@@ -178,7 +212,7 @@ def _open_hub(url: str, source: HubSource) -> OpenedModel:
     if fetched.config.get("architecture"):
         return _checked(url, fetched.config["architecture"], file, "", _published(fetched.config))
     try:
-        return _open_file(url, url, file, "")
+        return _open_file(url, url, file, "", storage.name(fetched.name))
     except WeightsError as error:
         family = fetched.config.get("model_type")
         hint = f" (its config.json says {family})" if family else ""

@@ -1,4 +1,4 @@
-"""A plain ViT under MAE's names: our checkpoints, MAE's and RETFound's files, noise."""
+"""A ViT under MAE's names: our checkpoints, MAE's and RETFound's files, near relatives, noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retfound_dist.errors import ConfigError
 from retfound_dist.model.backbones.backbone import Backbone, Preparation
 from retfound_dist.model.mae import ENCODERS, EncoderShape
 from retfound_dist.model.positions import sincos_positions
-from retfound_dist.model.vit import build_classifier, build_encoder
+from retfound_dist.model.vit import PLAIN, VitVariant, build_classifier, build_encoder
 from retfound_dist.model.weights.weight_files import Weights, load_into
 
 
@@ -26,14 +26,16 @@ class PlainVit(Backbone):
         shape: EncoderShape,
         image_size: int,
         preparation: Preparation | None = None,
+        variant: VitVariant = PLAIN,
     ) -> None:
         if image_size % shape.patch:
             raise ConfigError(
                 f"model.image_size={image_size} is not a multiple of the patch of {shape.patch} pixels: "
                 f"choose {nearest_multiple(image_size, shape.patch)}"
             )
-        self._load, self.shape, self.image_size = load, shape, image_size
-        self.family = next((name for name, known in ENCODERS.items() if known == shape), _describe(shape))
+        self._load, self.shape, self.image_size, self.variant = load, shape, image_size, variant
+        name = next((name for name, known in ENCODERS.items() if known == shape), _describe(shape))
+        self.family = f"{variant.family} {name}".strip()
         self.preparation = preparation or Preparation()
 
     @property
@@ -42,20 +44,21 @@ class PlainVit(Backbone):
         return self._load() if self._load else None
 
     def architecture(self) -> dict[str, Any]:
-        """Width, depth, heads and patch."""
-        return asdict(self.shape)
+        """Width, depth, heads and patch; of a relative of the plain ViT also what differs."""
+        # Cached features and old results know plain ViTs without these keys.
+        return asdict(self.shape) | (asdict(self.variant) if self.variant != PLAIN else {})
 
     def at_size(self, image_size: int) -> PlainVit:
         """The same weights at another input size."""
-        return PlainVit(self._load, self.shape, image_size, self.preparation)
+        return PlainVit(self._load, self.shape, image_size, self.preparation, self.variant)
 
     def build(self, classes: int = 0, drop_path: float = 0.0, seed: int = 0) -> nn.Module:
         """A classifier pools the mean of the patches (RETFound); without classes the encoder alone."""
         torch.manual_seed(seed)
         if classes:
-            model = build_classifier(self.shape, self.image_size, classes, drop_path)
+            model = build_classifier(self.shape, self.image_size, classes, drop_path, self.variant)
         else:
-            model = build_encoder(self.shape, self.image_size)
+            model = build_encoder(self.shape, self.image_size, self.variant)
         side = self.image_size // self.shape.patch
         weights = self.weights
         if weights is None:
@@ -68,7 +71,7 @@ class PlainVit(Backbone):
     def skeleton(self) -> nn.Module:
         """The encoder on the meta device."""
         with torch.device("meta"):
-            return cast(nn.Module, build_encoder(self.shape, self.image_size))
+            return cast(nn.Module, build_encoder(self.shape, self.image_size, self.variant))
 
 
 def nearest_multiple(size: int, patch: int) -> int:

@@ -22,11 +22,13 @@ from retfound_dist.io import storage
 from retfound_dist.io.scratch import new_temporary_folder
 from retfound_dist.model.mae import ENCODERS, EncoderShape, MaskedAutoencoder
 from retfound_dist.model.positions import resample_positions
+from retfound_dist.model.vit import PLAIN, VitVariant
 from retfound_dist.model.weights import timm_hub
 from retfound_dist.model.weights.containers import DECODER_PREFIXES, State
 from retfound_dist.model.weights.foreign_layouts import ForeignEncoder, convert_to_mae, encoder_fault
 from retfound_dist.model.weights.model_sources import parse
 from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
+from retfound_dist.model.weights.vit_relatives import read_relative
 
 # These belong to a task, not to the encoder.
 HEAD_PREFIXES = ("head.", "fc_norm.")
@@ -58,6 +60,8 @@ class Weights:
     """Lines for the user on what was chosen or converted when they were read."""
     sha256: str = ""
     """Of the file they were read from, computed from the bytes that were read."""
+    variant: VitVariant = PLAIN
+    """How the encoder differs from MAE's."""
 
     @property
     def image_size(self) -> int:
@@ -113,7 +117,16 @@ def plain_vit_of(file: TensorFile, origin: str, url: str, part: str) -> Weights:
 
     `origin` is how the user named it, with its part.
     """
-    encoder = convert_to_mae(file.tree, url, part)
+    try:
+        encoder = convert_to_mae(file.tree, url, part)
+    except WeightsError as error:
+        # The family's name says more than a list of missing tensors.
+        if relative := read_relative(file.tree, url, part):
+            raise WeightsError(
+                f"{url} holds {relative.variant.family}'s encoder, without a decoder of MAE. Only "
+                "`evaluate`, `compare`, `watch` and `embed` can use it: here give a checkpoint or a plain ViT"
+            ) from error
+        raise
     meta = {"config": file.config} if file.config else {}
     return replace(_describe_foreign(origin, encoder, meta), sha256=file.sha256)
 
