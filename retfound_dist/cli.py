@@ -182,6 +182,12 @@ def _compare(args: argparse.Namespace) -> int:
     return compare_command(args.config, _overrides_with_flags(args), quiet=args.quiet, force=args.force)
 
 
+def _suite(args: argparse.Namespace) -> int:
+    from retfound_dist.evaluate.commands.suite import suite_command
+
+    return suite_command(args.config, args.overrides, quiet=args.quiet, force=args.force)
+
+
 def _reconstruct(args: argparse.Namespace) -> int:
     from retfound_dist.evaluate.probe.reconstruct import reconstruct_command
 
@@ -247,6 +253,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": _evaluate,
     "watch": _watch,
     "compare": _compare,
+    "suite": _suite,
     "reconstruct": _reconstruct,
     "export": _export,
     "embed": _embed,

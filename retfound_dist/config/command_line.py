@@ -124,6 +124,8 @@ def _add_evaluation_commands(commands: CommandParsers) -> None:
     commands.add("watch", "evaluate every new checkpoint of a run", config=True, leak=True)
     text = "compare several starting weights, over several seeds, in one table"
     _add_force(commands.add("compare", text, config=True, leak=True))
+    text = "compare several starting weights on several labelled sets, in one page"
+    _add_force(commands.add("suite", text, config=True))
 
 
 def _add_weight_commands(commands: CommandParsers) -> None:

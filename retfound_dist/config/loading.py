@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from retfound_dist.config import schema
+from retfound_dist.config.reference import named_table
 from retfound_dist.errors import ConfigError, StorageError
 from retfound_dist.io import storage
 
@@ -58,6 +59,7 @@ def config_class_of(tree: Mapping[str, Any], path: str) -> Any:
     # have `out`. The section that only one command has comes first.
     kinds = {
         "train": schema.PretrainConfig,
+        "sets": schema.SuiteConfig,
         "weights": schema.CompareConfig,
         "checkpoint": schema.EvaluateConfig,
         "poll_seconds": schema.WatchConfig,
@@ -135,6 +137,8 @@ def key_names(kind: type, prefix: str = "") -> list[str]:
     for name, annotation in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(annotation):
             names += key_names(typing.cast(type, annotation), f"{prefix}{name}.")
+        elif table := named_table(annotation):
+            names += key_names(table, f"{prefix}{name}.NAME.")
         else:
             names.append(prefix + name)
     return names
@@ -178,6 +182,8 @@ def _field_type(kind: type, path: Sequence[str]) -> Any:
     if len(path) > 1:
         if dataclasses.is_dataclass(annotation):
             return _field_type(typing.cast(type, annotation), path[1:])
+        if (table := named_table(annotation)) and len(path) > 2:
+            return _field_type(table, path[2:])
         return typing.get_args(annotation)[1] if typing.get_origin(annotation) is dict else None
     return str if typing.get_origin(annotation) is typing.Literal and _all_text(annotation) else annotation
 

@@ -13,6 +13,7 @@ PRESETS = {
     "evaluate": "configs/evaluate_octid.toml",
     "watch": "configs/watch_octid.toml",
     "compare": "configs/compare_octid.toml",
+    "suite": "configs/suite_oct.toml",
 }
 """The config file to begin with, by command."""
 PRETRAIN = "configs/pretrain_vitl_oct.toml"

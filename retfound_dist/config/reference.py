@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": schema.EvaluateConfig,
     "watch": schema.WatchConfig,
     "compare": schema.CompareConfig,
+    "suite": schema.SuiteConfig,
 }
 """Command and the class of its config."""
 # A docstring says the unit already. Reading it from there keeps one place for it.
@@ -66,18 +67,27 @@ class Key:
 def keys_of(config_class: type, prefix: str = "") -> Iterator[Key]:
     """Every key of a config class, in its order."""
     hints = typing.get_type_hints(config_class, include_extras=True)
-    described = config_class.__pydantic_fields__  # type: ignore[attr-defined]
     for field in dataclasses.fields(config_class):
         hint, name = hints[field.name], prefix + field.name
         annotation = _without_annotation(hint)
         if dataclasses.is_dataclass(annotation):
             yield from keys_of(typing.cast(type, annotation), f"{name}.")
             continue
-        meaning = " ".join((described[field.name].description or "").split())
+        if table := named_table(annotation):
+            yield from keys_of(table, f"{name}.NAME.")
+            continue
+        meaning = _meaning(config_class, field.name)
         source = _SOURCE.search(meaning) or _SOURCE.search(" ".join((config_class.__doc__ or "").split()))
         type_text = type_name(hint)
         unit = _unit_of(field.name, meaning) if re.search("integer|number", type_text) else ""
         yield Key(name, type_text, _default_text(field), unit, meaning, source[1] if source else "")
+
+
+def _meaning(config_class: type, name: str) -> str:
+    """The docstring of a key, from the class that defines it: pydantic does not hand it down."""
+    described = [vars(kind).get("__pydantic_fields__", {}).get(name) for kind in config_class.__mro__]
+    texts = [field.description for field in described if field is not None and field.description]
+    return " ".join(texts[0].split()) if texts else ""
 
 
 def sections_of(kind: type) -> Iterator[tuple[str, str]]:
@@ -109,6 +119,13 @@ def type_name(hint: Any) -> str:
     return {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "nothing"}.get(
         hint, str(hint)
     )
+
+
+def named_table(hint: Any) -> type | None:
+    """The class of the tables in `dict[str, Class]`, written as [key.NAME]; None for other annotations."""
+    if typing.get_origin(hint) is dict and is_dataclass(typing.get_args(hint)[1]):
+        return typing.cast(type, typing.get_args(hint)[1])
+    return None
 
 
 def _tuple_name(parts: Sequence[Any]) -> str:

@@ -232,3 +232,18 @@ class ComparisonFile(TypedDict):
     """The keys of compare.json that the next comparison at the same URL looks at."""
 
     config: ComparedConfig
+
+
+@_ALLOW_EXTRA_KEYS
+class SuiteSettings(TypedDict):
+    """The settings of a suite that the next one at the same URL looks at."""
+
+    weights: dict[str, str]
+    sets: dict[str, Tree]
+
+
+@_ALLOW_EXTRA_KEYS
+class SuiteFile(TypedDict):
+    """The keys of suite.json that the next suite at the same URL looks at."""
+
+    config: SuiteSettings

@@ -18,7 +18,7 @@ FILE, FOLDER = "a file", "a folder of other files"
 SHARDS, TARS = "a shard set", "a folder of tar files without a manifest"
 UNFINISHED_SHARDS = "a shard set whose packing was not finished"
 RUN, CHECKPOINT, UNCOMMITTED = "a run", "a checkpoint", "a checkpoint that was never committed"
-EVALUATION, COMPARISON = "an evaluation", "a comparison"
+EVALUATION, COMPARISON, SUITE = "an evaluation", "a comparison", "a suite"
 WEIGHTS, MODEL_FOLDER = "a weights file", "a model folder for timm or a hub"
 IMAGE, IMAGES = "an image", "a folder of images"
 _EXTENSIONS = {
@@ -30,6 +30,7 @@ _KIND_BY_FILE = (
     ("manifest.json", SHARDS),
     ("packing.json", UNFINISHED_SHARDS),
     ("COMMIT.json", CHECKPOINT),
+    ("suite.json", SUITE),
     ("compare.json", COMPARISON),
     ("metrics.json", EVALUATION),
 )

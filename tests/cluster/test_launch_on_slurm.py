@@ -6,6 +6,7 @@ Signals and ranks are tried with a stand-in for the trainer; the whole road with
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.cluster import real_s3
 from tests.cluster.real_parts import notes, read_logs, wait_until
 from tests.cluster.real_s3 import S3
 from tests.cluster.real_slurm import Slurm
+from tests.evaluate.commands.test_suite import CELLS, SMALL
+from tests.evaluate.commands.test_suite import make_inputs as make_suite
 
 
 def pretrain(slurm: Slurm, clone: Path, options: Sequence[str], *arguments: str) -> str:
@@ -79,6 +82,35 @@ def test_an_array_of_seeds_gives_each_a_folder_of_its_own(slurm: Slurm, clone: P
         f"start 0 of 1: evaluate e.toml checkpoint=c seeds=[{seed}] out.url=s3://b/o/seed_{seed}"
         for seed in (3, 4)
     ]
+
+
+def test_an_array_gives_each_job_its_share_of_a_suite(slurm: Slurm, clone: Path) -> None:
+    command = ["launch/slurm/suite.sbatch", "s.toml", "out.url=o"]
+    slurm.submit("--array=0-2", *command, logs=clone / "logs", cwd=clone)
+    wait_until(lambda: len(notes(clone).get("rank0", [])) == 3, 90, "all have started")
+    assert sorted(notes(clone)["rank0"]) == [
+        f"start 0 of 1: suite s.toml out.url=o cells={share}/3" for share in (1, 2, 3)
+    ]
+    slurm.submit("--array=2", *command, logs=clone / "logs", cwd=clone, env={"SHARES": "8"})
+    wait_until(lambda: len(notes(clone)["rank0"]) == 4, 90, "the job has started again")
+    assert notes(clone)["rank0"][-1].endswith("cells=3/8")
+    slurm.submit("--array=1-2", *command, logs=clone / "refused", cwd=clone)
+    refusal = "the array must begin at 0 and leave no number out"
+    wait_until(lambda: refusal in read_logs(clone / "refused"), 90, "the array is refused")
+    assert len(notes(clone)["rank0"]) == 4
+
+
+@pytest.mark.timeout(600)
+def test_the_last_job_of_an_array_writes_the_page_of_a_suite(slurm: Slurm, tmp_path: Path) -> None:
+    config, out = make_suite(tmp_path), tmp_path / "out"
+    slurm.submit("--array=0-2", "launch/slurm/suite.sbatch", str(config), *SMALL, logs=tmp_path / "logs")
+    wait_until((out / "suite.json").exists, 500, "the suite is complete", every=1)
+    said = read_logs(tmp_path / "logs")
+    # Each cell is fine-tuned once, by one job.
+    for cell in ("one, none", "one, ours", "two, none", "two, ours"):
+        assert len(re.findall(rf"^{cell}: (?!already)", said, re.M)) == 1, said
+    assert {path.parts[-3:-1] for path in out.glob("*/*/metrics.json")} == CELLS
+    assert (out / "report.html").is_file()
 
 
 def test_watching_out_of_time_goes_back_into_the_queue(slurm: Slurm, clone: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from retfound_dist.cli import main
 
 
-@pytest.mark.parametrize("command", ["pack", "show", "plan", "pretrain", "evaluate", "watch", "compare"])
+@pytest.mark.parametrize(
+    "command", ["pack", "show", "plan", "pretrain", "evaluate", "watch", "compare", "suite"]
+)
 def test_a_forgotten_config_is_said_with_the_whole_command(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

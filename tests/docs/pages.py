@@ -33,6 +33,7 @@ SMALL = {
     "batch": ["train.global_batch=4"],
     "evaluate": TINY,
     "compare": [*TINY, "threads=1"],
+    "suite": [*(text for text in TINY if not text.startswith("data.")), "threads=1"],
     "watch": [*TINY, "finetune.epochs=1"],
 }
 

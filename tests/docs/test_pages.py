@@ -87,7 +87,7 @@ def test_evaluate(inputs: dict[str, str], tmp_path: Path) -> None:
     env = inputs | make_run_and_sets(tmp_path) | {"OUT": str(tmp_path / "out")}
     said = run_page("evaluate.md", tmp_path, env)
     assert "probabilities of RVO are dropped" in said
-    for name in ("octid", "octdl_on_kermany", "compared"):
+    for name in ("octid", "octdl_on_kermany", "compared", "suite"):
         assert (tmp_path / "out" / name / "report.html").stat().st_size > 500, name
     assert "split given by the split file" in said
     assert (tmp_path / "run" / "evaluations" / "watch.json").exists()

@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")
 KINDS = {
     "pack": schema.PackConfig, "pretrain": schema.PretrainConfig, "plan": schema.PretrainConfig,
     "batch": schema.PretrainConfig, "evaluate": schema.EvaluateConfig, "watch": schema.WatchConfig,
-    "compare": schema.CompareConfig,
+    "compare": schema.CompareConfig, "suite": schema.SuiteConfig,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tests.runs.made_runs import make_run
 PRETRAIN, EVALUATE, COMPARE = (
     f"{ROOT}/configs/demo/{name}.toml" for name in ("pretrain", "evaluate", "compare")
 )
-PACK, WATCH = f"{ROOT}/configs/pack_folder.toml", f"{ROOT}/configs/watch_octid.toml"
+PACK, WATCH, SUITE = (f"{ROOT}/configs/{name}.toml" for name in ("pack_folder", "watch_octid", "suite_oct"))
 
 THINGS = {
     "run": url_kinds.RUN,
@@ -33,6 +33,7 @@ THINGS = {
     "images/CSR/CSR_0.jpg": url_kinds.IMAGE,
     "evaluation": url_kinds.EVALUATION,
     "comparison": url_kinds.COMPARISON,
+    "suite": url_kinds.SUITE,
     "hub": url_kinds.MODEL_FOLDER,
     "hub/model.safetensors": url_kinds.WEIGHTS,
     "notes.txt": url_kinds.FILE,
@@ -76,6 +77,16 @@ COMMANDS: dict[str, tuple[list[str], set[str]]] = {
         ["compare", COMPARE, 'weights={{last="{url}"}}', "data.path={root}/images", "out.url={out}/c"],
         HOLDS_WEIGHTS,
     ),
+    "suite": (
+        [
+            "suite",
+            SUITE,
+            'weights={{last="{url}"}}',
+            "sets={{a={{path='{root}/images'}}}}",
+            "out.url={out}/s",
+        ],
+        HOLDS_WEIGHTS,
+    ),
     "watch": (["watch", WATCH, "run.url={url}", "data.path={root}/images"], {"run", "fresh"}),
     "pretrain": (["pretrain", PRETRAIN, "data.shards={url}", "run.url={out}/r"], {"shards"}),
     "plan": (["plan", PRETRAIN, "data.shards={url}"], {"shards", "none", "empty"}),
@@ -108,7 +119,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     inputs.shard_set(place / "shards", [{"key": "a", "label": "CSR"}])
     for folder, names in {
         "packing": ["packing.json"], "tars": ["a.tar"], "hub": ["config.json"], "notes": ["a.txt"],
-        "evaluation": ["metrics.json", "predictions.csv"], "comparison": ["compare.json", "table.md"], "empty": [],
+        "evaluation": ["metrics.json", "predictions.csv"], "comparison": ["compare.json", "table.md"], "suite": ["suite.json", "suite.md"],
+        "empty": [],
     }.items():  # fmt: skip
         (place / folder).mkdir()
         for name in names:

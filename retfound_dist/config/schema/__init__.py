@@ -35,6 +35,7 @@ from retfound_dist.config.schema.pretrain_settings import (
     Run,
     Train,
 )
+from retfound_dist.config.schema.suite_settings import SuiteConfig, SuiteOut, SuiteSet
 
 __all__ = [
     "OWN",
@@ -60,6 +61,9 @@ __all__ = [
     "Run",
     "Source",
     "Split",
+    "SuiteConfig",
+    "SuiteOut",
+    "SuiteSet",
     "Train",
     "WatchConfig",
 ]

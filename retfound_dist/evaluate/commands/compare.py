@@ -51,6 +51,7 @@ from retfound_dist.evaluate.results.existing_results import (
     check_rows,
     read_matching_evaluation,
 )
+from retfound_dist.formats import url_kinds
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.progress import ProgressDisplay
@@ -96,7 +97,7 @@ def configs_by_size(config: CompareConfig) -> list[CompareConfig]:
 def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
     """All rows at one setting of the input size."""
     # Checked before images are decoded, so that errors come early.
-    check_out_url(config.out.url, force, comparison=True)
+    check_out_url(config.out.url, force, url_kinds.COMPARISON)
     check_rows(storage.join(config.out.url, COMPARE), config.weights, force)
     output_files.check_may_write(report_url(config), "compare", force, "out.report")
     weights_cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))

@@ -40,15 +40,16 @@ def score_columns(tree: Mapping[str, Any], names: Sequence[str]) -> str:
 def markdown_tables(metrics: MetricsByRow, ties: Ties) -> str:
     """Both definitions, every score with its interval; then what is compared."""
     tables = [
-        _markdown_table(kind, score_table(kind, metrics, ties), " In brackets: 95 % intervals.")
+        markdown_table(kind, score_table(kind, metrics, ties), " In brackets: 95 % intervals.")
         for kind in SCORE_NAMES
     ]
-    compared = [_markdown_table(table["title"].lower(), table) for table in backbone_tables(metrics)]
+    compared = [markdown_table(table["title"].lower(), table) for table in backbone_tables(metrics)]
     return "\n".join([*tables, *compared])
 
 
-def _markdown_table(title: str, table: Mapping[str, Any], more: str = "") -> str:
-    rows = [["weights", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
+def markdown_table(title: str, table: Mapping[str, Any], more: str = "") -> str:
+    """A table of the page as Markdown, with a heading. `more`: added to its note."""
+    rows = [[table.get("first", "weights"), *table["columns"]], ["---"] * (1 + len(table["columns"]))]
     for line in table["lines"]:
         rows.append([escaped(line["name"]), *map(_cell, line["cells"])])
     drawn = "".join(f"| {' | '.join(row)} |\n" for row in rows)

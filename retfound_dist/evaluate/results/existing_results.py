@@ -13,7 +13,7 @@ from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.cached_evaluation import find_differences
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.formats import url_kinds
-from retfound_dist.formats.score_files import ComparisonFile
+from retfound_dist.formats.score_files import ComparisonFile, SuiteFile
 from retfound_dist.io import output_files, storage
 from retfound_dist.records import json_reader
 
@@ -26,14 +26,18 @@ _OTHER_KINDS = (
     url_kinds.TARS,
     url_kinds.MODEL_FOLDER,
 )
+_RESULT_KINDS = {url_kinds.EVALUATION, url_kinds.COMPARISON, url_kinds.SUITE}
 MAX_SHOWN = 4
 """Number of differences that are shown."""
 
 
-def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
-    """ConfigError where `out.url` belongs to something else, so that nothing is mixed with an evaluation."""
-    kind, expected = url_kinds.kind_at(url), url_kinds.COMPARISON if comparison else url_kinds.EVALUATION
-    if kind in _OTHER_KINDS or kind in {url_kinds.EVALUATION, url_kinds.COMPARISON} - {expected}:
+def check_out_url(url: str, force: bool, expected: str = url_kinds.EVALUATION) -> None:
+    """ConfigError where `out.url` belongs to something else, so that nothing is mixed with an evaluation.
+
+    `expected`: the kind of results that will be written there, EVALUATION, COMPARISON or SUITE.
+    """
+    kind = url_kinds.kind_at(url)
+    if kind in _OTHER_KINDS or kind in _RESULT_KINDS - {expected}:
         raise ConfigError(f"out.url={url} is {kind}: set out.url to another folder for {expected}")
     if not storage.is_folder(url) and storage.exists(url):
         raise ConfigError(f"out.url={url} is {kind}, but it must be a folder: give another out.url")
@@ -41,7 +45,7 @@ def check_out_url(url: str, force: bool, *, comparison: bool = False) -> None:
     if force or kind == expected:
         return
     names = set(storage.list_names(url))
-    if evaluation_files.UNFINISHED in names or comparison:
+    if evaluation_files.UNFINISHED in names or expected != url_kinds.EVALUATION:
         return
     # There is no UNFINISHED file, so files of these names are not from an interrupted evaluation.
     foreign = sorted(names & set(evaluation_files.FILES))
@@ -89,6 +93,22 @@ def check_rows(where: str, weights: Mapping[str, Any], force: bool) -> None:
                 [f"weights.{name} is missing in the new comparison" for name in missing],
             )
         )
+
+
+def check_sets(where: str, weights: Mapping[str, Any], sets: Mapping[str, Any], force: bool) -> None:
+    """ConfigError where the suite at `where` has rows or sets that the new one would lose.
+
+    RecordError where it is damaged or from another program.
+    """
+    if force or not storage.exists(where):
+        return
+    remedy = "give another out.url, or run the suite again with --force"
+    old = json_reader.read(where, SuiteFile, remedy)["config"]
+    missing = [f"weights.{name}" for name in old["weights"] if name not in weights]
+    missing += [f"sets.{name}" for name in old["sets"] if name not in sets]
+    if missing:
+        differing = [f"{name} is missing in the new suite" for name in missing]
+        raise ConfigError(_refusal_message(where, "suite", differing))
 
 
 def _refusal_message(url: str, name: str, differing: list[str]) -> str:

@@ -9,7 +9,8 @@ import pytest
 from retfound_dist.cli import main
 from retfound_dist.errors import ConfigError, RecordError
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows
+from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows, check_sets
+from retfound_dist.formats import url_kinds
 from tests.evaluate.inputs import TINY, checkpoint, class_folders
 from tests.evaluate.made import evaluated
 
@@ -48,6 +49,23 @@ def test_rows_that_a_new_comparison_would_not_show_are_named(tmp_path: Path) -> 
         check_rows(str(where), {"a": "none"}, force=False)
 
 
+def test_sets_and_rows_that_a_new_suite_would_not_show_are_named(tmp_path: Path) -> None:
+    where = tmp_path / "suite.json"
+    check_sets(str(where), {"a": "none"}, {"x": {}}, force=False)
+    where.write_text(
+        '{"config": {"weights": {"a": "none"}, "sets": {"x": {"path": "p"}, "y": {"path": "q"}}}}'
+    )
+    check_sets(str(where), {"a": "none", "b": "w.pth"}, {"x": {}, "y": {}, "z": {}}, force=False)
+    with pytest.raises(ConfigError, match=r"weights\.a is missing in the new suite; sets\.y is missing"):
+        check_sets(str(where), {"b": "none"}, {"x": {}}, force=False)
+    check_sets(str(where), {"b": "none"}, {"x": {}}, force=True)
+    where.write_text("[]")
+    with pytest.raises(
+        RecordError, match=r"suite\.json is damaged: .*; give another out\.url, or run the suite"
+    ):
+        check_sets(str(where), {"a": "none"}, {"x": {}}, force=False)
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
     tmp_path: Path, force: bool
@@ -65,7 +83,7 @@ def test_a_folder_that_belongs_to_something_else_is_refused_even_by_force(
             check_out_url(str(place), force)
     with pytest.raises(ConfigError, match="it must be a folder"):
         check_out_url(str(tmp_path / "file"), force)
-    check_out_url(str(tmp_path / "compared"), force, comparison=True)
+    check_out_url(str(tmp_path / "compared"), force, url_kinds.COMPARISON)
     check_out_url(str(tmp_path / "nothing"), force)
 
 

@@ -1,0 +1,170 @@
+"""Makes the cells of a suite: each is one row of the comparison on one labelled set, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+
+from retfound_dist.config.schema import CompareConfig, CompareOut, EvalData, EvaluateConfig, SuiteConfig
+from retfound_dist.errors import RecordError, StorageError
+from retfound_dist.evaluate.commands.compare import row_config
+from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
+from retfound_dist.evaluate.commands.evaluate import headline, load_labelled, show_pretraining_overlap
+from retfound_dist.evaluate.data.external_validation import load_with_external
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
+from retfound_dist.evaluate.results import evaluation_files
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
+from retfound_dist.evaluate.suite.cell_shares import SuiteCell
+from retfound_dist.io import storage
+from retfound_dist.runtime.progress import ProgressDisplay
+
+Input = tuple[int, str]
+"""Side and interpolation: rows with the same ones share their decoded images."""
+Starts = Mapping[str, StartingWeights]
+"""Row -> its starting weights."""
+
+
+def set_comparison(config: SuiteConfig, name: str) -> CompareConfig:
+    """The comparison of all rows on one set, in OUT/NAME."""
+    one = config.sets[name]
+    return CompareConfig(
+        weights=config.weights,
+        data=EvalData(**{f.name: getattr(one, f.name) for f in fields(EvalData)}),
+        external=one.external,
+        out=CompareOut(url=storage.join(config.out.url, name)),
+        seeds=config.seeds,
+        sizes=config.sizes,
+        model=config.model,
+        finetune=config.finetune,
+        probe=config.probe,
+        jobs=config.jobs,
+        threads=config.threads,
+        bootstrap=config.bootstrap,
+    )
+
+
+def make_cells(
+    config: SuiteConfig, cells: Sequence[SuiteCell], starts: Starts, show: ProgressDisplay, force: bool
+) -> dict[SuiteCell, Evaluation]:
+    """The evaluation of each cell. It is read where it is complete and the same, else made.
+
+    With several jobs, cells of all sets are made side by side. ConfigError where another evaluation is in a
+    cell's folder, except with `force`.
+    """
+    done: dict[SuiteCell, Evaluation] = {}
+    missing: dict[SuiteCell, EvaluateConfig] = {}
+    for name in dict.fromkeys(cell.set_name for cell in cells):
+        here = {cell: cell_config(config, cell) for cell in cells if cell.set_name == name}
+        images = _load_inputs(here, starts, show)
+        complete, to_make = read_cells(here, starts, images, show, force)
+        done |= complete
+        if config.jobs > 1:
+            missing |= to_make
+            continue
+        # Set by set, so that only one decoded set is in memory.
+        for cell, one in to_make.items():
+            start = starts[cell.row]
+            show.say(f"{cell.title}: {start.url}")
+            done[cell] = make_row(start, images[_input(start)], one, show)
+    if missing:
+        _make_in_parallel(config, missing, show)
+        done |= {cell: _read_back(one) for cell, one in missing.items()}
+    return {cell: done[cell] for cell in cells}
+
+
+def check_cells(
+    config: SuiteConfig, cells: Sequence[SuiteCell], starts: Starts, show: ProgressDisplay, force: bool
+) -> tuple[dict[SuiteCell, Evaluation], list[SuiteCell]]:
+    """The cells that are complete and the same, and all others. Nothing is made."""
+    done: dict[SuiteCell, Evaluation] = {}
+    for name in dict.fromkeys(cell.set_name for cell in cells):
+        here = {cell: cell_config(config, cell) for cell in cells if cell.set_name == name}
+        done |= read_cells(here, starts, _load_inputs(here, starts, show), show, force)[0]
+    return done, [cell for cell in cells if cell not in done]
+
+
+def cell_config(config: SuiteConfig, cell: SuiteCell) -> EvaluateConfig:
+    """The evaluation of one cell, in OUT/SET/ROW."""
+    comparison = set_comparison(config, cell.set_name)
+    return row_config(comparison, cell.row, comparison.data.label_share)
+
+
+def read_cells(
+    configs: Mapping[SuiteCell, EvaluateConfig],
+    starts: Starts,
+    images: Mapping[Input, LabelledSet],
+    show: ProgressDisplay,
+    force: bool,
+) -> tuple[dict[SuiteCell, Evaluation], dict[SuiteCell, EvaluateConfig]]:
+    """The cells that are complete and the same, and the settings of all others."""
+    complete: dict[SuiteCell, Evaluation] = {}
+    missing: dict[SuiteCell, EvaluateConfig] = {}
+    for cell, one in configs.items():
+        start = starts[cell.row]
+        data = images[_input(start)]
+        if evaluation := _existing_cell(start, data, one):
+            _show_existing(evaluation, cell, show)
+            complete[cell] = evaluation
+        else:
+            check_out_url(one.out.url, force)
+            # Raises where another evaluation is there: now, and not after other cells have run for hours.
+            read_matching_evaluation(start, data, one, force, show.warn)
+            missing[cell] = one
+    return complete, missing
+
+
+def _load_inputs(
+    configs: Mapping[SuiteCell, EvaluateConfig], starts: Starts, show: ProgressDisplay
+) -> dict[Input, LabelledSet]:
+    """One set, decoded once for each input that its rows have."""
+    one = next(iter(configs.values()))
+    backbones = {_input(starts[cell.row]): starts[cell.row].backbone for cell in configs}
+    return {key: load_labelled(one.data, backbones[key], show, one.external) for key in sorted(backbones)}
+
+
+def _existing_cell(start: StartingWeights, data: LabelledSet, one: EvaluateConfig) -> Evaluation | None:
+    """The cell where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
+    try:
+        return complete_row(start, data, one)
+    except RecordError:
+        return None
+
+
+def _show_existing(evaluation: Evaluation, cell: SuiteCell, show: ProgressDisplay) -> None:
+    if evaluation.history_fault:
+        show.warn(f"{cell.title}: {evaluation.history_fault}")
+    show.say(f"{cell.title}: already evaluated; {headline(evaluation)}")
+    overlap = evaluation.metrics["checkpoint"]["pretrained_on"]
+    show_pretraining_overlap(overlap, show, f"{cell.title}: ")
+
+
+def _make_in_parallel(
+    config: SuiteConfig, missing: Mapping[SuiteCell, EvaluateConfig], show: ProgressDisplay
+) -> None:
+    """Evaluate cells into their folders, `config.jobs` at a time."""
+    show.begin(f"{len(missing)} cells, {min(config.jobs, len(missing))} at a time")
+    tasks = {cell.title: partial(_make_in_process, one) for cell, one in missing.items()}
+    run_in_parallel(tasks, config.jobs, config.threads, show)
+
+
+def _make_in_process(one: EvaluateConfig, show: ProgressDisplay) -> None:
+    # This is a worker process: it reads weights and images itself, so that they are not pickled.
+    start = open_starting_weights(one.checkpoint, one.model)
+    size, interpolation = _input(start)
+    data = load_with_external(one.data, one.external, size, interpolation=interpolation)
+    make_row(start, data, one, show)
+
+
+def _read_back(one: EvaluateConfig) -> Evaluation:
+    evaluation = evaluation_files.read_whole(one.out.url)
+    if evaluation is None:
+        raise StorageError(f"the evaluation just written to {one.out.url} cannot be read back")
+    return evaluation
+
+
+def _input(start: StartingWeights) -> Input:
+    return start.image_size, start.backbone.preparation.interpolation

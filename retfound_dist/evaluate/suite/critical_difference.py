@@ -1,0 +1,87 @@
+"""The critical-difference picture: mean ranks on a line, and bars that join rows without a clear difference.
+
+Source: Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), figure 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from retfound_dist.runtime.svg_plots import INK, MUTED, colour, new_figure, to_svg
+
+_INCHES_A_LINE = 0.26
+_BAR_STEP = 0.32
+_AXIS = 0.0
+
+
+def joined_groups(mean_ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
+    """The largest groups of neighbours whose mean ranks differ by less than the critical difference.
+
+    `mean_ranks` is in rising order. Each group is (first, last) place; a row alone is no group.
+    """
+    groups: list[tuple[int, int]] = []
+    for first, lowest in enumerate(mean_ranks):
+        last = max(
+            place for place, rank in enumerate(mean_ranks) if place == first or rank - lowest < difference
+        )
+        # A group inside the group before it adds nothing.
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups
+
+
+def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -> str:
+    """The picture as SVG. `mean_rank`: row -> mean rank, at least two rows; 1 is the best."""
+    ordered = sorted(mean_rank.items(), key=lambda item: item[1])
+    groups = joined_groups([rank for _, rank in ordered], difference)
+    left = (len(ordered) + 1) // 2
+    below = _BAR_STEP * (len(groups) + 1)
+    depth = below + left
+    figure, axes = new_figure(height=_INCHES_A_LINE * (depth + 2.6), width=5.6)
+    rows = len(ordered)
+    _draw_scale(axes, rows, difference)
+    for place, (first, last) in enumerate(groups):
+        y = -_BAR_STEP * (place + 1)
+        low, high = ordered[first][1], ordered[last][1]
+        axes.plot([low - 0.02 * rows, high + 0.02 * rows], [y, y], color=colour(1), linewidth=3.5)
+    for place, (name, rank) in enumerate(ordered):
+        # The better half is named at the left, the worse half at the right, the outermost row highest.
+        on_left = place < left
+        line = place if on_left else rows - 1 - place
+        _draw_row(axes, name, rank, -below - line - 0.4, on_left, rows)
+    axes.set(xlim=(1 - 0.55 * (rows - 1), rows + 0.55 * (rows - 1)), ylim=(-depth, 2.6))
+    axes.set_axis_off()
+    return str(Markup(to_svg(figure)))
+
+
+def _draw_scale(axes: Axes, rows: int, difference: float) -> None:
+    axes.plot([1, rows], [_AXIS, _AXIS], color=INK, linewidth=1)
+    for rank in range(1, rows + 1):
+        axes.plot([rank, rank], [_AXIS, 0.25], color=INK, linewidth=1)
+        axes.text(rank, 0.4, str(rank), ha="center", va="bottom", fontsize=8)
+    # Cut off where it is longer than the scale: it then joins all rows anyway.
+    end = min(1 + difference, rows + 0.5 * (rows - 1))
+    axes.plot([1, end], [1.7, 1.7], color=MUTED, linewidth=1.4)
+    for x in (1, end):
+        axes.plot([x, x], [1.55, 1.85], color=MUTED, linewidth=1.4)
+    axes.text(
+        (1 + end) / 2, 1.85, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=8
+    )
+
+
+def _draw_row(axes: Axes, name: str, rank: float, y: float, on_left: bool, rows: int) -> None:
+    edge = 1 - 0.12 * (rows - 1) if on_left else rows + 0.12 * (rows - 1)
+    axes.plot([rank, rank, edge], [_AXIS, y, y], color=MUTED, linewidth=0.9)
+    axes.plot([rank], [_AXIS], "o", color=colour(0), markersize=4)
+    label = f"{name}  {rank:.2f}" if on_left else f"{rank:.2f}  {name}"
+    axes.text(
+        edge,
+        y,
+        f"{label} " if on_left else f" {label}",
+        ha="right" if on_left else "left",
+        va="center",
+        fontsize=8,
+    )
