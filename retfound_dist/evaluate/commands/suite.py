@@ -95,7 +95,7 @@ def _run_suite(config: SuiteConfig, quiet: bool, force: bool) -> None:
     own = [cell for cell in own if cell.set_name not in left_out]
     cells = list_suite_cells([name for name in config.sets if name not in left_out], list(config.weights))
     cache = IdentityCache(storage.join(config.out.url, WEIGHTS_CACHE))
-    starts = open_rows(config.weights, config.model, cache)
+    starts = open_rows(config.weights, config.model, config.finetune, cache)
     with ProgressDisplay(quiet) as show:
         for name, reason in left_out.items():
             show.say(f"warning: the set {name} is left out: {reason}")

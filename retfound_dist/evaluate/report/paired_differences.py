@@ -178,4 +178,6 @@ def _sentences_about_best(
 
 def _row(row: Evaluation) -> dict[str, Any]:
     names = ("checkpoint", "legacy", "macro", "ci95", "per_seed", "over_seeds", "seconds")
-    return {name: row.metrics[name] for name in (*names, *row.metrics.keys() & {"probe", "speed"})}
+    return {
+        name: row.metrics[name] for name in (*names, *row.metrics.keys() & {"probe", "finetune", "speed"})
+    }
