@@ -28,7 +28,7 @@ import torch
 from benchmarks.report import Row, finish
 from retfound_dist.config.schema import EvalData, EvalModel, Finetune
 from retfound_dist.errors import RetfoundError
-from retfound_dist.evaluate.data.label_subset import load_label_share
+from retfound_dist.evaluate.data.label_subset import load_label_subset
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.finetune.finetuning import finetune
 
@@ -116,7 +116,7 @@ def trial(shards: str, weights: str, share: float, recipe: Finetune, seed: int) 
     """Val scores of one fine-tuning, at the epoch that val chooses; the val part stands in for test."""
     torch.set_num_threads(1)
     start = open_starting_weights(weights, MODEL)
-    data = load_label_share(EvalData(path=shards, label_share=share, workers=0), start.image_size)
+    data = load_label_subset(EvalData(path=shards, label_share=share, workers=0), start.image_size)
     data.parts["test"] = data.parts["val"]
     model = start.backbone.build(len(data.classes), recipe.drop_path, seed)
     result = finetune(model, start.backbone, data, recipe, seed, 0)

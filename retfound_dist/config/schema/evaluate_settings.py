@@ -39,6 +39,12 @@ class EvalData:
     label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the train part's labels to use. The selection is stratified, and a smaller share is part
     of a larger one."""
+    label_shots: Count = 0
+    """Patients of each class in train whose images are used, drawn at random: volumes, folders or images
+    where no patient is known. A class with fewer uses all of its patients. Fewer shots are part of more
+    shots of the same draw. 0: all patients."""
+    shot_draw: Count = 0
+    """Number of the random draw of `label_shots`. Another draw chooses other patients."""
     workers: Count = 2
     """Loader processes."""
     bad_sample_budget: Count = 10
@@ -58,6 +64,12 @@ class EvalData:
     allow_leak: bool = False
     """Only warn if a given split has the same patient, volume or pixels in two parts. Without it, that is
     an error."""
+
+    @model_validator(mode="after")
+    def _has_one_subset(self) -> EvalData:
+        if self.label_shots and self.label_share < 1:
+            raise ValueError("label_share and label_shots both choose images of train: give one of the two")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -146,6 +158,12 @@ class CompareConfig:
     label_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     """Additional shares of the train part's labels at which all rows are compared, such as [0.01, 0.1,
     0.5]."""
+    label_shots: tuple[Positive, ...] = ()
+    """Numbers of patients of each class with which all rows are also compared, such as [1, 2, 4, 8, 16].
+    Each row is evaluated once for each number and draw."""
+    shot_draws: Positive = 5
+    """Random draws of patients for each number in `label_shots`. Each draw is fine-tuned with one of
+    `seeds`, in turn."""
     sizes: Literal["own", "same"] | Annotated[tuple[Positive, ...], Field(min_length=1)] = "own"
     """Input sizes. `own`: each row has the size that its weights were trained with, or model.image_size.
     `same`: all rows have model.image_size, or 224. A list such as [224, 518]: a comparison of its own for
@@ -168,6 +186,11 @@ class CompareConfig:
             raise ValueError('weights is empty: give at least one row, such as weights.scratch = "none"')
         if isinstance(self.sizes, tuple) and self.model.image_size != OWN:
             raise ValueError("sizes and model.image_size both give sizes: give one of the two")
+        if self.data.label_shots and (self.label_shares or self.label_shots):
+            raise ValueError(
+                "data.label_shots is one number of patients for the whole comparison: "
+                "leave it out where label_shots or label_shares is set"
+            )
         return self
 
 

@@ -1,7 +1,8 @@
 """`retfound compare`: several starting weights with the same fine-tuning, one table, clear differences.
 
-Each row is an evaluation in OUT/<name>/ (OUT/labels_0.1/<name>/ with a tenth of the labels). A row that is
-complete for the same settings, data and weights is not run again.
+Each row is an evaluation in OUT/<name>/ (OUT/labels_0.1/<name>/ with a tenth of the labels, and
+OUT/shots_4/draw_0/<name>/ with 4 patients of each class). A row that is complete for the same settings, data
+and weights is not run again.
 """
 
 from __future__ import annotations
@@ -12,33 +13,26 @@ from dataclasses import replace
 from typing import Any
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import (
-    OWN,
-    CompareConfig,
-    CompareOut,
-    EvalModel,
-    EvalOut,
-    EvaluateConfig,
-    Finetune,
-)
+from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalModel, Finetune
 from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
-    RecordError,
     RetfoundError,
     StorageError,
     WeightsError,
 )
-from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row, make_rows
-from retfound_dist.evaluate.commands.evaluate import (
-    headline,
-    load_labelled,
-    set_threads,
-    show_pretraining_overlap,
+from retfound_dist.evaluate.commands.comparison_cells import (
+    evaluate_cells,
+    group_by_share,
+    group_by_shots,
+    input_of,
+    list_cells,
 )
-from retfound_dist.evaluate.data.label_subset import with_label_share
-from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
+from retfound_dist.evaluate.data.label_subset import whole_train
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
+from retfound_dist.evaluate.few_shots.shot_report import shots_plots, shots_sentences, shots_tables
+from retfound_dist.evaluate.few_shots.shot_scores import ShotPlan, plan_shots, shots_tree
 from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.report import label_efficiency, text_tables
 from retfound_dist.evaluate.report.backbone_table import token_warning
@@ -46,11 +40,7 @@ from retfound_dist.evaluate.report.evaluation_page import comparison_page
 from retfound_dist.evaluate.report.paired_differences import comparison
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.results.existing_results import (
-    check_out_url,
-    check_rows,
-    read_matching_evaluation,
-)
+from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import output_files, storage
@@ -59,8 +49,6 @@ from retfound_dist.runtime.progress import ProgressDisplay
 COMPARE, TABLE = "compare.json", "table.md"
 COMMON_SIZE = 224
 """Input side for `sizes = "same"` where no size is given (RETFound)."""
-Input = tuple[int, str]
-"""Side and interpolation: rows with the same ones share their decoded images."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
@@ -104,15 +92,21 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
     starts = open_rows(config.weights, config.model, config.finetune, weights_cache)
     with ProgressDisplay(quiet) as show:
         warning = show_rows(starts, show)
-        # Decoded once with all labels: each share is a part of it, so all rows have the same test images.
-        all_labels = replace(config.data, label_share=1.0)
-        backbones = {_input(start): start.backbone for start in starts.values()}
+        # Decoded once with all labels: each subset is a part of it, so all rows have the same test images.
+        all_labels = whole_train(config.data)
+        backbones = {input_of(start): start.backbone for start in starts.values()}
         sets = {
             key: load_labelled(all_labels, backbones[key], show, config.external) for key in sorted(backbones)
         }
-        by_share = _make_rows(config, starts, sets, show, force)
+        plan = plan_shots(next(iter(sets.values())), config.label_shots)
+        for note in plan.notes:
+            show.say(f"note: {note}")
+        cells = list_cells(config, plan.shots)
+        evaluations = evaluate_cells(config, cells, starts, sets, show, force)
+        by_share = group_by_share(config, evaluations)
         show.begin("comparing")
-        tree = write_comparison(config, by_share, warning)
+        shots = shots_tree(group_by_shots(config, evaluations), plan, config.bootstrap, show.advance)
+        tree = write_comparison(config, by_share, warning, shots, plan if config.label_shots else None)
         scores = {name: row.metrics for name, row in by_share[config.data.label_share].items()}
         for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
             show.say(sentence)
@@ -131,9 +125,16 @@ def show_rows(starts: Mapping[str, StartingWeights], show: ProgressDisplay) -> s
 
 
 def write_comparison(
-    config: CompareConfig, by_share: Mapping[float, Mapping[str, Evaluation]], warning: str
+    config: CompareConfig,
+    by_share: Mapping[float, Mapping[str, Evaluation]],
+    warning: str,
+    shots: Sequence[Mapping[str, Any]] = (),
+    plan: ShotPlan | None = None,
 ) -> dict[str, Any]:
-    """Write the page, table.md and compare.json of complete rows. Returns the content of compare.json."""
+    """Write the page, table.md and compare.json of complete rows. Returns the content of compare.json.
+
+    `shots`: `shots_tree` of the comparison with few patients a class, where there is one, and its `plan`.
+    """
     rows = by_share[config.data.label_share]
     tree = comparison(rows, config.bootstrap)
     if warning:
@@ -143,95 +144,21 @@ def write_comparison(
         tree["sentences"] += label_efficiency.efficiency_sentences(
             [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
         )
-    plots = label_efficiency.efficiency_plots(by_share)
-    page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"])
+    if plan:
+        tree["label_shots"] = list(shots)
+        tree["sentences"] += shots_sentences(shots, plan)
+    plots = [*label_efficiency.efficiency_plots(by_share), *shots_plots(shots)]
+    tables = shots_tables(shots)
+    page = comparison_page(rows, tree["sentences"], more=plots, ties=tree["ties"], more_tables=tables)
     storage.write_text(report_url(config), page)
     scores = {name: row.metrics for name, row in rows.items()}
-    storage.write_text(storage.join(config.out.url, TABLE), text_tables.markdown_tables(scores, tree["ties"]))
+    storage.write_text(
+        storage.join(config.out.url, TABLE), text_tables.markdown_tables(scores, tree["ties"], tables)
+    )
     tree["config"] = to_dict(config)
     # Last, because compare.json means that the comparison is complete.
     storage.write_json(storage.join(config.out.url, COMPARE), tree)
     return tree
-
-
-def row_config(config: CompareConfig, name: str, share: float) -> EvaluateConfig:
-    """The evaluation of one row: in OUT/NAME/, with another share of the labels in OUT/labels_SHARE/NAME/."""
-    folder = config.out.url
-    if share != config.data.label_share:
-        folder = storage.join(folder, f"labels_{share:g}")
-    return EvaluateConfig(
-        checkpoint=config.weights[name],
-        data=replace(config.data, label_share=share),
-        external=config.external,
-        out=EvalOut(url=storage.join(folder, name)),
-        seeds=config.seeds,
-        model=config.model,
-        finetune=config.finetune,
-        probe=config.probe,
-        threads=config.threads,
-        bootstrap=config.bootstrap,
-    )
-
-
-def _make_rows(
-    config: CompareConfig,
-    starts: Mapping[str, StartingWeights],
-    sets: Mapping[Input, LabelledSet],
-    show: ProgressDisplay,
-    force: bool,
-) -> dict[float, dict[str, Evaluation]]:
-    """Share of labels -> row -> its evaluation. It is read where it is complete and the same, else made."""
-    shares = list(dict.fromkeys([config.data.label_share, *config.label_shares]))
-    row_configs = {
-        (share, name): row_config(config, name, share) for share in shares for name in config.weights
-    }
-    rows: dict[tuple[float, str], Evaluation] = {}
-    missing: dict[tuple[float, str], EvaluateConfig] = {}
-    for (share, name), row in row_configs.items():
-        evaluation = _existing_row(starts[name], _set_with_share(sets, starts[name], row), row)
-        if evaluation:
-            if evaluation.history_fault:
-                show.warn(f"{_row_title(name, share)}: {evaluation.history_fault}")
-            show.say(f"{_row_title(name, share)}: already evaluated; {headline(evaluation)}")
-            show_pretraining_overlap(
-                evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{_row_title(name, share)}: "
-            )
-            rows[share, name] = evaluation
-        else:
-            check_out_url(row.out.url, force)
-            # Raises where another evaluation is there: now, and not after other rows have run for hours.
-            read_matching_evaluation(
-                starts[name], _set_with_share(sets, starts[name], row), row, force, show.warn
-            )
-            missing[share, name] = row
-    if config.jobs > 1 and len(missing) > 1:
-        configs_by_title = {_row_title(name, share): row for (share, name), row in missing.items()}
-        make_rows(configs_by_title, config.jobs, config.threads, show)
-        # Rows of other processes are read from their files: only configs are sent between processes.
-        rows |= {row_key: _read_back(row) for row_key, row in missing.items()}
-    else:
-        for (share, name), row in missing.items():
-            show.say(f"{_row_title(name, share)}: {starts[name].url}")
-            rows[share, name] = make_row(starts[name], _set_with_share(sets, starts[name], row), row, show)
-    return {share: {name: rows[share, name] for name in config.weights} for share in shares}
-
-
-def _existing_row(start: StartingWeights, data: LabelledSet, row: EvaluateConfig) -> Evaluation | None:
-    """The row where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
-    try:
-        return complete_row(start, data, row)
-    except RecordError:
-        return None
-
-
-def _set_with_share(
-    sets: Mapping[Input, LabelledSet], start: StartingWeights, row: EvaluateConfig
-) -> LabelledSet:
-    return with_label_share(sets[_input(start)], row.data.label_share, row.data.split_seed)
-
-
-def _input(start: StartingWeights) -> Input:
-    return start.image_size, start.backbone.preparation.interpolation
 
 
 def open_rows(
@@ -253,17 +180,6 @@ def open_rows(
         rows = "\n".join(f"  weights.{name}: {error}" for name, error in faults.items())
         raise WeightsError(f"{len(faults)} of {len(weights)} rows cannot be used:\n{rows}")
     return starts
-
-
-def _row_title(name: str, share: float) -> str:
-    return name if share == 1 else f"{name}, {label_efficiency.percent(share)} of the labels"
-
-
-def _read_back(row: EvaluateConfig) -> Evaluation:
-    evaluation = evaluation_files.read_whole(row.out.url)
-    if evaluation is None:
-        raise StorageError(f"the evaluation just written to {row.out.url} cannot be read back")
-    return evaluation
 
 
 def report_url(config: CompareConfig) -> str:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline
 from retfound_dist.evaluate.data import pretraining_overlap
-from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
-from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.cached_evaluation import is_same
@@ -37,26 +32,14 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
 
 
 def make_row(
-    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
+    start: StartingWeights,
+    data: LabelledSet,
+    config: EvaluateConfig,
+    show: ProgressDisplay,
+    whole_features: str = "",
 ) -> Evaluation:
-    """Evaluate and write the files to `config.out.url`."""
-    evaluation = evaluate_start(start, data, config, show)
+    """Evaluate and write the files to `config.out.url`; `whole_features` as for `evaluate_start`."""
+    evaluation = evaluate_start(start, data, config, show, whole_features)
     evaluation_files.write(config.out.url, evaluation, data, evaluation_page(evaluation))
     show.say(headline(evaluation))
     return evaluation
-
-
-def make_rows(rows: Mapping[str, EvaluateConfig], jobs: int, threads: int, show: ProgressDisplay) -> None:
-    """Evaluate rows into their folders, `jobs` at a time."""
-    show.begin(f"comparing rows, {min(jobs, len(rows))} at a time")
-    run_in_parallel(
-        {name: partial(_make_in_process, config) for name, config in rows.items()}, jobs, threads, show
-    )
-
-
-def _make_in_process(config: EvaluateConfig, show: ProgressDisplay) -> None:
-    # This is a worker process: it reads weights and images itself, so that they are not pickled.
-    start = open_starting_weights(config.checkpoint, config.model)
-    interpolation = start.backbone.preparation.interpolation
-    data = load_with_external(config.data, config.external, start.image_size, interpolation=interpolation)
-    make_row(start, data, config, show)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -25,7 +26,7 @@ from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune
 from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
 from retfound_dist.evaluate.probe import probing
-from retfound_dist.evaluate.probe.frozen_features import cached_features
+from retfound_dist.evaluate.probe.frozen_features import Features, cached_features
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
@@ -115,9 +116,17 @@ def load_labelled(
 
 
 def evaluate_start(
-    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
+    start: StartingWeights,
+    data: LabelledSet,
+    config: EvaluateConfig,
+    show: ProgressDisplay,
+    whole_features: str = "",
 ) -> Evaluation:
-    """Fine-tune with each seed and score the mean of the predictions."""
+    """Fine-tune with each seed and score the mean of the predictions.
+
+    `whole_features`: folder of features.npz of the whole set, for several evaluations with some of its
+    labels. Empty: the evaluation has a features.npz of its own.
+    """
     started = time.monotonic()
     overlap = pretraining_overlap.count_overlap(start, data.parts)
     show_pretraining_overlap(overlap, show)
@@ -142,6 +151,20 @@ def evaluate_start(
     resampled = bootstrap.scores_over_seeds(
         test.labels, probabilities_SNC, weights_RN, on_progress=show.advance
     )
+    read_features = partial(
+        cached_features,
+        start,
+        data,
+        folder=whole_features or config.out.url,
+        on_progress=show.advance,
+        of_whole_set=bool(whole_features),
+    )
+    probe_probabilities: dict[str, Floats] = {}
+    if config.probe.enabled:
+        show.begin(f"features of {start.url}")
+        features = read_features(("train", "test"))
+        show.begin("probes")
+        probe_probabilities = _predict_by_probes(features, data, config)
     tree = {
         **test_scores,
         "ci95": bootstrap.intervals(resampled),
@@ -161,7 +184,7 @@ def evaluate_start(
             else {}
         ),
         **seed_statistics(results, data),
-        **({"probe": _probe_metrics(start, data, config, show)} if config.probe.enabled else {}),
+        **({"probe": _probe_metrics(probe_probabilities, data, config)} if config.probe.enabled else {}),
         "checkpoint": {**start.describe(), "pretrained_on": overlap},
         "finetune": {
             # With `try_recipes` the config does not say which method was chosen.
@@ -185,9 +208,9 @@ def evaluate_start(
         tree["external"] = add_pretraining_overlap(external_result.metrics, start, data.external.part, show)
     history = [row for result in results for row in result.history]
     # Read from features.npz where probes have computed them.
-    features = cached_features(start, data, ("test",), config.out.url, show.advance)["test"]
+    test_features = read_features(("test",))["test"]
     show.begin("pictures")
-    pictures = make_pictures(start, data, features, mistakes, show.say)
+    pictures = make_pictures(start, data, test_features, mistakes, show.say)
     return Evaluation(
         metrics=tree,
         keys=test.keys,
@@ -197,6 +220,7 @@ def evaluate_start(
         history=history,
         pictures=pictures,
         probabilities_SNC=probabilities_SNC if len(results) > 1 else None,
+        probe_probabilities=probe_probabilities,
         external=external_result,
     )
 
@@ -248,22 +272,24 @@ def score_external(
     )
 
 
-def _probe_metrics(
-    start: StartingWeights, data: LabelledSet, config: EvaluateConfig, show: ProgressDisplay
-) -> dict[str, Any]:
-    """The scores of each probe, fitted on train and tested on test."""
-    show.begin(f"features of {start.url}")
-    rows = cached_features(start, data, ("train", "test"), config.out.url, show.advance)
-    train, test = data.parts["train"], data.parts["test"]
-    show.begin("linear probe and nearest neighbours")
+def _predict_by_probes(
+    features: Mapping[str, Features], data: LabelledSet, config: EvaluateConfig
+) -> dict[str, Floats]:
+    """The test part's probabilities (N, C) of each probe, fitted on train; rounded as in the CSV."""
     probabilities = probing.fit_and_predict(
-        rows["train"], train, rows["test"], len(data.classes), config.probe
+        features["train"], data.parts["train"], features["test"], len(data.classes), config.probe
     )
+    return {method: p_NC.round(evaluation_files.DIGITS) for method, p_NC in probabilities.items()}
+
+
+def _probe_metrics(
+    probabilities: Mapping[str, Floats], data: LabelledSet, config: EvaluateConfig
+) -> dict[str, Any]:
+    """The scores of each probe on test."""
+    test = data.parts["test"]
     _, units_N = bootstrap.resampling_units(test.patients, test.keys, test.units)
     return {
-        method: probing.probe_scores(
-            test.labels, p_NC.round(evaluation_files.DIGITS), units_N, data.classes, config.bootstrap
-        )
+        method: probing.probe_scores(test.labels, p_NC, units_N, data.classes, config.bootstrap)
         for method, p_NC in probabilities.items()
     }
 

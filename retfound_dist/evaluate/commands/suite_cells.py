@@ -8,7 +8,7 @@ from functools import partial
 
 from retfound_dist.config.schema import CompareConfig, CompareOut, EvalData, EvaluateConfig, SuiteConfig
 from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.evaluate.commands.compare import row_config
+from retfound_dist.evaluate.commands.comparison_cells import row_config
 from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
 from retfound_dist.evaluate.commands.evaluate import headline, load_labelled, show_pretraining_overlap
 from retfound_dist.evaluate.data.external_validation import load_with_external
@@ -89,8 +89,7 @@ def check_cells(
 
 def cell_config(config: SuiteConfig, cell: SuiteCell) -> EvaluateConfig:
     """The evaluation of one cell, in OUT/SET/ROW."""
-    comparison = set_comparison(config, cell.set_name)
-    return row_config(comparison, cell.row, comparison.data.label_share)
+    return row_config(set_comparison(config, cell.set_name), cell.row)
 
 
 def read_cells(

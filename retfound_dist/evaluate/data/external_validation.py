@@ -21,7 +21,7 @@ from retfound_dist.config.schema import EvalData, External
 from retfound_dist.errors import ConfigError, DataError
 from retfound_dist.evaluate.data import labelled_set
 from retfound_dist.evaluate.data.gray_pixels import BICUBIC
-from retfound_dist.evaluate.data.label_subset import load_label_share
+from retfound_dist.evaluate.data.label_subset import load_label_subset
 from retfound_dist.evaluate.data.labelled_set import ExternalSet, LabelledSet, SplitPart
 from retfound_dist.evaluate.data.set_layouts import list_labelled_images
 from retfound_dist.evaluate.data.split_parts import unit_of
@@ -55,7 +55,7 @@ def load_with_external(
     interpolation: str = BICUBIC,
 ) -> LabelledSet:
     """The labelled set, with the external one where a path is given; ConfigError or DataError otherwise."""
-    data = load_label_share(config, image_size, on_progress, interpolation)
+    data = load_label_subset(config, image_size, on_progress, interpolation)
     if external is None or not external.path:
         return data
     other = load_external_set(external, data, config, image_size, on_progress, interpolation)

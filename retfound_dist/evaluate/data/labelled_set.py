@@ -80,6 +80,16 @@ class ExternalSet:
 
 
 @dataclass(frozen=True)
+class TrainSelection:
+    """The images of a larger train part that a set has."""
+
+    whole: LabelledSet
+    """The same set with the larger train part."""
+    indices_N: NDArray[np.int64]
+    """Sorted places in the larger train part."""
+
+
+@dataclass(frozen=True)
 class LabelledSet:
     """A labelled set as fine-tuning and scoring use it."""
 
@@ -105,6 +115,8 @@ class LabelledSet:
     """`split_leaks.pixel_digest` of every image of train and val."""
     external: ExternalSet | None = None
     """Another set to test on, where one is given."""
+    selection: TrainSelection | None = None
+    """Where train has only some of the labels: which ones."""
 
     def counts(self) -> dict[str, Any]:
         """Images and patients in each part, for metrics.json."""

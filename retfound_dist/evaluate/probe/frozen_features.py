@@ -19,6 +19,7 @@ from torch import nn
 
 from retfound_dist.errors import DataError, RetfoundError
 from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
+from retfound_dist.evaluate.data.label_subset import TRAIN
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.finetuning import best_device
@@ -67,12 +68,21 @@ def cached_features(
     parts: Sequence[str],
     folder: str,
     on_progress: ProgressCallback | None = None,
+    *,
+    of_whole_set: bool = False,
 ) -> dict[str, Features]:
     """Features of these parts, (N, D) each, in the order of their keys.
 
     They are read from `folder`/features.npz where it has the same weights and images. Else they are computed
-    and written there.
+    and written there. `of_whole_set`: where train has only some of the labels, the folder has the features of
+    the whole train part, and the rows of these images are taken from them. So many subsets of a set need one
+    pass of the encoder.
     """
+    if of_whole_set and data.selection:
+        whole = cached_features(start, data.selection.whole, parts, folder, on_progress)
+        return {
+            name: rows[data.selection.indices_N] if name == TRAIN else rows for name, rows in whole.items()
+        }
     where, identity = storage.join(folder, CACHE), _identity(start, data)
     cached = _read(where, identity)
     missing = [name for name in parts if name not in cached]

@@ -91,9 +91,11 @@ def comparison_page(
     alarms: Sequence[str] = (),
     more: Sequence[Plot] = (),
     ties: Ties | None = None,
+    more_tables: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The page of several evaluations. `more`: plots that are added to those at the top."""
     context = comparison_context(rows, ties)
+    context["tables"] = [*context["tables"], *more_tables]
     context["lead"] = [*context["lead"], *more]
     name, evaluation = next(iter(rows.items()))
     first = evaluation.metrics

@@ -37,14 +37,15 @@ def score_columns(tree: Mapping[str, Any], names: Sequence[str]) -> str:
     return "".join(f"  {cell:>{_COLUMN_WIDTH}}" for cell in cells)
 
 
-def markdown_tables(metrics: MetricsByRow, ties: Ties) -> str:
-    """Both definitions, every score with its interval; then what is compared."""
+def markdown_tables(metrics: MetricsByRow, ties: Ties, more: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Both definitions, every score with its interval; then the tables of `more` and what is compared."""
     tables = [
         markdown_table(kind, score_table(kind, metrics, ties), " In brackets: 95 % intervals.")
         for kind in SCORE_NAMES
     ]
     compared = [markdown_table(table["title"].lower(), table) for table in backbone_tables(metrics)]
-    return "\n".join([*tables, *compared])
+    others = [markdown_table(table["title"], table, " In brackets: 95 % intervals.") for table in more]
+    return "\n".join([*tables, *others, *compared])
 
 
 def markdown_table(title: str, table: Mapping[str, Any], more: str = "") -> str:

@@ -2,6 +2,7 @@
 
 predictions.csv            the test part: key, patient, label, predicted, p_<CLASS>...
 seed_predictions.csv       predictions of each seed, where there are several: seed, key, p_<CLASS>...
+probe_predictions.csv      predictions of each probe, where there are probes: probe, key, p_<CLASS>...
 split.csv                  every image: key, patient, label, part
 history.jsonl              one object for each seed and epoch
 pictures.json              pictures that need the models: mistakes with heat maps, features, reconstructions
@@ -22,7 +23,11 @@ from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.data.external_validation import ExternalTest
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.results.page_image_files import PicturesFile
-from retfound_dist.evaluate.results.prediction_files import read_predictions, read_seeds
+from retfound_dist.evaluate.results.prediction_files import (
+    read_predictions,
+    read_probe_predictions,
+    read_seeds,
+)
 from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO, Floats, Labels
 from retfound_dist.formats.log_writer import row_line
 from retfound_dist.formats.score_files import EpochRow, EvaluationFile
@@ -30,10 +35,11 @@ from retfound_dist.io import storage
 from retfound_dist.listing.split_units import Unit
 from retfound_dist.records import json_reader
 
-METRICS, PREDICTIONS, SEED_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
+METRICS, PREDICTIONS, SEED_PREDICTIONS, PROBE_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT = (
     "metrics.json",
     "predictions.csv",
     "seed_predictions.csv",
+    "probe_predictions.csv",
     "external_predictions.csv",
     "split.csv",
     "history.jsonl",
@@ -44,7 +50,17 @@ UNFINISHED = "unfinished.json"
 """Exists while an evaluation is written: it marks files without a metrics.json as files of an evaluation."""
 REMEDY = "evaluate again with --force, or give another out.url"
 """How to fix damaged files of an evaluation."""
-FILES = (METRICS, PREDICTIONS, SEED_PREDICTIONS, EXTERNAL, SPLIT, HISTORY, PICTURES, REPORT)
+FILES = (
+    METRICS,
+    PREDICTIONS,
+    SEED_PREDICTIONS,
+    PROBE_PREDICTIONS,
+    EXTERNAL,
+    SPLIT,
+    HISTORY,
+    PICTURES,
+    REPORT,
+)
 DIGITS = 8
 """Decimals of a probability. Scores are computed from rounded ones, so that the CSV gives the same scores."""
 
@@ -66,6 +82,8 @@ class Evaluation:
     """`page_images.make_pictures`; empty where the evaluation has none."""
     probabilities_SNC: Floats | None = None
     """Probabilities of each seed, where there are several; `probabilities_NC` is their mean."""
+    probe_probabilities: dict[str, Floats] = field(default_factory=dict)
+    """Probe -> its probabilities (N, C); empty without probes, and in evaluations of older versions."""
     external: ExternalTest | None = None
     """The test on another set. None after reading from files: its scores are in `metrics`."""
     history_fault: str = ""
@@ -109,6 +127,7 @@ def write(url: str, evaluation: Evaluation, data: LabelledSet, report: str) -> N
     # one, so it is deleted.
     optional_files = {
         SEED_PREDICTIONS: None if evaluation.probabilities_SNC is None else seeds_csv(evaluation),
+        PROBE_PREDICTIONS: probes_csv(evaluation) if evaluation.probe_probabilities else None,
         EXTERNAL: external_csv(evaluation.external) if evaluation.external else None,
     }
     for name, text in optional_files.items():
@@ -177,6 +196,7 @@ def read(url: str) -> Evaluation | None:
             history=[dict(row) for row in history.rows],
             pictures=_read_pictures(url),
             probabilities_SNC=_read_seed_probabilities(url, metrics, predictions.keys),
+            probe_probabilities=_read_probe_probabilities(url, predictions.keys, classes),
             history_fault=history.fault,
         )
     # Errors of the reader of predictions, which does not always know the URL.
@@ -189,6 +209,11 @@ def _read_seed_probabilities(url: str, metrics: dict[str, Any], keys: Sequence[s
     if len(seeds) < 2 or not storage.exists(where):
         return None
     return read_seeds(where, seeds, keys, classes)
+
+
+def _read_probe_probabilities(url: str, keys: Sequence[str], classes: Sequence[str]) -> dict[str, Floats]:
+    where = storage.join(url, PROBE_PREDICTIONS)
+    return read_probe_predictions(where, keys, classes) if storage.exists(where) else {}
 
 
 def _read_pictures(url: str) -> dict[str, Any]:
@@ -221,6 +246,16 @@ def seeds_csv(evaluation: Evaluation) -> str:
         for key, p_C in zip(evaluation.keys, p_NC, strict=True)
     ]
     return _csv_text(["seed", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
+
+
+def probes_csv(evaluation: Evaluation) -> str:
+    """The test part, one line for each probe and image."""
+    rows = [
+        [probe, key, *(f"{p:.{DIGITS}f}" for p in p_C)]
+        for probe, p_NC in evaluation.probe_probabilities.items()
+        for key, p_C in zip(evaluation.keys, p_NC, strict=True)
+    ]
+    return _csv_text(["probe", "key", *(f"p_{c}" for c in evaluation.classes)], rows)
 
 
 def external_csv(external_test: ExternalTest) -> str:

@@ -1,4 +1,4 @@
-"""Reads `predictions.csv` and `seed_predictions.csv` as streams into columns, without an object for each row.
+"""Reads predictions of an evaluation, its seeds and its probes into columns, without an object for each row.
 
 Shapes: N images, C classes, S seeds.
 """
@@ -66,6 +66,28 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
     if row_number != len(seeds) * len(keys):
         raise ValueError(f"{url} is incomplete: it has fewer rows than images times seeds")
     return _join_columns(columns).reshape(len(seeds), len(keys), len(classes))
+
+
+def read_probe_predictions(url: str, keys: Sequence[str], classes: Sequence[str]) -> dict[str, Floats]:
+    """Probe -> (N, C) of probe_predictions.csv at a URL; ValueError where it has other images."""
+    columns = [array("d") for _ in classes]
+    probes: list[str] = []
+    row_number = 0
+    for probe, key, *numbers in _blocks(url, ["probe", "key", *(f"p_{name}" for name in classes)]):
+        for probe_name, name in zip(probe, key, strict=True):
+            # The file has all images of the first probe, then all of the next probe, and so on.
+            image_index = row_number % len(keys)
+            if image_index == 0:
+                probes.append(probe_name)
+            if probe_name != probes[-1] or name != keys[image_index]:
+                raise ValueError(f"{url} has other images than predictions.csv in its folder")
+            row_number += 1
+        for column, text in zip(columns, numbers, strict=True):
+            column.extend(map(float, text))
+    if row_number != len(probes) * len(keys):
+        raise ValueError(f"{url} is incomplete: it has fewer rows than images times probes")
+    values_PNC = _join_columns(columns).reshape(len(probes), len(keys), len(classes))
+    return dict(zip(probes, values_PNC, strict=True))
 
 
 def _join_columns(columns: Sequence[array[float]]) -> Floats:

@@ -41,7 +41,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_and_field_is_there(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
     tables = {"metrics.json", "predictions.csv", "split.csv", "history.jsonl"}
-    assert names == tables | {"seed_predictions.csv", "report.html", "pictures.json", "features.npz"}
+    assert names == tables | {
+        "seed_predictions.csv",
+        "probe_predictions.csv",
+        "report.html",
+        "pictures.json",
+        "features.npz",
+    }
     metrics = json.loads((done / "metrics.json").read_text())
     fields = {"legacy", "macro", "per_class", "ci95", "confusion", "classes", "seeds", "checkpoint"}
     assert fields | {"split", "patients", "skipped", "versions", "config"} <= metrics.keys()

@@ -1,0 +1,205 @@
+"""Scores of several random draws of a few patients a class: means, with intervals over draws and patients.
+
+A resample draws test patients and, as many times as there are draws, one of the draws, with replacement. Its
+value is the mean score of these draws on these patients. All rows have the same draws of patients and the
+same resamples, so the scores of two rows in a resample are a pair.
+
+Shapes: N images, C classes, R resamples, D draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from retfound_dist.evaluate.data.label_subset import count_class_units
+from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.data.starting_weights import NONE
+from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
+from retfound_dist.evaluate.results.evaluation_files import Evaluation
+from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
+from retfound_dist.evaluate.scores.metrics import MACRO, Floats
+from retfound_dist.evaluate.scores.ranking_sums import Weights
+
+ByShots = Mapping[int, Mapping[str, Sequence[Evaluation]]]
+"""Patients a class -> row -> the evaluation of each draw, all with the same test images."""
+FINETUNED = "finetuned"
+"""The method beside the probes."""
+# A purpose in the keys of random generators.
+_DRAWS = 41
+
+
+@dataclass(frozen=True)
+class ShotPlan:
+    """Which numbers of patients a class a set can give."""
+
+    unit: str = "patient"
+    """`patient`, `volume`, `folder` or `image`."""
+    shots: tuple[int, ...] = ()
+    """In rising order."""
+    short_classes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    """Shots -> each class with fewer patients in train, and how many it has."""
+    left_out: tuple[int, ...] = ()
+    """Numbers that would take the whole train part in every draw."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What differs from the numbers that were asked for, a sentence each."""
+        notes = []
+        for shots, classes in self.short_classes.items():
+            named = ", ".join(f"{name} has only {count}" for name, count in classes.items())
+            notes.append(
+                f"with {shots} {self.unit}s a class: {named} in train, and all of them are used in every draw"
+            )
+        for shots in self.left_out:
+            notes.append(
+                f"{shots} {self.unit}s a class are left out: no class has more in train, so every draw would "
+                "be the whole train part"
+            )
+        return notes
+
+
+def plan_shots(data: LabelledSet, wanted: Sequence[int]) -> ShotPlan:
+    """The numbers of patients a class that can be compared on a set with its whole train part."""
+    unit, counts = count_class_units(data)
+    shots = sorted(set(wanted))
+    usable = tuple(count for count in shots if any(units > count for units in counts.values()))
+    short = {
+        count: few
+        for count in usable
+        if (few := {name: units for name, units in counts.items() if units < count})
+    }
+    return ShotPlan(unit, usable, short, tuple(count for count in shots if count not in usable))
+
+
+def shots_tree(
+    by_shots: ByShots, plan: ShotPlan, resamples: int, on_progress: ProgressCallback | None = None
+) -> list[dict[str, Any]]:
+    """`label_shots` of compare.json: scores and differences for each number of patients, in rising order."""
+    tree = []
+    for done, shots in enumerate(sorted(by_shots)):
+        if on_progress:
+            on_progress(done, len(by_shots))
+        tree.append(_shots_entry(shots, by_shots[shots], plan, resamples))
+    return tree
+
+
+def _shots_entry(
+    shots: int, rows: Mapping[str, Sequence[Evaluation]], plan: ShotPlan, resamples: int
+) -> dict[str, Any]:
+    first = next(iter(rows.values()))
+    methods = [FINETUNED, *_common_probes(rows)]
+    weights_RN = _patient_resamples(first[0], resamples)
+    resampled = {
+        method: {
+            name: resampled_means(method_scores(draws, method, weights_RN)) for name, draws in rows.items()
+        }
+        for method in methods
+    }
+    summaries = {
+        name: {method: _summaries(draws, method, resampled[method][name]) for method in methods}
+        for name, draws in rows.items()
+    }
+    return {
+        "shots": shots,
+        "unit": plan.unit,
+        "draws": len(first),
+        "train": [evaluation.metrics["split"]["train"] for evaluation in first],
+        "short_classes": dict(plan.short_classes.get(shots, {})),
+        "rows": summaries,
+        "against_none": _differences_to_none(rows, summaries, resampled),
+    }
+
+
+def _common_probes(rows: Mapping[str, Sequence[Evaluation]]) -> list[str]:
+    """Probes whose predictions every evaluation has."""
+    evaluations = [evaluation for draws in rows.values() for evaluation in draws]
+    return [
+        probe
+        for probe in evaluations[0].probe_probabilities
+        if all(probe in evaluation.probe_probabilities for evaluation in evaluations)
+    ]
+
+
+def _patient_resamples(evaluation: Evaluation, resamples: int) -> Weights:
+    _, units_N = bootstrap.resampling_units(evaluation.patients, evaluation.keys, evaluation.units)
+    return bootstrap.resample(units_N, resamples, 0)
+
+
+def method_scores(draws: Sequence[Evaluation], method: str, weights_RN: Weights) -> dict[str, Floats]:
+    """Macro score -> its value for each draw in each resample of the patients (D, R)."""
+    by_draw = [
+        bootstrap.scores(draw.labels_N, _probabilities(draw, method), weights_RN)["macro"] for draw in draws
+    ]
+    return {name: np.stack([scores[name] for scores in by_draw]) for name in MACRO}
+
+
+def resampled_means(scores: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Score -> its mean over a resample of the draws, in each resample of the patients (R,).
+
+    `scores`: score -> (D, R). The resamples of the draws depend only on D and R, so rows are paired.
+    """
+    means = {}
+    for name, values_DR in scores.items():
+        draws, resamples = values_DR.shape
+        generator = np.random.default_rng([draws, resamples, _DRAWS])
+        drawn_RD = generator.integers(0, draws, (resamples, draws))
+        means[name] = values_DR[drawn_RD, np.arange(resamples)[:, None]].mean(1)
+    return means
+
+
+def _probabilities(evaluation: Evaluation, method: str) -> Floats:
+    if method == FINETUNED:
+        return evaluation.probabilities_NC
+    return evaluation.probe_probabilities[method]
+
+
+def _macro_scores(evaluation: Evaluation, method: str) -> Mapping[str, float | None]:
+    metrics = evaluation.metrics if method == FINETUNED else evaluation.metrics["probe"][method]
+    scores: Mapping[str, float | None] = metrics["macro"]
+    return scores
+
+
+def _summaries(
+    draws: Sequence[Evaluation], method: str, resampled: Mapping[str, Floats]
+) -> dict[str, dict[str, Any]]:
+    """Macro score -> mean, standard deviation over the draws (n - 1) and interval of the mean."""
+    summaries = {}
+    for name in MACRO:
+        values = [_macro_scores(draw, method)[name] for draw in draws]
+        defined = [value for value in values if value is not None]
+        # No mean of some draws: it would be read as the mean of all.
+        known = len(defined) == len(values)
+        summaries[name] = {
+            "mean": float(np.mean(defined)) if known else None,
+            "std": float(np.std(defined, ddof=1)) if known and len(defined) > 1 else None,
+            "ci95": bootstrap.interval(resampled[name]) if known else None,
+        }
+    return summaries
+
+
+def _differences_to_none(
+    rows: Mapping[str, Sequence[Evaluation]],
+    summaries: Mapping[str, Mapping[str, Any]],
+    resampled: Mapping[str, Mapping[str, Mapping[str, Floats]]],
+) -> list[dict[str, Any]]:
+    """Each row and method compared with the first row of random weights; empty without such a row."""
+    none = next((n for n, draws in rows.items() if draws[0].metrics["checkpoint"]["kind"] == NONE), None)
+    if none is None:
+        return []
+    lines = []
+    for method, by_row in resampled.items():
+        for name in rows:
+            for metric in DECISIVE_SCORES if name != none else ():
+                score, other = (summaries[row][method][metric]["mean"] for row in (name, none))
+                line = {"method": method, "row": name, "none": none, "metric": metric}
+                if score is None or other is None:
+                    lines.append(line | {"difference": None, "ci95": None, "real": False})
+                    continue
+                pair = bootstrap.paired_difference(by_row[name][metric], by_row[none][metric])
+                lines.append(line | {"difference": score - other, **pair})
+    return lines
