@@ -11,7 +11,11 @@ import pytest
 
 from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.results import evaluation_files, prediction_files
-from retfound_dist.evaluate.results.prediction_files import read_predictions, read_seeds
+from retfound_dist.evaluate.results.prediction_files import (
+    read_predictions,
+    read_probe_predictions,
+    read_seeds,
+)
 from retfound_dist.io import storage
 from tests.evaluate import made
 from tests.evaluate.inputs import CLASSES
@@ -84,3 +88,22 @@ def test_many_rows_take_their_columns_and_little_more(tmp_path: Path) -> None:
     assert len(found.keys) == 20_000
     assert held < 200 * 20_000
     assert most < held + 3e6
+
+
+def test_probes_come_back_and_other_images_or_missing_rows_are_refused(tmp_path: Path) -> None:
+    row = made.predictions(0, images=20)
+    probes = {
+        "linear": row.probabilities_NC.round(evaluation_files.DIGITS),
+        "knn": row.probabilities_NC[::-1].round(evaluation_files.DIGITS),
+    }
+    url = str(tmp_path / "probes.csv")
+    text = evaluation_files.probes_csv(dataclasses.replace(row, probe_probabilities=probes))
+    storage.write_text(url, text)
+    read = read_probe_predictions(url, row.keys, CLASSES)
+    assert list(read) == ["linear", "knn"]
+    assert all((read[probe] == probes[probe]).all() for probe in probes)
+    with pytest.raises(ValueError, match="other images"):
+        read_probe_predictions(url, row.keys[::-1], CLASSES)
+    storage.write_text(url, text[: text.rstrip().rindex("\n") + 1])
+    with pytest.raises(ValueError, match="incomplete"):
+        read_probe_predictions(url, row.keys, CLASSES)
