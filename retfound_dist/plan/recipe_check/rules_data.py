@@ -122,15 +122,21 @@ def check_cache_limit(config: PretrainConfig, facts: Facts) -> Iterator[Finding]
     # A limit of 0 means as large as the disk allows.
     if not config.data.cache_gb or not facts.remote or not facts.largest_shard_bytes:
         return
-    window_gb = min(config.data.window_shards, facts.shards) * facts.largest_shard_bytes / 1e9
-    needed_gb = WINDOWS_ON_A_NODE * window_gb
+    shard_gb = facts.largest_shard_bytes / 1e9
+    window_gb, set_gb = min(config.data.window_shards, facts.shards) * shard_gb, facts.shards * shard_gb
+    needed_gb = min(WINDOWS_ON_A_NODE * window_gb, set_gb)
     if config.data.cache_gb < needed_gb:
         below_one_window = config.data.cache_gb < window_gb
-        amount = "less than one window" if below_one_window else "fewer than three windows"
+        three_windows = "the whole set" if needed_gb == set_gb else "three windows"
+        amount = (
+            f"one window ({window_gb:.2g} GB)"
+            if below_one_window
+            else f"{three_windows} ({needed_gb:.2g} GB)"
+        )
         yield Finding(
             "serious" if below_one_window else "warning",
             "data.cache_gb",
-            f"{config.data.cache_gb:g} GB hold {amount} of {window_gb:.2g} GB",
+            f"{config.data.cache_gb:g} GB hold less than {amount}",
             "Samples that do not fit are read from the store one by one, every time",
             "docs/stream.md: a node holds at most three windows",
             f"data.cache_gb={needed_gb:.1f} or more, or a smaller data.window_shards",

@@ -52,8 +52,8 @@ def test_a_run_without_held_out_patients_is_noted_unless_it_was_asked_for() -> N
 
 
 def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> None:
-    """Two windows of 10 shards of 1 GB: 5 GB hold half a window, 20 GB two of the three that a node may hold."""
-    facts = Facts(samples=1000, shards=20, largest_shard_bytes=10**9, ranks=1)
+    """Windows of 10 shards of 1 GB: 5 GB hold half a window, 20 GB two of the three that a node may hold."""
+    facts = Facts(samples=1000, shards=50, largest_shard_bytes=10**9, ranks=1)
 
     def level(gigabytes: int, facts: Facts = facts) -> list[str]:
         overrides = [f"data.cache_gb={gigabytes}", "data.window_shards=10"]
@@ -62,6 +62,11 @@ def test_a_cache_is_measured_in_windows_and_only_where_shards_are_fetched() -> N
 
     assert [level(gigabytes) for gigabytes in (5, 20, 30)] == [["serious"], ["warning"], []]
     assert level(5, dataclasses.replace(facts, remote=False)) == []
+    # Three windows are more than this set.
+    assert [level(gigabytes, dataclasses.replace(facts, shards=20)) for gigabytes in (19, 20)] == [
+        ["warning"],
+        [],
+    ]
     assert level(0) == []
 
 
