@@ -3,7 +3,8 @@
 Sources: VisionFM (ABILab-CUHK/VisionFM, README and `utils.py`, `get_stats`: files such as
 `VFM_OCT_weights.pth`, in iBOT's layout, a mean and spread for each modality; its own trainings save the
 modality among their arguments). RETFound's DINOv2 line (rmaphoh/RETFound, README and `models_vit.py`: files
-such as `RETFound_dinov2_meh.pth`, in the layout of DINOv2's trainer, used at 224 pixels).
+such as `RETFound_dinov2_meh.pth`, in the layout of DINOv2's trainer, used at 224 pixels). RETFound-Green
+(justinengelmann/RETFound_Green, README: `retfoundgreen_statedict.pth`, timm's DINOv2 with registers).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from retfound_dist.model.backbones.backbone import InputFacts
 
 _VISIONFM_FILE = re.compile(r"VFM_([A-Za-z]+)", re.IGNORECASE)
 _RETFOUND_DINOV2_FILE = re.compile(r"RETFound_dinov2", re.IGNORECASE)
+_RETFOUND_GREEN_FILE = re.compile(r"RETFound[_-]?Green", re.IGNORECASE)
 RETFOUND_DINOV2_SIZE = 224
+RETFOUND_GREEN = InputFacts(392, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
 VISIONFM = {
     "MRI": ((0.17368862,) * 3, (0.16198656,) * 3),
     "Fundus": (
@@ -43,6 +46,8 @@ def inputs_by_name(file_name: str, tree: Any) -> tuple[InputFacts, str]:
     if _RETFOUND_DINOV2_FILE.search(file_name):
         size = RETFOUND_DINOV2_SIZE
         return InputFacts(image_size=size), f"read as RETFound's DINOv2 line, which uses {size} pixels"
+    if _RETFOUND_GREEN_FILE.search(file_name):
+        return RETFOUND_GREEN, "read as RETFound-Green, with its size and normalisation"
     return InputFacts(), ""
 
 

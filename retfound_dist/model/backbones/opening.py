@@ -29,7 +29,7 @@ from retfound_dist.model.weights.containers import Candidate, all_tensors, find_
 from retfound_dist.model.weights.hub_repository import HubConfig
 from retfound_dist.model.weights.model_sources import HubSource, TimmSource, parse
 from retfound_dist.model.weights.tensor_file import TensorFile, read_local, read_tensor_file
-from retfound_dist.model.weights.timm_families import architecture
+from retfound_dist.model.weights.timm_families import architecture, trained_size
 from retfound_dist.model.weights.vit_relatives import RelativeEncoder, read_relative
 from retfound_dist.model.weights.weight_files import Weights, plain_vit_of, read_weights, split_part
 
@@ -85,7 +85,9 @@ def open_model(url: str) -> OpenedModel:
     source = parse(url)
     if isinstance(source, TimmSource):
         file = _timm_file(source)
-        return _checked(url, source.name, file, split_part(source.file)[1])
+        path, part = split_part(source.file)
+        published, note = inputs_by_name(storage.name(path), file.tree) if path else (InputFacts(), "")
+        return _checked(url, source.name, file, part, published, (note,) if note else ())
     if isinstance(source, HubSource):
         return _open_hub(url, source)
     if checkpoint_folder.is_checkpoint(url):
@@ -108,6 +110,7 @@ def _open_file(url: str, name: str, file: TensorFile, part: str, file_name: str)
 
     `file_name` is that of the weights file itself, also where `url` names a repository.
     """
+    published, note = inputs_by_name(file_name, file.tree)
     try:
         # Our own reader first, so that a plain ViT's results stay what they were.
         weights = plain_vit_of(file, url, name, part)
@@ -116,10 +119,11 @@ def _open_file(url: str, name: str, file: TensorFile, part: str, file_name: str)
             return _opened_relative(url, file, relative)
         for state in _states(file, part, ()):
             if timm_name := architecture(state.state):
-                note = f"weights: {name} is read as timm's {timm_name}"
-                return _checked(url, timm_name, file, part, notes=(note,))
+                notes = tuple(filter(None, (f"weights: {name} is read as timm's {timm_name}", note)))
+                # The file's positions say at which size it was trained.
+                size = published.image_size or trained_size(state.state)
+                return _checked(url, timm_name, file, part, replace(published, image_size=size), notes)
         raise
-    published, note = inputs_by_name(file_name, file.tree)
     if note:
         weights = replace(weights, notes=(*weights.notes, note))
     image_size = published.image_size or weights.image_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ OTHER_NETWORKS = (
     (r"layer[1-4]\.\d+\.conv\d|stages\.\d+\.", "a convolutional network"),
 )
 """Other networks, recognised by their tensors' names."""
+_ADVICE = "give a ViT with MAE's or timm's names"
 TOP_LEVEL = "."
 """Stands for the top level of the file in `FILE#PART`."""
 _LAYERS = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
@@ -73,6 +74,8 @@ def convert_to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
         # The error is about the encoder with the fewest missing tensors: most likely the user means that one.
         candidate, (state, _) = min(pairs, key=lambda pair: len(missing_names(pair[1][0])))
         where = f" under {candidate.part}" if candidate.part else ""
+        if family := _other_network(candidate.state):
+            raise WeightsError(f"{url} holds {family}{where}, which is not supported: {_ADVICE}")
         raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {encoder_fault(state)}")
     # Of equal preference the one nearest to the top level; then the first in the file.
     best = min(range(len(whole)), key=lambda i: (whole[i][0].preference, whole[i][0].part.count(".")))
@@ -85,16 +88,20 @@ def _no_encoder(tree: Any, url: str, part: str, parts: Sequence[str]) -> Weights
     if part and parts:
         return WeightsError(f"{url} has no encoder under {part}: its parts are {', '.join(parts)}")
     names = all_tensors(tree)
-    for pattern, family in OTHER_NETWORKS:
-        if any(re.search(pattern, name) for name in names):
-            return WeightsError(
-                f"{url} holds {family}, which is not supported: give a ViT with MAE's or timm's names"
-            )
+    if family := _other_network(names):
+        return WeightsError(f"{url} holds {family}, which is not supported: {_ADVICE}")
     some = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
     return WeightsError(
         f"{url} holds no ViT encoder: {', '.join(REQUIRED)} are not among its {len(names)} tensors{some}; "
         "give a ViT with MAE's or timm's names"
     )
+
+
+def _other_network(names: Iterable[str]) -> str:
+    """The kind of another network, by its tensors' names; empty if they tell of none."""
+    known = list(names)
+    kinds = (kind for pattern, kind in OTHER_NETWORKS if any(re.search(pattern, name) for name in known))
+    return next(kinds, "")
 
 
 def _note_on_others(

@@ -7,6 +7,7 @@ RETFound-Green (Engelmann and Bernabeu 2025: timm's `vit_small_patch14_reg4_dino
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -32,3 +33,15 @@ def architecture(state: Mapping[str, Tensor]) -> str:
     if "pos_embed" not in state and side == 16:
         return f"vit_{_SIZES[width]}_patch16_dinov3" if width in _DINOV3_SIZES else ""
     return f"vit_{_SIZES[width]}_patch14_reg4_dinov2" if (side, registers.shape[1]) == (14, 4) else ""
+
+
+def trained_size(state: Mapping[str, Tensor]) -> int | None:
+    """Side of the input, in pixels, that the positions were trained for; None without positions."""
+    patch, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    if patch is None or positions is None:
+        return None
+    # DINOv2's own files have a position of the class token too, timm's have not.
+    count = int(positions.shape[1])
+    return next(
+        (side * int(patch.shape[-1]) for n in (count, count - 1) if (side := math.isqrt(n)) ** 2 == n), None
+    )

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from retfound_dist.model.backbones.backbone import InputFacts
-from retfound_dist.model.backbones.named_inputs import VISIONFM, inputs_by_name
+from retfound_dist.model.backbones.named_inputs import RETFOUND_GREEN, VISIONFM, inputs_by_name
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,9 @@ def test_retfound_s_dinov2_line_is_used_at_its_own_size() -> None:
 @pytest.mark.parametrize("name", ["dinov2_vitl14_pretrain.pth", "RETFound_mae_meh.pth", "VFM_MyTask.pth", ""])
 def test_nothing_is_known_of_other_files(name: str) -> None:
     assert inputs_by_name(name, ["no mapping"]) == (InputFacts(), "")
+
+
+@pytest.mark.parametrize("name", ["retfoundgreen_statedict.pth", "RETFound_Green.safetensors"])
+def test_retfound_green_has_a_size_and_a_normalisation_of_its_own(name: str) -> None:
+    assert inputs_by_name(name, {})[0] == RETFOUND_GREEN
+    assert RETFOUND_GREEN.mean == (0.5, 0.5, 0.5)

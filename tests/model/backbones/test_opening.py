@@ -83,7 +83,7 @@ def test_a_file_of_a_known_family_needs_no_name_wherever_its_tensors_lie(
     student = {name: torch.zeros_like(value) for name, value in teacher.items()}
     torch.save({"student": student, "teacher": teacher, "epoch": 3}, path)
     model = open_model(str(path))
-    assert (model.timm_name, model.image_size) == (NAME, 518)
+    assert (model.timm_name, model.image_size) == (NAME, 56)
     assert model.notes == (f"weights: {path} is read as timm's {NAME}",)
     named = tmp_path / "plain.pth"
     torch.save(dinov2, named)
@@ -312,3 +312,13 @@ def test_timm_s_families_are_read_by_name_with_a_file_and_from_a_hub_repository(
     assert [backbone.family for backbone in ours] == [name, name]
     assert ours[0].preparation.mean == ours[1].preparation.mean == tuple(published["mean"])
     torch.testing.assert_close(features(ours[0], 224), features(ours[1], 224))
+
+
+def test_retfound_green_runs_at_its_own_size_and_normalisation(tmp_path: Path) -> None:
+    path = tmp_path / "retfoundgreen_statedict.pth"
+    torch.save(drawn(NAME, 392).state_dict(), path)
+    for url in (str(path), f"timm:{NAME}@{path}"):
+        backbone = opened(url)
+        assert (backbone.family, backbone.image_size) == (NAME, 392)
+        assert (backbone.preparation.mean, backbone.preparation.std) == ((0.5,) * 3, (0.5,) * 3)
+        assert backbone.preparation.interpolation == "bilinear"

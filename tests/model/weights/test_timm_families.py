@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from retfound_dist.model.weights.timm_families import architecture
+from retfound_dist.model.weights.timm_families import architecture, trained_size
 
 
 def state(name: str) -> dict[str, torch.Tensor]:
@@ -32,3 +32,10 @@ def test_a_family_is_known_by_its_tensors_under_both_names(name: str) -> None:
 )
 def test_other_networks_are_not_taken_for_one_of_them(name: str) -> None:
     assert architecture(state(name)) == ""
+
+
+@pytest.mark.parametrize(("positions", "size"), [(784, 392), (1369, 518), (1370, 518), (17, 56)])
+def test_positions_say_the_size_that_a_file_was_trained_for(positions: int, size: int) -> None:
+    patch = torch.zeros(8, 3, 14, 14)
+    assert trained_size({"patch_embed.proj.weight": patch, "pos_embed": torch.zeros(1, positions, 8)}) == size
+    assert trained_size({"patch_embed.proj.weight": patch}) is None
