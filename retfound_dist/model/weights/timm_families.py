@@ -42,6 +42,5 @@ def trained_size(state: Mapping[str, Tensor]) -> int | None:
         return None
     # DINOv2's own files have a position of the class token too, timm's have not.
     count = int(positions.shape[1])
-    return next(
-        (side * int(patch.shape[-1]) for n in (count, count - 1) if (side := math.isqrt(n)) ** 2 == n), None
-    )
+    sides = [math.isqrt(number) for number in (count, count - 1) if math.isqrt(number) ** 2 == number]
+    return sides[0] * int(patch.shape[-1]) if sides else None

@@ -118,3 +118,13 @@ def test_an_encoder_that_is_not_ours_is_an_error_that_says_why(
     torch.save(vit(**changes).state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=said):
         features(read_weights(str(tmp_path / "other.pth")))
+
+
+def test_ibot_s_swin_is_refused_by_its_name(tmp_path: Path) -> None:
+    names = ("patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.attn.qkv.weight")
+    path = tmp_path / "w.pth"
+    torch.save({"teacher": {f"backbone.{name}": torch.zeros(8) for name in names}}, path)
+    with pytest.raises(
+        WeightsError, match=r"w\.pth holds a Swin Transformer or a BEiT under teacher\.backbone, "
+    ):
+        read_weights(str(path))
