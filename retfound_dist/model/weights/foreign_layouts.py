@@ -74,8 +74,9 @@ def convert_to_mae(tree: Any, url: str, part: str = "") -> ForeignEncoder:
         # The error is about the encoder with the fewest missing tensors: most likely the user means that one.
         candidate, (state, _) = min(pairs, key=lambda pair: len(missing_names(pair[1][0])))
         where = f" under {candidate.part}" if candidate.part else ""
-        if family := _other_network(candidate.state):
-            raise WeightsError(f"{url} holds {family}{where}, which is not supported: {_ADVICE}")
+        # Also under the other prefixes: a Swin's stages look like small ViTs.
+        if family := _other_network(name for other in chosen_from for name in other.state):
+            raise WeightsError(f"{url} holds {family}, which is not supported: {_ADVICE}")
         raise WeightsError(f"{url} holds no ViT encoder that can be used{where}: {encoder_fault(state)}")
     # Of equal preference the one nearest to the top level; then the first in the file.
     best = min(range(len(whole)), key=lambda i: (whole[i][0].preference, whole[i][0].part.count(".")))
@@ -93,7 +94,7 @@ def _no_encoder(tree: Any, url: str, part: str, parts: Sequence[str]) -> Weights
     some = f" ({', '.join(list(names)[:3])}, ...)" if names else ""
     return WeightsError(
         f"{url} holds no ViT encoder: {', '.join(REQUIRED)} are not among its {len(names)} tensors{some}; "
-        "give a ViT with MAE's or timm's names"
+        f"{_ADVICE}"
     )
 
 

@@ -124,7 +124,5 @@ def test_ibot_s_swin_is_refused_by_its_name(tmp_path: Path) -> None:
     names = ("patch_embed.proj.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.attn.qkv.weight")
     path = tmp_path / "w.pth"
     torch.save({"teacher": {f"backbone.{name}": torch.zeros(8) for name in names}}, path)
-    with pytest.raises(
-        WeightsError, match=r"w\.pth holds a Swin Transformer or a BEiT under teacher\.backbone, "
-    ):
+    with pytest.raises(WeightsError, match=r"w\.pth holds a Swin Transformer or a BEiT, which"):
         read_weights(str(path))
