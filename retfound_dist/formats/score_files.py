@@ -188,8 +188,9 @@ class EpochRow(TypedDict):
 class ProbeFile(TypedDict):
     """probe.json."""
 
-    linear: MethodScores
-    knn: MethodScores
+    linear: NotRequired[MethodScores]
+    knn: NotRequired[MethodScores]
+    attentive: NotRequired[MethodScores]
     bootstrap: Bootstrap
     classes: list[str]
     checkpoint: WeightsNote
@@ -202,7 +203,8 @@ class ProbeFile(TypedDict):
 class WatchStart(TypedDict):
     """The starting weights' probe in watch.json: the keys that pages show."""
 
-    linear: MethodScores
+    linear: NotRequired[MethodScores]
+    attentive: NotRequired[MethodScores]
 
 
 @_ALLOW_EXTRA_KEYS

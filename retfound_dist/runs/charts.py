@@ -20,6 +20,7 @@ POINTS = 600
 """Most points of a curve: the page of a long run stays small."""
 TRAIN, HELD_OUT = 0, 1
 PROBE_SCORES = {"auroc": "AUROC", "aupr": "AUPR", "balanced_accuracy": "balanced accuracy"}
+_PROBE_TITLES = {"linear": "Linear probe", "attentive": "Attentive probe"}
 _LOCK = threading.Lock()  # matplotlib's settings belong to the process, and the dashboard has threads
 
 
@@ -169,9 +170,14 @@ def score_chart(runs: Sequence[RunFacts]) -> Chart | None:
         return _chart("Evaluations", axes, figure, "step of the checkpoint", "score", note, legend)
 
 
-def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
-    """The linear probes of `retfound watch`; of several runs only their AUROC. None where there are none."""
-    shown = [run for run in runs if run.watch_history.get("rows")]
+def probe_charts(runs: Sequence[RunFacts]) -> list[Chart | None]:
+    """The linear and the attentive probes of `retfound watch`."""
+    return [probe_chart(runs, kind) for kind in _PROBE_TITLES]
+
+
+def probe_chart(runs: Sequence[RunFacts], kind: str = "linear") -> Chart | None:
+    """The probes of one kind; of several runs only their AUROC. None where there are none."""
+    shown = [run for run in runs if any(kind in row for row in run.watch_history.get("rows", ()))]
     if not shown:
         return None
     several = len(runs) > 1
@@ -180,24 +186,24 @@ def probe_chart(runs: Sequence[RunFacts]) -> Chart | None:
         figure, axes = new_figure()
         legend = []
         for place, (run, name) in enumerate((run, name) for run in shown for name in names):
-            _draw_probes(axes, run, name, 2 * place if several else place)
+            _draw_probes(axes, run, kind, name, 2 * place if several else place)
             legend.append((2 * place, run.name) if several else (place, names[name]))
         note = (
             "Cross-validated on the parts train and val. Bars: 95 % intervals. Dotted: the starting weights."
         )
         label = "macro AUROC" if several else "macro score"
-        return _chart("Linear probe", axes, figure, "step of the checkpoint", label, note, legend)
+        return _chart(_PROBE_TITLES[kind], axes, figure, "step of the checkpoint", label, note, legend)
 
 
-def _draw_probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
+def _draw_probes(axes: Axes, run: RunFacts, kind: str, name: str, place: int) -> None:
     """One score of a run's probes with its intervals, and that score of the starting weights."""
-    scored = [(row["step"], row["linear"]) for row in run.watch_history["rows"]]
+    scored = [(row["step"], row[kind]) for row in run.watch_history["rows"] if kind in row]
     scored = [(step, tree) for step, tree in scored if tree["macro"].get(name) is not None]
     for step, tree in scored:
         if span := tree["ci95"]["macro"].get(name):
             axes.plot([step, step], span, color=colour(place), alpha=0.45, linewidth=2.2)
     _draw_line(axes, [(step, tree["macro"].get(name)) for step, tree in scored], place, dots=True)
-    start = (run.watch_history.get("start") or {}).get("linear")
+    start = (run.watch_history.get("start") or {}).get(kind)
     if start and start["macro"].get(name) is not None:
         axes.axhline(start["macro"].get(name), color=colour(place), linestyle=(0, (2, 3)), linewidth=1)
 
@@ -205,7 +211,7 @@ def _draw_probes(axes: Axes, run: RunFacts, name: str, place: int) -> None:
 def compared_charts(runs: Sequence[RunFacts]) -> list[Chart]:
     """The figures that show several runs together."""
     speed = column_chart(runs, "Speed", "images/s", "", lambda row: row["images_per_s"])
-    figures = [loss_chart(runs), probe_chart(runs), score_chart(runs), speed]
+    figures = [loss_chart(runs), *probe_charts(runs), score_chart(runs), speed]
     return [chart for chart in figures if chart is not None]
 
 
@@ -213,7 +219,7 @@ def charts(run: RunFacts) -> list[Chart]:
     """All figures of one run's page; without those for which nothing was logged."""
     if not run.rows:
         return []
-    figures: list[Chart | None] = [loss_chart([run]), probe_chart([run]), score_chart([run])]
+    figures: list[Chart | None] = [loss_chart([run]), *probe_charts([run]), score_chart([run])]
     figures.append(progress_chart(run))
     figures.append(column_chart([run], "Speed", "images/s", "", lambda row: row["images_per_s"]))
     wait = "Share of each step in which ranks wait for data. More than 1 % is too much."

@@ -51,7 +51,7 @@ def test_a_file_comes_back_whole_with_keys_of_a_later_version(kind: type, tree: 
 def test_every_key_that_is_relied_on_is_named_where_it_is_missing(kind: type, tree: dict[str, Any]) -> None:
     for key in tree:
         short = {name: value for name, value in tree.items() if name != key}
-        if (kind, key) == (WatchFile, "start"):
+        if (kind, key) in ((WatchFile, "start"), (ProbeFile, "linear"), (ProbeFile, "knn")):
             assert parse(short, kind) == short
             continue
         with pytest.raises(RecordError, match=f"metrics.json is damaged: line 1: {key} is missing"):

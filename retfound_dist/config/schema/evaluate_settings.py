@@ -226,3 +226,12 @@ class WatchConfig:
     stop_after_minutes: NonNegative = 0.0
     """Exit if there was no new checkpoint for so many minutes. 0: continue until the run has reached its
     last step."""
+
+    @model_validator(mode="after")
+    def _watches_a_probe(self) -> WatchConfig:
+        if self.alarm.method not in self.probe.kinds:
+            raise ValueError(
+                f"alarm.method={self.alarm.method} is not in probe.kinds ({', '.join(self.probe.kinds)}): "
+                "add it there, or judge by another probe"
+            )
+        return self

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from retfound_dist.config.schema.setting_types import (
     STRICT,
@@ -98,20 +99,35 @@ class Finetune:
         return TypeAdapter(Finetune).validate_json(json.dumps(tree))
 
 
+ProbeKind = Literal["linear", "knn", "attentive"]
+
+
+def _check_kinds(kinds: tuple[ProbeKind, ...]) -> tuple[ProbeKind, ...]:
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise PydanticCustomError("kinds", "should name at least one probe, and each once")
+    return kinds
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Probe:
-    """Linear probe and nearest neighbours on frozen features."""
+    """Probes of frozen features."""
 
     enabled: bool = True
     """Probe in addition to fine-tuning. `watch` always probes."""
+    kinds: Annotated[tuple[ProbeKind, ...], AfterValidator(_check_kinds)] = ("linear", "knn", "attentive")
+    """`linear`: a linear classifier on the mean of the patch tokens. `knn`: votes of the nearest images, by
+    the same mean. `attentive`: learned queries choose which patch tokens count."""
+    attentive_images: Positive = 2000
+    """The attentive probe is fitted on at most about so many images, chosen by class and patient. Their patch
+    tokens are kept in memory: 2,000 images need 0.8 GB for a ViT-L with patches of 16 at 224 pixels."""
     strengths: tuple[PositiveFloat, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Values to choose from for C, the inverse of the penalty of scikit-learn's logistic regression."""
     inner_folds: Annotated[int, Field(ge=2)] = 3
-    """Folds of the cross-validation that chooses C."""
+    """Folds of the cross-validation that chooses C, and the attentive probe's number of steps."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the cross-validation of `watch`. It predicts every image of train and val."""
     seed: Count = 0
-    """Random seed that decides which patient goes into which fold."""
+    """Random seed that decides which patient goes into which fold, and how the attentive probe begins."""
     neighbours: Positive = 20
     """Number of nearest images that vote."""
     temperature: PositiveFloat = 0.07
@@ -123,8 +139,8 @@ class Alarm:
     """When `watch` reports that a run gets worse: the score is lower by at least `least`, and the paired
     95 % interval excludes 0."""
 
-    method: Literal["linear", "knn"] = "linear"
-    """The probe whose score is compared."""
+    method: ProbeKind = "linear"
+    """The probe whose score is compared. It must be one of `probe.kinds`."""
     metric: Literal["aupr", "auroc", "balanced_accuracy"] = "aupr"
     """The macro-averaged score that is compared."""
     least: NonNegative = 0.01

@@ -25,8 +25,8 @@ from retfound_dist.evaluate.finetune.recipe_search import tune
 from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
 from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
-from retfound_dist.evaluate.probe import probing
-from retfound_dist.evaluate.probe.frozen_features import Features, cached_features
+from retfound_dist.evaluate.probe.frozen_features import cached_features
+from retfound_dist.evaluate.probe.probe_evaluation import predict_test_part, score_test_part
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
@@ -160,11 +160,14 @@ def evaluate_start(
         of_whole_set=bool(whole_features),
     )
     probe_probabilities: dict[str, Floats] = {}
+    probed: dict[str, Any] = {}
     if config.probe.enabled:
         show.begin(f"features of {start.url}")
         features = read_features(("train", "test"))
-        show.begin("probes")
-        probe_probabilities = _predict_by_probes(features, data, config)
+        predicted = predict_test_part(start, features, data, config.probe, show)
+        # Rounded as in the CSV.
+        probe_probabilities = {name: p_NC.round(evaluation_files.DIGITS) for name, p_NC in predicted.items()}
+        probed = {"probe": score_test_part(probe_probabilities, data, config.probe, config.bootstrap, show)}
     tree = {
         **test_scores,
         "ci95": bootstrap.intervals(resampled),
@@ -184,7 +187,7 @@ def evaluate_start(
             else {}
         ),
         **seed_statistics(results, data),
-        **({"probe": _probe_metrics(probe_probabilities, data, config)} if config.probe.enabled else {}),
+        **probed,
         "checkpoint": {**start.describe(), "pretrained_on": overlap},
         "finetune": {
             # With `try_recipes` the config does not say which method was chosen.
@@ -272,26 +275,6 @@ def score_external(
     )
 
 
-def _predict_by_probes(
-    features: Mapping[str, Features], data: LabelledSet, config: EvaluateConfig
-) -> dict[str, Floats]:
-    """The test part's probabilities (N, C) of each probe, fitted on train; rounded as in the CSV."""
-    probabilities = probing.fit_and_predict(
-        features["train"], data.parts["train"], features["test"], len(data.classes), config.probe
-    )
-    return {method: p_NC.round(evaluation_files.DIGITS) for method, p_NC in probabilities.items()}
-
-
-def _probe_metrics(
-    probabilities: Mapping[str, Floats], data: LabelledSet, config: EvaluateConfig
-) -> dict[str, Any]:
-    """The scores of each probe on test."""
-    test = data.parts["test"]
-    _, units_N = bootstrap.resampling_units(test.patients, test.keys, test.units)
-    return {
-        method: probing.probe_scores(test.labels, p_NC, units_N, data.classes, config.bootstrap)
-        for method, p_NC in probabilities.items()
-    }
 
 
 def headline(evaluation: Evaluation) -> str:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import EvalOut, EvaluateConfig, WatchConfig
@@ -212,10 +211,11 @@ class _Watch:
         """Probe the checkpoint of a step, add the scores to the history and print them."""
         where = checkpoint_folder.evaluation_url(self.run, step)
         result = probe_results.probe_checkpoint(
-            start, data, self.config.probe, self.config.bootstrap, where, self.show
+            *(start, data, self.config.probe, self.config.bootstrap, where, self.show),
+            watched=self.config.alarm.method,
         )
         history.add_probe(step, result)
-        self.show.say(_line(f"{step:,}", result.tree))
+        self._show_scores(f"{step:,}", result)
 
     def _finetune(self, step: int, start: StartingWeights, data: LabelledSet) -> None:
         self.show.say(f"step {step:,}, fine-tuned:")
@@ -245,17 +245,28 @@ class _Watch:
         )
         if note := wording.probe_overlap_warning(overlap):
             self.show.say(note)
-        self.show.say(_header(config.probe.folds))
+        self.show.say(_header(config.alarm.method, config.probe.folds))
         start = self._starting_weights(checkpoint)
         if start:
             start_probe = probe_results.probe_checkpoint(
-                start, data, config.probe, config.bootstrap, start_url(self.run), self.show
+                *(start, data, config.probe, config.bootstrap, start_url(self.run), self.show),
+                watched=config.alarm.method,
             )
             history.add_probe(0, start_probe)
-            self.show.say(_line("start", start_probe.tree))
+            self._show_scores("start", start_probe)
         for step, result in sorted(history.steps.items()):
-            self.show.say(_line(f"{step:,}", result.tree))
+            self._show_scores(f"{step:,}", result)
         return history
+
+    def _show_scores(self, step: str, result: ProbeResult) -> None:
+        """A line with the scores of the probe that alarms judge by."""
+        scores = result.tree.get(self.config.alarm.method)
+        columns = (
+            text_tables.score_columns(scores, text_tables.TERMINAL_SCORES)
+            if scores
+            else "  no such probe: the checkpoint was probed by an older version and is deleted"
+        )
+        self.show.say(f"{step:>9}{columns}")
 
     def _starting_weights(self, checkpoint: StartingWeights) -> StartingWeights | None:
         """The starting weights of the run, at the image size of its checkpoints; None where unreadable."""
@@ -298,10 +309,6 @@ class _Watch:
             raise FaultsFoundError(f"{count} in {where}; the last: {raised[-1]['message']}")
 
 
-def _header(folds: int) -> str:
-    title = f"linear probe of train and val, {folds}-fold; the test part is not used"
+def _header(method: str, folds: int) -> str:
+    title = f"{wording.PROBES[method]} of train and val, {folds}-fold; the test part is not used"
     return f"{title}\n{'step':>9}" + text_tables.score_headings(text_tables.TERMINAL_SCORES)
-
-
-def _line(step: str, tree: dict[str, Any]) -> str:
-    return f"{step:>9}" + text_tables.score_columns(tree["linear"], text_tables.TERMINAL_SCORES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,14 +57,14 @@ def efficiency_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def efficiency_plots(by_share: ByShare) -> list[Plot]:
-    """Scores over the share of labels with bands, one colour for each row: fine-tuned, and linear probe."""
+    """Scores over the share of labels with bands, one colour for each row: fine-tuned, and by two probes."""
     if len(by_share) < 2:
         return []
     names = list(dict.fromkeys(name for rows in by_share.values() for name in rows))
     legend = list(enumerate(names))
     plots = []
     for metric in DECISIVE_SCORES:
-        for method, scores in (("fine-tuned", _finetuned), ("linear probe", _linear)):
+        for method, scores in _METHODS.items():
             lines = [
                 line
                 for i, name in enumerate(names)
@@ -81,9 +82,15 @@ def _finetuned(row: Evaluation) -> Mapping[str, Any] | None:
     return row.metrics
 
 
-def _linear(row: Evaluation) -> Mapping[str, Any] | None:
-    scores: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(probing.LINEAR)
+def _probed(kind: str, row: Evaluation) -> Mapping[str, Any] | None:
+    scores: Mapping[str, Any] | None = row.metrics.get("probe", {}).get(kind)
     return scores
+
+
+_METHODS: Mapping[str, Callable[[Evaluation], Mapping[str, Any] | None]] = {
+    "fine-tuned": _finetuned,
+    **{wording.PROBES[kind]: partial(_probed, kind) for kind in (probing.LINEAR, probing.ATTENTIVE)},
+}
 
 
 def _score_line(

@@ -29,10 +29,13 @@ _NOTES = {
     "macro": "On the test part. Means over all classes. Accuracy is top-1; MCC and kappa are multiclass.",
     "linear": "A linear classifier on frozen features shows what the encoder knows before fine-tuning. "
     "Means over all classes.",
+    "attentive": "Learned queries choose which patch tokens count, and a linear classifier follows. It shows "
+    "what single patches tell and their mean hides. Means over all classes.",
     "knn": "Predictions are the labels of the nearest training images, by frozen features. "
     "Means over all classes.",
 }
-PROBE_TITLES = {"linear": "Linear probe", "knn": "k-nearest neighbours"}
+PROBE_TITLES = {"linear": "Linear probe", "knn": "k-nearest neighbours", "attentive": "Attentive probe"}
+_MAX_GAINS = 8
 _LOWER_IS_BETTER = ("log_loss", "ece")
 _TIED_NOTE = " Bold: the best. \u2248: no clear difference from the best (paired bootstrap)."
 
@@ -53,8 +56,22 @@ def probe_tables(metrics: MetricsByRow, where: str = "") -> list[dict[str, Any]]
             # A probe of an older version may lack scores that were added later.
             names = [n for n in _COLUMNS["macro"] if all(n in probe["macro"] for probe in probes.values())]
             rows = {row: (probe["macro"], probe["ci95"]["macro"]) for row, probe in probes.items()}
-            tables.append(_make_table(title, f"{_NOTES[kind]} {where}".strip(), names, rows))
+            note = " ".join([_NOTES[kind], *_probe_notes(probes), *([where] if where else [])])
+            tables.append(_make_table(title, note, names, rows))
     return tables
+
+
+def _probe_notes(probes: MetricsByRow) -> list[str]:
+    """What is said of single rows: the images that were fitted on, and the gain over the linear probe."""
+    limits = dict.fromkeys(probe["note"] for probe in probes.values() if "note" in probe)
+    gains = (
+        f"\u201c{row}\u201d: {sentence}"
+        for row, probe in probes.items()
+        for sentence in wording.attentive_gain({"attentive": probe})
+        # Of a single evaluation the summary says it. A run has too many rows.
+        if row and len(probes) <= _MAX_GAINS
+    )
+    return [*limits, *gains]
 
 
 def external_tables(metrics: MetricsByRow) -> list[dict[str, Any]]:

@@ -118,7 +118,8 @@ def _summary_sentences(watch: Watch, first: Evaluation | None) -> list[str]:
     if watch["start"]:
         scores += f" The starting weights: {_describe_probe(watch['start'])}."
     overlap = wording.probe_overlap_warning(last.get("pretrained_on"))
-    sentences = [scores, *_compared_with_start(watch, last), _PARTS_NOTE, *([overlap] if overlap else [])]
+    sentences = [scores, *_compared_with_start(watch, last), *wording.attentive_gain(last), _PARTS_NOTE]
+    sentences += [overlap] if overlap else []
     if not watch["alarms"]:
         sentences.append("No alarm was raised.")
     return [*sentences, wording.describe_intervals(first.metrics)] if first else sentences
@@ -140,12 +141,12 @@ def _compared_with_start(watch: Watch, last: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_probe(probe: Mapping[str, Any]) -> str:
-    linear = probe["linear"]
+    kind = next(kind for kind in PROBE_TITLES if kind in probe)
+    macro, spans = probe[kind]["macro"], probe[kind]["ci95"]["macro"]
     scores = (
-        f"{wording.LABELS[name]} {wording.format_score(linear['macro'][name], linear['ci95']['macro'][name])}"
-        for name in PLOTTED_SCORES
+        f"{wording.LABELS[name]} {wording.format_score(macro[name], spans[name])}" for name in PLOTTED_SCORES
     )
-    return f"linear probe {', '.join(scores)}"
+    return f"{wording.PROBES[kind]} {', '.join(scores)}"
 
 
 def _step_name(step: int) -> str:

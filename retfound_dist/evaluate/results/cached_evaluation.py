@@ -9,6 +9,7 @@ from retfound_dist.config.loading import differences, to_dict, with_defaults
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
+from retfound_dist.evaluate.probe.probing import later_settings
 
 _IGNORED_SETTINGS = (
     "out.url",
@@ -53,10 +54,12 @@ def find_differences(
         differing.append(f"data are {old_name} there and {new_name} here{hint}")
     if _external(metrics) != (data.external.fingerprint if data.external else None):
         differing.append("the external set is different")
+    later = {f"probe.{name}" for name in later_settings(metrics["config"].get("probe", {}))}
     # An older metrics.json lacks settings that were added later. It was made with their default values.
     for key, old, new in differences(with_defaults(EvaluateConfig, metrics["config"]), to_dict(config)):
         # `model.*` matters only for random weights: a checkpoint has its own encoder.
-        if key not in _IGNORED_SETTINGS and not (start.kind != "none" and key.startswith("model.")):
+        ignored = key in _IGNORED_SETTINGS or key in later
+        if not ignored and not (start.kind != "none" and key.startswith("model.")):
             differing.append(f"{key} is {old!r} there and {new!r} here")
     return differing
 

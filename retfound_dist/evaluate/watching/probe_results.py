@@ -23,9 +23,10 @@ from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.probe import patient_folds, probing
+from retfound_dist.evaluate.probe.attentive_probe import limit_note, open_tokens
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
-from retfound_dist.evaluate.scores import bootstrap
+from retfound_dist.evaluate.scores import bootstrap, wording
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
 from retfound_dist.formats.score_files import ProbeFile
 from retfound_dist.io import storage
@@ -55,7 +56,7 @@ class ProbeResult:
     """The probe of a checkpoint."""
 
     tree: dict[str, Any]
-    """probe.json: `linear` and `knn` with their scores, `checkpoint`, `data` and settings."""
+    """probe.json: the scores of each of `probe.kinds`, `checkpoint`, `data` and settings."""
     probabilities: dict[str, Floats]
     """(N, C) of each method, in the order of the images."""
 
@@ -84,8 +85,12 @@ def probe_checkpoint(
     resamples: int,
     folder: str,
     show: ProgressDisplay,
+    watched: str = "",
 ) -> ProbeResult:
-    """The probe in `folder`. It is made unless it exists for the same weights, images and settings."""
+    """The probe in `folder`. It is made unless it exists for the same weights, images and settings.
+
+    `watched`: the method that it must have. Probes of older versions have no attentive one.
+    """
     try:
         existing = read(folder)
     # A file of a newer version is not damaged. Making it again would destroy the data of that version.
@@ -95,25 +100,40 @@ def probe_checkpoint(
         show.warn(str(error))
         existing = None
     if existing and _is_same_probe(existing.tree, start, data, settings, resamples):
-        return existing
+        if not watched or watched in existing.probabilities:
+            return existing
+        show.say(f"{start.url} is probed again: {folder} has no {wording.PROBES[watched]}")
     started, images = time.monotonic(), development_set(data)
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, PARTS, folder, show.advance)
-    show.begin("linear probe and nearest neighbours")
+    read_tokens = open_tokens(
+        start,
+        [image for name in PARTS for image in data.parts[name].images],
+        images.labels_N,
+        images.units_N,
+        settings,
+        show,
+    )
+    show.begin("probes of frozen features")
     probabilities = probing.cross_validate(
         np.concatenate([rows[name] for name in PARTS]),
         images.labels_N,
         images.units_N,
         len(data.classes),
         settings,
+        read_tokens,
     )
     # Rounded before scoring, so that the scores can be computed again from the CSV.
     probabilities = {method: p_NC.round(DIGITS) for method, p_NC in probabilities.items()}
     tree = {
-        **{
-            method: probing.probe_scores(images.labels_N, p_NC, images.units_N, data.classes, resamples)
-            for method, p_NC in probabilities.items()
-        },
+        **probing.score_probes(
+            images.labels_N,
+            probabilities,
+            images.units_N,
+            data.classes,
+            resamples,
+            limit_note(images.labels_N, images.units_N, settings),
+        ),
         "images": len(images.keys),
         "bootstrap": {"unit": images.unit, "units": int(images.units_N.max()) + 1, "resamples": resamples},
         "classes": list(data.classes),
@@ -146,7 +166,10 @@ def read(folder: str) -> ProbeResult | None:
         probabilities = {
             method: np.array([[float(row[f"{method}_p_{c}"]) for c in tree["classes"]] for row in rows])
             for method in probing.METHODS
+            if method in tree
         }
+        if not probabilities:
+            raise ValueError(f"{PROBE} names no probe")
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RecordError(
             f"{predictions_url} is damaged ({type(error).__name__}: {error}); {REMEDY}"
@@ -177,6 +200,6 @@ def _is_same_probe(
         tree["checkpoint"]["sha256"] == start.identity
         and tree["checkpoint"]["image_size"] == start.image_size
         and tree["data"]["fingerprint"] == data.fingerprint
-        and tree["probe"] == to_dict(settings)
+        and probing.has_settings(tree["probe"], settings)
         and tree["bootstrap"]["resamples"] == resamples
     )

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+
 from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import Alarm, WatchConfig
 from retfound_dist.errors import FormatError, RecordError
@@ -30,6 +32,8 @@ from retfound_dist.formats.log_rows import read_log
 from retfound_dist.io import storage
 
 T = TypeVar("T")
+_SHOWN = ("macro", "ci95", "minus_linear", "note")
+"""What pages show of a probe."""
 _STEP = re.compile(r"^step_(\d{8,})$")
 
 
@@ -75,10 +79,13 @@ class History:
             result = history._read_or_warn(
                 probe_results.read, checkpoint_folder.evaluation_url(config.run.url, step)
             )
+            checkpoint = checkpoint_folder.checkpoint_url(config.run.url, step)
             if (
                 result
                 and history._has_same_settings(result)
-                and is_probe_of(checkpoint_folder.checkpoint_url(config.run.url, step), result)
+                and is_probe_of(checkpoint, result)
+                # Else it is probed again, as long as there is a checkpoint.
+                and (history._is_watched(result) or not checkpoint_folder.is_checkpoint(checkpoint))
             ):
                 history.steps[step] = result
         return history
@@ -149,7 +156,7 @@ class History:
             "step": step,
             "samples": tree["checkpoint"]["samples"],
             "pretrained_on": tree["checkpoint"].get("pretrained_on"),
-            **{m: {k: tree[m][k] for k in ("macro", "ci95")} for m in probing.METHODS},
+            **{m: {k: v for k, v in tree[m].items() if k in _SHOWN} for m in probing.METHODS if m in tree},
             "to_start": checkpoint.to_start and checkpoint.to_start.describe(),
             "to_best": checkpoint.to_best and checkpoint.to_best.describe(),
             "finetuned": finetuned and {k: finetuned[k] for k in ("macro", "ci95")},
@@ -173,9 +180,15 @@ class History:
         # Cached, because scoring all resamples is slow and each new checkpoint needs all earlier points.
         if step not in self._points:
             rule = self.config.alarm
+            if not self._is_watched(result):
+                return Point(step, None, np.empty(0))
             resampled_R = self._resampled(result.probabilities[rule.method], rule)
             self._points[step] = Point(step, result.tree[rule.method]["macro"][rule.metric], resampled_R)
         return self._points[step]
+
+    def _is_watched(self, result: ProbeResult) -> bool:
+        """Whether a probe has the method of the alarms; those of older versions have no attentive one."""
+        return self.config.alarm.method in result.probabilities
 
     def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
         weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)
@@ -185,7 +198,7 @@ class History:
         tree = result.tree
         return bool(
             tree["data"]["fingerprint"] == self.fingerprint
-            and tree["probe"] == to_dict(self.config.probe)
+            and probing.has_settings(tree["probe"], self.config.probe)
             and tree["bootstrap"]["resamples"] == self.config.bootstrap
         )
 

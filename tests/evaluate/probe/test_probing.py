@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retfound_dist.config.loading import to_dict
 from retfound_dist.config.schema import EvalData, EvalModel, Probe
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.data.labelled_set import SplitPart, load_labelled_set
@@ -138,3 +139,42 @@ def test_a_method_s_scores_are_the_tables_and_its_intervals_those_over_patients(
     spans = bootstrap.intervals(bootstrap.scores(labels, p, bootstrap.resample(units, 40, 0)))
     assert found["ci95"] == spans
     assert set(found) == {*table, "ci95"}
+
+
+def test_the_attentive_probe_is_compared_on_the_same_resamples_of_the_same_patients() -> None:
+    labels, units = np.arange(30) % 3, np.arange(30) // 2
+    draw = np.random.default_rng(6)
+    weak, strong = (draw.dirichlet(np.ones(3), 30) + k * np.eye(3)[labels] for k in (0.2, 1.0))
+    predicted = {
+        "linear": weak / weak.sum(1, keepdims=True),
+        "attentive": strong / strong.sum(1, keepdims=True),
+    }
+    scored = probing.score_probes(labels, predicted, units, "ABC", 40, "a note")
+    weights = bootstrap.resample(units, 40, 0)
+    one, other = (
+        bootstrap.scores(labels, predicted[name], weights)["macro"]["aupr"]
+        for name in ("attentive", "linear")
+    )
+    gap = scored["attentive"]["minus_linear"]
+    assert gap["ci95"] == bootstrap.interval(one - other)
+    assert gap["difference"] == scored["attentive"]["macro"]["aupr"] - scored["linear"]["macro"]["aupr"]
+    assert gap["real"]
+    assert scored["attentive"]["note"] == "a note"
+    assert scored["linear"] == probing.probe_scores(labels, predicted["linear"], units, "ABC", 40)
+
+
+def test_the_probes_are_those_that_are_asked_for() -> None:
+    rows, labels = clusters(each=6)
+    for kinds in (("linear",), ("knn",), ("linear", "knn")):
+        predicted = probing.cross_validate(rows, labels, np.arange(18), 3, Probe(kinds=kinds, folds=2))
+        assert set(predicted) == set(kinds)
+
+
+def test_settings_that_were_added_with_the_attentive_probe_do_not_make_an_older_result_another() -> None:
+    older = {
+        name: value for name, value in to_dict(Probe()).items() if name not in ("kinds", "attentive_images")
+    }
+    assert probing.has_settings(older, Probe(kinds=("linear",), attentive_images=7))
+    assert not probing.has_settings(older, Probe(seed=1))
+    assert not probing.has_settings(to_dict(Probe()), Probe(kinds=("linear",)))
+    assert probing.has_settings({"kinds": to_dict(Probe())["kinds"]}, Probe())

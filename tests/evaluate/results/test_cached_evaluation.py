@@ -96,3 +96,19 @@ def test_other_weights_and_other_images_are_told_by_content(asked: Asked) -> Non
     assert images.endswith(" (its images, labels or split have changed)")
     asked.metrics["external"] = {"data": {"fingerprint": "0"}}
     assert asked.find_differences()[2:] == ["the external set is different"]
+
+
+def test_an_evaluation_from_before_there_was_an_attentive_probe_is_the_same_one(asked: Asked) -> None:
+    del asked.metrics["config"]["probe"]["kinds"], asked.metrics["config"]["probe"]["attentive_images"]
+    for kinds in (("linear", "knn"), ("linear", "knn", "attentive")):
+        probe = dataclasses.replace(asked.config.probe, kinds=kinds)
+        asked.config = dataclasses.replace(asked.config, probe=probe)
+        assert asked.find_differences() == []
+    asked.config = dataclasses.replace(asked.config, probe=dataclasses.replace(probe, seed=1))
+    assert [line.split(" ")[0] for line in asked.find_differences()] == ["probe.seed"]
+
+
+def test_later_evaluations_with_other_probes_are_told_apart(asked: Asked) -> None:
+    probe = dataclasses.replace(asked.config.probe, kinds=("linear", "knn", "attentive"))
+    asked.config = dataclasses.replace(asked.config, probe=probe)
+    assert [line.split(" ")[0] for line in asked.find_differences()] == ["probe.kinds"]

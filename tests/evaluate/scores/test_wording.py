@@ -264,3 +264,24 @@ def test_p_is_short() -> None:
         "0.25",
         "1.00",
     ]
+
+
+@pytest.mark.parametrize(
+    ("difference", "span", "text"),
+    [
+        (0.05, [0.01, 0.09], "The attentive probe is better than the linear probe: AUPR +0.050, 95 % interval 0.010 to 0.090."),
+        (-0.05, [-0.09, -0.01], "The attentive probe is worse than the linear probe: AUPR \u22120.050, 95 % interval \u22120.090 to \u22120.010."),
+        (0.02, [-0.01, 0.05], "No clear difference between the attentive probe and the linear probe: AUPR +0.020, 95 % interval \u22120.010 to 0.050."),
+    ],
+)  # fmt: skip
+def test_the_attentive_probe_is_better_only_where_the_whole_interval_says_so(
+    difference: float, span: list[float], text: str
+) -> None:
+    gap = {"metric": "aupr", "difference": difference, "ci95": span, "real": span[0] * span[1] > 0}
+    assert wording.attentive_gain({"attentive": {"minus_linear": gap}}) == [text]
+
+
+def test_without_both_probes_or_their_interval_nothing_is_said() -> None:
+    unknown = {"metric": "aupr", "difference": None, "ci95": None, "real": False}
+    for probes in (None, {}, {"linear": {}}, {"attentive": {}}, {"attentive": {"minus_linear": unknown}}):
+        assert wording.attentive_gain(probes) == []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import WatchConfig
+from retfound_dist.errors import ConfigError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
+from retfound_dist.evaluate.probe import attentive_probe
 from retfound_dist.evaluate.watching import probe_results, watch_history
 from retfound_dist.evaluate.watching.watch_history import History, is_probe_of, steps_with
 from retfound_dist.formats import run_folder
@@ -116,3 +121,71 @@ def test_an_alarm_is_logged_once_and_stands_in_the_history_each_time(watched: Wa
     assert tree["alarms"] == [json.loads(json.dumps(alarm))]
     assert (tree["newest"], [row["step"] for row in tree["rows"]]) == (20, [10, 20])
     assert [row["finetuned"] for row in tree["rows"]] == [None, None]
+
+
+def test_probes_from_before_there_was_an_attentive_one_are_still_taken(watched: Watched) -> None:
+    config, data = watched
+    for step in (10, 20):
+        forget_attentive_settings(config, step)
+    newer = change(config, "probe.kinds=['linear', 'knn', 'attentive']")
+    assert sorted(History.load(newer, data, print).steps) == [10, 20]
+    assert History.load(change(newer, "probe.folds=3"), data, print).steps == {}
+
+
+def test_an_alarm_by_the_attentive_probe_asks_for_it_and_old_probes_without_it_are_made_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe of a deleted checkpoint stays, but it is not compared."""
+    monkeypatch.setattr(attentive_probe, "STEPS", (2, 4))
+    config, data = watched
+    for step in (10, 20):
+        forget_attentive_settings(config, step)
+    newer = change(config, "probe.kinds=['linear', 'knn', 'attentive']", "alarm.method=attentive")
+    shutil.rmtree(checkpoint_url(config.run.url, 10))
+    history = History.load(newer, data, print)
+    assert sorted(history.steps) == [10]
+    start = open_starting_weights(checkpoint_url(config.run.url, 20), newer.model)
+    where = evaluation_url(config.run.url, 20)
+    with ProgressDisplay(quiet=True) as show:
+        made = probe_results.probe_checkpoint(
+            start, data, newer.probe, newer.bootstrap, where, show, watched="attentive"
+        )
+    assert made.probabilities.keys() == {"linear", "knn", "attentive"}
+    history.add_probe(20, made)
+    history.add_probe(0, better(made))
+    rows = {row["step"]: row for row in history.tree()["rows"]}
+    assert "attentive" not in rows[10]
+    assert rows[10]["to_start"]["difference"] is None
+    assert rows[20]["attentive"]["macro"] == made.tree["attentive"]["macro"]
+    (alarm,) = history.write()
+    assert (alarm["step"], alarm["kind"], alarm["method"]) == (20, "worse_than_start", "attentive")
+    assert "attentive probe, AUPR" in alarm["message"]
+    page = (Path(watch_history.folder(config.run.url)) / "report.html").read_text()
+    assert "Attentive probe" in page
+
+
+def better(result: probe_results.ProbeResult) -> probe_results.ProbeResult:
+    """A probe of starting weights whose attentive probe makes no mistake."""
+    truth = [row["label"] for row in result_rows(result)]
+    p_NC = np.eye(len(result.tree["classes"]))[[result.tree["classes"].index(label) for label in truth]]
+    scores = {**result.tree["attentive"]["macro"], "aupr": 1.0}
+    tree = {**result.tree, "attentive": {**result.tree["attentive"], "macro": scores}}
+    return probe_results.ProbeResult(tree, {**result.probabilities, "attentive": p_NC})
+
+
+def result_rows(result: probe_results.ProbeResult) -> list[dict[str, str]]:
+    folder = Path(evaluation_url(result.tree["checkpoint"]["url"].split("/checkpoints")[0], 20))
+    return list(csv.DictReader((folder / probe_results.PREDICTIONS).open()))
+
+
+def forget_attentive_settings(config: WatchConfig, step: int) -> None:
+    """A probe.json as versions without the attentive probe wrote it."""
+    file = Path(evaluation_url(config.run.url, step)) / probe_results.PROBE
+    tree = json.loads(file.read_text())
+    del tree["probe"]["kinds"], tree["probe"]["attentive_images"]
+    file.write_text(json.dumps(tree))
+
+
+def test_an_alarm_by_a_probe_that_is_not_made_is_refused(watched: Watched) -> None:
+    with pytest.raises(ConfigError, match=r"alarm\.method=attentive is not in probe\.kinds"):
+        change(watched[0], "alarm.method=attentive")
