@@ -38,7 +38,7 @@ from retfound_dist.evaluate.data.starting_weights import (
 )
 from retfound_dist.evaluate.report import text_tables
 from retfound_dist.evaluate.results import evaluation_files
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import probe_wording, wording
 from retfound_dist.evaluate.watching import probe_results
 from retfound_dist.evaluate.watching import watch_history as histories
 from retfound_dist.evaluate.watching.probe_results import ProbeResult
@@ -310,5 +310,5 @@ class _Watch:
 
 
 def _header(method: str, folds: int) -> str:
-    title = f"{wording.PROBES[method]} of train and val, {folds}-fold; the test part is not used"
+    title = f"{probe_wording.PROBES[method]} of train and val, {folds}-fold; the test part is not used"
     return f"{title}\n{'step':>9}" + text_tables.score_headings(text_tables.TERMINAL_SCORES)

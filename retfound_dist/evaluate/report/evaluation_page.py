@@ -39,7 +39,7 @@ from retfound_dist.evaluate.report.training_plots import (
     whisker_plots,
 )
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import probe_wording, wording
 from retfound_dist.io import output_files
 
 
@@ -53,6 +53,7 @@ def evaluation_page(evaluation: Evaluation, alarms: Sequence[str] = ()) -> str:
         alarms=alarms,
         summary=[
             *wording.summary(metrics),
+            *probe_wording.attentive_gain(metrics.get("probe")),
             "This page cannot show whether pretraining helped: run retfound compare for that.",
         ],
         warnings=wording.warnings(metrics),

@@ -15,7 +15,7 @@ from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES, comparison
 from retfound_dist.evaluate.report.training_plots import Plot
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import probe_wording, wording
 
 ByShare = Mapping[float, Mapping[str, Evaluation]]
 """Share of labels -> row -> evaluation, all with the same test images."""
@@ -89,7 +89,7 @@ def _probed(kind: str, row: Evaluation) -> Mapping[str, Any] | None:
 
 _METHODS: Mapping[str, Callable[[Evaluation], Mapping[str, Any] | None]] = {
     "fine-tuned": _finetuned,
-    **{wording.PROBES[kind]: partial(_probed, kind) for kind in (probing.LINEAR, probing.ATTENTIVE)},
+    **{probe_wording.PROBES[kind]: partial(_probed, kind) for kind in (probing.LINEAR, probing.ATTENTIVE)},
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import probe_wording, wording
 from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO
 
 MetricsByRow = Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,7 @@ def _probe_notes(probes: MetricsByRow) -> list[str]:
     gains = (
         f"\u201c{row}\u201d: {sentence}"
         for row, probe in probes.items()
-        for sentence in wording.attentive_gain({"attentive": probe})
+        for sentence in probe_wording.attentive_gain({"attentive": probe})
         # Of a single evaluation the summary says it. A run has too many rows.
         if row and len(probes) <= _MAX_GAINS
     )

@@ -17,7 +17,7 @@ from retfound_dist.evaluate.report.figures import Line, PointMarker
 from retfound_dist.evaluate.report.score_tables import PROBE_TITLES, probe_tables
 from retfound_dist.evaluate.report.training_plots import PLOTTED_SCORES, Plot
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import probe_wording, wording
 
 Watch = Mapping[str, Any]
 """watch.json: `run`, `start` (or None), `rows` of steps, `alarms`."""
@@ -118,7 +118,7 @@ def _summary_sentences(watch: Watch, first: Evaluation | None) -> list[str]:
     if watch["start"]:
         scores += f" The starting weights: {_describe_probe(watch['start'])}."
     overlap = wording.probe_overlap_warning(last.get("pretrained_on"))
-    sentences = [scores, *_compared_with_start(watch, last), *wording.attentive_gain(last), _PARTS_NOTE]
+    sentences = [scores, *_compared_with_start(watch, last), *probe_wording.attentive_gain(last), _PARTS_NOTE]
     sentences += [overlap] if overlap else []
     if not watch["alarms"]:
         sentences.append("No alarm was raised.")
@@ -146,7 +146,7 @@ def _describe_probe(probe: Mapping[str, Any]) -> str:
     scores = (
         f"{wording.LABELS[name]} {wording.format_score(macro[name], spans[name])}" for name in PLOTTED_SCORES
     )
-    return f"{wording.PROBES[kind]} {', '.join(scores)}"
+    return f"{probe_wording.PROBES[kind]} {', '.join(scores)}"
 
 
 def _step_name(step: int) -> str:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.config.schema import Alarm
 from retfound_dist.evaluate.scores.multiple_comparisons import ALPHA, smallest_bootstrap_p
 from retfound_dist.files.skipped_files import HIDDEN_FILES
 from retfound_dist.listing import split_units
@@ -27,7 +26,6 @@ LABELS = {
     "log_loss": "log loss",
     "ece": "calibration error",
 }
-PROBES = {"linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe"}
 _FEW_UNITS = 30
 
 
@@ -74,7 +72,6 @@ def summary(metrics: Mapping[str, Any]) -> list[str]:
         f"{with_interval('balanced_accuracy')} (means over {classes} classes) on {test_images}, which were "
         "not used for fine-tuning.",
         _compare_with_guessing(macro["balanced_accuracy"], spans["balanced_accuracy"], classes),
-        *attentive_gain(metrics.get("probe")),
         describe_intervals(metrics),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -276,38 +273,6 @@ def describe_gain(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
     rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
     tail = f"; no clear difference in {' and '.join(rest)}" if rest else ""
     return f"\u201c{name}\u201d {'; it '.join(clauses)}{tail}."
-
-
-def attentive_gain(probes: Mapping[str, Any] | None) -> list[str]:
-    """A sentence on the attentive probe beside the linear one; empty where they were not compared.
-
-    `probes`: the entry `probe` of metrics.json, or probe.json.
-    """
-    gap = ((probes or {}).get("attentive") or {}).get("minus_linear")
-    if not gap or gap["difference"] is None or gap["ci95"] is None:
-        return []
-    sign = "+" if gap["difference"] > 0 else ""
-    low, high = (format_number(end) for end in gap["ci95"])
-    numbers = (
-        f"{LABELS[gap['metric']]} {sign}{format_number(gap['difference'])}, 95 % interval {low} to {high}"
-    )
-    if not gap["real"]:
-        return [f"No clear difference between the attentive probe and the linear probe: {numbers}."]
-    verdict = "better" if gap["difference"] > 0 else "worse"
-    return [f"The attentive probe is {verdict} than the linear probe: {numbers}."]
-
-
-def alarm_message(
-    kind: str, step: int, other: int, rule: Alarm, difference: float | None, span: Sequence[float] | None
-) -> str:
-    """The message of an alarm: what is worse, by how much, and what to check."""
-    best_before = f"step {other:,}, the best before it"
-    reference = "its own starting weights" if kind == "worse_than_start" else best_before
-    probe = PROBES[rule.method]
-    return (
-        f"step {step:,} is worse than {reference}: {probe}, {LABELS[rule.metric]} "
-        f"{format_score(difference, span)}. Check the recipe (`retfound plan`) and the loss before continuing"
-    )
 
 
 def describe_too_few_resamples(resamples: int, comparisons: int) -> list[str]:

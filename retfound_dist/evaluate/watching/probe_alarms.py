@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retfound_dist.config.schema import Alarm
-from retfound_dist.evaluate.scores import bootstrap, wording
+from retfound_dist.evaluate.scores import bootstrap, probe_wording
 from retfound_dist.evaluate.scores.metrics import Floats
 
 Kind = Literal["worse_than_start", "falling"]
@@ -118,7 +118,7 @@ def _alarm_row(kind: Kind, point: Point, difference: ScoreDifference, rule: Alar
         "against_step": difference.other_step,
         "difference": difference.difference,
         "ci95": difference.ci95,
-        "message": wording.alarm_message(
+        "message": probe_wording.alarm_message(
             kind, point.step, difference.other_step, rule, difference.difference, difference.ci95
         ),
     }

@@ -26,7 +26,7 @@ from retfound_dist.evaluate.probe import patient_folds, probing
 from retfound_dist.evaluate.probe.attentive_probe import limit_note, open_tokens
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
-from retfound_dist.evaluate.scores import bootstrap, wording
+from retfound_dist.evaluate.scores import bootstrap, probe_wording
 from retfound_dist.evaluate.scores.metrics import Floats, Labels
 from retfound_dist.formats.score_files import ProbeFile
 from retfound_dist.io import storage
@@ -102,7 +102,7 @@ def probe_checkpoint(
     if existing and _is_same_probe(existing.tree, start, data, settings, resamples):
         if not watched or watched in existing.probabilities:
             return existing
-        show.say(f"{start.url} is probed again: {folder} has no {wording.PROBES[watched]}")
+        show.say(f"{start.url} is probed again: {folder} has no {probe_wording.PROBES[watched]}")
     started, images = time.monotonic(), development_set(data)
     show.begin(f"features of {start.url}")
     rows = cached_features(start, data, PARTS, folder, show.advance)

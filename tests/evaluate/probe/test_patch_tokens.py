@@ -44,7 +44,7 @@ def test_the_encoder_runs_once_for_kept_images_and_again_for_the_others(start: S
     assert done == [(2, 2)]
     tokens._model = None  # type: ignore[assignment]
     tokens(np.array([2, 1, 2]))
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         tokens(np.array([2, 3]))
 
 

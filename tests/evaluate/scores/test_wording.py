@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from retfound_dist.config.schema import Alarm
 from retfound_dist.evaluate.scores import wording
 from retfound_dist.files.skipped_files import HIDDEN_FILES
 
@@ -207,17 +206,6 @@ def test_a_row_is_better_or_worse_than_no_pretraining_only_where_that_is_real() 
     )
 
 
-def test_an_alarm_says_what_is_worse_than_what_by_which_score() -> None:
-    rule = Alarm(method="knn", metric="auroc")
-    falling = wording.alarm_message("falling", 12000, 9000, rule, -0.05, [-0.07, -0.03])
-    assert falling.startswith(
-        "step 12,000 is worse than step 9,000, the best before it: nearest neighbours, AUROC "
-        "−0.050 [−0.070, −0.030]. Check the recipe"
-    )
-    start = wording.alarm_message("worse_than_start", 1, 0, rule, -0.05, [-0.07, -0.03])
-    assert start.startswith("step 1 is worse than its own starting weights: ")
-
-
 def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
     tree = {
         "images": 18,
@@ -264,24 +252,3 @@ def test_p_is_short() -> None:
         "0.25",
         "1.00",
     ]
-
-
-@pytest.mark.parametrize(
-    ("difference", "span", "text"),
-    [
-        (0.05, [0.01, 0.09], "The attentive probe is better than the linear probe: AUPR +0.050, 95 % interval 0.010 to 0.090."),
-        (-0.05, [-0.09, -0.01], "The attentive probe is worse than the linear probe: AUPR \u22120.050, 95 % interval \u22120.090 to \u22120.010."),
-        (0.02, [-0.01, 0.05], "No clear difference between the attentive probe and the linear probe: AUPR +0.020, 95 % interval \u22120.010 to 0.050."),
-    ],
-)  # fmt: skip
-def test_the_attentive_probe_is_better_only_where_the_whole_interval_says_so(
-    difference: float, span: list[float], text: str
-) -> None:
-    gap = {"metric": "aupr", "difference": difference, "ci95": span, "real": span[0] * span[1] > 0}
-    assert wording.attentive_gain({"attentive": {"minus_linear": gap}}) == [text]
-
-
-def test_without_both_probes_or_their_interval_nothing_is_said() -> None:
-    unknown = {"metric": "aupr", "difference": None, "ci95": None, "real": False}
-    for probes in (None, {}, {"linear": {}}, {"attentive": {}}, {"attentive": {"minus_linear": unknown}}):
-        assert wording.attentive_gain(probes) == []
