@@ -151,12 +151,14 @@ def test_an_alarm_by_the_attentive_probe_asks_for_it_and_old_probes_without_it_a
             start, data, newer.probe, newer.bootstrap, where, show, watched="attentive"
         )
     assert made.probabilities.keys() == {"linear", "knn", "attentive"}
-    history.add_probe(20, made)
-    history.add_probe(0, better(made))
+    right_NC = right_predictions(made)
+    history.add_probe(20, with_attentive(made, right_NC[::-1], 0.3))
+    history.add_probe(0, with_attentive(made, right_NC, 1.0))
     rows = {row["step"]: row for row in history.tree()["rows"]}
     assert "attentive" not in rows[10]
     assert rows[10]["to_start"]["difference"] is None
-    assert rows[20]["attentive"]["macro"] == made.tree["attentive"]["macro"]
+    assert rows[20]["attentive"]["macro"]["aupr"] == 0.3
+    assert rows[20]["to_start"]["worse"]
     (alarm,) = history.write()
     assert (alarm["step"], alarm["kind"], alarm["method"]) == (20, "worse_than_start", "attentive")
     assert "attentive probe, AUPR" in alarm["message"]
@@ -164,11 +166,17 @@ def test_an_alarm_by_the_attentive_probe_asks_for_it_and_old_probes_without_it_a
     assert "Attentive probe" in page
 
 
-def better(result: probe_results.ProbeResult) -> probe_results.ProbeResult:
-    """A probe of starting weights whose attentive probe makes no mistake."""
-    truth = [row["label"] for row in result_rows(result)]
-    p_NC = np.eye(len(result.tree["classes"]))[[result.tree["classes"].index(label) for label in truth]]
-    scores = {**result.tree["attentive"]["macro"], "aupr": 1.0}
+def right_predictions(result: probe_results.ProbeResult) -> np.ndarray:
+    """(N, C): every image has its own class."""
+    classes = result.tree["classes"]
+    return np.eye(len(classes))[[classes.index(row["label"]) for row in result_rows(result)]]
+
+
+def with_attentive(
+    result: probe_results.ProbeResult, p_NC: np.ndarray, aupr: float
+) -> probe_results.ProbeResult:
+    """The same probe, whose attentive probe has predicted otherwise."""
+    scores = {**result.tree["attentive"]["macro"], "aupr": aupr}
     tree = {**result.tree, "attentive": {**result.tree["attentive"], "macro": scores}}
     return probe_results.ProbeResult(tree, {**result.probabilities, "attentive": p_NC})
 
