@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -273,8 +273,6 @@ def score_external(
     return external_validation.score(
         data.external, np.stack(seed_probabilities), data.classes, resamples, evaluation_files.DIGITS
     )
-
-
 
 
 def headline(evaluation: Evaluation) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 from markupsafe import Markup
 
 from retfound_dist.evaluate.few_shots.shot_scores import FINETUNED, ShotPlan
-from retfound_dist.evaluate.probe.probing import METHOD_NAMES as PROBE_NAMES
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
 from retfound_dist.evaluate.report.training_plots import Plot
 from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores.probe_wording import PROBES as PROBE_NAMES
 
 Entry = Mapping[str, Any]
 """One number of patients a class: an entry of `shot_scores.shots_tree`."""

@@ -35,7 +35,11 @@ def predict_test_part(
 
 
 def score_test_part(
-    probabilities: Mapping[str, Floats], data: LabelledSet, probe: Probe, resamples: int, show: ProgressDisplay
+    probabilities: Mapping[str, Floats],
+    data: LabelledSet,
+    probe: Probe,
+    resamples: int,
+    show: ProgressDisplay,
 ) -> dict[str, Any]:
     """The entry `probe` of metrics.json. A line says whether the attentive probe is better."""
     train, test = data.parts["train"], data.parts["test"]

@@ -9,7 +9,11 @@ import torch
 from retfound_dist.config.schema import EvalModel, Probe
 from retfound_dist.evaluate.data.starting_weights import open_starting_weights
 from retfound_dist.evaluate.probe import attentive_probe, probing
-from retfound_dist.evaluate.probe.attentive_probe import fit_attentive_probe, images_to_fit, open_tokens
+from retfound_dist.evaluate.probe.attentive_probe import (
+    fit_attentive_probe,
+    images_to_fit,
+    open_tokens,
+)
 from retfound_dist.evaluate.probe.patch_tokens import ReadTokens
 from retfound_dist.runtime.progress import ProgressDisplay
 from tests.evaluate.probe.test_probing import part
@@ -69,7 +73,8 @@ def test_the_same_seed_gives_the_same_probabilities_whatever_was_drawn_before() 
 def test_the_scale_and_the_offset_of_a_channel_do_not_matter() -> None:
     """Encoders have channels that are a hundred times larger than the others."""
     tokens, labels = tokens_with_the_class_in_one_patch(60)
-    scale, offset = np.float32([1, 16, 1, 0.25, 64, 1, 1, 1]), np.float32([0, 32, 0, 0, -64, 0, 0, 0])
+    scale = np.array([1, 16, 1, 0.25, 64, 1, 1, 1], np.float32)
+    offset = np.array([0, 32, 0, 0, -64, 0, 0, 0], np.float32)
     plain = fit(tokens, labels, np.arange(45)).predict_proba(np.arange(45, 60))
     scaled = fit(tokens * scale + offset, labels, np.arange(45)).predict_proba(np.arange(45, 60))
     np.testing.assert_allclose(plain, scaled, atol=0.05)
@@ -95,7 +100,7 @@ def test_queries_of_nought_give_the_plain_mean_of_the_patches() -> None:
     head = attentive_probe.AttentiveHead(scale, torch.tensor([0.5, 0.5]), 0)
     with torch.no_grad():
         head.queries_QD.zero_()
-        pooled = head.pool(tokens).unflatten(1, (attentive_probe.QUERIES, WIDTH))
+        pooled = head.pool(tokens).reshape(5, attentive_probe.QUERIES, WIDTH)
     torch.testing.assert_close(pooled, ((tokens.mean(1) - 0.5) / 2)[:, None].expand_as(pooled))
 
 
