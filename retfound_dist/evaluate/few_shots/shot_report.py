@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retfound_dist.evaluate.few_shots.shot_scores import FINETUNED, ShotPlan
+from retfound_dist.evaluate.few_shots.shot_scores import FINETUNED, ShotPlan, list_numbers
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
 from retfound_dist.evaluate.report.training_plots import Plot
@@ -18,20 +18,67 @@ from retfound_dist.evaluate.scores.probe_wording import PROBES as PROBE_NAMES
 
 Entry = Mapping[str, Any]
 """One number of patients a class: an entry of `shot_scores.shots_tree`."""
+_MARKS = {1: " \u2191", 0: "", -1: " \u2193"}
 _VAL = "Val stays complete, so the choice of the best epoch uses more labels than these."
 
 
 def shots_sentences(entries: Sequence[Entry], plan: ShotPlan) -> list[str]:
     """Sentences about the differences from no pretraining, and about how the scores were made."""
-    sentences = [
-        f"With {_amount(entry)} ({_train_images(entry)}), fine-tuned: " + wording.describe_gain(name, lines)
-        for entry in entries
-        for name, lines in _finetuned_lines(entry).items()
-    ]
+    sentences = []
+    for name in dict.fromkeys(line["row"] for entry in entries for line in entry["against_none"]):
+        sentences += _finetuned_sentences(entries, name)
+        sentences += [
+            _probe_sentence(entries, name, probe) for probe in _methods(entries) if probe != FINETUNED
+        ]
     sentences += [f"{_capitalize(note)}." for note in plan.notes]
     if entries:
         sentences.append(f"With few {plan.unit}s a class, {_describe_means(entries)} {_VAL}")
     return sentences
+
+
+def _finetuned_sentences(entries: Sequence[Entry], name: str) -> list[str]:
+    """A sentence for each number with a clear difference, and one for all other numbers."""
+    sentences, unclear = [], []
+    for entry in entries:
+        lines = [line for line in entry["against_none"] if (line["row"], line["method"]) == (name, FINETUNED)]
+        if any(line["real"] for line in lines):
+            sentences.append(
+                f"With {_amount(entry)} ({_train_images(entry)}), fine-tuned: "
+                + wording.describe_gain(name, lines)
+            )
+        else:
+            unclear.append(entry["shots"])
+    if unclear:
+        sentences.append(
+            f"With {_count_units(list_numbers(unclear), entries[0]['unit'], unclear)} a class "
+            f"({_draws(entries[0])} each), fine-tuned: \u201c{name}\u201d is not shown to be better or worse "
+            "than no pretraining."
+        )
+    return sentences
+
+
+def _probe_sentence(entries: Sequence[Entry], name: str, probe: str) -> str:
+    """The numbers with which a probe of a row is better, or worse, than the probe of random weights."""
+    clauses = []
+    for word, sign in (("better", 1), ("worse", -1)):
+        scores = []
+        for metric in DECISIVE_SCORES:
+            clear = [entry["shots"] for entry in entries if _verdict(entry, name, probe, metric) == sign]
+            if clear:
+                counted = _count_units(list_numbers(clear), entries[0]["unit"], clear)
+                scores.append(f"{wording.LABELS[metric]} (with {counted} a class)")
+        if scores:
+            clauses.append(f"{word} than no pretraining in {' and '.join(scores)}")
+    verdict = " and ".join(clauses) or "not shown to be better or worse than no pretraining"
+    return f"With few {entries[0]['unit']}s a class, {_method_name(probe)}: \u201c{name}\u201d is {verdict}."
+
+
+def _verdict(entry: Entry, name: str, method: str, metric: str) -> int:
+    """1 or -1 where a row is better or worse than random weights by more than chance, else 0."""
+    for line in entry["against_none"]:
+        if (line["row"], line["method"], line["metric"]) == (name, method, metric) and line["real"]:
+            return 1 if line["difference"] > 0 else -1
+    return 0
 
 
 def shots_tables(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -53,7 +100,7 @@ def shots_plots(entries: Sequence[Entry]) -> list[Plot]:
             if lines:
                 label = wording.LABELS[metric]
                 svg = figures.line_chart(lines, f"{entries[0]['unit']}s a class", label, log_x=True)
-                note = _note(entries) if method == FINETUNED else _capitalize(_describe_means(entries))
+                note = _describe_bands(entries) + (f" {_VAL}" if method == FINETUNED else "")
                 title = f"Few {entries[0]['unit']}s a class, {_method_name(method)}: {label}"
                 plots.append(Plot(title, Markup(svg), note, list(enumerate(names))))
     return plots
@@ -70,7 +117,12 @@ def _method_name(method: str) -> str:
 
 def _amount(entry: Entry) -> str:
     """`4 patients a class`."""
-    return f"{entry['shots']} {entry['unit']}{'s' if entry['shots'] > 1 else ''} a class"
+    return f"{_count_units(str(entry['shots']), entry['unit'], [entry['shots']])} a class"
+
+
+def _count_units(text: str, unit: str, numbers: Sequence[int]) -> str:
+    """`1 patient`, `1 and 2 patients`. `text`: the numbers as text."""
+    return f"{text} {unit}{'' if list(numbers) == [1] else 's'}"
 
 
 def _train_images(entry: Entry) -> str:
@@ -97,6 +149,12 @@ def _describe_means(entries: Sequence[Entry]) -> str:
     )
 
 
+def _describe_bands(entries: Sequence[Entry]) -> str:
+    if entries[0]["draws"] == 1:
+        return "One random draw. Band: 95 % interval over the test part."
+    return f"Mean of {_draws(entries[0])}. Band: 95 % interval over the draws and the test part."
+
+
 def _note(entries: Sequence[Entry]) -> str:
     return f"{_capitalize(_describe_means(entries))} {_VAL}"
 
@@ -105,18 +163,11 @@ def _capitalize(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _finetuned_lines(entry: Entry) -> dict[str, list[Mapping[str, Any]]]:
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for line in entry["against_none"]:
-        if line["method"] == FINETUNED:
-            lines.setdefault(line["row"], []).append(line)
-    return lines
-
-
 def _table(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
     none = next((line["none"] for line in entries[0]["against_none"]), None)
     marks = (
-        f" \u2191 \u2193: better or worse than \u201c{none}\u201d by more than chance (paired bootstrap)."
+        f" \u2191 \u2193: better or worse than \u201c{none}\u201d by more than chance "
+        "(paired bootstrap, without a correction for many comparisons)."
         if none
         else ""
     )
@@ -142,19 +193,12 @@ def _cell(entry: Entry, name: str, method: str, metric: str) -> dict[str, Any]:
         return {"value": "-", "span": "", "reason": "", "best": False, "tied": False}
     low, high = (wording.format_number(end) for end in score["ci95"] or (0, 0))
     return {
-        "value": wording.format_number(score["mean"]) + _mark(entry, name, method, metric),
+        "value": wording.format_number(score["mean"]) + _MARKS[_verdict(entry, name, method, metric)],
         "span": f"{low} to {high}" if score["ci95"] else "",
         "reason": "",
         "best": False,
         "tied": False,
     }
-
-
-def _mark(entry: Entry, name: str, method: str, metric: str) -> str:
-    for line in entry["against_none"]:
-        if (line["row"], line["method"], line["metric"]) == (name, method, metric) and line["real"]:
-            return " \u2191" if line["difference"] > 0 else " \u2193"
-    return ""
 
 
 def _line(

@@ -50,10 +50,14 @@ class ShotPlan:
     def notes(self) -> list[str]:
         """What differs from the numbers that were asked for, a sentence each."""
         notes = []
+        shots_by_text: dict[str, list[int]] = {}
         for shots, classes in self.short_classes.items():
             named = ", ".join(f"{name} has only {count}" for name, count in classes.items())
+            shots_by_text.setdefault(named, []).append(shots)
+        for named, numbers in shots_by_text.items():
             notes.append(
-                f"with {shots} {self.unit}s a class: {named} in train, and all of them are used in every draw"
+                f"with {list_numbers(numbers)} {self.unit}s a class: {named} in train, "
+                "and all of them are used in every draw"
             )
         for shots in self.left_out:
             notes.append(
@@ -61,6 +65,12 @@ class ShotPlan:
                 "be the whole train part"
             )
         return notes
+
+
+def list_numbers(numbers: Sequence[int]) -> str:
+    """`1, 2 and 4`."""
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def plan_shots(data: LabelledSet, wanted: Sequence[int]) -> ShotPlan:

@@ -45,20 +45,36 @@ def entry(shots: int, draws: int = 5, ours: float | None = 0.6, real: bool = Tru
 
 
 def test_sentences_name_patients_images_and_differences_and_say_that_val_is_complete() -> None:
-    sentences = shots_sentences([entry(1, real=False), entry(4)], PLAN)
+    sentences = shots_sentences([entry(1, real=False), entry(2, real=False), entry(4)], PLAN)
     assert sentences[0].startswith(
-        "With 1 patient a class (5 draws of 18 to 25 images), fine-tuned: "
-        "“ours” is not shown to be better or worse than no pretraining"
-    )
-    assert sentences[1].startswith(
         "With 4 patients a class (5 draws of 18 to 25 images), fine-tuned: "
         "“ours” is better than no pretraining: AUPR +0.200 [0.100, 0.300]"
     )
-    assert "RAO has only 3 in train" in sentences[2]
-    assert sentences[3].startswith("64 patients a class are left out")
-    assert "means over 5 random draws of patients" in sentences[4]
-    assert "Val stays complete, so the choice of the best epoch uses more labels" in sentences[4]
+    assert sentences[1] == (
+        "With 1 and 2 patients a class (5 draws each), fine-tuned: "
+        "“ours” is not shown to be better or worse than no pretraining."
+    )
+    assert sentences[2] == (
+        "With few patients a class, linear probe: “ours” is better than no pretraining in "
+        "AUPR (with 4 patients a class) and balanced accuracy (with 4 patients a class)."
+    )
+    assert sentences[3].startswith("With few patients a class, of_the_future: ")
+    assert "RAO has only 3 in train" in sentences[4]
+    assert sentences[5].startswith("64 patients a class are left out")
+    assert "means over 5 random draws of patients" in sentences[6]
+    assert "Val stays complete, so the choice of the best epoch uses more labels" in sentences[6]
     assert shots_sentences([], ShotPlan()) == []
+
+
+def test_a_probe_that_is_worse_or_unclear_is_called_so() -> None:
+    worse = shots_sentences([entry(1, ours=0.2), entry(4, ours=0.2)], ShotPlan())
+    assert (
+        "linear probe: “ours” is worse than no pretraining in AUPR (with 1 and 4 patients a class) and "
+        in worse[2]
+    )
+    unclear = shots_sentences([entry(1, real=False)], ShotPlan())
+    assert unclear[0].startswith("With 1 patient a class (5 draws each)")
+    assert unclear[1].endswith("linear probe: “ours” is not shown to be better or worse than no pretraining.")
 
 
 def test_one_draw_is_not_called_a_mean() -> None:

@@ -140,3 +140,10 @@ def test_a_class_with_fewer_patients_is_named_and_a_number_that_takes_all_of_tra
     assert plan.notes[-1] == (
         "8 patients a class are left out: no class has more in train, so every draw would be the whole train part"
     )
+
+
+def test_numbers_with_the_same_short_classes_share_a_note() -> None:
+    plan = ShotPlan("volume", (1, 8, 16, 32), {8: {"RAO": 7}, 16: {"RAO": 7}, 32: {"RAO": 7, "RVO": 20}})
+    first, second = plan.notes
+    assert first.startswith("with 8 and 16 volumes a class: RAO has only 7 in train")
+    assert second.startswith("with 32 volumes a class: RAO has only 7, RVO has only 20 in train")
