@@ -88,7 +88,8 @@ def later_settings(stored: Mapping[str, Any]) -> tuple[str, ...]:
 def has_settings(stored: Mapping[str, Any], probe: Probe) -> bool:
     """Whether a result with these stored settings is one of `probe`; missing settings count as defaults."""
     old, new = {**to_dict(Probe()), **stored}, to_dict(probe)
-    return all(old.get(key) == new.get(key) for key in old.keys() | new.keys() - {*later_settings(stored)})
+    compared = (old.keys() | new.keys()) - {*later_settings(stored)}
+    return all(old.get(key) == new.get(key) for key in compared)
 
 
 def score_probes(
