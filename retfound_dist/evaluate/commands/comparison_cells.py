@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from retfound_dist.config.schema import CompareConfig, EvalOut, EvaluateConfig
-from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
-from retfound_dist.evaluate.commands.evaluate import headline, show_pretraining_overlap
+from retfound_dist.evaluate.commands.comparison_row import existing_row, make_row, read_back, show_existing
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.label_subset import whole_train, with_label_subset
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
@@ -23,7 +21,6 @@ from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_s
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.report.label_efficiency import percent
-from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
 from retfound_dist.io import storage
@@ -143,7 +140,8 @@ def evaluate_cells(
         data = with_label_subset(sets[input_of(start)], one.data)
         evaluation = _existing_cell(start, data, one, cell)
         if evaluation:
-            _show_existing(evaluation, cell, show)
+            # A row has the same images of val and test in every draw, so one line of its overlap is enough.
+            show_existing(evaluation, cell.title, show, with_overlap=not cell.shots)
             done[cell] = evaluation
         else:
             check_out_url(one.out.url, force)
@@ -154,7 +152,7 @@ def evaluate_cells(
     if config.jobs > 1 and len(missing) > 1:
         _make_in_parallel(config, missing, folders, show)
         # Cells of other processes are read from their files: only configs are sent between processes.
-        done |= {cell: _read_back(one) for cell, one in missing.items()}
+        done |= {cell: read_back(one) for cell, one in missing.items()}
     else:
         for cell, one in missing.items():
             start = starts[cell.row]
@@ -167,25 +165,11 @@ def evaluate_cells(
 def _existing_cell(
     start: StartingWeights, data: LabelledSet, one: EvaluateConfig, cell: Cell
 ) -> Evaluation | None:
-    """The cell where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
-    try:
-        evaluation = complete_row(start, data, one)
-    except RecordError:
-        return None
+    evaluation = existing_row(start, data, one)
     # Intervals over draws need the predictions of probes.
     if evaluation and cell.shots and one.probe.enabled and not evaluation.probe_probabilities:
         return None
     return evaluation
-
-
-def _show_existing(evaluation: Evaluation, cell: Cell, show: ProgressDisplay) -> None:
-    if evaluation.history_fault:
-        show.warn(f"{cell.title}: {evaluation.history_fault}")
-    show.say(f"{cell.title}: already evaluated; {headline(evaluation)}")
-    # A row has the same images of val and test in every draw, so one line of its overlap is enough.
-    if not cell.shots:
-        overlap = evaluation.metrics["checkpoint"]["pretrained_on"]
-        show_pretraining_overlap(overlap, show, f"{cell.title}: ")
 
 
 def _features_folder(config: CompareConfig, cells: Sequence[Cell], row: str) -> str:
@@ -215,7 +199,7 @@ def _make_in_parallel(
         show.begin(f"features of {len(encoding)} rows, {min(config.jobs, len(encoding))} at a time")
         run_in_parallel(encoding, config.jobs, config.threads, show)
     show.begin(f"comparing rows, {min(config.jobs, len(missing))} at a time")
-    tasks = {cell.title: partial(_make_in_process, one, folders[cell.row]) for cell, one in missing.items()}
+    tasks = {cell.title: partial(make_in_process, one, folders[cell.row]) for cell, one in missing.items()}
     run_in_parallel(tasks, config.jobs, config.threads, show)
 
 
@@ -227,7 +211,8 @@ def _encode_in_process(one: EvaluateConfig, folder: str, show: ProgressDisplay) 
     cached_features(start, data, parts, folder, show.advance, of_whole_set=True)
 
 
-def _make_in_process(one: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
+def make_in_process(one: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
+    """`make_row` in a worker process; `folder`: `whole_features`."""
     start, data = _open_in_process(one)
     make_row(start, data, one, show, folder)
 
@@ -241,10 +226,3 @@ def _open_in_process(one: EvaluateConfig) -> tuple[StartingWeights, LabelledSet]
         _decoded.clear()
         _decoded[key] = load_with_external(whole, one.external, size, interpolation=interpolation)
     return start, with_label_subset(_decoded[key], one.data)
-
-
-def _read_back(one: EvaluateConfig) -> Evaluation:
-    evaluation = evaluation_files.read_whole(one.out.url)
-    if evaluation is None:
-        raise StorageError(f"the evaluation just written to {one.out.url} cannot be read back")
-    return evaluation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from retfound_dist.config.schema import EvaluateConfig
-from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline
+from retfound_dist.errors import RecordError, StorageError
+from retfound_dist.evaluate.commands.evaluate import evaluate_start, headline, show_pretraining_overlap
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
@@ -28,6 +29,33 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
     if str(overlap["how"]).startswith(pretraining_overlap.UNKNOWN):
         overlap = evaluation.metrics["checkpoint"].get("pretrained_on", overlap)
     evaluation.metrics["checkpoint"]["pretrained_on"] = overlap
+    return evaluation
+
+
+def existing_row(start: StartingWeights, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
+    """The row where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
+    try:
+        return complete_row(start, data, config)
+    except RecordError:
+        return None
+
+
+def show_existing(
+    evaluation: Evaluation, title: str, show: ProgressDisplay, *, with_overlap: bool = True
+) -> None:
+    """Show the scores of a row that is reused, and the images that its weights were pretrained on."""
+    if evaluation.history_fault:
+        show.warn(f"{title}: {evaluation.history_fault}")
+    show.say(f"{title}: already evaluated; {headline(evaluation)}")
+    if with_overlap:
+        show_pretraining_overlap(evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{title}: ")
+
+
+def read_back(config: EvaluateConfig) -> Evaluation:
+    """The evaluation that another process has just written; StorageError where it is not there."""
+    evaluation = evaluation_files.read_whole(config.out.url)
+    if evaluation is None:
+        raise StorageError(f"the evaluation just written to {config.out.url} cannot be read back")
     return evaluation
 
 

@@ -40,6 +40,7 @@ from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, check_rows, check_sets
 from retfound_dist.evaluate.suite.cell_shares import SuiteCell, list_suite_cells, share_of_cells
 from retfound_dist.evaluate.suite.suite_page import suite_markdown, suite_page, suite_tree, suite_warnings
+from retfound_dist.evaluate.suite.suite_tables import set_table, terminal_lines
 from retfound_dist.formats import url_kinds
 from retfound_dist.formats.content_identity import IdentityCache
 from retfound_dist.io import output_files, storage
@@ -163,7 +164,12 @@ def _write_suite(
     tree["config"] = to_dict(replace(config, cells=ALL_CELLS))
     # Last, because suite.json means that the suite is complete.
     storage.write_json(storage.join(config.out.url, SUITE), tree)
-    for line in [*(f"warning: {text}" for text in suite_warnings(tree)), *tree["sentences"]]:
+    for summary in tree["ranks"]:
+        for line in terminal_lines(set_table(summary, trees, {})):
+            show.say(line)
+    # The sets that are left out were named at the beginning.
+    warnings = [f"warning: {text}" for text in suite_warnings({**tree, "left_out": {}})]
+    for line in [*warnings, *tree["sentences"]]:
         show.say(line)
     show.say(f"report: {report_url(config)}")
 

@@ -7,23 +7,18 @@ from dataclasses import fields
 from functools import partial
 
 from retfound_dist.config.schema import CompareConfig, CompareOut, EvalData, EvaluateConfig, SuiteConfig
-from retfound_dist.errors import RecordError, StorageError
-from retfound_dist.evaluate.commands.comparison_cells import row_config
-from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
-from retfound_dist.evaluate.commands.evaluate import headline, load_labelled, show_pretraining_overlap
-from retfound_dist.evaluate.data.external_validation import load_with_external
+from retfound_dist.evaluate.commands.comparison_cells import Input, input_of, make_in_process, row_config
+from retfound_dist.evaluate.commands.comparison_row import existing_row, make_row, read_back, show_existing
+from retfound_dist.evaluate.commands.evaluate import load_labelled
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
-from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
+from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
-from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.results.existing_results import check_out_url, read_matching_evaluation
 from retfound_dist.evaluate.suite.cell_shares import SuiteCell
 from retfound_dist.io import storage
 from retfound_dist.runtime.progress import ProgressDisplay
 
-Input = tuple[int, str]
-"""Side and interpolation: rows with the same ones share their decoded images."""
 Starts = Mapping[str, StartingWeights]
 """Row -> its starting weights."""
 
@@ -69,10 +64,10 @@ def make_cells(
         for cell, one in to_make.items():
             start = starts[cell.row]
             show.say(f"{cell.title}: {start.url}")
-            done[cell] = make_row(start, images[_input(start)], one, show)
+            done[cell] = make_row(start, images[input_of(start)], one, show)
     if missing:
         _make_in_parallel(config, missing, show)
-        done |= {cell: _read_back(one) for cell, one in missing.items()}
+        done |= {cell: read_back(one) for cell, one in missing.items()}
     return {cell: done[cell] for cell in cells}
 
 
@@ -104,9 +99,9 @@ def read_cells(
     missing: dict[SuiteCell, EvaluateConfig] = {}
     for cell, one in configs.items():
         start = starts[cell.row]
-        data = images[_input(start)]
-        if evaluation := _existing_cell(start, data, one):
-            _show_existing(evaluation, cell, show)
+        data = images[input_of(start)]
+        if evaluation := existing_row(start, data, one):
+            show_existing(evaluation, cell.title, show)
             complete[cell] = evaluation
         else:
             check_out_url(one.out.url, force)
@@ -121,24 +116,8 @@ def _load_inputs(
 ) -> dict[Input, LabelledSet]:
     """One set, decoded once for each input that its rows have."""
     one = next(iter(configs.values()))
-    backbones = {_input(starts[cell.row]): starts[cell.row].backbone for cell in configs}
+    backbones = {input_of(starts[cell.row]): starts[cell.row].backbone for cell in configs}
     return {key: load_labelled(one.data, backbones[key], show, one.external) for key in sorted(backbones)}
-
-
-def _existing_cell(start: StartingWeights, data: LabelledSet, one: EvaluateConfig) -> Evaluation | None:
-    """The cell where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
-    try:
-        return complete_row(start, data, one)
-    except RecordError:
-        return None
-
-
-def _show_existing(evaluation: Evaluation, cell: SuiteCell, show: ProgressDisplay) -> None:
-    if evaluation.history_fault:
-        show.warn(f"{cell.title}: {evaluation.history_fault}")
-    show.say(f"{cell.title}: already evaluated; {headline(evaluation)}")
-    overlap = evaluation.metrics["checkpoint"]["pretrained_on"]
-    show_pretraining_overlap(overlap, show, f"{cell.title}: ")
 
 
 def _make_in_parallel(
@@ -146,24 +125,5 @@ def _make_in_parallel(
 ) -> None:
     """Evaluate cells into their folders, `config.jobs` at a time."""
     show.begin(f"{len(missing)} cells, {min(config.jobs, len(missing))} at a time")
-    tasks = {cell.title: partial(_make_in_process, one) for cell, one in missing.items()}
+    tasks = {cell.title: partial(make_in_process, one, "") for cell, one in missing.items()}
     run_in_parallel(tasks, config.jobs, config.threads, show)
-
-
-def _make_in_process(one: EvaluateConfig, show: ProgressDisplay) -> None:
-    # This is a worker process: it reads weights and images itself, so that they are not pickled.
-    start = open_starting_weights(one.checkpoint, one.model)
-    size, interpolation = _input(start)
-    data = load_with_external(one.data, one.external, size, interpolation=interpolation)
-    make_row(start, data, one, show)
-
-
-def _read_back(one: EvaluateConfig) -> Evaluation:
-    evaluation = evaluation_files.read_whole(one.out.url)
-    if evaluation is None:
-        raise StorageError(f"the evaluation just written to {one.out.url} cannot be read back")
-    return evaluation
-
-
-def _input(start: StartingWeights) -> Input:
-    return start.image_size, start.backbone.preparation.interpolation

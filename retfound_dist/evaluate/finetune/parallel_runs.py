@@ -7,9 +7,10 @@ other on all threads. The processes report progress to the display of this one t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from queue import Empty
 from typing import Any, TypeVar
 
@@ -76,12 +77,23 @@ def _attach(queue: Any, process_counter: Any, threads: int) -> None:
     with process_counter.get_lock():
         process_index = process_counter.value
         process_counter.value += 1
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Lines that this process prints itself must pass the same mask for secrets.
     filter_output()
     # By default torch starts a thread for every core, in every process.
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(process_index % torch.cuda.device_count())
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, also within a task.
+
+    Otherwise it would go on after a kill of its command, and write beside the command that is started again.
+    """
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(name: str, task: Callable[[ProgressDisplay], T]) -> T:

@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 
 from retfound_dist.runtime.svg_plots import INK, MUTED, colour, new_figure, to_svg
 
-_INCHES_A_LINE = 0.26
+_INCHES_A_LINE = 0.27
 _BAR_STEP = 0.32
 _AXIS = 0.0
+_MARGIN = 0.5
+"""Room for names at either side of the scale, as a share of its length."""
 
 
 def joined_groups(mean_ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
@@ -40,7 +42,7 @@ def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -
     left = (len(ordered) + 1) // 2
     below = _BAR_STEP * (len(groups) + 1)
     depth = below + left
-    figure, axes = new_figure(height=_INCHES_A_LINE * (depth + 2.6), width=5.6)
+    figure, axes = new_figure(height=_INCHES_A_LINE * (depth + 2.6), width=4.5)
     rows = len(ordered)
     _draw_scale(axes, rows, difference)
     for place, (first, last) in enumerate(groups):
@@ -52,7 +54,7 @@ def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -
         on_left = place < left
         line = place if on_left else rows - 1 - place
         _draw_row(axes, name, rank, -below - line - 0.4, on_left, rows)
-    axes.set(xlim=(1 - 0.55 * (rows - 1), rows + 0.55 * (rows - 1)), ylim=(-depth, 2.6))
+    axes.set(xlim=(1 - _MARGIN * (rows - 1), rows + _MARGIN * (rows - 1)), ylim=(-depth, 2.6))
     axes.set_axis_off()
     return str(Markup(to_svg(figure)))
 
@@ -61,19 +63,19 @@ def _draw_scale(axes: Axes, rows: int, difference: float) -> None:
     axes.plot([1, rows], [_AXIS, _AXIS], color=INK, linewidth=1)
     for rank in range(1, rows + 1):
         axes.plot([rank, rank], [_AXIS, 0.25], color=INK, linewidth=1)
-        axes.text(rank, 0.4, str(rank), ha="center", va="bottom", fontsize=8)
+        axes.text(rank, 0.4, str(rank), ha="center", va="bottom", fontsize=9.5)
     # Cut off where it is longer than the scale: it then joins all rows anyway.
-    end = min(1 + difference, rows + 0.5 * (rows - 1))
+    end = min(1 + difference, rows + _MARGIN * (rows - 1))
     axes.plot([1, end], [1.7, 1.7], color=MUTED, linewidth=1.4)
     for x in (1, end):
         axes.plot([x, x], [1.55, 1.85], color=MUTED, linewidth=1.4)
     axes.text(
-        (1 + end) / 2, 1.85, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=8
+        (1 + end) / 2, 1.85, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=9.5
     )
 
 
 def _draw_row(axes: Axes, name: str, rank: float, y: float, on_left: bool, rows: int) -> None:
-    edge = 1 - 0.12 * (rows - 1) if on_left else rows + 0.12 * (rows - 1)
+    edge = 1 - 0.06 * (rows - 1) if on_left else rows + 0.06 * (rows - 1)
     axes.plot([rank, rank, edge], [_AXIS, y, y], color=MUTED, linewidth=0.9)
     axes.plot([rank], [_AXIS], "o", color=colour(0), markersize=4)
     label = f"{name}  {rank:.2f}" if on_left else f"{rank:.2f}  {name}"
@@ -83,5 +85,5 @@ def _draw_row(axes: Axes, name: str, rank: float, y: float, on_left: bool, rows:
         f"{label} " if on_left else f" {label}",
         ha="right" if on_left else "left",
         va="center",
-        fontsize=8,
+        fontsize=9.5,
     )

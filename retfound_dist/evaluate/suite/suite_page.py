@@ -29,7 +29,8 @@ def suite_tree(sets: ComparedSets, left_out: Mapping[str, str], warning: str) ->
     return {
         "sets": {
             name: {
-                key: tree[key] for key in ("rows", "best", "pairs", "ties", "split", "bootstrap", "classes")
+                key: tree[key]
+                for key in ("rows", "best", "pairs", "ties", "split", "bootstrap", "classes", "seeds")
             }
             for name, tree in sets.items()
         },
@@ -48,7 +49,7 @@ def suite_page(tree: Mapping[str, Any], paths: Mapping[str, str], links: Mapping
         subtitle=f"{plural(len(_first(sets)['rows']), 'row')}, the same fine-tuning for each; "
         + ", ".join(f"{name}: {one['split']['test']:,} test images" for name, one in sets.items()),
         alarms=[],
-        summary=[*tree["sentences"], "Brackets and small numbers are 95 % intervals on one set."],
+        summary=[*tree["sentences"], "Small numbers below a score are its 95 % interval on this set."],
         **{
             **empty_context(),
             "warnings": suite_warnings(tree),
@@ -112,7 +113,8 @@ def _facts(sets: Mapping[str, Any], paths: Mapping[str, str]) -> list[tuple[str,
         facts.append(
             (f"Set {name}", f"{paths[name]}; {len(one['classes'])} classes; {parts} images; split {split_by}")
         )
-    return facts
+    seeds = ", ".join(map(str, _first(sets)["seeds"]))
+    return [*facts, ("Seeds", f"{seeds}; the page of each set has all settings")]
 
 
 def _first(sets: Mapping[str, Any]) -> Any:

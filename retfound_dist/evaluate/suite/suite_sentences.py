@@ -29,7 +29,7 @@ def rank_sentences(summary: RankSummary) -> list[str]:
     """The row with the best mean rank, and its wins and ties against each other row."""
     label = wording.LABELS[summary["metric"]]
     if not summary["sets"]:
-        return [f"{label} is undefined for some row on every set, so rows have no ranks."]
+        return [f"{_capital(label)} is undefined for some row on every set, so rows have no ranks."]
     if len(summary["rows"]) < 2:
         return []
     ranks = summary["mean_rank"]
@@ -37,9 +37,9 @@ def rank_sentences(summary: RankSummary) -> list[str]:
     leaders = [row for row, rank in ranks.items() if rank == lowest]
     sets = plural(len(summary["sets"]), "set")
     if len(leaders) > 1:
-        return [f"{label} on {sets}: {_names(leaders)} share the best mean rank, {lowest:.2f}."]
+        return [f"{_capital(label)} on {sets}: {_names(leaders)} share the best mean rank, {lowest:.2f}."]
     best = leaders[0]
-    text = f"{label} on {sets}: “{best}” has the best mean rank, {lowest:.2f} (1 is the best)."
+    text = f"{_capital(label)} on {sets}: “{best}” has the best mean rank, {lowest:.2f} (1 is the best)."
     return [" ".join([text, *(_record(pair, best) for pair in summary["pairs"] if best in _ends(pair))])]
 
 
@@ -69,7 +69,7 @@ def limit_sentences(summary: RankSummary) -> Iterator[str]:
 
 def _test_sentence(summary: RankSummary) -> str:
     """The pairs of rows that differ over sets after Holm's correction."""
-    label, sets = wording.LABELS[summary["metric"]], len(summary["sets"])
+    label, sets = _capital(wording.LABELS[summary["metric"]]), len(summary["sets"])
     pairs = [pair for pair in summary["pairs"] if pair["p_holm"] is not None and pair["p_holm"] < ALPHA]
     count = len(summary["pairs"])
     corrected = f" after Holm's correction for {count} pairs" if count > 1 else ""
@@ -105,12 +105,13 @@ def _record(pair: Mapping[str, Any], best: str) -> str:
     """The sets on which the best row is clearly better or worse than another."""
     wins, losses = (pair["wins"], pair["losses"]) if pair["one"] == best else (pair["losses"], pair["wins"])
     other = next(name for name in _ends(pair) if name != best)
-    clauses = [f"clearly better than “{other}” on {wins}"]
-    if losses:
-        clauses.append(f"clearly worse on {losses}")
-    if pair["ties"]:
-        clauses.append(f"not distinguishable on {pair['ties']}")
-    return f"It is {_joined(clauses)}."
+    counts = {"clearly better": wins, "clearly worse": losses, "not clearly different": pair["ties"]}
+    clauses = [f"{words} on {plural(count, 'set')}" for words, count in counts.items() if count]
+    return f"Compared with “{other}”, it is {_joined(clauses)}."
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def _ends(pair: Mapping[str, Any]) -> tuple[str, str]:

@@ -55,6 +55,14 @@ def pair_table(summary: RankSummary) -> dict[str, Any]:
     return {"title": title, "note": _PAIRS_NOTE, "first": "pair", "columns": columns, "lines": lines}
 
 
+def terminal_lines(table: Mapping[str, Any]) -> list[str]:
+    """A table of the page in columns for a terminal, without intervals."""
+    lines = [[line["name"], *(cell["value"] for cell in line["cells"])] for line in table["lines"]]
+    rows = [[table["title"], *table["columns"]], *lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
 def _score_cells(metric: str, tree: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The score of each row on one set, with its interval."""
     values = {row: scores["macro"][metric] for row, scores in tree["rows"].items()}
@@ -68,7 +76,8 @@ def _score_cells(metric: str, tree: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "span": _span_text(scores["ci95"]["macro"].get(metric)) if value is not None else "",
                 "reason": scores["macro"].get("undefined", {}).get(metric, ""),
                 "best": len(values) > 1 and value is not None and value == best,
-                "tied": row in tree["ties"]["macro"][metric],
+                # An equal score is as good as the best: it is bold, and needs no second mark.
+                "tied": row in tree["ties"]["macro"][metric] and value != best,
             }
         )
     return cells

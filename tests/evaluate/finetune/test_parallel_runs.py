@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ import torch
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.finetune.parallel_runs import run_in_parallel
 from retfound_dist.runtime.progress import ProgressDisplay
+from tests import ROOT
 
 
 class Recorder(ProgressDisplay):
@@ -64,3 +69,28 @@ def test_a_piece_that_fails_raises_its_own_error_after_the_others_end(tmp_path: 
         run_in_parallel({"bad": fail, "good": partial(touch, path)}, 1, 1, Recorder())
     assert os.path.exists(path)
     assert multiprocessing.active_children() == []
+
+
+def note_process_and_linger(note: str, show: ProgressDisplay) -> None:
+    """Write this process's number, and stay."""
+    Path(note).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def run_lingering_task(note: str) -> None:
+    """A command whose only task never ends by itself."""
+    run_in_parallel({"a": partial(note_process_and_linger, note)}, 1, 1, ProgressDisplay(quiet=True))
+
+
+def test_a_worker_of_a_killed_command_ends_within_its_task(tmp_path: Path) -> None:
+    note = tmp_path / "worker"
+    code = f"from {__name__} import run_lingering_task; run_lingering_task({str(note)!r})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as command:
+        while not (note.exists() and note.read_text()):
+            assert command.poll() is None
+            time.sleep(0.05)
+        command.kill()
+    worker = Path(f"/proc/{note.read_text()}")
+    while worker.exists() and "Z" not in (worker / "stat").read_text().split(")")[1]:
+        time.sleep(0.05)

@@ -32,6 +32,7 @@ def compared_set(scores: Mapping[str, float | None], clear: float = 0.05) -> dic
         "split": {"by": "patient", "train": 60, "val": 20, "test": 20, "known_by": {"patient": 100}},
         "bootstrap": {"unit": "patient", "units": 20, "resamples": 1000},
         "classes": ["A", "B"],
+        "seeds": [0],
     }
 
 

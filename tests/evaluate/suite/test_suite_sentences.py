@@ -24,8 +24,8 @@ def test_the_best_row_is_named_with_its_wins_losses_and_ties() -> None:
     table: list[list[float | None]] = [[0.9, 0.5], [0.8, 0.79], [0.5, 0.7], [0.9, 0.6]]
     (sentence,) = rank_sentences(summary(["ours", "none"], table))
     assert sentence == (
-        "AUPR on 4 sets: “ours” has the best mean rank, 1.25 (1 is the best). It is clearly better than “none” "
-        "on 2, clearly worse on 1 and not distinguishable on 1."
+        "AUPR on 4 sets: “ours” has the best mean rank, 1.25 (1 is the best). Compared with “none”, it is clearly "
+        "better on 2 sets, clearly worse on 1 set and not clearly different on 1 set."
     )
 
 
@@ -63,7 +63,7 @@ def test_a_difference_over_many_sets_is_named_with_its_corrected_p() -> None:
 def test_limits_are_said_once_for_all_scores() -> None:
     sets = compared_sets(["a", "b"], [[0.9, 0.5], [0.8, 0.7]])
     sentences = suite_sentences([rank_summary(metric, sets) for metric in ("aupr", "balanced_accuracy")])
-    assert [s.split(" on ")[0] for s in sentences[:2]] == ["AUPR", "balanced accuracy"]
+    assert [s.split(" on ")[0] for s in sentences[:2]] == ["AUPR", "Balanced accuracy"]
     assert len(sentences) == 3
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retfound_dist.evaluate.suite.rank_statistics import rank_summary
-from retfound_dist.evaluate.suite.suite_tables import MEAN_RANK, pair_table, set_table
+from retfound_dist.evaluate.suite.suite_tables import MEAN_RANK, pair_table, set_table, terminal_lines
 from tests.evaluate.suite.compared_sets import compared_sets
 
 SETS = compared_sets(["none", "ours", "mae"], [[0.5, 0.9, 0.88], [0.7, 0.6, None]])
@@ -32,3 +32,20 @@ def test_pairs_show_wins_ties_losses_and_both_p() -> None:
     (line,) = pair_table(rank_summary("aupr", sets))["lines"]
     assert line["name"] == "a and b"
     assert [cell["value"] for cell in line["cells"]] == ["0", "1", "2", "0.25", "0.25"]
+
+
+def test_the_terminal_shows_the_same_values_in_columns() -> None:
+    sets = compared_sets(["a", "long_name"], [[0.5, 0.9], [0.7, 0.8]])
+    lines = terminal_lines(set_table(rank_summary("aupr", sets), sets, {}))
+    assert lines == [
+        "AUPR on each set      a  long_name",
+        "s0                0.500      0.900",
+        "s1                0.700      0.800",
+        "mean rank          2.00       1.00",
+    ]
+
+
+def test_equal_scores_are_all_bold_and_not_marked_as_ties() -> None:
+    sets = compared_sets(["a", "b"], [[0.9, 0.9]])
+    (line,) = set_table(rank_summary("aupr", sets), sets, {})["lines"]
+    assert [(cell["best"], cell["tied"]) for cell in line["cells"]] == [(True, False), (True, False)]
