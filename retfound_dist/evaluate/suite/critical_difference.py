@@ -15,8 +15,11 @@ from retfound_dist.runtime.svg_plots import INK, MUTED, colour, new_figure, to_s
 _INCHES_A_LINE = 0.27
 _BAR_STEP = 0.32
 _AXIS = 0.0
-_MARGIN = 0.5
-"""Room for names at either side of the scale, as a share of its length."""
+_SCALE_INCHES = 2.2
+_INCHES_A_LETTER = 0.085
+"""Width of a letter of a name, with room for wide letters."""
+_STUB = 0.06
+"""Distance of a name from the scale, as a share of the scale."""
 
 
 def joined_groups(mean_ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
@@ -42,9 +45,13 @@ def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -
     left = (len(ordered) + 1) // 2
     below = _BAR_STEP * (len(groups) + 1)
     depth = below + left
-    figure, axes = new_figure(height=_INCHES_A_LINE * (depth + 2.6), width=4.5)
     rows = len(ordered)
-    _draw_scale(axes, rows, difference)
+    # Names stand beside the scale, and a page cuts off what is wider than the picture.
+    name_inches = _INCHES_A_LETTER * (max(map(len, mean_rank)) + len(" 1.00  "))
+    figure, axes = new_figure(_INCHES_A_LINE * (depth + 2.6), _SCALE_INCHES + 2 * name_inches)
+    margin = (rows - 1) * name_inches / _SCALE_INCHES
+    # Cut off where it is longer than the picture: it then joins all rows anyway.
+    _draw_scale(axes, rows, min(1 + difference, rows + margin), f"critical difference {difference:.2f}")
     for place, (first, last) in enumerate(groups):
         y = -_BAR_STEP * (place + 1)
         low, high = ordered[first][1], ordered[last][1]
@@ -54,28 +61,25 @@ def critical_difference_svg(mean_rank: Mapping[str, float], difference: float) -
         on_left = place < left
         line = place if on_left else rows - 1 - place
         _draw_row(axes, name, rank, -below - line - 0.4, on_left, rows)
-    axes.set(xlim=(1 - _MARGIN * (rows - 1), rows + _MARGIN * (rows - 1)), ylim=(-depth, 2.6))
+    axes.set(xlim=(1 - margin, rows + margin), ylim=(-depth, 2.6))
     axes.set_axis_off()
     return str(Markup(to_svg(figure)))
 
 
-def _draw_scale(axes: Axes, rows: int, difference: float) -> None:
+def _draw_scale(axes: Axes, rows: int, end: float, label: str) -> None:
+    """The ranks, and above them the critical difference from 1 to `end`."""
     axes.plot([1, rows], [_AXIS, _AXIS], color=INK, linewidth=1)
     for rank in range(1, rows + 1):
         axes.plot([rank, rank], [_AXIS, 0.25], color=INK, linewidth=1)
         axes.text(rank, 0.4, str(rank), ha="center", va="bottom", fontsize=9.5)
-    # Cut off where it is longer than the scale: it then joins all rows anyway.
-    end = min(1 + difference, rows + _MARGIN * (rows - 1))
     axes.plot([1, end], [1.7, 1.7], color=MUTED, linewidth=1.4)
     for x in (1, end):
         axes.plot([x, x], [1.55, 1.85], color=MUTED, linewidth=1.4)
-    axes.text(
-        (1 + end) / 2, 1.85, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=9.5
-    )
+    axes.text((1 + end) / 2, 1.85, label, ha="center", va="bottom", fontsize=9.5)
 
 
 def _draw_row(axes: Axes, name: str, rank: float, y: float, on_left: bool, rows: int) -> None:
-    edge = 1 - 0.06 * (rows - 1) if on_left else rows + 0.06 * (rows - 1)
+    edge = 1 - _STUB * (rows - 1) if on_left else rows + _STUB * (rows - 1)
     axes.plot([rank, rank, edge], [_AXIS, y, y], color=MUTED, linewidth=0.9)
     axes.plot([rank], [_AXIS], "o", color=colour(0), markersize=4)
     label = f"{name}  {rank:.2f}" if on_left else f"{rank:.2f}  {name}"

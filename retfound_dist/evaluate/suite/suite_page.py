@@ -49,7 +49,7 @@ def suite_page(tree: Mapping[str, Any], paths: Mapping[str, str], links: Mapping
         subtitle=f"{plural(len(_first(sets)['rows']), 'row')}, the same fine-tuning for each; "
         + ", ".join(f"{name}: {one['split']['test']:,} test images" for name, one in sets.items()),
         alarms=[],
-        summary=[*tree["sentences"], "Small numbers below a score are its 95 % interval on this set."],
+        summary=tree["sentences"],
         **{
             **empty_context(),
             "warnings": suite_warnings(tree),

@@ -40,7 +40,12 @@ def rank_sentences(summary: RankSummary) -> list[str]:
         return [f"{_capital(label)} on {sets}: {_names(leaders)} share the best mean rank, {lowest:.2f}."]
     best = leaders[0]
     text = f"{_capital(label)} on {sets}: “{best}” has the best mean rank, {lowest:.2f} (1 is the best)."
-    return [" ".join([text, *(_record(pair, best) for pair in summary["pairs"] if best in _ends(pair))])]
+    pairs = [pair for pair in summary["pairs"] if best in _ends(pair)]
+    same = [_other(pair, best) for pair in pairs if not pair["wins"] and not pair["losses"]]
+    records = [_record(pair, best) for pair in pairs if pair["wins"] or pair["losses"]]
+    if same:
+        records.append(f"On no set is it clearly different from {_names(same, 'or')}.")
+    return [" ".join([text, *records])]
 
 
 def limit_sentences(summary: RankSummary) -> Iterator[str]:
@@ -104,10 +109,9 @@ def joined_note(summary: RankSummary) -> str:
 def _record(pair: Mapping[str, Any], best: str) -> str:
     """The sets on which the best row is clearly better or worse than another."""
     wins, losses = (pair["wins"], pair["losses"]) if pair["one"] == best else (pair["losses"], pair["wins"])
-    other = next(name for name in _ends(pair) if name != best)
     counts = {"clearly better": wins, "clearly worse": losses, "not clearly different": pair["ties"]}
     clauses = [f"{words} on {plural(count, 'set')}" for words, count in counts.items() if count]
-    return f"Compared with “{other}”, it is {_joined(clauses)}."
+    return f"Compared with “{_other(pair, best)}”, it is {_joined(clauses)}."
 
 
 def _capital(text: str) -> str:
@@ -118,9 +122,13 @@ def _ends(pair: Mapping[str, Any]) -> tuple[str, str]:
     return pair["one"], pair["other"]
 
 
-def _names(names: Sequence[str]) -> str:
-    return _joined([f"“{name}”" for name in names])
+def _other(pair: Mapping[str, Any], row: str) -> str:
+    return next(name for name in _ends(pair) if name != row)
 
 
-def _joined(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _names(names: Sequence[str], last: str = "and") -> str:
+    return _joined([f"“{name}”" for name in names], last)
+
+
+def _joined(words: Sequence[str], last: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -29,6 +29,11 @@ def test_the_best_row_is_named_with_its_wins_losses_and_ties() -> None:
     )
 
 
+def test_rows_without_a_clear_difference_on_any_set_are_named_together() -> None:
+    (sentence,) = rank_sentences(summary(["a", "b", "c"], [[0.82, 0.81, 0.80], [0.83, 0.82, 0.82]]))
+    assert sentence.endswith("(1 is the best). On no set is it clearly different from “b” or “c”.")
+
+
 def test_rows_that_share_the_best_rank_are_both_named() -> None:
     (sentence,) = rank_sentences(summary(["a", "b"], [[0.9, 0.5], [0.5, 0.9]]))
     assert sentence == "AUPR on 2 sets: “a” and “b” share the best mean rank, 1.50."
