@@ -107,7 +107,9 @@ def _run_suite(config: SuiteConfig, quiet: bool, force: bool) -> None:
         if missing:
             show.say(_waiting_message(config, missing))
             return
-        _write_suite(config, {**done, **complete}, left_out, warning, show)
+        everything = {**done, **complete}
+        # In the order of the settings, so that every call would write the same files.
+        _write_suite(config, {cell: everything[cell] for cell in cells}, left_out, warning, show)
 
 
 def _cells_of_other_calls(

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from retfound_dist.config.loading import load
+from retfound_dist.config.schema import SuiteConfig
 from retfound_dist.errors import ConfigError, DataError, WeightsError
-from retfound_dist.evaluate.commands.suite import suite_command
+from retfound_dist.evaluate.commands.suite import suite_command, suites_by_size
 from tests import ROOT
 from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
 
@@ -104,21 +106,27 @@ def test_the_last_of_several_shares_writes_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = make_inputs(tmp_path)
-    out = suite(path, "cells=1/2")
-    assert set(stamps(out)) == {("one", "none"), ("two", "none")}
+    out = suite(path, "cells=1/3")
+    assert set(stamps(out)) == {("one", "none"), ("two", "ours")}
     assert not (out / "suite.json").exists()
     first = stamps(out)
-    assert suite_command(str(path), [*SMALL, "cells=1/2"]) == 0
+    assert suite_command(str(path), [*SMALL, "cells=1/3"]) == 0
     assert "2 cells of other calls are not complete, such as one, ours" in capsys.readouterr().out
-    suite(path, "cells=2/2")
+    suite(path, "cells=2/3")
+    assert not (out / "suite.json").exists()
+    suite(path, "cells=3/3")
     assert set(stamps(out)) == CELLS
     assert {cell: stamp for cell, stamp in stamps(out).items() if cell in first} == first
     tree = json.loads((out / "suite.json").read_text())
-    # The share is no property of the result: any call would have written the same file.
-    assert tree["config"]["cells"] == "1/1"
-    text = (out / "suite.json").read_text()
-    suite(path, "cells=1/2")
-    assert (out / "suite.json").read_text() == text
+    # Two calls that end together both write: it must not matter which one is last.
+    assert (tree["config"]["cells"], list(tree["sets"])) == ("1/1", ["one", "two"])
+    files = [
+        out / name
+        for name in ("suite.json", "suite.md", "report.html", "one/compare.json", "two/report.html")
+    ]
+    by_third = [file.read_bytes() for file in files]
+    suite(path, "cells=1/3")
+    assert [file.read_bytes() for file in files] == by_third
 
 
 def test_a_set_that_is_not_there_is_left_out_and_named(
@@ -176,3 +184,14 @@ def test_a_killed_suite_goes_on_without_repeating_complete_cells(tmp_path: Path)
     assert set(stamps(out)) == CELLS
     assert {cell: stamp for cell, stamp in stamps(out).items() if cell in before} == before
     assert (out / "suite.json").is_file()
+
+
+def test_each_size_of_a_list_is_a_suite_of_its_own(tmp_path: Path) -> None:
+    def sizes(*overrides: str) -> list[tuple[object, str]]:
+        config, _ = load(SuiteConfig, str(write_config(tmp_path)), ["out.url=o", *overrides])
+        return [(one.model.image_size, one.out.url) for one in suites_by_size(config)]
+
+    assert sizes() == [("own", "o")]
+    assert sizes("sizes=same") == [(224, "o")]
+    assert sizes("sizes=same", "model.image_size=56") == [(56, "o")]
+    assert sizes("sizes=[224, 448]") == [(224, "o/size_224"), (448, "o/size_448")]
