@@ -197,6 +197,7 @@ class ProbeFile(TypedDict):
     data: SetNote
     probe: Tree
     images: NotRequired[Count]
+    features_version: NotRequired[Count]
 
 
 @_ALLOW_EXTRA_KEYS

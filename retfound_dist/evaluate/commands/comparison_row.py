@@ -44,8 +44,8 @@ def show_existing(
     evaluation: Evaluation, title: str, show: ProgressDisplay, *, with_overlap: bool = True
 ) -> None:
     """Show the scores of a row that is reused, and the images that its weights were pretrained on."""
-    if evaluation.history_fault:
-        show.warn(f"{title}: {evaluation.history_fault}")
+    for remark in evaluation.remarks:
+        show.warn(f"{title}: {remark}")
     show.say(f"{title}: already evaluated; {headline(evaluation)}")
     if with_overlap:
         show_pretraining_overlap(evaluation.metrics["checkpoint"]["pretrained_on"], show, f"{title}: ")

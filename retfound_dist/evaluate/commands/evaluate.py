@@ -25,6 +25,7 @@ from retfound_dist.evaluate.finetune.recipe_search import tune
 from retfound_dist.evaluate.finetune.seeds import finetune_other_seeds, finetune_seed, seed_statistics
 from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.finetune.worst_mistakes import worst_mistakes
+from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.probe.probe_evaluation import predict_test_part, score_test_part
 from retfound_dist.evaluate.report.evaluation_page import evaluation_page
@@ -65,8 +66,8 @@ def evaluate_command(
                 )
             show.say(f"already evaluated, --force does it again; {headline(existing)}")
             show_pretraining_overlap(pretraining_overlap.count_overlap(start, data.parts), show)
-            if existing.history_fault:
-                show.warn(existing.history_fault)
+            for remark in existing.remarks:
+                show.warn(remark)
             show.say(f"report: {config.out.url.rstrip('/')}/{evaluation_files.REPORT}")
             return 0
         evaluation = evaluate_start(start, data, config, show)
@@ -167,7 +168,8 @@ def evaluate_start(
         predicted = predict_test_part(start, features, data, config.probe, show)
         # Rounded as in the CSV.
         probe_probabilities = {name: p_NC.round(evaluation_files.DIGITS) for name, p_NC in predicted.items()}
-        probed = {"probe": score_test_part(probe_probabilities, data, config.probe, config.bootstrap, show)}
+        scored = score_test_part(probe_probabilities, data, config.probe, config.bootstrap, show)
+        probed = {"probe": scored, "features_version": FEATURES_VERSION}
     tree = {
         **test_scores,
         "ci95": bootstrap.intervals(resampled),

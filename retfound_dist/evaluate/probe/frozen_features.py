@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from retfound_dist.errors import DataError, RetfoundError
-from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
+from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.label_subset import TRAIN
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.finetune.finetuning import best_device
+from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION, EncoderImages
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback, shifted_progress
 from retfound_dist.io import storage
 from retfound_dist.model.backbones.backbone import Backbone
@@ -86,14 +87,10 @@ def cached_features(
     where, identity = storage.join(folder, CACHE), _identity(start, data)
     cached = _read(where, identity)
     missing = [name for name in parts if name not in cached]
-    interpolation = start.backbone.preparation.interpolation
     if missing:
         model, done, total = frozen_encoder(start), 0, sum(len(data.parts[name]) for name in missing)
         for name in missing:
-            images = [
-                resize_for_testing(image, start.image_size, interpolation)
-                for image in data.parts[name].images
-            ]
+            images = EncoderImages(data, [name], start.backbone)
             cached[name] = compute_features(
                 model, start.backbone, images, shifted_progress(done, total, on_progress)
             )
@@ -131,5 +128,11 @@ def _read(where: str, identity: str) -> dict[str, Features]:
 
 
 def _identity(start: StartingWeights, data: LabelledSet) -> str:
-    text = json.dumps([start.identity, start.describe()["encoder"], start.image_size, data.fingerprint])
-    return hashlib.sha256(text.encode()).hexdigest()
+    facts = [
+        start.identity,
+        start.describe()["encoder"],
+        start.image_size,
+        data.fingerprint,
+        FEATURES_VERSION,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -3,7 +3,7 @@
 The tokens of a ViT-L at 224 pixels are 0.4 MB an image. So only the images that a probe is fitted on are
 kept, in memory and in fp16. The other images are needed once, and are computed when they are read.
 
-Shapes: B images of a batch, L patches, or places of a feature map, D the encoder's width.
+Shapes: B images of a batch, S their side, L patches, or places of a feature map, D the encoder's width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retfound_dist.evaluate.data.gray_pixels import Pixels, resize_for_testing
+from retfound_dist.evaluate.data.gray_pixels import Pixels
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.probe.frozen_features import BATCH, frozen_encoder
 from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
@@ -41,7 +41,7 @@ class PatchTokens:
         kept: Indices,
         on_progress: ProgressCallback | None = None,
     ) -> None:
-        """Computes the tokens of the images in `kept`. `images`: gray, (H, W) each."""
+        """Computes the tokens of the images in `kept`. `images`: gray, (S, S) each."""
         self._start, self._images = start, images
         self._model = frozen_encoder(start)
         self._kept_ILD: Tensor | None = None
@@ -66,11 +66,7 @@ class PatchTokens:
     @torch.no_grad()
     def _compute(self, indices: Indices) -> Tensor:
         backbone, device = self._start.backbone, next(self._model.parameters()).device
-        interpolation = backbone.preparation.interpolation
-        resized = [
-            resize_for_testing(self._images[i], self._start.image_size, interpolation) for i in indices
-        ]
-        batch = torch.from_numpy(np.stack(resized)[:, None]).to(device)
+        batch = torch.from_numpy(np.stack([self._images[i] for i in indices])[:, None]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             tokens_BLD = backbone.positions(self._model, backbone.preparation.normalise(batch))
         # A few channels of some encoders are huge; in fp16 they would be infinite.

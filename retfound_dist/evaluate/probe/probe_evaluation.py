@@ -10,6 +10,7 @@ from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.probe import probing
 from retfound_dist.evaluate.probe.attentive_probe import limit_note, open_tokens
+from retfound_dist.evaluate.probe.encoder_images import EncoderImages
 from retfound_dist.evaluate.probe.frozen_features import Features
 from retfound_dist.evaluate.scores import probe_wording
 from retfound_dist.evaluate.scores.metrics import Floats
@@ -24,9 +25,14 @@ def predict_test_part(
     show: ProgressDisplay,
 ) -> dict[str, Floats]:
     """The test part's probabilities (N, C) of each probe, fitted on train. `features`: of train and test."""
-    train, test = data.parts["train"], data.parts["test"]
+    train = data.parts["train"]
     read_tokens = open_tokens(
-        start, [*train.images, *test.images], train.labels, probing.groups_of(train), probe, show
+        start,
+        EncoderImages(data, ("train", "test"), start.backbone),
+        train.labels,
+        probing.groups_of(train),
+        probe,
+        show,
     )
     show.begin("probes of frozen features")
     return probing.fit_and_predict(

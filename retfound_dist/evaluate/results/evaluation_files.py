@@ -22,6 +22,7 @@ from typing import Any
 from retfound_dist.errors import RecordError
 from retfound_dist.evaluate.data.external_validation import ExternalTest
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
+from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION
 from retfound_dist.evaluate.results.page_image_files import PicturesFile
 from retfound_dist.evaluate.results.prediction_files import (
     read_predictions,
@@ -29,6 +30,7 @@ from retfound_dist.evaluate.results.prediction_files import (
     read_seeds,
 )
 from retfound_dist.evaluate.scores.metrics import LEGACY, MACRO, Floats, Labels
+from retfound_dist.evaluate.scores.probe_wording import OUTDATED_PROBES
 from retfound_dist.formats.log_writer import row_line
 from retfound_dist.formats.score_files import EpochRow, EvaluationFile
 from retfound_dist.io import storage
@@ -88,6 +90,12 @@ class Evaluation:
     """The test on another set. None after reading from files: its scores are in `metrics`."""
     history_fault: str = ""
     """A sentence about lines of history.jsonl that cannot be read; they are missing in the curves."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user must know where this evaluation is used again."""
+        is_outdated = "probe" in self.metrics and self.metrics.get("features_version") != FEATURES_VERSION
+        return [text for text in (self.history_fault, OUTDATED_PROBES if is_outdated else "") if text]
 
     @property
     def classes(self) -> list[str]:

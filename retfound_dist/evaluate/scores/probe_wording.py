@@ -9,6 +9,10 @@ from retfound_dist.config.schema import Alarm
 from retfound_dist.evaluate.scores.wording import LABELS, format_number, format_score
 
 PROBES = {"linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe"}
+OUTDATED_PROBES = (
+    "its probes are of an earlier version, which magnified the test images by 14 %: do not compare them with "
+    "new ones (the fine-tuned scores are not affected); --force evaluates again"
+)
 
 
 def attentive_gain(probes: Mapping[str, Any] | None) -> list[str]:

@@ -24,6 +24,7 @@ from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import StartingWeights
 from retfound_dist.evaluate.probe import patient_folds, probing
 from retfound_dist.evaluate.probe.attentive_probe import limit_note, open_tokens
+from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION, EncoderImages
 from retfound_dist.evaluate.probe.frozen_features import cached_features
 from retfound_dist.evaluate.results.evaluation_files import DIGITS
 from retfound_dist.evaluate.scores import bootstrap, probe_wording
@@ -108,7 +109,7 @@ def probe_checkpoint(
     rows = cached_features(start, data, PARTS, folder, show.advance)
     read_tokens = open_tokens(
         start,
-        [image for name in PARTS for image in data.parts[name].images],
+        EncoderImages(data, PARTS, start.backbone),
         images.labels_N,
         images.units_N,
         settings,
@@ -146,6 +147,7 @@ def probe_checkpoint(
         },
         "data": {"path": data.path, "fingerprint": data.fingerprint},
         "probe": to_dict(settings),
+        "features_version": FEATURES_VERSION,
         "seconds": round(time.monotonic() - started, 1),
     }
     result = ProbeResult(tree, probabilities)
@@ -202,4 +204,5 @@ def _is_same_probe(
         and tree["data"]["fingerprint"] == data.fingerprint
         and probing.has_settings(tree["probe"], settings)
         and tree["bootstrap"]["resamples"] == resamples
+        and tree.get("features_version") == FEATURES_VERSION
     )

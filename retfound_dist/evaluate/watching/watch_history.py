@@ -20,6 +20,7 @@ from retfound_dist.errors import FormatError, RecordError
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
 from retfound_dist.evaluate.data.starting_weights import checkpoint_identity
 from retfound_dist.evaluate.probe import probing
+from retfound_dist.evaluate.probe.encoder_images import FEATURES_VERSION
 from retfound_dist.evaluate.report.watch_page import watch_page
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import bootstrap
@@ -187,8 +188,9 @@ class History:
         return self._points[step]
 
     def _is_watched(self, result: ProbeResult) -> bool:
-        """Whether a probe has the method of the alarms; those of older versions have no attentive one."""
-        return self.config.alarm.method in result.probabilities
+        """Whether a probe has the method of the alarms, and features that can be compared with new ones."""
+        version = result.tree.get("features_version")
+        return self.config.alarm.method in result.probabilities and version == FEATURES_VERSION
 
     def _resampled(self, probabilities_NC: Floats, rule: Alarm) -> Floats:
         weights_RN = bootstrap.resample(self.images.units_N, self.config.bootstrap, 0)

