@@ -2,7 +2,7 @@
 
 predictions.csv            the test part: key, patient, label, predicted, p_<CLASS>...
 seed_predictions.csv       predictions of each seed, where there are several: seed, key, p_<CLASS>...
-probe_predictions.csv      predictions of each probe, where there are probes: probe, key, p_<CLASS>...
+probe_test_predictions.csv predictions of each probe, where there are probes: probe, key, p_<CLASS>...
 split.csv                  every image: key, patient, label, part
 history.jsonl              one object for each seed and epoch
 pictures.json              pictures that need the models: mistakes with heat maps, features, reconstructions
@@ -41,7 +41,7 @@ METRICS, PREDICTIONS, SEED_PREDICTIONS, PROBE_PREDICTIONS, EXTERNAL, SPLIT, HIST
     "metrics.json",
     "predictions.csv",
     "seed_predictions.csv",
-    "probe_predictions.csv",
+    "probe_test_predictions.csv",
     "external_predictions.csv",
     "split.csv",
     "history.jsonl",

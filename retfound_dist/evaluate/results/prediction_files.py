@@ -69,7 +69,7 @@ def read_seeds(url: str, seeds: Sequence[int], keys: Sequence[str], classes: Seq
 
 
 def read_probe_predictions(url: str, keys: Sequence[str], classes: Sequence[str]) -> dict[str, Floats]:
-    """Probe -> (N, C) of probe_predictions.csv at a URL; ValueError where it has other images."""
+    """Probe -> (N, C) of probe_test_predictions.csv at a URL; ValueError where it has other images."""
     columns = [array("d") for _ in classes]
     probes: list[str] = []
     row_number = 0

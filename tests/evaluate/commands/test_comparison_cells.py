@@ -98,7 +98,7 @@ def test_cells_that_are_complete_are_not_made_again_and_a_lost_one_is(compared: 
     lost = compared / "out" / "shots_2" / "draw_1" / "ours"
     shutil.rmtree(lost)
     unpredicted = compared / "out" / "shots_1" / "draw_0" / "none"
-    (unpredicted / "probe_predictions.csv").unlink()
+    (unpredicted / "probe_test_predictions.csv").unlink()
     # Made by a version without these settings.
     older = compared / "out" / "ours" / "metrics.json"
     tree = json.loads(older.read_text())
@@ -111,7 +111,7 @@ def test_cells_that_are_complete_are_not_made_again_and_a_lost_one_is(compared: 
         "out/shots_2/draw_1/ours",
         "out/shots_1/draw_0/none",
     }
-    assert (unpredicted / "probe_predictions.csv").exists()
+    assert (unpredicted / "probe_test_predictions.csv").exists()
     # More draws only add cells.
     run(compared, "shot_draws=3", "label_shots=[1]")
     assert stamps(compared).keys() - after.keys() == {"out/shots_1/draw_2/none", "out/shots_1/draw_2/ours"}

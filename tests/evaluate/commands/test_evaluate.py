@@ -43,7 +43,7 @@ def test_every_file_and_field_is_there(done: Path) -> None:
     tables = {"metrics.json", "predictions.csv", "split.csv", "history.jsonl"}
     assert names == tables | {
         "seed_predictions.csv",
-        "probe_predictions.csv",
+        "probe_test_predictions.csv",
         "report.html",
         "pictures.json",
         "features.npz",

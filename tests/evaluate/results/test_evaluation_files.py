@@ -42,9 +42,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def again(root: Path) -> int:
+def again(root: Path, *options: str) -> int:
     """`retfound evaluate` once more."""
-    return main(["evaluate", str(root / "evaluate.toml"), *TINY, "--quiet"])
+    return main(["evaluate", str(root / "evaluate.toml"), *TINY, *(options or ("--quiet",))])
 
 
 def test_an_evaluation_whose_metrics_are_damaged_is_refused_by_line_and_left_alone(
@@ -85,6 +85,22 @@ def test_a_curve_that_lost_lines_is_said_and_the_scores_are_read(whole: Path) ->
     assert len(held.history) == len(good.splitlines())
     assert "1 of 3 lines of" in held.history_fault
     history.write_bytes(good)
+
+
+def test_probes_of_an_earlier_version_are_used_again_with_a_warning(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = whole / "out" / "metrics.json"
+    good = metrics.read_bytes()
+    tree = json.loads(good)
+    assert "probe" in tree
+    assert tree.pop("features_version") == 2
+    assert again(whole, "--debug") == 0
+    assert "earlier version" not in str(capsys.readouterr())
+    metrics.write_text(json.dumps(tree))
+    assert again(whole, "--debug") == 0
+    assert "its probes are of an earlier version" in str(capsys.readouterr())
+    metrics.write_bytes(good)
 
 
 def test_what_is_drawn_together_is_kept_for_a_later_comparison_unless_patients_or_keys_say_it() -> None:

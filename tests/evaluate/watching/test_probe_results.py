@@ -62,7 +62,7 @@ def test_a_probe_reads_back_as_it_was_made_and_holds_every_image_but_those_for_t
         assert np.allclose(p_NC.sum(1), 1, atol=1e-6)
 
 
-def test_a_probe_is_made_again_only_of_other_settings_or_resamples(
+def test_a_probe_is_made_again_only_of_other_settings_resamples_or_features(
     start: StartingWeights, data: LabelledSet, tmp_path: Path
 ) -> None:
     def stamp() -> int:
@@ -76,7 +76,12 @@ def test_a_probe_is_made_again_only_of_other_settings_or_resamples(
     second = stamp()
     assert second != first
     probe(start, data, tmp_path, dataclasses.replace(FAST, folds=3), RESAMPLES + 1)
-    assert stamp() != second
+    third = stamp()
+    assert third != second
+    file = tmp_path / probe_results.PROBE
+    file.write_text(file.read_text().replace('"features_version": 2', '"features_version": 1'))
+    probe(start, data, tmp_path, dataclasses.replace(FAST, folds=3), RESAMPLES + 1)
+    assert json.loads(file.read_text())["features_version"] == 2
 
 
 @pytest.mark.parametrize("cut", ["no lines", "a line", "a number"])

@@ -123,12 +123,19 @@ def test_an_alarm_is_logged_once_and_stands_in_the_history_each_time(watched: Wa
     assert [row["finetuned"] for row in tree["rows"]] == [None, None]
 
 
-def test_probes_from_before_there_was_an_attentive_one_are_still_taken(watched: Watched) -> None:
+def test_old_probes_are_made_again_and_those_of_deleted_checkpoints_shown_but_not_compared(
+    watched: Watched,
+) -> None:
+    """Their features are of other pixels (`encoder_images.FEATURES_VERSION`)."""
     config, data = watched
     for step in (10, 20):
-        forget_attentive_settings(config, step)
+        write_as_old_version(config, step)
     newer = change(config, "probe.kinds=['linear', 'knn', 'attentive']")
-    assert sorted(History.load(newer, data, print).steps) == [10, 20]
+    assert History.load(newer, data, print).steps == {}
+    shutil.rmtree(checkpoint_url(config.run.url, 10))
+    history = History.load(newer, data, print)
+    assert sorted(history.steps) == [10]
+    assert [checkpoint.point.value for checkpoint in history.compared()] == [None]
     assert History.load(change(newer, "probe.folds=3"), data, print).steps == {}
 
 
@@ -139,7 +146,7 @@ def test_an_alarm_by_the_attentive_probe_asks_for_it_and_old_probes_without_it_a
     monkeypatch.setattr(attentive_probe, "STEPS", (2, 4))
     config, data = watched
     for step in (10, 20):
-        forget_attentive_settings(config, step)
+        write_as_old_version(config, step)
     newer = change(config, "probe.kinds=['linear', 'knn', 'attentive']", "alarm.method=attentive")
     shutil.rmtree(checkpoint_url(config.run.url, 10))
     history = History.load(newer, data, print)
@@ -186,11 +193,11 @@ def result_rows(result: probe_results.ProbeResult) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / probe_results.PREDICTIONS).open()))
 
 
-def forget_attentive_settings(config: WatchConfig, step: int) -> None:
+def write_as_old_version(config: WatchConfig, step: int) -> None:
     """A probe.json as versions without the attentive probe wrote it."""
     file = Path(evaluation_url(config.run.url, step)) / probe_results.PROBE
     tree = json.loads(file.read_text())
-    del tree["probe"]["kinds"], tree["probe"]["attentive_images"]
+    del tree["probe"]["kinds"], tree["probe"]["attentive_images"], tree["features_version"]
     file.write_text(json.dumps(tree))
 
 
