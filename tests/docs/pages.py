@@ -58,7 +58,7 @@ def run_page(
         stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            code = process.wait(400)
+            code = process.wait(300)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f"{name} did not end: {log.read_text()[-4000:]}") from None
