@@ -41,7 +41,7 @@ from shards.people.names_table import table_path, write_table
 from shards.people.secret import SALT, find_secret
 from shards.planning.pack_plan import SECRET, PackPlan, make_plan
 from shards.report.burnt_in import count_framed, count_not_compared, find_burnt_in
-from shards.report.contact_sheet import draw_page, dropped_tiles, first_of_each_group, kept_tiles, read_keys
+from shards.report.contact_sheet import draw_page, dropped_tiles, first_of_each_group, kept_tiles, read_pixels
 from shards.report.data_card import CARD, DROPPED, EXAMPLES, QUALITY, make_card
 from shards.report.quality_page import PAIRS, quality_page
 from shards.sources.adapters import open_sources
@@ -263,7 +263,7 @@ def describe_set(
     pairs = tree["near_duplicates"]["first"][:PAIRS]
     keys = [key for first, second, _ in pairs for key in (first, second)]
     keys += [key for _, suspects in keys_to_show(tree.get("suspects", {})) for key in suspects]
-    pages[QUALITY] = quality_page(tree, kept, dropped, read_keys(url, shards, keys)).encode()
+    pages[QUALITY] = quality_page(tree, kept, dropped, read_pixels(url, shards, keys)).encode()
     pages[CARD] = make_card(tree, config, config_file).encode()
     return tree, pages
 

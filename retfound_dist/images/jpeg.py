@@ -60,14 +60,14 @@ def _decode_error(data: bytes, error: Exception) -> ImageError:
 
 
 def bits_per_sample(data: bytes) -> int:
-    """Bits of a sample, from the frame header; 0 where there is none."""
-    at = 2
-    # Frame headers are SOF0 to SOF15; C4, C8 and CC in between are Huffman tables, reserved and arithmetic
-    # coding.
-    while at + 5 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SOS, EOI):
-        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
-            return data[at + 4]
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    """Bits of one colour value of a pixel, from the frame header; 0 where there is no frame header."""
+    position = 2  # after SOI
+    # C0 to CF are the frame headers SOF0 to SOF15, except C4 (Huffman tables), C8 (reserved) and CC
+    # (arithmetic coding).
+    while position + 5 <= len(data) and data[position] == 0xFF and data[position + 1] not in (SOS, EOI):
+        if 0xC0 <= data[position + 1] <= 0xCF and data[position + 1] not in (0xC4, 0xC8, 0xCC):
+            return data[position + 4]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
     return 0
 
 

@@ -4,7 +4,7 @@
     listed.rows["A/im0.jpg"].patient, listed.notes
 
 `list_columns.py` recognizes the columns by their usual names, `table_files.py` the encoding and the delimiter
-by the bytes. `notes` report how the list was read. A row that cannot be right is refused with its line.
+by the bytes. `notes` report how the list was read. A wrong row is refused with its line.
 Packing and evaluation both read lists here.
 """
 
@@ -124,7 +124,7 @@ def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
     # `A/0.jpg`.
     _check_header(table)
     columns = find_columns(table, FIELDS, required, HEADER_EXAMPLE)
-    rows = _rows(table, columns.positions, os.path.realpath(os.path.dirname(path)))
+    rows = _parse_rows(table, columns.positions, os.path.realpath(os.path.dirname(path)))
     rows, spelling_notes = _join_row_spellings(rows)
     summary = f"{name}: {columns.summary}"
     sheets = (note.replace(path, name) for note in table.notes)
@@ -133,17 +133,20 @@ def read_listing(path: str, required: Sequence[str] = ("file",)) -> ImageList:
     )
 
 
-def _rows(table: Table, places: Mapping[str, int], root: str) -> dict[str, Row]:
-    """Rows by path; DataError names the line of a row that cannot be right."""
-    others, rows = [(field, at) for field, at in places.items() if field != "file"], dict[str, Row]()
+def _parse_rows(table: Table, column_of_field: Mapping[str, int], list_folder: str) -> dict[str, Row]:
+    """Rows by path; DataError names the line of a wrong row. `list_folder`: its real path."""
+    file_column = column_of_field["file"]
+    other_columns = {field: column for field, column in column_of_field.items() if field != "file"}
+    rows: dict[str, Row] = {}
     for line, cells in table.checked_rows():
-        if not cells[places["file"]]:
+        if not cells[file_column]:
             raise DataError(f"{table.name} line {line} has no file: fill its cell, or remove the line")
         try:
-            file = _file_path(cells[places["file"]], root)
+            file = _file_path(cells[file_column], list_folder)
             if file in rows:
                 raise ValueError(f"{file} is listed twice (line {rows[file].line}); keep one line a file")
-            rows[file] = Row(line, **{field: _cell_value(field, cells[at]) for field, at in others})
+            values = {field: _cell_value(field, cells[column]) for field, column in other_columns.items()}
+            rows[file] = Row(line, **values)
         except ValueError as error:
             raise DataError(f"{table.name} line {line}: {error}") from None
     return rows
@@ -178,7 +181,7 @@ def _check_header(table: Table) -> None:
             raise DataError(f"{table.name}: its header is in line {line}: remove the lines above it")
 
 
-def _file_path(text: str, root: str) -> str:
+def _file_path(text: str, list_folder: str) -> str:
     if _ERROR_CELL.fullmatch(text):
         raise ValueError(f"file is {text}: correct this cell")
     # Lists made on Windows. No file of a data set has a backslash in its name on purpose.
@@ -186,8 +189,8 @@ def _file_path(text: str, root: str) -> str:
     if os.path.isabs(path):
         # The data folder may be reached through a link. A file that is itself a link keeps its own name.
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        if os.path.commonpath([root, real]) == root:
-            path = os.path.relpath(real, root)
+        if os.path.commonpath([list_folder, real]) == list_folder:
+            path = os.path.relpath(real, list_folder)
     return path
 
 
@@ -286,11 +289,11 @@ def join_spellings(names: Iterable[str | None]) -> tuple[dict[str | None, str], 
     return chosen, [group for group in groups if len(group) > 1]
 
 
-def _fill_notes(name: str, rows: Mapping[str, Row], places: Mapping[str, int]) -> tuple[str, ...]:
+def _fill_notes(name: str, rows: Mapping[str, Row], column_of_field: Mapping[str, int]) -> tuple[str, ...]:
     """A line for each column that is not filled in every row."""
     notes = []
     for field in ("patient", "label", "volume"):
         filled = sum(getattr(row, field) is not None for row in rows.values())
-        if field in places and filled < len(rows):
+        if field in column_of_field and filled < len(rows):
             notes.append(f"{name}: {field} is given for {filled:,} of {len(rows):,} files")
     return tuple(notes)

@@ -80,7 +80,7 @@ class Columns:
 def find_columns(table: Table, fields: Mapping[str, str], required: Sequence[str], example: str) -> Columns:
     """Find the columns of `fields` in a table.
 
-    DataError where one of the `needed` fields is missing, or where a column is doubtful or there twice.
+    DataError where one of the `required` fields is missing, or where a column is doubtful or there twice.
     `example`: a good header, for messages.
     """
     names = {plain: field for field, plains in fields.items() for plain in plains.split()}

@@ -82,8 +82,8 @@ class Table:
     def records(self) -> list[dict[str, str]]:
         """Rows as plain name of the column -> cell. Of two columns with the same name the first counts."""
         names = [normalized_name(name) for name in self.header]
-        first = {name: at for at, name in reversed(list(enumerate(names))) if name}
-        return [{name: cells[at] for name, at in first.items()} for _, cells in self.checked_rows()]
+        first = {name: column for column, name in reversed(list(enumerate(names))) if name}
+        return [{name: cells[column] for name, column in first.items()} for _, cells in self.checked_rows()]
 
 
 def normalized_name(text: str) -> str:

@@ -207,6 +207,7 @@ def _largest_micro_batch(config: PretrainConfig, cluster: Cluster, stage: int, d
 def _stage_memory(
     config: PretrainConfig, cluster: Cluster, stage: int, batch: BatchLayout, device_bytes: float
 ) -> StageMemory:
+    """The memory of a GPU at a ZeRO stage, and whether it fits into `device_bytes`."""
     train = config.train
     memory = peak_memory(
         config.model,
@@ -219,10 +220,10 @@ def _stage_memory(
         passes=batch.accumulation,
     )
     return StageMemory(
-        stage,
-        memory,
-        memory.total <= device_bytes,
-        _largest_micro_batch(config, cluster, stage, device_bytes),
+        stage=stage,
+        memory=memory,
+        fits=memory.total <= device_bytes,
+        largest_micro_batch=_largest_micro_batch(config, cluster, stage, device_bytes),
     )
 
 

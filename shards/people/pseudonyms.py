@@ -24,6 +24,8 @@ from shards.people.identifying_names import is_name_of_person, labels_of_people
 from shards.people.person_names import holds_person, is_person, plain_letters
 from shards.people.secret import Secret
 
+Digest = Callable[[str, str], str]
+"""Kind and text -> 12 hex digits, as `Secret.digest`."""
 LARGEST_SLICE = 99_999
 """A larger number is not the place of a slice: it may be a date or a patient's number."""
 REMOVED = "..."
@@ -77,9 +79,9 @@ def path_of(scan: Scan) -> str:
 
 def pseudonymize(scans: Sequence[Scan], secret: Secret, source: str) -> list[Scan]:
     """Returns the scans of one source with digests for names. `source`: the source's name in the set."""
-    people = labels_of_people({scan.label for scan in scans if scan.label is not None})
+    personal_labels = labels_of_people({scan.label for scan in scans if scan.label is not None})
     digest = lru_cache(maxsize=65_536)(secret.digest)
-    pseudonymized = [_pseudonymize_scan(scan, digest, source, people) for scan in scans]
+    pseudonymized = [_pseudonymize_scan(scan, digest, source, personal_labels) for scan in scans]
     # Two files of one patient, eye, volume and slice would have the same key.
     count = Counter(scan.key for scan in pseudonymized)
     if len(count) == len(pseudonymized):
@@ -101,7 +103,7 @@ def source_name(name: str, configured_name: str, secret: Secret) -> str:
     )
 
 
-def patient_digest(patient: str, digest: Callable[..., str]) -> str:
+def patient_digest(patient: str, digest: Digest) -> str:
     """Returns `p` and 12 hex digits, the same for all spellings of one patient (listing.image_lists).
 
     Device files already give a digest of a patient's number. A list with that number gives the same result.
@@ -143,14 +145,21 @@ def without_names(text: str, scan: Scan) -> str:
     return _WORD.sub(lambda match: REMOVED if match[0].casefold() in words else match[0], text)
 
 
-def _pseudonymize_scan(scan: Scan, digest: Callable[..., str], source: str, people: frozenset[str]) -> Scan:
+def _pseudonymize_scan(scan: Scan, digest: Digest, source: str, personal_labels: frozenset[str]) -> Scan:
+    """Returns a scan with digests for names.
+
+    `source`: the source's name in the set. `personal_labels`: labels that look like people. Other labels
+    stay as they are.
+    """
     path = path_of(scan)
     patient = None if scan.patient is None else patient_digest(scan.patient, digest)
     volume = None if scan.volume is None else f"v{digest('volume', scan.volume)}"
-    place = scan.slice if scan.slice is not None and scan.slice <= LARGEST_SLICE else None
-    last = f"i{digest('file', path)}" if place is None or volume is None else f"{place:04d}"
+    # LARGEST_SLICE: a larger number may identify a person.
+    slice_number = scan.slice if scan.slice is not None and scan.slice <= LARGEST_SLICE else None
+    has_slice = volume is not None and slice_number is not None
+    image = f"{slice_number:04d}" if has_slice else f"i{digest('file', path)}"
     # In this order, so that sorted keys put the slices of a volume in order.
-    key = "_".join(part for part in (patient, scan.eye if patient or volume else None, volume, last) if part)
+    key = "_".join(part for part in (patient, scan.eye if patient or volume else None, volume, image) if part)
     return replace(
         scan,
         key=key,
@@ -159,11 +168,11 @@ def _pseudonymize_scan(scan: Scan, digest: Callable[..., str], source: str, peop
         read=PseudonymizedRead(scan),
         extra_fields=PseudonymizedExtra(scan) if scan.extra_fields else None,
         label=f"n{digest('label', scan.label)}"
-        if scan.label in people and scan.label is not None
+        if scan.label in personal_labels and scan.label is not None
         else scan.label,
         patient=patient,
         volume=volume,
-        slice=place,
+        slice=slice_number,
         group=None if scan.group is None else f"g{digest('folder', scan.group)}",
     )
 

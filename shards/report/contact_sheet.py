@@ -57,7 +57,7 @@ def kept_tiles(
     if shards and not {key for keys in keys_of_group.values() for key in keys} & set(shards[0].keys):
         planned = {scan.key for scan in plan.scans}
         keys_of_group[BASE_SET] = [key for key in shards[0].keys if key not in planned][:MAX_EXAMPLES]
-    pixels = read_keys(url, shards, [key for keys in keys_of_group.values() for key in keys])
+    pixels = read_pixels(url, shards, [key for keys in keys_of_group.values() for key in keys])
     return [Tile(pixels[key], group, key) for group in sorted(keys_of_group) for key in keys_of_group[group]]
 
 
@@ -80,10 +80,10 @@ def dropped_tiles(plan: PackPlan, skipped: Sequence[Skipped]) -> list[Tile]:
     return tiles
 
 
-def read_keys(
+def read_pixels(
     url: str, shards: Iterable[CommittedShard], keys: Sequence[str]
 ) -> dict[str, NDArray[np.uint8]]:
-    """Returns the pixels of some samples of a set by key; reads each shard's index at most once."""
+    """Returns key -> decoded pixels; leaves out a key that no shard has. Reads no shard's index twice."""
     remaining, pixels_of_key = set(keys), {}
     for committed in shards:
         keys_here = remaining.intersection(committed.keys) if remaining else set()

@@ -32,7 +32,7 @@ from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.data.label_subset import whole_train
 from retfound_dist.evaluate.data.starting_weights import WEIGHTS_CACHE, StartingWeights, open_starting_weights
 from retfound_dist.evaluate.few_shots.shot_report import shots_plots, shots_sentences, shots_tables
-from retfound_dist.evaluate.few_shots.shot_scores import ShotPlan, plan_shots, shots_tree
+from retfound_dist.evaluate.few_shots.shot_scores import ShotPlan, plan_shots, shots_entries
 from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.report import label_efficiency, text_tables
 from retfound_dist.evaluate.report.backbone_table import token_warning
@@ -105,7 +105,7 @@ def _compare(config: CompareConfig, quiet: bool, force: bool) -> None:
         evaluations = evaluate_cells(config, cells, starts, sets, show, force)
         by_share = group_by_share(config, evaluations)
         show.begin("comparing")
-        shots = shots_tree(group_by_shots(config, evaluations), plan, config.bootstrap, show.advance)
+        shots = shots_entries(group_by_shots(config, evaluations), plan, config.bootstrap, show.advance)
         tree = write_comparison(config, by_share, warning, shots, plan if config.label_shots else None)
         scores = {name: row.metrics for name, row in by_share[config.data.label_share].items()}
         for sentence in [*text_tables.terminal_table(scores), *tree["sentences"]]:
@@ -133,14 +133,14 @@ def write_comparison(
 ) -> dict[str, Any]:
     """Write the page, table.md and compare.json of complete rows. Returns the content of compare.json.
 
-    `shots`: `shots_tree` of the comparison with few patients a class, where there is one, and its `plan`.
+    `shots`: `shots_entries` of the comparison with few patients a class, where there is one, and its `plan`.
     """
     rows = by_share[config.data.label_share]
     tree = comparison(rows, config.bootstrap)
     if warning:
         tree["sentences"] += [f"{warning[0].upper()}{warning[1:]}."]
     if len(by_share) > 1:
-        tree["label_efficiency"] = label_efficiency.efficiency_tree(by_share, config.bootstrap)
+        tree["label_efficiency"] = label_efficiency.efficiency_entries(by_share, config.bootstrap)
         tree["sentences"] += label_efficiency.efficiency_sentences(
             [entry for entry in tree["label_efficiency"] if entry["share"] != config.data.label_share]
         )

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from retfound_dist.config.schema import CompareConfig, EvalOut, EvaluateConfig
-from retfound_dist.evaluate.commands.comparison_row import existing_row, make_row, read_back, show_existing
+from retfound_dist.evaluate.commands.comparison_row import (
+    evaluate_and_write,
+    read_back,
+    reusable_evaluation,
+    show_existing,
+)
 from retfound_dist.evaluate.data.external_validation import load_with_external
 from retfound_dist.evaluate.data.label_subset import whole_train, with_label_subset
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
@@ -132,42 +137,42 @@ def evaluate_cells(
     show: ProgressDisplay,
     force: bool,
 ) -> dict[Cell, Evaluation]:
-    """The evaluation of each cell. It is read where it is complete and the same, else made."""
+    """The evaluation of each cell: reused if it has the same weights, images and settings, else made."""
     done: dict[Cell, Evaluation] = {}
     missing: dict[Cell, EvaluateConfig] = {}
     for cell in cells:
-        start, one = starts[cell.row], cell_config(config, cell)
-        data = with_label_subset(sets[input_of(start)], one.data)
-        evaluation = _existing_cell(start, data, one, cell)
+        start, settings = starts[cell.row], cell_config(config, cell)
+        data = with_label_subset(sets[input_of(start)], settings.data)
+        evaluation = _existing_cell(start, data, settings, cell)
         if evaluation:
             # A row has the same images of val and test in every draw, so one line of its overlap is enough.
             show_existing(evaluation, cell.title, show, with_overlap=not cell.shots)
             done[cell] = evaluation
         else:
-            check_out_url(one.out.url, force)
+            check_out_url(settings.out.url, force)
             # Raises where another evaluation is there: now, and not after other cells have run for hours.
-            read_matching_evaluation(start, data, one, force, show.warn)
-            missing[cell] = one
+            read_matching_evaluation(start, data, settings, force, show.warn)
+            missing[cell] = settings
     folders = {row: _features_folder(config, cells, row) for row in config.weights}
     if config.jobs > 1 and len(missing) > 1:
         _make_in_parallel(config, missing, folders, show)
         # Cells of other processes are read from their files: only configs are sent between processes.
-        done |= {cell: read_back(one) for cell, one in missing.items()}
+        done |= {cell: read_back(settings) for cell, settings in missing.items()}
     else:
-        for cell, one in missing.items():
+        for cell, settings in missing.items():
             start = starts[cell.row]
             show.say(f"{cell.title}: {start.url}")
-            data = with_label_subset(sets[input_of(start)], one.data)
-            done[cell] = make_row(start, data, one, show, folders[cell.row])
+            data = with_label_subset(sets[input_of(start)], settings.data)
+            done[cell] = evaluate_and_write(start, data, settings, show, folders[cell.row])
     return {cell: done[cell] for cell in cells}
 
 
 def _existing_cell(
-    start: StartingWeights, data: LabelledSet, one: EvaluateConfig, cell: Cell
+    start: StartingWeights, data: LabelledSet, settings: EvaluateConfig, cell: Cell
 ) -> Evaluation | None:
-    evaluation = existing_row(start, data, one)
+    evaluation = reusable_evaluation(start, data, settings)
     # Intervals over draws need the predictions of probes.
-    if evaluation and cell.shots and one.probe.enabled and not evaluation.probe_probabilities:
+    if evaluation and cell.shots and settings.probe.enabled and not evaluation.probe_probabilities:
         return None
     return evaluation
 
@@ -189,40 +194,47 @@ def _make_in_parallel(
 ) -> None:
     """Evaluate cells into their folders, `config.jobs` at a time."""
     # First, because several processes with the same row would each compute its features.
-    shared = {cell.row: one for cell, one in missing.items() if one.data != whole_train(one.data)}
+    shared = {
+        cell.row: settings
+        for cell, settings in missing.items()
+        if settings.data != whole_train(settings.data)
+    }
     encoding = {
-        f"{row}, features": partial(_encode_in_process, one, folders[row])
-        for row, one in shared.items()
+        f"{row}, features": partial(_encode_in_process, settings, folders[row])
+        for row, settings in shared.items()
         if folders[row]
     }
     if encoding:
         show.begin(f"features of {len(encoding)} rows, {min(config.jobs, len(encoding))} at a time")
         run_in_parallel(encoding, config.jobs, config.threads, show)
     show.begin(f"comparing rows, {min(config.jobs, len(missing))} at a time")
-    tasks = {cell.title: partial(make_in_process, one, folders[cell.row]) for cell, one in missing.items()}
+    tasks = {
+        cell.title: partial(make_in_process, settings, folders[cell.row])
+        for cell, settings in missing.items()
+    }
     run_in_parallel(tasks, config.jobs, config.threads, show)
 
 
-def _encode_in_process(one: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
+def _encode_in_process(settings: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
     """Compute the features of the whole set, if the folder does not have them."""
-    start, data = _open_in_process(one)
-    parts = ("train", "test") if one.probe.enabled else ("test",)
+    start, data = _open_in_process(settings)
+    parts = ("train", "test") if settings.probe.enabled else ("test",)
     show.begin("features")
     cached_features(start, data, parts, folder, show.advance, of_whole_set=True)
 
 
-def make_in_process(one: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
-    """`make_row` in a worker process; `folder`: `whole_features`."""
-    start, data = _open_in_process(one)
-    make_row(start, data, one, show, folder)
+def make_in_process(settings: EvaluateConfig, folder: str, show: ProgressDisplay) -> None:
+    """`evaluate_and_write` in a worker process; `folder`: `whole_features`."""
+    start, data = _open_in_process(settings)
+    evaluate_and_write(start, data, settings, show, folder)
 
 
-def _open_in_process(one: EvaluateConfig) -> tuple[StartingWeights, LabelledSet]:
+def _open_in_process(settings: EvaluateConfig) -> tuple[StartingWeights, LabelledSet]:
     # This is a worker process: it reads weights and images itself, so that they are not pickled.
-    start = open_starting_weights(one.checkpoint, one.model)
-    whole, (size, interpolation) = whole_train(one.data), input_of(start)
-    key = repr((whole, one.external, size, interpolation))
+    start = open_starting_weights(settings.checkpoint, settings.model)
+    whole, (size, interpolation) = whole_train(settings.data), input_of(start)
+    key = repr((whole, settings.external, size, interpolation))
     if key not in _decoded:
         _decoded.clear()
-        _decoded[key] = load_with_external(whole, one.external, size, interpolation=interpolation)
-    return start, with_label_subset(_decoded[key], one.data)
+        _decoded[key] = load_with_external(whole, settings.external, size, interpolation=interpolation)
+    return start, with_label_subset(_decoded[key], settings.data)

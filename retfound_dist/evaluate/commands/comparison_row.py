@@ -15,7 +15,9 @@ from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.runtime.progress import ProgressDisplay
 
 
-def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
+def complete_evaluation(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig
+) -> Evaluation | None:
     """The evaluation at `config.out.url`, if it is complete and has the same weights, images and settings.
 
     RecordError where it is damaged. Its `pretrained_on` is counted again, because the shard set may have
@@ -32,10 +34,12 @@ def complete_row(start: StartingWeights, data: LabelledSet, config: EvaluateConf
     return evaluation
 
 
-def existing_row(start: StartingWeights, data: LabelledSet, config: EvaluateConfig) -> Evaluation | None:
-    """The row where it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
+def reusable_evaluation(
+    start: StartingWeights, data: LabelledSet, config: EvaluateConfig
+) -> Evaluation | None:
+    """The evaluation if it can be reused; `read_matching_evaluation` reports what is wrong otherwise."""
     try:
-        return complete_row(start, data, config)
+        return complete_evaluation(start, data, config)
     except RecordError:
         return None
 
@@ -59,7 +63,7 @@ def read_back(config: EvaluateConfig) -> Evaluation:
     return evaluation
 
 
-def make_row(
+def evaluate_and_write(
     start: StartingWeights,
     data: LabelledSet,
     config: EvaluateConfig,

@@ -26,7 +26,7 @@ from retfound_dist.errors import (
     StorageError,
     WeightsError,
 )
-from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
+from retfound_dist.evaluate.commands.comparison_row import complete_evaluation, evaluate_and_write
 from retfound_dist.evaluate.commands.evaluate import load_labelled, set_threads
 from retfound_dist.evaluate.data import pretraining_overlap
 from retfound_dist.evaluate.data.labelled_set import LabelledSet
@@ -170,7 +170,7 @@ class _Watch:
             )
             reason = "it was evaluated with other images or settings"
             try:
-                if complete_row(start, self._labelled(start), self._evaluation_config(step)):
+                if complete_evaluation(start, self._labelled(start), self._evaluation_config(step)):
                     self._finetuned.add(step)
                     reason = ""
             except FormatError:
@@ -219,7 +219,7 @@ class _Watch:
 
     def _finetune(self, step: int, start: StartingWeights, data: LabelledSet) -> None:
         self.show.say(f"step {step:,}, fine-tuned:")
-        make_row(start, data, self._evaluation_config(step), self.show)
+        evaluate_and_write(start, data, self._evaluation_config(step), self.show)
         self._finetuned.add(step)
 
     def _evaluation_config(self, step: int) -> EvaluateConfig:

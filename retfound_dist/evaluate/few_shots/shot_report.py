@@ -17,7 +17,7 @@ from retfound_dist.evaluate.scores import wording
 from retfound_dist.evaluate.scores.probe_wording import PROBES as PROBE_NAMES
 
 Entry = Mapping[str, Any]
-"""One number of patients a class: an entry of `shot_scores.shots_tree`."""
+"""One number of patients a class: an entry of `shot_scores.shots_entries`."""
 _MARKS = {1: " \u2191", 0: "", -1: " \u2193"}
 _VAL = "Val stays complete, so the choice of the best epoch uses more labels than these."
 

@@ -25,7 +25,7 @@ from retfound_dist.evaluate.scores.bootstrap import ProgressCallback
 from retfound_dist.evaluate.scores.metrics import MACRO, Floats
 from retfound_dist.evaluate.scores.ranking_sums import Weights
 
-ByShots = Mapping[int, Mapping[str, Sequence[Evaluation]]]
+EvaluationsByShots = Mapping[int, Mapping[str, Sequence[Evaluation]]]
 """Patients a class -> row -> the evaluation of each draw, all with the same test images."""
 FINETUNED = "finetuned"
 """The method beside the probes."""
@@ -86,16 +86,19 @@ def plan_shots(data: LabelledSet, wanted: Sequence[int]) -> ShotPlan:
     return ShotPlan(unit, usable, short, tuple(count for count in shots if count not in usable))
 
 
-def shots_tree(
-    by_shots: ByShots, plan: ShotPlan, resamples: int, on_progress: ProgressCallback | None = None
+def shots_entries(
+    evaluations_by_shots: EvaluationsByShots,
+    plan: ShotPlan,
+    resamples: int,
+    on_progress: ProgressCallback | None = None,
 ) -> list[dict[str, Any]]:
-    """`label_shots` of compare.json: scores and differences for each number of patients, in rising order."""
-    tree = []
-    for done, shots in enumerate(sorted(by_shots)):
+    """`label_shots` of compare.json: an entry for each number of patients a class, in rising order."""
+    entries = []
+    for done, shots in enumerate(sorted(evaluations_by_shots)):
         if on_progress:
-            on_progress(done, len(by_shots))
-        tree.append(_shots_entry(shots, by_shots[shots], plan, resamples))
-    return tree
+            on_progress(done, len(evaluations_by_shots))
+        entries.append(_shots_entry(shots, evaluations_by_shots[shots], plan, resamples))
+    return entries
 
 
 def _shots_entry(

@@ -26,7 +26,7 @@ def percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def efficiency_tree(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
+def efficiency_entries(by_share: ByShare, resamples: int) -> list[dict[str, Any]]:
     """`label_efficiency` of compare.json: the comparison at each share, in rising order."""
     return [
         {

@@ -99,26 +99,29 @@ def scores_over_seeds(
     combine: Callable[[Floats], Floats] = mean_probabilities,
     on_progress: ProgressCallback | None = None,
 ) -> ResampledScores:
-    """Scores of the mean over the seeds (or of `combine`); each resample draws its own seeds.
+    """Scores of the mean probabilities of the fine-tunings; each resample draws its own seeds.
 
-    The draws depend only on the numbers of seeds and resamples, so rows of a comparison are paired by seed as
-    well as by patient.
+    `combine`: computes the probabilities to score from those of the drawn seeds (S, N, C); their mean by
+    default. The order of the seeds must not matter to it. The draws depend only on the numbers of seeds and
+    resamples, so rows of a comparison are paired by seed as well as by patient.
     """
     seeds, resamples = len(probabilities_SNC), len(weights_RN)
     seed_draws_RS = np.random.default_rng([seeds, resamples]).integers(0, seeds, (resamples, seeds))
-    # The mean does not depend on the order of the seeds, so draws are sorted and each distinct draw is scored
-    # once. Three seeds have only ten distinct draws.
-    sets_KS, set_R = np.unique(np.sort(seed_draws_RS), axis=0, return_inverse=True)
+    # The order of the seeds does not matter, so draws are sorted and each distinct draw is scored once. Three
+    # seeds have only ten distinct draws.
+    distinct_draws_KS, draw_index_R = np.unique(np.sort(seed_draws_RS), axis=0, return_inverse=True)
     resampled, done = _empty(resamples), 0
-    for set_index, set_S in enumerate(sets_KS):
+    for draw_index, draw_S in enumerate(distinct_draws_KS):
         # In NumPy 2.0.0 the inverse has a second axis of length 1; in other versions it has not.
-        here_R = np.flatnonzero(set_R.reshape(-1) == set_index)
+        resamples_with_draw_R = np.flatnonzero(draw_index_R.reshape(-1) == draw_index)
         report_part = shifted_progress(done, resamples, on_progress)
-        resampled_here = scores(labels_N, combine(probabilities_SNC[set_S]), weights_RN, report_part, here_R)
+        draw_scores = scores(
+            labels_N, combine(probabilities_SNC[draw_S]), weights_RN, report_part, resamples_with_draw_R
+        )
         for kind, group in resampled.items():
             for name, values_R in group.items():
-                values_R[here_R] = resampled_here[kind][name]
-        done += len(here_R)
+                values_R[resamples_with_draw_R] = draw_scores[kind][name]
+        done += len(resamples_with_draw_R)
     return resampled
 
 

@@ -90,7 +90,7 @@ def _failure_reason(path: str) -> str:
         # A pickle of protocol 2 or later begins with the opcode PROTO, 0x80, and its number.
         mark, protocol = file.read(name)[:2]
         if mark == 0x80 and protocol > 2:
-            return f"pickle protocol {protocol}: save it with torch.save's own, which is 2"
+            return f"pickle protocol {protocol}: save it with torch.save's default protocol, which is 2"
     return "it is not a pickle of plain tensors"
 
 

@@ -65,8 +65,8 @@ class _Pending:
     """A save that is not committed yet."""
 
     position: Position
-    part: Future[dict[str, FileInfo]]
-    """This rank's files at the run's URL."""
+    upload_job: Future[dict[str, FileInfo]]
+    """Writes and uploads this rank's part. Its result: the part's files at the run's URL."""
     shapes: Shapes
     """Of all weights; empty on all ranks but 0."""
     stall_s: float
@@ -129,9 +129,9 @@ class Saver:
             state = engine.snapshot(folder, client_state)
         self._zero_stage = engine.zero_stage
         url = checkpoint_folder.checkpoint_url(self._url, position.step)
-        part = self._writer.submit(self._write, folder, state, url)
+        upload_job = self._writer.submit(self._write, folder, state, url)
         shapes = group_shapes(state) if self._group.world.is_main else []
-        self._pending = _Pending(position, part, shapes, time.perf_counter() - started, started)
+        self._pending = _Pending(position, upload_job, shapes, time.perf_counter() - started, started)
 
     def flags(self) -> tuple[int, int]:
         """For the exchange after each step: whether this rank's part is written, whether a save failed."""
@@ -139,7 +139,7 @@ class Saver:
         if pending is None:
             return 0, 0
         self._record_commit()
-        return int(pending.commit_job is None and pending.part.done()), int(bool(self._fault()))
+        return int(pending.commit_job is None and pending.upload_job.done()), int(bool(self._failure_text()))
 
     def finish_save(self) -> None:
         """Wait until the pending save is committed; SaveError if it fails. Every rank must call it."""
@@ -164,9 +164,9 @@ class Saver:
         if pending is None or pending.commit_job is not None:
             return
         with self._watchdog_paused():
-            pending.part.exception()
+            pending.upload_job.exception()
         self.raise_if_failed()
-        parts = self._group.gather(pending.part.result())
+        parts = self._group.gather(pending.upload_job.result())
         pending.commit_job = Future()
         if not self._group.world.is_main:
             pending.commit_job.set_result(None)
@@ -206,23 +206,31 @@ class Saver:
 
     def raise_if_failed(self) -> None:
         """Raise SaveError on all ranks if the save has failed on one of them; every rank must call it."""
-        faults_of_ranks = enumerate(self._group.gather(self._fault()))
+        faults_of_ranks = enumerate(self._group.gather(self._failure_text()))
         faults = [f"rank {rank}: {fault}" for rank, fault in faults_of_ranks if fault]
         if faults:
             raise self._save_error(faults[0])
 
-    def _fault(self) -> str:
+    def _failure_text(self) -> str:
         """Why the pending save has failed on this rank; empty if it has not, so far."""
         if self._pending is None:
             return ""
-        calls = (self._pending.part, self._pending.commit_job)
+        calls = (self._pending.upload_job, self._pending.commit_job)
         finished = [call for call in calls if call is not None and call.done()]
         return next(filter(None, map(upload_process.failure_text, finished)), "")
 
     def _record_commit(self) -> None:
-        """Note the pending save as the newest checkpoint, once it is committed."""
+        """Note the pending save as the newest checkpoint, once it is committed.
+
+        A save that failed on this rank stays pending, and `raise_if_failed` reports it.
+        """
         pending = self._pending
-        if pending is None or pending.commit_job is None or not pending.commit_job.done() or self._fault():
+        if (
+            pending is None
+            or pending.commit_job is None
+            or not pending.commit_job.done()
+            or self._failure_text()
+        ):
             return
         self.last_committed, self._pending = pending.position.step, None
         self.save_duration_s = time.perf_counter() - pending.started
@@ -232,7 +240,7 @@ class Saver:
                 step=pending.position.step,
                 stall_s=pending.stall_s,
                 took_s=self.save_duration_s,
-                bytes_of_rank_0=sum(info.bytes for info in pending.part.result().values()),
+                bytes_of_rank_0=sum(info.bytes for info in pending.upload_job.result().values()),
             )
 
     def _write(self, scratch: str, state: dict[str, Any], url: str) -> dict[str, FileInfo]:

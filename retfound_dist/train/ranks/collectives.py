@@ -41,7 +41,7 @@ class RankGroup:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Rank 0's picklable value, on every rank; the values of other ranks are not used."""
         box = [value]
         if self.world.size > 1:
             dist.broadcast_object_list(box, src=0, group=self.cpu_group)

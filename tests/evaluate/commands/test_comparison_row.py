@@ -11,7 +11,7 @@ import pytest
 from retfound_dist.config.loading import load as load_config
 from retfound_dist.config.schema import EvaluateConfig
 from retfound_dist.errors import RecordError
-from retfound_dist.evaluate.commands.comparison_row import complete_row, make_row
+from retfound_dist.evaluate.commands.comparison_row import complete_evaluation, evaluate_and_write
 from retfound_dist.evaluate.data.labelled_set import LabelledSet, load_labelled_set
 from retfound_dist.evaluate.data.starting_weights import StartingWeights, open_starting_weights
 from retfound_dist.evaluate.results import evaluation_files
@@ -32,7 +32,7 @@ def row(tmp_path_factory: pytest.TempPathFactory) -> Row:
     start = open_starting_weights("none", config.model)
     data = load_labelled_set(config.data, start.image_size)
     with ProgressDisplay(quiet=True) as show:
-        make_row(start, data, config, show)
+        evaluate_and_write(start, data, config, show)
     return start, data, config
 
 
@@ -40,7 +40,7 @@ def test_a_row_is_whole_in_its_folder_and_taken_as_it_stands(row: Row) -> None:
     start, data, config = row
     out = Path(config.out.url)
     assert {evaluation_files.METRICS, evaluation_files.REPORT} <= {path.name for path in out.iterdir()}
-    held = complete_row(start, data, config)
+    held = complete_evaluation(start, data, config)
     assert held is not None
     assert held.metrics["checkpoint"]["kind"] == "none"
 
@@ -56,7 +56,7 @@ def test_another_row_and_none_are_not_taken(
     row: Row, change: Callable[[EvaluateConfig], EvaluateConfig]
 ) -> None:
     start, data, config = row
-    assert complete_row(start, data, change(config)) is None
+    assert complete_evaluation(start, data, change(config)) is None
 
 
 def test_what_was_known_of_pretraining_is_kept_while_its_shards_are_out_of_reach(row: Row) -> None:
@@ -69,10 +69,10 @@ def test_what_was_known_of_pretraining_is_kept_while_its_shards_are_out_of_reach
     metrics = held.metrics | {"checkpoint": {**held.metrics["checkpoint"], "pretrained_on": known}}
     evaluation_files.write(config.out.url, dataclasses.replace(held, metrics=metrics), data, "")
     unknown = dataclasses.replace(start, kind="file")
-    again = complete_row(unknown, data, config)
+    again = complete_evaluation(unknown, data, config)
     assert again is not None
     assert again.metrics["checkpoint"]["pretrained_on"] == known
-    now = complete_row(start, data, config)
+    now = complete_evaluation(start, data, config)
     assert now is not None
     assert now.metrics["checkpoint"]["pretrained_on"] != known, "weights from nothing have seen nothing"
 
@@ -83,5 +83,5 @@ def test_a_damaged_row_is_an_error_and_not_taken_for_another(row: Row) -> None:
     good = file.read_bytes()
     file.write_bytes(good[: len(good) // 2])
     with pytest.raises(RecordError, match=r"predictions\.csv is damaged"):
-        complete_row(start, data, config)
+        complete_evaluation(start, data, config)
     file.write_bytes(good)

@@ -15,7 +15,7 @@ from retfound_dist.evaluate.few_shots.shot_scores import (
     method_scores,
     plan_shots,
     resampled_means,
-    shots_tree,
+    shots_entries,
 )
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
 from retfound_dist.evaluate.scores import bootstrap, metrics
@@ -43,7 +43,7 @@ def drawn(quality: float, seed: int, kind: str = "file", probes: Sequence[str] =
 
 def width(draws: Sequence[Evaluation]) -> float:
     """Of the interval of the mean AUPR."""
-    entry = shots_tree({2: {"ours": draws}}, PLAN, 400)[0]
+    entry = shots_entries({2: {"ours": draws}}, PLAN, 400)[0]
     low, high = entry["rows"]["ours"]["finetuned"]["aupr"]["ci95"]
     return float(high - low)
 
@@ -60,7 +60,7 @@ def test_an_interval_is_wide_where_draws_disagree_and_as_wide_as_one_draw_s_wher
 
 def test_means_are_those_of_the_draws_and_the_deviation_is_theirs() -> None:
     draws = [drawn(quality, seed) for seed, quality in enumerate((0.1, 0.2, 0.4))]
-    entry = shots_tree({2: {"ours": draws}}, PLAN, 50)[0]
+    entry = shots_entries({2: {"ours": draws}}, PLAN, 50)[0]
     values = [draw.metrics["macro"]["aupr"] for draw in draws]
     score = entry["rows"]["ours"]["finetuned"]["aupr"]
     assert score["mean"] == pytest.approx(np.mean(values))
@@ -68,7 +68,7 @@ def test_means_are_those_of_the_draws_and_the_deviation_is_theirs() -> None:
     assert score["ci95"][0] < score["mean"] < score["ci95"][1]
     assert entry["rows"]["ours"]["linear"]["aupr"] == score
     assert entry["train"] == [10, 11, 12]
-    one = shots_tree({2: {"ours": draws[:1]}}, PLAN, 50)[0]["rows"]["ours"]["finetuned"]["aupr"]
+    one = shots_entries({2: {"ours": draws[:1]}}, PLAN, 50)[0]["rows"]["ours"]["finetuned"]["aupr"]
     assert (one["mean"], one["std"]) == (values[0], None)
 
 
@@ -90,7 +90,7 @@ def test_rows_are_compared_with_none_by_pairs_for_each_method() -> None:
         ],
         "same": [drawn(quality, seed, probes=("linear",)) for seed, quality in enumerate(qualities)],
     }
-    entry = shots_tree({4: rows}, PLAN, 300)[0]
+    entry = shots_entries({4: rows}, PLAN, 300)[0]
     lines = {(line["method"], line["row"], line["metric"]): line for line in entry["against_none"]}
     # Only "none" and "better" have the second probe, so it is not compared.
     assert {method for method, _, _ in lines} == {"finetuned", "linear"}
@@ -109,7 +109,7 @@ def test_rows_are_compared_with_none_by_pairs_for_each_method() -> None:
 def test_a_score_that_one_draw_lacks_has_no_mean() -> None:
     draws = [drawn(0.2, seed) for seed in range(3)]
     draws[1].metrics["macro"]["precision"] = None
-    entry = shots_tree({2: {"ours": draws}}, PLAN, 50)[0]
+    entry = shots_entries({2: {"ours": draws}}, PLAN, 50)[0]
     assert entry["rows"]["ours"]["finetuned"]["precision"] == {"mean": None, "std": None, "ci95": None}
 
 

@@ -97,5 +97,5 @@ def test_whole_objects_are_refused_with_what_to_save_instead(tree: Any, said: st
 
 def test_another_pickle_protocol_is_named(tmp_path: Path) -> None:
     torch.save({"model": {"a": TENSOR}}, tmp_path / "w.pth", pickle_protocol=4)
-    with pytest.raises(WeightsError, match=r"pickle protocol 4: save it with torch\.save's own"):
+    with pytest.raises(WeightsError, match=r"pickle protocol 4: save it with torch\.save's default protocol"):
         read_pickle(str(tmp_path / "w.pth"), "w.pth")

@@ -17,7 +17,7 @@ from shards.report.contact_sheet import (
     Tile,
     draw_page,
     first_of_each_group,
-    read_keys,
+    read_pixels,
     short_reason,
 )
 from shards.write.packed_sample import Skipped
@@ -42,7 +42,7 @@ def test_samples_are_read_back_by_their_keys_from_whichever_shard(packed: Path) 
     base = read_base(str(packed))
     keys = [done.keys[-1] for done in base.shards]
     assert len(keys) > 1
-    pixels = read_keys(str(packed), base.shards, [*keys, "nobody"])
+    pixels = read_pixels(str(packed), base.shards, [*keys, "nobody"])
     assert pixels.keys() == set(keys)
     for key in keys:
         file = packed.parent / "images" / key[0] / f"{key[2:]}.jpg"
