@@ -36,6 +36,7 @@ from retfound_dist.evaluate.data.starting_weights import (
     StartingWeights,
     open_starting_weights,
 )
+from retfound_dist.evaluate.finetune.trained_parameters import check_methods
 from retfound_dist.evaluate.report import text_tables
 from retfound_dist.evaluate.results import evaluation_files
 from retfound_dist.evaluate.scores import probe_wording, wording
@@ -239,7 +240,11 @@ class _Watch:
 
     def _start_history(self, checkpoint: StartingWeights, data: LabelledSet) -> History:
         """The history, with the existing probes and the probe of the starting weights."""
-        config, history = self.config, History.load(self.config, data, self.show.warn)
+        config = self.config
+        if config.finetune_every:
+            # Now, and not at the first fine-tuning, which may be days later.
+            check_methods(checkpoint.backbone, config.finetune)
+        history = History.load(config, data, self.show.warn)
         overlap = pretraining_overlap.count_overlap(
             checkpoint, {name: data.parts[name] for name in probe_results.PARTS}
         )

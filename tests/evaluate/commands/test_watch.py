@@ -70,6 +70,16 @@ def test_every_checkpoint_is_probed_and_fine_tuned_once_and_the_last_step_ends_i
     assert f"{told}: {'a clear difference' if real else 'no clear difference on these images'}." in page
 
 
+def test_a_method_that_cannot_be_used_is_refused_before_the_first_probe(tmp_path: Path) -> None:
+    class_folders(tmp_path / "set")
+    checkpoint(tmp_path / "run", 10)
+    method = ["finetune.method=lora", "finetune.lora_targets=['nothing']"]
+    with pytest.raises(ConfigError, match="lora_targets"):
+        watch(tmp_path, *method)
+    assert steps_with(str(tmp_path / "run"), probe_results.PROBE) == []
+    assert watch(tmp_path, *method, "finetune_every=0") == 0
+
+
 def test_probes_look_at_no_test_image(tmp_path: Path) -> None:
     class_folders(tmp_path / "set")
     checkpoint(tmp_path / "run", 10)

@@ -46,6 +46,25 @@ def test_the_penalty_is_the_one_with_the_least_log_loss_among_the_fitted_images(
     np.testing.assert_allclose(alone, other.predict_proba(tested), rtol=1e-4, atol=1e-7)
 
 
+def test_with_one_patient_a_class_the_penalty_is_the_weakest_because_no_fold_can_judge_it() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(4), 5)
+    rows = (np.eye(6)[labels] + 0.3 * rng.normal(size=(20, 6))).astype(np.float32)
+    tested = np.eye(6, dtype=np.float32)[:4]
+    setting = Probe(strengths=(1e-5, 1e-2, 1.0), kinds=("linear",))
+    patients = [f"p{label}" for label in labels]
+    predicted = probing.fit_and_predict(rows, part(labels, patients), tested, 4, setting)["linear"]
+    weakest = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000)).fit(rows, labels)
+    np.testing.assert_allclose(predicted, weakest.predict_proba(tested), rtol=1e-5)
+    # A second patient of each class can judge.
+    judged = [f"{patient}, {i % 2}" for i, patient in enumerate(patients)]
+    setting = Probe(strengths=(1e-5, 1.0), kinds=("linear",))
+    noise = rng.normal(size=rows.shape).astype(np.float32)
+    of_noise = probing.fit_and_predict(noise, part(labels, judged), tested, 4, setting)["linear"]
+    strongest = make_pipeline(StandardScaler(), LogisticRegression(C=1e-5, max_iter=1000)).fit(noise, labels)
+    np.testing.assert_allclose(of_noise, strongest.predict_proba(tested), rtol=1e-5)
+
+
 def test_neighbours_are_as_many_as_are_asked_for_or_there_are() -> None:
     """The two nearest of (1, 0) are the first and the third."""
     rows, tested = np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([[2, 0]], np.float32)
