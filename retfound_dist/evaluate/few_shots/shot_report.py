@@ -13,7 +13,7 @@ from retfound_dist.evaluate.few_shots.shot_scores import FINETUNED, ShotPlan, li
 from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES
 from retfound_dist.evaluate.report.training_plots import Plot
-from retfound_dist.evaluate.scores import wording
+from retfound_dist.evaluate.scores import comparison_wording, wording
 from retfound_dist.evaluate.scores.probe_wording import PROBES as PROBE_NAMES
 
 Entry = Mapping[str, Any]
@@ -44,7 +44,7 @@ def _finetuned_sentences(entries: Sequence[Entry], name: str) -> list[str]:
         if any(line["real"] for line in lines):
             sentences.append(
                 f"With {_amount(entry)} ({_train_images(entry)}), fine-tuned: "
-                + wording.describe_gain(name, lines)
+                + comparison_wording.describe_gain(name, lines)
             )
         else:
             unclear.append(entry["shots"])

@@ -172,13 +172,17 @@ def _plot_sections(rows: Mapping[str, Evaluation]) -> list[tuple[str, str, list[
 
 
 def _shared_warnings(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Warnings for all rows once, then warnings for one row (pretraining, undefined scores) with its name."""
+    """Warnings for all rows once, then those for some rows (pretraining, undefined scores) with the names."""
     rows = {
         name: (wording.pretrained_warning(m["checkpoint"].get("pretrained_on")), wording.undefined_warning(m))
         for name, m in metrics.items()
     }
     common = [line for n, m in metrics.items() for line in wording.warnings(m) if line not in rows[n]]
-    of_rows = [f"\u201c{name}\u201d: {line}" for name, lines in rows.items() for line in lines if line]
+    names_by_line: dict[str, list[str]] = {}
+    for name, lines in rows.items():
+        for line in filter(None, lines):
+            names_by_line.setdefault(line, []).append(f"\u201c{name}\u201d")
+    of_rows = [f"{', '.join(names)}: {line}" for line, names in names_by_line.items()]
     return [*dict.fromkeys(common), *of_rows]
 
 

@@ -15,7 +15,7 @@ from retfound_dist.evaluate.report import figures
 from retfound_dist.evaluate.report.paired_differences import DECISIVE_SCORES, comparison
 from retfound_dist.evaluate.report.training_plots import Plot
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import probe_wording, wording
+from retfound_dist.evaluate.scores import comparison_wording, probe_wording, wording
 
 ByShare = Mapping[float, Mapping[str, Evaluation]]
 """Share of labels -> row -> evaluation, all with the same test images."""
@@ -51,7 +51,7 @@ def efficiency_sentences(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             lines = [line for line in entry["against_none"] if line["row"] == name]
             sentences.append(
                 f"With {percent(entry['share'])} of the labels ({entry['train']} images): "
-                + wording.describe_gain(name, lines)
+                + comparison_wording.describe_gain(name, lines)
             )
     return sentences
 

@@ -9,7 +9,7 @@ from typing import Any
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.report.score_tables import SCORE_NAMES, best_value
 from retfound_dist.evaluate.results.evaluation_files import Evaluation
-from retfound_dist.evaluate.scores import bootstrap, multiple_comparisons, wording
+from retfound_dist.evaluate.scores import bootstrap, comparison_wording, multiple_comparisons, wording
 from retfound_dist.evaluate.scores.metrics import Floats
 
 DECISIVE_SCORES = ("aupr", "balanced_accuracy")
@@ -53,7 +53,7 @@ def comparison(rows: Mapping[str, Evaluation], resamples: int) -> dict[str, Any]
         "sentences": [
             *_sentences_about_none(to_none),
             *_sentences_about_best(best, rows, to_best),
-            *wording.describe_too_few_resamples(resamples, _comparison_count(pairs)),
+            *comparison_wording.describe_too_few_resamples(resamples, _comparison_count(pairs)),
         ],
         **{key: first.metrics[key] for key in ("bootstrap", "classes", "seeds", "split", "versions")},
     }
@@ -157,7 +157,9 @@ def _differences_to_none(
 
 def _sentences_about_none(lines: list[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(line["row"] for line in lines)
-    return [wording.describe_gain(name, [line for line in lines if line["row"] == name]) for name in names]
+    return comparison_wording.describe_gains(
+        {name: [line for line in lines if line["row"] == name] for name in names}
+    )
 
 
 def _sentences_about_best(
@@ -170,9 +172,8 @@ def _sentences_about_best(
             continue
         tree = rows[name].metrics
         score = wording.format_score(tree["macro"][metric], tree["ci95"]["macro"][metric])
-        sentences.append(
-            wording.describe_best(name, metric, score, [line for line in lines if line["metric"] == metric])
-        )
+        differences = [line for line in lines if line["metric"] == metric]
+        sentences.append(comparison_wording.describe_best(name, metric, score, differences))
     return sentences
 
 

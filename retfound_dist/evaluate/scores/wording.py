@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retfound_dist.evaluate.scores.multiple_comparisons import ALPHA, smallest_bootstrap_p
 from retfound_dist.files.skipped_files import HIDDEN_FILES
 from retfound_dist.listing import split_units
 
@@ -242,70 +241,9 @@ def undefined_warning(metrics: Mapping[str, Any]) -> str:
     return f"some scores are undefined (shown as -): {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
 
 
-def describe_best(name: str, metric: str, best_score: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """The best row on one metric, and its differences from the other rows."""
-    text = f"\u201c{name}\u201d has the best {LABELS[metric]}, {best_score}."
-    for line in lines:
-        other = f"\u201c{line['other']}\u201d"
-        if line["difference"] is None:
-            text += f" {other} cannot be compared: its {LABELS[metric]} is undefined."
-            continue
-        verdict = "no clear difference on these test images"
-        if line["real"]:
-            verdict = "a clear difference" + (f", {clause}" if (clause := _correction(line)) else "")
-        text += f" It is ahead of {other} by {format_score(line['difference'], line['ci95'])}: {verdict}."
-    return text
-
-
-def describe_gain(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    """Whether a row is better or worse than random weights."""
-    clear = [line for line in lines if line["real"]]
-    better, worse = ([x for x in clear if (x["difference"] > 0) == up] for up in (True, False))
-    if not clear:
-        gaps = " and ".join(_gap(line) for line in lines if line["difference"] is not None)
-        tail = f" (difference: {gaps})" if gaps else ""
-        return f"\u201c{name}\u201d is not shown to be better or worse than no pretraining{tail}."
-    clauses = []
-    if better:
-        clauses.append("is better than no pretraining: " + " and ".join(_gap(line) for line in better))
-    if worse:
-        clauses.append("is worse than no pretraining: " + " and ".join(_gap(line) for line in worse))
-    rest = [LABELS[line["metric"]] for line in lines if not line["real"]]
-    tail = f"; no clear difference in {' and '.join(rest)}" if rest else ""
-    return f"\u201c{name}\u201d {'; it '.join(clauses)}{tail}."
-
-
-def describe_too_few_resamples(resamples: int, comparisons: int) -> list[str]:
-    """A sentence where so few resamples cannot show any difference after Holm's correction; else none."""
-    smallest = smallest_bootstrap_p(resamples) * comparisons
-    if comparisons < 2 or smallest < ALPHA:
-        return []
-    return [
-        f"No difference can remain after correction for {comparisons} comparisons: with {resamples:,} "
-        f"resamples the smallest corrected p is {format_p(smallest)}. Set a larger bootstrap."
-    ]
-
-
 def format_p(p: float) -> str:
     """A p value with two or three digits: `0.012`, `below 0.001`."""
     return "below 0.001" if p < 0.001 else f"{min(p, 1.0):.3g}" if p < 0.1 else f"{min(p, 1.0):.2f}"
-
-
-def _correction(line: Mapping[str, Any]) -> str:
-    """Whether a clear difference remains after Holm's correction; empty where there is nothing to correct."""
-    count, p_holm = line.get("comparisons", 1), line.get("p_holm")
-    if count < 2 or p_holm is None:
-        return ""
-    if p_holm < ALPHA:
-        return f"still larger than chance after correction for {count} comparisons"
-    return f"but not after correction for {count} comparisons"
-
-
-def _gap(line: Mapping[str, Any]) -> str:
-    sign = "+" if line["difference"] > 0 else ""
-    text = f"{LABELS[line['metric']]} {sign}{format_score(line['difference'], line['ci95'])}"
-    clause = _correction(line) if line["real"] else ""
-    return f"{text} ({clause})" if clause else text
 
 
 def _compare_with_guessing(value: float | None, span: Sequence[float] | None, classes: int) -> str:

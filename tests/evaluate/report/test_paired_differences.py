@@ -45,7 +45,7 @@ def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> No
     for kind, metric in (("macro", "auroc"), ("macro", "log_loss"), ("legacy", "sensitivity")):
         assert tree["ties"][kind][metric] == ["same"], metric
     assert "“bad” by 0.6" in tree["sentences"][0]
-    assert "a clear difference" in tree["sentences"][0]
+    assert "clearly ahead of “bad”" in tree["sentences"][0]
     assert "no clear difference" in tree["sentences"][0]
 
 

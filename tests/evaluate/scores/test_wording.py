@@ -172,40 +172,6 @@ def test_why_scores_are_undefined_is_said_once_each_and_f1_only_where_it_stands_
     assert wording.undefined_warning(alone).endswith(no_f1)
 
 
-def difference(value: float, real: bool, metric: str = "aupr", other: str = "") -> dict[str, Any]:
-    span = [value - 0.01, value + 0.01] if real else [value - 1, value + 1]
-    return {"metric": metric, "difference": value, "ci95": span, "real": real, "other": other}
-
-
-def test_the_best_row_is_ahead_of_each_other_or_not_told_apart() -> None:
-    lines = [
-        difference(0.2, True, other="bad"),
-        difference(0.001, False, other="same"),
-        {"difference": None, "other": "lost"},
-    ]
-    text = wording.describe_best("good", "auroc", "0.900", lines)
-    assert text.startswith(
-        "“good” has the best AUROC, 0.900. It is ahead of “bad” by 0.200 [0.190, 0.210]: a clear difference."
-    )
-    assert "“same” by 0.001 [−0.999, 1.001]: no clear difference on these test images" in text
-    assert text.endswith("“lost” cannot be compared: its AUROC is undefined.")
-
-
-def test_a_row_is_better_or_worse_than_no_pretraining_only_where_that_is_real() -> None:
-    better, worse = difference(0.2, True), difference(-0.3, True, "kappa")
-    assert wording.describe_gain("a", [better, worse]) == (
-        "“a” is better than no pretraining: AUPR +0.200 [0.190, 0.210]; "
-        "it is worse than no pretraining: kappa −0.300 [−0.310, −0.290]."
-    )
-    assert wording.describe_gain("a", [better, difference(0.0, False, "kappa")]).endswith(
-        "; no clear difference in kappa."
-    )
-    assert wording.describe_gain("a", [difference(0.1, False)]) == (
-        "“a” is not shown to be better or worse than no pretraining "
-        "(difference: AUPR +0.100 [−0.900, 1.100])."
-    )
-
-
 def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
     tree = {
         "images": 18,
@@ -222,27 +188,6 @@ def test_an_external_test_says_its_map_and_what_does_not_count() -> None:
         "7 images with unmapped labels are left out (hole 6, scar 1); "
         "probabilities of MH are dropped and the rest is scaled to sum to 1."
     )
-
-
-def test_a_clear_difference_says_whether_it_remains_after_correction() -> None:
-    lines = [
-        {**difference(0.1, True), "other": name, "p_holm": p_holm, "comparisons": 3}
-        for name, p_holm in (("a", 0.01), ("b", 0.2))
-    ]
-    text = wording.describe_best("good", "auroc", "0.900", lines)
-    assert "a clear difference, still larger than chance after correction for 3 comparisons." in text
-    assert text.endswith("a clear difference, but not after correction for 3 comparisons.")
-    assert "(but not after correction for 3 comparisons)" in wording.describe_gain("good", lines[1:])
-    # One comparison needs no correction, and old files have none.
-    single = [{**lines[0], "comparisons": 1}, {**difference(0.1, True), "other": "c"}]
-    assert "correction" not in wording.describe_best("good", "auroc", "0.900", single)
-
-
-def test_too_few_resamples_are_named_and_enough_are_not() -> None:
-    assert wording.describe_too_few_resamples(1000, 10) == []
-    assert wording.describe_too_few_resamples(10, 1) == []
-    (sentence,) = wording.describe_too_few_resamples(1000, 45)
-    assert "with 1,000 resamples the smallest corrected p is 0.0899" in sentence
 
 
 def test_p_is_short() -> None:
