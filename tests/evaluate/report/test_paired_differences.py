@@ -46,7 +46,7 @@ def test_a_row_that_is_much_better_is_told_apart_and_an_equal_one_is_not() -> No
         assert tree["ties"][kind][metric] == ["same"], metric
     assert "“bad” by 0.6" in tree["sentences"][0]
     assert "clearly ahead of “bad”" in tree["sentences"][0]
-    assert "no clear difference" in tree["sentences"][0]
+    assert "No clear difference" in tree["sentences"][0]
 
 
 def test_it_says_whether_a_row_is_better_or_worse_than_no_pretraining() -> None:
