@@ -45,17 +45,21 @@ def underlying_disk_error(error: Exception, folder: str) -> OSError | None:
     return OSError(error_number, os.strerror(error_number)) if error_number in _DISK_ERRNOS else None
 
 
-def explain(error: OSError, path: str, requested_bytes: int = 0) -> str:
-    """Explains why an operation at a path failed. `requested_bytes`: size of what should be written."""
+def explain(error: OSError, path: str, requested_bytes: int = 0, with_free_space: bool = True) -> str:
+    """Explains why an operation at a path failed. `requested_bytes`: size of what should be written.
+
+    Without `with_free_space`, the same error always has the same text.
+    """
     free = free_space_text(path) + (f", {size(requested_bytes)} needed" if requested_bytes else "")
+    amounts = f" ({free})" if with_free_space else ""
     if error.errno == errno.ENOSPC:
         # ENOSPC also means that no inode is left. Deleting large files does not help then.
         inodes_left = free_inodes(path)
         if inodes_left is not None and inodes_left < _MIN_FREE_INODES:
             return f"the disk at {mount_point(path)} cannot hold more files ({inodes_left} inodes are left)"
-        return f"No space left on device: the disk at {mount_point(path)} is full ({free})"
+        return f"No space left on device: the disk at {mount_point(path)} is full{amounts}"
     if error.errno == errno.EDQUOT:
-        return f"your quota on the disk at {mount_point(path)} is used up ({free})"
+        return f"your quota on the disk at {mount_point(path)} is used up{amounts}"
     if error.errno == errno.EROFS:
         return f"the disk at {mount_point(path)} is read-only"
     if error.errno == errno.EIO:
@@ -67,7 +71,7 @@ def explain(error: OSError, path: str, requested_bytes: int = 0) -> str:
     if error.errno == errno.ENOMEM:
         return "this machine's memory ran out"
     if error.errno == errno.EFBIG:
-        return f"the disk at {mount_point(path)} cannot hold a file of this size ({free})"
+        return f"the disk at {mount_point(path)} cannot hold a file of this size{amounts}"
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 

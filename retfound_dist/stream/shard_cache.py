@@ -91,7 +91,7 @@ class ShardCache:
                 return self._fetch_shard(shard, path, needed)
         except OSError as error:
             # A full, read-only or failing disk is no reason to stop: samples can be read from the store.
-            self.last_error = disk_errors.explain(error, self.folder, shard.bytes)
+            self.last_error = disk_errors.explain(error, self.folder, with_free_space=False)
             return FetchResult.NO_SPACE
 
     def remove_copy(self, shard: Shard) -> None:
@@ -257,7 +257,8 @@ class ShardCache:
                 os.unlink(path)
             if error.errno not in disk_errors.FULL_DISK_ERRNOS:
                 raise
-            self.last_error = disk_errors.explain(error, path, size)
+            # A note with other numbers would be shown again, for each shard.
+            self.last_error = disk_errors.explain(error, path, with_free_space=False)
             return False
 
     def _cached_files(self) -> Iterator[tuple[str, float, int]]:

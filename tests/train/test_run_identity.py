@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+from retfound_dist.config.loading import load
 from retfound_dist.config.schema import (
     EvalData,
     EvalModel,
@@ -63,7 +64,7 @@ def grow(url: str, folder: Path) -> Manifest:
 
 def digests(shards: str, steps: int, *overrides: str) -> list[str]:
     settings = [f"data.shards={shards}", "run.url=unused", *SMALL, *FP32, *overrides]
-    config, _ = load_labelled_set(PretrainConfig, "configs/demo/pretrain.toml", settings)
+    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", settings)
     return expected_digests(config, shards, steps)
 
 
@@ -172,7 +173,7 @@ def test_a_run_from_before_fingerprints_goes_on_and_a_set_that_grew_since_is_fou
     assert json.loads((tmp_path / "again" / "config.json").read_text())[SHARD_SET] == describe_set(manifest)
     assert [row["batch_digest"] for row in metrics(tmp_path / "again")] == digests(url, 3)
     settings = [f"data.shards={url}", f"run.url={run}", *SMALL, *FP32]
-    config, _ = load_labelled_set(PretrainConfig, "configs/demo/pretrain.toml", settings)
+    config, _ = load(PretrainConfig, "configs/demo/pretrain.toml", settings)
     check_old_run(config, read_manifest(url))
     with pytest.raises(RunConflictError, match="step 2 was trained on other samples"):
         check_old_run(config, grow(url, tmp_path))

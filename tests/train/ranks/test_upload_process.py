@@ -75,5 +75,5 @@ def test_a_full_dev_shm_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "processes cannot be started: the disk at /dev/shm has no room" in done.stdout
+    assert "processes cannot be started: the disk at /dev/shm cannot hold more files" in done.stdout
     assert "data.workers" not in done.stdout
