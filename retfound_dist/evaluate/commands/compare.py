@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import OWN, CompareConfig, CompareOut, EvalModel, Finetune
+from retfound_dist.config.schema import OWN, CompareConfig, EvalModel, Finetune, SuiteConfig
 from retfound_dist.errors import (
     CheckpointError,
     ConfigError,
@@ -47,6 +47,7 @@ from retfound_dist.io import output_files, storage
 from retfound_dist.runtime.progress import ProgressDisplay
 
 COMPARE, TABLE = "compare.json", "table.md"
+OfSizes = TypeVar("OfSizes", CompareConfig, SuiteConfig)
 COMMON_SIZE = 224
 """Input side for `sizes = "same"` where no size is given (RETFound)."""
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -64,8 +65,8 @@ def compare_command(
     return 0
 
 
-def configs_by_size(config: CompareConfig) -> list[CompareConfig]:
-    """One comparison, or one for each of several input sizes, in OUT/size_SIZE/."""
+def configs_by_size(config: OfSizes) -> list[OfSizes]:
+    """One comparison or suite, or one for each of several input sizes, in OUT/size_SIZE/."""
     if config.sizes == "own":
         return [config]
     if config.sizes == "same":
@@ -76,7 +77,7 @@ def configs_by_size(config: CompareConfig) -> list[CompareConfig]:
             config,
             sizes="same",
             model=replace(config.model, image_size=size),
-            out=CompareOut(url=storage.join(config.out.url, f"size_{size}"), report=""),
+            out=replace(config.out, url=storage.join(config.out.url, f"size_{size}"), report=""),
         )
         for size in config.sizes
     ]

@@ -10,18 +10,18 @@ last: if two calls end together, both write the same files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from retfound_dist.config.loading import load, to_dict
-from retfound_dist.config.schema import OWN, SuiteConfig, SuiteOut
+from retfound_dist.config.schema import SuiteConfig
 from retfound_dist.config.schema.suite_settings import ALL_CELLS
 from retfound_dist.errors import DataError
 from retfound_dist.evaluate.commands.compare import (
-    COMMON_SIZE,
     COMPARE,
     check_names,
+    configs_by_size,
     open_rows,
     show_rows,
     write_comparison,
@@ -57,22 +57,9 @@ def suite_command(
     set_threads(config.threads)
     check_names("weights", config.weights)
     check_names("sets", config.sets)
-    for one in suites_by_size(config):
+    for one in configs_by_size(config):
         _run_suite(one, quiet, force)
     return 0
-
-
-def suites_by_size(config: SuiteConfig) -> Iterator[SuiteConfig]:
-    """One suite, or one for each of several input sizes, in OUT/size_SIZE/."""
-    if config.sizes == "own":
-        yield config
-    elif config.sizes == "same":
-        size = COMMON_SIZE if config.model.image_size == OWN else config.model.image_size
-        yield replace(config, model=replace(config.model, image_size=size))
-    else:
-        for size in config.sizes:
-            out = SuiteOut(url=storage.join(config.out.url, f"size_{size}"))
-            yield replace(config, sizes="same", model=replace(config.model, image_size=size), out=out)
 
 
 def sets_left_out(config: SuiteConfig) -> dict[str, str]:

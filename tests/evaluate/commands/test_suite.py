@@ -15,7 +15,8 @@ import pytest
 from retfound_dist.config.loading import load
 from retfound_dist.config.schema import SuiteConfig
 from retfound_dist.errors import ConfigError, DataError, WeightsError
-from retfound_dist.evaluate.commands.suite import suite_command, suites_by_size
+from retfound_dist.evaluate.commands.compare import configs_by_size
+from retfound_dist.evaluate.commands.suite import suite_command
 from tests import ROOT
 from tests.evaluate.inputs import TINY, checkpoint, class_folders, list_patients
 
@@ -189,7 +190,7 @@ def test_a_killed_suite_goes_on_without_repeating_complete_cells(tmp_path: Path)
 def test_each_size_of_a_list_is_a_suite_of_its_own(tmp_path: Path) -> None:
     def sizes(*overrides: str) -> list[tuple[object, str]]:
         config, _ = load(SuiteConfig, str(write_config(tmp_path)), ["out.url=o", *overrides])
-        return [(one.model.image_size, one.out.url) for one in suites_by_size(config)]
+        return [(one.model.image_size, one.out.url) for one in configs_by_size(config)]
 
     assert sizes() == [("own", "o")]
     assert sizes("sizes=same") == [(224, "o")]
