@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 from retfound_dist.config.loading import flatten
 from retfound_dist.formats import run_folder
 from retfound_dist.formats.content_identity import NON_SETTINGS, SHARD_SET
@@ -19,7 +21,8 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
     out. One shard set at several URLs counts as one value.
     """
     known_places: dict[str, Mapping[str, Any]] = {}
-    settings = {name: _settings(config, known_places) for name, config in configs.items()}
+    flat_sections: dict[tuple[str, bytes], dict[str, Any]] = {}
+    settings = {name: _settings(config, known_places, flat_sections) for name, config in configs.items()}
     keys = sorted(
         {
             key
@@ -40,12 +43,24 @@ def config_differences(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, di
     }
 
 
-def _settings(config: Mapping[str, Any], known_places: dict[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _settings(
+    config: Mapping[str, Any],
+    known_places: dict[str, Mapping[str, Any]],
+    flat_sections: dict[tuple[str, bytes], dict[str, Any]],
+) -> dict[str, Any]:
     """A run's settings by key, with one URL for each shard set.
 
     `known_places`: for each shard set, the settings of the first run on it that say where the set is.
+    `flat_sections`: the settings of each section (name and JSON) that was seen before.
     """
-    values = {key: value for key, value in flatten(config) if key.split(".")[0] not in NON_SETTINGS}
+    values: dict[str, Any] = {}
+    for name, section in config.items():
+        if name not in NON_SETTINGS:
+            # Most runs share most sections, so each is flattened once.
+            key = name, to_json(section)
+            if key not in flat_sections:
+                flat_sections[key] = dict(flatten({name: section}))
+            values |= flat_sections[key]
     if shard_set := config.get(SHARD_SET):
         place = {key: value for key, value in values.items() if key in run_folder.SHARD_SET_KEYS}
         values |= known_places.setdefault(json.dumps(shard_set, sort_keys=True), place)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from retfound_dist.errors import StorageError
-from retfound_dist.formats import run_folder, url_kinds
+from retfound_dist.formats import run_folder, run_summary, url_kinds
 from retfound_dist.formats.shard_set import MANIFEST
 from retfound_dist.io import storage
 
@@ -61,7 +61,9 @@ def _search(url: str, depth: int, result: RunSearch, visited: set[str]) -> None:
     try:
         names = set(storage.list_names(url))
         has_config = run_folder.CONFIG in names
-        reason = url_kinds.not_run_reason(url) if has_config else ""
+        # A run with a summary is not checked here: its reader checks it, and would read config.json again.
+        is_run = run_summary.SUMMARY in names and len(RUN_FILES & names) > 1
+        reason = url_kinds.not_run_reason(url) if has_config and not is_run else ""
         if has_config and not reason:
             result.runs.append(url)
             return
